@@ -1,0 +1,1 @@
+"""What every service shares: messages, bus, settings, errors, telemetry, client, CLI."""

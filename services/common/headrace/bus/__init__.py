@@ -1,0 +1,175 @@
+"""The bus as the services see it: messages, durable lanes, cards, leases, results.
+
+Only `headrace.bus.jetstream` knows that it is NATS. Payloads are serialised
+protobuf messages of headrace.internal.v1; which message goes where is written
+beside each subject in `headrace.bus.subjects`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+OnMessage = Callable[[bytes], None]
+"""Called on the event loop, in order of arrival; must not block and must not raise."""
+Answer = Callable[[bytes], Awaitable[bytes]]
+
+
+class BusError(Exception):
+    """Nothing is known to have happened; the same call may be made again."""
+
+
+class BusUnavailable(BusError):
+    """The broker cannot be reached, or did not answer in time."""
+
+
+class NobodyAnswered(BusError):
+    """No process serves this subject, or it did not answer in time."""
+
+
+class LaneAtBound(BusError):
+    """The broker holds as many unsettled requests of this lane as it may; nothing was stored."""
+
+
+class LeaseTaken(BusError):
+    """Somebody else holds the lease."""
+
+
+class Subscription(Protocol):
+    async def close(self) -> None: ...
+
+
+class Messages(Protocol):
+    """Core NATS: at most once, to whoever listens now."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Send and forget. Dropped while the broker is away: reports repeat themselves."""
+        ...
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """Send and wait for one answer.
+
+        Raises:
+            NobodyAnswered: none serves the subject, or none answered in `timeout_s`.
+            BusUnavailable: the broker is away.
+        """
+        ...
+
+    async def subscribe(self, subject: str, on_message: OnMessage) -> Subscription: ...
+
+    async def serve(self, subject: str, answer: Answer) -> Subscription:
+        """Answer requests on a subject, each in a task of its own.
+
+        An exception of `answer` is logged and leaves the request unanswered.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A stored message in the hands of its lane's leader; it stays stored until acknowledged."""
+
+    payload: bytes
+    sequence: int
+    """Position in the stream; rises with time, equal for redeliveries of one message."""
+    acknowledgement: str
+    """Opaque; for `LaneReader.acknowledge`."""
+
+
+class LaneReader(Protocol):
+    """The leader's end of one lane. Opening another reader of the lane makes this one useless."""
+
+    async def pull(self, *, max_messages: int, timeout_s: float) -> list[Pulled]:
+        """The lane's next messages, oldest first; empty if none came in `timeout_s`.
+
+        Raises:
+            BusUnavailable: the broker is away, or another reader has taken the lane over.
+        """
+        ...
+
+    async def acknowledge(self, acknowledgement: str) -> None:
+        """Remove a message for good.
+
+        Raises:
+            BusUnavailable: it is not known to be removed; repeat.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Lanes(Protocol):
+    async def submit(self, model: str, priority: str, payload: bytes, *, message_id: str) -> None:
+        """Store a request; returns once it is stored. Repeats of a `message_id` are stored once.
+
+        Raises:
+            LaneAtBound: the lane's bound in the broker is reached.
+            BusUnavailable: not known to be stored; repeat with the same `message_id`.
+        """
+        ...
+
+    async def take_over(self, model: str, priority: str) -> LaneReader:
+        """Become the lane's reader: everything unacknowledged comes again, from the oldest."""
+        ...
+
+    async def bury(self, model: str, letter: bytes) -> None:
+        """Keep a DeadLetter."""
+        ...
+
+
+class Cards(Protocol):
+    """Model cards by served name, and the tokenizer bundles they refer to."""
+
+    async def put_card(self, model: str, card: bytes) -> None: ...
+
+    async def watch_cards(self, on_card: Callable[[str, bytes], None]) -> Subscription:
+        """Called for every card there is, then for every change."""
+        ...
+
+    async def put_tokenizer(self, digest: str, bundle: bytes) -> None:
+        """Store a bundle under its digest; a no-op if it is there."""
+        ...
+
+    async def get_tokenizer(self, digest: str) -> bytes:
+        """Raises KeyError if it is not there."""
+        ...
+
+
+class Leases(Protocol):
+    """Leadership: a named, timed right of one holder."""
+
+    async def acquire(self, name: str, holder: str, *, ttl_s: int) -> int:
+        """Take a lease that is free or run out; returns its epoch, which only grows for a name.
+
+        Raises:
+            LeaseTaken: somebody holds it.
+        """
+        ...
+
+    async def renew(self, name: str, holder: str, *, ttl_s: int) -> None:
+        """Keep a lease that this process acquired.
+
+        Raises:
+            LeaseTaken: it ran out and somebody else took it.
+        """
+        ...
+
+    async def release(self, name: str) -> None: ...
+
+
+class Results(Protocol):
+    """ResultRecords of ended requests, kept for a set time."""
+
+    async def put_result(self, request_id: str, record: bytes) -> None: ...
+
+    async def get_result(self, request_id: str) -> bytes | None: ...
+
+
+class Bus(Messages, Lanes, Cards, Leases, Results, Protocol):
+    """All of it. Services ask for the parts they use."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,74 @@
+"""gRPC servers with the limits and the health service that all of Headrace uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+MAX_MESSAGE_BYTES = 20 * 1024 * 1024
+"""Above Envoy's body limit of 16 MiB, so that the limit is Envoy's, which answers 413."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Why: two processes on one port would share its connections unevenly and hide a clash.
+    ("grpc.so_reuseport", 0),
+    # Why: a default server closes connections whose peer pings every two seconds.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+KEEPALIVE_OPTIONS = (
+    ("grpc.keepalive_time_ms", 2000),
+    ("grpc.keepalive_timeout_ms", 2000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+"""For channels between our own processes: a frozen or vanished peer is noticed within 4 s."""
+
+
+def make_server() -> grpc.aio.Server:
+    return grpc.aio.server(options=_OPTIONS)
+
+
+def add_health_and_reflection(
+    server: grpc.aio.Server, service_names: Iterable[str]
+) -> health.aio.HealthServicer:
+    """Serve grpc.health.v1 and reflection; every service, and "", starts as NOT_SERVING."""
+    names = tuple(service_names)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    reflection.enable_server_reflection(
+        (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    return servicer
+
+
+async def set_serving(
+    servicer: health.aio.HealthServicer, service_names: Iterable[str], *, serving: bool
+) -> None:
+    """Set the health of the services and of the server as a whole."""
+    status = health_pb2.HealthCheckResponse
+    for name in ("", *service_names):
+        await servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+def bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Listen; returns the port.
+
+    Raises:
+        OSError: the address is in use or not ours.
+    """
+    try:
+        bound = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error}") from error
+    if bound == 0:
+        raise OSError(f"cannot listen on {host}:{port}")
+    return bound

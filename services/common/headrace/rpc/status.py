@@ -1,0 +1,76 @@
+"""Errors to google.rpc.Status and back: the one translation, used by both doors."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from headrace.errors import Code, HeadraceError, InternalError, leaves
+
+DOMAIN = "headrace.dev"
+
+
+def to_status(error: HeadraceError) -> status_pb2.Status:
+    """The error with ErrorInfo, and RetryInfo or BadRequest where they apply."""
+    status = status_pb2.Status(code=error.code.number, message=error.message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    if error.retry_after_s is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_after_s * 1e9))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    if error.field is not None:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.message
+        )
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    return status
+
+
+def from_status(status: status_pb2.Status) -> HeadraceError:
+    """The error that `to_status` was given; of a status from elsewhere, the nearest."""
+    info, retry, bad = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.RetryInfo(),
+        error_details_pb2.BadRequest(),
+    )
+    retry_after_s = field = None
+    for detail in status.details:
+        if detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+        elif detail.Unpack(bad) and bad.field_violations:
+            field = bad.field_violations[0].field
+        else:
+            detail.Unpack(info)
+    kind = leaves().get(info.reason) or _by_code(status.code)
+    return kind(status.message, field=field, retry_after_s=retry_after_s)
+
+
+def _by_code(number: int) -> type[HeadraceError]:
+    for kind in leaves().values():
+        if kind.code.number == number:
+            return kind
+    return InternalError
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> HeadraceError:
+    """What a failed call says, with its details if it has any."""
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an AioRpcError has all it reads
+    if status is None:
+        code = error.code().value[0]
+        status = status_pb2.Status(code=code, message=error.details() or error.code().name)
+    return from_status(status)
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HeadraceError) -> NoReturn:
+    """End a call with the error's status. Never returns."""
+    call = rpc_status.to_status(to_status(error))
+    await context.abort_with_status(call)
+    raise AssertionError("abort_with_status returned")
+
+
+def grpc_code(code: Code) -> grpc.StatusCode:
+    return grpc.StatusCode[code.name]

@@ -1,0 +1,149 @@
+"""How a service gets its settings: flags, then environment, then a file, then defaults.
+
+One frozen class per service derives from `ServiceSettings`. Nothing else in
+Headrace reads the environment. A name that no setting has is refused, wherever
+it stands: a misspelt knob must not silently keep its default.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+S = TypeVar("S", bound="ServiceSettings")
+
+
+class ServiceSettings(BaseSettings):
+    """What every service has. Derived classes set `env_prefix`, as in HEADRACE_WORKER_."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, env_parse_none_str="none"
+    )
+
+    name: str = "one"
+    """What operators call this process; in reports, logs and `headrace status`."""
+    nats_url: str = "nats://127.0.0.1:4222"
+    """Broker. May hold user and password; never logged with them."""
+    host: str = "127.0.0.1"
+    """Address that this process listens on. The default is reachable from this machine only."""
+    metrics_port: int = 0
+    """Side port with /metrics, /healthz and /readyz; 0 picks a free one."""
+    ports_file: Path | None = None
+    """File to write the bound ports to, as JSON {"metrics": 9100, ...}, once all are bound."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        sources = [init_settings, env_settings]
+        if file := os.environ.get(f"{cls.env_prefix()}CONFIG"):
+            sources.append(TomlConfigSettingsSource(settings_cls, Path(file)))
+        return tuple(sources)
+
+    @classmethod
+    def env_prefix(cls) -> str:
+        return str(cls.model_config.get("env_prefix", ""))
+
+    @classmethod
+    def unknown_environment(cls) -> list[str]:
+        """Variables with this class's prefix that name no setting.
+
+        pydantic-settings ignores these even where it forbids extra names.
+        """
+        prefix = cls.env_prefix()
+        known = {f"{prefix}{name}".upper() for name in cls.model_fields} | {f"{prefix}CONFIG"}
+        return sorted(
+            name for name in os.environ if prefix and name.startswith(prefix) and name not in known
+        )
+
+
+def load(settings_class: type[S], arguments: list[str]) -> S:
+    """Settings of this process.
+
+    Raises:
+        SystemExit: with status 2 and one line per fault on stderr.
+    """
+    if unknown := settings_class.unknown_environment():
+        sys.exit(_refusal([f"{name}: no such setting" for name in unknown]))
+    flags = CliSettingsSource[Any](
+        settings_class,
+        cli_parse_args=arguments,
+        cli_kebab_case=True,
+        cli_prog_name=f"python -m headrace_{settings_class.env_prefix().split('_')[1].lower()}",
+    )
+    try:
+        return settings_class(_cli_settings_source=flags)  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
+            for e in error.errors()
+        ]
+        sys.exit(_refusal(lines))
+    except SettingsError as error:
+        sys.exit(_refusal([str(error)]))
+
+
+def _refusal(lines: list[str]) -> int:
+    print(*(f"settings: {line}" for line in lines), sep="\n", file=sys.stderr)
+    return 2
+
+
+def printable(settings: ServiceSettings) -> str:
+    """Effective settings as JSON, secrets and passwords masked."""
+    shown = settings.model_dump(mode="json")
+    if "@" in settings.nats_url:
+        shown["nats_url"] = "nats://***@" + settings.nats_url.rsplit("@", 1)[1]
+    return json.dumps(shown, indent=2)
+
+
+def settings_main(
+    settings_class: type[S],
+    run: Callable[[S], Awaitable[int]],
+    arguments: list[str] | None = None,
+) -> int:
+    """Entry point of a service: `--print-settings`, or load settings and run until it returns.
+
+    Returns the exit status: 0 drained, 1 failed at run time; bad settings exit with 2.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    wants_print = "--print-settings" in arguments
+    settings = load(settings_class, [a for a in arguments if a != "--print-settings"])
+    if wants_print:
+        print(printable(settings))
+        return 0
+    return asyncio.run(_as_coroutine(run, settings))
+
+
+async def _as_coroutine(run: Callable[[S], Awaitable[int]], settings: S) -> int:
+    return await run(settings)
+
+
+def write_ports(settings: ServiceSettings, ports: dict[str, int]) -> None:
+    """Tell `ports_file` what was bound; whole or not at all, so that a reader may poll."""
+    if settings.ports_file is None:
+        return
+    draft = settings.ports_file.with_suffix(".tmp")
+    draft.write_text(json.dumps(ports))
+    draft.replace(settings.ports_file)

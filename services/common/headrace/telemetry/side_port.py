@@ -1,0 +1,86 @@
+"""The side port of a service: /metrics, /healthz and /readyz, from a thread of its own.
+
+A thread, so that a stuck event loop still gets an answer: 503. Who holds it
+calls `beat` from the loop; without a beat for `LOOP_STUCK_S` the process is not alive.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from types import TracebackType
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import make_wsgi_app
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+LOOP_STUCK_S = 10.0
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Probes every second are not events."""
+
+
+class SidePort:
+    """A context manager; binds on entry.
+
+    Args:
+        is_ready: called from another thread; must only read.
+    """
+
+    def __init__(self, host: str, port: int, *, is_ready: Callable[[], bool]) -> None:
+        self._is_ready = is_ready
+        self._metrics = make_wsgi_app()
+        self._beat_s = time.monotonic()
+        self._server = make_server(host, port, self._answer, _Server, _Quiet)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def port(self) -> int:
+        return self._server.server_port
+
+    def beat(self) -> None:
+        """The event loop runs."""
+        self._beat_s = time.monotonic()
+
+    def __enter__(self) -> SidePort:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(
+        self, environment: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        match environment["PATH_INFO"]:
+            case "/metrics":
+                body: Iterable[bytes] = self._metrics(environment, start_response)
+                return body
+            case "/healthz":
+                good = time.monotonic() - self._beat_s < LOOP_STUCK_S
+            case "/readyz":
+                good = self._is_ready()
+            case _:
+                start_response("404 Not Found", [("content-type", "text/plain")])
+                return [b"try /metrics, /healthz or /readyz\n"]
+        start_response(
+            "200 OK" if good else "503 Service Unavailable", [("content-type", "text/plain")]
+        )
+        return [b"ok\n" if good else b"not now\n"]

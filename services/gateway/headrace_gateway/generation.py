@@ -1,0 +1,109 @@
+"""The seam between the doors and the mesh: a valid request goes in, token ids come out.
+
+The doors (`openai`, `native`) turn bodies into `ValidRequest` and token ids into
+text and bytes; the mesh side (`relay` and what is around it) knows no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.errors import HeadraceError
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.request_pb2 import Sampling
+from headrace.v1 import common_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class ValidRequest:
+    """A request past every check that needs no knowledge of load. Nobody checks again."""
+
+    request_id: str
+    card: ModelCard
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    seed: int
+    n: int
+    priority: common_pb2.Priority
+    timeout_s: float
+    """Counted from arrival."""
+    patience_s: float
+    trace_context: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """New output of one choice; contiguous over the life of a generation."""
+
+    choice: int
+    first_index: int
+    token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceEnded:
+    """The engine ended this choice; no tokens of it follow."""
+
+    choice: int
+    finish_reason: common_pb2.FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The whole request ended with an error; nothing follows."""
+
+    error: HeadraceError
+
+
+Event = Tokens | ChoiceEnded | Failed
+
+
+class Generation(Protocol):
+    """One open request. Exactly one of `settle` and `abandon` ends it, in every case."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    def events(self) -> AsyncIterator[list[Event]]:
+        """What has come since the last list, at most one `Tokens` per choice and list.
+
+        A slow caller gets longer lists; nothing is dropped. Ends after every choice has
+        ended (by `ChoiceEnded` or `end_choice`) or after `Failed`.
+        """
+        ...
+
+    def end_choice(self, choice: int) -> None:
+        """Stop one choice: a stop string came. Its worker hears of it at once."""
+        ...
+
+    async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
+        """Say that the end has been relayed. Stores the outcome, frees what is held.
+
+        Safe to be cancelled: the settling itself goes on.
+        """
+        ...
+
+    async def abandon(self) -> None:
+        """The client is gone: cancel what runs, free what is held. A no-op after `settle`."""
+        ...
+
+
+class Admission(Protocol):
+    def check(self, model: str, priority: common_pb2.Priority, *, patience_s: float) -> None:
+        """Refuse now what would only be refused later; cheap, before tokenising.
+
+        Raises:
+            CapacityError: the lane is full, its wait exceeds the patience, or we drain.
+        """
+        ...
+
+    async def open(self, request: ValidRequest) -> Generation:
+        """Put a request into its lane; returns once it is durable.
+
+        Raises:
+            CapacityError: the lane is full or the broker away; nothing is queued.
+            RequestExists: its id is open.
+        """
+        ...

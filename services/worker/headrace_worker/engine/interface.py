@@ -1,0 +1,174 @@
+"""What a worker asks of an engine: admit, step, park, cancel, statistics.
+
+An engine turns sequences into tokens and knows nothing else: no text, no
+requests, no network. This module has the nouns and the protocol, and imports
+nothing that computes; `headrace_worker.engine.packed` and `.scripted` are the
+implementations, held to one contract suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class FinishReason(StrEnum):
+    """Why an engine ended a sequence of itself. Stop strings are the gateway's."""
+
+    STOP = "stop"
+    """An end-of-sequence token or one of `stop_token_ids` was sampled; it is the last token."""
+    LENGTH = "length"
+    """`max_tokens` were made, or the context is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParameters:
+    """How the next token is drawn. Ranges are checked by the gateway."""
+
+    max_tokens: int
+    """Output tokens in all, those made by earlier attempts included."""
+    temperature: float = 1.0
+    """0 is greedy: the highest logit, ties to the lowest token id."""
+    top_p: float = 1.0
+    """1 keeps all."""
+    top_k: int = 0
+    """0 keeps all."""
+    min_p: float = 0.0
+    """0 keeps all."""
+    repetition_penalty: float = 1.0
+    """Over prompt and output, as transformers has it (CTRL, section 4.1)."""
+    presence_penalty: float = 0.0
+    """Over the output only, as OpenAI has it."""
+    frequency_penalty: float = 0.0
+    """Over the output only, as OpenAI has it."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    stop_token_ids: frozenset[int] = frozenset()
+    ignore_eos: bool = False
+    """End-of-sequence tokens of the model do not end the sequence; `stop_token_ids` still do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """All there is to a generation; whoever holds it can continue it.
+
+    The randomness of output index i comes from (seed, i) alone, so the tokens
+    that follow `output_ids` are the same wherever and beside whatever it runs.
+    """
+
+    sequence_id: int
+    """Unique among the sequences an engine holds."""
+    prompt_ids: tuple[int, ...]
+    output_ids: tuple[int, ...]
+    """What earlier attempts made; empty for a new one. Never re-emitted."""
+    parameters: SamplingParameters
+    seed: int
+    """Any 64-bit unsigned integer."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What one step made, in columns: row i of `sequence_ids` got `token_ids[i]`.
+
+    At most one token per sequence. A sequence in `finished` or `failed` is no
+    longer held by the engine; a finished one may have its last token in the
+    same step.
+    """
+
+    sequence_ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    finished: list[tuple[int, FinishReason]] = field(default_factory=list)
+    failed: list[tuple[int, str]] = field(default_factory=list)
+    """Sequences that could not go on, with the fact: the culprits alone, never their neighbours."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """What an engine holds at this moment."""
+
+    running: int
+    """Sequences in a slot, prefilling ones included."""
+    free_slots: int
+    cache_tokens_used: int
+    cache_tokens_total: int
+    steps: int
+    """Since start, as the following three."""
+    prompt_tokens: int
+    output_tokens: int
+    busy_s: float
+    """Time spent in `step`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What does not change while the engine lives; goes into the model card."""
+
+    name: str
+    """`packed`, `scripted`, ..."""
+    dtype: str
+    max_slots: int
+    """Sequences held at once."""
+    context_tokens: int
+    """Prompt and output together, at most."""
+    vocabulary_size: int
+    eos_token_ids: tuple[int, ...]
+    weights_digest: str
+    """Equal for equal weights; continuation across workers relies on it."""
+    batch_invariant: bool
+    """Whether a sequence's output does not depend on its neighbours."""
+
+
+class SequenceRefused(Exception):
+    """The engine cannot take this sequence; nothing is held for it. The text says why."""
+
+
+class NoFreeSlot(SequenceRefused):
+    """Every slot is taken at this moment; the sequence itself is fine."""
+
+
+class Engine(Protocol):
+    """Not thread-safe: all calls come from one thread, the pump's."""
+
+    @property
+    def facts(self) -> EngineFacts: ...
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would do anything."""
+        ...
+
+    def admit(self, sequence: Sequence) -> None:
+        """Take a sequence; its prefill begins with the next step.
+
+        Raises:
+            NoFreeSlot: every slot is taken.
+            SequenceRefused: prompt and output so far leave no room for one more token.
+        """
+        ...
+
+    def step(self) -> StepOutput:
+        """One forward pass over what is held; empty where there is nothing to do.
+
+        Prefill longer than the chunk takes several steps, during which the
+        sequence gets no token.
+        """
+        ...
+
+    def park(self, sequence_id: int) -> tuple[int, ...]:
+        """Let go of a sequence and return its whole output so far, earlier attempts' included.
+
+        Raises:
+            KeyError: it is not held.
+        """
+        ...
+
+    def cancel(self, sequence_id: int) -> None:
+        """Let go of a sequence; one that is not held is fine."""
+        ...
+
+    def statistics(self) -> EngineStatistics: ...
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if slots or cache are held by nobody, or twice."""
+        ...

@@ -1,0 +1,151 @@
+"""The bus over a real nats-server: what services rely on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from headrace.bus import BusUnavailable, LeaseTaken, NobodyAnswered, Pulled
+from headrace.bus.jetstream import JetStreamBus, JetStreamLane, connect
+from headrace.testing.nats_server import NatsServer
+from helpers.eventually import eventually
+
+
+async def pull_all(lane: JetStreamLane, count: int) -> list[Pulled]:
+    found: list[Pulled] = []
+    async with asyncio.timeout(5):
+        while len(found) < count:
+            found += await lane.pull(max_messages=count, timeout_s=1)
+    return found
+
+
+async def test_a_published_message_reaches_every_subscriber(bus: JetStreamBus) -> None:
+    seen: list[bytes] = []
+    await bus.subscribe("headrace.test", seen.append)
+    await bus.subscribe("headrace.test", seen.append)
+    await bus.publish("headrace.test", b"x")
+    await eventually(lambda: seen == [b"x", b"x"])
+
+
+async def test_a_request_is_answered_by_whoever_serves_the_subject(bus: JetStreamBus) -> None:
+    async def reverse(payload: bytes) -> bytes:
+        return payload[::-1]
+
+    await bus.serve("headrace.test", reverse)
+    assert await bus.request("headrace.test", b"abc", timeout_s=2) == b"cba"
+
+
+async def test_a_request_that_nobody_serves_says_so_at_once(bus: JetStreamBus) -> None:
+    with pytest.raises(NobodyAnswered, match=r"nobody serves headrace\.test"):
+        await bus.request("headrace.test", b"", timeout_s=30)
+
+
+async def test_a_request_that_is_never_answered_ends_at_its_time(bus: JetStreamBus) -> None:
+    async def never(payload: bytes) -> bytes:
+        return await asyncio.Future()
+
+    await bus.serve("headrace.test", never)
+    with pytest.raises(NobodyAnswered, match=r"no answer from headrace\.test in 0\.1 s"):
+        await bus.request("headrace.test", b"", timeout_s=0.1)
+
+
+async def test_a_lane_gives_out_its_messages_in_order_and_keeps_them_until_acknowledged(
+    bus: JetStreamBus,
+) -> None:
+    for i in range(3):
+        await bus.submit("m", "standard", b"%d" % i, message_id=str(i))
+    first = await bus.take_over("m", "standard")
+    pulled = await pull_all(first, 3)
+    assert [p.payload for p in pulled] == [b"0", b"1", b"2"]
+    await first.acknowledge(pulled[1].acknowledgement)
+
+    successor = await bus.take_over("m", "standard")
+    assert [p.payload for p in await pull_all(successor, 2)] == [b"0", b"2"]
+
+
+async def test_a_message_is_stored_once_however_often_it_is_submitted(bus: JetStreamBus) -> None:
+    for _ in range(3):
+        await bus.submit("m", "bulk", b"same", message_id="one")
+    lane = await bus.take_over("m", "bulk")
+    assert len(await pull_all(lane, 1)) == 1
+    assert await lane.pull(max_messages=1, timeout_s=0.1) == []
+
+
+async def test_lanes_do_not_see_each_others_messages(bus: JetStreamBus) -> None:
+    await bus.submit("m", "standard", b"s", message_id="s")
+    await bus.submit("m", "bulk", b"b", message_id="b")
+    await bus.submit("other", "bulk", b"o", message_id="o")
+    lane = await bus.take_over("m", "bulk")
+    assert [p.payload for p in await pull_all(lane, 1)] == [b"b"]
+    assert await lane.pull(max_messages=1, timeout_s=0.1) == []
+
+
+async def test_a_lease_has_one_holder_and_its_epochs_only_grow(bus: JetStreamBus) -> None:
+    first = await bus.acquire("leader.m", "a", ttl_s=5)
+    with pytest.raises(LeaseTaken, match="held by a"):
+        await bus.acquire("leader.m", "b", ttl_s=5)
+    await bus.renew("leader.m", "a", ttl_s=5)
+    await bus.release("leader.m")
+    assert await bus.acquire("leader.m", "b", ttl_s=5) > first
+
+
+async def test_a_lease_that_is_not_renewed_runs_out_and_its_old_holder_cannot_renew_it(
+    bus: JetStreamBus, nats: NatsServer
+) -> None:
+    other = await connect(nats.url, name="other")
+    first = await bus.acquire("leader.m", "a", ttl_s=1)
+
+    async def taken_over() -> bool:
+        try:
+            return await other.acquire("leader.m", "b", ttl_s=5) > first
+        except LeaseTaken:
+            return False
+
+    await eventually(taken_over, within_s=5)
+    with pytest.raises(LeaseTaken):
+        await bus.renew("leader.m", "a", ttl_s=1)
+    await other.close()
+
+
+async def test_cards_are_seen_by_those_who_watched_before_and_by_those_who_come_later(
+    bus: JetStreamBus,
+) -> None:
+    early: dict[str, bytes] = {}
+    late: dict[str, bytes] = {}
+    await bus.watch_cards(early.__setitem__)
+    await bus.put_card("m", b"1")
+    await eventually(lambda: early == {"m": b"1"})
+    await bus.put_card("m", b"2")
+    await bus.watch_cards(late.__setitem__)
+    await eventually(lambda: early == late == {"m": b"2"})
+
+
+async def test_a_tokenizer_bundle_of_megabytes_comes_back_whole(bus: JetStreamBus) -> None:
+    bundle = bytes(range(256)) * 12_000
+    await bus.put_tokenizer("digest", bundle)
+    await bus.put_tokenizer("digest", bundle)
+    assert await bus.get_tokenizer("digest") == bundle
+    with pytest.raises(KeyError):
+        await bus.get_tokenizer("other")
+
+
+async def test_a_result_can_be_read_by_its_request_id(bus: JetStreamBus) -> None:
+    await bus.put_result("r1", b"old")
+    await bus.put_result("r1", b"new")
+    assert await bus.get_result("r1") == b"new"
+    assert await bus.get_result("r2") is None
+
+
+async def test_what_was_stored_survives_a_killed_broker_and_connections_heal(
+    bus: JetStreamBus, nats: NatsServer
+) -> None:
+    await bus.submit("m", "standard", b"kept", message_id="1")
+    lane = await bus.take_over("m", "standard")
+    await nats.kill()
+    await eventually(lambda: not bus.connected)
+    with pytest.raises(BusUnavailable):
+        await bus.request("headrace.test", b"", timeout_s=0.2)
+    await nats.start()
+    await eventually(lambda: bus.connected)
+    assert [p.payload for p in await pull_all(lane, 1)] == [b"kept"]
