@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import nats
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
@@ -79,6 +78,7 @@ class JetStreamBus:
     """A connection. Made by `connect`; reconnects by itself for as long as it takes."""
 
     def __init__(self, client: Client) -> None:
+        self.closing = False
         self._client = client
         self._js = client.jetstream(timeout=_STORE_TIMEOUT_S)
         self._answers: set[asyncio.Task[None]] = set()
@@ -280,6 +280,7 @@ class JetStreamBus:
     # Life
 
     async def close(self) -> None:
+        self.closing = True
         for task in self._answers:
             task.cancel()
         await self._client.close()
@@ -375,7 +376,8 @@ async def connect(url: str, *, name: str, wait_s: float = 30.0) -> JetStreamBus:
     """
 
     async def disconnected() -> None:
-        log.warning("bus.disconnected")
+        if not bus.closing:
+            log.warning("bus.disconnected")
 
     async def reconnected() -> None:
         log.warning("bus.reconnected")
@@ -393,10 +395,11 @@ async def connect(url: str, *, name: str, wait_s: float = 30.0) -> JetStreamBus:
         "ping_interval": 5,
         "max_outstanding_pings": 2,
     }
+    client = Client()
+    bus = JetStreamBus(client)
     try:
         async with asyncio.timeout(wait_s):
-            client = await nats.connect(url, **options)
-            bus = JetStreamBus(client)
+            await client.connect(url, **options)
             await _until_stores(bus)
     except (TimeoutError, OSError, nats.errors.Error) as error:
         raise BusUnavailable(f"no NATS within {wait_s:g} s: {error or 'no answer'}") from error

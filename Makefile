@@ -1,0 +1,93 @@
+# make run    a mesh on this machine, from nothing to streamed tokens
+# make test   the whole test suite
+# make check  everything that must hold before a push
+#
+# ARGS goes to what is run: make run ARGS="--port 0", make test ARGS="-k edge".
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+# The first of these that is Python 3.11 or later; or say which: make run PYTHON=/path/to/python
+PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$each"; break; }; done)
+
+.PHONY: help setup run test check lint proto proto-check breaking clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+# A stamp is younger than what it was made from, so a second `make` does nothing here.
+$(VENV)/bin/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "Headrace needs Python 3.11 or later, and found none on PATH. On Debian or Ubuntu:" >&2; \
+		echo "  apt install python3 python3-venv" >&2; exit 1; fi
+	@if ! "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu:" >&2; \
+		echo "  apt install python3-venv" >&2; exit 1; fi
+	@echo "Making $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing Headrace into $(VENV); the first time this fetches torch and takes minutes"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
+	@echo "Installing what the tests need"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.installed
+
+run: setup
+	@$(BIN)/headrace up $(ARGS)
+
+test: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint test
+
+lint: $(VENV)/.installed-dev proto-check breaking
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+
+# Stubs, their types, and the descriptor set that Envoy transcodes by. All of it is committed,
+# so that running needs no compiler.
+OUT ?= services/common
+proto: $(VENV)/.installed-dev
+	@mkdir -p $(OUT)/headrace/mesh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I proto \
+		--python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=quiet:$(OUT) --mypy_grpc_out=quiet:$(OUT) \
+		$$(cd proto && find headrace -name '*.proto' | sort)
+	@# Files without a service get an empty *_pb2_grpc.py.
+	@find $(OUT)/headrace -name '*_pb2_grpc.py' -exec grep -L '^class ' {} + \
+		| while read -r empty; do rm -f "$$empty" "$${empty}i"; done
+	@$(BIN)/python -m grpc_tools.protoc -I proto --include_imports \
+		--descriptor_set_out=$(OUT)/headrace/mesh/headrace.binpb \
+		$$(cd proto && find headrace/v1 -name '*.proto' | sort) google/rpc/error_details.proto
+
+proto-check: $(VENV)/.installed-dev
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(MAKE) --no-print-directory proto OUT="$$made" \
+		&& cd "$$made" && find . -type f | while read -r file; do \
+			cmp -s "$$file" "$(CURDIR)/services/common/$$file" \
+				|| { echo "services/common/$$file is not what proto/ says; run make proto" >&2; exit 1; }; done
+
+# The public packages only grow: compared with the last release, else with the main branch.
+breaking: $(VENV)/.installed-dev
+	@base=$$(git describe --tags --abbrev=0 2>/dev/null || git rev-parse -q --verify origin/main \
+			|| git rev-parse -q --verify main || true); \
+	if [ -z "$$base" ] || ! git cat-file -e "$$base:buf.yaml" 2>/dev/null; then \
+		echo "buf breaking: no release and no main branch to compare with"; exit 0; fi; \
+	old=$$(mktemp -d) && trap 'rm -rf "$$old"' EXIT && git archive "$$base" proto buf.yaml | tar -x -C "$$old" \
+		&& $(BIN)/buf breaking --against "$$old"
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,248 @@
+"""What a worker holds: which sequence belongs to which request, attempt and gateway.
+
+A pure room: no engine, no network, no clock. A sequence is held from its
+acceptance until its gateway has acknowledged its end, and occupies a slot
+until the engine has let go of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from google.rpc import status_pb2
+
+from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint, RunningRequest
+from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
+from headrace.v1.common_pb2 import FinishReason
+from headrace_worker.engine.endings import require_fit
+from headrace_worker.engine.interface import (
+    EngineFacts,
+    SamplingParameters,
+    Sequence,
+    SequenceRefused,
+)
+
+SEED_RANGE = 1 << 64
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One choice of one request on this worker."""
+
+    sequence_id: int
+    request_id: str
+    choice: int
+    attempt: int
+    gateway_id: str
+    delivery_address: str
+    first_index: int
+    """Output that earlier attempts made; the gateway has it, and it is not said again."""
+    output_ids: list[int]
+    """All of the output, that of earlier attempts included."""
+    accepted_s: float
+    """Monotonic, of this process."""
+    last_token_s: float | None = None
+    finish_reason: FinishReason.ValueType | None = None
+    """Set once the sequence is at its end; it has no slot then."""
+    error: status_pb2.Status | None = None
+
+
+@dataclass(slots=True)
+class Assignment:
+    """A request as it was dispatched, and its sequences that are still held."""
+
+    record: RequestRecord
+    held: dict[int, Held] = field(default_factory=dict)
+    """By choice."""
+    done: list[ChoiceProgress] = field(default_factory=list)
+    """Choices at their end that are no longer held, while others run."""
+
+    @property
+    def running(self) -> int:
+        return sum(h.finish_reason is None for h in self.held.values())
+
+
+class Assignments:
+    """Everything held, by request and by sequence."""
+
+    def __init__(self, facts: EngineFacts) -> None:
+        self._facts = facts
+        self._requests: dict[str, Assignment] = {}
+        self._sequences: dict[int, Held] = {}
+        self._next_id = 0
+        self._running = 0
+
+    @property
+    def free_slots(self) -> int:
+        return self._facts.max_slots - self._running
+
+    @property
+    def running_sequences(self) -> int:
+        return self._running
+
+    def attempt_of(self, request_id: str) -> int | None:
+        found = self._requests.get(request_id)
+        return found.record.attempt if found else None
+
+    def slots_wanted(self, record: RequestRecord) -> int:
+        return len(_unfinished(record))
+
+    def misfit(self, record: RequestRecord) -> str | None:
+        """Why this request could never run here; None if it could."""
+        facts = self._facts
+        if record.n > facts.max_slots:
+            return f"{record.n} choices do not fit {facts.max_slots} slots"
+        try:
+            for choice, output_ids in _unfinished(record):
+                require_fit(
+                    _sequence(record, choice, output_ids, sequence_id=0),
+                    context_tokens=facts.context_tokens,
+                    vocabulary_size=facts.vocabulary_size,
+                )
+        except SequenceRefused as refusal:
+            return str(refusal)
+        return None
+
+    def accept(self, record: RequestRecord, *, now_s: float) -> list[Sequence]:
+        """Hold a request that fits and has room; returns what the engine must admit."""
+        assignment = Assignment(record)
+        self._requests[record.request_id] = assignment
+        return [
+            _sequence(record, choice, output_ids, sequence_id=held.sequence_id)
+            for choice, output_ids in _unfinished(record)
+            for held in [self._hold(assignment, choice, output_ids, now_s)]
+        ]
+
+    def _hold(
+        self, assignment: Assignment, choice: int, output_ids: list[int], now_s: float
+    ) -> Held:
+        record = assignment.record
+        held = Held(
+            sequence_id=self._next_id,
+            request_id=record.request_id,
+            choice=choice,
+            attempt=record.attempt,
+            gateway_id=record.gateway_id,
+            delivery_address=record.delivery_address,
+            first_index=len(output_ids),
+            output_ids=output_ids,
+            accepted_s=now_s,
+        )
+        self._next_id += 1
+        self._running += 1
+        assignment.held[choice] = held
+        self._sequences[held.sequence_id] = held
+        return held
+
+    def sequence(self, sequence_id: int) -> Held | None:
+        return self._sequences.get(sequence_id)
+
+    def of_request(self, request_id: str) -> list[Held]:
+        found = self._requests.get(request_id)
+        return list(found.held.values()) if found else []
+
+    def of_gateway(self, gateway_id: str) -> list[Held]:
+        return [h for h in self._sequences.values() if h.gateway_id == gateway_id]
+
+    def end(
+        self, held: Held, reason: FinishReason.ValueType, error: status_pb2.Status | None = None
+    ) -> None:
+        """The sequence is at its end: its slot is free, its output stays until acknowledged."""
+        if held.finish_reason is None:
+            held.finish_reason = reason
+            held.error = error
+            self._running -= 1
+
+    def forget(self, held: Held) -> None:
+        """Acknowledged, cancelled or parked: nothing of it is kept."""
+        if self._sequences.pop(held.sequence_id, None) is None:
+            return
+        if held.finish_reason is None:
+            self._running -= 1
+        assignment = self._requests.get(held.request_id)
+        if assignment is not None and assignment.held.get(held.choice) is held:
+            del assignment.held[held.choice]
+            if held.finish_reason is not None:
+                assignment.done.append(_progress(held))
+            if not assignment.held:
+                del self._requests[held.request_id]
+
+    def running(self) -> list[RunningRequest]:
+        """Requests that occupy slots."""
+        return [
+            RunningRequest(request_id=request_id, attempt=a.record.attempt)
+            for request_id, a in self._requests.items()
+            if a.running
+        ]
+
+    def resume_point(
+        self, request_id: str, cause: ParkCause.ValueType, error: status_pb2.Status | None = None
+    ) -> ResumePoint:
+        """Where a request stands, for another worker to go on from. Ended choices included."""
+        assignment = self._requests[request_id]
+        return ResumePoint(
+            request_id=request_id,
+            attempt=assignment.record.attempt,
+            progress=[*assignment.done, *map(_progress, assignment.held.values())],
+            error=error,
+            cause=cause,
+        )
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._sequences.values()))
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless both indices and the count of slots agree."""
+        by_request: Iterable[Held] = (h for a in self._requests.values() for h in a.held.values())
+        assert {h.sequence_id for h in by_request} == set(self._sequences)
+        assert all(a.held for a in self._requests.values())
+        running = sum(h.finish_reason is None for h in self._sequences.values())
+        assert running == self._running, f"{running} run, {self._running} counted"
+        assert 0 <= self._running <= self._facts.max_slots
+
+
+def _progress(held: Held) -> ChoiceProgress:
+    return ChoiceProgress(
+        choice=held.choice,
+        output_ids=held.output_ids,
+        finish_reason=held.finish_reason or FinishReason.FINISH_REASON_UNSPECIFIED,
+    )
+
+
+def _unfinished(record: RequestRecord) -> list[tuple[int, list[int]]]:
+    """Choices to run, with what earlier attempts made of each."""
+    progress = {p.choice: p for p in record.progress}
+    return [
+        (choice, list(progress[choice].output_ids) if choice in progress else [])
+        for choice in range(max(1, record.n))
+        if choice not in progress or not progress[choice].finish_reason
+    ]
+
+
+def _sequence(
+    record: RequestRecord, choice: int, output_ids: list[int], *, sequence_id: int
+) -> Sequence:
+    sampling = record.sampling
+    return Sequence(
+        sequence_id=sequence_id,
+        prompt_ids=tuple(record.prompt_ids),
+        output_ids=tuple(output_ids),
+        parameters=SamplingParameters(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            logit_bias=dict(sampling.logit_bias),
+            stop_token_ids=frozenset(sampling.stop_token_ids),
+            ignore_eos=sampling.ignore_eos,
+        ),
+        seed=(record.seed + choice) % SEED_RANGE,
+    )

@@ -1,0 +1,76 @@
+"""The sampling parameters of every slot, and the choice of a step's tokens by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headrace_worker.engine.interface import Sequence
+from headrace_worker.engine.noise import seed_key
+from headrace_worker.engine.penalties import Penalties
+from headrace_worker.engine.sampling import Draw, Shape, highest, sample
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Row by row: the token, and whether the row's logits were numbers at all."""
+
+    token_ids: list[int]
+    sound: list[bool]
+
+
+class Chooser:
+    """Parameters in columns by slot, so a step gathers them instead of reading requests."""
+
+    def __init__(self, slots: int, vocabulary_size: int) -> None:
+        self._penalties = Penalties(slots, vocabulary_size)
+        self._sampled = np.zeros(slots, dtype=bool)
+        self._shape = Shape(
+            temperature=torch.ones(slots),
+            top_k=torch.zeros(slots, dtype=torch.int64),
+            top_p=torch.ones(slots, dtype=torch.float64),
+            min_p=torch.zeros(slots),
+        )
+        self._seed_keys = np.zeros(slots, dtype=np.uint64)
+
+    def admit(self, slot: int, sequence: Sequence) -> None:
+        parameters = sequence.parameters
+        self._penalties.admit(slot, sequence)
+        self._sampled[slot] = parameters.temperature > 0
+        if parameters.temperature > 0:
+            self._shape.temperature[slot] = parameters.temperature
+            self._shape.top_k[slot] = parameters.top_k
+            self._shape.top_p[slot] = parameters.top_p
+            self._shape.min_p[slot] = parameters.min_p
+            self._seed_keys[slot] = seed_key(sequence.seed)
+
+    def release(self, slot: int) -> None:
+        self._penalties.release(slot)
+        self._sampled[slot] = False
+
+    def choose(self, logits: Tensor, slots: Ints, output_indices: Ints) -> Choice:
+        """Choose for each row of `(rows, vocabulary)`; changes the logits.
+
+        Row i belongs to `slots[i]` and becomes its output `output_indices[i]`.
+        """
+        if not self._penalties.idle:
+            self._penalties.apply(logits, slots.tolist())
+        token_ids, sound = highest(logits)
+        rows = (self._sampled[slots] & sound).nonzero()[0]
+        if len(rows):
+            token_ids[rows] = self._sample(logits, rows, slots[rows], output_indices[rows])
+        choice = Choice(token_ids.tolist(), sound.tolist())
+        if not self._penalties.idle:
+            self._penalties.note(slots.tolist(), choice.token_ids)
+        return choice
+
+    def _sample(self, logits: Tensor, rows: Ints, slots: Ints, output_indices: Ints) -> Ints:
+        own = logits if len(rows) == len(logits) else logits[torch.from_numpy(rows)]
+        draw = Draw(self._seed_keys[slots], output_indices.astype(np.uint64))
+        return sample(own, self._shape[torch.from_numpy(slots)], draw)

@@ -1,0 +1,109 @@
+"""Which sequence has which slot, and how far each has come."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace_worker.engine.interface import FinishReason, NoFreeSlot, Sequence
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(eq=False, slots=True)
+class Occupant:
+    """A sequence in its slot."""
+
+    sequence: Sequence
+    slot: int
+    context_ids: Ints
+    """Prompt and earlier attempts' output: what is prefilled."""
+    output_ids: list[int]
+    stop_ids: frozenset[int]
+    over: FinishReason | None
+    """How it ended before it came here, if it did."""
+
+
+class Slots:
+    """Every slot is free, prefilling or decoding; `lengths` is its cached tokens, 0 when free.
+
+    Columns are by slot and the arrays are live: a step writes lengths, latest
+    tokens and output indices for all its rows at once.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.occupants: dict[int, Occupant] = {}
+        """By sequence id."""
+        self.by_slot: list[Occupant | None] = [None] * count
+        self.lengths: Ints = np.zeros(count, dtype=np.int64)
+        self.latest: Ints = np.zeros(count, dtype=np.int64)
+        self.output_indices: Ints = np.zeros(count, dtype=np.int64)
+        self.prefilling: deque[Occupant] = deque()
+        """Oldest first."""
+        self._decoding: list[int] = []
+        self._decoding_array: Ints | None = None
+        self._free = list(range(count))
+        heapify(self._free)
+
+    @property
+    def free_count(self) -> int:
+        return len(self._free)
+
+    @property
+    def decoding(self) -> Ints:
+        """Slots that get a token with every step, ascending."""
+        if self._decoding_array is None:
+            self._decoding_array = np.array(self._decoding, dtype=np.int64)
+        return self._decoding_array
+
+    def occupy(
+        self, sequence: Sequence, stop_ids: frozenset[int], over: FinishReason | None
+    ) -> int:
+        """Give the sequence the lowest free slot, which keeps the decoding ones close together."""
+        if not self._free:
+            raise NoFreeSlot(f"all {len(self.by_slot)} slots are taken")
+        slot = heappop(self._free)
+        context_ids = np.array(sequence.prompt_ids + sequence.output_ids, dtype=np.int64)
+        output_ids = list(sequence.output_ids)
+        occupant = Occupant(sequence, slot, context_ids, output_ids, stop_ids, over)
+        self.occupants[sequence.sequence_id] = occupant
+        self.by_slot[slot] = occupant
+        self.output_indices[slot] = len(output_ids)
+        self.prefilling.append(occupant)
+        return slot
+
+    def start_decoding(self, occupant: Occupant) -> None:
+        """Its prefill is done."""
+        self.prefilling.remove(occupant)
+        insort(self._decoding, occupant.slot)
+        self._decoding_array = None
+
+    def vacate(self, occupant: Occupant) -> None:
+        slot = occupant.slot
+        del self.occupants[occupant.sequence.sequence_id]
+        if occupant in self.prefilling:
+            self.prefilling.remove(occupant)
+        else:
+            self._decoding.remove(slot)
+            self._decoding_array = None
+        self.by_slot[slot] = None
+        self.lengths[slot] = 0
+        heappush(self._free, slot)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if a slot is held by nobody, or twice."""
+        held = [occupant.slot for occupant in self.occupants.values()]
+        working = self._decoding + [occupant.slot for occupant in self.prefilling]
+        assert sorted(self._free + held) == list(range(len(self.by_slot))), "slots lost or doubled"
+        assert sorted(working) == sorted(held), "a held slot neither prefills nor decodes"
+        assert self._decoding == self.decoding.tolist() == sorted(self._decoding)
+        for slot, occupant in enumerate(self.by_slot):
+            assert (occupant is None) == (slot in self._free), f"slot {slot} is free and taken"
+            assert occupant is not None or self.lengths[slot] == 0, (
+                f"free slot {slot} caches tokens"
+            )

@@ -1,0 +1,121 @@
+"""A worker's metrics, with vLLM's names: what is scraped for a vLLM server works unchanged.
+
+Times are differences of monotonic times of this process; a request's time in its
+lane is the scheduler's to report.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from headrace_worker.assignments import Held
+from headrace_worker.engine.interface import EngineStatistics
+
+_LABELS = ("model_name", "engine")
+_TTFT_S = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40,
+    80, 160, 640, 2560,
+)  # fmt: skip
+_GAP_S = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
+)  # fmt: skip
+_REQUEST_S = (
+    0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680,
+)  # fmt: skip
+_TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
+
+RUNNING = Gauge("vllm:num_requests_running", "Sequences that hold a slot.", _LABELS)
+WAITING = Gauge("vllm:num_requests_waiting", "Sequences accepted, not yet in a slot.", _LABELS)
+CACHE_USAGE = Gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", _LABELS)
+PROMPT_TOKENS = Counter("vllm:prompt_tokens", "Prompt tokens computed.", _LABELS)
+OUTPUT_TOKENS = Counter("vllm:generation_tokens", "Output tokens made.", _LABELS)
+SUCCESSES = Counter(
+    "vllm:request_success", "Sequences that came to their end.", (*_LABELS, "finished_reason")
+)
+PREEMPTIONS = Counter("vllm:num_preemptions", "Sequences parked before their end.", _LABELS)
+TTFT = Histogram(
+    "vllm:time_to_first_token_seconds",
+    "From acceptance to the first token.",
+    _LABELS,
+    buckets=_TTFT_S,
+)
+GAP = Histogram(
+    "vllm:inter_token_latency_seconds", "Between tokens of a sequence.", _LABELS, buckets=_GAP_S
+)
+WHOLE = Histogram(
+    "vllm:e2e_request_latency_seconds", "From acceptance to the end.", _LABELS, buckets=_REQUEST_S
+)
+PROMPT_LENGTH = Histogram(
+    "vllm:request_prompt_tokens", "Prompt tokens of a request.", _LABELS, buckets=_TOKENS
+)
+OUTPUT_LENGTH = Histogram(
+    "vllm:request_generation_tokens", "Output tokens of a sequence.", _LABELS, buckets=_TOKENS
+)
+STEP_TOKENS = Histogram(
+    "vllm:iteration_tokens_total", "Output tokens of a step.", _LABELS, buckets=_TOKENS
+)
+STEPS = Counter("headrace_worker_steps", "Steps of the engine.", ("model",))
+ENGINE_BUSY = Counter("headrace_worker_engine_busy_seconds", "Time within steps.", ("model",))
+REFUSED = Counter(
+    "headrace_worker_refused_dispatches", "Requests not accepted.", ("model", "cause")
+)
+FAILED = Counter(
+    "headrace_worker_failed_sequences", "Sequences the engine could not compute.", ("model",)
+)
+ORPHANED = Counter(
+    "headrace_worker_orphaned_requests",
+    "Parked because their gateway was out of reach.",
+    ("model",),
+)
+
+
+class WorkerMetrics:
+    """The metrics of one served model, its labels bound once."""
+
+    def __init__(self, model: str, engine: str) -> None:
+        labels = (model, engine)
+        self._labels = labels
+        self._model = model
+        self._running = RUNNING.labels(*labels)
+        self._usage = CACHE_USAGE.labels(*labels)
+        WAITING.labels(*labels).set(0)
+        self._prompt, self._output = PROMPT_TOKENS.labels(*labels), OUTPUT_TOKENS.labels(*labels)
+        self._ttft, self._gap = TTFT.labels(*labels), GAP.labels(*labels)
+        self._whole, self._output_length = WHOLE.labels(*labels), OUTPUT_LENGTH.labels(*labels)
+        self._step_tokens = STEP_TOKENS.labels(*labels)
+        self._prompt_length = PROMPT_LENGTH.labels(*labels)
+        self.parked = PREEMPTIONS.labels(*labels)
+        self.failed, self.orphaned = FAILED.labels(model), ORPHANED.labels(model)
+        self._steps, self._busy = STEPS.labels(model), ENGINE_BUSY.labels(model)
+        self._seen: EngineStatistics | None = None
+
+    def accepted(self, prompt_tokens: int) -> None:
+        self._prompt_length.observe(prompt_tokens)
+
+    def refused(self, cause: str) -> None:
+        REFUSED.labels(self._model, cause).inc()
+
+    def token(self, held: Held, now_s: float) -> None:
+        if held.last_token_s is None:
+            self._ttft.observe(now_s - held.accepted_s)
+        else:
+            self._gap.observe(now_s - held.last_token_s)
+
+    def ended(self, held: Held, reason: str, now_s: float) -> None:
+        SUCCESSES.labels(*self._labels, reason).inc()
+        self._whole.observe(now_s - held.accepted_s)
+        self._output_length.observe(len(held.output_ids))
+
+    def stepped(self, tokens: int) -> None:
+        self._step_tokens.observe(tokens)
+
+    def statistics(self, now: EngineStatistics) -> None:
+        """Bring the gauges and the counters of the engine up to date."""
+        self._running.set(now.running)
+        self._usage.set(now.cache_tokens_used / max(1, now.cache_tokens_total))
+        seen = self._seen
+        self._prompt.inc(now.prompt_tokens - (seen.prompt_tokens if seen else 0))
+        self._output.inc(now.output_tokens - (seen.output_tokens if seen else 0))
+        self._steps.inc(now.steps - (seen.steps if seen else 0))
+        self._busy.inc(now.busy_s - (seen.busy_s if seen else 0.0))
+        self._seen = now

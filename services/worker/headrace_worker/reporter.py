@@ -1,0 +1,135 @@
+"""What the worker tells schedulers: reports on a beat and at each release; parked requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from headrace.bus import BusError, Messages, subjects
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, ServedModel, WorkerReport
+from headrace_worker.engine.interface import EngineStatistics
+from headrace_worker.intake import Intake
+from headrace_worker.metrics import WorkerMetrics
+from headrace_worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+RELEASE_GATHER_S = 0.002
+"""Releases this close together are told in one report."""
+PARK_ANSWER_S = 1.0
+PARK_RETRY_S = 0.2
+
+
+class Reporter:
+    """Tells the bus how the worker stands."""
+
+    def __init__(
+        self,
+        bus: Messages,
+        worker: Worker,
+        intake: Intake,
+        card: ModelCard,
+        metrics: WorkerMetrics,
+        *,
+        name: str,
+        interval_s: float,
+    ) -> None:
+        self._bus, self._worker, self._intake = bus, worker, intake
+        self._card, self._metrics = card, metrics
+        self._name, self._interval_s = name, interval_s
+        self._number = 0
+        self._released = asyncio.Event()
+        self._to_park: dict[str, ResumePoint] = {}
+        self._parked = asyncio.Event()
+        self._last: tuple[float, EngineStatistics] | None = None
+        self._rate = 0.0
+
+    def release(self) -> None:
+        """A slot has become free: the next report goes out at once."""
+        self._released.set()
+
+    def park(self, points: list[ResumePoint]) -> None:
+        """Have these delivered to the leader, however long it takes."""
+        for point in points:
+            self._to_park[point.request_id] = point
+        self._parked.set()
+
+    @property
+    def has_parked(self) -> bool:
+        """Whether resume points wait for the leader's answer."""
+        return bool(self._to_park)
+
+    async def report(self, *, leaving: bool = False) -> None:
+        self._number += 1
+        report = WorkerReport(
+            worker_id=self._worker.worker_id,
+            name=self._name,
+            number=self._number,
+            models=[self._served()],
+            draining=self._intake.draining,
+            leaving=leaving,
+        )
+        await self._bus.publish(subjects.WORKER_REPORTS, report.SerializeToString())
+
+    def _served(self) -> ServedModel:
+        assignments, statistics = self._worker.assignments, self._worker.pump.statistics()
+        self._metrics.statistics(statistics)
+        self._measure(statistics)
+        return ServedModel(
+            card=self._card,
+            total_slots=self._worker.facts.max_slots,
+            free_slots=assignments.free_slots,
+            free_cache_tokens=statistics.cache_tokens_total - statistics.cache_tokens_used,
+            running=assignments.running(),
+            dispatch_epoch=self._intake.epoch,
+            dispatch_number=self._intake.number,
+            output_tokens_per_s=self._rate,
+        )
+
+    def _measure(self, now: EngineStatistics) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if self._last is not None and now_s - self._last[0] >= self._interval_s:
+            made = now.output_tokens - self._last[1].output_tokens
+            self._rate = made / (now_s - self._last[0])
+        elif self._last is not None:
+            return
+        self._last = (now_s, now)
+
+    async def run(self, on_beat: Callable[[], None]) -> None:
+        """Report until cancelled."""
+        while True:
+            try:
+                await asyncio.wait_for(self._released.wait(), self._interval_s)
+                await asyncio.sleep(RELEASE_GATHER_S)
+            except TimeoutError:
+                pass
+            self._released.clear()
+            on_beat()
+            await self.report()
+
+    async def run_parking(self) -> None:
+        """Hand parked requests to the leader until cancelled.
+
+        Also after the leader died: the next one answers, or finds them missing from the reports.
+        """
+        while True:
+            await self._parked.wait()
+            sent = dict(self._to_park)
+            request = ParkRequest(worker_id=self._worker.worker_id, points=sent.values())
+            try:
+                await self._bus.request(
+                    subjects.park(self._card.model),
+                    request.SerializeToString(),
+                    timeout_s=PARK_ANSWER_S,
+                )
+            except BusError as error:
+                log.warning("park.unanswered", extra={"requests": len(sent), "error": str(error)})
+                await asyncio.sleep(PARK_RETRY_S)
+                continue
+            for request_id, point in sent.items():
+                if self._to_park.get(request_id) is point:
+                    del self._to_park[request_id]
+            if not self._to_park:
+                self._parked.clear()

@@ -1,0 +1,291 @@
+"""The packed engine against transformers itself: same logits, same tokens, in any company."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import PreTrainedModel
+
+import headrace_worker
+from headrace_worker.engine.attention import IMPLEMENTATION
+from headrace_worker.engine.building import CacheTooSmall, PackedSettings, build_packed
+from headrace_worker.engine.forward import Decode, PackedForward, Prefill
+from headrace_worker.engine.interface import SamplingParameters, Sequence
+from headrace_worker.engine.kv_strips import KvStrips
+from headrace_worker.engine.selfcheck import NotPackable, check_packable
+from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
+from helpers.tiny_models import (
+    POISON,
+    VOCABULARY,
+    packed,
+    poisoned_llama,
+    random_model,
+    tiny_llama,
+)
+
+DEFAULT_MODEL = Path(headrace_worker.__file__).parent / "default_model"
+
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+FAMILIES: dict[str, dict[str, object]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 9},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "gemma": {"head_dim": 16},
+    "gemma2": {
+        "head_dim": 16,
+        "sliding_window": 9,
+        "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 2.0,
+    },
+    "gemma3_text": {"head_dim": 16, "sliding_window": 9},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "gpt_neox": {},
+    "phi": {},
+    "phi3": {"pad_token_id": 0},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 4, "head_dim": 16, **EXPERTS},
+    "gpt_oss": {"num_local_experts": 4, "head_dim": 16, "sliding_window": 9, **EXPERTS},
+    "deepseek_v3": {
+        "n_routed_experts": 4,
+        "n_group": 1,
+        "topk_group": 1,
+        "num_key_value_heads": 4,
+        "q_lora_rank": 24,
+        "kv_lora_rank": 16,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 16,
+        "v_head_dim": 12,
+        **EXPERTS,
+    },
+    "olmo2": {},
+    "granite": {},
+    "cohere2": {"sliding_window": 9},
+    "stablelm": {},
+    "starcoder2": {},
+    "smollm3": {"pad_token_id": 0},
+    "opt": {"word_embed_proj_dim": 64, "ffn_dim": 96},
+}
+
+
+def plain_logits(model: PreTrainedModel, token_ids: np.ndarray) -> Tensor:
+    """Every position's logits of one text, by the model as transformers runs it."""
+    model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        logits: Tensor = model(input_ids=torch.from_numpy(token_ids)[None], use_cache=False).logits
+    model.set_attn_implementation(IMPLEMENTATION)
+    return logits[0].float()
+
+
+def generated(model: PreTrainedModel, prompt_ids: tuple[int, ...], max_tokens: int) -> list[int]:
+    """What transformers' own greedy `generate` says after a prompt, end-of-sequence ignored."""
+    model.set_attn_implementation("eager")
+    output = model.generate(  # type: ignore[operator]  # theirs
+        torch.tensor([prompt_ids]),
+        attention_mask=torch.ones(1, len(prompt_ids), dtype=torch.int64),
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    model.set_attn_implementation(IMPLEMENTATION)
+    tokens: list[int] = output[0, len(prompt_ids) :].tolist()
+    return tokens
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_row_of_a_mixed_step_has_the_plain_models_logits(family: str) -> None:
+    model = random_model(family, **FAMILIES[family])
+    texts = [(np.arange(40) * (7 + slot) + 31 * slot) % VOCABULARY for slot in range(5)]
+    expected = [plain_logits(model, text) for text in texts]
+    forward = PackedForward(model, KvStrips(slots=6, tokens=48))
+    decoding: dict[int, int] = {}
+    largest = 0.0
+    # Slots 1 to 5 start one after the other, in chunks of 5; each decodes from its 13th token.
+    for step in range(30):
+        slots = sorted(decoding)
+        positions = np.array([decoding[slot] for slot in slots], dtype=np.int64)
+        fed = np.array([texts[slot - 1][decoding[slot]] for slot in slots], dtype=np.int64)
+        prefills = []
+        for slot in (5, 3, 1, 2, 4):
+            start = (step - slot) * 5
+            if slot not in decoding and start >= 0:
+                end = min(start + 5, 13)
+                prefills.append(Prefill(slot, start, texts[slot - 1][start:end], end == 13))
+        if not slots and not prefills:
+            continue
+        with torch.inference_mode():
+            decode = Decode(np.array(slots, dtype=np.int64), fed, positions)
+            logits = forward.run(decode, prefills)
+        rows = [(slot, decoding[slot]) for slot in slots]
+        rows += [(prefill.slot, 12) for prefill in prefills if prefill.completes]
+        assert len(logits) == len(rows)
+        for row, (slot, position) in enumerate(rows):
+            largest = max(largest, float((logits[row] - expected[slot - 1][position]).abs().max()))
+            decoding[slot] = position + 1
+    assert largest < 1e-4 * float(torch.stack(expected).std())
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("gptj", {"n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8}),
+        ("bloom", {}),
+        ("mamba", {}),
+    ],
+)
+def test_an_architecture_with_attention_or_state_of_its_own_is_found_out_at_load(
+    family: str, changes: dict[str, object]
+) -> None:
+    with pytest.raises(NotPackable):
+        check_packable(random_model(family, **changes))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_check_at_load_passes_what_works(family: str) -> None:
+    check_packable(random_model(family, **FAMILIES[family]))
+
+
+def test_greedy_tokens_are_those_of_generate() -> None:
+    model = random_model("llama")
+    parameters = replace(GREEDY, max_tokens=40, ignore_eos=True)
+    sequences = [sequence(number, parameters) for number in range(12)]
+    history = run(packed(model, max_slots=5), sequences)
+    for one in sequences:
+        assert history.tokens[one.sequence_id] == generated(model, one.prompt_ids, 40)
+
+
+MIXED = [
+    GREEDY,
+    SAMPLED,
+    SamplingParameters(
+        max_tokens=24,
+        temperature=1.3,
+        top_k=50,
+        top_p=0.95,
+        min_p=0.01,
+        repetition_penalty=1.2,
+        presence_penalty=0.3,
+        frequency_penalty=0.3,
+        logit_bias={20: 2.0},
+    ),
+]
+
+
+def mixed(number: int, output_ids: tuple[int, ...] = ()) -> Sequence:
+    """Sequence `number`, by one of three kinds of parameters."""
+    parameters = replace(MIXED[number % 3], max_tokens=14)
+    return sequence(number, parameters, output_ids=output_ids)
+
+
+@cache
+def expected_of_mixed() -> dict[int, list[int]]:
+    """What each of nine says alone."""
+    return {number: alone(packed(tiny_llama()), mixed(number)) for number in range(9)}
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_no_order_of_arrival_cancelling_and_parking_changes_a_token(data: st.DataObject) -> None:
+    slots, chunk = data.draw(st.integers(1, 7)), data.draw(st.sampled_from([1, 5, 16, 128]))
+    engine = packed(tiny_llama(), max_slots=slots, prefill_chunk_tokens=chunk)
+    numbers = data.draw(st.permutations(range(9)))
+    waiting = [mixed(number) for number in numbers]
+    history = History()
+    while waiting or engine.has_work:
+        for _ in range(data.draw(st.integers(0 if engine.has_work else 1, 3))):
+            if waiting and engine.statistics().free_slots:
+                engine.admit(waiting.pop())
+        for _ in range(data.draw(st.integers(1, 9))):
+            history.step(engine)
+        over = history.finished.keys() | {one.sequence_id for one in waiting}
+        held = sorted(set(numbers) - over)
+        what = data.draw(st.sampled_from(["nothing", "park", "cancel"])) if held else "nothing"
+        if what == "park":
+            number = data.draw(st.sampled_from(held))
+            output_ids = engine.park(number)
+            assert list(output_ids) == history.tokens.get(number, [])
+            waiting.insert(0, mixed(number, output_ids))
+        elif what == "cancel":
+            number = data.draw(st.sampled_from(held))
+            engine.cancel(number)
+            history.tokens.pop(number, None)
+            waiting.append(mixed(number))
+    assert history.tokens == expected_of_mixed()
+
+
+def test_a_row_of_nans_fails_alone_and_its_slot_is_clean_again() -> None:
+    engine = packed(poisoned_llama(nan=True), max_slots=2)
+    expected = {number: alone(engine, sequence(number)) for number in range(4)}
+    poisoned = replace(sequence(9), prompt_ids=(20, POISON, *range(20, 40)))
+    history = run(engine, [sequence(0), poisoned, *(sequence(number) for number in (1, 2, 3))])
+    assert history.failed == {9: "its logits are not finite"}
+    assert history.tokens == expected
+
+
+def test_a_prompt_of_nans_cancelled_before_its_first_token_leaves_a_clean_slot() -> None:
+    engine = packed(poisoned_llama(nan=True), max_slots=1)
+    expected = alone(engine, sequence(0))
+    engine.admit(replace(sequence(9), prompt_ids=(20, POISON, *range(20, 60))))
+    engine.step()
+    engine.cancel(9)
+    assert alone(engine, sequence(0)) == expected
+
+
+def test_several_culprits_in_one_step_fail_and_the_rest_go_on() -> None:
+    engine = packed(poisoned_llama(), max_slots=7, prefill_chunk_tokens=128)
+    numbers = (0, 1, 2, 3)
+    expected = {number: alone(engine, sequence(number)) for number in numbers}
+    culprits = [replace(sequence(n), prompt_ids=(20, POISON, n)) for n in (10, 11, 12)]
+    history = History()
+    for one in (sequence(0), culprits[0], sequence(1), culprits[1], sequence(2), culprits[2]):
+        engine.admit(one)
+    history.step(engine)
+    engine.admit(sequence(3))
+    while engine.has_work:
+        history.step(engine)
+    assert history.failed.keys() == {10, 11, 12}
+    assert history.tokens == expected
+
+
+def test_prompts_are_prefilled_in_the_order_of_their_arrival() -> None:
+    engine = packed(tiny_llama(), prefill_chunk_tokens=16)
+    history = History()
+    for number, prompt_tokens in ((2, 30), (0, 4), (1, 10)):
+        engine.admit(sequence(number, prompt_tokens=prompt_tokens))
+    first_tokens = []
+    for _ in range(3):
+        history.step(engine)
+        first_tokens.append(sorted(history.tokens))
+    assert first_tokens == [[], [2], [0, 1, 2]]
+
+
+def test_slots_are_as_many_as_the_cache_takes() -> None:
+    token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, size, float32
+    shape = PackedSettings(context_tokens=128, cache_bytes=5 * 128 * token_bytes + 1)
+    assert build_packed(random_model("llama"), shape).facts.max_slots == 5
+    with pytest.raises(CacheTooSmall, match=str(128 * token_bytes)):
+        build_packed(random_model("llama"), replace(shape, cache_bytes=1000))
+
+
+def test_the_context_is_the_models_own_where_more_is_asked() -> None:
+    assert packed(random_model("llama"), context_tokens=9999).facts.context_tokens == 256
+
+
+def test_bfloat16_chooses_within_two_of_its_steps_of_the_best() -> None:
+    model = random_model("llama")
+    history = run(packed(random_model("llama").bfloat16()), [sequence(n) for n in range(6)])
+    for number, tokens in history.tokens.items():
+        text = np.array(sequence(number).prompt_ids + tuple(tokens))
+        logits = plain_logits(model, text)[len(text) - len(tokens) - 1 : -1]
+        best = logits.max(dim=-1).values
+        chosen = logits.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+        assert (best - chosen <= 2 * 2**-7 * best.abs()).all()
