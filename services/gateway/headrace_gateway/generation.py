@@ -26,7 +26,7 @@ class ValidRequest:
     sampling: Sampling
     seed: int
     n: int
-    priority: common_pb2.Priority
+    priority: common_pb2.Priority.ValueType
     timeout_s: float
     """Counted from arrival."""
     patience_s: float
@@ -47,7 +47,7 @@ class ChoiceEnded:
     """The engine ended this choice; no tokens of it follow."""
 
     choice: int
-    finish_reason: common_pb2.FinishReason
+    finish_reason: common_pb2.FinishReason.ValueType
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,9 @@ class Generation(Protocol):
 
 
 class Admission(Protocol):
-    def check(self, model: str, priority: common_pb2.Priority, *, patience_s: float) -> None:
+    def check(
+        self, model: str, priority: common_pb2.Priority.ValueType, *, patience_s: float
+    ) -> None:
         """Refuse now what would only be refused later; cheap, before tokenising.
 
         Raises:

@@ -1,0 +1,195 @@
+"""The way into a lane: refuse at once, or publish and hold the outlet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+
+from headrace.bus import Bus, BusUnavailable, LaneAtBound
+from headrace.clock import Clock
+from headrace.errors import (
+    BrokerUnavailable,
+    CapacityError,
+    GatewayDraining,
+    LaneFull,
+    RequestExists,
+)
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.v1 import common_pb2
+from headrace_gateway import metrics
+from headrace_gateway.generation import Generation, ValidRequest
+from headrace_gateway.lanes import DEFAULT_RETRY_S, LaneView, lane_name, priority_name
+from headrace_gateway.open_requests import OpenRequests
+from headrace_gateway.outlet import Admitted, Outlet
+from headrace_gateway.settling import Settling, timestamp
+
+log = logging.getLogger(__name__)
+
+TENANT = "default"
+CANARY_TENANT = "headrace-canary"
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionTerms:
+    gateway_id: str
+    delivery_address: str
+    """Where workers reach our DeliveryService."""
+    max_open: int
+    """Open and unsettled requests together."""
+    submit_s: float
+    """Longest that the broker may take to store a record, repeats included."""
+
+
+class LaneAdmission:
+    """The `Admission` of this gateway."""
+
+    def __init__(
+        self,
+        terms: AdmissionTerms,
+        bus: Bus,
+        clock: Clock,
+        requests: OpenRequests,
+        settling: Settling,
+        lanes: LaneView,
+    ) -> None:
+        self._terms = terms
+        self._bus = bus
+        self._clock = clock
+        self._requests = requests
+        self._settling = settling
+        self._lanes = lanes
+        self._draining = False
+
+    def drain(self) -> None:
+        """Refuse everything from now on."""
+        self._draining = True
+
+    def check(
+        self, model: str, priority: common_pb2.Priority.ValueType, *, patience_s: float
+    ) -> None:
+        refusal = self._gateway_refusal() or self._lanes.refusal(
+            model, priority, patience_s=patience_s, now_s=self._clock.monotonic_s()
+        )
+        if refusal is not None:
+            metrics.refusals_total.labels(model, priority_name(priority), refusal.reason).inc()
+            raise refusal
+
+    async def open(self, request: ValidRequest) -> Generation:
+        # Why again: others were admitted since. From here to `publishing` nothing awaits,
+        # so the last place of a lane is given once.
+        self.check(request.card.model, request.priority, patience_s=request.patience_s)
+        return await self._publish(request, is_canary=False)
+
+    async def open_canary(self, request: ValidRequest) -> Generation:
+        """As `open`, for a request of our own: no lane's report refuses it, nothing measures it."""
+        if (refusal := self._gateway_refusal()) is not None:
+            raise refusal
+        return await self._publish(request, is_canary=True)
+
+    def _gateway_refusal(self) -> CapacityError | None:
+        if self._draining:
+            return GatewayDraining("this gateway is shutting down", retry_after_s=DEFAULT_RETRY_S)
+        if not self._bus.connected:
+            return BrokerUnavailable("no connection to NATS", retry_after_s=DEFAULT_RETRY_S)
+        held = len(self._requests) + len(self._settling)
+        if held >= self._terms.max_open:
+            return LaneFull(
+                f"this gateway holds {held} requests, its bound", retry_after_s=DEFAULT_RETRY_S
+            )
+        return None
+
+    async def _publish(self, request: ValidRequest, *, is_canary: bool) -> Generation:
+        record = self._record(request, CANARY_TENANT if is_canary else TENANT)
+        outlet = self._outlet(request, record, is_canary=is_canary)
+        if self._settling.find(request.request_id) is not None:
+            raise RequestExists(f"request {request.request_id} is ending", field="request_id")
+        # Before it is published: its first token may come before the broker's word to us.
+        self._requests.add(outlet)
+        self._lanes.publishing(record.model, request.priority)
+        try:
+            await self._submit(record, request.priority)
+        except BaseException as error:
+            self._lanes.withdrawn(record.model, request.priority)
+            await self._withdraw(outlet, error)
+            raise
+        self._lanes.published(record.model, request.priority)
+        return outlet
+
+    async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> None:
+        payload = record.SerializeToString()
+        try:
+            async with asyncio.timeout(self._terms.submit_s):
+                await self._until_stored(record, priority_name(priority), payload)
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"NATS did not store the request within {self._terms.submit_s:g} s",
+                retry_after_s=DEFAULT_RETRY_S,
+            ) from None
+        except LaneAtBound as bound:
+            raise LaneFull(
+                f"lane {lane_name(record.model, priority)}: {bound}", retry_after_s=DEFAULT_RETRY_S
+            ) from bound
+
+    async def _until_stored(self, record: RequestRecord, priority: str, payload: bytes) -> None:
+        while True:
+            try:
+                return await self._bus.submit(
+                    record.model, priority, payload, message_id=record.request_id
+                )
+            except BusUnavailable as error:
+                log.warning("request.not_stored", extra={"error": str(error)})
+                await asyncio.sleep(0.1)
+
+    async def _withdraw(self, outlet: Outlet, error: BaseException) -> None:
+        if isinstance(error, LaneFull):
+            self._requests.remove(outlet)
+            return
+        # It may be stored: the caller was told that it is not, so it is settled as cancelled.
+        await outlet.abandon()
+
+    def _outlet(self, request: ValidRequest, record: RequestRecord, *, is_canary: bool) -> Outlet:
+        admitted = Admitted(
+            request_id=request.request_id,
+            model=record.model,
+            priority=request.priority,
+            arrival_s=record.arrival.ToNanoseconds() / 1e9,
+            deadline_s=self._clock.monotonic_s() + request.timeout_s,
+            prompt_tokens=len(request.prompt_ids),
+            choices=request.n,
+            max_tokens=request.sampling.max_tokens,
+            is_canary=is_canary,
+        )
+        return Outlet(admitted, self._clock, self._close)
+
+    def _close(self, outlet: Outlet, outcome: common_pb2.RequestOutcome) -> None:
+        self._requests.remove(outlet)
+        self._settling.close(outlet, outcome)
+
+    def _record(self, request: ValidRequest, tenant: str) -> RequestRecord:
+        now_s = self._clock.unix_s()
+        return RequestRecord(
+            request_id=request.request_id,
+            tenant=tenant,
+            model=request.card.model,
+            weights_digest=request.card.weights_digest,
+            priority=request.priority,
+            arrival=timestamp(now_s),
+            deadline=timestamp(now_s + request.timeout_s),
+            patience=_duration(request.patience_s),
+            prompt_ids=request.prompt_ids,
+            sampling=request.sampling,
+            seed=request.seed,
+            n=request.n,
+            gateway_id=self._terms.gateway_id,
+            delivery_address=self._terms.delivery_address,
+            trace_context=request.trace_context,
+        )
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(int(seconds * 1e9))
+    return duration

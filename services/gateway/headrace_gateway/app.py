@@ -1,0 +1,197 @@
+"""The gateway process: with `mesh`, the one place that names concrete classes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from uuid import uuid4
+
+import grpc
+
+from headrace.bus import Bus, BusUnavailable
+from headrace.bus.jetstream import connect
+from headrace.clock import SystemClock
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
+from headrace.settings import write_ports
+from headrace.telemetry import logs
+from headrace.telemetry.side_port import SidePort
+from headrace.v1 import (
+    fleet_pb2,
+    fleet_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    openai_pb2,
+    openai_pb2_grpc,
+    requests_pb2,
+    requests_pb2_grpc,
+    rest_pb2,
+    rest_pb2_grpc,
+)
+from headrace_gateway.canary import Canary, CanaryPace
+from headrace_gateway.catalog import Catalog
+from headrace_gateway.intake import Intake
+from headrace_gateway.leaving import LeavingTimes, leave
+from headrace_gateway.limits import Limits
+from headrace_gateway.mesh import Mesh, assemble, serve_delivery
+from headrace_gateway.native.fleet_service import FleetService, RequestService
+from headrace_gateway.native.generation_service import GenerationService
+from headrace_gateway.native.model_service import ModelService
+from headrace_gateway.native.rest_service import RestService
+from headrace_gateway.openai.service import OpenAIService
+from headrace_gateway.reports import ReportedFleet
+from headrace_gateway.settings import GatewaySettings
+from headrace_gateway.whereabouts import Whereabouts
+
+log = logging.getLogger(__name__)
+
+PUBLIC_SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (openai_pb2, "OpenAIService"),
+        (generation_pb2, "GenerationService"),
+        (models_pb2, "ModelService"),
+        (rest_pb2, "RestService"),
+        (requests_pb2, "RequestService"),
+        (fleet_pb2, "FleetService"),
+    )
+)
+
+
+def serve_doors(
+    server: grpc.aio.Server, mesh: Mesh, catalog: Catalog, limits: Limits
+) -> tuple[str, ...]:
+    """Add every public service; returns their names."""
+    intake = Intake(catalog, mesh.admission, limits)
+    fleet = ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock)
+    whereabouts = Whereabouts(
+        mesh.bus,
+        mesh.requests,
+        mesh.settling,
+        lambda: [served.card.model for served in catalog.all()],
+        answer_s=mesh.answer_s,
+    )
+    openai = OpenAIService(intake, catalog, limits, mesh.clock)
+    openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
+    models = ModelService(catalog, intake, fleet)
+    models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
+    rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(intake, limits), server)
+    requests_pb2_grpc.add_RequestServiceServicer_to_server(RequestService(whereabouts), server)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(fleet), server)
+    return PUBLIC_SERVICES
+
+
+async def run(settings: GatewaySettings) -> int:
+    """The gateway's life, until SIGTERM or SIGINT and the drain after it."""
+    logs.configure(service="gateway", name=settings.name, level=settings.log_level)
+    gateway_id = f"{settings.name}-{uuid4().hex[:12]}"
+    try:
+        bus = await connect(settings.nats_url, name=gateway_id)
+        await _Gateway(settings, bus, gateway_id).run()
+    except (BusUnavailable, OSError) as error:
+        log.error("gateway.cannot_start", extra={"error": str(error)})
+        return 1
+    return 0
+
+
+class _Gateway:
+    def __init__(self, settings: GatewaySettings, bus: Bus, gateway_id: str) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._delivery = make_server()
+        self._public = make_server()
+        delivery_port = bind(self._delivery, settings.host, settings.delivery_port)
+        public_port = bind(self._public, settings.host, settings.grpc_port)
+        self._ports = {"grpc": public_port, "delivery": delivery_port}
+        self._mesh = assemble(
+            settings,
+            bus,
+            SystemClock(),
+            gateway_id=gateway_id,
+            delivery_address=f"{settings.advertised_host or settings.host}:{delivery_port}",
+        )
+        self._catalog = Catalog(bus, _limits(settings))
+        serve_delivery(self._delivery, self._mesh)
+        self._services = serve_doors(self._public, self._mesh, self._catalog, _limits(settings))
+        self._health = add_health_and_reflection(self._public, self._services)
+        self._is_leaving = False
+
+    async def run(self) -> None:
+        settings = self._settings
+        stopped = _stop_signal()
+        side = SidePort(settings.host, settings.metrics_port, is_ready=self._is_ready)
+        with side:
+            async with self._mesh.running(), asyncio.TaskGroup() as tasks:
+                background = tasks.create_task(self._background(side))
+                canary = tasks.create_task(self._canary().run())
+                await self._delivery.start()
+                await self._public.start()
+                await set_serving(self._health, self._services, serving=True)
+                write_ports(settings, self._ports | {"metrics": side.port})
+                log.info("gateway.ready", extra=self._ports | {"metrics": side.port})
+                await stopped.wait()
+                canary.cancel()
+                await self._leave()
+                background.cancel()
+            await self._delivery.stop(grace=0.5)
+            await self._bus.close()
+        log.info("gateway.left")
+
+    async def _background(self, side: SidePort) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._catalog.run())
+            tasks.create_task(_beat(side))
+
+    def _canary(self) -> Canary:
+        settings, mesh = self._settings, self._mesh
+        pace = CanaryPace(settings.canary_interval_s, settings.canary_timeout_s)
+        return Canary(mesh.admission, self._served_cards, mesh.freshness, mesh.clock, pace)
+
+    async def _leave(self) -> None:
+        self._is_leaving = True
+        # Health first: Envoy must have noticed before the first refusal.
+        await self._health.enter_graceful_shutdown()
+        mesh, settings = self._mesh, self._settings
+        times = LeavingTimes(settings.lame_duck_s, settings.drain_s, settings.settle_s)
+        await leave(mesh.requests, mesh.settling, mesh.admission.drain, times)
+        await self._public.stop(grace=1.0)
+
+    def _served_cards(self) -> list[ModelCard]:
+        now_s = self._mesh.clock.monotonic_s()
+        cards = (served.card for served in self._catalog.all())
+        return [card for card in cards if self._mesh.fleet.serving(card.model, now_s)]
+
+    def _is_ready(self) -> bool:
+        return (
+            not self._is_leaving
+            and self._bus.connected
+            and self._mesh.freshness.within(self._settings.ready_window_s)
+        )
+
+
+def _limits(settings: GatewaySettings) -> Limits:
+    return Limits(
+        max_body_bytes=settings.max_body_bytes,
+        max_prompt_characters_per_token=settings.max_prompt_characters_per_token,
+        inline_text_characters=settings.inline_text_characters,
+        max_timeout_s=settings.max_timeout_s,
+        max_patience_s=settings.max_patience_s,
+    )
+
+
+def _stop_signal() -> asyncio.Event:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    return stopped
+
+
+async def _beat(side: SidePort) -> None:
+    while True:
+        side.beat()
+        await asyncio.sleep(1.0)

@@ -1,0 +1,46 @@
+"""What a call's metadata says, apart from its message."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_MAX_BAGGAGE = 1024
+"""Bytes of tracestate and of baggage; they travel in every message about the request."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    request_id: str
+    """Ours, made for this call; also the answer's x-request-id."""
+    time_remaining_s: float | None
+    trace_context: Mapping[str, str]
+
+
+def call_of(context: Context) -> Call:
+    return Call(
+        request_id=uuid.uuid4().hex,
+        time_remaining_s=context.time_remaining(),
+        trace_context=trace_context(context.invocation_metadata() or ()),
+    )
+
+
+def trace_context(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+    """W3C trace context; without a well-formed traceparent there is none."""
+    values = {key: value for key, value in metadata if isinstance(value, str)}
+    traceparent = values.get("traceparent", "")
+    if not _TRACEPARENT.fullmatch(traceparent):
+        return {}
+    context = {"traceparent": traceparent}
+    for key in ("tracestate", "baggage"):
+        if 0 < len(values.get(key, "")) <= _MAX_BAGGAGE:
+            context[key] = values[key]
+    return context

@@ -1,0 +1,123 @@
+"""The models this gateway knows: their cards from the bus, their tokenizers ready to use."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from headrace.bus import BusError, Cards
+from headrace.errors import ModelNotFound, NoWorker
+from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
+from headrace_gateway.limits import Limits
+from headrace_gateway.quoting import quoted
+from headrace_gateway.tokenizer import Tokenizer, TokenizerUnusable
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    card: ModelCard
+    tokenizer: Tokenizer
+
+
+class Catalog:
+    """Models by served name. A changed card takes effect once its tokenizer is loaded."""
+
+    def __init__(self, cards: Cards, limits: Limits) -> None:
+        self._cards = cards
+        self._inline_characters = limits.inline_text_characters
+        self._models: dict[str, ServedModel] = {}
+        self._tokenizers: dict[str, Tokenizer] = {}
+        """By digest; those of `_models` and no others."""
+        self._pending: dict[str, bytes] = {}
+        """Newest card of each model that is not yet in `_models`."""
+        self._unusable: dict[str, str] = {}
+        """Why a model's newest card cannot be used, where an older one is not known."""
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the cards until cancelled."""
+        subscription = await self._cards.watch_cards(self._on_card)
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), _RETRY_S)
+                self._changed.clear()
+                for model in list(self._pending):
+                    await self._adopt(model)
+        finally:
+            await subscription.close()
+
+    def get(self, model: str) -> ServedModel:
+        """The model of this served name.
+
+        Raises:
+            ModelNotFound: no worker ever announced it.
+            NoWorker: one did, but its tokenizer is not here yet.
+        """
+        served = self._models.get(model)
+        if served is not None:
+            return served
+        if model in self._pending:
+            raise NoWorker(
+                f"model {model} has been announced; this gateway is loading its tokenizer",
+                retry_after_s=_RETRY_S,
+            )
+        if model in self._unusable:
+            raise NoWorker(
+                f"model {model} cannot be served: {self._unusable[model]}", retry_after_s=60.0
+            )
+        known = ", ".join(sorted(self._models)) or "none"
+        raise ModelNotFound(
+            f"model {quoted(model)} is not known; known models: {known}", field="model"
+        )
+
+    def all(self) -> list[ServedModel]:
+        """Every model that can be used, by name."""
+        return [self._models[name] for name in sorted(self._models)]
+
+    def _on_card(self, model: str, payload: bytes) -> None:
+        self._pending[model] = payload
+        self._changed.set()
+
+    async def _adopt(self, model: str) -> None:
+        payload = self._pending[model]
+        try:
+            card = ModelCard.FromString(payload)
+            served = ServedModel(card, await self._tokenizer(card.tokenizer_digest))
+        except (BusError, KeyError) as error:
+            # Why: the card may overtake its bundle on the way; both are there soon.
+            log.warning("model.waits", extra={"model": model, "error": repr(error)})
+            return
+        except (DecodeError, TokenizerUnusable) as error:
+            log.error("model.unusable", extra={"model": model, "error": str(error)})
+            self._unusable[model] = str(error)
+        else:
+            self._models[model] = served
+            self._unusable.pop(model, None)
+            log.info("model.ready", extra={"model": model, "weights": card.weights_digest})
+        if self._pending[model] == payload:
+            del self._pending[model]
+        self._forget_unused_tokenizers()
+
+    async def _tokenizer(self, digest: str) -> Tokenizer:
+        tokenizer = self._tokenizers.get(digest)
+        if tokenizer is None:
+            bundle = TokenizerBundle.FromString(await self._cards.get_tokenizer(digest))
+            tokenizer = await asyncio.to_thread(
+                Tokenizer, bundle, inline_characters=self._inline_characters
+            )
+            self._tokenizers[digest] = tokenizer
+        return tokenizer
+
+    def _forget_unused_tokenizers(self) -> None:
+        used = {served.card.tokenizer_digest for served in self._models.values()}
+        for digest in self._tokenizers.keys() - used:
+            del self._tokenizers[digest]

@@ -1,0 +1,64 @@
+"""Pure room: which workers report, and what they serve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.internal.v1.reports_pb2 import WorkerReport
+from headrace.v1 import fleet_pb2
+
+ALIVE_S = 3.0
+"""A worker whose last report is older is gone."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    report: WorkerReport
+    heard_s: float
+
+
+class FleetView:
+    def __init__(self) -> None:
+        self._workers: dict[str, _Heard] = {}
+
+    def take(self, report: WorkerReport, now_s: float) -> None:
+        """A report of a worker; late ones are passed over, silent workers forgotten."""
+        seen = self._workers.get(report.worker_id)
+        if seen is not None and report.number < seen.report.number:
+            return
+        if report.leaving:
+            self._workers.pop(report.worker_id, None)
+        else:
+            self._workers[report.worker_id] = _Heard(report, now_s)
+        for worker_id in [w for w, h in self._workers.items() if now_s - h.heard_s > ALIVE_S]:
+            del self._workers[worker_id]
+
+    def serving(self, model: str, now_s: float) -> int:
+        """Workers that serve a model now, draining ones not counted."""
+        return sum(
+            any(served.card.model == model for served in report.models)
+            for report in self._alive(now_s)
+            if not report.draining
+        )
+
+    def workers(self, now_s: float) -> list[fleet_pb2.Worker]:
+        """Workers that are alive, by name."""
+        return [
+            _as_worker(report)
+            for report in sorted(self._alive(now_s), key=lambda r: (r.name, r.worker_id))
+        ]
+
+    def _alive(self, now_s: float) -> list[WorkerReport]:
+        return [h.report for h in self._workers.values() if now_s - h.heard_s <= ALIVE_S]
+
+
+def _as_worker(report: WorkerReport) -> fleet_pb2.Worker:
+    return fleet_pb2.Worker(
+        worker_id=report.worker_id,
+        name=report.name,
+        models=sorted(served.card.model for served in report.models),
+        total_slots=sum(served.total_slots for served in report.models),
+        free_slots=sum(served.free_slots for served in report.models),
+        draining=report.draining,
+        running=sum(len(served.running) for served in report.models),
+    )

@@ -1,0 +1,18 @@
+"""When a token last came through, from canaries and callers alike."""
+
+from __future__ import annotations
+
+from headrace.clock import Clock
+
+
+class Freshness:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last_s: float | None = None
+
+    def token_came(self) -> None:
+        self._last_s = self._clock.monotonic_s()
+
+    def within(self, window_s: float) -> bool:
+        """Whether one came in the last `window_s`. May be asked from another thread."""
+        return self._last_s is not None and self._clock.monotonic_s() - self._last_s < window_s

@@ -1,0 +1,34 @@
+"""The gateway's sign of life to all schedulers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from headrace.bus import Messages, subjects
+from headrace.internal.v1.reports_pb2 import GatewayReport
+
+BEAT_S = 1.0
+
+
+class Heartbeat:
+    def __init__(self, gateway_id: str, messages: Messages) -> None:
+        self._gateway_id = gateway_id
+        self._messages = messages
+        self._numbers = itertools.count(1)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._say(leaving=False)
+            await asyncio.sleep(BEAT_S)
+
+    async def leave(self) -> None:
+        """Nothing is held here any more, and no report will follow."""
+        await self._say(leaving=True)
+
+    async def _say(self, *, leaving: bool) -> None:
+        report = GatewayReport(
+            gateway_id=self._gateway_id, number=next(self._numbers), leaving=leaving
+        )
+        await self._messages.publish(subjects.GATEWAY_REPORTS, report.SerializeToString())

@@ -1,0 +1,133 @@
+"""Pure room: what the leaders last said of their lanes, and whom that refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from headrace.errors import CapacityError, LaneFull, PatienceExhausted
+from headrace.internal.v1.reports_pb2 import LaneReport, LaneState
+from headrace.v1 import common_pb2, fleet_pb2
+
+DEFAULT_RETRY_S = 1.0
+"""Where no estimate is known."""
+
+
+@dataclass(slots=True)
+class _Leader:
+    scheduler_id: str
+    epoch: int
+    heard_s: float
+    lanes: dict[int, LaneState] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Own:
+    """What this gateway itself has put into a lane that no report can have counted yet."""
+
+    publishing: int = 0
+    published: int = 0
+    """Since the last report."""
+
+    @property
+    def uncounted(self) -> int:
+        return self.publishing + self.published
+
+
+class LaneView:
+    """The newest report of each model. Older than `fresh_s` it refuses nobody."""
+
+    def __init__(self, *, fresh_s: float) -> None:
+        self._fresh_s = fresh_s
+        self._leaders: dict[str, _Leader] = {}
+        self._own: dict[tuple[str, int], _Own] = {}
+
+    def take(self, report: LaneReport, now_s: float) -> None:
+        """A leader's report; one of an epoch older than seen is a deposed leader's."""
+        seen = self._leaders.get(report.model)
+        if seen is not None and report.epoch < seen.epoch:
+            return
+        self._leaders[report.model] = _Leader(
+            report.scheduler_id, report.epoch, now_s, {s.priority: s for s in report.lanes}
+        )
+        for (model, _), own in self._own.items():
+            if model == report.model:
+                own.published = 0
+
+    def refusal(
+        self,
+        model: str,
+        priority: common_pb2.Priority.ValueType,
+        *,
+        patience_s: float,
+        now_s: float,
+    ) -> CapacityError | None:
+        """Why one more request would be refused; None if it would not, or nobody knows."""
+        leader = self._leaders.get(model)
+        if leader is None or now_s - leader.heard_s > self._fresh_s:
+            return None
+        lane = leader.lanes.get(priority)
+        if lane is None:
+            return None
+        waiting = lane.waiting + self._owned(model, priority).uncounted
+        wait_s = lane.estimated_wait.ToNanoseconds() / 1e9
+        if waiting >= lane.max_waiting:
+            return LaneFull(
+                f"lane {lane_name(model, priority)} is full: {waiting} of {lane.max_waiting} wait",
+                retry_after_s=wait_s or DEFAULT_RETRY_S,
+            )
+        if lane.HasField("estimated_wait") and wait_s > patience_s:
+            return PatienceExhausted(
+                f"lane {lane_name(model, priority)} would wait {wait_s:.1f} s, "
+                f"beyond the patience of {patience_s:.1f} s",
+                retry_after_s=max(wait_s - patience_s, DEFAULT_RETRY_S),
+            )
+        return None
+
+    def publishing(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
+        """A request is on its way into the lane; `published` or `withdrawn` follows."""
+        self._owned(model, priority).publishing += 1
+
+    def published(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
+        own = self._owned(model, priority)
+        own.publishing -= 1
+        own.published += 1
+
+    def withdrawn(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
+        self._owned(model, priority).publishing -= 1
+
+    def lanes(self, now_s: float) -> Iterator[fleet_pb2.Lane]:
+        """Lanes of every leader that still reports, by model and priority."""
+        for model, leader in sorted(self._leaders.items()):
+            if now_s - leader.heard_s > self._fresh_s:
+                continue
+            for _, state in sorted(leader.lanes.items()):
+                yield _as_lane(model, leader.scheduler_id, state)
+
+    def _owned(self, model: str, priority: common_pb2.Priority.ValueType) -> _Own:
+        return self._own.setdefault((model, int(priority)), _Own())
+
+
+def lane_name(model: str, priority: common_pb2.Priority.ValueType) -> str:
+    return f"{model}/{priority_name(priority)}"
+
+
+def priority_name(priority: common_pb2.Priority.ValueType) -> str:
+    """As in `headrace.bus.subjects.PRIORITIES`, and in metric labels."""
+    return common_pb2.Priority.Name(priority).removeprefix("PRIORITY_").lower()
+
+
+def _as_lane(model: str, scheduler_id: str, state: LaneState) -> fleet_pb2.Lane:
+    lane = fleet_pb2.Lane(
+        model=model,
+        priority=state.priority,
+        waiting=state.waiting,
+        running=state.running,
+        max_waiting=state.max_waiting,
+        scheduler=scheduler_id,
+    )
+    if state.HasField("oldest_wait"):
+        lane.oldest_wait.CopyFrom(state.oldest_wait)
+    if state.HasField("estimated_wait"):
+        lane.estimated_wait.CopyFrom(state.estimated_wait)
+    return lane

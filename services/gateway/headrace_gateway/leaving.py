@@ -1,0 +1,53 @@
+"""How a gateway stops: nothing new, what is open goes on for a while, everybody gets an end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sized
+from dataclasses import dataclass
+
+from headrace.errors import GatewayDraining
+from headrace_gateway.open_requests import OpenRequests
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 2.0
+"""For doors to write the error event of a request that was cut short."""
+_LOOK_EVERY_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class LeavingTimes:
+    lame_duck_s: float
+    drain_s: float
+    settle_s: float
+
+
+async def leave(
+    requests: OpenRequests,
+    unsettled: Sized,
+    refuse_all: Callable[[], None],
+    times: LeavingTimes,
+) -> None:
+    """Returns when nothing is held, or when the times have run out."""
+    log.info("gateway.draining", extra={"open": len(requests)})
+    await asyncio.sleep(times.lame_duck_s)
+    refuse_all()
+    if not await _empty(requests, within_s=times.drain_s):
+        log.warning("gateway.cut", extra={"open": len(requests)})
+        for outlet in requests:
+            outlet.fail(GatewayDraining("this gateway had to stop before the end", retry_after_s=1))
+        await _empty(requests, within_s=LAST_WORDS_S)
+    if not await _empty(unsettled, within_s=times.settle_s):
+        log.warning("gateway.unsettled", extra={"unsettled": len(unsettled)})
+
+
+async def _empty(held: Sized, *, within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            while len(held):
+                await asyncio.sleep(_LOOK_EVERY_S)
+    except TimeoutError:
+        return False
+    return True

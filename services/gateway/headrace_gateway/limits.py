@@ -1,0 +1,30 @@
+"""What a gateway allows one request, as far as an operator may choose it.
+
+Bounds that are part of the public API (16 choices, 16 stop strings, ...) are not
+here: they are written in proto/headrace/v1/common.proto and held in `validation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_body_bytes: int = 8 * 1024 * 1024
+    """Largest JSON body. Parsing one blocks the event loop for about 10 ms a MiB, and so
+    every stream of this gateway. Too small: prompts for a long context are refused as bodies,
+    not as prompts. Above 16 MiB Envoy refuses first."""
+    max_prompt_characters_per_token: int = 64
+    """A text longer than this times the model's context is refused without tokenising it.
+    Real text has 1 to 8. Too small: long runs of spaces or equal characters are refused
+    though they would fit. Too large: nonsense costs a thread a while before it is refused."""
+    inline_text_characters: int = 2048
+    """Texts up to this size are tokenised on the event loop, in well under a millisecond;
+    longer ones in a thread, whose hand-over costs about 0.1 ms."""
+    max_timeout_s: float = 600.0
+    """Time for a whole generation where the caller names none, and the most one may name.
+    Too small: long answers are cut. Too large: forgotten requests hold their slots."""
+    max_patience_s: float = 60.0
+    """Time in the lane where the caller names none, and the most one may name. Too small:
+    refusals in bursts that would have passed. Too large: callers wait for nothing."""

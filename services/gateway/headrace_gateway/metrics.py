@@ -1,0 +1,133 @@
+"""Every metric of the gateway. Labels are models, priorities, reasons; never ids."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from headrace.v1 import common_pb2
+from headrace_gateway.lanes import priority_name
+
+_TTFT_BUCKETS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+)  # fmt: skip
+_INTER_TOKEN_BUCKETS = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0,
+)  # fmt: skip
+
+requests_total = Counter(
+    "headrace_gateway_requests_total",
+    "Requests answered, by door (openai, native), model and code of errors.Code or OK.",
+    ["door", "model", "code"],
+)
+refusals_total = Counter(
+    "headrace_gateway_refusals_total",
+    "Requests refused before anything was queued, by reason of errors.py.",
+    ["model", "priority", "reason"],
+)
+open_requests = Gauge("headrace_gateway_open_requests", "Requests admitted and not yet settled.")
+worker_streams = Gauge("headrace_gateway_worker_streams", "Delivery streams held by workers.")
+relayed_tokens_total = Counter(
+    "headrace_gateway_relayed_tokens_total", "Output tokens relayed.", ["model", "priority"]
+)
+time_to_first_token_seconds = Histogram(
+    "headrace_gateway_time_to_first_token_seconds",
+    "From admission to the first token at the door.",
+    ["model", "priority"],
+    buckets=_TTFT_BUCKETS,
+)
+inter_token_latency_seconds = Histogram(
+    "headrace_gateway_inter_token_latency_seconds",
+    "Between tokens at the door: of one wake-up's tokens, the mean.",
+    ["model", "priority"],
+    buckets=_INTER_TOKEN_BUCKETS,
+)
+stale_tokens_total = Counter(
+    "headrace_gateway_stale_tokens_total", "Late tokens of attempts that are no longer heard."
+)
+repeated_tokens_total = Counter(
+    "headrace_gateway_repeated_tokens_total", "Tokens said again, and the same."
+)
+replay_mismatch_total = Counter(
+    "headrace_gateway_replay_mismatch_total",
+    "Tokens or ends said again, and different: determinism is broken somewhere.",
+)
+sender_faults_total = Counter(
+    "headrace_gateway_sender_faults_total", "Attempts fenced because their worker skipped tokens."
+)
+lost_total = Counter(
+    "headrace_gateway_lost_total", "Attempts reported lost to the scheduler.", ["model"]
+)
+overdue_total = Counter(
+    "headrace_gateway_overdue_total",
+    "Requests that the gateway itself had to end at their deadline: nobody behind it did.",
+    ["model"],
+)
+unsettled_requests = Gauge(
+    "headrace_gateway_unsettled_requests", "Ended requests that no scheduler has taken note of."
+)
+settle_seconds = Histogram(
+    "headrace_gateway_settle_seconds",
+    "From the end of a request to the scheduler's word that it is settled.",
+    ["model"],
+    buckets=_TTFT_BUCKETS,
+)
+results_not_stored_total = Counter(
+    "headrace_gateway_results_not_stored_total",
+    "Results given up on: the broker did not take them.",
+)
+unreadable_reports_total = Counter(
+    "headrace_gateway_unreadable_reports_total", "Reports that could not be read.", ["report"]
+)
+canary_seconds = Histogram(
+    "headrace_gateway_canary_seconds",
+    "From a canary's admission to its token.",
+    ["model"],
+    buckets=_TTFT_BUCKETS,
+)
+canary_failures_total = Counter(
+    "headrace_gateway_canary_failures_total", "Canaries without a token.", ["model", "reason"]
+)
+
+
+@lru_cache(maxsize=1024)
+def _lane(
+    model: str, priority: common_pb2.Priority.ValueType
+) -> tuple[Counter, Histogram, Histogram]:
+    labels = (model, priority_name(priority))
+    return (
+        relayed_tokens_total.labels(*labels),
+        time_to_first_token_seconds.labels(*labels),
+        inter_token_latency_seconds.labels(*labels),
+    )
+
+
+class LaneMeter:
+    """Measures one request's tokens as they are relayed."""
+
+    __slots__ = ("_first", "_last_s", "_later", "_started", "_tokens")
+
+    def __init__(
+        self, tokens: Counter, first: Histogram, later: Histogram, admitted_s: float
+    ) -> None:
+        self._tokens, self._first, self._later = tokens, first, later
+        self._last_s = admitted_s
+        self._started = False
+
+    def relayed(self, count: int, now_s: float) -> None:
+        if count == 0:
+            return
+        self._tokens.inc(count)
+        since_s, self._last_s = now_s - self._last_s, now_s
+        if self._started:
+            self._later.observe(since_s / count)
+        else:
+            self._started = True
+            self._first.observe(since_s)
+
+
+def lane_meter(model: str, priority: common_pb2.Priority.ValueType, admitted_s: float) -> LaneMeter:
+    return LaneMeter(*_lane(model, priority), admitted_s)

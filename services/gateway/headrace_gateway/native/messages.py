@@ -1,0 +1,54 @@
+"""Pure room: what has been said, as headrace.v1's messages."""
+
+from __future__ import annotations
+
+from headrace.errors import HeadraceError
+from headrace.rpc.status import to_status
+from headrace.v1.common_pb2 import RequestOutcome, Usage
+from headrace.v1.generation_pb2 import (
+    Delta,
+    Finish,
+    GenerateResponse,
+    Started,
+    StreamGenerateResponse,
+)
+from headrace_gateway.generation import ValidRequest
+from headrace_gateway.transcript import Said
+
+
+def started(request: ValidRequest) -> StreamGenerateResponse:
+    return StreamGenerateResponse(
+        started=Started(
+            request_id=request.request_id,
+            model=request.card.model,
+            seed=request.seed,
+            prompt_tokens=len(request.prompt_ids),
+        )
+    )
+
+
+def delta(said: Said) -> StreamGenerateResponse:
+    return StreamGenerateResponse(
+        delta=Delta(
+            choice=said.choice,
+            text=said.text,
+            token_ids=said.token_ids,
+            first_index=said.first_index,
+            finish_reason=said.finish_reason,
+        )
+    )
+
+
+def finish(usage: Usage | None, error: HeadraceError | None = None) -> StreamGenerateResponse:
+    status = to_status(error) if error is not None else None
+    return StreamGenerateResponse(finish=Finish(usage=usage, error=status))
+
+
+def generated(request: ValidRequest, outcome: RequestOutcome) -> GenerateResponse:
+    return GenerateResponse(
+        request_id=request.request_id,
+        model=request.card.model,
+        seed=request.seed,
+        choices=outcome.choices,
+        usage=outcome.usage,
+    )

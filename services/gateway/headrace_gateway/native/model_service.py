@@ -1,0 +1,71 @@
+"""ModelService: which models are served, and their tokenizers."""
+
+# ruff: noqa: N802  # methods are named by the proto
+
+from __future__ import annotations
+
+from collections import Counter
+
+from headrace.v1.models_pb2 import (
+    GetModelRequest,
+    ListModelsRequest,
+    ListModelsResponse,
+    Model,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+from headrace.v1.models_pb2_grpc import ModelServiceServicer
+from headrace_gateway.calls import Context, call_of
+from headrace_gateway.catalog import Catalog, ServedModel
+from headrace_gateway.intake import Intake
+from headrace_gateway.native.ports import Fleet
+from headrace_gateway.native.statuses import told_by_status
+from headrace_gateway.native.wishes import wanted_tokens
+from headrace_gateway.validation import max_choices
+
+
+class ModelService(ModelServiceServicer):
+    def __init__(self, catalog: Catalog, intake: Intake, fleet: Fleet) -> None:
+        self._catalog = catalog
+        self._intake = intake
+        self._fleet = fleet
+
+    async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
+        workers = self._workers()
+        models = [_model(served, workers) for served in self._catalog.all()]
+        return ListModelsResponse(models=models)
+
+    async def GetModel(self, request: GetModelRequest, context: Context) -> Model:
+        return await told_by_status(context, self._get(request.model))
+
+    async def Tokenize(self, request: TokenizeRequest, context: Context) -> TokenizeResponse:
+        return await told_by_status(context, self._tokenize(request, context))
+
+    async def _get(self, model: str) -> Model:
+        return _model(self._catalog.get(model), self._workers())
+
+    async def _tokenize(self, request: TokenizeRequest, context: Context) -> TokenizeResponse:
+        token_ids, tokens = await self._intake.tokenize(wanted_tokens(request, call_of(context)))
+        return TokenizeResponse(token_ids=token_ids, tokens=tokens)
+
+    def _workers(self) -> Counter[str]:
+        """How many workers serve each model."""
+        return Counter(name for worker in self._fleet.workers() for name in worker.models)
+
+
+def _model(served: ServedModel, workers: Counter[str]) -> Model:
+    card = served.card
+    return Model(
+        name=card.model,
+        context_tokens=card.context_tokens,
+        engine=card.engine,
+        dtype=card.dtype,
+        weights_digest=card.weights_digest,
+        batch_invariant=card.batch_invariant,
+        vocabulary_size=card.vocabulary_size,
+        eos_token_ids=card.eos_token_ids,
+        chat=served.tokenizer.chats,
+        create_time=card.create_time,
+        workers=workers[card.model],
+        max_choices=max_choices(card),
+    )

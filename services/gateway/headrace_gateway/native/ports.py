@@ -1,0 +1,40 @@
+"""What the native door asks of the mesh side, beside admission."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from headrace.v1.fleet_pb2 import Lane, Worker
+from headrace.v1.requests_pb2 import Request
+
+
+class Fleet(Protocol):
+    """Workers and lanes, as they last reported themselves."""
+
+    def workers(self) -> list[Worker]:
+        """Those heard of in the last three seconds, by name."""
+        ...
+
+    def lanes(self) -> list[Lane]:
+        """By model and priority."""
+        ...
+
+
+class Requests(Protocol):
+    """Requests of this and every other gateway, by id."""
+
+    async def get(self, request_id: str) -> Request:
+        """Where it stands, or how it ended.
+
+        Raises:
+            RequestNotFound: no scheduler has it, and no result is kept of it.
+        """
+        ...
+
+    async def cancel(self, request_id: str) -> Request:
+        """End it, and say how it stands then; one that has ended is returned as it ended.
+
+        Raises:
+            RequestNotFound: as `get`.
+        """
+        ...

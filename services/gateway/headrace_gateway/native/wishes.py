@@ -1,0 +1,88 @@
+"""Native messages to what the mesh understands: `Wanted`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from google.protobuf.duration_pb2 import Duration
+
+from headrace.errors import InvalidRequest
+from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
+from headrace.v1.models_pb2 import TokenizeRequest
+from headrace_gateway.calls import Call
+from headrace_gateway.tokenizer import Conversation, Text
+from headrace_gateway.wanted import TokenIds, Wanted
+
+_NAMES = {name: f"parameters.{name}" for name in SamplingParameters.DESCRIPTOR.fields_by_name}
+
+
+def call_for(request: GenerateRequest, call: Call) -> Call:
+    """The call under the caller's own request id, if there is one."""
+    return dataclasses.replace(call, request_id=request.request_id or call.request_id)
+
+
+def wanted_generation(request: GenerateRequest, call: Call) -> Wanted:
+    """`call.request_id` is the request's."""
+    prompts: list[Text | Conversation | TokenIds] = []
+    if request.prompt:
+        prompts.append(Text(request.prompt))
+    if request.messages:
+        prompts.append(_conversation(request.messages))
+    if request.prompt_token_ids:
+        prompts.append(TokenIds(list(request.prompt_token_ids)))
+    return Wanted(
+        request_id=call.request_id,
+        model=request.model,
+        prompt=_only(prompts, "prompt, messages and prompt_token_ids"),
+        parameters=request.parameters,
+        priority=request.priority,
+        seed=request.seed if request.HasField("seed") else None,
+        n=request.n if request.HasField("n") else 1,
+        timeout_s=_seconds(request.timeout) if request.HasField("timeout") else None,
+        patience_s=_seconds(request.patience) if request.HasField("patience") else None,
+        time_remaining_s=call.time_remaining_s,
+        trace_context=call.trace_context,
+        names=_NAMES,
+    )
+
+
+def wanted_tokens(request: TokenizeRequest, call: Call) -> Wanted:
+    prompts: list[Text | Conversation | TokenIds] = []
+    if request.text:
+        prompts.append(Text(request.text, field="text"))
+    if request.messages:
+        prompts.append(_conversation(request.messages))
+    return Wanted(
+        request_id=call.request_id,
+        model=request.model,
+        prompt=_only(prompts, "text and messages"),
+        parameters=SamplingParameters(),
+        priority=Priority.PRIORITY_UNSPECIFIED,
+    )
+
+
+def _only(
+    prompts: list[Text | Conversation | TokenIds], fields: str
+) -> Text | Conversation | TokenIds:
+    if len(prompts) != 1:
+        raise InvalidRequest(
+            f"exactly one of {fields} is to be set; {len(prompts)} are",
+            field=prompts[-1].field if prompts else fields.split(maxsplit=1)[0].rstrip(","),
+        )
+    return prompts[0]
+
+
+def _conversation(messages: Iterable[ChatMessage]) -> Conversation:
+    turns = []
+    for message in messages:
+        turn = {"role": message.role, "content": message.content}
+        if message.name:
+            turn["name"] = message.name
+        turns.append(turn)
+    return Conversation(turns)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

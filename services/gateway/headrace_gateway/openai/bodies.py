@@ -1,0 +1,254 @@
+"""The JSON bodies of OpenAI's API: what is in them, and of what type. Ranges are `validation`'s.
+
+Types are strict (no "1" for 1), unknown fields are refused, null is the same as
+absent. Fields that say in their comment that they have no effect are accepted
+because clients send them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError, from_json
+
+from headrace.errors import InvalidRequest, RequestError, Unsupported
+from headrace_gateway.openai.fields import CHAT, COMPLETION, MESSAGE, STREAM_OPTIONS, NotServed
+from headrace_gateway.quoting import quoted
+
+_UINT32 = 2**32 - 1
+_MAX_MESSAGES = 10_000
+_MAX_ENTRIES = 1024
+"""Of any list here; `validation` has the bounds of each, this one keeps errors few."""
+
+TokenId = Annotated[int, Field(ge=0, le=_UINT32)]
+
+_UNSUPPORTED = "unsupported"
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+    NOT_SERVED: ClassVar[NotServed] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_fields_that_work(cls, data: object) -> object:
+        """Why here: pydantic would collect an error for each of a million unknown fields."""
+        if not isinstance(data, dict):
+            return data
+        for name in data.keys() - cls.model_fields.keys():
+            value = data[name]
+            if name not in cls.NOT_SERVED:
+                raise PydanticCustomError("unknown_field", "{name}", {"name": name})
+            if value is not None and not _is_neutral(value, cls.NOT_SERVED[name]):
+                raise PydanticCustomError(
+                    _UNSUPPORTED, "{name} is not served", {"name": name, "field": name}
+                )
+        return {name: value for name, value in data.items() if name in cls.model_fields}
+
+
+def _is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
+    # Why the types: True == 1 in Python, and is not the same in JSON.
+    return any(value == one and type(value) is type(one) for one in neutral)
+
+
+def _joined_text(content: object) -> object:
+    """Text parts as one text, a line each, which is what chat templates take."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for i, part in enumerate(content):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            raise PydanticCustomError("part", "part {i} has no type", {"i": i})
+        if part["type"] != "text":
+            raise PydanticCustomError(
+                _UNSUPPORTED,
+                "part {i} is of type {type}; only text is served",
+                {"i": i, "type": quoted(part["type"])},
+            )
+        if not isinstance(part.get("text"), str):
+            raise PydanticCustomError("part", "part {i} has no text", {"i": i})
+        texts.append(part["text"])
+    return "\n".join(texts)
+
+
+def _one_prompt(prompt: object) -> str | list[int]:
+    """A text or token ids; a list of one of them is the same as that one."""
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
+        return _one_prompt(prompt[0])
+    if isinstance(prompt, str):
+        return prompt
+    if not isinstance(prompt, list):
+        raise PydanticCustomError("prompt", "should be a text or a list of token ids")
+    if prompt and isinstance(prompt[0], str | list):
+        raise PydanticCustomError(
+            _UNSUPPORTED,
+            "{count} prompts in one request are not served; send a request for each",
+            {"count": len(prompt)},
+        )
+    for i, token_id in enumerate(prompt):
+        if type(token_id) is not int or not 0 <= token_id <= _UINT32:
+            raise PydanticCustomError("prompt", "entry {i} is no token id", {"i": i})
+    return prompt
+
+
+def _bounded(entries: object) -> object:
+    """Why before: pydantic would collect an error for each of a million wrong entries."""
+    if isinstance(entries, dict) and len(entries) > _MAX_ENTRIES:
+        raise PydanticCustomError(
+            "too_long",
+            "has {count} entries; it may have {most}",
+            {"count": len(entries), "most": _MAX_ENTRIES},
+        )
+    return entries
+
+
+def _listed(stop: object) -> object:
+    return [stop] if isinstance(stop, str) else stop
+
+
+class Message(_Body):
+    NOT_SERVED = MESSAGE
+
+    role: str
+    content: Annotated[str, BeforeValidator(_joined_text)]
+    name: str | None = None
+    tool_call_id: str | None = None
+    """For templates that print it."""
+
+
+class StreamOptions(_Body):
+    NOT_SERVED = STREAM_OPTIONS
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    """No effect: chunks are never padded."""
+
+
+class Body(_Body):
+    """What both endpoints take."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=-_UINT32, le=_UINT32)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop: Annotated[
+        Annotated[list[str], Field(fail_fast=True, max_length=_MAX_ENTRIES)] | None,
+        BeforeValidator(_listed),
+    ] = None
+    logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_bounded)] = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    user: str | None = None
+    """No effect, as the next five."""
+    metadata: dict[str, Any] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    parallel_tool_calls: bool | None = None
+
+    # vLLM's
+    top_k: Annotated[int, Field(ge=-1, le=_UINT32)] | None = None
+    """0 and -1 keep all."""
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True, max_length=_MAX_ENTRIES)] | None = (
+        None
+    )
+    ignore_eos: bool | None = None
+
+    @model_validator(mode="after")
+    def _stream_options_need_a_stream(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise PydanticCustomError(
+                "stream_options",
+                "stream_options is allowed only when stream is true",
+                {"field": "stream_options"},
+            )
+        return self
+
+
+class ChatBody(Body):
+    NOT_SERVED = CHAT
+
+    messages: Annotated[list[Message], Field(fail_fast=True, max_length=_MAX_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    """The newer name of max_tokens; where both are set, this one counts."""
+
+
+class CompletionBody(Body):
+    NOT_SERVED = COMPLETION
+
+    prompt: Annotated[str | list[int], PlainValidator(_one_prompt)]
+    best_of: int | None = None
+    """Served only where it equals n."""
+
+    @model_validator(mode="after")
+    def _no_choosing_among_more(self) -> Self:
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise PydanticCustomError(
+                _UNSUPPORTED, "best_of other than n is not served", {"field": "best_of"}
+            )
+        return self
+
+
+T = TypeVar("T", bound=Body)
+
+
+def parse(kind: type[T], data: bytes, *, max_bytes: int) -> T:
+    """Read a body.
+
+    Raises:
+        InvalidRequest: it is too long, no JSON, or a field is unknown, missing or of a wrong type.
+        Unsupported: a field is known but not served.
+    """
+    if len(data) > max_bytes:
+        raise InvalidRequest(f"the body has {len(data)} bytes; it may have {max_bytes}")
+    try:
+        value = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body is not a JSON object")
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise _refusal(first) from error
+
+
+def _refusal(detail: ErrorDetails) -> RequestError:
+    place = _path(detail["loc"])
+    context = detail.get("ctx", {})
+    if detail["type"] == "unknown_field":
+        name = str(context["name"])
+        field = f"{place}.{name[:64]}" if place else name[:64]
+        return InvalidRequest(f"unknown field {quoted(name)}", field=field)
+    if "field" in context:
+        place = f"{place}.{context['field']}" if place else str(context["field"])
+    message = detail["msg"]
+    if detail["type"] == "missing":
+        message = "is missing"
+    kind = Unsupported if detail["type"] == _UNSUPPORTED else InvalidRequest
+    return kind(f"{place}: {message}", field=place)
+
+
+def _path(places: tuple[int | str, ...]) -> str:
+    path = ""
+    for place in places:
+        path += f"[{place}]" if isinstance(place, int) else f".{place[:64]}"
+    return path.removeprefix(".")

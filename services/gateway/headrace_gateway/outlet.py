@@ -1,0 +1,185 @@
+"""One open request at the gateway: fed by workers' streams, read by a door.
+
+The outlet is the rim around a `Relay`: it wakes the reader, and it knows which slots
+of which streams feed it, so that whoever must stop hears of it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.clock import Clock
+from headrace.errors import HeadraceError, RequestCancelled
+from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
+from headrace.rpc.status import to_status
+from headrace.v1 import common_pb2
+from headrace_gateway.generation import Event, Tokens
+from headrace_gateway.metrics import LaneMeter, lane_meter
+from headrace_gateway.relay import Relay
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What is kept of a request once its record is in its lane."""
+
+    request_id: str
+    model: str
+    priority: common_pb2.Priority.ValueType
+    arrival_s: float
+    """Unix time."""
+    deadline_s: float
+    """On the monotonic clock."""
+    prompt_tokens: int
+    choices: int
+    max_tokens: int
+    is_canary: bool = False
+    """Ours, not a caller's: neither measured nor kept as a result."""
+
+
+class Line(Protocol):
+    """A worker's stream, as its feeds see it."""
+
+    def cancel(self, slot: int) -> None:
+        """Tell the worker to stop this slot, now, and forget it."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Feed:
+    """One slot of one worker's stream, bound to one choice of one attempt."""
+
+    line: Line
+    slot: int
+    outlet: Outlet
+    choice: int
+    attempt: int
+
+
+class Outlet:
+    """A `Generation`. `on_close` is called exactly once, by `settle` or by `abandon`."""
+
+    def __init__(
+        self,
+        admitted: Admitted,
+        clock: Clock,
+        on_close: Callable[[Outlet, common_pb2.RequestOutcome], None],
+    ) -> None:
+        self.admitted = admitted
+        self.relay = Relay(choices=admitted.choices, max_tokens=admitted.max_tokens)
+        self.closed = asyncio.Event()
+        """Set by `settle` or `abandon`."""
+        self._clock = clock
+        self._on_close = on_close
+        self._feeds: set[Feed] = set()
+        self._news = asyncio.Event()
+        self._meter: LaneMeter | None = None
+        if not admitted.is_canary:
+            self._meter = lane_meter(admitted.model, admitted.priority, clock.monotonic_s())
+
+    # For the door
+
+    @property
+    def request_id(self) -> str:
+        return self.admitted.request_id
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        # No deadline of its own: the watchdog fails every request that is overdue.
+        while not self.relay.over:
+            await self._news.wait()
+            self._news.clear()
+            if events := self.relay.drain():
+                self._measure(events)
+                yield events
+
+    def end_choice(self, choice: int) -> None:
+        self.relay.stop(choice)
+        self._cancel_feeds(lambda feed: feed.choice == choice)
+        self.wake()
+
+    async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
+        self._close(outcome)
+
+    async def abandon(self) -> None:
+        error = RequestCancelled(f"the client of {self.request_id} left")
+        usage = common_pb2.Usage(
+            prompt_tokens=self.admitted.prompt_tokens, output_tokens=self.relay.output_tokens
+        )
+        self._close(common_pb2.RequestOutcome(usage=usage, error=to_status(error)))
+
+    def _close(self, outcome: common_pb2.RequestOutcome) -> None:
+        # Synchronous, so that a cancelled caller cannot leave it half done.
+        if self.closed.is_set():
+            return
+        self.closed.set()
+        self.relay.fail(RequestCancelled(f"{self.request_id} is closed"))
+        self._cancel_feeds(lambda _: True)
+        self.wake()
+        self._on_close(self, outcome)
+
+    def _measure(self, events: list[Event]) -> None:
+        if self._meter is not None:
+            count = sum(len(e.token_ids) for e in events if isinstance(e, Tokens))
+            self._meter.relayed(count, self._clock.monotonic_s())
+
+    # For the mesh
+
+    def wake(self) -> None:
+        """Let the reader drain the relay."""
+        self._news.set()
+
+    def bind(self, feed: Feed) -> bool:
+        """Hear this feed from now on; False: it must be cancelled by its stream.
+
+        Raises:
+            SenderFault: the request has no such choice.
+        """
+        before = self.relay.newest
+        try:
+            heard = self.relay.open(feed.choice, feed.attempt)
+        finally:
+            if self.relay.newest != before:
+                self._cancel_feeds(lambda old: old.attempt < feed.attempt)
+        if heard:
+            self._feeds.add(feed)
+        return heard
+
+    def unbind(self, feed: Feed) -> None:
+        """The feed's slot is gone: ended, reused, or its stream broke."""
+        self._feeds.discard(feed)
+
+    def is_fed(self, choice: int, attempt: int) -> bool:
+        """Whether some stream still has a slot for this."""
+        return any(f.choice == choice and f.attempt == attempt for f in self._feeds)
+
+    def fail(self, error: HeadraceError) -> None:
+        """End the request with an error, unless it has ended."""
+        if self.relay.fail(error):
+            self._cancel_feeds(lambda _: True)
+            self.wake()
+
+    def fence(self, attempt: int) -> None:
+        """Hear nothing more of attempts up to this one, and stop their workers."""
+        self.relay.fence(attempt)
+        self._cancel_feeds(lambda feed: feed.attempt <= attempt)
+
+    def resume_point(self, error: HeadraceError | None = None) -> ResumePoint:
+        """Where the request stands; stays true only after a fence."""
+        return ResumePoint(
+            request_id=self.request_id,
+            attempt=self.relay.newest,
+            progress=self.relay.progress(),
+            error=None if error is None else to_status(error),
+            cause=ParkCause.PARK_CAUSE_LOST,
+        )
+
+    @property
+    def feeds(self) -> int:
+        return len(self._feeds)
+
+    def _cancel_feeds(self, which: Callable[[Feed], bool]) -> None:
+        for feed in [feed for feed in self._feeds if which(feed)]:
+            self._feeds.discard(feed)
+            feed.line.cancel(feed.slot)

@@ -1,0 +1,186 @@
+"""Pure room: one open request's outputs, taken from whoever is its newest attempt.
+
+Exactly-once to the client follows from (attempt, choice, index) and nothing else:
+only the newest attempt is heard, only the next index is new, and what was said
+before is compared with what is kept. A relay holds token ids until its request is
+settled: at most `max_tokens` for each choice.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from headrace.errors import HeadraceError
+from headrace.internal.v1.request_pb2 import ChoiceProgress
+from headrace.v1.common_pb2 import FinishReason
+from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens
+
+
+class Verdict(Enum):
+    """What became of something that a worker said."""
+
+    TAKEN = auto()
+    REPEATED = auto()
+    """Said before, and the same."""
+    MISMATCHED = auto()
+    """Said before, and different: what is kept stays. Determinism is broken somewhere."""
+    STALE = auto()
+    """Of an attempt that is no longer heard, or of a choice at its end. Its sender must stop."""
+
+
+class SenderFault(Exception):
+    """A sender's words do not fit together: it skips an index, or passes a bound.
+
+    Nothing of it was taken. Its attempt must be fenced and the request put back.
+    """
+
+
+class _Choice:
+    __slots__ = ("ended", "ids", "reason", "relayed", "told")
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.relayed = 0
+        """How many of `ids` have been drained."""
+        self.reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
+        self.ended = False
+        self.told = False
+        """Whether the reader knows of the end."""
+
+
+class Relay:
+    def __init__(self, *, choices: int, max_tokens: int) -> None:
+        self._choices = [_Choice() for _ in range(choices)]
+        self._max_tokens = max_tokens
+        self._heard = 0
+        """The one attempt whose tokens are taken; 0 while there is none."""
+        self._newest = 0
+        self._fence = 0
+        self._error: HeadraceError | None = None
+        self._over = False
+
+    @property
+    def newest(self) -> int:
+        """Newest attempt seen; 0 before the first."""
+        return self._newest
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will be taken; there may be something left to drain."""
+        return self._error is not None or all(choice.ended for choice in self._choices)
+
+    @property
+    def over(self) -> bool:
+        """Ended, and the end has been drained or was the reader's own."""
+        return self._over
+
+    @property
+    def output_tokens(self) -> int:
+        return sum(len(choice.ids) for choice in self._choices)
+
+    def hears(self, attempt: int) -> bool:
+        """Whether tokens of this attempt are taken."""
+        return attempt == self._heard and not self.ended
+
+    def has_ended(self, choice: int) -> bool:
+        return self._choices[choice].ended or self._error is not None
+
+    def open(self, choice: int, attempt: int) -> bool:
+        """Hear a sender from now on; False: it must stop. A newer attempt silences all older.
+
+        Raises:
+            SenderFault: there is no such choice.
+        """
+        if attempt <= self._fence or attempt < self._newest or self._error is not None:
+            return False
+        self._newest = self._heard = attempt
+        if choice >= len(self._choices):
+            raise SenderFault(f"choice {choice} of a request with {len(self._choices)}")
+        return not self._choices[choice].ended
+
+    def fence(self, attempt: int) -> None:
+        """Hear nothing more of attempts up to this one."""
+        self._fence = max(self._fence, attempt)
+        if self._heard <= self._fence:
+            self._heard = 0
+
+    def take(self, choice: int, attempt: int, index: int, token_id: int) -> Verdict:
+        """One token of a sender that was opened.
+
+        Raises:
+            SenderFault: the index is not the next, or beyond the request's bound.
+        """
+        if attempt != self._heard:
+            return Verdict.STALE
+        kept = self._choices[choice]
+        ids = kept.ids
+        if kept.ended or self._error is not None:
+            return Verdict.STALE
+        if index == len(ids):
+            if index >= self._max_tokens:
+                raise SenderFault(f"output index {index} of at most {self._max_tokens} tokens")
+            ids.append(token_id)
+            return Verdict.TAKEN
+        if index > len(ids):
+            raise SenderFault(f"output index {index} where {len(ids)} was next")
+        return Verdict.REPEATED if ids[index] == token_id else Verdict.MISMATCHED
+
+    def end(
+        self, choice: int, attempt: int, reason: FinishReason.ValueType, output_tokens: int
+    ) -> Verdict:
+        """The engine's end of a choice. MISMATCHED: it ended earlier than what is kept; taken.
+
+        Raises:
+            SenderFault: tokens are missing before the end.
+        """
+        kept = self._choices[choice]
+        if attempt != self._heard or kept.ended or self._error is not None:
+            return Verdict.STALE
+        if output_tokens > len(kept.ids):
+            raise SenderFault(f"the end of {output_tokens} tokens after {len(kept.ids)}")
+        kept.reason = reason
+        kept.ended = True
+        return Verdict.TAKEN if output_tokens == len(kept.ids) else Verdict.MISMATCHED
+
+    def stop(self, choice: int) -> None:
+        """The reader's own end of a choice: a stop string came."""
+        kept = self._choices[choice]
+        if not kept.ended:
+            kept.reason = FinishReason.FINISH_REASON_STOP
+            kept.ended = True
+        kept.relayed, kept.told = len(kept.ids), True
+        self._over = self._over or all(choice.told for choice in self._choices)
+
+    def fail(self, error: HeadraceError) -> bool:
+        """End the whole request with an error; False: it has ended already."""
+        if self.ended:
+            return False
+        self._error = error
+        return True
+
+    def progress(self) -> list[ChoiceProgress]:
+        """Where each choice stands: enough to go on elsewhere."""
+        return [
+            ChoiceProgress(choice=c, output_ids=kept.ids, finish_reason=kept.reason)
+            for c, kept in enumerate(self._choices)
+            if kept.ids or kept.ended
+        ]
+
+    def drain(self) -> list[Event]:
+        """What has come since the last call; after the end, nothing."""
+        if self._over:
+            return []
+        events: list[Event] = []
+        for number, kept in enumerate(self._choices):
+            if kept.relayed < len(kept.ids):
+                events.append(Tokens(number, kept.relayed, kept.ids[kept.relayed :]))
+                kept.relayed = len(kept.ids)
+            if kept.ended and not kept.told:
+                events.append(ChoiceEnded(number, kept.reason))
+                kept.told = True
+        if self._error is not None:
+            events.append(Failed(self._error))
+            self._over = True
+        elif all(kept.told for kept in self._choices):
+            self._over = True
+        return events

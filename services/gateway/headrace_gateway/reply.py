@@ -1,0 +1,143 @@
+"""A caller's end of a call that is answered with bytes: HTTP through Envoy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from google.api.httpbody_pb2 import HttpBody
+
+from headrace.errors import HeadraceError, InternalError
+from headrace.v1.common_pb2 import RequestOutcome, Usage
+from headrace_gateway.answering import Answer, GenerationFailed
+from headrace_gateway.calls import Context
+from headrace_gateway.transcript import Said
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json"
+EVENTS = "text/event-stream"
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    status: int
+    body: bytes
+    headers: Headers
+
+
+class Voice(Protocol):
+    """How a door says what went wrong."""
+
+    def refusal(self, error: HeadraceError) -> Refusal:
+        """Where nothing has been sent."""
+        ...
+
+    def failure(self, error: HeadraceError, usage: Usage | None) -> str:
+        """The last event of a stream."""
+        ...
+
+
+class Dialect(Protocol):
+    """How a door says one answer."""
+
+    @property
+    def eager(self) -> bool:
+        """Whether a stream opens on admission, or with its first news.
+
+        Opening late lets a request that fails in its lane have its own HTTP status.
+        """
+        ...
+
+    def opening(self) -> str: ...
+
+    def said(self, news: Iterable[Said]) -> str:
+        """May be empty."""
+        ...
+
+    def ending(self, usage: Usage) -> str: ...
+
+    def whole(self, outcome: RequestOutcome) -> bytes: ...
+
+
+class Reply:
+    """Sends the head with the first bytes; tells an error by status before, by event after."""
+
+    def __init__(self, context: Context, voice: Voice, request_id: str) -> None:
+        self._context = context
+        self._voice = voice
+        self._headed = False
+        self.request_id = request_id
+        """What the head will say; a caller may have named its request itself."""
+
+    async def send(self, data: bytes, content_type: str = JSON) -> None:
+        await self._send(Refusal(200, data, ()), content_type)
+
+    async def send_events(self, events: str) -> None:
+        """Waits while the caller is slow to read."""
+        if self._headed:
+            await self._context.write(HttpBody(data=events.encode()))
+        else:
+            no_cache = (("cache-control", "no-cache"),)
+            await self._send(Refusal(200, events.encode(), no_cache), EVENTS)
+
+    async def fail(self, error: HeadraceError, usage: Usage | None = None) -> None:
+        if self._headed:
+            await self.send_events(self._voice.failure(error, usage))
+        else:
+            await self._send(self._voice.refusal(error), JSON)
+
+    async def _send(self, answer: Refusal, content_type: str) -> None:
+        self._headed = True
+        status = (("x-hr-status", str(answer.status)),) if answer.status != 200 else ()
+        head = (("x-request-id", self.request_id), *status, *answer.headers)
+        await self._context.send_initial_metadata(head)
+        await self._context.write(HttpBody(content_type=content_type, data=answer.body))
+
+
+@asynccontextmanager
+async def told(reply: Reply) -> AsyncIterator[None]:
+    """Whatever goes wrong inside is said to the caller, and logged once."""
+    try:
+        yield
+    except HeadraceError as error:
+        await reply.fail(error)
+    except Exception:
+        log.exception("call.failed")
+        await reply.fail(InternalError("the gateway failed; its log says how"))
+
+
+async def deliver(answer: Answer, reply: Reply, dialect: Dialect, *, stream: bool) -> None:
+    """Say an answer to its end, and settle it; left half-way, it is abandoned."""
+    async with answer:
+        try:
+            if stream:
+                await _stream(answer, reply, dialect)
+            else:
+                async for _ in answer:
+                    pass
+                await reply.send(dialect.whole(answer.outcome()))
+        except GenerationFailed as failed:
+            await reply.fail(failed.error, answer.usage())
+        await answer.settle()
+
+
+async def _stream(answer: Answer, reply: Reply, dialect: Dialect) -> None:
+    opening = dialect.opening()
+    if dialect.eager:
+        await reply.send_events(opening)
+        opening = ""
+    async for news in answer:
+        events = opening + dialect.said(news)
+        if answer.complete:
+            events += dialect.ending(answer.usage())
+        if events:
+            await reply.send_events(events)
+            opening = ""
+        if answer.complete:
+            return

@@ -1,0 +1,86 @@
+"""Every knob of the gateway."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from headrace.settings import ServiceSettings
+
+
+class GatewaySettings(ServiceSettings):
+    """HEADRACE_GATEWAY_... in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_GATEWAY_")
+
+    grpc_port: int = 0
+    """Public gRPC, for Envoy and native clients, on `host`; 0 picks a free one."""
+    delivery_port: int = 0
+    """Where workers bring tokens, on `host`; 0 picks a free one."""
+    advertised_host: str = ""
+    """Name or address of this process as workers reach it; empty: `host`. Needed where
+    `host` is 0.0.0.0, which nobody can reach."""
+
+    max_open_requests: int = Field(default=4096, gt=0)
+    """Requests held at once, ended but unsettled ones included. Too small: refusals although
+    lanes have room. Too large: memory, some 10 KiB and the output's ids for each."""
+    submit_timeout_s: float = Field(default=5.0, gt=0)
+    """Longest wait for the broker to store a request before its caller is refused. Too small:
+    a restarting broker means errors. Too large: callers wait instead of trying elsewhere."""
+    lane_report_max_age_s: float = Field(default=3.0, gt=0)
+    """Reports of lanes older than this refuse nobody. Too small: a late report admits beyond
+    the lane's bound. Too large: a lane is refused long after it emptied, if its leader died."""
+    deadline_slack_s: float = Field(default=2.0, ge=0)
+    """How long after its deadline a request is left to scheduler and worker to end. Too
+    small: the gateway ends requests whose end is on its way. Too large: callers hang longer
+    where the whole mesh is gone."""
+
+    worker_reconnect_grace_s: float = Field(default=0.3, ge=0)
+    """How long a worker may take to come back after its stream broke, before its requests go
+    to others. Too small: a dropped connection costs a second prefill. Too large: so much is
+    added to every recovery from a dead worker."""
+    leader_answer_timeout_s: float = Field(default=3.0, gt=0)
+    """How long a leader may take to answer before it is asked again. A leader answers once the
+    broker has confirmed. Too small: every answer of a slow broker is asked for twice. Too
+    large: a leader that dies while it answers delays the next word to its successor."""
+    result_store_timeout_s: float = Field(default=10.0, gt=0)
+    """How long the storing of one result is tried. Too small: a restarting broker loses
+    results. Too large: settling waits for it."""
+
+    ready_window_s: float = Field(default=15.0, gt=0)
+    """/readyz says yes while a token came through in this time. Too small: idle gateways
+    flicker. Too large: a gateway whose mesh is stuck goes on getting requests."""
+    canary_interval_s: float = Field(default=5.0, gt=0)
+    """A canary flies where no token came for this long. Too small: an idle mesh works for
+    nothing. More than a third of `ready_window_s`: one slow canary makes it unready."""
+    canary_timeout_s: float = Field(default=10.0, gt=0)
+    """How long a canary's token may take; longer than a cold prefill of one token."""
+
+    lame_duck_s: float = Field(default=3.0, ge=0)
+    """After SIGTERM, health says NOT_SERVING at once, and requests are still taken for this
+    long: until Envoy has noticed. Too small: refusals during a rolling restart. Too large:
+    so much is added to every stop."""
+    drain_s: float = Field(default=30.0, ge=0)
+    """How long open streams may go on after that before they get an error event. Too small:
+    long answers are cut. Too large: beyond the supervisor's patience, which kills."""
+    settle_s: float = Field(default=5.0, ge=0)
+    """Longest wait, at the end, for schedulers to take note of what has ended here; what they
+    have not, they settle by themselves when this gateway's reports stop."""
+
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, gt=0, le=16 * 1024 * 1024)
+    """Largest JSON body. Parsing one blocks the event loop for about 10 ms a MiB, and so every
+    stream of this gateway. Too small: prompts for a long context are refused as bodies, not
+    as prompts. Above 16 MiB Envoy refuses first."""
+    max_prompt_characters_per_token: int = Field(default=64, gt=0)
+    """A text longer than this times the model's context is refused without tokenising it.
+    Real text has 1 to 8. Too small: long runs of equal characters are refused though they
+    would fit. Too large: nonsense costs a thread a while before it is refused."""
+    inline_text_characters: int = Field(default=2048, ge=0)
+    """Texts up to this size are tokenised on the event loop, longer ones in a thread. Too
+    small: a hand-over of 0.1 ms for each request. Too large: long prompts stall streams."""
+    max_timeout_s: float = Field(default=600.0, gt=0)
+    """Time for a whole generation where the caller names none, and the most one may name.
+    Too small: long answers are cut. Too large: forgotten requests hold their slots."""
+    max_patience_s: float = Field(default=60.0, gt=0)
+    """Time in the lane where the caller names none, and the most one may name. Too small:
+    refusals in bursts that would have passed. Too large: callers wait for nothing."""

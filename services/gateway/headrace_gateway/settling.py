@@ -1,0 +1,135 @@
+"""The end of a request, told to the mesh: its result stored, its lane entry settled.
+
+What has ended and is not yet settled is held here, and counts against the gateway's
+bound of open requests: a mesh without schedulers fills it, and then admits nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.bus import Bus, BusError, subjects
+from headrace.clock import Clock
+from headrace.internal.v1.reports_pb2 import ResultRecord, Settlement, SettleRequest
+from headrace.v1.common_pb2 import RequestOutcome
+from headrace_gateway import metrics
+from headrace_gateway.outlet import Admitted, Outlet
+from headrace_gateway.reporting import ModelReporters, Reporter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    admitted: Admitted
+    attempt: int
+    outcome: RequestOutcome
+    ended_s: float
+    """On the monotonic clock."""
+
+    def settlement(self) -> Settlement:
+        usage = self.outcome.usage
+        return Settlement(
+            request_id=self.admitted.request_id,
+            code=self.outcome.error.code,
+            prompt_tokens=usage.prompt_tokens,
+            output_tokens=usage.output_tokens,
+        )
+
+    def result(self) -> ResultRecord:
+        return ResultRecord(
+            request_id=self.admitted.request_id,
+            model=self.admitted.model,
+            priority=self.admitted.priority,
+            arrival=timestamp(self.admitted.arrival_s),
+            attempt=self.attempt,
+            outcome=self.outcome,
+        )
+
+
+class Settling:
+    def __init__(
+        self, gateway_id: str, bus: Bus, clock: Clock, *, store_s: float, answer_s: float
+    ) -> None:
+        self._gateway_id = gateway_id
+        self._bus = bus
+        self._clock = clock
+        self._store_s = store_s
+        self._answer_s = answer_s
+        self._unsettled: dict[str, _Ended] = {}
+        self._results = Reporter[_Ended]("result", self._store)
+        self._settlements = ModelReporters[_Ended]("settle", self._settle)
+
+    def __len__(self) -> int:
+        """Requests that have ended and that no scheduler has taken note of."""
+        return len(self._unsettled)
+
+    def find(self, request_id: str) -> ResultRecord | None:
+        """The result of a request that is being settled."""
+        ended = self._unsettled.get(request_id)
+        return None if ended is None else ended.result()
+
+    def close(self, outlet: Outlet, outcome: RequestOutcome) -> None:
+        """Store the result and settle, as soon as the broker and the leader let us."""
+        ended = _Ended(outlet.admitted, outlet.relay.newest, outcome, self._clock.monotonic_s())
+        self._unsettled[outlet.request_id] = ended
+        metrics.unsettled_requests.set(len(self._unsettled))
+        if ended.admitted.is_canary:
+            self._settlements.add(ended.admitted.model, ended)
+        else:
+            self._results.add(ended)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._results.run())
+            tasks.create_task(self._settlements.run())
+
+    async def _store(self, ended: list[_Ended]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for one in ended:
+                tasks.create_task(self._store_one(one))
+        for one in ended:
+            self._settlements.add(one.admitted.model, one)
+
+    async def _store_one(self, ended: _Ended) -> None:
+        # Why: bounded. A result that cannot be stored must not keep its request unsettled.
+        record = ended.result().SerializeToString()
+        try:
+            async with asyncio.timeout(self._store_s):
+                await self._until_stored(ended.admitted.request_id, record)
+        except TimeoutError:
+            metrics.results_not_stored_total.inc()
+            log.error("result.not_stored", extra={"request_id": ended.admitted.request_id})
+
+    async def _until_stored(self, request_id: str, record: bytes) -> None:
+        while True:
+            try:
+                return await self._bus.put_result(request_id, record)
+            except BusError:
+                await asyncio.sleep(0.2)
+
+    async def _settle(self, model: str, ended: list[_Ended]) -> None:
+        request = SettleRequest(
+            gateway_id=self._gateway_id, settlements=[one.settlement() for one in ended]
+        )
+        await self._bus.request(
+            subjects.settle(model), request.SerializeToString(), timeout_s=self._answer_s
+        )
+        now_s = self._clock.monotonic_s()
+        for one in ended:
+            # A later request of the same name may be waiting to be settled in its place.
+            if self._unsettled.get(one.admitted.request_id) is one:
+                del self._unsettled[one.admitted.request_id]
+            metrics.settle_seconds.labels(model).observe(now_s - one.ended_s)
+        metrics.unsettled_requests.set(len(self._unsettled))
+
+
+def timestamp(unix_s: float) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromNanoseconds(int(unix_s * 1e9))
+    return stamp

@@ -1,0 +1,191 @@
+"""Pure room: token ids to text as they come, whole characters only, ended by stop strings.
+
+However the ids are split between calls, the pieces add up to the same text: that
+of all ids decoded at once, cut where the first stop string begins.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+Decode = Callable[[list[int]], str]
+"""Token ids to text, without special tokens."""
+
+_REPLACEMENT = "�"
+_LONGEST_CHARACTER = 4
+"""Bytes of UTF-8, and so tokens that one character can be spread over."""
+
+
+class Detokenizer:
+    """Token ids of one sequence to characters.
+
+    Why not `tokenizers.decoders.DecodeStream`: it cannot be asked for its rest, and
+    bytes that never become a character make it keep all that follows and decode it
+    again with every token; a caller's logit_bias is enough for that.
+    """
+
+    def __init__(self, decode: Decode) -> None:
+        self._decode = decode
+        self._context: list[int] = []
+        """Ids of the piece said last: some decoders join or strip spaces by what is before."""
+        self._said = 0
+        """How many characters of the decoded context have been said."""
+        self._held: list[int] = []
+        """Ids after the context; of their text nothing has been said."""
+
+    def feed(self, token_id: int) -> str:
+        """The characters that this token completes; often none, sometimes several."""
+        held = self._held
+        held.append(token_id)
+        text = self._decode(self._context + held)
+        # Why: an incomplete character shows as U+FFFD at the end. One that stays incomplete
+        # for longer than a character can be is broken bytes, and is not waited for.
+        incomplete = text.endswith(_REPLACEMENT)
+        overdue = len(held) > _LONGEST_CHARACTER
+        if incomplete and not overdue:
+            return ""
+        piece = text[self._said : len(text) - incomplete]
+        if piece or incomplete:
+            self._context, self._held = held, []
+            self._said = len(self._decode(held)) - incomplete
+        elif overdue:
+            held.clear()
+        return piece
+
+    def flush(self) -> str:
+        """What is left at the end: an incomplete character, as U+FFFD."""
+        text = self._decode(self._context + self._held)
+        piece = text[self._said :]
+        self._context, self._held, self._said = [], [], 0
+        return piece
+
+
+class StopStrings:
+    """Finds the first of several strings in a text that comes in pieces (Aho-Corasick).
+
+    The first is the one whose end comes first; of two that end together, the longer.
+    That does not depend on how the text is cut into pieces. Immutable; shared by choices.
+    """
+
+    def __init__(self, stops: Iterable[str]) -> None:
+        self._next: list[dict[str, int]] = [{}]
+        self._depth = [0]
+        self._found = [0]
+        """Length of the longest stop string that ends in each state."""
+        for stop in stops:
+            self._add(stop)
+        self._fail = [0] * len(self._next)
+        self._link()
+
+    def _add(self, stop: str) -> None:
+        state = 0
+        for character in stop:
+            following = self._next[state].get(character)
+            if following is None:
+                following = len(self._next)
+                self._next.append({})
+                self._depth.append(self._depth[state] + 1)
+                self._found.append(0)
+                self._next[state][character] = following
+            state = following
+        self._found[state] = self._depth[state]
+
+    def _link(self) -> None:
+        """Give each state the longest proper suffix of its text that is a state too."""
+        states = deque(self._next[0].values())
+        while states:
+            state = states.popleft()
+            for character, following in self._next[state].items():
+                self._fail[following] = self.step(self._fail[state], character)
+                self._found[following] = (
+                    self._found[following] or self._found[self._fail[following]]
+                )
+                states.append(following)
+
+    def step(self, state: int, character: str) -> int:
+        """The state after one more character; 0 is the first."""
+        while True:
+            following = self._next[state].get(character)
+            if following is not None:
+                return following
+            if state == 0:
+                return 0
+            state = self._fail[state]
+
+    def found(self, state: int) -> int:
+        """Length of the stop string that ends here; 0 if none does."""
+        return self._found[state]
+
+    def begun(self, state: int) -> int:
+        """How many of the last characters may be the beginning of a stop string."""
+        return self._depth[state]
+
+
+class _Cutter:
+    """Lets text through up to a stop string, and holds back what may become one."""
+
+    def __init__(self, stops: StopStrings) -> None:
+        self._stops = stops
+        self._state = 0
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, piece: str) -> str:
+        stops, state = self._stops, self._state
+        text = self._held + piece
+        for position, character in enumerate(piece, len(self._held) + 1):
+            state = stops.step(state, character)
+            if length := stops.found(state):
+                self.stopped, self._held = True, ""
+                return text[: position - length]
+        self._state = state
+        free = len(text) - stops.begun(state)
+        self._held = text[free:]
+        return text[:free]
+
+    def flush(self) -> str:
+        text, self._held = self._held, ""
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    text: str
+    used: int
+    """How many of the ids were read: all, or up to the one that completed the stop string."""
+    stopped: bool
+
+
+class TextStream:
+    """The text of one choice. After a stop string, or `flush`, it is at its end."""
+
+    def __init__(
+        self, decode: Decode, *, stops: StopStrings | None, silent: frozenset[int]
+    ) -> None:
+        """`silent`: ids that say nothing, such as those that end a sequence."""
+        self._detokenizer = Detokenizer(decode)
+        self._cutter = _Cutter(stops) if stops is not None else None
+        self._silent = silent
+
+    def feed(self, token_ids: Sequence[int]) -> Piece:
+        said: list[str] = []
+        for used, token_id in enumerate(token_ids, 1):
+            if token_id in self._silent:
+                continue
+            text = self._detokenizer.feed(token_id)
+            if self._cutter is not None and text:
+                text = self._cutter.feed(text)
+                if self._cutter.stopped:
+                    return Piece("".join((*said, text)), used, True)
+            said.append(text)
+        return Piece("".join(said), len(token_ids), False)
+
+    def flush(self) -> str:
+        """What was held back, for a sequence that has ended without a stop string."""
+        text = self._detokenizer.flush()
+        if self._cutter is None:
+            return text
+        text = self._cutter.feed(text)
+        return text if self._cutter.stopped else text + self._cutter.flush()

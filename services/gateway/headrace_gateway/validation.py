@@ -1,0 +1,290 @@
+"""Pure room: a caller's wishes to a request that nobody needs to check again.
+
+Every bound here is part of the public API and written in proto/headrace/v1/;
+every refusal names the field as the caller wrote it, and has the numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headrace.errors import ContextLengthExceeded, InvalidRequest
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.request_pb2 import Sampling
+from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.generation import ValidRequest
+from headrace_gateway.limits import Limits
+from headrace_gateway.quoting import quoted
+from headrace_gateway.tokenizer import Conversation
+from headrace_gateway.wanted import TokenIds, Wanted
+
+MAX_CHOICES = 16
+MAX_STOP_STRINGS = 16
+MAX_STOP_CHARACTERS = 256
+MAX_STOP_TOKEN_IDS = 64
+MAX_LOGIT_BIASES = 1024
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""A request id, or a role: templates print roles between special tokens."""
+
+_GREEDY_BELOW = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    name: str
+    low: float
+    high: float
+    open_below: bool = False
+    neutral: float = 0.0
+    """Where neither the caller nor the model says anything."""
+
+    def holds(self, value: float) -> bool:
+        # Why: every comparison with NaN is false, so NaN is in no range.
+        above = value > self.low if self.open_below else value >= self.low
+        return above and value <= self.high
+
+    def __str__(self) -> str:
+        return f"{'(' if self.open_below else '['}{self.low:g}, {self.high:g}]"
+
+
+_RANGES = (
+    _Range("temperature", 0, 2, neutral=1.0),
+    _Range("top_p", 0, 1, open_below=True, neutral=1.0),
+    _Range("min_p", 0, 1),
+    _Range("repetition_penalty", 0, 10, open_below=True, neutral=1.0),
+    _Range("presence_penalty", -2, 2),
+    _Range("frequency_penalty", -2, 2),
+)
+_MODELS_OWN = frozenset({"temperature", "top_p", "repetition_penalty"})
+"""Fields that a model card may have a default for."""
+
+
+def check(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
+    """Everything that can be refused without tokens.
+
+    Raises:
+        InvalidRequest: a field is out of its range.
+        ContextLengthExceeded: the prompt cannot fit, however it is tokenised.
+    """
+    if not NAME.fullmatch(wanted.request_id):
+        raise InvalidRequest(
+            f"request_id {quoted(wanted.request_id)} is not 1 to 64 of A-Z a-z 0-9 _ -",
+            field=wanted.name_of("request_id"),
+        )
+    _check_choices(wanted, card)
+    check_prompt_size(wanted, card, limits)
+    _check_numbers(wanted)
+    _check_stops(wanted)
+    _check_token_ids(wanted, card)
+    times(wanted, limits)
+
+
+def valid_request(
+    wanted: Wanted,
+    card: ModelCard,
+    limits: Limits,
+    prompt_ids: list[int],
+    draw_seed: Callable[[], int],
+) -> ValidRequest:
+    """The request as it goes into its lane; `check` has passed.
+
+    Raises:
+        InvalidRequest: the prompt has no tokens.
+        ContextLengthExceeded: prompt and wanted output do not fit the context.
+    """
+    if not prompt_ids:
+        raise InvalidRequest("the prompt has no tokens", field=wanted.prompt.field)
+    timeout_s, patience_s = times(wanted, limits)
+    return ValidRequest(
+        request_id=wanted.request_id,
+        card=card,
+        prompt_ids=tuple(prompt_ids),
+        sampling=_sampling(wanted.parameters, card, _max_tokens(wanted, card, len(prompt_ids))),
+        seed=draw_seed() if wanted.seed is None else wanted.seed,
+        n=wanted.n,
+        priority=priority(wanted),
+        timeout_s=timeout_s,
+        patience_s=patience_s,
+        trace_context=dict(wanted.trace_context),
+    )
+
+
+def priority(wanted: Wanted) -> Priority.ValueType:
+    """The lane's priority; unset is STANDARD."""
+    if wanted.priority not in Priority.values():
+        raise InvalidRequest(
+            f"priority is {wanted.priority}, which is none", field=wanted.name_of("priority")
+        )
+    return wanted.priority or Priority.PRIORITY_STANDARD
+
+
+def times(wanted: Wanted, limits: Limits) -> tuple[float, float]:
+    """Timeout and patience in seconds, within the limits and the call's own deadline."""
+    timeout_s = _within("timeout", wanted, wanted.timeout_s, limits.max_timeout_s)
+    patience_s = _within("patience", wanted, wanted.patience_s, limits.max_patience_s)
+    if wanted.time_remaining_s is not None:
+        timeout_s = min(timeout_s, wanted.time_remaining_s)
+    return timeout_s, min(patience_s, timeout_s)
+
+
+def _within(name: str, wanted: Wanted, value_s: float | None, limit_s: float) -> float:
+    if value_s is None:
+        return limit_s
+    if not 0 < value_s <= limit_s:
+        raise InvalidRequest(
+            f"{name} is {value_s:g} s; it must be more than 0 and at most {limit_s:g} s",
+            field=wanted.name_of(name),
+        )
+    return value_s
+
+
+def _check_choices(wanted: Wanted, card: ModelCard) -> None:
+    most = max_choices(card)
+    if not 1 <= wanted.n <= most:
+        raise InvalidRequest(
+            f"n is {wanted.n}; model {card.model} makes 1 to {most} choices of one request",
+            field=wanted.name_of("n"),
+        )
+
+
+def max_choices(card: ModelCard) -> int:
+    return min(MAX_CHOICES, card.max_slots)
+
+
+def check_prompt_size(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
+    prompt = wanted.prompt
+    if isinstance(prompt, TokenIds):
+        _check_room(wanted, card, len(prompt.token_ids))
+        return
+    if isinstance(prompt, Conversation):
+        _check_messages(prompt)
+    most = card.context_tokens * limits.max_prompt_characters_per_token
+    if prompt.characters > most:
+        raise ContextLengthExceeded(
+            f"the prompt has {prompt.characters} characters; model {card.model}, whose maximum"
+            f" context length is {card.context_tokens} tokens, takes at most {most}",
+            field=prompt.field,
+        )
+
+
+def _check_messages(conversation: Conversation) -> None:
+    if not conversation.messages:
+        raise InvalidRequest("there are no messages", field=conversation.field)
+    for i, message in enumerate(conversation.messages):
+        if not NAME.fullmatch(message["role"]):
+            raise InvalidRequest(
+                f"role {quoted(message['role'])} is not 1 to 64 of A-Z a-z 0-9 _ -",
+                field=f"{conversation.field}[{i}].role",
+            )
+
+
+def _check_room(wanted: Wanted, card: ModelCard, prompt_tokens: int) -> int:
+    room = card.context_tokens - prompt_tokens
+    if room < 1:
+        raise ContextLengthExceeded(
+            f"the prompt has {prompt_tokens} tokens; the maximum context length of model"
+            f" {card.model} is {card.context_tokens}, of which one is left for the answer",
+            field=wanted.prompt.field,
+        )
+    return room
+
+
+def _max_tokens(wanted: Wanted, card: ModelCard, prompt_tokens: int) -> int:
+    room = _check_room(wanted, card, prompt_tokens)
+    if not wanted.parameters.HasField("max_tokens"):
+        return room
+    if wanted.parameters.max_tokens > room:
+        raise ContextLengthExceeded(
+            f"the prompt has {prompt_tokens} tokens and {wanted.parameters.max_tokens} more are"
+            f" asked for; the maximum context length of model {card.model} is"
+            f" {card.context_tokens}",
+            field=wanted.name_of("max_tokens"),
+        )
+    return wanted.parameters.max_tokens
+
+
+def _check_numbers(wanted: Wanted) -> None:
+    parameters = wanted.parameters
+    if parameters.HasField("max_tokens") and parameters.max_tokens < 1:
+        raise InvalidRequest(
+            "max_tokens is 0; it must be at least 1", field=wanted.name_of("max_tokens")
+        )
+    for bounds in _RANGES:
+        value: float = getattr(parameters, bounds.name)
+        if parameters.HasField(bounds.name) and not bounds.holds(value):  # type: ignore[arg-type]
+            raise InvalidRequest(
+                f"{bounds.name} is {value:g}; it must be in {bounds}",
+                field=wanted.name_of(bounds.name),
+            )
+    for token_id, bias in parameters.logit_bias.items():
+        if not -100 <= bias <= 100:
+            raise InvalidRequest(
+                f"logit_bias of token {token_id} is {bias:g}; it must be in [-100, 100]",
+                field=wanted.name_of("logit_bias"),
+            )
+
+
+def _check_stops(wanted: Wanted) -> None:
+    name = wanted.name_of("stop")
+    _check_count(len(wanted.parameters.stop), MAX_STOP_STRINGS, name)
+    for i, stop in enumerate(wanted.parameters.stop):
+        if not 1 <= len(stop) <= MAX_STOP_CHARACTERS:
+            raise InvalidRequest(
+                f"stop string {i} has {len(stop)} characters; it must have 1 to"
+                f" {MAX_STOP_CHARACTERS}",
+                field=f"{name}[{i}]",
+            )
+
+
+def _check_token_ids(wanted: Wanted, card: ModelCard) -> None:
+    parameters = wanted.parameters
+    _check_count(
+        len(parameters.stop_token_ids), MAX_STOP_TOKEN_IDS, wanted.name_of("stop_token_ids")
+    )
+    _check_count(len(parameters.logit_bias), MAX_LOGIT_BIASES, wanted.name_of("logit_bias"))
+    groups = [("stop_token_ids", parameters.stop_token_ids), ("logit_bias", parameters.logit_bias)]
+    for name, token_ids in groups:
+        _check_vocabulary(max(token_ids, default=0), card, wanted.name_of(name))
+    if isinstance(wanted.prompt, TokenIds):
+        _check_vocabulary(max(wanted.prompt.token_ids, default=0), card, wanted.prompt.field)
+
+
+def _check_vocabulary(highest: int, card: ModelCard, name: str) -> None:
+    if highest >= card.vocabulary_size:
+        raise InvalidRequest(
+            f"{name} has token id {highest}; model {card.model} has ids 0 to"
+            f" {card.vocabulary_size - 1}",
+            field=name,
+        )
+
+
+def _check_count(count: int, most: int, name: str) -> None:
+    if count > most:
+        raise InvalidRequest(f"{name} has {count} entries; it may have {most}", field=name)
+
+
+def _sampling(parameters: SamplingParameters, card: ModelCard, max_tokens: int) -> Sampling:
+    numbers = {bounds.name: _number(bounds, parameters, card) for bounds in _RANGES}
+    # Why: logits divided by next to nothing overflow; what is meant is greedy.
+    if numbers["temperature"] < _GREEDY_BELOW:
+        numbers["temperature"] = 0.0
+    own_top_k = parameters if parameters.HasField("top_k") else card.defaults
+    return Sampling(
+        max_tokens=max_tokens,
+        top_k=min(own_top_k.top_k, card.vocabulary_size),
+        logit_bias=parameters.logit_bias,
+        stop_token_ids=parameters.stop_token_ids,
+        ignore_eos=parameters.ignore_eos,
+        **numbers,
+    )
+
+
+def _number(bounds: _Range, parameters: SamplingParameters, card: ModelCard) -> float:
+    name: str = bounds.name
+    if parameters.HasField(name):  # type: ignore[arg-type]
+        return float(getattr(parameters, name))
+    if name in _MODELS_OWN and card.defaults.HasField(name):  # type: ignore[arg-type]
+        return float(getattr(card.defaults, name))
+    return bounds.neutral

@@ -1,0 +1,317 @@
+"""The gateway's mesh side against a real nats-server and real gRPC streams."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.bus import Bus
+from headrace.errors import (
+    BrokerUnavailable,
+    DeadlinePassed,
+    GatewayDraining,
+    NoWorker,
+    RequestCancelled,
+    RequestExists,
+)
+from headrace.internal.v1.delivery_pb2 import Ending, Opening
+from headrace.internal.v1.reports_pb2 import ParkCause, ResultRecord
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.testing.nats_server import NatsServer
+from headrace.v1 import common_pb2
+from headrace_gateway.generation import ChoiceEnded, Failed, Tokens
+from helpers.eventually import eventually
+from helpers.gateway_actors import (
+    MODEL,
+    leader,
+    read,
+    read_some,
+    running_mesh,
+    valid_request,
+    worker,
+)
+
+LENGTH = common_pb2.FINISH_REASON_LENGTH
+
+
+async def test_an_admitted_request_is_in_its_lane_with_all_a_worker_needs(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway:
+        await gateway.open("r1", n=2)
+        lane = await bus.take_over(MODEL, "standard")
+        (pulled,) = await lane.pull(max_messages=8, timeout_s=2.0)
+        record = RequestRecord.FromString(pulled.payload)
+        assert (record.request_id, record.model, record.weights_digest) == ("r1", MODEL, "w1")
+        assert (list(record.prompt_ids), record.seed, record.n) == ([1, 2, 3], 11, 2)
+        assert (record.gateway_id, record.delivery_address) == ("gw", gateway.address)
+        assert record.deadline.ToSeconds() - record.arrival.ToSeconds() == 60
+        assert dict(record.trace_context) == {"traceparent": "00-1-2-01"}
+
+
+async def test_tokens_come_through_by_index_and_the_end_is_acknowledged(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
+        generation = await gateway.open("r1")
+        await w1.say(
+            openings=[Opening(slot=4, request_id="r1", attempt=1)],
+            tokens=[(4, 0, 7), (4, 1, 8)],
+            endings=[Ending(slot=4, finish_reason=LENGTH, output_tokens=2)],
+        )
+        assert await read(generation) == [Tokens(0, 0, [7, 8]), ChoiceEnded(0, LENGTH)]
+        await eventually(lambda: w1.acknowledged == [4])
+        assert w1.cancelled == []
+
+
+async def test_choices_are_told_apart_and_a_request_ends_with_its_last(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
+        generation = await gateway.open("r1", n=2)
+        first = await w1.start("r1", attempt=1, choice=0)
+        second = await w1.start("r1", attempt=1, choice=1)
+        await w1.say(tokens=[(first, 0, 7), (second, 0, 8)])
+        await w1.end(second, output_tokens=1)
+        await w1.end(first, output_tokens=1)
+        events = await read(generation)
+        assert [e for e in events if isinstance(e, Tokens)] == [
+            Tokens(0, 0, [7]),
+            Tokens(1, 0, [8]),
+        ]
+        assert sorted(e.choice for e in events if isinstance(e, ChoiceEnded)) == [0, 1]
+
+
+async def test_a_broken_stream_is_lost_and_another_worker_goes_on_without_gap_or_repeat(
+    bus: Bus,
+) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        generation = await gateway.open("r1")
+        async with worker(gateway.address, "w1") as w1:
+            slot = await w1.start("r1", attempt=1)
+            await w1.run_on(slot, first=0, ids=[7, 8, 9])
+            await eventually(lambda: gateway.mesh.requests.find("r1").relay.output_tokens == 3)  # type: ignore[union-attr]
+        await eventually(lambda: len(boss.lost) == 1)
+        (point,) = boss.lost[0].points
+        assert (boss.lost[0].worker_id, point.attempt) == ("w1", 1)
+        assert point.cause == ParkCause.PARK_CAUSE_LOST
+        assert list(point.progress[0].output_ids) == [7, 8, 9]
+        async with worker(gateway.address, "w2") as w2:
+            slot = await w2.start("r1", attempt=2)
+            await w2.run_on(slot, first=3, ids=[10, 11])
+            await w2.end(slot, output_tokens=5)
+            assert await read(generation) == [
+                Tokens(0, 0, [7, 8, 9, 10, 11]),
+                ChoiceEnded(0, LENGTH),
+            ]
+
+
+async def test_a_worker_that_comes_back_in_time_goes_on_where_it_was(bus: Bus) -> None:
+    async with running_mesh(bus, worker_reconnect_grace_s=1.0) as gateway, leader(bus) as boss:
+        generation = await gateway.open("r1")
+        async with worker(gateway.address) as w1:
+            slot = await w1.start("r1", attempt=1)
+            await w1.run_on(slot, first=0, ids=[7, 8])
+            await eventually(lambda: gateway.mesh.requests.find("r1").relay.output_tokens == 2)  # type: ignore[union-attr]
+        async with worker(gateway.address) as again:
+            slot = await again.start("r1", attempt=1)
+            await again.run_on(slot, first=0, ids=[7, 8, 9])
+            await again.end(slot, output_tokens=3)
+            assert await read(generation) == [Tokens(0, 0, [7, 8, 9]), ChoiceEnded(0, LENGTH)]
+        assert boss.lost == []
+
+
+async def test_a_zombies_late_tokens_are_fenced_and_it_is_told_to_stop(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway:
+        generation = await gateway.open("r1")
+        async with worker(gateway.address, "zombie") as old, worker(gateway.address, "w2") as new:
+            stale = await old.start("r1", attempt=1)
+            await old.run_on(stale, first=0, ids=[7])
+            await eventually(lambda: gateway.mesh.requests.find("r1").relay.output_tokens == 1)  # type: ignore[union-attr]
+            slot = await new.start("r1", attempt=2)
+            await eventually(lambda: old.cancelled == [stale])
+            await old.run_on(stale, first=1, ids=[666, 667])
+            await old.end(stale, output_tokens=3)
+            late = await old.start("r1", attempt=1)
+            await eventually(lambda: old.cancelled == [stale, late])
+            await new.run_on(slot, first=1, ids=[8])
+            await new.end(slot, output_tokens=2)
+            assert await read(generation) == [Tokens(0, 0, [7, 8]), ChoiceEnded(0, LENGTH)]
+
+
+async def test_a_worker_that_skips_a_token_is_fenced_and_its_request_put_back(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss, worker(gateway.address) as w1:
+        await gateway.open("r1")
+        slot = await w1.start("r1", attempt=1)
+        await w1.run_on(slot, first=0, ids=[7])
+        await w1.run_on(slot, first=2, ids=[9])
+        await eventually(lambda: len(boss.lost) == 1)
+        (point,) = boss.lost[0].points
+        assert "output index 2 where 1 was next" in point.error.message
+        assert list(point.progress[0].output_ids) == [7]
+        await eventually(lambda: w1.cancelled == [slot])
+
+
+async def test_a_client_that_leaves_stops_its_worker_and_settles_as_cancelled(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss, worker(gateway.address) as w1:
+        generation = await gateway.open("r1")
+        slot = await w1.start("r1", attempt=1)
+        await w1.run_on(slot, first=0, ids=[7])
+        assert await read_some(generation, tokens=1) == [7]
+        await generation.abandon()
+        await eventually(lambda: w1.cancelled == [slot])
+        await eventually(lambda: [s.request_id for s in boss.settled] == ["r1"])
+        assert boss.settled[0].code == RequestCancelled.code.number
+        assert (boss.settled[0].prompt_tokens, boss.settled[0].output_tokens) == (3, 1)
+
+
+async def test_a_sequence_of_an_unknown_request_is_cancelled_at_once(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
+        slot = await w1.start("nobody", attempt=1)
+        await eventually(lambda: w1.cancelled == [slot])
+
+
+async def test_a_stop_string_frees_its_slot_and_the_other_choice_goes_on(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
+        generation = await gateway.open("r1", n=2)
+        first = await w1.start("r1", attempt=1, choice=0)
+        second = await w1.start("r1", attempt=1, choice=1)
+        await w1.run_on(first, first=0, ids=[7])
+        assert await read_some(generation, tokens=1) == [7]
+        generation.end_choice(0)
+        await eventually(lambda: w1.cancelled == [first])
+        await w1.run_on(second, first=0, ids=[8])
+        await w1.end(second, output_tokens=1)
+        assert await read(generation) == [Tokens(1, 0, [8]), ChoiceEnded(1, LENGTH)]
+
+
+async def test_an_ending_with_an_error_fails_the_request_and_stops_its_other_choices(
+    bus: Bus,
+) -> None:
+    async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
+        generation = await gateway.open("r1", n=2)
+        first = await w1.start("r1", attempt=1, choice=0)
+        second = await w1.start("r1", attempt=1, choice=1)
+        await w1.end(
+            first,
+            output_tokens=0,
+            reason=common_pb2.FINISH_REASON_ERROR,
+            error=DeadlinePassed("too late"),
+        )
+        (failed,) = await read(generation)
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, DeadlinePassed)
+        await eventually(lambda: w1.acknowledged == [first] and w1.cancelled == [second])
+
+
+async def test_a_worker_that_half_closes_gets_its_last_acknowledgement(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
+        await gateway.open("r1")
+        slot = await w1.start("r1", attempt=1)
+        await w1.end(slot, output_tokens=0)
+        await w1.finish()
+        assert w1.acknowledged == [slot]
+
+
+async def test_settling_goes_on_until_a_leader_answers_and_coalesces_meanwhile(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway:
+        for number in range(20):
+            generation = await gateway.open(f"r{number}")
+            usage = common_pb2.Usage(prompt_tokens=3, output_tokens=number)
+            await generation.settle(common_pb2.RequestOutcome(usage=usage))
+        assert len(gateway.mesh.requests) == 0
+        assert len(gateway.mesh.settling) == 20
+        async with leader(bus) as boss:
+            await eventually(lambda: len(gateway.mesh.settling) == 0)
+            assert {s.request_id: s.output_tokens for s in boss.settled} == {
+                f"r{n}": n for n in range(20)
+            }
+            assert boss.settle_messages < 5
+
+
+async def test_the_outcome_is_stored_as_a_result(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        generation = await gateway.open("r1")
+        choice = common_pb2.Choice(text="hi", token_ids=[7], finish_reason=LENGTH)
+        await generation.settle(common_pb2.RequestOutcome(choices=[choice]))
+        await eventually(lambda: len(boss.settled) == 1)
+        stored = await bus.get_result("r1")
+        assert stored is not None
+        record = ResultRecord.FromString(stored)
+        assert (record.model, record.outcome.choices[0].text) == (MODEL, "hi")
+
+
+async def test_a_notice_of_an_end_without_a_worker_reaches_the_reader(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        generation = await gateway.open("r1")
+        answer = await boss.notify(ended={"r1": NoWorker("none came"), "other": NoWorker("none")})
+        assert list(answer.unknown_request_ids) == ["other"]
+        (failed,) = await read(generation)
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, NoWorker)
+
+
+async def test_a_fence_answers_where_the_request_stands_and_stops_the_old_attempt(
+    bus: Bus,
+) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss, worker(gateway.address) as w1:
+        generation = await gateway.open("r1")
+        slot = await w1.start("r1", attempt=1)
+        await w1.run_on(slot, first=0, ids=[7, 8])
+        assert await read_some(generation, tokens=2) == [7, 8]
+        answer = await boss.notify(fences={"r1": 1, "other": 3})
+        assert list(answer.unknown_request_ids) == ["other"]
+        (point,) = answer.points
+        assert (point.attempt, list(point.progress[0].output_ids)) == (1, [7, 8])
+        await eventually(lambda: w1.cancelled == [slot])
+
+
+async def test_a_request_that_is_being_settled_is_not_unknown_to_its_leader(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway:
+        generation = await gateway.open("r1")
+        await generation.settle(common_pb2.RequestOutcome())
+        async with leader(bus) as boss:
+            await eventually(lambda: len(boss.settled) == 1)
+            assert list((await boss.notify(fences={"r1": 1})).unknown_request_ids) == ["r1"]
+
+
+async def test_an_id_that_is_open_is_refused(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway:
+        await gateway.open("r1")
+        with pytest.raises(RequestExists):
+            await gateway.open("r1")
+
+
+async def test_without_a_broker_nothing_is_admitted_and_nothing_is_held(
+    bus: Bus, nats: NatsServer
+) -> None:
+    async with running_mesh(bus, submit_timeout_s=0.5) as gateway:
+        await nats.kill()
+        with pytest.raises(BrokerUnavailable):
+            await gateway.open("r1")
+        assert len(gateway.mesh.requests) == 0
+        await nats.start()
+
+
+async def test_no_client_hangs_even_if_nobody_is_behind_the_gateway(bus: Bus) -> None:
+    async with running_mesh(bus, deadline_slack_s=0.0) as gateway:
+        generation = await gateway.mesh.admission.open(valid_request("r1", timeout_s=0.1))
+        (failed,) = await read(generation)
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, DeadlinePassed)
+
+
+async def test_a_draining_gateway_admits_nothing_and_its_streams_go_on(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
+        generation = await gateway.open("r1")
+        gateway.mesh.admission.drain()
+        with pytest.raises(GatewayDraining):
+            await gateway.open("r2")
+        slot = await w1.start("r1", attempt=1)
+        await w1.run_on(slot, first=0, ids=[7])
+        await w1.end(slot, output_tokens=1)
+        assert await read(generation) == [Tokens(0, 0, [7]), ChoiceEnded(0, LENGTH)]
+
+
+async def test_a_stream_that_breaks_the_protocol_ends_and_costs_others_nothing(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, worker(gateway.address, "w2") as good:
+        generation = await gateway.open("r1")
+        async with worker(gateway.address, "") as bad:
+            await bad.say()
+            await eventually(lambda: bad.is_closed)
+        slot = await good.start("r1", attempt=1)
+        await good.end(slot, output_tokens=0)
+        assert await read(generation) == [ChoiceEnded(0, LENGTH)]

@@ -1,0 +1,144 @@
+"""The gateway as a process: ready when a token has come through, drained when told to stop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from headrace.bus.jetstream import JetStreamBus
+from headrace.rpc.status import from_rpc_error
+from headrace.v1 import (
+    fleet_pb2,
+    fleet_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    requests_pb2,
+    requests_pb2_grpc,
+)
+from headrace.v1.common_pb2 import SamplingParameters
+from helpers.eventually import eventually
+from helpers.gateway_actors import MODEL, GatewayProcess, echo_mesh, gateway_process
+
+
+def request(request_id: str, *, max_tokens: int) -> generation_pb2.GenerateRequest:
+    return generation_pb2.GenerateRequest(
+        model=MODEL,
+        prompt_token_ids=[5, 6, 7],
+        parameters=SamplingParameters(max_tokens=max_tokens),
+        request_id=request_id,
+    )
+
+
+@pytest.fixture
+async def gateway(nats_url: str, tmp_path: Path) -> AsyncIterator[GatewayProcess]:
+    async with gateway_process(nats_url, tmp_path, canary_interval_s=0.5) as process:
+        yield process
+
+
+@pytest.fixture
+async def channel(gateway: GatewayProcess) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(gateway.target) as opened:
+        yield opened
+
+
+async def test_it_is_alive_at_once_and_ready_when_a_token_has_come_through(
+    gateway: GatewayProcess, bus: JetStreamBus
+) -> None:
+    assert (await gateway.side("/healthz")).status_code == 200
+    assert not await gateway.is_ready()
+    async with echo_mesh(bus) as mesh:
+        await eventually(gateway.is_ready, within_s=10.0)
+        canary = mesh.served[0]
+        assert (canary.tenant, canary.sampling.max_tokens) == ("headrace-canary", 1)
+    metrics = (await gateway.side("/metrics")).text
+    assert "headrace_gateway_canary_seconds_count" in metrics
+    assert 'headrace_gateway_relayed_tokens_total{model="toy"' not in metrics
+
+
+async def test_it_streams_settles_and_knows_its_requests(
+    gateway: GatewayProcess, channel: grpc.aio.Channel, bus: JetStreamBus
+) -> None:
+    async with echo_mesh(bus):
+        await eventually(gateway.is_ready, within_s=10.0)
+        generations = generation_pb2_grpc.GenerationServiceStub(channel)
+        ids: list[int] = []
+        async for event in generations.StreamGenerate(request("r1", max_tokens=5)):
+            ids += event.delta.token_ids
+        assert ids == [5, 6, 7, 5, 6]
+        found = await requests_pb2_grpc.RequestServiceStub(channel).GetRequest(
+            requests_pb2.GetRequestRequest(request_id="r1")
+        )
+        assert found.state == requests_pb2.REQUEST_STATE_ENDED
+        assert found.outcome.usage.output_tokens == 5
+        fleet = fleet_pb2_grpc.FleetServiceStub(channel)
+        listed = await fleet.ListWorkers(fleet_pb2.ListWorkersRequest())
+        assert [w.name for w in listed.workers] == ["echo"]
+
+
+async def test_a_cancelled_request_ends_for_its_reader_and_stays_ended(
+    gateway: GatewayProcess, channel: grpc.aio.Channel, bus: JetStreamBus
+) -> None:
+    requests = requests_pb2_grpc.RequestServiceStub(channel)
+    async with echo_mesh(bus, pause_s=0.01):
+        await eventually(gateway.is_ready, within_s=10.0)
+        stream = generation_pb2_grpc.GenerationServiceStub(channel).StreamGenerate(
+            request("r1", max_tokens=400)
+        )
+        events = aiter(stream)
+        while not (await anext(events)).HasField("delta"):
+            pass
+        for _ in range(2):
+            cancelled = await requests.CancelRequest(
+                requests_pb2.CancelRequestRequest(request_id="r1")
+            )
+            assert cancelled.state == requests_pb2.REQUEST_STATE_ENDED
+            assert cancelled.outcome.error.code == grpc.StatusCode.CANCELLED.value[0]
+        last = [event async for event in events][-1]
+        assert last.finish.error.code == grpc.StatusCode.CANCELLED.value[0]
+
+
+async def test_a_request_nobody_knows_is_not_found(channel: grpc.aio.Channel) -> None:
+    requests = requests_pb2_grpc.RequestServiceStub(channel)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await requests.GetRequest(requests_pb2.GetRequestRequest(request_id="nobody"))
+    assert from_rpc_error(caught.value).reason == "REQUEST_NOT_FOUND"
+
+
+async def test_sigterm_lets_open_streams_end_and_then_exits_with_0(
+    gateway: GatewayProcess, channel: grpc.aio.Channel, bus: JetStreamBus
+) -> None:
+    async with echo_mesh(bus, pause_s=0.01):
+        await eventually(gateway.is_ready, within_s=10.0)
+        stream = generation_pb2_grpc.GenerationServiceStub(channel).StreamGenerate(
+            request("r1", max_tokens=50)
+        )
+        events = aiter(stream)
+        await anext(events)
+        gateway.process.terminate()
+        rest = [event async for event in events]
+        assert sum(len(event.delta.token_ids) for event in rest) == 50
+        assert not rest[-1].finish.HasField("error")
+        assert await gateway.stop() == 0
+
+
+async def test_a_drain_that_runs_out_ends_streams_with_an_error_event(
+    nats_url: str, bus: JetStreamBus, tmp_path: Path
+) -> None:
+    async with (
+        echo_mesh(bus, pause_s=0.02),
+        gateway_process(nats_url, tmp_path, canary_interval_s=0.5, drain_s=0.3) as gateway,
+        grpc.aio.insecure_channel(gateway.target) as channel,
+    ):
+        await eventually(gateway.is_ready, within_s=10.0)
+        stream = generation_pb2_grpc.GenerationServiceStub(channel).StreamGenerate(
+            request("r1", max_tokens=400)
+        )
+        events = aiter(stream)
+        await anext(events)
+        gateway.process.terminate()
+        last = [event async for event in events][-1]
+        assert last.finish.error.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        assert await gateway.stop() == 0

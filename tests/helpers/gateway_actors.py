@@ -1,0 +1,380 @@
+"""What stands around a gateway's mesh side: workers that bring tokens, leaders that settle."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import httpx
+
+from headrace.bus import Bus, Subscription, subjects
+from headrace.clock import SystemClock
+from headrace.errors import HeadraceError
+from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse, Ending, Opening
+from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
+from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
+from headrace.internal.v1.reports_pb2 import (
+    EndedNotice,
+    FenceNotice,
+    FindRequest,
+    FindResponse,
+    LostRequest,
+    LostResponse,
+    NoticeRequest,
+    NoticeResponse,
+    ServedModel,
+    Settlement,
+    SettleRequest,
+    SettleResponse,
+    WorkerReport,
+)
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
+from headrace.rpc.server import bind, make_server
+from headrace.rpc.status import to_status
+from headrace.v1 import common_pb2
+from headrace_gateway.generation import Event, Generation, Tokens, ValidRequest
+from headrace_gateway.mesh import Mesh, assemble, serve_delivery
+from headrace_gateway.settings import GatewaySettings
+from helpers.eventually import eventually
+from helpers.tiny_tokenizers import byte_level
+
+MODEL = "toy"
+
+
+@dataclass
+class RunningMesh:
+    """A gateway's mesh side with its delivery server on a real port."""
+
+    mesh: Mesh
+    address: str
+
+    async def open(self, request_id: str, *, n: int = 1, max_tokens: int = 100) -> Generation:
+        return await self.mesh.admission.open(valid_request(request_id, n=n, max_tokens=max_tokens))
+
+
+@asynccontextmanager
+async def running_mesh(bus: Bus, **settings: float) -> AsyncIterator[RunningMesh]:
+    server = make_server()
+    port = bind(server, "127.0.0.1", 0)
+    address = f"127.0.0.1:{port}"
+    chosen = GatewaySettings.model_validate(
+        {"worker_reconnect_grace_s": 0.1, "leader_answer_timeout_s": 0.3} | settings
+    )
+    mesh = assemble(chosen, bus, SystemClock(), gateway_id="gw", delivery_address=address)
+    serve_delivery(server, mesh)
+    await server.start()
+    async with mesh.running():
+        try:
+            yield RunningMesh(mesh, address)
+        finally:
+            await server.stop(grace=0)
+    mesh.requests.check_integrity()
+
+
+def valid_request(
+    request_id: str, *, n: int = 1, max_tokens: int = 100, timeout_s: float = 60.0
+) -> ValidRequest:
+    return ValidRequest(
+        request_id=request_id,
+        card=ModelCard(model=MODEL, weights_digest="w1"),
+        prompt_ids=(1, 2, 3),
+        sampling=Sampling(max_tokens=max_tokens),
+        seed=11,
+        n=n,
+        priority=common_pb2.PRIORITY_STANDARD,
+        timeout_s=timeout_s,
+        patience_s=30.0,
+        trace_context={"traceparent": "00-1-2-01"},
+    )
+
+
+class WorkerActor:
+    """A worker's end of one delivery stream; says what it is told to."""
+
+    def __init__(self, address: str, worker_id: str) -> None:
+        self.worker_id = worker_id
+        self.acknowledged: list[int] = []
+        self.cancelled: list[int] = []
+        self._channel = grpc.aio.insecure_channel(address)
+        self._call = DeliveryServiceStub(self._channel).Deliver()
+        self._listening = asyncio.create_task(self._listen())
+        self._slots = itertools.count(1)
+        self._named = False
+
+    async def say(
+        self,
+        *,
+        openings: Iterable[Opening] = (),
+        tokens: Iterable[tuple[int, int, int]] = (),
+        endings: Iterable[Ending] = (),
+    ) -> None:
+        """One message; `tokens` are (slot, index, token id)."""
+        columns = list(zip(*tokens, strict=True)) or [(), (), ()]
+        message = DeliverRequest(
+            worker_id="" if self._named else self.worker_id,
+            openings=openings,
+            slots=columns[0],
+            indices=columns[1],
+            token_ids=columns[2],
+            endings=endings,
+        )
+        self._named = True
+        await self._call.write(message)
+
+    async def start(self, request_id: str, *, attempt: int, choice: int = 0) -> int:
+        """Open a sequence; returns its slot."""
+        slot = next(self._slots)
+        await self.say(
+            openings=[Opening(slot=slot, request_id=request_id, choice=choice, attempt=attempt)]
+        )
+        return slot
+
+    async def run_on(self, slot: int, *, first: int, ids: list[int]) -> None:
+        await self.say(tokens=[(slot, first + i, token) for i, token in enumerate(ids)])
+
+    async def end(
+        self,
+        slot: int,
+        *,
+        output_tokens: int,
+        reason: common_pb2.FinishReason.ValueType = common_pb2.FINISH_REASON_LENGTH,
+        error: HeadraceError | None = None,
+    ) -> None:
+        status = None if error is None else to_status(error)
+        ending = Ending(slot=slot, finish_reason=reason, output_tokens=output_tokens, error=status)
+        await self.say(endings=[ending])
+
+    async def finish(self) -> None:
+        """Half-close: everything has been said; returns when the gateway has closed too."""
+        await self._call.done_writing()
+        await self._listening
+
+    @property
+    def is_closed(self) -> bool:
+        return self._listening.done()
+
+    async def vanish(self) -> None:
+        """The process dies."""
+        self._call.cancel()
+        await self._channel.close()
+        await asyncio.wait([self._listening])
+
+    async def _listen(self) -> None:
+        while (response := await self._call.read()) is not grpc.aio.EOF:
+            assert isinstance(response, DeliverResponse)
+            self.acknowledged += response.acknowledged_slots
+            self.cancelled += response.cancelled_slots
+
+
+@asynccontextmanager
+async def worker(address: str, worker_id: str = "w1") -> AsyncIterator[WorkerActor]:
+    actor = WorkerActor(address, worker_id)
+    try:
+        yield actor
+    finally:
+        await actor.vanish()
+
+
+@dataclass
+class LeaderActor:
+    """A model's leader, as far as a gateway talks to it."""
+
+    bus: Bus
+    settled: list[Settlement] = field(default_factory=list)
+    lost: list[LostRequest] = field(default_factory=list)
+    settle_messages: int = 0
+    knows: dict[str, FindResponse] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
+
+    async def notify(
+        self, *, ended: dict[str, HeadraceError] | None = None, fences: dict[str, int] | None = None
+    ) -> NoticeResponse:
+        notice = NoticeRequest(
+            ended=[
+                EndedNotice(request_id=i, error=to_status(error))
+                for i, error in (ended or {}).items()
+            ],
+            fences=[
+                FenceNotice(request_id=i, attempt=attempt) for i, attempt in (fences or {}).items()
+            ],
+        )
+        payload = notice.SerializeToString()
+        answer = await self.bus.request(subjects.notice("gw"), payload, timeout_s=2.0)
+        return NoticeResponse.FromString(answer)
+
+    async def on_settle(self, payload: bytes) -> bytes:
+        self.settle_messages += 1
+        self.settled += SettleRequest.FromString(payload).settlements
+        return SettleResponse().SerializeToString()
+
+    async def on_lost(self, payload: bytes) -> bytes:
+        self.lost.append(LostRequest.FromString(payload))
+        return LostResponse().SerializeToString()
+
+    async def on_find(self, payload: bytes) -> bytes:
+        question = FindRequest.FromString(payload)
+        if question.cancel:
+            self.cancelled.append(question.request_id)
+        return self.knows.get(question.request_id, FindResponse()).SerializeToString()
+
+
+@asynccontextmanager
+async def leader(bus: Bus, model: str = MODEL) -> AsyncIterator[LeaderActor]:
+    actor = LeaderActor(bus)
+    served: list[Subscription] = [
+        await bus.serve(subjects.settle(model), actor.on_settle),
+        await bus.serve(subjects.lost(model), actor.on_lost),
+        await bus.serve(subjects.find(model), actor.on_find),
+    ]
+    try:
+        yield actor
+    finally:
+        for subscription in served:
+            await subscription.close()
+
+
+async def read(generation: Generation) -> list[Event]:
+    """Everything until the end, contiguous tokens of a choice joined."""
+    joined: list[Event] = []
+    open_runs: dict[int, Tokens] = {}
+    async for events in generation.events():
+        for event in events:
+            run = open_runs.get(event.choice) if isinstance(event, Tokens) else None
+            if isinstance(event, Tokens) and run is not None:
+                assert event.first_index == run.first_index + len(run.token_ids)
+                run.token_ids.extend(event.token_ids)
+                continue
+            if isinstance(event, Tokens):
+                open_runs[event.choice] = event
+            joined.append(event)
+    return joined
+
+
+async def read_some(generation: Generation, *, tokens: int) -> list[int]:
+    """Token ids of choice 0 until there are `tokens` of them. Ends its iteration."""
+    ids: list[int] = []
+    async for events in generation.events():
+        for event in events:
+            ids += getattr(event, "token_ids", [])
+        if len(ids) >= tokens:
+            break
+    return ids
+
+
+class EchoMesh:
+    """Scheduler and worker in one: answers each request with its own prompt, over and over."""
+
+    def __init__(self, bus: Bus, *, pause_s: float = 0.0) -> None:
+        self._bus = bus
+        self._pause_s = pause_s
+        self.served: list[RequestRecord] = []
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        bundle = TokenizerBundle(tokenizer_json=byte_level().to_str().encode())
+        await self._bus.put_tokenizer("tiny", bundle.SerializeToString())
+        card = ModelCard(
+            model=MODEL,
+            weights_digest="w1",
+            tokenizer_digest="tiny",
+            context_tokens=512,
+            vocabulary_size=340,
+            eos_token_ids=[1],
+            max_slots=4,
+        )
+        await self._bus.put_card(MODEL, card.SerializeToString())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._report(card))
+            for priority in subjects.PRIORITIES:
+                tasks.create_task(self._serve_lane(priority, tasks))
+
+    async def _report(self, card: ModelCard) -> None:
+        for number in itertools.count(1):
+            served = ServedModel(card=card, total_slots=4, free_slots=4)
+            report = WorkerReport(worker_id="echo-1", name="echo", number=number, models=[served])
+            await self._bus.publish(subjects.WORKER_REPORTS, report.SerializeToString())
+            await asyncio.sleep(0.1)
+
+    async def _serve_lane(self, priority: str, tasks: asyncio.TaskGroup) -> None:
+        lane = await self._bus.take_over(MODEL, priority)
+        while True:
+            for pulled in await lane.pull(max_messages=16, timeout_s=1.0):
+                record = RequestRecord.FromString(pulled.payload)
+                self.served.append(record)
+                await lane.acknowledge(pulled.acknowledgement)
+                tasks.create_task(self._answer(record))
+
+    async def _answer(self, record: RequestRecord) -> None:
+        count = record.sampling.max_tokens
+        async with worker(record.delivery_address, "echo-1") as actor:
+            for choice in range(record.n):
+                slot = await actor.start(record.request_id, attempt=1, choice=choice)
+                for index in range(count):
+                    token = record.prompt_ids[index % len(record.prompt_ids)]
+                    await actor.say(tokens=[(slot, index, token)])
+                    await asyncio.sleep(self._pause_s)
+                await actor.end(slot, output_tokens=count)
+            await actor.finish()
+
+
+@asynccontextmanager
+async def echo_mesh(bus: Bus, *, pause_s: float = 0.0) -> AsyncIterator[EchoMesh]:
+    mesh = EchoMesh(bus, pause_s=pause_s)
+    running = asyncio.create_task(mesh.run())
+    try:
+        async with leader(bus):
+            yield mesh
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+class GatewayProcess:
+    """`python -m headrace_gateway`, and what it says of itself."""
+
+    def __init__(self, process: asyncio.subprocess.Process, ports: dict[str, int]) -> None:
+        self.process = process
+        self.ports = ports
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.ports['grpc']}"
+
+    async def side(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.get(f"http://127.0.0.1:{self.ports['metrics']}{path}")
+
+    async def is_ready(self) -> bool:
+        return (await self.side("/readyz")).status_code == 200
+
+    async def stop(self) -> int:
+        """SIGTERM; returns the exit status."""
+        if self.process.returncode is None:
+            self.process.terminate()
+        return await self.process.wait()
+
+
+@asynccontextmanager
+async def gateway_process(
+    nats_url: str, directory: Path, **settings: object
+) -> AsyncIterator[GatewayProcess]:
+    ports_file = directory / "gateway.json"
+    chosen = {"nats_url": nats_url, "ports_file": ports_file, "lame_duck_s": 0} | settings
+    flags = [
+        part for key, value in chosen.items() for part in (f"--{key.replace('_', '-')}", str(value))
+    ]
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "headrace_gateway", *flags)
+    gateway = GatewayProcess(process, {})
+    try:
+        await eventually(ports_file.exists, within_s=20.0)
+        gateway.ports = json.loads(ports_file.read_text())
+        yield gateway
+    finally:
+        await gateway.stop()

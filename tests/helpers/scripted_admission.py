@@ -1,0 +1,98 @@
+"""An `Admission` without a mesh: says what a script says, and remembers how each generation ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+
+from headrace.errors import HeadraceError
+from headrace.v1.common_pb2 import FinishReason, Priority, RequestOutcome
+from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens, ValidRequest
+
+Script = Iterable[list[Event]]
+
+STOP = FinishReason.FINISH_REASON_STOP
+LENGTH = FinishReason.FINISH_REASON_LENGTH
+
+
+@dataclass
+class ScriptedGeneration:
+    """Says its script's lists one by one; then waits, as a mesh would, until every choice ended."""
+
+    request: ValidRequest
+    script: Script
+    settled: list[RequestOutcome] = field(default_factory=list)
+    abandoned: int = 0
+    ended_here: list[int] = field(default_factory=list)
+    _open: set[int] = field(default_factory=set)
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        self._open = set(range(self.request.n))
+        for events in self.script:
+            yield events
+            for event in events:
+                if isinstance(event, ChoiceEnded):
+                    self._open.discard(event.choice)
+                if isinstance(event, Failed):
+                    return
+            if not self._open:
+                return
+            await asyncio.sleep(0)
+        if self._open:
+            await self._ended.wait()
+
+    def end_choice(self, choice: int) -> None:
+        self.ended_here.append(choice)
+        self._open.discard(choice)
+        if not self._open:
+            self._ended.set()
+
+    async def settle(self, outcome: RequestOutcome) -> None:
+        self.settled.append(outcome)
+
+    async def abandon(self) -> None:
+        self.abandoned += 1
+
+    @property
+    def ends(self) -> int:
+        """How often it was ended; once is right."""
+        return len(self.settled) + self.abandoned
+
+
+@dataclass
+class ScriptedAdmission:
+    """`script` is asked for what each request will hear."""
+
+    script: Callable[[ValidRequest], Script]
+    refusal: HeadraceError | None = None
+    """Raised by `check`."""
+    checked: list[tuple[str, Priority.ValueType, float]] = field(default_factory=list)
+    generations: list[ScriptedGeneration] = field(default_factory=list)
+
+    def check(self, model: str, priority: Priority.ValueType, *, patience_s: float) -> None:
+        self.checked.append((model, priority, patience_s))
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def open(self, request: ValidRequest) -> ScriptedGeneration:
+        generation = ScriptedGeneration(request, self.script(request))
+        self.generations.append(generation)
+        return generation
+
+    @property
+    def last(self) -> ScriptedGeneration:
+        return self.generations[-1]
+
+
+def one_by_one(choice: int, token_ids: list[int]) -> list[list[Event]]:
+    """Each token in a list of its own, then the choice's end."""
+    events: list[list[Event]] = [
+        [Tokens(choice, index, [token_id])] for index, token_id in enumerate(token_ids)
+    ]
+    return [*events, [ChoiceEnded(choice, STOP)]]

@@ -1,0 +1,343 @@
+"""OpenAI's bodies: what is read, what is refused and by which name; never an error of ours."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.errors import InvalidRequest, RequestError, Unsupported
+from headrace.v1.common_pb2 import Priority
+from headrace_gateway.calls import Call
+from headrace_gateway.openai.bodies import ChatBody, CompletionBody, parse
+from headrace_gateway.openai.wishes import wanted_chat, wanted_completion
+from headrace_gateway.tokenizer import Conversation, Text
+from headrace_gateway.wanted import TokenIds, Wanted
+
+MB = 1024 * 1024
+CALL = Call("id-1", None, {})
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def chat(**fields: Any) -> bytes:
+    return json.dumps({"model": "valley", "messages": HELLO} | fields).encode()
+
+
+def completion(**fields: Any) -> bytes:
+    return json.dumps({"model": "valley", "prompt": "Hello"} | fields).encode()
+
+
+def wanted(data: bytes) -> Wanted:
+    return wanted_chat(parse(ChatBody, data, max_bytes=MB), CALL)
+
+
+def completing(data: bytes) -> Wanted:
+    return wanted_completion(parse(CompletionBody, data, max_bytes=MB), CALL)
+
+
+NO_JSON = [
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b'"text"',
+    b"17",
+    b"\xff\xfe",
+    b'{"model": "\xff"}',
+    b'{"model": "\\ud800"}',
+    b'{"model": "a\nb"}',
+    b'{"model": NaN}',
+    b'{"temperature": Infinity}',
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b'{"seed": ' + b"9" * 10_000 + b"}",
+    b"\xef\xbb\xbf{}",
+]
+
+
+@pytest.mark.parametrize("data", NO_JSON)
+def test_what_is_no_json_object_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="the body is not"):
+        wanted(data)
+
+
+def test_a_body_over_the_limit_is_refused_with_the_numbers() -> None:
+    with pytest.raises(InvalidRequest, match="has 1048577 bytes; it may have 1048576"):
+        wanted(b" " * (MB + 1))
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"foo": 1}, "foo"),
+    ({"model": None}, "model"),
+    ({"model": 1}, "model"),
+    ({"messages": None}, "messages"),
+    ({"messages": "Hello"}, "messages"),
+    ({"messages": ["Hello"]}, "messages[0]"),
+    ({"messages": [*HELLO, {"role": "user"}]}, "messages[1].content"),
+    ({"messages": [{"content": "Hello"}]}, "messages[0].role"),
+    ({"messages": [{"role": 1, "content": "Hello"}]}, "messages[0].role"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": ["Hello"]}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": "", "foo": 1}]}, "messages[0].foo"),
+    ({"messages": [{"role": "user", "content": "", "name": 1}]}, "messages[0].name"),
+    ({"temperature": "1"}, "temperature"),
+    ({"temperature": True}, "temperature"),
+    ({"temperature": [1]}, "temperature"),
+    ({"max_tokens": 1.5}, "max_tokens"),
+    ({"max_tokens": -1}, "max_tokens"),
+    ({"max_tokens": 2**32}, "max_tokens"),
+    ({"max_tokens": 10**100}, "max_tokens"),
+    ({"max_tokens": True}, "max_tokens"),
+    ({"max_completion_tokens": "5"}, "max_completion_tokens"),
+    ({"n": 1.0}, "n"),
+    ({"n": 10**30}, "n"),
+    ({"top_k": -2}, "top_k"),
+    ({"seed": 2**64}, "seed"),
+    ({"seed": -(2**63) - 1}, "seed"),
+    ({"stream": "true"}, "stream"),
+    ({"stream": 1}, "stream"),
+    ({"stream_options": {"include_usage": True}}, "stream_options"),
+    ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+    ({"stream": True, "stream_options": {"foo": 1}}, "stream_options.foo"),
+    ({"stop": 1}, "stop"),
+    ({"stop": [1]}, "stop[0]"),
+    ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
+    ({"stop_token_ids": ["a"]}, "stop_token_ids[0]"),
+    ({"logit_bias": {"a": 1}}, "logit_bias"),
+    ({"logit_bias": {"-1": 1}}, "logit_bias"),
+    ({"logit_bias": {"²": 1}}, "logit_bias"),
+    ({"logit_bias": {"1": "x"}}, "logit_bias.1"),
+    ({"logit_bias": [1]}, "logit_bias"),
+    ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias"),
+    ({"service_tier": "gold"}, "service_tier"),
+    ({"user": 1}, "user"),
+]
+
+
+@pytest.mark.parametrize(("fields", "name"), REFUSED)
+def test_a_field_of_a_wrong_type_is_refused_by_its_name(fields: dict[str, Any], name: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        wanted(chat(**fields))
+    assert refused.value.field == name
+
+
+@pytest.mark.parametrize("name", ["model", "messages"])
+def test_a_missing_field_is_refused_by_its_name(name: str) -> None:
+    body = json.loads(chat())
+    del body[name]
+    with pytest.raises(InvalidRequest, match=f"{name}: is missing") as refused:
+        wanted(json.dumps(body).encode())
+    assert refused.value.field == name
+
+
+def test_an_unknown_field_is_refused_in_words() -> None:
+    with pytest.raises(InvalidRequest, match="unknown field 'foo'"):
+        wanted(chat(foo=1))
+
+
+UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
+    ({"tools": [{"type": "function"}]}, "tools"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"logprobs": True}, "logprobs"),
+    ({"top_logprobs": 2}, "top_logprobs"),
+    ({"modalities": ["text", "audio"]}, "modalities"),
+    ({"store": True}, "store"),
+    ({"functions": [{}]}, "functions"),
+    ({"use_beam_search": True}, "use_beam_search"),
+    ({"min_tokens": 1}, "min_tokens"),
+    ({"min_tokens": False}, "min_tokens"),
+    (
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
+        "messages[0].tool_calls",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "messages[0].content",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "name"), UNSUPPORTED)
+def test_a_known_field_that_is_not_served_is_refused_as_that(
+    fields: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(Unsupported) as refused:
+        wanted(chat(**fields))
+    assert refused.value.field == name
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": None, "tool_choice": "none", "response_format": {"type": "text"}, "store": False},
+        {"tools": [], "tool_choice": "auto", "logprobs": False, "top_logprobs": None},
+        {"user": "ada", "metadata": {"a": [1]}, "parallel_tool_calls": True},
+        {"modalities": ["text"], "prediction": None, "temperature": None, "stop": None, "n": None},
+        {"safety_identifier": "x", "prompt_cache_key": "y", "use_beam_search": False},
+        {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
+        {"stream": False, "stream_options": None, "skip_special_tokens": True},
+    ],
+)
+def test_fields_that_mean_nothing_here_are_accepted(fields: dict[str, Any]) -> None:
+    assert wanted(chat(**fields)).model == "valley"
+
+
+def test_parameters_are_carried_over() -> None:
+    asked = wanted(
+        chat(
+            temperature=0,
+            top_p=0.5,
+            top_k=-1,
+            min_p=0.25,
+            repetition_penalty=1.5,
+            presence_penalty=1,
+            frequency_penalty=-1,
+            logit_bias={"5": -100},
+            stop="END",
+            stop_token_ids=[7],
+            ignore_eos=True,
+            max_tokens=9,
+            seed=-1,
+            n=2,
+        )
+    )
+    told = asked.parameters
+    assert (told.temperature, told.top_p, told.top_k, told.min_p) == (0, 0.5, 0, 0.25)
+    assert (told.repetition_penalty, told.presence_penalty, told.frequency_penalty) == (1.5, 1, -1)
+    assert (dict(told.logit_bias), list(told.stop)) == ({5: -100}, ["END"])
+    assert (list(told.stop_token_ids), told.ignore_eos, told.max_tokens) == ([7], True, 9)
+    assert (asked.seed, asked.n, asked.request_id) == (2**64 - 1, 2, "id-1")
+
+
+def test_what_is_not_said_stays_unset() -> None:
+    asked = wanted(chat())
+    assert asked.parameters.ListFields() == []
+    assert (asked.seed, asked.n) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("tier", "priority"),
+    [
+        (None, Priority.PRIORITY_STANDARD),
+        ("auto", Priority.PRIORITY_STANDARD),
+        ("default", Priority.PRIORITY_STANDARD),
+        ("flex", Priority.PRIORITY_BULK),
+        ("priority", Priority.PRIORITY_INTERACTIVE),
+    ],
+)
+def test_service_tiers_are_priorities(tier: str | None, priority: Priority.ValueType) -> None:
+    assert wanted(chat(service_tier=tier)).priority == priority
+
+
+def test_the_newer_name_of_max_tokens_counts_and_is_named_in_refusals() -> None:
+    asked = wanted(chat(max_tokens=5, max_completion_tokens=7))
+    assert asked.parameters.max_tokens == 7
+    assert asked.name_of("max_tokens") == "max_completion_tokens"
+
+
+def test_text_parts_are_lines_of_one_text() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    prompt = wanted(chat(messages=[{"role": "user", "content": parts}])).prompt
+    assert prompt == Conversation([{"role": "user", "content": "one\ntwo"}])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("Hello", Text("Hello")),
+        ("", Text("")),
+        (["Hello"], Text("Hello")),
+        ([1, 2], TokenIds([1, 2], "prompt")),
+        ([[1, 2]], TokenIds([1, 2], "prompt")),
+        ([], TokenIds([], "prompt")),
+    ],
+)
+def test_a_completions_prompt_is_a_text_or_token_ids_alone_or_in_a_list(
+    prompt: Any, expected: Text | TokenIds
+) -> None:
+    assert completing(completion(prompt=prompt)).prompt == expected
+
+
+@pytest.mark.parametrize("prompt", [None, 1, {}, [1.5], [True], [-1], [2**32], [1, "a"], [None]])
+def test_a_completions_prompt_of_another_type_is_refused(prompt: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        completing(completion(prompt=prompt))
+    assert refused.value.field == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": [[1], [2]]}, "prompt"),
+        ({"best_of": 2}, "best_of"),
+        ({"n": 2, "best_of": 3}, "best_of"),
+        ({"echo": True}, "echo"),
+        ({"suffix": "x"}, "suffix"),
+        ({"logprobs": 0}, "logprobs"),
+    ],
+)
+def test_what_completions_do_not_serve_is_refused_as_that(
+    fields: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(Unsupported) as refused:
+        completing(completion(**fields))
+    assert refused.value.field == name
+
+
+def test_completions_have_openais_default_of_sixteen_tokens() -> None:
+    assert completing(completion()).parameters.max_tokens == 16
+    assert completing(completion(n=2, best_of=2, echo=False, suffix=None)).n == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        chat(**{f"field{i}": i for i in range(200_000)}),
+        chat(messages=[{f"field{i}": i for i in range(200_000)}]),
+        chat(messages=[1] * 500_000),
+        chat(logit_bias={str(i): "x" for i in range(200_000)}),
+        chat(stop=[1] * 500_000),
+        completion(prompt=["x"] * 300_000),
+    ],
+)
+def test_a_million_mistakes_cost_no_more_than_one(data: bytes) -> None:
+    begun = time.process_time()
+    with pytest.raises(RequestError):
+        parse(ChatBody, data, max_bytes=16 * MB)
+    assert time.process_time() - begun < 1.0
+
+
+def test_a_refusal_quotes_no_more_than_a_little_of_the_callers_words() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        wanted(chat(**{"é\n" * 10_000: 1}))
+    assert len(refused.value.message) < 400
+    assert len(refused.value.field or "") < 100
+    assert refused.value.message.isascii()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    sorted({*ChatBody.model_fields, *ChatBody.NOT_SERVED, *CompletionBody.model_fields, "other"})
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(NAMES, JSON, max_size=6))
+def test_any_json_is_either_read_or_refused(fields: dict[str, Any]) -> None:
+    for read, body in ((wanted, chat(**fields)), (completing, completion(**fields))):
+        try:
+            assert read(body).model
+        except RequestError as error:
+            assert error.message
