@@ -38,7 +38,8 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	@echo "Installing what the tests need"
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]' \
+		| { grep --line-buffered -v '^Requirement already satisfied' || true; }
 	@touch $@
 
 setup: $(VENV)/.installed

@@ -25,6 +25,7 @@ from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequenc
 from helpers.tiny_models import (
     POISON,
     VOCABULARY,
+    generated,
     packed,
     poisoned_llama,
     random_model,
@@ -85,22 +86,6 @@ def plain_logits(model: PreTrainedModel, token_ids: np.ndarray) -> Tensor:
     return logits[0].float()
 
 
-def generated(model: PreTrainedModel, prompt_ids: tuple[int, ...], max_tokens: int) -> list[int]:
-    """What transformers' own greedy `generate` says after a prompt, end-of-sequence ignored."""
-    model.set_attn_implementation("eager")
-    output = model.generate(  # type: ignore[operator]  # theirs
-        torch.tensor([prompt_ids]),
-        attention_mask=torch.ones(1, len(prompt_ids), dtype=torch.int64),
-        max_new_tokens=max_tokens,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    model.set_attn_implementation(IMPLEMENTATION)
-    tokens: list[int] = output[0, len(prompt_ids) :].tolist()
-    return tokens
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_row_of_a_mixed_step_has_the_plain_models_logits(family: str) -> None:
     model = random_model(family, **FAMILIES[family])
@@ -155,12 +140,12 @@ def test_the_check_at_load_passes_what_works(family: str) -> None:
 
 
 def test_greedy_tokens_are_those_of_generate() -> None:
-    model = random_model("llama")
     parameters = replace(GREEDY, max_tokens=40, ignore_eos=True)
     sequences = [sequence(number, parameters) for number in range(12)]
-    history = run(packed(model, max_slots=5), sequences)
+    history = run(packed(tiny_llama(), max_slots=5), sequences)
+    plain = random_model("llama")
     for one in sequences:
-        assert history.tokens[one.sequence_id] == generated(model, one.prompt_ids, 40)
+        assert history.tokens[one.sequence_id] == generated(plain, one.prompt_ids, 40)
 
 
 MIXED = [

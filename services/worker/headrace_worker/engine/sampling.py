@@ -134,4 +134,5 @@ def _race(weights: Tensor, draw: Draw, token_ids: Words) -> Ints:
     logarithm less, and as hard to flip by rounding.
     """
     speeds = weights.numpy() / exponentials(noise_bits(draw.seed_keys, draw.indices, token_ids))
-    return speeds.argmax(axis=-1)
+    winners: Ints = speeds.argmax(axis=-1)
+    return winners

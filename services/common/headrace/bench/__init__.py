@@ -1,0 +1,1 @@
+"""Load on a running mesh, through its public door, and what came of it."""

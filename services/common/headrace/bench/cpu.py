@@ -1,0 +1,31 @@
+"""CPU time that the processes of a mesh on this machine have used."""
+
+from __future__ import annotations
+
+import psutil
+
+from headrace.mesh.home import MeshRecord
+
+
+def cpu_seconds(record: MeshRecord | None) -> dict[str, float]:
+    """By process name, since each started; a process that is not there has none."""
+    if record is None:
+        return {}
+    pids = {process.name: process.pid for process in record.processes}
+    pids["supervisor"] = record.supervisor_pid
+    found: dict[str, float] = {}
+    for name, pid in pids.items():
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        found[name] = times.user + times.system
+    return found
+
+
+def difference(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """What was used in between; a process that was started again counts from its start."""
+    return {
+        name: used - (start if (start := before.get(name, 0.0)) <= used else 0.0)
+        for name, used in after.items()
+    }

@@ -1,0 +1,78 @@
+"""Just enough HTTP/1.1 to put load on a server without being the load.
+
+A general client spends more on a streamed token than the whole mesh does, on the
+same cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+_LINE_BYTES = 1 << 20
+
+
+class ConnectionLost(Exception):
+    """The server closed, or did not speak HTTP/1.1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: AsyncIterator[bytes]
+    """Pieces as they arrive; to be read to its end before the next `post`."""
+
+
+class Connection:
+    """One request at a time, over one kept-alive connection. `close` it."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, path: str, body: bytes) -> Answer:
+        """Raises ConnectionLost or OSError; the next call connects anew."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._host, self._port, limit=_LINE_BYTES)
+        reader, writer = self._streams
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        await writer.drain()
+        status, headers = await self._head(reader)
+        return Answer(status, self._body(reader, headers))
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+    async def _head(self, reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+        try:
+            lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        except asyncio.IncompleteReadError:
+            await self.close()
+            raise ConnectionLost("the server closed the connection") from None
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+        return int(lines[0].split(" ")[1]), headers
+
+    async def _body(
+        self, reader: asyncio.StreamReader, headers: dict[str, str]
+    ) -> AsyncIterator[bytes]:
+        try:
+            if headers.get("transfer-encoding") == "chunked":
+                while size := int(await reader.readuntil(b"\r\n"), 16):
+                    yield (await reader.readexactly(size + 2))[:-2]
+                await reader.readuntil(b"\r\n")
+            else:
+                yield await reader.readexactly(int(headers.get("content-length", "0")))
+        except asyncio.IncompleteReadError:
+            await self.close()
+            raise ConnectionLost("the server closed in the middle of an answer") from None
+        if headers.get("connection") == "close":
+            await self.close()

@@ -1,0 +1,56 @@
+"""headrace generate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from headrace.cli.where import mesh_options, mesh_url
+from headrace.client import Client, Sampling
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("--model", help="Served name. Default: the first that the mesh has.")
+@click.option("--stream/--no-stream", default=True, help="Print as it is made, or at the end.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Output tokens at most.")
+@click.option("--temperature", type=float, help="0 is greedy. Default: the model's.")
+@click.option("--seed", type=click.IntRange(min=0), help="Equal seeds give equal output.")
+@click.option("--chat", "as_chat", is_flag=True, help="Render the model's chat template first.")
+@mesh_options
+def generate(
+    prompt: str,
+    url: str | None,
+    state_dir: Path,
+    model: str | None,
+    stream: bool,
+    as_chat: bool,
+    **parameters: float | None,
+) -> None:
+    """Continue PROMPT; text goes to stdout and nothing else."""
+    seed = parameters.pop("seed")
+    sampling: Sampling = {}
+    if (max_tokens := parameters["max_tokens"]) is not None:
+        sampling["max_tokens"] = int(max_tokens)
+    if (temperature := parameters["temperature"]) is not None:
+        sampling["temperature"] = temperature
+    chosen_seed = None if seed is None else int(seed)
+    asked = [("user", prompt)] if as_chat else prompt
+    with Client(mesh_url(url, state_dir)) as client:
+        name = model or first_model(client)
+        if stream:
+            for event in client.stream(asked, model=name, seed=chosen_seed, **sampling):
+                click.echo(event.delta.text, nl=False)
+            click.echo()
+        else:
+            answer = client.generate(asked, model=name, seed=chosen_seed, **sampling)
+            click.echo(answer.choices[0].text)
+
+
+def first_model(client: Client) -> str:
+    """Raises ClickException if there is none."""
+    models = client.models()
+    if not models:
+        raise click.ClickException(f"the mesh at {client.url} has no model yet; see its workers")
+    return models[0].name

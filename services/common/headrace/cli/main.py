@@ -1,0 +1,57 @@
+"""The command's tree, and how it fails: one line that says what is so and what to do.
+
+Exit status: 0 done, 1 it failed, 2 it was asked for something that cannot be.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from headrace.cli.bench import bench
+from headrace.cli.chat import chat
+from headrace.cli.down import down
+from headrace.cli.generate import generate
+from headrace.cli.status import status
+from headrace.cli.tables import lanes, workers
+from headrace.cli.up import up
+from headrace.errors import HeadraceError, RequestError
+from headrace.mesh.failures import BadOption, MeshError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="headrace")
+def headrace() -> None:
+    """Serve language models from this machine: OpenAI's API and gRPC on one port."""
+
+
+for command in (up, down, status, generate, chat, bench, lanes, workers):
+    headrace.add_command(command)
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        outcome = headrace.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except (RequestError, BadOption) as error:
+        return _say(error, 2)
+    except (HeadraceError, MeshError) as error:
+        return _say(error, 1)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _say(error: Exception, status: int) -> int:
+    click.echo(f"headrace: {error}", err=True)
+    return status

@@ -1,0 +1,143 @@
+"""headrace status"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from headrace.cli.where import state_dir_option
+from headrace.client import AsyncClient
+from headrace.errors import HeadraceError
+from headrace.mesh.health import health_url, is_well
+from headrace.mesh.home import Home, MeshRecord, ProcessRecord
+from headrace.v1 import common_pb2, fleet_pb2
+
+_PROBE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStatus:
+    role: str
+    name: str
+    pid: int | None
+    ports: dict[str, int]
+    healthy: bool
+    """Its own readiness, asked for now."""
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    priority: str
+    waiting: int
+    running: int
+    max_waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    name: str
+    free_slots: int
+    total_slots: int
+    running: int
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    id: str
+    lanes: list[LaneStatus]
+    workers: list[WorkerStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class MeshStatus:
+    """What `--json` prints."""
+
+    url: str | None
+    processes: list[ProcessStatus]
+    models: list[ModelStatus]
+
+
+@click.command()
+@state_dir_option
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def status(state_dir: Path, as_json: bool) -> int:
+    """Show every process and model of the mesh of --state-dir; exit 1 if one is not well."""
+    found = asyncio.run(read_status(Home(state_dir).read_record()))
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=1))
+    else:
+        _print(found)
+    return 0 if all(process.healthy for process in found.processes) else 1
+
+
+async def read_status(record: MeshRecord) -> MeshStatus:
+    """The mesh as it is now; models without lanes and workers if its API does not answer."""
+    async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as http:
+        processes = await asyncio.gather(*(_process(http, each) for each in record.processes))
+    return MeshStatus(record.url, list(processes), await _models(record))
+
+
+async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessStatus:
+    healthy = await is_well(http, health_url(record.role, record.ports))
+    return ProcessStatus(healthy=healthy, **asdict(record))
+
+
+async def _models(record: MeshRecord) -> list[ModelStatus]:
+    lanes: list[fleet_pb2.Lane] = []
+    workers: list[fleet_pb2.Worker] = []
+    if record.url is not None:
+        try:
+            async with AsyncClient(record.url) as client:
+                lanes, workers = await asyncio.gather(client.lanes(), client.workers())
+        except HeadraceError as error:
+            click.echo(f"headrace: lanes and workers are unknown: {error}", err=True)
+    return [
+        ModelStatus(
+            name,
+            [_lane(lane) for lane in lanes if lane.model == name],
+            [_worker(worker) for worker in workers if name in worker.models],
+        )
+        for name in record.models
+    ]
+
+
+def priority_name(priority: common_pb2.Priority.ValueType) -> str:
+    return common_pb2.Priority.Name(priority).removeprefix("PRIORITY_").lower()
+
+
+def _lane(lane: fleet_pb2.Lane) -> LaneStatus:
+    return LaneStatus(priority_name(lane.priority), lane.waiting, lane.running, lane.max_waiting)
+
+
+def _worker(worker: fleet_pb2.Worker) -> WorkerStatus:
+    return WorkerStatus(
+        worker.name, worker.free_slots, worker.total_slots, worker.running, worker.draining
+    )
+
+
+def _print(found: MeshStatus) -> None:
+    console = Console()
+    console.print(f"mesh at {found.url or '(no port yet)'}")
+    table = Table("role", "name", "pid", "ports", "health", "restarts", box=None)
+    for each in found.processes:
+        ports = " ".join(f"{name}:{port}" for name, port in sorted(each.ports.items()))
+        health = "[green]well[/]" if each.healthy else "[red]not well[/]"
+        table.add_row(each.role, each.name, str(each.pid), ports, health, str(each.restarts))
+    console.print(table)
+    for model in found.models:
+        waiting = ", ".join(f"{lane.priority} {lane.waiting} waiting" for lane in model.lanes)
+        slots = sum(worker.total_slots for worker in model.workers)
+        free = sum(worker.free_slots for worker in model.workers)
+        console.print(
+            f"model {model.id}: {len(model.workers)} workers, {free} of {slots} slots free; "
+            f"lanes: {waiting or 'none yet'}"
+        )

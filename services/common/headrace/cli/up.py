@@ -1,0 +1,166 @@
+"""headrace up"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from headrace.cli import detached
+from headrace.cli.progress import Board, PlainLines, Shown, ToParent
+from headrace.cli.welcome import show_welcome
+from headrace.cli.where import state_dir_option
+from headrace.mesh.failures import MeshError
+from headrace.mesh.home import Home
+from headrace.mesh.plan import (
+    DEFAULT_MODEL,
+    SCRIPTED_MODEL,
+    EngineKind,
+    MeshOptions,
+    parse_model,
+    parse_setting,
+)
+from headrace.mesh.supervisor import Mesh, Told
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    metavar="SOURCE[=NAME]",
+    multiple=True,
+    help="Folder of a transformers model or a Hugging Face hub id, and the name to serve it "
+    "under; may be given several times. Default: the small model that comes with Headrace.",
+)
+@click.option("--workers", default=1, show_default=True, help="Workers of each model.")
+@click.option("--gateways", default=1, show_default=True, help="Gateways behind Envoy.")
+@click.option("--schedulers", default=1, show_default=True, help="One leads, the others stand by.")
+@click.option("--port", default=8080, show_default=True, help="Public port; 0 picks a free one.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Public address; 0.0.0.0 opens the mesh to the network, without authentication.",
+)
+@state_dir_option
+@click.option(
+    "--engine",
+    type=click.Choice([kind.value for kind in EngineKind]),
+    default=EngineKind.TRANSFORMERS.value,
+    show_default=True,
+    help="scripted: text computed from the prompt, without a model; for tests and benches.",
+)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the weights.")
+@click.option("--threads", type=click.IntRange(min=1), help="Of each worker's forward pass.")
+@click.option(
+    "--scripted-step-ms",
+    type=click.FloatRange(min=0),
+    help="Time per step of the scripted engine.",
+)
+@click.option(
+    "--set",
+    "settings",
+    metavar="SERVICE.NAME=VALUE",
+    multiple=True,
+    help="Any setting of gateway, scheduler or worker, as in worker.max_slots=8; "
+    "`python -m headrace_worker --help` lists them.",
+)
+@click.option(
+    "--ready-within",
+    "ready_within_s",
+    default=900.0,
+    show_default=True,
+    help="Seconds for models to be fetched and loaded.",
+)
+@click.option("--detach", is_flag=True, help="Return once a token has come through; stay up.")
+@click.option("--tell-parent", type=int, hidden=True)
+def up(
+    models: tuple[str, ...],
+    engine: str,
+    state_dir: Path,
+    detach: bool,
+    tell_parent: int | None,
+    **options: object,
+) -> None:
+    """Start a mesh on this machine and stay until Ctrl-C.
+
+    State, logs and queued requests are kept in ./.headrace of the current directory, so that
+    meshes started in two directories are two meshes; --state-dir chooses another.
+    """
+    kind = EngineKind(engine)
+    default = SCRIPTED_MODEL if kind is EngineKind.SCRIPTED else DEFAULT_MODEL
+    mesh_options = MeshOptions(
+        state_dir=state_dir.absolute(),
+        models=tuple(map(parse_model, models)) or (default,),
+        engine=kind,
+        settings=tuple(map(parse_setting, _all_settings(options))),
+        **{name: options[name] for name in detached.PLAIN_OPTIONS},  # type: ignore[arg-type]
+    )
+    if detach:
+        sys.exit(detached.start(mesh_options))
+    asyncio.run(_run(mesh_options, _shown(tell_parent)))
+
+
+def _all_settings(options: dict[str, object]) -> list[str]:
+    """`--set` and the short cuts for it; the later wins, so `--set` does."""
+    step_ms = options["scripted_step_ms"]
+    short = {
+        "worker.dtype": options["dtype"],
+        "worker.threads": options["threads"],
+        "worker.scripted_step_s": None if step_ms is None else float(str(step_ms)) / 1000,
+    }
+    chosen = [f"{name}={value}" for name, value in short.items() if value is not None]
+    settings = options["settings"]
+    assert isinstance(settings, tuple)
+    return [*chosen, *settings]
+
+
+def _shown(tell_parent: int | None) -> Shown:
+    if tell_parent is not None:
+        return ToParent(tell_parent)
+    console = Console()
+    return Board(console) if console.is_terminal else PlainLines()
+
+
+async def _run(options: MeshOptions, shown: Shown) -> None:
+    home = Home(options.state_dir)
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    _listen_to_signals(stop, hurry)
+
+    async def ready(url: str) -> None:
+        shown.ready(url)
+        shown.settle()
+        if not isinstance(shown, ToParent):
+            await show_welcome(url, [model.name for model in options.models])
+
+    try:
+        with home.held():
+            home.rotate_logs()
+            mesh = Mesh(options, home, Told(shown.progress, ready))
+            await mesh.run(stop=stop, hurry=hurry)
+    except* MeshError as group:
+        first = _first(group)
+        shown.failed(str(first))
+        raise first from None
+    finally:
+        shown.settle()
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+def _listen_to_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
+    """The first asks for a drain, the second for an end."""
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)

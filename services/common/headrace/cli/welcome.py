@@ -1,0 +1,47 @@
+"""What a newcomer sees once the mesh is ready: an answer, and how to get more."""
+
+from __future__ import annotations
+
+import sys
+
+from headrace.client import AsyncClient, Prompt
+from headrace.errors import HeadraceError
+
+SAMPLE_QUESTION = "Hello! Who are you?"
+_SAMPLE_TOKENS = 64
+
+
+async def show_welcome(url: str, models: list[str]) -> None:
+    """Stream one answer of the first model to the terminal, then say how to ask for more."""
+    try:
+        async with AsyncClient(url) as client:
+            await _stream_sample(client, models[0])
+    except HeadraceError as error:
+        # The canary has come through; a failed sample is worth a line, not the mesh.
+        print(f"\n(no sample: {error})")
+    print(_how_to(url, models[0]), flush=True)
+
+
+async def _stream_sample(client: AsyncClient, model: str) -> None:
+    chats = any(card.chat for card in await client.models() if card.name == model)
+    prompt: Prompt = [("user", SAMPLE_QUESTION)] if chats else SAMPLE_QUESTION
+    print(f"\n> {SAMPLE_QUESTION}")
+    async for event in client.stream(prompt, model=model, max_tokens=_SAMPLE_TOKENS):
+        sys.stdout.write(event.delta.text)
+        sys.stdout.flush()
+    print()
+
+
+def _how_to(url: str, model: str) -> str:
+    return f"""
+The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in another terminal:
+
+  curl {url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "{SAMPLE_QUESTION}"}}]}}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key="none")
+  for chunk in client.chat.completions.create(model="{model}", stream=True,
+      messages=[{{"role": "user", "content": "{SAMPLE_QUESTION}"}}]):
+      print(chunk.choices[0].delta.content or "", end="", flush=True)
+"""

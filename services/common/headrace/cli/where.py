@@ -1,0 +1,48 @@
+"""Options that say which mesh a command speaks to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from headrace.mesh.home import DEFAULT_STATE_DIR, Home
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+state_dir_option = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_STATE_DIR,
+    envvar="HEADRACE_STATE_DIR",
+    show_default="./.headrace",
+    help="Where the mesh keeps its state and logs; meshes are told apart by it.",
+)
+
+url_option = click.option(
+    "--url",
+    envvar="HEADRACE_URL",
+    help="The mesh's URL. Default: of the mesh in --state-dir.",
+)
+
+
+def mesh_options(command: F) -> F:
+    """`--url` and `--state-dir`, for commands that speak to a running mesh."""
+    return url_option(state_dir_option(command))
+
+
+def mesh_url(url: str | None, state_dir: Path) -> str:
+    """The URL to speak to.
+
+    Raises:
+        NoMesh: none was named and none runs in `state_dir`.
+        ClickException: the mesh there has no port yet.
+    """
+    if url is not None:
+        return url.rstrip("/").removesuffix("/v1")
+    found = Home(state_dir).read_record().url
+    if found is None:
+        raise click.ClickException(f"the mesh in {state_dir} is still starting; try again soon")
+    return found

@@ -1,0 +1,215 @@
+"""A small client over the native gRPC API, in two forms that differ only in `await`.
+
+    with Client("http://127.0.0.1:8080") as client:
+        print(client.generate("Hello", model="valley", max_tokens=32).choices[0].text)
+        for event in client.stream([("user", "Hello")], model="valley"):
+            print(event.delta.text, end="")
+
+Every call raises a `HeadraceError` for what the mesh refuses or fails with,
+`MeshUnreachable` where nothing answers at the URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TypedDict, Unpack, cast
+from urllib.parse import urlsplit
+
+import grpc
+
+from headrace.errors import CapacityError, Code
+from headrace.rpc.server import MAX_MESSAGE_BYTES
+from headrace.rpc.status import from_rpc_error, from_status
+from headrace.v1 import (
+    common_pb2,
+    fleet_pb2,
+    fleet_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+)
+
+Prompt = str | Iterable[tuple[str, str]]
+"""Plain text, or a conversation as (role, content)."""
+Events = Iterator[generation_pb2.StreamGenerateResponse]
+AsyncEvents = AsyncIterator[generation_pb2.StreamGenerateResponse]
+
+_CALL_S = 30.0
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+
+
+class MeshUnreachable(CapacityError):
+    """Nothing that speaks gRPC answers at the URL."""
+
+    code = Code.UNAVAILABLE
+
+
+class Sampling(TypedDict, total=False):
+    """Keyword arguments for `headrace.v1.SamplingParameters`; what is left out is the model's."""
+
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    stop: list[str]
+    ignore_eos: bool
+
+
+def make_request(
+    prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
+) -> generation_pb2.GenerateRequest:
+    parameters = common_pb2.SamplingParameters(**sampling)
+    request = generation_pb2.GenerateRequest(model=model, seed=seed, parameters=parameters)
+    if isinstance(prompt, str):
+        request.prompt = prompt
+    else:
+        request.messages.extend(
+            generation_pb2.ChatMessage(role=role, content=content) for role, content in prompt
+        )
+    return request
+
+
+class Client:
+    """Blocking; may be shared by threads. A context manager, or `close` it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._channel = grpc.insecure_channel(_target(url), options=_OPTIONS)
+        self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
+        self._models = models_pb2_grpc.ModelServiceStub(self._channel)
+
+    def generate(
+        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
+    ) -> generation_pb2.GenerateResponse:
+        """The whole answer."""
+        request = make_request(prompt, model=model, seed=seed, **sampling)
+        with _translated(self.url):
+            return self._generation.Generate(request)
+
+    def stream(
+        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
+    ) -> Events:
+        """Started, deltas, finish. Closing the iterator cancels the request."""
+        call = self._generation.StreamGenerate(
+            make_request(prompt, model=model, seed=seed, **sampling)
+        )
+        try:
+            with _translated(self.url):
+                for event in call:
+                    yield _checked(event)
+        finally:
+            call.cancel()
+
+    def models(self) -> list[models_pb2.Model]:
+        with _translated(self.url):
+            answer = self._models.ListModels(models_pb2.ListModelsRequest(), timeout=_CALL_S)
+        return list(answer.models)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """For one event loop. An asynchronous context manager, or `close` it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._channel = grpc.aio.insecure_channel(_target(url), options=_OPTIONS)
+        self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
+        self._models = models_pb2_grpc.ModelServiceStub(self._channel)
+        self._fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
+
+    async def generate(
+        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
+    ) -> generation_pb2.GenerateResponse:
+        """The whole answer."""
+        request = make_request(prompt, model=model, seed=seed, **sampling)
+        with _translated(self.url):
+            return await self._generation.Generate(request)
+
+    async def stream(
+        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
+    ) -> AsyncEvents:
+        """Started, deltas, finish. Closing the iterator cancels the request."""
+        call = self._generation.StreamGenerate(
+            make_request(prompt, model=model, seed=seed, **sampling)
+        )
+        try:
+            with _translated(self.url):
+                async for event in call:
+                    yield _checked(event)
+        finally:
+            call.cancel()
+
+    async def models(self) -> list[models_pb2.Model]:
+        with _translated(self.url):
+            answer = await self._models.ListModels(models_pb2.ListModelsRequest(), timeout=_CALL_S)
+        return list(answer.models)
+
+    async def workers(self) -> list[fleet_pb2.Worker]:
+        with _translated(self.url):
+            answer = await self._fleet.ListWorkers(fleet_pb2.ListWorkersRequest(), timeout=_CALL_S)
+        return list(answer.workers)
+
+    async def lanes(self) -> list[fleet_pb2.Lane]:
+        with _translated(self.url):
+            answer = await self._fleet.ListLanes(fleet_pb2.ListLanesRequest(), timeout=_CALL_S)
+        return list(answer.lanes)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _target(url: str) -> str:
+    """host:port of an http URL; host:port alone is taken too."""
+    parts = urlsplit(url if "//" in url else f"//{url}")
+    return f"{parts.hostname or '127.0.0.1'}:{parts.port or 80}"
+
+
+def _checked(
+    event: generation_pb2.StreamGenerateResponse,
+) -> generation_pb2.StreamGenerateResponse:
+    if event.HasField("finish") and event.finish.HasField("error"):
+        raise from_status(event.finish.error)
+    return event
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        # A synchronous call's error has the same methods; its type does not say so.
+        failed = cast(grpc.aio.AioRpcError, error)
+        fact = str(failed.details())
+        if failed.code() is grpc.StatusCode.UNAVAILABLE and "connect" in fact.lower():
+            raise MeshUnreachable(f"nothing answers at {url}: {fact}") from None
+        raise from_rpc_error(failed) from None

@@ -1,0 +1,142 @@
+"""The state directory of one mesh: its files, its lock, and what it says about itself."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from headrace.mesh.failures import MeshRunning, NoMesh
+from headrace.mesh.files import read_json_object, write_whole
+
+DEFAULT_STATE_DIR = Path(".headrace")
+"""In the directory where the command is given: two clones have two meshes."""
+_LOCK_TRIES = 5
+_LOCK_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """One process, as the supervisor last saw it."""
+
+    role: str
+    name: str
+    pid: int | None
+    """None between a death and the next start."""
+    ports: dict[str, int]
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeshRecord:
+    """`mesh.json`."""
+
+    supervisor_pid: int
+    url: str | None
+    """None until the port is known."""
+    ready: bool
+    """Whether a token of every model has come through since the mesh was started."""
+    models: list[str]
+    processes: list[ProcessRecord] = field(default_factory=list)
+
+
+class Home:
+    """Paths below the state directory, which is made absolute here."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.folder = state_dir.expanduser().absolute()
+        self.logs = self.folder / "logs"
+        self.ports = self.folder / "ports"
+        self.edge = self.folder / "edge"
+        self.broker = self.folder / "nats"
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / "lock"
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / "mesh.json"
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    @property
+    def supervisor_log(self) -> Path:
+        """Of a detached mesh."""
+        return self.logs / "supervisor.log"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the directory for the length of the `with`; the kernel lets go if we die.
+
+        Raises:
+            MeshRunning: another supervisor holds it.
+        """
+        for folder in (self.folder, self.logs, self.ports):
+            folder.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("a") as lock:
+            if not _try_lock(lock):
+                raise MeshRunning(
+                    f"a mesh is running in {self.folder}; "
+                    "end it with `headrace down`, or give this one another --state-dir"
+                )
+            self._record.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                self._record.unlink(missing_ok=True)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a supervisor runs here. Unlike a pid in a file, the lock cannot be stale."""
+        try:
+            with self._lock.open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+    def write_record(self, record: MeshRecord) -> None:
+        write_whole(self._record, json.dumps(asdict(record), indent=1))
+
+    def read_record(self) -> MeshRecord:
+        """What the running supervisor last wrote.
+
+        Raises:
+            NoMesh: none runs here, or it has not yet written anything.
+        """
+        found = read_json_object(self._record) if self.is_held else None
+        if found is None:
+            raise NoMesh(f"no mesh is running in {self.folder}; start one with `headrace up`")
+        return _record(found)
+
+    def rotate_logs(self) -> None:
+        """Keep the last mesh's logs beside this one's, and no more."""
+        for log in self.logs.glob("*.log"):
+            if log != self.supervisor_log:
+                log.replace(log.with_suffix(".log.1"))
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    # Why more than once: `is_held` of somebody else's `headrace status` holds it for a moment.
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False
+
+
+def _record(found: dict[str, Any]) -> MeshRecord:
+    processes = [ProcessRecord(**process) for process in found.pop("processes")]
+    return MeshRecord(processes=processes, **found)

@@ -1,0 +1,145 @@
+"""Which processes a mesh has. Pure: options in, command lines out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from headrace.bus.subjects import MODEL_NAME
+from headrace.mesh.failures import BadOption
+
+MAX_PROCESSES = 64
+"""Of one role and model. More on one machine is a slip of the finger."""
+
+
+class Role(StrEnum):
+    """Kinds of process, in the order in which they start."""
+
+    NATS = "nats"
+    SCHEDULER = "scheduler"
+    WORKER = "worker"
+    GATEWAY = "gateway"
+    ENVOY = "envoy"
+
+
+class EngineKind(StrEnum):
+    TRANSFORMERS = "transformers"
+    SCRIPTED = "scripted"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """What a worker loads, and the name it is served under."""
+
+    source: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSetting:
+    """One setting of every process of a role, by the name it has in its settings class."""
+
+    role: Role
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class MeshOptions:
+    """All that tells one mesh from another."""
+
+    state_dir: Path
+    models: tuple[ModelSource, ...]
+    engine: EngineKind = EngineKind.TRANSFORMERS
+    workers: int = 1
+    """Of each model."""
+    gateways: int = 1
+    schedulers: int = 1
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0 picks a free one."""
+    settings: tuple[ServiceSetting, ...] = field(default=())
+    ready_within_s: float = 900.0
+    """Time for models to load, downloads included."""
+
+    def __post_init__(self) -> None:
+        for what in ("workers", "gateways", "schedulers"):
+            if not 1 <= (count := getattr(self, what)) <= MAX_PROCESSES:
+                raise BadOption(f"--{what} is {count}; it must be from 1 to {MAX_PROCESSES}")
+        names = [model.name for model in self.models]
+        if doubles := sorted({name for name in names if names.count(name) > 1}):
+            raise BadOption(
+                f"two models are named {doubles[0]!r}; name them apart: --model SOURCE=NAME"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """One Python process of the mesh."""
+
+    role: Role
+    name: str
+    flags: tuple[str, ...]
+
+    @property
+    def module(self) -> str:
+        return f"headrace_{self.role}"
+
+
+DEFAULT_MODEL = ModelSource("default", "valley")
+SCRIPTED_MODEL = ModelSource("scripted", "scripted")
+
+
+def parse_model(text: str) -> ModelSource:
+    """SOURCE or SOURCE=NAME; without a name, the last part of the source in lower case."""
+    source, equals, name = text.partition("=")
+    if not source:
+        raise BadOption(f"--model {text!r} has no source; write SOURCE or SOURCE=NAME")
+    if not equals:
+        name = DEFAULT_MODEL.name if source == DEFAULT_MODEL.source else _name_of(source)
+    if not MODEL_NAME.fullmatch(name):
+        raise BadOption(
+            f"the name of --model {text!r} would be {name!r}; "
+            "names have 1 to 63 of a-z, 0-9 and -: --model SOURCE=NAME"
+        )
+    return ModelSource(source, name)
+
+
+def _name_of(source: str) -> str:
+    last = source.rstrip("/").rpartition("/")[2].lower()
+    return re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:63]
+
+
+def parse_setting(text: str) -> ServiceSetting:
+    """SERVICE.NAME=VALUE."""
+    path, equals, value = text.partition("=")
+    role, dot, name = path.partition(".")
+    if role not in (Role.GATEWAY, Role.SCHEDULER, Role.WORKER) or not (dot and name and equals):
+        raise BadOption(
+            f"--set {text!r} is not SERVICE.NAME=VALUE; SERVICE is gateway, scheduler or worker"
+        )
+    return ServiceSetting(Role(role), name, value)
+
+
+def services(options: MeshOptions) -> Iterator[ServicePlan]:
+    """Every Python process, in the order in which they start."""
+    for i in range(options.schedulers):
+        yield _service(options, Role.SCHEDULER, f"scheduler-{i}")
+    for model in options.models:
+        loaded = (
+            *("--model-source", model.source, "--model-name", model.name),
+            *("--engine", options.engine.value),
+        )
+        for i in range(options.workers):
+            yield _service(options, Role.WORKER, f"worker-{model.name}-{i}", loaded)
+    for i in range(options.gateways):
+        yield _service(options, Role.GATEWAY, f"gateway-{i}")
+
+
+def _service(options: MeshOptions, role: Role, name: str, more: Sequence[str] = ()) -> ServicePlan:
+    chosen = [s for s in options.settings if s.role == role]
+    flags = [f"--{s.name.replace('_', '-')}={s.value}" for s in chosen]
+    return ServicePlan(role, name, ("--name", name, *more, *flags))

@@ -1,0 +1,206 @@
+"""One machine's mesh: brings its processes up in order, keeps them up, takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+
+from headrace.mesh import plan
+from headrace.mesh.broker import Broker
+from headrace.mesh.edge import Edge
+from headrace.mesh.failures import PortTaken, ProcessFailed
+from headrace.mesh.health import canary_comes_through, health_url, is_well
+from headrace.mesh.home import Home, MeshRecord
+from headrace.mesh.keeper import Keeper
+from headrace.mesh.plan import MeshOptions, Role
+from headrace.mesh.program import LOOPBACK, Program, Service
+
+_LISTENING_WITHIN_S = 60.0
+_LOOK_EVERY_S = 0.1
+_DRAIN_ORDER_S = (
+    # Gateways first: they refuse what is new and finish what is open, which needs all the rest.
+    (Role.GATEWAY, 40.0),
+    (Role.WORKER, 30.0),
+    (Role.SCHEDULER, 10.0),
+    (Role.ENVOY, 5.0),
+    (Role.NATS, 15.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the supervisor tells as it goes along."""
+
+    progress: Callable[[str, str], None]
+    """A process, or "mesh", and what has become of it."""
+    ready: Callable[[str], Awaitable[None]]
+    """The mesh is ready at this URL; cancelled if it is to end meanwhile."""
+
+
+class Mesh:
+    """All processes of one mesh. `run` once; the state directory is held by the caller."""
+
+    def __init__(self, options: MeshOptions, home: Home, told: Told) -> None:
+        self._options = options
+        self._home = home
+        self._told = told
+        self._broker = Broker(home.broker)
+        self._edge = Edge(home.edge, home.logs, host=options.host, port=options.port)
+        self._keepers: list[Keeper] = []
+        self._ready = False
+        self._gateways: list[tuple[str, int]] = []
+
+    async def run(self, *, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+        """Bring the mesh up, keep it until `stop`, then drain it; `hurry` ends it at once.
+
+        Raises:
+            PortTaken: nothing was started.
+            ExceptionGroup: of ProcessFailed; nothing is left running.
+        """
+        refuse_taken_port(self._options.host, self._options.port)
+        async with asyncio.TaskGroup() as group:
+            life = group.create_task(self._live(group))
+            await _either(stop, life)
+            life.cancel()
+            drain = group.create_task(self._drain())
+            await _either(hurry, drain)
+            for keeper in self._keepers:
+                keeper.kill()
+
+    async def _live(self, group: asyncio.TaskGroup) -> None:
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(self._options.ready_within_s):
+                await self._bring_up(group)
+        except TimeoutError:
+            raise self._not_ready() from None
+        self._ready = True
+        for keeper in self._keepers:
+            keeper.started_up()
+        self._publish()
+        self._told.progress("mesh", f"ready in {time.monotonic() - began_s:.1f} s")
+        await self._told.ready(self._url or "")
+        await asyncio.Event().wait()
+
+    async def _bring_up(self, group: asyncio.TaskGroup) -> None:
+        nats = self._keep(group, self._broker)
+        await self._listening(nats)
+        services = [self._keep(group, self._service(each)) for each in plan.services(self._options)]
+        envoy = self._keep(group, self._edge)
+        async with asyncio.TaskGroup() as waits:
+            for keeper in (*services, envoy):
+                waits.create_task(self._becomes_ready(keeper))
+        for model in self._options.models:
+            await canary_comes_through(self._url or "", model.name)
+            self._told.progress("mesh", f"a token of {model.name} came through")
+
+    def _service(self, each: plan.ServicePlan) -> Service:
+        ports_file = self._home.ports / f"{each.name}.json"
+        return Service(each, nats_url=self._broker.url, ports_file=ports_file)
+
+    def _keep(self, group: asyncio.TaskGroup, program: Program) -> Keeper:
+        keeper = Keeper(program, self._home, on_change=self._changed, report=self._told.progress)
+        self._keepers.append(keeper)
+        self._told.progress(program.name, "starts")
+        group.create_task(keeper.keep())
+        return keeper
+
+    async def _listening(self, keeper: Keeper) -> None:
+        try:
+            await asyncio.wait_for(keeper.listening.wait(), _LISTENING_WITHIN_S)
+        except TimeoutError:
+            fact = f"does not listen after {_LISTENING_WITHIN_S:g} s"
+            raise ProcessFailed(keeper.program.name, fact, keeper.log) from None
+        self._told.progress(keeper.program.name, "listens")
+
+    async def _becomes_ready(self, keeper: Keeper) -> None:
+        began_s = time.monotonic()
+        async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
+            while not await is_well(http, health_url(keeper.program.role, keeper.ports)):
+                await asyncio.sleep(_LOOK_EVERY_S)
+        self._told.progress(keeper.program.name, f"ready in {time.monotonic() - began_s:.1f} s")
+
+    def _not_ready(self) -> ProcessFailed:
+        """Blame the first that does not listen; where all do, a worker: it loads the longest."""
+        silent = [k for k in self._keepers if not k.listening.is_set()]
+        workers = [k for k in self._keepers if k.program.role is Role.WORKER]
+        culprit = (silent or workers or self._keepers)[0]
+        fact = f"is not ready after {self._options.ready_within_s:g} s"
+        return ProcessFailed(culprit.program.name, fact, culprit.log)
+
+    @property
+    def _url(self) -> str | None:
+        for keeper in self._keepers:
+            if keeper.program is self._edge and keeper.ports:
+                return f"http://{_reachable(self._options.host)}:{keeper.ports['http']}"
+        return None
+
+    def _changed(self) -> None:
+        gateways = [
+            (LOOPBACK, keeper.ports["grpc"])
+            for keeper in self._keepers
+            if keeper.program.role is Role.GATEWAY and "grpc" in keeper.ports
+        ]
+        if gateways != self._gateways:
+            self._gateways = gateways
+            self._edge.set_gateways(gateways)
+        self._publish()
+
+    def _publish(self) -> None:
+        record = MeshRecord(
+            supervisor_pid=os.getpid(),
+            url=self._url,
+            ready=self._ready,
+            models=[model.name for model in self._options.models],
+            processes=[keeper.record for keeper in self._keepers],
+        )
+        self._home.write_record(record)
+
+    async def _drain(self) -> None:
+        self._told.progress("mesh", "drains; again to end it at once")
+        for role, deadline_s in _DRAIN_ORDER_S:
+            async with asyncio.TaskGroup() as group:
+                for keeper in self._keepers:
+                    if keeper.program.role is role:
+                        group.create_task(self._end(keeper, deadline_s))
+
+    async def _end(self, keeper: Keeper, deadline_s: float) -> None:
+        in_time = await keeper.stop(deadline_s=deadline_s)
+        fact = "has ended" if in_time else f"had not ended after {deadline_s:g} s and was killed"
+        self._told.progress(keeper.program.name, fact)
+
+
+def refuse_taken_port(host: str, port: int) -> None:
+    """Raises PortTaken. Envoy would find out too, but say it less plainly."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(
+                f"cannot listen on {host}:{port}: {error.strerror or error}; "
+                "take another with --port, or a free one with --port 0"
+            ) from error
+
+
+def _reachable(host: str) -> str:
+    """Where a client on this machine finds what listens on `host`."""
+    if host in ("0.0.0.0", "::", ""):
+        return LOOPBACK
+    return f"[{host}]" if ":" in host else host
+
+
+async def _either(event: asyncio.Event, task: asyncio.Task[None]) -> None:
+    """Return when one of the two has come."""
+    coming = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({coming, task}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        coming.cancel()

@@ -1,0 +1,277 @@
+"""One scheduler over a real nats-server, with actors for workers and gateways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from headrace.bus import subjects
+from headrace.bus.jetstream import JetStreamBus
+from headrace.errors import AttemptsExhausted, LaneFull, NoWorker, RequestCancelled
+from headrace.internal.v1.dispatch_pb2 import (
+    DISPATCH_REFUSAL_CAUSE_DRAINING,
+    DISPATCH_REFUSAL_CAUSE_INVALID,
+)
+from headrace.internal.v1.reports_pb2 import LaneReport
+from headrace.rpc.status import from_status
+from helpers.eventually import eventually
+from helpers.scheduler_actors import (
+    MODEL,
+    GatewayActor,
+    WorkerActor,
+    find,
+    scheduler,
+    unsettled,
+)
+
+
+@pytest.fixture
+async def gateway(bus: JetStreamBus) -> AsyncIterator[GatewayActor]:
+    actor = await GatewayActor(bus, "gw-1").start()
+    yield actor
+    await actor.die()
+
+
+@pytest.fixture
+async def worker(bus: JetStreamBus) -> AsyncIterator[WorkerActor]:
+    actor = await WorkerActor(bus, "worker-1").start()
+    yield actor
+    await actor.die()
+
+
+async def test_a_request_is_dispatched_settled_and_removed(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        await gateway.submit("a")
+        await eventually(lambda: "a" in worker.running)
+        assert worker.running["a"].attempt > 0
+        found = await find(bus, "a")
+        assert (found.found, found.running, found.worker_name) == (True, True, "name of worker-1")
+        await worker.finish("a")
+        await gateway.settle("a")
+        assert not (await find(bus, "a")).found
+    assert await unsettled(bus) == []
+
+
+async def test_requests_that_come_together_leave_in_few_batches(
+    nats_url: str, gateway: GatewayActor, bus: JetStreamBus
+) -> None:
+    worker = await WorkerActor(bus, "worker-1", slots=32).start()
+    async with scheduler(nats_url):
+        for i in range(32):
+            await gateway.submit(f"r{i}")
+        await eventually(lambda: len(worker.running) == 32)
+        assert sum(worker.batches) == 32
+        await gateway.settle(*list(worker.running))
+    await worker.die()
+
+
+async def test_what_a_silent_worker_ran_goes_on_elsewhere_with_its_output_so_far(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        await gateway.submit("a", n=2)
+        await eventually(lambda: "a" in worker.running)
+        first = worker.running["a"].attempt
+        gateway.relayed["a"] = [7, 8, 9]
+        other = await WorkerActor(bus, "worker-2").start()
+        await worker.die()
+        await eventually(lambda: "a" in other.running)
+        again = other.running["a"]
+        assert again.attempt > first
+        assert gateway.fenced["a"] >= first
+        assert list(again.progress[0].output_ids) == [7, 8, 9]
+        assert again.failures == 1
+        await gateway.settle("a")
+        await other.die()
+    assert await unsettled(bus) == []
+
+
+async def test_what_a_gateway_lost_goes_on_at_once_and_stops_on_the_old_worker(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        await gateway.submit("a")
+        await eventually(lambda: "a" in worker.running)
+        first = worker.running["a"].attempt
+        gateway.relayed["a"] = [5]
+        await gateway.lose(worker, "a")
+        await eventually(lambda: len(worker.attempts("a")) == 2)
+        assert worker.cancelled == [("a", first)] or worker.running["a"].attempt > first
+        await gateway.settle("a")
+
+
+async def test_a_parked_request_goes_on_where_its_client_is(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        await gateway.submit("a")
+        await eventually(lambda: "a" in worker.running)
+        gateway.relayed["a"] = [1, 2]
+        worker.draining = True
+        other = await WorkerActor(bus, "worker-2").start()
+        await worker.park("a")
+        await eventually(lambda: "a" in other.running)
+        assert list(other.running["a"].progress[0].output_ids) == [1, 2]
+        assert other.running["a"].failures == 0
+        await gateway.settle("a")
+        await other.die()
+
+
+async def test_a_request_that_fails_on_every_attempt_is_ended_and_kept_as_a_dead_letter(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url, max_attempts=3):
+        await gateway.submit("a")
+        for attempts in (1, 2, 3):
+            await eventually(lambda n=attempts: len(worker.attempts("a")) == n)  # type: ignore[misc]
+            await worker.park("a", error="the engine fell over")
+        await eventually(lambda: "a" in gateway.ended)
+        error = from_status(gateway.ended["a"])
+        assert isinstance(error, AttemptsExhausted)
+        assert "the engine fell over" in error.message
+        await eventually(lambda: _is_gone(bus, "a"))
+    assert await unsettled(bus) == []
+
+
+async def test_a_message_that_nobody_can_read_is_buried_and_holds_nobody_up(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        await bus.submit(MODEL, "standard", b"\xff\xff\xff", message_id="junk")
+        await gateway.submit("a")
+        await eventually(lambda: "a" in worker.running)
+        await gateway.settle("a")
+    assert await unsettled(bus) == []
+
+
+async def test_of_a_burst_exactly_as_many_are_queued_as_the_lane_holds(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor
+) -> None:
+    worker = await WorkerActor(bus, "worker-1", slots=1).start()
+    async with scheduler(nats_url, max_waiting=20) as process:
+        await gateway.submit("first")
+        await eventually(lambda: "first" in worker.running)
+        await asyncio.gather(*(gateway.submit(f"r{i}") for i in range(100)))
+        await eventually(lambda: len(gateway.ended) == 80)
+        assert all(isinstance(from_status(e), LaneFull) for e in gateway.ended.values())
+        reports = await _lane_reports(bus)
+        assert reports["standard"] == (20, 1)
+        assert process.service.leads(MODEL)
+        gateway.relayed.clear()
+    await worker.die()
+
+
+async def test_without_a_worker_a_request_of_a_known_model_waits_for_as_long_as_its_patience(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor
+) -> None:
+    await bus.put_card(MODEL, b"a card")
+    async with scheduler(nats_url):
+        await gateway.submit("a", patience_s=0.2)
+        await eventually(lambda: "a" in gateway.ended)
+        assert isinstance(from_status(gateway.ended["a"]), NoWorker)
+
+
+async def test_a_waiting_request_can_be_cancelled_by_its_id(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    worker.draining = True
+    async with scheduler(nats_url):
+        await gateway.submit("a")
+        await eventually(lambda: _is_found(bus, "a"))
+        found = await find(bus, "a", cancel=True)
+        assert (found.found, found.running) == (True, False)
+        await eventually(lambda: "a" in gateway.ended)
+        assert isinstance(from_status(gateway.ended["a"]), RequestCancelled)
+        await eventually(lambda: _is_gone(bus, "a"))
+    assert await unsettled(bus) == []
+
+
+async def test_a_running_request_that_is_cancelled_stops_on_its_worker(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        await gateway.submit("a")
+        await eventually(lambda: "a" in worker.running)
+        await find(bus, "a", cancel=True)
+        await eventually(lambda: "a" not in worker.running)
+        await eventually(lambda: "a" in gateway.ended)
+        await eventually(lambda: _is_gone(bus, "a"))
+    assert await unsettled(bus) == []
+
+
+async def test_a_refused_dispatch_tries_again_and_an_invalid_one_ends(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        worker.refusal = DISPATCH_REFUSAL_CAUSE_DRAINING
+        await gateway.submit("a")
+        await eventually(lambda: bool(worker.batches))
+        worker.refusal = None
+        await eventually(lambda: "a" in worker.running)
+        worker.refusal = DISPATCH_REFUSAL_CAUSE_INVALID
+        await gateway.submit("b")
+        await eventually(lambda: "b" in gateway.ended)
+        assert gateway.ended["b"].code == 3
+        await gateway.settle("a")
+        await eventually(lambda: _is_gone(bus, "b"))
+    assert await unsettled(bus) == []
+
+
+async def test_requests_of_a_gateway_that_died_are_stopped_and_removed(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        await gateway.submit("a")
+        await eventually(lambda: "a" in worker.running)
+        await gateway.die()
+        await eventually(lambda: "a" not in worker.running)
+        await eventually(lambda: _is_gone(bus, "a"))
+    assert await unsettled(bus) == []
+
+
+async def test_a_request_that_its_gateway_does_not_know_is_not_run_again(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        await gateway.submit("a")
+        await eventually(lambda: "a" in worker.running)
+        del gateway.relayed["a"]
+        await worker.finish("a")
+        await eventually(lambda: _is_gone(bus, "a"))
+        assert len(worker.attempts("a")) == 1
+    assert await unsettled(bus) == []
+
+
+async def test_a_request_runs_only_on_the_weights_it_was_made_for(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        await gateway.submit("new", weights_digest="w2")
+        await gateway.submit("old")
+        await eventually(lambda: "old" in worker.running)
+        other = await WorkerActor(bus, "worker-2", digest="w2").start()
+        await eventually(lambda: "new" in other.running)
+        assert worker.attempts("new") == []
+        await gateway.settle("new", "old")
+        await other.die()
+
+
+async def _is_found(bus: JetStreamBus, request_id: str) -> bool:
+    return (await find(bus, request_id)).found
+
+
+async def _is_gone(bus: JetStreamBus, request_id: str) -> bool:
+    return not await _is_found(bus, request_id)
+
+
+async def _lane_reports(bus: JetStreamBus) -> dict[str, tuple[int, int]]:
+    """(waiting, running) by priority, of the next report."""
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    subscription = await bus.subscribe(subjects.LANE_REPORTS, heard.put_nowait)
+    report = LaneReport.FromString(await asyncio.wait_for(heard.get(), 2))
+    await subscription.close()
+    return {subjects.PRIORITIES[s.priority - 1]: (s.waiting, s.running) for s in report.lanes}

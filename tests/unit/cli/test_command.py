@@ -1,0 +1,58 @@
+"""How the command fails: one line with the fact and what to do, and the exit status."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from helpers.command import headrace
+
+
+async def test_a_command_without_a_mesh_says_how_to_start_one(tmp_path: Path) -> None:
+    for name in ("status", "down", "lanes", "workers"):
+        ran = await headrace(name, folder=tmp_path)
+        assert (ran.status, ran.out) == (1, "")
+        assert ran.err == (
+            f"headrace: no mesh is running in {tmp_path}/.headrace; start one with `headrace up`\n"
+        )
+
+
+async def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ran = await headrace("up", "--port", port, folder=tmp_path)
+    assert ran.status == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in ran.err
+    assert "--port 0" in ran.err
+    assert ran.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        (("--workers", "0"), "--workers is 0; it must be from 1 to 64"),
+        (("--model", "a=B"), "names have 1 to 63 of a-z, 0-9 and -"),
+        (("--set", "max_slots=1"), "SERVICE is gateway, scheduler or worker"),
+        (("--nonsense",), "No such option"),
+        (("--engine", "vapour"), "'vapour' is not one of"),
+    ],
+)
+async def test_what_cannot_be_is_refused_with_status_2_before_anything_starts(
+    tmp_path: Path, arguments: tuple[str, ...], fact: str
+) -> None:
+    ran = await headrace("up", *arguments, folder=tmp_path)
+    assert ran.status == 2
+    assert fact in ran.err
+    assert not (tmp_path / ".headrace").exists()
+
+
+async def test_a_url_where_nothing_answers_is_named(tmp_path: Path) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+        ran = await headrace("generate", "Hello", "--url", url, folder=tmp_path)
+    assert ran.status == 1
+    assert ran.err.startswith(f"headrace: nothing answers at {url}: ")
+    assert ran.err.count("\n") == 1
