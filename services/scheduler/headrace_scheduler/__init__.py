@@ -1,0 +1,44 @@
+"""Owns every live request: keeps the lanes, forms batches, hears of the end.
+
+`machine` decides and is pure; `leader` and what is around it act. One leader
+per model; other schedulers stand by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Journal(Protocol):
+    """Hears every change of state, once; for metrics and logs."""
+
+    def submitted(self, priority: str) -> None: ...
+
+    def dispatched(self, worker_id: str, waits_s: Sequence[tuple[str, float]]) -> None:
+        """A batch left: priority and time in the lane of each of its requests."""
+        ...
+
+    def returned(self, priority: str, cause: str, request_id: str) -> None:
+        """It ran, or was to run, and did not end: cause is lost, parked, failed, full, ..."""
+        ...
+
+    def adopted(self, priority: str, request_id: str) -> None:
+        """Found running; another leader dispatched it."""
+        ...
+
+    def ended(self, priority: str, reason: str, request_id: str) -> None:
+        """Ended without a worker; `reason` as in headrace.errors."""
+        ...
+
+    def settled(self, priority: str, code: int) -> None: ...
+
+    def abandoned(self, priority: str, cause: str, request_id: str) -> None:
+        """Nobody waits for it any more."""
+        ...
+
+    def worker_lost(self, worker_id: str, requests: int) -> None: ...
+
+    def ignored(self, what: str) -> None:
+        """A message that says nothing new, or nothing of today."""
+        ...

@@ -1,0 +1,87 @@
+"""What a leader answers: settle, lost, park, find."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from headrace.bus import Answer, subjects
+from headrace.internal.v1.reports_pb2 import (
+    FindRequest,
+    FindResponse,
+    LostRequest,
+    LostResponse,
+    ParkRequest,
+    ParkResponse,
+    SettleRequest,
+    SettleResponse,
+)
+from headrace.v1.common_pb2 import Priority
+from headrace_scheduler.acknowledging import Acknowledgements
+from headrace_scheduler.events import CancelRequested, Event, Parked, ReportedLost, Settled
+from headrace_scheduler.machine import Machine
+
+SETTLE_S = 2.0
+
+
+class Tell(Protocol):
+    def __call__(self, *events: Event) -> bool: ...
+
+
+class NotLeading(Exception):
+    """What was said reaches our successor, if it is said again."""
+
+
+class Doors:
+    """Serves the subjects of one model's leader. A message that cannot be decoded stays
+    unanswered: the bus logs it, and who asked repeats it and shows in its own metrics."""
+
+    def __init__(self, machine: Machine, tell: Tell, acknowledgements: Acknowledgements) -> None:
+        self._machine, self._tell, self._acknowledgements = machine, tell, acknowledgements
+
+    def answers(self, model: str) -> dict[str, Answer]:
+        return {
+            subjects.settle(model): self._settle,
+            subjects.lost(model): self._lost,
+            subjects.park(model): self._park,
+            subjects.find(model): self._find,
+        }
+
+    def _say(self, event: Event) -> None:
+        if not self._tell(event):
+            raise NotLeading("this leadership is over; nothing was done")
+
+    async def _settle(self, payload: bytes) -> bytes:
+        request = SettleRequest.FromString(payload)
+        self._say(Settled(request))
+        # Why: answer after the broker has confirmed. If we die between the two, the
+        # gateway says it again to our successor, who would otherwise run them once more.
+        async with asyncio.timeout(SETTLE_S):
+            await self._acknowledgements.confirmed([s.request_id for s in request.settlements])
+        return SettleResponse().SerializeToString()
+
+    async def _lost(self, payload: bytes) -> bytes:
+        self._say(ReportedLost(LostRequest.FromString(payload)))
+        return LostResponse().SerializeToString()
+
+    async def _park(self, payload: bytes) -> bytes:
+        self._say(Parked(ParkRequest.FromString(payload)))
+        return ParkResponse().SerializeToString()
+
+    async def _find(self, payload: bytes) -> bytes:
+        request = FindRequest.FromString(payload)
+        if request.cancel:
+            self._say(CancelRequested(request.request_id))
+        found = self._machine.find(request.request_id)
+        if found is None:
+            return FindResponse().SerializeToString()
+        record = found.request.record
+        return FindResponse(
+            found=True,
+            model=record.model,
+            priority=Priority.Value(f"PRIORITY_{found.request.priority.upper()}"),
+            running=found.running,
+            attempt=record.attempt,
+            worker_name=found.worker_name,
+            arrival=record.arrival if record.HasField("arrival") else None,
+        ).SerializeToString()

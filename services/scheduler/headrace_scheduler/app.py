@@ -1,0 +1,63 @@
+"""The scheduler process: concrete classes, signals, side port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import uuid
+
+from headrace.bus import BusUnavailable
+from headrace.bus.jetstream import connect
+from headrace.clock import SystemClock
+from headrace.settings import write_ports
+from headrace.telemetry import logs
+from headrace.telemetry.side_port import SidePort
+from headrace_scheduler.service import Service
+from headrace_scheduler.settings import SchedulerSettings
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+
+
+async def run(settings: SchedulerSettings) -> int:
+    """Serve until SIGTERM or SIGINT; then give the leases back. Returns the exit status."""
+    logs.configure(service="scheduler", name=settings.name, level=settings.log_level)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        bus = await connect(settings.nats_url, name=f"scheduler {settings.name}")
+    except BusUnavailable as error:
+        log.error("scheduler.no_bus", extra={"why": str(error)})
+        return 1
+    scheduler_id = f"{settings.name}-{uuid.uuid4().hex[:12]}"
+    service = Service(scheduler_id, bus, settings, SystemClock())
+    with SidePort(
+        settings.host, settings.metrics_port, is_ready=lambda: service.is_ready
+    ) as side_port:
+        write_ports(settings, {"metrics": side_port.port})
+        log.info("scheduler.started", extra={"scheduler_id": scheduler_id})
+        try:
+            await _serve(service, stop, side_port)
+        finally:
+            await bus.close()
+    log.info("scheduler.stopped")
+    return 0
+
+
+async def _serve(service: Service, stop: asyncio.Event, side_port: SidePort) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(service.run())
+        beating = tasks.create_task(_beat(side_port))
+        await stop.wait()
+        await service.drain()
+        serving.cancel()
+        beating.cancel()
+
+
+async def _beat(side_port: SidePort) -> None:
+    while True:
+        side_port.beat()
+        await asyncio.sleep(BEAT_S)

@@ -1,0 +1,124 @@
+"""Batches to workers, and what their answers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from headrace.errors import InvalidRequest
+from headrace.internal.v1.dispatch_pb2 import (
+    DispatchRefusal,
+    DispatchRefusalCause,
+    DispatchRequest,
+)
+from headrace_scheduler.estimates import ServiceRate
+from headrace_scheduler.events import Dispatch, DispatchAnswered, StepDown
+from headrace_scheduler.fleet import Fleet, Worker
+from headrace_scheduler.forming import form_batch
+from headrace_scheduler.live import LiveRequests
+from headrace_scheduler.requests import Request, Running, first_attempt
+
+_SHORT_CAUSES = {
+    DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL: "full",
+    DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_DRAINING: "draining",
+    DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_WRONG_MODEL: "wrong model",
+}
+
+
+class Dispatching:
+    """One dispatch per worker on its way at a time.
+
+    So a worker's dispatches are counted in order, its room is known when the
+    next is formed, and requests that come while it answers leave as a batch.
+    """
+
+    def __init__(
+        self, scheduler_id: str, live: LiveRequests, fleet: Fleet, rate: ServiceRate
+    ) -> None:
+        self._scheduler_id = scheduler_id
+        self._live, self._fleet, self._rate = live, fleet, rate
+
+    def plan(self, *, now_s: float) -> list[Dispatch]:
+        dispatches = []
+        for worker in self._fleet.with_room():
+            waiting = self._live.lanes.waiting
+            if not waiting:
+                break
+            if batch := self._form(worker, waiting, now_s):
+                dispatches.append(self._send(worker, batch, now_s))
+        return dispatches
+
+    def _form(self, worker: Worker, waiting: int, now_s: float) -> tuple[Request, ...]:
+        lanes, limits = self._live.lanes, self._live.policy.limits
+        share = min(limits.max_requests, self._fleet.fair_share(worker, waiting))
+        limits = replace(limits, max_requests=share)
+        batch = form_batch(lanes.views(), worker.room, limits, now_s=now_s)
+        lanes.set_credits(batch.credits)
+        return batch.requests
+
+    def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
+        self._rate.started(len(batch))
+        number = worker.occupy(batch)
+        self._live.journal.dispatched(
+            worker.worker_id, [(r.priority, now_s - r.queued_s) for r in batch]
+        )
+        for request in batch:
+            attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
+            self._live.run(request, worker, attempt, (self._live.epoch, number))
+        message = DispatchRequest(
+            scheduler_id=self._scheduler_id,
+            epoch=self._live.epoch,
+            number=number,
+            requests=[r.record for r in batch],
+        )
+        return Dispatch(worker.worker_id, number, message)
+
+    def take_answer(self, event: DispatchAnswered, *, now_s: float) -> None:
+        refusals = {r.request_id: r for r in event.refusals}
+        worker = self._fleet.get(event.worker_id)
+        if worker is not None:
+            worker.unanswered = None
+            worker.vacate(event.number, refusals)
+        for request in self._dispatched(event.worker_id, event.number):
+            refusal = refusals.get(request.request_id)
+            if refusal is None:
+                request.has_started = True
+            else:
+                self._refused(request, refusal, worker, now_s=now_s)
+
+    def _refused(
+        self, request: Request, refusal: DispatchRefusal, worker: Worker | None, *, now_s: float
+    ) -> None:
+        causes = DispatchRefusalCause
+        match refusal.cause:
+            case causes.DISPATCH_REFUSAL_CAUSE_INVALID:
+                self._live.withdraw(request, "invalid", now_s=now_s)
+                self._live.end(request, InvalidRequest(refusal.message), now_s=now_s)
+            case causes.DISPATCH_REFUSAL_CAUSE_STALE_LEADER:
+                # Left as it is: the leader of today has it, or will read it.
+                self._live.command(StepDown(refusal.message))
+            case cause:
+                if worker is not None:
+                    worker.refusing = True
+                self._live.withdraw(request, _SHORT_CAUSES.get(cause, "refused"), now_s=now_s)
+
+    def take_silence(self, worker_id: str, number: int, *, now_s: float) -> None:
+        """The worker may have taken it.
+
+        So it is handled as lost, without a failure to its account: its gateway
+        fences this attempt before there is another.
+        """
+        dispatched = list(self._dispatched(worker_id, number))
+        worker = self._fleet.get(worker_id)
+        if worker is not None:
+            worker.unanswered = None
+            worker.refusing = True
+            worker.vacate(number, [r.request_id for r in dispatched])
+        for request in dispatched:
+            self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
+
+    def _dispatched(self, worker_id: str, number: int) -> Iterator[Request]:
+        dispatch = (self._live.epoch, number)
+        for request in self._live.on_worker(worker_id):
+            if isinstance(request.state, Running) and request.state.dispatch == dispatch:
+                yield request

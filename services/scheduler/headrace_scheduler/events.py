@@ -1,0 +1,179 @@
+"""What the state machine of a model is told, and what it asks to be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.errors import HeadraceError
+from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRequest
+from headrace.internal.v1.reports_pb2 import (
+    GatewayReport,
+    LostRequest,
+    ParkRequest,
+    ResumePoint,
+    SettleRequest,
+    WorkerReport,
+)
+from headrace.internal.v1.request_pb2 import RequestRecord
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Read from a lane. Times are on this process's monotonic clock; infinity is none."""
+
+    record: RequestRecord
+    priority: str
+    sequence: int
+    acknowledgement: str
+    arrival_s: float
+    deadline_s: float
+    patient_until_s: float
+    stored_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneCaughtUp:
+    """A lane has been read to its end for the first time."""
+
+    priority: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReported:
+    report: WorkerReport
+    heard_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayReported:
+    report: GatewayReport
+    heard_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchAnswered:
+    worker_id: str
+    number: int
+    refusals: tuple[DispatchRefusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchUnanswered:
+    """Whether the worker took it is not known."""
+
+    worker_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    request: ParkRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedLost:
+    request: LostRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    request: SettleRequest
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeAnswered:
+    notice: Notify
+    points: tuple[ResumePoint, ...]
+    unknown_request_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeUnanswered:
+    notice: Notify
+
+
+@dataclass(frozen=True, slots=True)
+class Deaf:
+    """The bus was away until now: nobody's silence means anything."""
+
+
+Event = (
+    Submitted
+    | LaneCaughtUp
+    | WorkerReported
+    | GatewayReported
+    | DispatchAnswered
+    | DispatchUnanswered
+    | Parked
+    | ReportedLost
+    | Settled
+    | CancelRequested
+    | NoticeAnswered
+    | NoticeUnanswered
+    | Deaf
+)
+
+# Commands
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Answered by exactly one of DispatchAnswered and DispatchUnanswered."""
+
+    worker_id: str
+    number: int
+    message: DispatchRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Answered by exactly one of NoticeAnswered and NoticeUnanswered; one per gateway at a time."""
+
+    gateway_id: str
+    ended: tuple[tuple[str, HeadraceError], ...]
+    fences: tuple[tuple[str, int], ...]
+    """(request id, attempt)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Remove the request's message from its lane; repeated until done."""
+
+    request_id: str
+    priority: str
+    acknowledgement: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOnWorker:
+    """Once is enough: reports tell if it did not arrive."""
+
+    worker_id: str
+    request_id: str
+    attempt: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Keep it in the dead-letter stream."""
+
+    message: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """Somebody else leads this model."""
+
+    reason: str
+
+
+Command = Dispatch | Notify | Acknowledge | CancelOnWorker | Bury | StepDown

@@ -1,0 +1,179 @@
+"""Which waiting requests leave together, for one worker, now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+
+class Candidate(Protocol):
+    """A waiting request, as far as forming a batch looks at it."""
+
+    @property
+    def weights_digest(self) -> str: ...
+
+    @property
+    def slots(self) -> int:
+        """Choices that are still to run."""
+        ...
+
+    @property
+    def prefill_tokens(self) -> int: ...
+
+    @property
+    def cache_tokens(self) -> int:
+        """Most that it may come to hold in the cache."""
+        ...
+
+    @property
+    def message_bytes(self) -> int: ...
+
+    @property
+    def queued_s(self) -> float:
+        """When it came into its lane."""
+        ...
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    max_requests: int = 64
+    prefill_tokens: int = 8192
+    message_bytes: int = 1 << 19
+    max_wait_s: float = 0.0
+    ageing_s: float = 2.0
+    floor_share: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one worker has free."""
+
+    slots: int
+    total_slots: int
+    cache_tokens: int
+    weights_digest: str
+    idle: bool
+    """Nothing runs there, so waiting for company costs it nothing but time."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView(Generic[C]):
+    waiting: Iterable[C]
+    """In the order in which they are to leave: oldest first."""
+    credit: float = 0.0
+    """Earned by being passed over; a whole one buys an aged head the next place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[C]):
+    requests: tuple[C, ...]
+    credits: tuple[float, ...]
+    """Of the lanes, after this batch."""
+
+
+class _Queue(Generic[C]):
+    """One lane while a batch is formed: its head, and what it has earned."""
+
+    def __init__(self, lane: LaneView[C], room: Room) -> None:
+        self.credit = lane.credit
+        self._rest = (r for r in lane.waiting if can_ever_run(r, room))
+        self.head = next(self._rest, None)
+
+    def take(self) -> C:
+        taken = self.head
+        assert taken is not None  # only a queue with a head is asked
+        self.head = next(self._rest, None)
+        return taken
+
+
+def can_ever_run(request: Candidate, room: Room) -> bool:
+    """Whether the worker could run it if it were empty."""
+    same_weights = not request.weights_digest or request.weights_digest == room.weights_digest
+    return same_weights and request.slots <= room.total_slots
+
+
+class _Draft(Generic[C]):
+    """The batch while it grows."""
+
+    def __init__(self, room: Room, limits: BatchLimits) -> None:
+        self._room, self._limits = room, limits
+        self.requests: list[C] = []
+        self._slots = self._cache_tokens = self._prefill_tokens = self._bytes = 0
+
+    def fits(self, head: C) -> bool:
+        if len(self.requests) == self._limits.max_requests:
+            return False
+        if self._slots + head.slots > self._room.slots:
+            return False
+        if not self.requests and self._room.idle:
+            return True
+        if self._cache_tokens + head.cache_tokens > self._room.cache_tokens:
+            return False
+        return not self.requests or (
+            self._prefill_tokens + head.prefill_tokens <= self._limits.prefill_tokens
+            and self._bytes + head.message_bytes <= self._limits.message_bytes
+        )
+
+    def add(self, request: C) -> None:
+        self.requests.append(request)
+        self._slots += request.slots
+        self._cache_tokens += request.cache_tokens
+        self._prefill_tokens += request.prefill_tokens
+        self._bytes += request.message_bytes
+
+    def waits_for_company(self, now_s: float) -> bool:
+        if not self._room.idle or not self.requests or self._slots == self._room.slots:
+            return False
+        return now_s - min(r.queued_s for r in self.requests) < self._limits.max_wait_s
+
+
+def form_batch(
+    lanes: Sequence[LaneView[C]], room: Room, limits: BatchLimits, *, now_s: float
+) -> Batch[C]:
+    """Choose the requests of a worker's next batch.
+
+    `lanes` come most urgent first. The most urgent lane goes first, within it the
+    oldest. A lane that is passed over earns `floor_share` of a place each time;
+    once its head has waited `ageing_s` it spends a whole place to go first: so
+    priority is strict in a burst, and under endless load the lower lanes keep
+    their share.
+
+    Nothing overtakes a head that does not fit now but would fit an emptier
+    worker: it would starve. A worker that runs nothing takes a head whatever its
+    tokens, and is waited for: until the batch is full or its oldest has waited
+    `max_wait_s`, nothing leaves. A busy worker's next step is wait enough.
+    """
+    queues = [_Queue(lane, room) for lane in lanes]
+    draft: _Draft[C] = _Draft(room, limits)
+    full = False
+    while (queue := _next_queue(queues, limits, now_s)) and queue.head is not None:
+        if full := not draft.fits(queue.head):
+            break
+        draft.add(queue.take())
+        _pass_over(queues, queue, limits.floor_share)
+    if not full and draft.waits_for_company(now_s):
+        return Batch((), tuple(lane.credit for lane in lanes))
+    return Batch(tuple(draft.requests), tuple(q.credit for q in queues))
+
+
+def _next_queue(queues: list[_Queue[C]], limits: BatchLimits, now_s: float) -> _Queue[C] | None:
+    waiting = [q for q in queues if q.head is not None]
+    for queue in waiting:
+        has_aged = queue.head is not None and now_s - queue.head.queued_s >= limits.ageing_s
+        if queue.credit >= 1.0 and has_aged:
+            return queue
+    return waiting[0] if waiting else None
+
+
+def _pass_over(queues: list[_Queue[C]], served: _Queue[C], share: float) -> None:
+    """Those below the served lane earn; a lane served ahead of a more urgent one pays."""
+    place = queues.index(served)
+    if any(q.head is not None for q in queues[:place]):
+        served.credit -= 1.0
+    for queue in queues[place + 1 :]:
+        if queue.head is not None:
+            queue.credit = min(1.0, queue.credit + share)

@@ -1,0 +1,31 @@
+"""Gateways by their reports: a silent one has orphaned its requests."""
+
+from __future__ import annotations
+
+
+class Gateways:
+    """When each gateway that has requests here, or reports, was last heard."""
+
+    def __init__(self) -> None:
+        self._heard_s: dict[str, float] = {}
+
+    def mention(self, gateway_id: str, *, now_s: float) -> None:
+        """A request names it; silence begins now if it was never heard."""
+        self._heard_s.setdefault(gateway_id, now_s)
+
+    def hear(self, gateway_id: str, *, now_s: float) -> None:
+        self._heard_s[gateway_id] = max(now_s, self._heard_s.get(gateway_id, now_s))
+
+    def remove(self, gateway_id: str) -> None:
+        self._heard_s.pop(gateway_id, None)
+
+    def silent_since(self, heard_before_s: float) -> list[str]:
+        return [g for g, heard_s in self._heard_s.items() if heard_s < heard_before_s]
+
+    def forgive_silence(self, now_s: float) -> None:
+        """We could not hear: everybody's silence begins anew."""
+        self._heard_s = dict.fromkeys(self._heard_s, now_s)
+
+    @property
+    def ids(self) -> list[str]:
+        return list(self._heard_s)

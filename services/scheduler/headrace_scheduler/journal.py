@@ -1,0 +1,62 @@
+"""The journal of a model in metrics and logs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from headrace_scheduler import metrics
+
+log = logging.getLogger(__name__)
+
+
+class MeteredJournal:
+    """Counts everything; logs batches at debug, and what went wrong at info."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def submitted(self, priority: str) -> None:
+        metrics.submitted.labels(self._model, priority).inc()
+
+    def dispatched(self, worker_id: str, waits_s: Sequence[tuple[str, float]]) -> None:
+        metrics.dispatches.labels(self._model).inc()
+        metrics.batch_requests.labels(self._model).observe(len(waits_s))
+        for priority, wait_s in waits_s:
+            metrics.dispatched.labels(self._model, priority).inc()
+            metrics.queue_wait_s.labels(self._model, priority).observe(wait_s)
+        if log.isEnabledFor(logging.DEBUG):
+            waited_s = round(max(wait_s for _, wait_s in waits_s), 4)
+            facts = {"worker_id": worker_id, "requests": len(waits_s), "waited_s": waited_s}
+            log.debug("batch.dispatched", extra={"model": self._model, **facts})
+
+    def returned(self, priority: str, cause: str, request_id: str) -> None:
+        metrics.returned.labels(self._model, priority, cause).inc()
+        self._log("request.returned", request_id, cause)
+
+    def adopted(self, priority: str, request_id: str) -> None:
+        metrics.adopted.labels(self._model, priority).inc()
+        self._log("request.adopted", request_id, "reported")
+
+    def ended(self, priority: str, reason: str, request_id: str) -> None:
+        metrics.ended.labels(self._model, priority, reason).inc()
+        self._log("request.ended", request_id, reason)
+
+    def settled(self, priority: str, code: int) -> None:
+        metrics.settled.labels(self._model, priority, str(code)).inc()
+
+    def abandoned(self, priority: str, cause: str, request_id: str) -> None:
+        metrics.abandoned.labels(self._model, priority, cause).inc()
+        self._log("request.abandoned", request_id, cause)
+
+    def worker_lost(self, worker_id: str, requests: int) -> None:
+        metrics.lost_workers.labels(self._model).inc()
+        facts = {"model": self._model, "worker_id": worker_id, "requests": requests}
+        log.info("worker.gone", extra=facts)
+
+    def ignored(self, what: str) -> None:
+        metrics.ignored.labels(self._model, what).inc()
+
+    def _log(self, event: str, request_id: str, cause: str) -> None:
+        facts = {"model": self._model, "request_id": request_id, "cause": cause}
+        log.info(event, extra=facts)

@@ -1,0 +1,309 @@
+"""Every live request of one model, and the moves between its states."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from headrace.errors import AttemptsExhausted, Code, HeadraceError
+from headrace_scheduler import Journal
+from headrace_scheduler.events import Acknowledge, Bury, CancelOnWorker, Command, Submitted
+from headrace_scheduler.fleet import Worker
+from headrace_scheduler.lanes import Lanes
+from headrace_scheduler.policy import Policy
+from headrace_scheduler.requests import (
+    DispatchNumber,
+    Ending,
+    Held,
+    Lost,
+    Request,
+    Running,
+    State,
+    Waiting,
+    first_attempt,
+)
+
+SETTLED_REMEMBERED = 20_000
+"""Requests whose end is remembered, so that a repeated message does not run them again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStatistics:
+    held: int
+    waiting: int
+    running: int
+    lost: int
+    ending: int
+
+
+class LiveRequests:
+    """Requests by id, worker and gateway; each is in exactly one state.
+
+        submitted ──► held ─────────► lost ◄──────────┐
+            │           │ reported      │ gateway said │ worker gone, parked, vanished,
+            │           ▼               ▼ where        │ dispatch unanswered
+            ├───────────┼─────────► waiting ─────────► running
+            │           │               ▲ dispatched      │
+            │           └───────────────┼── found there ──┤
+            │ lane full                 └─── refused ─────┘
+            ▼
+          ending ◄── deadline, patience, cancel, attempts exhausted: from every state
+
+    From every state: settled by its gateway, or abandoned with it; then it is
+    acknowledged and gone. What ran comes back only through *lost*, and so with
+    the output that its client has seen, and with all earlier attempts fenced.
+    """
+
+    def __init__(self, epoch: int, policy: Policy, journal: Journal) -> None:
+        self.epoch, self.policy, self.journal = epoch, policy, journal
+        self.lanes = Lanes()
+        self._outbox: list[Command] = []
+        self._requests: dict[str, Request] = {}
+        self._by_worker: dict[str, dict[str, Request]] = {}
+        self._by_gateway: dict[str, dict[str, Request]] = {}
+        self._calls: dict[str, dict[str, Request]] = {}
+        self._settled: dict[str, int | None] = {}
+        self._agenda: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(list(self._requests.values()))
+
+    def get(self, request_id: str) -> Request | None:
+        return self._requests.get(request_id)
+
+    def on_worker(self, worker_id: str) -> list[Request]:
+        return list(self._by_worker.get(worker_id, {}).values())
+
+    def of_gateway(self, gateway_id: str) -> list[Request]:
+        return list(self._by_gateway.get(gateway_id, {}).values())
+
+    def calls(self, gateway_id: str) -> Iterable[Request]:
+        """Requests of a gateway that it is to be asked or told of."""
+        return self._calls.get(gateway_id, {}).values()
+
+    def command(self, command: Command) -> None:
+        self._outbox.append(command)
+
+    def take_commands(self) -> list[Command]:
+        taken, self._outbox = self._outbox, []
+        return taken
+
+    # In
+
+    def enter(self, event: Submitted, *, now_s: float) -> Request | None:
+        """Register a request as held; None if its message says nothing new."""
+        request_id = event.record.request_id
+        known = self._requests.get(request_id)
+        if known is not None and known.sequence == event.sequence:
+            known.acknowledgement = event.acknowledgement
+            self.journal.ignored("redelivery")
+            return None
+        if known is not None or self._is_settled(request_id, event.sequence):
+            self.command(Acknowledge(request_id, event.priority, event.acknowledgement))
+            self.journal.ignored("duplicate")
+            return None
+        request = Request(
+            event.record,
+            event.priority,
+            event.sequence,
+            event.acknowledgement,
+            arrival_s=event.arrival_s,
+            deadline_s=event.deadline_s,
+            patient_until_s=event.patient_until_s,
+            queued_s=now_s,
+            stored_bytes=event.stored_bytes,
+            state=Held(),
+        )
+        self._requests[request_id] = request
+        self._by_gateway.setdefault(request.gateway_id, {})[request_id] = request
+        self.journal.submitted(request.priority)
+        return request
+
+    def _is_settled(self, request_id: str, sequence: int) -> bool:
+        return request_id in self._settled and self._settled[request_id] in (None, sequence)
+
+    def was_settled(self, request_id: str) -> bool:
+        return request_id in self._settled
+
+    def settle_ahead(self, request_id: str) -> None:
+        """Settled before its message was read: after a take-over these come in any order."""
+        if request_id not in self._settled:
+            self._remember(request_id, None)
+
+    def forget_settled_ahead(self) -> None:
+        """All messages from before the take-over are read: a new one of such an id is new."""
+        self._settled = {i: s for i, s in self._settled.items() if s is not None}
+
+    # Moves
+
+    def wait(self, request: Request, *, now_s: float) -> None:
+        request.queued_s = now_s
+        self._move(request, Waiting())
+        patient_until_s = float("inf") if request.has_started else request.patient_until_s
+        self.appoint(request, min(request.deadline_s, patient_until_s))
+
+    def run(self, request: Request, worker: Worker, attempt: int, dispatch: DispatchNumber) -> None:
+        request.record.attempt = max(request.record.attempt, attempt)
+        self._move(request, Running(worker.worker_id, attempt, dispatch))
+        self.appoint(request, request.deadline_s + self.policy.deadline_grace_s)
+
+    def withdraw(self, request: Request, cause: str, *, now_s: float) -> None:
+        """The worker did not take it: nothing of this attempt is anywhere."""
+        queued_s = request.queued_s
+        self.wait(request, now_s=now_s)
+        request.queued_s = queued_s
+        self.journal.returned(request.priority, cause, request.request_id)
+
+    def adopt(self, request: Request, worker: Worker, attempt: int) -> None:
+        """It runs there, whoever dispatched it."""
+        request.has_started = True
+        self.run(request, worker, attempt, (0, 0))
+        self.journal.adopted(request.priority, request.request_id)
+
+    def lose(
+        self, request: Request, cause: str, *, now_s: float, worker_id: str | None = None
+    ) -> None:
+        """It does not run any more, or must not; ask its gateway where it stands.
+
+        `worker_id` is where it may still run and is to be stopped.
+        """
+        request.has_started = True
+        self._ask(request, request.record.attempt, worker_id, now_s)
+        self.journal.returned(request.priority, cause, request.request_id)
+
+    def recover(self, request: Request, *, now_s: float) -> None:
+        """Nobody reported to run it; it may have run under an earlier leader."""
+        self._ask(request, first_attempt(self.epoch), None, now_s)
+
+    def _ask(self, request: Request, attempt: int, worker_id: str | None, now_s: float) -> None:
+        request.record.attempt = max(request.record.attempt, attempt)
+        self._move(request, Lost(request.record.attempt, worker_id, ask_s=now_s))
+        self.appoint(request, request.deadline_s)
+
+    def end(self, request: Request, error: HeadraceError, *, now_s: float) -> None:
+        """End it from here: its gateway is told until it settles, its worker at once."""
+        self._stop_on_worker(request, error.code.number)
+        self._move(request, Ending(error, tell_s=now_s))
+        self.journal.ended(request.priority, error.reason, request.request_id)
+
+    def count_failure(self, request: Request, what: str) -> None:
+        request.record.failures += 1
+        request.last_failure = what
+
+    def has_failed_too_often(self, request: Request) -> bool:
+        return request.record.failures >= self.policy.max_attempts
+
+    def fail(self, request: Request, *, now_s: float) -> None:
+        """Its attempts are used up."""
+        message = f"failed on {request.record.failures} attempts; the last: {request.last_failure}"
+        self.command(Bury(request.record.SerializeToString(), message))
+        self.end(request, AttemptsExhausted(message), now_s=now_s)
+
+    # Out
+
+    def settle(self, request: Request, code: int) -> None:
+        """Its gateway is done with it."""
+        if code != 0:
+            self._stop_on_worker(request, Code.CANCELLED.number)
+        self._leave(request)
+        self.journal.settled(request.priority, code)
+
+    def abandon(self, request: Request, cause: str) -> None:
+        """Nobody waits for it."""
+        self._stop_on_worker(request, Code.CANCELLED.number)
+        self._leave(request)
+        self.journal.abandoned(request.priority, cause, request.request_id)
+
+    def _stop_on_worker(self, request: Request, code: int) -> None:
+        match request.state:
+            case (
+                Running(worker_id=str(worker_id), vanished_s=None) | Lost(worker_id=str(worker_id))
+            ):
+                attempt = request.record.attempt
+                self.command(CancelOnWorker(worker_id, request.request_id, attempt, code))
+
+    def _leave(self, request: Request) -> None:
+        request_id = request.request_id
+        self._move(request, Held())
+        del self._requests[request_id]
+        _drop(self._by_gateway, request.gateway_id, request_id)
+        self._remember(request_id, request.sequence)
+        self.command(Acknowledge(request_id, request.priority, request.acknowledgement))
+
+    def _remember(self, request_id: str, sequence: int | None) -> None:
+        self._settled.pop(request_id, None)
+        self._settled[request_id] = sequence
+        if len(self._settled) > SETTLED_REMEMBERED:
+            del self._settled[next(iter(self._settled))]
+
+    def _move(self, request: Request, state: State) -> None:
+        match request.state:
+            case Waiting():
+                self.lanes[request.priority].remove(request)
+            case Running(worker_id=worker_id):
+                _drop(self._by_worker, worker_id, request.request_id)
+            case Lost() | Ending():
+                _drop(self._calls, request.gateway_id, request.request_id)
+        request.state = state
+        match state:
+            case Waiting():
+                self.lanes[request.priority].put(request)
+            case Running(worker_id=worker_id):
+                self._by_worker.setdefault(worker_id, {})[request.request_id] = request
+            case Lost() | Ending():
+                self._calls.setdefault(request.gateway_id, {})[request.request_id] = request
+
+    # Time
+
+    def appoint(self, request: Request, due_s: float) -> None:
+        """See the request again no later than `due_s`."""
+        if due_s < request.due_s:
+            request.due_s = due_s
+            heapq.heappush(self._agenda, (due_s, request.request_id))
+
+    @property
+    def next_due_s(self) -> float:
+        return self._agenda[0][0] if self._agenda else float("inf")
+
+    def take_due(self, now_s: float) -> Iterator[Request]:
+        """Requests whose appointment has come; who sees one makes the next."""
+        while self._agenda and self._agenda[0][0] <= now_s:
+            due_s, request_id = heapq.heappop(self._agenda)
+            request = self._requests.get(request_id)
+            if request is not None and request.due_s == due_s:
+                request.due_s = float("inf")
+                yield request
+
+    # Looking
+
+    def statistics(self) -> LiveStatistics:
+        kinds = [type(r.state) for r in self._requests.values()]
+        return LiveStatistics(
+            *(kinds.count(kind) for kind in (Held, Waiting, Running, Lost, Ending))
+        )
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if an index and the states disagree."""
+        found = set(self._requests)
+        waiting = {r.request_id for lane in self.lanes.values() for r in lane}
+        running = {i for ids in self._by_worker.values() for i in ids}
+        called = {i for ids in self._calls.values() for i in ids}
+        expected = {
+            Waiting: waiting,
+            Running: running,
+        }
+        for kind, ids in expected.items():
+            assert ids == {i for i in found if isinstance(self._requests[i].state, kind)}, kind
+        assert called == {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
+        assert found == {i for ids in self._by_gateway.values() for i in ids}
+
+
+def _drop(index: dict[str, dict[str, Request]], key: str, request_id: str) -> None:
+    ids = index[key]
+    del ids[request_id]
+    if not ids:
+        del index[key]

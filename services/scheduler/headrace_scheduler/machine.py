@@ -1,0 +1,318 @@
+"""The state machine of one model's requests: events in, commands out, time as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headrace.bus.subjects import PRIORITIES
+from headrace.errors import DeadlinePassed, LaneFull, NoWorker, PatienceExhausted, RequestCancelled
+from headrace_scheduler import Journal
+from headrace_scheduler.dispatching import Dispatching
+from headrace_scheduler.estimates import ServiceRate
+from headrace_scheduler.events import (
+    CancelRequested,
+    Command,
+    Deaf,
+    DispatchAnswered,
+    DispatchUnanswered,
+    Event,
+    GatewayReported,
+    LaneCaughtUp,
+    NoticeAnswered,
+    NoticeUnanswered,
+    Parked,
+    ReportedLost,
+    Settled,
+    Submitted,
+    WorkerReported,
+)
+from headrace_scheduler.fleet import Fleet
+from headrace_scheduler.gateways import Gateways
+from headrace_scheduler.live import LiveRequests, LiveStatistics
+from headrace_scheduler.notices import Notices
+from headrace_scheduler.policy import Policy
+from headrace_scheduler.reconciling import Reconciler
+from headrace_scheduler.requests import Ending, Held, Lost, Request, Running, Waiting
+
+UNKNOWN_WAIT_S = 1.0
+"""Said to a refused caller where the service rate is not known."""
+SWEEP_S = 0.1
+"""How often silence is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFigures:
+    priority: str
+    waiting: int
+    running: int
+    oldest_wait_s: float
+    estimated_wait_s: float | None
+    """Of a request that comes now; None while unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a request is; `worker_name` is empty unless it runs."""
+
+    request: Request
+    running: bool
+    worker_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """Whose decisions these are, and how far back the leader has been listening."""
+
+    scheduler_id: str
+    model: str
+    epoch: int
+    since_s: float
+    listening_since_s: float
+
+
+class Machine:
+    """One leadership of one model. `apply` what happened, then `decide` what to do.
+
+    After a take-over it holds what it reads until the workers have said what
+    they run: what runs is adopted, of the rest the gateways say how far it came.
+    """
+
+    def __init__(self, leadership: Leadership, policy: Policy, journal: Journal) -> None:
+        self._leadership, self._policy = leadership, policy
+        now_s = leadership.since_s
+        self._live = LiveRequests(leadership.epoch, policy, journal)
+        self._fleet = Fleet(leadership.model, leadership.epoch)
+        self._gateways = Gateways()
+        self._rate = ServiceRate(half_life_s=policy.rate_half_life_s, now_s=now_s)
+        self._notices = Notices(self._live)
+        self._reconciler = Reconciler(self._live, self._fleet)
+        self._dispatching = Dispatching(
+            leadership.scheduler_id, self._live, self._fleet, self._rate
+        )
+        self._behind = set(PRIORITIES)
+        self._holding = True
+        self._swept_s = now_s
+
+    # Events
+
+    def apply(self, event: Event, *, now_s: float) -> None:
+        match event:
+            case Submitted():
+                self._submit(event, now_s)
+            case LaneCaughtUp(priority):
+                self._behind.discard(priority)
+            case WorkerReported(report, heard_s):
+                self._reconciler.take_report(report, heard_s=heard_s, now_s=now_s)
+            case GatewayReported():
+                self._hear_gateway(event)
+            case DispatchAnswered():
+                self._dispatching.take_answer(event, now_s=now_s)
+            case DispatchUnanswered(worker_id, number):
+                self._dispatching.take_silence(worker_id, number, now_s=now_s)
+            case Parked(request):
+                self._reconciler.take_parked(request, now_s=now_s)
+            case ReportedLost(lost):
+                points = list(lost.points)
+                self._reconciler.take_lost(lost.worker_id, points, now_s=now_s)
+            case Settled():
+                self._settle(event)
+            case CancelRequested(request_id):
+                self._cancel(request_id, now_s)
+            case NoticeAnswered():
+                self._notices.take_answer(event, now_s=now_s)
+            case NoticeUnanswered(notice):
+                self._notices.take_silence(notice, now_s=now_s)
+            case Deaf():
+                self._fleet.forgive_silence(now_s)
+                self._gateways.forgive_silence(now_s)
+
+    def _submit(self, event: Submitted, now_s: float) -> None:
+        depth = len(self._live.lanes[event.priority])
+        request = self._live.enter(event, now_s=now_s)
+        if request is None:
+            return
+        self._gateways.mention(request.gateway_id, now_s=now_s)
+        found = self._fleet.runs(request.request_id)
+        if found is not None:
+            self._live.adopt(request, *found)
+        elif self._holding:
+            pass  # Admitted long ago, most likely: no bound applies, and it may run somewhere.
+        elif depth >= self._policy.max_waiting + self._fleet.free_slots(request.weights_digest):
+            self._refuse(request, depth, now_s)
+        else:
+            self._live.wait(request, now_s=now_s)
+
+    def _refuse(self, request: Request, depth: int, now_s: float) -> None:
+        wait_s = self._estimate_s(request.priority)
+        retry_after_s = UNKNOWN_WAIT_S if wait_s is None else wait_s
+        lane = f"{self._leadership.model}/{request.priority}"
+        fact = f"lane {lane} is full at {depth} requests; retry in {retry_after_s:.3g} s"
+        self._live.end(request, LaneFull(fact, retry_after_s=retry_after_s), now_s=now_s)
+
+    def _hear_gateway(self, event: GatewayReported) -> None:
+        gateway_id = event.report.gateway_id
+        if event.report.leaving:
+            self._orphan(gateway_id, "gateway left")
+        else:
+            self._gateways.hear(gateway_id, now_s=event.heard_s)
+
+    def _orphan(self, gateway_id: str, cause: str) -> None:
+        self._gateways.remove(gateway_id)
+        for request in self._live.of_gateway(gateway_id):
+            self._live.abandon(request, cause)
+
+    def _settle(self, event: Settled) -> None:
+        for settlement in event.request.settlements:
+            request = self._live.get(settlement.request_id)
+            if request is not None:
+                self._live.settle(request, settlement.code)
+            elif self._holding:
+                self._live.settle_ahead(settlement.request_id)
+
+    def _cancel(self, request_id: str, now_s: float) -> None:
+        request = self._live.get(request_id)
+        if request is not None and not isinstance(request.state, Ending):
+            fact = f"request {request_id} was cancelled"
+            self._live.end(request, RequestCancelled(fact), now_s=now_s)
+
+    # Decisions
+
+    def decide(self, *, now_s: float) -> list[Command]:
+        """What to do now, in order. Call after every event, and when `next_due_s` has come."""
+        for request in self._live.take_due(now_s):
+            self._review(request, now_s)
+        if now_s - self._swept_s >= SWEEP_S:
+            self._sweep(now_s)
+        if self._holding:
+            self._end_hold(now_s)
+        self._rate.advance(now_s=now_s, backlogged=self._live.lanes.waiting > 0)
+        dispatches = self._dispatching.plan(now_s=now_s)
+        self._rate.advance(now_s=now_s, backlogged=self._live.lanes.waiting > 0)
+        notices = self._notices.plan(self._gateways.ids, now_s=now_s)
+        return [*self._live.take_commands(), *dispatches, *notices]
+
+    def next_due_s(self) -> float:
+        """When to decide again at the latest, if nothing happens before."""
+        sweep_s = self._swept_s + SWEEP_S
+        calls_s = self._notices.next_due_s(self._gateways.ids)
+        return min(sweep_s, calls_s, self._live.next_due_s, self._company_due_s())
+
+    def _company_due_s(self) -> float:
+        max_wait_s = self._policy.limits.max_wait_s
+        if max_wait_s <= 0 or not self._fleet.with_room():
+            return float("inf")
+        waiting = (r.queued_s for lane in self._live.lanes.values() for r in lane)
+        return min(waiting, default=float("inf")) + max_wait_s
+
+    def _review(self, request: Request, now_s: float) -> None:
+        """Its appointment has come: its time is up, or it needs another one."""
+        match request.state:
+            case Ending() | Held():
+                return
+            case Running(vanished_s=float(vanished_s)) if (
+                now_s >= vanished_s + self._policy.settle_grace_s
+            ):
+                self._live.lose(request, "vanished", now_s=now_s)
+                return
+            case Waiting() if not request.has_started and now_s >= request.patient_until_s:
+                self._lose_patience(request, now_s)
+                return
+        deadline_s = request.deadline_s
+        if isinstance(request.state, Running):
+            # Why later: the worker ends it in time, with what it has made.
+            deadline_s += self._policy.deadline_grace_s
+        if now_s >= deadline_s:
+            fact = f"its deadline passed {now_s - request.deadline_s:.3g} s ago"
+            self._live.end(request, DeadlinePassed(fact), now_s=now_s)
+        else:
+            self._reappoint(request, deadline_s)
+
+    def _reappoint(self, request: Request, deadline_s: float) -> None:
+        match request.state:
+            case Running(vanished_s=float(vanished_s)):
+                self._live.appoint(request, vanished_s + self._policy.settle_grace_s)
+            case Waiting() if not request.has_started:
+                self._live.appoint(request, request.patient_until_s)
+        self._live.appoint(request, deadline_s)
+
+    def _lose_patience(self, request: Request, now_s: float) -> None:
+        waited_s = now_s - request.arrival_s
+        model = self._leadership.model
+        wait_s = self._estimate_s(request.priority)
+        retry_after_s = UNKNOWN_WAIT_S if wait_s is None else wait_s
+        if len(self._fleet) == 0:
+            fact = f"no worker served {model} within {waited_s:.3g} s"
+            self._live.end(request, NoWorker(fact, retry_after_s=retry_after_s), now_s=now_s)
+        else:
+            fact = f"waited {waited_s:.3g} s in lane {model}/{request.priority}"
+            error = PatienceExhausted(fact, retry_after_s=retry_after_s)
+            self._live.end(request, error, now_s=now_s)
+
+    def _sweep(self, now_s: float) -> None:
+        self._swept_s = now_s
+        for worker in self._fleet.silent_since(now_s - self._policy.worker_silence_s):
+            self._reconciler.drop_worker(worker.worker_id, is_failure=True, now_s=now_s)
+        for gateway_id in self._gateways.silent_since(now_s - self._policy.gateway_silence_s):
+            self._orphan(gateway_id, "gateway fell silent")
+
+    def _end_hold(self, now_s: float) -> None:
+        """All lanes read to their end and every worker heard, or the window is over."""
+        window_s = self._policy.adoption_window_s
+        since_s = self._leadership.since_s
+        knows_all = now_s >= self._leadership.listening_since_s + window_s
+        all_reported = all(w.heard_s >= since_s for w in self._fleet)
+        is_complete = not self._behind and knows_all and all_reported
+        if not is_complete and now_s < since_s + window_s:
+            return
+        self._holding = False
+        self._live.forget_settled_ahead()
+        for request in self._live:
+            if isinstance(request.state, Held):
+                self._live.recover(request, now_s=now_s)
+
+    # Looking
+
+    def _estimate_s(self, priority: str) -> float | None:
+        ahead = self._live.lanes.ahead_of_newcomer(priority)
+        return self._rate.wait_s(ahead=ahead, room=self._fleet.free_slots() > 0)
+
+    def lanes(self, *, now_s: float) -> Sequence[LaneFigures]:
+        running = dict.fromkeys(PRIORITIES, 0)
+        for request in self._live:
+            running[request.priority] += isinstance(request.state, Running)
+        return [
+            LaneFigures(p, len(lane), running[p], lane.oldest_wait_s(now_s), self._estimate_s(p))
+            for p, lane in self._live.lanes.items()
+        ]
+
+    def find(self, request_id: str) -> Found | None:
+        request = self._live.get(request_id)
+        if request is None:
+            return None
+        match request.state:
+            case Running(worker_id=worker_id):
+                worker = self._fleet.get(worker_id)
+                return Found(request, True, worker.name if worker else "")
+            case _:
+                return Found(request, False, "")
+
+    def fleet_figures(self) -> tuple[int, int]:
+        """Live workers, and their free slots."""
+        return len(self._fleet), self._fleet.free_slots()
+
+    @property
+    def is_holding(self) -> bool:
+        return self._holding
+
+    def statistics(self) -> LiveStatistics:
+        return self._live.statistics()
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if something is held by nobody, or twice."""
+        self._live.check_integrity()
+        for request in self._live:
+            if isinstance(request.state, Running):
+                assert self._fleet.get(request.state.worker_id) is not None, request.state
+            if isinstance(request.state, Lost):
+                assert request.state.attempt <= request.record.attempt

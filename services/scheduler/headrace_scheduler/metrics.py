@@ -1,0 +1,89 @@
+"""What the scheduler counts. Labels: model, priority, reason; never ids."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LANE = ["model", "priority"]
+_WAIT_BUCKETS = (
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    120,
+    300,
+)
+_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+waiting = Gauge("headrace_scheduler_waiting_requests", "In their lane.", _LANE)
+running = Gauge("headrace_scheduler_running_requests", "Given to a worker.", _LANE)
+oldest_wait_s = Gauge(
+    "headrace_scheduler_oldest_wait_seconds", "Since the arrival of the oldest that waits.", _LANE
+)
+estimated_wait_s = Gauge(
+    "headrace_scheduler_estimated_wait_seconds",
+    "Of a request that comes now; NaN if unknown.",
+    _LANE,
+)
+workers = Gauge("headrace_scheduler_workers", "Live workers.", ["model"])
+free_slots = Gauge("headrace_scheduler_free_slots", "Of all live workers.", ["model"])
+leader = Gauge("headrace_scheduler_leader", "1 while this process leads the model.", ["model"])
+epoch = Gauge("headrace_scheduler_epoch", "Of the last leadership here.", ["model"])
+take_overs = Counter("headrace_scheduler_take_overs", "Leaderships begun here.", ["model"])
+
+submitted = Counter("headrace_scheduler_submitted_requests", "Read from a lane, once each.", _LANE)
+dispatches = Counter("headrace_scheduler_dispatches", "Batches sent to workers.", ["model"])
+dispatched = Counter("headrace_scheduler_dispatched_requests", "Attempts sent to workers.", _LANE)
+batch_requests = Histogram(
+    "headrace_scheduler_batch_requests", "Requests of a batch.", ["model"], buckets=_SIZE_BUCKETS
+)
+queue_wait_s = Histogram(
+    "headrace_scheduler_queue_wait_seconds", "From lane to dispatch.", _LANE, buckets=_WAIT_BUCKETS
+)
+returned = Counter(
+    "headrace_scheduler_returned_requests",
+    "Ran, or were to run, and did not end: lost, parked, failed, vanished, full, ...",
+    [*_LANE, "reason"],
+)
+adopted = Counter("headrace_scheduler_adopted_requests", "Found running after a take-over.", _LANE)
+ended = Counter(
+    "headrace_scheduler_ended_requests",
+    "Ended by the scheduler: refused, expired, cancelled, given up.",
+    [*_LANE, "reason"],
+)
+settled = Counter(
+    "headrace_scheduler_settled_requests", "Ends relayed, by google.rpc.Code.", [*_LANE, "code"]
+)
+abandoned = Counter(
+    "headrace_scheduler_abandoned_requests", "Nobody waited for them any more.", [*_LANE, "reason"]
+)
+lost_workers = Counter(
+    "headrace_scheduler_lost_workers", "Workers that left or fell silent.", ["model"]
+)
+dead_letters = Counter("headrace_scheduler_dead_letters", "Messages buried.", ["model", "reason"])
+ignored = Counter(
+    "headrace_scheduler_ignored_messages",
+    "Messages that said nothing new: redelivery, duplicate, late report, stale point, ...",
+    ["model", "reason"],
+)
+unreadable = Counter(
+    "headrace_scheduler_unreadable_messages",
+    "Messages that are no protobuf of their kind.",
+    ["reason"],
+)
+retried = Counter(
+    "headrace_scheduler_retried_calls",
+    "Calls to the broker that failed and are repeated.",
+    ["reason"],
+)

@@ -1,0 +1,111 @@
+"""What gateways are told and asked: ends without a worker, and where lost requests stand."""
+
+from __future__ import annotations
+
+from headrace.internal.v1.reports_pb2 import ResumePoint
+from headrace_scheduler.events import CancelOnWorker, NoticeAnswered, Notify
+from headrace_scheduler.live import LiveRequests
+from headrace_scheduler.requests import Ending, Lost, Request
+
+MAX_NOTICES = 32
+"""Per message: an answer holds the output so far of every request it names."""
+CANCELLED = 1
+
+
+class Notices:
+    """One message per gateway on its way at a time; what comes meanwhile waits for the next."""
+
+    def __init__(self, live: LiveRequests) -> None:
+        self._live = live
+        self._unanswered: set[str] = set()
+
+    def next_due_s(self, gateway_ids: list[str]) -> float:
+        free = (g for g in gateway_ids if g not in self._unanswered)
+        return min((_due_s(r) for g in free for r in self._live.calls(g)), default=float("inf"))
+
+    def plan(self, gateway_ids: list[str], *, now_s: float) -> list[Notify]:
+        return [
+            notice
+            for gateway_id in gateway_ids
+            if gateway_id not in self._unanswered
+            and (notice := self._next(gateway_id, now_s=now_s)) is not None
+        ]
+
+    def _next(self, gateway_id: str, *, now_s: float) -> Notify | None:
+        due = [r for r in self._live.calls(gateway_id) if _due_s(r) <= now_s][:MAX_NOTICES]
+        if not due:
+            return None
+        self._unanswered.add(gateway_id)
+        ended = ((r.request_id, r.state.error) for r in due if isinstance(r.state, Ending))
+        fences = ((r.request_id, r.state.attempt) for r in due if isinstance(r.state, Lost))
+        return Notify(gateway_id, tuple(ended), tuple(fences))
+
+    def take_answer(self, event: NoticeAnswered, *, now_s: float) -> None:
+        self._unanswered.discard(event.notice.gateway_id)
+        points = {p.request_id: p for p in event.points}
+        unknown = set(event.unknown_request_ids)
+        for request_id, error in event.notice.ended:
+            request = self._live.get(request_id)
+            if request is not None and isinstance(request.state, Ending):
+                if request_id in unknown:
+                    self._live.settle(request, error.code.number)
+                else:
+                    request.state.tell_s = now_s + self._live.policy.notice_repeat_s
+        for request_id, attempt in event.notice.fences:
+            request = self._live.get(request_id)
+            if request is None or not _is_lost(request, attempt):
+                continue
+            if request_id in unknown:
+                self._live.abandon(request, "unknown to its gateway")
+            elif request_id in points:
+                self._go_on(request, points[request_id], now_s=now_s)
+            else:
+                _ask_again(request, now_s + self._live.policy.notice_repeat_s)
+
+    def take_silence(self, notice: Notify, *, now_s: float) -> None:
+        self._unanswered.discard(notice.gateway_id)
+        again_s = now_s + self._live.policy.notice_repeat_s
+        for request_id in [i for i, _ in notice.ended] + [i for i, _ in notice.fences]:
+            request = self._live.get(request_id)
+            if request is not None:
+                _ask_again(request, again_s)
+
+    def _go_on(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
+        """The gateway has fenced and said what it has: back to the lane."""
+        lost = request.state
+        assert isinstance(lost, Lost)
+        if lost.worker_id is not None:
+            self._live.command(
+                CancelOnWorker(lost.worker_id, request.request_id, lost.attempt, CANCELLED)
+            )
+            lost.worker_id = None
+        request.replace_progress(point.progress)
+        request.has_started = request.has_started or point.attempt > 0
+        if point.HasField("error"):
+            self._live.count_failure(request, point.error.message)
+        if request.is_finished:
+            # It will be settled; if that got lost on its way, asking again finds it unknown.
+            lost.ask_s = now_s + self._live.policy.settle_grace_s
+        elif self._live.has_failed_too_often(request):
+            self._live.fail(request, now_s=now_s)
+        else:
+            self._live.wait(request, now_s=now_s)
+
+
+def _due_s(request: Request) -> float:
+    match request.state:
+        case Ending(tell_s=due_s) | Lost(ask_s=due_s):
+            return due_s
+    return float("inf")
+
+
+def _is_lost(request: Request, attempt: int) -> bool:
+    return isinstance(request.state, Lost) and request.state.attempt == attempt
+
+
+def _ask_again(request: Request, at_s: float) -> None:
+    match request.state:
+        case Ending() as ending:
+            ending.tell_s = at_s
+        case Lost() as lost:
+            lost.ask_s = at_s

@@ -1,0 +1,129 @@
+"""Worker reports held against what is believed to run: reports win."""
+
+from __future__ import annotations
+
+from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, WorkerReport
+from headrace_scheduler.events import CancelOnWorker, StepDown
+from headrace_scheduler.fleet import Fleet, Worker
+from headrace_scheduler.live import LiveRequests
+from headrace_scheduler.requests import Ending, Held, Lost, Request, Running, Waiting
+
+CANCELLED = 1
+SETTLED_STRAY_S = 1.0
+"""Longer than a report and a settlement can cross on their way."""
+
+
+class Reconciler:
+    """Takes what workers, and gateways about workers, say of running requests."""
+
+    def __init__(self, live: LiveRequests, fleet: Fleet) -> None:
+        self._live, self._fleet = live, fleet
+
+    def take_report(self, report: WorkerReport, *, heard_s: float, now_s: float) -> None:
+        known = self._fleet.get(report.worker_id)
+        if known is not None and report.number <= known.report_number:
+            self._live.journal.ignored("late report")
+            return
+        worker = None if report.leaving else self._fleet.hear(report, now_s=heard_s)
+        if worker is None:
+            self.drop_worker(report.worker_id, is_failure=False, now_s=now_s)
+            return
+        if worker.counted[0] > self._live.epoch:
+            self._live.command(
+                StepDown(f"{worker.worker_id} was dispatched to by epoch {worker.counted[0]}")
+            )
+            return
+        for request_id, attempt in worker.running.items():
+            self._found(worker, request_id, attempt, now_s)
+        for request in self._live.on_worker(worker.worker_id):
+            self._missed(worker, request, now_s)
+
+    def drop_worker(self, worker_id: str, *, is_failure: bool, now_s: float) -> None:
+        """It is gone, and with it all that ran there."""
+        if self._fleet.remove(worker_id) is None:
+            return
+        running = self._live.on_worker(worker_id)
+        self._live.journal.worker_lost(worker_id, len(running))
+        for request in running:
+            if is_failure:
+                self._live.count_failure(request, f"worker {worker_id} fell silent")
+            self._live.lose(request, "worker gone", now_s=now_s)
+
+    def _found(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
+        request = self._live.get(request_id)
+        if request is None:
+            self._stray(worker, request_id, attempt, now_s)
+            return
+        match request.state:
+            case Held():
+                self._live.adopt(request, worker, attempt)
+            case Running(worker_id=worker.worker_id, attempt=running_attempt) as running if (
+                attempt == running_attempt
+            ):
+                running.vanished_s = None
+            case Waiting() | Running() if attempt > request.record.attempt:
+                self._live.adopt(request, worker, attempt)
+            case Waiting() | Running() | Ending():
+                self._cancel(worker, request_id, attempt)
+            case Lost() as lost:
+                # Not before the gateway has fenced: it would take the worker's
+                # ending of a cancelled attempt for the request's.
+                lost.worker_id = worker.worker_id
+
+    def _missed(self, worker: Worker, request: Request, now_s: float) -> None:
+        running = request.state
+        assert isinstance(running, Running)
+        is_counted = worker.counted >= running.dispatch
+        if request.request_id in worker.running or not is_counted or running.vanished_s is not None:
+            return
+        running.vanished_s = now_s
+        self._live.appoint(request, now_s + self._live.policy.settle_grace_s)
+
+    def _stray(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
+        """Settled a moment ago, or not yet read from its lane; else it runs for nobody."""
+        since_s = worker.strays.setdefault(request_id, now_s)
+        was_settled = self._live.was_settled(request_id)
+        grace_s = SETTLED_STRAY_S if was_settled else self._live.policy.stray_grace_s
+        if now_s - since_s >= grace_s:
+            worker.strays[request_id] = now_s
+            self._cancel(worker, request_id, attempt)
+
+    def _cancel(self, worker: Worker, request_id: str, attempt: int) -> None:
+        self._live.command(CancelOnWorker(worker.worker_id, request_id, attempt, CANCELLED))
+
+    def take_parked(self, parked: ParkRequest, *, now_s: float) -> None:
+        for point in parked.points:
+            request = self._live.get(point.request_id)
+            if request is None or not _is_of(point, request, parked.worker_id):
+                self._live.journal.ignored("stale point")
+            else:
+                self._park(request, point, now_s=now_s)
+
+    def _park(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
+        request.merge_progress(point.progress)
+        if point.HasField("error"):
+            self._live.count_failure(request, point.error.message)
+        if self._live.has_failed_too_often(request):
+            self._live.fail(request, now_s=now_s)
+        else:
+            cause = "failed" if point.HasField("error") else "parked"
+            self._live.lose(request, cause, now_s=now_s)
+
+    def take_lost(self, worker_id: str, points: list[ResumePoint], *, now_s: float) -> None:
+        """A gateway's stream from the worker broke; the worker itself may live."""
+        for point in points:
+            request = self._live.get(point.request_id)
+            if request is None or not _is_of(point, request, worker_id):
+                self._live.journal.ignored("stale point")
+                continue
+            request.merge_progress(point.progress)
+            self._live.count_failure(request, f"its gateway lost worker {worker_id}")
+            self._live.lose(request, "lost", now_s=now_s, worker_id=worker_id)
+
+
+def _is_of(point: ResumePoint, request: Request, worker_id: str) -> bool:
+    """Whether a worker's attempt is the one that is believed to run."""
+    match request.state:
+        case Running(worker_id=found, attempt=attempt):
+            return found == worker_id and attempt == point.attempt
+    return False

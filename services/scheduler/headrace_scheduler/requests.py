@@ -1,0 +1,156 @@
+"""One live request: what was asked, what has been made of it, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from headrace.errors import HeadraceError
+from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
+
+ATTEMPTS_PER_EPOCH_BITS = 20
+
+DispatchNumber = tuple[int, int]
+"""(epoch, number) of a dispatch; (0, 0) is before any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Read after a take-over: it may run on a worker that has not yet been heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """In its lane. Every attempt up to `record.attempt` is over."""
+
+
+@dataclass(slots=True)
+class Running:
+    """Given to a worker, or found running there."""
+
+    worker_id: str
+    attempt: int
+    dispatch: DispatchNumber
+    vanished_s: float | None = None
+    """Since when reports of the worker leave it out: it ended there, and its gateway is
+    about to say so."""
+
+
+@dataclass(slots=True)
+class Lost:
+    """It stopped running, or may have; its gateway is asked where it stands.
+
+    The gateway's answer fences: it takes nothing of attempts up to `attempt`
+    any more. So the next attempt can go on exactly where the client's stream is.
+    """
+
+    attempt: int
+    worker_id: str | None
+    """Told to stop, once the gateway has fenced; None if it has nothing to stop."""
+    ask_s: float
+    """When the gateway is to be asked (again)."""
+
+
+@dataclass(slots=True)
+class Ending:
+    """It ended without a worker; its gateway is told until it settles."""
+
+    error: HeadraceError
+    tell_s: float
+
+
+State = Held | Waiting | Running | Lost | Ending
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """`record.attempt` is the newest attempt known; it never goes back."""
+
+    record: RequestRecord
+    priority: str
+    sequence: int
+    """Place in the stream: the order within the lane, also after a return to it."""
+    acknowledgement: str
+    arrival_s: float
+    """On this process's monotonic clock, as all the following."""
+    deadline_s: float
+    """Infinity for none; so is the next."""
+    patient_until_s: float
+    queued_s: float
+    stored_bytes: int
+    state: State
+    has_started: bool = False
+    """Some worker has taken it once; patience is over."""
+    last_failure: str = ""
+    due_s: float = float("inf")
+    """Earliest appointment in the agenda."""
+
+    @property
+    def request_id(self) -> str:
+        return self.record.request_id
+
+    @property
+    def gateway_id(self) -> str:
+        return self.record.gateway_id
+
+    @property
+    def weights_digest(self) -> str:
+        return self.record.weights_digest
+
+    @property
+    def choices(self) -> int:
+        return max(1, self.record.n)
+
+    @property
+    def slots(self) -> int:
+        finished = sum(p.finish_reason != 0 for p in self.record.progress)
+        return max(1, self.choices - finished)
+
+    @property
+    def prefill_tokens(self) -> int:
+        made = sum(len(p.output_ids) for p in self.record.progress)
+        return len(self.record.prompt_ids) + made
+
+    @property
+    def message_bytes(self) -> int:
+        """About; what earlier attempts made is not in the stored message."""
+        return self.stored_bytes + 4 * sum(len(p.output_ids) for p in self.record.progress)
+
+    @property
+    def cache_tokens(self) -> int:
+        return self.slots * (len(self.record.prompt_ids) + self.record.sampling.max_tokens)
+
+    @property
+    def is_finished(self) -> bool:
+        """Every choice is at its end: there is nothing to run."""
+        return sum(p.finish_reason != 0 for p in self.record.progress) >= self.choices
+
+    def replace_progress(self, progress: Iterable[ChoiceProgress]) -> None:
+        """What the gateway has is what the client saw; what others have beyond it is void."""
+        kept = list(longest(progress, choices=self.choices))
+        del self.record.progress[:]
+        self.record.progress.extend(kept)
+
+    def merge_progress(self, progress: Iterable[ChoiceProgress]) -> None:
+        self.replace_progress([*self.record.progress, *progress])
+
+
+def longest(progress: Iterable[ChoiceProgress], *, choices: int) -> list[ChoiceProgress]:
+    """One entry per choice, the longest; of equals the finished one."""
+    best: dict[int, ChoiceProgress] = {}
+    for entry in progress:
+        if entry.choice >= choices:
+            continue
+        known = best.get(entry.choice)
+        if known is None or _extent(entry) > _extent(known):
+            best[entry.choice] = entry
+    return [best[choice] for choice in sorted(best)]
+
+
+def _extent(entry: ChoiceProgress) -> tuple[int, bool]:
+    return len(entry.output_ids), entry.finish_reason != 0
+
+
+def first_attempt(epoch: int) -> int:
+    """Below every attempt of this leadership, not below any of an earlier one."""
+    return epoch << ATTEMPTS_PER_EPOCH_BITS

@@ -1,0 +1,102 @@
+"""All models of one scheduler process: learns of them, and stands for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from google.protobuf.message import DecodeError
+
+from headrace.bus import Bus, Subscription
+from headrace.bus.subjects import GATEWAY_REPORTS, MODEL_NAME, WORKER_REPORTS
+from headrace.clock import Clock
+from headrace_scheduler import metrics
+from headrace_scheduler.candidacy import Candidacy
+from headrace_scheduler.events import GatewayReported, WorkerReported
+from headrace_scheduler.settings import SchedulerSettings
+from headrace_scheduler.sightings import Sightings, read_gateway_report, read_worker_report
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """Listens to reports and cards. Every model it hears of gets a candidacy."""
+
+    def __init__(
+        self, scheduler_id: str, bus: Bus, settings: SchedulerSettings, clock: Clock
+    ) -> None:
+        self._scheduler_id = scheduler_id
+        self._bus, self._settings, self._clock = bus, settings, clock
+        kept_s = max(settings.worker_silence_s, settings.gateway_silence_s)
+        self._sightings = Sightings(kept_s=kept_s)
+        self._candidacies: dict[str, Candidacy] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Connected, and of every known model we lead it or know that it is led."""
+        known = list(self._candidacies.values())
+        return self._bus.connected and all(c.knows_the_lease for c in known)
+
+    def leads(self, model: str) -> bool:
+        candidacy = self._candidacies.get(model)
+        return candidacy is not None and candidacy.leader is not None
+
+    async def run(self) -> None:
+        """Serve as long as it is not cancelled; a cancellation gives all leases back first."""
+        subscriptions: list[Subscription] = []
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            subscriptions = [
+                await self._bus.subscribe(WORKER_REPORTS, self._on_worker_report),
+                await self._bus.subscribe(GATEWAY_REPORTS, self._on_gateway_report),
+                await self._bus.watch_cards(lambda model, _: self._know(model)),
+            ]
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                for subscription in subscriptions:
+                    await subscription.close()
+
+    async def drain(self) -> None:
+        """Let acknowledgements reach the broker; call before cancelling `run`."""
+        leaders = [c.leader for c in self._candidacies.values() if c.leader is not None]
+        await asyncio.gather(*(leader.drain() for leader in leaders))
+
+    def _on_worker_report(self, payload: bytes) -> None:
+        try:
+            event = read_worker_report(payload, now_s=self._clock.monotonic_s())
+        except DecodeError:
+            metrics.unreadable.labels("worker report").inc()
+            return
+        self._sightings.see_worker(event)
+        for served in event.report.models:
+            self._know(served.card.model)
+        self._tell_leaders(event)
+
+    def _on_gateway_report(self, payload: bytes) -> None:
+        try:
+            event = read_gateway_report(payload, now_s=self._clock.monotonic_s())
+        except DecodeError:
+            metrics.unreadable.labels("gateway report").inc()
+            return
+        self._sightings.see_gateway(event)
+        self._tell_leaders(event)
+
+    def _tell_leaders(self, event: WorkerReported | GatewayReported) -> None:
+        for candidacy in self._candidacies.values():
+            if candidacy.leader is not None:
+                candidacy.leader.tell(event)
+
+    def _know(self, model: str) -> None:
+        if model in self._candidacies or self._tasks is None:
+            return
+        if not MODEL_NAME.fullmatch(model):
+            metrics.unreadable.labels("model name").inc()
+            return
+        candidacy = Candidacy(
+            model, self._scheduler_id, self._bus, self._settings, self._clock, self._sightings
+        )
+        self._candidacies[model] = candidacy
+        self._tasks.create_task(candidacy.run())
+        log.info("model.known", extra={"model": model})
