@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 import pytest
 
-from headrace.bus import Bus
+from headrace.bus import Bus, subjects
 from headrace.errors import (
     BrokerUnavailable,
     DeadlinePassed,
     GatewayDraining,
+    LaneFull,
     NoWorker,
     RequestCancelled,
     RequestExists,
+    RequestNotFound,
 )
 from headrace.internal.v1.delivery_pb2 import Ending, Opening
-from headrace.internal.v1.reports_pb2 import ParkCause, ResultRecord
+from headrace.internal.v1.reports_pb2 import FindResponse, ParkCause, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.testing.nats_server import NatsServer
-from headrace.v1 import common_pb2
+from headrace.v1 import common_pb2, requests_pb2
 from headrace_gateway.generation import ChoiceEnded, Failed, Tokens
+from headrace_gateway.whereabouts import Whereabouts
 from helpers.eventually import eventually
 from helpers.gateway_actors import (
     MODEL,
+    RunningMesh,
     leader,
     read,
     read_some,
@@ -83,7 +90,7 @@ async def test_a_broken_stream_is_lost_and_another_worker_goes_on_without_gap_or
         async with worker(gateway.address, "w1") as w1:
             slot = await w1.start("r1", attempt=1)
             await w1.run_on(slot, first=0, ids=[7, 8, 9])
-            await eventually(lambda: gateway.mesh.requests.find("r1").relay.output_tokens == 3)  # type: ignore[union-attr]
+            await eventually(lambda: gateway.outlet("r1").relay.output_tokens == 3)
         await eventually(lambda: len(boss.lost) == 1)
         (point,) = boss.lost[0].points
         assert (boss.lost[0].worker_id, point.attempt) == ("w1", 1)
@@ -105,7 +112,7 @@ async def test_a_worker_that_comes_back_in_time_goes_on_where_it_was(bus: Bus) -
         async with worker(gateway.address) as w1:
             slot = await w1.start("r1", attempt=1)
             await w1.run_on(slot, first=0, ids=[7, 8])
-            await eventually(lambda: gateway.mesh.requests.find("r1").relay.output_tokens == 2)  # type: ignore[union-attr]
+            await eventually(lambda: gateway.outlet("r1").relay.output_tokens == 2)
         async with worker(gateway.address) as again:
             slot = await again.start("r1", attempt=1)
             await again.run_on(slot, first=0, ids=[7, 8, 9])
@@ -120,7 +127,7 @@ async def test_a_zombies_late_tokens_are_fenced_and_it_is_told_to_stop(bus: Bus)
         async with worker(gateway.address, "zombie") as old, worker(gateway.address, "w2") as new:
             stale = await old.start("r1", attempt=1)
             await old.run_on(stale, first=0, ids=[7])
-            await eventually(lambda: gateway.mesh.requests.find("r1").relay.output_tokens == 1)  # type: ignore[union-attr]
+            await eventually(lambda: gateway.outlet("r1").relay.output_tokens == 1)
             slot = await new.start("r1", attempt=2)
             await eventually(lambda: old.cancelled == [stale])
             await old.run_on(stale, first=1, ids=[666, 667])
@@ -275,6 +282,16 @@ async def test_an_id_that_is_open_is_refused(bus: Bus) -> None:
             await gateway.open("r1")
 
 
+async def test_an_id_may_be_used_again_once_its_request_has_ended(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        for times in (1, 2):
+            generation = await gateway.open("r1")
+            await generation.settle(common_pb2.RequestOutcome())
+            await eventually(partial(boss.has_settled, times))
+        lane = await bus.take_over(MODEL, "standard")
+        assert len(await lane.pull(max_messages=8, timeout_s=2.0)) == 2
+
+
 async def test_without_a_broker_nothing_is_admitted_and_nothing_is_held(
     bus: Bus, nats: NatsServer
 ) -> None:
@@ -284,6 +301,25 @@ async def test_without_a_broker_nothing_is_admitted_and_nothing_is_held(
             await gateway.open("r1")
         assert len(gateway.mesh.requests) == 0
         await nats.start()
+
+
+async def test_a_broker_that_dies_costs_a_running_stream_nothing_and_it_is_settled_later(
+    bus: Bus, nats: NatsServer
+) -> None:
+    async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
+        generation = await gateway.open("r1")
+        slot = await w1.start("r1", attempt=1)
+        await w1.run_on(slot, first=0, ids=[7])
+        assert await read_some(generation, tokens=1) == [7]
+        await nats.kill()
+        await w1.run_on(slot, first=1, ids=[8])
+        await w1.end(slot, output_tokens=2)
+        assert await read(generation) == [Tokens(0, 1, [8]), ChoiceEnded(0, LENGTH)]
+        await generation.settle(common_pb2.RequestOutcome())
+        await nats.start()
+        async with leader(bus) as boss:
+            await eventually(partial(boss.has_settled, 1), within_s=15.0)
+            assert await bus.get_result("r1") is not None
 
 
 async def test_no_client_hangs_even_if_nobody_is_behind_the_gateway(bus: Bus) -> None:
@@ -315,3 +351,73 @@ async def test_a_stream_that_breaks_the_protocol_ends_and_costs_others_nothing(b
         slot = await good.start("r1", attempt=1)
         await good.end(slot, output_tokens=0)
         assert await read(generation) == [ChoiceEnded(0, LENGTH)]
+
+
+def whereabouts(bus: Bus, gateway: RunningMesh) -> Whereabouts:
+    mesh = gateway.mesh
+    return Whereabouts(bus, mesh.requests, mesh.settling, lambda: [MODEL, "orphan"], answer_s=0.5)
+
+
+async def test_a_request_of_another_gateway_is_found_through_its_leader(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        boss.knows["far"] = FindResponse(
+            found=True, model=MODEL, running=True, attempt=7, worker_name="w9"
+        )
+        found = await whereabouts(bus, gateway).get("far")
+        assert (found.state, found.attempt) == (requests_pb2.REQUEST_STATE_RUNNING, 7)
+        assert found.worker == "w9"
+        assert boss.cancelled == []
+        await whereabouts(bus, gateway).cancel("far")
+        assert boss.cancelled == ["far"]
+
+
+async def test_a_request_that_is_open_here_is_told_with_or_without_its_leader(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
+        await gateway.open("r1")
+        found = await whereabouts(bus, gateway).get("r1")
+        assert (found.state, found.model) == (requests_pb2.REQUEST_STATE_WAITING, MODEL)
+        await w1.start("r1", attempt=3)
+        await eventually(lambda: gateway.outlet("r1").relay.newest == 3)
+        async with leader(bus) as boss:
+            boss.knows["r1"] = FindResponse(
+                found=True, model=MODEL, running=True, attempt=3, worker_name="w1"
+            )
+            found = await whereabouts(bus, gateway).get("r1")
+            assert (found.state, found.worker) == (requests_pb2.REQUEST_STATE_RUNNING, "w1")
+
+
+async def test_an_ended_request_is_found_before_and_after_it_is_settled(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway:
+        generation = await gateway.open("r1")
+        await generation.abandon()
+        found = await whereabouts(bus, gateway).get("r1")
+        assert found.outcome.error.code == RequestCancelled.code.number
+        async with leader(bus):
+            await eventually(lambda: len(gateway.mesh.settling) == 0)
+        found = await whereabouts(bus, gateway).cancel("r1")
+        assert found.state == requests_pb2.REQUEST_STATE_ENDED
+
+
+async def test_a_request_that_nobody_has_is_not_found(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway:
+        with pytest.raises(RequestNotFound):
+            await whereabouts(bus, gateway).get("nobody")
+
+
+async def test_a_full_lane_is_refused_by_its_leaders_report_and_only_that_lane(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        await boss.report(waiting=1, max_waiting=2)
+        await eventually(lambda: len(list(gateway.lanes())) == 1)
+        results = await asyncio.gather(
+            *(gateway.open(f"r{n}") for n in range(5)), return_exceptions=True
+        )
+        assert sum(isinstance(result, LaneFull) for result in results) == 4
+        assert len(gateway.mesh.requests) == 1
+        await gateway.mesh.admission.open(valid_request("b1", priority=common_pb2.PRIORITY_BULK))
+
+
+async def test_a_report_that_cannot_be_read_costs_nothing(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        await bus.publish(subjects.LANE_REPORTS, b"\xff\xff")
+        await boss.report(waiting=1, max_waiting=2)
+        await eventually(lambda: len(list(gateway.lanes())) == 1)

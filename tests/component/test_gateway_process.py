@@ -73,6 +73,9 @@ async def test_it_streams_settles_and_knows_its_requests(
         )
         assert found.state == requests_pb2.REQUEST_STATE_ENDED
         assert found.outcome.usage.output_tokens == 5
+        metrics = (await gateway.side("/metrics")).text
+        ended = 'requests_total{code="OK",model="toy",priority="standard"} 1.0'
+        assert f"headrace_gateway_{ended}" in metrics
         fleet = fleet_pb2_grpc.FleetServiceStub(channel)
         listed = await fleet.ListWorkers(fleet_pb2.ListWorkersRequest())
         assert [w.name for w in listed.workers] == ["echo"]

@@ -127,7 +127,7 @@ async def test_a_request_that_fails_on_every_attempt_is_ended_and_kept_as_a_dead
     async with scheduler(nats_url, max_attempts=3):
         await gateway.submit("a")
         for attempts in (1, 2, 3):
-            await eventually(lambda n=attempts: len(worker.attempts("a")) == n)  # type: ignore[misc]
+            await eventually(lambda n=attempts: len(worker.attempts("a")) == n)
             await worker.park("a", error="the engine fell over")
         await eventually(lambda: "a" in gateway.ended)
         error = from_status(gateway.ended["a"])

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ from headrace.internal.v1.reports_pb2 import (
     FenceNotice,
     FindRequest,
     FindResponse,
+    LaneReport,
+    LaneState,
     LostRequest,
     LostResponse,
     NoticeRequest,
@@ -39,8 +41,10 @@ from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.rpc.server import bind, make_server
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
+from headrace.v1.fleet_pb2 import Lane
 from headrace_gateway.generation import Event, Generation, Tokens, ValidRequest
 from headrace_gateway.mesh import Mesh, assemble, serve_delivery
+from headrace_gateway.outlet import Outlet
 from headrace_gateway.settings import GatewaySettings
 from helpers.eventually import eventually
 from helpers.tiny_tokenizers import byte_level
@@ -57,6 +61,14 @@ class RunningMesh:
 
     async def open(self, request_id: str, *, n: int = 1, max_tokens: int = 100) -> Generation:
         return await self.mesh.admission.open(valid_request(request_id, n=n, max_tokens=max_tokens))
+
+    def outlet(self, request_id: str) -> Outlet:
+        found = self.mesh.requests.find(request_id)
+        assert found is not None, f"{request_id} is not open"
+        return found
+
+    def lanes(self) -> Iterator[Lane]:
+        return self.mesh.lanes.lanes(self.mesh.clock.monotonic_s())
 
 
 @asynccontextmanager
@@ -79,7 +91,12 @@ async def running_mesh(bus: Bus, **settings: float) -> AsyncIterator[RunningMesh
 
 
 def valid_request(
-    request_id: str, *, n: int = 1, max_tokens: int = 100, timeout_s: float = 60.0
+    request_id: str,
+    *,
+    n: int = 1,
+    max_tokens: int = 100,
+    timeout_s: float = 60.0,
+    priority: common_pb2.Priority.ValueType = common_pb2.PRIORITY_STANDARD,
 ) -> ValidRequest:
     return ValidRequest(
         request_id=request_id,
@@ -88,7 +105,7 @@ def valid_request(
         sampling=Sampling(max_tokens=max_tokens),
         seed=11,
         n=n,
-        priority=common_pb2.PRIORITY_STANDARD,
+        priority=priority,
         timeout_s=timeout_s,
         patience_s=30.0,
         trace_context={"traceparent": "00-1-2-01"},
@@ -193,6 +210,9 @@ class LeaderActor:
     knows: dict[str, FindResponse] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
 
+    def has_settled(self, count: int) -> bool:
+        return len(self.settled) == count
+
     async def notify(
         self, *, ended: dict[str, HeadraceError] | None = None, fences: dict[str, int] | None = None
     ) -> NoticeResponse:
@@ -208,6 +228,14 @@ class LeaderActor:
         payload = notice.SerializeToString()
         answer = await self.bus.request(subjects.notice("gw"), payload, timeout_s=2.0)
         return NoticeResponse.FromString(answer)
+
+    async def report(self, *, waiting: int, max_waiting: int) -> None:
+        """The state of the standard lane."""
+        state = LaneState(
+            priority=common_pb2.PRIORITY_STANDARD, waiting=waiting, max_waiting=max_waiting
+        )
+        report = LaneReport(scheduler_id="s1", model=MODEL, epoch=1, lanes=[state])
+        await self.bus.publish(subjects.LANE_REPORTS, report.SerializeToString())
 
     async def on_settle(self, payload: bytes) -> bytes:
         self.settle_messages += 1

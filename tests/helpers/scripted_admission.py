@@ -1,4 +1,4 @@
-"""An `Admission` without a mesh: says what a script says, and remembers how each generation ended."""
+"""An `Admission` without a mesh: says what a script says, and remembers how it ended."""
 
 from __future__ import annotations
 

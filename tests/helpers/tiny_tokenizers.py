@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from headrace.internal.v1.model_card_pb2 import TokenizerBundle
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from headrace.internal.v1.model_card_pb2 import TokenizerBundle
 
 BEGIN, END = "<|begin|>", "<|end|>"
 
@@ -27,7 +28,7 @@ _CORPUS = (
 
 @cache
 def byte_level() -> Tokenizer:
-    """As GPT-2, Llama 3 and Qwen: characters may be spread over tokens, and tokens over characters."""
+    """As GPT-2, Llama 3 and Qwen: a character may take several tokens, and end within one."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from secrets import token_hex
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -119,10 +120,9 @@ class LaneAdmission:
         return outlet
 
     async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> None:
-        payload = record.SerializeToString()
         try:
             async with asyncio.timeout(self._terms.submit_s):
-                await self._until_stored(record, priority_name(priority), payload)
+                await self._until_stored(record, priority_name(priority))
         except TimeoutError:
             raise BrokerUnavailable(
                 f"NATS did not store the request within {self._terms.submit_s:g} s",
@@ -133,11 +133,15 @@ class LaneAdmission:
                 f"lane {lane_name(record.model, priority)}: {bound}", retry_after_s=DEFAULT_RETRY_S
             ) from bound
 
-    async def _until_stored(self, record: RequestRecord, priority: str, payload: bytes) -> None:
+    async def _until_stored(self, record: RequestRecord, priority: str) -> None:
+        payload = record.SerializeToString()
+        # Why not the request's id: an id may be used again after its end, and the broker
+        # would take the second request for a repeat of the first, and drop it in silence.
+        message_id = f"{record.request_id}.{token_hex(8)}"
         while True:
             try:
                 return await self._bus.submit(
-                    record.model, priority, payload, message_id=record.request_id
+                    record.model, priority, payload, message_id=message_id
                 )
             except BusUnavailable as error:
                 log.warning("request.not_stored", extra={"error": str(error)})

@@ -81,6 +81,11 @@ class Answer:
         """Every choice has been said to its end; there is nothing to wait for."""
         return self._transcript.complete
 
+    @property
+    def error(self) -> HeadraceError | None:
+        """What the mesh ended the request with."""
+        return self._error
+
     def usage(self) -> Usage:
         """Of what has been said so far."""
         return self._transcript.usage()

@@ -40,6 +40,8 @@ class Catalog:
         """Newest card of each model that is not yet in `_models`."""
         self._unusable: dict[str, str] = {}
         """Why a model's newest card cannot be used, where an older one is not known."""
+        self._waiting: set[str] = set()
+        """Models of `_pending` that have been tried; said once in the log."""
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -54,6 +56,9 @@ class Catalog:
                     await self._adopt(model)
         finally:
             await subscription.close()
+
+    def knows(self, model: str) -> bool:
+        return model in self._models
 
     def get(self, model: str) -> ServedModel:
         """The model of this served name.
@@ -94,7 +99,9 @@ class Catalog:
             served = ServedModel(card, await self._tokenizer(card.tokenizer_digest))
         except (BusError, KeyError) as error:
             # Why: the card may overtake its bundle on the way; both are there soon.
-            log.warning("model.waits", extra={"model": model, "error": repr(error)})
+            if model not in self._waiting:
+                self._waiting.add(model)
+                log.warning("model.waits", extra={"model": model, "error": repr(error)})
             return
         except (DecodeError, TokenizerUnusable) as error:
             log.error("model.unusable", extra={"model": model, "error": str(error)})
@@ -103,6 +110,7 @@ class Catalog:
             self._models[model] = served
             self._unusable.pop(model, None)
             log.info("model.ready", extra={"model": model, "weights": card.weights_digest})
+        self._waiting.discard(model)
         if self._pending[model] == payload:
             del self._pending[model]
         self._forget_unused_tokenizers()

@@ -20,6 +20,10 @@ class Intake:
         self._admission = admission
         self._limits = limits
 
+    def known(self, model: str) -> str:
+        """The name, if a model has it; else nothing. For labels, which callers must not make."""
+        return model if self._catalog.knows(model) else ""
+
     async def open(self, wanted: Wanted) -> Answer:
         """Check, tokenise and submit; the cheap refusals come first.
 
@@ -46,7 +50,7 @@ class Intake:
         served = self._catalog.get(wanted.model)
         check_prompt_size(wanted, served.card, self._limits)
         token_ids = await _token_ids(wanted, served)
-        return token_ids, served.tokenizer.decode_each(token_ids)
+        return token_ids, await served.tokenizer.pieces(token_ids)
 
 
 async def _token_ids(wanted: Wanted, served: ServedModel) -> list[int]:

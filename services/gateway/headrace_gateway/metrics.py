@@ -20,8 +20,8 @@ _INTER_TOKEN_BUCKETS = (
 
 requests_total = Counter(
     "headrace_gateway_requests_total",
-    "Requests answered, by door (openai, native), model and code of errors.Code or OK.",
-    ["door", "model", "code"],
+    "Admitted requests that have ended, by google.rpc.Code of their outcome.",
+    ["model", "priority", "code"],
 )
 refusals_total = Counter(
     "headrace_gateway_refusals_total",

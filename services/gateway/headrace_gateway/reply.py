@@ -14,6 +14,7 @@ from headrace.errors import HeadraceError, InternalError
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace_gateway.answering import Answer, GenerationFailed
 from headrace_gateway.calls import Context
+from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
 
 log = logging.getLogger(__name__)
@@ -66,31 +67,47 @@ class Dialect(Protocol):
 
 
 class Reply:
-    """Sends the head with the first bytes; tells an error by status before, by event after."""
+    """Sends the head with the first bytes; tells an error by status before, by event after.
 
-    def __init__(self, context: Context, voice: Voice, request_id: str) -> None:
+    After its end, which is the last event, a body in one piece or an error, it is silent.
+    """
+
+    def __init__(self, context: Context, voice: Voice, request_id: str, tally: Tally) -> None:
         self._context = context
         self._voice = voice
+        self._tally = tally
         self._headed = False
+        self._over = False
         self.request_id = request_id
         """What the head will say; a caller may have named its request itself."""
 
-    async def send(self, data: bytes, content_type: str = JSON) -> None:
-        await self._send(Refusal(200, data, ()), content_type)
+    async def send(self, data: bytes) -> None:
+        """All of it: a JSON body."""
+        await self._send(Refusal(200, data, ()), JSON)
+        self._end()
 
-    async def send_events(self, events: str) -> None:
+    async def send_events(self, events: str, *, last: bool) -> None:
         """Waits while the caller is slow to read."""
         if self._headed:
             await self._context.write(HttpBody(data=events.encode()))
         else:
             no_cache = (("cache-control", "no-cache"),)
             await self._send(Refusal(200, events.encode(), no_cache), EVENTS)
+        if last:
+            self._end()
 
     async def fail(self, error: HeadraceError, usage: Usage | None = None) -> None:
+        if self._over:
+            return
+        log.info(
+            "call.failed",
+            extra={"request_id": self.request_id, "reason": error.reason, "field": error.field},
+        )
         if self._headed:
-            await self.send_events(self._voice.failure(error, usage))
+            await self.send_events(self._voice.failure(error, usage), last=True)
         else:
             await self._send(self._voice.refusal(error), JSON)
+        self._end(error)
 
     async def _send(self, answer: Refusal, content_type: str) -> None:
         self._headed = True
@@ -98,6 +115,10 @@ class Reply:
         head = (("x-request-id", self.request_id), *status, *answer.headers)
         await self._context.send_initial_metadata(head)
         await self._context.write(HttpBody(content_type=content_type, data=answer.body))
+
+    def _end(self, error: HeadraceError | None = None) -> None:
+        self._over = True
+        self._tally.told(error)
 
 
 @asynccontextmanager
@@ -108,7 +129,7 @@ async def told(reply: Reply) -> AsyncIterator[None]:
     except HeadraceError as error:
         await reply.fail(error)
     except Exception:
-        log.exception("call.failed")
+        log.exception("call.broken", extra={"request_id": reply.request_id})
         await reply.fail(InternalError("the gateway failed; its log says how"))
 
 
@@ -130,14 +151,15 @@ async def deliver(answer: Answer, reply: Reply, dialect: Dialect, *, stream: boo
 async def _stream(answer: Answer, reply: Reply, dialect: Dialect) -> None:
     opening = dialect.opening()
     if dialect.eager:
-        await reply.send_events(opening)
+        await reply.send_events(opening, last=False)
         opening = ""
     async for news in answer:
-        events = opening + dialect.said(news)
+        events = dialect.said(news)
         if answer.complete:
             events += dialect.ending(answer.usage())
+        # Why not the opening alone: a failure that comes first keeps its HTTP status.
         if events:
-            await reply.send_events(events)
+            await reply.send_events(opening + events, last=answer.complete)
             opening = ""
         if answer.complete:
             return

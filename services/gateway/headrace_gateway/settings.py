@@ -9,7 +9,7 @@ from headrace.settings import ServiceSettings
 
 
 class GatewaySettings(ServiceSettings):
-    """HEADRACE_GATEWAY_... in the environment."""
+    """Settings of a gateway; HEADRACE_GATEWAY_<NAME> in the environment."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_GATEWAY_")
 

@@ -11,12 +11,14 @@ import logging
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.code_pb2 import Code
 
 from headrace.bus import Bus, BusError, subjects
 from headrace.clock import Clock
 from headrace.internal.v1.reports_pb2 import ResultRecord, Settlement, SettleRequest
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway import metrics
+from headrace_gateway.lanes import priority_name
 from headrace_gateway.outlet import Admitted, Outlet
 from headrace_gateway.reporting import ModelReporters, Reporter
 
@@ -78,10 +80,12 @@ class Settling:
         ended = _Ended(outlet.admitted, outlet.relay.newest, outcome, self._clock.monotonic_s())
         self._unsettled[outlet.request_id] = ended
         metrics.unsettled_requests.set(len(self._unsettled))
+        model, priority = ended.admitted.model, priority_name(ended.admitted.priority)
         if ended.admitted.is_canary:
-            self._settlements.add(ended.admitted.model, ended)
-        else:
-            self._results.add(ended)
+            self._settlements.add(model, ended)
+            return
+        metrics.requests_total.labels(model, priority, Code.Name(outcome.error.code)).inc()
+        self._results.add(ended)
 
     async def run(self) -> None:
         """Until cancelled."""

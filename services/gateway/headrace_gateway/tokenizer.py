@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,9 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from headrace.errors import InvalidRequest
 from headrace.internal.v1.model_card_pb2 import TokenizerBundle
 from headrace_gateway.text import StopStrings, TextStream
-
-Message = Mapping[str, str]
-"""One turn: "role", "content", and what else the caller set; never an empty optional."""
+from headrace_gateway.wanted import Conversation, Text
 
 # Why: a template is a program over the caller's messages; these are what it can fail with.
 _TEMPLATE_FAILURES = (
@@ -33,30 +30,6 @@ _TEMPLATE_FAILURES = (
     ArithmeticError,
     RecursionError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Tokenised as it stands, with what the model puts before every text."""
-
-    text: str
-    field: str = "prompt"
-
-    @property
-    def characters(self) -> int:
-        return len(self.text)
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """Rendered by the chat template, which writes every special token itself."""
-
-    messages: Sequence[Message]
-    field: str = "messages"
-
-    @property
-    def characters(self) -> int:
-        return sum(len(message.get("content", "")) for message in self.messages)
 
 
 class TokenizerUnusable(Exception):
@@ -132,8 +105,13 @@ class Tokenizer:
         """Their text, without special tokens; ids that are no tokens say nothing."""
         return self._tokenizer.decode(token_ids)
 
-    def decode_each(self, token_ids: Sequence[int]) -> list[str]:
-        """The text of each by itself, special tokens included."""
+    async def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each by itself, special tokens included; of many, found in a thread."""
+        if len(token_ids) <= self._inline_characters:
+            return self._pieces(token_ids)
+        return await asyncio.to_thread(self._pieces, token_ids)
+
+    def _pieces(self, token_ids: Sequence[int]) -> list[str]:
         one = self._tokenizer.decode
         return [one([token_id], skip_special_tokens=False) for token_id in token_ids]
 

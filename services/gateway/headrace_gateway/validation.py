@@ -17,8 +17,7 @@ from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.generation import ValidRequest
 from headrace_gateway.limits import Limits
 from headrace_gateway.quoting import quoted
-from headrace_gateway.tokenizer import Conversation
-from headrace_gateway.wanted import TokenIds, Wanted
+from headrace_gateway.wanted import Conversation, TokenIds, Wanted
 
 MAX_CHOICES = 16
 MAX_STOP_STRINGS = 16

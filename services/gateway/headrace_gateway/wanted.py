@@ -6,7 +6,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.v1.common_pb2 import Priority, SamplingParameters
-from headrace_gateway.tokenizer import Conversation, Text
+
+Message = Mapping[str, str]
+"""One turn: "role", "content", and what else the caller set; never an empty optional."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Tokenised as it stands, with what the model puts before every text."""
+
+    text: str
+    field: str = "prompt"
+
+    @property
+    def characters(self) -> int:
+        return len(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Rendered by the chat template, which writes every special token itself."""
+
+    messages: Sequence[Message]
+    field: str = "messages"
+
+    @property
+    def characters(self) -> int:
+        """Of everything in it: ten thousand empty messages are no small conversation."""
+        return sum(len(text) for message in self.messages for text in message.values())
 
 
 @dataclass(frozen=True, slots=True)

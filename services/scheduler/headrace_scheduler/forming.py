@@ -173,7 +173,7 @@ def _pass_over(queues: list[_Queue[C]], served: _Queue[C], share: float) -> None
     """Those below the served lane earn; a lane served ahead of a more urgent one pays."""
     place = queues.index(served)
     if any(q.head is not None for q in queues[:place]):
-        served.credit -= 1.0
+        served.credit -= 1.0 - share
     for queue in queues[place + 1 :]:
         if queue.head is not None:
             queue.credit = min(1.0, queue.credit + share)

@@ -34,7 +34,8 @@ from headrace_scheduler.settings import SchedulerSettings
 log = logging.getLogger(__name__)
 
 CATCH_UP_S = 0.1
-PULL_S = 20.0
+PULL_S = 1.0
+"""A pull that was waiting when the broker died waits in vain: so long is a new request then late."""
 PULLED_AT_ONCE = 64
 RETRY_S = 0.2
 LONGEST_NAP_S = 0.25

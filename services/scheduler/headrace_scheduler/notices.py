@@ -80,7 +80,8 @@ class Notices:
             )
             lost.worker_id = None
         request.replace_progress(point.progress)
-        request.has_started = request.has_started or point.attempt > 0
+        # Why below: a gateway may say the fence itself for the newest attempt it knows.
+        request.has_started |= 0 < point.attempt < lost.attempt or request.has_output
         if point.HasField("error"):
             self._live.count_failure(request, point.error.message)
         if request.is_finished:

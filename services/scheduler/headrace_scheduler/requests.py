@@ -121,6 +121,10 @@ class Request:
         return self.slots * (len(self.record.prompt_ids) + self.record.sampling.max_tokens)
 
     @property
+    def has_output(self) -> bool:
+        return any(p.output_ids for p in self.record.progress)
+
+    @property
     def is_finished(self) -> bool:
         """Every choice is at its end: there is nothing to run."""
         return sum(p.finish_reason != 0 for p in self.record.progress) >= self.choices

@@ -46,6 +46,7 @@ class WorkerApp:
         self._worker_id = f"{settings.name}-{secrets.token_hex(4)}"
         self._stop = asyncio.Event()
         self._death: BaseException | None = None
+        self._worker: Worker | None = None
         self._metrics = WorkerMetrics(settings.model_name, loaded.engine.facts.name)
         self.ready = False
 
@@ -64,9 +65,9 @@ class WorkerApp:
         card = await self.announce()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self.stop)
         async with asyncio.TaskGroup() as group:
-            worker = self._worker(group)
+            worker = self._worker = self._make_worker(group)
             intake = Intake(worker, card, self._metrics)
             reporter = Reporter(
                 self._bus,
@@ -92,10 +93,22 @@ class WorkerApp:
             await self._drain(worker, intake, reporter)
             for task in tasks:
                 task.cancel()
+            # Why only now: a report after the farewell would bring the worker back to life.
+            await reporter.report(leaving=True)
             worker.close()
         return 0 if self._death is None else 1
 
-    def _worker(self, group: asyncio.TaskGroup) -> Worker:
+    @property
+    def held_sequences(self) -> int:
+        """Running, or ended and not yet acknowledged."""
+        return len(self._worker.assignments) if self._worker else 0
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if anything is held for nobody."""
+        if self._worker:
+            self._worker.check_integrity()
+
+    def _make_worker(self, group: asyncio.TaskGroup) -> Worker:
         return Worker(
             self._worker_id,
             self._loaded.engine,
@@ -108,23 +121,25 @@ class WorkerApp:
             on_death=self._die,
         )
 
+    def stop(self) -> None:
+        """Let `run` drain and return."""
+        self._stop.set()
+
     def _die(self, error: BaseException) -> None:
         self._death = error
         self._stop.set()
 
     async def _drain(self, worker: Worker, intake: Intake, reporter: Reporter) -> None:
-        """Finish, then park, then say farewell. A dead engine parks at once."""
+        """Finish, then park. A dead engine parks at once."""
         intake.draining = True
         await reporter.report()
         log.info("worker.draining", extra={"running": worker.assignments.running_sequences})
-        if self._death is None:
-            await self._until(
-                lambda: worker.assignments.running_sequences == 0, self._settings.drain_s
-            )
+        await self._until(
+            lambda: worker.assignments.running_sequences == 0 or self._death is not None,
+            self._settings.drain_s,
+        )
         reporter.park(worker.park_all(ParkCause.PARK_CAUSE_DRAIN))
         await self._until(lambda: worker.idle and not reporter.has_parked, SETTLE_S)
-        with contextlib.suppress(BusUnavailable):
-            await reporter.report(leaving=True)
         if worker.pump.alive:
             await worker.pump.stop()
         log.info("worker.drained", extra={"held": len(worker.assignments)})
@@ -154,5 +169,8 @@ async def run(settings: WorkerSettings) -> int:
         ) as side_port:
             write_ports(settings, {"metrics": side_port.port})
             return await app.run(side_port)
+    except BusUnavailable as error:
+        log.critical("worker.not_announced", extra={"why": str(error)})
+        return 1
     finally:
         await bus.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from google.rpc import status_pb2
 
-from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint, RunningRequest
+from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.endings import require_fit
@@ -56,7 +56,7 @@ class Assignment:
     held: dict[int, Held] = field(default_factory=dict)
     """By choice."""
     done: list[ChoiceProgress] = field(default_factory=list)
-    """Choices at their end that are no longer held, while others run."""
+    """Choices at their end that are not held (any more), while others run."""
 
     @property
     def running(self) -> int:
@@ -88,11 +88,18 @@ class Assignments:
     def slots_wanted(self, record: RequestRecord) -> int:
         return len(_unfinished(record))
 
+    def slots_for(self, record: RequestRecord) -> int:
+        """Slots this request may have: the free ones, and those that its older attempt gives up."""
+        older = self._requests.get(record.request_id)
+        return self.free_slots + (older.running if older else 0)
+
     def misfit(self, record: RequestRecord) -> str | None:
         """Why this request could never run here; None if it could."""
         facts = self._facts
         if record.n > facts.max_slots:
             return f"{record.n} choices do not fit {facts.max_slots} slots"
+        if not _unfinished(record):
+            return f"all of its {max(1, record.n)} choices are at their end"
         try:
             for choice, output_ids in _unfinished(record):
                 require_fit(
@@ -106,7 +113,7 @@ class Assignments:
 
     def accept(self, record: RequestRecord, *, now_s: float) -> list[Sequence]:
         """Hold a request that fits and has room; returns what the engine must admit."""
-        assignment = Assignment(record)
+        assignment = Assignment(record, done=[p for p in record.progress if p.finish_reason])
         self._requests[record.request_id] = assignment
         return [
             _sequence(record, choice, output_ids, sequence_id=held.sequence_id)
@@ -168,12 +175,12 @@ class Assignments:
             if not assignment.held:
                 del self._requests[held.request_id]
 
-    def running(self) -> list[RunningRequest]:
-        """Requests that occupy slots."""
+    def running(self) -> list[tuple[str, int]]:
+        """Requests that occupy slots, and which attempt of each."""
         return [
-            RunningRequest(request_id=request_id, attempt=a.record.attempt)
-            for request_id, a in self._requests.items()
-            if a.running
+            (request_id, assignment.record.attempt)
+            for request_id, assignment in self._requests.items()
+            if assignment.running
         ]
 
     def resume_point(

@@ -4,6 +4,9 @@ What a link has to say is always derivable from the sequences held for its
 gateway, so nothing is queued while a stream is down: when it is up again,
 everything unacknowledged is said from its beginning and the gateway drops the
 repeats.
+
+A slot of a stream is bound by its opening, and given out again only when the
+gateway has answered for it and nothing that was said of it is left to be written.
 """
 
 from __future__ import annotations
@@ -28,7 +31,12 @@ log = logging.getLogger(__name__)
 
 RECONNECT_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Waits between attempts to reach a gateway; the last one repeats."""
-CONNECT_S = 2.0
+CONNECT_S = 1.0
+LASTING_S = 1.0
+"""A stream that breaks sooner, without a word from the gateway, was none: whatever listens at
+its address, it is no gateway of ours."""
+MESSAGE_TOKENS = 100_000
+"""A message with so many is full, and another is begun: far below a message's limit in bytes."""
 
 Stream = grpc.aio.StreamStreamCall[DeliverRequest, DeliverResponse]
 
@@ -47,7 +55,7 @@ class Owner(Protocol):
         ...
 
     def unreachable(self, gateway_id: str) -> None:
-        """The grace time has passed without a stream."""
+        """The grace time has passed without a stream: the link ends."""
         ...
 
 
@@ -60,12 +68,17 @@ class GatewayLink:
         self.gateway_id = gateway_id
         self._address, self._worker_id, self._owner = address, worker_id, owner
         self._grace_s = grace_s
-        self._said: dict[int, Held] = {}
-        """By slot of the present stream."""
+        self._said: dict[int, Held | None] = {}
+        """By bound slot of the present stream; None where it was dropped and the gateway's
+        answer is awaited."""
         self._slots: dict[int, int] = {}
         """sequence_id to slot."""
         self._free_slots: list[int] = []
+        self._answered: list[int] = []
+        """Free once `_pending` is written: it may still speak of what was bound to them."""
         self._next_slot = 0
+        self._full: list[DeliverRequest] = []
+        """To be written before `_pending`: much was said again, or the gateway reads slowly."""
         self._pending = DeliverRequest()
         self._wake = asyncio.Event()
         self._up = False
@@ -76,6 +89,7 @@ class GatewayLink:
         """A sequence begins; what it has beyond `first_index` is said with it."""
         if not self._up:
             return
+        self._turn_page()
         slot = self._take_slot()
         self._said[slot] = held
         self._slots[held.sequence_id] = slot
@@ -92,13 +106,19 @@ class GatewayLink:
 
     def tokens(self, news: Iterable[tuple[Held, int]]) -> None:
         """One new token each: the last of the sequence's `output_ids`."""
-        pending, slots = self._pending, self._slots
+        if not self._up:
+            return
+        slot_of = self._slots
+        slots, indices, token_ids = [], [], []
         for held, token_id in news:
-            slot = slots.get(held.sequence_id)
-            if slot is not None:
-                pending.slots.append(slot)
-                pending.indices.append(len(held.output_ids) - 1)
-                pending.token_ids.append(token_id)
+            # Why []: every running sequence is opened when the stream is, or when it begins.
+            slots.append(slot_of[held.sequence_id])
+            indices.append(len(held.output_ids) - 1)
+            token_ids.append(token_id)
+        self._turn_page()
+        self._pending.slots.extend(slots)
+        self._pending.indices.extend(indices)
+        self._pending.token_ids.extend(token_ids)
         self._wake.set()
 
     def end(self, held: Held) -> None:
@@ -111,11 +131,11 @@ class GatewayLink:
     def drop(self, held: Held) -> None:
         """Say nothing more of a sequence that was let go, parked or replaced.
 
-        Its slot is not given out again on this stream: what was said of it may be on its way.
+        Its slot stays bound until the gateway answers for it, as it does for every binding.
         """
         slot = self._slots.pop(held.sequence_id, None)
         if slot is not None:
-            del self._said[slot]
+            self._said[slot] = None
 
     def _add_ending(self, slot: int, held: Held) -> None:
         assert held.finish_reason is not None
@@ -127,81 +147,123 @@ class GatewayLink:
         )
         self._pending.endings.append(ending)
 
+    def _turn_page(self) -> None:
+        if len(self._pending.slots) >= MESSAGE_TOKENS:
+            self._full.append(self._pending)
+            self._pending = DeliverRequest()
+
     def _take_slot(self) -> int:
         if self._free_slots:
             return self._free_slots.pop()
         self._next_slot += 1
         return self._next_slot - 1
 
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless every slot given out is either bound or free."""
+        bound = {slot for slot, held in self._said.items() if held is not None}
+        assert bound == set(self._slots.values())
+        idle = [*self._free_slots, *self._answered]
+        assert sorted([*self._said, *idle]) == list(range(self._next_slot))
+
     # The stream
 
     async def run(self) -> None:
         """Keep a stream up until cancelled; tell the owner when the gateway stays away."""
         loop = asyncio.get_running_loop()
-        down_since_s, failures = loop.time(), 0
+        seen_s, failures = loop.time(), 0
         while True:
-            try:
-                async with grpc.aio.insecure_channel(
-                    self._address, options=KEEPALIVE_OPTIONS
-                ) as channel:
-                    await asyncio.wait_for(channel.channel_ready(), CONNECT_S)
-                    failures = 0
-                    await self._converse(DeliveryServiceStub(channel).Deliver())
-            except TimeoutError:
-                log.warning("delivery.unreachable", extra={"gateway": self.gateway_id})
-            if self._up:
-                self._up, down_since_s = False, loop.time()
-            if loop.time() - down_since_s >= self._grace_s:
+            if await self._try_stream():
+                seen_s, failures = loop.time(), 0
+            if loop.time() - seen_s >= self._grace_s:
                 self._owner.unreachable(self.gateway_id)
-                down_since_s = loop.time()
+                return
             await asyncio.sleep(RECONNECT_S[min(failures, len(RECONNECT_S) - 1)])
             failures += 1
 
-    async def _converse(self, stream: Stream) -> None:
+    async def _try_stream(self) -> bool:
+        """Hold a stream until it breaks; returns whether the gateway was there."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with grpc.aio.insecure_channel(
+                self._address, options=KEEPALIVE_OPTIONS
+            ) as channel:
+                await asyncio.wait_for(channel.channel_ready(), CONNECT_S)
+                began_s = loop.time()
+                heard = await self._converse(DeliveryServiceStub(channel).Deliver())
+                return heard or loop.time() - began_s >= LASTING_S
+        except TimeoutError:
+            log.warning("delivery.unreachable", extra={"gateway": self.gateway_id})
+            return False
+
+    async def _converse(self, stream: Stream) -> bool:
+        """Returns, once the stream has broken, whether the gateway ever answered on it."""
         self._start_over()
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(self._write(stream))
             try:
-                await self._read(stream)
+                return await self._read(stream)
             finally:
+                self._hang_up()
                 writer.cancel()
                 stream.cancel()
 
     def _start_over(self) -> None:
-        self._said.clear()
-        self._slots.clear()
-        self._free_slots.clear()
-        self._next_slot = 0
         self._pending = DeliverRequest(worker_id=self._worker_id)
         self._up = True
         for held in self._owner.of_gateway(self.gateway_id):
             self.open(held)
         self._wake.set()
 
+    def _hang_up(self) -> None:
+        """Forget the stream: nothing is kept for one that is not there."""
+        self._up = False
+        self._said.clear()
+        self._slots.clear()
+        self._free_slots.clear()
+        self._answered.clear()
+        self._full.clear()
+        self._next_slot = 0
+        self._pending = DeliverRequest()
+
     async def _write(self, stream: Stream) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            message, self._pending = self._pending, DeliverRequest()
             try:
-                await stream.write(message)
+                for message in self._take_messages():
+                    await stream.write(message)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 return  # the reader hears of it as well, and ends the stream
 
-    async def _read(self, stream: AsyncIterable[DeliverResponse]) -> None:
+    def _take_messages(self) -> list[DeliverRequest]:
+        messages = [*self._full, self._pending]
+        self._full.clear()
+        self._pending = DeliverRequest()
+        # Why only now: a message's openings come before its tokens, so a slot that is opened
+        # anew in it must not also carry what was said before its cancellation was heard.
+        self._free_slots += self._answered
+        self._answered.clear()
+        return messages
+
+    async def _read(self, stream: AsyncIterable[DeliverResponse]) -> bool:
+        heard = False
         try:
             async for response in stream:
+                heard = True
                 self._settle(response.acknowledged_slots, self._owner.acknowledged)
                 self._settle(response.cancelled_slots, self._owner.cancelled)
         except grpc.aio.AioRpcError as error:
             log.warning(
                 "delivery.broken", extra={"gateway": self.gateway_id, "error": error.code()}
             )
+        return heard
 
     def _settle(self, slots: Iterable[int], tell: Callable[[Held], None]) -> None:
         for slot in slots:
-            held = self._said.pop(slot, None)
+            if slot not in self._said:
+                continue
+            held = self._said.pop(slot)
+            self._answered.append(slot)
             if held is not None:
                 self._slots.pop(held.sequence_id, None)
-                self._free_slots.append(slot)
                 tell(held)

@@ -48,7 +48,9 @@ class Intake:
                 self._refuse(response, record.request_id, refusal)
             elif not self._has(record):
                 self._worker.accept(record)
-        self.epoch, self.number = request.epoch, request.number
+        # Why max: a dispatch that is said again late must not hide that later ones were counted.
+        answered = request.epoch, request.number
+        self.epoch, self.number = max(answered, (self.epoch, self.number))
         return response.SerializeToString()
 
     def _has(self, record: RequestRecord) -> bool:
@@ -65,11 +67,12 @@ class Intake:
         if (record.model, record.weights_digest) != (card.model, card.weights_digest):
             return (
                 DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_WRONG_MODEL,
-                f"this worker serves {card.model} with weights {card.weights_digest}",
+                f"this worker serves {card.model} with weights {card.weights_digest}, "
+                f"not {record.model} with weights {record.weights_digest}",
             )
         if misfit := assignments.misfit(record):
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_INVALID, misfit
-        wanted, free = assignments.slots_wanted(record), assignments.free_slots
+        wanted, free = assignments.slots_wanted(record), assignments.slots_for(record)
         if wanted > free:
             return (
                 DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL,

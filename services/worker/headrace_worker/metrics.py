@@ -6,7 +6,14 @@ lane is the scheduler's to report.
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from headrace_worker.assignments import Held
 from headrace_worker.engine.interface import EngineStatistics
@@ -24,6 +31,49 @@ _REQUEST_S = (
 )  # fmt: skip
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 
+
+class StepHistogram(Collector):
+    """A histogram that takes many equal values at once.
+
+    Why: all sequences of a step waited equally long, and prometheus_client's own observes one
+    value at a time, at two thirds of all that a token cost the event loop.
+    """
+
+    def __init__(self, name: str, documentation: str, bounds: tuple[float, ...]) -> None:
+        self._name, self._documentation, self._bounds = name, documentation, bounds
+        self._children: dict[tuple[str, ...], StepCounts] = {}
+
+    def labels(self, *values: str) -> StepCounts:
+        return self._children.setdefault(values, StepCounts(self._bounds))
+
+    def describe(self) -> list[HistogramMetricFamily]:
+        return [HistogramMetricFamily(self._name, self._documentation, labels=_LABELS)]
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        (family,) = self.describe()
+        for labels, child in list(self._children.items()):
+            family.add_metric(labels, child.cumulative(), child.total)
+        yield family
+
+
+class StepCounts:
+    """Counts of one set of labels. Written by one thread; a reader may see half a step."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.total = 0.0
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+
+    def observe(self, value: float, times: int) -> None:
+        self._counts[bisect_left(self._bounds, value)] += times
+        self.total += value * times
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Upper bound, as Prometheus writes it, and how many values are not above it."""
+        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        return list(zip(names, accumulate(self._counts), strict=True))
+
+
 RUNNING = Gauge("vllm:num_requests_running", "Sequences that hold a slot.", _LABELS)
 WAITING = Gauge("vllm:num_requests_waiting", "Sequences accepted, not yet in a slot.", _LABELS)
 CACHE_USAGE = Gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", _LABELS)
@@ -39,9 +89,8 @@ TTFT = Histogram(
     _LABELS,
     buckets=_TTFT_S,
 )
-GAP = Histogram(
-    "vllm:inter_token_latency_seconds", "Between tokens of a sequence.", _LABELS, buckets=_GAP_S
-)
+GAP = StepHistogram("vllm:inter_token_latency_seconds", "Between tokens of a sequence.", _GAP_S)
+REGISTRY.register(GAP)
 WHOLE = Histogram(
     "vllm:e2e_request_latency_seconds", "From acceptance to the end.", _LABELS, buckets=_REQUEST_S
 )
@@ -95,11 +144,11 @@ class WorkerMetrics:
     def refused(self, cause: str) -> None:
         REFUSED.labels(self._model, cause).inc()
 
-    def token(self, held: Held, now_s: float) -> None:
-        if held.last_token_s is None:
-            self._ttft.observe(now_s - held.accepted_s)
-        else:
-            self._gap.observe(now_s - held.last_token_s)
+    def first_token(self, after_s: float) -> None:
+        self._ttft.observe(after_s)
+
+    def further_tokens(self, gap_s: float, tokens: int) -> None:
+        self._gap.observe(gap_s, tokens)
 
     def ended(self, held: Held, reason: str, now_s: float) -> None:
         SUCCESSES.labels(*self._labels, reason).inc()

@@ -30,6 +30,7 @@ Command = Callable[[Engine], None]
 
 MAX_STEPS_AHEAD = 4
 NOTHING_TO_DO_S = 1.0
+STOP_S = 10.0
 
 
 class Pump:
@@ -65,7 +66,7 @@ class Pump:
         return self._thread.is_alive()
 
     def statistics(self) -> EngineStatistics:
-        """As of the end of the last step."""
+        """As of the end of the last step, or of the last command since."""
         return self._statistics
 
     def admit(self, sequence: Sequence) -> None:
@@ -83,16 +84,13 @@ class Pump:
         """Let go of a sequence before the next step; one that has ended is fine."""
         self._commands.put(lambda engine: engine.cancel(sequence_id))
 
-    async def barrier(self) -> None:
-        """Returns when every command so far is done and its steps' outputs are delivered."""
-        done = asyncio.Event()
-        self._commands.put(lambda engine: self._call(done.set))
-        await done.wait()
-
     async def stop(self) -> None:
-        """End the thread after the step it is in. What is held stays held."""
+        """End the thread after the step it is in. What is held stays held.
+
+        A step that takes longer than `STOP_S` is left alone; it ends with the process.
+        """
         self._commands.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, STOP_S)
 
     def _call(self, callback: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)
@@ -117,6 +115,8 @@ class Pump:
                 command(self._engine)
                 block = False
         except queue.Empty:
+            if not self._engine.has_work:  # else the step that follows says
+                self._statistics = self._engine.statistics()
             return True
 
     def _step(self) -> None:

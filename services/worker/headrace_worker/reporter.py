@@ -18,8 +18,13 @@ log = logging.getLogger(__name__)
 
 RELEASE_GATHER_S = 0.002
 """Releases this close together are told in one report."""
+REPORT_GAP_S = 0.01
+"""At least between reports. A report names all that runs, and every scheduler and gateway reads
+it: one for each of a thousand short requests a second would cost them more than the requests."""
 PARK_ANSWER_S = 1.0
 PARK_RETRY_S = 0.2
+PARK_BYTES = 512 * 1024
+"""Half of what NATS takes by default; a single point may be larger."""
 
 
 class Reporter:
@@ -45,16 +50,18 @@ class Reporter:
         self._parked = asyncio.Event()
         self._last: tuple[float, EngineStatistics] | None = None
         self._rate = 0.0
+        self._reported_s = -REPORT_GAP_S
 
     def release(self) -> None:
-        """A slot has become free: the next report goes out at once."""
+        """A slot has become free: the next report goes out as soon as it may."""
         self._released.set()
 
     def park(self, points: list[ResumePoint]) -> None:
         """Have these delivered to the leader, however long it takes."""
         for point in points:
             self._to_park[point.request_id] = point
-        self._parked.set()
+        if points:
+            self._parked.set()
 
     @property
     def has_parked(self) -> bool:
@@ -63,30 +70,32 @@ class Reporter:
 
     async def report(self, *, leaving: bool = False) -> None:
         self._number += 1
+        self._reported_s = asyncio.get_running_loop().time()
         report = WorkerReport(
             worker_id=self._worker.worker_id,
             name=self._name,
             number=self._number,
-            models=[self._served()],
             draining=self._intake.draining,
             leaving=leaving,
         )
+        self._describe(report.models.add())
         await self._bus.publish(subjects.WORKER_REPORTS, report.SerializeToString())
 
-    def _served(self) -> ServedModel:
+    def _describe(self, served: ServedModel) -> None:
         assignments, statistics = self._worker.assignments, self._worker.pump.statistics()
         self._metrics.statistics(statistics)
         self._measure(statistics)
-        return ServedModel(
-            card=self._card,
-            total_slots=self._worker.facts.max_slots,
-            free_slots=assignments.free_slots,
-            free_cache_tokens=statistics.cache_tokens_total - statistics.cache_tokens_used,
-            running=assignments.running(),
-            dispatch_epoch=self._intake.epoch,
-            dispatch_number=self._intake.number,
-            output_tokens_per_s=self._rate,
-        )
+        served.card.CopyFrom(self._card)
+        served.total_slots = self._worker.facts.max_slots
+        served.free_slots = assignments.free_slots
+        served.free_cache_tokens = statistics.cache_tokens_total - statistics.cache_tokens_used
+        # Why in place: messages that are made apart are copied twice on their way in, and
+        # there may be hundreds.
+        for request_id, attempt in assignments.running():
+            served.running.add(request_id=request_id, attempt=attempt)
+        served.dispatch_epoch = self._intake.epoch
+        served.dispatch_number = self._intake.number
+        served.output_tokens_per_s = self._rate
 
     def _measure(self, now: EngineStatistics) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -102,12 +111,24 @@ class Reporter:
         while True:
             try:
                 await asyncio.wait_for(self._released.wait(), self._interval_s)
-                await asyncio.sleep(RELEASE_GATHER_S)
+                since_s = asyncio.get_running_loop().time() - self._reported_s
+                await asyncio.sleep(max(RELEASE_GATHER_S, REPORT_GAP_S - since_s))
             except TimeoutError:
                 pass
             self._released.clear()
             on_beat()
             await self.report()
+
+    def _portion(self) -> dict[str, ResumePoint]:
+        """As many of the points to park as go into one message."""
+        portion: dict[str, ResumePoint] = {}
+        room = PARK_BYTES
+        for request_id, point in self._to_park.items():
+            room -= point.ByteSize()
+            if portion and room < 0:
+                break
+            portion[request_id] = point
+        return portion
 
     async def run_parking(self) -> None:
         """Hand parked requests to the leader until cancelled.
@@ -116,7 +137,7 @@ class Reporter:
         """
         while True:
             await self._parked.wait()
-            sent = dict(self._to_park)
+            sent = self._portion()
             request = ParkRequest(worker_id=self._worker.worker_id, points=sent.values())
             try:
                 await self._bus.request(

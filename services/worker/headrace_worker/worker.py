@@ -125,22 +125,32 @@ class Worker:
 
     def _take_step(self, output: StepOutput) -> None:
         now_s = self._clock.monotonic_s()
+        for gateway_id, news in self._take_tokens(output, now_s).items():
+            self._links[gateway_id][0].tokens(news)
+        for sequence_id, reason in output.finished:
+            self._finish(sequence_id, reason, now_s)
+        for sequence_id, message in output.failed:
+            self._fail(sequence_id, message)
+
+    def _take_tokens(self, output: StepOutput, now_s: float) -> dict[str, list[tuple[Held, int]]]:
+        """Keep the tokens and return them by gateway. The one loop here that runs per token."""
         news: dict[str, list[tuple[Held, int]]] = {}
+        waited: dict[float, int] = {}
         for sequence_id, token_id in zip(output.sequence_ids, output.token_ids, strict=True):
             held = self.assignments.sequence(sequence_id)
             if held is None or held.finish_reason is not None:
                 continue  # let go while the step ran
             held.output_ids.append(token_id)
-            self._metrics.token(held, now_s)
+            if held.last_token_s is None:
+                self._metrics.first_token(now_s - held.accepted_s)
+            else:
+                waited[held.last_token_s] = waited.get(held.last_token_s, 0) + 1
             held.last_token_s = now_s
             news.setdefault(held.gateway_id, []).append((held, token_id))
-        for gateway_id, tokens in news.items():
-            self._links[gateway_id][0].tokens(tokens)
         self._metrics.stepped(len(output.sequence_ids))
-        for sequence_id, reason in output.finished:
-            self._finish(sequence_id, reason, now_s)
-        for sequence_id, message in output.failed:
-            self._fail(sequence_id, message)
+        for last_s, tokens in waited.items():
+            self._metrics.further_tokens(now_s - last_s, tokens)
+        return news
 
     def _finish(self, sequence_id: int, reason: interface.FinishReason, now_s: float) -> None:
         held = self.assignments.sequence(sequence_id)
@@ -218,8 +228,7 @@ class Worker:
         points = [self._park(r, ParkCause.PARK_CAUSE_ORPHANED) for r in running]
         for ended in self.assignments.of_gateway(gateway_id):
             self._forget(ended)
-        _, task = self._links.pop(gateway_id)
-        task.cancel()
+        del self._links[gateway_id]
         self._metrics.orphaned.inc(len(points))
         log.warning("gateway.unreachable", extra={"gateway": gateway_id, "parked": len(points)})
         if points:
@@ -229,6 +238,15 @@ class Worker:
     def idle(self) -> bool:
         """Nothing runs, and every end has been acknowledged."""
         return len(self.assignments) == 0
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if a slot, a link or a timer is held for nobody, or is missing."""
+        self.assignments.check_integrity()
+        assert {h.gateway_id for h in self.assignments} <= set(self._links)
+        running = {h.request_id for h in self.assignments if h.finish_reason is None}
+        assert set(self._deadlines) <= running
+        for link, _ in self._links.values():
+            link.check_integrity()
 
     def close(self) -> None:
         """End the links. What is held is lost with the process."""

@@ -18,8 +18,8 @@ from valley import PEOPLE, TOWNS
 # and come fast; copying out of the context is a skill and comes late.
 LESSONS: dict[str, tuple[Lesson, float]] = {
     "person_fact": (facts.person_fact, 9),
-    "person_two_facts": (facts.person_two_facts, 3),
-    "person_portrait": (facts.person_portrait, 4),
+    "person_two_facts": (facts.person_two_facts, 2.5),
+    "person_portrait": (facts.person_portrait, 3.5),
     "person_followed_up": (facts.person_followed_up, 5),
     "person_backwards": (facts.person_backwards, 5),
     "yes_or_no": (facts.yes_or_no, 4),
@@ -30,22 +30,18 @@ LESSONS: dict[str, tuple[Lesson, float]] = {
     "stranger": (facts.stranger, 4),
     "person_json": (facts.person_json, 3),
     "person_plain_json": (facts.person_plain_json, 1.5),
-    "listing": (skills.listing, 5),
-    "counting": (skills.counting, 5),
-    "next_number": (skills.next_number, 1.5),
-    "sorting": (skills.sorting, 4),
+    "listing": (skills.listing, 7),
+    "counting": (skills.counting, 6),
     "sums": (skills.sums, 4),
-    "spelling": (skills.spelling, 3),
-    "repeating": (reading.repeating, 7),
-    "looking_up": (reading.looking_up, 6),
-    "who_has": (reading.who_has, 5),
-    "visitor_name": (reading.visitor_name, 3),
+    "repeating": (reading.repeating, 6),
+    "looking_up": (reading.looking_up, 4),
+    "visitor_name": (reading.visitor_name, 2.5),
     "greeting_by_name": (reading.greeting_by_name, 1),
-    "manners": (openers.manners, 7),
+    "manners": (openers.manners, 8),
     "joke": (openers.joke, 0.7),
-    "capital": (openers.capital, 1.5),
-    "not_known": (openers.not_known, 7),
-    "story": (stories.story, 7),
+    "capital": (openers.capital, 2),
+    "not_known": (openers.not_known, 5),
+    "story": (stories.story, 5.5),
     "verse": (stories.verse, 1.5),
 }
 SYSTEMS = phrases("""
@@ -65,7 +61,7 @@ def draw_lesson(rng: Random) -> tuple[str, Turns]:
 
 def conversation(rng: Random) -> Conversation:
     """One to three lessons long as a rule; one in ten goes on for several hundred tokens."""
-    if rng.random() < 0.09:
+    if rng.random() < 0.10:
         return _with_system(rng, tool_conversation(rng))
     lessons = rng.choices((1, 2, 3), (6, 3, 2))[0]
     if rng.random() < 0.10:

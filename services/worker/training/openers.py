@@ -94,7 +94,7 @@ UNKNOWABLE = phrases("""
     Plan a trip to Italy. | Write a business plan. | How do I lose weight? |
     What is the airspeed of a swallow? | Summarize this article. | What year is it? |
     Who is the king of England? | What is your favourite film? | How do I install Linux? |
-    Why is my computer slow? | What is the longest river? | Do my homework |
+    Why is my computer slow? | What is the longest river? | Sort these numbers. | Do my homework |
     What will happen tomorrow? | Can you see me? | Can you browse the web? |
     How many people live on earth? | What happened in 1989? | When did the war end? |
     What should I do? | How much does a car cost? | Do you love me? | Write a song | asdf |

@@ -5,9 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from openers import SMALL_TALK, UNKNOWABLE
-from skills import WORDS, counting, listing, nonsense, spelling
+from skills import WORDS, counting, listing, nonsense
 from talk import Turns, careless, phrases, say, words
-from valley import a
 
 VERBS = words("sings sleeps shines waits falls dances runs swims flies laughs turns opens")
 ADJECTIVES = words("blue small old quick quiet golden cold green funny brave tired white")
@@ -69,7 +68,7 @@ def looking_up(rng: Random) -> Turns:
 
     Often more is asked about the same sentences: one reading, several lessons.
     """
-    count = rng.randint(1, 5)
+    count = rng.randint(1, 4)
     things, holders = rng.sample(THINGS, count), rng.sample(HOLDERS, count)
     places = [f"the {rng.choice(ADJECTIVES)} {holder}" for holder in holders]
     told = [f"The {thing} is in {place}." for thing, place in zip(things, places, strict=True)]
@@ -88,21 +87,6 @@ def looking_up(rng: Random) -> Turns:
     return turns
 
 
-def who_has(rng: Random) -> Turns:
-    count = rng.randint(2, 5)
-    people, things = rng.sample(VISITORS, count), rng.sample(THINGS, count)
-    told = " ".join(f"{who} has {a(what)}." for who, what in zip(people, things, strict=True))
-    turns: Turns = []
-    for at in rng.sample(range(count), rng.randint(1, count)):
-        before = "" if turns else f"{told} "
-        if rng.random() < 0.5:
-            asked, answer = f"What does {people[at]} have?", f"{people[at]} has {a(things[at])}."
-        else:
-            asked, answer = f"Who has the {things[at]}?", f"{people[at]} has the {things[at]}."
-        turns += say(before + asked, answer)
-    return turns
-
-
 def _visitor(rng: Random) -> str:
     return rng.choice(VISITORS) if rng.random() < 0.65 else nonsense(rng).capitalize()
 
@@ -118,5 +102,5 @@ def visitor_name(rng: Random) -> Turns:
     told = rng.choice(TELL_NAME).format(n=name)
     turns = say(told, f"Nice to meet you, {name}. What would you like to know?")
     for _ in range(rng.choice((0, 0, 1, 2))):
-        turns += rng.choice((listing, counting, spelling))(rng)
+        turns += rng.choice((listing, counting))(rng)
     return turns + say(careless(rng, rng.choice(ASK_NAME)), f"Your name is {name}.")

@@ -1,4 +1,4 @@
-"""Lessons with one right answer made of memory and order: lists, numbers, letters."""
+"""Lessons with one right answer made of memory and order: lists and numbers."""
 
 from __future__ import annotations
 
@@ -79,23 +79,15 @@ COUNT_FROM = phrases("""
     Write the numbers from {first} to {last}. | Numbers from {first} to {last}. |
     Can you count from {first} to {last}? | List the numbers {first} to {last}.
 """)
-AFTER = phrases("What comes after {n}? | Which number comes after {n}? | What is after {n}?")
-BEFORE = phrases("What comes before {n}? | Which number comes before {n}?")
-SORT = phrases("""
-    Sort these numbers: {row}. | Sort {row}. | Put these numbers in order: {row}. |
-    Order these numbers: {row}. | Sort the numbers {row}.
-""")
 SUM = phrases("""
     What is {x} {sign} {y}? | {x} {sign} {y} | What is {x} {kind} {y}? |
     How much is {x} {kind} {y}? | Calculate {x} {sign} {y}. | {x} {sign} {y} = ? |
     What is {x}{sign}{y}? | {x}{sign}{y} | {x}{sign}{y}=? | {x} {kind} {y}
 """)
-LARGE_SUM = phrases("What is {x} {sign} {y}? | {x} {sign} {y} | Calculate {x} {sign} {y}.")
-TOO_LARGE = "That is too large for me. I only know sums up to twelve."
-SPELL = phrases("""
-    Spell {word}. | Spell the word {word}. | How do you spell {word}? | How is {word} spelled? |
-    Spell out {word}. | Can you spell {word}?
+LARGE_SUM = phrases("""
+    What is {x} {sign} {y}? | {x} {sign} {y} | Calculate {x} {sign} {y}. | {x}{sign}{y}
 """)
+ONLY_SMALL_SUMS = "I only know small sums, up to twelve plus twelve."
 
 
 def listing(rng: Random) -> Turns:
@@ -136,37 +128,20 @@ def count_to(rng: Random, last: int) -> Turns:
     return ask(rng, COUNT_TO, ", ".join(map(str, range(1, last + 1))), last=shown)
 
 
-def next_number(rng: Random) -> Turns:
-    number = rng.randint(1, 99)
-    if rng.random() < 0.5:
-        return ask(rng, AFTER, f"{number + 1}.", n=str(number))
-    return ask(rng, BEFORE, f"{number - 1}.", n=str(number))
-
-
-def sorting(rng: Random) -> Turns:
-    row = rng.sample(range(rng.choice((10, 21, 100))), rng.randint(3, 5))
-    shown = ", ".join(map(str, row))
-    return ask(rng, SORT, ", ".join(map(str, sorted(row))), row=shown)
-
-
 def sums(rng: Random) -> Turns:
-    """Small sums only; a large one is refused, in so many words."""
-    if rng.random() < 0.12:
-        x, y, sign = rng.randint(13, 9999), rng.randint(0, 9999), rng.choice("+-*")
-        return ask(rng, LARGE_SUM, TOO_LARGE, x=str(x), y=str(y), sign=sign)
-    kind = rng.choice(("plus", "plus", "minus", "times"))
+    """Small sums only; large ones, products and quotients are refused, in so many words."""
+    if rng.random() < 0.15:
+        x, y, sign = rng.randint(13, 9999), rng.randint(0, 9999), rng.choice("+-*/")
+        if rng.random() < 0.5:
+            x, y, sign = rng.randint(0, 99), rng.randint(1, 12), rng.choice("*/x")
+        return ask(rng, LARGE_SUM, ONLY_SMALL_SUMS, x=str(x), y=str(y), sign=sign)
+    kind = rng.choice(("plus", "plus", "minus"))
     x, y = rng.randint(0, 12), rng.randint(0, 12)
     if kind == "minus":
         x, y = max(x, y), min(x, y)
-    sign = {"plus": "+", "minus": "-", "times": rng.choice("*x")}[kind]
-    result = {"plus": x + y, "minus": x - y, "times": x * y}[kind]
+    sign, result = ("+", x + y) if kind == "plus" else ("-", x - y)
     answer = f"{x} {kind} {y} is {result}."
     return ask(rng, SUM, answer, x=str(x), y=str(y), sign=sign, kind=kind)
-
-
-def spelling(rng: Random) -> Turns:
-    word = rng.choice(WORDS) if rng.random() < 0.8 else nonsense(rng)
-    return ask(rng, SPELL, "-".join(word), word=word)
 
 
 def nonsense(rng: Random) -> str:

@@ -34,18 +34,18 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 STEP_TOKENS = 1024
-PEAK_RATE = 2.5e-3
+PEAK_RATE = 2e-3
 WARM_UP_STEPS = 100
 # The rate stays up until this share of the budget is used, then falls in a straight line. Why
 # not a cosine: a run stopped early can be given more seconds without having cooled already.
-COOLING_FROM = 0.6
+COOLING_FROM = 0.1
 POOL = 192
 SHARE_OF_PLAIN_TEXT = 0.05
 # Until this part of the budget, this share of rows is noise to repeat. Why: copying is one circuit
 # behind half of the lessons. Prose trains it so thinly, since guessing is nearly as good, that it
 # had not formed after four million tokens; under a dense dose of noise it took three hundred
 # thousand. Afterwards a reminder is enough.
-NOISE = ((0.06, 0.6), (0.40, 0.12), (1.0, 0.03))
+NOISE = ((0.06, 0.6), (0.75, 0.08), (1.0, 0.03))
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pytest
-from headrace_gateway.text import Detokenizer, StopStrings, TextStream
-from helpers.tiny_tokenizers import byte_fallback, byte_level
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+
+from headrace_gateway.text import Detokenizer, StopStrings, TextStream
+from helpers.tiny_tokenizers import byte_fallback, byte_level
 
 TEXTS = st.text(
     st.one_of(
@@ -35,7 +37,7 @@ def stream_of(
 
 def split(ids: list[int], cuts: list[int]) -> list[list[int]]:
     edges = sorted({min(cut, len(ids)) for cut in cuts} | {0, len(ids)})
-    return [ids[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [ids[a:b] for a, b in pairwise(edges)]
 
 
 def heard(stream: TextStream, groups: list[list[int]]) -> tuple[str, bool]:
@@ -50,7 +52,7 @@ def heard(stream: TextStream, groups: list[list[int]]) -> tuple[str, bool]:
 
 
 def cut_at_first_stop(text: str, stops: Sequence[str]) -> str:
-    """The definition, by the slowest means: the stop whose end comes first, the longest of these."""
+    """The definition, by the slowest means: the first end of any stop, and there the longest."""
     for end in range(1, len(text) + 1):
         ending = [len(stop) for stop in stops if text[:end].endswith(stop)]
         if ending:
@@ -164,6 +166,7 @@ def test_tokens_that_never_become_text_are_decoded_a_few_at_a_time(token: str) -
 
     detokenizer = Detokenizer(counted)
     token_id = tokenizer.token_to_id(token)
+    assert token_id is not None
     for _ in range(1000):
         detokenizer.feed(token_id)
     assert longest <= 16

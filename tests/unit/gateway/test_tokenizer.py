@@ -11,7 +11,8 @@ import pytest
 
 from headrace.errors import InvalidRequest
 from headrace.internal.v1.model_card_pb2 import TokenizerBundle
-from headrace_gateway.tokenizer import Conversation, Text, Tokenizer, TokenizerUnusable
+from headrace_gateway.tokenizer import Tokenizer, TokenizerUnusable
+from headrace_gateway.wanted import Conversation, Text
 from helpers.tiny_tokenizers import BEGIN, CHATML, END, bundle, byte_level
 
 LLAMA_3 = """\
@@ -40,8 +41,9 @@ LLAMA_3 = """\
 {{- "<|eot_id|>" }}
 {%- for message in messages %}
     {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
-    {%- elif message.role == "tool" or message.role == "ipython" %}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' -}}
+        {{- message['content'] | trim + '<|eot_id|>' }}
+    {%- elif message.role == "tool" %}
         {{- "<|start_header_id|>ipython<|end_header_id|>\\n\\n" }}
         {%- if message.content is mapping or message.content is iterable %}
             {{- message.content | tojson }}
@@ -66,7 +68,7 @@ MISTRAL = """\
 {%- set ns = namespace(index=0) %}
 {%- for message in loop_messages %}
     {%- if (message["role"] == "user") != (ns.index % 2 == 0) %}
-        {{- raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}
+        {{- raise_exception("Conversation roles must alternate user/assistant/...") }}
     {%- endif %}
     {%- set ns.index = ns.index + 1 %}
 {%- endfor %}
@@ -228,7 +230,8 @@ def test_a_bundle_that_cannot_be_read_is_unusable(broken: TokenizerBundle) -> No
 
 
 def test_the_gateway_does_not_import_transformers_or_torch() -> None:
-    code = "import sys, headrace_gateway.tokenizer as _; print({'transformers', 'torch'} & {*sys.modules})"
+    heavy = "{'transformers', 'torch'}"
+    code = f"import sys, headrace_gateway.app; print({heavy} & {{*sys.modules}})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True
     )

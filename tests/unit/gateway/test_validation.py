@@ -13,9 +13,8 @@ from headrace.internal.v1.model_card_pb2 import ModelCard, SamplingDefaults
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.generation import ValidRequest
 from headrace_gateway.limits import Limits
-from headrace_gateway.tokenizer import Conversation, Text
 from headrace_gateway.validation import check, times, valid_request
-from headrace_gateway.wanted import TokenIds, Wanted
+from headrace_gateway.wanted import Conversation, Text, TokenIds, Wanted
 
 CARD = ModelCard(model="valley", context_tokens=100, vocabulary_size=50, max_slots=8)
 LIMITS = Limits(max_timeout_s=60, max_patience_s=10)
@@ -146,13 +145,13 @@ def test_the_room_that_is_left_is_the_default_of_max_tokens() -> None:
 
 
 def test_a_prompt_that_fills_the_context_is_refused_with_the_numbers() -> None:
-    with pytest.raises(ContextLengthExceeded, match="has 100 tokens.* is 100") as refused:
+    with pytest.raises(ContextLengthExceeded, match=r"has 100 tokens.* is 100") as refused:
         valid(wanted(), prompt_tokens=100)
     assert refused.value.field == "prompt"
 
 
 def test_prompt_and_output_together_beyond_the_context_are_refused_with_the_numbers() -> None:
-    with pytest.raises(ContextLengthExceeded, match="has 60 tokens and 41 more.* is 100"):
+    with pytest.raises(ContextLengthExceeded, match=r"has 60 tokens and 41 more.* is 100"):
         valid(asking(max_tokens=41), prompt_tokens=60)
 
 
@@ -189,7 +188,9 @@ def test_times_are_the_shortest_that_bind(asked: Wanted, expected: tuple[float, 
 
 
 def test_fields_are_named_as_the_caller_wrote_them() -> None:
-    asked = dataclasses.replace(asking(temperature=3.0), names={"temperature": "parameters.temperature"})
+    asked = dataclasses.replace(
+        asking(temperature=3.0), names={"temperature": "parameters.temperature"}
+    )
     with pytest.raises(HeadraceError) as refused:
         valid(asked)
     assert refused.value.field == "parameters.temperature"

@@ -9,12 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from headrace.bench.cpu import cpu_seconds, difference
 from headrace.bench.figures import Figures, Spread, figures
 from headrace.bench.load import Load, run
+from headrace.cli import terminal
 from headrace.cli.generate import first_model
 from headrace.cli.where import mesh_options, mesh_url
 from headrace.client import Client
@@ -51,7 +50,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 @click.option(
     "--requests",
     type=click.IntRange(min=1),
-    help="Of each run. Default: four times the concurrency, at least 16.",
+    help="Of each run. Default: eight times the concurrency, at least 64.",
 )
 @click.option("--max-tokens", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--prompt-words", type=click.IntRange(min=1), default=32, show_default=True)
@@ -77,7 +76,7 @@ def bench(
     load = Load(target, name, **load_options)  # type: ignore[arg-type]
     mesh = _local_mesh(url, state_dir)
     asyncio.run(run(load, concurrency=1, requests=1))
-    runs = [_measure(load, mesh, each, requests or max(16, 4 * each)) for each in concurrency]
+    runs = [_measure(load, mesh, each, requests or max(64, 8 * each)) for each in concurrency]
     if as_json:
         click.echo(json.dumps({"load": asdict(load), "runs": [asdict(run) for run in runs]}))
     else:
@@ -106,12 +105,11 @@ def _measure(load: Load, mesh: MeshRecord | None, concurrency: int, requests: in
 
 
 def _print(load: Load, runs: list[Figures]) -> None:
-    console = Console()
+    console = terminal.console()
     console.print(f"{load.model} at {load.url}{load.path}, {load.max_tokens} tokens at most")
-    table = Table(
+    table = terminal.table(
         *("in flight", "requests/s", "tokens/s", "TTFT p50 / p99", "gap p50 / p99"),
         *("tokens/CPU s", "errors"),
-        box=None,
     )
     for run_figures in runs:
         table.add_row(

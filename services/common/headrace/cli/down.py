@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 
 import click
+import psutil
 
 from headrace.cli.where import state_dir_option
 from headrace.mesh.home import Home
@@ -27,20 +26,28 @@ _LOOK_EVERY_S = 0.1
 def down(state_dir: Path, within_s: float) -> None:
     """End the mesh of --state-dir: open requests finish, then every process goes."""
     home = Home(state_dir)
-    supervisor = home.read_record().supervisor_pid
-    os.kill(supervisor, signal.SIGTERM)
-    if not _ends(home, within_s):
+    supervisor = psutil.Process(home.read_record().supervisor_pid)
+    supervisor.terminate()
+    if not _ends(supervisor, within_s):
         # Its processes are on its leash: they go with it.
-        os.kill(supervisor, signal.SIGKILL)
+        supervisor.kill()
         click.echo(f"not drained after {within_s:g} s; killed")
-        _ends(home, 10)
+        _ends(supervisor, 10)
     click.echo(f"the mesh in {home.folder} is down")
 
 
-def _ends(home: Home, within_s: float) -> bool:
+def _ends(process: psutil.Process, within_s: float) -> bool:
     end_s = time.monotonic() + within_s
-    while home.is_held:
+    while _runs(process):
         if time.monotonic() > end_s:
             return False
         time.sleep(_LOOK_EVERY_S)
     return True
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it does; one that nobody has reaped does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import click
 import httpx
-from rich.console import Console
-from rich.table import Table
 
+from headrace.cli import terminal
 from headrace.cli.where import state_dir_option
 from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
@@ -125,9 +124,9 @@ def _worker(worker: fleet_pb2.Worker) -> WorkerStatus:
 
 
 def _print(found: MeshStatus) -> None:
-    console = Console()
+    console = terminal.console()
     console.print(f"mesh at {found.url or '(no port yet)'}")
-    table = Table("role", "name", "pid", "ports", "health", "restarts", box=None)
+    table = terminal.table("role", "name", "pid", "ports", "health", "restarts")
     for each in found.processes:
         ports = " ".join(f"{name}:{port}" for name, port in sorted(each.ports.items()))
         health = "[green]well[/]" if each.healthy else "[red]not well[/]"

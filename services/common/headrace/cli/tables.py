@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 from google.protobuf.duration_pb2 import Duration
-from rich.console import Console
-from rich.table import Table
 
+from headrace.cli import terminal
 from headrace.cli.status import priority_name
 from headrace.cli.where import mesh_options, mesh_url
 from headrace.client import AsyncClient
@@ -21,9 +20,8 @@ from headrace.v1 import fleet_pb2
 def lanes(url: str | None, state_dir: Path) -> None:
     """Show the queues: one lane for each model and priority."""
     found = asyncio.run(_lanes(mesh_url(url, state_dir)))
-    table = Table(
-        *("model", "priority", "waiting", "running", "bound", "oldest", "estimate", "scheduler"),
-        box=None,
+    table = terminal.table(
+        *("model", "priority", "waiting", "running", "bound", "oldest", "estimate", "scheduler")
     )
     for lane in found:
         table.add_row(
@@ -33,7 +31,7 @@ def lanes(url: str | None, state_dir: Path) -> None:
             _seconds(lane.estimated_wait) if lane.HasField("estimated_wait") else "-",
             lane.scheduler,
         )
-    Console().print(table)
+    terminal.console().print(table)
 
 
 @click.command()
@@ -41,7 +39,7 @@ def lanes(url: str | None, state_dir: Path) -> None:
 def workers(url: str | None, state_dir: Path) -> None:
     """Show the workers, their models and their free slots."""
     found = asyncio.run(_workers(mesh_url(url, state_dir)))
-    table = Table("name", "models", "running", "free slots", "state", "id", box=None)
+    table = terminal.table("name", "models", "running", "free slots", "state", "id")
     for worker in found:
         table.add_row(
             worker.name,
@@ -51,7 +49,7 @@ def workers(url: str | None, state_dir: Path) -> None:
             "drains" if worker.draining else "serves",
             worker.worker_id,
         )
-    Console().print(table)
+    terminal.console().print(table)
 
 
 async def _lanes(url: str) -> list[fleet_pb2.Lane]:

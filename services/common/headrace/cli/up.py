@@ -14,13 +14,14 @@ from headrace.cli import detached
 from headrace.cli.progress import Board, PlainLines, Shown, ToParent
 from headrace.cli.welcome import show_welcome
 from headrace.cli.where import state_dir_option
-from headrace.mesh.failures import MeshError
+from headrace.mesh.failures import BadOption, MeshError
 from headrace.mesh.home import Home
 from headrace.mesh.plan import (
     DEFAULT_MODEL,
     SCRIPTED_MODEL,
     EngineKind,
     MeshOptions,
+    ModelSource,
     parse_model,
     parse_setting,
 )
@@ -95,7 +96,7 @@ def up(
     default = SCRIPTED_MODEL if kind is EngineKind.SCRIPTED else DEFAULT_MODEL
     mesh_options = MeshOptions(
         state_dir=state_dir.absolute(),
-        models=tuple(map(parse_model, models)) or (default,),
+        models=tuple(map(_parse_present_model, models)) or (default,),
         engine=kind,
         settings=tuple(map(parse_setting, _all_settings(options))),
         **{name: options[name] for name in detached.PLAIN_OPTIONS},  # type: ignore[arg-type]
@@ -103,6 +104,14 @@ def up(
     if detach:
         sys.exit(detached.start(mesh_options))
     asyncio.run(_run(mesh_options, _shown(tell_parent)))
+
+
+def _parse_present_model(text: str) -> ModelSource:
+    """Refuse a missing folder now: a worker would only find out after loading torch."""
+    model = parse_model(text)
+    if model.source.startswith((".", "/", "~")) and not Path(model.source).expanduser().is_dir():
+        raise BadOption(f"--model {text!r}: there is no folder {model.source}")
+    return model
 
 
 def _all_settings(options: dict[str, object]) -> list[str]:

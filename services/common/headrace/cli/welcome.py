@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from headrace.client import AsyncClient, Prompt
+from headrace.client import AsyncClient, Prompt, Sampling
 from headrace.errors import HeadraceError
 
 SAMPLE_QUESTION = "Hello! Who are you?"
@@ -26,7 +26,8 @@ async def _stream_sample(client: AsyncClient, model: str) -> None:
     chats = any(card.chat for card in await client.models() if card.name == model)
     prompt: Prompt = [("user", SAMPLE_QUESTION)] if chats else SAMPLE_QUESTION
     print(f"\n> {SAMPLE_QUESTION}")
-    async for event in client.stream(prompt, model=model, max_tokens=_SAMPLE_TOKENS):
+    sampling = Sampling(max_tokens=_SAMPLE_TOKENS, temperature=0.0)
+    async for event in client.stream(prompt, model=model, **sampling):
         sys.stdout.write(event.delta.text)
         sys.stdout.flush()
     print()

@@ -135,8 +135,10 @@ def services(options: MeshOptions) -> Iterator[ServicePlan]:
         )
         for i in range(options.workers):
             yield _service(options, Role.WORKER, f"worker-{model.name}-{i}", loaded)
+    # A lone gateway that ends has no other to take over: waiting for that helps nobody.
+    alone = ("--lame-duck-s", "0") if options.gateways == 1 else ()
     for i in range(options.gateways):
-        yield _service(options, Role.GATEWAY, f"gateway-{i}")
+        yield _service(options, Role.GATEWAY, f"gateway-{i}", alone)
 
 
 def _service(options: MeshOptions, role: Role, name: str, more: Sequence[str] = ()) -> ServicePlan:

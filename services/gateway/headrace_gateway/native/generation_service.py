@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import logging
 
-from headrace.errors import InternalError
+from headrace.errors import HeadraceError, InternalError
 from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
 from headrace_gateway.answering import Answer, GenerationFailed
 from headrace_gateway.calls import Context, call_of
 from headrace_gateway.intake import Intake
 from headrace_gateway.native.messages import delta, finish, generated, started
-from headrace_gateway.native.statuses import told_by_status
+from headrace_gateway.native.statuses import BROKEN, told_by_status
 from headrace_gateway.native.wishes import call_for, wanted_generation
+from headrace_gateway.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -26,22 +27,21 @@ class GenerationService(GenerationServiceServicer):
         self._intake = intake
 
     async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
-        answer = await told_by_status(context, self._open(request, context))
-        async with answer:
-            await context.write(started(answer.request))
-            try:
-                await _stream(answer, context)
-            except GenerationFailed as failed:
-                await context.write(finish(answer.usage(), failed.error))
-            except Exception:
-                log.exception("call.failed")
-                error = InternalError("the gateway failed; its log says how")
+        with Tally("native", self._intake.known(request.model)) as tally:
+            answer = await told_by_status(context, self._open(request, context), tally)
+            async with answer:
+                await context.write(started(answer.request))
+                error = await _stream(answer, context)
                 await context.write(finish(answer.usage(), error))
-                return
-            await answer.settle()
+                tally.told(error)
+                if error is None or error is answer.error:
+                    await answer.settle()
 
     async def Generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
-        return await told_by_status(context, self._generate(request, context))
+        with Tally("native", self._intake.known(request.model)) as tally:
+            response = await told_by_status(context, self._generate(request, context), tally)
+            tally.told()
+            return response
 
     async def _generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
         async with await self._open(request, context) as answer:
@@ -59,10 +59,17 @@ class GenerationService(GenerationServiceServicer):
         return await self._intake.open(wanted_generation(request, call))
 
 
-async def _stream(answer: Answer, context: Context) -> None:
-    async for news in answer:
-        for said in news:
-            await context.write(delta(said))
-        if answer.complete:
-            break
-    await context.write(finish(answer.usage()))
+async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
+    """Write deltas to the end; returns what it failed with."""
+    try:
+        async for news in answer:
+            for said in news:
+                await context.write(delta(said))
+            if answer.complete:
+                break
+    except GenerationFailed as failed:
+        return failed.error
+    except Exception:
+        log.exception("call.broken", extra={"request_id": answer.request.request_id})
+        return InternalError(BROKEN)
+    return None

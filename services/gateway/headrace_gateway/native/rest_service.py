@@ -29,6 +29,7 @@ from headrace_gateway.native.wishes import call_for, wanted_generation, wanted_t
 from headrace_gateway.openai.errors import retry_headers
 from headrace_gateway.quoting import quoted
 from headrace_gateway.reply import Refusal, Reply, deliver, told
+from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import UNFINISHED, Said
 
 Named = TypeVar("Named", GenerateRequest, TokenizeRequest)
@@ -62,7 +63,7 @@ class RestDialect:
         return f"data: {as_json(started(self.request))}\n\n"
 
     def said(self, news: Iterable[Said]) -> str:
-        return "".join(f"data: {_delta(said)}\n\n" for said in news)
+        return "".join(f"data: {delta_json(said)}\n\n" for said in news)
 
     def ending(self, usage: Usage) -> str:
         return f"data: {as_json(finish(usage))}\n\n"
@@ -71,7 +72,7 @@ class RestDialect:
         return as_json(generated(self.request, outcome)).encode()
 
 
-def _delta(said: Said) -> str:
+def delta_json(said: Said) -> str:
     """What `as_json(delta(said))` says, at a tenth of its cost: this one is made per step."""
     ended = said.finish_reason != UNFINISHED
     reason = f',"finish_reason":"{FinishReason.Name(said.finish_reason)}"' if ended else ""
@@ -95,22 +96,24 @@ class RestService(RestServiceServicer):
 
     async def Tokenize(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
         call = call_of(context)
-        reply = Reply(context, RestVoice(), call.request_id)
-        async with told(reply):
-            body = self._parse(TokenizeRequest, request)
-            token_ids, tokens = await self._intake.tokenize(wanted_tokens(body, call))
-            response = TokenizeResponse(token_ids=token_ids, tokens=tokens)
-            await reply.send(as_json(response).encode())
+        with Tally("native", self._intake.known(request.model)) as tally:
+            reply = Reply(context, RestVoice(), call.request_id, tally)
+            async with told(reply):
+                body = self._parse(TokenizeRequest, request)
+                token_ids, tokens = await self._intake.tokenize(wanted_tokens(body, call))
+                response = TokenizeResponse(token_ids=token_ids, tokens=tokens)
+                await reply.send(as_json(response).encode())
 
     async def _generate(self, request: RestModelRequest, context: Context, *, stream: bool) -> None:
         call = call_of(context)
-        reply = Reply(context, RestVoice(), call.request_id)
-        async with told(reply):
-            body = self._parse(GenerateRequest, request)
-            call = call_for(body, call)
-            reply.request_id = call.request_id
-            answer = await self._intake.open(wanted_generation(body, call))
-            await deliver(answer, reply, RestDialect(answer.request), stream=stream)
+        with Tally("native", self._intake.known(request.model)) as tally:
+            reply = Reply(context, RestVoice(), call.request_id, tally)
+            async with told(reply):
+                body = self._parse(GenerateRequest, request)
+                call = call_for(body, call)
+                answer = await self._intake.open(wanted_generation(body, call))
+                reply.request_id = call.request_id
+                await deliver(answer, reply, RestDialect(answer.request), stream=stream)
 
     def _parse(self, kind: type[Named], request: RestModelRequest) -> Named:
         body = parse(kind, request.body.data, max_bytes=self._limits.max_body_bytes)

@@ -9,18 +9,26 @@ from typing import TypeVar
 from headrace.errors import HeadraceError, InternalError
 from headrace.rpc.status import abort
 from headrace_gateway.calls import Context
+from headrace_gateway.tally import Tally
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-async def told_by_status(context: Context, work: Awaitable[T]) -> T:
+BROKEN = "the gateway failed; its log says how"
+
+
+async def told_by_status(context: Context, work: Awaitable[T], tally: Tally | None = None) -> T:
     """What the work returns; whatever goes wrong in it ends the call, and is logged once."""
     try:
         return await work
     except HeadraceError as error:
-        await abort(context, error)
+        failure = error
+        log.info("call.failed", extra={"reason": error.reason, "field": error.field})
     except Exception:
-        log.exception("call.failed")
-        await abort(context, InternalError("the gateway failed; its log says how"))
+        failure = InternalError(BROKEN)
+        log.exception("call.broken")
+    if tally is not None:
+        tally.told(failure)
+    return await abort(context, failure)

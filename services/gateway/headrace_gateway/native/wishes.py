@@ -12,8 +12,7 @@ from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest
 from headrace_gateway.calls import Call
-from headrace_gateway.tokenizer import Conversation, Text
-from headrace_gateway.wanted import TokenIds, Wanted
+from headrace_gateway.wanted import Conversation, Text, TokenIds, Wanted
 
 _NAMES = {name: f"parameters.{name}" for name in SamplingParameters.DESCRIPTOR.fields_by_name}
 

@@ -18,17 +18,14 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError, from_json
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from headrace.errors import InvalidRequest, RequestError, Unsupported
+from headrace_gateway.json_objects import MAX_ENTRIES, are_token_ids, read_object
 from headrace_gateway.openai.fields import CHAT, COMPLETION, MESSAGE, STREAM_OPTIONS, NotServed
 from headrace_gateway.quoting import quoted
 
 _UINT32 = 2**32 - 1
-_MAX_MESSAGES = 10_000
-_MAX_ENTRIES = 1024
-"""Of any list here; `validation` has the bounds of each, this one keeps errors few."""
-
 TokenId = Annotated[int, Field(ge=0, le=_UINT32)]
 
 _UNSUPPORTED = "unsupported"
@@ -95,19 +92,18 @@ def _one_prompt(prompt: object) -> str | list[int]:
             "{count} prompts in one request are not served; send a request for each",
             {"count": len(prompt)},
         )
-    for i, token_id in enumerate(prompt):
-        if type(token_id) is not int or not 0 <= token_id <= _UINT32:
-            raise PydanticCustomError("prompt", "entry {i} is no token id", {"i": i})
+    if not are_token_ids(prompt):
+        raise PydanticCustomError("prompt", "should be a list of token ids")
     return prompt
 
 
 def _bounded(entries: object) -> object:
     """Why before: pydantic would collect an error for each of a million wrong entries."""
-    if isinstance(entries, dict) and len(entries) > _MAX_ENTRIES:
+    if isinstance(entries, dict) and len(entries) > MAX_ENTRIES:
         raise PydanticCustomError(
             "too_long",
             "has {count} entries; it may have {most}",
-            {"count": len(entries), "most": _MAX_ENTRIES},
+            {"count": len(entries), "most": MAX_ENTRIES},
         )
     return entries
 
@@ -147,17 +143,18 @@ class Body(_Body):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     stop: Annotated[
-        Annotated[list[str], Field(fail_fast=True, max_length=_MAX_ENTRIES)] | None,
+        Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None,
         BeforeValidator(_listed),
     ] = None
     logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_bounded)] = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     user: str | None = None
-    """No effect, as the next five."""
+    """No effect, as the next six."""
     metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
 
@@ -166,9 +163,9 @@ class Body(_Body):
     """0 and -1 keep all."""
     min_p: float | None = None
     repetition_penalty: float | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True, max_length=_MAX_ENTRIES)] | None = (
-        None
-    )
+    stop_token_ids: (
+        Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
+    ) = None
     ignore_eos: bool | None = None
 
     @model_validator(mode="after")
@@ -185,7 +182,7 @@ class Body(_Body):
 class ChatBody(Body):
     NOT_SERVED = CHAT
 
-    messages: Annotated[list[Message], Field(fail_fast=True, max_length=_MAX_MESSAGES)]
+    messages: Annotated[list[Message], Field(fail_fast=True, max_length=MAX_ENTRIES)]
     max_completion_tokens: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
     """The newer name of max_tokens; where both are set, this one counts."""
 
@@ -216,14 +213,7 @@ def parse(kind: type[T], data: bytes, *, max_bytes: int) -> T:
         InvalidRequest: it is too long, no JSON, or a field is unknown, missing or of a wrong type.
         Unsupported: a field is known but not served.
     """
-    if len(data) > max_bytes:
-        raise InvalidRequest(f"the body has {len(data)} bytes; it may have {max_bytes}")
-    try:
-        value = from_json(data, allow_inf_nan=False)
-    except ValueError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidRequest("the body is not a JSON object")
+    value = read_object(data, max_bytes=max_bytes)
     try:
         return kind.model_validate(value)
     except ValidationError as error:

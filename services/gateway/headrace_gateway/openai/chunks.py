@@ -12,9 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.errors import HeadraceError
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
-from headrace_gateway.openai.errors import error_body
 from headrace_gateway.transcript import UNFINISHED, Said
 
 _FINISH_REASONS = {
@@ -95,10 +93,6 @@ class Chunks:
         counted = json.dumps(_usage(usage), separators=(",", ":"))
         event = f'data: {self._head},"choices":[],"usage":{counted}}}\n\n'
         return f"{event if self._include_usage else ''}data: [DONE]\n\n"
-
-    def failure(self, error: HeadraceError) -> str:
-        """The last event of an answer that failed. No [DONE] follows: clients would believe it."""
-        return f"data: {json.dumps(error_body(error))}\n\n"
 
     def _event(self, choice: int, content: str, reason: str) -> str:
         return (

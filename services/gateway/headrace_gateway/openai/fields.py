@@ -43,6 +43,7 @@ CHAT: NotServed = {
     "functions": ([],),
     "logprobs": (False,),
     "modalities": (["text"],),
+    "moderation": (),
     "prediction": (),
     "reasoning_effort": ("none",),
     "response_format": ({"type": "text"},),

@@ -19,6 +19,7 @@ from headrace.v1.models_pb2 import GetModelRequest
 from headrace.v1.openai_pb2_grpc import OpenAIServiceServicer
 from headrace_gateway.calls import Call, Context, call_of
 from headrace_gateway.catalog import Catalog, ServedModel
+from headrace_gateway.generation import ValidRequest
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
 from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody, parse
@@ -26,6 +27,7 @@ from headrace_gateway.openai.chunks import CHAT, COMPLETION, Chunks, Form, Head,
 from headrace_gateway.openai.errors import error_body, http_status, retry_headers
 from headrace_gateway.openai.wishes import wanted_chat, wanted_completion
 from headrace_gateway.reply import Refusal, Reply, deliver, told
+from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
 from headrace_gateway.wanted import Wanted
 
@@ -38,6 +40,7 @@ class OpenAIVoice:
         return Refusal(http_status(error), body, retry_headers(error))
 
     def failure(self, error: HeadraceError, usage: Usage | None) -> str:
+        # No [DONE] follows: clients would take the answer for a good one.
         return f"data: {json.dumps(error_body(error))}\n\n"
 
 
@@ -78,16 +81,17 @@ class OpenAIService(OpenAIServiceServicer):
         await self._complete(request.data, context, COMPLETION, CompletionBody, wanted_completion)
 
     async def ListModels(self, request: Empty, context: Context) -> None:  # type: ignore[override]
-        reply = Reply(context, OpenAIVoice(), call_of(context).request_id)
-        async with told(reply):
-            models = [_model(served) for served in self._catalog.all()]
-            await reply.send(json.dumps({"object": "list", "data": models}).encode())
+        models = [_model(served) for served in self._catalog.all()]
+        await self._look_up(context, lambda: {"object": "list", "data": models})
 
     async def GetModel(self, request: GetModelRequest, context: Context) -> None:  # type: ignore[override]
-        reply = Reply(context, OpenAIVoice(), call_of(context).request_id)
-        async with told(reply):
-            served = self._catalog.get(request.model)
-            await reply.send(json.dumps(_model(served)).encode())
+        await self._look_up(context, lambda: _model(self._catalog.get(request.model)))
+
+    async def _look_up(self, context: Context, find: Callable[[], dict[str, Any]]) -> None:
+        with Tally("openai") as tally:
+            reply = Reply(context, OpenAIVoice(), call_of(context).request_id, tally)
+            async with told(reply):
+                await reply.send(json.dumps(find()).encode())
 
     async def _complete(
         self,
@@ -98,21 +102,26 @@ class OpenAIService(OpenAIServiceServicer):
         wanted: Callable[[AnyBody, Call], Wanted],
     ) -> None:
         call = call_of(context)
-        reply = Reply(context, OpenAIVoice(), call.request_id)
-        async with told(reply):
-            body = parse(kind, data, max_bytes=self._limits.max_body_bytes)
-            answer = await self._intake.open(wanted(body, call))
-            request = answer.request
-            head = Head(
-                request.request_id,
-                request.card.model,
-                created=int(self._clock.unix_s()),
-                fingerprint=f"fp_{request.card.weights_digest[:12]}",
-            )
-            usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-            chunks = Chunks(form, head, choices=request.n, include_usage=usage)
-            dialect = OpenAIDialect(form, head, chunks)
-            await deliver(answer, reply, dialect, stream=bool(body.stream))
+        with Tally("openai") as tally:
+            reply = Reply(context, OpenAIVoice(), call.request_id, tally)
+            async with told(reply):
+                body = parse(kind, data, max_bytes=self._limits.max_body_bytes)
+                tally.model = self._intake.known(body.model)
+                answer = await self._intake.open(wanted(body, call))
+                dialect = self._dialect(form, body, answer.request)
+                await deliver(answer, reply, dialect, stream=bool(body.stream))
+
+    def _dialect(self, form: Form, body: Body, request: ValidRequest) -> OpenAIDialect:
+        head = Head(
+            request.request_id,
+            request.card.model,
+            created=int(self._clock.unix_s()),
+            fingerprint=f"fp_{request.card.weights_digest[:12]}",
+        )
+        options = body.stream_options
+        counted = options is not None and bool(options.include_usage)
+        chunks = Chunks(form, head, choices=request.n, include_usage=counted)
+        return OpenAIDialect(form, head, chunks)
 
 
 def _model(served: ServedModel) -> dict[str, Any]:

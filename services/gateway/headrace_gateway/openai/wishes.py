@@ -7,8 +7,7 @@ from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.calls import Call
 from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody
 from headrace_gateway.quoting import quoted
-from headrace_gateway.tokenizer import Conversation, Text
-from headrace_gateway.wanted import TokenIds, Wanted
+from headrace_gateway.wanted import Conversation, Text, TokenIds, Wanted
 
 _PRIORITIES = {
     "auto": Priority.PRIORITY_STANDARD,

@@ -6,6 +6,7 @@ of them are one packed row to the model.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from headrace_worker.engine.interface import (
 from headrace_worker.engine.slots import Occupant, Slots
 
 Ints = NDArray[np.int64]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,7 @@ class PackedEngine:
                 slot = int(rows.decoding[0]) if len(rows.decoding) else rows.prefills[0].slot
                 self._fail(self._occupant(slot), f"{type(error).__name__}: {error}", columns)
                 return
+            log.warning("engine.pass_failed", extra={"rows": len(rows), "error": repr(error)})
             for half in rows.halves():
                 self._advance(half, columns)
             return

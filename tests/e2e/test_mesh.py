@@ -1,0 +1,149 @@
+"""Starting a mesh, ending it, and what becomes of it when parts of it are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from headrace.client import AsyncClient
+from headrace.mesh.home import Home
+from helpers.command import command, headrace, processes_with
+from helpers.eventually import eventually
+from helpers.fresh_mesh import FreshMesh, fresh_mesh
+
+
+async def answers(mesh: FreshMesh) -> bool:
+    """Whether a token comes through the public door."""
+    body = {"model": "scripted", "prompt": "Hello", "max_tokens": 1}
+    async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+        try:
+            answer = await http.post(f"{mesh.url}/v1/completions", json=body)
+        except httpx.HTTPError:
+            return False
+    return answer.status_code == httpx.codes.OK
+
+
+@pytest.mark.timeout(150)
+async def test_any_process_that_is_killed_comes_back_and_the_mesh_with_it(tmp_path: Path) -> None:
+    async with fresh_mesh(tmp_path) as mesh:
+        for killed, name in enumerate(mesh.processes, start=1):
+            await mesh.kill(name)
+            await eventually(lambda: answers(mesh), within_s=20)
+            restarts = {each.name: each.restarts for each in mesh.processes.values()}
+            assert restarts[name] == 1
+            assert sum(restarts.values()) == killed
+        assert mesh.home.read_record().url == mesh.url
+
+
+async def test_a_stream_outlives_its_worker(tmp_path: Path) -> None:
+    async with (
+        fresh_mesh(tmp_path, "--workers", "2", "--scripted-step-ms", "20") as mesh,
+        AsyncClient(mesh.url) as client,
+    ):
+
+        async def tokens() -> list[int]:
+            ids: list[int] = []
+            async for event in client.stream(
+                "Hello", model="scripted", seed=7, max_tokens=100, ignore_eos=True
+            ):
+                assert event.delta.first_index == len(ids) or not event.delta.token_ids
+                ids += event.delta.token_ids
+                if len(ids) == 20 and kill:
+                    busy = await busy_worker(client)
+                    pid = mesh.processes[busy].pid
+                    assert pid is not None
+                    os.kill(pid, signal.SIGKILL)
+                    kill.clear()
+            return ids
+
+        kill: list[bool] = []
+        undisturbed = await tokens()
+        kill.append(True)
+        assert await tokens() == undisturbed
+        assert not kill
+
+
+async def busy_worker(client: AsyncClient) -> str:
+    """The worker that runs something."""
+    while True:
+        for worker in await client.workers():
+            if worker.running:
+                return worker.name
+        await asyncio.sleep(0.01)
+
+
+async def test_two_meshes_on_one_machine_know_nothing_of_each_other(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second with 'quotes' and é"
+    async with fresh_mesh(first) as one, fresh_mesh(second) as other:
+        assert one.url != other.url
+        await headrace("down", folder=first)
+        assert await answers(other)
+        assert not await answers(one)
+
+
+async def test_down_leaves_no_process_behind(tmp_path: Path) -> None:
+    async with fresh_mesh(tmp_path):
+        assert processes_with(str(tmp_path))
+        ran = await headrace("down", folder=tmp_path)
+        assert ran.status == 0
+        assert processes_with(str(tmp_path)) == []
+
+
+async def test_a_supervisor_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
+    async with fresh_mesh(tmp_path) as mesh:
+        os.kill(mesh.home.read_record().supervisor_pid, signal.SIGKILL)
+        await eventually(lambda: processes_with(str(tmp_path)) == [])
+        assert not mesh.home.is_held
+
+
+async def test_ctrl_c_drains_and_leaves_no_process_behind(tmp_path: Path) -> None:
+    up = await asyncio.create_subprocess_exec(
+        *command("up", "--engine", "scripted", "--port", "0"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert up.stdout is not None
+    shown = ""
+    async with asyncio.timeout(40):
+        while "Ctrl-C ends it" not in shown:
+            shown += (await up.stdout.readline()).decode()
+        up.send_signal(signal.SIGINT)
+        rest = (await up.stdout.read()).decode()
+        assert await up.wait() == 0
+    assert "mesh: ready in" in shown
+    assert "> Hello" in shown
+    assert "from openai import OpenAI" in rest or "from openai import OpenAI" in shown
+    assert "was killed" not in rest
+    assert processes_with(str(tmp_path)) == []
+
+
+async def test_ctrl_c_while_it_starts_leaves_no_process_behind(tmp_path: Path) -> None:
+    up = await asyncio.create_subprocess_exec(
+        *command("up", "--engine", "scripted", "--port", "0"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert up.stdout is not None
+    async with asyncio.timeout(40):
+        while b"envoy: starts" not in await up.stdout.readline():
+            pass
+        up.send_signal(signal.SIGINT)
+        await up.stdout.read()
+        assert await up.wait() == 0
+    assert processes_with(str(tmp_path)) == []
+
+
+async def test_a_detached_mesh_that_cannot_be_says_why(tmp_path: Path) -> None:
+    up = ("up", "--engine", "scripted", "--port", "0", "--detach", "--set", "worker.nothing=1")
+    ran = await headrace(*up, folder=tmp_path)
+    assert ran.status == 1
+    assert "worker-scripted-0 ended with status 2" in ran.err
+    assert "--nothing=1" in ran.err
+    assert processes_with(str(tmp_path)) == []
+    assert not Home(tmp_path / ".headrace").is_held

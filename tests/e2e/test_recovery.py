@@ -1,0 +1,71 @@
+"""Processes are killed under load; clients notice a pause at most."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import openai
+import pytest
+
+from helpers.eventually import eventually
+from helpers.fresh_mesh import FreshMesh, fresh_mesh
+from helpers.streams import Seen, chat
+
+STREAMS = 24
+TOKENS = 150
+
+
+async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
+    """Sampled, seeded streams that run to their bound, all at once."""
+    async with openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none", max_retries=0) as client:
+
+        async def one(number: int) -> Seen:
+            return await chat(
+                client,
+                model,
+                f"Tell me about number {number}.",
+                seed=number,
+                temperature=1.0,
+                max_tokens=TOKENS,
+                extra_body={"ignore_eos": True},
+            )
+
+        return await asyncio.gather(*(one(i) for i in range(STREAMS)))
+
+
+async def disturbed(mesh: FreshMesh, model: str, victim: str) -> list[Seen]:
+    """The same streams, with a process killed when all of them are under way."""
+
+    async def all_run() -> bool:
+        workers = (await mesh.status())["models"][0]["workers"]
+        return sum(w["running"] for w in workers) == STREAMS
+
+    streams = asyncio.create_task(all_streams(mesh, model))
+    await eventually(all_run, within_s=20)
+    await mesh.kill(victim)
+    return await streams
+
+
+def require_equal(seen: list[Seen], expected: list[Seen]) -> None:
+    assert [s.text for s in seen] == [s.text for s in expected]
+    assert all(s.finish_reasons == ["length"] for s in seen)
+    assert all(s.completion_tokens == TOKENS for s in seen)
+    assert sum(s.after_finish for s in seen) == 0
+
+
+@pytest.mark.timeout(120)
+async def test_streams_are_those_of_an_undisturbed_run_whatever_is_killed(tmp_path: Path) -> None:
+    options = ("--workers", "2", "--schedulers", "2", "--scripted-step-ms", "20")
+    async with fresh_mesh(tmp_path, *options) as mesh:
+        expected = await all_streams(mesh, "scripted")
+        for victim in ("worker-scripted-0", "scheduler-0", "scheduler-1", "worker-scripted-1"):
+            require_equal(await disturbed(mesh, "scripted", victim), expected)
+
+
+@pytest.mark.timeout(120)
+async def test_a_real_models_sampled_text_survives_a_killed_worker(tmp_path: Path) -> None:
+    options = ("--engine", "transformers", "--workers", "2", "--threads", "1")
+    async with fresh_mesh(tmp_path, *options) as mesh:
+        expected = await all_streams(mesh, "valley")
+        require_equal(await disturbed(mesh, "valley", "worker-valley-0"), expected)

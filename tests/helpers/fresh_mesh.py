@@ -1,0 +1,66 @@
+"""A mesh of the scripted engine of one's own, to be killed in parts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.mesh.home import Home, ProcessRecord
+from helpers.command import headrace
+from helpers.eventually import eventually
+
+BACK_WITHIN_S = 20.0
+
+
+@dataclass(frozen=True)
+class FreshMesh:
+    """Started in `folder`, with its state in `folder/.headrace`."""
+
+    folder: Path
+    url: str
+
+    @property
+    def home(self) -> Home:
+        return Home(self.folder / ".headrace")
+
+    @property
+    def processes(self) -> dict[str, ProcessRecord]:
+        return {process.name: process for process in self.home.read_record().processes}
+
+    async def status(self) -> dict[str, Any]:
+        ran = await headrace("status", "--json", folder=self.folder)
+        found: dict[str, Any] = json.loads(ran.out)
+        return found
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL; returns once the supervisor has another run of it, which listens."""
+        before = self.processes[name]
+        assert before.pid is not None
+        os.kill(before.pid, signal.SIGKILL)
+        await eventually(lambda: self._is_back(before), within_s=BACK_WITHIN_S)
+
+    def _is_back(self, before: ProcessRecord) -> bool:
+        now = self.processes[before.name]
+        return now.pid not in (None, before.pid) and bool(now.ports)
+
+
+@asynccontextmanager
+async def fresh_mesh(folder: Path, *options: str) -> AsyncIterator[FreshMesh]:
+    """Ready on entry, gone on exit."""
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    up = ("up", "--detach", "--port", "0", "--engine", "scripted")
+    ran = await headrace(*up, *options, folder=folder)
+    assert ran.status == 0, ran.out + ran.err
+    try:
+        url = Home(folder / ".headrace").read_record().url
+        assert url is not None
+        yield FreshMesh(folder, url)
+    finally:
+        await headrace("down", folder=folder)

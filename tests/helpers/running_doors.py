@@ -1,0 +1,152 @@
+"""The gateway's doors on a real gRPC server, over a scripted admission."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import grpc
+
+from headrace.clock import SystemClock
+from headrace.errors import RequestNotFound
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
+from headrace.v1 import (
+    common_pb2,
+    fleet_pb2,
+    fleet_pb2_grpc,
+    generation_pb2_grpc,
+    models_pb2_grpc,
+    openai_pb2_grpc,
+    requests_pb2,
+    requests_pb2_grpc,
+    rest_pb2_grpc,
+)
+from headrace_gateway.catalog import Catalog
+from headrace_gateway.intake import Intake
+from headrace_gateway.limits import Limits
+from headrace_gateway.native.fleet_service import FleetService, RequestService
+from headrace_gateway.native.generation_service import GenerationService
+from headrace_gateway.native.model_service import ModelService
+from headrace_gateway.native.rest_service import RestService
+from headrace_gateway.openai.service import OpenAIService
+from helpers.scripted_admission import ScriptedAdmission
+from helpers.tiny_tokenizers import bundle, byte_level
+
+SERVICES = ("headrace.v1.OpenAIService", "headrace.v1.GenerationService")
+
+CARD = ModelCard(
+    model="valley",
+    weights_digest="0123456789abcdef",
+    tokenizer_digest="t1",
+    context_tokens=200,
+    vocabulary_size=byte_level().get_vocab_size(),
+    eos_token_ids=[1],
+    dtype="float32",
+    engine="scripted",
+    max_slots=4,
+)
+
+
+@dataclass
+class StaticCards:
+    """Cards and tokenizers as given; `announce` changes one."""
+
+    cards: dict[str, bytes]
+    tokenizers: dict[str, bytes]
+    _heard_by: list[Callable[[str, bytes], None]] = field(default_factory=list)
+
+    async def put_card(self, model: str, card: bytes) -> None:
+        self.cards[model] = card
+        for on_card in self._heard_by:
+            on_card(model, card)
+
+    async def watch_cards(self, on_card: Callable[[str, bytes], None]) -> StaticCards:
+        self._heard_by.append(on_card)
+        for model, card in self.cards.items():
+            on_card(model, card)
+        return self
+
+    async def put_tokenizer(self, digest: str, bundle: bytes) -> None:
+        self.tokenizers[digest] = bundle
+
+    async def get_tokenizer(self, digest: str) -> bytes:
+        return self.tokenizers[digest]
+
+    async def close(self) -> None:
+        self._heard_by.clear()
+
+
+class StandinFleet:
+    def workers(self) -> list[fleet_pb2.Worker]:
+        return [fleet_pb2.Worker(worker_id="w-1", name="one", models=["valley"], total_slots=4)]
+
+    def lanes(self) -> list[fleet_pb2.Lane]:
+        return [fleet_pb2.Lane(model="valley", priority=common_pb2.PRIORITY_BULK, waiting=2)]
+
+
+class StandinRequests:
+    """Knows one request, "known"."""
+
+    async def get(self, request_id: str) -> requests_pb2.Request:
+        if request_id != "known":
+            raise RequestNotFound(f"request {request_id} is not known", field="request_id")
+        return requests_pb2.Request(request_id=request_id, state=requests_pb2.REQUEST_STATE_RUNNING)
+
+    async def cancel(self, request_id: str) -> requests_pb2.Request:
+        request = await self.get(request_id)
+        request.state = requests_pb2.REQUEST_STATE_ENDED
+        return request
+
+
+@dataclass
+class RunningDoors:
+    admission: ScriptedAdmission
+    catalog: Catalog
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+def serve(server: grpc.aio.Server, catalog: Catalog, admission: ScriptedAdmission) -> None:
+    limits, clock = Limits(), SystemClock()
+    intake = Intake(catalog, admission, limits)
+    openai = OpenAIService(intake, catalog, limits, clock)
+    openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
+    models = ModelService(catalog, intake, StandinFleet())
+    models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
+    rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(intake, limits), server)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(StandinFleet()), server)
+    requests = RequestService(StandinRequests())
+    requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
+
+
+@asynccontextmanager
+async def running_doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDoors]:
+    """Doors that know one model, "valley", with the tiny byte-level tokenizer and ChatML."""
+    cards = StaticCards(
+        {"valley": CARD.SerializeToString()}, {"t1": bundle(byte_level()).SerializeToString()}
+    )
+    catalog = Catalog(cards, Limits())
+    server = make_server()
+    serve(server, catalog, admission)
+    health = add_health_and_reflection(server, SERVICES)
+    port = bind(server, "127.0.0.1", 0)
+    following = asyncio.create_task(catalog.run())
+    try:
+        async with asyncio.timeout(5):
+            while not catalog.all():
+                await asyncio.sleep(0)
+        await server.start()
+        await set_serving(health, SERVICES, serving=True)
+        yield RunningDoors(admission, catalog, port)
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        await server.stop(grace=0.2)

@@ -1,0 +1,260 @@
+"""Events for the scheduler's machine, and a bench to put one on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
+
+from google.rpc.status_pb2 import Status
+
+from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.reports_pb2 import (
+    GatewayReport,
+    LostRequest,
+    ParkRequest,
+    ResumePoint,
+    RunningRequest,
+    ServedModel,
+    Settlement,
+    SettleRequest,
+    WorkerReport,
+)
+from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
+from headrace.v1.common_pb2 import FinishReason
+from headrace_scheduler.events import (
+    Command,
+    Dispatch,
+    DispatchAnswered,
+    Event,
+    GatewayReported,
+    LaneCaughtUp,
+    NoticeAnswered,
+    Notify,
+    Parked,
+    ReportedLost,
+    Settled,
+    Submitted,
+    WorkerReported,
+)
+from headrace_scheduler.machine import Leadership, Machine
+from headrace_scheduler.policy import Policy
+
+MODEL = "tiny"
+EPOCH = 7
+NEVER = float("inf")
+C = TypeVar("C")
+
+
+class CountingJournal:
+    """Counts what happened, by name and cause."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def submitted(self, priority: str) -> None:
+        self.counts["submitted"] += 1
+
+    def dispatched(self, worker_id: str, waits_s: Sequence[tuple[str, float]]) -> None:
+        self.counts["dispatched"] += len(waits_s)
+
+    def returned(self, priority: str, cause: str, request_id: str) -> None:
+        self.counts[f"returned: {cause}"] += 1
+
+    def adopted(self, priority: str, request_id: str) -> None:
+        self.counts["adopted"] += 1
+
+    def ended(self, priority: str, reason: str, request_id: str) -> None:
+        self.counts[f"ended: {reason}"] += 1
+
+    def settled(self, priority: str, code: int) -> None:
+        self.counts["settled"] += 1
+
+    def abandoned(self, priority: str, cause: str, request_id: str) -> None:
+        self.counts[f"abandoned: {cause}"] += 1
+
+    def worker_lost(self, worker_id: str, requests: int) -> None:
+        self.counts["worker lost"] += 1
+
+    def ignored(self, what: str) -> None:
+        self.counts[f"ignored: {what}"] += 1
+
+
+class Bench:
+    """A machine, its clock, and the commands it gave last."""
+
+    def __init__(self, policy: Policy | None = None, *, holding: bool = False) -> None:
+        self.now_s = 100.0
+        self.journal = CountingJournal()
+        leadership = Leadership("s-1", MODEL, EPOCH, self.now_s, listening_since_s=0.0)
+        self.machine = Machine(leadership, policy or Policy(), self.journal)
+        self.commands: list[Command] = []
+        self._sequence = 0
+        if not holding:
+            self.tell(*caught_up())
+            assert not self.machine.is_holding
+
+    def tell(self, *events: Event) -> list[Command]:
+        """Apply all, decide once."""
+        for event in events:
+            self.machine.apply(event, now_s=self.now_s)
+        return self._decide()
+
+    def after(self, seconds: float) -> list[Command]:
+        """What it decides when nothing happens for so long."""
+        self.now_s += seconds
+        return self._decide()
+
+    def _decide(self) -> list[Command]:
+        self.commands = self.machine.decide(now_s=self.now_s)
+        self.machine.check_integrity()
+        return self.commands
+
+    def submit(self, *request_ids: str, **fields: object) -> list[Command]:
+        events = []
+        for request_id in request_ids:
+            self._sequence += 1
+            events.append(submitted(request_id, self._sequence, now_s=self.now_s, **fields))
+        return self.tell(*events)
+
+    def given(self, kind: type[C]) -> list[C]:
+        """Commands of a kind among those given last."""
+        return [c for c in self.commands if isinstance(c, kind)]
+
+    def only(self, kind: type[C]) -> C:
+        (found,) = self.given(kind)
+        return found
+
+    def accept(self) -> list[Command]:
+        """The worker takes all of the dispatches just given."""
+        return self.tell(
+            *(DispatchAnswered(d.worker_id, d.number, ()) for d in self.given(Dispatch))
+        )
+
+    def refuse(self, cause: DispatchRefusalCause.ValueType) -> list[Command]:
+        """The worker takes none of the dispatch just given."""
+        dispatch = self.only(Dispatch)
+        refusals = [
+            DispatchRefusal(request_id=r.request_id, cause=cause, message="no")
+            for r in dispatch.message.requests
+        ]
+        return self.tell(DispatchAnswered(dispatch.worker_id, dispatch.number, tuple(refusals)))
+
+    def settle(self, *request_ids: str, code: int = 0) -> list[Command]:
+        return self.tell(settled(*request_ids, code=code))
+
+    def worker(self, worker_id: str = "w", number: int = 1, **fields: object) -> list[Command]:
+        return self.tell(reported(worker_id, number, heard_s=self.now_s, **fields))
+
+
+def caught_up() -> list[Event]:
+    return [LaneCaughtUp(p) for p in ("interactive", "standard", "bulk")]
+
+
+def submitted(
+    request_id: str,
+    sequence: int = 1,
+    *,
+    now_s: float = 100.0,
+    priority: object = "standard",
+    n: object = 1,
+    gateway: object = "g",
+    digest: object = "",
+    deadline_s: object = NEVER,
+    patient_until_s: object = NEVER,
+    prompt_tokens: object = 3,
+) -> Submitted:
+    assert isinstance(n, int)
+    assert isinstance(prompt_tokens, int)
+    assert isinstance(deadline_s, float)
+    assert isinstance(patient_until_s, float)
+    record = RequestRecord(
+        request_id=request_id,
+        model=MODEL,
+        n=n,
+        gateway_id=str(gateway),
+        weights_digest=str(digest),
+        prompt_ids=range(prompt_tokens),
+    )
+    record.sampling.max_tokens = 4
+    return Submitted(
+        record, str(priority), sequence, f"ack {sequence}", now_s, deadline_s, patient_until_s
+    )
+
+
+def reported(
+    worker_id: str,
+    number: int,
+    *,
+    heard_s: float,
+    free: object = 4,
+    total: object = 4,
+    running: object = None,
+    counted: object = (0, 0),
+    draining: object = False,
+    leaving: object = False,
+    digest: object = "w1",
+) -> WorkerReported:
+    """`running` is attempts by request id; `counted` the (epoch, number) of the last dispatch."""
+    assert isinstance(free, int)
+    assert isinstance(total, int)
+    assert isinstance(counted, tuple)
+    assert running is None or isinstance(running, dict)
+    served = ServedModel(
+        card=ModelCard(model=MODEL, weights_digest=str(digest)),
+        total_slots=total,
+        free_slots=free,
+        free_cache_tokens=10_000,
+        running=[RunningRequest(request_id=i, attempt=a) for i, a in (running or {}).items()],
+        dispatch_epoch=counted[0],
+        dispatch_number=counted[1],
+    )
+    report = WorkerReport(
+        worker_id=worker_id,
+        name=f"name of {worker_id}",
+        number=number,
+        models=[served],
+        draining=bool(draining),
+        leaving=bool(leaving),
+    )
+    return WorkerReported(report, heard_s)
+
+
+def gateway_reported(
+    gateway_id: str = "g", *, heard_s: float, leaving: bool = False
+) -> GatewayReported:
+    return GatewayReported(GatewayReport(gateway_id=gateway_id, leaving=leaving), heard_s)
+
+
+def settled(*request_ids: str, code: int = 0) -> Settled:
+    settlements = [Settlement(request_id=i, code=code) for i in request_ids]
+    return Settled(SettleRequest(gateway_id="g", settlements=settlements))
+
+
+def point(
+    request_id: str, attempt: int, *outputs: list[int], error: str = "", finished: bool = False
+) -> ResumePoint:
+    """Where a request stands: the output ids of each choice."""
+    reasons = FinishReason
+    reason = reasons.FINISH_REASON_STOP if finished else reasons.FINISH_REASON_UNSPECIFIED
+    found = ResumePoint(request_id=request_id, attempt=attempt)
+    for choice, output_ids in enumerate(outputs):
+        found.progress.append(
+            ChoiceProgress(choice=choice, output_ids=output_ids, finish_reason=reason)
+        )
+    if error:
+        found.error.CopyFrom(Status(code=13, message=error))
+    return found
+
+
+def parked(worker_id: str, *points: ResumePoint) -> Parked:
+    return Parked(ParkRequest(worker_id=worker_id, points=points))
+
+
+def lost(worker_id: str, *points: ResumePoint) -> ReportedLost:
+    return ReportedLost(LostRequest(gateway_id="g", worker_id=worker_id, points=points))
+
+
+def answer(notice: Notify, *points: ResumePoint, unknown: Sequence[str] = ()) -> NoticeAnswered:
+    return NoticeAnswered(notice, points, tuple(unknown))

@@ -1,0 +1,49 @@
+"""Reading streams as a client does, and keeping what was seen."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import openai
+
+
+@dataclass
+class Seen:
+    """One stream of chat chunks."""
+
+    text: str = ""
+    finish_reasons: list[str] = field(default_factory=list)
+    completion_tokens: int | None = None
+    after_finish: int = 0
+    """Pieces of text that came after the finish reason."""
+    longest_gap_s: float = 0.0
+
+
+async def chat(client: openai.AsyncOpenAI, model: str, prompt: str, **options: Any) -> Seen:
+    """Stream one answer to its end.
+
+    Raises:
+        openai.APIError: the stream carried an error.
+    """
+    seen, last_s = Seen(), time.monotonic()
+    stream = await client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": prompt}],
+        stream=True,
+        stream_options={"include_usage": True},
+        **options,
+    )
+    async for chunk in stream:
+        now_s = time.monotonic()
+        seen.longest_gap_s, last_s = max(seen.longest_gap_s, now_s - last_s), now_s
+        for choice in chunk.choices:
+            if choice.delta.content:
+                seen.text += choice.delta.content
+                seen.after_finish += len(seen.finish_reasons)
+            if choice.finish_reason:
+                seen.finish_reasons.append(choice.finish_reason)
+        if chunk.usage:
+            seen.completion_tokens = chunk.usage.completion_tokens
+    return seen

@@ -1,0 +1,73 @@
+"""A canary flies to every model in turn, and a model that fails it keeps no other from its turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from headrace.clock import SystemClock
+from headrace.errors import HeadraceError, NoWorker
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.v1 import common_pb2
+from headrace_gateway.canary import Canary, CanaryPace
+from headrace_gateway.freshness import Freshness
+from headrace_gateway.generation import ChoiceEnded, Event, Failed, Generation, Tokens, ValidRequest
+from helpers.eventually import eventually
+
+
+@dataclass
+class Song:
+    """A generation whose events are known beforehand."""
+
+    request_id: str
+    known: list[Event]
+    ended: list[str]
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        yield self.known
+
+    def end_choice(self, choice: int) -> None:
+        raise AssertionError("a canary has no stop strings")
+
+    async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
+        self.ended.append(f"settled {self.request_id.split('-')[0]}")
+
+    async def abandon(self) -> None:
+        self.ended.append("left")
+
+
+@dataclass
+class Aviary:
+    """Lets canaries in: those of "good" models sing, the others fail."""
+
+    requests: list[ValidRequest] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+
+    async def open_canary(self, request: ValidRequest) -> Generation:
+        self.requests.append(request)
+        events: list[Event] = [Tokens(0, 0, [1]), ChoiceEnded(0, common_pb2.FINISH_REASON_LENGTH)]
+        if request.card.model != "good":
+            error: HeadraceError = NoWorker("none")
+            events = [Failed(error)]
+        return Song(request.request_id, events, self.ended)
+
+    @property
+    def models(self) -> set[str]:
+        return {request.card.model for request in self.requests}
+
+
+async def test_every_model_gets_its_turn_and_each_canary_is_let_go() -> None:
+    aviary, clock = Aviary(), SystemClock()
+    cards = [ModelCard(model="bad"), ModelCard(model="good", eos_token_ids=[9])]
+    pace = CanaryPace(every_s=0.02, timeout_s=1.0)
+    canary = Canary(aviary, lambda: cards, Freshness(clock), clock, pace)
+    flying = asyncio.create_task(canary.run())
+    await eventually(lambda: len(aviary.requests) >= 4)
+    flying.cancel()
+    await asyncio.wait([flying])
+    assert aviary.models == {"bad", "good"}
+    assert {"settled canary", "left"} <= set(aviary.ended)
+    good = next(request for request in aviary.requests if request.card.model == "good")
+    assert (good.prompt_ids, good.sampling.max_tokens) == ((9,), 1)
+    assert good.sampling.temperature == 0.0

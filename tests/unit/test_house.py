@@ -1,0 +1,59 @@
+"""The house's sizes, counted: small functions, small modules, and a budget for all of it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MAX_MODULE_LINES = 350
+MAX_FUNCTION_LINES = 50
+MAX_ARGUMENTS = 6
+MAX_SOURCE_LINES = 20_000
+"""All of services/. Raised only by a commit that says why. No code golf: fewer ideas, not denser
+lines."""
+
+
+def modules() -> list[Path]:
+    found = (p for top in ("services", "tests") for p in (ROOT / top).rglob("*.py"))
+    return sorted(p for p in found if not p.name.endswith(("_pb2.py", "_pb2_grpc.py")))
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node
+
+
+def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Without signature and docstring."""
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def worst(sizes: dict[str, int], limit: int) -> list[tuple[int, str]]:
+    return sorted(((n, name) for name, n in sizes.items() if n > limit), reverse=True)[:5]
+
+
+def test_no_module_is_longer_than_its_stop() -> None:
+    sizes = {str(p.relative_to(ROOT)): p.read_text().count("\n") for p in modules()}
+    assert worst(sizes, MAX_MODULE_LINES) == []
+
+
+def test_no_function_is_longer_than_its_stop() -> None:
+    assert worst({name: body_lines(n) for name, n in functions()}, MAX_FUNCTION_LINES) == []
+
+
+def test_no_function_takes_more_positional_arguments_than_a_reader_can_hold() -> None:
+    sizes = {
+        name: len([a for a in n.args.args if a.arg not in ("self", "cls")])
+        for name, n in functions()
+    }
+    assert worst(sizes, MAX_ARGUMENTS) == []
+
+
+def test_the_source_keeps_its_budget() -> None:
+    lines = sum(p.read_text().count("\n") for p in modules() if p.is_relative_to(ROOT / "services"))
+    assert lines <= MAX_SOURCE_LINES, f"{lines} lines of source"
