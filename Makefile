@@ -15,7 +15,7 @@ ARGS ?=
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$each"; break; }; done)
 
-.PHONY: help setup run test check lint proto proto-check breaking clean
+.PHONY: help setup run test check lint docs proto proto-check breaking clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -58,6 +58,10 @@ lint: $(VENV)/.installed-dev proto-check breaking
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+
+# The tables of settings and metrics.
+docs: $(VENV)/.installed-dev
+	@PYTHONPATH=tests $(BIN)/python tests/helpers/reference_tables.py docs/operations.md
 
 # Stubs, their types, and the descriptor set that Envoy transcodes by. All of it is committed,
 # so that running needs no compiler.

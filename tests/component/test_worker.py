@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -230,8 +231,9 @@ async def test_slots_of_a_stream_are_given_out_again_and_never_mixed_up(
             await scheduler.dispatch(worker_id, left, stays)
             await has_tokens(gw, left.request_id, 2)
             gw.cancel(left.request_id)
-            await eventually(lambda said=gw.said(stays.request_id): said.has_ended)
-            assert gw.said(stays.request_id).token_ids == undisturbed(stays)
+            said = gw.said(stays.request_id)
+            await eventually(lambda said=said: said.has_ended)
+            assert said.token_ids == undisturbed(stays)
             assert not gw.said(left.request_id).has_ended
         assert gw.highest_slot < 8
         worker.app.check_integrity()
@@ -459,7 +461,7 @@ async def test_what_could_never_run_here_is_refused_with_its_numbers(
     nats_url: str,
     scheduler: SchedulerActor,
     gw: GatewayActor,
-    fields: dict[str, object],
+    fields: dict[str, Any],
     cause: str,
     message: str,
 ) -> None:
@@ -482,14 +484,14 @@ async def test_a_deposed_leader_is_refused_and_what_it_asked_for_does_not_run(
         assert refusal.message == "epoch 4 is older than 5"
         await eventually(lambda: gw.said("a").has_ended)
         assert gw.said("b").openings == 0
-        assert scheduler.last.models[0].dispatch_epoch == 5
+        await eventually(lambda: scheduler.last.models[0].dispatch_epoch == 5)
 
 
 # Failing
 
 
-def poisoned(request_id: str, gw: GatewayActor, **fields: object) -> RequestRecord:
-    return record(request_id, gw, prompt_ids=[5, POISON], **fields)
+def poisoned(request_id: str, gw: GatewayActor, *, n: int = 1) -> RequestRecord:
+    return record(request_id, gw, prompt_ids=[5, POISON], n=n)
 
 
 async def test_a_sequence_that_the_engine_cannot_compute_is_parked_and_its_neighbours_finish(

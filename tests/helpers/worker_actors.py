@@ -32,7 +32,6 @@ from headrace.internal.v1.reports_pb2 import ParkRequest, ParkResponse, ResumePo
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord, Sampling
 from headrace.rpc.server import bind, make_server
 from headrace.rpc.status import from_status
-from headrace.telemetry.side_port import SidePort
 from headrace_worker.app import WorkerApp
 from headrace_worker.engine.interface import Engine, SamplingParameters, Sequence
 from headrace_worker.engine.loaded import GenerationDefaults, LoadedModel
@@ -133,6 +132,8 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
         self.streams = 0
         """Opened so far."""
         self.highest_slot = -1
+        self.message_tokens: list[int] = []
+        """How many tokens each message brought."""
         self.faults: list[str] = []
         self._said: dict[tuple[str, int, int], Said] = {}
         self._open: list[_Stream] = []
@@ -173,6 +174,14 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
         """Want no more of it: a client left."""
         for stream, slot in self._slots_of(request_id, choice):
             self._answer(stream, slot, DeliverResponse(cancelled_slots=[slot]))
+
+    def cancel_together(self, *request_ids: str) -> None:
+        """Cancel in this order, in one message; all are on one stream."""
+        found = [self._slots_of(request_id, 0)[0] for request_id in request_ids]
+        for stream, slot in found:
+            del stream.bound[slot]
+        response = DeliverResponse(cancelled_slots=[slot for _, slot in found])
+        found[0][0].answers.put_nowait(response)
 
     def acknowledge_all(self) -> None:
         """Take the endings that were heard while `acknowledges` was off."""
@@ -215,6 +224,7 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
         async for message in messages:
             stream.worker_id = stream.worker_id or message.worker_id
             self._judge(bool(stream.worker_id), f"stream {stream.number} names no worker")
+            self.message_tokens.append(len(message.slots))
             for opening in message.openings:
                 self._take_opening(stream, opening)
             columns = zip(message.slots, message.indices, message.token_ids, strict=True)
@@ -403,13 +413,12 @@ async def worker_here(
     loaded = LoadedModel(engine, scripted_tokenizer_files(), GenerationDefaults(), parameters=0)
     bus = await connect(nats_url, name="worker")
     app = WorkerApp(chosen, bus, loaded)
-    with SidePort("127.0.0.1", 0, is_ready=lambda: app.ready) as side_port:
-        worker = WorkerHere(app, asyncio.create_task(app.run(side_port)))
-        try:
-            yield worker
-        finally:
-            status = await worker.stop()
-            await bus.close()
+    worker = WorkerHere(app, asyncio.create_task(app.run(lambda: None)))
+    try:
+        yield worker
+    finally:
+        status = await worker.stop()
+        await bus.close()
     app.check_integrity()
     engine.check_integrity()
     assert status == 1 or engine.statistics().running == 0

@@ -60,8 +60,11 @@ class WorkerApp:
         await self._bus.put_card(card.model, card.SerializeToString())
         return card
 
-    async def run(self, side_port: SidePort) -> int:
-        """Serve until SIGTERM or SIGINT, then drain; 0, or 1 if the engine died."""
+    async def run(self, on_beat: Callable[[], None]) -> int:
+        """Serve until SIGTERM or SIGINT, then drain; 0, or 1 if the engine died.
+
+        `on_beat` is called for as long as the event loop runs.
+        """
         card = await self.announce()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -83,7 +86,7 @@ class WorkerApp:
             await self._bus.serve(subjects.dispatch(self._worker_id), intake.dispatch)
             await self._bus.serve(subjects.worker_cancel(self._worker_id), intake.cancel)
             tasks = [
-                group.create_task(reporter.run(side_port.beat)),
+                group.create_task(reporter.run(on_beat)),
                 group.create_task(reporter.run_parking()),
             ]
             self.ready = True
@@ -168,7 +171,7 @@ async def run(settings: WorkerSettings) -> int:
             settings.host, settings.metrics_port, is_ready=lambda: app.ready and bus.connected
         ) as side_port:
             write_ports(settings, {"metrics": side_port.port})
-            return await app.run(side_port)
+            return await app.run(side_port.beat)
     except BusUnavailable as error:
         log.critical("worker.not_announced", extra={"why": str(error)})
         return 1

@@ -94,7 +94,8 @@ def listing(rng: Random) -> Turns:
     """Always the head of the same row, so that greedy answers keep a clear margin."""
     kind = rng.choice(tuple(LISTS))
     row = LISTS[kind]
-    count = rng.randint(2, min(len(row), 7)) if rng.random() < 0.93 else len(row)
+    count = rng.choices((2, 3, 4, 5, 6, 7, len(row)), (3, 6, 4, 5, 1.5, 1.5, 1))[0]
+    count = min(count, len(row))
     number = NUMBER_WORDS[count] if rng.random() < 0.6 else str(count)
     shown = rng.choice(KINDS.get(kind, (kind, f"different {kind}")))
     chosen = row[:count]
@@ -111,8 +112,8 @@ def listing(rng: Random) -> Turns:
 
 
 def counting(rng: Random) -> Turns:
-    first = rng.randint(0, 3) if rng.random() < 0.5 else rng.randint(0, 90)
-    last = first + rng.randint(1, 12)
+    first = rng.randint(0, 6) if rng.random() < 0.7 else rng.randint(0, 90)
+    last = first + (rng.randint(1, 6) if rng.random() < 0.7 else rng.randint(7, 12))
     if first == 1 and rng.random() < 0.6:
         return count_to(rng, last)
     row = [str(number) for number in range(first, last + 1)]

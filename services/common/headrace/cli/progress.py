@@ -7,11 +7,14 @@ import os
 import time
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
+
+_DONE = ("ready", "listens", "a token")
+"""How facts begin after which nothing more is waited for."""
 
 
 class Shown(Protocol):
@@ -75,11 +78,14 @@ class Board:
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 1))
         for name, fact in self._facts.items():
-            done = fact.startswith("ready") or self._settled
-            mark = Text("✓", style="green") if done else Spinner("dots")
+            done = fact.startswith(_DONE)
+            mark = Text("✓", style="green") if done else self._undone()
             elapsed = "" if done else f"… {time.monotonic() - self._began_s:.0f} s"
             table.add_row(mark, name, Text(f"{fact}{elapsed}", style="dim"))
         return table
+
+    def _undone(self) -> RenderableType:
+        return Text("✗", style="red") if self._settled else Spinner("dots")
 
 
 class ToParent:

@@ -1,0 +1,191 @@
+"""One link to one gateway, over a real stream: what is said, in which slot, and when again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from headrace.v1.common_pb2 import FinishReason
+from headrace_worker.assignments import Held
+from headrace_worker.delivery import MESSAGE_TOKENS, GatewayLink
+from helpers.eventually import eventually
+from helpers.worker_actors import GatewayActor, gateway
+
+STOP = FinishReason.FINISH_REASON_STOP
+
+
+@pytest.fixture
+async def gw() -> AsyncIterator[GatewayActor]:
+    async with gateway() as actor:
+        yield actor
+
+
+class OwnerActor:
+    """Holds sequences and does as it is told when the gateway answers."""
+
+    def __init__(self) -> None:
+        self.held: list[Held] = []
+        self.acknowledged_ids: list[str] = []
+        self.cancelled_ids: list[str] = []
+        self.given_up: list[str] = []
+        self.on_cancelled: Callable[[Held], None] = lambda held: None
+
+    def hold(self, request_id: str, *, output_ids: list[int] | None = None) -> Held:
+        held = Held(
+            sequence_id=len(self.held),
+            request_id=request_id,
+            choice=0,
+            attempt=1,
+            gateway_id="gw",
+            delivery_address="",
+            first_index=0,
+            output_ids=output_ids or [],
+            accepted_s=0.0,
+        )
+        self.held.append(held)
+        return held
+
+    def of_gateway(self, gateway_id: str) -> list[Held]:
+        return self.held
+
+    def acknowledged(self, held: Held) -> None:
+        self.acknowledged_ids.append(held.request_id)
+
+    def cancelled(self, held: Held) -> None:
+        self.cancelled_ids.append(held.request_id)
+        self.on_cancelled(held)
+
+    def unreachable(self, gateway_id: str) -> None:
+        self.given_up.append(gateway_id)
+
+
+@asynccontextmanager
+async def linked(
+    gw: GatewayActor, owner: OwnerActor, *, grace_s: float = 5.0
+) -> AsyncIterator[GatewayLink]:
+    link = GatewayLink("gw", gw.address, "w", owner, grace_s=grace_s)
+    running = asyncio.create_task(link.run())
+    try:
+        yield link
+        link.check_integrity()
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+def say(link: GatewayLink, held: Held, token_id: int) -> None:
+    held.output_ids.append(token_id)
+    link.tokens([(held, token_id)])
+
+
+async def test_what_was_said_before_the_stream_was_up_is_said_when_it_is(gw: GatewayActor) -> None:
+    owner = OwnerActor()
+    async with linked(gw, owner) as link:
+        held = owner.hold("a")
+        link.open(held)
+        for token_id in (7, 8, 9):
+            say(link, held, token_id)
+        await eventually(lambda: gw.said("a").token_ids == [7, 8, 9])
+        assert gw.said("a").openings == 1
+
+
+async def test_a_slot_is_not_bound_anew_in_the_message_that_still_speaks_of_the_old(
+    gw: GatewayActor,
+) -> None:
+    owner = OwnerActor()
+    async with linked(gw, owner) as link:
+        first, second, third = (owner.hold(name) for name in "abc")
+        await eventually(lambda: len(gw.bound_slots) == 3)
+
+        def on_cancelled(held: Held) -> None:
+            # Between the two cancellations a step's output comes, and after them a new sequence.
+            if held is first:
+                say(link, second, 5)
+            if held is second:
+                link.open(owner.hold("new"))
+
+        owner.on_cancelled = on_cancelled
+        gw.cancel_together("a", "b")
+        say(link, third, 6)
+        await eventually(lambda: gw.said("new").openings == 1)
+        say(link, owner.held[-1], 7)
+        await eventually(lambda: gw.said("new").token_ids == [7])
+        assert gw.said("new").tokens == {0: 7}
+
+
+async def test_a_dropped_slot_is_given_out_again_once_the_gateway_has_answered_for_it(
+    gw: GatewayActor,
+) -> None:
+    owner = OwnerActor()
+    async with linked(gw, owner) as link:
+        dropped = owner.hold("a")
+        await eventually(lambda: gw.bound_slots == [0])
+        link.drop(dropped)
+        link.open(owner.hold("b"))
+        await eventually(lambda: gw.bound_slots == [0, 1])
+        gw.cancel("a")
+        gw.cancel("b")
+        await eventually(lambda: owner.cancelled_ids == ["b"])
+        for name in "cd":
+            link.open(owner.hold(name))
+            await eventually(lambda name=name: gw.said(name).openings == 1)
+        assert gw.highest_slot <= 2
+        link.check_integrity()
+
+
+async def test_slots_of_a_long_lived_stream_do_not_grow_without_bound(gw: GatewayActor) -> None:
+    owner = OwnerActor()
+    async with linked(gw, owner) as link:
+        await eventually(lambda: gw.open_streams == 1)
+        for turn in range(50):
+            held = owner.hold(f"r{turn}", output_ids=[1])
+            link.open(held)
+            if turn % 2:
+                held.finish_reason = STOP
+                link.end(held)
+                await eventually(lambda held=held: held.request_id in owner.acknowledged_ids)
+            else:
+                await eventually(lambda held=held: gw.said(held.request_id).openings == 1)
+                link.drop(held)
+                gw.cancel(held.request_id)
+        assert gw.highest_slot <= 3
+
+
+async def test_much_that_is_said_again_comes_in_messages_of_bounded_size(gw: GatewayActor) -> None:
+    owner = OwnerActor()
+    for name in "abcde":
+        owner.hold(name, output_ids=[3] * (MESSAGE_TOKENS * 2 // 5))
+    async with linked(gw, owner):
+        await eventually(lambda: len(gw.said("e").tokens) == MESSAGE_TOKENS * 2 // 5)
+    assert sum(gw.message_tokens) == MESSAGE_TOKENS * 2
+    assert max(gw.message_tokens) < MESSAGE_TOKENS * 2
+
+
+async def test_a_link_ends_when_its_gateway_stays_away(gw: GatewayActor) -> None:
+    owner = OwnerActor()
+    owner.hold("a")
+    async with linked(gw, owner, grace_s=0.2):
+        await eventually(lambda: gw.open_streams == 1)
+        assert owner.given_up == []
+        await gw.stop()
+        await eventually(lambda: owner.given_up == ["gw"])
+
+
+async def test_while_there_is_no_stream_nothing_is_said_twice_later(gw: GatewayActor) -> None:
+    owner = OwnerActor()
+    async with linked(gw, owner) as link:
+        held = owner.hold("a")
+        await eventually(lambda: gw.bound_slots == [0])
+        say(link, held, 4)
+        await eventually(lambda: gw.said("a").token_ids == [4])
+        gw.break_streams()
+        await eventually(lambda: gw.open_streams == 0)
+        say(link, held, 5)
+        held.finish_reason = STOP
+        link.end(held)
+        await eventually(lambda: owner.acknowledged_ids == ["a"])
+        assert gw.said("a").token_ids == [4, 5]
+        assert len(gw.said("a").endings) == 1
