@@ -35,11 +35,13 @@ class Candidacy:
         settings: SchedulerSettings,
         clock: Clock,
         sightings: Sightings,
+        *,
+        listening_since_s: float,
     ) -> None:
         self.model, self._scheduler_id = model, scheduler_id
         self._bus, self._settings, self._clock = bus, settings, clock
         self._sightings = sightings
-        self._listening_since_s = clock.monotonic_s()
+        self._listening_since_s = listening_since_s
         self._lease = f"leader.{model}"
         self._ours_until_s = float("-inf")
         self._seen_s = float("-inf")
@@ -89,7 +91,7 @@ class Candidacy:
             )
         finally:
             leader, self.leader = self.leader, None
-            metrics.leader.labels(self.model).set(0)
+            metrics.stop_leading(self.model)
             if leader is not None:
                 await self._give_back()
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.bus.subjects import PRIORITIES
-from headrace.errors import DeadlinePassed, LaneFull, NoWorker, PatienceExhausted, RequestCancelled
+from headrace.errors import LaneFull, RequestCancelled
 from headrace_scheduler import Journal
 from headrace_scheduler.dispatching import Dispatching
 from headrace_scheduler.estimates import ServiceRate
@@ -33,12 +33,8 @@ from headrace_scheduler.live import LiveRequests, LiveStatistics
 from headrace_scheduler.notices import Notices
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.reconciling import Reconciler
-from headrace_scheduler.requests import Ending, Held, Lost, Request, Running, Waiting
-
-UNKNOWN_WAIT_S = 1.0
-"""Said to a refused caller where the service rate is not known."""
-SWEEP_S = 0.1
-"""How often silence is looked for."""
+from headrace_scheduler.requests import Ending, Held, Lost, Request, Running
+from headrace_scheduler.timekeeping import Timekeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +86,11 @@ class Machine:
         self._dispatching = Dispatching(
             leadership.scheduler_id, self._live, self._fleet, self._rate
         )
+        self._timekeeper = Timekeeper(
+            leadership.model, self._live, self._fleet, self._gateways, self._reconciler, self._rate
+        )
         self._behind = set(PRIORITIES)
         self._holding = True
-        self._swept_s = now_s
 
     # Events
 
@@ -144,8 +142,7 @@ class Machine:
             self._live.wait(request, now_s=now_s)
 
     def _refuse(self, request: Request, depth: int, now_s: float) -> None:
-        wait_s = self._estimate_s(request.priority)
-        retry_after_s = UNKNOWN_WAIT_S if wait_s is None else wait_s
+        retry_after_s = self._timekeeper.retry_after_s(request.priority)
         lane = f"{self._leadership.model}/{request.priority}"
         fact = f"lane {lane} is full at {depth} requests; retry in {retry_after_s:.3g} s"
         self._live.end(request, LaneFull(fact, retry_after_s=retry_after_s), now_s=now_s)
@@ -153,14 +150,9 @@ class Machine:
     def _hear_gateway(self, event: GatewayReported) -> None:
         gateway_id = event.report.gateway_id
         if event.report.leaving:
-            self._orphan(gateway_id, "gateway left")
+            self._timekeeper.orphan(gateway_id, "gateway left")
         else:
             self._gateways.hear(gateway_id, now_s=event.heard_s)
-
-    def _orphan(self, gateway_id: str, cause: str) -> None:
-        self._gateways.remove(gateway_id)
-        for request in self._live.of_gateway(gateway_id):
-            self._live.abandon(request, cause)
 
     def _settle(self, event: Settled) -> None:
         for settlement in event.request.settlements:
@@ -180,10 +172,7 @@ class Machine:
 
     def decide(self, *, now_s: float) -> list[Command]:
         """What to do now, in order. Call after every event, and when `next_due_s` has come."""
-        for request in self._live.take_due(now_s):
-            self._review(request, now_s)
-        if now_s - self._swept_s >= SWEEP_S:
-            self._sweep(now_s)
+        self._timekeeper.keep(now_s=now_s)
         if self._holding:
             self._end_hold(now_s)
         self._rate.advance(now_s=now_s, backlogged=self._live.lanes.waiting > 0)
@@ -194,9 +183,8 @@ class Machine:
 
     def next_due_s(self) -> float:
         """When to decide again at the latest, if nothing happens before."""
-        sweep_s = self._swept_s + SWEEP_S
         calls_s = self._notices.next_due_s(self._gateways.ids)
-        return min(sweep_s, calls_s, self._live.next_due_s, self._company_due_s())
+        return min(self._timekeeper.next_due_s, calls_s, self._company_due_s())
 
     def _company_due_s(self) -> float:
         max_wait_s = self._policy.limits.max_wait_s
@@ -204,57 +192,6 @@ class Machine:
             return float("inf")
         waiting = (r.queued_s for lane in self._live.lanes.values() for r in lane)
         return min(waiting, default=float("inf")) + max_wait_s
-
-    def _review(self, request: Request, now_s: float) -> None:
-        """Its appointment has come: its time is up, or it needs another one."""
-        match request.state:
-            case Ending() | Held():
-                return
-            case Running(vanished_s=float(vanished_s)) if (
-                now_s >= vanished_s + self._policy.settle_grace_s
-            ):
-                self._live.lose(request, "vanished", now_s=now_s)
-                return
-            case Waiting() if not request.has_started and now_s >= request.patient_until_s:
-                self._lose_patience(request, now_s)
-                return
-        deadline_s = request.deadline_s
-        if isinstance(request.state, Running):
-            # Why later: the worker ends it in time, with what it has made.
-            deadline_s += self._policy.deadline_grace_s
-        if now_s >= deadline_s:
-            fact = f"its deadline passed {now_s - request.deadline_s:.3g} s ago"
-            self._live.end(request, DeadlinePassed(fact), now_s=now_s)
-        else:
-            self._reappoint(request, deadline_s)
-
-    def _reappoint(self, request: Request, deadline_s: float) -> None:
-        match request.state:
-            case Running(vanished_s=float(vanished_s)):
-                self._live.appoint(request, vanished_s + self._policy.settle_grace_s)
-            case Waiting() if not request.has_started:
-                self._live.appoint(request, request.patient_until_s)
-        self._live.appoint(request, deadline_s)
-
-    def _lose_patience(self, request: Request, now_s: float) -> None:
-        waited_s = now_s - request.arrival_s
-        model = self._leadership.model
-        wait_s = self._estimate_s(request.priority)
-        retry_after_s = UNKNOWN_WAIT_S if wait_s is None else wait_s
-        if len(self._fleet) == 0:
-            fact = f"no worker served {model} within {waited_s:.3g} s"
-            self._live.end(request, NoWorker(fact, retry_after_s=retry_after_s), now_s=now_s)
-        else:
-            fact = f"waited {waited_s:.3g} s in lane {model}/{request.priority}"
-            error = PatienceExhausted(fact, retry_after_s=retry_after_s)
-            self._live.end(request, error, now_s=now_s)
-
-    def _sweep(self, now_s: float) -> None:
-        self._swept_s = now_s
-        for worker in self._fleet.silent_since(now_s - self._policy.worker_silence_s):
-            self._reconciler.drop_worker(worker.worker_id, is_failure=True, now_s=now_s)
-        for gateway_id in self._gateways.silent_since(now_s - self._policy.gateway_silence_s):
-            self._orphan(gateway_id, "gateway fell silent")
 
     def _end_hold(self, now_s: float) -> None:
         """All lanes read to their end and every worker heard, or the window is over."""
@@ -273,16 +210,14 @@ class Machine:
 
     # Looking
 
-    def _estimate_s(self, priority: str) -> float | None:
-        ahead = self._live.lanes.ahead_of_newcomer(priority)
-        return self._rate.wait_s(ahead=ahead, room=self._fleet.free_slots() > 0)
-
     def lanes(self, *, now_s: float) -> Sequence[LaneFigures]:
         running = dict.fromkeys(PRIORITIES, 0)
         for request in self._live:
             running[request.priority] += isinstance(request.state, Running)
         return [
-            LaneFigures(p, len(lane), running[p], lane.oldest_wait_s(now_s), self._estimate_s(p))
+            LaneFigures(
+                p, len(lane), running[p], lane.oldest_wait_s(now_s), self._timekeeper.wait_s(p)
+            )
             for p, lane in self._live.lanes.items()
         ]
 

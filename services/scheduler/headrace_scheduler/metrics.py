@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from headrace.bus.subjects import PRIORITIES
 
 _LANE = ["model", "priority"]
 _WAIT_BUCKETS = (
@@ -87,3 +91,19 @@ retried = Counter(
     "Calls to the broker that failed and are repeated.",
     ["reason"],
 )
+
+
+def stop_leading(model: str) -> None:
+    """Figures of lanes and fleet are the leader's; a standby shows none."""
+    leader.labels(model).set(0)
+    for gauge in (waiting, running, oldest_wait_s, estimated_wait_s):
+        for priority in PRIORITIES:
+            _forget(gauge, model, priority)
+    for gauge in (workers, free_slots):
+        _forget(gauge, model)
+
+
+def _forget(gauge: Gauge, *labels: str) -> None:
+    # A leadership that ended before its first report has shown none.
+    with suppress(KeyError):
+        gauge.remove(*labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace_scheduler.events import CancelOnWorker, NoticeAnswered, Notify
 from headrace_scheduler.live import LiveRequests
@@ -9,7 +10,6 @@ from headrace_scheduler.requests import Ending, Lost, Request
 
 MAX_NOTICES = 32
 """Per message: an answer holds the output so far of every request it names."""
-CANCELLED = 1
 
 
 class Notices:
@@ -76,7 +76,9 @@ class Notices:
         assert isinstance(lost, Lost)
         if lost.worker_id is not None:
             self._live.command(
-                CancelOnWorker(lost.worker_id, request.request_id, lost.attempt, CANCELLED)
+                CancelOnWorker(
+                    lost.worker_id, request.request_id, lost.attempt, Code.CANCELLED.number
+                )
             )
             lost.worker_id = None
         request.replace_progress(point.progress)

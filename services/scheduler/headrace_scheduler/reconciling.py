@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, WorkerReport
 from headrace_scheduler.events import CancelOnWorker, StepDown
 from headrace_scheduler.fleet import Fleet, Worker
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import Ending, Held, Lost, Request, Running, Waiting
 
-CANCELLED = 1
 SETTLED_STRAY_S = 1.0
 """Longer than a report and a settlement can cross on their way."""
 
@@ -89,7 +89,9 @@ class Reconciler:
             self._cancel(worker, request_id, attempt)
 
     def _cancel(self, worker: Worker, request_id: str, attempt: int) -> None:
-        self._live.command(CancelOnWorker(worker.worker_id, request_id, attempt, CANCELLED))
+        self._live.command(
+            CancelOnWorker(worker.worker_id, request_id, attempt, Code.CANCELLED.number)
+        )
 
     def take_parked(self, parked: ParkRequest, *, now_s: float) -> None:
         for point in parked.points:
@@ -117,7 +119,8 @@ class Reconciler:
                 self._live.journal.ignored("stale point")
                 continue
             request.merge_progress(point.progress)
-            self._live.count_failure(request, f"its gateway lost worker {worker_id}")
+            what = point.error.message or f"its gateway lost worker {worker_id}"
+            self._live.count_failure(request, what)
             self._live.lose(request, "lost", now_s=now_s, worker_id=worker_id)
 
 

@@ -31,6 +31,7 @@ class Service:
         self._sightings = Sightings(kept_s=kept_s)
         self._candidacies: dict[str, Candidacy] = {}
         self._tasks: asyncio.TaskGroup | None = None
+        self._listening_since_s = clock.monotonic_s()
 
     @property
     def is_ready(self) -> bool:
@@ -50,6 +51,9 @@ class Service:
             subscriptions = [
                 await self._bus.subscribe(WORKER_REPORTS, self._on_worker_report),
                 await self._bus.subscribe(GATEWAY_REPORTS, self._on_gateway_report),
+            ]
+            self._listening_since_s = self._clock.monotonic_s()
+            subscriptions += [
                 await self._bus.watch_cards(lambda model, _: self._know(model)),
             ]
             try:
@@ -95,7 +99,13 @@ class Service:
             metrics.unreadable.labels("model name").inc()
             return
         candidacy = Candidacy(
-            model, self._scheduler_id, self._bus, self._settings, self._clock, self._sightings
+            model,
+            self._scheduler_id,
+            self._bus,
+            self._settings,
+            self._clock,
+            self._sightings,
+            listening_since_s=self._listening_since_s,
         )
         self._candidacies[model] = candidacy
         self._tasks.create_task(candidacy.run())

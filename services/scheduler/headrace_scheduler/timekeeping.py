@@ -1,0 +1,109 @@
+"""What time alone does: deadlines, patience, silence; and how long a wait will be."""
+
+from __future__ import annotations
+
+from headrace.errors import DeadlinePassed, NoWorker, PatienceExhausted
+from headrace_scheduler.estimates import ServiceRate
+from headrace_scheduler.fleet import Fleet
+from headrace_scheduler.gateways import Gateways
+from headrace_scheduler.live import LiveRequests
+from headrace_scheduler.reconciling import Reconciler
+from headrace_scheduler.requests import Ending, Held, Request, Running, Waiting
+
+UNKNOWN_WAIT_S = 1.0
+"""Said to a refused caller where the service rate is not known."""
+SWEEP_S = 0.1
+"""How often silence is looked for."""
+
+
+class Timekeeper:
+    """Ends what has run out of time, and drops who has fallen silent."""
+
+    def __init__(
+        self,
+        model: str,
+        live: LiveRequests,
+        fleet: Fleet,
+        gateways: Gateways,
+        reconciler: Reconciler,
+        rate: ServiceRate,
+    ) -> None:
+        self._model, self._policy = model, live.policy
+        self._live, self._fleet, self._gateways = live, fleet, gateways
+        self._reconciler, self._rate = reconciler, rate
+        self._swept_s = float("-inf")
+
+    @property
+    def next_due_s(self) -> float:
+        return min(self._swept_s + SWEEP_S, self._live.next_due_s)
+
+    def keep(self, *, now_s: float) -> None:
+        for request in self._live.take_due(now_s):
+            self._review(request, now_s)
+        if now_s - self._swept_s >= SWEEP_S:
+            self._sweep(now_s)
+
+    def _review(self, request: Request, now_s: float) -> None:
+        """Its appointment has come: its time is up, or it needs another one."""
+        match request.state:
+            case Ending() | Held():
+                return
+            case Running(vanished_s=float(vanished_s)) if (
+                now_s >= vanished_s + self._policy.settle_grace_s
+            ):
+                self._live.lose(request, "vanished", now_s=now_s)
+                return
+            case Waiting() if not request.has_started and now_s >= request.patient_until_s:
+                self._lose_patience(request, now_s)
+                return
+        deadline_s = request.deadline_s
+        if isinstance(request.state, Running):
+            # Why later: the worker ends it in time, with what it has made.
+            deadline_s += self._policy.deadline_grace_s
+        if now_s >= deadline_s:
+            fact = f"its deadline passed {now_s - request.deadline_s:.3g} s ago"
+            self._live.end(request, DeadlinePassed(fact), now_s=now_s)
+        else:
+            self._reappoint(request, deadline_s)
+
+    def _reappoint(self, request: Request, deadline_s: float) -> None:
+        match request.state:
+            case Running(vanished_s=float(vanished_s)):
+                self._live.appoint(request, vanished_s + self._policy.settle_grace_s)
+            case Waiting() if not request.has_started:
+                self._live.appoint(request, request.patient_until_s)
+        self._live.appoint(request, deadline_s)
+
+    def _lose_patience(self, request: Request, now_s: float) -> None:
+        waited_s, model = now_s - request.arrival_s, self._model
+        retry_after_s = self.retry_after_s(request.priority)
+        if len(self._fleet) == 0:
+            fact = f"no worker served {model} within {waited_s:.3g} s"
+            self._live.end(request, NoWorker(fact, retry_after_s=retry_after_s), now_s=now_s)
+        else:
+            fact = f"waited {waited_s:.3g} s in lane {model}/{request.priority}"
+            error = PatienceExhausted(fact, retry_after_s=retry_after_s)
+            self._live.end(request, error, now_s=now_s)
+
+    def _sweep(self, now_s: float) -> None:
+        self._swept_s = now_s
+        for worker in self._fleet.silent_since(now_s - self._policy.worker_silence_s):
+            self._reconciler.drop_worker(worker.worker_id, is_failure=True, now_s=now_s)
+        for gateway_id in self._gateways.silent_since(now_s - self._policy.gateway_silence_s):
+            self.orphan(gateway_id, "gateway fell silent")
+
+    def orphan(self, gateway_id: str, cause: str) -> None:
+        """Nobody waits for the requests of a gateway that is gone."""
+        self._gateways.remove(gateway_id)
+        for request in self._live.of_gateway(gateway_id):
+            self._live.abandon(request, cause)
+
+    def wait_s(self, priority: str) -> float | None:
+        """Estimated wait of a request that comes now; None while unknown."""
+        ahead = self._live.lanes.ahead_of_newcomer(priority)
+        return self._rate.wait_s(ahead=ahead, room=self._fleet.free_slots() > 0)
+
+    def retry_after_s(self, priority: str) -> float:
+        """What a refused caller is told."""
+        wait_s = self.wait_s(priority)
+        return UNKNOWN_WAIT_S if wait_s is None else wait_s
