@@ -18,7 +18,8 @@ TOKENS = 150
 
 async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
     """Sampled, seeded streams that run to their bound, all at once."""
-    async with openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none", max_retries=0) as client:
+    url = f"{mesh.url}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
 
         async def one(number: int) -> Seen:
             return await chat(
@@ -39,7 +40,7 @@ async def disturbed(mesh: FreshMesh, model: str, victim: str) -> list[Seen]:
 
     async def all_run() -> bool:
         workers = (await mesh.status())["models"][0]["workers"]
-        return sum(w["running"] for w in workers) == STREAMS
+        return bool(sum(w["running"] for w in workers) == STREAMS)
 
     streams = asyncio.create_task(all_streams(mesh, model))
     await eventually(all_run, within_s=20)

@@ -115,7 +115,7 @@ class RunningDoors:
 def serve(server: grpc.aio.Server, catalog: Catalog, admission: ScriptedAdmission) -> None:
     limits, clock = Limits(), SystemClock()
     intake = Intake(catalog, admission, limits)
-    openai = OpenAIService(intake, catalog, limits, clock)
+    openai = OpenAIService(intake, catalog, StandinFleet(), limits, clock)
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
     models = ModelService(catalog, intake, StandinFleet())
@@ -128,9 +128,16 @@ def serve(server: grpc.aio.Server, catalog: Catalog, admission: ScriptedAdmissio
 
 @asynccontextmanager
 async def running_doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDoors]:
-    """Doors that know one model, "valley", with the tiny byte-level tokenizer and ChatML."""
+    """Doors that know two models with the tiny byte-level tokenizer and ChatML.
+
+    A worker serves "valley"; none serves "asleep" now.
+    """
+    asleep = ModelCard()
+    asleep.CopyFrom(CARD)
+    asleep.model = "asleep"
     cards = StaticCards(
-        {"valley": CARD.SerializeToString()}, {"t1": bundle(byte_level()).SerializeToString()}
+        {card.model: card.SerializeToString() for card in (CARD, asleep)},
+        {"t1": bundle(byte_level()).SerializeToString()},
     )
     catalog = Catalog(cards, Limits())
     server = make_server()
@@ -140,7 +147,7 @@ async def running_doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDo
     following = asyncio.create_task(catalog.run())
     try:
         async with asyncio.timeout(5):
-            while not catalog.all():
+            while len(catalog.all()) < 2:
                 await asyncio.sleep(0)
         await server.start()
         await set_serving(health, SERVICES, serving=True)

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,7 +134,19 @@ def settings_main(
     if wants_print:
         print(printable(settings))
         return 0
-    return asyncio.run(_as_coroutine(run, settings))
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        return runner.run(_as_coroutine(run, settings))
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where the extra `fast` is installed; None is asyncio's own."""
+    # Why by name: the extra is optional for type checkers too.
+    try:
+        uvloop = import_module("uvloop")
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 async def _as_coroutine(run: Callable[[S], Awaitable[int]], settings: S) -> int:

@@ -74,7 +74,7 @@ def serve_doors(
         lambda: [served.card.model for served in catalog.all()],
         answer_s=mesh.answer_s,
     )
-    openai = OpenAIService(intake, catalog, limits, mesh.clock)
+    openai = OpenAIService(intake, catalog, fleet, limits, mesh.clock)
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
     models = ModelService(catalog, intake, fleet)

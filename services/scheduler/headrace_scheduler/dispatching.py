@@ -108,13 +108,12 @@ class Dispatching:
         So it is handled as lost, without a failure to its account: its gateway
         fences this attempt before there is another.
         """
-        dispatched = list(self._dispatched(worker_id, number))
         worker = self._fleet.get(worker_id)
         if worker is not None:
             worker.unanswered = None
             worker.refusing = True
-            worker.vacate(number, [r.request_id for r in dispatched])
-        for request in dispatched:
+            worker.unreported.pop(number, None)
+        for request in self._dispatched(worker_id, number):
             self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
 
     def _dispatched(self, worker_id: str, number: int) -> Iterator[Request]:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 CATCH_UP_S = 0.1
 PULL_S = 1.0
-"""A pull that was waiting when the broker died waits in vain: so long is a new request then late."""
+"""A pull that waits while the broker dies waits in vain: so late is then a new request."""
 PULLED_AT_ONCE = 64
 RETRY_S = 0.2
 LONGEST_NAP_S = 0.25

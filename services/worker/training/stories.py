@@ -160,7 +160,7 @@ GIFT: Plot = (
 FRIENDS: Plot = (
     (
         "In {town} lived {a_hero} and {a_thing} who did not speak to each other.",
-        "Once upon a time, {a_hero} and {a_thing} met on the road to {town}.",
+        "Two travellers met on the road to {town}: {a_hero} and {a_thing}.",
     ),
     (
         "The {hero} thought the {thing} was proud, and the {thing} thought the same of the {hero}.",

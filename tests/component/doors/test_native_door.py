@@ -134,7 +134,8 @@ async def test_a_calls_own_deadline_is_the_requests(
 
 async def test_models_and_their_tokenizers_are_told(channel: grpc.aio.Channel) -> None:
     stub = models_pb2_grpc.ModelServiceStub(channel)
-    (model,) = (await stub.ListModels(models_pb2.ListModelsRequest())).models
+    asleep, model = (await stub.ListModels(models_pb2.ListModelsRequest())).models
+    assert (asleep.name, asleep.workers) == ("asleep", 0)
     assert (model.name, model.workers, model.max_choices, model.chat) == ("valley", 1, 4, True)
     assert await stub.GetModel(models_pb2.GetModelRequest(model="valley")) == model
     said = await stub.Tokenize(models_pb2.TokenizeRequest(model="valley", text="the 水"))

@@ -92,10 +92,13 @@ async def test_a_stream_is_events_and_ends_in_done(http: httpx.AsyncClient) -> N
     assert answer.text.endswith("data: [DONE]\n\n")
 
 
-async def test_models_are_listed_and_found(client: openai.AsyncOpenAI) -> None:
+async def test_models_that_are_served_are_listed_and_all_that_are_known_are_found(
+    client: openai.AsyncOpenAI,
+) -> None:
     assert [model.id for model in (await client.models.list()).data] == ["valley"]
     assert (await client.models.retrieve("valley")).owned_by == "headrace"
-    with pytest.raises(openai.NotFoundError, match="known models: valley"):
+    assert (await client.models.retrieve("asleep")).id == "asleep"
+    with pytest.raises(openai.NotFoundError, match="known models: asleep, valley"):
         await client.models.retrieve("no/such")
 
 

@@ -49,8 +49,8 @@ def generate(
 
 
 def first_model(client: Client) -> str:
-    """Raises ClickException if there is none."""
+    """One that a worker serves, if there is any. Raises ClickException if none is known."""
     models = client.models()
     if not models:
         raise click.ClickException(f"the mesh at {client.url} has no model yet; see its workers")
-    return models[0].name
+    return max(models, key=lambda model: model.workers > 0).name

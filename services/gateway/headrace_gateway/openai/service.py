@@ -22,6 +22,7 @@ from headrace_gateway.catalog import Catalog, ServedModel
 from headrace_gateway.generation import ValidRequest
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
+from headrace_gateway.native.ports import Fleet
 from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody, parse
 from headrace_gateway.openai.chunks import CHAT, COMPLETION, Chunks, Form, Head, whole
 from headrace_gateway.openai.errors import error_body, http_status, retry_headers
@@ -68,9 +69,12 @@ class OpenAIService(OpenAIServiceServicer):
     """Handlers write to their context, and are no generators: a generator that is waiting
     at a `yield` when its caller leaves is not told so, but only forgotten some time later."""
 
-    def __init__(self, intake: Intake, catalog: Catalog, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self, intake: Intake, catalog: Catalog, fleet: Fleet, limits: Limits, clock: Clock
+    ) -> None:
         self._intake = intake
         self._catalog = catalog
+        self._fleet = fleet
         self._limits = limits
         self._clock = clock
 
@@ -81,7 +85,11 @@ class OpenAIService(OpenAIServiceServicer):
         await self._complete(request.data, context, COMPLETION, CompletionBody, wanted_completion)
 
     async def ListModels(self, request: Empty, context: Context) -> None:  # type: ignore[override]
-        models = [_model(served) for served in self._catalog.all()]
+        # A client that picks one of these should get an answer: models without a worker are
+        # known under their own path, and requests for them wait.
+        served_now = {name for worker in self._fleet.workers() for name in worker.models}
+        known = self._catalog.all()
+        models = [_model(served) for served in known if served.card.model in served_now]
         await self._look_up(context, lambda: {"object": "list", "data": models})
 
     async def GetModel(self, request: GetModelRequest, context: Context) -> None:  # type: ignore[override]

@@ -6,21 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import pytest
-
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.assignments import Held
 from headrace_worker.delivery import MESSAGE_TOKENS, GatewayLink
 from helpers.eventually import eventually
-from helpers.worker_actors import GatewayActor, gateway
+from helpers.listening_gateway import GatewayActor
 
 STOP = FinishReason.FINISH_REASON_STOP
-
-
-@pytest.fixture
-async def gw() -> AsyncIterator[GatewayActor]:
-    async with gateway() as actor:
-        yield actor
 
 
 class OwnerActor:

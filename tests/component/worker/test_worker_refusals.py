@@ -1,0 +1,83 @@
+"""What a worker refuses, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
+from headrace.internal.v1.request_pb2 import Sampling
+from helpers.eventually import eventually
+from helpers.listening_gateway import GatewayActor
+from helpers.worker_actors import (
+    ENDLESS,
+    SchedulerActor,
+    record,
+    scripted,
+    worker_here,
+)
+
+
+async def test_a_request_for_which_there_is_no_room_is_refused(
+    nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
+) -> None:
+    async with worker_here(nats_url, scripted(max_slots=2)):
+        worker_id = await scheduler.first_worker()
+        await scheduler.dispatch(worker_id, record("a", gw, max_tokens=ENDLESS))
+        (refusal,) = await scheduler.dispatch(worker_id, record("b", gw, n=2))
+        assert refusal.cause == DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL
+        assert (refusal.request_id, refusal.message) == ("b", "2 slots wanted, 1 free")
+        assert await scheduler.dispatch(worker_id, record("c", gw)) == []
+
+
+async def test_a_batch_is_accepted_as_far_as_it_goes(
+    nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
+) -> None:
+    async with worker_here(nats_url, scripted(max_slots=2)):
+        worker_id = await scheduler.first_worker()
+        batch = [record(name, gw, max_tokens=200) for name in "abc"]
+        (refusal,) = await scheduler.dispatch(worker_id, *batch)
+        assert refusal.request_id == "c"
+        await eventually(lambda: gw.said("a").has_ended and gw.said("b").has_ended)
+
+
+@pytest.mark.parametrize(
+    ("fields", "cause", "message"),
+    [
+        ({"weights_digest": "w2"}, "WRONG_MODEL", "serves toy with weights scripted-1, not toy wi"),
+        ({"model": "big"}, "WRONG_MODEL", "serves toy with weights scripted-1, not big with"),
+        ({"prompt_ids": []}, "INVALID", "the prompt has no tokens"),
+        ({"n": 9}, "INVALID", "9 choices do not fit 8 slots"),
+        ({"prompt_ids": [4_000_000_000]}, "INVALID", "a token id of 4000000000 is outside the voc"),
+        ({"sampling": Sampling(max_tokens=0)}, "INVALID", "max_tokens is 0"),
+    ],
+)
+async def test_what_could_never_run_here_is_refused_with_its_numbers(
+    nats_url: str,
+    scheduler: SchedulerActor,
+    gw: GatewayActor,
+    fields: dict[str, Any],
+    cause: str,
+    message: str,
+) -> None:
+    async with worker_here(nats_url):
+        worker_id = await scheduler.first_worker()
+        (refusal,) = await scheduler.dispatch(worker_id, record("a", gw, **fields))
+        expected = DispatchRefusalCause.Value(f"DISPATCH_REFUSAL_CAUSE_{cause}")
+        assert refusal.cause == expected
+        assert message in refusal.message
+
+
+async def test_a_deposed_leader_is_refused_and_what_it_asked_for_does_not_run(
+    nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
+) -> None:
+    async with worker_here(nats_url):
+        worker_id = await scheduler.first_worker()
+        await scheduler.dispatch(worker_id, record("a", gw), epoch=5)
+        (refusal,) = await scheduler.dispatch(worker_id, record("b", gw), epoch=4, number=99)
+        assert refusal.cause == DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_STALE_LEADER
+        assert refusal.message == "epoch 4 is older than 5"
+        await eventually(lambda: gw.said("a").has_ended)
+        assert gw.said("b").openings == 0
+        await eventually(lambda: scheduler.last.models[0].dispatch_epoch == 5)
