@@ -134,6 +134,8 @@ def decoding_rows(decoding: dict[int, int]) -> list[tuple[int, int]]:
         ("gptj", {"n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8}),
         ("bloom", {}),
         ("mamba", {}),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+        ("llama4_text", {"intermediate_size_mlp": 96, "attention_chunk_size": 4, "head_dim": 16}),
     ],
 )
 def test_an_architecture_with_attention_or_state_of_its_own_is_found_out_at_load(
@@ -291,6 +293,12 @@ def test_slots_are_as_many_as_the_cache_takes() -> None:
 
 def test_the_context_is_the_models_own_where_more_is_asked() -> None:
     assert packed(random_model("llama"), context_tokens=9999).facts.context_tokens == 256
+
+
+def test_the_context_ends_where_attention_in_chunks_would_differ() -> None:
+    shape: dict[str, object] = {"intermediate_size_mlp": 96, "head_dim": 16}
+    model = random_model("llama4_text", attention_chunk_size=64, **shape)
+    assert packed(model, context_tokens=128).facts.context_tokens == 64
 
 
 def test_bfloat16_chooses_within_two_of_its_steps_of_the_best() -> None:

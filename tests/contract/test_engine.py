@@ -118,6 +118,12 @@ def test_a_stop_token_is_the_last_token(engine: Engine) -> None:
     assert history.finished == {4: FinishReason.STOP}
 
 
+def test_a_stop_token_at_the_last_place_is_a_stop(engine: Engine) -> None:
+    tokens = alone(engine, sequence(4))
+    last = replace(GREEDY, stop_token_ids=frozenset({tokens[0]}), max_tokens=1)
+    assert run(engine, [sequence(4, last)]).finished == {4: FinishReason.STOP}
+
+
 def test_end_of_sequence_ends_a_sequence_unless_it_is_ignored(engine: Engine) -> None:
     (eos,) = engine.facts.eos_token_ids
     heeded = run(engine, [sequence(number, LONG) for number in range(40)])
@@ -150,6 +156,8 @@ def test_a_full_engine_refuses_and_takes_again_once_a_slot_is_free(engine: Engin
         (sequence(1, replace(GREEDY, max_tokens=0)), "max_tokens is 0"),
         (replace(sequence(1), prompt_ids=(5, 100_000)), "100000"),
         (replace(sequence(1), prompt_ids=(5, -1)), "-1"),
+        (sequence(1, replace(GREEDY, logit_bias={100_000: 1.0})), "100000"),
+        (replace(sequence(1), seed=2**64), "64 bits"),
         (sequence(9), "already held"),
     ],
 )

@@ -94,6 +94,17 @@ async def test_down_leaves_no_process_behind(tmp_path: Path) -> None:
         assert processes_with(str(tmp_path)) == []
 
 
+async def test_down_lets_an_open_stream_finish(tmp_path: Path) -> None:
+    async with fresh_mesh(tmp_path, "--scripted-step-ms", "20") as mesh:
+        async with AsyncClient(mesh.url) as client:
+            events = client.stream("Hello", model="scripted", max_tokens=100, ignore_eos=True)
+            await anext(events)
+            down = asyncio.create_task(headrace("down", folder=tmp_path))
+            ids = [token async for event in events for token in event.delta.token_ids]
+        assert len(ids) == 100
+        assert (await down).status == 0
+
+
 async def test_a_supervisor_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
     async with fresh_mesh(tmp_path) as mesh:
         os.kill(mesh.home.read_record().supervisor_pid, signal.SIGKILL)

@@ -91,7 +91,8 @@ class World:
         self.epoch += 1
         self.pending = []
         leadership = Leadership("s", MODEL, self.epoch, self.now_s, listening_since_s=0.0)
-        self.machine = Machine(leadership, Policy(max_attempts=1000), CountingJournal())
+        self.journal = CountingJournal()
+        self.machine = Machine(leadership, Policy(max_attempts=1000), self.journal)
         self.tell(*self.stored.values(), *caught_up())
 
     def tell(self, *events: Event) -> None:
@@ -124,7 +125,11 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         self.now_s += seconds
+        dropped = self.journal.counts["worker lost"]
         self.tell(gateway_reported(GATEWAY, heard_s=self.now_s))
+        if self.journal.counts["worker lost"] > dropped and self.pending:
+            # A dispatch that was on its way all the time arrives at a worker that was given up.
+            self.trusts_accounts = False
 
     # Callers
 

@@ -35,6 +35,7 @@ from headrace_scheduler.events import (
     NoticeUnanswered,
     Notify,
 )
+from headrace_scheduler.heeding import heed
 from headrace_scheduler.machine import Leadership
 from headrace_scheduler.settings import SchedulerSettings
 
@@ -146,4 +147,5 @@ class Calls:
                 await asyncio.sleep(RETRY_S)
             else:
                 metrics.dead_letters.labels(self._model, reason).inc()
+                heed()
                 return

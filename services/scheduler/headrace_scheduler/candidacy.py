@@ -8,6 +8,7 @@ import logging
 from headrace.bus import Bus, BusError, LeaseTaken
 from headrace.clock import Clock
 from headrace_scheduler import metrics
+from headrace_scheduler.heeding import heed
 from headrace_scheduler.journal import MeteredJournal
 from headrace_scheduler.leader import Leader, SteppedDown
 from headrace_scheduler.machine import Leadership, Machine
@@ -80,6 +81,7 @@ class Candidacy:
         metrics.take_overs.labels(self.model).inc()
         log.info("leadership.begun", extra={"model": self.model, "epoch": epoch})
         try:
+            heed()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._renew())
                 tasks.create_task(self._make_leader(epoch).run())
@@ -90,10 +92,9 @@ class Candidacy:
                 "leadership.failed", extra={"model": self.model, "why": repr(_first(failed))}
             )
         finally:
-            leader, self.leader = self.leader, None
+            self.leader = None
             metrics.stop_leading(self.model)
-            if leader is not None:
-                await self._give_back()
+            await self._give_back()
 
     def _make_leader(self, epoch: int) -> Leader:
         now_s = self._clock.monotonic_s()
@@ -128,6 +129,7 @@ class Candidacy:
             else:
                 self._ours_until_s = started_s + ttl_s
                 self._seen_s = started_s
+                heed()
 
     async def _give_back(self) -> None:
         """So that the next leader need not wait for the lease to run out."""

@@ -58,7 +58,7 @@ class Dispatching:
 
     def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
         self._rate.started(len(batch))
-        number = worker.occupy(batch)
+        number = self._fleet.occupy(worker, batch)
         self._live.journal.dispatched(
             worker.worker_id, [(r.priority, now_s - r.queued_s) for r in batch]
         )
@@ -77,7 +77,6 @@ class Dispatching:
         refusals = {r.request_id: r for r in event.refusals}
         worker = self._fleet.get(event.worker_id)
         if worker is not None:
-            worker.unanswered = None
             worker.vacate(event.number, refusals)
         for request in self._dispatched(event.worker_id, event.number):
             refusal = refusals.get(request.request_id)
@@ -110,9 +109,8 @@ class Dispatching:
         """
         worker = self._fleet.get(worker_id)
         if worker is not None:
-            worker.unanswered = None
             worker.refusing = True
-            worker.unreported.pop(number, None)
+            worker.forget(number)
         for request in self._dispatched(worker_id, number):
             self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
 

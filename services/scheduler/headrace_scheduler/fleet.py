@@ -32,8 +32,6 @@ class Worker:
     draining: bool
     refusing: bool = False
     """It said that it has no room; believed until its next report."""
-    last_number: int = 0
-    """Of the last dispatch to it in this leadership."""
     unreported: dict[int, dict[str, Occupied]] = field(default_factory=dict)
     """Dispatches, by number, that its reports do not yet count."""
     unanswered: int | None = None
@@ -75,22 +73,19 @@ class Worker:
     def load(self) -> float:
         return 1.0 - self.free_slots / max(1, self.served.total_slots)
 
-    def occupy(self, batch: Iterable[Request]) -> int:
-        """Count a batch as there; returns the number of its dispatch."""
-        self.last_number += 1
-        self.unanswered = self.last_number
-        self.unreported[self.last_number] = {
-            r.request_id: Occupied(r.slots, r.cache_tokens) for r in batch
-        }
-        return self.last_number
-
     def vacate(self, number: int, request_ids: Iterable[str]) -> None:
-        """These of a dispatch did not stay."""
+        """A dispatch was answered; these of it did not stay."""
+        if self.unanswered == number:
+            self.unanswered = None
         dispatched = self.unreported.get(number, {})
         for request_id in request_ids:
             dispatched.pop(request_id, None)
         if not dispatched:
             self.unreported.pop(number, None)
+
+    def forget(self, number: int) -> None:
+        """A dispatch was not answered; the next report says what became of it."""
+        self.vacate(number, list(self.unreported.get(number, {})))
 
 
 class Fleet:
@@ -99,6 +94,8 @@ class Fleet:
     def __init__(self, model: str, epoch: int) -> None:
         self._model, self._epoch = model, epoch
         self._workers: dict[str, Worker] = {}
+        # Why one for all: a worker that was dropped and returns must not see a number twice.
+        self._last_number = 0
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._workers.values()))
@@ -138,6 +135,15 @@ class Fleet:
             if worker.counted >= (self._epoch, number):
                 del worker.unreported[number]
         worker.strays = {i: s for i, s in worker.strays.items() if i in worker.running}
+
+    def occupy(self, worker: Worker, batch: Iterable[Request]) -> int:
+        """Count a batch as there; returns the number of its dispatch."""
+        self._last_number += 1
+        worker.unanswered = self._last_number
+        worker.unreported[self._last_number] = {
+            r.request_id: Occupied(r.slots, r.cache_tokens) for r in batch
+        }
+        return self._last_number
 
     def remove(self, worker_id: str) -> Worker | None:
         return self._workers.pop(worker_id, None)

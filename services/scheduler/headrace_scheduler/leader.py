@@ -26,6 +26,7 @@ from headrace_scheduler.events import (
     Notify,
     StepDown,
 )
+from headrace_scheduler.heeding import heed
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.reading import Unreadable, read_request
 from headrace_scheduler.reporting import report_lanes
@@ -93,6 +94,7 @@ class Leader:
             doors = Doors(self.machine, self.tell, self._acknowledgements)
             for subject, answer in doors.answers(model).items():
                 stack.push_async_callback((await self._bus.serve(subject, answer)).close)
+            heed()
             async with asyncio.TaskGroup() as tasks:
                 self._calls.start_in(tasks)
                 self._acts = True
@@ -195,6 +197,7 @@ class Leader:
                 metrics.retried.labels("pull").inc()
                 await asyncio.sleep(RETRY_S)
                 continue
+            heed()
             if behind and not pulled:
                 behind = False
                 self.tell(LaneCaughtUp(priority))

@@ -13,6 +13,7 @@ from headrace.clock import Clock
 from headrace_scheduler import metrics
 from headrace_scheduler.candidacy import Candidacy
 from headrace_scheduler.events import GatewayReported, WorkerReported
+from headrace_scheduler.heeding import heed
 from headrace_scheduler.settings import SchedulerSettings
 from headrace_scheduler.sightings import Sightings, read_gateway_report, read_worker_report
 
@@ -45,17 +46,15 @@ class Service:
 
     async def run(self) -> None:
         """Serve as long as it is not cancelled; a cancellation gives all leases back first."""
-        subscriptions: list[Subscription] = []
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            subscriptions = [
+            subscriptions: list[Subscription] = [
                 await self._bus.subscribe(WORKER_REPORTS, self._on_worker_report),
                 await self._bus.subscribe(GATEWAY_REPORTS, self._on_gateway_report),
             ]
             self._listening_since_s = self._clock.monotonic_s()
-            subscriptions += [
-                await self._bus.watch_cards(lambda model, _: self._know(model)),
-            ]
+            subscriptions.append(await self._bus.watch_cards(lambda model, _: self._know(model)))
+            heed()
             try:
                 await asyncio.get_running_loop().create_future()
             finally:

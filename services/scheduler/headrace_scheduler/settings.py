@@ -21,71 +21,71 @@ class SchedulerSettings(ServiceSettings):
         env_prefix="HEADRACE_SCHEDULER_",
     )
 
-    lease_ttl_s: int = Field(3, ge=1)
+    lease_ttl_s: int = Field(default=3, ge=1)
     """Life of a leadership that is not renewed, in whole seconds. Too small: a pause of the
     broker or of this process costs a take-over. Too large: this long nothing is dispatched
     after a leader died."""
-    lease_renew_s: float = Field(1.0, gt=0)
+    lease_renew_s: float = Field(default=1.0, gt=0)
     """Time between renewals; a third of the life lets two of them fail."""
-    lease_acquire_s: float = Field(0.5, gt=0)
+    lease_acquire_s: float = Field(default=0.5, gt=0)
     """How often a standby tries. Too small: load on the broker for each model and standby.
     Too large: this much is added to a take-over."""
-    adoption_window_s: float = Field(1.5, ge=0)
+    adoption_window_s: float = Field(default=1.5, ge=0)
     """Longest that a new leader waits for workers to say what they run before it dispatches
     what it has read; at least one heartbeat. Too small: what runs is run again elsewhere.
     Too large: a longer pause for what waits, after a take-over that lost a worker too."""
 
-    max_waiting: int = Field(512, ge=0)
+    max_waiting: int = Field(default=512, ge=0)
     """Requests that wait in one lane; the next is refused with LANE_FULL. Too small: bursts are
     refused that would have been served. Too large: callers wait for what they gave up on."""
-    max_batch_requests: int = Field(64, ge=1)
+    max_batch_requests: int = Field(default=64, ge=1)
     """Requests of one dispatch. Too small: more messages under load. Too large: one worker gets
     what another could have started."""
-    max_batch_prefill_tokens: int = Field(8192, ge=1)
+    max_batch_prefill_tokens: int = Field(default=8192, ge=1)
     """Prompt tokens of one dispatch; a longer prompt goes alone. Too small: more messages. Too
     large: running requests stand still for the prefill, and messages near the broker's bound."""
-    max_batch_bytes: int = Field(1 << 19, ge=1)
+    max_batch_bytes: int = Field(default=1 << 19, ge=1)
     """Size of one dispatch; a larger request goes alone. Too large: the broker, with 1 MiB by
     default, does not take it."""
-    max_batch_wait_s: float = Field(0.0, ge=0)
+    max_batch_wait_s: float = Field(default=0.0, ge=0)
     """Longest that a request waits for company while its worker has nothing to do. Too small:
     one-shot engines compute batches of one. Too large: it is added to every first token when
     traffic is thin. Generating engines merge at each step and want 0."""
-    ageing_s: float = Field(2.0, ge=0)
+    ageing_s: float = Field(default=2.0, ge=0)
     """Wait after which the oldest of a less urgent lane may use its lane's share. Too small: the
     share is used in every burst. Too large: less urgent requests stall under endless load."""
-    floor_share: float = Field(0.1, ge=0, le=1)
+    floor_share: float = Field(default=0.1, ge=0, le=1)
     """Part of the places that a lane gets under endless more urgent load. Too small: it starves.
     Too large: urgent requests wait behind it."""
 
-    worker_silence_s: float = Field(3.0, gt=0)
+    worker_silence_s: float = Field(default=3.0, gt=0)
     """Silence after which a worker is dead. Too small: a long pause of a live worker costs a
     second prefill of all it runs. Too large: its streams stand still for this long."""
-    gateway_silence_s: float = Field(5.0, gt=0)
+    gateway_silence_s: float = Field(default=5.0, gt=0)
     """Silence after which a gateway's requests are abandoned. Too small: a pause of a gateway
     kills its streams. Too large: workers compute for nobody."""
-    max_attempts: int = Field(3, ge=1)
+    max_attempts: int = Field(default=3, ge=1)
     """Losses and engine failures after which a request is given up and kept as a dead letter.
     Too small: bad luck of workers ends requests. Too large: a request that kills workers kills
     more of them."""
-    dispatch_timeout_s: float = Field(2.0, gt=0)
+    dispatch_timeout_s: float = Field(default=2.0, gt=0)
     """Longest wait for a worker's answer to a dispatch. Too small: a busy machine's answers are
     taken for losses. Too large: requests given to a dead worker wait for this long."""
-    notice_timeout_s: float = Field(2.0, gt=0)
+    notice_timeout_s: float = Field(default=2.0, gt=0)
     """Longest wait for a gateway's answer to a notice; then it is asked again."""
-    notice_repeat_s: float = Field(1.0, gt=0)
+    notice_repeat_s: float = Field(default=1.0, gt=0)
     """Time between repeats of a notice that has not led to its end. Too small: load on a gateway
     in trouble. Too large: an end that got lost is told late."""
-    settle_grace_s: float = Field(5.0, gt=0)
+    settle_grace_s: float = Field(default=5.0, gt=0)
     """Time from a request's end on its worker to its settlement, after which its gateway is asked
     where it stands. Too small: slow relays are asked in vain. Too large: a lost end stays so."""
-    deadline_grace_s: float = Field(1.0, ge=0)
+    deadline_grace_s: float = Field(default=1.0, ge=0)
     """Time past its deadline after which a running request is ended from here, in case its worker
     did not. Too small: cuts off the worker's own, better ending."""
-    lane_report_s: float = Field(0.25, gt=0)
+    lane_report_s: float = Field(default=0.25, gt=0)
     """Beat of the reports by which gateways refuse early. Too small: load for every gateway. Too
     large: they refuse by old figures."""
-    drain_s: float = Field(1.0, ge=0)
+    drain_s: float = Field(default=1.0, ge=0)
     """Longest wait on shutdown for answers and acknowledgements that are on their way."""
 
     def policy(self) -> Policy:

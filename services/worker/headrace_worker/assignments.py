@@ -57,10 +57,8 @@ class Assignment:
     """By choice."""
     done: list[ChoiceProgress] = field(default_factory=list)
     """Choices at their end that are not held (any more), while others run."""
-
-    @property
-    def running(self) -> int:
-        return sum(h.finish_reason is None for h in self.held.values())
+    running: int = 0
+    """Of `held`, those that are not at their end."""
 
 
 class Assignments:
@@ -101,9 +99,10 @@ class Assignments:
         if not _unfinished(record):
             return f"all of its {max(1, record.n)} choices are at their end"
         try:
+            prompt_ids = tuple(record.prompt_ids)
             for choice, output_ids in _unfinished(record):
                 require_fit(
-                    _sequence(record, choice, output_ids, sequence_id=0),
+                    _sequence(record, prompt_ids, choice, output_ids, sequence_id=0),
                     context_tokens=facts.context_tokens,
                     vocabulary_size=facts.vocabulary_size,
                 )
@@ -112,11 +111,16 @@ class Assignments:
         return None
 
     def accept(self, record: RequestRecord, *, now_s: float) -> list[Sequence]:
-        """Hold a request that fits and has room; returns what the engine must admit."""
+        """Hold a request that fits and has room; returns what the engine must admit.
+
+        Nothing may be held of an older attempt of it.
+        """
+        assert record.request_id not in self._requests
         assignment = Assignment(record, done=[p for p in record.progress if p.finish_reason])
         self._requests[record.request_id] = assignment
+        prompt_ids = tuple(record.prompt_ids)
         return [
-            _sequence(record, choice, output_ids, sequence_id=held.sequence_id)
+            _sequence(record, prompt_ids, choice, output_ids, sequence_id=held.sequence_id)
             for choice, output_ids in _unfinished(record)
             for held in [self._hold(assignment, choice, output_ids, now_s)]
         ]
@@ -138,6 +142,7 @@ class Assignments:
         )
         self._next_id += 1
         self._running += 1
+        assignment.running += 1
         assignment.held[choice] = held
         self._sequences[held.sequence_id] = held
         return held
@@ -159,21 +164,24 @@ class Assignments:
         if held.finish_reason is None:
             held.finish_reason = reason
             held.error = error
-            self._running -= 1
+            self._vacate(held)
 
     def forget(self, held: Held) -> None:
         """Acknowledged, cancelled or parked: nothing of it is kept."""
         if self._sequences.pop(held.sequence_id, None) is None:
             return
         if held.finish_reason is None:
-            self._running -= 1
-        assignment = self._requests.get(held.request_id)
-        if assignment is not None and assignment.held.get(held.choice) is held:
-            del assignment.held[held.choice]
-            if held.finish_reason is not None:
-                assignment.done.append(_progress(held))
-            if not assignment.held:
-                del self._requests[held.request_id]
+            self._vacate(held)
+        assignment = self._requests[held.request_id]
+        del assignment.held[held.choice]
+        if not assignment.held:
+            del self._requests[held.request_id]
+        elif held.finish_reason is not None:
+            assignment.done.append(_progress(held))
+
+    def _vacate(self, held: Held) -> None:
+        self._running -= 1
+        self._requests[held.request_id].running -= 1
 
     def running(self) -> list[tuple[str, int]]:
         """Requests that occupy slots, and which attempt of each."""
@@ -206,7 +214,10 @@ class Assignments:
         """Raise AssertionError unless both indices and the count of slots agree."""
         by_request: Iterable[Held] = (h for a in self._requests.values() for h in a.held.values())
         assert {h.sequence_id for h in by_request} == set(self._sequences)
-        assert all(a.held for a in self._requests.values())
+        for assignment in self._requests.values():
+            assert assignment.held
+            unended = [h for h in assignment.held.values() if h.finish_reason is None]
+            assert len(unended) == assignment.running
         running = sum(h.finish_reason is None for h in self._sequences.values())
         assert running == self._running, f"{running} run, {self._running} counted"
         assert 0 <= self._running <= self._facts.max_slots
@@ -231,12 +242,17 @@ def _unfinished(record: RequestRecord) -> list[tuple[int, list[int]]]:
 
 
 def _sequence(
-    record: RequestRecord, choice: int, output_ids: list[int], *, sequence_id: int
+    record: RequestRecord,
+    prompt_ids: tuple[int, ...],
+    choice: int,
+    output_ids: list[int],
+    *,
+    sequence_id: int,
 ) -> Sequence:
     sampling = record.sampling
     return Sequence(
         sequence_id=sequence_id,
-        prompt_ids=tuple(record.prompt_ids),
+        prompt_ids=prompt_ids,
         output_ids=tuple(output_ids),
         parameters=SamplingParameters(
             max_tokens=sampling.max_tokens,

@@ -25,23 +25,23 @@ LESSONS: dict[str, tuple[Lesson, float]] = {
     "yes_or_no": (facts.yes_or_no, 4),
     "town_fact": (facts.town_fact, 5),
     "town_backwards": (facts.town_backwards, 2.5),
-    "town_view": (facts.town_view, 2),
+    "town_view": (facts.town_view, 2.5),
     "whole_valley": (facts.whole_valley, 1.5),
     "stranger": (facts.stranger, 3.5),
     "person_json": (facts.person_json, 2),
     "person_plain_json": (facts.person_plain_json, 1.5),
-    "listing": (skills.listing, 10),
+    "listing": (skills.listing, 13),
     "counting": (skills.counting, 9),
-    "sums": (skills.sums, 4),
-    "repeating": (reading.repeating, 6),
-    "looking_up": (reading.looking_up, 4),
+    "sums": (skills.sums, 6),
+    "repeating": (reading.repeating, 7),
+    "looking_up": (reading.looking_up, 5),
     "visitor_name": (reading.visitor_name, 2),
     "greeting_by_name": (reading.greeting_by_name, 1),
     "manners": (openers.manners, 7),
     "joke": (openers.joke, 0.7),
     "capital": (openers.capital, 2),
     "not_known": (openers.not_known, 5),
-    "story": (stories.story, 5),
+    "story": (stories.story, 6),
     "verse": (stories.verse, 1.5),
 }
 SYSTEMS = phrases("""
@@ -61,7 +61,7 @@ def draw_lesson(rng: Random) -> tuple[str, Turns]:
 
 def conversation(rng: Random) -> Conversation:
     """One to three lessons long as a rule; one in ten goes on for several hundred tokens."""
-    if rng.random() < 0.15:
+    if rng.random() < 0.18:
         return _with_system(rng, tool_conversation(rng))
     lessons = rng.choices((1, 2, 3), (6, 3, 2))[0]
     if rng.random() < 0.10:

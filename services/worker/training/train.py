@@ -38,14 +38,14 @@ PEAK_RATE = 1e-3
 WARM_UP_STEPS = 100
 # The rate stays up until this share of the budget is used, then falls in a straight line. Why
 # not a cosine: a run stopped early can be given more seconds without having cooled already.
-COOLING_FROM = 0.8
+COOLING_FROM = 0.75
 POOL = 192
 SHARE_OF_PLAIN_TEXT = 0.05
 # Until this part of the budget, this share of rows is noise to repeat. Why: copying is one circuit
 # behind half of the lessons. Prose trains it so thinly, since guessing is nearly as good, that it
 # had not formed after four million tokens; under a dense dose of noise it took three hundred
 # thousand. Afterwards a reminder is enough.
-NOISE = ((0.06, 0.6), (0.75, 0.08), (1.0, 0.03))
+NOISE = ((0.06, 0.6), (0.9, 0.10), (1.0, 0.03))
 
 
 @dataclass(frozen=True)

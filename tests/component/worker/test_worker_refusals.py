@@ -49,7 +49,7 @@ async def test_a_batch_is_accepted_as_far_as_it_goes(
         ({"model": "big"}, "WRONG_MODEL", "serves toy with weights scripted-1, not big with"),
         ({"prompt_ids": []}, "INVALID", "the prompt has no tokens"),
         ({"n": 9}, "INVALID", "9 choices do not fit 8 slots"),
-        ({"prompt_ids": [4_000_000_000]}, "INVALID", "a token id of 4000000000 is outside the voc"),
+        ({"prompt_ids": [4_000_000_000]}, "INVALID", "4000000000 is outside the vocabulary"),
         ({"sampling": Sampling(max_tokens=0)}, "INVALID", "max_tokens is 0"),
     ],
 )

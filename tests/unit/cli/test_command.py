@@ -37,6 +37,8 @@ async def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
         (("--model", "./nothing"), "there is no folder ./nothing"),
         (("--set", "max_slots=1"), "SERVICE is gateway, scheduler or worker"),
         (("--nonsense",), "No such option"),
+        (("--host", "localhost"), "it must be an IP address"),
+        (("--port", "70000"), "is not in the range"),
         (("--engine", "vapour"), "'vapour' is not one of"),
     ],
 )

@@ -184,6 +184,29 @@ def test_an_unanswered_dispatch_leaves_no_room_taken() -> None:
     assert redispatched(bench).request_id == "b"
 
 
+def test_an_unanswered_dispatch_leaves_no_room_taken_by_what_was_settled_meanwhile() -> None:
+    bench = Bench()
+    bench.worker(free=1, total=1)
+    bench.submit("a")
+    number = bench.only(Dispatch).number
+    bench.settle("a", code=1)
+    bench.tell(DispatchUnanswered("w", number))
+    bench.worker(number=2, free=1, total=1)
+    bench.submit("b")
+    assert redispatched(bench).request_id == "b"
+
+
+def test_a_worker_that_was_given_up_and_returns_is_counted_from_its_report_on() -> None:
+    bench, attempt = running(Policy(gateway_silence_s=60.0))
+    bench.after(3.1)
+    running_again = {"a": attempt}
+    bench.worker(number=2, free=1, total=2, running=running_again, counted=(EPOCH, 1))
+    bench.submit("b")
+    bench.accept()
+    bench.submit("c")
+    assert bench.given(Dispatch) == [], "b has the last slot, though dispatch 1 was counted"
+
+
 def test_a_request_that_vanished_from_reports_is_asked_for_when_no_settlement_comes() -> None:
     bench, attempt = running(Policy(gateway_silence_s=60.0, worker_silence_s=60.0))
     bench.worker(number=2, counted=(EPOCH, 1))

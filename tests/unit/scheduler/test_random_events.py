@@ -110,7 +110,7 @@ def test_whatever_happens_every_request_has_one_end() -> None:
     run_state_machine_as_test(
         RandomEvents,
         settings=settings(
-            max_examples=3000,
+            max_examples=100,
             stateful_step_count=60,
             deadline=None,
             suppress_health_check=list(HealthCheck),

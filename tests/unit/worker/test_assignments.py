@@ -101,7 +101,7 @@ def test_a_request_whose_choices_are_all_at_their_end_is_refused() -> None:
         (record(n=7), "7 choices do not fit 6 slots"),
         (record(prompt_ids=[]), "the prompt has no tokens"),
         (record(prompt_ids=[1] * 64), "64 prompt and 0 output tokens leave no room"),
-        (record(prompt_ids=[100]), "a token id of 100 is outside the vocabulary of 100"),
+        (record(prompt_ids=[100]), "100 is outside the vocabulary of 100"),
         (record(sampling=Sampling()), "max_tokens is 0; at least 1 is made"),
         (record(progress=[progress(0, [1] * 62)]), "3 prompt and 62 output tokens leave no room"),
     ],

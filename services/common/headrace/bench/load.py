@@ -28,6 +28,8 @@ class Load:
     max_tokens: int = 32
     temperature: float = 0.0
     ignore_eos: bool = False
+    done_mark: bool = True
+    """Whether a stream without [DONE] at its end is an error; some servers send none."""
     request_timeout_s: float = 300.0
 
     @property
@@ -88,7 +90,9 @@ async def _one(load: Load, connection: Connection, number: int) -> Outcome:
 
 async def _read(load: Load, answer: Answer, outcome: Outcome) -> None:
     if answer.status == 200 and load.stream:
-        await _read_stream(answer, outcome)
+        done = await _read_stream(answer, outcome)
+        if not done and load.done_mark and outcome.error is None:
+            outcome.error = "the stream ended without [DONE]"
         return
     whole = b"".join([piece async for piece in answer.body])
     if answer.status != 200:
@@ -98,7 +102,8 @@ async def _read(load: Load, answer: Answer, outcome: Outcome) -> None:
     outcome.output_tokens = json.loads(whole)["usage"]["completion_tokens"]
 
 
-async def _read_stream(answer: Answer, outcome: Outcome) -> None:
+async def _read_stream(answer: Answer, outcome: Outcome) -> bool:
+    """Whether its mark of the end came."""
     done = False
     async for data in _events(answer):
         if data == b"[DONE]":
@@ -112,8 +117,7 @@ async def _read_stream(answer: Answer, outcome: Outcome) -> None:
                 outcome.text_times_s.append(time.perf_counter())
         if usage := chunk.get("usage"):
             outcome.output_tokens = usage["completion_tokens"]
-    if not done and outcome.error is None:
-        outcome.error = "the stream ended without [DONE]"
+    return done
 
 
 async def _events(answer: Answer) -> AsyncIterator[bytes]:

@@ -47,7 +47,8 @@ def _run() -> int:
         return INTERRUPTED
     except (RequestError, BadOption) as error:
         return _say(error, 2)
-    except (HeadraceError, MeshError) as error:
+    # OSError: a folder that cannot be written, a disk that is full.
+    except (HeadraceError, MeshError, OSError) as error:
         return _say(error, 1)
     return outcome if isinstance(outcome, int) else 0
 

@@ -40,7 +40,13 @@ from headrace.mesh.supervisor import Mesh, Told
 @click.option("--workers", default=1, show_default=True, help="Workers of each model.")
 @click.option("--gateways", default=1, show_default=True, help="Gateways behind Envoy.")
 @click.option("--schedulers", default=1, show_default=True, help="One leads, the others stand by.")
-@click.option("--port", default=8080, show_default=True, help="Public port; 0 picks a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Public port; 0 picks a free one.",
+)
 @click.option(
     "--host",
     default="127.0.0.1",

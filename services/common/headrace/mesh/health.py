@@ -11,7 +11,7 @@ from headrace.mesh.plan import Role
 from headrace.mesh.program import LOOPBACK
 
 _CANARY_EVERY_S = 0.1
-_CANARY_WITHIN_S = 30.0
+CANARY_WITHIN_S = 30.0
 
 
 def health_url(role: str, ports: dict[str, int]) -> str | None:
@@ -32,30 +32,33 @@ async def is_well(http: httpx.AsyncClient, url: str | None) -> bool:
         return False
 
 
-async def canary_comes_through(url: str, model: str) -> None:
+async def canary_comes_through(url: str, model: str, *, within_s: float = CANARY_WITHIN_S) -> None:
     """Ask the public door for one token until it comes.
 
     Raises:
-        CanaryLost: not within half a minute; the text has the last answer.
+        CanaryLost: not within `within_s`; the text has the last answer.
     """
-    body = {"model": model, "prompt": "Hello", "max_tokens": 1}
-    last = "no answer"
+    complaint: str | None = "no answer"
     try:
         async with (
-            asyncio.timeout(_CANARY_WITHIN_S),
-            httpx.AsyncClient(trust_env=False, timeout=_CANARY_WITHIN_S) as http,
+            asyncio.timeout(within_s),
+            httpx.AsyncClient(trust_env=False, timeout=within_s) as http,
         ):
-            while True:
-                try:
-                    answer = await http.post(f"{url}/v1/completions", json=body)
-                except httpx.HTTPError as error:
-                    last = str(error) or type(error).__name__
-                else:
-                    if answer.status_code == httpx.codes.OK:
-                        return
-                    last = f"{answer.status_code} {answer.text[:500]}"
+            while (complaint := await _send_canary(http, url, model)) is not None:
                 await asyncio.sleep(_CANARY_EVERY_S)
     except TimeoutError:
         raise CanaryLost(
-            f"no token of {model} came through in {_CANARY_WITHIN_S:g} s; the last answer: {last}"
+            f"no token of {model} came through in {within_s:g} s; the last answer: {complaint}"
         ) from None
+
+
+async def _send_canary(http: httpx.AsyncClient, url: str, model: str) -> str | None:
+    """What was answered instead of a token; None if one came."""
+    body = {"model": model, "prompt": "Hello", "max_tokens": 1}
+    try:
+        answer = await http.post(f"{url}/v1/completions", json=body)
+    except httpx.HTTPError as error:
+        return str(error) or type(error).__name__
+    if answer.status_code == httpx.codes.OK:
+        return None
+    return f"{answer.status_code} {answer.text[:500]}"

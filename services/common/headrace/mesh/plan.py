@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 
 from headrace.bus.subjects import MODEL_NAME
@@ -69,6 +70,12 @@ class MeshOptions:
         for what in ("workers", "gateways", "schedulers"):
             if not 1 <= (count := getattr(self, what)) <= MAX_PROCESSES:
                 raise BadOption(f"--{what} is {count}; it must be from 1 to {MAX_PROCESSES}")
+        try:
+            ip_address(self.host)
+        except ValueError:
+            raise BadOption(
+                f"--host is {self.host!r}; it must be an IP address, such as 127.0.0.1 or 0.0.0.0"
+            ) from None
         names = [model.name for model in self.models]
         if doubles := sorted({name for name in names if names.count(name) > 1}):
             raise BadOption(

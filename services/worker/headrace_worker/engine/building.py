@@ -68,9 +68,13 @@ def build_packed(
 
 
 def _context_tokens(model: PreTrainedModel, wanted: int | None) -> int:
-    own = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    wanted = _CONTEXT_TOKENS if wanted is None else wanted
-    return wanted if own is None else min(own, wanted)
+    config = model.config.get_text_config()
+    # Why the chunk: layers that attend within chunks do not tell the attention
+    # function, but up to one chunk they are like all others.
+    names = ("max_position_embeddings", "attention_chunk_size")
+    bounds: list[int | None] = [getattr(config, name, None) for name in names]
+    bounds.append(_CONTEXT_TOKENS if wanted is None else wanted)
+    return min(bound for bound in bounds if bound is not None)
 
 
 def _max_slots(settings: PackedSettings, slot_bytes: int) -> int:

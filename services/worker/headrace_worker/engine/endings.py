@@ -55,7 +55,8 @@ def require_fit(sequence: Sequence, *, context_tokens: int, vocabulary_size: int
     its next step says so.
 
     Raises:
-        SequenceRefused: it is empty, too long, or has ids outside the vocabulary.
+        SequenceRefused: it is empty, too long, has ids outside the vocabulary (its
+            bias included), or a seed of more than 64 bits.
     """
     prompt, output = sequence.prompt_ids, sequence.output_ids
     if not prompt:
@@ -67,9 +68,16 @@ def require_fit(sequence: Sequence, *, context_tokens: int, vocabulary_size: int
             f"{len(prompt)} prompt and {len(output)} output tokens leave no room "
             f"in a context of {context_tokens}"
         )
-    for token_ids in (prompt, output):
-        if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocabulary_size):
-            raise SequenceRefused(
-                f"a token id of {max(token_ids) if min(token_ids) >= 0 else min(token_ids)} "
-                f"is outside the vocabulary of {vocabulary_size}"
-            )
+    if not 0 <= sequence.seed < 1 << 64:
+        raise SequenceRefused(f"the seed {sequence.seed} has more than 64 bits or is below 0")
+    for token_ids in (prompt, output, sequence.parameters.logit_bias):
+        _require_known(token_ids, vocabulary_size)
+
+
+def _require_known(token_ids: Collection[int], vocabulary_size: int) -> None:
+    if not token_ids:
+        return
+    least, most = min(token_ids), max(token_ids)
+    if least < 0 or most >= vocabulary_size:
+        stray = least if least < 0 else most
+        raise SequenceRefused(f"token id {stray} is outside the vocabulary of {vocabulary_size}")

@@ -141,9 +141,13 @@ class Engine(Protocol):
     def admit(self, sequence: Sequence) -> None:
         """Take a sequence; its prefill begins with the next step.
 
+        One that earlier attempts brought to its end is taken too, and its next
+        step finishes it without a token: its finish was lost on the way.
+
         Raises:
             NoFreeSlot: every slot is taken.
-            SequenceRefused: prompt and output so far leave no room for one more token.
+            SequenceRefused: prompt and output so far leave no room, a token id is
+                outside the vocabulary, or the sequence is held already.
         """
         ...
 

@@ -26,9 +26,8 @@ _PROMPT_TOKENS = (7, 5, 9, 12)
 _DECODED = 8
 """Tokens fed one by one behind the first prompt."""
 _CHUNK = 4
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Largest error, as a share of the spread of the logits. What works stays two
-orders below in float32; what does not is above by as much."""
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+"""Largest error of a row, as a share of the spread of the logits."""
 
 
 class NotPackable(Exception):
@@ -52,6 +51,11 @@ def check_packable(model: PreTrainedModel) -> KvStrips:
             error = _largest_error(PackedForward(model, strips), texts, expected)
     except Exception as failure:  # a model's own code may raise anything
         raise NotPackable(f"{type(failure).__name__}: {failure}") from failure
+    layers = model.config.get_text_config().num_hidden_layers
+    if strips.layers != layers:
+        raise NotPackable(
+            f"{layers - strips.layers} of its {layers} layers keep state of their own"
+        )
     tolerance = _TOLERANCE[model.dtype]
     if not error <= tolerance:
         raise NotPackable(f"its logits are off by {error:.2g} of their spread, over {tolerance:g}")
@@ -93,8 +97,11 @@ def _chunk(slot: int, text: Ints, start: int) -> Prefill:
 
 
 def _error(logits: Tensor, expected: Tensor, position: int) -> float:
-    """The largest difference, as a share of the spread; a model that says nothing fails."""
+    """The root mean square of the differences over that of the spread.
+
+    Why not the largest difference: in bfloat16 that grows with the vocabulary.
+    """
     spread = expected.std().item()
     if not spread > 0:
         raise ValueError("the plain model's logits are all equal or no numbers")
-    return (logits - expected[position]).abs().max().item() / spread
+    return (logits - expected[position]).square().mean().sqrt().item() / spread

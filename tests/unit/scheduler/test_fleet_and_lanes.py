@@ -1,0 +1,69 @@
+"""Small parts of the machine: lanes in order, progress by choice, reports as figures."""
+
+from __future__ import annotations
+
+from headrace.internal.v1.request_pb2 import ChoiceProgress
+from headrace.v1.common_pb2 import FinishReason, Priority
+from headrace_scheduler.machine import LaneFigures, Leadership
+from headrace_scheduler.reporting import lane_report
+from headrace_scheduler.requests import longest
+from headrace_scheduler.settings import SchedulerSettings
+from headrace_scheduler.sightings import Sightings
+from helpers.scheduler_events import Bench, gateway_reported, reported
+
+
+def test_a_lane_keeps_the_order_of_the_stream_whatever_the_order_of_events() -> None:
+    from helpers.scheduler_events import submitted
+
+    bench = Bench()
+    bench.tell(submitted("c", 3), submitted("a", 1), submitted("b", 2))
+    bench.worker()
+    (dispatch,) = bench.commands
+    assert [r.request_id for r in dispatch.message.requests] == ["a", "b", "c"]  # type: ignore[union-attr]
+
+
+def test_of_two_accounts_of_a_choice_the_longer_counts_and_of_equals_the_finished() -> None:
+    stop = FinishReason.FINISH_REASON_STOP
+    accounts = [
+        ChoiceProgress(choice=1, output_ids=[1]),
+        ChoiceProgress(choice=0, output_ids=[1, 2]),
+        ChoiceProgress(choice=1, output_ids=[1], finish_reason=stop),
+        ChoiceProgress(choice=0, output_ids=[1]),
+        ChoiceProgress(choice=2, output_ids=[9]),
+    ]
+    best = longest(accounts, choices=2)
+    assert [(p.choice, len(p.output_ids), p.finish_reason) for p in best] == [
+        (0, 2, 0),
+        (1, 1, stop),
+    ]
+
+
+def test_a_lane_report_leaves_out_a_wait_that_is_unknown() -> None:
+    leadership = Leadership("s", "tiny", 3, 0.0, 0.0)
+    figures = [
+        LaneFigures("interactive", 2, 1, 0.5, 1.25),
+        LaneFigures("bulk", 0, 0, 0.0, None),
+    ]
+    report = lane_report(leadership, figures, max_waiting=9)
+    urgent, bulk = report.lanes
+    assert (urgent.waiting, urgent.running, urgent.max_waiting) == (2, 1, 9)
+    assert urgent.estimated_wait.ToMilliseconds() == 1250
+    assert bulk.priority == Priority.PRIORITY_BULK
+    assert not bulk.HasField("estimated_wait")
+
+
+def test_a_new_leader_is_told_of_all_who_were_heard_lately() -> None:
+    sightings = Sightings(kept_s=5.0)
+    sightings.see_worker(reported("old", 1, heard_s=1.0))
+    sightings.see_worker(reported("w", 1, heard_s=8.0))
+    latest = reported("w", 2, heard_s=9.0)
+    sightings.see_worker(latest)
+    gateway = gateway_reported(heard_s=9.0)
+    sightings.see_gateway(gateway)
+    assert sightings.recent(10.0) == [latest, gateway]
+
+
+def test_every_number_of_the_policy_comes_from_a_setting() -> None:
+    policy = SchedulerSettings(max_waiting=7, floor_share=0.5, adoption_window_s=9.0).policy()
+    assert (policy.max_waiting, policy.limits.floor_share) == (7, 0.5)
+    assert policy.adoption_window_s == 9.0
