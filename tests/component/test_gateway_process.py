@@ -20,7 +20,8 @@ from headrace.v1 import (
 )
 from headrace.v1.common_pb2 import SamplingParameters
 from helpers.eventually import eventually
-from helpers.gateway_actors import MODEL, GatewayProcess, echo_mesh, gateway_process
+from helpers.gateway_actors import MODEL
+from helpers.gateway_process import GatewayProcess, echo_mesh, gateway_process
 
 
 def request(request_id: str, *, max_tokens: int) -> generation_pb2.GenerateRequest:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -15,17 +17,27 @@ from headrace.testing.nats_server import NatsServer
 from helpers.eventually import eventually
 from helpers.scheduler_actors import GatewayActor, WorkerActor, find
 
+START_S = 20.0
+STOP_S = 10.0
 
-LOG = open('/tmp/sched/proc.log','w')
-async def start(nats_url: str, ports: Path) -> asyncio.subprocess.Process:
-    arguments = ["--nats-url", nats_url, "--ports-file", str(ports), "--adoption-window-s", "0.3"]
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "headrace_scheduler",
-        *arguments,
-        stdout=LOG,
+
+@asynccontextmanager
+async def process(nats_url: str, ports: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A scheduler process that exits with 0 when it is told to stop."""
+    started = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "headrace_scheduler", "--nats-url", nats_url),
+        *("--ports-file", str(ports), "--adoption-window-s", "0.3"),
+        stdout=asyncio.subprocess.DEVNULL,
     )
+    try:
+        await eventually(ports.exists, within_s=START_S)
+        yield started
+        started.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(started.wait(), STOP_S) == 0
+    finally:
+        if started.returncode is None:
+            started.kill()
+            await started.wait()
 
 
 def address(ports: Path) -> str:
@@ -45,17 +57,15 @@ async def test_a_process_serves_until_it_is_told_to_stop(
     nats_url: str, bus: JetStreamBus, tmp_path: Path
 ) -> None:
     ports = tmp_path / "ports.json"
-    process = await start(nats_url, ports)
     worker = await WorkerActor(bus, "worker-1").start()
     gateway = await GatewayActor(bus, "gw-1").start()
-    await gateway.submit("a")
-    await eventually(lambda: "a" in worker.running, within_s=20)
-    assert await status(ports, "/readyz") == 200
-    assert await status(ports, "/healthz") == 200
-    assert await status(ports, "/metrics") == 200
-    await gateway.settle("a")
-    process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 10) == 0
+    async with process(nats_url, ports):
+        await gateway.submit("a")
+        await eventually(lambda: "a" in worker.running)
+        assert await status(ports, "/readyz") == 200
+        assert await status(ports, "/healthz") == 200
+        assert await status(ports, "/metrics") == 200
+        await gateway.settle("a")
     await worker.die()
     await gateway.die()
 
@@ -64,37 +74,29 @@ async def test_without_its_broker_a_process_lives_but_is_not_ready(
     nats: NatsServer, tmp_path: Path
 ) -> None:
     ports = tmp_path / "ports.json"
-    process = await start(nats.url, ports)
-    await eventually(ports.exists, within_s=20)
-    assert await status(ports, "/readyz") == 200
-    await nats.kill()
-    await eventually(lambda: is_unready(ports))
-    assert await status(ports, "/healthz") == 200
-    process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 10) == 0
+    async with process(nats.url, ports):
+        assert await status(ports, "/readyz") == 200
+        await nats.kill()
+        await eventually(lambda: is_unready(ports))
+        assert await status(ports, "/healthz") == 200
 
 
 async def test_a_leader_that_was_frozen_past_its_lease_dispatches_nothing_more(
     nats_url: str, bus: JetStreamBus, tmp_path: Path
 ) -> None:
-    ports = tmp_path / "first.json", tmp_path / "second.json"
     worker = await WorkerActor(bus, "worker-1").start()
     gateway = await GatewayActor(bus, "gw-1").start()
-    first = await start(nats_url, ports[0])
-    await gateway.submit("a")
-    await eventually(lambda: "a" in worker.running, within_s=20)
-    second = await start(nats_url, ports[1])
-    await eventually(ports[1].exists, within_s=20)
-    first.send_signal(signal.SIGSTOP)
-    await gateway.submit("b")
-    await eventually(lambda: "b" in worker.running, within_s=20)
-    first.send_signal(signal.SIGCONT)
-    await gateway.submit("c")
-    await eventually(lambda: "c" in worker.running, within_s=10)
-    assert [len(worker.attempts(i)) for i in "abc"] == [1, 1, 1]
-    assert (await find(bus, "a")).found
-    for process in (first, second):
-        process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+    async with process(nats_url, tmp_path / "first.json") as first:
+        await gateway.submit("a")
+        await eventually(lambda: "a" in worker.running)
+        async with process(nats_url, tmp_path / "second.json"):
+            first.send_signal(signal.SIGSTOP)
+            await gateway.submit("b")
+            await eventually(lambda: "b" in worker.running, within_s=10)
+            first.send_signal(signal.SIGCONT)
+            await gateway.submit("c")
+            await eventually(lambda: "c" in worker.running)
+            assert [len(worker.attempts(i)) for i in "abc"] == [1, 1, 1]
+            assert (await find(bus, "a")).found
     await worker.die()
     await gateway.die()

@@ -58,6 +58,7 @@ class Candidacy:
         while True:
             if (epoch := await self._try_acquire()) is not None:
                 await self._lead(epoch)
+            heed()
             await asyncio.sleep(self._settings.lease_acquire_s)
 
     async def _try_acquire(self) -> int | None:
@@ -124,6 +125,7 @@ class Candidacy:
                 raise SteppedDown(str(error)) from error
             except (BusError, TimeoutError) as error:
                 metrics.retried.labels("renew").inc()
+                heed()
                 if not self._is_ours():
                     raise SteppedDown(f"not renewed in {ttl_s} s: {error!r}") from error
             else:

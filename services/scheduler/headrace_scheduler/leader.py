@@ -194,6 +194,7 @@ class Leader:
                     max_messages=PULLED_AT_ONCE, timeout_s=CATCH_UP_S if behind else PULL_S
                 )
             except BusUnavailable:
+                heed()
                 metrics.retried.labels("pull").inc()
                 await asyncio.sleep(RETRY_S)
                 continue

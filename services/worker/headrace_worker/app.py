@@ -12,11 +12,11 @@ from collections.abc import Callable
 from headrace.bus import Bus, BusUnavailable, subjects
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
-from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ParkCause
 from headrace.settings import write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.side_port import SidePort
+from headrace_worker.announcing import Announcement
 from headrace_worker.engine.loaded import LoadedModel, ModelLoadFailed
 from headrace_worker.intake import Intake
 from headrace_worker.metrics import WorkerMetrics
@@ -50,22 +50,20 @@ class WorkerApp:
         self._metrics = WorkerMetrics(settings.model_name, loaded.engine.facts.name)
         self.ready = False
 
-    async def announce(self) -> ModelCard:
-        """Publish tokenizer and card, in this order: a card refers to its tokenizer."""
+    def announcement(self) -> Announcement:
         bundle = tokenizer_bundle(self._loaded.tokenizer)
-        card = model_card(
-            self._settings.model_name, self._loaded, bundle, now_unix_s=self._clock.unix_s()
-        )
-        await self._bus.put_tokenizer(card.tokenizer_digest, bundle)
-        await self._bus.put_card(card.model, card.SerializeToString())
-        return card
+        now_unix_s = self._clock.unix_s()
+        card = model_card(self._settings.model_name, self._loaded, bundle, now_unix_s=now_unix_s)
+        return Announcement(self._bus, card, bundle)
 
     async def run(self, on_beat: Callable[[], None]) -> int:
         """Serve until SIGTERM or SIGINT, then drain; 0, or 1 if the engine died.
 
         `on_beat` is called for as long as the event loop runs.
         """
-        card = await self.announce()
+        announcement = self.announcement()
+        await announcement.publish()
+        card = announcement.card
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -88,6 +86,7 @@ class WorkerApp:
             tasks = [
                 group.create_task(reporter.run(on_beat)),
                 group.create_task(reporter.run_parking()),
+                group.create_task(announcement.repeat()),
             ]
             self.ready = True
             log.info("worker.ready", extra={"worker_id": self._worker_id, "model": card.model})

@@ -54,6 +54,8 @@ CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET = (
 LANE_BOUND = 100_000
 """Unsettled requests of one lane that the broker holds. A bound on its disk, far above the
 scheduler's own `max_waiting`, which is the one that callers meet."""
+CARD_KEPT_S = 24 * 3600
+"""A model is known this long after its last worker said so: requests for it wait."""
 RESULT_KEPT_S = 600
 DEAD_LETTER_KEPT_S = 7 * 24 * 3600
 ACK_WAIT_S = 24 * 3600
@@ -192,11 +194,14 @@ class JetStreamBus:
         return _Subscription(inner)
 
     async def put_tokenizer(self, digest: str, bundle: bytes) -> None:
-        store = await self._objects()
         try:
-            await store.get_info(digest)
-        except nats.js.errors.NotFoundError:
-            await store.put(digest, bundle)
+            store = await self._objects()
+            try:
+                await store.get_info(digest)
+            except nats.js.errors.NotFoundError:
+                await store.put(digest, bundle)
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"tokenizer {digest}: {error or 'no answer'}") from error
 
     async def get_tokenizer(self, digest: str) -> bytes:
         try:
@@ -294,7 +299,8 @@ class JetStreamBus:
                 await self._js.update_stream(config)
         leases = KeyValueConfig(bucket=LEASE_BUCKET, history=1, storage=StorageType.FILE)
         self._kv[LEASE_BUCKET] = await self._bucket(leases)
-        self._kv[CARD_BUCKET] = await self._bucket(KeyValueConfig(bucket=CARD_BUCKET, history=1))
+        cards = KeyValueConfig(bucket=CARD_BUCKET, history=1, ttl=CARD_KEPT_S)
+        self._kv[CARD_BUCKET] = await self._bucket(cards)
         await self._js.create_object_store(TOKENIZER_BUCKET, config=ObjectStoreConfig())
 
     async def _bucket(self, config: KeyValueConfig) -> KeyValue:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from socketserver import ThreadingMixIn
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -43,7 +44,9 @@ class SidePort:
         self._metrics = make_wsgi_app()
         self._beat_s = time.monotonic()
         self._server = make_server(host, port, self._answer, _Server, _Quiet)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        # Why: it looks for its end this often, and a process waits for it.
+        serve = partial(self._server.serve_forever, poll_interval=0.05)
+        self._thread = threading.Thread(target=serve, daemon=True)
 
     @property
     def port(self) -> int:

@@ -1,0 +1,72 @@
+"""What is asked of the mesh: a seeded set of requests, no two alike. Pure.
+
+Together they use what a continuation could get wrong: greedy and sampled, several
+choices, stop strings, penalties, answers that end by themselves and by their bound.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+_WORDS = (
+    "cat violin river mill teacher apple winter letter bridge garden clock boat sister market "
+    "lantern fox music window bread mountain story small red old quiet happy seven first"
+).split()
+_STOPS = (" the end", ". ", " wheel", " and", " stone", "er ", "!", " she")
+"""Some of these come in any model's text, and in the scripted engine's."""
+
+
+class Door(StrEnum):
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    NATIVE = "native"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    number: int
+    door: Door
+    prompt: str
+    seed: int
+    n: int
+    sampling: dict[str, Any]
+    """By the names that both doors have in common."""
+
+
+def make_asks(
+    count: int, *, seed: int, doors: Sequence[Door], max_choices: int, max_tokens: int
+) -> list[Ask]:
+    rng = random.Random(f"asks {seed}")
+    return [_ask(number, rng, doors, max_choices, max_tokens) for number in range(count)]
+
+
+def _ask(
+    number: int, rng: random.Random, doors: Sequence[Door], max_choices: int, max_tokens: int
+) -> Ask:
+    words = rng.choices(_WORDS, k=rng.choice((4, 12, 60)))
+    bound = rng.choice((rng.randint(1, 8), rng.randint(20, 80), rng.randint(150, 300)))
+    sampling: dict[str, Any] = {"max_tokens": min(bound, max_tokens)}
+    # Why most: a stream that runs to its bound is there to be broken.
+    if rng.random() < 0.7:
+        sampling["ignore_eos"] = True
+    sampling["temperature"] = rng.choice((0.0, 0.7, 1.0))
+    if sampling["temperature"] and rng.random() < 0.5:
+        sampling["top_p"] = 0.9
+    if rng.random() < 0.3:
+        sampling["stop"] = rng.sample(_STOPS, 2)
+    if rng.random() < 0.3:
+        sampling |= {"presence_penalty": 0.5, "frequency_penalty": 0.25}
+    if rng.random() < 0.3:
+        sampling["repetition_penalty"] = 1.1
+    return Ask(
+        number,
+        doors[number % len(doors)],
+        f"Number {number}: tell me of a {' '.join(words)}.",
+        seed=rng.getrandbits(32),
+        n=min(rng.choice((1, 1, 2)), max_choices),
+        sampling=sampling,
+    )

@@ -1,0 +1,39 @@
+"""What a worker serves, published for gateways and schedulers, and again from time to time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from headrace.bus import BusError, Cards
+from headrace.internal.v1.model_card_pb2 import ModelCard
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 600.0
+"""Cards are forgotten a day after their last worker, and a broker may lose its store."""
+
+
+class Announcement:
+    """A model card, and the tokenizer bundle that it names by digest."""
+
+    def __init__(self, cards: Cards, card: ModelCard, bundle: bytes) -> None:
+        self._cards, self.card, self._bundle = cards, card, bundle
+
+    async def publish(self) -> None:
+        """Tokenizer first: a card refers to its tokenizer.
+
+        Raises:
+            BusUnavailable: not known to be published.
+        """
+        await self._cards.put_tokenizer(self.card.tokenizer_digest, self._bundle)
+        await self._cards.put_card(self.card.model, self.card.SerializeToString())
+
+    async def repeat(self) -> None:
+        """Publish again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            try:
+                await self.publish()
+            except BusError as error:
+                log.warning("card.not_published", extra={"why": str(error)})
