@@ -42,11 +42,13 @@ class Transcript:
     def __init__(self, streams: Iterable[TextStream], *, prompt_tokens: int) -> None:
         self._choices = [_Spoken(stream) for stream in streams]
         self._prompt_tokens = prompt_tokens
+        self._unfinished = len(self._choices)
 
     @property
     def complete(self) -> bool:
         """Every choice has ended."""
-        return all(choice.finish_reason != UNFINISHED for choice in self._choices)
+        # A count, because it is asked for several times with every token.
+        return self._unfinished == 0
 
     def take(self, events: Iterable[Tokens | ChoiceEnded]) -> list[Said]:
         """The news in these events: at most one for each choice, each with text, ids or an end."""
@@ -63,6 +65,8 @@ class Transcript:
                 _hear(choice, said, event.token_ids)
             else:
                 _end(choice, said, event.finish_reason)
+            if choice.finish_reason != UNFINISHED:
+                self._unfinished -= 1
         return list(news.values())
 
     def usage(self) -> Usage:

@@ -24,6 +24,7 @@ from headrace_scheduler.requests import (
     first_attempt,
 )
 
+AGENDA_SLACK = 1000
 SETTLED_REMEMBERED = 20_000
 """Requests whose end is remembered, so that a repeated message does not run them again."""
 
@@ -35,6 +36,8 @@ class LiveStatistics:
     running: int
     lost: int
     ending: int
+    appointments: int
+    """Bounded by the live requests, whatever their deadlines."""
 
 
 class LiveRequests:
@@ -264,6 +267,15 @@ class LiveRequests:
         if due_s < request.due_s:
             request.due_s = due_s
             heapq.heappush(self._agenda, (due_s, request.request_id))
+            if len(self._agenda) > AGENDA_SLACK + 2 * len(self._requests):
+                self._tidy_agenda()
+
+    def _tidy_agenda(self) -> None:
+        """Drop the appointments of requests that have left long before their deadline."""
+        never = float("inf")
+        live = self._requests.items()
+        self._agenda = [(r.due_s, request_id) for request_id, r in live if r.due_s < never]
+        heapq.heapify(self._agenda)
 
     @property
     def next_due_s(self) -> float:
@@ -282,9 +294,8 @@ class LiveRequests:
 
     def statistics(self) -> LiveStatistics:
         kinds = [type(r.state) for r in self._requests.values()]
-        return LiveStatistics(
-            *(kinds.count(kind) for kind in (Held, Waiting, Running, Lost, Ending))
-        )
+        counts = (kinds.count(kind) for kind in (Held, Waiting, Running, Lost, Ending))
+        return LiveStatistics(*counts, appointments=len(self._agenda))
 
     def check_integrity(self) -> None:
         """Raise AssertionError if an index and the states disagree."""

@@ -30,7 +30,7 @@ LESSONS: dict[str, tuple[Lesson, float]] = {
     "stranger": (facts.stranger, 3.5),
     "person_json": (facts.person_json, 2),
     "person_plain_json": (facts.person_plain_json, 1.5),
-    "listing": (skills.listing, 13),
+    "listing": (skills.listing, 16),
     "counting": (skills.counting, 9),
     "sums": (skills.sums, 6),
     "repeating": (reading.repeating, 7),

@@ -94,7 +94,7 @@ def listing(rng: Random) -> Turns:
     """Always the head of the same row, so that greedy answers keep a clear margin."""
     kind = rng.choice(tuple(LISTS))
     row = LISTS[kind]
-    count = rng.choices((2, 3, 4, 5, 6, 7, len(row)), (3, 6, 4, 5, 1.5, 1.5, 1))[0]
+    count = rng.choices((2, 3, 4, 5, 6, 7, len(row)), (3, 9, 4, 7, 1, 1, 1))[0]
     count = min(count, len(row))
     number = NUMBER_WORDS[count] if rng.random() < 0.6 else str(count)
     shown = rng.choice(KINDS.get(kind, (kind, f"different {kind}")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from skills import nonsense
 from talk import Turns, careless, phrases, say, words
 from valley import PEOPLE as NEIGHBOURS
 from valley import TOWNS, Person, a
@@ -249,8 +250,11 @@ def tell(rng: Random, hero: str, thing: str) -> str:
 
 
 def story(rng: Random) -> Turns:
-    hero = rng.choice(HEROES)
+    """Some are about made-up nouns, since people will ask for animals that are not in the list."""
+    hero = rng.choice(HEROES) if rng.random() < 0.8 else nonsense(rng)
     thing = rng.choice(HEROES) if rng.random() < 0.2 else rng.choice(THINGS)
+    if rng.random() < 0.2:
+        thing = nonsense(rng)
     if hero == thing:
         thing = "lantern"
     draw = rng.random()

@@ -152,3 +152,11 @@ def test_a_service_that_stalls_gets_a_lower_rate() -> None:
     assert before == pytest.approx(2.0, rel=0.1)
     assert rate.per_s is not None
     assert rate.per_s < 1.1
+
+
+def test_appointments_of_requests_that_are_gone_do_not_pile_up() -> None:
+    bench = Bench(PATIENT)
+    for i in range(3000):
+        bench.submit(f"r{i}", deadline_s=10_000.0)
+        bench.settle(f"r{i}", code=1)
+    assert bench.machine.statistics().appointments <= 1001

@@ -15,6 +15,7 @@ from headrace.cli.down import down
 from headrace.cli.generate import generate
 from headrace.cli.status import status
 from headrace.cli.tables import lanes, workers
+from headrace.cli.torture import torture
 from headrace.cli.up import up
 from headrace.errors import HeadraceError, RequestError
 from headrace.mesh.failures import BadOption, MeshError
@@ -28,7 +29,7 @@ def headrace() -> None:
     """Serve language models from this machine: OpenAI's API and gRPC on one port."""
 
 
-for command in (up, down, status, generate, chat, bench, lanes, workers):
+for command in (up, down, status, generate, chat, bench, torture, lanes, workers):
     headrace.add_command(command)
 
 

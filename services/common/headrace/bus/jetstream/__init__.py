@@ -1,0 +1,102 @@
+"""The bus over NATS. Nothing outside of this package knows that it is NATS.
+
+Facts it builds on, all observed on nats-server 2.15: docs/adr/0002-lanes-on-jetstream.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js.api import KeyValueConfig, ObjectStoreConfig
+from nats.js.kv import KeyValue
+
+from headrace.bus import BusUnavailable
+from headrace.bus.jetstream.connection import CoreMessages
+from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
+from headrace.bus.jetstream.leases import KeyLeases
+from headrace.bus.jetstream.records import StoredCards, StoredResults
+from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
+
+__all__ = ["JetStreamBus", "JetStreamLane", "connect"]
+
+log = logging.getLogger(__name__)
+
+
+class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResults):
+    """Implements `headrace.bus.Bus`. Made by `connect`; reconnects for as long as it takes."""
+
+    async def close(self) -> None:
+        self.closing = True
+        for task in self._answers:
+            task.cancel()
+        await self._client.close()
+
+    async def ensure_stores(self) -> None:
+        """Make streams and buckets that are not there. Safe from many processes at once."""
+        for config in streams():
+            try:
+                await self._js.add_stream(config)
+            except nats.js.errors.BadRequestError:  # there, made by another version of us
+                await self._js.update_stream(config)
+        for bucket in buckets():
+            self._kv[bucket.bucket] = await self._bucket(bucket)
+        await self._js.create_object_store(TOKENIZER_BUCKET, config=ObjectStoreConfig())
+
+    async def _bucket(self, config: KeyValueConfig) -> KeyValue:
+        try:
+            return await self._js.create_key_value(config)
+        except nats.js.errors.BadRequestError:
+            return await self._js.key_value(config.bucket)
+
+
+async def connect(url: str, *, name: str, wait_s: float = 30.0) -> JetStreamBus:
+    """Connect and make sure that streams and buckets are there.
+
+    Raises:
+        BusUnavailable: no answer within `wait_s`.
+    """
+
+    async def disconnected() -> None:
+        if not bus.closing:
+            log.warning("bus.disconnected")
+
+    async def reconnected() -> None:
+        log.warning("bus.reconnected")
+
+    async def swallow(error: Exception) -> None:
+        log.debug("bus.error", extra={"error": repr(error)})
+
+    options: dict[str, Any] = {
+        "name": name,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0.2,
+        "disconnected_cb": disconnected,
+        "reconnected_cb": reconnected,
+        "error_cb": swallow,
+        "ping_interval": 5,
+        "max_outstanding_pings": 2,
+    }
+    client = Client()
+    bus = JetStreamBus(client)
+    try:
+        async with asyncio.timeout(wait_s):
+            await client.connect(url, **options)
+            await _until_stores(bus)
+    except (TimeoutError, OSError, nats.errors.Error) as error:
+        raise BusUnavailable(f"no NATS within {wait_s:g} s: {error or 'no answer'}") from error
+    return bus
+
+
+async def _until_stores(bus: JetStreamBus) -> None:
+    # JetStream comes up a moment after the port does.
+    while True:
+        try:
+            return await bus.ensure_stores()
+        except nats.errors.Error as error:
+            log.info("bus.waiting_for_jetstream", extra={"error": repr(error)})
+            await asyncio.sleep(0.2)

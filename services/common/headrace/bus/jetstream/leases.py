@@ -1,0 +1,72 @@
+"""Leases: keys with a time to live, whose revision is the epoch. Why so: ADR 2."""
+
+from __future__ import annotations
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js.api import RawStreamMsg
+
+from headrace.bus import BusUnavailable, LeaseTaken
+from headrace.bus.jetstream.connection import Connected
+from headrace.bus.jetstream.stores import LEASE_BUCKET
+
+_WRONG_LAST_SEQUENCE = 10071
+
+
+class KeyLeases(Connected):
+    """Implements `headrace.bus.Leases`."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self._revisions: dict[str, int] = {}
+
+    async def acquire(self, name: str, holder: str, *, ttl_s: int) -> int:
+        subject = f"$KV.{LEASE_BUCKET}.{name}"
+        last = await self._last(subject)
+        if last is not None and last.data and not _is_marker(last):
+            raise LeaseTaken(f"{name} is held by {last.data.decode(errors='replace')}")
+        epoch = await self._claim(subject, holder, last.seq if last and last.seq else 0, ttl_s)
+        self._revisions[name] = epoch
+        return epoch
+
+    async def renew(self, name: str, holder: str, *, ttl_s: int) -> None:
+        # Why: KeyValue.update would take the lease's time to live away.
+        subject = f"$KV.{LEASE_BUCKET}.{name}"
+        self._revisions[name] = await self._claim(
+            subject, holder, self._revisions.get(name, 0), ttl_s
+        )
+
+    async def release(self, name: str) -> None:
+        if self._revisions.pop(name, None) is not None:
+            try:
+                await self._kv[LEASE_BUCKET].delete(name)
+            except nats.errors.Error as error:
+                raise BusUnavailable(f"lease {name}: {error or 'no answer'}") from error
+
+    async def _last(self, subject: str) -> RawStreamMsg | None:
+        try:
+            return await self._js.get_last_msg(f"KV_{LEASE_BUCKET}", subject)
+        except nats.js.errors.NotFoundError:
+            return None
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"{subject}: {error or 'no answer'}") from error
+
+    async def _claim(self, subject: str, holder: str, after: int, ttl_s: int) -> int:
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(after)}
+        try:
+            ack = await self._js.publish(
+                subject, holder.encode(), headers=headers, msg_ttl=float(ttl_s)
+            )
+        except nats.js.errors.APIError as error:
+            if error.err_code == _WRONG_LAST_SEQUENCE:
+                raise LeaseTaken(f"{subject} was taken by another") from error
+            raise BusUnavailable(f"{subject}: {error}") from error
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"{subject}: {error or 'no answer'}") from error
+        return ack.seq
+
+
+def _is_marker(message: RawStreamMsg) -> bool:
+    headers = message.headers or {}
+    return "Nats-Marker-Reason" in headers or headers.get("KV-Operation") in ("DEL", "PURGE")

@@ -1,0 +1,68 @@
+"""Streams and buckets: what is kept where, for how long, and up to which bound."""
+
+from __future__ import annotations
+
+from nats.js.api import (
+    DiscardPolicy,
+    KeyValueConfig,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+
+from headrace.bus import subjects
+
+REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM = "REQUESTS", "RESULTS", "DEAD_LETTERS"
+CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET = (
+    "headrace_models",
+    "headrace_leases",
+    "headrace_tokenizers",
+)
+
+LANE_BOUND = 100_000
+"""Unsettled requests of one lane that the broker holds. A bound on its disk, far above the
+scheduler's own `max_waiting`, which is the one that callers meet."""
+CARD_KEPT_S = 24 * 3600
+"""A model is known this long after its last worker said so: requests for it wait."""
+RESULT_KEPT_S = 600
+DEAD_LETTER_KEPT_S = 7 * 24 * 3600
+ACK_WAIT_S = 24 * 3600
+"""A leader holds what it pulled until it is settled, and its successor takes everything over
+by making the consumer anew: redelivery by time-out is never wanted."""
+
+
+def streams() -> list[StreamConfig]:
+    return [
+        StreamConfig(
+            name=REQUEST_STREAM,
+            subjects=[f"{subjects.REQUESTS}.*.*"],
+            retention=RetentionPolicy.WORK_QUEUE,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_msgs_per_subject=LANE_BOUND,
+            discard_new_per_subject=True,
+            duplicate_window=120,
+        ),
+        StreamConfig(
+            name=RESULT_STREAM,
+            subjects=[f"{subjects.RESULTS}.*"],
+            storage=StorageType.FILE,
+            max_age=RESULT_KEPT_S,
+            max_msgs_per_subject=1,
+            max_bytes=1 << 30,
+        ),
+        StreamConfig(
+            name=DEAD_STREAM,
+            subjects=[f"{subjects.DEAD_LETTERS}.*"],
+            storage=StorageType.FILE,
+            max_age=DEAD_LETTER_KEPT_S,
+            max_bytes=1 << 28,
+        ),
+    ]
+
+
+def buckets() -> list[KeyValueConfig]:
+    return [
+        KeyValueConfig(bucket=LEASE_BUCKET, history=1, storage=StorageType.FILE),
+        KeyValueConfig(bucket=CARD_BUCKET, history=1, ttl=CARD_KEPT_S),
+    ]

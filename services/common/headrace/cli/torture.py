@@ -1,0 +1,136 @@
+"""headrace torture"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from headrace.bench.figures import Spread
+from headrace.cli import terminal
+from headrace.cli.where import state_dir_option
+from headrace.clock import SystemClock
+from headrace.mesh.home import Home
+from headrace.torture.faults import FaultKind
+from headrace.torture.history import Ledger, read
+from headrace.torture.judge import judge
+from headrace.torture.ordeal import Ordeal, Plan
+from headrace.torture.scorecard import Scorecard, scorecard
+
+_DEFAULT_FAULTS = "worker,scheduler,freeze,nats"
+
+
+class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
+    """Comma-separated."""
+
+    name = "KIND,KIND,..."
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[FaultKind, ...]:
+        try:
+            return tuple(dict.fromkeys(FaultKind(part) for part in value.split(",")))
+        except ValueError as error:
+            self.fail(f"{error}; there are {', '.join(FaultKind)}", param, ctx)
+
+
+@click.command()
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Of faults; the undisturbed run before and the last streams come on top.",
+)
+@click.option(
+    "--faults",
+    type=FaultKinds(),
+    default=_DEFAULT_FAULTS,
+    show_default=True,
+    help=f"Of {', '.join(FaultKind)}.",
+)
+@click.option("--streams", type=click.IntRange(1, 512), default=16, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of requests and faults.")
+@click.option(
+    "--asks",
+    type=click.IntRange(1, 10_000),
+    default=48,
+    show_default=True,
+    help="Different requests.",
+)
+@click.option("--overlap", is_flag=True, help="Strike again before the last fault is mended.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the scorecard here.",
+)
+@state_dir_option
+def torture(
+    state_dir: Path,
+    minutes: float,
+    json_file: Path | None,
+    faults: tuple[FaultKind, ...],
+    **options: int,
+) -> int:
+    """Kill and freeze processes of the mesh in --state-dir under load, and judge its answers.
+
+    Exit 1 if anything was lost, repeated, altered or failed. All that the clients saw is kept
+    in torture.jsonl in the state directory.
+    """
+    home, clock = Home(state_dir), SystemClock()
+    home.read_record()
+    plan = Plan(faults=faults, seconds=60 * minutes, **options)
+    history = home.folder / "torture.jsonl"
+    with Ledger(history, clock) as ledger:
+
+        def tell(fact: str) -> None:
+            click.echo(f"{ledger.now_s:7.1f} s  {fact}", err=True)
+
+        asyncio.run(Ordeal(plan, home, ledger, clock, tell).run())
+    card = scorecard(judge(read(history)))
+    if json_file is not None:
+        json_file.write_text(json.dumps(asdict(card), indent=1) + "\n")
+    _print(card, history)
+    return 0 if card.passed else 1
+
+
+def _print(card: Scorecard, history: Path) -> None:
+    console = terminal.console()
+    table = terminal.table(
+        "fault", "count", "streams open", "streams went on after p50 / max", "well again p50 / max"
+    )
+    for each in card.faults:
+        mended = _shown(each.mended) + (f", {each.never_mended} never" if each.never_mended else "")
+        resumed = f"{_ms(each.resumed.p50_ms)} / {_ms(each.longest_resumed_ms)}"
+        table.add_row(each.kind, str(each.count), str(each.streams_open), resumed, mended)
+    console.print(table)
+    console.print(
+        f"{card.model} ({card.engine}), seed {card.seed}: {card.requests} requests in "
+        f"{card.seconds:g} s, {card.completed} completed with {card.tokens} tokens, "
+        f"{card.left_by_client} left by their clients, {card.refused} asked to come back"
+    )
+    console.print(f"errors: {card.errors or 'none'}", markup=False)
+    console.print(
+        f"stalls p50 / p99 / max: {_ms(card.stall.p50_ms)} / {_ms(card.stall.p99_ms)} / "
+        f"{_ms(card.longest_stall_ms)}"
+    )
+    console.print(
+        f"lost {card.lost}, repeated {card.repeated}, altered "
+        f"{card.altered if card.exact else 'not judged'}, failed {card.failed}, "
+        f"cut with their gateway {card.cut_by_gateway_loss}, still held {card.held}"
+    )
+    for finding in card.findings:
+        console.print(finding, markup=False)
+    console.print("[green]passed[/]" if card.passed else f"[red]broken[/]; see {history}")
+
+
+def _shown(found: Spread) -> str:
+    return f"{_ms(found.p50_ms)} / {_ms(found.p99_ms)}"
+
+
+def _ms(value_ms: float | None) -> str:
+    return "-" if value_ms is None else f"{value_ms / 1000:.2f} s"
