@@ -163,7 +163,8 @@ async def run(settings: WorkerSettings) -> int:
         )
     except (ModelLoadFailed, BusUnavailable) as error:
         log.critical("worker.not_started", extra={"why": str(error)})
-        return 1
+        # What is asked for cannot be: as bad settings are, and starting again does not help.
+        return 2 if isinstance(error, ModelLoadFailed) else 1
     app = WorkerApp(settings, bus, loaded)
     try:
         with SidePort(

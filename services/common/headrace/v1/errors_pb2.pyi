@@ -57,6 +57,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS: another request with this id is open."""
     ERROR_REASON_PATIENCE_EXHAUSTED: _ErrorReason.ValueType  # 16
     """RESOURCE_EXHAUSTED with RetryInfo: it waited in its lane for as long as its patience."""
+    ERROR_REASON_UNKNOWN_PATH: _ErrorReason.ValueType  # 17
+    """NOT_FOUND: no such path; the message names those that there are. From Envoy."""
+    ERROR_REASON_BODY_TOO_LARGE: _ErrorReason.ValueType  # 18
+    """INVALID_ARGUMENT, but HTTP 413: the body is larger than the door takes. From Envoy."""
+    ERROR_REASON_GATEWAY_UNAVAILABLE: _ErrorReason.ValueType  # 19
+    """UNAVAILABLE: no gateway could be reached; retry. From Envoy."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was refused or failed. Each belongs to one gRPC code."""
@@ -94,4 +100,10 @@ ERROR_REASON_REQUEST_EXISTS: ErrorReason.ValueType  # 15
 """ALREADY_EXISTS: another request with this id is open."""
 ERROR_REASON_PATIENCE_EXHAUSTED: ErrorReason.ValueType  # 16
 """RESOURCE_EXHAUSTED with RetryInfo: it waited in its lane for as long as its patience."""
+ERROR_REASON_UNKNOWN_PATH: ErrorReason.ValueType  # 17
+"""NOT_FOUND: no such path; the message names those that there are. From Envoy."""
+ERROR_REASON_BODY_TOO_LARGE: ErrorReason.ValueType  # 18
+"""INVALID_ARGUMENT, but HTTP 413: the body is larger than the door takes. From Envoy."""
+ERROR_REASON_GATEWAY_UNAVAILABLE: ErrorReason.ValueType  # 19
+"""UNAVAILABLE: no gateway could be reached; retry. From Envoy."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -151,7 +151,11 @@ def _eos_token_ids(model: PreTrainedModel) -> tuple[int, ...]:
 def _generation_defaults(model: PreTrainedModel) -> GenerationDefaults:
     config = model.generation_config
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    return GenerationDefaults(**{name: getattr(config, name, None) for name in names})
+    found = {name: getattr(config, name, None) for name in names}
+    if config.do_sample is False:
+        # Said outright: transformers, too, would then be greedy whatever the temperature.
+        found["temperature"] = 0.0
+    return GenerationDefaults(**found)
 
 
 def _first_line(error: BaseException) -> str:
