@@ -50,7 +50,8 @@ class Catalog:
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), _RETRY_S)
+                    async with asyncio.timeout(_RETRY_S):
+                        await self._changed.wait()
                 self._changed.clear()
                 for model in list(self._pending):
                     await self._adopt(model)

@@ -56,7 +56,8 @@ class Whereabouts:
         outlet.fail(RequestCancelled(f"request {request_id} was cancelled"))
         try:
             # Its door relays the end and settles at once, unless its client reads slowly.
-            await asyncio.wait_for(outlet.closed.wait(), self._answer_s)
+            async with asyncio.timeout(self._answer_s):
+                await outlet.closed.wait()
         except TimeoutError:
             return _open(outlet, FindResponse())
         return await self._elsewhere(request_id, cancel=False)

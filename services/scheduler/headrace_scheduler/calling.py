@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.bus import Bus, BusError, subjects
+from headrace.heeding import heed
 from headrace.internal.v1.dispatch_pb2 import (
     DispatchResponse,
     WorkerCancelRequest,
@@ -35,7 +36,6 @@ from headrace_scheduler.events import (
     NoticeUnanswered,
     Notify,
 )
-from headrace_scheduler.heeding import heed
 from headrace_scheduler.machine import Leadership
 from headrace_scheduler.settings import SchedulerSettings
 

@@ -7,8 +7,8 @@ import logging
 
 from headrace.bus import Bus, BusError, LeaseTaken
 from headrace.clock import Clock
+from headrace.heeding import heed
 from headrace_scheduler import metrics
-from headrace_scheduler.heeding import heed
 from headrace_scheduler.journal import MeteredJournal
 from headrace_scheduler.leader import Leader, SteppedDown
 from headrace_scheduler.machine import Leadership, Machine

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from headrace.bus import Bus, BusUnavailable, LaneReader, Pulled
 from headrace.bus.subjects import PRIORITIES
 from headrace.clock import Clock
+from headrace.heeding import heed
 from headrace_scheduler import metrics
 from headrace_scheduler.acknowledging import Acknowledgements
 from headrace_scheduler.answering import Doors
@@ -26,7 +27,6 @@ from headrace_scheduler.events import (
     Notify,
     StepDown,
 )
-from headrace_scheduler.heeding import heed
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.reading import Unreadable, read_request
 from headrace_scheduler.reporting import report_lanes

@@ -6,9 +6,16 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from headrace.errors import AttemptsExhausted, Code, HeadraceError
+from headrace.errors import AttemptsExhausted, Code, HeadraceError, RequestExists
 from headrace_scheduler import Journal
-from headrace_scheduler.events import Acknowledge, Bury, CancelOnWorker, Command, Submitted
+from headrace_scheduler.events import (
+    Acknowledge,
+    Bury,
+    CancelOnWorker,
+    Command,
+    Notify,
+    Submitted,
+)
 from headrace_scheduler.fleet import Worker
 from headrace_scheduler.lanes import Lanes
 from headrace_scheduler.policy import Policy
@@ -69,9 +76,6 @@ class LiveRequests:
         self._settled: dict[str, int | None] = {}
         self._agenda: list[tuple[float, str]] = []
 
-    def __len__(self) -> int:
-        return len(self._requests)
-
     def __iter__(self) -> Iterator[Request]:
         return iter(list(self._requests.values()))
 
@@ -108,6 +112,8 @@ class LiveRequests:
         if known is not None or self._is_settled(request_id, event.sequence):
             self.command(Acknowledge(request_id, event.priority, event.acknowledgement))
             self.journal.ignored("duplicate")
+            if known is not None and known.gateway_id != event.record.gateway_id:
+                self._refuse_namesake(event)
             return None
         request = Request(
             event.record,
@@ -125,6 +131,13 @@ class LiveRequests:
         self._by_gateway.setdefault(request.gateway_id, {})[request_id] = request
         self.journal.submitted(request.priority)
         return request
+
+    def _refuse_namesake(self, event: Submitted) -> None:
+        """Another gateway's caller chose the id of an open request; said once, as a courtesy:
+        if the word is lost, that gateway's own watch over deadlines ends it."""
+        request_id = event.record.request_id
+        error = RequestExists(f"a request with the id {request_id} is open", field="request_id")
+        self.command(Notify(event.record.gateway_id, ((request_id, error),), ()))
 
     def _is_settled(self, request_id: str, sequence: int) -> bool:
         return request_id in self._settled and self._settled[request_id] in (None, sequence)
@@ -293,9 +306,15 @@ class LiveRequests:
     # Looking
 
     def statistics(self) -> LiveStatistics:
-        kinds = [type(r.state) for r in self._requests.values()]
-        counts = (kinds.count(kind) for kind in (Held, Waiting, Running, Lost, Ending))
-        return LiveStatistics(*counts, appointments=len(self._agenda))
+        count = [type(r.state) for r in self._requests.values()].count
+        return LiveStatistics(
+            held=count(Held),
+            waiting=count(Waiting),
+            running=count(Running),
+            lost=count(Lost),
+            ending=count(Ending),
+            appointments=len(self._agenda),
+        )
 
     def check_integrity(self) -> None:
         """Raise AssertionError if an index and the states disagree."""

@@ -10,10 +10,10 @@ from google.protobuf.message import DecodeError
 from headrace.bus import Bus, Subscription
 from headrace.bus.subjects import GATEWAY_REPORTS, MODEL_NAME, WORKER_REPORTS
 from headrace.clock import Clock
+from headrace.heeding import heed
 from headrace_scheduler import metrics
 from headrace_scheduler.candidacy import Candidacy
 from headrace_scheduler.events import GatewayReported, WorkerReported
-from headrace_scheduler.heeding import heed
 from headrace_scheduler.settings import SchedulerSettings
 from headrace_scheduler.sightings import Sightings, read_gateway_report, read_worker_report
 

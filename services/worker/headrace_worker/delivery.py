@@ -187,7 +187,8 @@ class GatewayLink:
             async with grpc.aio.insecure_channel(
                 self._address, options=KEEPALIVE_OPTIONS
             ) as channel:
-                await asyncio.wait_for(channel.channel_ready(), CONNECT_S)
+                async with asyncio.timeout(CONNECT_S):
+                    await channel.channel_ready()
                 began_s = loop.time()
                 heard = await self._converse(DeliveryServiceStub(channel).Deliver())
                 return heard or loop.time() - began_s >= LASTING_S

@@ -110,7 +110,8 @@ class Reporter:
         """Report until cancelled."""
         while True:
             try:
-                await asyncio.wait_for(self._released.wait(), self._interval_s)
+                async with asyncio.timeout(self._interval_s):
+                    await self._released.wait()
                 since_s = asyncio.get_running_loop().time() - self._reported_s
                 await asyncio.sleep(max(RELEASE_GATHER_S, REPORT_GAP_S - since_s))
             except TimeoutError:

@@ -17,7 +17,7 @@ from headrace_scheduler.events import (
 from headrace_scheduler.forming import BatchLimits
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.requests import first_attempt
-from helpers.scheduler_events import EPOCH, Bench, answer, reported
+from helpers.scheduler_events import EPOCH, Bench, answer, reported, submitted
 
 
 def test_a_lone_request_is_dispatched_by_the_event_that_brings_it() -> None:
@@ -211,13 +211,23 @@ def test_a_request_that_its_client_left_is_stopped_on_its_worker() -> None:
 
 def test_a_message_that_is_delivered_twice_is_one_request() -> None:
     bench = Bench()
-    from helpers.scheduler_events import submitted
-
     bench.tell(submitted("a", 1))
     assert bench.tell(submitted("a", 1)) == []
     assert bench.tell(submitted("a", 2)) == [Acknowledge("a", "standard", "ack 2")]
     bench.settle("a")
     assert bench.tell(submitted("a", 1)) == [Acknowledge("a", "standard", "ack 1")]
+
+
+def test_another_gateways_request_of_an_open_id_is_refused_there() -> None:
+    bench = Bench()
+    bench.worker()
+    bench.submit("a")
+    bench.accept()
+    bench.tell(submitted("a", 2, gateway="other"))
+    notice = bench.only(Notify)
+    assert notice.gateway_id == "other"
+    assert [(i, e.reason) for i, e in notice.ended] == [("a", "REQUEST_EXISTS")]
+    assert bench.machine.statistics().running == 1
 
 
 def test_an_id_may_be_used_again_after_its_request_was_settled() -> None:

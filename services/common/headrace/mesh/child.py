@@ -68,7 +68,8 @@ class Child:
         """Ask it to end and wait; kill it at the deadline. False if it came to that."""
         self.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                await self._process.wait()
         except TimeoutError:
             self.kill()
             await self._process.wait()

@@ -122,4 +122,5 @@ class Keeper:
         self.restarts += 1
         self._report(self.program.name, f"{cause}; starts again in {self._backoff.wait_s:g} s")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), self._backoff.wait_s)
+            async with asyncio.timeout(self._backoff.wait_s):
+                await self._ended.wait()

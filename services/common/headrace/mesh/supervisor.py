@@ -113,7 +113,8 @@ class Mesh:
 
     async def _listening(self, keeper: Keeper) -> None:
         try:
-            await asyncio.wait_for(keeper.listening.wait(), _LISTENING_WITHIN_S)
+            async with asyncio.timeout(_LISTENING_WITHIN_S):
+                await keeper.listening.wait()
         except TimeoutError:
             fact = f"does not listen after {_LISTENING_WITHIN_S:g} s"
             raise ProcessFailed(keeper.program.name, fact, keeper.log) from None

@@ -12,6 +12,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js.kv import KeyValue
 
 from headrace.bus import Answer, BusUnavailable, NobodyAnswered, OnMessage
+from headrace.heeding import heeding
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class CoreMessages(Connected):
         if self._client.is_connected:
             await self._client.publish(subject, payload)
 
+    @heeding
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         if not self._client.is_connected:
             raise BusUnavailable(f"no connection to NATS; {subject} was not asked")

@@ -11,6 +11,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from headrace.bus import BusUnavailable, LaneAtBound, Pulled, subjects
 from headrace.bus.jetstream.connection import Connected
 from headrace.bus.jetstream.stores import ACK_WAIT_S, LANE_BOUND, REQUEST_STREAM
+from headrace.heeding import heeding
 
 _LANE_AT_BOUND = 10077
 
@@ -18,6 +19,7 @@ _LANE_AT_BOUND = 10077
 class StoredLanes(Connected):
     """Implements `headrace.bus.Lanes`."""
 
+    @heeding
     async def submit(self, model: str, priority: str, payload: bytes, *, message_id: str) -> None:
         headers = {"Nats-Msg-Id": message_id}
         try:
@@ -31,6 +33,7 @@ class StoredLanes(Connected):
                 f"request {message_id} may not be stored: {error or 'no answer'}"
             ) from error
 
+    @heeding
     async def take_over(self, model: str, priority: str) -> JetStreamLane:
         name = f"{model}-{priority}"
         subject = subjects.lane(model, priority)
@@ -56,6 +59,7 @@ class StoredLanes(Connected):
             raise BusUnavailable(f"lane {name}: {error or 'no answer'}") from error
         return JetStreamLane(self._client, pull)
 
+    @heeding
     async def bury(self, model: str, letter: bytes) -> None:
         await self._store(subjects.dead_letter(model), letter)
 
@@ -67,6 +71,7 @@ class JetStreamLane:
         self._client = client
         self._pull = pull
 
+    @heeding
     async def pull(self, *, max_messages: int, timeout_s: float) -> list[Pulled]:
         try:
             found = await self._pull.fetch(max_messages, timeout=timeout_s)
@@ -76,6 +81,7 @@ class JetStreamLane:
             raise BusUnavailable(f"lane: {error or 'no answer'}") from error
         return [Pulled(m.data, m.metadata.sequence.stream, m.reply) for m in found]
 
+    @heeding
     async def acknowledge(self, acknowledgement: str) -> None:
         if not self._client.is_connected:
             raise BusUnavailable("no connection to NATS; not acknowledged")

@@ -10,6 +10,7 @@ from nats.js.api import RawStreamMsg
 from headrace.bus import BusUnavailable, LeaseTaken
 from headrace.bus.jetstream.connection import Connected
 from headrace.bus.jetstream.stores import LEASE_BUCKET
+from headrace.heeding import heeding
 
 _WRONG_LAST_SEQUENCE = 10071
 
@@ -21,6 +22,7 @@ class KeyLeases(Connected):
         super().__init__(client)
         self._revisions: dict[str, int] = {}
 
+    @heeding
     async def acquire(self, name: str, holder: str, *, ttl_s: int) -> int:
         subject = f"$KV.{LEASE_BUCKET}.{name}"
         last = await self._last(subject)
@@ -30,6 +32,7 @@ class KeyLeases(Connected):
         self._revisions[name] = epoch
         return epoch
 
+    @heeding
     async def renew(self, name: str, holder: str, *, ttl_s: int) -> None:
         # Why: KeyValue.update would take the lease's time to live away.
         subject = f"$KV.{LEASE_BUCKET}.{name}"
@@ -37,10 +40,14 @@ class KeyLeases(Connected):
             subject, holder, self._revisions.get(name, 0), ttl_s
         )
 
+    @heeding
     async def release(self, name: str) -> None:
-        if self._revisions.pop(name, None) is not None:
+        revision = self._revisions.pop(name, None)
+        if revision is not None:
             try:
-                await self._kv[LEASE_BUCKET].delete(name)
+                await self._kv[LEASE_BUCKET].delete(name, last=revision)
+            except nats.js.errors.KeyWrongLastSequenceError:
+                pass  # it ran out, and is somebody else's now
             except nats.errors.Error as error:
                 raise BusUnavailable(f"lease {name}: {error or 'no answer'}") from error
 

@@ -12,11 +12,13 @@ from nats.js.object_store import ObjectStore
 from headrace.bus import BusUnavailable, subjects
 from headrace.bus.jetstream.connection import Connected, OpenSubscription
 from headrace.bus.jetstream.stores import CARD_BUCKET, RESULT_STREAM, TOKENIZER_BUCKET
+from headrace.heeding import heeding
 
 
 class StoredCards(Connected):
     """Implements `headrace.bus.Cards`."""
 
+    @heeding
     async def put_card(self, model: str, card: bytes) -> None:
         try:
             await self._kv[CARD_BUCKET].put(model, card)
@@ -34,6 +36,7 @@ class StoredCards(Connected):
         inner = await self._js.subscribe(f"{prefix}>", cb=receive, ordered_consumer=True)
         return OpenSubscription(inner)
 
+    @heeding
     async def put_tokenizer(self, digest: str, bundle: bytes) -> None:
         try:
             store = await self._objects()
@@ -44,6 +47,7 @@ class StoredCards(Connected):
         except nats.errors.Error as error:
             raise BusUnavailable(f"tokenizer {digest}: {error or 'no answer'}") from error
 
+    @heeding
     async def get_tokenizer(self, digest: str) -> bytes:
         try:
             found = (await (await self._objects()).get(digest)).data
@@ -60,9 +64,11 @@ class StoredCards(Connected):
 class StoredResults(Connected):
     """Implements `headrace.bus.Results`."""
 
+    @heeding
     async def put_result(self, request_id: str, record: bytes) -> None:
         await self._store(subjects.result(request_id), record)
 
+    @heeding
     async def get_result(self, request_id: str) -> bytes | None:
         try:
             found = await self._js.get_last_msg(RESULT_STREAM, subjects.result(request_id))
