@@ -206,10 +206,6 @@ class LiveRequests:
         self._move(request, Ending(error, tell_s=now_s))
         self.journal.ended(request.priority, error.reason, request.request_id)
 
-    def count_failure(self, request: Request, what: str) -> None:
-        request.record.failures += 1
-        request.last_failure = what
-
     def has_failed_too_often(self, request: Request) -> bool:
         return request.record.failures >= self.policy.max_attempts
 

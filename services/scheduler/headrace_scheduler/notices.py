@@ -85,7 +85,7 @@ class Notices:
         # Why below: a gateway may say the fence itself for the newest attempt it knows.
         request.has_started |= 0 < point.attempt < lost.attempt or request.has_output
         if point.HasField("error"):
-            self._live.count_failure(request, point.error.message)
+            request.count_failure(point.error.message)
         if request.is_finished:
             # It will be settled; if that got lost on its way, asking again finds it unknown.
             lost.ask_s = now_s + self._live.policy.settle_grace_s

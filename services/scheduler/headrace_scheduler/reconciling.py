@@ -46,7 +46,7 @@ class Reconciler:
         self._live.journal.worker_lost(worker_id, len(running))
         for request in running:
             if is_failure:
-                self._live.count_failure(request, f"worker {worker_id} fell silent")
+                request.count_failure(f"worker {worker_id} fell silent")
             self._live.lose(request, "worker gone", now_s=now_s)
 
     def _found(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
@@ -104,7 +104,7 @@ class Reconciler:
     def _park(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
         request.merge_progress(point.progress)
         if point.HasField("error"):
-            self._live.count_failure(request, point.error.message)
+            request.count_failure(point.error.message)
         if self._live.has_failed_too_often(request):
             self._live.fail(request, now_s=now_s)
         else:
@@ -120,7 +120,7 @@ class Reconciler:
                 continue
             request.merge_progress(point.progress)
             what = point.error.message or f"its gateway lost worker {worker_id}"
-            self._live.count_failure(request, what)
+            request.count_failure(what)
             self._live.lose(request, "lost", now_s=now_s, worker_id=worker_id)
 
 

@@ -9,6 +9,9 @@ from headrace.errors import HeadraceError
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 
 ATTEMPTS_PER_EPOCH_BITS = 20
+HEADWAY_TOKENS = 8
+"""Output after which a failure is the first again. Not one: a request that runs its workers out
+of memory may make a token on each."""
 
 DispatchNumber = tuple[int, int]
 """(epoch, number) of a dispatch; (0, 0) is before any."""
@@ -82,6 +85,7 @@ class Request:
     has_started: bool = False
     """Some worker has taken it once; patience is over."""
     last_failure: str = ""
+    output_at_failure: int = 0
     due_s: float = float("inf")
     """Earliest appointment in the agenda."""
 
@@ -107,14 +111,17 @@ class Request:
         return max(1, self.choices - finished)
 
     @property
+    def output_tokens(self) -> int:
+        return sum(len(p.output_ids) for p in self.record.progress)
+
+    @property
     def prefill_tokens(self) -> int:
-        made = sum(len(p.output_ids) for p in self.record.progress)
-        return len(self.record.prompt_ids) + made
+        return len(self.record.prompt_ids) + self.output_tokens
 
     @property
     def message_bytes(self) -> int:
         """About; what earlier attempts made is not in the stored message."""
-        return self.stored_bytes + 4 * sum(len(p.output_ids) for p in self.record.progress)
+        return self.stored_bytes + 4 * self.output_tokens
 
     @property
     def cache_tokens(self) -> int:
@@ -122,12 +129,21 @@ class Request:
 
     @property
     def has_output(self) -> bool:
-        return any(p.output_ids for p in self.record.progress)
+        return self.output_tokens > 0
 
     @property
     def is_finished(self) -> bool:
         """Every choice is at its end: there is nothing to run."""
         return sum(p.finish_reason != 0 for p in self.record.progress) >= self.choices
+
+    def count_failure(self, what: str) -> None:
+        """Failures add up while the request makes no headway; what goes on between them is not
+        what kills its workers, however many it outlives."""
+        if self.output_tokens >= self.output_at_failure + HEADWAY_TOKENS:
+            self.record.failures = 0
+        self.output_at_failure = self.output_tokens
+        self.record.failures += 1
+        self.last_failure = what
 
     def replace_progress(self, progress: Iterable[ChoiceProgress]) -> None:
         """What the gateway has is what the client saw; what others have beyond it is void."""

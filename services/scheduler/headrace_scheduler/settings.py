@@ -21,13 +21,13 @@ class SchedulerSettings(ServiceSettings):
         env_prefix="HEADRACE_SCHEDULER_",
     )
 
-    lease_ttl_s: int = Field(default=3, ge=1)
+    lease_ttl_s: int = Field(default=2, ge=1)
     """Life of a leadership that is not renewed, in whole seconds. Too small: a pause of the
     broker or of this process costs a take-over. Too large: this long nothing is dispatched
     after a leader died."""
-    lease_renew_s: float = Field(default=1.0, gt=0)
-    """Time between renewals; a third of the life lets two of them fail."""
-    lease_acquire_s: float = Field(default=0.5, gt=0)
+    lease_renew_s: float = Field(default=0.5, gt=0)
+    """Time between renewals; a quarter of the life lets three of them fail."""
+    lease_acquire_s: float = Field(default=0.25, gt=0)
     """How often a standby tries. Too small: load on the broker for each model and standby.
     Too large: this much is added to a take-over."""
     adoption_window_s: float = Field(default=1.5, ge=0)
@@ -65,7 +65,7 @@ class SchedulerSettings(ServiceSettings):
     """Silence after which a gateway's requests are abandoned. Too small: a pause of a gateway
     kills its streams. Too large: workers compute for nobody."""
     max_attempts: int = Field(default=3, ge=1)
-    """Losses and engine failures after which a request is given up and kept as a dead letter.
+    """Losses and engine failures without headway after which a request is given up and kept as a dead letter.
     Too small: bad luck of workers ends requests. Too large: a request that kills workers kills
     more of them."""
     dispatch_timeout_s: float = Field(default=2.0, gt=0)
