@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from uuid import uuid4
@@ -131,6 +132,8 @@ class _Gateway:
                 await self._delivery.start()
                 await self._public.start()
                 await set_serving(self._health, self._services, serving=True)
+                # What is loaded by now stays: collections that walk it would stall every stream.
+                gc.freeze()
                 write_ports(settings, self._ports | {"metrics": side.port})
                 log.info("gateway.ready", extra=self._ports | {"metrics": side.port})
                 await stopped.wait()
