@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from headrace_worker.engine.interface import SamplingParameters, Sequence
 from headrace_worker.engine.loaded import LoadedModel, ModelLoadFailed
 from headrace_worker.engine.loading import load
 from headrace_worker.engine.scripted_text import scripted_tokenizer_files
-from helpers.running_engine import run
+from helpers.running_engine import GREEDY, run, sequence
 from helpers.tiny_models import VOCABULARY, generated, random_model
 
 DEFAULT_MODEL = Path(headrace_worker.__file__).parent / "default_model"
@@ -138,9 +139,23 @@ def test_a_missing_tokenizer_is_named(folder: Path) -> None:
         loaded(folder)
 
 
-def test_an_architecture_that_cannot_be_packed_is_refused_by_name(folder: Path) -> None:
-    random_model("bloom", eos_token_id=1).save_pretrained(folder)
-    with pytest.raises(ModelLoadFailed, match=r"BloomForCausalLM needs the stepwise engine"):
+def test_an_architecture_that_cannot_be_packed_is_served_stepwise(folder: Path) -> None:
+    bloom = random_model("bloom", eos_token_id=1)
+    bloom.save_pretrained(folder)
+    engine = loaded(folder).engine
+    assert (engine.facts.name, engine.facts.batch_invariant) == ("stepwise", True)
+    parameters = replace(GREEDY, ignore_eos=True)
+    history = run(engine, [sequence(number, parameters) for number in range(6)])
+    for number, tokens in history.tokens.items():
+        assert tokens == generated(bloom, sequence(number).prompt_ids, parameters.max_tokens)
+
+
+def test_an_architecture_that_no_engine_gets_right_is_refused_with_both_reasons(
+    folder: Path,
+) -> None:
+    # Its state lies in the model itself, one for all sequences.
+    random_model("recurrent_gemma", num_hidden_layers=3, head_dim=16).save_pretrained(folder)
+    with pytest.raises(ModelLoadFailed, match=r"RecurrentGemma.* packed, .* stepwise, .* off by"):
         loaded(folder)
 
 

@@ -17,10 +17,16 @@ from transformers import PreTrainedModel
 
 import headrace_worker
 from headrace_worker.engine.attention import IMPLEMENTATION
-from headrace_worker.engine.building import CacheTooSmall, PackedSettings, build_packed
-from headrace_worker.engine.forward import Decode, PackedForward, Prefill
+from headrace_worker.engine.building import (
+    CacheTooSmall,
+    EngineSettings,
+    Origin,
+    build_packed,
+)
+from headrace_worker.engine.forward import Decode, Prefill
 from headrace_worker.engine.interface import SamplingParameters, Sequence
 from headrace_worker.engine.kv_strips import KvStrips
+from headrace_worker.engine.packed import PackedForward
 from headrace_worker.engine.selfcheck import NotPackable, check_packable
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import (
@@ -285,10 +291,10 @@ def test_prompts_are_prefilled_in_the_order_of_their_arrival() -> None:
 
 def test_slots_are_as_many_as_the_cache_takes() -> None:
     token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, size, float32
-    shape = PackedSettings(context_tokens=128, cache_bytes=5 * 128 * token_bytes + 1)
-    assert build_packed(random_model("llama"), shape).facts.max_slots == 5
+    shape = EngineSettings(context_tokens=128, cache_bytes=5 * 128 * token_bytes + 1)
+    assert build_packed(random_model("llama"), shape, Origin()).facts.max_slots == 5
     with pytest.raises(CacheTooSmall, match=str(128 * token_bytes)):
-        build_packed(random_model("llama"), replace(shape, cache_bytes=1000))
+        build_packed(random_model("llama"), replace(shape, cache_bytes=1000), Origin())
 
 
 def test_the_context_is_the_models_own_where_more_is_asked() -> None:

@@ -17,7 +17,14 @@ from headrace_worker.engine.interface import (
 )
 from headrace_worker.engine.scripted import ScriptedEngine, ScriptedFaults, ScriptedSettings
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
-from helpers.tiny_models import POISON, packed, poisoned_llama, tiny_llama
+from helpers.tiny_models import (
+    POISON,
+    packed,
+    poisoned_llama,
+    stepwise,
+    tiny_llama,
+    unpacked_llama,
+)
 
 LONG = SamplingParameters(max_tokens=64, temperature=0)
 
@@ -43,6 +50,7 @@ KINDS = {
         lambda: _scripted(ScriptedFaults(fail_prompts_containing=POISON)),
     ),
     "packed": Kind(lambda: packed(tiny_llama()), lambda: packed(poisoned_llama())),
+    "stepwise": Kind(lambda: stepwise(unpacked_llama()), lambda: stepwise(poisoned_llama())),
 }
 
 

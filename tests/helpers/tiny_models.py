@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from headrace_worker.engine.building import PackedSettings, build_packed
-from headrace_worker.engine.packed import PackedEngine
+from headrace_worker.engine.building import EngineSettings, Origin, build_packed, build_stepwise
+from headrace_worker.engine.slot_engine import SlotEngine
 
 VOCABULARY = 300
 EOS = 7
@@ -45,7 +45,13 @@ def random_model(model_type: str, **changes: object) -> PreTrainedModel:
 
 @cache
 def tiny_llama() -> PreTrainedModel:
-    """The one most tests share; leave it as it is."""
+    """The one most tests share, with packed attention; leave it as it is."""
+    return random_model("llama")
+
+
+@cache
+def unpacked_llama() -> PreTrainedModel:
+    """Its twin, with attention of transformers' own."""
     return random_model("llama")
 
 
@@ -65,10 +71,24 @@ def poisoned_llama(*, nan: bool = False) -> PreTrainedModel:
     return model
 
 
-def packed(model: PreTrainedModel, **settings: int) -> PackedEngine:
+def packed(model: PreTrainedModel, **settings: Any) -> SlotEngine:
     """A packed engine with room for 4 sequences of 128 tokens, chunks of 8, unless told."""
-    shape = {"max_slots": 4, "context_tokens": 128, "prefill_chunk_tokens": 8, **settings}
-    return build_packed(model, PackedSettings(**shape), eos_token_ids=(EOS,))
+    return build_packed(model, _settings(**settings), Origin((EOS,)))
+
+
+def stepwise(model: PreTrainedModel, **settings: Any) -> SlotEngine:
+    """The same with one cache per sequence."""
+    return build_stepwise(model, _settings(**settings), Origin((EOS,)))
+
+
+def _settings(**settings: Any) -> EngineSettings:
+    shape: dict[str, Any] = {
+        "max_slots": 4,
+        "context_tokens": 128,
+        "prefill_chunk_tokens": 8,
+        **settings,
+    }
+    return EngineSettings(**shape)
 
 
 def generated(model: PreTrainedModel, prompt_ids: tuple[int, ...], max_tokens: int) -> list[int]:

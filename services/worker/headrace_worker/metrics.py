@@ -79,6 +79,12 @@ WAITING = Gauge("vllm:num_requests_waiting", "Sequences accepted, not yet in a s
 CACHE_USAGE = Gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", _LABELS)
 PROMPT_TOKENS = Counter("vllm:prompt_tokens", "Prompt tokens computed.", _LABELS)
 OUTPUT_TOKENS = Counter("vllm:generation_tokens", "Output tokens made.", _LABELS)
+PREFIX_QUERIES = Counter(
+    "vllm:prefix_cache_queries", "Tokens of contexts that the prefix cache was asked for.", _LABELS
+)
+PREFIX_HITS = Counter(
+    "vllm:prefix_cache_hits", "Of these, tokens that it had and nobody computed again.", _LABELS
+)
 SUCCESSES = Counter(
     "vllm:request_success", "Sequences that came to their end.", (*_LABELS, "finished_reason")
 )
@@ -129,6 +135,8 @@ class WorkerMetrics:
         self._usage = CACHE_USAGE.labels(*labels)
         WAITING.labels(*labels).set(0)
         self._prompt, self._output = PROMPT_TOKENS.labels(*labels), OUTPUT_TOKENS.labels(*labels)
+        self._prefix_queries = PREFIX_QUERIES.labels(*labels)
+        self._prefix_hits = PREFIX_HITS.labels(*labels)
         self._ttft, self._gap = TTFT.labels(*labels), GAP.labels(*labels)
         self._whole, self._output_length = WHOLE.labels(*labels), OUTPUT_LENGTH.labels(*labels)
         self._step_tokens = STEP_TOKENS.labels(*labels)
@@ -165,6 +173,8 @@ class WorkerMetrics:
         seen = self._seen
         self._prompt.inc(now.prompt_tokens - (seen.prompt_tokens if seen else 0))
         self._output.inc(now.output_tokens - (seen.output_tokens if seen else 0))
+        self._prefix_queries.inc(now.prefix_queries - (seen.prefix_queries if seen else 0))
+        self._prefix_hits.inc(now.prefix_hits - (seen.prefix_hits if seen else 0))
         self._steps.inc(now.steps - (seen.steps if seen else 0))
         self._busy.inc(now.busy_s - (seen.busy_s if seen else 0.0))
         self._seen = now

@@ -41,4 +41,5 @@ def load_model(settings: WorkerSettings) -> LoadedModel:
         max_slots=settings.max_slots,
         context_tokens=settings.context_tokens,
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
+        prefix_cache=settings.prefix_cache,
     )

@@ -28,13 +28,19 @@ class WorkerSettings(ServiceSettings):
     """Threads of the forward pass. Unset: half the cores. More than this process's share of the
     cores makes it slower, not faster: they spin while they wait for each other."""
     max_slots: int | None = Field(None, ge=1, le=4096)
-    """Sequences held at once. Too small: requests wait while the machine could batch them. Too
-    large: memory for the cache, and every sequence gets its tokens more slowly."""
+    """Sequences held at once. Unset: 64, or 8 where each must run alone, if memory takes them.
+    Too small: requests wait while the machine could batch them. Too large: memory for the cache,
+    and every sequence gets its tokens more slowly."""
     context_tokens: int | None = Field(None, ge=16)
-    """Prompt and output together. Unset: what the model allows."""
+    """Prompt and output together. Unset: the model's own, but at most 4096. Too small: long
+    conversations are refused. Too large: fewer slots, for each has room for all of it."""
     prefill_chunk_tokens: int = Field(128, ge=1)
     """Prompt tokens per step. Too small: long prompts start late. Too large: running streams
     stall for the length of a chunk."""
+    prefix_cache: bool = True
+    """Contexts that begin alike, as the turns of a conversation do, are computed once. Costs no
+    memory: a slot keeps what it held until another request needs it. Where strangers share a
+    worker, how soon a first token comes can tell one of them what another asked; off, it cannot."""
     scripted_step_s: float = Field(0.0, ge=0)
     """Time per step of the scripted engine."""
 

@@ -114,8 +114,8 @@ def listing(rng: Random) -> Turns:
 def counting(rng: Random) -> Turns:
     first = rng.randint(0, 6) if rng.random() < 0.7 else rng.randint(0, 90)
     last = first + (rng.randint(1, 6) if rng.random() < 0.7 else rng.randint(7, 12))
-    if rng.random() < 0.15:
-        return count_to(rng, rng.randint(2, 12))
+    if first == 1 and rng.random() < 0.6:
+        return count_to(rng, last)
     row = [str(number) for number in range(first, last + 1)]
     if rng.random() < 0.3:
         return ask(rng, COUNT_DOWN, ", ".join(row[::-1]), first=row[0], last=row[-1])

@@ -1,20 +1,14 @@
-"""One forward pass over a packed row."""
+"""What the slot engine asks of a model: one pass over some slots' next tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel
-
-from headrace_worker.engine.attention import StepAttention, attending
-from headrace_worker.engine.kv_strips import KvStrips
-from headrace_worker.engine.packed_rows import ChunkRows, DecodeRows
 
 Ints = NDArray[np.int64]
 
@@ -39,52 +33,47 @@ class Decode:
     positions: Ints
 
 
-class PackedForward:
-    """A model whose attention is `headrace_packed`, with the strips it writes to.
+class Forward(Protocol):
+    """A model with room for the context of every slot.
 
-    Not reentrant; the caller holds `torch.inference_mode`.
+    A sequence is placed in a free slot, enters it just before its first pass, and
+    leaves it. Not reentrant; the caller holds `torch.inference_mode`.
     """
 
-    def __init__(self, model: PreTrainedModel, strips: KvStrips) -> None:
-        self._model, self.strips = model, strips
+    @property
+    def chunks_prompts(self) -> bool:
+        """Whether a prompt may come in pieces; otherwise it comes whole."""
+        ...
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether `enter` ever finds anything."""
+        ...
+
+    def place(self, free: Sequence[int], token_ids: Ints) -> int:
+        """Choose one of the free slots, ascending, for a sequence with this context."""
+        ...
+
+    def enter(self, slot: int) -> int:
+        """Make the slot ready for the context that was placed there.
+
+        Returns how many of its first tokens need no pass, less than all.
+        """
+        ...
 
     def run(self, decode: Decode, prefills: Sequence[Prefill]) -> Tensor:
         """Return the logits of the decode rows, then of the prefills that complete.
 
-        Shape `(rows, vocabulary)`, float32, the caller's to change. Running the
-        same step again is harmless: it writes the same keys to the same places.
+        Shape `(rows, vocabulary)`, float32, the caller's to change. A pass that
+        fails may be run again, whole or in parts: rows that came through it come
+        out the same.
         """
-        ids, positions, keep, chunks = _pack(decode, prefills)
-        rows = DecodeRows(decode.slots, decode.positions) if len(decode.slots) else None
-        attention = StepAttention(self.strips, rows, chunks)
-        with attending(attention):
-            output = self._model(
-                input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep
-            )
-        if not attention.calls:
-            raise RuntimeError("the model does not use the attention it was given")
-        return cast(Tensor, output.logits)[0].float()
+        ...
 
+    def leave(self, slot: int, token_ids: Ints) -> None:
+        """The slot is free. It holds the keys of `token_ids`; none, if they cannot be trusted."""
+        ...
 
-def _pack(
-    decode: Decode, prefills: Sequence[Prefill]
-) -> tuple[Tensor, Tensor, Tensor, tuple[ChunkRows, ...]]:
-    """Lay the step out: token ids and positions `(1, rows)`, rows whose logits are kept, chunks."""
-    row = len(decode.slots)
-    ids, positions = [decode.token_ids], [decode.positions]
-    keep = list(range(row))
-    chunks = []
-    for prefill in prefills:
-        count = len(prefill.token_ids)
-        chunks.append(ChunkRows(prefill.slot, start=prefill.start, row=row, count=count))
-        ids.append(prefill.token_ids)
-        positions.append(np.arange(prefill.start, prefill.start + count))
-        row += count
-        if prefill.completes:
-            keep.append(row - 1)
-    return (
-        torch.from_numpy(np.concatenate(ids))[None],
-        torch.from_numpy(np.concatenate(positions))[None],
-        torch.tensor(keep, dtype=torch.int64),
-        tuple(chunks),
-    )
+    def check_integrity(self, free: Sequence[int]) -> None:
+        """Raise AssertionError if something is held for nobody."""
+        ...

@@ -2,7 +2,7 @@
 
 An engine turns sequences into tokens and knows nothing else: no text, no
 requests, no network. This module has the nouns and the protocol, and imports
-nothing that computes; `headrace_worker.engine.packed` and `.scripted` are the
+nothing that computes; `headrace_worker.engine.slot_engine` and `.scripted` are the
 implementations, held to one contract suite.
 """
 
@@ -98,6 +98,10 @@ class EngineStatistics:
     output_tokens: int
     busy_s: float
     """Time spent in `step`."""
+    prefix_queries: int = 0
+    """Tokens of contexts for which the cache was asked for a beginning; 0 without one."""
+    prefix_hits: int = 0
+    """Of these, those that it had: they are not computed, and no `prompt_tokens`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class EngineFacts:
     """What does not change while the engine lives; goes into the model card."""
 
     name: str
-    """`packed`, `scripted`, ..."""
+    """How it computes, as its check at load found right: `packed`, `stepwise`; or `scripted`."""
     dtype: str
     max_slots: int
     """Sequences held at once."""

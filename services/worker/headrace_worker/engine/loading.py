@@ -1,4 +1,4 @@
-"""Load a transformers model and give it the packed engine."""
+"""Load a transformers model and give it an engine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar
 
-from headrace_worker.engine.building import CacheTooSmall, PackedSettings, build_packed
+from headrace_worker.engine.building import CacheTooSmall, EngineSettings, Origin, build
 from headrace_worker.engine.loaded import (
     GenerationDefaults,
     LoadedModel,
     ModelLoadFailed,
     TokenizerFiles,
 )
-from headrace_worker.engine.selfcheck import NotPackable
+from headrace_worker.engine.selfcheck import Unfit
 from headrace_worker.engine.sources import Progress, model_folder, weights_digest
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, ImportError)
@@ -44,13 +44,14 @@ def load(
     max_slots: int | None = None,
     context_tokens: int | None = None,
     prefill_chunk_tokens: int = 128,
+    prefix_cache: bool = True,
     progress: Progress | None = None,
 ) -> LoadedModel:
     """Load a folder or a hub id; no code of the model's own is run.
 
     `threads` is for the whole process; None takes half of the cores. On a machine
     that others use too, 1 is often fastest. `progress` hears of the bytes read.
-    The rest is told in `PackedSettings`.
+    The rest is told in `EngineSettings`.
 
     Raises:
         ModelLoadFailed: with the reason.
@@ -65,14 +66,15 @@ def load(
     model = _model(source, folder, config, _DTYPES[dtype])
     tokenizer = _tokenizer_files(source, folder, _eos_token_ids(model))
     try:
-        engine = build_packed(
+        engine = build(
             model,
-            PackedSettings(max_slots, context_tokens, prefill_chunk_tokens),
-            eos_token_ids=tokenizer.eos_token_ids,
-            weights_digest=digest,
+            EngineSettings(
+                max_slots, context_tokens, prefill_chunk_tokens, prefix_cache=prefix_cache
+            ),
+            Origin(tokenizer.eos_token_ids, digest),
         )
-    except NotPackable as error:
-        reason = f"{type(model).__name__} needs the stepwise engine, which does not exist yet"
+    except Unfit as error:
+        reason = f"{type(model).__name__} comes out wrong in every engine"
         raise ModelLoadFailed(source, f"{reason}: {error}") from error
     except (CacheTooSmall, MemoryError) as error:
         raise ModelLoadFailed(source, f"its cache does not fit: {error}") from error

@@ -1,246 +1,124 @@
-"""Continuous batching: every step is one forward pass over whatever is held.
-
-Decode rows come first, then prefill, oldest first, up to a budget of tokens; all
-of them are one packed row to the model.
-"""
+"""One forward pass over a packed row, for models whose attention can be taken over."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from headrace_worker.engine.choosing import Choice, Chooser
-from headrace_worker.engine.endings import already_over, finish_reason, require_fit, stop_ids
-from headrace_worker.engine.forward import Decode, PackedForward, Prefill
-from headrace_worker.engine.interface import (
-    EngineFacts,
-    EngineStatistics,
-    FinishReason,
-    Sequence,
-    SequenceRefused,
-    StepOutput,
-)
-from headrace_worker.engine.slots import Occupant, Slots
-
-Ints = NDArray[np.int64]
-
-log = logging.getLogger(__name__)
+from headrace_worker.engine.attention import StepAttention, attending
+from headrace_worker.engine.forward import Decode, Ints, Prefill
+from headrace_worker.engine.kv_strips import KvStrips
+from headrace_worker.engine.packed_rows import ChunkRows, DecodeRows
+from headrace_worker.engine.prefixes import BLOCK_TOKENS, Names, PrefixIndex, block_names
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """What one forward pass is about: slots that decode, and pieces of prompts."""
+class PackedForward:
+    """A model whose attention is `headrace_packed`, with the strips it writes to.
 
-    decoding: Ints
-    prefills: tuple[Prefill, ...]
+    Running the same step again writes the same keys to the same places. A slot
+    keeps what it held until another sequence enters it, and sequences that begin
+    alike copy from it.
+    """
 
-    def __len__(self) -> int:
-        return len(self.decoding) + len(self.prefills)
-
-    def halves(self) -> tuple[_Rows, _Rows]:
-        cut = len(self) // 2
-        decode, prefill = min(cut, len(self.decoding)), max(0, cut - len(self.decoding))
-        return (
-            _Rows(self.decoding[:decode], self.prefills[:prefill]),
-            _Rows(self.decoding[decode:], self.prefills[prefill:]),
-        )
-
-
-@dataclass(slots=True)
-class _Totals:
-    steps: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    busy_s: float = 0.0
-
-
-@dataclass(slots=True)
-class _Columns:
-    """A step's output while it is being written."""
-
-    sequence_ids: list[int] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-    finished: list[tuple[int, FinishReason]] = field(default_factory=list)
-    failed: list[tuple[int, str]] = field(default_factory=list)
-
-
-class PackedEngine:
-    """The engine for models whose attention takes packed rows; `selfcheck` says which do."""
+    chunks_prompts = True
 
     def __init__(
-        self,
-        forward: PackedForward,
-        facts: EngineFacts,
-        *,
-        prefill_chunk_tokens: int = 128,
-        now_s: Callable[[], float] = time.perf_counter,
+        self, model: PreTrainedModel, strips: KvStrips, *, prefix_root: bytes | None = None
     ) -> None:
-        """`prefill_chunk_tokens` bounds the prompt tokens of a step, all sequences together.
-
-        Too small: a long prompt takes many steps to its first token. Too large:
-        everyone who decodes waits for it.
-        """
-        self._forward, self._facts = forward, facts
-        self._prefill_chunk_tokens, self._now_s = prefill_chunk_tokens, now_s
-        self._slots = Slots(facts.max_slots)
-        self._chooser = Chooser(facts.max_slots, facts.vocabulary_size)
-        self._totals = _Totals()
+        """`prefix_root` is what `root_name` makes; without it no beginning is shared."""
+        self._model, self._strips, self._root = model, strips, prefix_root
+        self._index = PrefixIndex(strips.slots)
+        self._placed: dict[int, tuple[Names, int]] = {}
+        """Contexts that have not entered yet: their names, and how many of them may be copied."""
+        self._names: dict[int, Names] = {}
+        """Of the contexts that have."""
 
     @property
-    def facts(self) -> EngineFacts:
-        return self._facts
+    def shares_prefixes(self) -> bool:
+        return self._root is not None
 
-    @property
-    def has_work(self) -> bool:
-        return bool(self._slots.occupants)
+    def place(self, free: Sequence[int], token_ids: Ints) -> int:
+        names = self._name(token_ids)
+        # The last token needs a pass whatever is known: its logits are wanted.
+        useful = (len(token_ids) - 1) // BLOCK_TOKENS
+        slot = self._index.place(free, names[:useful])
+        self._placed[slot] = names, useful
+        return slot
 
-    def admit(self, sequence: Sequence) -> None:
-        facts = self._facts
-        context_tokens, eos_token_ids = facts.context_tokens, facts.eos_token_ids
-        if sequence.sequence_id in self._slots.occupants:
-            raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        require_fit(sequence, context_tokens=context_tokens, vocabulary_size=facts.vocabulary_size)
-        over = already_over(sequence, eos_token_ids=eos_token_ids, context_tokens=context_tokens)
-        slot = self._slots.occupy(sequence, stop_ids(sequence, eos_token_ids), over)
-        self._chooser.admit(slot, sequence)
+    def enter(self, slot: int) -> int:
+        names, useful = self._placed.pop(slot)
+        blocks, holders = self._index.longest(names[:useful])
+        if blocks and slot not in holders:
+            self._strips.copy(holders[0], slot, blocks * BLOCK_TOKENS)
+        tokens = self._strips.keep(slot, blocks * BLOCK_TOKENS)
+        if blocks and not tokens:
+            for holder in holders:
+                self._index.hold(holder, [])
+        self._names[slot] = names
+        self._grow(slot, tokens)
+        return tokens
 
-    def step(self) -> StepOutput:
-        columns = _Columns()
-        if self.has_work:
-            began_s = self._now_s()
-            with torch.inference_mode():
-                self._say_what_is_over(columns)
-                self._advance(self._plan(), columns)
-            self._totals.steps += 1
-            self._totals.output_tokens += len(columns.token_ids)
-            self._totals.busy_s += self._now_s() - began_s
-        return StepOutput(columns.sequence_ids, columns.token_ids, columns.finished, columns.failed)
-
-    def park(self, sequence_id: int) -> tuple[int, ...]:
-        occupant = self._slots.occupants[sequence_id]
-        self._release(occupant)
-        return tuple(occupant.output_ids)
-
-    def cancel(self, sequence_id: int) -> None:
-        occupant = self._slots.occupants.get(sequence_id)
-        if occupant is not None:
-            self._release(occupant)
-
-    def statistics(self) -> EngineStatistics:
-        return EngineStatistics(
-            running=len(self._slots.occupants),
-            free_slots=self._slots.free_count,
-            cache_tokens_used=int(self._slots.lengths.sum()),
-            cache_tokens_total=self._facts.max_slots * self._facts.context_tokens,
-            steps=self._totals.steps,
-            prompt_tokens=self._totals.prompt_tokens,
-            output_tokens=self._totals.output_tokens,
-            busy_s=self._totals.busy_s,
-        )
-
-    def check_integrity(self) -> None:
-        self._slots.check_integrity()
-
-    def _say_what_is_over(self, columns: _Columns) -> None:
-        """Finish the sequences that earlier attempts ended, without a forward pass."""
-        for occupant in [each for each in self._slots.prefilling if each.over is not None]:
-            assert occupant.over is not None
-            columns.finished.append((occupant.sequence.sequence_id, occupant.over))
-            self._release(occupant)
-
-    def _plan(self) -> _Rows:
-        budget = self._prefill_chunk_tokens
-        prefills = []
-        for occupant in self._slots.prefilling:
-            if budget == 0:
-                break
-            start = int(self._slots.lengths[occupant.slot])
-            token_ids = occupant.context_ids[start : start + budget]
-            completes = start + len(token_ids) == len(occupant.context_ids)
-            prefills.append(Prefill(occupant.slot, start, token_ids, completes))
-            budget -= len(token_ids)
-        return _Rows(self._slots.decoding, tuple(prefills))
-
-    def _advance(self, rows: _Rows, columns: _Columns) -> None:
-        """Run some rows; where that fails, run fewer at a time until the culprit is alone."""
-        if not len(rows):
-            return
-        try:
-            logits = self._forward.run(self._decode(rows.decoding), rows.prefills)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the others
-            if len(rows) == 1:
-                slot = int(rows.decoding[0]) if len(rows.decoding) else rows.prefills[0].slot
-                self._fail(self._occupant(slot), f"{type(error).__name__}: {error}", columns)
-                return
-            log.warning("engine.pass_failed", extra={"rows": len(rows), "error": repr(error)})
-            for half in rows.halves():
-                self._advance(half, columns)
-            return
-        self._complete(rows, logits, columns)
-
-    def _decode(self, slots: Ints) -> Decode:
-        return Decode(slots, self._slots.latest[slots], self._slots.lengths[slots])
-
-    def _complete(self, rows: _Rows, logits: Tensor, columns: _Columns) -> None:
-        """Count what was cached, and give every row with logits its token."""
-        self._slots.lengths[rows.decoding] += 1
-        completed = []
-        for prefill in rows.prefills:
-            self._slots.lengths[prefill.slot] += len(prefill.token_ids)
-            self._totals.prompt_tokens += len(prefill.token_ids)
-            if prefill.completes:
-                completed.append(prefill.slot)
-                self._slots.start_decoding(self._occupant(prefill.slot))
-        slots = np.concatenate((rows.decoding, np.array(completed, dtype=np.int64)))
-        if len(slots):
-            choice = self._chooser.choose(logits, slots, self._slots.output_indices[slots])
-            self._slots.latest[slots] = choice.token_ids
-            self._slots.output_indices[slots] += 1
-            self._record(slots.tolist(), choice, columns)
-
-    def _record(self, slots: list[int], choice: Choice, columns: _Columns) -> None:
-        for slot, token_id, sound in zip(slots, choice.token_ids, choice.sound, strict=True):
-            occupant = self._occupant(slot)
-            if not sound:
-                self._fail(occupant, "its logits are not finite", columns)
-                continue
-            occupant.output_ids.append(token_id)
-            sequence_id = occupant.sequence.sequence_id
-            columns.sequence_ids.append(sequence_id)
-            columns.token_ids.append(token_id)
-            reason = finish_reason(
-                token_id,
-                stop_ids=occupant.stop_ids,
-                output_tokens=len(occupant.output_ids),
-                max_tokens=occupant.sequence.parameters.max_tokens,
-                total_tokens=len(occupant.sequence.prompt_ids) + len(occupant.output_ids),
-                context_tokens=self._facts.context_tokens,
+    def run(self, decode: Decode, prefills: Sequence[Prefill]) -> Tensor:
+        ids, positions, keep, chunks = _pack(decode, prefills)
+        rows = DecodeRows(decode.slots, decode.positions) if len(decode.slots) else None
+        attention = StepAttention(self._strips, rows, chunks)
+        self._strips.note(decode.slots, decode.positions + 1)
+        ends = [(chunk.slot, chunk.positions.stop) for chunk in chunks]
+        self._strips.note(*np.array(ends, dtype=np.int64).reshape(-1, 2).T)
+        with attending(attention):
+            output = self._model(
+                input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep
             )
-            if reason is not None:
-                columns.finished.append((sequence_id, reason))
-                self._release(occupant)
+        if not attention.calls:
+            raise RuntimeError("the model does not use the attention it was given")
+        for slot, end in ends:
+            self._grow(slot, end)
+        return cast(Tensor, output.logits)[0].float()
 
-    def _occupant(self, slot: int) -> Occupant:
-        occupant = self._slots.by_slot[slot]
-        assert occupant is not None
-        return occupant
+    def leave(self, slot: int, token_ids: Ints) -> None:
+        # One that never entered leaves what was there before it.
+        if self._placed.pop(slot, None) is None:
+            del self._names[slot]
+            self._index.hold(slot, self._name(token_ids))
 
-    def _fail(self, occupant: Occupant, fact: str, columns: _Columns) -> None:
-        columns.failed.append((occupant.sequence.sequence_id, fact))
-        self._release(occupant)
+    def check_integrity(self, free: Sequence[int]) -> None:
+        self._index.check_integrity()
+        held = self._placed.keys() | self._names.keys()
+        assert held.isdisjoint(free), "a context that no sequence has"
 
-    def _release(self, occupant: Occupant) -> None:
-        """The one way out of a slot, whatever the reason."""
-        # A failed pass may have written one chunk beyond the length that was counted.
-        written = int(self._slots.lengths[occupant.slot]) + self._prefill_chunk_tokens
-        with torch.inference_mode():
-            self._forward.strips.clear(occupant.slot, min(written, self._facts.context_tokens))
-        self._chooser.release(occupant.slot)
-        self._slots.vacate(occupant)
+    def _name(self, token_ids: Ints) -> Names:
+        return [] if self._root is None else block_names(token_ids, self._root)
+
+    def _grow(self, slot: int, tokens: int) -> None:
+        """The slot holds so much of its context now."""
+        if slot in self._names:
+            self._index.hold(slot, self._names[slot][: tokens // BLOCK_TOKENS])
+
+
+def _pack(
+    decode: Decode, prefills: Sequence[Prefill]
+) -> tuple[Tensor, Tensor, Tensor, tuple[ChunkRows, ...]]:
+    """Lay the step out: token ids and positions `(1, rows)`, rows whose logits are kept, chunks."""
+    row = len(decode.slots)
+    ids, positions = [decode.token_ids], [decode.positions]
+    keep = list(range(row))
+    chunks = []
+    for prefill in prefills:
+        count = len(prefill.token_ids)
+        chunks.append(ChunkRows(prefill.slot, start=prefill.start, row=row, count=count))
+        ids.append(prefill.token_ids)
+        positions.append(np.arange(prefill.start, prefill.start + count))
+        row += count
+        if prefill.completes:
+            keep.append(row - 1)
+    return (
+        torch.from_numpy(np.concatenate(ids))[None],
+        torch.from_numpy(np.concatenate(positions))[None],
+        torch.tensor(keep, dtype=torch.int64),
+        tuple(chunks),
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,13 @@ class Occupant:
     stop_ids: frozenset[int]
     over: FinishReason | None
     """How it ended before it came here, if it did."""
+    entered: bool = False
+    """Whether its slot is ready for it."""
+
+    @property
+    def token_ids(self) -> Ints:
+        """Prompt and all output."""
+        return np.array((*self.sequence.prompt_ids, *self.output_ids), dtype=np.int64)
 
 
 class Slots:
@@ -47,12 +53,8 @@ class Slots:
         """Oldest first."""
         self._decoding: list[int] = []
         self._decoding_array: Ints | None = None
-        self._free = list(range(count))
-        heapify(self._free)
-
-    @property
-    def free_count(self) -> int:
-        return len(self._free)
+        self.free = list(range(count))
+        """Ascending."""
 
     @property
     def decoding(self) -> Ints:
@@ -61,21 +63,24 @@ class Slots:
             self._decoding_array = np.array(self._decoding, dtype=np.int64)
         return self._decoding_array
 
-    def occupy(
-        self, sequence: Sequence, stop_ids: frozenset[int], over: FinishReason | None
-    ) -> int:
-        """Give the sequence the lowest free slot, which keeps the decoding ones close together."""
-        if not self._free:
+    def require_free(self) -> list[int]:
+        """The free slots, ascending.
+
+        Raises:
+            NoFreeSlot: there is none.
+        """
+        if not self.free:
             raise NoFreeSlot(f"all {len(self.by_slot)} slots are taken")
-        slot = heappop(self._free)
-        context_ids = np.array(sequence.prompt_ids + sequence.output_ids, dtype=np.int64)
-        output_ids = list(sequence.output_ids)
-        occupant = Occupant(sequence, slot, context_ids, output_ids, stop_ids, over)
-        self.occupants[sequence.sequence_id] = occupant
+        return self.free
+
+    def occupy(self, occupant: Occupant) -> None:
+        """Give the sequence its slot, which is free."""
+        slot = occupant.slot
+        self.free.remove(slot)
+        self.occupants[occupant.sequence.sequence_id] = occupant
         self.by_slot[slot] = occupant
-        self.output_indices[slot] = len(output_ids)
+        self.output_indices[slot] = len(occupant.output_ids)
         self.prefilling.append(occupant)
-        return slot
 
     def start_decoding(self, occupant: Occupant) -> None:
         """Its prefill is done."""
@@ -93,17 +98,17 @@ class Slots:
             self._decoding_array = None
         self.by_slot[slot] = None
         self.lengths[slot] = 0
-        heappush(self._free, slot)
+        insort(self.free, slot)
 
     def check_integrity(self) -> None:
         """Raise AssertionError if a slot is held by nobody, or twice."""
         held = [occupant.slot for occupant in self.occupants.values()]
         working = self._decoding + [occupant.slot for occupant in self.prefilling]
-        assert sorted(self._free + held) == list(range(len(self.by_slot))), "slots lost or doubled"
+        assert sorted(self.free + held) == list(range(len(self.by_slot))), "slots lost or doubled"
         assert sorted(working) == sorted(held), "a held slot neither prefills nor decodes"
         assert self._decoding == self.decoding.tolist() == sorted(self._decoding)
         for slot, occupant in enumerate(self.by_slot):
-            assert (occupant is None) == (slot in self._free), f"slot {slot} is free and taken"
+            assert (occupant is None) == (slot in self.free), f"slot {slot} is free and taken"
             assert occupant is not None or self.lengths[slot] == 0, (
                 f"free slot {slot} caches tokens"
             )

@@ -1,0 +1,122 @@
+"""One cache per sequence, for models whose attention or state cannot be packed.
+
+Each sequence runs alone, as transformers' own `generate` would run it, so company
+makes nobody faster, and changes nobody's logits either.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from headrace_worker.engine.forward import Decode, Ints, Prefill
+
+
+class OwnCache:
+    """What a model keeps of one sequence: keys and values, states, whatever it returns."""
+
+    def __init__(self) -> None:
+        self.carried: dict[str, Any] = {"use_cache": True}
+        """Arguments of the next call, as transformers updates them."""
+        self.length = 0
+        self.logits: Tensor | None = None
+        """Of the latest token; `(vocabulary,)`."""
+        self.failure: Exception | None = None
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.carried))
+
+
+class StepwiseForward:
+    """A model with a cache for every slot that holds something."""
+
+    shares_prefixes = False
+
+    def __init__(self, model: PreTrainedModel, *, chunks_prompts: bool) -> None:
+        self._model: Any = model
+        self._chunks_prompts = chunks_prompts
+        names = inspect.signature(model.forward).parameters
+        self._only_last = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
+        self.caches: dict[int, OwnCache] = {}
+
+    @property
+    def chunks_prompts(self) -> bool:
+        return self._chunks_prompts
+
+    def run(self, decode: Decode, prefills: Sequence[Prefill]) -> Tensor:
+        columns = (decode.slots.tolist(), decode.positions.tolist())
+        rows = [
+            self._feed(slot, position, decode.token_ids[row : row + 1])
+            for row, (slot, position) in enumerate(zip(*columns, strict=True))
+        ]
+        for prefill in prefills:
+            logits = self._feed(prefill.slot, prefill.start, prefill.token_ids)
+            if prefill.completes:
+                rows.append(logits)
+        return torch.stack(rows) if rows else torch.empty(0)
+
+    def place(self, free: Sequence[int], token_ids: Ints) -> int:
+        return free[0]
+
+    def enter(self, slot: int) -> int:
+        return 0
+
+    def leave(self, slot: int, token_ids: Ints) -> None:
+        self.caches.pop(slot, None)
+
+    def check_integrity(self, free: Sequence[int]) -> None:
+        assert not self.caches.keys() & set(free), "a cache that no sequence has"
+
+    def _feed(self, slot: int, start: int, token_ids: Ints) -> Tensor:
+        """Return the logits behind the last of `token_ids`, which stand from `start` on."""
+        cache = self.caches.setdefault(slot, OwnCache())
+        if cache.failure is not None:
+            # Some layers have the tokens and some do not: nothing can follow.
+            raise cache.failure
+        if cache.logits is not None and cache.length == start + len(token_ids):
+            # They came through an earlier pass, which failed at another row.
+            return cache.logits
+        assert cache.length == start, f"slot {slot} holds {cache.length} tokens, not {start}"
+        try:
+            cache.logits = self._call(cache, torch.from_numpy(token_ids)[None])
+        except Exception as failure:
+            cache.failure = failure
+            raise
+        cache.length += len(token_ids)
+        return cache.logits
+
+    def _call(self, cache: OwnCache, token_ids: Tensor) -> Tensor:
+        """One call of the model, prepared and followed up as `generate` does it."""
+        count = token_ids.shape[1]
+        inputs = self._model.prepare_inputs_for_generation(
+            token_ids,
+            next_sequence_length=count,
+            is_first_iteration=cache.length == 0,
+            attention_mask=token_ids.new_ones(1, cache.length + count),
+            **cache.carried,
+            **self._only_last,
+        )
+        output = self._model(**inputs, return_dict=True)
+        cache.carried = self._model._update_model_kwargs_for_generation(output, {"use_cache": True})
+        # Why a copy: without logits_to_keep this is one row of many.
+        return cast(Tensor, output.logits)[0, -1].to(torch.float32, copy=True)
+
+
+def _tensors(thing: object) -> Iterator[Tensor]:
+    """All tensors in a cache, which is a tree of its model's making."""
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, dict):
+        for each in thing.values():
+            yield from _tensors(each)
+    elif isinstance(thing, list | tuple):
+        for each in thing:
+            yield from _tensors(each)
+    elif type(thing).__module__.startswith("transformers."):
+        yield from _tensors(vars(thing))
