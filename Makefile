@@ -1,6 +1,7 @@
 # make run    a mesh on this machine, from nothing to streamed tokens
 # make test   the whole test suite
 # make check  everything that must hold before a push
+# make chaos  a mesh is killed in parts under load for ten minutes, and its answers judged
 #
 # ARGS goes to what is run: make run ARGS="--port 0", make test ARGS="-k edge".
 
@@ -15,7 +16,7 @@ ARGS ?=
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$each"; break; }; done)
 
-.PHONY: help setup run test check lint docs proto proto-check breaking clean
+.PHONY: help setup run test check chaos lint docs proto proto-check breaking clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -51,6 +52,13 @@ test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: lint test
+
+# make chaos ARGS="--minutes 60 --seed 5 --json FILE" CHAOS_MESH="--engine transformers --workers 2"
+CHAOS_MESH ?= --engine scripted --scripted-step-ms 20 --workers 2 --schedulers 2 --gateways 2
+chaos: setup
+	@state=.headrace/chaos; $(BIN)/headrace up --detach --port 0 --state-dir $$state $(CHAOS_MESH) \
+		&& trap "$(BIN)/headrace down --state-dir $$state" EXIT \
+		&& $(BIN)/headrace torture --state-dir $$state --minutes 10 $(ARGS)
 
 lint: $(VENV)/.installed-dev proto-check breaking
 	$(BIN)/ruff check

@@ -97,6 +97,26 @@ async def test_a_leader_that_stops_hands_over_without_waiting_for_its_lease(
     await worker.die()
 
 
+async def test_a_leader_that_stepped_down_leads_again_when_it_can(
+    nats: NatsServer, bus: JetStreamBus
+) -> None:
+    worker = await WorkerActor(bus, "worker-1").start()
+    gateway = await GatewayActor(bus, "gw-1").start()
+    async with scheduler(nats.url) as only:
+        await eventually(lambda: only.service.leads(MODEL))
+        await nats.kill()
+        await eventually(lambda: not only.service.leads(MODEL), within_s=10)
+        await nats.start()
+        await eventually(lambda: only.service.leads(MODEL), within_s=10)
+        await eventually(lambda: bus.connected)
+        await gateway.submit("a")
+        await eventually(lambda: "a" in worker.running, within_s=10)
+        await gateway.settle("a")
+    assert await unsettled(bus) == []
+    await worker.die()
+    await gateway.die()
+
+
 async def test_a_broker_that_dies_and_returns_loses_no_request(
     nats: NatsServer, bus: JetStreamBus
 ) -> None:

@@ -21,6 +21,17 @@ def heed() -> None:
         raise asyncio.CancelledError
 
 
+async def confined(work: Coroutine[Any, Any, R]) -> R:
+    """Await work in a task of its own; for what holds a task group that may fail.
+
+    Cancelled, it cancels the work and waits for its end.
+    """
+    # Why: TaskGroup of Python 3.11 marks its own task as cancelled when a child fails, and
+    # never takes that back. To `heed`, and so to every call of the bus, it would be cancelled
+    # for good, although somebody has handled the failure.
+    return await asyncio.create_task(work)
+
+
 def heeding(call: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
     """Have a call heed a cancellation that was lost while it waited."""
 

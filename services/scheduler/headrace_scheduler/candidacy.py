@@ -7,7 +7,7 @@ import logging
 
 from headrace.bus import Bus, BusError, LeaseTaken
 from headrace.clock import Clock
-from headrace.heeding import heed
+from headrace.heeding import confined, heed
 from headrace_scheduler import metrics
 from headrace_scheduler.journal import MeteredJournal
 from headrace_scheduler.leader import Leader, SteppedDown
@@ -83,9 +83,7 @@ class Candidacy:
         log.info("leadership.begun", extra={"model": self.model, "epoch": epoch})
         try:
             heed()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._renew())
-                tasks.create_task(self._make_leader(epoch).run())
+            await confined(self._lead_until_over(epoch))
         except* SteppedDown as over:
             log.warning("leadership.over", extra={"model": self.model, "why": str(_first(over))})
         except* BusError as failed:
@@ -96,6 +94,11 @@ class Candidacy:
             self.leader = None
             metrics.stop_leading(self.model)
             await self._give_back()
+
+    async def _lead_until_over(self, epoch: int) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._renew())
+            tasks.create_task(self._make_leader(epoch).run())
 
     def _make_leader(self, epoch: int) -> Leader:
         now_s = self._clock.monotonic_s()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from headrace.errors import InvalidRequest
@@ -14,10 +14,13 @@ from headrace.internal.v1.dispatch_pb2 import (
 from headrace_scheduler.estimates import ServiceRate
 from headrace_scheduler.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.fleet import Fleet, Worker
-from headrace_scheduler.forming import form_batch
+from headrace_scheduler.forming import LaneView, form_batch
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import Request, Running, first_attempt
 
+TRIAL_S = 0.5
+"""Between the starts of two on one worker. Too short: a culprit dies with others that have made
+no headway. Too long: where all stood by, the last of them waits for so many of these."""
 _SHORT_CAUSES = {
     DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL: "full",
     DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_DRAINING: "draining",
@@ -52,9 +55,36 @@ class Dispatching:
         lanes, limits = self._live.lanes, self._live.policy.limits
         share = min(limits.max_requests, self._fleet.fair_share(worker, waiting))
         limits = replace(limits, max_requests=share)
-        batch = form_batch(lanes.views(), worker.room, limits, now_s=now_s)
+        batch = form_batch(self._views(worker, now_s), worker.room, limits, now_s=now_s)
         lanes.set_credits(batch.credits)
         return batch.requests
+
+    def _views(self, worker: Worker, now_s: float) -> list[LaneView[Request]]:
+        """The lanes, with one request on its last attempt at most, and none during a trial.
+
+        Why: a worker's death is a failure of all that ran there. Together, those that only
+        stood by would come to their end with the one that killed it.
+        """
+        has_one = False
+
+        def admissible(waiting: Iterable[Request]) -> Iterator[Request]:
+            nonlocal has_one
+            for request in waiting:
+                if self._live.is_on_last_attempt(request):
+                    if has_one or self._holds_trial(worker, now_s):
+                        has_one = True
+                        continue
+                    has_one = True
+                yield request
+
+        return [LaneView(admissible(v.waiting), v.credit) for v in self._live.lanes.views()]
+
+    def _holds_trial(self, worker: Worker, now_s: float) -> bool:
+        """Whether something on its last attempt has just begun there."""
+        return any(
+            now_s - request.dispatched_s < TRIAL_S and self._live.is_on_last_attempt(request)
+            for request in self._live.on_worker(worker.worker_id)
+        )
 
     def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
         self._rate.started(len(batch))
@@ -63,6 +93,7 @@ class Dispatching:
             worker.worker_id, [(r.priority, now_s - r.queued_s) for r in batch]
         )
         for request in batch:
+            request.dispatched_s = now_s
             attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
             self._live.run(request, worker, attempt, (self._live.epoch, number))
         message = DispatchRequest(

@@ -209,6 +209,10 @@ class LiveRequests:
     def has_failed_too_often(self, request: Request) -> bool:
         return request.record.failures >= self.policy.max_attempts
 
+    def is_on_last_attempt(self, request: Request) -> bool:
+        """One more failure without headway ends it."""
+        return 0 < request.record.failures >= self.policy.max_attempts - 1
+
     def fail(self, request: Request, *, now_s: float) -> None:
         """Its attempts are used up."""
         message = f"failed on {request.record.failures} attempts; the last: {request.last_failure}"

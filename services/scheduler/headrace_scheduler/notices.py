@@ -82,6 +82,7 @@ class Notices:
             )
             lost.worker_id = None
         request.replace_progress(point.progress)
+        request.see_headway()
         # Why below: a gateway may say the fence itself for the newest attempt it knows.
         request.has_started |= 0 < point.attempt < lost.attempt or request.has_output
         if point.HasField("error"):

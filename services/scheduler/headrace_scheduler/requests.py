@@ -86,6 +86,8 @@ class Request:
     """Some worker has taken it once; patience is over."""
     last_failure: str = ""
     output_at_failure: int = 0
+    dispatched_s: float = float("-inf")
+    """When it last left its lane."""
     due_s: float = float("inf")
     """Earliest appointment in the agenda."""
 
@@ -139,11 +141,15 @@ class Request:
     def count_failure(self, what: str) -> None:
         """Failures add up while the request makes no headway; what goes on between them is not
         what kills its workers, however many it outlives."""
-        if self.output_tokens >= self.output_at_failure + HEADWAY_TOKENS:
-            self.record.failures = 0
-        self.output_at_failure = self.output_tokens
         self.record.failures += 1
         self.last_failure = what
+        self.see_headway()
+
+    def see_headway(self) -> None:
+        """Call where progress is known: of failures before headway, the latest alone counts."""
+        if self.output_tokens >= self.output_at_failure + HEADWAY_TOKENS:
+            self.record.failures = min(1, self.record.failures)
+        self.output_at_failure = self.output_tokens
 
     def replace_progress(self, progress: Iterable[ChoiceProgress]) -> None:
         """What the gateway has is what the client saw; what others have beyond it is void."""

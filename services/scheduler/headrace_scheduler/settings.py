@@ -65,9 +65,9 @@ class SchedulerSettings(ServiceSettings):
     """Silence after which a gateway's requests are abandoned. Too small: a pause of a gateway
     kills its streams. Too large: workers compute for nobody."""
     max_attempts: int = Field(default=3, ge=1)
-    """Losses and engine failures without headway after which a request is given up and kept as a dead letter.
-    Too small: bad luck of workers ends requests. Too large: a request that kills workers kills
-    more of them."""
+    """Losses and engine failures in a row, with hardly any output in between, after which a
+    request is given up and kept as a dead letter. Too small: bad luck of workers ends requests.
+    Too large: a request that kills workers kills more of them."""
     dispatch_timeout_s: float = Field(default=2.0, gt=0)
     """Longest wait for a worker's answer to a dispatch. Too small: a busy machine's answers are
     taken for losses. Too large: requests given to a dead worker wait for this long."""

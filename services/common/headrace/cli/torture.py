@@ -43,7 +43,7 @@ class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="Of faults; the undisturbed run before and the last streams come on top.",
+    help="Of faults, at least one of each kind. The undisturbed run before comes on top.",
 )
 @click.option(
     "--faults",
@@ -52,7 +52,18 @@ class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
     show_default=True,
     help=f"Of {', '.join(FaultKind)}.",
 )
-@click.option("--streams", type=click.IntRange(1, 512), default=16, show_default=True)
+@click.option(
+    "--streams",
+    type=click.IntRange(1, 512),
+    default=16,
+    show_default=True,
+    help="Clients, each with one request after another.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Instead: requests a second, however many are open.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of requests and faults.")
 @click.option(
     "--asks",
@@ -60,6 +71,13 @@ class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
     default=48,
     show_default=True,
     help="Different requests.",
+)
+@click.option(
+    "--pause",
+    type=click.FloatRange(min=0),
+    default=3.0,
+    show_default=True,
+    help="Longest time between two faults, in seconds.",
 )
 @click.option("--overlap", is_flag=True, help="Strike again before the last fault is mended.")
 @click.option(
@@ -70,11 +88,17 @@ class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
 )
 @state_dir_option
 def torture(
+    *,
     state_dir: Path,
     minutes: float,
     json_file: Path | None,
     faults: tuple[FaultKind, ...],
-    **options: int,
+    streams: int,
+    rate: float | None,
+    seed: int,
+    asks: int,
+    pause: float,
+    overlap: bool,
 ) -> int:
     """Kill and freeze processes of the mesh in --state-dir under load, and judge its answers.
 
@@ -83,7 +107,7 @@ def torture(
     """
     home, clock = Home(state_dir), SystemClock()
     home.read_record()
-    plan = Plan(faults=faults, seconds=60 * minutes, **options)
+    plan = Plan(faults, 60 * minutes, streams, seed, rate, pause, asks, overlap)
     history = home.folder / "torture.jsonl"
     with Ledger(history, clock) as ledger:
 
@@ -115,13 +139,18 @@ def _print(card: Scorecard, history: Path) -> None:
     )
     console.print(f"errors: {card.errors or 'none'}", markup=False)
     console.print(
+        f"first piece p50 / p99 / max: {_ms(card.first_piece.p50_ms)} / "
+        f"{_ms(card.first_piece.p99_ms)} / {_ms(card.longest_first_piece_ms)}"
+    )
+    console.print(
         f"stalls p50 / p99 / max: {_ms(card.stall.p50_ms)} / {_ms(card.stall.p99_ms)} / "
         f"{_ms(card.longest_stall_ms)}"
     )
     console.print(
         f"lost {card.lost}, repeated {card.repeated}, altered "
         f"{card.altered if card.exact else 'not judged'}, failed {card.failed}, "
-        f"cut with their gateway {card.cut_by_gateway_loss}, still held {card.held}"
+        f"cut with their gateway {card.cut_by_gateway_loss}, still held "
+        f"{'unknown' if card.held is None else card.held}"
     )
     for finding in card.findings:
         console.print(finding, markup=False)

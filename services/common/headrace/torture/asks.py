@@ -15,7 +15,7 @@ from typing import Any
 _WORDS = (
     "cat violin river mill teacher apple winter letter bridge garden clock boat sister market "
     "lantern fox music window bread mountain story small red old quiet happy seven first"
-).split()
+)
 _STOPS = (" the end", ". ", " wheel", " and", " stone", "er ", "!", " she")
 """Some of these come in any model's text, and in the scripted engine's."""
 
@@ -47,7 +47,7 @@ def make_asks(
 def _ask(
     number: int, rng: random.Random, doors: Sequence[Door], max_choices: int, max_tokens: int
 ) -> Ask:
-    words = rng.choices(_WORDS, k=rng.choice((4, 12, 60)))
+    words = rng.choices(_WORDS.split(), k=rng.choice((4, 12, 60)))
     bound = rng.choice((rng.randint(1, 8), rng.randint(20, 80), rng.randint(150, 300)))
     sampling: dict[str, Any] = {"max_tokens": min(bound, max_tokens)}
     # Why most: a stream that runs to its bound is there to be broken.

@@ -14,6 +14,9 @@ from typing import IO, Self, get_args
 
 from headrace.clock import Clock
 
+UNREACHABLE = "unreachable"
+"""Code of a request that no gateway answered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Began:
@@ -84,7 +87,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An error instead of an answer."""
+    """An error instead of an answer; `UNREACHABLE` is our word, all other codes are the mesh's."""
 
     at_s: float
     stream: int

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headrace.torture.history import (
+    UNREACHABLE,
     Began,
     Counted,
     Cut,
@@ -22,14 +23,12 @@ from headrace.torture.history import (
     Rested,
     Struck,
 )
-from headrace.torture.traces import Finding, Trace, Wrong, traces
+from headrace.torture.traces import Finding, Trace, Wrong, take
 
 CAPACITY = frozenset(
     {"lane_full", "patience_exhausted", "no_worker", "broker_unavailable", "gateway_draining"}
 )
 """Refusals that a mesh with a part missing may give: nothing was begun, come back later."""
-UNREACHABLE = "unreachable"
-"""No answer of a gateway at all."""
 GATEWAY_LOSS_S = 5.0
 """A stream cut this long after a gateway was killed was cut by that."""
 
@@ -42,29 +41,34 @@ class Judgement:
     mended_s: dict[int, float]
     """When each fault's target was well again; faults whose never was are missing."""
     held: int | None
-    """Requests left in the mesh at the end; None if that was not looked for."""
+    """Requests left in the mesh at the end; None if nobody could say."""
     findings: list[Finding]
 
 
 def judge(history: Iterable[Event]) -> Judgement:
-    events = list(history)
-    strikes = [event for event in events if isinstance(event, Struck)]
-    found = traces(events)
-    began = next(event for event in events if isinstance(event, Began))
+    """Raises ValueError if the history has no beginning."""
+    found: dict[int, Trace] = {}
+    others: list[Event] = []
+    for event in history:
+        take(found, event)
+        if isinstance(event, Began | Struck | Mended | Rested):
+            others.append(event)
+    began = next((event for event in others if isinstance(event, Began)), None)
+    if began is None:
+        raise ValueError("a history without a beginning")
+    strikes = [event for event in others if isinstance(event, Struck)]
     references = {t.offered.ask: t for t in found.values() if not t.offered.disturbed}
     gateway_losses_s = [strike.at_s for strike in strikes if strike.kind == "gateway"]
-    findings: list[Finding] = []
     for trace in found.values():
         _judge_end(trace, gateway_losses_s)
         _judge_content(trace, references.get(trace.offered.ask), exact=began.exact)
-        findings += trace.findings
     return Judgement(
         began,
         found,
         strikes,
-        {event.fault: event.at_s for event in events if isinstance(event, Mended)},
-        next((event.held for event in events if isinstance(event, Rested)), None),
-        findings,
+        {event.fault: event.at_s for event in others if isinstance(event, Mended)},
+        next((event.held for event in others if isinstance(event, Rested)), None),
+        [finding for trace in found.values() for finding in trace.findings],
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -70,18 +69,15 @@ class Trace:
         self.findings.append(Finding(self.stream, wrong, fact))
 
 
-def traces(history: Iterable[Event]) -> dict[int, Trace]:
-    """By stream. Events of streams that were never offered are not for us to explain."""
-    found: dict[int, Trace] = {}
-    for event in history:
-        match event:
-            case Offered():
-                found[event.stream] = Trace(event, [Choice() for _ in range(event.choices)])
-            case Accepted() | Said() | ChoiceEnded() | Counted():
-                _take(found[event.stream], event)
-            case Ended() | Refused() | Failed() | Left() | Cut():
-                _end(found[event.stream], event)
-    return found
+def take(found: dict[int, Trace], event: Event) -> None:
+    """Add an event to the trace of its stream; events of no stream are passed over."""
+    match event:
+        case Offered():
+            found[event.stream] = Trace(event, [Choice() for _ in range(event.choices)])
+        case Accepted() | Said() | ChoiceEnded() | Counted():
+            _take(found[event.stream], event)
+        case Ended() | Refused() | Failed() | Left() | Cut():
+            _end(found[event.stream], event)
 
 
 def _take(trace: Trace, event: Accepted | Said | ChoiceEnded | Counted) -> None:

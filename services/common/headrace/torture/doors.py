@@ -1,0 +1,195 @@
+"""The ways to ask: one request through one public door, and all that came of it noted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import grpc
+from grpc_status import rpc_status
+
+from headrace.bench.http1 import Answer, Connection, ConnectionLost
+from headrace.rpc.status import from_rpc_error, from_status
+from headrace.torture.asks import Ask, Door
+from headrace.torture.history import UNREACHABLE
+from headrace.torture.pen import Pen
+from headrace.v1 import common_pb2, generation_pb2, generation_pb2_grpc
+
+_SLOW_PIECES = 8
+SILENCE_S = 90.0
+"""A stream that says nothing for so long is lost: longer than a gateway's patience."""
+_PATHS = {Door.CHAT: "/v1/chat/completions", Door.COMPLETIONS: "/v1/completions"}
+_EVENT = b"data: "
+_DONE = b"[DONE]"
+_OF_ENVOY = "gateway_unavailable"
+"""Code of Envoy's own answer: it reached no gateway."""
+
+
+class Asking(Protocol):
+    async def ask(self, ask: Ask, pen: Pen, *, pause_s: float = 0.0) -> None:
+        """Note all that comes, to the end; `pause_s` after each of the first pieces makes a slow
+        reader, for whom the rest piles up meanwhile.
+
+        Returns early, and closes the stream, once the pen says that the client leaves.
+        """
+        ...
+
+
+async def _linger(pen: Pen, pause_s: float) -> None:
+    if pause_s and pen.pieces <= _SLOW_PIECES:
+        await asyncio.sleep(pause_s)
+
+
+class HttpDoor:
+    """OpenAI's API as server-sent events; a connection for each request."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self._url, self._model = url, model
+
+    async def ask(self, ask: Ask, pen: Pen, *, pause_s: float = 0.0) -> None:
+        connection = Connection(self._url)
+        try:
+            async with asyncio.timeout(SILENCE_S) as silence:
+                answer = await connection.post(_PATHS[ask.door], self._body(ask))
+                if answer.status != 200:
+                    await _refused(answer, pen)
+                    return
+                pen.accepted()
+                async for data in _events(answer):
+                    silence.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
+                    _note_chunk(data, pen)
+                    if pen.leaves:
+                        return
+                    await _linger(pen, pause_s)
+        except (OSError, ConnectionLost, ValueError) as error:
+            # Also TimeoutError, which is an OSError.
+            pen.broke(f"{type(error).__name__} {error}")
+        finally:
+            pen.over()
+            await connection.close()
+
+    def _body(self, ask: Ask) -> bytes:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "seed": ask.seed,
+            "n": ask.n,
+            **ask.sampling,
+        }
+        if ask.door is Door.CHAT:
+            body["messages"] = [{"role": "user", "content": ask.prompt}]
+        else:
+            body["prompt"] = ask.prompt
+        return json.dumps(body).encode()
+
+
+async def _refused(answer: Answer, pen: Pen) -> None:
+    whole = b"".join([piece async for piece in answer.body])
+    try:
+        error = json.loads(whole)["error"]
+        code = UNREACHABLE if error["code"] == _OF_ENVOY else str(error["code"])
+        pen.refused(code, str(error["message"]))
+    except (ValueError, KeyError, TypeError):
+        pen.refused(UNREACHABLE, f"{answer.status} {whole[:200].decode(errors='replace')}")
+
+
+async def _events(answer: Answer) -> AsyncIterator[bytes]:
+    rest = b""
+    async for piece in answer.body:
+        *whole, rest = (rest + piece).split(b"\n\n")
+        for event in whole:
+            if event.startswith(_EVENT):
+                yield event.removeprefix(_EVENT)
+
+
+def _note_chunk(data: bytes, pen: Pen) -> None:
+    if data == _DONE:
+        pen.ended()
+        return
+    chunk = json.loads(data)
+    if error := chunk.get("error"):
+        pen.failed(str(error.get("code")), str(error.get("message")))
+    for choice in chunk.get("choices", ()):
+        text = choice.get("text") or choice.get("delta", {}).get("content")
+        if text:
+            pen.said(choice["index"], text)
+        if reason := choice.get("finish_reason"):
+            pen.choice_ended(choice["index"], reason)
+    if usage := chunk.get("usage"):
+        pen.counted(usage["prompt_tokens"], usage["completion_tokens"])
+
+
+class NativeDoor:
+    """headrace.v1 over gRPC, with token ids and their indices. `close` it."""
+
+    def __init__(self, url: str, model: str) -> None:
+        parts = urlsplit(url)
+        self._channel = grpc.aio.insecure_channel(f"{parts.hostname}:{parts.port}")
+        self._stub = generation_pb2_grpc.GenerationServiceStub(self._channel)
+        self._model = model
+
+    async def ask(self, ask: Ask, pen: Pen, *, pause_s: float = 0.0) -> None:
+        call = self._stub.StreamGenerate(
+            generation_pb2.GenerateRequest(
+                model=self._model,
+                prompt=ask.prompt,
+                seed=ask.seed,
+                n=ask.n,
+                parameters=common_pb2.SamplingParameters(**ask.sampling),
+            )
+        )
+        try:
+            async with asyncio.timeout(SILENCE_S) as silence:
+                async for event in call:
+                    silence.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
+                    _note_event(event, pen)
+                    if pen.leaves:
+                        return
+                    await _linger(pen, pause_s)
+        except grpc.aio.AioRpcError as error:
+            _note_status(error, pen)
+        except TimeoutError:
+            pen.broke(f"silent for {SILENCE_S:g} s")
+        finally:
+            call.cancel()
+            pen.over()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+def _note_event(event: generation_pb2.StreamGenerateResponse, pen: Pen) -> None:
+    match event.WhichOneof("event"):
+        case "started":
+            pen.accepted(event.started.request_id)
+        case "delta":
+            _note_delta(event.delta, pen)
+        case "finish":
+            usage = event.finish.usage
+            if event.finish.HasField("error"):
+                error = from_status(event.finish.error)
+                pen.failed(error.reason.lower(), error.message)
+            else:
+                pen.counted(usage.prompt_tokens, usage.output_tokens)
+                pen.ended()
+
+
+def _note_delta(delta: generation_pb2.Delta, pen: Pen) -> None:
+    if delta.text or delta.token_ids:
+        pen.said(delta.choice, delta.text, list(delta.token_ids), delta.first_index)
+    if delta.finish_reason:
+        name = common_pb2.FinishReason.Name(delta.finish_reason)
+        pen.choice_ended(delta.choice, name.removeprefix("FINISH_REASON_").lower())
+
+
+def _note_status(error: grpc.aio.AioRpcError, pen: Pen) -> None:
+    has_details = rpc_status.from_call(error) is not None  # type: ignore[arg-type]
+    if pen.has_begun or not has_details:
+        pen.broke(f"{error.code().name} {error.details()}")
+    else:
+        told = from_rpc_error(error)
+        pen.refused(told.reason.lower(), told.message)

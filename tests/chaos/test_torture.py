@@ -1,0 +1,55 @@
+"""A mesh is tried for a short while, as its users try it, and what its clients saw is judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.torture.history import Ended, Struck, read
+from helpers.command import Ran, headrace
+from helpers.fresh_mesh import fresh_mesh
+
+MESH = ("--workers", "2", "--schedulers", "2", "--gateways", "2", "--scripted-step-ms", "10")
+
+
+async def torture(folder: Path, *options: str) -> tuple[Ran, dict[str, Any]]:
+    """What the command did, and the scorecard that it wrote."""
+    scorecard = folder / "scorecard.json"
+    ran = await headrace("torture", *options, "--json", str(scorecard), folder=folder)
+    found: dict[str, Any] = json.loads(scorecard.read_text())
+    return ran, found
+
+
+@pytest.mark.timeout(90)
+async def test_nothing_is_lost_repeated_or_altered_whatever_is_killed_or_frozen(
+    tmp_path: Path,
+) -> None:
+    async with fresh_mesh(tmp_path, *MESH):
+        ran, card = await torture(tmp_path, "--minutes", "0", "--asks", "12", "--pause", "1")
+    assert ran.status == 0, ran.out + ran.err
+    assert "passed" in ran.out
+    assert {fault["kind"] for fault in card["faults"]} == {"worker", "scheduler", "freeze", "nats"}
+    wrongs = ("lost", "repeated", "altered", "failed", "cut_by_gateway_loss", "held")
+    assert {name: card[name] for name in wrongs} == dict.fromkeys(wrongs, 0)
+    assert card["completed"] > 30
+    history = list(read(tmp_path / ".headrace" / "torture.jsonl"))
+    assert sum(isinstance(event, Ended) for event in history) == card["completed"] + card["asks"]
+    assert sum(isinstance(event, Struck) for event in history) == 4
+
+
+async def test_a_fault_that_there_is_not_is_named_with_those_that_there_are(
+    tmp_path: Path,
+) -> None:
+    ran = await headrace("torture", "--faults", "worker,meteor", folder=tmp_path)
+    assert ran.status == 2
+    assert "meteor" in ran.err
+    assert "worker, scheduler, freeze, nats, gateway, slow-reader, drain" in ran.err
+
+
+async def test_only_a_mesh_of_this_machine_is_tortured(tmp_path: Path) -> None:
+    ran = await headrace("torture", folder=tmp_path)
+    assert ran.status == 1
+    assert ran.err.startswith("headrace: no mesh is running in")
