@@ -108,6 +108,18 @@ async def test_a_lease_that_is_not_renewed_runs_out_and_its_old_holder_cannot_re
     await other.close()
 
 
+async def test_a_renewal_whose_answer_got_lost_is_still_its_holders(
+    bus: JetStreamBus, nats: NatsServer
+) -> None:
+    await bus.acquire("leader.m", "a", ttl_s=5)
+    elsewhere = await connect(nats.url, name="stores a renewal that `bus` hears nothing of")
+    await elsewhere.renew("leader.m", "a", ttl_s=5)
+    await bus.renew("leader.m", "a", ttl_s=5)
+    with pytest.raises(LeaseTaken):
+        await bus.acquire("leader.m", "b", ttl_s=5)
+    await elsewhere.close()
+
+
 async def test_cards_are_seen_by_those_who_watched_before_and_by_those_who_come_later(
     bus: JetStreamBus,
 ) -> None:

@@ -36,14 +36,14 @@ async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
 
 
 async def disturbed(mesh: FreshMesh, model: str, victim: str) -> list[Seen]:
-    """The same streams, with a process killed when all of them are under way."""
+    """The same streams, with a process killed when most of them are under way."""
 
-    async def all_run() -> bool:
+    async def most_run() -> bool:
         workers = (await mesh.status())["models"][0]["workers"]
-        return bool(sum(w["running"] for w in workers) == STREAMS)
+        return bool(sum(w["running"] for w in workers) > STREAMS / 2)
 
     streams = asyncio.create_task(all_streams(mesh, model))
-    await eventually(all_run, within_s=20)
+    await eventually(most_run, within_s=20)
     await mesh.kill(victim)
     return await streams
 

@@ -60,7 +60,7 @@ class ServiceSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         sources = [init_settings, env_settings]
         if file := os.environ.get(f"{cls.env_prefix()}CONFIG"):
-            sources.append(TomlConfigSettingsSource(settings_cls, Path(file)))
+            sources.append(_toml(settings_cls, Path(file)))
         return tuple(sources)
 
     @classmethod
@@ -78,6 +78,16 @@ class ServiceSettings(BaseSettings):
         return sorted(
             name for name in os.environ if prefix and name.startswith(prefix) and name not in known
         )
+
+
+def _toml(settings_class: type[BaseSettings], file: Path) -> TomlConfigSettingsSource:
+    """Why checked: pydantic-settings takes a file that is not there for an empty one."""
+    if not file.is_file():
+        raise SettingsError(f"{file}: no such file")
+    try:
+        return TomlConfigSettingsSource(settings_class, file)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file}: {error}") from error
 
 
 def load(settings_class: type[S], arguments: list[str]) -> S:

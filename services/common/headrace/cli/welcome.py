@@ -13,17 +13,18 @@ _SAMPLE_TOKENS = 64
 
 async def show_welcome(url: str, models: list[str]) -> None:
     """Stream one answer of the first model to the terminal, then say how to ask for more."""
+    model, chats = models[0], True
     try:
         async with AsyncClient(url) as client:
-            await _stream_sample(client, models[0])
+            chats = any(card.chat for card in await client.models() if card.name == model)
+            await _stream_sample(client, model, chats=chats)
     except HeadraceError as error:
         # The canary has come through; a failed sample is worth a line, not the mesh.
         print(f"\n(no sample: {error})")
-    print(_how_to(url, models[0]), flush=True)
+    print(_how_to(url, model, chats=chats), flush=True)
 
 
-async def _stream_sample(client: AsyncClient, model: str) -> None:
-    chats = any(card.chat for card in await client.models() if card.name == model)
+async def _stream_sample(client: AsyncClient, model: str, *, chats: bool) -> None:
     prompt: Prompt = [("user", SAMPLE_QUESTION)] if chats else SAMPLE_QUESTION
     print(f"\n> {SAMPLE_QUESTION}")
     sampling = Sampling(max_tokens=_SAMPLE_TOKENS, temperature=0.0)
@@ -33,16 +34,25 @@ async def _stream_sample(client: AsyncClient, model: str) -> None:
     print()
 
 
-def _how_to(url: str, model: str) -> str:
+def _how_to(url: str, model: str, *, chats: bool) -> str:
+    path = "chat/completions" if chats else "completions"
+    question = (
+        f'"messages": [{{"role": "user", "content": "{SAMPLE_QUESTION}"}}]'
+        if chats
+        else f'"prompt": "{SAMPLE_QUESTION}"'
+    )
+    call = "client.chat.completions" if chats else "client.completions"
+    argument = question.replace('"messages": ', "messages=").replace('"prompt": ', "prompt=")
+    text = "choices[0].delta.content" if chats else "choices[0].text"
     return f"""
 The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in another terminal:
 
-  curl {url}/v1/chat/completions -H 'content-type: application/json' \\
-    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "{SAMPLE_QUESTION}"}}]}}'
+  curl {url}/v1/{path} -H 'content-type: application/json' \\
+    -d '{{"model": "{model}", {question}}}'
 
   from openai import OpenAI
   client = OpenAI(base_url="{url}/v1", api_key="none")
-  for chunk in client.chat.completions.create(model="{model}", stream=True,
-      messages=[{{"role": "user", "content": "{SAMPLE_QUESTION}"}}]):
-      print(chunk.choices[0].delta.content or "", end="", flush=True)
+  for chunk in {call}.create(model="{model}", stream=True,
+      {argument}):
+      print(chunk.{text} or "", end="", flush=True)
 """

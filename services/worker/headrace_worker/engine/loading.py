@@ -122,6 +122,9 @@ def _tokenizer_files(source: str, folder: Path, eos_token_ids: tuple[int, ...]) 
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except _UNREADABLE as error:
         raise ModelLoadFailed(source, f"its tokenizer: {_first_line(error)}") from error
+    if len(tokenizer) == 0:
+        # transformers makes an empty one where there are no files.
+        raise ModelLoadFailed(source, "its folder has no tokenizer (no tokenizer.json)")
     with tempfile.TemporaryDirectory() as made:
         tokenizer.save_pretrained(made)
         saved = Path(made) / "tokenizer.json"

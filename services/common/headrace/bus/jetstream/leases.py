@@ -36,9 +36,15 @@ class KeyLeases(Connected):
     async def renew(self, name: str, holder: str, *, ttl_s: int) -> None:
         # Why: KeyValue.update would take the lease's time to live away.
         subject = f"$KV.{LEASE_BUCKET}.{name}"
-        self._revisions[name] = await self._claim(
-            subject, holder, self._revisions.get(name, 0), ttl_s
-        )
+        try:
+            revision = await self._claim(subject, holder, self._revisions.get(name, 0), ttl_s)
+        except LeaseTaken:
+            # A renewal may have been stored although its answer got lost: then it is still ours.
+            last = await self._last(subject)
+            if last is None or not last.seq or last.data != holder.encode() or _is_marker(last):
+                raise
+            revision = await self._claim(subject, holder, last.seq, ttl_s)
+        self._revisions[name] = revision
 
     @heeding
     async def release(self, name: str) -> None:
