@@ -7,7 +7,7 @@ import sys
 from headrace.client import AsyncClient, Prompt, Sampling
 from headrace.errors import HeadraceError
 
-SAMPLE_QUESTION = "Hello! Who are you?"
+SAMPLE_QUESTION = "Who are you?"
 _SAMPLE_TOKENS = 64
 
 
