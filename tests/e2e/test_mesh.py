@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from headrace.cli.welcome import SAMPLE_QUESTION
 from headrace.client import AsyncClient
 from headrace.mesh.home import Home
 from helpers.command import command, headrace, processes_with
@@ -128,7 +129,7 @@ async def test_ctrl_c_drains_and_leaves_no_process_behind(tmp_path: Path) -> Non
         rest = (await up.stdout.read()).decode()
         assert await up.wait() == 0
     assert "mesh: ready in" in shown
-    assert "> Hello" in shown
+    assert f"> {SAMPLE_QUESTION}" in shown
     assert "from openai import OpenAI" in rest or "from openai import OpenAI" in shown
     assert "was killed" not in rest
     assert processes_with(str(tmp_path)) == []

@@ -144,7 +144,7 @@ def settings_main(
     if wants_print:
         print(printable(settings))
         return 0
-    # Why uvloop: a tenth less CPU per token in gateway, scheduler and worker (docs/performance.md).
+    # Why uvloop: less CPU per message in every service; the figures in docs are with it.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run(settings))
 

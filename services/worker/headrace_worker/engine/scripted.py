@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from headrace_worker.engine.endings import already_over, finish_reason, require_fit, stop_ids
 from headrace_worker.engine.interface import (
@@ -95,19 +95,6 @@ class _Totals:
     busy_s: float = 0.0
 
 
-@dataclass(slots=True)
-class _Columns:
-    """A step's output while it is being written."""
-
-    sequence_ids: list[int] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-    finished: list[tuple[int, FinishReason]] = field(default_factory=list)
-    failed: list[tuple[int, str]] = field(default_factory=list)
-
-    def frozen(self) -> StepOutput:
-        return StepOutput(self.sequence_ids, self.token_ids, self.finished, self.failed)
-
-
 class ScriptedEngine:
     """Says readable words; the same prompt always gets the same ones.
 
@@ -173,9 +160,9 @@ class ScriptedEngine:
         )
 
     def step(self) -> StepOutput:
-        columns = _Columns()
+        columns = StepOutput()
         if not self._held:
-            return columns.frozen()
+            return columns
         began_s = self._now_s()
         self._crash_if_told()
         if self._settings.step_s > 0:
@@ -187,7 +174,7 @@ class ScriptedEngine:
         self._totals.steps += 1
         self._totals.output_tokens += len(columns.token_ids)
         self._totals.busy_s += self._now_s() - began_s
-        return columns.frozen()
+        return columns
 
     def park(self, sequence_id: int) -> tuple[int, ...]:
         return tuple(self._held.pop(sequence_id).output_ids)
@@ -222,7 +209,7 @@ class ScriptedEngine:
         if poisoned or self._totals.steps == faults.crash_after_steps:
             self._crash()
 
-    def _advance(self, held: _Held, columns: _Columns) -> None:
+    def _advance(self, held: _Held, columns: StepOutput) -> None:
         sequence_id = held.sequence.sequence_id
         fault = self._fault(held)
         if fault is not None:

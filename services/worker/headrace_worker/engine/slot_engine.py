@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from headrace_worker.engine.forward import Decode, Forward, Prefill
 from headrace_worker.engine.interface import (
     EngineFacts,
     EngineStatistics,
-    FinishReason,
     Sequence,
     SequenceRefused,
     StepOutput,
@@ -61,16 +60,6 @@ class _Totals:
     busy_s: float = 0.0
     prefix_queries: int = 0
     prefix_hits: int = 0
-
-
-@dataclass(slots=True)
-class _Columns:
-    """A step's output while it is being written."""
-
-    sequence_ids: list[int] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-    finished: list[tuple[int, FinishReason]] = field(default_factory=list)
-    failed: list[tuple[int, str]] = field(default_factory=list)
 
 
 class SlotEngine:
@@ -123,7 +112,7 @@ class SlotEngine:
         self._chooser.admit(occupant.slot, sequence)
 
     def step(self) -> StepOutput:
-        columns = _Columns()
+        columns = StepOutput()
         if self.has_work:
             began_s = self._now_s()
             with torch.inference_mode():
@@ -132,7 +121,7 @@ class SlotEngine:
             self._totals.steps += 1
             self._totals.output_tokens += len(columns.token_ids)
             self._totals.busy_s += self._now_s() - began_s
-        return StepOutput(columns.sequence_ids, columns.token_ids, columns.finished, columns.failed)
+        return columns
 
     def park(self, sequence_id: int) -> tuple[int, ...]:
         occupant = self._slots.occupants[sequence_id]
@@ -162,7 +151,7 @@ class SlotEngine:
         self._slots.check_integrity()
         self._forward.check_integrity(self._slots.free)
 
-    def _say_what_is_over(self, columns: _Columns) -> None:
+    def _say_what_is_over(self, columns: StepOutput) -> None:
         """Finish the sequences that earlier attempts ended, without a forward pass."""
         for occupant in [each for each in self._slots.prefilling if each.over is not None]:
             assert occupant.over is not None
@@ -193,7 +182,7 @@ class SlotEngine:
             self._totals.prefix_queries += len(occupant.context_ids)
             self._totals.prefix_hits += known
 
-    def _advance(self, rows: _Rows, columns: _Columns) -> None:
+    def _advance(self, rows: _Rows, columns: StepOutput) -> None:
         """Run some rows; where that fails, run fewer at a time until the culprit is alone."""
         if not len(rows):
             return
@@ -213,7 +202,7 @@ class SlotEngine:
     def _decode(self, slots: Ints) -> Decode:
         return Decode(slots, self._slots.latest[slots], self._slots.lengths[slots])
 
-    def _complete(self, rows: _Rows, logits: Tensor, columns: _Columns) -> None:
+    def _complete(self, rows: _Rows, logits: Tensor, columns: StepOutput) -> None:
         """Count what was cached, and give every row with logits its token."""
         self._slots.lengths[rows.decoding] += 1
         completed = []
@@ -230,7 +219,7 @@ class SlotEngine:
             self._slots.output_indices[slots] += 1
             self._record(slots.tolist(), choice, columns)
 
-    def _record(self, slots: list[int], choice: Choice, columns: _Columns) -> None:
+    def _record(self, slots: list[int], choice: Choice, columns: StepOutput) -> None:
         for slot, token_id, sound in zip(slots, choice.token_ids, choice.sound, strict=True):
             occupant = self._occupant(slot)
             if not sound:
@@ -257,7 +246,7 @@ class SlotEngine:
         assert occupant is not None
         return occupant
 
-    def _fail(self, occupant: Occupant, fact: str, columns: _Columns) -> None:
+    def _fail(self, occupant: Occupant, fact: str, columns: StepOutput) -> None:
         columns.failed.append((occupant.sequence.sequence_id, fact))
         self._release(occupant, sound=False)
 
