@@ -1,10 +1,10 @@
-"""A random Llama of 9 million parameters in a folder that every serving system loads.
+"""Random Llamas of several sizes, in folders that every serving system loads.
 
 Its text is gibberish; serving systems are compared on it, not models. Tokens that are not
 whole printable text have output weights of zero, so greedy decoding never says them: every
 answer runs to its max_tokens, on servers that know no `ignore_eos` too.
 
-python tests/bench/random_llama.py FOLDER
+python tests/bench/random_llama.py FOLDER [9m | 30m | 135m]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -20,6 +21,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+SHAPES: dict[str, dict[str, Any]] = {
+    "9m": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4}
+    | {"num_attention_heads": 8, "num_key_value_heads": 4},
+    "30m": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8}
+    | {"num_attention_heads": 8, "num_key_value_heads": 4},
+    # SmolLM-135M's layers, 36 of them: its vocabulary is larger and it has 30.
+    "135m": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 36}
+    | {"num_attention_heads": 9, "num_key_value_heads": 3},
+}
+"""By their parameters."""
 VOCABULARY, CONTEXT_TOKENS, CORPUS_BYTES = 8192, 2048, 4_000_000
 CHAT_TEMPLATE = """\
 {{ bos_token }}
@@ -30,17 +41,13 @@ CHAT_TEMPLATE = """\
 """
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, shape: str = "9m") -> None:
     """Write weights, tokenizer and chat template; takes some seconds."""
     tokenizer = _tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-        num_key_value_heads=4,
+        **SHAPES[shape],
         max_position_embeddings=CONTEXT_TOKENS,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -100,4 +107,4 @@ def _unsayable(tokenizer: PreTrainedTokenizerFast) -> list[int]:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    make(Path(sys.argv[1]), *sys.argv[2:3])

@@ -21,6 +21,7 @@ def test_what_a_continuation_could_get_wrong_is_all_asked_for() -> None:
     assert {ask.n for ask in asks} == {1, 2}
     used = {name for ask in asks for name in ask.sampling}
     assert used >= {"stop", "top_p", "repetition_penalty", "presence_penalty", "ignore_eos"}
+    assert "logprobs" in used
     assert {ask.sampling["temperature"] > 0 for ask in asks} == {True, False}
 
 

@@ -71,6 +71,21 @@ async def test_the_outcome_is_stored_as_a_result(bus: Bus) -> None:
         assert (record.model, record.outcome.choices[0].text) == (MODEL, "hi")
 
 
+async def test_a_result_keeps_its_logprobs_where_they_fit_a_message_of_the_broker(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        for request_id, tokens in (("small", 10), ("large", 200_000)):
+            generation = await gateway.open(request_id)
+            choice = common_pb2.Choice(
+                text="said", logprobs=common_pb2.Logprobs(logprobs=[-1.0] * tokens)
+            )
+            await generation.settle(common_pb2.RequestOutcome(choices=[choice]))
+        await eventually(lambda: boss.has_settled(2))
+        stored = [await bus.get_result(request_id) for request_id in ("small", "large")]
+    kept = [ResultRecord.FromString(each or b"").outcome.choices[0] for each in stored]
+    assert [choice.text for choice in kept] == ["said", "said"]
+    assert [len(choice.logprobs.logprobs) for choice in kept] == [10, 0]
+
+
 async def test_a_notice_of_an_end_without_a_worker_reaches_the_reader(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, leader(bus) as boss:
         generation = await gateway.open("r1")

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import headrace_worker
 from headrace_worker.engine.interface import SamplingParameters, Sequence
-from headrace_worker.engine.loaded import LoadedModel, ModelLoadFailed
+from headrace_worker.engine.loaded import LoadedModel, LoadStage, ModelLoadFailed
 from headrace_worker.engine.loading import load
 from headrace_worker.engine.scripted_text import scripted_tokenizer_files
 from helpers.running_engine import GREEDY, run, sequence
@@ -75,12 +75,16 @@ def test_the_digest_is_the_weights_and_not_the_folders_name(folder: Path, tmp_pa
     assert loaded(folder).engine.facts.weights_digest != first
 
 
-def test_progress_counts_the_bytes_of_the_weights(folder: Path) -> None:
-    heard: list[tuple[int, int]] = []
+def test_progress_counts_the_bytes_that_are_read_and_the_tensors_that_are_placed(
+    folder: Path,
+) -> None:
+    heard: list[tuple[LoadStage, int, int]] = []
     load(str(folder), threads=1, max_slots=1, progress=lambda *told: heard.append(told))
     size = (folder / "model.safetensors").stat().st_size
-    assert heard[-1] == (size, size)
-    assert heard == sorted(heard)
+    tensors = len(load_file(folder / "model.safetensors"))
+    assert [told for told in heard if told[0] is LoadStage.READING][-1][1:] == (size, size)
+    placed = [told[1:] for told in heard if told[0] is LoadStage.PLACING]
+    assert placed == [(done, tensors) for done in range(1, tensors + 1)]
 
 
 def test_what_cannot_be_loaded_is_named_with_the_reason(folder: Path, tmp_path: Path) -> None:

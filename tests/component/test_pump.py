@@ -6,6 +6,9 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
 
 from headrace_worker.engine.interface import (
     Engine,
@@ -88,6 +91,16 @@ async def test_tokens_come_in_order_and_on_the_loop() -> None:
     assert heard.threads == {threading.get_ident()}
 
 
+async def test_what_becomes_known_of_a_prompt_comes_before_its_first_token() -> None:
+    engine = ScriptedEngine(ScriptedSettings(prefill_chunk_tokens=8))
+    async with pumping(engine) as (pump, heard):
+        parameters = SamplingParameters(max_tokens=1, prompt_logprobs=0)
+        pump.admit(replace(sequence(1, parameters), prompt_ids=tuple(range(10, 30))))
+        await eventually(lambda: any(s.finished for s in heard.steps))
+    assert [len(s.prompt_logprobs.get(1, ())) for s in heard.steps] == [8, 8, 3]
+    assert [s.sequence_ids for s in heard.steps] == [[], [], [1]]
+
+
 async def test_what_is_admitted_while_a_step_runs_joins_the_next_one() -> None:
     gate = Gate()
     async with pumping(gated(gate), gate=gate) as (pump, heard):
@@ -122,6 +135,27 @@ async def test_a_slot_that_is_cancelled_can_be_taken_by_the_next_command() -> No
         await eventually(lambda: len(heard.steps) == 2)
         assert heard.steps[1].sequence_ids == [2]
         assert heard.refused == []
+
+
+async def test_what_is_asked_of_the_engine_is_done_between_two_steps_on_its_thread() -> None:
+    gate = Gate()
+    async with pumping(gated(gate), gate=gate) as (pump, heard):
+        pump.admit(sequence(1))
+        await eventually(lambda: gate.entered == 1)
+        asked = asyncio.create_task(pump.do(lambda: (gate.entered, threading.get_ident())))
+        gate.allow(1)
+        entered, thread = await asked
+        assert entered == 1
+        assert thread not in heard.threads
+
+
+async def test_what_is_asked_in_vain_is_raised_to_who_asked_and_harms_nothing() -> None:
+    async with pumping(ScriptedEngine()) as (pump, heard):
+        with pytest.raises(KeyError, match="nobody"):
+            await pump.do(lambda: dict[str, int]()["nobody"])
+        pump.admit(sequence(1, SamplingParameters(max_tokens=1)))
+        await eventually(lambda: len(heard.steps) == 1)
+        assert heard.deaths == []
 
 
 async def test_cancelling_what_has_ended_changes_nothing() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from headrace_worker.engine.building import CacheTooSmall, EngineSettings, Origin, build_stepwise
 from headrace_worker.engine.forward import Decode, Prefill
+from headrace_worker.engine.kv_strips import KvStrips
 from headrace_worker.engine.selfcheck import (
     NotPackable,
     NotSteppable,
@@ -137,7 +138,7 @@ def test_a_prompt_that_must_come_whole_comes_whole_beside_those_that_decode() ->
 def test_state_that_sequences_share_is_found_out_at_load(family: str) -> None:
     model = random_model(family, num_hidden_layers=3, head_dim=16, attention_window_size=16)
     with pytest.raises(NotPackable):
-        check_packable(model)
+        check_packable(model, KvStrips)
     with pytest.raises(NotSteppable, match=r"with sdpa attention .* with eager attention"):
         check_steppable(model)
 

@@ -2,61 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from headrace_worker.engine.following import FollowingEngine
 from headrace_worker.engine.interface import (
     Engine,
     FinishReason,
+    Grammar,
+    GrammarKind,
     NoFreeSlot,
     SamplingParameters,
     Sequence,
     SequenceRefused,
 )
-from headrace_worker.engine.scripted import ScriptedEngine, ScriptedFaults, ScriptedSettings
+from helpers import other_engines
+from helpers.engine_kinds import STEPPED, Kind
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
-from helpers.tiny_models import (
-    POISON,
-    packed,
-    poisoned_llama,
-    stepwise,
-    tiny_llama,
-    unpacked_llama,
-)
 
 LONG = SamplingParameters(max_tokens=64, temperature=0)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How to make one kind of engine: 4 slots, 128 tokens of context, chunks of 8."""
-
-    make: Callable[[], Engine]
-    make_poisoned: Callable[[], Engine]
-    """One that cannot compute a prompt with token POISON."""
+FOLLOWING = ("llama-cpp", "openai")
+"""Engines whose sequences run elsewhere, at a pace of their own."""
+REFUSED_ELSEWHERE = sequence(3, replace(GREEDY, repetition_penalty=0.0))
+"""A divisor; every server says no to it."""
 
 
-def _scripted(faults: ScriptedFaults) -> Engine:
-    return ScriptedEngine(
-        ScriptedSettings(max_slots=4, context_tokens=128, prefill_chunk_tokens=8, faults=faults)
-    )
+@pytest.fixture(params=[*STEPPED, *FOLLOWING])
+def kind(request: pytest.FixtureRequest, files: Path) -> Iterator[Kind]:
+    if request.param in STEPPED:
+        yield STEPPED[request.param]
+        return
+    made: list[FollowingEngine] = []
 
+    def make() -> Engine:
+        if request.param == "openai":
+            mesh = request.getfixturevalue("upstream_mesh")
+            loaded = other_engines.upstream(files, f"{mesh.url}/v1", mesh.model)
+        else:
+            loaded = other_engines.llama_cpp(files)
+        assert isinstance(loaded.engine, FollowingEngine)
+        made.append(loaded.engine)
+        return loaded.engine
 
-KINDS = {
-    "scripted": Kind(
-        lambda: _scripted(ScriptedFaults()),
-        lambda: _scripted(ScriptedFaults(fail_prompts_containing=POISON)),
-    ),
-    "packed": Kind(lambda: packed(tiny_llama()), lambda: packed(poisoned_llama())),
-    "stepwise": Kind(lambda: stepwise(unpacked_llama()), lambda: stepwise(poisoned_llama())),
-}
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return KINDS[request.param]
+    yield Kind(make, make, REFUSED_ELSEWHERE)
+    for engine in made:
+        engine.close()
 
 
 @pytest.fixture
@@ -64,10 +59,25 @@ def engine(kind: Kind) -> Engine:
     return kind.make()
 
 
-@pytest.mark.parametrize("parameters", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.fixture(params=STEPPED)
+def stepped(request: pytest.FixtureRequest) -> Engine:
+    return STEPPED[request.param].make()
+
+
+def drawn(engine: Engine) -> SamplingParameters:
+    """Sampled, where the engine promises equal draws; else greedy."""
+    return SAMPLED if engine.facts.batch_invariant else GREEDY
+
+
+def greedy(_: Engine) -> SamplingParameters:
+    return GREEDY
+
+
+@pytest.mark.parametrize("choose", [greedy, drawn])
 def test_a_sequence_gets_the_same_tokens_beside_others_as_alone(
-    engine: Engine, parameters: SamplingParameters
+    engine: Engine, choose: Callable[[Engine], SamplingParameters]
 ) -> None:
+    parameters = choose(engine)
     sequences = [sequence(number, parameters) for number in range(10)]
     together = run(engine, sequences)
     assert together.finished.keys() == {one.sequence_id for one in sequences}
@@ -75,10 +85,11 @@ def test_a_sequence_gets_the_same_tokens_beside_others_as_alone(
         assert together.tokens[one.sequence_id] == alone(engine, one)
 
 
-@pytest.mark.parametrize("parameters", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("choose", [greedy, drawn])
 def test_a_sequence_continues_exactly_from_any_cut(
-    engine: Engine, parameters: SamplingParameters
+    engine: Engine, choose: Callable[[Engine], SamplingParameters]
 ) -> None:
+    parameters = choose(engine)
     whole = run(engine, [sequence(3, parameters)])
     tokens = whole.tokens[3]
     for cut in range(len(tokens)):
@@ -166,6 +177,7 @@ def test_a_full_engine_refuses_and_takes_again_once_a_slot_is_free(engine: Engin
         (replace(sequence(1), prompt_ids=(5, -1)), "-1"),
         (sequence(1, replace(GREEDY, logit_bias={100_000: 1.0})), "100000"),
         (replace(sequence(1), seed=2**64), "64 bits"),
+        (replace(sequence(1), grammar=Grammar(GrammarKind.REGEX, "a")), "grammars"),
         (sequence(9), "already held"),
     ],
 )
@@ -179,49 +191,92 @@ def test_what_cannot_run_is_refused_with_the_fact_and_holds_nothing(
     engine.check_integrity()
 
 
-def test_a_long_prompt_takes_steps_in_which_others_go_on(engine: Engine) -> None:
+def test_a_long_prompt_takes_steps_in_which_others_go_on(stepped: Engine) -> None:
     history = History()
-    engine.admit(sequence(0))
-    history.step(engine)
-    engine.admit(sequence(1, prompt_tokens=60))
+    stepped.admit(sequence(0))
+    history.step(stepped)
+    stepped.admit(sequence(1, prompt_tokens=60))
     for _ in range(7):
-        history.step(engine)
+        history.step(stepped)
     assert 1 not in history.tokens
     assert len(history.tokens[0]) == 8
-    history.step(engine)
+    history.step(stepped)
     assert len(history.tokens[1]) == 1
 
 
 def test_a_sequence_cancelled_in_its_prefill_leaves_nothing_and_harms_no_one(
-    engine: Engine,
+    stepped: Engine,
 ) -> None:
-    expected = alone(engine, sequence(0))
+    expected = alone(stepped, sequence(0))
     history = History()
-    engine.admit(sequence(0))
-    engine.admit(sequence(1, prompt_tokens=60))
+    stepped.admit(sequence(0))
+    stepped.admit(sequence(1, prompt_tokens=60))
     for _ in range(3):
-        history.step(engine)
-    engine.cancel(1)
-    engine.check_integrity()
-    assert engine.statistics().free_slots == 3
-    while engine.has_work:
-        history.step(engine)
+        history.step(stepped)
+    stepped.cancel(1)
+    stepped.check_integrity()
+    assert stepped.statistics().free_slots == 3
+    while stepped.has_work:
+        history.step(stepped)
     assert history.tokens == {0: expected}
+
+
+def test_a_sequence_cancelled_at_any_time_harms_no_one(engine: Engine) -> None:
+    expected = alone(engine, sequence(0))
+    for steps in range(4):
+        history = History()
+        engine.admit(sequence(0))
+        engine.admit(sequence(1, prompt_tokens=60))
+        for _ in range(steps):
+            history.step(engine)
+        engine.cancel(1)
+        engine.check_integrity()
+        assert engine.statistics().free_slots == 3
+        before = len(history.tokens.get(1, []))
+        while engine.has_work:
+            history.step(engine)
+        assert history.tokens[0] == expected
+        assert len(history.tokens.get(1, [])) == before
 
 
 def test_parking_returns_all_output_and_another_engine_goes_on_from_it(
     engine: Engine, kind: Kind
 ) -> None:
-    expected = alone(engine, sequence(5, SAMPLED))
+    parameters = replace(drawn(engine), ignore_eos=True)
+    expected = alone(engine, sequence(5, parameters))
     history = History()
-    engine.admit(sequence(5, SAMPLED, output_ids=tuple(expected[:2])))
+    engine.admit(sequence(5, parameters, output_ids=tuple(expected[:2])))
     while len(history.tokens.get(5, [])) < 4:
         history.step(engine)
     parked = engine.park(5)
     assert parked == tuple(expected[:6])
     assert not engine.has_work
     engine.check_integrity()
-    assert alone(kind.make(), sequence(5, SAMPLED, output_ids=parked)) == expected[6:]
+    assert alone(kind.make(), sequence(5, parameters, output_ids=parked)) == expected[6:]
+
+
+def test_logprobs_are_told_of_the_sequences_that_want_them_and_from_any_cut_the_same(
+    stepped: Engine,
+) -> None:
+    assert stepped.facts.capabilities.logprobs
+    wishes = [replace(GREEDY, logprobs=3, prompt_logprobs=0), GREEDY, replace(SAMPLED, logprobs=0)]
+    sequences = [sequence(number, wishes[number % 3]) for number in range(9)]
+    whole = run(stepped, sequences)
+    assert sorted(whole.logprobs) == [0, 2, 3, 5, 6, 8]
+    assert sorted(whole.prompt_logprobs) == [0, 3, 6]
+    for number, told in whole.logprobs.items():
+        assert len(told) == len(whole.tokens[number])
+        assert told.width == (3 if number % 3 == 0 else 0)
+        assert all(top == sorted(top, reverse=True) and own <= 0 for own, _, top in told.rows())
+    for number, told in whole.prompt_logprobs.items():
+        assert (len(told), told.width) == (len(sequences[number].prompt_ids) - 1, 0)
+    tokens = whole.tokens[0]
+    for cut in range(1, len(tokens)):
+        rest = run(stepped, [replace(sequences[0], output_ids=tuple(tokens[:cut]))])
+        assert rest.prompt_logprobs == {}, "they are known"
+        told = whole.logprobs[0].cut(cut)
+        assert rest.logprobs[0].top_ids == told.top_ids
+        assert rest.logprobs[0].own.tolist() == pytest.approx(told.own.tolist(), abs=1e-4)
 
 
 def test_letting_go_of_what_is_not_held_is_an_error_only_for_park(engine: Engine) -> None:
@@ -246,14 +301,14 @@ def test_statistics_add_up(engine: Engine) -> None:
     assert (statistics.cache_tokens_used, statistics.free_slots) == (0, 4)
     engine.admit(sequences[0])
     engine.step()
-    assert engine.statistics().cache_tokens_used == len(sequences[0].prompt_ids)
+    # A store of pages counts whole ones.
+    assert engine.statistics().cache_tokens_used in (len(sequences[0].prompt_ids), 16)
 
 
 def test_a_sequence_that_cannot_be_computed_fails_alone(kind: Kind) -> None:
     engine = kind.make_poisoned()
     healthy = [sequence(number) for number in (0, 1, 2)]
     expected = {one.sequence_id: alone(engine, one) for one in healthy}
-    poisoned = replace(sequence(3), prompt_ids=(20, 21, POISON, 22))
-    history = run(engine, [healthy[0], poisoned, *healthy[1:]])
+    history = run(engine, [healthy[0], kind.poisoned, *healthy[1:]])
     assert history.failed.keys() == {3}
     assert history.tokens == expected

@@ -8,6 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from headrace.client import AsyncClient
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
 from helpers.streams import Seen, chat
@@ -17,7 +18,7 @@ TOKENS = 150
 
 
 async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
-    """Sampled, seeded streams that run to their bound, all at once."""
+    """Sampled, seeded streams that run to their bound, all at once; half tell logprobs."""
     url = f"{mesh.url}/v1"
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
 
@@ -30,6 +31,7 @@ async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
                 temperature=1.0,
                 max_tokens=TOKENS,
                 extra_body={"ignore_eos": True},
+                **({"logprobs": True, "top_logprobs": 2} if number % 2 else {}),
             )
 
         return await asyncio.gather(*(one(i) for i in range(STREAMS)))
@@ -38,12 +40,14 @@ async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
 async def disturbed(mesh: FreshMesh, model: str, victim: str) -> list[Seen]:
     """The same streams, with a process killed when most of them are under way."""
 
-    async def most_run() -> bool:
-        workers = (await mesh.status())["models"][0]["workers"]
-        return bool(sum(w["running"] for w in workers) > STREAMS / 2)
+    # Why not the command: on a busy machine it takes as long to start as the streams take to end.
+    async with AsyncClient(mesh.url) as client:
 
-    streams = asyncio.create_task(all_streams(mesh, model))
-    await eventually(most_run, within_s=20)
+        async def most_run() -> bool:
+            return sum([worker.running for worker in await client.workers()]) > STREAMS / 2
+
+        streams = asyncio.create_task(all_streams(mesh, model))
+        await eventually(most_run, within_s=20)
     await mesh.kill(victim)
     return await streams
 
@@ -53,6 +57,16 @@ def require_equal(seen: list[Seen], expected: list[Seen]) -> None:
     assert all(s.finish_reasons == ["length"] for s in seen)
     assert all(s.completion_tokens == TOKENS for s in seen)
     assert sum(s.after_finish for s in seen) == 0
+    assert [len(s.told) for s in seen] == [TOKENS if number % 2 else 0 for number in range(STREAMS)]
+    for one, other in zip(seen, expected, strict=True):
+        assert told(one) == pytest.approx(told(other), abs=1e-4)
+
+
+def told(seen: Seen) -> list[float]:
+    """How likely every token was, and what was likeliest in its place."""
+    return [
+        logprob for entry in seen.told for logprob in (entry.logprob, entry.top_logprobs[0].logprob)
+    ]
 
 
 @pytest.mark.timeout(120)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from headrace.errors import AttemptsExhausted, PatienceExhausted
-from headrace_gateway.generation import Failed, Tokens, ValidRequest
+from headrace.logprobs import Logprobs
+from headrace_gateway.generation import Event, Failed, Tokens, ValidRequest
 from helpers.scripted_admission import Script, ScriptedGeneration, one_by_one
 from helpers.tiny_tokenizers import byte_level
 
@@ -18,9 +20,33 @@ def ids_of(text: str) -> list[int]:
 
 
 def says(request: ValidRequest) -> Script:
-    """Every choice says the same, a token at a time; token 1 ends it."""
-    scripts = [one_by_one(choice, [*ids_of(SAYING), 1]) for choice in range(request.n)]
+    """Every choice says the same, a token at a time; token 1 ends it. Logprobs as wanted."""
+    scripts = [
+        [_told(events, request) for events in one_by_one(choice, [*ids_of(SAYING), 1])]
+        for choice in range(request.n)
+    ]
     return [[event for part in step for event in part] for step in zip(*scripts, strict=True)]
+
+
+def _told(events: list[Event], request: ValidRequest) -> list[Event]:
+    sampling, told = request.sampling, []
+    for event in events:
+        if isinstance(event, Tokens) and sampling.HasField("logprobs"):
+            event = replace(event, logprobs=likely(event.token_ids, sampling.logprobs))
+        if isinstance(event, Tokens) and sampling.HasField("prompt_logprobs"):
+            of_prompt = likely(list(request.prompt_ids[1:]), sampling.prompt_logprobs)
+            event = replace(event, prompt_logprobs=None if event.first_index else of_prompt)
+        told.append(event)
+    return told
+
+
+def likely(token_ids: list[int], width: int) -> Logprobs:
+    """Token id / -100 for each, and those behind it are half as likely each."""
+    run = Logprobs()
+    for token_id in token_ids:
+        top = [token_id / -100 - rank / 2 for rank in range(width)]
+        run.extend(Logprobs.of([token_id / -100], range(token_id, token_id + width), top))
+    return run
 
 
 def fails_midway(request: ValidRequest) -> Script:

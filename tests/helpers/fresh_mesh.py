@@ -16,7 +16,8 @@ from headrace.mesh.home import Home, ProcessRecord
 from helpers.command import headrace
 from helpers.eventually import eventually
 
-BACK_WITHIN_S = 20.0
+BACK_WITHIN_S = 45.0
+"""A worker with a model imports torch first, which a busy machine takes its time for."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,16 @@ class FreshMesh:
         found: dict[str, Any] = json.loads(ran.out)
         return found
 
-    async def kill(self, name: str) -> None:
-        """SIGKILL; returns once the supervisor has another run of it, which listens."""
+    def strike(self, name: str) -> ProcessRecord:
+        """SIGKILL; returns what it was."""
         before = self.processes[name]
         assert before.pid is not None
         os.kill(before.pid, signal.SIGKILL)
+        return before
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL; returns once the supervisor has another run of it, which listens."""
+        before = self.strike(name)
         await eventually(lambda: self._is_back(before), within_s=BACK_WITHIN_S)
 
     def _is_back(self, before: ProcessRecord) -> bool:

@@ -10,8 +10,16 @@ from dataclasses import dataclass, field
 import grpc
 
 from headrace.internal.v1 import delivery_pb2_grpc
-from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse, Ending, Opening
+from headrace.internal.v1.delivery_pb2 import (
+    DeliverRequest,
+    DeliverResponse,
+    Ending,
+    Opening,
+    PromptLogprobs,
+)
+from headrace.logprobs import Logprobs
 from headrace.rpc.server import bind, make_server
+from headrace_gateway.logprob_columns import by_row, read_run
 from helpers.eventually import eventually
 
 
@@ -22,6 +30,10 @@ class Said:
     tokens: dict[int, int] = field(default_factory=dict)
     endings: list[Ending] = field(default_factory=list)
     openings: int = 0
+    logprobs: dict[int, Logprobs] = field(default_factory=dict)
+    """By output index."""
+    prompt_logprobs: Logprobs = field(default_factory=Logprobs)
+    """As the latest stream said it."""
 
     @property
     def first_index(self) -> int:
@@ -61,6 +73,7 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
         self.highest_slot = -1
         self.message_tokens: list[int] = []
         """How many tokens each message brought."""
+        self.message_bytes: list[int] = []
         self.faults: list[str] = []
         self._said: dict[tuple[str, int, int], Said] = {}
         self._open: list[_Stream] = []
@@ -153,11 +166,17 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
             stream.worker_id = stream.worker_id or message.worker_id
             self._judge(bool(stream.worker_id), f"stream {stream.number} names no worker")
             self.message_tokens.append(len(message.slots))
+            self.message_bytes.append(message.ByteSize())
             for opening in message.openings:
                 self._take_opening(stream, opening)
-            columns = zip(message.slots, message.indices, message.token_ids, strict=True)
-            for slot, index, token_id in columns:
+            for piece in message.prompt_logprobs:
+                self._take_prompt(stream, piece)
+            told = by_row(message)
+            columns = zip(message.slots, message.indices, message.token_ids, told, strict=True)
+            for slot, index, token_id, logprobs in columns:
                 self._take_token(stream, slot, index, token_id)
+                if logprobs is not None and slot in stream.bound:
+                    self._said_in(stream, slot).logprobs[index] = logprobs
             for ending in message.endings:
                 self._take_ending(stream, ending)
         stream.answers.put_nowait(None)
@@ -167,6 +186,21 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
         stream.bound[opening.slot] = (opening, None)
         self.highest_slot = max(self.highest_slot, opening.slot)
         self.said(opening.request_id, opening.choice, opening.attempt).openings += 1
+
+    def _said_in(self, stream: _Stream, slot: int) -> Said:
+        opening, _ = stream.bound[slot]
+        return self.said(opening.request_id, opening.choice, opening.attempt)
+
+    def _take_prompt(self, stream: _Stream, piece: PromptLogprobs) -> None:
+        if piece.slot not in stream.bound:
+            return
+        said = self._said_in(stream, piece.slot)
+        if piece.first_index == 0:
+            said.prompt_logprobs = Logprobs()
+        known = len(said.prompt_logprobs)
+        self._judge(piece.first_index == known, f"the prompt from {piece.first_index}, not {known}")
+        self._judge(stream.bound[piece.slot][1] is None, "of the prompt, after output")
+        said.prompt_logprobs.extend(read_run(piece.logprobs))
 
     def _take_token(self, stream: _Stream, slot: int, index: int, token_id: int) -> None:
         if slot not in stream.bound:

@@ -11,10 +11,11 @@ import grpc
 
 from headrace.clock import SystemClock
 from headrace.errors import RequestNotFound
-from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
 from headrace.v1 import (
     common_pb2,
+    embeddings_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
     generation_pb2_grpc,
@@ -25,15 +26,18 @@ from headrace.v1 import (
     rest_pb2_grpc,
 )
 from headrace_gateway.catalog import Catalog
+from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
+from headrace_gateway.native.embedding_service import EmbeddingService
 from headrace_gateway.native.fleet_service import FleetService, RequestService
 from headrace_gateway.native.generation_service import GenerationService
 from headrace_gateway.native.model_service import ModelService
 from headrace_gateway.native.rest_service import RestService
 from headrace_gateway.openai.service import OpenAIService
+from headrace_gateway.openai.vector_calls import VectorCalls
 from helpers.scripted_admission import ScriptedAdmission
-from helpers.tiny_tokenizers import bundle, byte_level
+from helpers.tiny_tokenizers import bundle, byte_level, word_pieces
 
 SERVICES = ("headrace.v1.OpenAIService", "headrace.v1.GenerationService")
 
@@ -47,6 +51,11 @@ CARD = ModelCard(
     dtype="float32",
     engine="scripted",
     max_slots=4,
+    capabilities=Capabilities(logprobs=True),
+    adapters=[
+        Adapter(name="broken", failure="its rank 65 is over 64"),
+        Adapter(name="poet", digest="sha256:fedcba"),
+    ],
 )
 
 
@@ -115,31 +124,42 @@ class RunningDoors:
 def serve(server: grpc.aio.Server, catalog: Catalog, admission: ScriptedAdmission) -> None:
     limits, clock = Limits(), SystemClock()
     intake = Intake(catalog, admission, limits)
-    openai = OpenAIService(intake, catalog, StandinFleet(), limits, clock)
+    embedding = Embedding(catalog, admission, limits)
+    vectors = VectorCalls(intake, embedding, limits)
+    openai = OpenAIService(intake, catalog, StandinFleet(), vectors, limits=limits, clock=clock)
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
+    embeddings = EmbeddingService(intake, embedding)
+    embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, intake, StandinFleet())
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(intake, limits), server)
+    rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(intake, embedding, limits), server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(StandinFleet()), server)
     requests = RequestService(StandinRequests())
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
 
 
 @asynccontextmanager
-async def running_doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDoors]:
+async def running_doors(
+    admission: ScriptedAdmission, *more: ModelCard
+) -> AsyncIterator[RunningDoors]:
     """Doors that know two models with the tiny byte-level tokenizer and ChatML.
 
-    A worker serves "valley"; none serves "asleep" now.
+    A worker serves "valley" and its adapter "poet"; none serves "asleep" now, whose engine
+    does no more than generate. The tokenizer "t2" has word pieces.
     """
     asleep = ModelCard()
     asleep.CopyFrom(CARD)
     asleep.model = "asleep"
+    asleep.ClearField("capabilities")
     cards = StaticCards(
-        {card.model: card.SerializeToString() for card in (CARD, asleep)},
-        {"t1": bundle(byte_level()).SerializeToString()},
+        {card.model: card.SerializeToString() for card in (CARD, asleep, *more)},
+        {
+            "t1": bundle(byte_level()).SerializeToString(),
+            "t2": bundle(word_pieces(), chat_template=None).SerializeToString(),
+        },
     )
-    catalog = Catalog(cards, Limits())
+    catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
     server = make_server()
     serve(server, catalog, admission)
     health = add_health_and_reflection(server, SERVICES)
@@ -147,7 +167,7 @@ async def running_doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDo
     following = asyncio.create_task(catalog.run())
     try:
         async with asyncio.timeout(5):
-            while len(catalog.all()) < 2:
+            while len(catalog.all()) < 2 + len(more):
                 await asyncio.sleep(0)
         await server.start()
         await set_serving(health, SERVICES, serving=True)

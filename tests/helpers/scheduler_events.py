@@ -9,7 +9,7 @@ from typing import TypeVar
 from google.rpc.status_pb2 import Status
 
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
-from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.model_card_pb2 import Adapter, ModelCard
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
     LostRequest,
@@ -161,6 +161,7 @@ def submitted(
     n: object = 1,
     gateway: object = "g",
     digest: object = "",
+    adapter: object = "",
     deadline_s: object = NEVER,
     patient_until_s: object = NEVER,
     prompt_tokens: object = 3,
@@ -175,6 +176,8 @@ def submitted(
         n=n,
         gateway_id=str(gateway),
         weights_digest=str(digest),
+        adapter=str(adapter),
+        adapter_digest=f"digest of {adapter}" if adapter else "",
         prompt_ids=range(prompt_tokens),
     )
     record.sampling.max_tokens = 4
@@ -195,14 +198,20 @@ def reported(
     draining: object = False,
     leaving: object = False,
     digest: object = "w1",
+    adapters: object = (),
 ) -> WorkerReported:
     """`running` is attempts by request id; `counted` the (epoch, number) of the last dispatch."""
+    assert isinstance(adapters, tuple)
     assert isinstance(free, int)
     assert isinstance(total, int)
     assert isinstance(counted, tuple)
     assert running is None or isinstance(running, dict)
     served = ServedModel(
-        card=ModelCard(model=MODEL, weights_digest=str(digest)),
+        card=ModelCard(
+            model=MODEL,
+            weights_digest=str(digest),
+            adapters=[Adapter(name=name, digest=f"digest of {name}") for name in adapters],
+        ),
         total_slots=total,
         free_slots=free,
         free_cache_tokens=10_000,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, LaneFull
 from headrace.v1.common_pb2 import FinishReason, Priority, RequestOutcome
 from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens, ValidRequest
 
@@ -72,6 +72,8 @@ class ScriptedAdmission:
     script: Callable[[ValidRequest], Script]
     refusal: HeadraceError | None = None
     """Raised by `check`."""
+    bound: int | None = None
+    """So many generations are opened; the next is told that the lane is full."""
     checked: list[tuple[str, Priority.ValueType, float]] = field(default_factory=list)
     generations: list[ScriptedGeneration] = field(default_factory=list)
 
@@ -81,6 +83,8 @@ class ScriptedAdmission:
             raise self.refusal
 
     async def open(self, request: ValidRequest) -> ScriptedGeneration:
+        if self.bound is not None and len(self.generations) >= self.bound:
+            raise LaneFull(f"the lane is full at {self.bound}", retry_after_s=1)
         generation = ScriptedGeneration(request, self.script(request))
         self.generations.append(generation)
         return generation

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import openai
+from openai.types.chat import ChatCompletionTokenLogprob
 
 
 @dataclass
@@ -19,6 +20,8 @@ class Seen:
     after_finish: int = 0
     """Pieces of text that came after the finish reason."""
     longest_gap_s: float = 0.0
+    told: list[ChatCompletionTokenLogprob] = field(default_factory=list)
+    """Log probabilities, of every token."""
 
 
 async def chat(client: openai.AsyncOpenAI, model: str, prompt: str, **options: Any) -> Seen:
@@ -42,6 +45,8 @@ async def chat(client: openai.AsyncOpenAI, model: str, prompt: str, **options: A
             if choice.delta.content:
                 seen.text += choice.delta.content
                 seen.after_finish += len(seen.finish_reasons)
+            if choice.logprobs:
+                seen.told += choice.logprobs.content or []
             if choice.finish_reason:
                 seen.finish_reasons.append(choice.finish_reason)
         if chunk.usage:

@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from headrace_worker.engine.building import EngineSettings, Origin, build_packed, build_stepwise
+from headrace_worker.engine.kv_pages import KvPages
+from headrace_worker.engine.kv_strips import KvStrips
 from headrace_worker.engine.slot_engine import SlotEngine
 
 VOCABULARY = 300
 EOS = 7
+STORES = {"strips": KvStrips, "pages": KvPages}
+"""By the name that settings have for them."""
 POISON = 299
 """A token that makes `poisoned` models fail."""
 

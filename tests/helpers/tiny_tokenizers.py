@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from functools import cache
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from headrace.internal.v1.model_card_pb2 import TokenizerBundle
 
 BEGIN, END = "<|begin|>", "<|end|>"
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+"""Of `word_pieces`, by id."""
 
 CHATML = """\
 {%- for message in messages %}
@@ -62,6 +73,24 @@ def byte_fallback() -> Tokenizer:
         ]
     )
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in tokens[:3]])
+    return tokenizer
+
+
+@cache
+def word_pieces() -> Tokenizer:
+    """As BERT's: [CLS] a [SEP], and [CLS] a [SEP] b [SEP] with types."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=120, special_tokens=SPECIALS, show_progress=False
+    )
+    tokenizer.train_from_iterator(_CORPUS[:1] * 3, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
     return tokenizer
 
 

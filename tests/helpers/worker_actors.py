@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import os
 import signal
 import sys
 import time
@@ -11,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -30,7 +33,7 @@ from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord, Samp
 from headrace.rpc.status import from_status
 from headrace_worker.app import WorkerApp
 from headrace_worker.engine.interface import Engine, SamplingParameters, Sequence
-from headrace_worker.engine.loaded import GenerationDefaults, LoadedModel
+from headrace_worker.engine.loaded import GenerationDefaults, LoadedModel, ModelLoadFailed
 from headrace_worker.engine.scripted import (
     ScriptedEngine,
     ScriptedFaults,
@@ -38,6 +41,7 @@ from headrace_worker.engine.scripted import (
     kill_this_process,
 )
 from headrace_worker.engine.scripted_text import scripted_tokenizer_files
+from headrace_worker.reloading import Load
 from headrace_worker.settings import WorkerSettings
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
@@ -172,14 +176,24 @@ class WorkerProcess:
 
 @asynccontextmanager
 async def worker_process(
-    nats_url: str, directory: Path, **settings: object
+    nats_url: str,
+    directory: Path,
+    *,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    **settings: object,
 ) -> AsyncIterator[WorkerProcess]:
-    """`python -m headrace_worker` with the scripted engine; killed at the end if it still runs."""
+    """`python -m headrace_worker` with the scripted engine; killed at the end if it still runs.
+
+    Its output is in `directory`/worker.log. `environment` comes on top of this process's.
+    """
     chosen = _settings(nats_url, settings)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
     with (directory / "worker.log").open("w") as out:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "headrace_worker", *flags, stdout=out, stderr=out
+            *(sys.executable, "-m", "headrace_worker", *flags),
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **environment},
         )
     try:
         yield WorkerProcess(process)
@@ -210,22 +224,30 @@ class WorkerHere:
             return await asyncio.shield(self.run)
 
 
+async def _no_load(settings: WorkerSettings) -> LoadedModel:
+    raise ModelLoadFailed(settings.model_source, "this worker has one engine and no other")
+
+
 @asynccontextmanager
 async def worker_here(
-    nats_url: str, engine: Engine | None = None, **settings: object
+    nats_url: str, engine: Engine | None = None, *, load: Load = _no_load, **settings: object
 ) -> AsyncIterator[WorkerHere]:
-    """The whole app on this event loop, with an engine of the test's choice; drained at the end."""
+    """The whole app on this event loop, with an engine of the test's choice; drained at the end.
+
+    `load` gives what it serves after a reload.
+    """
     chosen = WorkerSettings.model_validate(_settings(nats_url, {"drain_s": 0} | settings))
     engine = engine or scripted()
     loaded = LoadedModel(engine, scripted_tokenizer_files(), GenerationDefaults(), parameters=0)
     bus = await connect(nats_url, name="worker")
-    app = WorkerApp(chosen, bus, loaded)
-    worker = WorkerHere(app, asyncio.create_task(app.run(lambda: None)))
+    app = WorkerApp(chosen, bus, loaded, reread=lambda: chosen, load=load)
+    worker = WorkerHere(app, asyncio.create_task(app.run()))
     try:
         yield worker
     finally:
         status = await worker.stop()
         await bus.close()
+        gc.unfreeze()  # a reload froze this process's objects, those of the tests among them
     app.check_integrity()
     engine.check_integrity()
     assert status == 1 or engine.statistics().running == 0

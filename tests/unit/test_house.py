@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 50
 MAX_ARGUMENTS = 6
-MAX_SOURCE_LINES = 22_000
+MAX_SOURCE_LINES = 34_000
 """All of services/. Raised only by a commit that says why. No code golf: fewer ideas, not denser
 lines."""
 
@@ -25,6 +25,11 @@ def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node
+
+
+def is_kernel(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Compiled for a GPU: its arguments are what the device needs, not what a reader holds."""
+    return any(ast.unparse(decorator) == "triton.jit" for decorator in node.decorator_list)
 
 
 def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -43,13 +48,15 @@ def test_no_module_is_longer_than_its_stop() -> None:
 
 
 def test_no_function_is_longer_than_its_stop() -> None:
-    assert worst({name: body_lines(n) for name, n in functions()}, MAX_FUNCTION_LINES) == []
+    sizes = {name: body_lines(n) for name, n in functions() if not is_kernel(n)}
+    assert worst(sizes, MAX_FUNCTION_LINES) == []
 
 
 def test_no_function_takes_more_positional_arguments_than_a_reader_can_hold() -> None:
     sizes = {
         name: len([a for a in n.args.args if a.arg not in ("self", "cls")])
         for name, n in functions()
+        if not is_kernel(n)
     }
     assert worst(sizes, MAX_ARGUMENTS) == []
 

@@ -4,6 +4,7 @@ HeadraceError
 ├── RequestError            the caller must change something
 │   ├── InvalidRequest          INVALID_ARGUMENT    INVALID_REQUEST
 │   │   ├── ContextLengthExceeded                   CONTEXT_LENGTH_EXCEEDED
+│   │   ├── InvalidStructure                        INVALID_STRUCTURE
 │   ├── Unsupported             UNIMPLEMENTED       UNSUPPORTED
 │   ├── ModelNotFound           NOT_FOUND           MODEL_NOT_FOUND
 │   ├── RequestNotFound         NOT_FOUND           REQUEST_NOT_FOUND
@@ -84,6 +85,12 @@ class ContextLengthExceeded(InvalidRequest):
     """The prompt, or prompt and wanted output, do not fit the model's context."""
 
     reason = "CONTEXT_LENGTH_EXCEEDED"
+
+
+class InvalidStructure(InvalidRequest):
+    """The wanted structure of the output is none, is too large, or cannot be enforced."""
+
+    reason = "INVALID_STRUCTURE"
 
 
 class Unsupported(RequestError):

@@ -29,6 +29,14 @@ from pydantic_settings import (
 S = TypeVar("S", bound="ServiceSettings")
 
 
+class SettingsRefused(Exception):
+    """Settings that cannot be; `lines` has one line per fault."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
 class ServiceSettings(BaseSettings):
     """What every service has. Derived classes set `env_prefix`, as in HEADRACE_WORKER_."""
 
@@ -96,8 +104,22 @@ def load(settings_class: type[S], arguments: list[str]) -> S:
     Raises:
         SystemExit: with status 2 and one line per fault on stderr.
     """
+    try:
+        return read(settings_class, arguments)
+    except SettingsRefused as refused:
+        print(*(f"settings: {line}" for line in refused.lines), sep="\n", file=sys.stderr)
+        sys.exit(2)
+
+
+def read(settings_class: type[S], arguments: list[str]) -> S:
+    """Settings as flags, environment and file say at this moment.
+
+    Raises:
+        SettingsRefused: with every fault.
+        SystemExit: there is a flag that no setting has.
+    """
     if unknown := settings_class.unknown_environment():
-        sys.exit(_refusal([f"{name}: no such setting" for name in unknown]))
+        raise SettingsRefused([f"{name}: no such setting" for name in unknown])
     flags = CliSettingsSource[Any](
         settings_class,
         cli_parse_args=arguments,
@@ -111,14 +133,9 @@ def load(settings_class: type[S], arguments: list[str]) -> S:
             f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
             for e in error.errors()
         ]
-        sys.exit(_refusal(lines))
+        raise SettingsRefused(lines) from error
     except SettingsError as error:
-        sys.exit(_refusal([str(error)]))
-
-
-def _refusal(lines: list[str]) -> int:
-    print(*(f"settings: {line}" for line in lines), sep="\n", file=sys.stderr)
-    return 2
+        raise SettingsRefused([str(error)]) from error
 
 
 def printable(settings: ServiceSettings) -> str:

@@ -18,13 +18,14 @@ from headrace.errors import (
     LaneFull,
     RequestExists,
 )
-from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.internal.v1.request_pb2 import Input, RequestRecord
 from headrace.v1 import common_pb2
 from headrace_gateway import metrics
 from headrace_gateway.generation import Generation, ValidRequest
 from headrace_gateway.lanes import DEFAULT_RETRY_S, LaneView, lane_name, priority_name
 from headrace_gateway.open_requests import OpenRequests
 from headrace_gateway.outlet import Admitted, Outlet
+from headrace_gateway.relay import Wishes
 from headrace_gateway.settling import Settling, timestamp
 
 log = logging.getLogger(__name__)
@@ -161,9 +162,10 @@ class LaneAdmission:
             priority=request.priority,
             arrival_s=record.arrival.ToNanoseconds() / 1e9,
             deadline_s=self._clock.monotonic_s() + request.timeout_s,
-            prompt_tokens=len(request.prompt_ids),
+            prompt_tokens=request.prompt_tokens,
             choices=request.n,
             max_tokens=request.sampling.max_tokens,
+            wishes=_wishes(request),
             is_canary=is_canary,
         )
         return Outlet(admitted, self._clock, self._close)
@@ -179,6 +181,8 @@ class LaneAdmission:
             tenant=tenant,
             model=request.card.model,
             weights_digest=request.card.weights_digest,
+            adapter=request.adapter,
+            adapter_digest=request.adapter_digest,
             priority=request.priority,
             arrival=timestamp(now_s),
             deadline=timestamp(now_s + request.timeout_s),
@@ -190,6 +194,10 @@ class LaneAdmission:
             gateway_id=self._terms.gateway_id,
             delivery_address=self._terms.delivery_address,
             trace_context=request.trace_context,
+            inputs=(
+                Input(token_ids=each.token_ids, second_begins=each.second_begins)
+                for each in request.inputs
+            ),
         )
 
 
@@ -197,3 +205,9 @@ def _duration(seconds: float) -> Duration:
     duration = Duration()
     duration.FromNanoseconds(int(seconds * 1e9))
     return duration
+
+
+def _wishes(request: ValidRequest) -> Wishes:
+    sampling = request.sampling
+    told = len(request.prompt_ids) - 1 if sampling.HasField("prompt_logprobs") else None
+    return Wishes(logprobs=sampling.HasField("logprobs"), prompt_logprobs=told)

@@ -9,6 +9,7 @@ from headrace.errors import HeadraceError, InternalError
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace_gateway.generation import Failed, Generation, ValidRequest
+from headrace_gateway.tokenizer import Tokenizer
 from headrace_gateway.transcript import Said, Transcript
 
 
@@ -28,9 +29,14 @@ class Answer:
     """
 
     def __init__(
-        self, generation: Generation, request: ValidRequest, transcript: Transcript
+        self,
+        generation: Generation,
+        request: ValidRequest,
+        transcript: Transcript,
+        tokenizer: Tokenizer,
     ) -> None:
         self.request = request
+        self.tokenizer = tokenizer
         self._generation = generation
         self._events = generation.events()
         self._transcript = transcript

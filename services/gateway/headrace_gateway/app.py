@@ -19,6 +19,8 @@ from headrace.settings import write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.side_port import SidePort
 from headrace.v1 import (
+    embeddings_pb2,
+    embeddings_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
     generation_pb2,
@@ -34,15 +36,18 @@ from headrace.v1 import (
 )
 from headrace_gateway.canary import Canary, CanaryPace
 from headrace_gateway.catalog import Catalog
+from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
 from headrace_gateway.leaving import LeavingTimes, leave
 from headrace_gateway.limits import Limits
 from headrace_gateway.mesh import Mesh, assemble, serve_delivery
+from headrace_gateway.native.embedding_service import EmbeddingService
 from headrace_gateway.native.fleet_service import FleetService, RequestService
 from headrace_gateway.native.generation_service import GenerationService
 from headrace_gateway.native.model_service import ModelService
 from headrace_gateway.native.rest_service import RestService
 from headrace_gateway.openai.service import OpenAIService
+from headrace_gateway.openai.vector_calls import VectorCalls
 from headrace_gateway.reports import ReportedFleet
 from headrace_gateway.settings import GatewaySettings
 from headrace_gateway.whereabouts import Whereabouts
@@ -54,6 +59,7 @@ PUBLIC_SERVICES = tuple(
     for module, name in (
         (openai_pb2, "OpenAIService"),
         (generation_pb2, "GenerationService"),
+        (embeddings_pb2, "EmbeddingService"),
         (models_pb2, "ModelService"),
         (rest_pb2, "RestService"),
         (requests_pb2, "RequestService"),
@@ -75,12 +81,16 @@ def serve_doors(
         lambda: [served.card.model for served in catalog.all()],
         answer_s=mesh.answer_s,
     )
-    openai = OpenAIService(intake, catalog, fleet, limits, mesh.clock)
+    embedding = Embedding(catalog, mesh.admission, limits)
+    vectors = VectorCalls(intake, embedding, limits)
+    openai = OpenAIService(intake, catalog, fleet, vectors, limits=limits, clock=mesh.clock)
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
+    embeddings = EmbeddingService(intake, embedding)
+    embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, intake, fleet)
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(intake, limits), server)
+    rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(intake, embedding, limits), server)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(RequestService(whereabouts), server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(fleet), server)
     return PUBLIC_SERVICES
@@ -115,7 +125,7 @@ class _Gateway:
             gateway_id=gateway_id,
             delivery_address=f"{settings.advertised_host or settings.host}:{delivery_port}",
         )
-        self._catalog = Catalog(bus, _limits(settings))
+        self._catalog = Catalog(bus, _limits(settings), self._reported_cards)
         serve_delivery(self._delivery, self._mesh)
         self._services = serve_doors(self._public, self._mesh, self._catalog, _limits(settings))
         self._health = add_health_and_reflection(self._public, self._services)
@@ -124,7 +134,7 @@ class _Gateway:
     async def run(self) -> None:
         settings = self._settings
         stopped = _stop_signal()
-        side = SidePort(settings.host, settings.metrics_port, is_ready=self._is_ready)
+        side = SidePort(settings.host, settings.metrics_port, why_not_ready=self._why_not_ready)
         with side:
             async with self._mesh.running(), asyncio.TaskGroup() as tasks:
                 background = tasks.create_task(self._background(side))
@@ -168,12 +178,18 @@ class _Gateway:
         cards = (served.card for served in self._catalog.all())
         return [card for card in cards if self._mesh.fleet.serving(card.model, now_s)]
 
-    def _is_ready(self) -> bool:
-        return (
-            not self._is_leaving
-            and self._bus.connected
-            and self._mesh.freshness.within(self._settings.ready_window_s)
-        )
+    def _reported_cards(self, model: str) -> list[ModelCard]:
+        return self._mesh.fleet.cards(model, self._mesh.clock.monotonic_s())
+
+    def _why_not_ready(self) -> str | None:
+        if self._is_leaving:
+            return "leaving"
+        if not self._bus.connected:
+            return "out of reach of NATS"
+        window_s = self._settings.ready_window_s
+        if not self._mesh.freshness.within(window_s):
+            return f"no token came through in {window_s:g} s"
+        return None
 
 
 def _limits(settings: GatewaySettings) -> Limits:

@@ -17,7 +17,14 @@ from headrace.internal.v1.request_pb2 import Sampling
 from headrace.v1 import common_pb2
 from headrace_gateway import metrics
 from headrace_gateway.freshness import Freshness
-from headrace_gateway.generation import Failed, Generation, Tokens, ValidRequest
+from headrace_gateway.generation import (
+    ChoiceEnded,
+    Failed,
+    Generation,
+    Input,
+    Tokens,
+    ValidRequest,
+)
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +93,8 @@ async def _sung(generation: Generation) -> None:
         for event in events:
             if isinstance(event, Failed):
                 raise event.error
-            got_token = got_token or isinstance(event, Tokens)
+            has_vector = isinstance(event, ChoiceEnded) and bool(event.vector)
+            got_token = got_token or isinstance(event, Tokens) or has_vector
     if got_token:
         usage = common_pb2.Usage(prompt_tokens=1, output_tokens=1)
         await generation.settle(common_pb2.RequestOutcome(usage=usage))
@@ -98,7 +106,8 @@ def _request(card: ModelCard, timeout_s: float) -> ValidRequest:
     return ValidRequest(
         request_id=f"canary-{uuid4().hex}",
         card=card,
-        prompt_ids=(prompt,),
+        prompt_ids=() if card.HasField("vectors") else (prompt,),
+        inputs=(Input((prompt,)),) if card.HasField("vectors") else (),
         sampling=Sampling(max_tokens=1, top_p=1.0, repetition_penalty=1.0, ignore_eos=True),
         seed=0,
         n=1,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
 
 from headrace.bus import BusError, Cards
 from headrace.errors import ModelNotFound, NoWorker
 from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
+from headrace_gateway.adapters import SEPARATOR, Adapter, chosen, known, split
 from headrace_gateway.limits import Limits
 from headrace_gateway.quoting import quoted
 from headrace_gateway.tokenizer import Tokenizer, TokenizerUnusable
@@ -25,13 +27,29 @@ _RETRY_S = 1.0
 class ServedModel:
     card: ModelCard
     tokenizer: Tokenizer
+    adapter: Adapter | None = None
+    """What it was asked for with."""
+
+    @property
+    def name(self) -> str:
+        """As callers ask for it."""
+        if self.adapter is None:
+            return self.card.model
+        return f"{self.card.model}{SEPARATOR}{self.adapter.name}"
 
 
 class Catalog:
     """Models by served name. A changed card takes effect once its tokenizer is loaded."""
 
-    def __init__(self, cards: Cards, limits: Limits) -> None:
+    def __init__(
+        self,
+        cards: Cards,
+        limits: Limits,
+        reported: Callable[[str], Iterable[ModelCard]] = lambda _: (),
+    ) -> None:
+        """`reported` gives the cards of a model's live workers."""
         self._cards = cards
+        self._reported = reported
         self._inline_characters = limits.inline_text_characters
         self._models: dict[str, ServedModel] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
@@ -58,19 +76,25 @@ class Catalog:
         finally:
             await subscription.close()
 
-    def knows(self, model: str) -> bool:
-        return model in self._models
+    def base(self, name: str) -> str:
+        """The model's own name, whatever adapter is asked for; empty where there is none."""
+        model, _ = split(name)
+        return model if model in self._models else ""
 
-    def get(self, model: str) -> ServedModel:
-        """The model of this served name.
+    def get(self, name: str) -> ServedModel:
+        """The model of this served name, with its adapter where it names one.
 
         Raises:
-            ModelNotFound: no worker ever announced it.
-            NoWorker: one did, but its tokenizer is not here yet.
+            ModelNotFound: no worker ever announced it, or the adapter.
+            NoWorker: one did, but its tokenizer is not here yet, or no worker could load
+                the adapter.
         """
+        model, adapter = split(name)
         served = self._models.get(model)
         if served is not None:
-            return served
+            if SEPARATOR not in name:
+                return served
+            return replace(served, adapter=chosen(model, adapter, self.adapters(served)))
         if model in self._pending:
             raise NoWorker(
                 f"model {model} has been announced; this gateway is loading its tokenizer",
@@ -82,12 +106,16 @@ class Catalog:
             )
         known = ", ".join(sorted(self._models)) or "none"
         raise ModelNotFound(
-            f"model {quoted(model)} is not known; known models: {known}", field="model"
+            f"model {quoted(name)} is not known; known models: {known}", field="model"
         )
 
     def all(self) -> list[ServedModel]:
         """Every model that can be used, by name."""
         return [self._models[name] for name in sorted(self._models)]
+
+    def adapters(self, served: ServedModel) -> list[Adapter]:
+        """What a model can be asked for with, by name."""
+        return known(served.card, self._reported(served.card.model))
 
     def _on_card(self, model: str, payload: bytes) -> None:
         self._pending[model] = payload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import WorkerReport
 from headrace.v1 import fleet_pb2
 
@@ -35,11 +36,17 @@ class FleetView:
 
     def serving(self, model: str, now_s: float) -> int:
         """Workers that serve a model now, draining ones not counted."""
-        return sum(
-            any(served.card.model == model for served in report.models)
+        return len(self.cards(model, now_s))
+
+    def cards(self, model: str, now_s: float) -> list[ModelCard]:
+        """Of a model, one of each worker that serves it now, draining ones not counted."""
+        return [
+            served.card
             for report in self._alive(now_s)
             if not report.draining
-        )
+            for served in report.models
+            if served.card.model == model
+        ]
 
     def workers(self, now_s: float) -> list[fleet_pb2.Worker]:
         """Workers that are alive, by name."""

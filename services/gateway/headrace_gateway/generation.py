@@ -13,7 +13,18 @@ from typing import Protocol
 from headrace.errors import HeadraceError
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import Sampling
+from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
+from headrace_gateway.adapters import SEPARATOR
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What becomes one vector."""
+
+    token_ids: tuple[int, ...]
+    second_begins: int = 0
+    """Of a pair of texts: where the second begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,26 @@ class ValidRequest:
     """Counted from arrival."""
     patience_s: float
     trace_context: dict[str, str]
+    adapter: str = ""
+    """What the model runs with, by name; empty: nothing."""
+    adapter_digest: str = ""
+    inputs: tuple[Input, ...] = ()
+    """In place of `prompt_ids`, for a model that makes vectors; `n` is their count."""
+
+    @property
+    def model(self) -> str:
+        """As the caller asked for it."""
+        return f"{self.card.model}{SEPARATOR}{self.adapter}" if self.adapter else self.card.model
+
+    @property
+    def weights(self) -> str:
+        """A short name of all weights that the answer comes from."""
+        digests = filter(None, (self.card.weights_digest, self.adapter_digest))
+        return "-".join(digest[:12] for digest in digests)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt_ids) + sum(len(each.token_ids) for each in self.inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +71,10 @@ class Tokens:
     choice: int
     first_index: int
     token_ids: list[int]
+    logprobs: Logprobs | None = None
+    """Of `token_ids`, where they are wanted."""
+    prompt_logprobs: Logprobs | None = None
+    """Of all of the prompt but its first token, where they are wanted; with the first output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +83,8 @@ class ChoiceEnded:
 
     choice: int
     finish_reason: common_pb2.FinishReason.ValueType
+    vector: bytes = b""
+    """Of an input: float32, little-endian."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
 from headrace_gateway.generation import Event, Tokens
 from headrace_gateway.metrics import LaneMeter, lane_meter
-from headrace_gateway.relay import Relay
+from headrace_gateway.relay import NOTHING, Relay, Wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Admitted:
     prompt_tokens: int
     choices: int
     max_tokens: int
+    wishes: Wishes = NOTHING
     is_canary: bool = False
     """Ours, not a caller's: neither measured nor kept as a result."""
 
@@ -68,7 +69,9 @@ class Outlet:
         on_close: Callable[[Outlet, common_pb2.RequestOutcome], None],
     ) -> None:
         self.admitted = admitted
-        self.relay = Relay(choices=admitted.choices, max_tokens=admitted.max_tokens)
+        self.relay = Relay(
+            choices=admitted.choices, max_tokens=admitted.max_tokens, wishes=admitted.wishes
+        )
         self.closed = asyncio.Event()
         """Set by `settle` or `abandon`."""
         self._clock = clock

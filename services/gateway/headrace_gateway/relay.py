@@ -2,16 +2,18 @@
 
 Exactly-once to the client follows from (attempt, choice, index) and nothing else:
 only the newest attempt is heard, only the next index is new, and what was said
-before is compared with what is kept. A relay holds token ids until its request is
-settled: at most `max_tokens` for each choice.
+before is compared with what is kept. A relay holds token ids, and what is told of
+them, until its request is settled: at most `max_tokens` for each choice.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from headrace.errors import HeadraceError
 from headrace.internal.v1.request_pb2 import ChoiceProgress
+from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
 from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens
 
@@ -35,22 +37,39 @@ class SenderFault(Exception):
     """
 
 
-class _Choice:
-    __slots__ = ("ended", "ids", "reason", "relayed", "told")
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is to come with the tokens."""
 
-    def __init__(self) -> None:
+    logprobs: bool = False
+    prompt_logprobs: int | None = None
+    """How many tokens of the prompt are told of, before any output; None where none are wanted."""
+
+
+NOTHING = Wishes()
+
+
+class _Choice:
+    __slots__ = ("ended", "ids", "logprobs", "prompt", "reason", "relayed", "told", "vector")
+
+    def __init__(self, wishes: Wishes) -> None:
         self.ids: list[int] = []
+        self.logprobs = Logprobs() if wishes.logprobs else None
+        """Of `ids`; None where they are not wanted, as the next."""
+        self.prompt = Logprobs() if wishes.prompt_logprobs is not None else None
         self.relayed = 0
         """How many of `ids` have been drained."""
         self.reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
+        self.vector = b""
         self.ended = False
         self.told = False
         """Whether the reader knows of the end."""
 
 
 class Relay:
-    def __init__(self, *, choices: int, max_tokens: int) -> None:
-        self._choices = [_Choice() for _ in range(choices)]
+    def __init__(self, *, choices: int, max_tokens: int, wishes: Wishes = NOTHING) -> None:
+        self._wishes = wishes
+        self._choices = [_Choice(self._wishes) for _ in range(choices)]
         self._max_tokens = max_tokens
         self._heard = 0
         """The one attempt whose tokens are taken; 0 while there is none."""
@@ -104,11 +123,35 @@ class Relay:
         if self._heard <= self._fence:
             self._heard = 0
 
-    def take(self, choice: int, attempt: int, index: int, token_id: int) -> Verdict:
-        """One token of a sender that was opened.
+    def take_prompt(self, choice: int, attempt: int, first_index: int, run: Logprobs) -> None:
+        """What a sender knows of the prompt, in order. Not compared with what was said before.
 
         Raises:
-            SenderFault: the index is not the next, or beyond the request's bound.
+            SenderFault: a part is missing before it, or there is too much of it.
+        """
+        kept, whole = self._choices[choice].prompt, self._wishes.prompt_logprobs
+        if attempt != self._heard or kept is None or whole is None:
+            return
+        if first_index > len(kept) or first_index + len(run) > whole:
+            raise SenderFault(
+                f"{len(run)} logprobs of the prompt from {first_index} on, where {len(kept)} of"
+                f" {whole} are known"
+            )
+        kept.extend(run.cut(len(kept) - first_index))
+
+    def take(
+        self,
+        choice: int,
+        attempt: int,
+        index: int,
+        token_id: int,
+        logprobs: Logprobs | None = None,
+    ) -> Verdict:
+        """One token of a sender that was opened, with its logprobs where they are wanted.
+
+        Raises:
+            SenderFault: the index is not the next, or beyond the request's bound; or logprobs
+                are missing, its own or the prompt's.
         """
         if attempt != self._heard:
             return Verdict.STALE
@@ -119,16 +162,34 @@ class Relay:
         if index == len(ids):
             if index >= self._max_tokens:
                 raise SenderFault(f"output index {index} of at most {self._max_tokens} tokens")
+            if index == 0 and kept.prompt is not None:
+                self._require_whole(kept.prompt)
+            if kept.logprobs is not None:
+                if logprobs is None:
+                    raise SenderFault(f"output index {index} without logprobs")
+                kept.logprobs.extend(logprobs)
             ids.append(token_id)
             return Verdict.TAKEN
         if index > len(ids):
             raise SenderFault(f"output index {index} where {len(ids)} was next")
         return Verdict.REPEATED if ids[index] == token_id else Verdict.MISMATCHED
 
+    def _require_whole(self, prompt: Logprobs) -> None:
+        if len(prompt) != self._wishes.prompt_logprobs:
+            whole = self._wishes.prompt_logprobs
+            raise SenderFault(f"output after {len(prompt)} of {whole} logprobs of the prompt")
+
     def end(
-        self, choice: int, attempt: int, reason: FinishReason.ValueType, output_tokens: int
+        self,
+        choice: int,
+        attempt: int,
+        reason: FinishReason.ValueType,
+        output_tokens: int,
+        vector: bytes = b"",
     ) -> Verdict:
         """The engine's end of a choice. MISMATCHED: it ended earlier than what is kept; taken.
+
+        `vector` is what an input came to; the first that comes is kept.
 
         Raises:
             SenderFault: tokens are missing before the end.
@@ -138,7 +199,7 @@ class Relay:
             return Verdict.STALE
         if output_tokens > len(kept.ids):
             raise SenderFault(f"the end of {output_tokens} tokens after {len(kept.ids)}")
-        kept.reason = reason
+        kept.reason, kept.vector = reason, vector
         kept.ended = True
         return Verdict.TAKEN if output_tokens == len(kept.ids) else Verdict.MISMATCHED
 
@@ -173,10 +234,11 @@ class Relay:
         events: list[Event] = []
         for number, kept in enumerate(self._choices):
             if kept.relayed < len(kept.ids):
-                events.append(Tokens(number, kept.relayed, kept.ids[kept.relayed :]))
+                events.append(self._news(number, kept))
                 kept.relayed = len(kept.ids)
             if kept.ended and not kept.told:
-                events.append(ChoiceEnded(number, kept.reason))
+                events.append(ChoiceEnded(number, kept.reason, kept.vector))
+                kept.vector = b""
                 kept.told = True
         if self._error is not None:
             events.append(Failed(self._error))
@@ -184,3 +246,13 @@ class Relay:
         elif all(kept.told for kept in self._choices):
             self._over = True
         return events
+
+    def _news(self, number: int, kept: _Choice) -> Tokens:
+        first = kept.relayed
+        return Tokens(
+            number,
+            first,
+            kept.ids[first:],
+            None if kept.logprobs is None else kept.logprobs.cut(first),
+            kept.prompt if first == 0 else None,
+        )

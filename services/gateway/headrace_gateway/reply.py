@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,8 @@ from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
 
 log = logging.getLogger(__name__)
+
+_INLINE_OUTCOME_BYTES = 64 * 1024
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
@@ -86,6 +89,15 @@ class Reply:
         await self._send(Refusal(200, data, ()), JSON)
         self._end()
 
+    async def send_pieces(self, pieces: AsyncIterable[bytes]) -> None:
+        """The same in pieces, where it is large."""
+        async for piece in pieces:
+            if self._headed:
+                await self._context.write(HttpBody(data=piece))
+            else:
+                await self._send(Refusal(200, piece, ()), JSON)
+        self._end()
+
     async def send_events(self, events: str, *, last: bool) -> None:
         """Waits while the caller is slow to read."""
         if self._headed:
@@ -142,10 +154,17 @@ async def deliver(answer: Answer, reply: Reply, dialect: Dialect, *, stream: boo
             else:
                 async for _ in answer:
                     pass
-                await reply.send(dialect.whole(answer.outcome()))
+                await reply.send(await _whole(dialect, answer.outcome()))
         except GenerationFailed as failed:
             await reply.fail(failed.error, answer.usage())
         await answer.settle()
+
+
+async def _whole(dialect: Dialect, outcome: RequestOutcome) -> bytes:
+    """Long answers are written in a thread: with logprobs they can take a tenth of a second."""
+    if outcome.ByteSize() <= _INLINE_OUTCOME_BYTES:
+        return dialect.whole(outcome)
+    return await asyncio.to_thread(dialect.whole, outcome)
 
 
 async def _stream(answer: Answer, reply: Reply, dialect: Dialect) -> None:

@@ -24,6 +24,9 @@ from headrace_gateway.reporting import ModelReporters, Reporter
 
 log = logging.getLogger(__name__)
 
+MAX_OUTCOME_BYTES = 512 * 1024
+"""Half of what NATS takes by default."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
@@ -49,7 +52,7 @@ class _Ended:
             priority=self.admitted.priority,
             arrival=timestamp(self.admitted.arrival_s),
             attempt=self.attempt,
-            outcome=self.outcome,
+            outcome=_kept(self.outcome),
         )
 
 
@@ -137,3 +140,15 @@ def timestamp(unix_s: float) -> Timestamp:
     stamp = Timestamp()
     stamp.FromNanoseconds(int(unix_s * 1e9))
     return stamp
+
+
+def _kept(outcome: RequestOutcome) -> RequestOutcome:
+    """The outcome as it is stored: logprobs are left out where they would not fit a message."""
+    if outcome.ByteSize() <= MAX_OUTCOME_BYTES:
+        return outcome
+    kept = RequestOutcome()
+    kept.CopyFrom(outcome)
+    for choice in kept.choices:
+        choice.ClearField("logprobs")
+        choice.ClearField("prompt_logprobs")
+    return kept

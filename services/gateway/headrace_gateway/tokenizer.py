@@ -17,8 +17,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headrace.errors import InvalidRequest
 from headrace.internal.v1.model_card_pb2 import TokenizerBundle
+from headrace_gateway.generation import Input
+from headrace_gateway.spelling import Spelling
 from headrace_gateway.text import StopStrings, TextStream
-from headrace_gateway.wanted import Conversation, Text
+from headrace_gateway.wanted import Conversation, Text, TextPair
 
 # Why: a template is a program over the caller's messages; these are what it can fail with.
 _TEMPLATE_FAILURES = (
@@ -58,6 +60,7 @@ class Tokenizer:
             raise TokenizerUnusable(str(error)) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self.spelling = Spelling(self._tokenizer)
 
     @property
     def chats(self) -> bool:
@@ -81,6 +84,39 @@ class Tokenizer:
         batch = self._tokenizer.encode_batch_fast([text], add_special_tokens=plain)
         return list(batch[0].ids)
 
+    async def encode_inputs(
+        self, texts: Sequence[Text | TextPair], *, cut_tokens: int | None
+    ) -> list[Input]:
+        """Each text or pair with the model's special tokens, cut to `cut_tokens`; of a pair, the
+        second text is. Where they are many or long, found in a thread."""
+        if sum(text.characters for text in texts) <= self._inline_characters:
+            return self._encode_inputs(texts, cut_tokens)
+        return await asyncio.to_thread(self._encode_inputs, texts, cut_tokens)
+
+    def _encode_inputs(
+        self, texts: Sequence[Text | TextPair], cut_tokens: int | None
+    ) -> list[Input]:
+        plain = [t.text if isinstance(t, Text) else (t.first, t.second) for t in texts]
+        whole = self._tokenizer.encode_batch_fast(plain)
+        return [
+            _input(self._cut(text, cut_tokens) if cut_tokens and len(found) > cut_tokens else found)
+            for text, found in zip(texts, whole, strict=True)
+        ]
+
+    def _cut(self, text: Text | TextPair, cut_tokens: int) -> tokenizers.Encoding:
+        """Cut before the special tokens are put around it, as they must stay."""
+        encode, is_pair = self._tokenizer.encode, isinstance(text, TextPair)
+        room = max(0, cut_tokens - self._tokenizer.num_special_tokens_to_add(is_pair))
+        if isinstance(text, Text):
+            only = encode(text.text, add_special_tokens=False)
+            only.truncate(room)
+            return self._tokenizer.post_process(only)
+        first = encode(text.first, add_special_tokens=False)
+        second = encode(text.second, add_special_tokens=False)
+        first.truncate(room)
+        second.truncate(room - len(first))
+        return self._tokenizer.post_process(first, second)
+
     def render(self, conversation: Conversation) -> str:
         """The conversation as one text that ends where the model's answer begins."""
         if self._template is None:
@@ -91,7 +127,7 @@ class Tokenizer:
             return self._template.render(
                 **self._specials,
                 messages=[dict(message) for message in conversation.messages],
-                tools=None,
+                tools=list(conversation.tools) or None,
                 documents=None,
                 add_generation_prompt=True,
             )
@@ -117,6 +153,11 @@ class Tokenizer:
 
     def text_stream(self, stops: StopStrings | None, silent: frozenset[int]) -> TextStream:
         return TextStream(self.decode, stops=stops, silent=silent)
+
+
+def _input(encoding: tokenizers.Encoding) -> Input:
+    types = encoding.type_ids
+    return Input(tuple(encoding.ids), types.index(1) if 1 in types else 0)
 
 
 class _Generation(Extension):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
+from headrace.logprobs import Logprobs
+from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
 from headrace_gateway.generation import ChoiceEnded, Tokens
+from headrace_gateway.logprob_columns import written
 from headrace_gateway.text import TextStream
+from headrace_gateway.tool_calls import CallPiece, ToolCalls
 
 UNFINISHED = FinishReason.FINISH_REASON_UNSPECIFIED
 
@@ -26,21 +29,42 @@ class Said:
     """Set in the last news of the choice."""
     stopped: bool = False
     """It ended by a stop string, of which its worker does not know."""
+    logprobs: Logprobs | None = None
+    """Of `token_ids`, whether or not their text is held back; None where they are not wanted."""
+    prompt_logprobs: Logprobs | None = None
+    """In the first news of a choice, where they are wanted."""
+    calls: list[CallPiece] = field(default_factory=list)
+    """Pieces of tool calls, which are no `text`."""
 
 
 @dataclass(slots=True)
 class _Spoken:
     stream: TextStream
+    parser: ToolCalls | None
+    calls: list[ToolCall] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
+    logprobs: Logprobs | None = None
+    prompt_logprobs: Logprobs | None = None
     finish_reason: FinishReason.ValueType = UNFINISHED
 
 
 class Transcript:
     """All that has been said. Holds its text and ids until it is dropped."""
 
-    def __init__(self, streams: Iterable[TextStream], *, prompt_tokens: int) -> None:
-        self._choices = [_Spoken(stream) for stream in streams]
+    def __init__(
+        self,
+        streams: Iterable[TextStream],
+        *,
+        prompt_tokens: int,
+        request_id: str = "",
+        calls_tools: bool = False,
+    ) -> None:
+        """With `calls_tools` the text is searched for calls, whose ids the request's id makes."""
+        self._choices = [
+            _Spoken(stream, ToolCalls() if calls_tools else None) for stream in streams
+        ]
+        self._request_id = request_id
         self._prompt_tokens = prompt_tokens
         self._unfinished = len(self._choices)
 
@@ -62,9 +86,9 @@ class Transcript:
             if said is None:
                 said = news[event.choice] = Said(event.choice, len(choice.token_ids))
             if isinstance(event, Tokens):
-                _hear(choice, said, event.token_ids)
+                self._hear(choice, said, event)
             else:
-                _end(choice, said, event.finish_reason)
+                self._end(choice, said, event.finish_reason)
             if choice.finish_reason != UNFINISHED:
                 self._unfinished -= 1
         return list(news.values())
@@ -82,28 +106,46 @@ class Transcript:
                 text="".join(choice.texts),
                 token_ids=choice.token_ids,
                 finish_reason=choice.finish_reason,
+                logprobs=written(choice.logprobs),
+                prompt_logprobs=written(choice.prompt_logprobs),
+                tool_calls=choice.calls,
             )
             for index, choice in enumerate(self._choices)
         ]
         return RequestOutcome(choices=choices, usage=self.usage())
 
+    def _hear(self, choice: _Spoken, said: Said, tokens: Tokens) -> None:
+        piece = choice.stream.feed(tokens.token_ids)
+        said.token_ids = tokens.token_ids[: piece.used]
+        choice.token_ids += said.token_ids
+        if tokens.prompt_logprobs is not None:
+            said.prompt_logprobs = choice.prompt_logprobs = tokens.prompt_logprobs
+        if tokens.logprobs is not None:
+            said.logprobs = tokens.logprobs.cut(0, piece.used)
+            choice.logprobs = choice.logprobs or Logprobs()
+            choice.logprobs.extend(said.logprobs)
+        self._say(choice, said, piece.text, last=piece.stopped)
+        if piece.stopped:
+            said.stopped = True
+            said.finish_reason = choice.finish_reason = FinishReason.FINISH_REASON_STOP
 
-def _hear(choice: _Spoken, said: Said, token_ids: Sequence[int]) -> None:
-    piece = choice.stream.feed(token_ids)
-    said.token_ids = token_ids[: piece.used]
-    choice.token_ids += said.token_ids
-    _say(choice, said, piece.text)
-    if piece.stopped:
-        said.stopped = True
-        said.finish_reason = choice.finish_reason = FinishReason.FINISH_REASON_STOP
+    def _end(self, choice: _Spoken, said: Said, reason: FinishReason.ValueType) -> None:
+        self._say(choice, said, choice.stream.flush(), last=True)
+        said.finish_reason = choice.finish_reason = reason
 
-
-def _end(choice: _Spoken, said: Said, reason: FinishReason.ValueType) -> None:
-    _say(choice, said, choice.stream.flush())
-    said.finish_reason = choice.finish_reason = reason
-
-
-def _say(choice: _Spoken, said: Said, text: str) -> None:
-    if text:
-        said.text += text
-        choice.texts.append(text)
+    def _say(self, choice: _Spoken, said: Said, text: str, *, last: bool) -> None:
+        pieces: list[str | CallPiece] = [text] if text else []
+        if choice.parser is not None:
+            pieces = choice.parser.feed(text) + (choice.parser.flush() if last else [])
+        for piece in pieces:
+            if isinstance(piece, str):
+                said.text += piece
+                choice.texts.append(piece)
+                continue
+            if piece.name is not None:
+                # Whoever hears the request's output again gives its calls the same ids.
+                call_id = f"call_{self._request_id}_{said.choice}_{piece.index}"
+                choice.calls.append(ToolCall(call_id=call_id, name=piece.name))
+                piece = replace(piece, call_id=call_id)
+            said.calls.append(piece)
+            choice.calls[-1].arguments += piece.arguments

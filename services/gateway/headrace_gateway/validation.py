@@ -9,24 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from headrace.errors import ContextLengthExceeded, InvalidRequest
+from headrace.errors import ContextLengthExceeded, InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import Sampling
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.generation import ValidRequest
 from headrace_gateway.limits import Limits
 from headrace_gateway.quoting import quoted
-from headrace_gateway.wanted import Conversation, TokenIds, Wanted
+from headrace_gateway.structures import check_structure
+from headrace_gateway.wanted import Conversation, Terms, TokenIds, Wanted
 
 MAX_CHOICES = 16
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_STOP_TOKEN_IDS = 64
 MAX_LOGIT_BIASES = 1024
+MAX_LOGPROBS = 20
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """A request id, or a role: templates print roles between special tokens."""
 
+_LOGPROBS: tuple[Literal["logprobs", "prompt_logprobs"], ...] = ("logprobs", "prompt_logprobs")
 _GREEDY_BELOW = 1e-5
 
 
@@ -66,6 +70,7 @@ def check(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
     Raises:
         InvalidRequest: a field is out of its range.
         ContextLengthExceeded: the prompt cannot fit, however it is tokenised.
+        Unsupported: the model's engine cannot do something that is asked for.
     """
     if not NAME.fullmatch(wanted.request_id):
         raise InvalidRequest(
@@ -77,6 +82,9 @@ def check(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
     _check_numbers(wanted)
     _check_stops(wanted)
     _check_token_ids(wanted, card)
+    _check_logprobs(wanted, card)
+    if wanted.parameters.HasField("structure"):
+        check_structure(wanted.parameters.structure, card, wanted.name_of("structure"))
     times(wanted, limits)
 
 
@@ -96,11 +104,15 @@ def valid_request(
     if not prompt_ids:
         raise InvalidRequest("the prompt has no tokens", field=wanted.prompt.field)
     timeout_s, patience_s = times(wanted, limits)
+    sampling = _sampling(wanted.parameters, card, _max_tokens(wanted, card, len(prompt_ids)))
+    if wanted.parameters.HasField("structure"):
+        sampling.grammar.structure.CopyFrom(wanted.parameters.structure)
+        sampling.grammar.field = wanted.name_of("structure")
     return ValidRequest(
         request_id=wanted.request_id,
         card=card,
         prompt_ids=tuple(prompt_ids),
-        sampling=_sampling(wanted.parameters, card, _max_tokens(wanted, card, len(prompt_ids))),
+        sampling=sampling,
         seed=draw_seed() if wanted.seed is None else wanted.seed,
         n=wanted.n,
         priority=priority(wanted),
@@ -110,7 +122,7 @@ def valid_request(
     )
 
 
-def priority(wanted: Wanted) -> Priority.ValueType:
+def priority(wanted: Terms) -> Priority.ValueType:
     """The lane's priority; unset is STANDARD."""
     if wanted.priority not in Priority.values():
         raise InvalidRequest(
@@ -119,7 +131,7 @@ def priority(wanted: Wanted) -> Priority.ValueType:
     return wanted.priority or Priority.PRIORITY_STANDARD
 
 
-def times(wanted: Wanted, limits: Limits) -> tuple[float, float]:
+def times(wanted: Terms, limits: Limits) -> tuple[float, float]:
     """Timeout and patience in seconds, within the limits and the call's own deadline."""
     timeout_s = _within("timeout", wanted, wanted.timeout_s, limits.max_timeout_s)
     patience_s = _within("patience", wanted, wanted.patience_s, limits.max_patience_s)
@@ -128,7 +140,7 @@ def times(wanted: Wanted, limits: Limits) -> tuple[float, float]:
     return timeout_s, min(patience_s, timeout_s)
 
 
-def _within(name: str, wanted: Wanted, value_s: float | None, limit_s: float) -> float:
+def _within(name: str, wanted: Terms, value_s: float | None, limit_s: float) -> float:
     if value_s is None:
         return limit_s
     if not 0 < value_s <= limit_s:
@@ -225,6 +237,20 @@ def _check_numbers(wanted: Wanted) -> None:
             )
 
 
+def _check_logprobs(wanted: Wanted, card: ModelCard) -> None:
+    parameters = wanted.parameters
+    for name in _LOGPROBS:
+        if not parameters.HasField(name):
+            continue
+        field = wanted.name_of(name)
+        if not card.capabilities.logprobs:
+            raise Unsupported(f"the engine of model {card.model} tells no {name}", field=field)
+        if (count := getattr(parameters, name)) > MAX_LOGPROBS:
+            raise InvalidRequest(
+                f"{field} is {count}; it must be in [0, {MAX_LOGPROBS}]", field=field
+            )
+
+
 def _check_stops(wanted: Wanted) -> None:
     name = wanted.name_of("stop")
     _check_count(len(wanted.parameters.stop), MAX_STOP_STRINGS, name)
@@ -265,7 +291,8 @@ def _check_count(count: int, most: int, name: str) -> None:
 
 
 def _sampling(parameters: SamplingParameters, card: ModelCard, max_tokens: int) -> Sampling:
-    numbers = {bounds.name: _number(bounds, parameters, card) for bounds in _RANGES}
+    numbers: dict[str, Any] = {bounds.name: _number(bounds, parameters, card) for bounds in _RANGES}
+    told = {name: getattr(parameters, name) for name in _LOGPROBS if parameters.HasField(name)}
     # Why: logits divided by next to nothing overflow; what is meant is greedy.
     if numbers["temperature"] < _GREEDY_BELOW:
         numbers["temperature"] = 0.0
@@ -277,6 +304,7 @@ def _sampling(parameters: SamplingParameters, card: ModelCard, max_tokens: int) 
         stop_token_ids=parameters.stop_token_ids,
         ignore_eos=parameters.ignore_eos,
         **numbers,
+        **told,
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.tools import Tools
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 """One turn: "role", "content", and what else the caller set; never an empty optional."""
 
 
@@ -29,11 +31,28 @@ class Conversation:
 
     messages: Sequence[Message]
     field: str = "messages"
+    tools: Sequence[Mapping[str, Any]] = ()
+    """As OpenAI has them, which is as templates take them."""
 
     @property
     def characters(self) -> int:
         """Of everything in it: ten thousand empty messages are no small conversation."""
-        return sum(len(text) for message in self.messages for text in message.values())
+        return sum(_characters(each) for each in (*self.messages, *self.tools))
+
+
+def _characters(value: object) -> int:
+    """Of a text, or of all that is in something larger."""
+    total, left = 0, [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            total += len(each)
+        elif isinstance(each, Mapping):
+            total += sum(map(len, each.keys()))
+            left += each.values()
+        elif isinstance(each, list):
+            left += each
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +61,44 @@ class TokenIds:
 
     token_ids: Sequence[int]
     field: str = "prompt_token_ids"
+
+
+@dataclass(frozen=True, slots=True)
+class TextPair:
+    """Two texts that become one input: what is asked, and what may answer it."""
+
+    first: str
+    second: str
+    field: str
+
+    @property
+    def characters(self) -> int:
+        return len(self.first) + len(self.second)
+
+
+AnyInput = Text | TextPair | TokenIds
+"""What becomes one vector."""
+
+
+WHOLE_CONTEXT = -1
+
+
+class Terms(Protocol):
+    """How urgent a request is, and how long it may take."""
+
+    @property
+    def priority(self) -> Priority.ValueType: ...
+
+    @property
+    def timeout_s(self) -> float | None: ...
+
+    @property
+    def patience_s(self) -> float | None: ...
+
+    @property
+    def time_remaining_s(self) -> float | None: ...
+
+    def name_of(self, field_name: str) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +117,30 @@ class Wanted:
     time_remaining_s: float | None = None
     """Of the call's own deadline, which no limit binds; unset without one."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
+    tools: Tools = field(default_factory=Tools)
     names: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields to the caller's, where they differ."""
+
+    def name_of(self, field_name: str) -> str:
+        return self.names.get(field_name, field_name)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedVectors:
+    """Inputs that are each to become a vector, or a score."""
+
+    request_id: str
+    model: str
+    inputs: Sequence[AnyInput]
+    priority: Priority.ValueType = Priority.PRIORITY_UNSPECIFIED
+    truncate_tokens: int | None = None
+    """Longest input, special tokens included: it is cut to that, or to WHOLE_CONTEXT. Unset: too
+    long is refused."""
+    timeout_s: float | None = None
+    patience_s: float | None = None
+    time_remaining_s: float | None = None
+    trace_context: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def name_of(self, field_name: str) -> str:
         return self.names.get(field_name, field_name)

@@ -12,10 +12,17 @@ import logging
 from typing import Protocol
 
 from headrace.errors import EngineFailed, RequestCancelled
-from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse, Ending, Opening
+from headrace.internal.v1.delivery_pb2 import (
+    DeliverRequest,
+    DeliverResponse,
+    Ending,
+    Opening,
+    PromptLogprobs,
+)
 from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import FinishReason
 from headrace_gateway import metrics
+from headrace_gateway.logprob_columns import UnequalColumns, by_row, read_run
 from headrace_gateway.open_requests import OpenRequests
 from headrace_gateway.outlet import Feed
 from headrace_gateway.relay import SenderFault, Verdict
@@ -50,16 +57,21 @@ class WorkerLine:
         return len(self._feeds)
 
     def take(self, message: DeliverRequest) -> bool:
-        """Relay one message; returns whether any token of it was new.
+        """Relay one message; returns whether any token or vector of it was new.
 
         Raises:
             MalformedMessage: the columns differ in length.
         """
         for opening in message.openings:
             self._open(opening)
-        is_new = bool(message.slots) and self._take_tokens(message)
+        try:
+            for piece in message.prompt_logprobs:
+                self._take_prompt(piece)
+            is_new = bool(message.slots) and self._take_tokens(message)
+        except UnequalColumns as fact:
+            raise MalformedMessage(str(fact)) from fact
         for ending in message.endings:
-            self._end(ending)
+            is_new = self._end(ending) or is_new
         return is_new
 
     def cancel(self, slot: int) -> None:
@@ -103,21 +115,31 @@ class WorkerLine:
         except SenderFault as fault:
             self._fault(feed, fault)
 
+    def _take_prompt(self, piece: PromptLogprobs) -> None:
+        feed, run = self._feeds.get(piece.slot), read_run(piece.logprobs)
+        if feed is None:
+            return
+        try:
+            feed.outlet.relay.take_prompt(feed.choice, feed.attempt, piece.first_index, run)
+        except SenderFault as fault:
+            self._fault(feed, fault)
+
     def _take_tokens(self, message: DeliverRequest) -> bool:
         slots, indices, token_ids = message.slots, message.indices, message.token_ids
         if not len(slots) == len(indices) == len(token_ids):
             raise MalformedMessage(
                 f"columns of {len(slots)} slots, {len(indices)} indices, {len(token_ids)} tokens"
             )
+        columns = zip(slots, indices, token_ids, by_row(message), strict=True)
         feeds, taken, is_new, late = self._feeds, Verdict.TAKEN, False, 0
-        for slot, index, token_id in zip(slots, indices, token_ids, strict=True):
+        for slot, index, token_id, logprobs in columns:
             feed = feeds.get(slot)
             if feed is None:
                 late += 1
                 continue
             outlet = feed.outlet
             try:
-                verdict = outlet.relay.take(feed.choice, feed.attempt, index, token_id)
+                verdict = outlet.relay.take(feed.choice, feed.attempt, index, token_id, logprobs)
             except SenderFault as fault:
                 self._fault(feed, fault)
                 continue
@@ -141,26 +163,29 @@ class WorkerLine:
                 feed.outlet.unbind(feed)
                 self.cancel(feed.slot)
 
-    def _end(self, ending: Ending) -> None:
+    def _end(self, ending: Ending) -> bool:
+        """Returns whether it brought a vector that is new."""
         feed = self._feeds.get(ending.slot)
         if feed is None:
-            return
+            return False
         if ending.finish_reason in _FAILURES:
             self._end_in_failure(feed, ending)
-            return
+            return False
         outlet = feed.outlet
+        reason, output_tokens = ending.finish_reason, ending.output_tokens
         try:
             verdict = outlet.relay.end(
-                feed.choice, feed.attempt, ending.finish_reason, ending.output_tokens
+                feed.choice, feed.attempt, reason, output_tokens, ending.vector
             )
         except SenderFault as fault:
             self._fault(feed, fault)
-            return
+            return False
         if verdict is not Verdict.TAKEN:
             self._oddity(feed, verdict)
         if verdict is not Verdict.STALE:
             self._acknowledge(feed)
             outlet.wake()
+        return verdict is Verdict.TAKEN and bool(ending.vector)
 
     def _end_in_failure(self, feed: Feed, ending: Ending) -> None:
         if not feed.outlet.relay.hears(feed.attempt):

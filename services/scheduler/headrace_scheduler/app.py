@@ -35,7 +35,7 @@ async def run(settings: SchedulerSettings) -> int:
     scheduler_id = f"{settings.name}-{uuid.uuid4().hex[:12]}"
     service = Service(scheduler_id, bus, settings, SystemClock())
     with SidePort(
-        settings.host, settings.metrics_port, is_ready=lambda: service.is_ready
+        settings.host, settings.metrics_port, why_not_ready=lambda: service.why_not_ready
     ) as side_port:
         write_ports(settings, {"metrics": side_port.port})
         log.info("scheduler.started", extra={"scheduler_id": scheduler_id})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from headrace.errors import InvalidRequest
+from headrace.errors import EngineFailed, InvalidRequest
 from headrace.internal.v1.dispatch_pb2 import (
     DispatchRefusal,
     DispatchRefusalCause,
@@ -14,7 +14,7 @@ from headrace.internal.v1.dispatch_pb2 import (
 from headrace_scheduler.estimates import ServiceRate
 from headrace_scheduler.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.fleet import Fleet, Worker
-from headrace_scheduler.forming import LaneView, form_batch
+from headrace_scheduler.forming import LaneView, can_ever_run, form_batch
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import Request, Running, first_attempt
 
@@ -65,11 +65,13 @@ class Dispatching:
         Why: a worker's death is a failure of all that ran there. Together, those that only
         stood by would come to their end with the one that killed it.
         """
-        has_one = False
+        has_one, room = False, worker.room
 
         def admissible(waiting: Iterable[Request]) -> Iterator[Request]:
             nonlocal has_one
             for request in waiting:
+                if not can_ever_run(request, room):
+                    continue  # Else one that waits for another worker would be the one.
                 if self._live.is_on_last_attempt(request):
                     if has_one or self._holds_trial(worker, now_s):
                         has_one = True
@@ -83,7 +85,7 @@ class Dispatching:
         """Whether something on its last attempt has just begun there."""
         return any(
             now_s - request.dispatched_s < TRIAL_S and self._live.is_on_last_attempt(request)
-            for request in self._live.on_worker(worker.worker_id)
+            for request in self._live.on_worker(worker.worker_id).values()
         )
 
     def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
@@ -108,7 +110,7 @@ class Dispatching:
         refusals = {r.request_id: r for r in event.refusals}
         worker = self._fleet.get(event.worker_id)
         if worker is not None:
-            worker.vacate(event.number, refusals)
+            self._fleet.answered(worker, event.number, refusals)
         for request in self._dispatched(event.worker_id, event.number):
             refusal = refusals.get(request.request_id)
             if refusal is None:
@@ -124,12 +126,16 @@ class Dispatching:
             case causes.DISPATCH_REFUSAL_CAUSE_INVALID:
                 self._live.withdraw(request, "invalid", now_s=now_s)
                 self._live.end(request, InvalidRequest(refusal.message), now_s=now_s)
+            case causes.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE:
+                last = f"; before that, {request.last_failure}" if request.last_failure else ""
+                self._live.withdraw(request, "not resumable", now_s=now_s)
+                self._live.end(request, EngineFailed(refusal.message + last), now_s=now_s)
             case causes.DISPATCH_REFUSAL_CAUSE_STALE_LEADER:
                 # Left as it is: the leader of today has it, or will read it.
                 self._live.command(StepDown(refusal.message))
             case cause:
                 if worker is not None:
-                    worker.refusing = True
+                    self._fleet.refuse(worker)
                 self._live.withdraw(request, _SHORT_CAUSES.get(cause, "refused"), now_s=now_s)
 
     def take_silence(self, worker_id: str, number: int, *, now_s: float) -> None:
@@ -140,13 +146,12 @@ class Dispatching:
         """
         worker = self._fleet.get(worker_id)
         if worker is not None:
-            worker.refusing = True
-            worker.forget(number)
+            self._fleet.silent(worker, number)
         for request in self._dispatched(worker_id, number):
             self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
 
     def _dispatched(self, worker_id: str, number: int) -> Iterator[Request]:
         dispatch = (self._live.epoch, number)
-        for request in self._live.on_worker(worker_id):
+        for request in list(self._live.on_worker(worker_id).values()):
             if isinstance(request.state, Running) and request.state.dispatch == dispatch:
                 yield request

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from headrace.internal.v1.reports_pb2 import ServedModel, WorkerReport
-from headrace_scheduler.forming import Room
+from headrace_scheduler.forming import Room, Weights
 from headrace_scheduler.requests import DispatchNumber, Request
 
 
@@ -34,6 +34,8 @@ class Worker:
     """It said that it has no room; believed until its next report."""
     unreported: dict[int, dict[str, Occupied]] = field(default_factory=dict)
     """Dispatches, by number, that its reports do not yet count."""
+    taken: Occupied = field(default_factory=lambda: Occupied(0, 0))
+    """Their sum, kept because it is asked for with every event."""
     unanswered: int | None = None
     """Number of the one dispatch on its way."""
     strays: dict[str, float] = field(default_factory=dict)
@@ -46,13 +48,11 @@ class Worker:
 
     @property
     def free_slots(self) -> int:
-        taken = sum(o.slots for d in self.unreported.values() for o in d.values())
-        return max(0, self.served.free_slots - taken)
+        return max(0, self.served.free_slots - self.taken.slots)
 
     @property
     def free_cache_tokens(self) -> int:
-        taken = sum(o.cache_tokens for d in self.unreported.values() for o in d.values())
-        return max(0, self.served.free_cache_tokens - taken)
+        return max(0, self.served.free_cache_tokens - self.taken.cache_tokens)
 
     @property
     def is_open(self) -> bool:
@@ -67,11 +67,20 @@ class Worker:
             cache_tokens=self.free_cache_tokens,
             weights_digest=self.served.card.weights_digest,
             idle=not self.running and not self.unreported,
+            adapter_digests=frozenset(a.digest for a in self.served.card.adapters if a.digest),
         )
 
     @property
     def load(self) -> float:
         return 1.0 - self.free_slots / max(1, self.served.total_slots)
+
+    def occupy(self, number: int, batch: Iterable[Request]) -> None:
+        """A dispatch is on its way."""
+        self.unanswered = number
+        self.unreported[number] = {r.request_id: Occupied(r.slots, r.cache_tokens) for r in batch}
+        for occupied in self.unreported[number].values():
+            self.taken.slots += occupied.slots
+            self.taken.cache_tokens += occupied.cache_tokens
 
     def vacate(self, number: int, request_ids: Iterable[str]) -> None:
         """A dispatch was answered; these of it did not stay."""
@@ -79,13 +88,20 @@ class Worker:
             self.unanswered = None
         dispatched = self.unreported.get(number, {})
         for request_id in request_ids:
-            dispatched.pop(request_id, None)
+            if (occupied := dispatched.pop(request_id, None)) is not None:
+                self.taken.slots -= occupied.slots
+                self.taken.cache_tokens -= occupied.cache_tokens
         if not dispatched:
             self.unreported.pop(number, None)
 
     def forget(self, number: int) -> None:
-        """A dispatch was not answered; the next report says what became of it."""
+        """The next report says what became of a dispatch, or has said so."""
         self.vacate(number, list(self.unreported.get(number, {})))
+
+    def check_integrity(self) -> None:
+        occupied = [o for d in self.unreported.values() for o in d.values()]
+        slots, tokens = sum(o.slots for o in occupied), sum(o.cache_tokens for o in occupied)
+        assert (slots, tokens) == (self.taken.slots, self.taken.cache_tokens)
 
 
 class Fleet:
@@ -96,6 +112,13 @@ class Fleet:
         self._workers: dict[str, Worker] = {}
         # Why one for all: a worker that was dropped and returns must not see a number twice.
         self._last_number = 0
+        # What follows is kept rather than counted: it is asked for with every event.
+        self._able: dict[str, Worker] = {}
+        """Those that a dispatch may go to now."""
+        self._open_slots: dict[str, tuple[str, int]] = {}
+        """Of each open worker with any, its weights and free slots."""
+        self._free_slots: dict[str, int] = {}
+        """By weights."""
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._workers.values()))
@@ -128,25 +151,62 @@ class Fleet:
         known.served, known.running, known.draining = served, running, report.draining
         known.refusing = False
         self._forget_counted(known)
+        self._count(known)
         return known
 
     def _forget_counted(self, worker: Worker) -> None:
         for number in list(worker.unreported):
             if worker.counted >= (self._epoch, number):
-                del worker.unreported[number]
+                answered = worker.unanswered
+                worker.forget(number)
+                worker.unanswered = answered  # a report may come before the answer
         worker.strays = {i: s for i, s in worker.strays.items() if i in worker.running}
 
     def occupy(self, worker: Worker, batch: Iterable[Request]) -> int:
         """Count a batch as there; returns the number of its dispatch."""
         self._last_number += 1
-        worker.unanswered = self._last_number
-        worker.unreported[self._last_number] = {
-            r.request_id: Occupied(r.slots, r.cache_tokens) for r in batch
-        }
+        worker.occupy(self._last_number, batch)
+        self._count(worker)
         return self._last_number
 
+    def answered(self, worker: Worker, number: int, refused: Iterable[str]) -> None:
+        """A dispatch was answered; these of it did not stay."""
+        worker.vacate(number, refused)
+        self._count(worker)
+
+    def silent(self, worker: Worker, number: int) -> None:
+        """A dispatch was not answered; the next report says what became of it."""
+        worker.forget(number)
+        self.refuse(worker)
+
+    def refuse(self, worker: Worker) -> None:
+        """It has no room, until its next report."""
+        worker.refusing = True
+        self._count(worker)
+
     def remove(self, worker_id: str) -> Worker | None:
+        self._uncount(worker_id)
         return self._workers.pop(worker_id, None)
+
+    def _count(self, worker: Worker) -> None:
+        self._uncount(worker.worker_id)
+        if not worker.is_open:
+            return
+        digest, slots = worker.served.card.weights_digest, worker.free_slots
+        if not slots:
+            return
+        self._open_slots[worker.worker_id] = digest, slots
+        self._free_slots[digest] = self._free_slots.get(digest, 0) + slots
+        if worker.unanswered is None:
+            self._able[worker.worker_id] = worker
+
+    def _uncount(self, worker_id: str) -> None:
+        self._able.pop(worker_id, None)
+        digest, slots = self._open_slots.pop(worker_id, ("", 0))
+        if slots:
+            self._free_slots[digest] -= slots
+            if not self._free_slots[digest]:
+                del self._free_slots[digest]
 
     def silent_since(self, heard_before_s: float) -> list[Worker]:
         return [w for w in self._workers.values() if w.heard_s < heard_before_s]
@@ -158,16 +218,20 @@ class Fleet:
 
     def with_room(self) -> list[Worker]:
         """Workers that a dispatch may go to now, the least loaded first."""
-        able = (w for w in self._workers.values() if w.is_open and w.unanswered is None)
-        return sorted((w for w in able if w.free_slots), key=lambda w: (w.load, w.worker_id))
+        return sorted(self._able.values(), key=lambda w: (w.load, w.worker_id))
 
-    def free_slots(self, weights_digest: str = "") -> int:
-        """Of all open workers with these weights."""
-        return sum(
-            w.free_slots
-            for w in self._workers.values()
-            if w.is_open and weights_digest in ("", w.served.card.weights_digest)
-        )
+    def free_slots(self, request: Weights | None = None) -> int:
+        """Of all open workers; of those with the weights for a request, if there is one."""
+        if request is None or not request.weights_digest:
+            return sum(self._free_slots.values())
+        if not request.adapter_digest:
+            return self._free_slots.get(request.weights_digest, 0)
+        able = (w for w in self._workers.values() if w.is_open)
+        return sum(w.free_slots for w in able if w.room.has_weights_for(request))
+
+    def has_weights_for(self, request: Weights) -> bool:
+        """Whether any worker has, open or not."""
+        return any(w.room.has_weights_for(request) for w in self._workers.values())
 
     def fair_share(self, worker: Worker, waiting: int) -> int:
         """Of `waiting` requests, how many are this worker's; at least 1."""
@@ -175,8 +239,24 @@ class Fleet:
         return max(1, -(-waiting * worker.free_slots // total)) if total else 1
 
     def runs(self, request_id: str) -> tuple[Worker, int] | None:
-        """Who reports to run a request, and which attempt; the newest of several."""
+        """Who reports to run a request that is known to nobody here, and which attempt; the
+        newest of several."""
         found = [
-            (w, w.running[request_id]) for w in self._workers.values() if request_id in w.running
+            (w, w.running[request_id])
+            for w in self._workers.values()
+            if w.strays and request_id in w.strays
         ]
         return max(found, key=lambda pair: pair[1], default=None)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if what is kept is not what there is."""
+        for worker in self._workers.values():
+            worker.check_integrity()
+        able = (w for w in self._workers.values() if w.is_open and w.unanswered is None)
+        assert set(self._able) == {w.worker_id for w in able if w.free_slots}
+        free: dict[str, int] = {}
+        for worker in self._workers.values():
+            if worker.is_open and worker.free_slots:
+                digest = worker.served.card.weights_digest
+                free[digest] = free.get(digest, 0) + worker.free_slots
+        assert free == self._free_slots

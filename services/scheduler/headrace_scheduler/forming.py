@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 
-class Candidate(Protocol):
-    """A waiting request, as far as forming a batch looks at it."""
+class Weights(Protocol):
+    """What a request needs of a worker before all else."""
 
     @property
-    def weights_digest(self) -> str: ...
+    def weights_digest(self) -> str:
+        """Empty: any."""
+        ...
+
+    @property
+    def adapter_digest(self) -> str:
+        """Empty: none."""
+        ...
+
+
+class Candidate(Weights, Protocol):
+    """A waiting request, as far as forming a batch looks at it."""
 
     @property
     def slots(self) -> int:
@@ -58,6 +69,14 @@ class Room:
     weights_digest: str
     idle: bool
     """Nothing runs there, so waiting for company costs it nothing but time."""
+    adapter_digests: frozenset[str] = frozenset()
+
+    def has_weights_for(self, request: Weights) -> bool:
+        """Whether model and adapter are those that the request was made for."""
+        same_weights = request.weights_digest in ("", self.weights_digest)
+        return same_weights and (
+            not request.adapter_digest or request.adapter_digest in self.adapter_digests
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +111,7 @@ class _Queue(Generic[C]):
 
 def can_ever_run(request: Candidate, room: Room) -> bool:
     """Whether the worker could run it if it were empty."""
-    same_weights = not request.weights_digest or request.weights_digest == room.weights_digest
-    return same_weights and request.slots <= room.total_slots
+    return room.has_weights_for(request) and request.slots <= room.total_slots
 
 
 class _Draft(Generic[C]):

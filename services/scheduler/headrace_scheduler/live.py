@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from headrace.errors import AttemptsExhausted, Code, HeadraceError, RequestExists
@@ -82,8 +82,9 @@ class LiveRequests:
     def get(self, request_id: str) -> Request | None:
         return self._requests.get(request_id)
 
-    def on_worker(self, worker_id: str) -> list[Request]:
-        return list(self._by_worker.get(worker_id, {}).values())
+    def on_worker(self, worker_id: str) -> Mapping[str, Request]:
+        """What is believed to run there, by id: live, so not to be walked while it moves."""
+        return self._by_worker.get(worker_id, {})
 
     def of_gateway(self, gateway_id: str) -> list[Request]:
         return list(self._by_gateway.get(gateway_id, {}).values())

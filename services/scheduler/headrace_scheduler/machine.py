@@ -136,7 +136,7 @@ class Machine:
             self._live.adopt(request, *found)
         elif self._holding:
             pass  # Admitted long ago, most likely: no bound applies, and it may run somewhere.
-        elif depth >= self._policy.max_waiting + self._fleet.free_slots(request.weights_digest):
+        elif depth >= self._policy.max_waiting + self._fleet.free_slots(request):
             self._refuse(request, depth, now_s)
         else:
             self._live.wait(request, now_s=now_s)
@@ -246,6 +246,7 @@ class Machine:
     def check_integrity(self) -> None:
         """Raise AssertionError if something is held by nobody, or twice."""
         self._live.check_integrity()
+        self._fleet.check_integrity()
         for request in self._live:
             if isinstance(request.state, Running):
                 assert self._fleet.get(request.state.worker_id) is not None, request.state

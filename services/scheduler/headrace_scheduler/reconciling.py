@@ -33,16 +33,23 @@ class Reconciler:
                 StepDown(f"{worker.worker_id} was dispatched to by epoch {worker.counted[0]}")
             )
             return
+        believed = self._live.on_worker(worker.worker_id)
         for request_id, attempt in worker.running.items():
-            self._found(worker, request_id, attempt, now_s)
-        for request in self._live.on_worker(worker.worker_id):
-            self._missed(worker, request, now_s)
+            # Nearly all are where they are believed to be, and reports name all that runs.
+            request = believed.get(request_id)
+            state = request.state if request is not None else None
+            if isinstance(state, Running) and state.attempt == attempt:
+                state.vanished_s = None
+            else:
+                self._found(worker, request_id, attempt, now_s)
+        for request_id in sorted(believed.keys() - worker.running.keys()):
+            self._missed(worker, believed[request_id], now_s)
 
     def drop_worker(self, worker_id: str, *, is_failure: bool, now_s: float) -> None:
         """It is gone, and with it all that ran there."""
         if self._fleet.remove(worker_id) is None:
             return
-        running = self._live.on_worker(worker_id)
+        running = list(self._live.on_worker(worker_id).values())
         self._live.journal.worker_lost(worker_id, len(running))
         for request in running:
             if is_failure:
@@ -57,10 +64,6 @@ class Reconciler:
         match request.state:
             case Held():
                 self._live.adopt(request, worker, attempt)
-            case Running(worker_id=worker.worker_id, attempt=running_attempt) as running if (
-                attempt == running_attempt
-            ):
-                running.vanished_s = None
             case Waiting() | Running() if attempt > request.record.attempt:
                 self._live.adopt(request, worker, attempt)
             case Waiting() | Running() | Ending():
@@ -73,8 +76,7 @@ class Reconciler:
     def _missed(self, worker: Worker, request: Request, now_s: float) -> None:
         running = request.state
         assert isinstance(running, Running)
-        is_counted = worker.counted >= running.dispatch
-        if request.request_id in worker.running or not is_counted or running.vanished_s is not None:
+        if worker.counted < running.dispatch or running.vanished_s is not None:
             return
         running.vanished_s = now_s
         self._live.appoint(request, now_s + self._live.policy.settle_grace_s)

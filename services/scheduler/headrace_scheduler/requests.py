@@ -104,6 +104,10 @@ class Request:
         return self.record.weights_digest
 
     @property
+    def adapter_digest(self) -> str:
+        return self.record.adapter_digest
+
+    @property
     def choices(self) -> int:
         return max(1, self.record.n)
 
@@ -118,7 +122,16 @@ class Request:
 
     @property
     def prefill_tokens(self) -> int:
-        return len(self.record.prompt_ids) + self.output_tokens
+        return len(self.record.prompt_ids) + self.input_tokens + self.output_tokens
+
+    @property
+    def input_tokens(self) -> int:
+        """Of the inputs that have no vector yet; 0 where the model makes tokens."""
+        record = self.record
+        if not record.inputs:
+            return 0
+        done = {p.choice for p in record.progress if p.finish_reason != 0}
+        return sum(len(each.token_ids) for i, each in enumerate(record.inputs) if i not in done)
 
     @property
     def message_bytes(self) -> int:
@@ -127,7 +140,8 @@ class Request:
 
     @property
     def cache_tokens(self) -> int:
-        return self.slots * (len(self.record.prompt_ids) + self.record.sampling.max_tokens)
+        kept = len(self.record.prompt_ids) + self.record.sampling.max_tokens
+        return self.slots * kept + self.input_tokens
 
     @property
     def has_output(self) -> bool:

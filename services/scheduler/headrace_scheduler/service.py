@@ -35,10 +35,12 @@ class Service:
         self._listening_since_s = clock.monotonic_s()
 
     @property
-    def is_ready(self) -> bool:
-        """Connected, and of every known model we lead it or know that it is led."""
-        known = list(self._candidacies.values())
-        return self._bus.connected and all(c.knows_the_lease for c in known)
+    def why_not_ready(self) -> str | None:
+        """None: connected, and of every known model we lead it or know that it is led."""
+        if not self._bus.connected:
+            return "out of reach of NATS"
+        unled = [m for m, c in list(self._candidacies.items()) if not c.knows_the_lease]
+        return f"it is not known who leads {', '.join(sorted(unled))}" if unled else None
 
     def leads(self, model: str) -> bool:
         candidacy = self._candidacies.get(model)

@@ -77,8 +77,9 @@ class Timekeeper:
     def _lose_patience(self, request: Request, now_s: float) -> None:
         waited_s, model = now_s - request.arrival_s, self._model
         retry_after_s = self.retry_after_s(request.priority)
-        if len(self._fleet) == 0:
-            fact = f"no worker served {model} within {waited_s:.3g} s"
+        if not self._fleet.has_weights_for(request):
+            name = ":".join(filter(None, (model, request.record.adapter)))
+            fact = f"no worker served {name} within {waited_s:.3g} s"
             self._live.end(request, NoWorker(fact, retry_after_s=retry_after_s), now_s=now_s)
         else:
             fact = f"waited {waited_s:.3g} s in lane {model}/{request.priority}"

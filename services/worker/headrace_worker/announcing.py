@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from headrace.bus import BusError, Cards
@@ -19,6 +20,11 @@ class Announcement:
 
     def __init__(self, cards: Cards, card: ModelCard, bundle: bytes) -> None:
         self._cards, self.card, self._bundle = cards, card, bundle
+        self._changed = asyncio.Event()
+
+    def change(self) -> None:
+        """The card has changed: `repeat` publishes it now."""
+        self._changed.set()
 
     async def publish(self) -> None:
         """Tokenizer first: a card refers to its tokenizer.
@@ -32,7 +38,10 @@ class Announcement:
     async def repeat(self) -> None:
         """Publish again and again, until cancelled."""
         while True:
-            await asyncio.sleep(AGAIN_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_S):
+                    await self._changed.wait()
+            self._changed.clear()
             try:
                 await self.publish()
             except BusError as error:

@@ -3,126 +3,112 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
-import secrets
 import signal
-from collections.abc import Callable
+import sys
+import time
+from functools import partial
 
-from headrace.bus import Bus, BusUnavailable, subjects
+from headrace.bus import Bus, BusUnavailable
 from headrace.bus.jetstream import connect
-from headrace.clock import SystemClock
-from headrace.internal.v1.reports_pb2 import ParkCause
-from headrace.settings import write_ports
+from headrace.settings import read, write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.side_port import SidePort
-from headrace_worker.announcing import Announcement
-from headrace_worker.engine.loaded import LoadedModel, ModelLoadFailed
-from headrace_worker.intake import Intake
-from headrace_worker.metrics import WorkerMetrics
-from headrace_worker.model_card import model_card, tokenizer_bundle
-from headrace_worker.models import load_model
-from headrace_worker.reporter import Reporter
+from headrace_worker.engine.loaded import LoadedModel, ModelLoadFailed, ModelOutOfReach
+from headrace_worker.load_progress import LoadProgress
+from headrace_worker.models import follow, is_follower, load_model
+from headrace_worker.reloading import Load, Reloading, Reread
+from headrace_worker.serving import Serving
 from headrace_worker.settings import WorkerSettings
-from headrace_worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
-SETTLE_S = 5.0
-"""At the end, time for gateways to acknowledge and for the leader to take what was parked."""
-POLL_S = 0.02
-
-
-class EngineDied(Exception):
-    """The engine's thread ended; the process must be replaced."""
+BEAT_S = 1.0
 
 
 class WorkerApp:
-    """One worker process from its start to its end."""
+    """What a worker process does from its first loaded model to its end.
 
-    def __init__(self, settings: WorkerSettings, bus: Bus, loaded: LoadedModel) -> None:
-        self._settings, self._bus, self._loaded = settings, bus, loaded
-        self._clock = SystemClock()
-        self._worker_id = f"{settings.name}-{secrets.token_hex(4)}"
+    Args:
+        reread: the settings as they are now, for a reload. Raises SettingsRefused.
+        load: raises ModelLoadFailed.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        bus: Bus,
+        loaded: LoadedModel,
+        *,
+        reread: Reread,
+        load: Load,
+    ) -> None:
+        self._settings, self._bus = settings, bus
+        self._first: LoadedModel | None = loaded
         self._stop = asyncio.Event()
         self._death: BaseException | None = None
-        self._worker: Worker | None = None
-        self._metrics = WorkerMetrics(settings.model_name, loaded.engine.facts.name)
-        self.ready = False
+        self.reloading = Reloading(settings, reread=reread, load=load)
+        self._is_ready = False
 
-    def announcement(self) -> Announcement:
-        bundle = tokenizer_bundle(self._loaded.tokenizer)
-        now_unix_s = self._clock.unix_s()
-        card = model_card(self._settings.model_name, self._loaded, bundle, now_unix_s=now_unix_s)
-        return Announcement(self._bus, card, bundle)
+    @property
+    def why_not_ready(self) -> str | None:
+        """None: it serves. May be asked from another thread."""
+        if not self._is_ready:
+            return "draining" if self._stop.is_set() else "announcing its model"
+        return None if self._bus.connected else "out of reach of NATS"
 
-    async def run(self, on_beat: Callable[[], None]) -> int:
-        """Serve until SIGTERM or SIGINT, then drain; 0, or 1 if the engine died.
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT, then drain. SIGHUP loads anew.
 
-        `on_beat` is called for as long as the event loop runs.
+        Returns 0, or 1 if the engine died or its model could not be announced.
         """
-        announcement = self.announcement()
-        await announcement.publish()
-        card = announcement.card
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+        self._listen_to_signals()
         async with asyncio.TaskGroup() as group:
-            worker = self._worker = self._make_worker(group)
-            intake = Intake(worker, card, self._metrics)
-            reporter = Reporter(
-                self._bus,
-                worker,
-                intake,
-                card,
-                self._metrics,
-                name=self._settings.name,
-                interval_s=self._settings.report_interval_s,
-            )
-            self._reporter = reporter
-            worker.pump.start()
-            await self._bus.serve(subjects.dispatch(self._worker_id), intake.dispatch)
-            await self._bus.serve(subjects.worker_cancel(self._worker_id), intake.cancel)
-            tasks = [
-                group.create_task(reporter.run(on_beat)),
-                group.create_task(reporter.run_parking()),
-                group.create_task(announcement.repeat()),
-            ]
-            self.ready = True
-            log.info("worker.ready", extra={"worker_id": self._worker_id, "model": card.model})
+            try:
+                reloads = await self._begin(group)
+            except BusUnavailable as error:
+                log.critical("worker.not_announced", extra={"why": str(error)})
+                return 1
+            self._is_ready = True
             await self._stop.wait()
-            self.ready = False
-            await self._drain(worker, intake, reporter)
-            for task in tasks:
-                task.cancel()
-            # Why only now: a report after the farewell would bring the worker back to life.
-            await reporter.report(leaving=True)
-            worker.close()
+            self._is_ready = False
+            reloads.cancel()
+            for serving in self.reloading.servings:
+                group.create_task(self._end(serving))
         return 0 if self._death is None else 1
+
+    async def _begin(self, group: asyncio.TaskGroup) -> asyncio.Task[None]:
+        """Why not in `run`: what its frame names would outlive a reload."""
+
+        def make(settings: WorkerSettings, loaded: LoadedModel) -> Serving:
+            return Serving(settings, self._bus, loaded, group=group, on_death=self._die)
+
+        assert self._first is not None, "run once"
+        first, self._first = make(self._settings, self._first), None
+        await first.begin()
+        self.reloading.servings.append(first)
+        return group.create_task(self.reloading.run(make))
 
     @property
     def held_sequences(self) -> int:
         """Running, or ended and not yet acknowledged."""
-        return len(self._worker.assignments) if self._worker else 0
+        return sum(len(serving.worker.assignments) for serving in self.reloading.servings)
 
     def check_integrity(self) -> None:
         """Raise AssertionError if anything is held for nobody."""
-        if self._worker:
-            self._worker.check_integrity()
+        for serving in self.reloading.servings:
+            serving.worker.check_integrity()
 
-    def _make_worker(self, group: asyncio.TaskGroup) -> Worker:
-        return Worker(
-            self._worker_id,
-            self._loaded.engine,
-            clock=self._clock,
-            metrics=self._metrics,
-            group=group,
-            orphan_grace_s=self._settings.orphan_grace_s,
-            on_release=lambda: self._reporter.release(),
-            on_park=lambda points: self._reporter.park(points),
-            on_death=self._die,
-        )
+    async def _end(self, serving: Serving) -> None:
+        await serving.drain(within_s=self._settings.drain_s)
+        await serving.leave()
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reloading.want)
 
     def stop(self) -> None:
         """Let `run` drain and return."""
@@ -132,52 +118,91 @@ class WorkerApp:
         self._death = error
         self._stop.set()
 
-    async def _drain(self, worker: Worker, intake: Intake, reporter: Reporter) -> None:
-        """Finish, then park. A dead engine parks at once."""
-        intake.draining = True
-        await reporter.report()
-        log.info("worker.draining", extra={"running": worker.assignments.running_sequences})
-        await self._until(
-            lambda: worker.assignments.running_sequences == 0 or self._death is not None,
-            self._settings.drain_s,
-        )
-        reporter.park(worker.park_all(ParkCause.PARK_CAUSE_DRAIN))
-        await self._until(lambda: worker.idle and not reporter.has_parked, SETTLE_S)
-        if worker.pump.alive:
-            await worker.pump.stop()
-        log.info("worker.drained", extra={"held": len(worker.assignments)})
 
-    async def _until(self, is_true: Callable[[], bool], within_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while not is_true():
-                    await asyncio.sleep(POLL_S)
+class Process:
+    """The process around the app: what it says of itself while there is no app yet."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._progress: LoadProgress | None = None
+        self._app: WorkerApp | None = None
+
+    def why_not_ready(self) -> str | None:
+        """For /readyz, from another thread."""
+        if self._app is not None:
+            return self._app.why_not_ready
+        return "starting" if self._progress is None else self._progress.fact
+
+    async def live(self) -> int:
+        """Load, serve, leave; returns the exit status."""
+        try:
+            bus = await connect(self._settings.nats_url, name=f"worker {self._settings.name}")
+        except BusUnavailable as error:
+            log.critical("worker.not_started", extra={"why": str(error)})
+            return 1
+        try:
+            self._app = await self._first_app(bus)
+            return await self._app.run()
+        except ModelLoadFailed as error:
+            log.critical("worker.not_started", extra={"why": str(error)})
+            # What is asked for cannot be: as bad settings are; starting again does not help.
+            return 1 if isinstance(error, ModelOutOfReach) else 2
+        finally:
+            await bus.close()
+
+    async def _first_app(self, bus: Bus) -> WorkerApp:
+        loaded = await self._load(self._settings)
+        # Why: with torch loaded, a full collection takes 0.4 s, in which nothing steps or reports.
+        gc.collect()
+        gc.freeze()
+        reread = partial(read, WorkerSettings, sys.argv[1:])
+        return WorkerApp(self._settings, bus, loaded, reread=reread, load=self._load)
+
+    async def _load(self, settings: WorkerSettings) -> LoadedModel:
+        progress = self._progress = LoadProgress(settings.model_source, time.monotonic)
+        try:
+            loaded = await asyncio.to_thread(load_model, settings, progress.tell)
+        except asyncio.CancelledError:
+            progress.abandon()
+            raise
+        progress.done(loaded.parameters)
+        return loaded
 
 
 async def run(settings: WorkerSettings) -> int:
     """Run a worker process; returns its exit status."""
     logs.configure(service="worker", name=settings.name, level=settings.log_level)
+    if (status := await _follow(settings)) is not None:
+        return status
+    # Why: until there is something to reload, being told to must not end the process.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
+    process = Process(settings)
+    with SidePort(
+        settings.host, settings.metrics_port, why_not_ready=process.why_not_ready
+    ) as side_port:
+        write_ports(settings, {"metrics": side_port.port})
+        async with asyncio.TaskGroup() as group:
+            beating = group.create_task(_beat(side_port))
+            status = await process.live()
+            beating.cancel()
+    return status
+
+
+async def _follow(settings: WorkerSettings) -> int | None:
+    """Be a part of a model that another process serves, to its end; None if this one serves."""
     try:
-        loaded, bus = await asyncio.gather(
-            asyncio.to_thread(load_model, settings),
-            connect(settings.nats_url, name=f"worker {settings.name}"),
-        )
-    except (ModelLoadFailed, BusUnavailable) as error:
+        if not is_follower(settings):
+            return None
+        # The one that serves drains first, and ends the others by its own end.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        await asyncio.to_thread(follow, settings)
+    except ModelLoadFailed as error:
         log.critical("worker.not_started", extra={"why": str(error)})
-        # What is asked for cannot be: as bad settings are, and starting again does not help.
-        return 2 if isinstance(error, ModelLoadFailed) else 1
-    # Why: with torch loaded, a full collection takes 0.4 s, in which nothing steps or reports.
-    gc.collect()
-    gc.freeze()
-    app = WorkerApp(settings, bus, loaded)
-    try:
-        with SidePort(
-            settings.host, settings.metrics_port, is_ready=lambda: app.ready and bus.connected
-        ) as side_port:
-            write_ports(settings, {"metrics": side_port.port})
-            return await app.run(side_port.beat)
-    except BusUnavailable as error:
-        log.critical("worker.not_announced", extra={"why": str(error)})
-        return 1
-    finally:
-        await bus.close()
+        return 2
+    return 0
+
+
+async def _beat(side_port: SidePort) -> None:
+    while True:
+        side_port.beat()
+        await asyncio.sleep(BEAT_S)

@@ -14,16 +14,12 @@ from google.rpc import status_pb2
 
 from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
+from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.endings import require_fit
-from headrace_worker.engine.interface import (
-    EngineFacts,
-    SamplingParameters,
-    Sequence,
-    SequenceRefused,
-)
-
-SEED_RANGE = 1 << 64
+from headrace_worker.engine.inputs import require_input_fit
+from headrace_worker.engine.interface import EngineFacts, Sequence, SequenceRefused
+from headrace_worker.records import prompts_of, sequence_of, unfinished, wrong_kind
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +42,12 @@ class Held:
     finish_reason: FinishReason.ValueType | None = None
     """Set once the sequence is at its end; it has no slot then."""
     error: status_pb2.Status | None = None
+    logprobs: Logprobs | None = None
+    """Of the output from `first_index` on; None where they are not wanted."""
+    prompt_logprobs: Logprobs | None = None
+    """As far as the prompt has been told; None where it is not wanted, or the gateway has it."""
+    vector: bytes = b""
+    """What became of an input; kept, as output is, until the gateway has it."""
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class Assignments:
         return found.record.attempt if found else None
 
     def slots_wanted(self, record: RequestRecord) -> int:
-        return len(_unfinished(record))
+        return len(unfinished(record))
 
     def slots_for(self, record: RequestRecord) -> int:
         """Slots this request may have: the free ones, and those that its older attempt gives up."""
@@ -94,21 +96,36 @@ class Assignments:
     def misfit(self, record: RequestRecord) -> str | None:
         """Why this request could never run here; None if it could."""
         facts = self._facts
+        if record.sampling.HasField("grammar") and not facts.capabilities.grammar:
+            return "this worker's engine takes no grammars"
         if record.n > facts.max_slots:
             return f"{record.n} choices do not fit {facts.max_slots} slots"
-        if not _unfinished(record):
+        if not unfinished(record):
             return f"all of its {max(1, record.n)} choices are at their end"
+        if misfit := wrong_kind(record, facts):
+            return misfit
+        require = require_input_fit if facts.makes_vectors else require_fit
         try:
-            prompt_ids = tuple(record.prompt_ids)
-            for choice, output_ids in _unfinished(record):
-                require_fit(
-                    _sequence(record, prompt_ids, choice, output_ids, sequence_id=0),
+            prompts = prompts_of(record)
+            for choice, output_ids in unfinished(record):
+                require(
+                    sequence_of(record, prompts[choice], choice, output_ids, sequence_id=0),
                     context_tokens=facts.context_tokens,
                     vocabulary_size=facts.vocabulary_size,
                 )
         except SequenceRefused as refusal:
             return str(refusal)
         return None
+
+    def unresumable(self, record: RequestRecord) -> str | None:
+        """Why this request cannot go on here from what earlier attempts made; None if it can."""
+        delivered = sum(len(output_ids) for _, output_ids in unfinished(record))
+        if self._facts.capabilities.resume or not delivered:
+            return None
+        return (
+            f"{delivered} tokens of the answer have been delivered, and engine {self._facts.name}"
+            f" of model {record.model} begins answers anew; it cannot go on from them"
+        )
 
     def accept(self, record: RequestRecord, *, now_s: float) -> list[Sequence]:
         """Hold a request that fits and has room; returns what the engine must admit.
@@ -118,10 +135,10 @@ class Assignments:
         assert record.request_id not in self._requests
         assignment = Assignment(record, done=[p for p in record.progress if p.finish_reason])
         self._requests[record.request_id] = assignment
-        prompt_ids = tuple(record.prompt_ids)
+        prompts = prompts_of(record)
         return [
-            _sequence(record, prompt_ids, choice, output_ids, sequence_id=held.sequence_id)
-            for choice, output_ids in _unfinished(record)
+            sequence_of(record, prompts[choice], choice, output_ids, sequence_id=held.sequence_id)
+            for choice, output_ids in unfinished(record)
             for held in [self._hold(assignment, choice, output_ids, now_s)]
         ]
 
@@ -139,6 +156,12 @@ class Assignments:
             first_index=len(output_ids),
             output_ids=output_ids,
             accepted_s=now_s,
+            logprobs=Logprobs() if record.sampling.HasField("logprobs") else None,
+            prompt_logprobs=(
+                Logprobs()
+                if record.sampling.HasField("prompt_logprobs") and not output_ids
+                else None
+            ),
         )
         self._next_id += 1
         self._running += 1
@@ -147,8 +170,25 @@ class Assignments:
         self._sequences[held.sequence_id] = held
         return held
 
+    def structure_field(self, request_id: str) -> str:
+        """What the caller called the structure of the output."""
+        return self._requests[request_id].record.sampling.grammar.field
+
     def sequence(self, sequence_id: int) -> Held | None:
         return self._sequences.get(sequence_id)
+
+    def running_of(self, request_id: str) -> int:
+        """Choices of a request that are not at their end."""
+        found = self._requests.get(request_id)
+        return found.running if found else 0
+
+    def continuation(self, held: Held) -> Sequence:
+        """What the engine must admit to go on with a choice that it has let go of."""
+        record = self._requests[held.request_id].record
+        prompt = prompts_of(record)[held.choice]
+        return sequence_of(
+            record, prompt, held.choice, held.output_ids, sequence_id=held.sequence_id
+        )
 
     def of_request(self, request_id: str) -> list[Held]:
         found = self._requests.get(request_id)
@@ -156,6 +196,12 @@ class Assignments:
 
     def of_gateway(self, gateway_id: str) -> list[Held]:
         return [h for h in self._sequences.values() if h.gateway_id == gateway_id]
+
+    def keep_vector(self, sequence_id: int, vector: bytes) -> None:
+        """The input has come to its vector; one that was let go meanwhile is fine."""
+        held = self._sequences.get(sequence_id)
+        if held is not None and held.finish_reason is None:
+            held.vector = vector
 
     def end(
         self, held: Held, reason: FinishReason.ValueType, error: status_pb2.Status | None = None
@@ -191,15 +237,25 @@ class Assignments:
             if assignment.running
         ]
 
+    def running_adapters(self) -> list[str]:
+        """Names of the adapters that anything runs with, ascending."""
+        running = (a.record.adapter for a in self._requests.values() if a.running)
+        return sorted(set(filter(None, running)))
+
     def resume_point(
         self, request_id: str, cause: ParkCause.ValueType, error: status_pb2.Status | None = None
     ) -> ResumePoint:
-        """Where a request stands, for another worker to go on from. Ended choices included."""
+        """Where a request stands, for another worker to go on from. Ended choices included.
+
+        But not those whose vector the gateway may not have: a point has no room for it, so they
+        are computed again.
+        """
         assignment = self._requests[request_id]
+        held = (each for each in assignment.held.values() if not each.vector)
         return ResumePoint(
             request_id=request_id,
             attempt=assignment.record.attempt,
-            progress=[*assignment.done, *map(_progress, assignment.held.values())],
+            progress=[*assignment.done, *map(_progress, held)],
             error=error,
             cause=cause,
         )
@@ -228,44 +284,4 @@ def _progress(held: Held) -> ChoiceProgress:
         choice=held.choice,
         output_ids=held.output_ids,
         finish_reason=held.finish_reason or FinishReason.FINISH_REASON_UNSPECIFIED,
-    )
-
-
-def _unfinished(record: RequestRecord) -> list[tuple[int, list[int]]]:
-    """Choices to run, with what earlier attempts made of each."""
-    progress = {p.choice: p for p in record.progress}
-    return [
-        (choice, list(progress[choice].output_ids) if choice in progress else [])
-        for choice in range(max(1, record.n))
-        if choice not in progress or not progress[choice].finish_reason
-    ]
-
-
-def _sequence(
-    record: RequestRecord,
-    prompt_ids: tuple[int, ...],
-    choice: int,
-    output_ids: list[int],
-    *,
-    sequence_id: int,
-) -> Sequence:
-    sampling = record.sampling
-    return Sequence(
-        sequence_id=sequence_id,
-        prompt_ids=prompt_ids,
-        output_ids=tuple(output_ids),
-        parameters=SamplingParameters(
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            presence_penalty=sampling.presence_penalty,
-            frequency_penalty=sampling.frequency_penalty,
-            logit_bias=dict(sampling.logit_bias),
-            stop_token_ids=frozenset(sampling.stop_token_ids),
-            ignore_eos=sampling.ignore_eos,
-        ),
-        seed=(record.seed + choice) % SEED_RANGE,
     )

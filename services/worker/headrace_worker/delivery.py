@@ -24,8 +24,10 @@ from headrace.internal.v1.delivery_pb2 import (
     Ending,
 )
 from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
+from headrace.logprobs import Logprobs
 from headrace.rpc.server import KEEPALIVE_OPTIONS
 from headrace_worker.assignments import Held
+from headrace_worker.logprob_columns import add_prompt, add_rows, entries
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,11 @@ CONNECT_S = 1.0
 LASTING_S = 1.0
 """A stream that breaks sooner, without a word from the gateway, was none: whatever listens at
 its address, it is no gateway of ours."""
-MESSAGE_TOKENS = 100_000
-"""A message with so many is full, and another is begun: far below a message's limit in bytes."""
+MESSAGE_ENTRIES = 100_000
+"""A message with so many tokens and log probabilities is full, and another is begun: far below a
+message's limit in bytes."""
+MESSAGE_VECTOR_BYTES = 1 << 20
+"""The same, of vectors."""
 
 Stream = grpc.aio.StreamStreamCall[DeliverRequest, DeliverResponse]
 
@@ -80,6 +85,8 @@ class GatewayLink:
         self._full: list[DeliverRequest] = []
         """To be written before `_pending`: much was said again, or the gateway reads slowly."""
         self._pending = DeliverRequest()
+        self._vector_bytes = 0
+        """Of `_pending`."""
         self._wake = asyncio.Event()
         self._up = False
 
@@ -96,26 +103,58 @@ class GatewayLink:
         self._pending.openings.add(
             slot=slot, request_id=held.request_id, choice=held.choice, attempt=held.attempt
         )
-        fresh = held.output_ids[held.first_index :]
-        self._pending.slots.extend([slot] * len(fresh))
-        self._pending.indices.extend(range(held.first_index, len(held.output_ids)))
-        self._pending.token_ids.extend(fresh)
+        if held.prompt_logprobs:
+            self._say_prompt_again(slot, held.prompt_logprobs)
+        self._say_output_again(slot, held)
         if held.finish_reason is not None:
             self._add_ending(slot, held)
         self._wake.set()
 
+    def _say_prompt_again(self, slot: int, told: Logprobs) -> None:
+        portion = _portion(told)
+        for first in range(0, len(told), portion):
+            self._turn_page()
+            add_prompt(self._pending, slot, first, told.cut(first, first + portion))
+
+    def _say_output_again(self, slot: int, held: Held) -> None:
+        told = held.logprobs or Logprobs()
+        portion = _portion(told)
+        for first in range(held.first_index, len(held.output_ids), portion):
+            self._turn_page()
+            ids, row = held.output_ids[first : first + portion], len(self._pending.slots)
+            self._pending.slots.extend([slot] * len(ids))
+            self._pending.indices.extend(range(first, first + len(ids)))
+            self._pending.token_ids.extend(ids)
+            begin = first - held.first_index
+            add_rows(self._pending, row, told.cut(begin, begin + len(ids)))
+
+    def prompt(self, held: Held, run: Logprobs) -> None:
+        """More of its prompt is known; it follows on the sequence's `prompt_logprobs`."""
+        slot = self._slots.get(held.sequence_id)
+        if slot is not None and held.prompt_logprobs is not None:
+            self._turn_page()
+            add_prompt(self._pending, slot, len(held.prompt_logprobs), run)
+            self._wake.set()
+
     def tokens(self, news: Iterable[tuple[Held, int]]) -> None:
-        """One new token each: the last of the sequence's `output_ids`."""
+        """One new token each: the last of the sequence's `output_ids`, and of its `logprobs`."""
         if not self._up:
             return
         slot_of = self._slots
-        slots, indices, token_ids = [], [], []
+        slots: list[int] = []
+        indices: list[int] = []
+        token_ids: list[int] = []
+        told: list[tuple[int, Logprobs]] = []
         for held, token_id in news:
+            if held.logprobs is not None:
+                told.append((len(slots), held.logprobs))
             # Why []: every running sequence is opened when the stream is, or when it begins.
             slots.append(slot_of[held.sequence_id])
             indices.append(len(held.output_ids) - 1)
             token_ids.append(token_id)
         self._turn_page()
+        for row, logprobs in told:
+            add_rows(self._pending, len(self._pending.slots) + row, logprobs.cut(len(logprobs) - 1))
         self._pending.slots.extend(slots)
         self._pending.indices.extend(indices)
         self._pending.token_ids.extend(token_ids)
@@ -125,6 +164,7 @@ class GatewayLink:
         """Its `finish_reason` is set."""
         slot = self._slots.get(held.sequence_id)
         if slot is not None:
+            self._turn_page()
             self._add_ending(slot, held)
             self._wake.set()
 
@@ -144,13 +184,17 @@ class GatewayLink:
             finish_reason=held.finish_reason,
             output_tokens=len(held.output_ids),
             error=held.error,
+            vector=held.vector,
         )
         self._pending.endings.append(ending)
+        self._vector_bytes += len(held.vector)
 
     def _turn_page(self) -> None:
-        if len(self._pending.slots) >= MESSAGE_TOKENS:
+        is_full = entries(self._pending) >= MESSAGE_ENTRIES
+        if is_full or self._vector_bytes >= MESSAGE_VECTOR_BYTES:
             self._full.append(self._pending)
             self._pending = DeliverRequest()
+            self._vector_bytes = 0
 
     def _take_slot(self) -> int:
         if self._free_slots:
@@ -210,6 +254,7 @@ class GatewayLink:
 
     def _start_over(self) -> None:
         self._pending = DeliverRequest(worker_id=self._worker_id)
+        self._vector_bytes = 0
         self._up = True
         for held in self._owner.of_gateway(self.gateway_id):
             self.open(held)
@@ -225,6 +270,7 @@ class GatewayLink:
         self._full.clear()
         self._next_slot = 0
         self._pending = DeliverRequest()
+        self._vector_bytes = 0
 
     async def _write(self, stream: Stream) -> None:
         while True:
@@ -240,6 +286,7 @@ class GatewayLink:
         messages = [*self._full, self._pending]
         self._full.clear()
         self._pending = DeliverRequest()
+        self._vector_bytes = 0
         # Why only now: a message's openings come before its tokens, so a slot that is opened
         # anew in it must not also carry what was said before its cancellation was heard.
         self._free_slots += self._answered
@@ -268,3 +315,8 @@ class GatewayLink:
             if held is not None:
                 self._slots.pop(held.sequence_id, None)
                 tell(held)
+
+
+def _portion(told: Logprobs) -> int:
+    """How many tokens of a sequence go into one message, at most."""
+    return max(1, MESSAGE_ENTRIES // (told.width + 1))

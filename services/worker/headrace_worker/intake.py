@@ -70,8 +70,17 @@ class Intake:
                 f"this worker serves {card.model} with weights {card.weights_digest}, "
                 f"not {record.model} with weights {record.weights_digest}",
             )
+        if record.adapter_digest not in ("", *(each.digest for each in card.adapters)):
+            return (
+                DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_WRONG_MODEL,
+                f"this worker has no adapter {record.adapter} with digest {record.adapter_digest}",
+            )
         if misfit := assignments.misfit(record):
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_INVALID, misfit
+        if unresumable := assignments.unresumable(record):
+            return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE, unresumable
+        if refusing := self._worker.pump.statistics().refusing:
+            return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL, refusing
         wanted, free = assignments.slots_wanted(record), assignments.slots_for(record)
         if wanted > free:
             return (

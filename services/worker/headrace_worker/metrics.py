@@ -123,12 +123,27 @@ ORPHANED = Counter(
     ("model",),
 )
 
+RELOADS = Counter(
+    "headrace_worker_reloads",
+    "Models loaded anew while another was served; `failed` ones changed nothing.",
+    ("model", "outcome"),
+)
+
+
+ADAPTERS = Gauge(
+    "vllm:lora_requests_info",
+    "Adapters that sequences run with, and when that was last so.",
+    ("max_lora", "running_lora_adapters", "waiting_lora_adapters"),
+)
+ADAPTER_BYTES = Gauge("headrace_worker_adapter_bytes", "Memory of the adapters held.", ("model",))
+
 
 class WorkerMetrics:
     """The metrics of one served model, its labels bound once."""
 
-    def __init__(self, model: str, engine: str) -> None:
+    def __init__(self, model: str, engine: str, *, max_adapters: int = 0) -> None:
         labels = (model, engine)
+        self._max_adapters = max_adapters
         self._labels = labels
         self._model = model
         self._running = RUNNING.labels(*labels)
@@ -166,6 +181,13 @@ class WorkerMetrics:
     def stepped(self, tokens: int) -> None:
         self._step_tokens.observe(tokens)
 
+    def adapters(self, running: list[str]) -> None:
+        """Which of an engine's adapters are in use now, if it takes any."""
+        if self._max_adapters:
+            # Why clear: each mixture is a set of labels of its own, and only the last is true.
+            ADAPTERS.clear()
+            ADAPTERS.labels(str(self._max_adapters), ",".join(running), "").set_to_current_time()
+
     def statistics(self, now: EngineStatistics) -> None:
         """Bring the gauges and the counters of the engine up to date."""
         self._running.set(now.running)
@@ -177,4 +199,5 @@ class WorkerMetrics:
         self._prefix_hits.inc(now.prefix_hits - (seen.prefix_hits if seen else 0))
         self._steps.inc(now.steps - (seen.steps if seen else 0))
         self._busy.inc(now.busy_s - (seen.busy_s if seen else 0.0))
+        ADAPTER_BYTES.labels(self._model).set(now.adapter_bytes)
         self._seen = now

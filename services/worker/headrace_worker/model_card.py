@@ -11,8 +11,15 @@ from headrace.internal.v1.model_card_pb2 import (
     ModelCard,
     SamplingDefaults,
     TokenizerBundle,
+    VectorFacts,
 )
-from headrace_worker.engine.loaded import LoadedModel, TokenizerFiles
+from headrace.v1.common_pb2 import ModelTask
+from headrace_worker.engine.loaded import LoadedModel, TokenizerFiles, VectorModel, VectorTask
+
+_TASKS = {
+    VectorTask.EMBED: ModelTask.MODEL_TASK_EMBED,
+    VectorTask.SCORE: ModelTask.MODEL_TASK_SCORE,
+}
 
 
 def tokenizer_bundle(files: TokenizerFiles) -> bytes:
@@ -25,8 +32,19 @@ def tokenizer_bundle(files: TokenizerFiles) -> bytes:
     return bundle.SerializeToString(deterministic=True)
 
 
+def tool_format(chat_template: str | None) -> str:
+    """How a model writes tool calls, by the way its template writes those of earlier turns."""
+    template = chat_template or ""
+    # Qwen3-Coder writes XML between the same tags.
+    if "<tool_call>" not in template or "<function=" in template:
+        return ""
+    lines = "<tool_call>\n" in template or "<tool_call>\\n" in template
+    return "hermes" if lines else "hermes_inline"
+
+
 def model_card(name: str, loaded: LoadedModel, bundle: bytes, *, now_unix_s: float) -> ModelCard:
     facts, defaults = loaded.engine.facts, loaded.generation_defaults
+    can = facts.capabilities
     created = Timestamp()
     created.FromNanoseconds(int(now_unix_s * 1e9))
     return ModelCard(
@@ -40,7 +58,13 @@ def model_card(name: str, loaded: LoadedModel, bundle: bytes, *, now_unix_s: flo
         engine=facts.name,
         batch_invariant=facts.batch_invariant,
         max_slots=facts.max_slots,
-        capabilities=Capabilities(resume=True, park=True),
+        capabilities=Capabilities(
+            resume=can.resume,
+            park=can.park,
+            logprobs=can.logprobs,
+            grammar=can.grammar,
+            lora=loaded.adapters is not None,
+        ),
         defaults=SamplingDefaults(
             temperature=defaults.temperature,
             top_p=defaults.top_p,
@@ -48,4 +72,18 @@ def model_card(name: str, loaded: LoadedModel, bundle: bytes, *, now_unix_s: flo
             repetition_penalty=defaults.repetition_penalty,
         ),
         create_time=created,
+        tool_format=tool_format(loaded.tokenizer.chat_template),
+        vectors=_vector_facts(loaded.vectors),
+    )
+
+
+def _vector_facts(vectors: VectorModel | None) -> VectorFacts | None:
+    if vectors is None:
+        return None
+    return VectorFacts(
+        task=_TASKS[vectors.task],
+        dimensions=vectors.dimensions,
+        normalised=vectors.normalised,
+        prompts=vectors.prompts,
+        default_prompt=vectors.default_prompt or "",
     )

@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from headrace_worker.engine.interface import (
     Engine,
@@ -84,6 +84,32 @@ class Pump:
         """Let go of a sequence before the next step; one that has ended is fine."""
         self._commands.put(lambda engine: engine.cancel(sequence_id))
 
+    async def do(self, act: Callable[[], R]) -> R:
+        """Run something on the engine's thread, between two steps; raises what it raises.
+
+        Waits for as long as the engine lives: cancel it where that may be too long.
+        """
+        done: asyncio.Future[R] = self._loop.create_future()
+
+        def answer(result: R | None, error: Exception | None) -> None:
+            if done.done():
+                return
+            if error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(cast(R, result))
+
+        def command(_: Engine) -> None:
+            try:
+                result = act()
+            except Exception as error:  # noqa: BLE001  # raised where it was asked for
+                self._call(answer, None, error)
+            else:
+                self._call(answer, result, None)
+
+        self._commands.put(command)
+        return await done
+
     async def stop(self) -> None:
         """End the thread after the step it is in. What is held stays held.
 
@@ -122,7 +148,7 @@ class Pump:
     def _step(self) -> None:
         output = self._engine.step()
         self._statistics = self._engine.statistics()
-        if output.sequence_ids or output.finished or output.failed:
+        if output.says_anything:
             self._ahead.acquire()
             self._call(self._deliver, output)
 

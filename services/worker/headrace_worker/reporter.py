@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 from headrace.bus import BusError, Messages, subjects
 from headrace.internal.v1.model_card_pb2 import ModelCard
@@ -86,8 +85,9 @@ class Reporter:
         self._metrics.statistics(statistics)
         self._measure(statistics)
         served.card.CopyFrom(self._card)
+        self._metrics.adapters(assignments.running_adapters())
         served.total_slots = self._worker.facts.max_slots
-        served.free_slots = assignments.free_slots
+        served.free_slots = 0 if statistics.refusing else assignments.free_slots
         served.free_cache_tokens = statistics.cache_tokens_total - statistics.cache_tokens_used
         # Why in place: messages that are made apart are copied twice on their way in, and
         # there may be hundreds.
@@ -106,7 +106,7 @@ class Reporter:
             return
         self._last = (now_s, now)
 
-    async def run(self, on_beat: Callable[[], None]) -> None:
+    async def run(self) -> None:
         """Report until cancelled."""
         while True:
             try:
@@ -117,7 +117,6 @@ class Reporter:
             except TimeoutError:
                 pass
             self._released.clear()
-            on_beat()
             await self.report()
 
     def _portion(self) -> dict[str, ResumePoint]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from headrace.settings import ServiceSettings
+from headrace.settings import ServiceSettings, SettingsRefused
+
+_OF_THE_MODEL = frozenset(
+    {
+        *("model_source", "model_revision", "dtype", "quantization", "threads", "max_slots"),
+        *("context_tokens", "prefill_chunk_tokens", "prefix_cache", "workers_here"),
+        *("grammar_backend", "tool_format"),
+    }
+)
+"""What a reload takes up; the rest belongs to the process."""
 
 
 class WorkerSettings(ServiceSettings):
@@ -15,34 +25,121 @@ class WorkerSettings(ServiceSettings):
 
     model_source: str = "default"
     """What to serve: a folder of a transformers model, a hub id, or "default", the model that
-    comes with Headrace."""
+    comes with Headrace. For llama-cpp a GGUF file; for openai a URL, such as http://host:8000/v1."""
     model_revision: str | None = None
     """Branch, tag or commit of a hub id. Unset: the hub's default; pin it in production."""
     model_name: str = Field("valley", pattern=r"^[a-z0-9-]{1,63}$")
     """Served name."""
-    engine: Literal["transformers", "scripted"] = "transformers"
-    """`scripted` computes text from the prompt alone, without weights or torch."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """float32 alone promises equal output whatever the neighbours; bfloat16 halves the memory."""
+    engine: Literal["transformers", "llama-cpp", "vllm", "openai", "scripted"] = "transformers"
+    """Who computes: our own engine over transformers models; llama.cpp and vLLM (extras of these
+    names); `openai`, any server with OpenAI's API; `scripted`, text from the prompt alone, without
+    weights or torch."""
+    task: Literal["auto", "generate", "embed", "score"] = "auto"
+    """What a model of our own engine is for. auto: by its files; a sentence-transformers pooling
+    module or an architecture "...Model" embeds, "...ForSequenceClassification" scores, others
+    generate."""
+    encoder_pass_tokens: int = Field(1024, ge=1)
+    """Tokens of a forward pass of a model that embeds or scores, padding included. Too small:
+    short inputs are computed almost one by one. Too large: whoever comes next waits for it."""
+    model_tokenizer: str | None = None
+    """Folder or hub id of a tokenizer. openai needs it; llama-cpp makes one of what the GGUF file
+    has, unless this names a better one."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """float32 alone promises equal output whatever the neighbours; bfloat16 halves the memory and
+    is fast where the CPU has AVX512-BF16 or AMX; float16 needs a GPU. With llama-cpp it is the
+    cache's, 16 bits where it is not float32."""
+    quantization: Literal["none", "int8"] = "none"
+    """int8 stores the weights of linear layers in a quarter of float32's memory, at some error and
+    without float32's promise; needs `pip install 'headrace[int8]'`."""
     threads: int | None = Field(None, ge=1)
-    """Threads of the forward pass. Unset: half the cores. More than this process's share of the
-    cores makes it slower, not faster: they spin while they wait for each other."""
+    """Threads of the forward pass. Unset: this worker's share of the cores that it may use, less
+    one for the rest of the mesh, and no more than its model keeps busy. More than that makes it
+    slower, not faster: they spin while they wait for each other."""
+    workers_here: int = Field(1, ge=1)
+    """Workers that share this machine's cores; `headrace up` says how many it starts."""
     max_slots: int | None = Field(None, ge=1, le=4096)
     """Sequences held at once. Unset: 64, or 8 where each must run alone, if memory takes them.
     Too small: requests wait while the machine could batch them. Too large: memory for the cache,
     and every sequence gets its tokens more slowly."""
     context_tokens: int | None = Field(None, ge=16)
-    """Prompt and output together. Unset: the model's own, but at most 4096. Too small: long
-    conversations are refused. Too large: fewer slots, for each has room for all of it."""
-    prefill_chunk_tokens: int = Field(128, ge=1)
-    """Prompt tokens per step. Too small: long prompts start late. Too large: running streams
-    stall for the length of a chunk."""
+    """Prompt and output together. Unset: the model's own; in strips at most 4096, in pages what
+    they take. Too small: long conversations are refused. Too large, in strips: fewer slots, for
+    each has room for all of it."""
+    prefill_chunk_tokens: int | None = Field(None, ge=1)
+    """Prompt tokens per step. Unset: what this model's size and threads compute in a quarter of a
+    second, from 16 to 256; on a GPU 2048. Too small: long prompts start late. Too large: running
+    streams stall for the length of a chunk."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; `auto`: on a GPU that torch finds, else on the CPU."""
+    tensor_parallel: bool = False
+    """One model over several GPUs: `torchrun --nproc-per-node 2 -m headrace_worker
+    --tensor-parallel true …` starts a process for each, with a part of every matrix; the first
+    serves. No adapters, and decode steps are not launched ahead."""
+    kv_store: Literal["auto", "strips", "pages"] = "auto"
+    """Where keys and values are kept. `strips`: each slot has a whole context of its own, fast to
+    read on a CPU. `pages`: slots take 16 tokens at a time, and what begins alike is kept once; when
+    all are taken, the newest of the least urgent requests makes way and goes on later. `auto`:
+    strips on a CPU, pages on a GPU."""
+    memory_utilization: float | None = Field(None, gt=0, le=1)
+    """Share of the machine's memory (of its container's limit, of the GPU's memory) that weights
+    and cache may take together. Unset: 0.5, on a GPU 0.9. Too small: fewer slots, or a shorter
+    context. Too large: on a CPU, processes are killed for want of memory; on a GPU, large steps
+    fail."""
+    cache_tokens: int | None = Field(None, ge=16)
+    """Tokens that the pages hold at most, of all requests together. Unset: as many as
+    `memory_utilization` leaves room for. Too small: requests make way for each other, and are
+    computed again."""
     prefix_cache: bool = True
     """Contexts that begin alike, as the turns of a conversation do, are computed once. Costs no
     memory: a slot keeps what it held until another request needs it. Where strangers share a
     worker, how soon a first token comes can tell one of them what another asked; off, it cannot."""
+    tool_format: Literal["auto", "hermes", "hermes_inline", "none"] = "auto"
+    """How the model writes tool calls; `auto` finds it in the chat template. Wrong: calls stay
+    text, and forced ones are written in a form that the model does not know."""
+    grammar_backend: Literal["xgrammar", "llguidance"] = "xgrammar"
+    """Who holds output to schemas, regular expressions and grammars. xgrammar is quicker per token;
+    llguidance (`pip install 'headrace[llguidance]'`) compiles sooner and knows more of JSON Schema.
+    The workers of one model need the same, or a request may fail where it is to go on."""
+    adapters_dir: Path | None = None
+    """Folder whose subfolders are LoRA adapters as peft saves them, each served as
+    `<model>:<subfolder>`. What is put there is loaded, what is taken away is let go of once
+    nothing runs with it. Unset: none."""
+    adapters_scan_s: float = Field(5.0, gt=0)
+    """How often that folder is looked at. Too small: work for a slow file system. Too large: a
+    new adapter is served late."""
+    max_adapters: int = Field(16, ge=1, le=1024)
+    """Adapters held at once; one more is refused. Each takes memory, and a place in every report
+    of this worker."""
+    max_adapter_rank: int = Field(64, ge=1, le=1024)
+    """An adapter of a higher rank is refused. Rows of different adapters go through all of their
+    ranks: large ones slow every sequence that has an adapter."""
     scripted_step_s: float = Field(0.0, ge=0)
     """Time per step of the scripted engine."""
+
+    upstream_model: str | None = None
+    """With openai, the model's name there. Unset: `model_name`."""
+    upstream_speaks: Literal["token_ids", "text", "chat"] = "token_ids"
+    """With openai, how. `token_ids` (vLLM, Headrace) is exact, and answers outlive their worker.
+    `text` (completions) and `chat` (chat completions) are for other servers: an answer that has
+    begun ends with its worker, and tokens are counted by `model_tokenizer`."""
+    upstream_api_key: SecretStr | None = None
+    """With openai, its key; never logged. Better by environment or file than as a flag, which
+    other users of the machine see."""
+    upstream_api_key_file: Path | None = None
+    """File that has the key, as secrets are mounted; read once, at the start."""
+    upstream_timeout_s: float = Field(60.0, gt=0)
+    """Longest silence of the upstream, also before the first token. Too small: long prompts fail.
+    Too large: a dead upstream holds its callers."""
+    upstream_retries: int = Field(2, ge=0, le=10)
+    """Repetitions, growing pauses or Retry-After between them, of what was refused for now or
+    could not be sent. Too small: every hiccup is an attempt. Too large: callers wait for a server
+    that is down."""
+    upstream_failures: int = Field(5, ge=1)
+    """Failures in a row until the upstream is left alone: this worker then takes nothing, and
+    others of the model do. Too small: one bad minute costs the worker. Too large: so many requests
+    are spent on finding out."""
+    upstream_pause_s: float = Field(5.0, gt=0)
+    """Between probes of an upstream that is left alone. Too large: it is back, and unused."""
 
     report_interval_s: float = Field(0.5, gt=0, le=2)
     """Beat of the worker's reports. Too small: load on the bus. Too large: a dead worker is
@@ -53,3 +150,15 @@ class WorkerSettings(ServiceSettings):
     orphan_grace_s: float = Field(5.0, ge=0)
     """How long a gateway may be out of reach before its requests are parked. Too small: a
     network blip costs a prefill. Too large: slots work for nobody."""
+
+    def with_model_of(self, other: WorkerSettings) -> WorkerSettings:
+        """These, but with the model of others and how it is run.
+
+        Raises:
+            SettingsRefused: they differ in more, which takes a new process.
+        """
+        names = (name for name in type(self).model_fields if name not in _OF_THE_MODEL)
+        changed = [name for name in names if getattr(self, name) != getattr(other, name)]
+        if changed:
+            raise SettingsRefused([f"{name} changes with a restart only" for name in changed])
+        return self.model_copy(update={name: getattr(other, name) for name in _OF_THE_MODEL})

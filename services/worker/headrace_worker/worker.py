@@ -14,7 +14,13 @@ from collections.abc import Callable
 from google.rpc import status_pb2
 
 from headrace.clock import Clock
-from headrace.errors import DeadlinePassed, EngineFailed, HeadraceError, RequestCancelled
+from headrace.errors import (
+    DeadlinePassed,
+    EngineFailed,
+    HeadraceError,
+    InvalidStructure,
+    RequestCancelled,
+)
 from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
@@ -25,6 +31,7 @@ from headrace_worker.engine import interface
 from headrace_worker.engine.interface import Engine, EngineFacts, SequenceRefused, StepOutput
 from headrace_worker.metrics import WorkerMetrics
 from headrace_worker.pump import Pump
+from headrace_worker.records import prompt_tokens
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +83,7 @@ class Worker:
             self._forget(stale)
         now_s = self._clock.monotonic_s()
         sequences = self.assignments.accept(record, now_s=now_s)
-        self._metrics.accepted(len(record.prompt_ids))
+        self._metrics.accepted(prompt_tokens(record))
         link = self._link(record.gateway_id, record.delivery_address)
         for held in self.assignments.of_request(record.request_id):
             link.open(held)
@@ -125,12 +132,35 @@ class Worker:
 
     def _take_step(self, output: StepOutput) -> None:
         now_s = self._clock.monotonic_s()
+        self._take_logprobs(output)
         for gateway_id, news in self._take_tokens(output, now_s).items():
             self._links[gateway_id][0].tokens(news)
         for sequence_id, reason in output.finished:
+            if vector := output.vectors.get(sequence_id):
+                self.assignments.keep_vector(sequence_id, vector)
             self._finish(sequence_id, reason, now_s)
         for sequence_id, message in output.failed:
             self._fail(sequence_id, message)
+        for sequence_id, message in output.refused:
+            self._refuse(sequence_id, message)
+        for sequence_id in output.parked:
+            self._make_way(sequence_id)
+
+    def _take_logprobs(self, output: StepOutput) -> None:
+        """Keep them; their tokens, for those of output, are taken next."""
+        for sequence_id, run in output.prompt_logprobs.items():
+            held = self._running(sequence_id)
+            if held is not None and held.prompt_logprobs is not None:
+                self._links[held.gateway_id][0].prompt(held, run)
+                held.prompt_logprobs.extend(run)
+        for sequence_id, run in output.logprobs.items():
+            held = self._running(sequence_id)
+            if held is not None and held.logprobs is not None:
+                held.logprobs.extend(run)
+
+    def _running(self, sequence_id: int) -> Held | None:
+        held = self.assignments.sequence(sequence_id)
+        return held if held is not None and held.finish_reason is None else None
 
     def _take_tokens(self, output: StepOutput, now_s: float) -> dict[str, list[tuple[Held, int]]]:
         """Keep the tokens and return them by gateway. The one loop here that runs per token."""
@@ -158,6 +188,23 @@ class Worker:
             self._metrics.ended(held, reason.value, now_s)
             self._end(held, _REASONS[reason])
 
+    def _make_way(self, sequence_id: int) -> None:
+        """The engine's cache is full, and this one was to wait.
+
+        Choices of one request stay together: while another of them runs here, this
+        one waits here for its turn. Else the scheduler finds a place for it.
+        """
+        held = self.assignments.sequence(sequence_id)
+        if held is None or held.finish_reason is not None:
+            return
+        # What was told of a prompt is told from its beginning by another attempt alone.
+        may_stay = bool(held.output_ids) or held.prompt_logprobs is None
+        if may_stay and self.assignments.running_of(held.request_id) > 1:
+            self._metrics.parked.inc()
+            self.pump.admit(self.assignments.continuation(held))
+        else:
+            self._on_park([self._park(held.request_id, ParkCause.PARK_CAUSE_PREEMPTED)])
+
     def _take_refusal(self, sequence_id: int, refusal: SequenceRefused) -> None:
         self._fail(sequence_id, str(refusal))
 
@@ -175,6 +222,16 @@ class Worker:
             self._forget(choice)
         log.error("request.failed", extra={"request_id": held.request_id, "reason": message})
         self._on_park([point])
+
+    def _refuse(self, sequence_id: int, fact: str) -> None:
+        """No engine could follow its grammar: its caller must change it, nobody tries again."""
+        held = self.assignments.sequence(sequence_id)
+        if held is None or held.finish_reason is not None:
+            return
+        field = self.assignments.structure_field(held.request_id)
+        error = InvalidStructure(f"{field}: {fact}", field=field)
+        log.info("request.refused", extra={"request_id": held.request_id, "field": field})
+        self.cancel(held.request_id, held.attempt, error)
 
     # Out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import chain
 from typing import Any
 
 import grpc
@@ -95,7 +96,8 @@ async def test_a_stream_is_events_and_ends_in_done(http: httpx.AsyncClient) -> N
 async def test_models_that_are_served_are_listed_and_all_that_are_known_are_found(
     client: openai.AsyncOpenAI,
 ) -> None:
-    assert [model.id for model in (await client.models.list()).data] == ["valley"]
+    served = ["valley", "valley:poet"]
+    assert [model.id for model in (await client.models.list()).data] == served
     assert (await client.models.retrieve("valley")).owned_by == "headrace"
     assert (await client.models.retrieve("asleep")).id == "asleep"
     with pytest.raises(openai.NotFoundError, match="known models: asleep, valley"):
@@ -250,3 +252,26 @@ async def test_a_choice_may_end_for_length(
     admission.script = short
     answer = await client.completions.create(model="valley", prompt="Hello", max_tokens=1)
     assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("�", "length")
+
+
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+async def test_the_output_comes_as_token_ids_too_where_they_are_asked_for(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    prompt: dict[str, Any] = {"messages": HELLO} if "chat" in path else {"prompt": [5, 6]}
+    body = prompt | {"model": "valley", "n": 2, "return_token_ids": True}
+    made = [*ids_of(SAYING), 1]
+    whole = (await http.post(f"/v1/{path}", json=body)).json()
+    assert [choice["token_ids"] for choice in whole["choices"]] == [made, made]
+    streamed = await http.post(f"/v1/{path}", json=body | {"stream": True})
+    events = [
+        json.loads(line.removeprefix("data: "))
+        for line in streamed.text.splitlines()
+        if line.startswith("data: {")
+    ]
+    choices = [choice for event in events for choice in event["choices"]]
+    for index in (0, 1):
+        said = [choice.get("token_ids", []) for choice in choices if choice["index"] == index]
+        assert [*chain.from_iterable(said)] == made
+    plain = await http.post(f"/v1/{path}", json=body | {"return_token_ids": False})
+    assert "token_ids" not in plain.text

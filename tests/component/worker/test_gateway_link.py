@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.assignments import Held
-from headrace_worker.delivery import MESSAGE_TOKENS, GatewayLink
+from headrace_worker.delivery import MESSAGE_ENTRIES, GatewayLink
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 
@@ -149,11 +150,11 @@ async def test_slots_of_a_long_lived_stream_do_not_grow_without_bound(gw: Gatewa
 async def test_much_that_is_said_again_comes_in_messages_of_bounded_size(gw: GatewayActor) -> None:
     owner = OwnerActor()
     for name in "abcde":
-        owner.hold(name, output_ids=[3] * (MESSAGE_TOKENS * 2 // 5))
+        owner.hold(name, output_ids=[3] * (MESSAGE_ENTRIES * 2 // 5))
     async with linked(gw, owner):
-        await eventually(lambda: len(gw.said("e").tokens) == MESSAGE_TOKENS * 2 // 5)
-    assert sum(gw.message_tokens) == MESSAGE_TOKENS * 2
-    assert max(gw.message_tokens) < MESSAGE_TOKENS * 2
+        await eventually(lambda: len(gw.said("e").tokens) == MESSAGE_ENTRIES * 2 // 5)
+    assert sum(gw.message_tokens) == MESSAGE_ENTRIES * 2
+    assert max(gw.message_tokens) < MESSAGE_ENTRIES * 2
 
 
 async def test_a_link_ends_when_its_gateway_stays_away(gw: GatewayActor) -> None:
@@ -181,3 +182,52 @@ async def test_while_there_is_no_stream_nothing_is_said_twice_later(gw: GatewayA
         await eventually(lambda: owner.acknowledged_ids == ["a"])
         assert gw.said("a").token_ids == [4, 5]
         assert len(gw.said("a").endings) == 1
+
+
+def some_logprobs(tokens: int, *, width: int) -> Logprobs:
+    """No two alike."""
+    numbers = [-place / 2 for place in range(tokens * width)]
+    return Logprobs.of([-float(at) for at in range(tokens)], range(tokens * width), numbers)
+
+
+async def test_logprobs_come_beside_their_tokens_and_again_on_the_next_stream(
+    gw: GatewayActor,
+) -> None:
+    owner, told = OwnerActor(), some_logprobs(7, width=3)
+    async with linked(gw, owner) as link:
+        await eventually(lambda: gw.open_streams == 1)
+        silent, held = owner.hold("silent"), owner.hold("told")
+        held.logprobs, held.prompt_logprobs = Logprobs(), Logprobs()
+        for each in (silent, held):
+            link.open(each)
+        for begin in (0, 4):
+            piece = told.cut(begin, begin + 4)
+            link.prompt(held, piece)
+            held.prompt_logprobs.extend(piece)
+        for at in range(7):
+            for each in (silent, held):
+                each.output_ids.append(at)
+            held.logprobs.extend(told.cut(at, at + 1))
+            link.tokens([(silent, at), (held, at)])
+        for streams in (1, 2):
+            await eventually(lambda streams=streams: gw.streams == streams)
+            await eventually(lambda: len(gw.said("told").logprobs) == 7)
+            assert gw.said("told").prompt_logprobs == told
+            assert [gw.said("told").logprobs[at] for at in range(7)] == [
+                told.cut(at, at + 1) for at in range(7)
+            ]
+            assert gw.said("silent").logprobs == {}
+            gw.said("told").logprobs.clear()
+            gw.break_streams()
+
+
+async def test_logprobs_count_towards_the_size_of_a_message(gw: GatewayActor) -> None:
+    owner = OwnerActor()
+    tokens = MESSAGE_ENTRIES // 10
+    for name in "abc":
+        held = owner.hold(name, output_ids=[3] * tokens)
+        held.logprobs = held.prompt_logprobs = some_logprobs(tokens, width=20)
+    async with linked(gw, owner):
+        await eventually(lambda: len(gw.said("c").logprobs) == tokens)
+        assert len(gw.said("a").prompt_logprobs) == tokens
+    assert max(gw.message_bytes) < 2**21

@@ -154,3 +154,23 @@ async def test_an_attempt_whose_tokens_were_all_made_says_only_its_end(
         await eventually(lambda: gw.said("a", attempt=2).has_ended)
         said = gw.said("a", attempt=2)
         assert (said.tokens, said.endings[0].output_tokens) == ({}, 20)
+
+
+async def test_an_attempt_tells_logprobs_of_what_it_makes_and_of_a_prompt_without_output(
+    nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
+) -> None:
+    async with worker_here(nats_url):
+        worker_id = await scheduler.first_worker()
+        whole, resumed = record("a", gw), record("a", gw, attempt=2)
+        for request in (whole, resumed):
+            request.sampling.logprobs, request.sampling.prompt_logprobs = 2, 0
+        await scheduler.dispatch(worker_id, whole)
+        await eventually(lambda: gw.said("a").has_ended)
+        resumed.progress.add(choice=0, output_ids=gw.said("a").token_ids[:15])
+        await scheduler.dispatch(worker_id, resumed)
+        first, second = gw.said("a"), gw.said("a", attempt=2)
+        await eventually(lambda: second.has_ended)
+    assert sorted(first.logprobs) == list(range(20))
+    assert len(first.prompt_logprobs) == len(whole.prompt_ids) - 1
+    assert second.logprobs == {index: first.logprobs[index] for index in range(15, 20)}
+    assert len(second.prompt_logprobs) == 0

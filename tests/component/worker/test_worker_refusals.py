@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+from headrace.errors import InvalidStructure
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
-from headrace.internal.v1.request_pb2 import Sampling
+from headrace.internal.v1.request_pb2 import Grammar, Sampling
+from headrace.rpc.status import from_status
+from headrace.v1.common_pb2 import Structure
 from helpers.eventually import eventually
+from helpers.grammars import held_engine
 from helpers.listening_gateway import GatewayActor
 from helpers.worker_actors import (
     ENDLESS,
@@ -47,6 +51,11 @@ async def test_a_batch_is_accepted_as_far_as_it_goes(
     [
         ({"weights_digest": "w2"}, "WRONG_MODEL", "serves toy with weights scripted-1, not toy wi"),
         ({"model": "big"}, "WRONG_MODEL", "serves toy with weights scripted-1, not big with"),
+        (
+            {"adapter": "poet", "adapter_digest": "a1"},
+            "WRONG_MODEL",
+            "has no adapter poet with digest a1",
+        ),
         ({"prompt_ids": []}, "INVALID", "the prompt has no tokens"),
         ({"n": 9}, "INVALID", "9 choices do not fit 8 slots"),
         ({"prompt_ids": [4_000_000_000]}, "INVALID", "4000000000 is outside the vocabulary"),
@@ -81,3 +90,34 @@ async def test_a_deposed_leader_is_refused_and_what_it_asked_for_does_not_run(
         await eventually(lambda: gw.said("a").has_ended)
         assert gw.said("b").openings == 0
         await eventually(lambda: scheduler.last.models[0].dispatch_epoch == 5)
+
+
+async def test_what_is_no_grammar_ends_with_a_refusal_that_nobody_tries_again(
+    nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
+) -> None:
+    sampling = Sampling(max_tokens=20, top_p=1, repetition_penalty=1)
+    sampling.grammar.CopyFrom(Grammar(structure=Structure(regex="(unclosed"), field="guided_regex"))
+    async with worker_here(nats_url, held_engine()):
+        worker_id = await scheduler.first_worker()
+        bad = record("a", gw, weights_digest="random", sampling=sampling, n=2)
+        good = record("b", gw, weights_digest="random")
+        assert await scheduler.dispatch(worker_id, bad, good) == []
+        await eventually(lambda: gw.said("a").has_ended and gw.said("b").has_ended)
+        error = from_status(gw.said("a").endings[0].error)
+        assert isinstance(error, InvalidStructure)
+        assert error.field == "guided_regex"
+        assert "not closed" in error.message
+        assert len(gw.said("b").token_ids) == 20
+        assert scheduler.parked == []
+
+
+async def test_a_grammar_is_refused_by_an_engine_that_takes_none(
+    nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
+) -> None:
+    sampling = Sampling(max_tokens=20)
+    sampling.grammar.CopyFrom(Grammar(structure=Structure(regex="a"), field="guided_regex"))
+    async with worker_here(nats_url):
+        worker_id = await scheduler.first_worker()
+        (refusal,) = await scheduler.dispatch(worker_id, record("a", gw, sampling=sampling))
+        assert refusal.cause == DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_INVALID
+        assert refusal.message == "this worker's engine takes no grammars"

@@ -34,7 +34,7 @@ async def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
     [
         (("--workers", "0"), "--workers is 0; it must be from 1 to 64"),
         (("--model", "a=B"), "names have 1 to 63 of a-z, 0-9 and -"),
-        (("--model", "./nothing"), "there is no folder ./nothing"),
+        (("--model", "./nothing"), "there is no folder or file ./nothing"),
         (("--set", "max_slots=1"), "SERVICE is gateway, scheduler or worker"),
         (("--nonsense",), "No such option"),
         (("--host", "localhost"), "it must be an IP address"),

@@ -13,11 +13,13 @@ from headrace.v1.common_pb2 import Priority
 from headrace_gateway.answering import Answer, GenerationFailed
 from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens, ValidRequest
 from headrace_gateway.text import StopStrings, TextStream
+from headrace_gateway.tokenizer import Tokenizer
 from headrace_gateway.transcript import Said, Transcript
 from helpers.scripted_admission import LENGTH, STOP, ScriptedGeneration
-from helpers.tiny_tokenizers import byte_level
+from helpers.tiny_tokenizers import bundle, byte_level
 
 NONE: frozenset[int] = frozenset()
+TOKENIZER = Tokenizer(bundle(byte_level()), inline_characters=2048)
 
 
 def ids_of(text: str) -> list[int]:
@@ -33,7 +35,8 @@ def answer_to(
     generation = ScriptedGeneration(request, script)
     stops = StopStrings([stop]) if stop else None
     streams = [TextStream(byte_level().decode, stops=stops, silent=NONE) for _ in range(n)]
-    return Answer(generation, request, Transcript(streams, prompt_tokens=3)), generation
+    transcript = Transcript(streams, prompt_tokens=3)
+    return Answer(generation, request, transcript, TOKENIZER), generation
 
 
 async def all_of(answer: Answer) -> list[Said]:

@@ -20,6 +20,7 @@ from headrace_gateway.native.json_bodies import parse
 from headrace_gateway.native.messages import delta, finish
 from headrace_gateway.native.rest_service import as_json, delta_json
 from headrace_gateway.native.wishes import call_for, wanted_generation, wanted_tokens
+from headrace_gateway.tool_calls import CallPiece
 from headrace_gateway.transcript import Said
 from headrace_gateway.wanted import Conversation, Text, TokenIds
 
@@ -165,6 +166,7 @@ def test_a_text_to_tokenise_goes_by_its_own_name() -> None:
         Said(0, 0, 'a"\n\u2028🌊', [1, 2]),
         Said(3, 7, "", []),
         Said(1, 2, "x", [9], finish_reason=FinishReason.FINISH_REASON_STOP),
+        Said(0, 2, "", [9], calls=[CallPiece(0, "sky", "", "call_1"), CallPiece(0, None, "{}")]),
     ],
 )
 def test_hand_written_deltas_are_the_json_of_the_message(said: Said) -> None:

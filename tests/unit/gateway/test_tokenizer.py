@@ -12,8 +12,8 @@ import pytest
 from headrace.errors import InvalidRequest
 from headrace.internal.v1.model_card_pb2 import TokenizerBundle
 from headrace_gateway.tokenizer import Tokenizer, TokenizerUnusable
-from headrace_gateway.wanted import Conversation, Text
-from helpers.tiny_tokenizers import BEGIN, CHATML, END, bundle, byte_level
+from headrace_gateway.wanted import Conversation, Text, TextPair
+from helpers.tiny_tokenizers import BEGIN, CHATML, END, bundle, byte_level, word_pieces
 
 LLAMA_3 = """\
 {{- bos_token }}
@@ -236,3 +236,33 @@ def test_the_gateway_does_not_import_transformers_or_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+WORD_PIECES = Tokenizer(bundle(word_pieces(), chat_template=None), inline_characters=50)
+
+
+@pytest.mark.parametrize("long", [False, True], ids=["inline", "in a thread"])
+async def test_inputs_are_encoded_as_the_tokenizers_library_does(long: bool) -> None:
+    texts = ["the river", "", "the mill " * (9 if long else 1)]
+    inputs = await WORD_PIECES.encode_inputs([Text(t) for t in texts], cut_tokens=None)
+    assert [list(i.token_ids) for i in inputs] == [word_pieces().encode(t).ids for t in texts]
+    assert {i.second_begins for i in inputs} == {0}
+
+
+async def test_a_pair_says_where_its_second_text_begins() -> None:
+    pair = TextPair("the river", "the mill", "documents[0]")
+    (found,) = await WORD_PIECES.encode_inputs([pair], cut_tokens=None)
+    whole = word_pieces().encode("the river", "the mill")
+    assert list(found.token_ids) == whole.ids
+    assert found.second_begins == len(word_pieces().encode("the river").ids)
+
+
+async def test_what_is_cut_keeps_its_special_tokens_and_of_a_pair_the_first_text() -> None:
+    whole = word_pieces().encode("the river runs past").ids
+    (cut,) = await WORD_PIECES.encode_inputs([Text("the river runs past")], cut_tokens=4)
+    assert list(cut.token_ids) == [*whole[:3], whole[-1]]
+    pair = TextPair("the river", "the mill and the wheel", "documents[0]")
+    (short,) = await WORD_PIECES.encode_inputs([pair], cut_tokens=6)
+    assert list(short.token_ids) == word_pieces().encode("the river", "the").ids
+    (exact,) = await WORD_PIECES.encode_inputs([Text("the river")], cut_tokens=4)
+    assert list(exact.token_ids) == word_pieces().encode("the river").ids

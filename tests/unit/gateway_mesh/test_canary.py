@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from headrace.clock import SystemClock
 from headrace.errors import HeadraceError, NoWorker
-from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.model_card_pb2 import ModelCard, VectorFacts
 from headrace.v1 import common_pb2
 from headrace_gateway.canary import Canary, CanaryPace
 from headrace_gateway.freshness import Freshness
@@ -71,3 +71,24 @@ async def test_every_model_gets_its_turn_and_each_canary_is_let_go() -> None:
     good = next(request for request in aviary.requests if request.card.model == "good")
     assert (good.prompt_ids, good.sampling.max_tokens) == ((9,), 1)
     assert good.sampling.temperature == 0.0
+
+
+async def test_a_model_that_makes_vectors_is_asked_for_one() -> None:
+    @dataclass
+    class Encoders(Aviary):
+        async def open_canary(self, request: ValidRequest) -> Generation:
+            self.requests.append(request)
+            assert (request.prompt_ids, len(request.inputs), request.n) == ((), 1, 1)
+            ended = ChoiceEnded(0, common_pb2.FINISH_REASON_STOP, b"1234")
+            return Song(request.request_id, [ended], self.ended)
+
+    clock, aviary = SystemClock(), Encoders()
+    card = ModelCard(model="encoder", vectors=VectorFacts(dimensions=1))
+    canary = Canary(
+        aviary, lambda: [card], Freshness(clock), clock, CanaryPace(every_s=0.05, timeout_s=1)
+    )
+    flying = asyncio.create_task(canary.run())
+    try:
+        await eventually(lambda: "settled canary" in aviary.ended)
+    finally:
+        flying.cancel()

@@ -42,6 +42,20 @@ def test_tokens_come_out_as_they_went_in_and_once() -> None:
     assert made.drain() == []
 
 
+def test_a_vector_comes_out_once_whoever_says_it_again() -> None:
+    made = opened(choices=2, max_tokens=0)
+    assert made.end(1, 1, STOP, 0, b"one") is Verdict.TAKEN
+    assert made.drain() == [ChoiceEnded(1, STOP, b"one")]
+    assert made.end(1, 1, STOP, 0, b"one") is Verdict.STALE
+    made.fence(1)
+    assert [(p.choice, p.finish_reason) for p in made.progress()] == [(1, STOP)]
+    assert made.open(0, 2)
+    assert not made.open(1, 2), "it has come, and is not computed again"
+    assert made.end(0, 2, STOP, 0, b"nought") is Verdict.TAKEN
+    assert made.drain() == [ChoiceEnded(0, STOP, b"nought")]
+    assert made.over
+
+
 def test_an_attempt_that_was_never_opened_is_not_heard() -> None:
     assert relay().take(0, 1, 0, 7) is Verdict.STALE
 

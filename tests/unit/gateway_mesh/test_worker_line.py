@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
 from headrace.clock import SystemClock
 from headrace.errors import EngineFailed, RequestCancelled
-from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse, Ending, Opening
+from headrace.internal.v1.delivery_pb2 import (
+    DeliverRequest,
+    DeliverResponse,
+    Ending,
+    Opening,
+    RowLogprobs,
+)
+from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
+from headrace_gateway.generation import ChoiceEnded, Tokens
 from headrace_gateway.open_requests import OpenRequests
 from headrace_gateway.outlet import Admitted, Feed, Outlet
+from headrace_gateway.relay import NOTHING, Wishes
 from headrace_gateway.worker_line import MalformedMessage, WorkerLine
+from headrace_worker.logprob_columns import add_prompt, add_rows
 
 LENGTH = common_pb2.FINISH_REASON_LENGTH
 
@@ -25,7 +36,7 @@ class Room:
     requests: OpenRequests = field(default_factory=OpenRequests)
     faults: list[str] = field(default_factory=list)
 
-    def open(self, request_id: str, *, choices: int = 1) -> Outlet:
+    def open(self, request_id: str, *, choices: int = 1, wishes: Wishes = NOTHING) -> Outlet:
         admitted = Admitted(
             request_id=request_id,
             model="toy",
@@ -35,6 +46,7 @@ class Room:
             prompt_tokens=3,
             choices=choices,
             max_tokens=100,
+            wishes=wishes,
         )
         outlet = Outlet(admitted, SystemClock(), lambda closed, _: self.requests.remove(closed))
         self.requests.add(outlet)
@@ -66,6 +78,19 @@ async def said(line: WorkerLine) -> DeliverResponse:
     response = await line.response()
     assert response is not None
     return response
+
+
+def test_a_vector_counts_as_something_that_came_through() -> None:
+    room = Room()
+    outlet = room.open("r1")
+    line = room.line()
+    line.take(DeliverRequest(openings=[opening(3)]))
+    last = Ending(slot=3, finish_reason=LENGTH, vector=b"1234")
+    assert line.take(DeliverRequest(endings=[last]))
+    (ended,) = outlet.relay.drain()
+    assert isinstance(ended, ChoiceEnded)
+    assert ended.vector == b"1234"
+    assert not line.take(DeliverRequest(endings=[last]))
 
 
 async def test_a_taken_ending_is_acknowledged_and_its_slot_is_free() -> None:
@@ -177,6 +202,77 @@ async def test_columns_of_unequal_length_are_malformed() -> None:
     room = Room()
     with pytest.raises(MalformedMessage, match="1 slots, 0 indices, 1 tokens"):
         room.line().take(DeliverRequest(slots=[1], token_ids=[7]))
+
+
+def telling(**columns: list[Any]) -> DeliverRequest:
+    """A token of slot 1, and these columns of logprobs."""
+    message = tokens((1, 0, 7))
+    message.logprobs.CopyFrom(RowLogprobs(**columns))
+    return message
+
+
+async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
+    room = Room()
+    silent = room.open("r1")
+    wide, narrow = (room.open(name, wishes=Wishes(logprobs=True)) for name in ("r2", "r3"))
+    line = room.line()
+    line.take(DeliverRequest(openings=[opening(1), opening(2, "r2"), opening(3, "r3")]))
+    message = tokens((3, 0, 6), (1, 0, 7), (2, 0, 8), (2, 1, 9))
+    for row, run in ((0, Logprobs.of([-1])), (2, two := Logprobs.of([-2, -3], [4, 5], [-2, -4]))):
+        add_rows(message, row, run)
+    assert line.take(message)
+    assert room.faults == []
+    assert silent.relay.drain() == [Tokens(0, 0, [7])]
+    assert wide.relay.drain() == [Tokens(0, 0, [8, 9], two)]
+    assert narrow.relay.drain() == [Tokens(0, 0, [6], Logprobs.of([-1]))]
+
+
+async def test_what_is_told_of_a_prompt_comes_with_its_first_output() -> None:
+    room = Room()
+    outlet = room.open("r1", wishes=Wishes(prompt_logprobs=2))
+    line = room.line()
+    message = DeliverRequest(openings=[opening(1)])
+    add_prompt(message, 1, 0, run := Logprobs.of([-1, -2]))
+    line.take(message)
+    line.take(tokens((1, 0, 7)))
+    assert outlet.relay.drain() == [Tokens(0, 0, [7], None, run)]
+
+
+async def test_missing_logprobs_cost_their_own_request_and_no_other() -> None:
+    room = Room()
+    room.open("r1", wishes=Wishes(logprobs=True))
+    good = room.open("r2")
+    line = room.line()
+    line.take(DeliverRequest(openings=[opening(1), opening(2, "r2")]))
+    line.take(tokens((1, 0, 7), (2, 0, 8)))
+    assert room.faults == ["w1: worker w1: output index 0 without logprobs"]
+    assert good.relay.output_tokens == 1
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"rows": [0]},
+        {"rows": [1], "logprobs": [-1.0], "top_counts": [0]},
+        {"rows": [0], "logprobs": [-1.0], "top_counts": [2], "top_token_ids": [5]},
+        {
+            "rows": [0],
+            "logprobs": [-1.0],
+            "top_counts": [1],
+            "top_token_ids": [5],
+            "top_logprobs": [-1.0, -2.0],
+        },
+    ],
+)
+async def test_columns_of_logprobs_that_do_not_fit_together_are_malformed(
+    columns: dict[str, list[Any]],
+) -> None:
+    room = Room()
+    room.open("r1")
+    line = room.line()
+    line.take(DeliverRequest(openings=[opening(1)]))
+    with pytest.raises(MalformedMessage, match="logprobs in columns"):
+        line.take(telling(**columns))
 
 
 async def test_a_broken_stream_leaves_nothing_bound() -> None:

@@ -69,7 +69,7 @@ def test_every_model_has_its_own_workers() -> None:
     assert plans["worker-b-1"].module == "headrace_worker"
     assert plans["worker-b-1"].flags == (
         *("--name", "worker-b-1", "--model-source", "y", "--model-name", "b"),
-        *("--engine", "transformers"),
+        *("--engine", "transformers", "--workers-here", "4"),
     )
 
 

@@ -17,6 +17,7 @@ class Want:
     message_bytes: int = 30
     queued_s: float = 0.0
     weights_digest: str = "w1"
+    adapter_digest: str = ""
 
 
 ROOM = Room(slots=8, total_slots=8, cache_tokens=1000, weights_digest="w1", idle=True)
@@ -64,6 +65,12 @@ def test_a_request_that_no_empty_worker_of_this_size_could_run_holds_nobody_up()
 def test_a_request_for_other_weights_holds_nobody_up() -> None:
     waiting = [Want("a", weights_digest="w2"), Want("b"), Want("c", weights_digest="")]
     assert names(form_batch(lanes(waiting), ROOM, LIMITS, now_s=0)) == "bc"
+
+
+def test_a_request_for_an_adapter_that_the_worker_has_not_holds_nobody_up() -> None:
+    waiting = [Want("a", adapter_digest="x"), Want("b"), Want("c", adapter_digest="y")]
+    room = replace(ROOM, adapter_digests=frozenset({"y"}))
+    assert names(form_batch(lanes(waiting), room, LIMITS, now_s=0)) == "bc"
 
 
 def test_prefill_of_a_batch_stays_within_its_budget() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.errors import InvalidRequest, LaneFull, RequestCancelled
+from headrace.errors import EngineFailed, InvalidRequest, LaneFull, RequestCancelled
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause as Cause
 from headrace_scheduler.events import (
     Acknowledge,
@@ -122,6 +122,15 @@ def test_a_request_that_runs_nowhere_ends_as_invalid() -> None:
     ((request_id, error),) = bench.only(Notify).ended
     assert request_id == "a"
     assert isinstance(error, InvalidRequest)
+
+
+def test_a_request_that_no_worker_can_go_on_with_fails_and_says_what_it_failed_at_before() -> None:
+    bench = Bench()
+    bench.worker()
+    bench.submit("a")
+    bench.refuse(Cause.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE)
+    ((request_id, error),) = bench.only(Notify).ended
+    assert (request_id, type(error), str(error)) == ("a", EngineFailed, "no")
 
 
 def test_a_worker_that_knows_a_newer_leader_ends_the_leadership() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
-from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord, Sampling
+from headrace.internal.v1.request_pb2 import ChoiceProgress, Input, RequestRecord, Sampling
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.assignments import Assignments, Held
 from headrace_worker.engine.interface import EngineFacts, Sequence
@@ -46,7 +47,8 @@ def record(request_id: str = "r", *, n: int = 1, attempt: int = 1, **fields: Any
 def accepted(
     request: RequestRecord, into: Assignments | None = None
 ) -> tuple[Assignments, list[Held], list[Sequence]]:
-    assignments = into or Assignments(FACTS)
+    # Why not `or`: an empty one is false.
+    assignments = Assignments(FACTS) if into is None else into
     sequences = assignments.accept(request, now_s=1.0)
     return assignments, assignments.of_request(request.request_id), sequences
 
@@ -121,6 +123,52 @@ def test_a_slot_is_free_when_its_sequence_ends_though_its_end_is_not_acknowledge
     assert assignments.free_slots == SLOTS
     assert assignments.of_gateway("gw") == [held]
     assert assignments.running() == []
+
+
+ENCODER_FACTS = replace(FACTS, makes_vectors=True)
+
+
+def inputs_record(*lengths: int, **fields: Any) -> RequestRecord:
+    inputs = [Input(token_ids=[3] * length, second_begins=length // 2) for length in lengths]
+    return record(n=len(inputs), inputs=inputs, prompt_ids=[], sampling=Sampling(), **fields)
+
+
+def test_each_input_is_a_sequence_of_its_own() -> None:
+    assignments = Assignments(ENCODER_FACTS)
+    assert assignments.misfit(inputs_record(4, 64)) is None
+    _, held, sequences = accepted(inputs_record(4, 64), assignments)
+    assert [h.choice for h in held] == [0, 1]
+    assert [(s.prompt_ids, s.second_begins) for s in sequences] == [((3,) * 4, 2), ((3,) * 64, 32)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "request_", "why"),
+    [
+        (FACTS, inputs_record(4), "it has inputs for vectors, and this engine makes tokens"),
+        (ENCODER_FACTS, record(), "it has 0 inputs for 1 vectors"),
+        (ENCODER_FACTS, inputs_record(65), "65 tokens do not fit a context of 64"),
+        (ENCODER_FACTS, inputs_record(4, 0), "the input has no tokens"),
+    ],
+)
+def test_a_request_for_another_kind_of_engine_is_a_misfit(
+    facts: EngineFacts, request_: RequestRecord, why: str
+) -> None:
+    assert Assignments(facts).misfit(request_) == why
+
+
+def test_an_input_whose_vector_may_not_have_arrived_is_computed_again() -> None:
+    assignments = Assignments(ENCODER_FACTS)
+    _, held, sequences = accepted(inputs_record(4, 5, 6), assignments)
+    for one in sequences[:2]:
+        assignments.keep_vector(one.sequence_id, b"1234")
+    for ended in held[:2]:
+        assignments.end(ended, STOP)
+    assignments.forget(held[0])  # its gateway has it
+    assignments.keep_vector(sequences[0].sequence_id, b"late")
+    point = assignments.resume_point("r", DRAIN)
+    assert [(p.choice, p.finish_reason) for p in point.progress] == [(0, STOP), (2, 0)]
+    again = inputs_record(4, 5, 6, attempt=2, progress=point.progress)
+    assert Assignments(ENCODER_FACTS).slots_wanted(again) == 2
 
 
 def test_nothing_is_kept_of_an_acknowledged_sequence() -> None:

@@ -33,3 +33,13 @@ def test_prefix_hits_are_counted_once_however_often_the_engine_is_asked() -> Non
         metrics.statistics(statistics(queries=queries, hits=hits))
     assert exported("vllm:prefix_cache_queries_total") == 129
     assert exported("vllm:prefix_cache_hits_total") == 64
+
+
+def test_the_adapters_in_use_are_named_in_one_sample_as_vllm_has_it() -> None:
+    metrics = WorkerMetrics("adapted", "packed", max_adapters=4)
+    metrics.adapters(["bard", "poet"])
+    metrics.adapters(["poet"])
+    (family,) = (each for each in REGISTRY.collect() if each.name == "vllm:lora_requests_info")
+    assert [sample.labels for sample in family.samples] == [
+        {"max_lora": "4", "running_lora_adapters": "poet", "waiting_lora_adapters": ""}
+    ]

@@ -35,9 +35,22 @@ class Connection:
 
     async def post(self, path: str, body: bytes) -> Answer:
         """Raises ConnectionLost or OSError; the next call connects anew."""
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(self._host, self._port, limit=_LINE_BYTES)
-        reader, writer = self._streams
+        if self._streams is not None:
+            # Why: some servers close after an answer without having said so.
+            try:
+                return await self._post(self._streams, path, body)
+            except (ConnectionLost, ConnectionError):
+                await self.close()
+        self._streams = await asyncio.open_connection(self._host, self._port, limit=_LINE_BYTES)
+        return await self._post(self._streams, path, body)
+
+    async def _post(
+        self,
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        path: str,
+        body: bytes,
+    ) -> Answer:
+        reader, writer = streams
         writer.write(
             f"POST {path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()

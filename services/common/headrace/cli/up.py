@@ -34,8 +34,9 @@ from headrace.mesh.supervisor import Mesh, Told
     "models",
     metavar="SOURCE[=NAME]",
     multiple=True,
-    help="Folder of a transformers model or a Hugging Face hub id, and the name to serve it "
-    "under; may be given several times. Default: the small model that comes with Headrace.",
+    help="Folder of a transformers model or a Hugging Face hub id (llama-cpp: GGUF file, openai: "
+    "URL), and the name to serve it under; may be given several times. Default: the small model "
+    "that comes with Headrace.",
 )
 @click.option("--workers", default=1, show_default=True, help="Workers of each model.")
 @click.option("--gateways", default=1, show_default=True, help="Gateways behind Envoy.")
@@ -59,9 +60,19 @@ from headrace.mesh.supervisor import Mesh, Told
     type=click.Choice([kind.value for kind in EngineKind]),
     default=EngineKind.TRANSFORMERS.value,
     show_default=True,
-    help="scripted: text computed from the prompt, without a model; for tests and benches.",
+    help="llama-cpp, vllm: extras of these names; openai: any server with OpenAI's API; "
+    "scripted: text computed from the prompt, without a model, for tests and benches.",
 )
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the weights.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="What the model computes in; float16 needs a GPU.",
+)
+@click.option(
+    "--quantization",
+    type=click.Choice(["none", "int8"]),
+    help="How its weights are stored; int8 needs headrace[int8].",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Of each worker's forward pass.")
 @click.option(
     "--scripted-step-ms",
@@ -113,10 +124,10 @@ def up(
 
 
 def _parse_present_model(text: str) -> ModelSource:
-    """Refuse a missing folder now: a worker would only find out after loading torch."""
+    """Refuse a missing folder or file now: a worker would only find out after loading torch."""
     model = parse_model(text)
-    if model.source.startswith((".", "/", "~")) and not Path(model.source).expanduser().is_dir():
-        raise BadOption(f"--model {text!r}: there is no folder {model.source}")
+    if model.source.startswith((".", "/", "~")) and not Path(model.source).expanduser().exists():
+        raise BadOption(f"--model {text!r}: there is no folder or file {model.source}")
     return model
 
 
@@ -125,6 +136,7 @@ def _all_settings(options: dict[str, object]) -> list[str]:
     step_ms = options["scripted_step_ms"]
     short = {
         "worker.dtype": options["dtype"],
+        "worker.quantization": options["quantization"],
         "worker.threads": options["threads"],
         "worker.scripted_step_s": None if step_ms is None else float(str(step_ms)) / 1000,
     }

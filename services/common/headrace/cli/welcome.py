@@ -6,6 +6,7 @@ import sys
 
 from headrace.client import AsyncClient, Prompt, Sampling
 from headrace.errors import HeadraceError
+from headrace.v1.common_pb2 import ModelTask
 
 SAMPLE_QUESTION = "Who are you?"
 _SAMPLE_TOKENS = 64
@@ -16,7 +17,11 @@ async def show_welcome(url: str, models: list[str]) -> None:
     model, chats = models[0], True
     try:
         async with AsyncClient(url) as client:
-            chats = any(card.chat for card in await client.models() if card.name == model)
+            (card,) = [card for card in await client.models() if card.name == model]
+            if card.task != ModelTask.MODEL_TASK_GENERATE:
+                print(_how_to_rank(url, model), flush=True)
+                return
+            chats = card.chat
             await _stream_sample(client, model, chats=chats)
     except HeadraceError as error:
         # The canary has come through; a failed sample is worth a line, not the mesh.
@@ -32,6 +37,19 @@ async def _stream_sample(client: AsyncClient, model: str, *, chats: bool) -> Non
         sys.stdout.write(event.delta.text)
         sys.stdout.flush()
     print()
+
+
+def _how_to_rank(url: str, model: str) -> str:
+    """For models that embed or score; both rank."""
+    return f"""
+The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in another terminal:
+
+  curl {url}/v1/rerank -H 'content-type: application/json' \\
+    -d '{{"model": "{model}", "query": "Where is the mill?",
+         "documents": ["It stands by the river.", "Cats sleep a lot."]}}'
+
+Models that embed answer /v1/embeddings as well.
+"""
 
 
 def _how_to(url: str, model: str, *, chats: bool) -> str:

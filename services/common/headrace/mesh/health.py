@@ -12,6 +12,10 @@ from headrace.mesh.program import LOOPBACK
 
 _CANARY_EVERY_S = 0.1
 CANARY_WITHIN_S = 30.0
+_FOR_A_TOKEN = ("/v1/completions", {"prompt": "Hello", "max_tokens": 1})
+_FOR_A_SCORE = ("/v1/rerank", {"query": "Hello", "documents": ["Hello"]})
+_ASKS = {"MODEL_TASK_EMBED": _FOR_A_SCORE, "MODEL_TASK_SCORE": _FOR_A_SCORE}
+"""By task: what a model that embeds or scores answers too."""
 
 
 def health_url(role: str, ports: dict[str, int]) -> str | None:
@@ -24,12 +28,18 @@ def health_url(role: str, ports: dict[str, int]) -> str | None:
 
 
 async def is_well(http: httpx.AsyncClient, url: str | None) -> bool:
+    return await complaint(http, url) is None
+
+
+async def complaint(http: httpx.AsyncClient, url: str | None) -> str | None:
+    """What a process says that it lacks, empty where it says nothing; None if it is well."""
     if url is None:
-        return False
+        return ""
     try:
-        return (await http.get(url)).status_code == httpx.codes.OK
+        answer = await http.get(url)
     except httpx.HTTPError:
-        return False
+        return ""
+    return None if answer.status_code == httpx.codes.OK else answer.text.strip()
 
 
 async def canary_comes_through(url: str, model: str, *, within_s: float = CANARY_WITHIN_S) -> None:
@@ -53,10 +63,12 @@ async def canary_comes_through(url: str, model: str, *, within_s: float = CANARY
 
 
 async def _send_canary(http: httpx.AsyncClient, url: str, model: str) -> str | None:
-    """What was answered instead of a token; None if one came."""
-    body = {"model": model, "prompt": "Hello", "max_tokens": 1}
+    """What was answered instead of a token, or of a vector; None if one came."""
     try:
-        answer = await http.post(f"{url}/v1/completions", json=body)
+        answer = await http.get(f"{url}/v2/models/{model}")
+        if answer.status_code == httpx.codes.OK:
+            path, ask = _ASKS.get(answer.json()["task"], _FOR_A_TOKEN)
+            answer = await http.post(f"{url}{path}", json={"model": model, **ask})
     except httpx.HTTPError as error:
         return str(error) or type(error).__name__
     if answer.status_code == httpx.codes.OK:

@@ -28,6 +28,9 @@ class Role(StrEnum):
 
 class EngineKind(StrEnum):
     TRANSFORMERS = "transformers"
+    LLAMA_CPP = "llama-cpp"
+    VLLM = "vllm"
+    OPENAI = "openai"
     SCRIPTED = "scripted"
 
 
@@ -139,6 +142,8 @@ def services(options: MeshOptions) -> Iterator[ServicePlan]:
         loaded = (
             *("--model-source", model.source, "--model-name", model.name),
             *("--engine", options.engine.value),
+            # So that each takes its share of the cores and not all of them.
+            *("--workers-here", str(options.workers * len(options.models))),
         )
         for i in range(options.workers):
             yield _service(options, Role.WORKER, f"worker-{model.name}-{i}", loaded)

@@ -15,7 +15,7 @@ from headrace.mesh import plan
 from headrace.mesh.broker import Broker
 from headrace.mesh.edge import Edge
 from headrace.mesh.failures import PortTaken, ProcessFailed
-from headrace.mesh.health import canary_comes_through, health_url, is_well
+from headrace.mesh.health import canary_comes_through, complaint, health_url
 from headrace.mesh.home import Home, MeshRecord
 from headrace.mesh.keeper import Keeper
 from headrace.mesh.plan import MeshOptions, Role
@@ -23,6 +23,9 @@ from headrace.mesh.program import LOOPBACK, Program, Service
 
 _LISTENING_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.1
+_TELL_EVERY_S = 2.0
+"""How far a worker is with its model is told at most this often. What the others lack
+meanwhile is a worker."""
 _DRAIN_ORDER_S = (
     # Gateways first: they refuse what is new and finish what is open, which needs all the rest.
     (Role.GATEWAY, 40.0),
@@ -123,9 +126,17 @@ class Mesh:
     async def _becomes_ready(self, keeper: Keeper) -> None:
         began_s = time.monotonic()
         async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
-            while not await is_well(http, health_url(keeper.program.role, keeper.ports)):
+            told_s, told = began_s, ""
+            while (why := await self._complaint(http, keeper)) is not None:
+                is_news = keeper.program.role is Role.WORKER and why not in ("", told)
+                if is_news and time.monotonic() - told_s >= _TELL_EVERY_S:
+                    self._told.progress(keeper.program.name, why)
+                    told_s, told = time.monotonic(), why
                 await asyncio.sleep(_LOOK_EVERY_S)
         self._told.progress(keeper.program.name, f"ready in {time.monotonic() - began_s:.1f} s")
+
+    async def _complaint(self, http: httpx.AsyncClient, keeper: Keeper) -> str | None:
+        return await complaint(http, health_url(keeper.program.role, keeper.ports))
 
     def _not_ready(self) -> ProcessFailed:
         """Blame the first that does not listen; where all do, a worker: it loads the longest."""

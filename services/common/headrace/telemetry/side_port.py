@@ -36,11 +36,12 @@ class SidePort:
     """A context manager; binds on entry.
 
     Args:
-        is_ready: called from another thread; must only read.
+        why_not_ready: a few words for /readyz, None if it is; called from another thread,
+            must only read.
     """
 
-    def __init__(self, host: str, port: int, *, is_ready: Callable[[], bool]) -> None:
-        self._is_ready = is_ready
+    def __init__(self, host: str, port: int, *, why_not_ready: Callable[[], str | None]) -> None:
+        self._why_not_ready = why_not_ready
         self._metrics = make_wsgi_app()
         self._beat_s = time.monotonic()
         self._server = make_server(host, port, self._answer, _Server, _Quiet)
@@ -77,13 +78,13 @@ class SidePort:
                 body: Iterable[bytes] = self._metrics(environment, start_response)
                 return body
             case "/healthz":
-                good = time.monotonic() - self._beat_s < LOOP_STUCK_S
+                stuck = time.monotonic() - self._beat_s >= LOOP_STUCK_S
+                why = "its event loop is stuck" if stuck else None
             case "/readyz":
-                good = self._is_ready()
+                why = self._why_not_ready()
             case _:
                 start_response("404 Not Found", [("content-type", "text/plain")])
                 return [b"try /metrics, /healthz or /readyz\n"]
-        start_response(
-            "200 OK" if good else "503 Service Unavailable", [("content-type", "text/plain")]
-        )
-        return [b"ok\n" if good else b"not now\n"]
+        status = "200 OK" if why is None else "503 Service Unavailable"
+        start_response(status, [("content-type", "text/plain; charset=utf-8")])
+        return [f"{why or 'ok'}\n".encode()]

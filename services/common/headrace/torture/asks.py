@@ -1,7 +1,7 @@
 """What is asked of the mesh: a seeded set of requests, no two alike. Pure.
 
-Together they use what a continuation could get wrong: greedy and sampled, several
-choices, stop strings, penalties, answers that end by themselves and by their bound.
+Together they use what a continuation could get wrong: greedy and sampled, several choices, stop
+strings, penalties, log probabilities, answers that end by themselves and by their bound.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ask:
     seed: int
     n: int
     sampling: dict[str, Any]
-    """By the names that both doors have in common."""
+    """By the names that the doors have in common; `logprobs` is chat's `top_logprobs`."""
 
 
 def make_asks(
@@ -62,6 +62,8 @@ def _ask(
         sampling |= {"presence_penalty": 0.5, "frequency_penalty": 0.25}
     if rng.random() < 0.3:
         sampling["repetition_penalty"] = 1.1
+    if rng.random() < 0.2:
+        sampling["logprobs"] = rng.randint(0, 5)
     return Ask(
         number,
         doors[number % len(doors)],

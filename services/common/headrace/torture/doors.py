@@ -82,6 +82,8 @@ class HttpDoor:
         }
         if ask.door is Door.CHAT:
             body["messages"] = [{"role": "user", "content": ask.prompt}]
+            if "logprobs" in ask.sampling:
+                body |= {"logprobs": True, "top_logprobs": ask.sampling["logprobs"]}
         else:
             body["prompt"] = ask.prompt
         return json.dumps(body).encode()

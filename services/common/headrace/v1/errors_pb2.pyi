@@ -63,6 +63,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT, but HTTP 413: the body is larger than the door takes. From Envoy."""
     ERROR_REASON_GATEWAY_UNAVAILABLE: _ErrorReason.ValueType  # 19
     """UNAVAILABLE: no gateway could be reached; retry. From Envoy."""
+    ERROR_REASON_INVALID_STRUCTURE: _ErrorReason.ValueType  # 20
+    """INVALID_ARGUMENT: the wanted structure of the output is no schema, regular expression or
+    grammar, is too large, or has something that cannot be enforced.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was refused or failed. Each belongs to one gRPC code."""
@@ -106,4 +110,8 @@ ERROR_REASON_BODY_TOO_LARGE: ErrorReason.ValueType  # 18
 """INVALID_ARGUMENT, but HTTP 413: the body is larger than the door takes. From Envoy."""
 ERROR_REASON_GATEWAY_UNAVAILABLE: ErrorReason.ValueType  # 19
 """UNAVAILABLE: no gateway could be reached; retry. From Envoy."""
+ERROR_REASON_INVALID_STRUCTURE: ErrorReason.ValueType  # 20
+"""INVALID_ARGUMENT: the wanted structure of the output is no schema, regular expression or
+grammar, is too large, or has something that cannot be enforced.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

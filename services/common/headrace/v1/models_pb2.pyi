@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from headrace.v1 import common_pb2 as _common_pb2
 from headrace.v1 import generation_pb2 as _generation_pb2
 import builtins as _builtins
 import sys
@@ -36,6 +37,9 @@ class Model(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     MAX_CHOICES_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Served name, [a-z0-9-]{1,63}."""
     context_tokens: _builtins.int
@@ -55,11 +59,19 @@ class Model(_message.Message):
     """Workers that serve it now. 0: requests wait, for as long as their patience lasts."""
     max_choices: _builtins.int
     """Choices that one request may have, at most."""
+    task: _common_pb2.ModelTask.ValueType
+    """GENERATE for GenerationService; EMBED and SCORE for EmbeddingService."""
+    dimensions: _builtins.int
+    """Of each vector of a model that embeds; 0 for others."""
     @_builtins.property
     def eos_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When a worker first announced it."""
+
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Adapter]:
+        """What it can be asked for with, as the model <name>:<adapter>; by name."""
 
     def __init__(
         self,
@@ -76,14 +88,51 @@ class Model(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         workers: _builtins.int = ...,
         max_choices: _builtins.int = ...,
+        adapters: _abc.Iterable[Global___Adapter] | None = ...,
+        task: _common_pb2.ModelTask.ValueType = ...,
+        dimensions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_invariant", b"batch_invariant", "chat", b"chat", "context_tokens", b"context_tokens", "create_time", b"create_time", "dtype", b"dtype", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "max_choices", b"max_choices", "name", b"name", "vocabulary_size", b"vocabulary_size", "weights_digest", b"weights_digest", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "batch_invariant", b"batch_invariant", "chat", b"chat", "context_tokens", b"context_tokens", "create_time", b"create_time", "dimensions", b"dimensions", "dtype", b"dtype", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "max_choices", b"max_choices", "name", b"name", "task", b"task", "vocabulary_size", b"vocabulary_size", "weights_digest", b"weights_digest", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Adapter(_message.Message):
+    """Low-rank changes to a model's weights (LoRA), one of many over the same model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """[a-z0-9-]{1,63}."""
+    digest: _builtins.str
+    """Equal for equal adapters. Empty: no worker can run it."""
+    workers: _builtins.int
+    """Workers that run it now. 0: requests wait, for as long as their patience lasts."""
+    failure: _builtins.str
+    """Why a worker could not load its newest files; empty where all could."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        workers: _builtins.int = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "failure", b"failure", "name", b"name", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Adapter: _TypeAlias = Adapter  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
@@ -126,6 +175,7 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """<model>, or <model>:<adapter>: the model with what is said of that one adapter."""
     def __init__(
         self,
         *,

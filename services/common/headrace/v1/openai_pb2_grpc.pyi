@@ -43,6 +43,10 @@ class OpenAIServiceStub:
     """One JSON message, or server-sent events if the body has `"stream": true`."""
     Completions: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
     """As ChatCompletions, for plain prompts."""
+    Embeddings: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """One JSON message, for models that embed. `encoding_format` "float" or "base64"."""
+    Rerank: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """As Cohere, Jina and vLLM have it; no call of OpenAI's."""
     ListModels: _grpc.UnaryStreamMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]
     GetModel: _grpc.UnaryStreamMultiCallable[_models_pb2.GetModelRequest, _httpbody_pb2.HttpBody]
 
@@ -57,6 +61,10 @@ class OpenAIServiceAsyncStub(OpenAIServiceStub):
     """One JSON message, or server-sent events if the body has `"stream": true`."""
     Completions: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """As ChatCompletions, for plain prompts."""
+    Embeddings: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """One JSON message, for models that embed. `encoding_format` "float" or "base64"."""
+    Rerank: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """As Cohere, Jina and vLLM have it; no call of OpenAI's."""
     ListModels: _aio.UnaryStreamMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     GetModel: _aio.UnaryStreamMultiCallable[_models_pb2.GetModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
 
@@ -80,6 +88,22 @@ class OpenAIServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """As ChatCompletions, for plain prompts."""
+
+    @_abc_1.abstractmethod
+    def Embeddings(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """One JSON message, for models that embed. `encoding_format` "float" or "base64"."""
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """As Cohere, Jina and vLLM have it; no call of OpenAI's."""
 
     @_abc_1.abstractmethod
     def ListModels(

@@ -45,6 +45,10 @@ class RestServiceStub:
     """GenerationService.StreamGenerate; `data:` lines of StreamGenerateResponse."""
     Generate: _grpc.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]
     """GenerationService.Generate."""
+    Embed: _grpc.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]
+    """EmbeddingService.Embed."""
+    Rerank: _grpc.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]
+    """EmbeddingService.Rerank."""
     Tokenize: _grpc.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]
     """ModelService.Tokenize."""
 
@@ -59,6 +63,10 @@ class RestServiceAsyncStub(RestServiceStub):
     """GenerationService.StreamGenerate; `data:` lines of StreamGenerateResponse."""
     Generate: _aio.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """GenerationService.Generate."""
+    Embed: _aio.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """EmbeddingService.Embed."""
+    Rerank: _aio.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """EmbeddingService.Rerank."""
     Tokenize: _aio.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """ModelService.Tokenize."""
 
@@ -82,6 +90,22 @@ class RestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """GenerationService.Generate."""
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _rest_pb2.RestModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """EmbeddingService.Embed."""
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _rest_pb2.RestModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """EmbeddingService.Rerank."""
 
     @_abc_1.abstractmethod
     def Tokenize(

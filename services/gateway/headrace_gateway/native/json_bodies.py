@@ -19,6 +19,7 @@ _STEP = re.compile(r"Failed to parse (\w+) field: ")
 _PLACE = re.compile(r" at \w+\.([\w.\[\]]+?)\.*$")
 _LONGEST_NAME = 64
 _TOKEN_IDS = "prompt_token_ids"
+_INPUTS = "inputs"
 
 
 def parse(kind: type[AnyMessage], data: bytes, *, max_bytes: int) -> AnyMessage:
@@ -28,12 +29,14 @@ def parse(kind: type[AnyMessage], data: bytes, *, max_bytes: int) -> AnyMessage:
         InvalidRequest: it is too long, no JSON, or a field is unknown or of a wrong type.
     """
     value = read_object(data or b"{}", max_bytes=max_bytes)
-    token_ids = _token_ids(value)
+    token_ids, of_inputs = _token_ids(value), _token_ids_of_inputs(value)
     _check(value, kind.DESCRIPTOR, "")
     try:
         message = json_format.ParseDict(value, kind())
         if token_ids:
             message.MergeFrom(kind(**{_TOKEN_IDS: token_ids}))
+        for place, ids in of_inputs.items():
+            getattr(message, _INPUTS)[place].token_ids.extend(ids)
     except json_format.ParseError as error:
         raise _refusal(str(error)) from error
     except ValueError as error:
@@ -54,6 +57,20 @@ def _token_ids(value: dict[str, Any]) -> list[int]:
             del value[name]
             return token_ids
     return []
+
+
+def _token_ids_of_inputs(value: dict[str, Any]) -> dict[int, list[int]]:
+    """The same of `inputs`, by their place."""
+    inputs = value.get(_INPUTS)
+    found = {}
+    for place, each in enumerate(inputs if isinstance(inputs, list) else []):
+        for name in ("token_ids", "tokenIds"):
+            if isinstance(each, dict) and isinstance(each.get(name), list):
+                found[place] = each.pop(name)
+                if not are_token_ids(found[place]):
+                    field = f"{_INPUTS}[{place}].{name}"
+                    raise InvalidRequest(f"{field}: should be a list of token ids", field=field)
+    return found
 
 
 def _check(value: dict[str, Any], descriptor: Any, place: str) -> None:

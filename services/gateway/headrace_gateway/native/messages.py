@@ -11,8 +11,10 @@ from headrace.v1.generation_pb2 import (
     GenerateResponse,
     Started,
     StreamGenerateResponse,
+    ToolCallDelta,
 )
 from headrace_gateway.generation import ValidRequest
+from headrace_gateway.logprob_columns import written
 from headrace_gateway.transcript import Said
 
 
@@ -20,7 +22,7 @@ def started(request: ValidRequest) -> StreamGenerateResponse:
     return StreamGenerateResponse(
         started=Started(
             request_id=request.request_id,
-            model=request.card.model,
+            model=request.model,
             seed=request.seed,
             prompt_tokens=len(request.prompt_ids),
         )
@@ -35,6 +37,17 @@ def delta(said: Said) -> StreamGenerateResponse:
             token_ids=said.token_ids,
             first_index=said.first_index,
             finish_reason=said.finish_reason,
+            logprobs=written(said.logprobs),
+            prompt_logprobs=written(said.prompt_logprobs),
+            tool_calls=[
+                ToolCallDelta(
+                    index=piece.index,
+                    call_id=piece.call_id,
+                    name=piece.name or "",
+                    arguments=piece.arguments,
+                )
+                for piece in said.calls
+            ],
         )
     )
 
@@ -47,7 +60,7 @@ def finish(usage: Usage | None, error: HeadraceError | None = None) -> StreamGen
 def generated(request: ValidRequest, outcome: RequestOutcome) -> GenerateResponse:
     return GenerateResponse(
         request_id=request.request_id,
-        model=request.card.model,
+        model=request.model,
         seed=request.seed,
         choices=outcome.choices,
         usage=outcome.usage,

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
+from headrace.v1.common_pb2 import ModelTask
 from headrace.v1.models_pb2 import (
+    Adapter,
     GetModelRequest,
     ListModelsRequest,
     ListModelsResponse,
@@ -15,12 +18,14 @@ from headrace.v1.models_pb2 import (
     TokenizeResponse,
 )
 from headrace.v1.models_pb2_grpc import ModelServiceServicer
+from headrace_gateway.adapters import Adapter as KnownAdapter
 from headrace_gateway.calls import Context, call_of
 from headrace_gateway.catalog import Catalog, ServedModel
 from headrace_gateway.intake import Intake
 from headrace_gateway.native.ports import Fleet
 from headrace_gateway.native.statuses import told_by_status
 from headrace_gateway.native.wishes import wanted_tokens
+from headrace_gateway.tasks import task_of
 from headrace_gateway.validation import max_choices
 
 
@@ -32,7 +37,7 @@ class ModelService(ModelServiceServicer):
 
     async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
         workers = self._workers()
-        models = [_model(served, workers) for served in self._catalog.all()]
+        models = [self._model(served, workers) for served in self._catalog.all()]
         return ListModelsResponse(models=models)
 
     async def GetModel(self, request: GetModelRequest, context: Context) -> Model:
@@ -42,7 +47,7 @@ class ModelService(ModelServiceServicer):
         return await told_by_status(context, self._tokenize(request, context))
 
     async def _get(self, model: str) -> Model:
-        return _model(self._catalog.get(model), self._workers())
+        return self._model(self._catalog.get(model), self._workers())
 
     async def _tokenize(self, request: TokenizeRequest, context: Context) -> TokenizeResponse:
         token_ids, tokens = await self._intake.tokenize(wanted_tokens(request, call_of(context)))
@@ -52,11 +57,18 @@ class ModelService(ModelServiceServicer):
         """How many workers serve each model."""
         return Counter(name for worker in self._fleet.workers() for name in worker.models)
 
+    def _model(self, served: ServedModel, workers: Counter[str]) -> Model:
+        adapters = self._catalog.adapters(served)
+        if served.adapter is None:
+            return _model(served, workers[served.card.model], adapters)
+        return _model(served, served.adapter.workers, [served.adapter])
 
-def _model(served: ServedModel, workers: Counter[str]) -> Model:
+
+def _model(served: ServedModel, workers: int, adapters: Iterable[KnownAdapter]) -> Model:
     card = served.card
+    makes_embeddings = task_of(card) == ModelTask.MODEL_TASK_EMBED
     return Model(
-        name=card.model,
+        name=served.name,
         context_tokens=card.context_tokens,
         engine=card.engine,
         dtype=card.dtype,
@@ -66,6 +78,12 @@ def _model(served: ServedModel, workers: Counter[str]) -> Model:
         eos_token_ids=card.eos_token_ids,
         chat=served.tokenizer.chats,
         create_time=card.create_time,
-        workers=workers[card.model],
+        workers=workers,
         max_choices=max_choices(card),
+        adapters=[
+            Adapter(name=a.name, digest=a.digest, workers=a.workers, failure=a.failure)
+            for a in adapters
+        ],
+        task=task_of(card),
+        dimensions=card.vectors.dimensions if makes_embeddings else 0,
     )

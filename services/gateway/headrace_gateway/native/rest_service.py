@@ -15,24 +15,35 @@ from google.protobuf.message import Message
 from headrace.errors import HeadraceError, InvalidRequest
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import FinishReason, RequestOutcome, Usage
+from headrace.v1.embeddings_pb2 import EmbedRequest, RerankRequest
 from headrace.v1.generation_pb2 import GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest, TokenizeResponse
 from headrace.v1.rest_pb2 import RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceServicer
 from headrace_gateway.calls import Context, call_of
+from headrace_gateway.embedding import Embedding
 from headrace_gateway.generation import ValidRequest
+from headrace_gateway.inputs import check_top_n
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
 from headrace_gateway.native.json_bodies import parse
-from headrace_gateway.native.messages import finish, generated, started
+from headrace_gateway.native.messages import delta, finish, generated, started
+from headrace_gateway.native.vector_messages import (
+    embed_json,
+    optional,
+    rerank_response,
+    wanted_query,
+    wanted_vectors,
+)
 from headrace_gateway.native.wishes import call_for, wanted_generation, wanted_tokens
 from headrace_gateway.openai.errors import retry_headers
+from headrace_gateway.pacing import in_pieces
 from headrace_gateway.quoting import quoted
 from headrace_gateway.reply import Refusal, Reply, deliver, told
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import UNFINISHED, Said
 
-Named = TypeVar("Named", GenerateRequest, TokenizeRequest)
+Named = TypeVar("Named", GenerateRequest, TokenizeRequest, EmbedRequest, RerankRequest)
 
 
 def as_json(message: Message) -> str:
@@ -74,6 +85,8 @@ class RestDialect:
 
 def delta_json(said: Said) -> str:
     """What `as_json(delta(said))` says, at a tenth of its cost: this one is made per step."""
+    if said.calls or said.logprobs is not None or said.prompt_logprobs is not None:
+        return as_json(delta(said))
     ended = said.finish_reason != UNFINISHED
     reason = f',"finish_reason":"{FinishReason.Name(said.finish_reason)}"' if ended else ""
     ids = ",".join(map(str, said.token_ids))
@@ -84,8 +97,8 @@ def delta_json(said: Said) -> str:
 
 
 class RestService(RestServiceServicer):
-    def __init__(self, intake: Intake, limits: Limits) -> None:
-        self._intake = intake
+    def __init__(self, intake: Intake, embedding: Embedding, limits: Limits) -> None:
+        self._intake, self._embedding = intake, embedding
         self._limits = limits
 
     async def StreamGenerate(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
@@ -103,6 +116,32 @@ class RestService(RestServiceServicer):
                 token_ids, tokens = await self._intake.tokenize(wanted_tokens(body, call))
                 response = TokenizeResponse(token_ids=token_ids, tokens=tokens)
                 await reply.send(as_json(response).encode())
+
+    async def Embed(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
+        call = call_of(context)
+        with Tally("native", self._intake.known(request.model)) as tally:
+            reply = Reply(context, RestVoice(), call.request_id, tally)
+            async with told(reply):
+                body = self._parse(EmbedRequest, request)
+                prompt_name = body.prompt_name if body.HasField("prompt_name") else None
+                async with self._embedding.embedded(
+                    wanted_vectors(body, call),
+                    dimensions=optional(body, "dimensions"),
+                    prompt_name=prompt_name,
+                ) as embedded:
+                    await reply.send_pieces(in_pieces(embed_json(embedded, call.request_id)))
+
+    async def Rerank(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
+        call = call_of(context)
+        with Tally("native", self._intake.known(request.model)) as tally:
+            reply = Reply(context, RestVoice(), call.request_id, tally)
+            async with told(reply):
+                body = self._parse(RerankRequest, request)
+                top_n = optional(body, "top_n")
+                check_top_n(top_n)
+                async with self._embedding.ranked(wanted_query(body, call)) as ranked:
+                    response = rerank_response(ranked, call.request_id, top_n)
+                    await reply.send(as_json(response).encode())
 
     async def _generate(self, request: RestModelRequest, context: Context, *, stream: bool) -> None:
         call = call_of(context)

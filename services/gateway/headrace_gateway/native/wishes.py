@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -12,6 +13,7 @@ from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest
 from headrace_gateway.calls import Call
+from headrace_gateway.native.tools import called, wanted_tools
 from headrace_gateway.wanted import Conversation, Text, TokenIds, Wanted
 
 _NAMES = {name: f"parameters.{name}" for name in SamplingParameters.DESCRIPTOR.fields_by_name}
@@ -39,10 +41,11 @@ def wanted_generation(request: GenerateRequest, call: Call) -> Wanted:
         priority=request.priority,
         seed=request.seed if request.HasField("seed") else None,
         n=request.n if request.HasField("n") else 1,
-        timeout_s=_seconds(request.timeout) if request.HasField("timeout") else None,
-        patience_s=_seconds(request.patience) if request.HasField("patience") else None,
+        timeout_s=seconds(request.timeout) if request.HasField("timeout") else None,
+        patience_s=seconds(request.patience) if request.HasField("patience") else None,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
+        tools=wanted_tools(request),
         names=_NAMES,
     )
 
@@ -76,12 +79,16 @@ def _only(
 def _conversation(messages: Iterable[ChatMessage]) -> Conversation:
     turns = []
     for message in messages:
-        turn = {"role": message.role, "content": message.content}
+        turn: dict[str, Any] = {"role": message.role, "content": message.content}
         if message.name:
             turn["name"] = message.name
+        if message.tool_call_id:
+            turn["tool_call_id"] = message.tool_call_id
+        if message.tool_calls:
+            turn["tool_calls"] = [called(call) for call in message.tool_calls]
         turns.append(turn)
     return Conversation(turns)
 
 
-def _seconds(duration: Duration) -> float:
+def seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9

@@ -31,7 +31,7 @@ TokenId = Annotated[int, Field(ge=0, le=_UINT32)]
 _UNSUPPORTED = "unsupported"
 
 
-class _Body(BaseModel):
+class StrictBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 
     NOT_SERVED: ClassVar[NotServed] = {}
@@ -112,17 +112,21 @@ def _listed(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
 
 
-class Message(_Body):
+class Message(StrictBody):
     NOT_SERVED = MESSAGE
 
     role: str
-    content: Annotated[str, BeforeValidator(_joined_text)]
+    content: Annotated[str | None, BeforeValidator(_joined_text)] = None
+    """May be absent beside tool calls only."""
     name: str | None = None
+    tool_calls: (
+        Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
+    ) = None
     tool_call_id: str | None = None
     """For templates that print it."""
 
 
-class StreamOptions(_Body):
+class StreamOptions(StrictBody):
     NOT_SERVED = STREAM_OPTIONS
 
     include_usage: bool | None = None
@@ -130,7 +134,7 @@ class StreamOptions(_Body):
     """No effect: chunks are never padded."""
 
 
-class Body(_Body):
+class Body(StrictBody):
     """What both endpoints take."""
 
     model: str
@@ -150,31 +154,48 @@ class Body(_Body):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     user: str | None = None
-    """No effect, as the next six."""
+    """No effect, as the next five."""
     metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
-    parallel_tool_calls: bool | None = None
 
     # vLLM's
     top_k: Annotated[int, Field(ge=-1, le=_UINT32)] | None = None
     """0 and -1 keep all."""
     min_p: float | None = None
     repetition_penalty: float | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    """In whole answers only."""
     stop_token_ids: (
         Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
     ) = None
     ignore_eos: bool | None = None
+    return_token_ids: bool | None = None
+    """Each choice also says its output as token ids, end-of-sequence included."""
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: dict[str, Any] | None = None
+
+    response_format: dict[str, Any] | None = None
+    """Read by `structures`, as the five before it."""
 
     @model_validator(mode="after")
-    def _stream_options_need_a_stream(self) -> Self:
+    def _fits_its_stream(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise PydanticCustomError(
                 "stream_options",
                 "stream_options is allowed only when stream is true",
                 {"field": "stream_options"},
+            )
+        if self.prompt_logprobs is not None and self.stream:
+            raise PydanticCustomError(
+                _UNSUPPORTED,
+                "prompt_logprobs is not served in streams",
+                {"field": "prompt_logprobs"},
             )
         return self
 
@@ -183,8 +204,26 @@ class ChatBody(Body):
     NOT_SERVED = CHAT
 
     messages: Annotated[list[Message], Field(fail_fast=True, max_length=MAX_ENTRIES)]
+    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None = (
+        None
+    )
+    """Read by `tools`, as the next two."""
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     max_completion_tokens: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
     """The newer name of max_tokens; where both are set, this one counts."""
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+
+    @model_validator(mode="after")
+    def _likeliest_beside_the_chosen(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise PydanticCustomError(
+                "top_logprobs",
+                "top_logprobs is allowed only when logprobs is true",
+                {"field": "top_logprobs"},
+            )
+        return self
 
 
 class CompletionBody(Body):
@@ -193,6 +232,10 @@ class CompletionBody(Body):
     prompt: Annotated[str | list[int], PlainValidator(_one_prompt)]
     best_of: int | None = None
     """Served only where it equals n."""
+    logprobs: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    echo: bool | None = None
+    """The prompt stands before each choice, in its logprobs too. With `max_tokens` 0 it is all
+    that is told, though one token is made."""
 
     @model_validator(mode="after")
     def _no_choosing_among_more(self) -> Self:
@@ -203,7 +246,7 @@ class CompletionBody(Body):
         return self
 
 
-T = TypeVar("T", bound=Body)
+T = TypeVar("T", bound=StrictBody)
 
 
 def parse(kind: type[T], data: bytes, *, max_bytes: int) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -14,6 +15,8 @@ from headrace.errors import (
     RequestCancelled,
     RequestError,
 )
+from headrace.v1.common_pb2 import Usage
+from headrace_gateway.reply import Refusal
 
 _TYPES = {429: "rate_limit_error"}
 
@@ -52,3 +55,13 @@ def retry_headers(error: HeadraceError) -> tuple[tuple[str, str], ...]:
     if isinstance(error, _NOT_AGAIN):
         return (("x-should-retry", "false"),)
     return (("x-should-retry", "true"),) if isinstance(error, CapacityError) else ()
+
+
+class OpenAIVoice:
+    def refusal(self, error: HeadraceError) -> Refusal:
+        body = json.dumps(error_body(error)).encode()
+        return Refusal(http_status(error), body, retry_headers(error))
+
+    def failure(self, error: HeadraceError, usage: Usage | None) -> str:
+        # No [DONE] follows: clients would take the answer for a good one.
+        return f"data: {json.dumps(error_body(error))}\n\n"

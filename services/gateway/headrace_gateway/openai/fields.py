@@ -14,17 +14,11 @@ NotServed = Mapping[str, tuple[object, ...]]
 _BOTH: NotServed = {
     "allowed_token_ids": ([],),
     "bad_words": ([],),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
     "include_stop_str_in_output": (False,),
     "length_penalty": (1, 1.0),
     "min_tokens": (0,),
-    "prompt_logprobs": (),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
-    "structured_outputs": (),
     "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
 }
@@ -41,27 +35,34 @@ CHAT: NotServed = {
     "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
     "prediction": (),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "store": (False,),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
 
 COMPLETION: NotServed = {
     **_BOTH,
+    "parallel_tool_calls": (True, False),
     "add_special_tokens": (True,),
-    "echo": (False,),
-    "logprobs": (),
-    "response_format": ({"type": "text"},),
     "suffix": ("",),
+}
+
+EMBEDDINGS: NotServed = {
+    "add_special_tokens": (True,),
+    "embed_dtype": ("float32",),
+    "normalize": (),
+    "priority": (0,),
+}
+
+RERANK: NotServed = {
+    "max_chunks_per_doc": (),
+    "max_tokens_per_doc": (),
+    "priority": (0,),
+    "rank_fields": ([], ["text"]),
 }
 
 MESSAGE: NotServed = {
@@ -71,7 +72,6 @@ MESSAGE: NotServed = {
     "reasoning": (),
     "reasoning_content": (),
     "refusal": (),
-    "tool_calls": ([],),
 }
 
 STREAM_OPTIONS: NotServed = {

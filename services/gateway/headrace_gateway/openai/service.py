@@ -5,18 +5,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
 from headrace.clock import Clock
-from headrace.errors import HeadraceError
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace.v1.models_pb2 import GetModelRequest
 from headrace.v1.openai_pb2_grpc import OpenAIServiceServicer
+from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Call, Context, call_of
 from headrace_gateway.catalog import Catalog, ServedModel
 from headrace_gateway.generation import ValidRequest
@@ -25,24 +25,21 @@ from headrace_gateway.limits import Limits
 from headrace_gateway.native.ports import Fleet
 from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody, parse
 from headrace_gateway.openai.chunks import CHAT, COMPLETION, Chunks, Form, Head, whole
-from headrace_gateway.openai.errors import error_body, http_status, retry_headers
-from headrace_gateway.openai.wishes import wanted_chat, wanted_completion
-from headrace_gateway.reply import Refusal, Reply, deliver, told
+from headrace_gateway.openai.errors import OpenAIVoice
+from headrace_gateway.openai.telling import Asked, Prompt, Telling
+from headrace_gateway.openai.vector_calls import VectorCalls
+from headrace_gateway.openai.wishes import (
+    asked_chat,
+    asked_completion,
+    wanted_chat,
+    wanted_completion,
+)
+from headrace_gateway.reply import Reply, deliver, told
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
-from headrace_gateway.wanted import Wanted
+from headrace_gateway.wanted import Text, Wanted
 
 AnyBody = TypeVar("AnyBody", bound=Body)
-
-
-class OpenAIVoice:
-    def refusal(self, error: HeadraceError) -> Refusal:
-        body = json.dumps(error_body(error)).encode()
-        return Refusal(http_status(error), body, retry_headers(error))
-
-    def failure(self, error: HeadraceError, usage: Usage | None) -> str:
-        # No [DONE] follows: clients would take the answer for a good one.
-        return f"data: {json.dumps(error_body(error))}\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +47,7 @@ class OpenAIDialect:
     form: Form
     head: Head
     chunks: Chunks
+    telling: Telling | None
     eager: bool = False
 
     def opening(self) -> str:
@@ -62,7 +60,19 @@ class OpenAIDialect:
         return self.chunks.ending(usage)
 
     def whole(self, outcome: RequestOutcome) -> bytes:
-        return whole(self.form, self.head, outcome)
+        return whole(self.form, self.head, outcome, self.telling)
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint(Generic[AnyBody]):
+    form: Form
+    kind: type[AnyBody]
+    wanted: Callable[[AnyBody, Call], Wanted]
+    asked: Callable[[AnyBody], Asked]
+
+
+_CHAT = _Endpoint(CHAT, ChatBody, wanted_chat, asked_chat)
+_COMPLETION = _Endpoint(COMPLETION, CompletionBody, wanted_completion, asked_completion)
 
 
 class OpenAIService(OpenAIServiceServicer):
@@ -70,27 +80,51 @@ class OpenAIService(OpenAIServiceServicer):
     at a `yield` when its caller leaves is not told so, but only forgotten some time later."""
 
     def __init__(
-        self, intake: Intake, catalog: Catalog, fleet: Fleet, limits: Limits, clock: Clock
+        self,
+        intake: Intake,
+        catalog: Catalog,
+        fleet: Fleet,
+        vectors: VectorCalls,
+        *,
+        limits: Limits,
+        clock: Clock,
     ) -> None:
         self._intake = intake
         self._catalog = catalog
         self._fleet = fleet
+        self._vectors = vectors
         self._limits = limits
         self._clock = clock
 
     async def ChatCompletions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
-        await self._complete(request.data, context, CHAT, ChatBody, wanted_chat)
+        await self._complete(request.data, context, _CHAT)
 
     async def Completions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
-        await self._complete(request.data, context, COMPLETION, CompletionBody, wanted_completion)
+        await self._complete(request.data, context, _COMPLETION)
+
+    async def Embeddings(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await self._vectors.embeddings(request.data, context)
+
+    async def Rerank(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await self._vectors.rerank(request.data, context)
 
     async def ListModels(self, request: Empty, context: Context) -> None:  # type: ignore[override]
         # A client that picks one of these should get an answer: models without a worker are
         # known under their own path, and requests for them wait.
         served_now = {name for worker in self._fleet.workers() for name in worker.models}
         known = self._catalog.all()
-        models = [_model(served) for served in known if served.card.model in served_now]
+        models = [
+            model
+            for served in known
+            if served.card.model in served_now
+            for model in (_model(served), *self._adapted(served))
+        ]
         await self._look_up(context, lambda: {"object": "list", "data": models})
+
+    def _adapted(self, served: ServedModel) -> Iterator[dict[str, Any]]:
+        for adapter in self._catalog.adapters(served):
+            if adapter.workers:
+                yield _model(replace(served, adapter=adapter))
 
     async def GetModel(self, request: GetModelRequest, context: Context) -> None:  # type: ignore[override]
         await self._look_up(context, lambda: _model(self._catalog.get(request.model)))
@@ -101,44 +135,54 @@ class OpenAIService(OpenAIServiceServicer):
             async with told(reply):
                 await reply.send(json.dumps(find()).encode())
 
-    async def _complete(
-        self,
-        data: bytes,
-        context: Context,
-        form: Form,
-        kind: type[AnyBody],
-        wanted: Callable[[AnyBody, Call], Wanted],
-    ) -> None:
+    async def _complete(self, data: bytes, context: Context, endpoint: _Endpoint[AnyBody]) -> None:
         call = call_of(context)
         with Tally("openai") as tally:
             reply = Reply(context, OpenAIVoice(), call.request_id, tally)
             async with told(reply):
-                body = parse(kind, data, max_bytes=self._limits.max_body_bytes)
+                body = parse(endpoint.kind, data, max_bytes=self._limits.max_body_bytes)
                 tally.model = self._intake.known(body.model)
-                answer = await self._intake.open(wanted(body, call))
-                dialect = self._dialect(form, body, answer.request)
+                wanted = endpoint.wanted(body, call)
+                answer = await self._intake.open(wanted)
+                telling = _telling(endpoint.asked(body), wanted, answer)
+                dialect = self._dialect(endpoint.form, body, answer.request, telling)
                 await deliver(answer, reply, dialect, stream=bool(body.stream))
 
-    def _dialect(self, form: Form, body: Body, request: ValidRequest) -> OpenAIDialect:
+    def _dialect(
+        self, form: Form, body: Body, request: ValidRequest, telling: Telling | None
+    ) -> OpenAIDialect:
         head = Head(
             request.request_id,
-            request.card.model,
+            request.model,
             created=int(self._clock.unix_s()),
-            fingerprint=f"fp_{request.card.weights_digest[:12]}",
+            fingerprint=f"fp_{request.weights}",
         )
         options = body.stream_options
         counted = options is not None and bool(options.include_usage)
-        chunks = Chunks(form, head, choices=request.n, include_usage=counted)
-        return OpenAIDialect(form, head, chunks)
+        chunks = Chunks(form, head, choices=request.n, include_usage=counted, telling=telling)
+        return OpenAIDialect(form, head, chunks, telling)
+
+
+def _telling(asked: Asked, wanted: Wanted, answer: Answer) -> Telling | None:
+    if not asked.anything:
+        return None
+    request, tokenizer = answer.request, answer.tokenizer
+    text = ""
+    if asked.echo:
+        given = wanted.prompt
+        text = given.text if isinstance(given, Text) else tokenizer.decode(list(request.prompt_ids))
+    prompt = Prompt(text, request.prompt_ids)
+    return Telling(asked, tokenizer.spelling, prompt, choices=request.n)
 
 
 def _model(served: ServedModel) -> dict[str, Any]:
     card = served.card
-    return {
-        "id": card.model,
+    model = {
+        "id": served.name,
         "object": "model",
         "created": card.create_time.seconds,
         "owned_by": "headrace",
-        # vLLM's field, which some clients read.
+        # vLLM's fields, which some clients read; the next as well.
         "max_model_len": card.context_tokens,
     }
+    return model if served.adapter is None else model | {"parent": card.model}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.calls import Call
 from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody
+from headrace_gateway.openai.structures import wanted_structure
+from headrace_gateway.openai.telling import Asked
+from headrace_gateway.openai.tools import turn, wanted_tools
 from headrace_gateway.quoting import quoted
 from headrace_gateway.wanted import Conversation, Text, TokenIds, Wanted
 
-_PRIORITIES = {
+PRIORITIES = {
     "auto": Priority.PRIORITY_STANDARD,
     "default": Priority.PRIORITY_STANDARD,
     "flex": Priority.PRIORITY_BULK,
@@ -24,11 +29,15 @@ _PENALTIES = ("presence_penalty", "frequency_penalty")
 
 
 def wanted_chat(body: ChatBody, call: Call) -> Wanted:
-    messages = [message.model_dump(exclude_none=True) for message in body.messages]
+    messages = [turn(message, f"messages[{i}]") for i, message in enumerate(body.messages)]
     newer = body.max_completion_tokens is not None
     max_tokens = body.max_completion_tokens if newer else body.max_tokens
     names = {"max_tokens": "max_completion_tokens"} if newer else {}
-    return _wanted(body, call, Conversation(messages), max_tokens, names)
+    if body.top_logprobs:
+        names["logprobs"] = "top_logprobs"
+    parameters = _parameters(body, asked_chat(body), max_tokens)
+    wanted = _wanted(body, call, Conversation(messages), parameters, names)
+    return dataclasses.replace(wanted, tools=wanted_tools(body))
 
 
 def wanted_completion(body: CompletionBody, call: Call) -> Wanted:
@@ -36,22 +45,50 @@ def wanted_completion(body: CompletionBody, call: Call) -> Wanted:
         Text(body.prompt) if isinstance(body.prompt, str) else TokenIds(body.prompt, field="prompt")
     )
     max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
-    return _wanted(body, call, prompt, max_tokens, {})
+    asked = asked_completion(body)
+    if asked.mute:
+        max_tokens = 1
+    return _wanted(body, call, prompt, _parameters(body, asked, max_tokens), {})
+
+
+def asked_chat(body: ChatBody) -> Asked:
+    """What is to be told beside the text, as the next."""
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    return Asked(
+        chat=True,
+        logprobs=logprobs,
+        prompt_logprobs=body.prompt_logprobs,
+        token_ids=bool(body.return_token_ids),
+    )
+
+
+def asked_completion(body: CompletionBody) -> Asked:
+    return Asked(
+        chat=False,
+        logprobs=body.logprobs,
+        prompt_logprobs=body.prompt_logprobs,
+        token_ids=bool(body.return_token_ids),
+        echo=bool(body.echo),
+        mute=bool(body.echo) and body.max_tokens == 0,
+    )
 
 
 def _wanted(
     body: Body,
     call: Call,
     prompt: Text | Conversation | TokenIds,
-    max_tokens: int | None,
+    parameters: SamplingParameters,
     names: dict[str, str],
 ) -> Wanted:
+    if (structure := wanted_structure(body)) is not None:
+        parameters.structure.CopyFrom(structure[0])
+        names = {**names, "structure": structure[1]}
     return Wanted(
         request_id=call.request_id,
         model=body.model,
         prompt=prompt,
-        parameters=_parameters(body, max_tokens),
-        priority=_PRIORITIES[body.service_tier or "auto"],
+        parameters=parameters,
+        priority=PRIORITIES[body.service_tier or "auto"],
         # Why: OpenAI's seeds are signed.
         seed=None if body.seed is None else body.seed % 2**64,
         n=1 if body.n is None else body.n,
@@ -61,7 +98,7 @@ def _wanted(
     )
 
 
-def _parameters(body: Body, max_tokens: int | None) -> SamplingParameters:
+def _parameters(body: Body, asked: Asked, max_tokens: int | None) -> SamplingParameters:
     given = {name: getattr(body, name) for name in (*_PLAIN, *_PENALTIES)}
     return SamplingParameters(
         max_tokens=max_tokens,
@@ -70,6 +107,8 @@ def _parameters(body: Body, max_tokens: int | None) -> SamplingParameters:
         stop=body.stop,
         stop_token_ids=body.stop_token_ids,
         ignore_eos=body.ignore_eos,
+        logprobs=asked.logprobs,
+        prompt_logprobs=asked.of_prompt,
         **given,
     )
 

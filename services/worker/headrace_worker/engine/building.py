@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
-import psutil
+import numpy as np
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.forward import Forward
-from headrace_worker.engine.interface import EngineFacts
+from headrace_worker.engine.adapter_sites import Rows, find_sites
+from headrace_worker.engine.adapters import AdapterBounds, Adapters
+from headrace_worker.engine.ahead import AheadEngine
+from headrace_worker.engine.compiling import Compile
+from headrace_worker.engine.decode_graphs import DecodeGraphs
+from headrace_worker.engine.forward import Decode, Forward, Prefill
+from headrace_worker.engine.gpu import decode_graphs, device_attention
+from headrace_worker.engine.interface import Capabilities, EngineFacts
+from headrace_worker.engine.kv_pages import KvPages
+from headrace_worker.engine.kv_store import KvStore
+from headrace_worker.engine.kv_strips import KvStrips
+from headrace_worker.engine.memory import cache_budget
 from headrace_worker.engine.packed import PackedForward
-from headrace_worker.engine.prefixes import root_name
+from headrace_worker.engine.parallel import is_joined, leading, least
+from headrace_worker.engine.precision import Precision
+from headrace_worker.engine.prefixes import BLOCK_TOKENS, root_name
 from headrace_worker.engine.selfcheck import (
     NotPackable,
     Unfit,
@@ -20,10 +34,13 @@ from headrace_worker.engine.selfcheck import (
 from headrace_worker.engine.slot_engine import SlotEngine
 from headrace_worker.engine.stepwise import StepwiseForward
 
-_PACKED_SLOTS = 64
+_PACKED_SLOTS = {"cpu": 64, "cuda": 256}
 _STEPWISE_SLOTS = 8
 """Fewer, for company makes no sequence faster: who waits for a slot loses nothing."""
 _CONTEXT_TOKENS = 4096
+_PACKED_BOUNDS = ("attention_chunk_size",)
+"""Layers that attend within chunks do not tell the attention function, but up to one chunk they
+are like all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +48,25 @@ class EngineSettings:
     """How much an engine holds."""
 
     max_slots: int | None = None
-    """None: 64 packed, 8 stepwise, or as many as `cache_bytes` takes."""
+    """None: 64 packed, 256 on a GPU, 8 stepwise, or as many as `cache_bytes` takes."""
     context_tokens: int | None = None
-    """None: the model's own, at most 4096, since every slot reserves it."""
+    """None: the model's own, at most 4096 where every slot reserves it."""
     prefill_chunk_tokens: int = 128
-    """Prompt tokens of a step. Too small: long prompts wait; too large: everyone else does."""
+    """Prompt tokens of a step. Too small: long prompts wait; too large:
+    everyone else does."""
+    cache_tokens: int | None = None
+    """Of the pages, all sequences together; None: what `cache_bytes` takes, or all slots."""
     cache_bytes: int | None = None
-    """None: half of the memory that is free now. Reserved, not taken, until used."""
+    """None: what `memory_utilization` leaves. On a CPU reserved, not taken, until used."""
     prefix_cache: bool = True
     """Whether contexts that begin alike are computed once. Packed only."""
+    kv_store: str = "auto"
+    """`strips` or `pages`, packed only; `auto`: strips on a CPU, pages on a GPU."""
+    ahead: bool | None = None
+    """Whether decode steps are launched before the last one is read; pages only. None: on a GPU."""
+    memory_utilization: float | None = None
+    """Share of the device's memory that weights and cache may take; None: 0.5, of a GPU's 0.9."""
+    adapters: AdapterBounds = field(default_factory=AdapterBounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +75,10 @@ class Origin:
 
     eos_token_ids: tuple[int, ...] = ()
     weights_digest: str = ""
+    compile_grammar: Compile | None = None
+    """For the model's tokenizer; without it sequences with a grammar are refused."""
+    quantization: str = "none"
+    """As `Precision` has it."""
 
 
 class CacheTooSmall(Exception):
@@ -71,23 +102,65 @@ def build(model: PreTrainedModel, settings: EngineSettings, origin: Origin) -> S
 
 
 def build_packed(model: PreTrainedModel, settings: EngineSettings, origin: Origin) -> SlotEngine:
-    """Check the model and reserve strips for its keys and values.
+    """Check the model and reserve a store for its keys and values.
 
     Raises:
         NotPackable: the packed path is not right for this model.
         CacheTooSmall: `cache_bytes` does not take one slot.
     """
     model.train(False)
-    trial = check_packable(model)
-    # Why the chunk: layers that attend within chunks do not tell the attention
-    # function, but up to one chunk they are like all others.
-    context_tokens = _context_tokens(model, settings, "attention_chunk_size")
-    slot_bytes = trial.bytes_per_token * context_tokens
-    max_slots = _max_slots(settings, slot_bytes, at_most=_PACKED_SLOTS)
     root = root_name(origin.weights_digest) if settings.prefix_cache else None
-    forward = PackedForward(model, trial.resized(max_slots, context_tokens), prefix_root=root)
-    facts = _facts("packed", model, origin, max_slots=max_slots, context_tokens=context_tokens)
-    return _engine(forward, facts, settings)
+    trial = check_packable(model, _kind_of_store(model, settings))
+    adapters = adapters_for(model, settings.adapters, PackedForward(model, trial), packed=True)
+    if isinstance(trial, KvPages):
+        store: KvStore = _sized_pages(trial, model, settings)
+    else:
+        store = _sized_strips(trial, model, settings)
+    forward = PackedForward(model, store, prefix_root=root, adapters=adapters)
+    facts = _facts("packed", model, origin, max_slots=store.slots, context_tokens=store.tokens)
+    ahead = model.device.type != "cpu" if settings.ahead is None else settings.ahead
+    ahead = ahead and not is_joined()
+    graphs = decode_graphs(model, store) if ahead and isinstance(store, KvPages) else None
+    return _engine(model, forward, facts, settings, origin, adapters, graphs=graphs)
+
+
+def _kind_of_store(
+    model: PreTrainedModel, settings: EngineSettings
+) -> Callable[[int, int], KvStrips | KvPages]:
+    on_gpu = model.device.type != "cpu"
+    if settings.kv_store == "strips" or (settings.kv_store == "auto" and not on_gpu):
+        return KvStrips
+    attention = device_attention(model.device)
+    return partial(KvPages, device=str(model.device), device_attention=attention)
+
+
+def _sized_strips(trial: KvStrips, model: PreTrainedModel, settings: EngineSettings) -> KvStrips:
+    context_tokens = _context_tokens(model, settings, *_PACKED_BOUNDS, at_most=_CONTEXT_TOKENS)
+    slot_bytes = trial.bytes_per_token * context_tokens
+    max_slots = _max_slots(model, settings, slot_bytes, at_most=_PACKED_SLOTS["cpu"])
+    return trial.resized(max_slots, context_tokens)
+
+
+def _sized_pages(trial: KvPages, model: PreTrainedModel, settings: EngineSettings) -> KvPages:
+    """As many pages as the memory takes, and never more than all slots can fill."""
+    context_tokens = _context_tokens(model, settings, *_PACKED_BOUNDS)
+    max_slots = settings.max_slots or _PACKED_SLOTS[model.device.type]
+    page_bytes = trial.bytes_per_token * BLOCK_TOKENS
+    cache_bytes = _cache_bytes(model, settings)
+    # One is for the trash.
+    pages = cache_bytes // page_bytes - 1
+    if settings.cache_tokens is not None:
+        pages = min(pages, settings.cache_tokens // BLOCK_TOKENS)
+    if settings.context_tokens is None:
+        context_tokens = min(context_tokens, pages * BLOCK_TOKENS)
+    blocks = -(-context_tokens // BLOCK_TOKENS)
+    if pages < max(1, blocks):
+        least = max(1, blocks)
+        raise CacheTooSmall(
+            f"one context takes {least} pages of {page_bytes} bytes, and one is for the trash; "
+            f"{cache_bytes} bytes and {max(0, pages)} pages are allowed"
+        )
+    return trial.resized(max_slots, context_tokens, pages=min(pages, max_slots * blocks))
 
 
 def build_stepwise(model: PreTrainedModel, settings: EngineSettings, origin: Origin) -> SlotEngine:
@@ -99,50 +172,100 @@ def build_stepwise(model: PreTrainedModel, settings: EngineSettings, origin: Ori
     """
     model.train(False)
     stepping = check_steppable(model)
-    context_tokens = _context_tokens(model, settings)
+    context_tokens = _context_tokens(model, settings, at_most=_CONTEXT_TOKENS)
     slot_bytes = stepping.slot_bytes(context_tokens)
-    max_slots = _max_slots(settings, slot_bytes, at_most=_STEPWISE_SLOTS)
-    forward = StepwiseForward(model, chunks_prompts=stepping.chunks_prompts)
+    max_slots = _max_slots(model, settings, slot_bytes, at_most=_STEPWISE_SLOTS)
+    chunks = stepping.chunks_prompts
+    adapters = adapters_for(
+        model, settings.adapters, StepwiseForward(model, chunks_prompts=chunks), packed=False
+    )
+    forward = StepwiseForward(model, chunks_prompts=chunks, adapters=adapters)
     facts = _facts("stepwise", model, origin, max_slots=max_slots, context_tokens=context_tokens)
-    return _engine(forward, facts, settings)
+    return _engine(model, forward, facts, settings, origin, adapters)
 
 
-def _engine(forward: Forward, facts: EngineFacts, settings: EngineSettings) -> SlotEngine:
-    return SlotEngine(forward, facts, prefill_chunk_tokens=settings.prefill_chunk_tokens)
+def _engine(
+    model: PreTrainedModel,
+    forward: Forward,
+    facts: EngineFacts,
+    settings: EngineSettings,
+    origin: Origin,
+    adapters: Adapters,
+    *,
+    graphs: DecodeGraphs | None = None,
+) -> SlotEngine:
+    new = SlotEngine if graphs is None else partial(AheadEngine, graphs=graphs)
+    return new(
+        leading(forward),
+        facts,
+        adapters=adapters,
+        prefill_chunk_tokens=settings.prefill_chunk_tokens,
+        compile_grammar=origin.compile_grammar,
+    )
+
+
+def adapters_for(
+    model: PreTrainedModel, bounds: AdapterBounds, trial: Forward, *, packed: bool
+) -> Adapters:
+    """None yet; where there may be any, a pass through `trial` says what they may change."""
+    if not bounds.max_adapters:
+        return Adapters()
+    prompts = [Prefill(slot, 0, np.arange(5 - slot), completes=True) for slot in (0, 1)]
+    nothing = np.empty(0, dtype=np.int64)
+    none = Decode(nothing, nothing, nothing)
+    rows = Rows(rows=9, kept=2) if packed else None
+    return Adapters(find_sites(model, lambda: trial.run(none, prompts), rows), bounds, model.dtype)
 
 
 def _facts(
     name: str, model: PreTrainedModel, origin: Origin, *, max_slots: int, context_tokens: int
 ) -> EngineFacts:
+    precision = Precision(str(model.dtype).removeprefix("torch."), origin.quantization)
     return EngineFacts(
         name=name,
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=precision.name,
         max_slots=max_slots,
         context_tokens=context_tokens,
         vocabulary_size=model.config.get_text_config().vocab_size,
         eos_token_ids=origin.eos_token_ids,
         weights_digest=origin.weights_digest,
         # Packed, rounding varies with the neighbours in every type; stepwise, with
-        # where a prompt was cut. Only in float32 is it far below the margins
-        # between tokens.
-        batch_invariant=str(model.dtype) == "torch.float32",
+        # where a prompt was cut.
+        batch_invariant=precision.batch_invariant,
+        capabilities=Capabilities(logprobs=True, grammar=origin.compile_grammar is not None),
     )
 
 
-def _context_tokens(model: PreTrainedModel, settings: EngineSettings, *more: str) -> int:
+def _context_tokens(
+    model: PreTrainedModel, settings: EngineSettings, *more: str, at_most: int | None = None
+) -> int:
+    """What is asked for, else `at_most`; no more than the model's own bounds in any case."""
     config = model.config.get_text_config()
     names = ("max_position_embeddings", "max_seq_len", *more)
     bounds: list[int | None] = [getattr(config, name, None) for name in names]
-    wanted = settings.context_tokens
-    bounds.append(_CONTEXT_TOKENS if wanted is None else wanted)
-    return min(bound for bound in bounds if bound is not None)
+    bounds.append(at_most if settings.context_tokens is None else settings.context_tokens)
+    return min((bound for bound in bounds if bound is not None), default=_CONTEXT_TOKENS)
 
 
-def _max_slots(settings: EngineSettings, slot_bytes: int, *, at_most: int) -> int:
-    cache_bytes = settings.cache_bytes
-    if cache_bytes is None:
-        cache_bytes = psutil.virtual_memory().available // 2
+def _max_slots(
+    model: PreTrainedModel, settings: EngineSettings, slot_bytes: int, *, at_most: int
+) -> int:
+    cache_bytes = _cache_bytes(model, settings)
     fit = cache_bytes // slot_bytes
     if fit < 1:
         raise CacheTooSmall(f"one slot takes {slot_bytes} bytes and {cache_bytes} are allowed")
     return min(fit, at_most if settings.max_slots is None else settings.max_slots)
+
+
+def _cache_bytes(model: PreTrainedModel, settings: EngineSettings) -> int:
+    if settings.cache_bytes is not None:
+        return settings.cache_bytes
+    weights = _weights_bytes(model)
+    return least(
+        cache_budget(model.device, utilization=settings.memory_utilization, weights=weights)
+    )
+
+
+def _weights_bytes(model: PreTrainedModel) -> int:
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headrace.logprobs import Logprobs
+from headrace_worker.engine.grammars import Grammars
 from headrace_worker.engine.interface import Sequence
+from headrace_worker.engine.logprobs import row_logprobs
 from headrace_worker.engine.noise import seed_key
 from headrace_worker.engine.penalties import Penalties
 from headrace_worker.engine.sampling import Draw, Shape, highest, sample
@@ -23,12 +26,19 @@ class Choice:
 
     token_ids: list[int]
     sound: list[bool]
+    logprobs: dict[int, Logprobs] = field(default_factory=dict)
+    """By row, of those that want them."""
+
+
+_NONE = -1
+"""Width of the slots that want no logprobs."""
 
 
 class Chooser:
     """Parameters in columns by slot, so a step gathers them instead of reading requests."""
 
-    def __init__(self, slots: int, vocabulary_size: int) -> None:
+    def __init__(self, slots: int, vocabulary_size: int, grammars: Grammars | None = None) -> None:
+        self._grammars = grammars
         self._penalties = Penalties(slots, vocabulary_size)
         self._sampled = np.zeros(slots, dtype=bool)
         self._shape = Shape(
@@ -38,10 +48,12 @@ class Chooser:
             min_p=torch.zeros(slots),
         )
         self._seed_keys = np.zeros(slots, dtype=np.uint64)
+        self._widths = np.full(slots, _NONE)
 
     def admit(self, slot: int, sequence: Sequence) -> None:
         parameters = sequence.parameters
         self._penalties.admit(slot, sequence)
+        self._widths[slot] = _NONE if parameters.logprobs is None else parameters.logprobs
         self._sampled[slot] = parameters.temperature > 0
         if parameters.temperature > 0:
             self._shape.temperature[slot] = parameters.temperature
@@ -53,19 +65,32 @@ class Chooser:
     def release(self, slot: int) -> None:
         self._penalties.release(slot)
         self._sampled[slot] = False
+        self._widths[slot] = _NONE
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no sequence wants more than a draw: nothing that only the host can do."""
+        return self._penalties.idle and bool((self._widths == _NONE).all())
 
     def choose(self, logits: Tensor, slots: Ints, output_indices: Ints) -> Choice:
         """Choose for each row of `(rows, vocabulary)`; changes the logits.
 
         Row i belongs to `slots[i]` and becomes its output `output_indices[i]`.
         """
+        told = (self._widths[slots] != _NONE).nonzero()[0]
+        raw = logits[torch.from_numpy(told)] if len(told) else None  # a copy
         if not self._penalties.idle:
             self._penalties.apply(logits, slots.tolist())
+        if self._grammars is not None and not self._grammars.idle:
+            self._grammars.mask(logits, slots)
         token_ids, sound = highest(logits)
         rows = (self._sampled[slots] & sound).nonzero()[0]
         if len(rows):
             token_ids[rows] = self._sample(logits, rows, slots[rows], output_indices[rows])
         choice = Choice(token_ids.tolist(), sound.tolist())
+        if raw is not None:
+            runs = row_logprobs(raw, token_ids[told], self._widths[slots[told]])
+            choice.logprobs.update(zip(told.tolist(), runs, strict=True))
         if not self._penalties.idle:
             self._penalties.note(slots.tolist(), choice.token_ids)
         return choice

@@ -22,6 +22,8 @@ class Prefill:
     token_ids: Ints
     completes: bool
     """Whether the prompt ends here, so the last token's logits are wanted."""
+    every: bool = False
+    """Whether the logits behind every one of its tokens are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,33 @@ class Decode:
     slots: Ints
     token_ids: Ints
     positions: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    """What one pass is about: slots that decode, and pieces of prompts."""
+
+    decoding: Ints
+    prefills: tuple[Prefill, ...]
+
+    def __len__(self) -> int:
+        return len(self.decoding) + len(self.prefills)
+
+    def halves(self) -> tuple[StepRows, StepRows]:
+        cut = len(self) // 2
+        decode, prefill = min(cut, len(self.decoding)), max(0, cut - len(self.decoding))
+        return (
+            StepRows(self.decoding[:decode], self.prefills[:prefill]),
+            StepRows(self.decoding[decode:], self.prefills[prefill:]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Of a cache that slots share, in tokens."""
+
+    free: int
+    total: int
 
 
 class Forward(Protocol):
@@ -50,19 +79,41 @@ class Forward(Protocol):
         """Whether `enter` ever finds anything."""
         ...
 
-    def place(self, free: Sequence[int], token_ids: Ints) -> int:
-        """Choose one of the free slots, ascending, for a sequence with this context."""
-        ...
+    def place(
+        self, free: Sequence[int], token_ids: Ints, adapter: str = "", *, reuse: bool = True
+    ) -> int:
+        """Choose one of the free slots, ascending, for a sequence with this context.
 
-    def enter(self, slot: int) -> int:
-        """Make the slot ready for the context that was placed there.
-
-        Returns how many of its first tokens need no pass, less than all.
+        `adapter` is the digest of one that is held, or empty. Without `reuse` all of the
+        context will need a pass.
         """
         ...
 
+    def enter(self, slot: int, *, spare_tokens: int = 0) -> int | None:
+        """Make the slot ready for the context that was placed there, and keep room for all of it.
+
+        Returns how many of its first tokens need no pass, less than all. None, and
+        nothing has changed, unless there is room for it and for `spare_tokens`
+        beside; where nothing else has entered there is.
+        """
+        ...
+
+    def reserve(self, slots: Ints, ends: Ints) -> bool:
+        """Make room for what entered these slots up to these lengths.
+
+        False, and nothing has changed: not until others leave. Of one slot it is
+        always true.
+        """
+        ...
+
+    @property
+    def room(self) -> Room | None:
+        """What is free of the cache; None where every slot has a whole context of its own."""
+        ...
+
     def run(self, decode: Decode, prefills: Sequence[Prefill]) -> Tensor:
-        """Return the logits of the decode rows, then of the prefills that complete.
+        """Return the logits of the decode rows, then of the prefills: behind every token
+        where that is wanted, else behind the last of those that complete.
 
         Shape `(rows, vocabulary)`, float32, the caller's to change. A pass that
         fails may be run again, whole or in parts: rows that came through it come

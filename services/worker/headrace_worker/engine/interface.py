@@ -2,8 +2,9 @@
 
 An engine turns sequences into tokens and knows nothing else: no text, no
 requests, no network. This module has the nouns and the protocol, and imports
-nothing that computes; `headrace_worker.engine.slot_engine` and `.scripted` are the
-implementations, held to one contract suite.
+nothing that computes; `headrace_worker.engine.slot_engine`, `.scripted` and `.following`
+are the implementations, held to one contract suite; `.encoder` makes vectors instead of
+tokens.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
+
+from headrace.logprobs import Logprobs
 
 
 class FinishReason(StrEnum):
     """Why an engine ended a sequence of itself. Stop strings are the gateway's."""
 
     STOP = "stop"
-    """An end-of-sequence token or one of `stop_token_ids` was sampled; it is the last token."""
+    """An end-of-sequence token or one of `stop_token_ids` was sampled; it is the last token,
+    unless the engine gets text alone from where it really runs. Of an input: its vector is
+    made."""
     LENGTH = "length"
     """`max_tokens` were made, or the context is full."""
 
@@ -47,6 +53,32 @@ class SamplingParameters:
     stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
     """End-of-sequence tokens of the model do not end the sequence; `stop_token_ids` still do."""
+    logprobs: int | None = None
+    """How many of the likeliest are told beside each output token's own; None tells nothing."""
+    prompt_logprobs: int | None = None
+    """The same of the prompt's tokens, unless there is output already: then they are known."""
+
+
+class GrammarKind(StrEnum):
+    """In what language a grammar is written."""
+
+    JSON_OBJECT = "json_object"
+    """Any JSON object; no source."""
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    """The whole output matches; no look-around, no references back."""
+    EBNF = "ebnf"
+    """GBNF, as llama.cpp has it; begins at `root`."""
+    STRUCTURAL_TAG = "structural_tag"
+    """xgrammar's JSON: text with tagged parts that follow schemas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the whole output of a sequence must follow, that of earlier attempts included."""
+
+    kind: GrammarKind
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +97,26 @@ class Sequence:
     parameters: SamplingParameters
     seed: int
     """Any 64-bit unsigned integer."""
+    grammar: Grammar | None = None
+    adapter: str = ""
+    """Digest of the adapter that it runs with; empty for the model itself."""
+    second_begins: int = 0
+    """Of an input that is a pair of texts: where the second begins; 0 for one text."""
+    priority: int = 2
+    """Lower is more urgent; of the least urgent, the newest is parked when the cache is full."""
+
+    @property
+    def prompt_width(self) -> int | None:
+        """Of the logprobs to tell of its prompt; None for none."""
+        return None if self.output_ids else self.parameters.prompt_logprobs
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
     """What one step made, in columns: row i of `sequence_ids` got `token_ids[i]`.
 
-    At most one token per sequence. A sequence in `finished` or `failed` is no
-    longer held by the engine; a finished one may have its last token in the
+    At most one token per sequence. A sequence in `finished`, `failed`, `refused` or `parked`
+    is no longer held by the engine; a finished one may have its last token in the
     same step.
     """
 
@@ -81,6 +125,23 @@ class StepOutput:
     finished: list[tuple[int, FinishReason]] = field(default_factory=list)
     failed: list[tuple[int, str]] = field(default_factory=list)
     """Sequences that could not go on, with the fact: the culprits alone, never their neighbours."""
+    logprobs: dict[int, Logprobs] = field(default_factory=dict)
+    """By sequence, a run of one: of every token here whose sequence wants them."""
+    prompt_logprobs: dict[int, Logprobs] = field(default_factory=dict)
+    """By sequence, what has become known of its prompt, from the second token on and in order.
+    The last of it comes with the first token, if not before."""
+    parked: list[int] = field(default_factory=list)
+    """Sequences let go because the cache is full, to be continued elsewhere or later. Never the
+    only one."""
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    """Sequences whose grammar is none, or cannot be followed, with the fact: no engine would."""
+    vectors: dict[int, bytes] = field(default_factory=dict)
+    """Of those in `finished`, where the engine makes vectors: float32, little-endian."""
+
+    @property
+    def says_anything(self) -> bool:
+        ends = self.finished or self.failed or self.refused or self.parked
+        return bool(self.sequence_ids or ends or self.prompt_logprobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +163,22 @@ class EngineStatistics:
     """Tokens of contexts for which the cache was asked for a beginning; 0 without one."""
     prefix_hits: int = 0
     """Of these, those that it had: they are not computed, and no `prompt_tokens`."""
+    adapter_bytes: int = 0
+    """Memory of the adapters held."""
+    refusing: str = ""
+    """Why it would take nothing now, however many slots are free; empty where it would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do beyond running a prompt to its end."""
+
+    resume: bool = True
+    """Goes on from output made elsewhere."""
+    park: bool = True
+    """Lets go of a running sequence and hands over its output."""
+    logprobs: bool = False
+    grammar: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +186,7 @@ class EngineFacts:
     """What does not change while the engine lives; goes into the model card."""
 
     name: str
-    """How it computes, as its check at load found right: `packed`, `stepwise`; or `scripted`."""
+    """How it computes: `packed` or `stepwise`, as its check at load found right; else its kind."""
     dtype: str
     max_slots: int
     """Sequences held at once."""
@@ -121,6 +198,9 @@ class EngineFacts:
     """Equal for equal weights; continuation across workers relies on it."""
     batch_invariant: bool
     """Whether a sequence's output does not depend on its neighbours."""
+    capabilities: Capabilities = Capabilities()
+    makes_vectors: bool = False
+    """Whether sequences are inputs: each gets one vector, and no token."""
 
 
 class SequenceRefused(Exception):
@@ -151,7 +231,8 @@ class Engine(Protocol):
         Raises:
             NoFreeSlot: every slot is taken.
             SequenceRefused: prompt and output so far leave no room, a token id is
-                outside the vocabulary, or the sequence is held already.
+                outside the vocabulary, its adapter is not held, it is held itself, it
+                has a grammar or output and this engine takes none, or it is `refusing`.
         """
         ...
 
@@ -179,4 +260,42 @@ class Engine(Protocol):
 
     def check_integrity(self) -> None:
         """Raise AssertionError if slots or cache are held by nobody, or twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FittedAdapter:
+    """An adapter that was read and fits the engine that read it, which alone can hold it."""
+
+    digest: str
+    """Equal for equal adapters."""
+    rank: int
+    bytes: int
+
+
+class AdapterRefused(Exception):
+    """An adapter cannot be run here; the text says why."""
+
+
+class AdapterEngine(Protocol):
+    """An engine whose sequences may each run with one of several adapters."""
+
+    def fit_adapter(self, folder: Path) -> FittedAdapter:
+        """Read an adapter in peft's form; blocks, and may be called from any thread.
+
+        Raises:
+            AdapterRefused: with the fact.
+        """
+        ...
+
+    def hold_adapter(self, fitted: FittedAdapter) -> None:
+        """Admit sequences with it from now on; one that is held already is fine.
+
+        Raises:
+            AdapterRefused: as many as may be are held.
+        """
+        ...
+
+    def let_go_of_adapter(self, digest: str) -> None:
+        """Admit no sequence with it any more; those that run with it go on to their end."""
         ...

@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headrace_worker.engine.forward import Decode, Prefill
+from headrace_worker.engine.kv_store import Context, Layer
+from headrace_worker.engine.memory import untouched
+from headrace_worker.engine.packed_rows import ChunkRows, DecodeRows
+from headrace_worker.engine.prefixes import BLOCK_TOKENS, Names, PrefixIndex
+
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Strip:
-    """One layer's store: keys `(slots, heads, tokens, key_size)`, values alike."""
-
-    keys: Tensor
-    values: Tensor
 
 
 class KvStrips:
     """Strips of `tokens` positions for each of `slots` slots.
 
-    A layer's strip takes its shape from the first write: some architectures
-    store keys and values of different sizes, which no configuration tells.
-    What a slot in use holds beyond its sequence's length is always finite, so
-    masked positions cannot poison a sum; `keep` sees to that.
+    A slot keeps what it held until another text enters it, and texts that begin
+    alike copy from it. `_keep` sees to it that what lies beyond a text is finite,
+    so masked positions cannot poison a sum.
     """
+
+    room = None
 
     def __init__(self, slots: int, tokens: int) -> None:
         self.slots, self.tokens = slots, tokens
-        self._layers: dict[int, Strip] = {}
+        self._layers: dict[int, Layer] = {}
         self._written = np.zeros(slots, dtype=np.int64)
+        self._index = PrefixIndex(slots)
+        self._placed: dict[int, Context] = {}
+        """Texts that have not entered yet."""
+        self._entered: dict[int, Context] = {}
 
-    def layer(self, index: int, key: Tensor, value: Tensor) -> Strip:
-        """The strip of one layer; `key` and `value` are `(1, heads, any, size)`."""
+    def layer(self, index: int, key: Tensor, value: Tensor) -> Layer:
         strip = self._layers.get(index)
         if strip is None:
-            strip = Strip(self._empty(key), self._empty(value))
+            strip = Layer(self._empty(key), self._empty(value))
             self._layers[index] = strip
         return strip
 
     @property
     def layers(self) -> int:
-        """Layers written so far."""
         return len(self._layers)
 
     @property
     def bytes_per_token(self) -> int:
-        """What one position of one slot takes, over the layers written so far."""
         return sum(t.shape[1] * t.shape[3] * t.element_size() for t in self._stores())
 
     def resized(self, slots: int, tokens: int) -> KvStrips:
@@ -64,17 +62,58 @@ class KvStrips:
             resized.layer(index, strip.keys, strip.values)
         return resized
 
-    def note(self, slots: Ints, ends: Ints) -> None:
-        """A pass is about to write these slots, up to these positions."""
-        self._written[slots] = np.maximum(self._written[slots], ends)
+    def decode_rows(self, decode: Decode) -> DecodeRows:
+        self.reserve(decode.slots, decode.positions + 1)
+        return DecodeRows(decode.slots, decode.positions)
 
-    def copy(self, source: int, slot: int, tokens: int) -> None:
+    def chunk_rows(self, prefill: Prefill, row: int) -> ChunkRows:
+        end = prefill.start + len(prefill.token_ids)
+        self.reserve(np.array([prefill.slot]), np.array([end]))
+        return ChunkRows(prefill.slot, start=prefill.start, row=row, count=len(prefill.token_ids))
+
+    def place(self, free: Sequence[int], context: Context) -> int:
+        slot = self._index.place(free, context.sharable)
+        self._placed[slot] = context
+        return slot
+
+    def enter(self, slot: int, *, spare_tokens: int = 0) -> int:
+        context = self._placed.pop(slot)
+        blocks, holders = self._index.longest(context.sharable)
+        if blocks and slot not in holders:
+            self._copy(holders[0], slot, blocks * BLOCK_TOKENS)
+        tokens = self._keep(slot, blocks * BLOCK_TOKENS)
+        if blocks and not tokens:
+            for holder in holders:
+                self._index.hold(holder, [])
+        self._entered[slot] = context
+        self.wrote(slot, tokens)
+        return tokens
+
+    def reserve(self, slots: Ints, ends: Ints) -> bool:
+        self._written[slots] = np.maximum(self._written[slots], ends)
+        return True
+
+    def wrote(self, slot: int, tokens: int) -> None:
+        if slot in self._entered:
+            self._index.hold(slot, self._entered[slot].names[: tokens // BLOCK_TOKENS])
+
+    def leave(self, slot: int, names: Names) -> None:
+        if self._placed.pop(slot, None) is None:
+            del self._entered[slot]
+            self._index.hold(slot, names)
+
+    def check_integrity(self, free: Sequence[int]) -> None:
+        self._index.check_integrity()
+        held = self._placed.keys() | self._entered.keys()
+        assert held.isdisjoint(free), "a context that no sequence has"
+
+    def _copy(self, source: int, slot: int, tokens: int) -> None:
         """Give a slot the first positions of another."""
-        self.note(np.array([slot]), np.array([tokens]))
+        self.reserve(np.array([slot]), np.array([tokens]))
         for store in self._stores():
             store[slot, :, :tokens] = store[source, :, :tokens]
 
-    def keep(self, slot: int, tokens: int) -> int:
+    def _keep(self, slot: int, tokens: int) -> int:
         """Make a slot ready for use: forget all but its first positions, or these too.
 
         Returns how many are left: `tokens`, or none if one of them is not finite.
@@ -99,8 +138,5 @@ class KvStrips:
             yield strip.values
 
     def _empty(self, like: Tensor) -> Tensor:
-        # Why not torch.zeros: it writes the zeros, so memory is committed for the
-        # longest context in every slot. numpy's come untouched from the system.
         shape = (self.slots, like.shape[1], self.tokens, like.shape[3])
-        octets = np.zeros(int(np.prod(shape)) * like.element_size(), dtype=np.uint8)
-        return torch.from_numpy(octets).view(like.dtype).view(shape)
+        return untouched(shape, like.dtype)

@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
 from pathlib import Path
 
-from headrace_worker.engine.interface import Engine
+from headrace_worker.engine.interface import AdapterEngine, Engine
+
+
+class LoadStage(Enum):
+    """What a load does, in this order, and what it counts meanwhile."""
+
+    FETCHING = "fetching files"
+    """From the hub; not where they are here already."""
+    READING = "reading weights"
+    """Once through, for their digest."""
+    PLACING = "placing weights"
+    """Each tensor in its place, in the type that it is computed in."""
+
+    @property
+    def unit(self) -> str:
+        return "tensors" if self is LoadStage.PLACING else "bytes"
+
+
+Progress = Callable[[LoadStage, int, int], None]
+"""Called with what is done and what there is in all, 0 if that is not known yet; by any thread."""
+
+
+def unheard(stage: LoadStage, done: int, total: int) -> None:
+    """The progress of a load that nobody waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +67,27 @@ class GenerationDefaults:
     repetition_penalty: float | None = None
 
 
+class VectorTask(StrEnum):
+    EMBED = "embed"
+    """A vector of a text."""
+    SCORE = "score"
+    """A number for a query and a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorModel:
+    """What is to be known of a model that makes vectors, beside its weights."""
+
+    task: VectorTask
+    dimensions: int
+    """1 for a score."""
+    normalised: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """By name: what it wants before a text of that kind."""
+    default_prompt: str | None = None
+    """Name of the one for texts whose kind is not said."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """An engine ready to admit, and what others must know of its model."""
@@ -51,6 +97,10 @@ class LoadedModel:
     generation_defaults: GenerationDefaults
     parameters: int
     """Weights, counted; 0 where there are none."""
+    adapters: AdapterEngine | None = None
+    """The engine, if it was asked to take adapters."""
+    vectors: VectorModel | None = None
+    """None: the engine makes tokens."""
 
 
 class ModelLoadFailed(Exception):
@@ -59,3 +109,18 @@ class ModelLoadFailed(Exception):
     def __init__(self, source: str, reason: str) -> None:
         super().__init__(f"model {source} cannot be loaded: {reason}")
         self.source, self.reason = source, reason
+
+
+class ModelOutOfReach(ModelLoadFailed):
+    """Where it really runs does not answer now; to start again later may help."""
+
+
+class PackageMissing(ModelLoadFailed):
+    """An engine of another project that is not installed."""
+
+    def __init__(self, source: str, *, engine: str, package: str) -> None:
+        super().__init__(
+            source,
+            f"engine {engine} needs the package {package}, which is not installed here:"
+            f" pip install 'headrace[{engine}]'",
+        )

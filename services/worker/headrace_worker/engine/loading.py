@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,26 +14,43 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_tqdm_hook
 
+from headrace_worker.engine import defaults
+from headrace_worker.engine.adapters import AdapterBounds
 from headrace_worker.engine.building import CacheTooSmall, EngineSettings, Origin, build
+from headrace_worker.engine.compiling import Compile
+from headrace_worker.engine.defaults import Chosen
+from headrace_worker.engine.gpu import find_device
+from headrace_worker.engine.grammar_backends import BackendMissing, compiler_of
+from headrace_worker.engine.interface import EngineFacts
 from headrace_worker.engine.loaded import (
     GenerationDefaults,
     LoadedModel,
+    LoadStage,
     ModelLoadFailed,
+    Progress,
     TokenizerFiles,
+    unheard,
+)
+from headrace_worker.engine.parallel import is_joined, sharding
+from headrace_worker.engine.precision import (
+    Precision,
+    PrecisionUnavailable,
+    quantize_to_int8,
+    require_available_here,
 )
 from headrace_worker.engine.selfcheck import Unfit
-from headrace_worker.engine.sources import Progress, model_folder, weights_digest
+from headrace_worker.engine.slot_engine import SlotEngine
+from headrace_worker.engine.sources import model_folder, weights_digest
+from headrace_worker.engine.tokenizer_files import UNREADABLE, first_line, tokenizer_files
+from headrace_worker.machine import this_machine
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, ImportError)
-"""What transformers raises at files it cannot make sense of."""
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -40,52 +58,151 @@ def load(
     *,
     revision: str | None = None,
     dtype: str = "float32",
+    quantization: str = "none",
     threads: int | None = None,
     max_slots: int | None = None,
     context_tokens: int | None = None,
-    prefill_chunk_tokens: int = 128,
+    prefill_chunk_tokens: int | None = None,
     prefix_cache: bool = True,
-    progress: Progress | None = None,
+    device: str = "auto",
+    kv_store: str = "auto",
+    memory_utilization: float | None = None,
+    cache_tokens: int | None = None,
+    grammar_backend: str = "xgrammar",
+    adapters: AdapterBounds | None = None,
+    workers: int = 1,
+    progress: Progress = unheard,
 ) -> LoadedModel:
     """Load a folder or a hub id; no code of the model's own is run.
 
-    `threads` is for the whole process; None takes half of the cores. On a machine
-    that others use too, 1 is often fastest. `progress` hears of the bytes read.
-    The rest is told in `EngineSettings`.
+    `threads` is for the whole process; where it or `prefill_chunk_tokens` is None,
+    `defaults` chooses for one of `workers` on this machine. The rest is told in
+    `EngineSettings`.
 
     Raises:
         ModelLoadFailed: with the reason.
     """
-    if dtype not in _DTYPES:
-        raise ModelLoadFailed(source, f"dtype {dtype} is none of {', '.join(_DTYPES)}")
+    precision = Precision(dtype, quantization)
+    on_device = _device_for(source, precision, device)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // 2))
-    folder = model_folder(source, revision)
+    folder = model_folder(source, revision, progress)
     config = _config(source, folder)
-    digest = weights_digest(folder, progress)
-    model = _model(source, folder, config, _DTYPES[dtype])
-    tokenizer = _tokenizer_files(source, folder, _eos_token_ids(model))
+    digest = weights_digest(folder, precision.name, progress)
+    with _telling(progress):
+        model = _model(source, folder, config, precision)
+    if not is_joined():
+        cast(Any, model).to(on_device)
+    chosen = _choose(model, threads, prefill_chunk_tokens, workers)
+    torch.set_num_threads(chosen["threads"].value)
+    tokenizer = tokenizer_files(source, folder, _eos_token_ids(model))
+    settings = EngineSettings(
+        max_slots,
+        context_tokens,
+        chosen["prefill_chunk_tokens"].value,
+        prefix_cache=prefix_cache,
+        kv_store=kv_store,
+        memory_utilization=memory_utilization,
+        cache_tokens=cache_tokens,
+        adapters=adapters or AdapterBounds(),
+    )
+    origin = Origin(
+        tokenizer.eos_token_ids,
+        digest,
+        _compiler(source, grammar_backend, tokenizer, model),
+        quantization=quantization,
+    )
+    engine = _build(source, model, settings, origin)
+    _log_choice(chosen, engine.facts, max_slots)
+    return LoadedModel(
+        engine,
+        tokenizer,
+        _generation_defaults(model),
+        model.num_parameters(),
+        adapters=engine if adapters is not None else None,
+    )
+
+
+def _device_for(source: str, precision: Precision, wanted: str) -> torch.device:
+    device = find_device(wanted)
+    if device is None:
+        raise ModelLoadFailed(source, "device cuda is asked for, and torch finds no GPU")
     try:
-        engine = build(
-            model,
-            EngineSettings(
-                max_slots, context_tokens, prefill_chunk_tokens, prefix_cache=prefix_cache
-            ),
-            Origin(tokenizer.eos_token_ids, digest),
-        )
+        require_available_here(precision, on_gpu=device.type != "cpu")
+    except PrecisionUnavailable as error:
+        raise ModelLoadFailed(source, str(error)) from error
+    return device
+
+
+def _compiler(
+    source: str, backend: str, tokenizer: TokenizerFiles, model: PreTrainedModel
+) -> Compile | None:
+    try:
+        return compiler_of(backend, tokenizer, model.config.get_text_config().vocab_size)
+    except BackendMissing as error:
+        raise ModelLoadFailed(source, str(error)) from error
+
+
+def _build(
+    source: str, model: PreTrainedModel, settings: EngineSettings, origin: Origin
+) -> SlotEngine:
+    try:
+        return build(model, settings, origin)
     except Unfit as error:
         reason = f"{type(model).__name__} comes out wrong in every engine"
         raise ModelLoadFailed(source, f"{reason}: {error}") from error
     except (CacheTooSmall, MemoryError) as error:
         raise ModelLoadFailed(source, f"its cache does not fit: {error}") from error
-    return LoadedModel(engine, tokenizer, _generation_defaults(model), model.num_parameters())
+
+
+def _choose(
+    model: PreTrainedModel, threads: int | None, chunk_tokens: int | None, workers: int
+) -> dict[str, Chosen]:
+    cores, parameters = this_machine().cores, model.num_parameters()
+    of_pass = defaults.threads(threads, cores=cores, workers=workers, parameters=parameters)
+    of_step = defaults.chunk_tokens(chunk_tokens, threads=of_pass.value, parameters=parameters)
+    if chunk_tokens is None and model.device.type != "cpu":
+        of_step = Chosen(defaults.GPU_CHUNK_TOKENS, "on a GPU")
+    return {"threads": of_pass, "prefill_chunk_tokens": of_step}
+
+
+def _log_choice(chosen: dict[str, Chosen], facts: EngineFacts, max_slots: int | None) -> None:
+    """What the engine runs with and why, once: the first question about its speed."""
+    values: dict[str, object] = {name: each.value for name, each in chosen.items()}
+    whys = {f"{name}_why": each.why for name, each in chosen.items()}
+    slots = {"max_slots": facts.max_slots, "context_tokens": facts.context_tokens}
+    slots_why = "set" if facts.max_slots == max_slots else defaults.SLOTS_WHY
+    how = {"engine": facts.name, "precision": facts.dtype, "max_slots_why": slots_why}
+    log.info("engine.chosen", extra=values | slots | how | whys)
+
+
+@contextmanager
+def _telling(progress: Progress) -> Iterator[None]:
+    """Hear from transformers how many tensors it has placed."""
+
+    def hook(bar: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if arguments and named.get("desc") == "Loading weights":
+            return _counted(arguments[0], progress)
+        return bar(*arguments, **named)
+
+    previous = set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        set_tqdm_hook(previous)
+
+
+def _counted(tensors: Iterable[Any], progress: Progress) -> Iterator[Any]:
+    waiting = list(tensors)
+    for done, tensor in enumerate(waiting, start=1):
+        yield tensor
+        progress(LoadStage.PLACING, done, len(waiting))
 
 
 def _config(source: str, folder: Path) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except _UNREADABLE as error:
-        raise ModelLoadFailed(source, f"its config.json: {_first_line(error)}") from error
+    except UNREADABLE as error:
+        raise ModelLoadFailed(source, f"its config.json: {first_line(error)}") from error
     name = (config.architectures or [config.model_type])[0]
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or (
         config.architectures and name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
@@ -95,53 +212,32 @@ def _config(source: str, folder: Path) -> PreTrainedConfig:
 
 
 def _model(
-    source: str, folder: Path, config: PreTrainedConfig, dtype: torch.dtype
+    source: str, folder: Path, config: PreTrainedConfig, precision: Precision
 ) -> PreTrainedModel:
     try:
         # Any, for transformers types only what comes back without the report.
         model, report = cast(Any, AutoModelForCausalLM).from_pretrained(
             folder,
             config=config,
-            dtype=dtype,
+            dtype=precision.torch_dtype,
             attn_implementation="eager",
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **sharding(config),
         )
-    except (*_UNREADABLE, SafetensorError, RuntimeError, MemoryError) as error:
-        raise ModelLoadFailed(source, f"its weights: {_first_line(error)}") from error
+    except (*UNREADABLE, SafetensorError, RuntimeError, MemoryError) as error:
+        raise ModelLoadFailed(source, f"its weights: {first_line(error)}") from error
     absent = sorted(report["missing_keys"])
     if absent:
         # Why: transformers would go on with random numbers in their place.
         raise ModelLoadFailed(source, f"its weights lack {len(absent)} tensors, {absent[0]} first")
+    if precision.quantization == "int8":
+        try:
+            quantize_to_int8(model)
+        except PrecisionUnavailable as error:
+            raise ModelLoadFailed(source, str(error)) from error
     return cast(PreTrainedModel, model)
-
-
-def _tokenizer_files(source: str, folder: Path, eos_token_ids: tuple[int, ...]) -> TokenizerFiles:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except _UNREADABLE as error:
-        raise ModelLoadFailed(source, f"its tokenizer: {_first_line(error)}") from error
-    if len(tokenizer) == 0:
-        # transformers makes an empty one where there are no files.
-        raise ModelLoadFailed(source, "its folder has no tokenizer (no tokenizer.json)")
-    with tempfile.TemporaryDirectory() as made:
-        tokenizer.save_pretrained(made)
-        saved = Path(made) / "tokenizer.json"
-        if not saved.is_file():
-            raise ModelLoadFailed(source, "its tokenizer has no tokenizer.json form")
-        tokenizer_json = saved.read_bytes()
-    templates = tokenizer.chat_template
-    return TokenizerFiles(
-        tokenizer_json,
-        templates.get("default") if isinstance(templates, dict) else templates,
-        {
-            role: text
-            for role, text in tokenizer.special_tokens_map.items()
-            if isinstance(text, str)
-        },
-        eos_token_ids or (() if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)),
-    )
 
 
 def _eos_token_ids(model: PreTrainedModel) -> tuple[int, ...]:
@@ -161,7 +257,3 @@ def _generation_defaults(model: PreTrainedModel) -> GenerationDefaults:
         # Said outright: transformers, too, would then be greedy whatever the temperature.
         found["temperature"] = 0.0
     return GenerationDefaults(**found)
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

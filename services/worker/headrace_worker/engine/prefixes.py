@@ -21,6 +21,13 @@ def root_name(weights_digest: str) -> bytes:
     return blake2b(weights_digest.encode(), digest_size=_NAME_BYTES).digest()
 
 
+def adapted_root(root: bytes, adapter: str) -> bytes:
+    """What follows on the weights of `root` changed by an adapter, by its digest; empty is none."""
+    if not adapter:
+        return root
+    return blake2b(root + adapter.encode(), digest_size=_NAME_BYTES).digest()
+
+
 def block_names(token_ids: Ints, root: bytes) -> Names:
     """Name the full blocks of a text; equal names, equal tokens from the very first on."""
     octets, size = token_ids.tobytes(), BLOCK_TOKENS * token_ids.itemsize

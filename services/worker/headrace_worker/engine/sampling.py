@@ -1,7 +1,7 @@
 """Choose the next token of every row, each by its own parameters.
 
-In transformers' order: bias, repetition, presence and frequency penalties,
-temperature, top-k, top-p, min-p; then the draw. Which tokens survive is decided
+In transformers' order: bias, repetition, presence and frequency penalties, the
+grammar's mask, temperature, top-k, top-p, min-p; then the draw. Which tokens survive is decided
 by value alone, ties included, and every sum runs over one row in one order, so a
 row's choice never depends on the rows beside it.
 """
@@ -87,8 +87,10 @@ def _sample_bounded(scaled: Tensor, shape: Shape, draw: Draw) -> Ints:
     while True:
         values, token_ids = scaled.topk(min(look, vocabulary), dim=-1)
         floor = _floor(values, totals, shape)
-        # Only a floor above the lowest candidate proves that no survivor was missed.
-        if look >= vocabulary or bool((values[:, -1:] < floor).all()):
+        # Only a floor above the lowest candidate proves that no survivor was missed; below
+        # minus infinity, where a grammar's mask has left fewer tokens than that, there is none.
+        lowest = values[:, -1:]
+        if look >= vocabulary or bool(((lowest < floor) | lowest.isneginf()).all()):
             break
         look *= 8
     weights = values.masked_fill(values < floor, float("-inf")).exp()

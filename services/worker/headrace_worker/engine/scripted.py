@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from headrace_worker.engine.endings import already_over, finish_reason, require_fit, stop_ids
 from headrace_worker.engine.interface import (
+    Capabilities,
     EngineFacts,
     EngineStatistics,
     FinishReason,
@@ -27,6 +28,7 @@ from headrace_worker.engine.scripted_text import (
     end_token,
     script_key,
     script_length,
+    script_logprobs,
     script_token,
     scripted_tokenizer_files,
     vocabulary_size,
@@ -100,7 +102,8 @@ class ScriptedEngine:
 
     Greedy output depends on the prompt alone, sampled output (temperature above
     0) on prompt and seed. An answer ends after 16 to 64 tokens, or never with
-    `ignore_eos`. The other sampling parameters change nothing.
+    `ignore_eos`. Log probabilities follow from prompt and place as well. The other
+    sampling parameters change nothing.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class ScriptedEngine:
             eos_token_ids=(end_token(),),
             weights_digest="scripted-1",
             batch_invariant=True,
+            capabilities=Capabilities(logprobs=True),
         )
 
     @property
@@ -138,6 +142,8 @@ class ScriptedEngine:
         facts = self._facts
         if self._settings.faults.refuse_all:
             raise SequenceRefused("this engine is told to refuse everything")
+        if sequence.grammar is not None:
+            raise SequenceRefused("this engine takes no grammars")
         if sequence.sequence_id in self._held:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
         require_fit(
@@ -218,9 +224,14 @@ class ScriptedEngine:
         if held.over is not None:
             columns.finished.append((sequence_id, held.over))
             return
-        if not self._prefilled(held):
+        if not self._prefilled(held, columns):
             return
         token_id = self._next_token(held)
+        width = held.sequence.parameters.logprobs
+        if width is not None:
+            columns.logprobs[sequence_id] = script_logprobs(
+                held.key, len(held.output_ids), [token_id], width
+            )
         held.output_ids.append(token_id)
         columns.sequence_ids.append(sequence_id)
         columns.token_ids.append(token_id)
@@ -243,10 +254,17 @@ class ScriptedEngine:
             return f"told to fail at output index {faults.fail_at_output_index}"
         return None
 
-    def _prefilled(self, held: _Held) -> bool:
+    def _prefilled(self, held: _Held, columns: StepOutput) -> bool:
         """Advance the prefill by a chunk; True once the sequence may get a token."""
         left = held.prefill_tokens - held.prefilled
         chunk = min(left, self._settings.prefill_chunk_tokens)
+        width, begin = held.sequence.prompt_width, held.prefilled + 1
+        token_ids = held.sequence.prompt_ids[begin : begin + chunk]
+        if width is not None and token_ids:
+            run = script_logprobs(
+                held.key, -len(held.sequence.prompt_ids) + begin, token_ids, width
+            )
+            columns.prompt_logprobs[held.sequence.sequence_id] = run
         held.prefilled += chunk
         self._totals.prompt_tokens += chunk
         return chunk == left

@@ -8,10 +8,12 @@ byte per token, as real tokenizers do to it.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from hashlib import blake2b
 from struct import pack
 
+from headrace.logprobs import Logprobs
 from headrace_worker.engine.loaded import TokenizerFiles
 
 _SPECIALS = ("<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
@@ -62,6 +64,21 @@ def script_token(key: int, index: int) -> int:
         tail = pieces.tails[_mix(key + phrase) % len(pieces.tails)]
         return tail[place - 11]
     return pieces.words[_mix(key + index * _GOLDEN) % len(pieces.words)]
+
+
+def script_logprobs(key: int, index: int, token_ids: Sequence[int], width: int) -> Logprobs:
+    """What might be likely at some places from `index` on, whose tokens these are; theirs most."""
+    run, others = Logprobs(), _script_pieces().words
+    for place, token_id in enumerate(token_ids, index):
+        bits = _mix(key ^ (place * _GOLDEN & _MASK))
+        first = -0.3 - bits % 1024 / 2048
+        ranks = range(min(width, len(others) + 1))
+        top = [first - (3 + 0.3 * rank if rank else 0) for rank in ranks]
+        beside = [other for other in others if other != token_id]
+        turn = bits >> 32
+        top_ids = [beside[(turn + rank) % len(beside)] if rank else token_id for rank in ranks]
+        run.extend(Logprobs.of([first], top_ids, top))
+    return run
 
 
 def end_token() -> int:

@@ -7,8 +7,9 @@ in chunks beside one that decodes, and every logit is held against the plain mod
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,18 +19,19 @@ from transformers import PreTrainedModel
 
 from headrace_worker.engine.attention import IMPLEMENTATION
 from headrace_worker.engine.forward import Decode, Forward, Prefill
-from headrace_worker.engine.kv_strips import KvStrips
+from headrace_worker.engine.kv_store import KvStore
 from headrace_worker.engine.packed import PackedForward
 from headrace_worker.engine.stepwise import StepwiseForward
 
 Ints = NDArray[np.int64]
+S = TypeVar("S", bound=KvStore)
 
 _PROMPT_TOKENS = (7, 5, 9, 12)
 """The first prompt decodes while the others are prefilled."""
 _DECODED = 8
 """Tokens fed one by one behind the first prompt."""
 _CHUNK = 4
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest error of a row, as a share of the spread of the logits."""
 _OWN_ATTENTION = ("sdpa", "eager")
 """Of transformers; eager alone is there for every model."""
@@ -60,30 +62,30 @@ class Stepping:
         return self.fixed_bytes + self.bytes_per_token * tokens
 
 
-def check_packable(model: PreTrainedModel) -> KvStrips:
-    """Leave the model with packed attention; return the trial's strips, for their shape.
+def check_packable(model: PreTrainedModel, new_store: Callable[[int, int], S]) -> S:
+    """Leave the model with packed attention; return the trial's store, for its shape.
+
+    `new_store` makes one for so many slots of so many tokens.
 
     Raises:
         NotPackable: its logits differ from the plain model's, or it fails.
     """
     texts = _texts(model)
-    strips = KvStrips(len(texts), max(map(len, texts)))
+    store = new_store(len(texts), max(map(len, texts)))
     try:
         with torch.inference_mode():
             expected = _plain_logits(model, texts)
             model.set_attn_implementation(IMPLEMENTATION)
-            error = _largest_error(PackedForward(model, strips), texts, expected)
+            error = _largest_error(PackedForward(model, store), texts, expected)
     except Exception as failure:  # a model's own code may raise anything
         raise NotPackable(f"{type(failure).__name__}: {failure}") from failure
     layers = model.config.get_text_config().num_hidden_layers
-    if strips.layers != layers:
-        raise NotPackable(
-            f"{layers - strips.layers} of its {layers} layers keep state of their own"
-        )
+    if store.layers != layers:
+        raise NotPackable(f"{layers - store.layers} of its {layers} layers keep state of their own")
     tolerance = _TOLERANCE[model.dtype]
     if not error <= tolerance:
         raise NotPackable(_far_off(error, tolerance))
-    return strips
+    return store
 
 
 def check_steppable(model: PreTrainedModel) -> Stepping:
@@ -142,7 +144,8 @@ def _text(index: int, vocabulary: int) -> Ints:
 def _plain_logits(model: PreTrainedModel, texts: list[Ints]) -> list[Tensor]:
     """Every position's logits of each text, without any cache."""
     model.set_attn_implementation("eager")
-    outputs = [model(input_ids=torch.from_numpy(text)[None], use_cache=False) for text in texts]
+    inputs = [torch.from_numpy(text)[None].to(model.device) for text in texts]
+    outputs = [model(input_ids=ids, use_cache=False) for ids in inputs]
     return [cast(Tensor, output.logits)[0].float() for output in outputs]
 
 

@@ -26,6 +26,8 @@ class Occupant:
     stop_ids: frozenset[int]
     over: FinishReason | None
     """How it ended before it came here, if it did."""
+    arrival: int = 0
+    """Grows with every sequence that is taken."""
     entered: bool = False
     """Whether its slot is ready for it."""
 
@@ -51,6 +53,7 @@ class Slots:
         self.output_indices: Ints = np.zeros(count, dtype=np.int64)
         self.prefilling: deque[Occupant] = deque()
         """Oldest first."""
+        self._arrivals = 0
         self._decoding: list[int] = []
         self._decoding_array: Ints | None = None
         self.free = list(range(count))
@@ -62,6 +65,11 @@ class Slots:
         if self._decoding_array is None:
             self._decoding_array = np.array(self._decoding, dtype=np.int64)
         return self._decoding_array
+
+    @property
+    def taken(self) -> list[int]:
+        """In no order."""
+        return [occupant.slot for occupant in self.occupants.values()]
 
     def require_free(self) -> list[int]:
         """The free slots, ascending.
@@ -79,6 +87,8 @@ class Slots:
         self.free.remove(slot)
         self.occupants[occupant.sequence.sequence_id] = occupant
         self.by_slot[slot] = occupant
+        self._arrivals += 1
+        occupant.arrival = self._arrivals
         self.output_indices[slot] = len(occupant.output_ids)
         self.prefilling.append(occupant)
 
@@ -99,6 +109,15 @@ class Slots:
         self.by_slot[slot] = None
         self.lengths[slot] = 0
         insort(self.free, slot)
+
+    @property
+    def entered(self) -> list[Occupant]:
+        """Those that have begun, and so hold something of the cache."""
+        return [occupant for occupant in self.occupants.values() if occupant.entered]
+
+    def least_urgent(self) -> Occupant:
+        """The newest of those that have begun and are least urgent."""
+        return max(self.entered, key=lambda o: (o.sequence.priority, o.arrival))
 
     def check_integrity(self) -> None:
         """Raise AssertionError if a slot is held by nobody, or twice."""

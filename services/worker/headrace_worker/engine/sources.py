@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from tqdm import tqdm
 
-from headrace_worker.engine.loaded import ModelLoadFailed
-
-Progress = Callable[[int, int], None]
-"""Called with bytes done and bytes in all."""
+from headrace_worker.engine.loaded import LoadStage, ModelLoadFailed, Progress, unheard
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
@@ -23,7 +21,7 @@ _SAMPLE_BYTES = 1 << 20
 _SAMPLES = 64
 
 
-def model_folder(source: str, revision: str | None) -> Path:
+def model_folder(source: str, revision: str | None, progress: Progress = unheard) -> Path:
     """The folder with the model's files, fetched first where the source is a hub id.
 
     Raises:
@@ -34,7 +32,7 @@ def model_folder(source: str, revision: str | None) -> Path:
     if not folder.is_dir():
         if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
             raise ModelLoadFailed(source, "there is no such folder")
-        folder = _fetched(source, revision)
+        folder = _fetched(source, revision, progress)
     if not (folder / "config.json").is_file():
         raise ModelLoadFailed(source, "its folder has no config.json")
     if not any(folder.glob("*.safetensors")):
@@ -43,16 +41,19 @@ def model_folder(source: str, revision: str | None) -> Path:
     return folder
 
 
-def weights_digest(folder: Path, progress: Progress | None = None) -> str:
-    """Equal for equal weights and configuration.
+def weights_digest(folder: Path, precision: str, progress: Progress = unheard) -> str:
+    """Equal for equal weights and configuration, computed with in the same precision.
 
-    Up to 4 GiB every byte counts. Beyond, names, sizes and 64 pieces of 1 MiB of
-    each file do: that tells models apart, but not a change of a few bytes.
+    Why the precision: a request goes on wherever the digest is the same, and in other
+    numbers the same weights say something else. Up to 4 GiB every byte counts. Beyond,
+    names, sizes and 64 pieces of 1 MiB of each file do: that tells models apart, but not
+    a change of a few bytes.
     """
     files = sorted(folder.glob("*.safetensors"))
     sizes = [file.stat().st_size for file in files]
     total, done = sum(sizes), 0
     digest = sha256(_without_version((folder / "config.json").read_bytes()))
+    digest.update(f"{precision}\n".encode())
     for file, size in zip(files, sizes, strict=True):
         digest.update(f"{file.name} {size}\n".encode())
         stride = _SAMPLE_BYTES if total <= _WHOLE_BYTES else max(_SAMPLE_BYTES, size // _SAMPLES)
@@ -60,8 +61,7 @@ def weights_digest(folder: Path, progress: Progress | None = None) -> str:
             for at in range(0, size, stride):
                 stream.seek(at)
                 digest.update(stream.read(_SAMPLE_BYTES))
-                if progress is not None:
-                    progress(done + min(at + stride, size), total)
+                progress(LoadStage.READING, done + min(at + stride, size), total)
         done += size
     kind = "sha256" if total <= _WHOLE_BYTES else "sampled-sha256"
     return f"{kind}:{digest.hexdigest()}"
@@ -75,9 +75,41 @@ def _without_version(config: bytes) -> bytes:
     return json.dumps(fields, sort_keys=True).encode()
 
 
-def _fetched(source: str, revision: str | None) -> Path:
+def _fetched(source: str, revision: str | None, progress: Progress) -> Path:
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=_WANTED))
+        return Path(
+            snapshot_download(
+                source,
+                revision=revision,
+                allow_patterns=_WANTED,
+                tqdm_class=_bars_that_tell(progress),
+            )
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         fact = str(error).strip().splitlines()[0]
         raise ModelLoadFailed(source, f"no such folder, and the hub says: {fact}") from error
+
+
+def _bars_that_tell(progress: Progress) -> type[tqdm]:
+    """Progress bars that draw nothing; those that count bytes tell how far they are.
+
+    The hub's library has two of them, for bytes received and for bytes written, and the
+    latter knows what was there before: the one that is ahead is told.
+    """
+    ahead = 0.0
+
+    class Bar(tqdm):  # type: ignore[misc]  # it has no types
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            self._counts_bytes = named.get("unit") == "B"
+            super().__init__(*arguments, **{**named, "disable": True})
+            self.done = named.get("initial") or 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            nonlocal ahead
+            self.done += n or 0
+            if self._counts_bytes and self.done >= ahead:
+                ahead = self.done
+                progress(LoadStage.FETCHING, int(self.done), int(self.total or 0))
+            return None
+
+    return Bar

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from headrace_worker.engine.adapters import Adapters
 from headrace_worker.engine.forward import Decode, Ints, Prefill
 
 
@@ -25,7 +26,7 @@ class OwnCache:
         """Arguments of the next call, as transformers updates them."""
         self.length = 0
         self.logits: Tensor | None = None
-        """Of the latest token; `(vocabulary,)`."""
+        """Of the latest pass's last token, or of all its tokens; `(tokens, vocabulary)`."""
         self.failure: Exception | None = None
 
     @property
@@ -37,9 +38,13 @@ class StepwiseForward:
     """A model with a cache for every slot that holds something."""
 
     shares_prefixes = False
+    room = None
 
-    def __init__(self, model: PreTrainedModel, *, chunks_prompts: bool) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, chunks_prompts: bool, adapters: Adapters | None = None
+    ) -> None:
         self._model: Any = model
+        self._adapters = adapters or Adapters()
         self._chunks_prompts = chunks_prompts
         names = inspect.signature(model.forward).parameters
         self._only_last = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
@@ -56,25 +61,33 @@ class StepwiseForward:
             for row, (slot, position) in enumerate(zip(*columns, strict=True))
         ]
         for prefill in prefills:
-            logits = self._feed(prefill.slot, prefill.start, prefill.token_ids)
-            if prefill.completes:
+            logits = self._feed(prefill.slot, prefill.start, prefill.token_ids, every=prefill.every)
+            if prefill.completes or prefill.every:
                 rows.append(logits)
-        return torch.stack(rows) if rows else torch.empty(0)
+        return torch.cat(rows) if rows else torch.empty(0)
 
-    def place(self, free: Sequence[int], token_ids: Ints) -> int:
+    def place(
+        self, free: Sequence[int], token_ids: Ints, adapter: str = "", *, reuse: bool = True
+    ) -> int:
+        self._adapters.enter(free[0], adapter)
         return free[0]
 
-    def enter(self, slot: int) -> int:
+    def enter(self, slot: int, *, spare_tokens: int = 0) -> int:
         return 0
 
+    def reserve(self, slots: Ints, ends: Ints) -> bool:
+        return True
+
     def leave(self, slot: int, token_ids: Ints) -> None:
+        self._adapters.leave(slot)
         self.caches.pop(slot, None)
 
     def check_integrity(self, free: Sequence[int]) -> None:
         assert not self.caches.keys() & set(free), "a cache that no sequence has"
+        self._adapters.check_integrity(free)
 
-    def _feed(self, slot: int, start: int, token_ids: Ints) -> Tensor:
-        """Return the logits behind the last of `token_ids`, which stand from `start` on."""
+    def _feed(self, slot: int, start: int, token_ids: Ints, *, every: bool = False) -> Tensor:
+        """Return the logits behind the last of `token_ids`, or all, which stand from `start` on."""
         cache = self.caches.setdefault(slot, OwnCache())
         if cache.failure is not None:
             # Some layers have the tokens and some do not: nothing can follow.
@@ -84,14 +97,15 @@ class StepwiseForward:
             return cache.logits
         assert cache.length == start, f"slot {slot} holds {cache.length} tokens, not {start}"
         try:
-            cache.logits = self._call(cache, torch.from_numpy(token_ids)[None])
+            with self._adapters.during_slot(slot):
+                cache.logits = self._call(cache, torch.from_numpy(token_ids)[None], every=every)
         except Exception as failure:
             cache.failure = failure
             raise
         cache.length += len(token_ids)
         return cache.logits
 
-    def _call(self, cache: OwnCache, token_ids: Tensor) -> Tensor:
+    def _call(self, cache: OwnCache, token_ids: Tensor, *, every: bool) -> Tensor:
         """One call of the model, prepared and followed up as `generate` does it."""
         count = token_ids.shape[1]
         inputs = self._model.prepare_inputs_for_generation(
@@ -100,12 +114,13 @@ class StepwiseForward:
             is_first_iteration=cache.length == 0,
             attention_mask=token_ids.new_ones(1, cache.length + count),
             **cache.carried,
-            **self._only_last,
+            **({} if every else self._only_last),
         )
         output = self._model(**inputs, return_dict=True)
         cache.carried = self._model._update_model_kwargs_for_generation(output, {"use_cache": True})
         # Why a copy: without logits_to_keep this is one row of many.
-        return cast(Tensor, output.logits)[0, -1].to(torch.float32, copy=True)
+        logits = cast(Tensor, output.logits)[0]
+        return (logits if every else logits[-1:]).to(torch.float32, copy=True)
 
 
 def _tensors(thing: object) -> Iterator[Tensor]:

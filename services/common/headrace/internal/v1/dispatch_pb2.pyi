@@ -37,6 +37,10 @@ class _DispatchRefusalCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     """This request cannot run here or anywhere: it does not fit."""
     DISPATCH_REFUSAL_CAUSE_STALE_LEADER: _DispatchRefusalCause.ValueType  # 5
     """The scheduler is no longer the leader."""
+    DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE: _DispatchRefusalCause.ValueType  # 6
+    """It has output, and the worker's engine begins every answer anew: no worker of this model
+    can go on with it.
+    """
 
 class DispatchRefusalCause(_DispatchRefusalCause, metaclass=_DispatchRefusalCauseEnumTypeWrapper): ...
 
@@ -51,6 +55,10 @@ DISPATCH_REFUSAL_CAUSE_INVALID: DispatchRefusalCause.ValueType  # 4
 """This request cannot run here or anywhere: it does not fit."""
 DISPATCH_REFUSAL_CAUSE_STALE_LEADER: DispatchRefusalCause.ValueType  # 5
 """The scheduler is no longer the leader."""
+DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE: DispatchRefusalCause.ValueType  # 6
+"""It has output, and the worker's engine begins every answer anew: no worker of this model
+can go on with it.
+"""
 Global___DispatchRefusalCause: _TypeAlias = DispatchRefusalCause  # noqa: Y015
 
 @_typing.final

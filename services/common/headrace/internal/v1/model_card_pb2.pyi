@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from headrace.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -42,6 +43,9 @@ class ModelCard(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    TOOL_FORMAT_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Served name, [a-z0-9-]{1,63}."""
     weights_digest: _builtins.str
@@ -55,6 +59,10 @@ class ModelCard(_message.Message):
     """A sequence's output does not depend on its neighbours, to the bit."""
     max_slots: _builtins.int
     """Slots of one worker: a request's choices run side by side on one, so no request has more."""
+    tool_format: _builtins.str
+    """How the model writes tool calls: "hermes" (a JSON object between lines of <tool_call> and
+    </tool_call>), "hermes_inline" (the same without the line breaks); empty if it calls none.
+    """
     @_builtins.property
     def eos_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -63,6 +71,14 @@ class ModelCard(_message.Message):
     def defaults(self) -> Global___SamplingDefaults: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def vectors(self) -> Global___VectorFacts:
+        """Unset: the model makes tokens."""
+
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Adapter]:
+        """What this worker can run the model with; workers may differ. By name."""
+
     def __init__(
         self,
         *,
@@ -79,14 +95,107 @@ class ModelCard(_message.Message):
         capabilities: Global___Capabilities | None = ...,
         defaults: Global___SamplingDefaults | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        vectors: Global___VectorFacts | None = ...,
+        tool_format: _builtins.str = ...,
+        adapters: _abc.Iterable[Global___Adapter] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "create_time", b"create_time", "defaults", b"defaults"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "create_time", b"create_time", "defaults", b"defaults", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_invariant", b"batch_invariant", "capabilities", b"capabilities", "context_tokens", b"context_tokens", "create_time", b"create_time", "defaults", b"defaults", "dtype", b"dtype", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "max_slots", b"max_slots", "model", b"model", "tokenizer_digest", b"tokenizer_digest", "vocabulary_size", b"vocabulary_size", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "batch_invariant", b"batch_invariant", "capabilities", b"capabilities", "context_tokens", b"context_tokens", "create_time", b"create_time", "defaults", b"defaults", "dtype", b"dtype", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "max_slots", b"max_slots", "model", b"model", "tokenizer_digest", b"tokenizer_digest", "tool_format", b"tool_format", "vectors", b"vectors", "vocabulary_size", b"vocabulary_size", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelCard: _TypeAlias = ModelCard  # noqa: Y015
+
+@_typing.final
+class Adapter(_message.Message):
+    """Low-rank changes to a model's weights, asked for as <model>:<name>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """[a-z0-9-]{1,63}."""
+    digest: _builtins.str
+    """Equal for equal adapters. Empty: the worker has none of this name that it can run."""
+    failure: _builtins.str
+    """Why its newest files cannot be run; empty where they can."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "failure", b"failure", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Adapter: _TypeAlias = Adapter  # noqa: Y015
+
+@_typing.final
+class VectorFacts(_message.Message):
+    """A model that makes one vector of an input, and no tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PromptsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TASK_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    NORMALISED_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    DEFAULT_PROMPT_FIELD_NUMBER: _builtins.int
+    task: _common_pb2.ModelTask.ValueType
+    """EMBED or SCORE."""
+    dimensions: _builtins.int
+    """Of each vector; 1 for SCORE."""
+    normalised: _builtins.bool
+    """Whether vectors have length 1."""
+    default_prompt: _builtins.str
+    """Key of `prompts`: of texts whose kind is not said. Empty: nothing is put before them."""
+    @_builtins.property
+    def prompts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the model wants before texts of a kind, by the name of the kind: "query", "document", ..."""
+
+    def __init__(
+        self,
+        *,
+        task: _common_pb2.ModelTask.ValueType = ...,
+        dimensions: _builtins.int = ...,
+        normalised: _builtins.bool = ...,
+        prompts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        default_prompt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_prompt", b"default_prompt", "dimensions", b"dimensions", "normalised", b"normalised", "prompts", b"prompts", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VectorFacts: _TypeAlias = VectorFacts  # noqa: Y015
 
 @_typing.final
 class Capabilities(_message.Message):

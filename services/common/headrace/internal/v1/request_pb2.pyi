@@ -65,6 +65,9 @@ class RequestRecord(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     tenant: _builtins.str
     """Who pays and shares; "default" until there are tenants."""
@@ -85,6 +88,10 @@ class RequestRecord(_message.Message):
     """
     failures: _builtins.int
     """Attempts that ended in the loss of their worker or in a failure of the engine."""
+    adapter: _builtins.str
+    """Adapter of the model that it runs with, by name; empty for the model itself."""
+    adapter_digest: _builtins.str
+    """Of that adapter, as in the model card. Only workers that hold an equal one run it."""
     @_builtins.property
     def arrival(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -104,6 +111,12 @@ class RequestRecord(_message.Message):
     @_builtins.property
     def progress(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChoiceProgress]:
         """What earlier attempts made; one entry per choice that has any."""
+
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Input]:
+        """In place of `prompt_ids`, for a model that makes vectors: choice c computes inputs[c], and
+        `n` is their count.
+        """
 
     def __init__(
         self,
@@ -126,14 +139,45 @@ class RequestRecord(_message.Message):
         progress: _abc.Iterable[Global___ChoiceProgress] | None = ...,
         attempt: _builtins.int = ...,
         failures: _builtins.int = ...,
+        adapter: _builtins.str = ...,
+        adapter_digest: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___Input] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "deadline", b"deadline", "patience", b"patience", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "attempt", b"attempt", "deadline", b"deadline", "delivery_address", b"delivery_address", "failures", b"failures", "gateway_id", b"gateway_id", "model", b"model", "n", b"n", "patience", b"patience", "priority", b"priority", "progress", b"progress", "prompt_ids", b"prompt_ids", "request_id", b"request_id", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attempt", b"attempt", "deadline", b"deadline", "delivery_address", b"delivery_address", "failures", b"failures", "gateway_id", b"gateway_id", "inputs", b"inputs", "model", b"model", "n", b"n", "patience", b"patience", "priority", b"priority", "progress", b"progress", "prompt_ids", b"prompt_ids", "request_id", b"request_id", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RequestRecord: _TypeAlias = RequestRecord  # noqa: Y015
+
+@_typing.final
+class Input(_message.Message):
+    """One text, or a pair of them, that becomes one vector."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    SECOND_BEGINS_FIELD_NUMBER: _builtins.int
+    second_begins: _builtins.int
+    """Where the second text of a pair begins: from there on, tokens are of type 1. 0: all are of
+    type 0, because there is one text, or the model has one type.
+    """
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        second_begins: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["second_begins", b"second_begins", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Input: _TypeAlias = Input  # noqa: Y015
 
 @_typing.final
 class ChoiceProgress(_message.Message):
@@ -199,6 +243,9 @@ class Sampling(_message.Message):
     LOGIT_BIAS_FIELD_NUMBER: _builtins.int
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    GRAMMAR_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Output tokens at most, those of earlier attempts included."""
     temperature: _builtins.float
@@ -209,10 +256,18 @@ class Sampling(_message.Message):
     presence_penalty: _builtins.float
     frequency_penalty: _builtins.float
     ignore_eos: _builtins.bool
+    logprobs: _builtins.int
+    """Of this attempt's output."""
+    prompt_logprobs: _builtins.int
+    """Of a choice that has no output yet: with its first token the gateway has them all."""
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]: ...
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def grammar(self) -> Global___Grammar:
+        """Unset: free text."""
+
     def __init__(
         self,
         *,
@@ -227,11 +282,47 @@ class Sampling(_message.Message):
         logit_bias: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         ignore_eos: _builtins.bool = ...,
+        logprobs: _builtins.int | None = ...,
+        prompt_logprobs: _builtins.int | None = ...,
+        grammar: Global___Grammar | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "grammar", b"grammar", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frequency_penalty", b"frequency_penalty", "ignore_eos", b"ignore_eos", "logit_bias", b"logit_bias", "max_tokens", b"max_tokens", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "frequency_penalty", b"frequency_penalty", "grammar", b"grammar", "ignore_eos", b"ignore_eos", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "prompt_logprobs", b"prompt_logprobs", "repetition_penalty", b"repetition_penalty", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
+    _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
+    _WhichOneofReturnType__prompt_logprobs: _TypeAlias = _typing.Literal["prompt_logprobs"]  # noqa: Y015
+    _WhichOneofArgType__prompt_logprobs: _TypeAlias = _typing.Literal["_prompt_logprobs", b"_prompt_logprobs"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logprobs) -> _WhichOneofReturnType__logprobs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_logprobs) -> _WhichOneofReturnType__prompt_logprobs | None: ...
+
+Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
+
+@_typing.final
+class Grammar(_message.Message):
+    """What the output is held to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRUCTURE_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """What the caller called it, for errors."""
+    @_builtins.property
+    def structure(self) -> _common_pb2.Structure: ...
+    def __init__(
+        self,
+        *,
+        structure: _common_pb2.Structure | None = ...,
+        field: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["structure", b"structure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "structure", b"structure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
+Global___Grammar: _TypeAlias = Grammar  # noqa: Y015

@@ -1,0 +1,115 @@
+"""Pure room: what an answer of OpenAI's has beside its text: log probabilities, ids, the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from headrace.logprobs import Logprobs
+from headrace.v1.common_pb2 import Choice
+from headrace_gateway.logprob_columns import read_run
+from headrace_gateway.openai.logprobs import (
+    Place,
+    Told,
+    chat_logprobs,
+    completion_logprobs,
+    prompt_logprobs,
+)
+from headrace_gateway.spelling import Spelling
+from headrace_gateway.transcript import Said
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """As the caller wrote it; None for what is not to be told."""
+
+    chat: bool
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    """vLLM's."""
+    token_ids: bool = False
+    """vLLM's, too."""
+    echo: bool = False
+    """The prompt stands before each choice."""
+    mute: bool = False
+    """No output was asked for, only the echo."""
+
+    @property
+    def anything(self) -> bool:
+        widths = (self.logprobs, self.prompt_logprobs)
+        return self.echo or self.token_ids or any(width is not None for width in widths)
+
+    @property
+    def of_prompt(self) -> int | None:
+        """How many of the likeliest the engine is to tell beside each of the prompt's tokens."""
+        widths = (self.prompt_logprobs, self.logprobs if self.echo else None)
+        return max((width for width in widths if width is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    text: str
+    token_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    text: str
+    logprobs: str = "null"
+    """JSON."""
+    token_ids: Sequence[int] = ()
+    """Empty where they were not asked for."""
+
+
+class Telling:
+    """Of one answer, in order."""
+
+    def __init__(self, asked: Asked, spelling: Spelling, prompt: Prompt, *, choices: int) -> None:
+        self._asked, self._spelling, self._prompt = asked, spelling, prompt
+        self._places = [Place() for _ in range(choices)]
+
+    def pieces(self, said: Said) -> list[Piece]:
+        """What is to be sent for the news; often one piece, none if there is nothing in it."""
+        pieces = []
+        if self._asked.echo and said.first_index == 0 and said.token_ids:
+            before = self._of_prompt(said.prompt_logprobs or Logprobs())
+            pieces.append(Piece(self._prompt.text, self._logprobs(said.choice, before)))
+        if self._asked.mute:
+            return pieces
+        ids = said.token_ids if self._asked.token_ids else ()
+        if said.logprobs is not None:
+            told = zip(said.token_ids, said.logprobs.rows(), strict=True)
+            pieces.append(Piece(said.text, self._logprobs(said.choice, told), ids))
+        elif said.text or ids:
+            pieces.append(Piece(said.text, token_ids=ids))
+        return pieces
+
+    def whole(self, choice: Choice) -> Piece:
+        """All that one choice says."""
+        told: list[Told] = []
+        if self._asked.echo:
+            told += self._of_prompt(read_run(choice.prompt_logprobs))
+        if not self._asked.mute:
+            told += zip(choice.token_ids, read_run(choice.logprobs).rows(), strict=False)
+        before = self._prompt.text if self._asked.echo else ""
+        text = "" if self._asked.mute else choice.text
+        ids = choice.token_ids if self._asked.token_ids and not self._asked.mute else ()
+        return Piece(before + text, self._logprobs(choice.index, told), ids)
+
+    def of_prompt(self, choice: Choice) -> str | None:
+        """JSON of vLLM's `prompt_logprobs`; None where it was not asked for."""
+        if (width := self._asked.prompt_logprobs) is None:
+            return None
+        told = self._of_prompt(read_run(choice.prompt_logprobs))
+        return prompt_logprobs(told, self._spelling, width=width)
+
+    def _of_prompt(self, run: Logprobs) -> list[Told]:
+        first, *rest = self._prompt.token_ids
+        return [(first, None), *zip(rest, run.rows(), strict=False)]
+
+    def _logprobs(self, choice: int, told: Iterable[Told]) -> str:
+        if (width := self._asked.logprobs) is None:
+            return "null"
+        if self._asked.chat:
+            return chat_logprobs(told, self._spelling)
+        return completion_logprobs(told, self._spelling, self._places[choice], width=width)

@@ -1,0 +1,109 @@
+"""The JSON bodies of /v1/embeddings (OpenAI's) and /v1/rerank (Cohere's, Jina's, vLLM's)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+from headrace_gateway.calls import Call
+from headrace_gateway.json_objects import are_token_ids
+from headrace_gateway.openai.bodies import StrictBody
+from headrace_gateway.openai.fields import EMBEDDINGS, RERANK
+from headrace_gateway.openai.wishes import PRIORITIES
+from headrace_gateway.wanted import AnyInput, Text, TokenIds, WantedVectors
+
+_UINT32 = 2**32 - 1
+Count = Annotated[int, Field(ge=-_UINT32, le=_UINT32)]
+
+
+def _inputs(value: object) -> list[str] | list[list[int]]:
+    """A text, token ids, or a list of either."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        kinds = set(map(type, value))
+        if kinds <= {str}:
+            return value
+        if kinds == {int} and are_token_ids(value):
+            return [value]
+        if kinds == {list} and all(map(are_token_ids, value)):
+            return value
+    raise PydanticCustomError(
+        "inputs", "should be a text, a list of texts, a list of token ids or a list of such lists"
+    )
+
+
+def _documents(value: object) -> list[str]:
+    """Texts, or objects that have nothing but a text."""
+    if not isinstance(value, list):
+        raise PydanticCustomError("documents", "should be a list of texts")
+    texts = []
+    for i, each in enumerate(value):
+        text = each.get("text") if isinstance(each, dict) and len(each) == 1 else each
+        if not isinstance(text, str):
+            raise PydanticCustomError(
+                "documents", 'document {i} is neither a text nor {"text": "..."}', {"i": i}
+            )
+        texts.append(text)
+    return texts
+
+
+class VectorBody(StrictBody):
+    """What both endpoints take."""
+
+    model: str
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    truncate_prompt_tokens: Count | None = None
+    """vLLM's; -1 is as many as the model takes."""
+    user: str | None = None
+    """No effect."""
+
+
+class EmbeddingsBody(VectorBody):
+    NOT_SERVED = EMBEDDINGS
+
+    input: Annotated[list[str] | list[list[int]], PlainValidator(_inputs)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Count | None = None
+    prompt_name: str | None = None
+    """Of the model's own prompts; unset: its default, empty: none."""
+
+
+class RerankBody(VectorBody):
+    NOT_SERVED = RERANK
+
+    query: str
+    documents: Annotated[list[str], PlainValidator(_documents)]
+    top_n: Count | None = None
+    return_documents: bool | None = None
+    """Unset: they are returned, as Jina and vLLM do."""
+
+
+def wanted_embeddings(body: EmbeddingsBody, call: Call) -> WantedVectors:
+    inputs: list[AnyInput] = []
+    is_list = len(body.input) > 1
+    for i, each in enumerate(body.input):
+        field = f"input[{i}]" if is_list else "input"
+        inputs.append(TokenIds(each, field) if isinstance(each, list) else Text(str(each), field))
+    return _wanted(body, call, inputs, name="input")
+
+
+def wanted_ranking(body: RerankBody, call: Call) -> WantedVectors:
+    """Its inputs are the documents."""
+    documents = [Text(text, f"documents[{i}]") for i, text in enumerate(body.documents)]
+    return _wanted(body, call, list[AnyInput](documents), name="documents")
+
+
+def _wanted(body: VectorBody, call: Call, inputs: list[AnyInput], *, name: str) -> WantedVectors:
+    return WantedVectors(
+        request_id=call.request_id,
+        model=body.model,
+        inputs=inputs,
+        priority=PRIORITIES[body.service_tier or "auto"],
+        truncate_tokens=body.truncate_prompt_tokens,
+        time_remaining_s=call.time_remaining_s,
+        trace_context=call.trace_context,
+        names={"inputs": name, "truncate_tokens": "truncate_prompt_tokens"},
+    )

@@ -1,0 +1,76 @@
+"""How each token of a vocabulary is written by itself: its bytes, and those as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+import tokenizers
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    octets: bytes
+    """What it adds to a text it stands in; often a part of a character."""
+    is_special: bool
+    """It says nothing in a text."""
+    text: str
+    """A JSON string: its characters, and `\\xHH` for bytes that are none."""
+    members: str
+    """Of a JSON object: "token", as `text`, and "bytes"."""
+
+
+class Spelling:
+    """Tokens by id, each spelled once: at most as many as the vocabulary has are kept."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._added = tokenizer.get_added_tokens_decoder()
+        decoder = json.dumps(json.loads(tokenizer.to_str())["decoder"])
+        self._letters = _letters() if '"ByteLevel"' in decoder else {}
+        self._has_bytes = '"ByteFallback"' in decoder
+        self._spelled: dict[int, Spelled] = {}
+
+    def __getitem__(self, token_id: int) -> Spelled:
+        """An id that is no token is spelled with no bytes."""
+        spelled = self._spelled.get(token_id)
+        if spelled is None:
+            spelled = self._spell(token_id)
+            if self._tokenizer.id_to_token(token_id) is not None:
+                self._spelled[token_id] = spelled
+        return spelled
+
+    def _spell(self, token_id: int) -> Spelled:
+        octets = self._octets(token_id)
+        text = json.dumps(octets.decode("utf-8", errors="backslashreplace"))
+        listed = ",".join(map(str, octets))
+        added = self._added.get(token_id)
+        is_special = added is not None and added.special
+        return Spelled(octets, is_special, text, f'"token":{text},"bytes":[{listed}]')
+
+    def _octets(self, token_id: int) -> bytes:
+        piece = self._tokenizer.id_to_token(token_id)
+        if piece is None:
+            return b""
+        if token_id in self._added:
+            return str(self._added[token_id].content).encode()
+        if self._letters and all(letter in self._letters for letter in piece):
+            return bytes(self._letters[letter] for letter in piece)
+        if self._has_bytes and (byte := _BYTE.fullmatch(piece)):
+            return bytes.fromhex(byte[1])
+        # Why twice: decoders strip or join at a text's beginning; what a token adds shows behind
+        # another.
+        decode = self._tokenizer.decode
+        once, twice = decode([token_id]), decode([token_id, token_id])
+        return twice[len(once) :].encode()
+
+
+def _letters() -> dict[str, int]:
+    """The byte for each letter of byte-level vocabularies: GPT-2's table, which all of them use."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    shifted = {chr(256 + place): byte for place, byte in enumerate(others)}
+    return {chr(byte): byte for byte in plain} | shifted

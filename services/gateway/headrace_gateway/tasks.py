@@ -1,0 +1,31 @@
+"""Pure room: what a model is for, and where to go with what it is not for."""
+
+from __future__ import annotations
+
+from headrace.errors import Unsupported
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.v1.common_pb2 import ModelTask
+
+_MAKES = {
+    ModelTask.MODEL_TASK_GENERATE: "makes text; ask it at POST /v1/chat/completions or"
+    " /v1/completions, or by GenerationService",
+    ModelTask.MODEL_TASK_EMBED: "makes vectors of texts; ask it at POST /v1/embeddings or"
+    " /v1/rerank, or by EmbeddingService",
+    ModelTask.MODEL_TASK_SCORE: "scores documents for a query; ask it at POST /v1/rerank, or by"
+    " EmbeddingService.Rerank",
+}
+
+
+def task_of(card: ModelCard) -> ModelTask.ValueType:
+    if card.HasField("vectors"):
+        return card.vectors.task
+    return ModelTask.MODEL_TASK_GENERATE
+
+
+def require_task(card: ModelCard, *tasks: ModelTask.ValueType) -> None:
+    """
+    Raises:
+        Unsupported: the model is for something else.
+    """
+    if (task := task_of(card)) not in tasks:
+        raise Unsupported(f"model {card.model} {_MAKES[task]}", field="model")

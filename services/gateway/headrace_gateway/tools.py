@@ -1,0 +1,130 @@
+"""Pure room: the functions that a caller offers, and what holds a model to calling them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from headrace.errors import InvalidRequest, Unsupported
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.v1.common_pb2 import Structure
+
+MAX_TOOLS = 128
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_BREAKS = {"hermes": "\n", "hermes_inline": ""}
+"""By the card's `tool_format`: what stands between the tags and the JSON."""
+
+Choice = Literal["none", "auto", "required"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+    """JSON Schema of an object; None for no arguments."""
+    strict: bool = False
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        if self.parameters:
+            return self.parameters
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+
+    def for_template(self) -> dict[str, Any]:
+        """As chat templates take it, which is as OpenAI has it."""
+        function: dict[str, Any] = {"name": self.name, "parameters": dict(self.schema)}
+        if self.description:
+            function["description"] = self.description
+        return {"type": "function", "function": function}
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    offered: tuple[Tool, ...] = ()
+    choice: Choice = "auto"
+    only: str = ""
+    """With `required`: the one that is to be called; empty for any."""
+    parallel: bool = True
+
+    @property
+    def usable(self) -> bool:
+        """Whether the model hears of them, and its calls are looked for."""
+        return bool(self.offered) and self.choice != "none"
+
+
+def check_tools(tools: Tools, card: ModelCard, field: str, choice_field: str) -> None:
+    """Refuse what cannot be offered to this model.
+
+    Raises:
+        Unsupported: it calls no tools, or cannot be forced to.
+        InvalidRequest: too many, a bad name, the same name twice, or a choice of none of them.
+    """
+    if len(tools.offered) > MAX_TOOLS:
+        raise InvalidRequest(
+            f"{field} has {len(tools.offered)} entries; it may have {MAX_TOOLS}", field=field
+        )
+    seen: set[str] = set()
+    for i, tool in enumerate(tools.offered):
+        if not _NAME.fullmatch(tool.name) or tool.name in seen:
+            raise InvalidRequest(
+                f"{field}[{i}] needs a name of its own, 1 to 64 of A-Z a-z 0-9 _ . -",
+                field=f"{field}[{i}]",
+            )
+        seen.add(tool.name)
+    if tools.choice == "required" and (tools.only or not seen) and tools.only not in seen:
+        raise InvalidRequest(f"{choice_field} is none of {field}", field=choice_field)
+    if tools.usable and card.tool_format not in _BREAKS:
+        raise Unsupported(f"model {card.model} calls no tools", field=field)
+    if tools.choice == "required" and not card.capabilities.grammar:
+        raise Unsupported(
+            f"the engine of model {card.model} cannot be held to calling a tool",
+            field=choice_field,
+        )
+
+
+def structure_of(tools: Tools, card: ModelCard) -> Structure | None:
+    """What holds the output to the caller's choice; None where the model is free.
+
+    Calls of one's own accord are held to their schemas where a tool is strict, and to
+    one call where only one is wanted, if the engine can.
+    """
+    if not tools.usable:
+        return None
+    forced = tools.choice == "required"
+    bound = any(tool.strict for tool in tools.offered) or not tools.parallel
+    if not forced and not (bound and card.capabilities.grammar):
+        return None
+    line = _BREAKS[card.tool_format]
+    callable_ = [tool for tool in tools.offered if tools.only in ("", tool.name)]
+    tags = [_tag(tool, line, held=forced or tool.strict) for tool in callable_]
+    shape: dict[str, Any] = {"tags": tags, "stop_after_first": not tools.parallel}
+    if forced:
+        shape |= {"type": "tags_with_separator", "separator": line, "at_least_one": True}
+    else:
+        shape |= {"type": "triggered_tags", "triggers": ["<tool_call>"]}
+    return Structure(structural_tag=json.dumps({"type": "structural_tag", "format": shape}))
+
+
+def as_object(arguments: str) -> Any:
+    """What a call's arguments say; the text itself where a model wrote no JSON.
+
+    Why: most templates write them with `tojson`, which would quote a text again.
+    """
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _tag(tool: Tool, line: str, *, held: bool) -> dict[str, Any]:
+    schema = tool.schema if held else {"type": "object", "additionalProperties": True}
+    return {
+        "type": "tag",
+        "begin": f'<tool_call>{line}{{"name": {json.dumps(tool.name)}, "arguments": ',
+        "content": {"type": "json_schema", "json_schema": schema},
+        "end": f"}}{line}</tool_call>",
+    }

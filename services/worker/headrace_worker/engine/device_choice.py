@@ -1,0 +1,142 @@
+"""The next tokens, chosen where the logits are: nothing waits for the host.
+
+What `sampling` and `noise` do in numpy, in torch and without a look at any value:
+cuts are found by bisection instead of growing candidate lists, so the work is the
+same whatever the logits are, and a graph can be captured of it. Tokens are those
+of the host, but for a sum that rounds differently right at the edge of top-p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+_GOLDEN, _FIRST, _SECOND = (
+    value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
+"""As signed numbers: torch has no unsigned arithmetic, and the low 64 bits are the same."""
+
+
+class Kind(IntEnum):
+    """What a step's rows ask for at most; less is quicker."""
+
+    GREEDY = 0
+    OPEN = 1
+    """Temperature and min-p."""
+    CUT = 2
+    """Top-k or top-p too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """How each row is drawn, in columns `(rows,)` on the device."""
+
+    temperature: Tensor
+    """float32; 0 is greedy."""
+    top_k: Tensor
+    """int64; 0 keeps all."""
+    top_p: Tensor
+    """float64; 1 keeps all."""
+    min_p: Tensor
+    """float32; 0 keeps all."""
+    seed_keys: Tensor
+    """int64, the bits of what `noise.seed_key` makes."""
+
+    def __getitem__(self, rows: Tensor) -> Parameters:
+        columns = (self.temperature, self.top_k, self.top_p, self.min_p, self.seed_keys)
+        return Parameters(*(column[rows] for column in columns))
+
+
+def choose(
+    logits: Tensor, parameters: Parameters, indices: Tensor, kind: Kind
+) -> tuple[Tensor, Tensor]:
+    """Each row's token, and whether the row's logits were numbers at all; both `(rows,)`.
+
+    `logits` `(rows, vocabulary)` are float32, `indices` the rows' output indices.
+    """
+    highest = logits.amax(dim=-1, keepdim=True)
+    sound, tokens = highest[:, 0].isfinite(), _first(logits == highest)
+    if kind is Kind.GREEDY:
+        return tokens, sound
+    greedy = parameters.temperature == 0
+    temperature = torch.where(greedy, 1.0, parameters.temperature)
+    scaled = (logits - highest) / temperature[:, None]
+    floor = parameters.min_p.log()[:, None]
+    if kind is Kind.CUT:
+        floor = torch.maximum(floor, _floor(scaled, parameters))
+    weights = scaled.masked_fill(scaled < floor, float("-inf")).exp()
+    speeds = weights / exponentials(noise_bits(parameters.seed_keys, indices, logits.shape[-1]))
+    drawn = _first(speeds == speeds.amax(dim=-1, keepdim=True))
+    return torch.where(greedy, tokens, drawn), sound
+
+
+def noise_bits(seed_keys: Tensor, indices: Tensor, vocabulary: int) -> Tensor:
+    """`noise.noise_bits` of every token, bit for bit: `(rows, vocabulary)`, int64."""
+    rows = _mix(seed_keys + indices * _GOLDEN)
+    token_ids = torch.arange(1, vocabulary + 1, device=seed_keys.device)
+    return _mix(rows[:, None] + token_ids * _GOLDEN)
+
+
+def exponentials(bits: Tensor) -> Tensor:
+    """Turn bits into draws from the exponential distribution with mean 1: float64."""
+    return ((_shifted(bits, 12).double() + 0.5) * 2.0**-52).log().neg()
+
+
+def _mix(value: Tensor) -> Tensor:
+    value = (value ^ _shifted(value, 30)) * _FIRST
+    value = (value ^ _shifted(value, 27)) * _SECOND
+    return value ^ _shifted(value, 31)
+
+
+def _shifted(value: Tensor, bits: int) -> Tensor:
+    """To the right, filled with zeros."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _first(chosen: Tensor) -> Tensor:
+    """The first true column of each row; the last column where there is none."""
+    # Why not argmax: on a GPU it says nothing about which of several equals it takes.
+    columns = torch.arange(chosen.shape[-1], device=chosen.device)
+    return torch.where(chosen, columns, chosen.shape[-1] - 1).amin(dim=-1)
+
+
+def _floor(scaled: Tensor, parameters: Parameters) -> Tensor:
+    """The lowest value that survives top-k and top-p in each row: `(rows, 1)`.
+
+    A value survives if fewer than `top_k` are higher, and if those that are higher
+    hold less than `top_p` of what top-k left.
+    """
+    weights = scaled.exp().double()
+    top_k, top_p = parameters.top_k[:, None], parameters.top_p[:, None]
+    by_count = _lowest(scaled, lambda value: (scaled > value).sum(-1, keepdim=True) < top_k)
+    floor = torch.where(top_k > 0, by_count, float("-inf"))
+    kept = weights.masked_fill(scaled < floor, 0)
+    bound = top_p * kept.sum(-1, keepdim=True)
+    by_mass = _lowest(
+        scaled, lambda value: kept.masked_fill(scaled <= value, 0).sum(-1, keepdim=True) < bound
+    )
+    return torch.maximum(floor, torch.where(top_p < 1, by_mass, float("-inf")))
+
+
+def _lowest(scaled: Tensor, survives: Callable[[Tensor], Tensor]) -> Tensor:
+    """The lowest value of each row that survives, `(rows, 1)`; the highest, 0, always does.
+
+    `survives` is true from some value up. Bisects over all float32 from minus
+    infinity to 0, by their bits, so it ends at one of them exactly.
+    """
+    # As bits -0.0 is the least and -inf the greatest: the order is reversed.
+    most = torch.full_like(scaled[:, :1], float("-inf")).view(torch.int32)
+    low = torch.full_like(most, torch.iinfo(torch.int32).min)  # -0.0, survives
+    high = most  # -inf, may not
+    for _ in range(31):
+        # No sum of the two: it would not fit.
+        middle = low + (high - low) // 2
+        good = survives(middle.view(torch.float32))
+        low, high = torch.where(good, middle, low), torch.where(good, high, middle)
+    floor = low.view(torch.float32)
+    # The bisection ends between two values of the row; the floor is the one above.
+    return scaled.masked_fill(scaled < floor, 0).amin(dim=-1, keepdim=True)

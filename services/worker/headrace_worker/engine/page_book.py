@@ -1,0 +1,151 @@
+"""Whose pages are whose: tables, references, names, and what is given up when all are taken.
+
+A page holds one block of a text. Texts that begin alike refer to the same pages. A
+page that nobody refers to keeps its name until it is needed for something else; of
+those, the one that was not used for longest goes first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace_worker.engine.prefixes import BLOCK_TOKENS, Names
+
+Ints = NDArray[np.int64]
+
+TRASH = 0
+"""A page that belongs to nobody: what must be written somewhere and is not kept goes there."""
+
+
+def blocks_of(tokens: Ints | int) -> Ints:
+    """Pages that so many tokens take."""
+    return -(-np.asarray(tokens, dtype=np.int64) // BLOCK_TOKENS)
+
+
+class PageBook:
+    """`pages` pages, numbered from 1, for `slots` texts of at most `blocks` blocks each."""
+
+    def __init__(self, slots: int, blocks: int, pages: int) -> None:
+        assert pages >= blocks, "one text alone must always fit"
+        self.pages = pages
+        self.tables: Ints = np.full((slots, blocks), TRASH, dtype=np.int64)
+        """The pages of each slot's blocks, in order; `TRASH` where it has none."""
+        self.counts: Ints = np.zeros(slots, dtype=np.int64)
+        """How many each slot has."""
+        self._found = [0] * slots
+        """Of these, how many it came upon rather than wrote."""
+        self._references = [0] * (pages + 1)
+        self._unused = deque(range(1, pages + 1))
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        """Named pages that nobody refers to, the longest unused first."""
+        self._page_of: dict[bytes, int] = {}
+        self._name_of: dict[int, bytes] = {}
+
+    @property
+    def free(self) -> int:
+        """Pages that nobody refers to, named or not."""
+        return len(self._unused) + len(self._idle)
+
+    def known(self, names: Names) -> list[int]:
+        """The pages of the longest beginning that is here."""
+        pages = []
+        for name in names:
+            if (page := self._page_of.get(name)) is None:
+                break
+            pages.append(page)
+        return pages
+
+    def free_beside(self, pages: list[int]) -> int:
+        """What is free once somebody refers to these."""
+        return self.free - sum(page in self._idle for page in pages)
+
+    def share(self, slot: int, pages: list[int]) -> None:
+        """These are the first pages of a slot that has none."""
+        assert self.counts[slot] == 0
+        for page in pages:
+            self._references[page] += 1
+            self._idle.pop(page, None)
+        self.tables[slot, : len(pages)] = pages
+        self.counts[slot] = self._found[slot] = len(pages)
+
+    def missing(self, slots: Ints, blocks: Ints) -> Ints:
+        """How many more pages each slot needs to have so many."""
+        missing: Ints = np.maximum(blocks - self.counts[slots], 0)
+        return missing
+
+    def extend(self, slot: int, more: int) -> list[int]:
+        """Give the slot so many more pages; there must be enough free."""
+        taken = [self._take() for _ in range(more)]
+        at = int(self.counts[slot])
+        self.tables[slot, at : at + more] = taken
+        self.counts[slot] += more
+        return taken
+
+    def name(self, slot: int, names: Names) -> None:
+        """The slot's first pages hold these blocks, whole.
+
+        A block that another page holds already keeps that page: one is enough.
+        """
+        for page, name in zip(self.tables[slot, : len(names)].tolist(), names, strict=True):
+            if name not in self._page_of and page not in self._name_of:
+                self._page_of[name], self._name_of[page] = page, name
+
+    def leave(self, slot: int, names: Names) -> None:
+        """Let go of the slot's pages, which hold these blocks.
+
+        What it wrote beyond them is nobody's beginning any more.
+        """
+        self.name(slot, names)
+        pages = self.tables[slot, : self.counts[slot]].tolist()
+        for page in pages[max(len(names), self._found[slot]) :]:
+            self.forget(page)
+        # Why from the end: an end without its beginning is of no use, so it goes first.
+        for page in reversed(pages):
+            self._references[page] -= 1
+            if self._references[page] == 0:
+                self._put_back(page)
+        self.tables[slot] = TRASH
+        self.counts[slot] = self._found[slot] = 0
+
+    def forget(self, page: int) -> None:
+        """Nobody shall begin with this page again."""
+        name = self._name_of.pop(page, None)
+        if name is not None:
+            del self._page_of[name]
+        if page in self._idle:
+            del self._idle[page]
+            self._unused.append(page)
+
+    def _take(self) -> int:
+        if not self._unused:
+            self.forget(next(iter(self._idle)))
+        page = self._unused.popleft()
+        self._references[page] = 1
+        return page
+
+    def _put_back(self, page: int) -> None:
+        if page in self._name_of:
+            self._idle[page] = None
+        else:
+            self._unused.append(page)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if a page is lost, held twice, or named wrongly."""
+        references = [0] * (self.pages + 1)
+        for slot, count in enumerate(self.counts.tolist()):
+            pages = self.tables[slot, :count].tolist()
+            assert TRASH not in pages, "a text in the trash"
+            assert (self.tables[slot, count:] == TRASH).all()
+            assert len(set(pages)) == count, "a page twice in one text"
+            for page in pages:
+                references[page] += 1
+        assert references == self._references, "references miscounted"
+        held = [page for page, count in enumerate(references) if count]
+        everything = sorted([*held, *self._idle, *self._unused])
+        assert everything == list(range(1, self.pages + 1)), "pages lost or doubled"
+        assert {page: name for name, page in self._page_of.items()} == self._name_of
+        assert self._idle.keys() <= self._name_of.keys(), "a page is kept for nothing"
+        assert not self._name_of.keys() & set(self._unused), "a page is named and unused"

@@ -1,0 +1,125 @@
+"""In which numbers a model computes: what each type needs, and what it can promise."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_QUANTIZATIONS = ("none", "int8")
+_CPU_FACTS = Path("/proc/cpuinfo")
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Any of them multiplies bfloat16 in hardware; the last is ARM's."""
+
+
+class PrecisionUnavailable(Exception):
+    """It cannot be had here; the text says what is missing and what to take instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The type of activations and cache, and how the weights are stored."""
+
+    dtype: str = "float32"
+    quantization: str = "none"
+    """`int8`: the weights of linear layers as 8-bit integers, with a scale for each output."""
+
+    @property
+    def name(self) -> str:
+        """As model cards and digests have it: `float32`, `bfloat16+int8`."""
+        return self.dtype if self.quantization == "none" else f"{self.dtype}+{self.quantization}"
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether rounding, which varies with the neighbours, stays far below the margins
+        between tokens: in plain float32 alone."""
+        return self.name == "float32"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return _DTYPES[self.dtype]
+
+
+def require_available(precision: Precision, *, has_torchao: bool, on_gpu: bool) -> None:
+    """Say before anything is read whether a process that has these can compute so.
+
+    Raises:
+        PrecisionUnavailable: with the reason.
+    """
+    if precision.dtype not in _DTYPES:
+        raise PrecisionUnavailable(f"dtype {precision.dtype} is none of {', '.join(_DTYPES)}")
+    if precision.quantization not in _QUANTIZATIONS:
+        raise PrecisionUnavailable(
+            f"quantization {precision.quantization} is none of {', '.join(_QUANTIZATIONS)}"
+        )
+    if precision.quantization == "int8" and not has_torchao:
+        raise PrecisionUnavailable(
+            "quantization int8 needs torchao, which is not installed: pip install 'headrace[int8]'"
+        )
+    if precision.dtype == "float16" and not on_gpu:
+        raise PrecisionUnavailable(
+            "dtype float16 needs a GPU; on a CPU, where this is to run, it is slower than float32: "
+            "take float32 or bfloat16"
+        )
+
+
+def require_available_here(precision: Precision, *, on_gpu: bool) -> None:
+    """The same of this process; a type that this machine is slow in is said in the log.
+
+    Raises:
+        PrecisionUnavailable: with the reason.
+    """
+    require_available(precision, has_torchao=find_spec("torchao") is not None, on_gpu=on_gpu)
+    if precision.dtype == "bfloat16" and not on_gpu and not multiplies_bfloat16(_cpu_facts()):
+        log.warning(
+            "precision.slow",
+            extra={
+                "dtype": precision.dtype,
+                "why": "this CPU has neither AVX512-BF16 nor AMX: bfloat16 halves the memory here, "
+                "and may be slower than float32",
+            },
+        )
+
+
+def multiplies_bfloat16(cpu_facts: str) -> bool:
+    """Whether a CPU does so in hardware, by its /proc/cpuinfo; true where that is empty."""
+    lines = [line for line in cpu_facts.splitlines() if line.startswith(("flags", "Features"))]
+    return not lines or any(_BFLOAT16_FLAGS & set(line.split()) for line in lines)
+
+
+def quantize_to_int8(model: PreTrainedModel) -> None:
+    """Store the weights of the model's linear layers in 8 bits; it computes in its own type.
+
+    Embeddings, norms and experts that are stacked in one tensor stay as they are.
+
+    Raises:
+        PrecisionUnavailable: torchao does not load, or there is no linear layer.
+    """
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except (ImportError, OSError, AttributeError) as error:
+        fact = str(error).partition("\n")[0]
+        raise PrecisionUnavailable(
+            f"quantization int8: torchao does not load: {fact}; pip install 'headrace[int8]'"
+        ) from error
+    if not any(isinstance(module, nn.Linear) for module in model.modules()):
+        raise PrecisionUnavailable(
+            f"quantization int8: {type(model).__name__} has no linear layers to quantize"
+        )
+    quantize_(model, Int8WeightOnlyConfig())
+
+
+def _cpu_facts() -> str:
+    return _CPU_FACTS.read_text(encoding="utf-8") if _CPU_FACTS.is_file() else ""

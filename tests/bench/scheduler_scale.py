@@ -1,0 +1,223 @@
+"""The scheduler's state machine under simulated workers: dispatches per CPU second, cost per event.
+
+No broker and no network: 200 workers of 64 slots finish what they run, report and are given more,
+in simulated time, while a lane of a set depth is kept full. Only the machine's CPU is counted.
+
+python tests/bench/scheduler_scale.py --json tests/bench/results/scheduler_scale.json
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import rig
+from headrace.bus.subjects import PRIORITIES
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.reports_pb2 import (
+    GatewayReport,
+    RunningRequest,
+    ServedModel,
+    Settlement,
+    SettleRequest,
+    WorkerReport,
+)
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
+from headrace_scheduler.events import (
+    Dispatch,
+    DispatchAnswered,
+    Event,
+    GatewayReported,
+    LaneCaughtUp,
+    Settled,
+    Submitted,
+    WorkerReported,
+)
+from headrace_scheduler.forming import BatchLimits
+from headrace_scheduler.machine import Leadership, Machine
+from headrace_scheduler.policy import Policy
+
+MODEL, DIGEST, GATEWAY = "tiny", "sha256:1", "gateway"
+WORKERS, SLOTS = 200, 64
+RUNS_S = 2.0
+"""Mean time that a request runs."""
+REPORT_S = 0.02
+"""Between two reports of a worker whose slots become free all the time."""
+DEPTHS = (1_000, 10_000, 100_000)
+MEASURED = 20_000
+"""Dispatched requests of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    round: int
+    waiting: int
+    """Kept in the lanes."""
+    dispatched: int
+    batches: int
+    events: int
+    cpu_s: float
+    """Of the machine alone."""
+    simulated_s: float
+
+
+class SilentJournal:
+    """Hears everything, says nothing."""
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+class Worker:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.card = ModelCard(model=MODEL, weights_digest=DIGEST, context_tokens=4096)
+        self.running: dict[str, int] = {}
+        self.number = self.answered = 0
+
+    def report(self) -> WorkerReport:
+        self.number += 1
+        running = [RunningRequest(request_id=r, attempt=a) for r, a in self.running.items()]
+        served = ServedModel(
+            card=self.card,
+            total_slots=SLOTS,
+            free_slots=SLOTS - len(running),
+            free_cache_tokens=1 << 30,
+            running=running,
+            dispatch_epoch=1,
+            dispatch_number=self.answered,
+        )
+        return WorkerReport(
+            worker_id=self.name, name=self.name, number=self.number, models=[served]
+        )
+
+
+class World:
+    """Time, workers and callers around a machine."""
+
+    def __init__(self, depth: int, seed: int) -> None:
+        self.now_s, self.cpu_s, self.events = 0.0, 0.0, 0
+        self.dispatched = self.batches = 0
+        self._draw = random.Random(seed)
+        self._depth, self._sequence, self._settled = depth, 0, 0
+        policy = Policy(limits=BatchLimits(), max_waiting=1 << 30)
+        leadership = Leadership("scheduler", MODEL, 1, 0.0, listening_since_s=-10.0)
+        self._machine = Machine(leadership, policy, SilentJournal())
+        self._workers = {f"w{n}": Worker(f"w{n}") for n in range(WORKERS)}
+        self._ends: list[tuple[float, str, str]] = []
+        self._reports: list[tuple[float, str]] = []
+
+    def fill(self) -> None:
+        """Workers announce themselves, the lanes are filled."""
+        for name, worker in self._workers.items():
+            self._tell(WorkerReported(worker.report(), self.now_s))
+            heapq.heappush(self._reports, (self._draw.uniform(0, REPORT_S), name))
+        self._tell(GatewayReported(GatewayReport(gateway_id=GATEWAY, number=1), self.now_s))
+        self._tell(*map(LaneCaughtUp, PRIORITIES))
+        self._tell(*(self._submitted() for _ in range(self._depth)))
+        while self._sequence - self.dispatched < self._depth:
+            self._tell(*(self._submitted() for _ in range(1000)))
+
+    def run(self, dispatches: int) -> None:
+        until = self.dispatched + dispatches
+        while self.dispatched < until:
+            self.now_s, name = heapq.heappop(self._reports)
+            ended = list(self._ended())
+            for worker_name, request_id in ended:
+                self._workers[worker_name].running.pop(request_id, None)
+            if ended:
+                settlements = [Settlement(request_id=r) for _, r in ended]
+                request = SettleRequest(gateway_id=GATEWAY, settlements=settlements)
+                self._tell(Settled(request), *(self._submitted() for _ in ended))
+            heapq.heappush(self._reports, (self.now_s + REPORT_S, name))
+            self._tell(WorkerReported(self._workers[name].report(), self.now_s))
+
+    def _ended(self) -> Iterator[tuple[str, str]]:
+        while self._ends and self._ends[0][0] <= self.now_s:
+            yield heapq.heappop(self._ends)[1:]
+
+    def _tell(self, *events: Event) -> None:
+        """Apply, decide, and let workers answer at once."""
+        pending: list[Event] = list(events)
+        while pending:
+            began_s = time.process_time()
+            for event in pending:
+                self._machine.apply(event, now_s=self.now_s)
+            commands = self._machine.decide(now_s=self.now_s)
+            self.cpu_s += time.process_time() - began_s
+            self.events += len(pending)
+            pending = [self._obey(c) for c in commands if isinstance(c, Dispatch)]
+
+    def _obey(self, dispatch: Dispatch) -> Event:
+        worker = self._workers[dispatch.worker_id]
+        worker.answered = dispatch.number
+        for record in dispatch.message.requests:
+            worker.running[record.request_id] = record.attempt
+            ends_s = self.now_s + self._draw.expovariate(1 / RUNS_S)
+            heapq.heappush(self._ends, (ends_s, worker.name, record.request_id))
+        self.dispatched += len(dispatch.message.requests)
+        self.batches += 1
+        return DispatchAnswered(dispatch.worker_id, dispatch.number, ())
+
+    def _submitted(self) -> Submitted:
+        self._sequence += 1
+        record = RequestRecord(
+            request_id=f"r{self._sequence}",
+            tenant=f"t{self._sequence % 8}",
+            model=MODEL,
+            weights_digest=DIGEST,
+            prompt_ids=range(64),
+            sampling=Sampling(max_tokens=64),
+            n=1,
+            gateway_id=GATEWAY,
+        )
+        never_s = float("inf")
+        return Submitted(
+            record,
+            PRIORITIES[self._sequence % 3],
+            self._sequence,
+            f"a{self._sequence}",
+            self.now_s,
+            never_s,
+            never_s,
+            stored_bytes=400,
+        )
+
+
+def one_run(depth: int, round: int) -> Run:
+    world = World(depth, round)
+    world.fill()
+    world.run(MEASURED // 4)  # past the first rush
+    before = (world.dispatched, world.batches, world.events, world.cpu_s, world.now_s)
+    world.run(MEASURED)
+    after = (world.dispatched, world.batches, world.events, world.cpu_s, world.now_s)
+    dispatched, batches, events, cpu_s, seconds = (
+        b - a for a, b in zip(before, after, strict=True)
+    )
+    return Run(round, depth, int(dispatched), int(batches), int(events), cpu_s, seconds)
+
+
+def main() -> None:
+    arguments = rig.options(__doc__ or "").parse_args()
+    before = rig.facts()
+    runs = [one_run(depth, round) for round in range(arguments.rounds) for depth in DEPTHS]
+    rows = []
+    for depth in DEPTHS:
+        its = [run for run in runs if run.waiting == depth]
+        rows.append(
+            (
+                f"{depth:,}",
+                f"{rig.median([run.dispatched / run.cpu_s for run in its]):,.0f}",
+                f"{rig.median([run.cpu_s / run.events for run in its]) * 1e6:.0f} us",
+                f"{rig.median([run.dispatched / run.batches for run in its]):.1f}",
+            )
+        )
+    rig.show(("waiting", "dispatches/CPU s", "CPU per event", "requests per batch"), rows)
+    rig.keep(arguments.json, before, {"runs": [asdict(run) for run in runs]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""What every grammar backend must do, through the engine that uses it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from headrace_worker.engine.interface import FinishReason, Grammar, GrammarKind
+from headrace_worker.engine.slot_engine import SlotEngine
+from helpers.grammars import END, FLOWER, Flower, bound, held_engine, text, tokenizer
+from helpers.running_engine import alone, run
+
+DATE = Grammar(GrammarKind.REGEX, r"[12][0-9]{3}-(0[1-9]|1[0-2])( [a-c]+)?!")
+SUM = Grammar(
+    GrammarKind.EBNF, 'root ::= number " = " number\nnumber ::= digit digit?\ndigit ::= [0-9]\n'
+)
+CALL = {
+    "begin": '<tool_call>{"name": "sky", "arguments": ',
+    "content": {
+        "type": "json_schema",
+        "json_schema": {
+            "type": "object",
+            "properties": {"hour": {"enum": [1, 2, 3]}, "who": {"type": "string", "maxLength": 4}},
+            "required": ["hour", "who"],
+            "additionalProperties": False,
+        },
+    },
+    "end": "}</tool_call>",
+}
+ONE_CALL = {
+    "type": "tags_with_separator",
+    "tags": [{"type": "tag", **CALL}],
+    "separator": "",
+    "at_least_one": True,
+    "stop_after_first": True,
+}
+PERHAPS_CALLED = Grammar(
+    GrammarKind.STRUCTURAL_TAG,
+    json.dumps(
+        {
+            "type": "structural_tag",
+            "format": {
+                "type": "triggered_tags",
+                "triggers": ["<tool_call>"],
+                "tags": [{"type": "tag", **CALL}],
+            },
+        }
+    ),
+)
+CALLED = Grammar(
+    GrammarKind.STRUCTURAL_TAG, json.dumps({"type": "structural_tag", "format": ONE_CALL})
+)
+
+
+@pytest.fixture(scope="module", params=["xgrammar", "llguidance"])
+def engine(request: pytest.FixtureRequest) -> Iterator[SlotEngine]:
+    made = held_engine(request.param)
+    yield made
+    made.check_integrity()
+
+
+def whole_texts(engine: SlotEngine, grammar: Grammar, numbers: range) -> list[str]:
+    """What the sequences say under a grammar; all end of themselves."""
+    history = run(engine, [bound(number, grammar) for number in numbers])
+    assert history.refused == {}
+    assert set(history.finished.values()) == {FinishReason.STOP}
+    return [text(history.tokens[number]) for number in numbers]
+
+
+def test_whatever_is_drawn_a_schema_holds(engine: SlotEngine) -> None:
+    for said in whole_texts(engine, FLOWER, range(12)):
+        Flower.model_validate_json(said, strict=True)
+
+
+def test_whatever_is_drawn_a_regular_expression_matches_all_of_it(engine: SlotEngine) -> None:
+    for said in whole_texts(engine, DATE, range(12)):
+        assert re.fullmatch(DATE.source, said)
+
+
+def test_whatever_is_drawn_a_grammar_derives_it(engine: SlotEngine) -> None:
+    for said in whole_texts(engine, SUM, range(8)):
+        assert re.fullmatch(r"\d\d? = \d\d?", said)
+
+
+def test_a_forced_tool_call_is_one(engine: SlotEngine) -> None:
+    for said in whole_texts(engine, CALLED, range(8)):
+        call = json.loads(said.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+        assert call["name"] == "sky"
+        assert call["arguments"]["hour"] in (1, 2, 3)
+        assert len(call["arguments"]["who"]) <= 4
+
+
+def test_text_is_free_until_a_tool_call_begins(engine: SlotEngine) -> None:
+    """The output so far brings it about: a random model would not think of it."""
+    opening = tuple(tokenizer().encode("Let me see. <tool_call>").ids)
+    free = run(engine, [bound(1, PERHAPS_CALLED, max_tokens=10)])
+    assert free.finished == {1: FinishReason.LENGTH}
+    forced = run(engine, [bound(2, PERHAPS_CALLED, output_ids=opening, max_tokens=40)])
+    said = text(list(opening) + forced.tokens[2])
+    assert re.match(r'Let me see. <tool_call>{"name": "sky", "arguments": {"hour": [123], ', said)
+
+
+def test_any_object_is_json_for_as_long_as_it_goes(engine: SlotEngine) -> None:
+    history = run(engine, [bound(number, Grammar(GrammarKind.JSON_OBJECT)) for number in range(8)])
+    assert len(history.finished) == 8
+    for number, reason in history.finished.items():
+        said = text(history.tokens[number])
+        assert said.startswith("{")
+        if reason is FinishReason.STOP:
+            assert isinstance(json.loads(said), dict)
+
+
+def test_neighbours_without_a_grammar_say_what_they_say_alone(engine: SlotEngine) -> None:
+    mixed = [bound(number, FLOWER if number % 2 else None, max_tokens=40) for number in range(8)]
+    together = run(engine, mixed)
+    for one in mixed:
+        assert together.tokens[one.sequence_id] == alone(engine, one)
+
+
+def test_an_output_that_is_cut_anywhere_goes_on_as_it_would_have(engine: SlotEngine) -> None:
+    whole = alone(engine, bound(3, FLOWER))
+    cuts = range(1, len(whole))
+    assert len(cuts) > 8
+    rests = [bound(3, FLOWER, output_ids=tuple(whole[:cut])) for cut in cuts]
+    history = run(engine, [replace(rest, sequence_id=cut) for cut, rest in enumerate(rests, 1)])
+    for cut in cuts:
+        assert whole[:cut] + history.tokens[cut] == whole
+        assert history.finished[cut] is FinishReason.STOP
+
+
+def test_a_finish_that_was_lost_on_the_way_is_said_again(engine: SlotEngine) -> None:
+    whole = alone(engine, bound(3, DATE))
+    history = run(engine, [bound(3, DATE, output_ids=tuple(whole))])
+    assert history.tokens == {}
+    assert history.finished == {3: FinishReason.STOP}
+
+
+def test_no_special_token_comes_for_its_spelling(engine: SlotEngine) -> None:
+    """Or a string would have the text "<|user|>", of which a client would see nothing."""
+    marks = {3: 100.0, 4: 100.0, 5: 100.0, 6: 100.0}
+    assert tokenizer().decode(list(marks), skip_special_tokens=False).startswith("<|system|>")
+    plain = bound(1, Grammar(GrammarKind.REGEX, "[^!]{20,60}!"))
+    urged = replace(plain, parameters=replace(plain.parameters, logit_bias=marks))
+    tokens = alone(engine, urged)
+    assert not marks.keys() & set(tokens)
+    assert 21 <= len(text(tokens)) <= 61
+
+
+def test_where_nothing_may_follow_it_ends_though_end_of_sequence_is_ignored(
+    engine: SlotEngine,
+) -> None:
+    plain = bound(2, DATE)
+    deaf = replace(plain, parameters=replace(plain.parameters, ignore_eos=True))
+    history = run(engine, [deaf])
+    assert history.finished == {2: FinishReason.STOP}
+    assert re.fullmatch(DATE.source, text(history.tokens[2]))
+    again = run(engine, [replace(deaf, output_ids=tuple(history.tokens[2]))])
+    assert again.tokens == {}
+    assert again.finished == {2: FinishReason.STOP}
+
+
+def test_max_tokens_cuts_what_a_grammar_would_go_on_with(engine: SlotEngine) -> None:
+    history = run(engine, [bound(1, FLOWER, max_tokens=4)])
+    assert history.finished == {1: FinishReason.LENGTH}
+    assert len(history.tokens[1]) == 4
+
+
+def test_end_of_sequence_may_come_only_where_the_output_is_whole(engine: SlotEngine) -> None:
+    for number in range(8):
+        tokens = alone(engine, bound(number, DATE))
+        assert END not in tokens[:-1]
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        Grammar(GrammarKind.JSON_SCHEMA, '{"type": "strnig"}'),
+        Grammar(GrammarKind.JSON_SCHEMA, '{"$ref": "#/$defs/nowhere"}'),
+        Grammar(GrammarKind.JSON_SCHEMA, '{"type": "array", "contains": {"const": 1}}'),
+        Grammar(GrammarKind.REGEX, "(unclosed"),
+        Grammar(GrammarKind.EBNF, "root ::= nowhere"),
+        Grammar(GrammarKind.STRUCTURAL_TAG, '{"type": "structural_tag"}'),
+    ],
+)
+def test_what_is_no_grammar_is_refused_and_costs_its_neighbours_nothing(
+    engine: SlotEngine, grammar: Grammar
+) -> None:
+    neighbour = bound(1, None, max_tokens=12)
+    history = run(engine, [bound(0, grammar), neighbour])
+    assert list(history.refused) == [0]
+    assert history.tokens == {1: alone(engine, neighbour)}
+
+
+def test_a_sequence_may_be_let_go_while_its_grammar_is_made_ready(engine: SlotEngine) -> None:
+    fresh = Grammar(GrammarKind.REGEX, f"[a-z]{{3}}-{id(engine)}")
+    engine.admit(bound(1, fresh))
+    assert engine.park(1) == ()
+    engine.admit(bound(2, fresh))
+    engine.cancel(2)
+    engine.check_integrity()
+    assert not engine.has_work

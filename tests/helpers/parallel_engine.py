@@ -1,0 +1,33 @@
+"""torchrun --nproc-per-node 2 parallel_engine.py FOLDER: one engine over all processes.
+
+The first prints what greedy and sampled sequences say together, as JSON, by number.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+from headrace_worker.engine import parallel
+from headrace_worker.engine.loading import load
+from headrace_worker.engine.slot_engine import SlotEngine
+from helpers.running_engine import GREEDY, SAMPLED, run, sequence
+
+SEQUENCES = [
+    sequence(number, replace((GREEDY, SAMPLED)[number % 2], ignore_eos=True)) for number in range(6)
+]
+
+
+def main() -> None:
+    follows = parallel.join() > 0
+    engine = load(sys.argv[1], threads=1, max_slots=3, context_tokens=64, kv_store="pages").engine
+    assert isinstance(engine, SlotEngine)
+    if follows:
+        parallel.follow(engine.forward)
+    else:
+        print(json.dumps(run(engine, SEQUENCES).tokens), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""A source whose sequences get what is written for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+from headrace_worker.engine.following import FollowingEngine, Piece
+from headrace_worker.engine.interface import Capabilities, EngineFacts
+from headrace_worker.engine.interface import Sequence as EngineSequence
+from headrace_worker.engine.loop_thread import LoopThread
+from headrace_worker.engine.scripted_text import vocabulary_size
+
+Written = Sequence[Piece | Exception]
+
+
+@dataclass
+class WrittenSource:
+    """Every sequence gets all of `pieces`; without a finish or an error in them, it waits then."""
+
+    pieces: Written
+    refusing: str = ""
+    heard: list[EngineSequence] = field(default_factory=list)
+    let_go: int = 0
+
+    async def follow(self, sequence: EngineSequence) -> AsyncGenerator[Piece, None]:
+        self.heard.append(sequence)
+        try:
+            for piece in self.pieces:
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+            if not self.pieces or self.pieces[-1].token_ids:  # type: ignore[union-attr]
+                await asyncio.Event().wait()
+        finally:
+            self.let_go += 1
+
+    async def close(self) -> None:
+        pass
+
+
+def following(source: WrittenSource, *, resume: bool = True) -> FollowingEngine:
+    """An engine over it, with 4 slots and 128 tokens of context."""
+    facts = EngineFacts(
+        name="written",
+        dtype="none",
+        max_slots=4,
+        context_tokens=128,
+        vocabulary_size=vocabulary_size(),
+        eos_token_ids=(7,),
+        weights_digest="scripted-1",
+        batch_invariant=False,
+        capabilities=Capabilities(resume=resume),
+    )
+    return FollowingEngine(facts, source, LoopThread("written"))
