@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from headrace_worker.engine.building import EngineSettings, Origin, build_packed, build_stepwise
 from headrace_worker.engine.kv_pages import KvPages
 from headrace_worker.engine.kv_strips import KvStrips
+from headrace_worker.engine.products import lay_out
 from headrace_worker.engine.slot_engine import SlotEngine
 
 VOCABULARY = 300
@@ -76,12 +77,16 @@ def poisoned_llama(*, nan: bool = False) -> PreTrainedModel:
 
 
 def packed(model: PreTrainedModel, **settings: Any) -> SlotEngine:
-    """A packed engine with room for 4 sequences of 128 tokens, chunks of 8, unless told."""
+    """A packed engine with room for 4 sequences of 128 tokens, chunks of 8, unless told.
+
+    As when a model is loaded, its weights are laid out for it.
+    """
+    lay_out(model)
     return build_packed(model, _settings(**settings), Origin((EOS,)))
 
 
 def stepwise(model: PreTrainedModel, **settings: Any) -> SlotEngine:
-    """The same with one cache per sequence."""
+    """The same with one cache per sequence, and weights that a model's own code may read."""
     return build_stepwise(model, _settings(**settings), Origin((EOS,)))
 
 

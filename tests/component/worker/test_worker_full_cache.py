@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from threading import Event
+
+from torch import Tensor, nn
+
 from headrace.internal.v1.reports_pb2 import ParkCause
 from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.v1.common_pb2 import Priority
@@ -79,10 +83,20 @@ async def test_choices_of_one_request_wait_for_each_other_where_they_are(
 async def test_reports_tell_the_room_that_there_is(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
-    async with worker_here(nats_url, crowded()) as worker:
+    model, may_decode = random_model("llama"), Event()
+    engine = packed(model, kv_store="pages", cache_tokens=12 * 16)
+
+    def wait_before_decoding(_: nn.Module, arguments: tuple[Tensor, ...], __: Tensor) -> None:
+        if arguments[0].numel() == 1:
+            assert may_decode.wait(30)
+
+    # Or it might be over before any report.
+    model.get_input_embeddings().register_forward_hook(wait_before_decoding)
+    async with worker_here(nats_url, engine) as worker:
         worker_id = await scheduler.first_worker()
         assert scheduler.last.models[0].free_cache_tokens == 12 * 16
         await scheduler.dispatch(worker_id, asked("a", gw, prompt_ids=[9] * 100))
         await eventually(lambda: scheduler.last.models[0].free_cache_tokens <= (12 - 7) * 16)
+        may_decode.set()
         await eventually(lambda: worker.is_idle)
         await eventually(lambda: scheduler.last.models[0].free_cache_tokens == 12 * 16)

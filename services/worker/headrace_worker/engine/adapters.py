@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from headrace_worker.engine.adapter_files import LowRank, read_adapter
 from headrace_worker.engine.adapter_sites import Site
 from headrace_worker.engine.forward import Decode, Ints, Prefill
 from headrace_worker.engine.interface import AdapterRefused, FittedAdapter, SequenceRefused
 from headrace_worker.engine.lora import NONE, Patch, Span, Wearing, wearing
+from headrace_worker.engine.products import weight_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class Adapters:
         """
         files = read_adapter(folder)
         for path, copy in files.copies.items():
-            own = self._sites[path].module.weight if path in self._sites else None
-            if not isinstance(own, Tensor) or not torch.equal(own, copy.to(own)):
+            own = weight_of(self._sites[path].module) if path in self._sites else None
+            if own is None or not torch.equal(own, copy.to(own)):
                 raise AdapterRefused(f"it brings weights of {path} that are not this model's")
         modules = {path: self._fitted(path, change) for path, change in files.modules.items()}
         return Fitted(

@@ -25,6 +25,7 @@ from headrace_worker.engine.packed import PackedForward
 from headrace_worker.engine.parallel import is_joined, leading, least
 from headrace_worker.engine.precision import Precision
 from headrace_worker.engine.prefixes import BLOCK_TOKENS, root_name
+from headrace_worker.engine.products import with_laid_out
 from headrace_worker.engine.selfcheck import (
     NotPackable,
     Unfit,
@@ -92,6 +93,10 @@ def build(model: PreTrainedModel, settings: EngineSettings, origin: Origin) -> S
         Unfit: none does; with every reason.
         CacheTooSmall: `cache_bytes` does not take one slot.
     """
+    return with_laid_out(model, lambda: _build(model, settings, origin), Unfit)
+
+
+def _build(model: PreTrainedModel, settings: EngineSettings, origin: Origin) -> SlotEngine:
     try:
         return build_packed(model, settings, origin)
     except NotPackable as unpackable:

@@ -42,6 +42,7 @@ from headrace_worker.engine.precision import (
     PrecisionUnavailable,
     require_available_here,
 )
+from headrace_worker.engine.products import with_laid_out
 from headrace_worker.engine.sentence_config import (
     Layer,
     SentenceConfig,
@@ -118,8 +119,13 @@ def load_encoder(
         settings.context_tokens or _CONTEXT_TOKENS,
     )
     origin = vectors_digest(folder, weights_digest(folder, precision.name, progress))
+    parameters = model.num_parameters()
     try:
-        engine, dimensions = _engine(forward, model, context_tokens, settings, origin)
+        engine, dimensions = with_laid_out(
+            model,
+            lambda: _engine(forward, model, context_tokens, settings, origin),
+            Unvectorable,
+        )
     except Unvectorable as error:
         raise ModelLoadFailed(
             source, f"{type(model).__name__} makes no vectors: {error}"
@@ -131,7 +137,7 @@ def load_encoder(
         prompts=sentence.prompts,
         default_prompt=sentence.default_prompt,
     )
-    return LoadedModel(engine, files, GenerationDefaults(), model.num_parameters(), vectors=vectors)
+    return LoadedModel(engine, files, GenerationDefaults(), parameters, vectors=vectors)
 
 
 def _engine(

@@ -92,6 +92,7 @@ def load(
         model = _model(source, folder, config, precision)
     if not is_joined():
         cast(Any, model).to(on_device)
+    parameters = model.num_parameters()
     chosen = _choose(model, threads, prefill_chunk_tokens, workers)
     torch.set_num_threads(chosen["threads"].value)
     tokenizer = tokenizer_files(source, folder, _eos_token_ids(model))
@@ -117,7 +118,7 @@ def load(
         engine,
         tokenizer,
         _generation_defaults(model),
-        model.num_parameters(),
+        parameters,
         adapters=engine if adapters is not None else None,
     )
 
