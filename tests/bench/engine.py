@@ -3,8 +3,9 @@
 The engine alone, in this process, on one thread; a random Llama of 31 million parameters, for
 time does not depend on what weights say. At each batch and context, engines of all precisions
 are alive at once and take turns step by step; after each step come the same products alone:
-every linear layer of the same model, with as many rows; and as many bytes as the cache holds, read
-once and summed, for no attention is quicker than that. Process CPU time, medians.
+every linear layer of the same model, with as many rows, as the engine multiplies and as torch does;
+and as many bytes as the cache holds, read once and summed, for no attention is quicker than that.
+Process CPU time, medians.
 
 Errors: the model that ships, shown its own float32 answers token by token.
 
@@ -18,6 +19,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +31,7 @@ from transformers.utils.logging import disable_progress_bar
 
 import headrace_worker
 import rig
-from headrace_worker.engine.building import EngineSettings, Origin, build_packed
+from headrace_worker.engine.building import EngineSettings, Origin, build
 from headrace_worker.engine.interface import Engine, SamplingParameters, Sequence
 from headrace_worker.engine.precision import Precision, quantize_to_int8
 from prefix_cache import VOCABULARY, weights
@@ -60,6 +62,8 @@ class Step:
     """Median of the engine's steps."""
     products_cpu_s: float
     """Median of the same linear layers alone."""
+    torch_products_cpu_s: float
+    """Median of the same by torch's `linear`, over weights as the files have them."""
     reading_cpu_s: float
     """Median of reading as many bytes as the keys and values of that context."""
 
@@ -90,9 +94,9 @@ class Bench:
         self.model = in_precision(weights(), precision)
         settings = EngineSettings(slots, context_tokens, 256)
         origin = Origin(quantization=precision.quantization)
-        self.engine: Engine = build_packed(self.model, settings, origin)
-        linears = [m for m in self.model.modules() if isinstance(m, nn.Linear)]
-        self._weights = [(module.weight, module.in_features) for module in linears]
+        self._linears = [m for m in self.model.modules() if isinstance(m, nn.Linear)]
+        self._weights = [layer.weight for layer in self._linears]
+        self.engine: Engine = build(self.model, settings, origin)
 
     def fill(self, running: int, prompt_tokens: int) -> None:
         """Have so many sequences decode, each with so much context.
@@ -109,16 +113,18 @@ class Bench:
         while len(self.engine.step().token_ids) < running:
             pass
 
-    def products(self, rows: int) -> Callable[[], None]:
+    def products(self, rows: int, *, torchs_own: bool) -> Callable[[], None]:
         """Every linear layer once, on inputs of its own."""
-        inputs = {
-            size: torch.randn(1, rows, size).to(self.model.dtype) for _, size in self._weights
-        }
+        sizes = [layer.in_features for layer in self._linears]
+        inputs = {size: torch.randn(1, rows, size).to(self.model.dtype) for size in sizes}
+        ways: list[Callable[[Tensor], Tensor]] = list(self._linears)
+        if torchs_own:
+            ways = [partial(_linear, weight) for weight in self._weights]
 
         def run() -> None:
             with torch.inference_mode():
-                for weight, size in self._weights:
-                    linear(inputs[size], weight)
+                for way, size in zip(ways, sizes, strict=True):
+                    way(inputs[size])
 
         return run
 
@@ -136,11 +142,12 @@ class Bench:
 
     @property
     def weight_bytes(self) -> int:
-        seen: dict[int, int] = {}
-        for parameter in self.model.parameters():
-            for part in _parts(parameter):
-                seen[part.data_ptr()] = part.numel() * part.element_size()
-        return sum(seen.values())
+        parts = (part for parameter in self.model.parameters() for part in _parts(parameter))
+        return sum(part.numel() * part.element_size() for part in parts)
+
+
+def _linear(weight: Tensor, rows: Tensor) -> Tensor:
+    return linear(rows, weight)
 
 
 def _parts(parameter: Tensor) -> Iterator[Tensor]:
@@ -155,13 +162,19 @@ def steps(rounds: int, context: int, precisions: tuple[Precision, ...]) -> Itera
     for round, batch in itertools.product(range(rounds), BATCHES):
         for bench in benches.values():
             bench.fill(batch, context - STEPS // 2)
-        alone = {name: bench.products(batch) for name, bench in benches.items()}
-        reading = {name: bench.reading(batch * context) for name, bench in benches.items()}
-        took: dict[str, list[tuple[float, float, float]]] = {name: [] for name in benches}
+        doings: dict[str, tuple[Callable[[], object], ...]] = {
+            name: (
+                bench.engine.step,
+                bench.products(batch, torchs_own=False),
+                bench.products(batch, torchs_own=True),
+                bench.reading(batch * context),
+            )
+            for name, bench in benches.items()
+        }
+        took: dict[str, list[tuple[float, ...]]] = {name: [] for name in benches}
         for _ in range(STEPS):
-            for name, bench in benches.items():
-                doings = (bench.engine.step, alone[name], reading[name])
-                took[name].append((_cpu_s(doings[0]), _cpu_s(doings[1]), _cpu_s(doings[2])))
+            for name in benches:
+                took[name].append(tuple(map(_cpu_s, doings[name])))
         for name, rows in took.items():
             medians = [rig.median(list(column)) for column in zip(*rows, strict=True)]
             yield Step(name, round, batch, context, *medians)
@@ -218,7 +231,10 @@ def main() -> None:
             found.append(step)
     erred = list(errors(precisions))
     for context in CONTEXTS:
-        head = ("batch", "context", "float32 step", "products", "ratio", "reading", "to both")
+        head = (
+            *("batch", "context", "float32 step", "products", "ratio"),
+            *("torch's products", "ratio", "reading", "to products and reading"),
+        )
         rig.show((*head, *(p.name for p in precisions[1:])), _rows(found, context, precisions))
     sizes = erred[0].weight_bytes
     rig.show(
@@ -240,18 +256,26 @@ def _rows(
         here = [s for s in found if (s.batch, s.context) == (batch, context)]
         by_name = {p.name: [s for s in here if s.precision == p.name] for p in precisions}
         exact = by_name[precisions[0].name]
-        step_s = rig.median([s.step_cpu_s for s in exact])
-        products_s = rig.median([s.products_cpu_s for s in exact])
-        reading_s = rig.median([s.reading_cpu_s for s in exact])
-        ratio = rig.median([s.step_cpu_s / s.products_cpu_s for s in exact])
-        to_both = rig.median([s.step_cpu_s / (s.products_cpu_s + s.reading_cpu_s) for s in exact])
-        gains = [_gain(exact, by_name[p.name]) for p in precisions[1:]]
         times = (
-            *(f"{step_s * 1e3:.1f} ms", f"{products_s * 1e3:.1f} ms", f"{ratio:.2f}x"),
-            *(f"{reading_s * 1e3:.1f} ms", f"{to_both:.2f}x"),
+            _ms([s.step_cpu_s for s in exact]),
+            _ms([s.products_cpu_s for s in exact]),
+            _ratio([s.step_cpu_s / s.products_cpu_s for s in exact]),
+            _ms([s.torch_products_cpu_s for s in exact]),
+            _ratio([s.step_cpu_s / s.torch_products_cpu_s for s in exact]),
+            _ms([s.reading_cpu_s for s in exact]),
+            _ratio([s.step_cpu_s / (s.products_cpu_s + s.reading_cpu_s) for s in exact]),
         )
+        gains = [_gain(exact, by_name[p.name]) for p in precisions[1:]]
         rows.append((str(batch), str(context), *times, *(f"{gain:.2f}x" for gain in gains)))
     return rows
+
+
+def _ms(seconds: list[float]) -> str:
+    return f"{rig.median(seconds) * 1e3:.1f} ms"
+
+
+def _ratio(ratios: list[float]) -> str:
+    return f"{rig.median(ratios):.2f}x"
 
 
 def _gain(exact: list[Step], other: list[Step]) -> float:

@@ -23,7 +23,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import rig
-from headrace_worker.engine.building import EngineSettings, Origin, build_packed
+from headrace_worker.engine.building import EngineSettings, Origin, build
 from headrace_worker.engine.interface import Engine, SamplingParameters, Sequence
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 512, 256
@@ -95,7 +95,7 @@ def engine(model: LlamaForCausalLM, mode: str, batch: int) -> Engine:
         kv_store="pages",
         ahead=mode == "ahead",
     )
-    return build_packed(model, settings, Origin())
+    return build(model, settings, Origin())
 
 
 def measure(engine: Engine, sampling: str, batch: int, *, round: int) -> tuple[float, float, int]:

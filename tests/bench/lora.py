@@ -26,7 +26,7 @@ from transformers import LlamaForCausalLM
 import rig
 from headrace_worker.engine.adapter_files import CONFIG, WEIGHTS
 from headrace_worker.engine.adapters import AdapterBounds
-from headrace_worker.engine.building import EngineSettings, Origin, build_packed
+from headrace_worker.engine.building import EngineSettings, Origin, build
 from headrace_worker.engine.interface import SamplingParameters, Sequence
 from headrace_worker.engine.slot_engine import SlotEngine
 from prefix_cache import VOCABULARY, weights
@@ -96,9 +96,9 @@ def engines(folder: Path) -> tuple[SlotEngine, SlotEngine, list[str]]:
     """One that takes no adapters; one that holds eight, and their digests."""
     # All prompts in one step, so that what follows is decode steps alone.
     settings = EngineSettings(max(IN_FLIGHT), 256, 4096, prefix_cache=False)
-    plain = build_packed(weights(), settings, Origin())
+    plain = build(weights(), settings, Origin())
     model, bounds = weights(), AdapterBounds(ADAPTERS, RANK)
-    adapted = build_packed(model, replace(settings, adapters=bounds), Origin())
+    adapted = build(model, replace(settings, adapters=bounds), Origin())
     digests = []
     for number in range(ADAPTERS):
         fitted = adapted.fit_adapter(write_adapter(folder / str(number), model, number))

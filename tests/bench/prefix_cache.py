@@ -21,7 +21,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import rig
-from headrace_worker.engine.building import EngineSettings, Origin, build_packed
+from headrace_worker.engine.building import EngineSettings, Origin, build
 from headrace_worker.engine.interface import Engine, SamplingParameters, Sequence
 
 CONVERSATIONS, TURNS = 6, 5
@@ -68,7 +68,7 @@ def weights() -> LlamaForCausalLM:
 
 def engine(model: LlamaForCausalLM, *, prefix_cache: bool, slots: int) -> Engine:
     settings = EngineSettings(max_slots=slots, context_tokens=1024, prefix_cache=prefix_cache)
-    return build_packed(model, settings, Origin())
+    return build(model, settings, Origin())
 
 
 def conversations(engine: Engine, *, prefix_cache: bool, round: int) -> Iterator[FirstToken]:
