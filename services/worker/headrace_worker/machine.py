@@ -19,7 +19,9 @@ class Machine:
     cores: float
     """That do arithmetic side by side: what affinity and quota leave, hyperthreads not counted."""
     memory_bytes: int
-    """Free now, as far as this process may have it."""
+    """That this process may use at most, however much of it is used."""
+    free_bytes: int
+    """Of these, now."""
 
 
 def this_machine(cgroups: Path = CGROUPS, own_cgroups: Path = OWN_CGROUPS) -> Machine:
@@ -28,9 +30,11 @@ def this_machine(cgroups: Path = CGROUPS, own_cgroups: Path = OWN_CGROUPS) -> Ma
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     logical, physical = psutil.cpu_count() or 1, psutil.cpu_count(logical=False)
     cores = (allowed or 1) * min(1.0, (physical or logical) / logical)
+    memory = psutil.virtual_memory()
     return Machine(
         cores=min(cores, limits.cpu_quota),
-        memory_bytes=int(min(psutil.virtual_memory().available, limits.memory_left_bytes)),
+        memory_bytes=int(min(memory.total, limits.memory_bytes)),
+        free_bytes=int(min(memory.available, limits.memory_left_bytes)),
     )
 
 
@@ -59,16 +63,22 @@ class Limits:
         return min(quotas)
 
     @property
+    def memory_bytes(self) -> float:
+        return min((allowed for allowed, _ in self._memory()), default=float("inf"))
+
+    @property
     def memory_left_bytes(self) -> float:
         """What is allowed less what is used; files that lie in memory, unused, do not count."""
-        left = [float("inf")]
+        left = (max(0.0, allowed - taken) for allowed, taken in self._memory())
+        return min(left, default=float("inf"))
+
+    def _memory(self) -> Iterator[tuple[float, float]]:
+        """Allowed and used, of every group that has a limit."""
         for folder in self._folders("memory"):
             for limit, used in (_V2_MEMORY, _V1_MEMORY):
                 (allowed,), (taken,) = (_numbers(folder / name, 1) for name in (limit, used))
                 if allowed > 0:
-                    taken = max(0.0, taken - _idle_file_bytes(folder / "memory.stat"))
-                    left.append(max(0.0, allowed - taken))
-        return min(left)
+                    yield allowed, max(0.0, taken - _idle_file_bytes(folder / "memory.stat"))
 
     def _folders(self, controller: str) -> Iterator[Path]:
         """From this process's own group outwards."""

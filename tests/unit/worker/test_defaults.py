@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from headrace_worker.engine import defaults
@@ -65,7 +66,7 @@ def test_the_narrowest_quota_of_the_groups_around_a_process_binds(tmp_path: Path
         pod__memory_DOT_max="max\n",
     )
     assert limits.cpu_quota == 3.5
-    assert limits.memory_left_bytes == 400
+    assert (limits.memory_bytes, limits.memory_left_bytes) == (1000, 400)
 
 
 def test_control_groups_of_the_first_version_bind_as_well(tmp_path: Path) -> None:
@@ -78,11 +79,12 @@ def test_control_groups_of_the_first_version_bind_as_well(tmp_path: Path) -> Non
         memory__memory_DOT_usage_in_bytes="500\n",
     )
     assert limits.cpu_quota == 1.5
-    assert limits.memory_left_bytes == 1500
+    assert (limits.memory_bytes, limits.memory_left_bytes) == (2000, 1500)
 
 
 def test_a_machine_without_control_groups_has_no_limits_but_its_own(tmp_path: Path) -> None:
     assert Limits(tmp_path, tmp_path / "none").cpu_quota == float("inf")
     machine = this_machine(tmp_path, tmp_path / "none")
     assert machine.cores > 0
-    assert machine.memory_bytes > 0
+    assert machine.memory_bytes == psutil.virtual_memory().total
+    assert 0 < machine.free_bytes <= machine.memory_bytes
