@@ -11,7 +11,6 @@ from headrace.internal.v1.dispatch_pb2 import (
     DispatchRefusalCause,
     DispatchRequest,
 )
-from headrace_scheduler.estimates import ServiceRate
 from headrace_scheduler.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.fleet import Fleet, Worker
 from headrace_scheduler.forming import LaneView, can_ever_run, form_batch
@@ -35,11 +34,9 @@ class Dispatching:
     next is formed, and requests that come while it answers leave as a batch.
     """
 
-    def __init__(
-        self, scheduler_id: str, live: LiveRequests, fleet: Fleet, rate: ServiceRate
-    ) -> None:
+    def __init__(self, scheduler_id: str, live: LiveRequests, fleet: Fleet) -> None:
         self._scheduler_id = scheduler_id
-        self._live, self._fleet, self._rate = live, fleet, rate
+        self._live, self._fleet = live, fleet
 
     def plan(self, *, now_s: float) -> list[Dispatch]:
         dispatches = []
@@ -89,7 +86,6 @@ class Dispatching:
         )
 
     def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
-        self._rate.started(len(batch))
         number = self._fleet.occupy(worker, batch)
         self._live.journal.dispatched(
             worker.worker_id, [(r.priority, now_s - r.queued_s) for r in batch]

@@ -75,6 +75,8 @@ class LiveRequests:
         self._calls: dict[str, dict[str, Request]] = {}
         self._settled: dict[str, int | None] = {}
         self._agenda: list[tuple[float, str]] = []
+        self.ended_slots = 0
+        """Slots of workers that have become free for good: of ended requests, not of lost ones."""
 
     def __iter__(self) -> Iterator[Request]:
         return iter(list(self._requests.values()))
@@ -131,6 +133,7 @@ class LiveRequests:
         self._requests[request_id] = request
         self._by_gateway.setdefault(request.gateway_id, {})[request_id] = request
         self.journal.submitted(request.priority)
+        self.journal.moved(request.priority, "new", _name(request.state))
         return request
 
     def _refuse_namesake(self, event: Submitted) -> None:
@@ -167,6 +170,12 @@ class LiveRequests:
         request.record.attempt = max(request.record.attempt, attempt)
         self._move(request, Running(worker.worker_id, attempt, dispatch))
         self.appoint(request, request.deadline_s + self.policy.deadline_grace_s)
+
+    def vanish(self, request: Request, running: Running, *, now_s: float) -> None:
+        """Its worker reports without it: it ended there, and its gateway is about to say so."""
+        running.vanished_s = now_s
+        self.ended_slots += request.slots
+        self.appoint(request, now_s + self.policy.settle_grace_s)
 
     def withdraw(self, request: Request, cause: str, *, now_s: float) -> None:
         """The worker did not take it: nothing of this attempt is anywhere."""
@@ -245,7 +254,7 @@ class LiveRequests:
 
     def _leave(self, request: Request) -> None:
         request_id = request.request_id
-        self._move(request, Held())
+        self._move(request, None)
         del self._requests[request_id]
         _drop(self._by_gateway, request.gateway_id, request_id)
         self._remember(request_id, request.sequence)
@@ -257,15 +266,20 @@ class LiveRequests:
         if len(self._settled) > SETTLED_REMEMBERED:
             del self._settled[next(iter(self._settled))]
 
-    def _move(self, request: Request, state: State) -> None:
+    def _move(self, request: Request, state: State | None) -> None:
+        """None: it is gone."""
+        self.journal.moved(request.priority, _name(request.state), _name(state))
         match request.state:
             case Waiting():
                 self.lanes[request.priority].remove(request)
             case Running(worker_id=worker_id):
                 _drop(self._by_worker, worker_id, request.request_id)
+                if request.state.vanished_s is None and isinstance(state, Ending | None):
+                    self.ended_slots += request.slots
             case Lost() | Ending():
                 _drop(self._calls, request.gateway_id, request.request_id)
-        request.state = state
+        if state is not None:
+            request.state = state
         match state:
             case Waiting():
                 self.lanes[request.priority].put(request)
@@ -331,6 +345,12 @@ class LiveRequests:
             assert ids == {i for i in found if isinstance(self._requests[i].state, kind)}, kind
         assert called == {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
+        for lane in self.lanes.values():
+            assert lane.slots == sum(request.slots for request in lane)
+
+
+def _name(state: State | None) -> str:
+    return "gone" if state is None else type(state).__name__.lower()
 
 
 def _drop(index: dict[str, dict[str, Request]], key: str, request_id: str) -> None:
