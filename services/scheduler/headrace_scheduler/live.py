@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from headrace.errors import AttemptsExhausted, Code, HeadraceError, RequestExists
 from headrace_scheduler import Journal
+from headrace_scheduler.agenda import Agenda
 from headrace_scheduler.events import (
     Acknowledge,
     Bury,
@@ -31,7 +31,6 @@ from headrace_scheduler.requests import (
     first_attempt,
 )
 
-AGENDA_SLACK = 1000
 SETTLED_REMEMBERED = 20_000
 """Requests whose end is remembered, so that a repeated message does not run them again."""
 
@@ -74,7 +73,7 @@ class LiveRequests:
         self._by_gateway: dict[str, dict[str, Request]] = {}
         self._calls: dict[str, dict[str, Request]] = {}
         self._settled: dict[str, int | None] = {}
-        self._agenda: list[tuple[float, str]] = []
+        self._agenda = Agenda(self._requests)
         self.ended_slots = 0
         """Slots of workers that have become free for good: of ended requests, not of lost ones."""
 
@@ -292,31 +291,15 @@ class LiveRequests:
 
     def appoint(self, request: Request, due_s: float) -> None:
         """See the request again no later than `due_s`."""
-        if due_s < request.due_s:
-            request.due_s = due_s
-            heapq.heappush(self._agenda, (due_s, request.request_id))
-            if len(self._agenda) > AGENDA_SLACK + 2 * len(self._requests):
-                self._tidy_agenda()
-
-    def _tidy_agenda(self) -> None:
-        """Drop the appointments of requests that have left long before their deadline."""
-        never = float("inf")
-        live = self._requests.items()
-        self._agenda = [(r.due_s, request_id) for request_id, r in live if r.due_s < never]
-        heapq.heapify(self._agenda)
+        self._agenda.appoint(request, due_s)
 
     @property
     def next_due_s(self) -> float:
-        return self._agenda[0][0] if self._agenda else float("inf")
+        return self._agenda.next_due_s
 
     def take_due(self, now_s: float) -> Iterator[Request]:
         """Requests whose appointment has come; who sees one makes the next."""
-        while self._agenda and self._agenda[0][0] <= now_s:
-            due_s, request_id = heapq.heappop(self._agenda)
-            request = self._requests.get(request_id)
-            if request is not None and request.due_s == due_s:
-                request.due_s = float("inf")
-                yield request
+        return self._agenda.take_due(now_s)
 
     # Looking
 
