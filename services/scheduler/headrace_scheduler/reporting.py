@@ -49,7 +49,7 @@ def lane_report(
             waiting=lane.waiting,
             running=lane.running,
             max_waiting=max_waiting,
-            oldest_wait=_duration(lane.oldest_wait_s),
+            oldest_wait=_duration(lane.oldest_wait_s) if lane.waiting else None,
             sequences=lane.sequences,
         )
         if lane.wait is not None:
