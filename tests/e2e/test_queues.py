@@ -54,7 +54,7 @@ async def test_streams_are_told_their_places_and_lanes_show_who_waits(mesh: Fres
     waits = (
         ("/v1/completions", STREAM, ": queue position=0"),
         (NATIVE_PATH, NATIVE, ": queue position=1"),
-        (NATIVE_PATH, NATIVE, 'data: {"queued":{"position":2'),
+        (NATIVE_PATH, NATIVE, 'data: {"queued": {"position": 2'),
     )
     async with httpx.AsyncClient(base_url=mesh.url, trust_env=False, timeout=60) as http:
         waiting = []
