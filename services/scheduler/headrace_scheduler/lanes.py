@@ -21,8 +21,6 @@ class Lane:
         self._order: list[tuple[int, str]] = []
         self._requests: dict[str, Request] = {}
         self.credit = 0.0
-        self.slots = 0
-        """Wanted by all that wait."""
 
     def __len__(self) -> int:
         return len(self._order)
@@ -37,24 +35,13 @@ class Lane:
         assert request.request_id not in self._requests
         insort(self._order, (request.sequence, request.request_id))
         self._requests[request.request_id] = request
-        self.slots += request.slots
 
     def remove(self, request: Request) -> None:
         del self._requests[request.request_id]
-        self.slots -= request.slots
         key = (request.sequence, request.request_id)
         at = bisect_left(self._order, key)
         assert self._order[at] == key
         del self._order[at]
-
-    def sketch(self, size: int) -> list[int]:
-        """Places in the stream of those that wait, rising: of all, or of `size` at even distances
-        of rank, the first and the last among them."""
-        last = len(self._order) - 1
-        if last < size:
-            return [sequence for sequence, _ in self._order]
-        ranks = (last * i // (size - 1) for i in range(size))
-        return [self._order[rank][0] for rank in ranks]
 
     def oldest_wait_s(self, now_s: float) -> float:
         """0 if nobody waits."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from headrace.bus.subjects import PRIORITIES
 from headrace.errors import AttemptsExhausted, Code, HeadraceError, RequestExists
 from headrace_scheduler import Journal
 from headrace_scheduler.agenda import Agenda
@@ -18,6 +19,7 @@ from headrace_scheduler.events import (
 )
 from headrace_scheduler.fleet import Worker
 from headrace_scheduler.lanes import Lanes
+from headrace_scheduler.outline import Outline
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.requests import (
     DispatchNumber,
@@ -67,6 +69,7 @@ class LiveRequests:
     def __init__(self, epoch: int, policy: Policy, journal: Journal) -> None:
         self.epoch, self.policy, self.journal = epoch, policy, journal
         self.lanes = Lanes()
+        self.outlines = {priority: Outline() for priority in PRIORITIES}
         self._outbox: list[Command] = []
         self._requests: dict[str, Request] = {}
         self._by_worker: dict[str, dict[str, Request]] = {}
@@ -271,6 +274,7 @@ class LiveRequests:
         match request.state:
             case Waiting():
                 self.lanes[request.priority].remove(request)
+                self.outlines[request.priority].remove(request)
             case Running(worker_id=worker_id):
                 _drop(self._by_worker, worker_id, request.request_id)
                 if request.state.vanished_s is None and isinstance(state, Ending | None):
@@ -282,6 +286,7 @@ class LiveRequests:
         match state:
             case Waiting():
                 self.lanes[request.priority].put(request)
+                self.outlines[request.priority].put(request)
             case Running(worker_id=worker_id):
                 self._by_worker.setdefault(worker_id, {})[request.request_id] = request
             case Lost() | Ending():
@@ -328,8 +333,8 @@ class LiveRequests:
             assert ids == {i for i in found if isinstance(self._requests[i].state, kind)}, kind
         assert called == {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
-        for lane in self.lanes.values():
-            assert lane.slots == sum(request.slots for request in lane)
+        for priority, lane in self.lanes.items():
+            self.outlines[priority].check_integrity(list(lane))
 
 
 def _name(state: State | None) -> str:

@@ -27,6 +27,7 @@ from headrace_scheduler.events import (
     WorkerReported,
 )
 from headrace_scheduler.fleet import Fleet
+from headrace_scheduler.forecast import Forecast, Wait
 from headrace_scheduler.gateways import Gateways
 from headrace_scheduler.live import LiveRequests, LiveStatistics
 from headrace_scheduler.notices import Notices
@@ -34,7 +35,6 @@ from headrace_scheduler.policy import Policy
 from headrace_scheduler.reconciling import Reconciler
 from headrace_scheduler.requests import Ending, Held, Lost, Request, Running
 from headrace_scheduler.timekeeping import Timekeeper
-from headrace_scheduler.waits import Wait, Waits
 
 SKETCHED = 64
 """Of those that wait, so many are told to gateways by their places in the stream. Reports go to
@@ -50,7 +50,7 @@ class LaneFigures:
     wait: Wait | None
     """None while unknown."""
     sequences: Sequence[int] = ()
-    """A sketch of who waits; see `lanes.Lane.sketch`."""
+    """A sketch of who waits; see `outline`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +86,17 @@ class Machine:
         self._live = LiveRequests(leadership.epoch, policy, journal)
         self._fleet = Fleet(leadership.model, leadership.epoch)
         self._gateways = Gateways()
-        self._waits = Waits(self._live, self._fleet, now_s=now_s)
+        self._forecast = Forecast(self._live, self._fleet, now_s=now_s)
         self._notices = Notices(self._live)
         self._reconciler = Reconciler(self._live, self._fleet)
         self._dispatching = Dispatching(leadership.scheduler_id, self._live, self._fleet)
         self._timekeeper = Timekeeper(
-            leadership.model, self._live, self._fleet, self._gateways, self._reconciler, self._waits
+            leadership.model,
+            self._live,
+            self._fleet,
+            self._gateways,
+            self._reconciler,
+            self._forecast,
         )
         self._behind = set(PRIORITIES)
         self._holding = True
@@ -144,10 +149,12 @@ class Machine:
             self._refuse(request, depth, over + 1, now_s)
         else:
             self._live.wait(request, now_s=now_s)
-            self._waits.came(request, now_s=now_s)
+            self._forecast.came(request, now_s=now_s)
 
     def _refuse(self, request: Request, depth: int, excess: int, now_s: float) -> None:
-        retry_after_s = self._waits.retry_after_full_s(request.priority, excess=excess, now_s=now_s)
+        retry_after_s = self._forecast.retry_after_full_s(
+            request.priority, excess=excess, now_s=now_s
+        )
         lane = f"{self._leadership.model}/{request.priority}"
         fact = f"lane {lane} is full at {depth} requests; retry in {retry_after_s:.3g} s"
         self._live.end(request, LaneFull(fact, retry_after_s=retry_after_s), now_s=now_s)
@@ -181,7 +188,7 @@ class Machine:
         if self._holding:
             self._end_hold(now_s)
         dispatches = self._dispatching.plan(now_s=now_s)
-        self._waits.measure(now_s=now_s)
+        self._forecast.measure(now_s=now_s)
         notices = self._notices.plan(self._gateways.ids, now_s=now_s)
         return [*self._live.take_commands(), *dispatches, *notices]
 
@@ -221,8 +228,8 @@ class Machine:
         return [
             LaneFigures(
                 *(p, len(lane), running[p], lane.oldest_wait_s(now_s)),
-                self._waits.of_newcomer(p, now_s=now_s),
-                lane.sketch(SKETCHED),
+                self._forecast.of_newcomer(p, now_s=now_s),
+                self._live.outlines[p].sketch(SKETCHED),
             )
             for p, lane in self._live.lanes.items()
         ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from headrace.errors import DeadlinePassed, NoWorker, PatienceExhausted
 from headrace_scheduler.fleet import Fleet
+from headrace_scheduler.forecast import Forecast
 from headrace_scheduler.gateways import Gateways
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.reconciling import Reconciler
 from headrace_scheduler.requests import Ending, Held, Request, Running, Waiting
-from headrace_scheduler.waits import Waits
 
 SWEEP_S = 0.1
 """How often silence is looked for."""
@@ -24,11 +24,11 @@ class Timekeeper:
         fleet: Fleet,
         gateways: Gateways,
         reconciler: Reconciler,
-        waits: Waits,
+        forecast: Forecast,
     ) -> None:
         self._model, self._policy = model, live.policy
         self._live, self._fleet, self._gateways = live, fleet, gateways
-        self._reconciler, self._waits = reconciler, waits
+        self._reconciler, self._forecast = reconciler, forecast
         self._swept_s = float("-inf")
 
     @property
@@ -75,7 +75,7 @@ class Timekeeper:
     def _lose_patience(self, request: Request, now_s: float) -> None:
         waited_s, model = now_s - request.arrival_s, self._model
         patience_s = request.patient_until_s - request.arrival_s
-        retry_after_s = self._waits.retry_after_s(
+        retry_after_s = self._forecast.retry_after_s(
             request.priority, patience_s=patience_s, now_s=now_s
         )
         if not self._fleet.has_weights_for(request):

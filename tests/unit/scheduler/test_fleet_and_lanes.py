@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace.v1.common_pb2 import FinishReason, Priority
+from headrace_scheduler.forecast import Wait
 from headrace_scheduler.machine import LaneFigures, Leadership
 from headrace_scheduler.reporting import lane_report
 from headrace_scheduler.requests import longest
 from headrace_scheduler.settings import SchedulerSettings
 from headrace_scheduler.sightings import Sightings
-from headrace_scheduler.waits import Wait
 from helpers.scheduler_events import Bench, gateway_reported, reported
 
 

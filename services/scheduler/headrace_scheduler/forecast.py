@@ -23,7 +23,7 @@ class Wait:
     """Of it, what the last request before it adds: how often a place of the lane becomes free."""
 
 
-class Waits:
+class Forecast:
     """Measures with every decision, and estimates when asked."""
 
     def __init__(self, live: LiveRequests, fleet: Fleet, *, now_s: float) -> None:
@@ -49,7 +49,7 @@ class Waits:
 
     def of_newcomer(self, priority: str, *, now_s: float) -> Wait | None:
         """None while unknown."""
-        lane, crowd = self._live.lanes[priority], self._crowd(priority, now_s)
+        crowd = self._crowd(priority, now_s)
         free = self._usable_slots()
         if crowd.urgent + crowd.own + 1 <= free:
             return Wait(0.0, 0.0)
@@ -61,7 +61,8 @@ class Waits:
         left = crowd.less(free)
         whole_s = wait_s(left, slots_per_s=slots_per_s, floor_share=floor_share)
         # A request's wait grows with the slots of the last before it, whatever its own.
-        last = lane.slots / len(lane) if len(lane) else 1.0
+        waiting = len(self._live.lanes[priority])
+        last = crowd.own / waiting if waiting else 1.0
         without = Crowd(left.urgent, left.own - last, left.urgent_per_s, left.lanes_below)
         before_s = wait_s(without, slots_per_s=slots_per_s, floor_share=floor_share)
         if whole_s is None or before_s is None:
@@ -81,11 +82,12 @@ class Waits:
         return max(wait.wait_s - patience_s, wait.place_s)
 
     def _crowd(self, priority: str, now_s: float) -> Crowd:
-        lanes, place = self._live.lanes, PRIORITIES.index(priority)
+        lanes, outlines = self._live.lanes, self._live.outlines
+        place = PRIORITIES.index(priority)
         above, below = PRIORITIES[:place], PRIORITIES[place + 1 :]
         return Crowd(
-            urgent=sum(lanes[p].slots for p in above),
-            own=lanes[priority].slots,
+            urgent=sum(outlines[p].slots for p in above),
+            own=outlines[priority].slots,
             urgent_per_s=sum(self._arrivals[p].per_s(now_s) for p in above),
             lanes_below=sum(len(lanes[p]) > 0 for p in below),
         )
