@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import openai
 import pytest
 
-from headrace.client import AsyncClient
-from helpers.eventually import eventually
+from headrace.mesh.home import ProcessRecord
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
 from helpers.streams import Seen, chat
 
 STREAMS = 24
-TOKENS = 150
+SLOTS = STREAMS // 2
+"""Of each of two workers: once more streams than this have begun, both hold some."""
+TOKENS = 300
+"""Long, so that a fault that follows the first of them comes long before the last."""
+BEGUN = 20
+"""Characters."""
+LOST = "headrace_gateway_lost_total"
 
 
-async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
+class Strike:
+    """Kills the victim, at once and once, when its clients have seen that both workers are busy."""
+
+    def __init__(self, mesh: FreshMesh, victim: str) -> None:
+        self._mesh, self._victim = mesh, victim
+        self._begun: set[int] = set()
+        self.struck: ProcessRecord | None = None
+
+    def on_chunk(self, stream: int) -> Callable[[Seen], None]:
+        def look(seen: Seen) -> None:
+            if len(seen.text) >= BEGUN:
+                self._begun.add(stream)
+            if self.struck is None and len(self._begun) > SLOTS:
+                self.struck = self._mesh.strike(self._victim)
+
+        return look
+
+
+async def all_streams(mesh: FreshMesh, model: str, strike: Strike | None = None) -> list[Seen]:
     """Sampled, seeded streams that run to their bound, all at once; half tell logprobs."""
     url = f"{mesh.url}/v1"
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
@@ -31,6 +55,7 @@ async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
                 temperature=1.0,
                 max_tokens=TOKENS,
                 extra_body={"ignore_eos": True},
+                on_chunk=strike.on_chunk(number) if strike else lambda _: None,
                 **({"logprobs": True, "top_logprobs": 2} if number % 2 else {}),
             )
 
@@ -38,18 +63,15 @@ async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
 
 
 async def disturbed(mesh: FreshMesh, model: str, victim: str) -> list[Seen]:
-    """The same streams, with a process killed when most of them are under way."""
-
-    # Why not the command: on a busy machine it takes as long to start as the streams take to end.
-    async with AsyncClient(mesh.url) as client:
-
-        async def most_run() -> bool:
-            return sum([worker.running for worker in await client.workers()]) > STREAMS / 2
-
-        streams = asyncio.create_task(all_streams(mesh, model))
-        await eventually(most_run, within_s=20)
-    await mesh.kill(victim)
-    return await streams
+    """The same streams, with a process killed in their midst; a worker, with some of them."""
+    lost_before = await mesh.counted("gateway-0", LOST)
+    strike = Strike(mesh, victim)
+    seen = await all_streams(mesh, model, strike)
+    assert strike.struck is not None
+    if victim.startswith("worker"):
+        assert await mesh.counted("gateway-0", LOST) > lost_before
+    await mesh.back(strike.struck)
+    return seen
 
 
 def require_equal(seen: list[Seen], expected: list[Seen]) -> None:
@@ -69,18 +91,20 @@ def told(seen: Seen) -> list[float]:
     ]
 
 
-@pytest.mark.timeout(120)
+MESH = ("--workers", "2", "--set", f"worker.max_slots={SLOTS}")
+
+
+@pytest.mark.timeout(180)
 async def test_streams_are_those_of_an_undisturbed_run_whatever_is_killed(tmp_path: Path) -> None:
-    options = ("--workers", "2", "--schedulers", "2", "--scripted-step-ms", "20")
-    async with fresh_mesh(tmp_path, *options) as mesh:
+    async with fresh_mesh(tmp_path, *MESH, "--schedulers", "2", "--scripted-step-ms", "10") as mesh:
         expected = await all_streams(mesh, "scripted")
         for victim in ("worker-scripted-0", "scheduler-0", "scheduler-1", "worker-scripted-1"):
             require_equal(await disturbed(mesh, "scripted", victim), expected)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 async def test_a_real_models_sampled_text_survives_a_killed_worker(tmp_path: Path) -> None:
-    options = ("--engine", "transformers", "--workers", "2", "--threads", "1")
+    options = (*MESH, "--engine", "transformers", "--threads", "1")
     async with fresh_mesh(tmp_path, *options) as mesh:
         expected = await all_streams(mesh, "valley")
         require_equal(await disturbed(mesh, "valley", "worker-valley-0"), expected)
