@@ -50,6 +50,7 @@ from headrace_gateway.openai.service import OpenAIService
 from headrace_gateway.openai.vector_calls import VectorCalls
 from headrace_gateway.reports import ReportedFleet
 from headrace_gateway.settings import GatewaySettings
+from headrace_gateway.slow_readers import CutSlowReaders
 from headrace_gateway.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class _Gateway:
         self._settings = settings
         self._bus = bus
         self._delivery = make_server()
-        self._public = make_server()
+        self._public = make_server([CutSlowReaders(settings.reader_stall_s)])
         delivery_port = bind(self._delivery, settings.host, settings.delivery_port)
         public_port = bind(self._public, settings.host, settings.grpc_port)
         self._ports = {"grpc": public_port, "delivery": delivery_port}
