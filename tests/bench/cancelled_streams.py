@@ -1,11 +1,12 @@
-"""Ten thousand cancelled streams, and what they leave behind: it counts, it does not time.
+r"""Ten thousand cancelled streams, and what they leave behind: it counts, it does not time.
 
-PYTHONPATH=tests python tests/bench/cancelled_streams.py --json tests/bench/results/cancelled_streams.json
+PYTHONPATH=tests python tests/bench/cancelled_streams.py \
+  --json tests/bench/results/cancelled_streams.json
 
 They are cancelled by closing and by id, while they wait in their lane, in their prefill and in the
 midst of their output, at a mesh of its own: one gateway, one scheduler, one worker of the scripted
 engine with 16 slots. Counted before and after are tasks, file descriptors, slots, cache, what the
-broker has of connections, subscriptions, consumers, requests and keys; and resident memory on the way.
+broker has of connections, subscriptions, consumers, requests and keys; and resident memory.
 """
 
 from __future__ import annotations

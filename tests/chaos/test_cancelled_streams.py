@@ -1,4 +1,4 @@
-"""Streams that are cancelled leave nothing behind. 10,000 of them: tests/bench/cancelled_streams."""
+"""Cancelled streams leave nothing behind. 10,000 of them: tests/bench/cancelled_streams.py."""
 
 from __future__ import annotations
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import openai
 import pytest
 
-from headrace.mesh.home import ProcessRecord
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
 from helpers.streams import Seen, chat
+from helpers.strikes import Strike
 
 STREAMS = 24
 SLOTS = STREAMS // 2
@@ -20,31 +20,16 @@ TOKENS = 300
 """Long, so that a fault that follows the first of them comes long before the last."""
 BEGUN = 20
 """Characters."""
-LOST = "headrace_gateway_lost_total"
-
-
-class Strike:
-    """Kills the victim, at once and once, when its clients have seen that both workers are busy."""
-
-    def __init__(self, mesh: FreshMesh, victim: str) -> None:
-        self._mesh, self._victim = mesh, victim
-        self._begun: set[int] = set()
-        self.struck: ProcessRecord | None = None
-
-    def on_chunk(self, stream: int) -> Callable[[Seen], None]:
-        def look(seen: Seen) -> None:
-            if len(seen.text) >= BEGUN:
-                self._begun.add(stream)
-            if self.struck is None and len(self._begun) > SLOTS:
-                self.struck = self._mesh.strike(self._victim)
-
-        return look
 
 
 async def all_streams(mesh: FreshMesh, model: str, strike: Strike | None = None) -> list[Seen]:
     """Sampled, seeded streams that run to their bound, all at once; half tell logprobs."""
     url = f"{mesh.url}/v1"
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+
+        def look(number: int, seen: Seen) -> None:
+            if strike is not None and len(seen.text) >= BEGUN:
+                strike.begun(number)
 
         async def one(number: int) -> Seen:
             return await chat(
@@ -55,7 +40,7 @@ async def all_streams(mesh: FreshMesh, model: str, strike: Strike | None = None)
                 temperature=1.0,
                 max_tokens=TOKENS,
                 extra_body={"ignore_eos": True},
-                on_chunk=strike.on_chunk(number) if strike else lambda _: None,
+                on_chunk=partial(look, number),
                 **({"logprobs": True, "top_logprobs": 2} if number % 2 else {}),
             )
 
@@ -64,14 +49,8 @@ async def all_streams(mesh: FreshMesh, model: str, strike: Strike | None = None)
 
 async def disturbed(mesh: FreshMesh, model: str, victim: str) -> list[Seen]:
     """The same streams, with a process killed in their midst; a worker, with some of them."""
-    lost_before = await mesh.counted("gateway-0", LOST)
-    strike = Strike(mesh, victim)
-    seen = await all_streams(mesh, model, strike)
-    assert strike.struck is not None
-    if victim.startswith("worker"):
-        assert await mesh.counted("gateway-0", LOST) > lost_before
-    await mesh.back(strike.struck)
-    return seen
+    async with Strike(mesh, victim, after=SLOTS) as strike:
+        return await all_streams(mesh, model, strike)
 
 
 def require_equal(seen: list[Seen], expected: list[Seen]) -> None:
