@@ -80,6 +80,15 @@ class Pulled:
     """Opaque; for `LaneReader.acknowledge`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """A dead letter."""
+
+    model: str
+    letter: bytes
+    """A DeadLetter."""
+
+
 class LaneReader(Protocol):
     """The leader's end of one lane. Opening another reader of the lane makes this one useless."""
 

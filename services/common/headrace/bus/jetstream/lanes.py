@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from headrace.bus import BusUnavailable, LaneAtBound, Pulled, subjects
+from headrace.bus import Buried, BusUnavailable, LaneAtBound, Pulled, subjects
 from headrace.bus.jetstream.connection import Connected
-from headrace.bus.jetstream.stores import ACK_WAIT_S, LANE_BOUND, REQUEST_STREAM
+from headrace.bus.jetstream.stores import ACK_WAIT_S, DEAD_STREAM, LANE_BOUND, REQUEST_STREAM
 from headrace.heeding import heeding
 
 _LANE_AT_BOUND = 10077
@@ -65,6 +67,27 @@ class StoredLanes(Connected):
     @heeding
     async def bury(self, model: str, letter: bytes) -> None:
         await self._store(subjects.dead_letter(model), letter)
+
+    @heeding
+    async def buried(self, *, limit: int) -> list[Buried]:
+        """The latest of what `bury` keeps, newest first.
+
+        Raises:
+            BusUnavailable: the broker is away.
+        """
+        found: list[Buried] = []
+        try:
+            kept = (await self._js.stream_info(DEAD_STREAM)).state
+            number = kept.last_seq
+            while number >= max(1, kept.first_seq) and len(found) < limit:
+                with contextlib.suppress(nats.js.errors.NotFoundError):  # one that was removed
+                    message = await self._js.get_msg(DEAD_STREAM, number)
+                    model = (message.subject or "").rpartition(".")[2]
+                    found.append(Buried(model, message.data or b""))
+                number -= 1
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"dead letters: {error or 'no answer'}") from error
+        return found
 
 
 class JetStreamLane:
