@@ -32,6 +32,10 @@ class LaneAtBound(BusError):
     """The broker holds as many unsettled requests of this lane as it may; nothing was stored."""
 
 
+class LaneBroken(BusError):
+    """Something that the lane gave out got lost on its way: take it over anew to have it again."""
+
+
 class LeaseTaken(BusError):
     """Somebody else holds the lease."""
 
@@ -97,6 +101,7 @@ class LaneReader(Protocol):
 
         Raises:
             BusUnavailable: the broker is away, or another reader has taken the lane over.
+            LaneBroken: this reader will never see all of the lane.
         """
         ...
 

@@ -67,7 +67,9 @@ def _broker_of(state_dir: Path) -> str:
 
 async def _read(nats_url: str, limit: int) -> list[DeadLetter]:
     try:
-        bus = await connect(nats_url, name="headrace dead-letters", wait_s=_CONNECT_S)
+        bus = await connect(
+            nats_url, name="headrace dead-letters", wait_s=_CONNECT_S, replicas=None
+        )
         try:
             return [_shown(each) for each in await bus.buried(limit=limit)]
         finally:
