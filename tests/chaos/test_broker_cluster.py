@@ -13,11 +13,9 @@ import grpc
 import nats
 import pytest
 
-from headrace.errors import CapacityError
-from headrace.rpc.status import from_rpc_error
 from headrace.testing.nats_server import NatsServer, nats_cluster
-from headrace.v1 import common_pb2, generation_pb2, generation_pb2_grpc
 from helpers.eventually import eventually
+from helpers.exact_clients import Clients
 from helpers.service_process import service_process
 
 LONG, SHORT = 400, 10
@@ -25,7 +23,6 @@ LONG, SHORT = 400, 10
 STREAMS = 8
 AFTER = 40
 SLOTS = 12
-AGAIN_AFTER_S = 0.2
 LEADS_WITHIN_S = 60.0
 
 
@@ -50,47 +47,6 @@ async def mesh(folder: Path, brokers: list[NatsServer]) -> AsyncIterator[grpc.ai
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{gateway.ports['grpc']}")
         await stack.enter_async_context(channel)
         yield channel
-
-
-class Clients:
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub = generation_pb2_grpc.GenerationServiceStub(channel)
-        self.refused = 0
-        self.under_way: set[int] = set()
-
-    async def asks(self, number: int, tokens: int) -> list[int]:
-        """Asks until it is admitted; then it gets every token once, and one good end."""
-        while True:
-            try:
-                return await self._stream(number, tokens)
-            except CapacityError:
-                self.refused += 1
-                await asyncio.sleep(AGAIN_AFTER_S)
-
-    async def _stream(self, number: int, tokens: int) -> list[int]:
-        ids: list[int] = []
-        ends = 0
-        call = self._stub.StreamGenerate(
-            generation_pb2.GenerateRequest(
-                model="scripted",
-                prompt_token_ids=[5, 6, number],
-                parameters=common_pb2.SamplingParameters(
-                    max_tokens=tokens, temperature=0, ignore_eos=True
-                ),
-            )
-        )
-        try:
-            async for event in call:
-                assert not event.finish.HasField("error"), event
-                assert not event.delta.token_ids or event.delta.first_index == len(ids)
-                ids += event.delta.token_ids
-                ends += event.HasField("finish")
-                self.under_way.add(number)
-        except grpc.aio.AioRpcError as error:
-            assert not ids, "a stream that had begun broke"
-            raise from_rpc_error(error) from None
-        assert (len(ids), ends) == (tokens, 1)
-        return ids
 
 
 async def requests_stream(brokers: list[NatsServer]) -> dict[str, Any]:
@@ -120,7 +76,7 @@ async def leader(brokers: list[NatsServer]) -> NatsServer:
 async def is_settled(brokers: list[NatsServer]) -> bool:
     """Whether no request is owed any more."""
     stream = await requests_stream(brokers)
-    return stream.get("state", {}).get("messages") == 0
+    return bool(stream.get("state", {}).get("messages") == 0)
 
 
 @pytest.mark.timeout(240)
@@ -134,6 +90,7 @@ async def test_a_broker_that_led_is_killed_and_nothing_that_was_admitted_is_lost
     ):
         clients = Clients(channel)
         numbers = range(STREAMS)
+        await eventually(clients.is_served, within_s=LEADS_WITHIN_S)
         undisturbed = await asyncio.gather(*(clients.asks(n, LONG) for n in numbers))
         clients.under_way.clear()
         running = [group.create_task(clients.asks(n, LONG)) for n in numbers]

@@ -49,7 +49,7 @@ class ServiceSettings(BaseSettings):
     nats_url: str = "nats://127.0.0.1:4222"
     """Broker; of a cluster several, with commas between. May hold user and password; never
     logged with them."""
-    nats_replicas: int = Field(1, ge=1, le=5)
+    nats_replicas: int = Field(default=1, ge=1, le=5)
     """Servers of a NATS cluster that keep each request, result, lease and model card; the same
     for all processes of a mesh. 1: who loses that server waits for it, and loses with its disk.
     3: any one server may go; each request costs about three times as much of the broker."""
