@@ -9,7 +9,7 @@ from typing import TypeVar
 from google.rpc.status_pb2 import Status
 
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
-from headrace.internal.v1.model_card_pb2 import Adapter, ModelCard
+from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
     LostRequest,
@@ -64,6 +64,9 @@ class CountingJournal:
 
     def returned(self, priority: str, cause: str, request_id: str) -> None:
         self.counts[f"returned: {cause}"] += 1
+
+    def preempted(self, priority: str, request_id: str) -> None:
+        self.counts["preempted"] += 1
 
     def adopted(self, priority: str, request_id: str) -> None:
         self.counts["adopted"] += 1
@@ -144,8 +147,8 @@ class Bench:
         ]
         return self.tell(DispatchAnswered(dispatch.worker_id, dispatch.number, tuple(refusals)))
 
-    def settle(self, *request_ids: str, code: int = 0) -> list[Command]:
-        return self.tell(settled(*request_ids, code=code))
+    def settle(self, *request_ids: str, code: int = 0, output_tokens: int = 0) -> list[Command]:
+        return self.tell(settled(*request_ids, code=code, output_tokens=output_tokens))
 
     def worker(self, worker_id: str = "w", number: int = 1, **fields: object) -> list[Command]:
         return self.tell(reported(worker_id, number, heard_s=self.now_s, **fields))
@@ -168,6 +171,7 @@ def submitted(
     deadline_s: object = NEVER,
     patient_until_s: object = NEVER,
     prompt_tokens: object = 3,
+    tenant: object = "",
 ) -> Submitted:
     assert isinstance(n, int)
     assert isinstance(prompt_tokens, int)
@@ -182,6 +186,7 @@ def submitted(
         adapter=str(adapter),
         adapter_digest=f"digest of {adapter}" if adapter else "",
         prompt_ids=range(prompt_tokens),
+        tenant=str(tenant),
     )
     record.sampling.max_tokens = 4
     return Submitted(
@@ -202,6 +207,7 @@ def reported(
     leaving: object = False,
     digest: object = "w1",
     adapters: object = (),
+    parks: object = True,
 ) -> WorkerReported:
     """`running` is attempts by request id; `counted` the (epoch, number) of the last dispatch."""
     assert isinstance(adapters, tuple)
@@ -213,6 +219,7 @@ def reported(
         card=ModelCard(
             model=MODEL,
             weights_digest=str(digest),
+            capabilities=Capabilities(resume=True, park=bool(parks)),
             adapters=[Adapter(name=name, digest=f"digest of {name}") for name in adapters],
         ),
         total_slots=total,
@@ -239,8 +246,10 @@ def gateway_reported(
     return GatewayReported(GatewayReport(gateway_id=gateway_id, leaving=leaving), heard_s)
 
 
-def settled(*request_ids: str, code: int = 0) -> Settled:
-    settlements = [Settlement(request_id=i, code=code) for i in request_ids]
+def settled(*request_ids: str, code: int = 0, output_tokens: int = 0) -> Settled:
+    settlements = [
+        Settlement(request_id=i, code=code, output_tokens=output_tokens) for i in request_ids
+    ]
     return Settled(SettleRequest(gateway_id="g", settlements=settlements))
 
 

@@ -6,7 +6,7 @@ carries it out or loses it; what happens is checked as it happens.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
@@ -24,10 +24,12 @@ from headrace_scheduler.events import (
     NoticeAnswered,
     NoticeUnanswered,
     Notify,
+    ParkOnWorker,
     Submitted,
 )
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.policy import Policy
+from headrace_scheduler.requests import Waiting
 from helpers.scheduler_events import (
     MODEL,
     CountingJournal,
@@ -44,6 +46,7 @@ from helpers.scheduler_events import (
 LENGTH = 3
 """Output tokens of every request."""
 GATEWAY = "g"
+MAX_PREEMPTIONS = 2
 
 
 @dataclass
@@ -92,7 +95,12 @@ class World:
         self.pending = []
         leadership = Leadership("s", MODEL, self.epoch, self.now_s, listening_since_s=0.0)
         self.journal = CountingJournal()
-        self.machine = Machine(leadership, Policy(max_attempts=1000), self.journal)
+        policy = Policy(max_attempts=1000, max_preemptions=MAX_PREEMPTIONS)
+        self.machine = Machine(leadership, policy, self.journal)
+        self.parked_for: dict[str, str] = {}
+        """Who is to start before a victim does."""
+        self.preempted: defaultdict[str, set[int]] = defaultdict(set)
+        """Attempts that were to be parked."""
         self.tell(*self.stored.values(), *caught_up())
 
     def tell(self, *events: Event) -> None:
@@ -107,6 +115,10 @@ class World:
                     self.acknowledged[request_id] += 1
                 case Dispatch():
                     self._check_attempts(command)
+                    self._check_victims(command)
+                    self.pending.append(command)
+                case ParkOnWorker():
+                    self._check_parking(command)
                     self.pending.append(command)
                 case _:
                     self.pending.append(command)
@@ -122,6 +134,25 @@ class World:
                 assert running is None or not client.open or running.attempt <= client.fence, (
                     "two attempts that the gateway would both take from"
                 )
+
+    def _check_parking(self, command: ParkOnWorker) -> None:
+        """Bulk requests alone are parked, for somebody urgent, and not for ever."""
+        assert self.stored[command.request_id].priority == "bulk"
+        found = self.machine.find(command.request_id)
+        if found is not None and found.running:
+            assert self._waits(found.request.parked_for) or command in self.pending
+            self.parked_for[command.request_id] = found.request.parked_for
+            self.preempted[command.request_id].add(command.attempt)
+            assert len(self.preempted[command.request_id]) <= MAX_PREEMPTIONS
+
+    def _check_victims(self, dispatch: Dispatch) -> None:
+        for record in dispatch.message.requests:
+            urgent = self.parked_for.pop(record.request_id, "")
+            assert not self._waits(urgent), "a victim before the one it was parked for"
+
+    def _waits(self, request_id: str) -> bool:
+        found = self.machine.find(request_id)
+        return found is not None and isinstance(found.request.state, Waiting)
 
     def pass_time(self, seconds: float) -> None:
         self.now_s += seconds
@@ -213,6 +244,11 @@ class World:
                 if worker and running is not None and running.attempt <= attempt:
                     del worker.running[request_id]
                     self.report(worker)
+            case ParkOnWorker(worker_id, _, request_id, attempt):
+                worker = self.workers.get(worker_id)
+                running = worker.running.get(request_id) if worker else None
+                if worker and running is not None and running.attempt == attempt:
+                    self.park(worker, request_id, "")
 
     def lose(self, command: Command, *, arrives: bool) -> None:
         """No answer comes; the message itself may have arrived."""

@@ -27,6 +27,10 @@ class Journal(Protocol):
         """It ran, or was to run, and did not end: cause is lost, parked, failed, full, ..."""
         ...
 
+    def preempted(self, priority: str, request_id: str) -> None:
+        """Its worker was asked to park it for a more urgent one."""
+        ...
+
     def adopted(self, priority: str, request_id: str) -> None:
         """Found running; another leader dispatched it."""
         ...

@@ -15,6 +15,7 @@ from headrace.heeding import heed
 from headrace.internal.v1.dispatch_pb2 import (
     DispatchResponse,
     WorkerCancelRequest,
+    WorkerParkRequest,
 )
 from headrace.internal.v1.reports_pb2 import (
     DeadLetter,
@@ -35,6 +36,7 @@ from headrace_scheduler.events import (
     NoticeAnswered,
     NoticeUnanswered,
     Notify,
+    ParkOnWorker,
 )
 from headrace_scheduler.machine import Leadership
 from headrace_scheduler.settings import SchedulerSettings
@@ -42,15 +44,15 @@ from headrace_scheduler.settings import SchedulerSettings
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
-CANCELS_AT_ONCE = 32
-CANCEL_S = 2.0
+WORDS_AT_ONCE = 32
+WORD_S = 2.0
 
 
 class Calls:
     """Every call is a task of the leadership and ends with it.
 
     Bounded: one dispatch per worker and one notice per gateway by the machine's
-    own rule; cancellations and burials by the requests that are live.
+    own rule; cancellations, parkings and burials by the requests that are live.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Calls:
         self._model, self._bus, self._settings = leadership.model, bus, settings
         self._tell = tell
         self._tasks: asyncio.TaskGroup | None = None
-        self._cancels = asyncio.Semaphore(CANCELS_AT_ONCE)
+        self._words = asyncio.Semaphore(WORDS_AT_ONCE)
 
     def start_in(self, tasks: asyncio.TaskGroup) -> None:
         """From now on calls can be made; they end with the group."""
@@ -81,6 +83,9 @@ class Calls:
 
     def cancel(self, command: CancelOnWorker) -> None:
         self._start(self._cancel(command))
+
+    def park(self, command: ParkOnWorker) -> None:
+        self._start(self._park(command))
 
     def bury(self, command: Bury) -> None:
         self._start(self.bury_now(command, reason="attempts exhausted"))
@@ -122,17 +127,23 @@ class Calls:
         message = WorkerCancelRequest(
             request_id=command.request_id, attempt=command.attempt, code=command.code
         )
-        async with self._cancels:
+        subject = subjects.worker_cancel(command.worker_id)
+        await self._say("cancel", subject, message.SerializeToString())
+
+    async def _park(self, command: ParkOnWorker) -> None:
+        message = WorkerParkRequest(
+            epoch=command.epoch, request_id=command.request_id, attempt=command.attempt
+        )
+        subject = subjects.worker_park(command.worker_id)
+        await self._say("park", subject, message.SerializeToString())
+
+    async def _say(self, what: str, subject: str, payload: bytes) -> None:
+        """To a worker, whose next report says whether it heard; if not, it is said again."""
+        async with self._words:
             try:
-                await self._bus.request(
-                    subjects.worker_cancel(command.worker_id),
-                    message.SerializeToString(),
-                    timeout_s=CANCEL_S,
-                )
+                await self._bus.request(subject, payload, timeout_s=WORD_S)
             except BusError as error:
-                # Its next report says whether it still runs; then it is said again.
-                facts = {"worker_id": command.worker_id, "why": str(error)}
-                log.info("cancel.unanswered", extra=facts)
+                log.info(f"{what}.unanswered", extra={"subject": subject, "why": str(error)})
 
     async def bury_now(self, command: Bury, *, reason: str) -> None:
         """Returns once the letter is stored."""

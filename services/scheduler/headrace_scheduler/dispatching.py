@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from math import ceil
 
 from headrace.errors import EngineFailed, InvalidRequest
 from headrace.internal.v1.dispatch_pb2 import (
@@ -13,9 +14,10 @@ from headrace.internal.v1.dispatch_pb2 import (
 )
 from headrace_scheduler.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.fleet import Fleet, Worker
-from headrace_scheduler.forming import LaneView, can_ever_run, form_batch
+from headrace_scheduler.forming import LaneView, Room, can_ever_run, form_batch
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import Request, Running, first_attempt
+from headrace_scheduler.yielding import PATIENT, URGENT
 
 TRIAL_S = 0.5
 """Between the starts of two on one worker. Too short: a culprit dies with others that have made
@@ -54,6 +56,8 @@ class Dispatching:
         limits = replace(limits, max_requests=share)
         batch = form_batch(self._views(worker, now_s), worker.room, limits, now_s=now_s)
         lanes.set_credits(batch.credits)
+        for request in batch.claimed:
+            request.keeps_slots = request.slots
         return batch.requests
 
     def _views(self, worker: Worker, now_s: float) -> list[LaneView[Request]]:
@@ -64,19 +68,39 @@ class Dispatching:
         """
         has_one, room = False, worker.room
 
-        def admissible(waiting: Iterable[Request]) -> Iterator[Request]:
+        def may_leave(request: Request) -> bool:
             nonlocal has_one
-            for request in waiting:
-                if not can_ever_run(request, room):
-                    continue  # Else one that waits for another worker would be the one.
-                if self._live.is_on_last_attempt(request):
-                    if has_one or self._holds_trial(worker, now_s):
-                        has_one = True
-                        continue
-                    has_one = True
-                yield request
+            if not can_ever_run(request, room):
+                return False  # Else one that waits for another worker would be the one.
+            if request.parked_for and self._waits_for(request.parked_for, room):
+                return False
+            if self._live.is_on_last_attempt(request):
+                stands_back = has_one or self._holds_trial(worker, now_s)
+                has_one = True
+                return not stands_back
+            return True
 
-        return [LaneView(admissible(v.waiting), v.credit) for v in self._live.lanes.views()]
+        return [
+            LaneView(lane.in_turn(may_leave), lane.credit, self._claims(priority))
+            for priority, lane in self._live.lanes.items()
+        ]
+
+    def _waits_for(self, urgent_id: str, room: Room) -> bool:
+        """Whether a worker's room is for the one that was parked for, before its victim."""
+        urgent = self._live.lanes[URGENT].get(urgent_id)
+        return urgent is not None and can_ever_run(urgent, room)
+
+    def _claims(self, priority: str) -> float:
+        """Slots that the lane may still take by its floor: so many are not parked for others.
+
+        Why bounded: bulk requests are long. By places alone, they would come to hold
+        every slot, and nobody urgent could have one.
+        """
+        policy = self._live.policy
+        if priority != PATIENT or not policy.preemption or self._live.lanes[priority].credit < 1.0:
+            return float("inf")
+        floor = max(1, ceil(policy.limits.floor_share * self._fleet.total_slots))
+        return floor - self._live.yielding.kept_slots
 
     def _holds_trial(self, worker: Worker, now_s: float) -> bool:
         """Whether something on its last attempt has just begun there."""

@@ -162,6 +162,16 @@ class CancelOnWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class ParkOnWorker:
+    """Let go of it for a more urgent one: it comes back as Parked."""
+
+    worker_id: str
+    epoch: int
+    request_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bury:
     """Keep it in the dead-letter stream."""
 
@@ -178,4 +188,4 @@ class StepDown:
     reason: str
 
 
-Command = Dispatch | Notify | Acknowledge | CancelOnWorker | Bury | StepDown
+Command = Dispatch | Notify | Acknowledge | CancelOnWorker | ParkOnWorker | Bury | StepDown

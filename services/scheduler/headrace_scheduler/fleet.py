@@ -277,6 +277,11 @@ class Fleet:
         able = (w for w in self._workers.values() if w.is_open)
         return sum(w.free_slots for w in able if w.room.has_weights_for(request))
 
+    @property
+    def total_slots(self) -> int:
+        """Of all workers, open or not."""
+        return sum(w.served.total_slots for w in self._workers.values())
+
     def has_weights_for(self, request: Weights) -> bool:
         """Whether any worker has, open or not."""
         return any(w.room.has_weights_for(request) for w in self._workers.values())

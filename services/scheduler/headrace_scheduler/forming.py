@@ -82,9 +82,11 @@ class Room:
 @dataclass(frozen=True, slots=True)
 class LaneView(Generic[C]):
     waiting: Iterable[C]
-    """In the order in which they are to leave: oldest first."""
+    """In the order in which they are to leave."""
     credit: float = 0.0
     """Earned by being passed over; a whole one buys an aged head the next place."""
+    claims: float = float("inf")
+    """Slots up to which it may buy places ahead of more urgent lanes; the last may go beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +94,15 @@ class Batch(Generic[C]):
     requests: tuple[C, ...]
     credits: tuple[float, ...]
     """Of the lanes, after this batch."""
+    claimed: tuple[C, ...] = ()
+    """Those that go ahead of a more urgent lane, for a credit."""
 
 
 class _Queue(Generic[C]):
     """One lane while a batch is formed: its head, and what it has earned."""
 
     def __init__(self, lane: LaneView[C], room: Room) -> None:
-        self.credit = lane.credit
+        self.credit, self.claims = lane.credit, lane.claims
         self._rest = (r for r in lane.waiting if can_ever_run(r, room))
         self.head = next(self._rest, None)
 
@@ -155,7 +159,7 @@ def form_batch(
     """Choose the requests of a worker's next batch.
 
     `lanes` come most urgent first. The most urgent lane goes first, within it the
-    oldest. A lane that is passed over earns `floor_share` of a place each time;
+    first in turn. A lane that is passed over earns `floor_share` of a place each time;
     once its head has waited `ageing_s` it spends a whole place to go first: so
     priority is strict in a burst, and under endless load the lower lanes keep
     their share.
@@ -166,32 +170,41 @@ def form_batch(
     `max_wait_s`, nothing leaves. A busy worker's next step is wait enough.
     """
     queues = [_Queue(lane, room) for lane in lanes]
+    claimed: list[C] = []
     draft: _Draft[C] = _Draft(room, limits)
     full = False
     while (queue := _next_queue(queues, limits, now_s)) and queue.head is not None:
         if full := not draft.fits(queue.head):
             break
-        draft.add(queue.take())
-        _pass_over(queues, queue, limits.floor_share)
+        taken = queue.take()
+        draft.add(taken)
+        if _pass_over(queues, queue, limits.floor_share):
+            queue.claims -= taken.slots
+            claimed.append(taken)
     if not full and draft.waits_for_company(now_s):
         return Batch((), tuple(lane.credit for lane in lanes))
-    return Batch(tuple(draft.requests), tuple(q.credit for q in queues))
+    return Batch(tuple(draft.requests), tuple(q.credit for q in queues), tuple(claimed))
 
 
 def _next_queue(queues: list[_Queue[C]], limits: BatchLimits, now_s: float) -> _Queue[C] | None:
     waiting = [q for q in queues if q.head is not None]
     for queue in waiting:
         has_aged = queue.head is not None and now_s - queue.head.queued_s >= limits.ageing_s
-        if queue.credit >= 1.0 and has_aged:
+        if queue.credit >= 1.0 and has_aged and queue.claims > 0:
             return queue
     return waiting[0] if waiting else None
 
 
-def _pass_over(queues: list[_Queue[C]], served: _Queue[C], share: float) -> None:
-    """Those below the served lane earn; a lane served ahead of a more urgent one pays."""
+def _pass_over(queues: list[_Queue[C]], served: _Queue[C], share: float) -> bool:
+    """Those below the served lane earn; a lane served ahead of a more urgent one pays.
+
+    Returns whether it was served so.
+    """
     place = queues.index(served)
-    if any(q.head is not None for q in queues[:place]):
+    is_ahead = any(q.head is not None for q in queues[:place])
+    if is_ahead:
         served.credit -= 1.0 - share
     for queue in queues[place + 1 :]:
         if queue.head is not None:
             queue.credit = min(1.0, queue.credit + share)
+    return is_ahead

@@ -45,6 +45,10 @@ class MeteredJournal:
         metrics.returned.labels(self._model, priority, cause).inc()
         self._log("request.returned", request_id, cause)
 
+    def preempted(self, priority: str, request_id: str) -> None:
+        metrics.preempted.labels(self._model, priority).inc()
+        self._log("request.preempted", request_id, "interactive requests wait")
+
     def adopted(self, priority: str, request_id: str) -> None:
         metrics.adopted.labels(self._model, priority).inc()
         self._log("request.adopted", request_id, "reported")

@@ -2,57 +2,140 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+import heapq
+from collections.abc import Callable, Iterator, Mapping
 
 from headrace.bus.subjects import PRIORITIES
-from headrace_scheduler.forming import LaneView
+from headrace_scheduler.fairness import Account, Accounts, Shares, moved
 from headrace_scheduler.requests import Request
+
+FIRST_EXPECTED = 256.0
+"""Output tokens that a request is expected to make, at most, where none has ended yet."""
 
 
 class Lane:
-    """Waiting requests of one priority, by their place in the stream.
+    """Waiting requests of one priority: the tenant that has had least first, of its own the oldest.
 
-    A request that returns after an attempt keeps its place, and so comes before
-    all that were stored after it.
+    A request that returns after an attempt keeps its place in the stream, and so
+    comes before all of its tenant's that were stored after it.
+
+    What a request costs its tenant is charged when it starts, at the length that is
+    expected of it, and put right when its length is known: when it ends, or comes
+    back. Why not only then: of requests that start together, the second would not
+    know of the first. So a counter is off by no more than what the tenant's running
+    requests may still make, and the paper's bound between two tenants that both
+    wait, max(prompt cost of a request, cost of all that runs), grows by that much.
+    A request that is started again pays for nothing twice: the break was not its own.
     """
 
-    def __init__(self) -> None:
-        self._order: list[tuple[int, str]] = []
+    def __init__(self, shares: Shares) -> None:
+        self._accounts = Accounts(shares)
         self._requests: dict[str, Request] = {}
+        self._expected_output = FIRST_EXPECTED
         self.credit = 0.0
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._requests)
 
     def __iter__(self) -> Iterator[Request]:
-        return (self._requests[request_id] for _, request_id in self._order)
+        """In no order."""
+        return iter(self._requests.values())
 
     def __contains__(self, request_id: object) -> bool:
         return request_id in self._requests
 
+    def get(self, request_id: str) -> Request | None:
+        return self._requests.get(request_id)
+
     def put(self, request: Request) -> None:
         assert request.request_id not in self._requests
-        insort(self._order, (request.sequence, request.request_id))
+        self._settle_up(request, request.output_tokens)
         self._requests[request.request_id] = request
+        self._accounts.put(self._account(request), (request.sequence, request.request_id))
 
     def remove(self, request: Request) -> None:
         del self._requests[request.request_id]
         key = (request.sequence, request.request_id)
-        at = bisect_left(self._order, key)
-        assert self._order[at] == key
-        del self._order[at]
+        self._accounts.remove(self._account(request), key)
+
+    def in_turn(self, may_leave: Callable[[Request], bool]) -> Iterator[Request]:
+        """Those that may leave, in the order in which they are to.
+
+        Whoever asks for the next has taken the one before: its tenant is taken to have paid.
+        Nothing may be put or removed meanwhile. Costs as much as is looked at, not as waits.
+        """
+        turns, next_turn = self._accounts.turns, 0
+        begun: list[tuple[float, int, str, Iterator[Request]]] = []
+        while begun or next_turn < len(turns):
+            if not begun or (next_turn < len(turns) and turns[next_turn] < begun[0][:3]):
+                counter, turn, tenant = turns[next_turn]
+                next_turn += 1
+                rest = self._of_tenant(tenant, may_leave)
+            else:
+                counter, turn, tenant, rest = heapq.heappop(begun)
+            if (request := next(rest, None)) is not None:
+                yield request
+                account = self._account(request)
+                counter += (self._cost_of_start(request) - request.paid) / account.weight
+                heapq.heappush(begun, (counter, turn, tenant, rest))
+
+    def _of_tenant(self, tenant: str, may_leave: Callable[[Request], bool]) -> Iterator[Request]:
+        waiting = (self._requests[request_id] for _, request_id in self._accounts[tenant].waiting)
+        return filter(may_leave, waiting)
+
+    def start(self, request: Request) -> None:
+        """It runs from now on, wherever it was before: its tenant pays what is expected."""
+        self._charge(request, self._cost_of_start(request))
+
+    def end(self, request: Request, output_tokens: int) -> None:
+        """It made so much, and is at its end."""
+        self._settle_up(request, output_tokens)
+        if request.has_run:
+            account = self._account(request)
+            account.expected_output = moved(account.expected_output, output_tokens)
+            self._expected_output = moved(self._expected_output, output_tokens)
+
+    def _settle_up(self, request: Request, output_tokens: int) -> None:
+        """Its tenant has paid for what was made; for nothing, if it never ran."""
+        self._charge(request, self._cost(request, output_tokens) if request.has_run else 0.0)
+
+    def _charge(self, request: Request, cost: float) -> None:
+        self._accounts.charge(self._account(request), cost - request.paid)
+        request.paid = cost
+
+    def _cost_of_start(self, request: Request) -> float:
+        lately = self._account(request).expected_output
+        expected = self._expected_output if lately is None else lately
+        expected = min(expected, request.max_output_tokens)
+        return self._cost(request, max(expected, request.output_tokens))
+
+    def _cost(self, request: Request, output_tokens: float) -> float:
+        shares = self._accounts.shares
+        return shares.prompt_token * request.prompt_tokens + shares.output_token * output_tokens
+
+    def _account(self, request: Request) -> Account:
+        return self._accounts.find(request.tenant)
 
     def oldest_wait_s(self, now_s: float) -> float:
         """0 if nobody waits."""
         return max((now_s - r.arrival_s for r in self), default=0.0)
 
+    @property
+    def known_tenants(self) -> int:
+        return self._accounts.known
+
+    def check_integrity(self) -> None:
+        self._accounts.check_integrity()
+        tenants = (tenant for _, _, tenant in self._accounts.turns)
+        keys = [key for tenant in tenants for key in self._accounts[tenant].waiting]
+        assert sorted(keys) == sorted((r.sequence, r.request_id) for r in self)
+
 
 class Lanes(Mapping[str, Lane]):
     """The lanes of a model by priority, most urgent first."""
 
-    def __init__(self) -> None:
-        self._lanes = {priority: Lane() for priority in PRIORITIES}
+    def __init__(self, shares: Shares) -> None:
+        self._lanes = {priority: Lane(shares) for priority in PRIORITIES}
 
     def __getitem__(self, priority: str) -> Lane:
         return self._lanes[priority]
@@ -67,8 +150,6 @@ class Lanes(Mapping[str, Lane]):
     def waiting(self) -> int:
         return sum(len(lane) for lane in self._lanes.values())
 
-    def views(self) -> list[LaneView[Request]]:
-        return [LaneView(lane, lane.credit) for lane in self._lanes.values()]
 
     def set_credits(self, credits: tuple[float, ...]) -> None:
         for lane, credit in zip(self._lanes.values(), credits, strict=True):

@@ -32,6 +32,7 @@ from headrace_scheduler.requests import (
     Waiting,
     first_attempt,
 )
+from headrace_scheduler.yielding import Yielding
 
 SETTLED_REMEMBERED = 20_000
 """Requests whose end is remembered, so that a repeated message does not run them again."""
@@ -68,7 +69,8 @@ class LiveRequests:
 
     def __init__(self, epoch: int, policy: Policy, journal: Journal) -> None:
         self.epoch, self.policy, self.journal = epoch, policy, journal
-        self.lanes = Lanes()
+        self.lanes = Lanes(policy.shares)
+        self.yielding = Yielding(policy.max_preemptions)
         self.outlines = {priority: Outline() for priority in PRIORITIES}
         self._outbox: list[Command] = []
         self._requests: dict[str, Request] = {}
@@ -280,6 +282,7 @@ class LiveRequests:
                 _drop(self._by_worker, worker_id, request.request_id)
                 if request.state.vanished_s is None and isinstance(state, Ending | None):
                     self.ended_slots += request.slots
+                self.yielding.stopped(request)
             case Lost() | Ending():
                 _drop(self._calls, request.gateway_id, request.request_id)
         if state is not None:
@@ -290,6 +293,8 @@ class LiveRequests:
                 self.outlines[request.priority].put(request)
             case Running(worker_id=worker_id):
                 self._by_worker.setdefault(worker_id, {})[request.request_id] = request
+                self.lanes[request.priority].start(request)
+                self.yielding.started(request)
             case Lost() | Ending():
                 self._calls.setdefault(request.gateway_id, {})[request.request_id] = request
 
@@ -324,11 +329,14 @@ class LiveRequests:
         """Raise AssertionError if an index and the states disagree."""
         found = set(self._requests)
         waiting = {r.request_id for lane in self.lanes.values() for r in lane}
-        running = {i for ids in self._by_worker.values() for i in ids}
+        running = {i: r for ids in self._by_worker.values() for i, r in ids.items()}
+        self.yielding.check_integrity(running)
+        for lane in self.lanes.values():
+            lane.check_integrity()
         called = {i for ids in self._calls.values() for i in ids}
         expected = {
             Waiting: waiting,
-            Running: running,
+            Running: set(running),
         }
         for kind, ids in expected.items():
             assert ids == {i for i in found if isinstance(self._requests[i].state, kind)}, kind

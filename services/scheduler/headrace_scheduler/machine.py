@@ -32,6 +32,7 @@ from headrace_scheduler.gateways import Gateways
 from headrace_scheduler.live import LiveRequests, LiveStatistics
 from headrace_scheduler.notices import Notices
 from headrace_scheduler.policy import Policy
+from headrace_scheduler.preempting import Preemption
 from headrace_scheduler.reconciling import Reconciler
 from headrace_scheduler.requests import Ending, Held, Lost, Request, Running
 from headrace_scheduler.timekeeping import Timekeeper
@@ -90,6 +91,7 @@ class Machine:
         self._notices = Notices(self._live)
         self._reconciler = Reconciler(self._live, self._fleet)
         self._dispatching = Dispatching(leadership.scheduler_id, self._live, self._fleet)
+        self._preemption = Preemption(self._live, self._fleet)
         self._timekeeper = Timekeeper(
             leadership.model,
             self._live,
@@ -170,6 +172,7 @@ class Machine:
         for settlement in event.request.settlements:
             request = self._live.get(settlement.request_id)
             if request is not None:
+                self._live.lanes[request.priority].end(request, settlement.output_tokens)
                 self._live.settle(request, settlement.code)
             elif self._holding:
                 self._live.settle_ahead(settlement.request_id)
@@ -188,6 +191,8 @@ class Machine:
         if self._holding:
             self._end_hold(now_s)
         dispatches = self._dispatching.plan(now_s=now_s)
+        if self._policy.preemption:
+            self._preemption.plan(now_s=now_s)
         self._forecast.measure(now_s=now_s)
         notices = self._notices.plan(self._gateways.ids, now_s=now_s)
         return [*self._live.take_commands(), *dispatches, *notices]

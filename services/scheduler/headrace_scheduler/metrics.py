@@ -62,8 +62,13 @@ queue_wait_s = Histogram(
 )
 returned = Counter(
     "headrace_scheduler_returned_requests",
-    "Ran, or were to run, and did not end: lost, parked, failed, vanished, full, ...",
+    "Ran, or were to run, and did not end: lost, parked, preempted, failed, vanished, full, ...",
     [*_LANE, "reason"],
+)
+preempted = Counter(
+    "headrace_scheduler_preempted_requests",
+    "Whose workers were asked to park them for interactive requests that waited.",
+    _LANE,
 )
 adopted = Counter("headrace_scheduler_adopted_requests", "Found running after a take-over.", _LANE)
 ended = Counter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from headrace_scheduler.fairness import Shares
 from headrace_scheduler.forming import BatchLimits
 
 
@@ -12,6 +13,9 @@ class Policy:
     """Frozen settings as the state machine needs them."""
 
     limits: BatchLimits = field(default_factory=BatchLimits)
+    shares: Shares = field(default_factory=Shares)
+    preemption: bool = True
+    max_preemptions: int = 10
     max_waiting: int = 512
     max_attempts: int = 3
     worker_silence_s: float = 3.0

@@ -109,7 +109,8 @@ class Reconciler:
         if self._live.has_failed_too_often(request):
             self._live.fail(request, now_s=now_s)
         else:
-            cause = "failed" if point.HasField("error") else "parked"
+            cause = "preempted" if request.parked_for else "parked"
+            cause = "failed" if point.HasField("error") else cause
             self._live.lose(request, cause, now_s=now_s)
 
     def take_lost(self, worker_id: str, points: list[ResumePoint], *, now_s: float) -> None:

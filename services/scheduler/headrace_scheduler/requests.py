@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from headrace.errors import HeadraceError
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
+from headrace_scheduler.fairness import DEFAULT_TENANT
 
 ATTEMPTS_PER_EPOCH_BITS = 20
 HEADWAY_TOKENS = 8
@@ -90,6 +91,14 @@ class Request:
     """When it last left its lane."""
     due_s: float = float("inf")
     """Earliest appointment in the agenda."""
+    paid: float = 0.0
+    """Charged to its tenant so far, in cost."""
+    preemptions: int = 0
+    """How often this leader had it parked for a more urgent one."""
+    parked_for: str = ""
+    """The one that is to start before it; empty once it has started again."""
+    keeps_slots: int = 0
+    """More than 0: it runs in so many by its lane's floor, and is not parked for urgent ones."""
 
     @property
     def request_id(self) -> str:
@@ -108,6 +117,15 @@ class Request:
         return self.record.adapter_digest
 
     @property
+    def tenant(self) -> str:
+        return self.record.tenant or DEFAULT_TENANT
+
+    @property
+    def has_run(self) -> bool:
+        """Some worker has had it, as far as is known."""
+        return self.has_started or isinstance(self.state, Running)
+
+    @property
     def choices(self) -> int:
         return max(1, self.record.n)
 
@@ -115,6 +133,16 @@ class Request:
     def slots(self) -> int:
         finished = sum(p.finish_reason != 0 for p in self.record.progress)
         return max(1, self.choices - finished)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of all that was sent, done or not."""
+        inputs = sum(len(each.token_ids) for each in self.record.inputs)
+        return len(self.record.prompt_ids) + inputs
+
+    @property
+    def max_output_tokens(self) -> int:
+        return 0 if self.record.inputs else self.choices * self.record.sampling.max_tokens
 
     @property
     def output_tokens(self) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from pydantic_settings import SettingsConfigDict
 
 from headrace.settings import ServiceSettings
+from headrace_scheduler.fairness import Shares
 from headrace_scheduler.forming import BatchLimits
 from headrace_scheduler.policy import Policy
 
@@ -58,6 +59,33 @@ class SchedulerSettings(ServiceSettings):
     """Part of the places that a lane gets under endless more urgent load. Too small: it starves.
     Too large: urgent requests wait behind it."""
 
+    preemption: bool = True
+    """Whether a worker is asked to park the newest bulk requests where interactive ones find no
+    slot; they go on later, where they were. On: an interactive request waits for a step, not for
+    the end of a bulk one, whose prompt and output so far are computed again. Off: bulk work runs
+    through, and interactive requests wait for slots."""
+    max_preemptions: int = Field(default=10, ge=0)
+    """How often a request is parked for interactive ones, for each leader; then it keeps its slot.
+    Each costs the computing of its prompt and its output so far. Too small: after as many waves of
+    urgent requests, long bulk ones hold slots that the next wave waits for. Too large: in endless
+    waves a bulk request is computed again and again before it ends."""
+
+    tenant_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Shares of tenants, as JSON, {"research": 3}, or as a table in the file: where several wait
+    in a lane, the one that has had least by its weight goes first. A tenant not named has 1. Too
+    far apart: the small ones wait for long wherever a large one has much to do."""
+    prompt_token_weight: float = Field(default=1.0, ge=0)
+    """Cost of a prompt token to its tenant's share, as the next of an output token: their ratio
+    counts. Too small: tenants with long prompts get more of the workers than their share."""
+    output_token_weight: float = Field(default=2.0, ge=0)
+    """Cost of an output token. An output token takes a step, of which a prompt's share one:
+    engines make prompts' keys and values several times as fast. Too small: tenants with long
+    answers get more than their share."""
+    max_tenants: int = Field(default=1024, ge=1)
+    """Tenants with nothing waiting whose counters each lane of a leader keeps; those that wait are
+    kept besides. Too small: one that is forgotten and comes back begins as a newcomer, and what it
+    had beyond its share is forgiven. Too large: 0.3 KiB for each."""
+
     worker_silence_s: float = Field(default=3.0, gt=0)
     """Silence after which a worker is dead. Too small: a long pause of a live worker costs a
     second prefill of all it runs. Too large: its streams stand still for this long."""
@@ -99,6 +127,14 @@ class SchedulerSettings(ServiceSettings):
                 ageing_s=self.ageing_s,
                 floor_share=self.floor_share,
             ),
+            shares=Shares(
+                weights=self.tenant_weights,
+                prompt_token=self.prompt_token_weight,
+                output_token=self.output_token_weight,
+                remembered=self.max_tenants,
+            ),
+            preemption=self.preemption,
+            max_preemptions=self.max_preemptions,
             max_waiting=self.max_waiting,
             max_attempts=self.max_attempts,
             worker_silence_s=self.worker_silence_s,

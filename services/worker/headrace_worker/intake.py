@@ -12,6 +12,8 @@ from headrace.internal.v1.dispatch_pb2 import (
     DispatchResponse,
     WorkerCancelRequest,
     WorkerCancelResponse,
+    WorkerParkRequest,
+    WorkerParkResponse,
 )
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -115,3 +117,10 @@ class Intake:
         )
         found = self._worker.cancel(request.request_id, request.attempt, error)
         return WorkerCancelResponse(found=found).SerializeToString()
+
+    async def park(self, payload: bytes) -> bytes:
+        """Answer a WorkerParkRequest; where the request stands goes to the leader apart."""
+        request = WorkerParkRequest.FromString(payload)
+        is_stale = request.epoch < self.epoch
+        found = not is_stale and self._worker.make_way(request.request_id, request.attempt)
+        return WorkerParkResponse(found=found).SerializeToString()

@@ -116,6 +116,7 @@ class Serving:
         self._subscriptions = [
             await bus.serve(subjects.dispatch(worker.worker_id), self._intake.dispatch),
             await bus.serve(subjects.worker_cancel(worker.worker_id), self._intake.cancel),
+            await bus.serve(subjects.worker_park(worker.worker_id), self._intake.park),
         ]
         self._tasks = [
             self._group.create_task(self._reporter.run()),

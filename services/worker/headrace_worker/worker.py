@@ -118,6 +118,14 @@ class Worker:
         requests = {h.request_id for h in self.assignments if h.finish_reason is None}
         return [self._park(request_id, cause) for request_id in requests]
 
+    def make_way(self, request_id: str, attempt: int) -> bool:
+        """Let go of an attempt for a more urgent request. False if it does not run here."""
+        here = self.assignments.attempt_of(request_id)
+        if here != attempt or not self.assignments.running_of(request_id):
+            return False
+        self._on_park([self._park(request_id, ParkCause.PARK_CAUSE_PREEMPTED)])
+        return True
+
     def _park(self, request_id: str, cause: ParkCause.ValueType) -> ResumePoint:
         # Why not Engine.park: what has been delivered to the loop is the output; a token that
         # the engine has made since is made again, equal, by the next attempt.

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from headrace_scheduler.events import Command, Dispatch, Notify
+from headrace_scheduler.events import Command, Dispatch, Notify, ParkOnWorker
 from helpers.scheduler_world import WorkerModel, World
 
 PRIORITIES = st.sampled_from(["interactive", "standard", "bulk"])
@@ -59,6 +59,12 @@ class RandomEvents(RuleBasedStateMachine):
     def an_answer_gets_lost(self, data: st.DataObject, arrives: bool) -> None:
         calls = [c for c in self.world.pending if isinstance(c, Dispatch | Notify)]
         self.world.lose(data.draw(st.sampled_from(calls)), arrives=arrives)
+
+    @precondition(lambda self: any(isinstance(c, ParkOnWorker) for c in self.world.pending))
+    @rule(data=st.data())
+    def a_word_to_a_worker_gets_lost(self, data: st.DataObject) -> None:
+        words = [c for c in self.world.pending if isinstance(c, ParkOnWorker)]
+        self.world.pending.remove(data.draw(st.sampled_from(words)))
 
     @rule(data=st.data(), error=st.sampled_from(["", "the engine fell over"]))
     def a_worker_parks(self, data: st.DataObject, error: str) -> None:

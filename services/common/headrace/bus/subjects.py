@@ -47,6 +47,11 @@ def worker_cancel(worker_id: str) -> str:
     return f"headrace.worker.{worker_id}.cancel"
 
 
+def worker_park(worker_id: str) -> str:
+    """WorkerParkRequest -> WorkerParkResponse."""
+    return f"headrace.worker.{worker_id}.park"
+
+
 def settle(model: str) -> str:
     """SettleRequest -> SettleResponse, served by the model's leader."""
     return f"headrace.scheduler.{model}.settle"

@@ -192,3 +192,54 @@ class WorkerCancelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerCancelResponse: _TypeAlias = WorkerCancelResponse  # noqa: Y015
+
+@_typing.final
+class WorkerParkRequest(_message.Message):
+    """Leader to a worker: let go of a request, unfinished, for a more urgent one. It comes back by a
+    ParkRequest, with its output so far, as one of a full cache does.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """As in DispatchRequest."""
+    request_id: _builtins.str
+    attempt: _builtins.int
+    """This attempt and no other."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerParkRequest: _TypeAlias = WorkerParkRequest  # noqa: Y015
+
+@_typing.final
+class WorkerParkResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOUND_FIELD_NUMBER: _builtins.int
+    found: _builtins.bool
+    """False: it does not run here."""
+    def __init__(
+        self,
+        *,
+        found: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerParkResponse: _TypeAlias = WorkerParkResponse  # noqa: Y015

@@ -38,7 +38,9 @@ class _ParkCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParkCause.V
     PARK_CAUSE_DRAIN: _ParkCause.ValueType  # 1
     """The worker drains."""
     PARK_CAUSE_PREEMPTED: _ParkCause.ValueType  # 2
-    """Its worker's cache is full: of the least urgent there it was the newest."""
+    """Its worker's cache is full, and of the least urgent there it was the newest; or the leader
+    asked for its slots, for a more urgent one.
+    """
     PARK_CAUSE_ORPHANED: _ParkCause.ValueType  # 3
     """The worker cannot reach the request's gateway."""
     PARK_CAUSE_LOST: _ParkCause.ValueType  # 4
@@ -50,7 +52,9 @@ PARK_CAUSE_UNSPECIFIED: ParkCause.ValueType  # 0
 PARK_CAUSE_DRAIN: ParkCause.ValueType  # 1
 """The worker drains."""
 PARK_CAUSE_PREEMPTED: ParkCause.ValueType  # 2
-"""Its worker's cache is full: of the least urgent there it was the newest."""
+"""Its worker's cache is full, and of the least urgent there it was the newest; or the leader
+asked for its slots, for a more urgent one.
+"""
 PARK_CAUSE_ORPHANED: ParkCause.ValueType  # 3
 """The worker cannot reach the request's gateway."""
 PARK_CAUSE_LOST: ParkCause.ValueType  # 4

@@ -70,7 +70,7 @@ class RequestRecord(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     tenant: _builtins.str
-    """Who pays and shares; "default" until there are tenants."""
+    """Who shares: "default" where the gateway is not told."""
     model: _builtins.str
     weights_digest: _builtins.str
     """Of the model card that the gateway tokenised for. Only workers with equal weights run it."""
