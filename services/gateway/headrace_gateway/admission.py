@@ -30,9 +30,6 @@ from headrace_gateway.settling import Settling, timestamp
 
 log = logging.getLogger(__name__)
 
-TENANT = "default"
-CANARY_TENANT = "headrace-canary"
-
 
 @dataclass(frozen=True, slots=True)
 class AdmissionTerms:
@@ -104,7 +101,7 @@ class LaneAdmission:
         return None
 
     async def _publish(self, request: ValidRequest, *, is_canary: bool) -> Generation:
-        record = self._record(request, CANARY_TENANT if is_canary else TENANT)
+        record = self._record(request)
         outlet = self._outlet(request, record, is_canary=is_canary)
         if self._settling.find(request.request_id) is not None:
             raise RequestExists(f"request {request.request_id} is ending", field="request_id")
@@ -174,11 +171,11 @@ class LaneAdmission:
         self._requests.remove(outlet)
         self._settling.close(outlet, outcome)
 
-    def _record(self, request: ValidRequest, tenant: str) -> RequestRecord:
+    def _record(self, request: ValidRequest) -> RequestRecord:
         now_s = self._clock.unix_s()
         return RequestRecord(
             request_id=request.request_id,
-            tenant=tenant,
+            tenant=request.tenant,
             model=request.card.model,
             weights_digest=request.card.weights_digest,
             adapter=request.adapter,

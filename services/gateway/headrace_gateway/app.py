@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
+from collections.abc import Mapping
 from uuid import uuid4
 
 import grpc
@@ -34,6 +35,7 @@ from headrace.v1 import (
     rest_pb2,
     rest_pb2_grpc,
 )
+from headrace.v1.common_pb2 import Priority
 from headrace_gateway.canary import Canary, CanaryPace
 from headrace_gateway.catalog import Catalog
 from headrace_gateway.embedding import Embedding
@@ -51,6 +53,7 @@ from headrace_gateway.openai.vector_calls import VectorCalls
 from headrace_gateway.reports import ReportedFleet
 from headrace_gateway.settings import GatewaySettings
 from headrace_gateway.slow_readers import CutSlowReaders
+from headrace_gateway.tenants import Tenants
 from headrace_gateway.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
@@ -200,7 +203,16 @@ def _limits(settings: GatewaySettings) -> Limits:
         inline_text_characters=settings.inline_text_characters,
         max_timeout_s=settings.max_timeout_s,
         max_patience_s=settings.max_patience_s,
+        tenants=Tenants(
+            header=settings.tenant_header,
+            default_priorities=_priorities(settings.tenant_default_priority),
+            highest_priorities=_priorities(settings.tenant_highest_priority),
+        ),
     )
+
+
+def _priorities(named: Mapping[str, str]) -> dict[str, Priority.ValueType]:
+    return {tenant: Priority.Value(f"PRIORITY_{name.upper()}") for tenant, name in named.items()}
 
 
 def _stop_signal() -> asyncio.Event:

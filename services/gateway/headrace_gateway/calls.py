@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -23,14 +23,26 @@ class Call:
     """Ours, made for this call; also the answer's x-request-id."""
     time_remaining_s: float | None
     trace_context: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Text values by lower-case name; of one that came twice, both with a comma between."""
 
 
 def call_of(context: Context) -> Call:
+    metadata = context.invocation_metadata() or ()
     return Call(
         request_id=uuid.uuid4().hex,
         time_remaining_s=context.time_remaining(),
-        trace_context=trace_context(context.invocation_metadata() or ()),
+        trace_context=trace_context(metadata),
+        headers=_headers(metadata),
     )
+
+
+def _headers(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for key, value in metadata:
+        if isinstance(value, str):
+            headers[key] = f"{headers[key]},{value}" if key in headers else value
+    return headers
 
 
 def trace_context(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:

@@ -28,6 +28,8 @@ from headrace_gateway.generation import (
 
 log = logging.getLogger(__name__)
 
+CANARY_TENANT = "headrace-canary"
+
 
 class CanaryAdmission(Protocol):
     async def open_canary(self, request: ValidRequest) -> Generation: ...
@@ -115,4 +117,5 @@ def _request(card: ModelCard, timeout_s: float) -> ValidRequest:
         timeout_s=timeout_s,
         patience_s=timeout_s,
         trace_context={},
+        tenant=CANARY_TENANT,
     )

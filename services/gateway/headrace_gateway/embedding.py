@@ -122,7 +122,8 @@ class Embedding:
         card = served.card
         check_inputs(inputs, wanted, card, self._limits)
         _, patience_s = times(wanted, self._limits)
-        self._admission.check(card.model, priority(wanted), patience_s=patience_s)
+        lane = priority(wanted, self._limits)
+        self._admission.check(card.model, lane, patience_s=patience_s)
         found = await _tokenized(inputs, served, longest_input(wanted, card))
         check_lengths(inputs, wanted, card, found)
         async with _open(self._admission, requests_for(wanted, card, self._limits, found)) as parts:

@@ -16,6 +16,7 @@ from headrace.internal.v1.request_pb2 import Sampling
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
 from headrace_gateway.adapters import SEPARATOR
+from headrace_gateway.tenants import DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class ValidRequest:
     adapter: str = ""
     """What the model runs with, by name; empty: nothing."""
     adapter_digest: str = ""
+    tenant: str = DEFAULT_TENANT
     inputs: tuple[Input, ...] = ()
     """In place of `prompt_ids`, for a model that makes vectors; `n` is their count."""
 

@@ -40,7 +40,8 @@ class Intake:
         wanted = with_tools(wanted, served.card)
         check(wanted, served.card, self._limits)
         _, patience_s = times(wanted, self._limits)
-        self._admission.check(served.card.model, priority(wanted), patience_s=patience_s)
+        lane = priority(wanted, self._limits)
+        self._admission.check(served.card.model, lane, patience_s=patience_s)
         prompt_ids = await _token_ids(wanted, served)
         request = valid_request(
             wanted, served.card, self._limits, prompt_ids, draw_seed=lambda: secrets.randbits(64)

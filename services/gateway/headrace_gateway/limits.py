@@ -6,7 +6,9 @@ here: they are written in proto/headrace/v1/common.proto and held in `validation
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from headrace_gateway.tenants import Tenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +30,4 @@ class Limits:
     max_patience_s: float = 60.0
     """Time in the lane where the caller names none, and the most one may name. Too small:
     refusals in bursts that would have passed. Too large: callers wait for nothing."""
+    tenants: Tenants = field(default_factory=Tenants)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from headrace.settings import ServiceSettings
+
+PriorityName = Literal["interactive", "standard", "bulk"]
 
 
 class GatewaySettings(ServiceSettings):
@@ -87,6 +91,18 @@ class GatewaySettings(ServiceSettings):
     inline_text_characters: int = Field(default=2048, ge=0)
     """Texts up to this size are tokenised on the event loop, longer ones in a thread. Too
     small: a hand-over of 0.1 ms for each request. Too large: long prompts stall streams."""
+    tenant_header: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{0,63})?$")
+    """Header, or gRPC metadata, whose value names the tenant of a call, 1 to 64 of A-Z a-z 0-9 . _ -;
+    itself in lower case, as "x-tenant". It is believed: let the proxy in front set it for callers
+    that it knows, and strip it from all others, or anybody is whom they like. Empty: every call
+    is of the tenant "default", as is one without the header."""
+    tenant_default_priority: dict[str, PriorityName] = Field(default_factory=dict)
+    """Priority of a tenant's calls that name none, as JSON, {"nightly": "bulk"}, or as a table in
+    the file; without an entry, "standard"."""
+    tenant_highest_priority: dict[str, PriorityName] = Field(default_factory=dict)
+    """Most urgent priority that a tenant may ask for, as the setting before; more is refused with
+    400. Without an entry, "interactive". Too open: who marks everything as urgent has bulk requests
+    of others parked. Too narrow: a tenant's people wait behind its batches."""
     max_timeout_s: float = Field(default=600.0, gt=0)
     """Time for a whole generation where the caller names none, and the most one may name.
     Too small: long answers are cut. Too large: forgotten requests hold their slots."""

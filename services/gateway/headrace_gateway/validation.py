@@ -115,20 +115,23 @@ def valid_request(
         sampling=sampling,
         seed=draw_seed() if wanted.seed is None else wanted.seed,
         n=wanted.n,
-        priority=priority(wanted),
+        priority=priority(wanted, limits),
+        tenant=limits.tenants.of(wanted.headers),
         timeout_s=timeout_s,
         patience_s=patience_s,
         trace_context=dict(wanted.trace_context),
     )
 
 
-def priority(wanted: Terms) -> Priority.ValueType:
-    """The lane's priority; unset is STANDARD."""
+def priority(wanted: Terms, limits: Limits) -> Priority.ValueType:
+    """The lane's priority; unset is the tenant's, STANDARD where it has none."""
     if wanted.priority not in Priority.values():
         raise InvalidRequest(
             f"priority is {wanted.priority}, which is none", field=wanted.name_of("priority")
         )
-    return wanted.priority or Priority.PRIORITY_STANDARD
+    tenants = limits.tenants
+    field_name = wanted.name_of("priority")
+    return tenants.priority(tenants.of(wanted.headers), wanted.priority, field_name=field_name)
 
 
 def times(wanted: Terms, limits: Limits) -> tuple[float, float]:

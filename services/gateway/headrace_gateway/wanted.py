@@ -98,6 +98,9 @@ class Terms(Protocol):
     @property
     def time_remaining_s(self) -> float | None: ...
 
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
     def name_of(self, field_name: str) -> str: ...
 
 
@@ -117,6 +120,7 @@ class Wanted:
     time_remaining_s: float | None = None
     """Of the call's own deadline, which no limit binds; unset without one."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     tools: Tools = field(default_factory=Tools)
     names: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields to the caller's, where they differ."""
@@ -140,6 +144,7 @@ class WantedVectors:
     patience_s: float | None = None
     time_remaining_s: float | None = None
     trace_context: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
 
     def name_of(self, field_name: str) -> str:

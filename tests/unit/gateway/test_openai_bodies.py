@@ -219,8 +219,8 @@ def test_what_is_not_said_stays_unset() -> None:
 @pytest.mark.parametrize(
     ("tier", "priority"),
     [
-        (None, Priority.PRIORITY_STANDARD),
-        ("auto", Priority.PRIORITY_STANDARD),
+        (None, Priority.PRIORITY_UNSPECIFIED),
+        ("auto", Priority.PRIORITY_UNSPECIFIED),
         ("default", Priority.PRIORITY_STANDARD),
         ("flex", Priority.PRIORITY_BULK),
         ("priority", Priority.PRIORITY_INTERACTIVE),

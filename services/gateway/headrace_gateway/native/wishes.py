@@ -45,6 +45,7 @@ def wanted_generation(request: GenerateRequest, call: Call) -> Wanted:
         patience_s=seconds(request.patience) if request.HasField("patience") else None,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
+        headers=call.headers,
         tools=wanted_tools(request),
         names=_NAMES,
     )

@@ -105,5 +105,10 @@ def _wanted(body: VectorBody, call: Call, inputs: list[AnyInput], *, name: str) 
         truncate_tokens=body.truncate_prompt_tokens,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
-        names={"inputs": name, "truncate_tokens": "truncate_prompt_tokens"},
+        headers=call.headers,
+        names={
+            "inputs": name,
+            "priority": "service_tier",
+            "truncate_tokens": "truncate_prompt_tokens",
+        },
     )

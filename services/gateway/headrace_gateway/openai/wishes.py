@@ -15,7 +15,7 @@ from headrace_gateway.quoting import quoted
 from headrace_gateway.wanted import Conversation, Text, TokenIds, Wanted
 
 PRIORITIES = {
-    "auto": Priority.PRIORITY_STANDARD,
+    "auto": Priority.PRIORITY_UNSPECIFIED,
     "default": Priority.PRIORITY_STANDARD,
     "flex": Priority.PRIORITY_BULK,
     "priority": Priority.PRIORITY_INTERACTIVE,
@@ -94,7 +94,8 @@ def _wanted(
         n=1 if body.n is None else body.n,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
-        names=names,
+        headers=call.headers,
+        names={"priority": "service_tier", **names},
     )
 
 
