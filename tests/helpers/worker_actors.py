@@ -27,6 +27,8 @@ from headrace.internal.v1.dispatch_pb2 import (
     DispatchResponse,
     WorkerCancelRequest,
     WorkerCancelResponse,
+    WorkerParkRequest,
+    WorkerParkResponse,
 )
 from headrace.internal.v1.reports_pb2 import ParkRequest, ParkResponse, ResumePoint, WorkerReport
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord, Sampling
@@ -158,6 +160,14 @@ class SchedulerActor:
         subject = subjects.worker_cancel(worker_id)
         answer = await self._bus.request(subject, request.SerializeToString(), timeout_s=5)
         return WorkerCancelResponse.FromString(answer).found
+
+    async def ask_to_park(
+        self, worker_id: str, request_id: str, *, attempt: int = 1, epoch: int = 1
+    ) -> bool:
+        request = WorkerParkRequest(request_id=request_id, attempt=attempt, epoch=epoch)
+        subject = subjects.worker_park(worker_id)
+        answer = await self._bus.request(subject, request.SerializeToString(), timeout_s=5)
+        return WorkerParkResponse.FromString(answer).found
 
 
 @dataclass

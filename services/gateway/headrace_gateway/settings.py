@@ -92,10 +92,10 @@ class GatewaySettings(ServiceSettings):
     """Texts up to this size are tokenised on the event loop, longer ones in a thread. Too
     small: a hand-over of 0.1 ms for each request. Too large: long prompts stall streams."""
     tenant_header: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{0,63})?$")
-    """Header, or gRPC metadata, whose value names the tenant of a call, 1 to 64 of A-Z a-z 0-9 . _ -;
-    itself in lower case, as "x-tenant". It is believed: let the proxy in front set it for callers
-    that it knows, and strip it from all others, or anybody is whom they like. Empty: every call
-    is of the tenant "default", as is one without the header."""
+    """Header, or gRPC metadata, whose value names the tenant of a call, 1 to 64 of A-Z a-z 0-9
+    . _ -; itself in lower case, as "x-tenant". It is believed: let the proxy in front set it for
+    callers that it knows, and strip it from all others, or anybody is whom they like. Empty:
+    every call is of the tenant "default", as is one without the header."""
     tenant_default_priority: dict[str, PriorityName] = Field(default_factory=dict)
     """Priority of a tenant's calls that name none, as JSON, {"nightly": "bulk"}, or as a table in
     the file; without an entry, "standard"."""

@@ -1,0 +1,82 @@
+"""Urgent before bulk, and tenant beside tenant, with a real scheduler over a real nats-server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+
+from headrace.bus import subjects
+from headrace.bus.jetstream import JetStreamBus
+from headrace.internal.v1.reports_pb2 import LaneReport
+from helpers.eventually import eventually
+from helpers.scheduler_actors import GatewayActor, WorkerActor, scheduler, unsettled
+
+
+@pytest.fixture
+async def gateway(bus: JetStreamBus) -> AsyncIterator[GatewayActor]:
+    actor = await GatewayActor(bus, "gw-1").start()
+    yield actor
+    await actor.die()
+
+
+@pytest.fixture
+async def worker(bus: JetStreamBus) -> AsyncIterator[WorkerActor]:
+    actor = await WorkerActor(bus, "worker-1").start()
+    yield actor
+    await actor.die()
+
+
+async def test_a_bulk_request_makes_way_and_goes_on_from_where_its_client_is(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        for i in range(4):
+            await gateway.submit(f"bulk-{i}", priority="bulk")
+        await eventually(lambda: len(worker.running) == 4)
+        gateway.relayed["bulk-3"] = [7, 8, 9]
+        await gateway.submit("urgent", priority="interactive")
+        await eventually(lambda: "urgent" in worker.running)
+        assert set(worker.running) == {"bulk-0", "bulk-1", "bulk-2", "urgent"}
+        await worker.finish("urgent")
+        await gateway.settle("urgent")
+        await eventually(lambda: "bulk-3" in worker.running)
+        again = worker.running["bulk-3"]
+        assert list(again.progress[0].output_ids) == [7, 8, 9]
+        assert again.failures == 0
+        assert len(worker.attempts("bulk-3")) == 2
+        await gateway.settle(*list(worker.running))
+    assert await unsettled(bus) == []
+
+
+async def test_tenants_start_as_often_as_their_weights_say_however_much_one_asks(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url, tenant_weights={"b": 3.0}, max_waiting=1000):
+        for i in range(4):
+            await gateway.submit(f"first-{i}")
+        await eventually(lambda: len(worker.running) == 4)
+        for i in range(60):
+            await gateway.submit(f"a-{i}", tenant="a")
+        for i in range(60):
+            await gateway.submit(f"b-{i}", tenant="b")
+        await eventually(lambda: _waiting(bus, 120), within_s=20)
+        while len(worker.accepted) < 44:
+            before = len(worker.accepted)
+            done = next(iter(worker.running))
+            await worker.finish(done)
+            await gateway.settle(done)
+            await eventually(lambda n=before: len(worker.accepted) > n)
+        started = Counter(r.request_id[0] for r in worker.accepted[4:44])
+        assert abs(started["b"] - 30) <= 3, started
+        gateway.relayed.clear()
+
+
+async def _waiting(bus: JetStreamBus, count: int) -> bool:
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    subscription = await bus.subscribe(subjects.LANE_REPORTS, heard.put_nowait)
+    report = LaneReport.FromString(await asyncio.wait_for(heard.get(), 5))
+    await subscription.close()
+    return sum(lane.waiting for lane in report.lanes) == count

@@ -1,0 +1,163 @@
+"""Urgent work overtakes bulk work without harming it; lanes are bounded; tenants are told apart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import grpc
+import httpx
+import openai
+import pytest
+
+from headrace.client import AsyncClient, make_request
+from headrace.v1.common_pb2 import Priority
+from headrace.v1.generation_pb2_grpc import GenerationServiceStub
+from helpers.eventually import eventually
+from helpers.fresh_mesh import FreshMesh, fresh_mesh
+from helpers.streams import Seen, chat
+
+SLOTS = 4
+
+
+def opened(mesh: FreshMesh) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none", max_retries=0)
+
+
+async def ask(client: openai.AsyncOpenAI, model: str, number: int, tier: str, tokens: int) -> Seen:
+    return await chat(
+        client,
+        model,
+        f"Tell me about number {number}.",
+        seed=number,
+        temperature=1.0,
+        max_tokens=tokens,
+        service_tier=tier,
+        extra_body={"ignore_eos": True},
+    )
+
+
+async def running(mesh: FreshMesh) -> int:
+    async with AsyncClient(mesh.url) as client:
+        return sum(worker.running for worker in await client.workers())
+
+
+async def preempted(mesh: FreshMesh) -> float:
+    """How often a bulk request was to make way."""
+    port = mesh.processes["scheduler-0"].ports["metrics"]
+    async with httpx.AsyncClient(trust_env=False) as client:
+        metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+    name = "headrace_scheduler_preempted_requests_total"
+    return sum(float(line.split()[-1]) for line in metrics.splitlines() if line.startswith(name))
+
+
+@pytest.mark.timeout(180)
+async def test_interactive_requests_start_while_bulk_ones_hold_every_slot_and_harm_none(
+    tmp_path: Path,
+) -> None:
+    length = 300
+    options = ("--scripted-step-ms", "20", "--set", f"worker.max_slots={SLOTS}")
+    async with fresh_mesh(tmp_path, *options) as mesh, opened(mesh) as client:
+        numbers = range(SLOTS)
+        expected = await asyncio.gather(
+            *(ask(client, "scripted", n, "flex", length) for n in numbers)
+        )
+        bulk = [asyncio.create_task(ask(client, "scripted", n, "flex", length)) for n in numbers]
+        await eventually(lambda: _is(running(mesh), SLOTS), within_s=20)
+        urgent = await asyncio.gather(
+            *(ask(client, "scripted", 100 + n, "priority", 5) for n in range(2))
+        )
+        assert not any(task.done() for task in bulk), "nobody waited for a bulk request's end"
+        seen = await asyncio.gather(*bulk)
+        made_way = await preempted(mesh)
+    assert [one.completion_tokens for one in urgent] == [5, 5]
+    assert [one.text for one in seen] == [one.text for one in expected]
+    assert all(one.completion_tokens == length for one in seen)
+    assert all(one.finish_reasons == ["length"] for one in seen)
+    assert made_way >= 1
+
+
+@pytest.mark.timeout(180)
+async def test_a_real_models_sampled_bulk_text_is_that_of_an_undisturbed_run(
+    tmp_path: Path,
+) -> None:
+    length = 150
+    options = ("--engine", "transformers", "--threads", "1")
+    slots = ("--set", f"worker.max_slots={SLOTS}")
+    async with fresh_mesh(tmp_path, *options, *slots) as mesh, opened(mesh) as client:
+        numbers = range(3 * SLOTS)
+        expected = await asyncio.gather(
+            *(ask(client, "valley", n, "flex", length) for n in numbers)
+        )
+        bulk = [asyncio.create_task(ask(client, "valley", n, "flex", length)) for n in numbers]
+        await eventually(lambda: _is(running(mesh), SLOTS), within_s=20)
+        for n in range(3):
+            await ask(client, "valley", 100 + n, "priority", 10)
+        seen = await asyncio.gather(*bulk)
+        made_way = await preempted(mesh)
+    assert [one.text for one in seen] == [one.text for one in expected]
+    assert all(one.completion_tokens == length for one in seen)
+    assert made_way >= 1
+
+
+@pytest.mark.timeout(180)
+async def test_of_a_burst_through_two_gateways_exactly_as_many_wait_as_the_lane_holds(
+    tmp_path: Path,
+) -> None:
+    lane = ("--set", "scheduler.max_waiting=20", "--set", "worker.max_slots=1")
+    options = ("--gateways", "2", "--scripted-step-ms", "20")
+    async with fresh_mesh(tmp_path, *options, *lane) as mesh, opened(mesh) as client:
+        holder = asyncio.create_task(ask(client, "scripted", 0, "default", 4_000))
+        await eventually(lambda: _is(running(mesh), 1), within_s=20)
+        ends: Counter[str] = Counter()
+
+        async def one(number: int) -> None:
+            try:
+                await ask(client, "scripted", number, "default", 2)
+            except openai.RateLimitError as refusal:
+                ends["refused" if "retry-after" in refusal.response.headers else "?"] += 1
+            else:
+                ends["served"] += 1
+
+        burst = [asyncio.create_task(one(number)) for number in range(1, 201)]
+        await eventually(lambda: ends["refused"] >= 180, within_s=60)
+        assert ends == {"refused": 180}
+        holder.cancel()
+        await asyncio.gather(*burst)
+    assert ends == {"refused": 180, "served": 20}
+
+
+@pytest.mark.timeout(120)
+async def test_a_trusted_header_names_the_tenant_at_both_doors(tmp_path: Path) -> None:
+    tenants = (
+        *("--set", "gateway.tenant_header=x-tenant"),
+        *("--set", 'gateway.tenant_highest_priority={"nightly": "bulk"}'),
+    )
+    body = {"model": "scripted", "prompt": "Hello", "max_tokens": 3}
+    async with fresh_mesh(tmp_path, *tenants) as mesh:
+        async with httpx.AsyncClient(base_url=mesh.url, trust_env=False, timeout=30) as client:
+
+            async def status(name: str, path: str, **fields: object) -> tuple[int, str]:
+                answer = await client.post(path, json=body | fields, headers={"x-tenant": name})
+                return answer.status_code, answer.text
+
+            assert (await status("team-1", "/v1/completions"))[0] == 200
+            code, text = await status("no name", "/v1/completions")
+            assert code == 400
+            assert "x-tenant" in text
+            code, text = await status("nightly", "/v1/completions", service_tier="priority")
+            assert code == 400
+            assert "tenant nightly may ask for bulk at most" in text
+        address = mesh.url.removeprefix("http://")
+        async with grpc.aio.insecure_channel(address) as channel:
+            generation = GenerationServiceStub(channel)
+            asked = make_request("Hello", model="scripted", max_tokens=3)
+            await generation.Generate(asked, metadata=(("x-tenant", "team-1"),))
+            asked.priority = Priority.PRIORITY_STANDARD
+            with pytest.raises(grpc.aio.AioRpcError, match="tenant nightly may ask for bulk"):
+                await generation.Generate(asked, metadata=(("x-tenant", "nightly"),))
+
+
+async def _is(found: object, wanted: int) -> bool:
+    return await found == wanted  # type: ignore[misc]
