@@ -250,6 +250,12 @@ class World:
                 if worker and running is not None and running.attempt == attempt:
                     self.park(worker, request_id, "")
 
+    def carry_out_all(self) -> None:
+        while self.pending:
+            self.carry_out(self.pending[0])
+        for worker in self.workers.values():
+            self.report(worker)
+
     def lose(self, command: Command, *, arrives: bool) -> None:
         """No answer comes; the message itself may have arrived."""
         self.pending.remove(command)
@@ -316,8 +322,7 @@ class World:
                 worker.alive = True
                 self.step(worker)
                 self.report(worker)
-            while self.pending:
-                self.carry_out(self.pending[0])
+            self.carry_out_all()
             self.pass_time(0.3)
 
     def check_end(self) -> None:

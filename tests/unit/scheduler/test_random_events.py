@@ -41,6 +41,15 @@ class RandomEvents(RuleBasedStateMachine):
     def somebody_asks(self, n: int, priority: str) -> None:
         self.world.submit(f"r{len(self.world.clients)}", n, priority)
 
+    @rule(priority=PRIORITIES, count=st.integers(2, 8))
+    def a_crowd_asks(self, priority: str, count: int) -> None:
+        for _ in range(count):
+            self.world.submit(f"r{len(self.world.clients)}", 1, priority)
+
+    @rule()
+    def for_a_moment_all_goes_well(self) -> None:
+        self.world.carry_out_all()
+
     @rule(data=st.data())
     def a_worker_reports(self, data: st.DataObject) -> None:
         self.world.report(self.pick_worker(data))
