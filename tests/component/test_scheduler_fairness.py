@@ -10,9 +10,34 @@ import pytest
 
 from headrace.bus import subjects
 from headrace.bus.jetstream import JetStreamBus
+from headrace.internal.v1.dispatch_pb2 import WorkerParkRequest, WorkerParkResponse
+from headrace.internal.v1.model_card_pb2 import Capabilities
 from headrace.internal.v1.reports_pb2 import LaneReport
 from helpers.eventually import eventually
 from helpers.scheduler_actors import GatewayActor, WorkerActor, scheduler, unsettled
+
+
+class YieldingWorker(WorkerActor):
+    """Lets go of what its leader asks for."""
+
+    def __init__(self, bus: JetStreamBus, worker_id: str) -> None:
+        super().__init__(bus, worker_id)
+        self.card.capabilities.CopyFrom(Capabilities(resume=True, park=True))
+        self._parking: list[asyncio.Task[None]] = []
+
+    async def start(self) -> YieldingWorker:
+        await super().start()
+        subject = subjects.worker_park(self.worker_id)
+        self._served.append(await self._bus.serve(subject, self._asked_to_park))
+        return self
+
+    async def _asked_to_park(self, payload: bytes) -> bytes:
+        request = WorkerParkRequest.FromString(payload)
+        running = self.running.get(request.request_id)
+        found = running is not None and running.attempt == request.attempt
+        if found:
+            self._parking.append(asyncio.create_task(self.park(request.request_id)))
+        return WorkerParkResponse(found=found).SerializeToString()
 
 
 @pytest.fixture
@@ -24,7 +49,7 @@ async def gateway(bus: JetStreamBus) -> AsyncIterator[GatewayActor]:
 
 @pytest.fixture
 async def worker(bus: JetStreamBus) -> AsyncIterator[WorkerActor]:
-    actor = await WorkerActor(bus, "worker-1").start()
+    actor = await YieldingWorker(bus, "worker-1").start()
     yield actor
     await actor.die()
 

@@ -19,7 +19,7 @@ from headrace.bus import Bus, BusError, NobodyAnswered, Subscription, subjects
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.internal.v1 import dispatch_pb2, reports_pb2, request_pb2
-from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard
+from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace_scheduler.service import Service
 from headrace_scheduler.settings import SchedulerSettings
 
@@ -131,15 +131,14 @@ class WorkerActor(_Beating):
         self.refusal: int | None = None
         """Cause with which everything is refused."""
         self.draining = False
+        self.card = ModelCard(model=MODEL, weights_digest=digest, max_slots=slots)
         self._counted = (0, 0)
-        self._parking: list[asyncio.Task[None]] = []
 
     async def start(self) -> WorkerActor:
         await self._start(
             {
                 subjects.dispatch(self.worker_id): self._take,
                 subjects.worker_cancel(self.worker_id): self._cancel,
-                subjects.worker_park(self.worker_id): self._asked_to_park,
             }
         )
         return self
@@ -178,23 +177,10 @@ class WorkerActor(_Beating):
             await self.finish(request.request_id)
         return dispatch_pb2.WorkerCancelResponse(found=found).SerializeToString()
 
-    async def _asked_to_park(self, payload: bytes) -> bytes:
-        request = dispatch_pb2.WorkerParkRequest.FromString(payload)
-        running = self.running.get(request.request_id)
-        found = running is not None and running.attempt == request.attempt
-        if found:
-            self._parking.append(asyncio.create_task(self.park(request.request_id)))
-        return dispatch_pb2.WorkerParkResponse(found=found).SerializeToString()
-
     async def report(self) -> None:
         self._number += 1
         served = reports_pb2.ServedModel(
-            card=ModelCard(
-                model=MODEL,
-                weights_digest=self.digest,
-                max_slots=self.slots,
-                capabilities=Capabilities(resume=True, park=True),
-            ),
+            card=self.card,
             total_slots=self.slots,
             free_slots=self.free_slots,
             free_cache_tokens=1000 * self.free_slots,
