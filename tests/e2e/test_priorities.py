@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable
 from pathlib import Path
 
 import grpc
@@ -159,5 +160,5 @@ async def test_a_trusted_header_names_the_tenant_at_both_doors(tmp_path: Path) -
                 await generation.Generate(asked, metadata=(("x-tenant", "nightly"),))
 
 
-async def _is(found: object, wanted: int) -> bool:
-    return await found == wanted  # type: ignore[misc]
+async def _is(found: Awaitable[int], wanted: int) -> bool:
+    return await found == wanted

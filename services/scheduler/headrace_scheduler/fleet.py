@@ -60,6 +60,12 @@ class Worker:
         return not self.draining and not self.refusing
 
     @property
+    def parks(self) -> bool:
+        """Whether it lets go of what it runs, for others to go on with."""
+        can = self.served.card.capabilities
+        return can.park and can.resume
+
+    @property
     def room(self) -> Room:
         return Room(
             slots=self.free_slots,
@@ -276,6 +282,11 @@ class Fleet:
             return self._free_slots.get(request.weights_digest, 0)
         able = (w for w in self._workers.values() if w.is_open)
         return sum(w.free_slots for w in able if w.room.has_weights_for(request))
+
+    @property
+    def parks(self) -> bool:
+        """Whether any worker does."""
+        return any(w.parks for w in self._workers.values())
 
     @property
     def total_slots(self) -> int:

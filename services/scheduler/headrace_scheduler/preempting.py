@@ -14,6 +14,8 @@ from headrace_scheduler.yielding import URGENT
 
 LOOKED_AT = 64
 """Waiting requests, and for each running ones, that one decision looks at; the next goes on."""
+TRIED = 8
+"""Workers whose running requests one decision looks through for one that waits."""
 ASK_AGAIN_S = 1.0
 """After which a worker that still runs what it was to park is asked once more."""
 
@@ -58,6 +60,10 @@ class _Supply:
             runs_nothing or request.cache_tokens <= self.cache_tokens
         )
 
+    def may_park(self, request: Request) -> bool:
+        """Whether the worker can, and could run the request then."""
+        return self.worker.parks and self.worker.room.has_weights_for(request)
+
     def add(self, victim: Request | Asked) -> None:
         self.slots += victim.slots
         self.cache_tokens += victim.cache_tokens
@@ -84,7 +90,7 @@ class Preemption:
         if self._asked:
             self._review(now_s)
         waiting = self._live.lanes[URGENT]
-        if not waiting or not self._live.yielding.candidates:
+        if not waiting or not self._live.yielding.candidates or not self._fleet.parks:
             return
         supplies = {
             w.worker_id: _Supply(w, w.free_slots, w.free_cache_tokens)
@@ -94,11 +100,17 @@ class Preemption:
         for asked in self._asked.values():
             if supply := supplies.get(asked.worker_id):
                 supply.add(asked)
+        roomy = [s for s in supplies.values() if s.slots > 0]
+        in_vain: set[tuple[str, str, int]] = set()
         for request in islice(waiting.in_turn(_anybody), LOOKED_AT):
-            supply = self._with_room(request, supplies.values())
-            supply = supply or self._make_room(request, supplies, now_s)
+            want = request.weights_digest, request.adapter_digest, request.slots
+            supply = self._with_room(request, roomy)
+            if supply is None and want not in in_vain:
+                supply = self._make_room(request, supplies, now_s)
             if supply is not None:
                 supply.give(request)
+            else:
+                in_vain.add(want)
 
     def _review(self, now_s: float) -> None:
         for request_id, asked in list(self._asked.items()):
@@ -119,9 +131,11 @@ class Preemption:
         for candidate in islice(self._live.yielding.newest_first(), LOOKED_AT):
             assert isinstance(candidate.state, Running)
             supply = supplies.get(candidate.state.worker_id)
-            if supply is None or supply.worker.worker_id in tried:
+            if supply is None or supply.worker.worker_id in tried or not supply.may_park(request):
                 continue
             tried.add(supply.worker.worker_id)
+            if len(tried) > TRIED:
+                break
             if victims := self._victims(request, supply):
                 for victim in victims:
                     supply.add(victim)
@@ -131,13 +145,9 @@ class Preemption:
 
     def _victims(self, request: Request, supply: _Supply) -> list[Request]:
         """The newest there that together make room for it; none if all of them do not."""
-        worker = supply.worker
-        can = worker.served.card.capabilities
-        if not (can.park and can.resume and worker.room.has_weights_for(request)):
-            return []
-        draft = _Supply(worker, supply.slots, supply.cache_tokens)
+        draft = _Supply(supply.worker, supply.slots, supply.cache_tokens)
         victims = []
-        for victim in self._on(worker):
+        for victim in self._on(supply.worker):
             if draft.fits(request):
                 break
             draft.add(victim)
