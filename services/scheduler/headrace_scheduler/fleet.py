@@ -155,6 +155,10 @@ class Fleet:
         """By weights."""
         self._slots: dict[str, Slots] = {}
         self._sum = Slots(0, 0, 0)
+        self._parking = 0
+        """Workers that park."""
+        self.total_slots = 0
+        """Of all workers, open or not."""
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._workers.values()))
@@ -183,9 +187,12 @@ class Fleet:
                 report.draining,
             )
             self._workers[report.worker_id] = known
+        else:
+            self._tally(known, -1)
         known.heard_s, known.report_number = now_s, report.number
         known.served, known.running, known.draining = served, running, report.draining
         known.refusing = False
+        self._tally(known, 1)
         self._forget_counted(known)
         self._count(known)
         return known
@@ -222,7 +229,14 @@ class Fleet:
 
     def remove(self, worker_id: str) -> Worker | None:
         self._uncount(worker_id)
-        return self._workers.pop(worker_id, None)
+        removed = self._workers.pop(worker_id, None)
+        if removed is not None:
+            self._tally(removed, -1)
+        return removed
+
+    def _tally(self, worker: Worker, times: int) -> None:
+        self.total_slots += times * worker.served.total_slots
+        self._parking += times * worker.parks
 
     def _count(self, worker: Worker) -> None:
         self._uncount(worker.worker_id)
@@ -286,12 +300,7 @@ class Fleet:
     @property
     def parks(self) -> bool:
         """Whether any worker does."""
-        return any(w.parks for w in self._workers.values())
-
-    @property
-    def total_slots(self) -> int:
-        """Of all workers, open or not."""
-        return sum(w.served.total_slots for w in self._workers.values())
+        return self._parking > 0
 
     def has_weights_for(self, request: Weights) -> bool:
         """Whether any worker has, open or not."""
@@ -325,3 +334,5 @@ class Fleet:
                 free[digest] = free.get(digest, 0) + worker.free_slots
         assert free == self._free_slots
         assert sum((w.slots for w in self._workers.values()), Slots(0, 0, 0)) == self._sum
+        assert self.total_slots == sum(w.served.total_slots for w in self._workers.values())
+        assert self._parking == sum(w.parks for w in self._workers.values())

@@ -150,7 +150,6 @@ class Lanes(Mapping[str, Lane]):
     def waiting(self) -> int:
         return sum(len(lane) for lane in self._lanes.values())
 
-
     def set_credits(self, credits: tuple[float, ...]) -> None:
         for lane, credit in zip(self._lanes.values(), credits, strict=True):
             lane.credit = credit
