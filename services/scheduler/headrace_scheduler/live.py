@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from headrace.bus.subjects import PRIORITIES
 from headrace.errors import AttemptsExhausted, Code, HeadraceError, RequestExists
@@ -25,6 +24,7 @@ from headrace_scheduler.requests import (
     DispatchNumber,
     Ending,
     Held,
+    LiveStatistics,
     Lost,
     Request,
     Running,
@@ -36,17 +36,6 @@ from headrace_scheduler.yielding import Yielding
 
 SETTLED_REMEMBERED = 20_000
 """Requests whose end is remembered, so that a repeated message does not run them again."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveStatistics:
-    held: int
-    waiting: int
-    running: int
-    lost: int
-    ending: int
-    appointments: int
-    """Bounded by the live requests, whatever their deadlines."""
 
 
 class LiveRequests:

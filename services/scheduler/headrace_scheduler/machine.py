@@ -29,12 +29,12 @@ from headrace_scheduler.events import (
 from headrace_scheduler.fleet import Fleet
 from headrace_scheduler.forecast import Forecast, Wait
 from headrace_scheduler.gateways import Gateways
-from headrace_scheduler.live import LiveRequests, LiveStatistics
+from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.notices import Notices
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.preempting import Preemption
 from headrace_scheduler.reconciling import Reconciler
-from headrace_scheduler.requests import Ending, Held, Lost, Request, Running
+from headrace_scheduler.requests import Ending, Held, LiveStatistics, Lost, Request, Running
 from headrace_scheduler.timekeeping import Timekeeper
 
 SKETCHED = 64
