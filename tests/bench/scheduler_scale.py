@@ -1,7 +1,8 @@
 """The scheduler's state machine under simulated workers: dispatches per CPU second, cost per event.
 
 No broker and no network: 200 workers of 64 slots finish what they run, report and are given more,
-in simulated time, while a lane of a set depth is kept full. Only the machine's CPU is counted.
+in simulated time, while lanes of a set depth are kept full. Only the CPU of the machine, and of
+reading what it is told by workers, is counted.
 
 python tests/bench/scheduler_scale.py --json tests/bench/results/scheduler_scale.json
 """
@@ -19,8 +20,6 @@ from headrace.bus.subjects import PRIORITIES
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
-    RunningRequest,
-    ServedModel,
     Settlement,
     SettleRequest,
     WorkerReport,
@@ -34,11 +33,12 @@ from headrace_scheduler.events import (
     LaneCaughtUp,
     Settled,
     Submitted,
-    WorkerReported,
 )
 from headrace_scheduler.forming import BatchLimits
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.policy import Policy
+from headrace_scheduler.sightings import read_worker_report
+from headrace_worker.changes import Changes
 
 MODEL, DIGEST, GATEWAY = "tiny", "sha256:1", "gateway"
 WORKERS, SLOTS = 200, 64
@@ -46,6 +46,8 @@ RUNS_S = 2.0
 """Mean time that a request runs."""
 REPORT_S = 0.02
 """Between two reports of a worker whose slots become free all the time."""
+BEAT_S = 0.5
+"""Between two that name all that runs."""
 DEPTHS = (1_000, 10_000, 100_000)
 MEASURED = 20_000
 """Dispatched requests of a run."""
@@ -77,22 +79,30 @@ class Worker:
         self.card = ModelCard(model=MODEL, weights_digest=DIGEST, context_tokens=4096)
         self.running: dict[str, int] = {}
         self.number = self.answered = 0
+        self._changes, self._full_s = Changes(), float("-inf")
 
-    def report(self) -> WorkerReport:
+    def report(self, now_s: float) -> bytes:
         self.number += 1
-        running = [RunningRequest(request_id=r, attempt=a) for r, a in self.running.items()]
-        served = ServedModel(
+        full = now_s - self._full_s >= BEAT_S
+        named = self._changes.report(self.number, dict(self.running), full=full)
+        if not named.since:
+            self._full_s = now_s
+        report = WorkerReport(
+            worker_id=self.name, name=self.name, number=self.number, since=named.since
+        )
+        served = report.models.add(
             card=self.card,
             total_slots=SLOTS,
-            free_slots=SLOTS - len(running),
+            free_slots=SLOTS - len(self.running),
             free_cache_tokens=1 << 30,
-            running=running,
+            ended=named.ended,
+            running_requests=len(self.running),
             dispatch_epoch=1,
             dispatch_number=self.answered,
         )
-        return WorkerReport(
-            worker_id=self.name, name=self.name, number=self.number, models=[served]
-        )
+        for request_id, attempt in named.running.items():
+            served.running.add(request_id=request_id, attempt=attempt)
+        return report.SerializeToString()
 
 
 class World:
@@ -113,7 +123,7 @@ class World:
     def fill(self) -> None:
         """Workers announce themselves, the lanes are filled."""
         for name, worker in self._workers.items():
-            self._tell(WorkerReported(worker.report(), self.now_s))
+            self._hear(worker)
             heapq.heappush(self._reports, (self._draw.uniform(0, REPORT_S), name))
         self._tell(GatewayReported(GatewayReport(gateway_id=GATEWAY, number=1), self.now_s))
         self._tell(*map(LaneCaughtUp, PRIORITIES))
@@ -133,11 +143,18 @@ class World:
                 request = SettleRequest(gateway_id=GATEWAY, settlements=settlements)
                 self._tell(Settled(request), *(self._submitted() for _ in ended))
             heapq.heappush(self._reports, (self.now_s + REPORT_S, name))
-            self._tell(WorkerReported(self._workers[name].report(), self.now_s))
+            self._hear(self._workers[name])
 
     def _ended(self) -> Iterator[tuple[str, str]]:
         while self._ends and self._ends[0][0] <= self.now_s:
             yield heapq.heappop(self._ends)[1:]
+
+    def _hear(self, worker: Worker) -> None:
+        payload = worker.report(self.now_s)
+        began_s = time.process_time()
+        event = read_worker_report(payload, now_s=self.now_s)
+        self.cpu_s += time.process_time() - began_s
+        self._tell(event)
 
     def _tell(self, *events: Event) -> None:
         """Apply, decide, and let workers answer at once."""

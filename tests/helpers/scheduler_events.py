@@ -199,8 +199,15 @@ def reported(
     leaving: object = False,
     digest: object = "w1",
     adapters: object = (),
+    since: object = 0,
+    ended: object = (),
 ) -> WorkerReported:
-    """`running` is attempts by request id; `counted` the (epoch, number) of the last dispatch."""
+    """`running` is attempts by request id; `counted` the (epoch, number) of the last dispatch.
+
+    With `since`, both `running` and `ended` are what changed after the report of that number.
+    """
+    assert isinstance(since, int)
+    assert isinstance(ended, tuple)
     assert isinstance(adapters, tuple)
     assert isinstance(free, int)
     assert isinstance(total, int)
@@ -218,6 +225,7 @@ def reported(
         running=[RunningRequest(request_id=i, attempt=a) for i, a in (running or {}).items()],
         dispatch_epoch=counted[0],
         dispatch_number=counted[1],
+        ended=ended,
     )
     report = WorkerReport(
         worker_id=worker_id,
@@ -226,6 +234,7 @@ def reported(
         models=[served],
         draining=bool(draining),
         leaving=bool(leaving),
+        since=since,
     )
     return WorkerReported(report, heard_s)
 

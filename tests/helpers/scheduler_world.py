@@ -28,6 +28,7 @@ from headrace_scheduler.events import (
 )
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.policy import Policy
+from headrace_worker.changes import Changes
 from helpers.scheduler_events import (
     MODEL,
     CountingJournal,
@@ -53,6 +54,9 @@ class WorkerModel:
     running: dict[str, RequestRecord] = field(default_factory=dict)
     counted: tuple[int, int] = (0, 0)
     number: int = 0
+    changes: Changes = field(default_factory=Changes)
+    late: list[Event] = field(default_factory=list)
+    """Its reports that are still on their way."""
     alive: bool = True
 
     @property
@@ -150,20 +154,32 @@ class World:
 
     # Workers
 
-    def report(self, worker: WorkerModel) -> None:
-        if not worker.alive:
-            return
+    def report(self, worker: WorkerModel, *, full: bool = False) -> None:
+        if worker.alive:
+            self.tell(self._made(worker, full=full))
+
+    def delay_report(self, worker: WorkerModel) -> None:
+        """It comes when others have come, or never."""
+        if worker.alive:
+            worker.late.append(self._made(worker, full=False))
+
+    def hear_late(self, worker: WorkerModel) -> None:
+        self.tell(worker.late.pop())
+
+    def _made(self, worker: WorkerModel, *, full: bool) -> Event:
         worker.number += 1
-        self.tell(
-            reported(
-                worker.worker_id,
-                worker.number,
-                heard_s=self.now_s,
-                free=worker.free,
-                total=worker.slots,
-                running={i: r.attempt for i, r in worker.running.items()},
-                counted=worker.counted,
-            )
+        running = {i: r.attempt for i, r in worker.running.items()}
+        named = worker.changes.report(worker.number, running, full=full)
+        return reported(
+            worker.worker_id,
+            worker.number,
+            heard_s=self.now_s,
+            free=worker.free,
+            total=worker.slots,
+            running=dict(named.running),
+            since=named.since,
+            ended=named.ended,
+            counted=worker.counted,
         )
 
     def step(self, worker: WorkerModel) -> None:
@@ -279,7 +295,7 @@ class World:
             for worker in self.workers.values():
                 worker.alive = True
                 self.step(worker)
-                self.report(worker)
+                self.report(worker, full=True)
             while self.pending:
                 self.carry_out(self.pending[0])
             self.pass_time(0.3)

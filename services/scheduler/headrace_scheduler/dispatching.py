@@ -40,6 +40,8 @@ class Dispatching:
     ) -> None:
         self._scheduler_id = scheduler_id
         self._live, self._fleet, self._rate = live, fleet, rate
+        self._on_their_way: dict[int, tuple[Request, ...]] = {}
+        """By number; each is answered, or said to be unanswered."""
 
     def plan(self, *, now_s: float) -> list[Dispatch]:
         dispatches = []
@@ -91,6 +93,7 @@ class Dispatching:
     def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
         self._rate.started(len(batch))
         number = self._fleet.occupy(worker, batch)
+        self._on_their_way[number] = batch
         self._live.journal.dispatched(
             worker.worker_id, [(r.priority, now_s - r.queued_s) for r in batch]
         )
@@ -151,7 +154,10 @@ class Dispatching:
             self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
 
     def _dispatched(self, worker_id: str, number: int) -> Iterator[Request]:
+        """Those of a dispatch on its way that still run by it, as far as is known."""
         dispatch = (self._live.epoch, number)
-        for request in list(self._live.on_worker(worker_id).values()):
-            if isinstance(request.state, Running) and request.state.dispatch == dispatch:
-                yield request
+        for request in self._on_their_way.pop(number, ()):
+            match request.state:
+                case Running(worker_id=found, dispatch=ran_by) if ran_by == dispatch:
+                    assert found == worker_id
+                    yield request

@@ -24,12 +24,12 @@ class Worker:
 
     worker_id: str
     name: str
-    heard_s: float
-    report_number: int
     served: ServedModel
-    running: dict[str, int]
+    heard_s: float = float("-inf")
+    report_number: int = 0
+    running: dict[str, int] = field(default_factory=dict)
     """Attempt by request id, as reported."""
-    draining: bool
+    draining: bool = False
     refusing: bool = False
     """It said that it has no room; believed until its next report."""
     unreported: dict[int, dict[str, Occupied]] = field(default_factory=dict)
@@ -104,6 +104,17 @@ class Worker:
         assert (slots, tokens) == (self.taken.slots, self.taken.cache_tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a report says of a worker's requests."""
+
+    worker: Worker
+    running: dict[str, int]
+    """Attempt by id of those it names: all that run, or those that changed."""
+    gone: Iterable[str] | None
+    """Those that are to run there and do not; None if whatever it leaves out does not."""
+
+
 class Fleet:
     """All live workers of one model, in one leadership."""
 
@@ -129,38 +140,47 @@ class Fleet:
     def get(self, worker_id: str) -> Worker | None:
         return self._workers.get(worker_id)
 
-    def hear(self, report: WorkerReport, *, now_s: float) -> Worker | None:
-        """Take in a report that is not late; None if the worker does not serve this model."""
-        known = self._workers.get(report.worker_id)
+    def hear(self, report: WorkerReport, *, now_s: float) -> News | None:
+        """Take in a report that is not late, and whose `since` has been heard.
+
+        None if the worker does not serve this model.
+        """
         served = next((m for m in report.models if m.card.model == self._model), None)
         if served is None:
             return None
-        running = {r.request_id: r.attempt for r in served.running}
-        if known is None:
-            known = Worker(
-                report.worker_id,
-                report.name,
-                now_s,
-                report.number,
-                served,
-                running,
-                report.draining,
-            )
-            self._workers[report.worker_id] = known
-        known.heard_s, known.report_number = now_s, report.number
-        known.served, known.running, known.draining = served, running, report.draining
-        known.refusing = False
-        self._forget_counted(known)
-        self._count(known)
-        return known
+        named = {r.request_id: r.attempt for r in served.running}
+        worker = self._workers.get(report.worker_id)
+        if worker is None:
+            worker = Worker(report.worker_id, report.name, served)
+            self._workers[report.worker_id] = worker
+        worker.heard_s, worker.report_number = now_s, report.number
+        worker.served, worker.draining = served, report.draining
+        worker.refusing = False
+        if report.since:
+            worker.running.update(named)
+            for request_id in served.ended:
+                worker.running.pop(request_id, None)
+        else:
+            worker.running = dict(named)
+        counted = self._forget_counted(worker)
+        self._count(worker)
+        if not report.since:
+            return News(worker, named, None)
+        # What began and ended between two reports is named by neither.
+        return News(worker, named, {*counted, *served.ended} - worker.running.keys())
 
-    def _forget_counted(self, worker: Worker) -> None:
+    def _forget_counted(self, worker: Worker) -> list[str]:
+        """Returns what was dispatched and is counted by this report for the first time."""
+        counted: list[str] = []
         for number in list(worker.unreported):
             if worker.counted >= (self._epoch, number):
                 answered = worker.unanswered
+                counted += worker.unreported[number]
                 worker.forget(number)
                 worker.unanswered = answered  # a report may come before the answer
-        worker.strays = {i: s for i, s in worker.strays.items() if i in worker.running}
+        if worker.strays:
+            worker.strays = {i: s for i, s in worker.strays.items() if i in worker.running}
+        return counted
 
     def occupy(self, worker: Worker, batch: Iterable[Request]) -> int:
         """Count a batch as there; returns the number of its dispatch."""

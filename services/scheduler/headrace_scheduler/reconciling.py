@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, WorkerReport
 from headrace_scheduler.events import CancelOnWorker, StepDown
-from headrace_scheduler.fleet import Fleet, Worker
+from headrace_scheduler.fleet import Fleet, News, Worker
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import Ending, Held, Lost, Request, Running, Waiting
 
@@ -24,26 +24,37 @@ class Reconciler:
         if known is not None and report.number <= known.report_number:
             self._live.journal.ignored("late report")
             return
-        worker = None if report.leaving else self._fleet.hear(report, now_s=heard_s)
-        if worker is None:
+        if report.since > (known.report_number if known is not None else 0):
+            # What it leaves out is not known; a report that leaves nothing out comes with the beat.
+            self._live.journal.ignored("report with a gap")
+            return
+        news = None if report.leaving else self._fleet.hear(report, now_s=heard_s)
+        if news is None:
             self.drop_worker(report.worker_id, is_failure=False, now_s=now_s)
             return
+        worker = news.worker
         if worker.counted[0] > self._live.epoch:
             self._live.command(
                 StepDown(f"{worker.worker_id} was dispatched to by epoch {worker.counted[0]}")
             )
             return
+        self._compare(news, now_s)
+
+    def _compare(self, news: News, now_s: float) -> None:
+        worker = news.worker
         believed = self._live.on_worker(worker.worker_id)
-        for request_id, attempt in worker.running.items():
-            # Nearly all are where they are believed to be, and reports name all that runs.
+        for request_id, attempt in news.running.items():
+            # Nearly all are where they are believed to be.
             request = believed.get(request_id)
             state = request.state if request is not None else None
             if isinstance(state, Running) and state.attempt == attempt:
                 state.vanished_s = None
             else:
                 self._found(worker, request_id, attempt, now_s)
-        for request_id in sorted(believed.keys() - worker.running.keys()):
-            self._missed(worker, believed[request_id], now_s)
+        gone = believed.keys() - news.running.keys() if news.gone is None else news.gone
+        for request_id in sorted(gone):
+            if (request := believed.get(request_id)) is not None:
+                self._missed(worker, request, now_s)
 
     def drop_worker(self, worker_id: str, *, is_failure: bool, now_s: float) -> None:
         """It is gone, and with it all that ran there."""

@@ -113,12 +113,15 @@ class Request:
 
     @property
     def slots(self) -> int:
+        if not self.record.progress:  # Nearly all, and this is asked for all the time.
+            return self.choices
         finished = sum(p.finish_reason != 0 for p in self.record.progress)
         return max(1, self.choices - finished)
 
     @property
     def output_tokens(self) -> int:
-        return sum(len(p.output_ids) for p in self.record.progress)
+        progress = self.record.progress
+        return sum(len(p.output_ids) for p in progress) if progress else 0
 
     @property
     def prefill_tokens(self) -> int:

@@ -41,9 +41,19 @@ class RandomEvents(RuleBasedStateMachine):
     def somebody_asks(self, n: int, priority: str) -> None:
         self.world.submit(f"r{len(self.world.clients)}", n, priority)
 
+    @rule(data=st.data(), full=st.booleans())
+    def a_worker_reports(self, data: st.DataObject, full: bool) -> None:
+        self.world.report(self.pick_worker(data), full=full)
+
     @rule(data=st.data())
-    def a_worker_reports(self, data: st.DataObject) -> None:
-        self.world.report(self.pick_worker(data))
+    def a_report_is_late_or_lost(self, data: st.DataObject) -> None:
+        self.world.delay_report(self.pick_worker(data))
+
+    @rule(data=st.data())
+    def a_late_report_comes(self, data: st.DataObject) -> None:
+        worker = self.pick_worker(data)
+        if worker.late:
+            self.world.hear_late(worker)
 
     @rule(data=st.data())
     def a_worker_steps(self, data: st.DataObject) -> None:
