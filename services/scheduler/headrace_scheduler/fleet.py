@@ -240,6 +240,11 @@ class Fleet:
         """Workers that a dispatch may go to now, the least loaded first."""
         return sorted(self._able.values(), key=lambda w: (w.load, w.worker_id))
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a dispatch may go to anybody now."""
+        return bool(self._able)
+
     def free_slots(self, request: Weights | None = None) -> int:
         """Of all open workers; of those with the weights for a request, if there is one."""
         if request is None or not request.weights_digest:

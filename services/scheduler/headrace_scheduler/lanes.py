@@ -43,10 +43,6 @@ class Lane:
         assert self._order[at] == key
         del self._order[at]
 
-    def oldest_wait_s(self, now_s: float) -> float:
-        """0 if nobody waits."""
-        return max((now_s - r.arrival_s for r in self), default=0.0)
-
 
 class Lanes(Mapping[str, Lane]):
     """The lanes of a model by priority, most urgent first."""

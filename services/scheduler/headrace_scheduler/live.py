@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from headrace.bus.subjects import PRIORITIES
 from headrace.errors import AttemptsExhausted, Code, HeadraceError, RequestExists
 from headrace_scheduler import Journal
+from headrace_scheduler.agenda import Agenda
 from headrace_scheduler.events import (
     Acknowledge,
     Bury,
@@ -30,8 +32,8 @@ from headrace_scheduler.requests import (
     Waiting,
     first_attempt,
 )
+from headrace_scheduler.waits import Waits
 
-AGENDA_SLACK = 1000
 SETTLED_REMEMBERED = 20_000
 """Requests whose end is remembered, so that a repeated message does not run them again."""
 
@@ -68,13 +70,16 @@ class LiveRequests:
     def __init__(self, epoch: int, policy: Policy, journal: Journal) -> None:
         self.epoch, self.policy, self.journal = epoch, policy, journal
         self.lanes = Lanes()
+        self.running = dict.fromkeys(PRIORITIES, 0)
+        """How many run, by priority."""
+        self.waits = Waits()
         self._outbox: list[Command] = []
         self._requests: dict[str, Request] = {}
         self._by_worker: dict[str, dict[str, Request]] = {}
         self._by_gateway: dict[str, dict[str, Request]] = {}
         self._calls: dict[str, dict[str, Request]] = {}
         self._settled: dict[str, int | None] = {}
-        self._agenda: list[tuple[float, str]] = []
+        self._agenda = Agenda(self._requests)
 
     def __iter__(self) -> Iterator[Request]:
         return iter(list(self._requests.values()))
@@ -158,7 +163,11 @@ class LiveRequests:
     # Moves
 
     def wait(self, request: Request, *, now_s: float) -> None:
-        request.queued_s = now_s
+        """Into its lane, where it has waited since now."""
+        self._wait(request, since_s=now_s)
+
+    def _wait(self, request: Request, *, since_s: float) -> None:
+        request.queued_s = since_s
         self._move(request, Waiting())
         patient_until_s = float("inf") if request.has_started else request.patient_until_s
         self.appoint(request, min(request.deadline_s, patient_until_s))
@@ -170,9 +179,7 @@ class LiveRequests:
 
     def withdraw(self, request: Request, cause: str, *, now_s: float) -> None:
         """The worker did not take it: nothing of this attempt is anywhere."""
-        queued_s = request.queued_s
-        self.wait(request, now_s=now_s)
-        request.queued_s = queued_s
+        self._wait(request, since_s=request.queued_s)
         self.journal.returned(request.priority, cause, request.request_id)
 
     def adopt(self, request: Request, worker: Worker, attempt: int) -> None:
@@ -261,7 +268,9 @@ class LiveRequests:
         match request.state:
             case Waiting():
                 self.lanes[request.priority].remove(request)
+                self.waits.remove(request)
             case Running(worker_id=worker_id):
+                self.running[request.priority] -= 1
                 _drop(self._by_worker, worker_id, request.request_id)
             case Lost() | Ending():
                 _drop(self._calls, request.gateway_id, request.request_id)
@@ -269,7 +278,9 @@ class LiveRequests:
         match state:
             case Waiting():
                 self.lanes[request.priority].put(request)
+                self.waits.put(request)
             case Running(worker_id=worker_id):
+                self.running[request.priority] += 1
                 self._by_worker.setdefault(worker_id, {})[request.request_id] = request
             case Lost() | Ending():
                 self._calls.setdefault(request.gateway_id, {})[request.request_id] = request
@@ -278,31 +289,15 @@ class LiveRequests:
 
     def appoint(self, request: Request, due_s: float) -> None:
         """See the request again no later than `due_s`."""
-        if due_s < request.due_s:
-            request.due_s = due_s
-            heapq.heappush(self._agenda, (due_s, request.request_id))
-            if len(self._agenda) > AGENDA_SLACK + 2 * len(self._requests):
-                self._tidy_agenda()
-
-    def _tidy_agenda(self) -> None:
-        """Drop the appointments of requests that have left long before their deadline."""
-        never = float("inf")
-        live = self._requests.items()
-        self._agenda = [(r.due_s, request_id) for request_id, r in live if r.due_s < never]
-        heapq.heapify(self._agenda)
+        self._agenda.appoint(request, due_s)
 
     @property
     def next_due_s(self) -> float:
-        return self._agenda[0][0] if self._agenda else float("inf")
+        return self._agenda.next_due_s
 
     def take_due(self, now_s: float) -> Iterator[Request]:
         """Requests whose appointment has come; who sees one makes the next."""
-        while self._agenda and self._agenda[0][0] <= now_s:
-            due_s, request_id = heapq.heappop(self._agenda)
-            request = self._requests.get(request_id)
-            if request is not None and request.due_s == due_s:
-                request.due_s = float("inf")
-                yield request
+        return self._agenda.take_due(now_s)
 
     # Looking
 
@@ -321,6 +316,9 @@ class LiveRequests:
         """Raise AssertionError if an index and the states disagree."""
         found = set(self._requests)
         waiting = {r.request_id for lane in self.lanes.values() for r in lane}
+        self.waits.check_integrity(self.lanes)
+        run = Counter(r.priority for r in self._requests.values() if isinstance(r.state, Running))
+        assert self.running == dict.fromkeys(PRIORITIES, 0) | run
         running = {i for ids in self._by_worker.values() for i in ids}
         called = {i for ids in self._calls.values() for i in ids}
         expected = {

@@ -188,10 +188,10 @@ class Machine:
 
     def _company_due_s(self) -> float:
         max_wait_s = self._policy.limits.max_wait_s
-        if max_wait_s <= 0 or not self._fleet.with_room():
+        if max_wait_s <= 0 or not self._fleet.has_room:
             return float("inf")
-        waiting = (r.queued_s for lane in self._live.lanes.values() for r in lane)
-        return min(waiting, default=float("inf")) + max_wait_s
+        queued_s = self._live.waits.queued_s
+        return float("inf") if queued_s is None else queued_s + max_wait_s
 
     def _end_hold(self, now_s: float) -> None:
         """All lanes read to their end and every worker heard, or the window is over."""
@@ -211,14 +211,15 @@ class Machine:
     # Looking
 
     def lanes(self, *, now_s: float) -> Sequence[LaneFigures]:
-        running = dict.fromkeys(PRIORITIES, 0)
-        for request in self._live:
-            running[request.priority] += isinstance(request.state, Running)
         return [
             LaneFigures(
-                p, len(lane), running[p], lane.oldest_wait_s(now_s), self._timekeeper.wait_s(p)
+                priority,
+                len(lane),
+                self._live.running[priority],
+                self._live.waits.oldest_s(priority, now_s),
+                self._timekeeper.wait_s(priority),
             )
-            for p, lane in self._live.lanes.items()
+            for priority, lane in self._live.lanes.items()
         ]
 
     def find(self, request_id: str) -> Found | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from headrace.internal.v1.reports_pb2 import GatewayReport, WorkerReport
 from headrace_scheduler.events import Event, GatewayReported, WorkerReported
 
-
 MAX_CHANGES = 256
 """Reports kept of a worker, from the last that named all that it runs. More follow on one only if
 others were lost, and such a worker is as good as unheard until it names everything again."""
