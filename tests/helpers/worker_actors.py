@@ -100,6 +100,7 @@ class SchedulerActor:
         self.parked: list[ResumePoint] = []
         self.park_requests = 0
         self.answers_parks = True
+        self._running: dict[str, dict[str, int]] = {}
         self._bus = bus
         self._numbers = itertools.count(1)
 
@@ -108,7 +109,15 @@ class SchedulerActor:
         await self._bus.serve(subjects.park(MODEL), self._park)
 
     def _hear(self, payload: bytes) -> None:
-        self.reports.append(WorkerReport.FromString(payload))
+        report = WorkerReport.FromString(payload)
+        for served in report.models:
+            known = self._running.setdefault(report.worker_id, {})
+            if not report.since:
+                known.clear()
+            known.update({r.request_id: r.attempt for r in served.running})
+            for request_id in served.ended:
+                known.pop(request_id, None)
+        self.reports.append(report)
         self.heard_at_s.append(time.monotonic())
 
     async def _park(self, payload: bytes) -> bytes:
@@ -129,7 +138,8 @@ class SchedulerActor:
 
     @property
     def running(self) -> dict[str, int]:
-        return {r.request_id: r.attempt for r in self.last.models[0].running}
+        """What the worker that spoke last runs, by all that it has said."""
+        return dict(self._running.get(self.last.worker_id, {}))
 
     async def first_worker(self) -> str:
         """The id of the first worker that reports."""

@@ -187,6 +187,50 @@ class RunningRequest(_message.Message):
 Global___RunningRequest: _TypeAlias = RunningRequest  # noqa: Y015
 
 @_typing.final
+class PrefixReport(_message.Message):
+    """Worker to all schedulers, when it has changed: what its engine need not compute again. A hint
+    and no more: whoever has missed one places a request less well, and the next full one mends it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    FULL_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    model: _builtins.str
+    full: _builtins.bool
+    """`held` is all there is; else what is new."""
+    @_builtins.property
+    def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The first eight bytes, the lowest first, of the names of blocks of 16 tokens; each is named by
+        all that stands before it, the weights and the adapter.
+        """
+
+    @_builtins.property
+    def dropped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Not held any more."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        full: _builtins.bool = ...,
+        held: _abc.Iterable[_builtins.int] | None = ...,
+        dropped: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "full", b"full", "held", b"held", "model", b"model", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrefixReport: _TypeAlias = PrefixReport  # noqa: Y015
+
+@_typing.final
 class ParkRequest(_message.Message):
     """Worker to the model's leader: let go unfinished, to be run by others."""
 
