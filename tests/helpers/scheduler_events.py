@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from google.rpc.status_pb2 import Status
@@ -14,6 +14,7 @@ from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
     LostRequest,
     ParkRequest,
+    PrefixReport,
     ResumePoint,
     RunningRequest,
     ServedModel,
@@ -33,6 +34,7 @@ from headrace_scheduler.events import (
     NoticeAnswered,
     Notify,
     Parked,
+    PrefixesReported,
     ReportedLost,
     Settled,
     Submitted,
@@ -58,6 +60,10 @@ class CountingJournal:
 
     def dispatched(self, worker_id: str, waits_s: Sequence[tuple[str, float]]) -> None:
         self.counts["dispatched"] += len(waits_s)
+
+    def prefix_held(self, priority: str, tokens: int) -> None:
+        self.counts["prefix held"] += 1
+        self.counts["prefix tokens"] += tokens
 
     def returned(self, priority: str, cause: str, request_id: str) -> None:
         self.counts[f"returned: {cause}"] += 1
@@ -165,9 +171,11 @@ def submitted(
     deadline_s: object = NEVER,
     patient_until_s: object = NEVER,
     prompt_tokens: object = 3,
+    prompt: object = None,
 ) -> Submitted:
     assert isinstance(n, int)
     assert isinstance(prompt_tokens, int)
+    assert prompt is None or isinstance(prompt, list)
     assert isinstance(deadline_s, float)
     assert isinstance(patient_until_s, float)
     record = RequestRecord(
@@ -178,7 +186,7 @@ def submitted(
         weights_digest=str(digest),
         adapter=str(adapter),
         adapter_digest=f"digest of {adapter}" if adapter else "",
-        prompt_ids=range(prompt_tokens),
+        prompt_ids=range(prompt_tokens) if prompt is None else prompt,
     )
     record.sampling.max_tokens = 4
     return Submitted(
@@ -276,3 +284,10 @@ def lost(worker_id: str, *points: ResumePoint) -> ReportedLost:
 
 def answer(notice: Notify, *points: ResumePoint, unknown: Sequence[str] = ()) -> NoticeAnswered:
     return NoticeAnswered(notice, points, tuple(unknown))
+
+
+def prefixes_reported(
+    worker_id: str, held: Iterable[int], *, dropped: Iterable[int] = (), full: bool = False
+) -> PrefixesReported:
+    report = PrefixReport(worker_id=worker_id, model=MODEL, full=full, held=held, dropped=dropped)
+    return PrefixesReported(report)

@@ -32,7 +32,7 @@ from headrace.internal.v1.reports_pb2 import ParkRequest, ParkResponse, ResumePo
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord, Sampling
 from headrace.rpc.status import from_status
 from headrace_worker.app import WorkerApp
-from headrace_worker.engine.interface import Engine, SamplingParameters, Sequence
+from headrace_worker.engine.interface import Engine, PrefixEngine, SamplingParameters, Sequence
 from headrace_worker.engine.loaded import GenerationDefaults, LoadedModel, ModelLoadFailed
 from headrace_worker.engine.scripted import (
     ScriptedEngine,
@@ -240,7 +240,12 @@ async def _no_load(settings: WorkerSettings) -> LoadedModel:
 
 @asynccontextmanager
 async def worker_here(
-    nats_url: str, engine: Engine | None = None, *, load: Load = _no_load, **settings: object
+    nats_url: str,
+    engine: Engine | None = None,
+    *,
+    load: Load = _no_load,
+    prefixes: PrefixEngine | None = None,
+    **settings: object,
 ) -> AsyncIterator[WorkerHere]:
     """The whole app on this event loop, with an engine of the test's choice; drained at the end.
 
@@ -248,7 +253,9 @@ async def worker_here(
     """
     chosen = WorkerSettings.model_validate(_settings(nats_url, {"drain_s": 0} | settings))
     engine = engine or scripted()
-    loaded = LoadedModel(engine, scripted_tokenizer_files(), GenerationDefaults(), parameters=0)
+    loaded = LoadedModel(
+        engine, scripted_tokenizer_files(), GenerationDefaults(), parameters=0, prefixes=prefixes
+    )
     bus = await connect(nats_url, name="worker")
     app = WorkerApp(chosen, bus, loaded, reread=lambda: chosen, load=load)
     worker = WorkerHere(app, asyncio.create_task(app.run()))

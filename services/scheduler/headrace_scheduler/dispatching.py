@@ -17,6 +17,7 @@ from headrace_scheduler.fleet import Fleet, Worker
 from headrace_scheduler.forming import LaneView, can_ever_run, form_batch
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import Request, Running, first_attempt
+from headrace_scheduler.routing import Routing
 
 TRIAL_S = 0.5
 """Between the starts of two on one worker. Too short: a culprit dies with others that have made
@@ -36,15 +37,21 @@ class Dispatching:
     """
 
     def __init__(
-        self, scheduler_id: str, live: LiveRequests, fleet: Fleet, rate: ServiceRate
+        self,
+        scheduler_id: str,
+        live: LiveRequests,
+        fleet: Fleet,
+        rate: ServiceRate,
+        routing: Routing,
     ) -> None:
         self._scheduler_id = scheduler_id
-        self._live, self._fleet, self._rate = live, fleet, rate
+        self._live, self._fleet, self._rate, self._routing = live, fleet, rate, routing
         self._on_their_way: dict[int, tuple[Request, ...]] = {}
         """By number; each is answered, or said to be unanswered."""
 
     def plan(self, *, now_s: float) -> list[Dispatch]:
         dispatches = []
+        self._routing.begin()
         for worker in self._fleet.with_room():
             waiting = self._live.lanes.waiting
             if not waiting:
@@ -62,18 +69,22 @@ class Dispatching:
         return batch.requests
 
     def _views(self, worker: Worker, now_s: float) -> list[LaneView[Request]]:
-        """The lanes, with one request on its last attempt at most, and none during a trial.
+        """The lanes without what is kept for others; with one request on its last attempt at
+        most, and none during a trial.
 
         Why: a worker's death is a failure of all that ran there. Together, those that only
         stood by would come to their end with the one that killed it.
         """
         has_one, room = False, worker.room
+        self._routing.begin_worker()
 
         def admissible(waiting: Iterable[Request]) -> Iterator[Request]:
             nonlocal has_one
             for request in waiting:
                 if not can_ever_run(request, room):
                     continue  # Else one that waits for another worker would be the one.
+                if self._routing.is_for_another(request, worker, now_s=now_s):
+                    continue
                 if self._live.is_on_last_attempt(request):
                     if has_one or self._holds_trial(worker, now_s):
                         has_one = True
@@ -98,6 +109,8 @@ class Dispatching:
             worker.worker_id, [(r.priority, now_s - r.queued_s) for r in batch]
         )
         for request in batch:
+            if tokens := self._routing.tokens_at(request, worker):
+                self._live.journal.prefix_held(request.priority, tokens)
             request.dispatched_s = now_s
             attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
             self._live.run(request, worker, attempt, (self._live.epoch, number))

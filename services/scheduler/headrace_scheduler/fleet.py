@@ -130,6 +130,10 @@ class Fleet:
         """Of each open worker with any, its weights and free slots."""
         self._free_slots: dict[str, int] = {}
         """By weights."""
+        self._total_slots: dict[str, int] = {}
+        """Of each open worker."""
+        self._all_slots = 0
+        """Their sum."""
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._workers.values()))
@@ -212,6 +216,8 @@ class Fleet:
         self._uncount(worker.worker_id)
         if not worker.is_open:
             return
+        self._total_slots[worker.worker_id] = worker.served.total_slots
+        self._all_slots += worker.served.total_slots
         digest, slots = worker.served.card.weights_digest, worker.free_slots
         if not slots:
             return
@@ -222,6 +228,7 @@ class Fleet:
 
     def _uncount(self, worker_id: str) -> None:
         self._able.pop(worker_id, None)
+        self._all_slots -= self._total_slots.pop(worker_id, 0)
         digest, slots = self._open_slots.pop(worker_id, ("", 0))
         if slots:
             self._free_slots[digest] -= slots
@@ -239,6 +246,11 @@ class Fleet:
     def with_room(self) -> list[Worker]:
         """Workers that a dispatch may go to now, the least loaded first."""
         return sorted(self._able.values(), key=lambda w: (w.load, w.worker_id))
+
+    @property
+    def load(self) -> float:
+        """Of all open workers together, from 0 to 1."""
+        return 1.0 - self.free_slots() / self._all_slots if self._all_slots else 1.0
 
     @property
     def has_room(self) -> bool:
@@ -279,6 +291,8 @@ class Fleet:
             worker.check_integrity()
         able = (w for w in self._workers.values() if w.is_open and w.unanswered is None)
         assert set(self._able) == {w.worker_id for w in able if w.free_slots}
+        slots = {w.worker_id: w.served.total_slots for w in self._workers.values() if w.is_open}
+        assert (slots, sum(slots.values())) == (self._total_slots, self._all_slots)
         free: dict[str, int] = {}
         for worker in self._workers.values():
             if worker.is_open and worker.free_slots:

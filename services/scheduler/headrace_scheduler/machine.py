@@ -22,6 +22,7 @@ from headrace_scheduler.events import (
     NoticeAnswered,
     NoticeUnanswered,
     Parked,
+    PrefixesReported,
     ReportedLost,
     Settled,
     Submitted,
@@ -34,6 +35,7 @@ from headrace_scheduler.notices import Notices
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.reconciling import Reconciler
 from headrace_scheduler.requests import Ending, Held, Lost, Request, Running
+from headrace_scheduler.routing import Routing
 from headrace_scheduler.timekeeping import Timekeeper
 
 
@@ -82,9 +84,10 @@ class Machine:
         self._gateways = Gateways()
         self._rate = ServiceRate(half_life_s=policy.rate_half_life_s, now_s=now_s)
         self._notices = Notices(self._live)
-        self._reconciler = Reconciler(self._live, self._fleet)
+        self._routing = Routing(self._fleet, policy.routing)
+        self._reconciler = Reconciler(self._live, self._fleet, self._routing)
         self._dispatching = Dispatching(
-            leadership.scheduler_id, self._live, self._fleet, self._rate
+            leadership.scheduler_id, self._live, self._fleet, self._rate, self._routing
         )
         self._timekeeper = Timekeeper(
             leadership.model, self._live, self._fleet, self._gateways, self._reconciler, self._rate
@@ -102,6 +105,8 @@ class Machine:
                 self._behind.discard(priority)
             case WorkerReported(report, heard_s):
                 self._reconciler.take_report(report, heard_s=heard_s, now_s=now_s)
+            case PrefixesReported(report):
+                self._routing.hear(report)
             case GatewayReported():
                 self._hear_gateway(event)
             case DispatchAnswered():
@@ -184,7 +189,8 @@ class Machine:
     def next_due_s(self) -> float:
         """When to decide again at the latest, if nothing happens before."""
         calls_s = self._notices.next_due_s(self._gateways.ids)
-        return min(self._timekeeper.next_due_s, calls_s, self._company_due_s())
+        due_s = (self._timekeeper.next_due_s, calls_s, self._company_due_s())
+        return min(*due_s, self._routing.next_due_s)
 
     def _company_due_s(self) -> float:
         max_wait_s = self._policy.limits.max_wait_s
@@ -248,6 +254,7 @@ class Machine:
         """Raise AssertionError if something is held by nobody, or twice."""
         self._live.check_integrity()
         self._fleet.check_integrity()
+        self._routing.check_integrity()
         for request in self._live:
             if isinstance(request.state, Running):
                 assert self._fleet.get(request.state.worker_id) is not None, request.state

@@ -8,6 +8,7 @@ from headrace_scheduler.events import CancelOnWorker, StepDown
 from headrace_scheduler.fleet import Fleet, News, Worker
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import Ending, Held, Lost, Request, Running, Waiting
+from headrace_scheduler.routing import Routing
 
 SETTLED_STRAY_S = 1.0
 """Longer than a report and a settlement can cross on their way."""
@@ -16,8 +17,8 @@ SETTLED_STRAY_S = 1.0
 class Reconciler:
     """Takes what workers, and gateways about workers, say of running requests."""
 
-    def __init__(self, live: LiveRequests, fleet: Fleet) -> None:
-        self._live, self._fleet = live, fleet
+    def __init__(self, live: LiveRequests, fleet: Fleet, routing: Routing) -> None:
+        self._live, self._fleet, self._routing = live, fleet, routing
 
     def take_report(self, report: WorkerReport, *, heard_s: float, now_s: float) -> None:
         known = self._fleet.get(report.worker_id)
@@ -60,6 +61,7 @@ class Reconciler:
         """It is gone, and with it all that ran there."""
         if self._fleet.remove(worker_id) is None:
             return
+        self._routing.forget(worker_id)
         running = list(self._live.on_worker(worker_id).values())
         self._live.journal.worker_lost(worker_id, len(running))
         for request in running:

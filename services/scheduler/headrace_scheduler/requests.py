@@ -90,6 +90,10 @@ class Request:
     """When it last left its lane."""
     due_s: float = float("inf")
     """Earliest appointment in the agenda."""
+    prefix_names: tuple[int, ...] | None = None
+    """Of the blocks of its prompt; None until somebody has looked."""
+    kept_since_s: float | None = None
+    """Since when it is kept for the worker that holds its beginning; None if it never was."""
 
     @property
     def request_id(self) -> str:
