@@ -111,7 +111,7 @@ def counted(record: MeshRecord) -> Counter[str]:
             url = f"http://127.0.0.1:{process.ports['metrics']}/metrics"
             with urllib.request.urlopen(url, timeout=10) as answer:
                 for name, value in _FIGURE.findall(answer.read().decode()):
-                    sums[name] += float(value)
+                    sums[name] += int(float(value))
     return sums
 
 

@@ -168,7 +168,7 @@ class LiveRequests:
 
     def _wait(self, request: Request, *, since_s: float) -> None:
         request.queued_s = since_s
-        request.kept_since_s = None
+        request.kept_until_s = None
         self._move(request, Waiting())
         patient_until_s = float("inf") if request.has_started else request.patient_until_s
         self.appoint(request, min(request.deadline_s, patient_until_s))

@@ -92,8 +92,8 @@ class Request:
     """Earliest appointment in the agenda."""
     prefix_names: tuple[int, ...] | None = None
     """Of the blocks of its prompt; None until somebody has looked."""
-    kept_since_s: float | None = None
-    """Since when it is kept for the worker that holds its beginning; None if it never was."""
+    kept_until_s: float | None = None
+    """Until when it is kept for the worker that holds its beginning; None if it never was."""
 
     @property
     def request_id(self) -> str:

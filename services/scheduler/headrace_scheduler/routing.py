@@ -9,7 +9,7 @@ from headrace_scheduler.fleet import Fleet, Worker
 from headrace_scheduler.prefixes import NOWHERE, Held, PrefixDirectory, names_of
 from headrace_scheduler.requests import Request
 
-LOOK_PAST = 64
+LOOK_PAST = 16
 """Requests left to others while one worker's batch is formed; so its cost does not grow with the
 queue."""
 
@@ -58,17 +58,19 @@ class Routing:
         """Whether this worker is to pass over a request that it could take."""
         if not self._directory or self._passed_over >= LOOK_PAST:
             return False
+        if request.kept_until_s is not None and now_s >= request.kept_until_s:
+            return False  # And its names need not be looked up.
         held = self._held(request)
         if held is NOWHERE or worker.worker_id in held.worker_ids:
             return False
-        if not any(self._may_be_waited_for(i, request) for i in held.worker_ids):
+        most = self._fleet.load + self._limits.load_slack
+        if not any(self._may_be_waited_for(worker_id, most) for worker_id in held.worker_ids):
             return False
-        if request.kept_since_s is None:
-            request.kept_since_s = now_s
-        due_s = request.kept_since_s + held.tokens * self._limits.wait_s_per_token
-        if now_s >= due_s:
+        if request.kept_until_s is None:
+            request.kept_until_s = now_s + held.tokens * self._limits.wait_s_per_token
+        if now_s >= request.kept_until_s:
             return False
-        self.next_due_s = min(self.next_due_s, due_s)
+        self.next_due_s = min(self.next_due_s, request.kept_until_s)
         self._passed_over += 1
         return True
 
@@ -84,11 +86,9 @@ class Routing:
             request.prefix_names = names_of(request.record)
         return self._directory.longest(request.prefix_names)
 
-    def _may_be_waited_for(self, worker_id: str, request: Request) -> bool:
+    def _may_be_waited_for(self, worker_id: str, most: float) -> bool:
         worker = self._fleet.get(worker_id)
-        if worker is None or not worker.is_open or not worker.room.has_weights_for(request):
-            return False
-        return worker.load <= self._fleet.load + self._limits.load_slack
+        return worker is not None and worker.is_open and worker.load <= most
 
     def check_integrity(self) -> None:
         self._directory.check_integrity()
