@@ -50,9 +50,9 @@ def drawn(runs: Runs) -> str:
         for depth in sorted({run["waiting"] for run in own}):
             found = micros([run for run in own if run["waiting"] == depth])
             points.append(f"{x(depth):.1f},{y(statistics.median(found)):.1f}")
-            for us in found:
+            for each in found:
                 parts.append(
-                    f'<circle cx="{x(depth):.1f}" cy="{y(us):.1f}" r="2.5" fill="{colour}"/>'
+                    f'<circle cx="{x(depth):.1f}" cy="{y(each):.1f}" r="2.5" fill="{colour}"/>'
                 )
         line = " ".join(points)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
