@@ -153,7 +153,7 @@ def _rates(off: list[Run], on: list[Run]) -> list[tuple[str, ...]]:
 
 
 def _waits(off: list[Run], on: list[Run]) -> Iterator[tuple[str, ...]]:
-    """The median alone would hide a turn in three that begins anew."""
+    """The median alone would hide a turn in four that begins anew."""
     for what, turns in (("first turns", range(1, 2)), ("later turns", range(2, TURNS + 1))):
         first_s = [
             [t.first_s for r in side for t in r.turns if t.turn in turns] for side in (off, on)
