@@ -55,6 +55,9 @@ class CountingJournal:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
+    def moved(self, priority: str, before: str, after: str) -> None:
+        self.counts[f"{before} to {after}"] += 1
+
     def submitted(self, priority: str) -> None:
         self.counts["submitted"] += 1
 

@@ -112,7 +112,7 @@ class LaneAdmission:
         self._requests.add(outlet)
         self._lanes.publishing(record.model, request.priority)
         try:
-            await self._submit(record, request.priority)
+            outlet.sequence = await self._submit(record, request.priority)
         except BaseException as error:
             self._lanes.withdrawn(record.model, request.priority)
             await self._withdraw(outlet, error)
@@ -120,10 +120,10 @@ class LaneAdmission:
         self._lanes.published(record.model, request.priority)
         return outlet
 
-    async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> None:
+    async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> int:
         try:
             async with asyncio.timeout(self._terms.submit_s):
-                await self._until_stored(record, priority_name(priority))
+                return await self._until_stored(record, priority_name(priority))
         except TimeoutError:
             raise BrokerUnavailable(
                 f"NATS did not store the request within {self._terms.submit_s:g} s",
@@ -134,7 +134,7 @@ class LaneAdmission:
                 f"lane {lane_name(record.model, priority)}: {bound}", retry_after_s=DEFAULT_RETRY_S
             ) from bound
 
-    async def _until_stored(self, record: RequestRecord, priority: str) -> None:
+    async def _until_stored(self, record: RequestRecord, priority: str) -> int:
         payload = record.SerializeToString()
         # Why not the request's id: an id may be used again after its end, and the broker
         # would take the second request for a repeat of the first, and drop it in silence.

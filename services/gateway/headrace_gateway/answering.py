@@ -8,7 +8,7 @@ from typing import Self
 from headrace.errors import HeadraceError, InternalError
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome, Usage
-from headrace_gateway.generation import Failed, Generation, ValidRequest
+from headrace_gateway.generation import Failed, Generation, Queued, ValidRequest
 from headrace_gateway.tokenizer import Tokenizer
 from headrace_gateway.transcript import Said, Transcript
 
@@ -42,6 +42,8 @@ class Answer:
         self._transcript = transcript
         self._error: HeadraceError | None = None
         self._ended = False
+        self.queued: Queued | None = None
+        """What the last news were, if nothing was said but that it waits."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -73,7 +75,8 @@ class Answer:
             if self.complete:
                 raise
             raise InternalError("the mesh left a generation without its end") from None
-        said = self._transcript.take(event for event in events if not isinstance(event, Failed))
+        self.queued = next((event for event in events if isinstance(event, Queued)), None)
+        said = self._transcript.take(e for e in events if not isinstance(e, Failed | Queued))
         for news in said:
             if news.stopped:
                 self._generation.end_choice(news.choice)

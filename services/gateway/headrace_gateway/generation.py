@@ -94,7 +94,17 @@ class Failed:
     error: HeadraceError
 
 
-Event = Tokens | ChoiceEnded | Failed
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """No worker runs it now. It stands alone in its list, and says nothing of the output."""
+
+    ahead: int | None = None
+    """Of its lane, requests that came before it and wait; None where nobody knows."""
+    wait_s: float | None = None
+    """Estimated; None where nobody knows."""
+
+
+Event = Tokens | ChoiceEnded | Failed | Queued
 
 
 class Generation(Protocol):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+from google.protobuf.duration_pb2 import Duration
 
 from headrace.errors import CapacityError, LaneFull, PatienceExhausted
 from headrace.internal.v1.reports_pb2 import LaneReport, LaneState
 from headrace.v1 import common_pb2, fleet_pb2
+from headrace_gateway.generation import Queued
 
 DEFAULT_RETRY_S = 1.0
 """Where no estimate is known."""
@@ -70,19 +74,39 @@ class LaneView:
         if lane is None:
             return None
         waiting = lane.waiting + self._owned(model, priority).uncounted
-        wait_s = lane.estimated_wait.ToNanoseconds() / 1e9
+        wait_s, place_s = _seconds(lane.estimated_wait), _seconds(lane.place_interval)
         if waiting >= lane.max_waiting:
+            excess = waiting - lane.max_waiting + 1
             return LaneFull(
                 f"lane {lane_name(model, priority)} is full: {waiting} of {lane.max_waiting} wait",
-                retry_after_s=wait_s or DEFAULT_RETRY_S,
+                retry_after_s=excess * place_s or DEFAULT_RETRY_S,
             )
         if lane.HasField("estimated_wait") and wait_s > patience_s:
             return PatienceExhausted(
                 f"lane {lane_name(model, priority)} would wait {wait_s:.1f} s, "
                 f"beyond the patience of {patience_s:.1f} s",
-                retry_after_s=max(wait_s - patience_s, DEFAULT_RETRY_S),
+                retry_after_s=max(wait_s - patience_s, place_s),
             )
         return None
+
+    def place(
+        self,
+        model: str,
+        priority: common_pb2.Priority.ValueType,
+        *,
+        sequence: int,
+        now_s: float,
+    ) -> Queued:
+        """Where a request of this place in the stream waits; of one that does not, nothing."""
+        leader = self._leaders.get(model)
+        if leader is None or now_s - leader.heard_s > self._fresh_s:
+            return Queued()
+        lane = leader.lanes.get(priority)
+        ahead = None if lane is None else rank(lane.sequences, lane.waiting, sequence)
+        if lane is None or ahead is None or not lane.HasField("estimated_wait"):
+            return Queued(ahead)
+        behind_s = (lane.waiting - ahead) * _seconds(lane.place_interval)
+        return Queued(ahead, max(0.0, _seconds(lane.estimated_wait) - behind_s))
 
     def publishing(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
         """A request is on its way into the lane; `published` or `withdrawn` follows."""
@@ -106,6 +130,29 @@ class LaneView:
 
     def _owned(self, model: str, priority: common_pb2.Priority.ValueType) -> _Own:
         return self._own.setdefault((model, int(priority)), _Own())
+
+
+def rank(sequences: Sequence[int], waiting: int, sequence: int) -> int | None:
+    """How many wait before `sequence`, by a leader's sketch of its lane; None: it does not wait.
+
+    What was stored after the sketch was made is behind all in it.
+    """
+    if not sequences:
+        return None
+    at, last = bisect_left(sequences, sequence), len(sequences) - 1
+    if at > last:
+        return waiting
+    if sequences[at] == sequence:
+        return (waiting - 1) * at // last if last else 0
+    if at == 0 or last + 1 == waiting:
+        return None
+    before, after = ((waiting - 1) * i // last for i in (at - 1, at))
+    part = (sequence - sequences[at - 1]) / (sequences[at] - sequences[at - 1])
+    return before + round(part * (after - before))
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToNanoseconds() / 1e9
 
 
 def lane_name(model: str, priority: common_pb2.Priority.ValueType) -> str:

@@ -21,6 +21,7 @@ from headrace_gateway.lanes import LaneView
 from headrace_gateway.losses import Losses
 from headrace_gateway.notices import Notices
 from headrace_gateway.open_requests import OpenRequests
+from headrace_gateway.queueing import tell_queued
 from headrace_gateway.reports import following
 from headrace_gateway.settings import GatewaySettings
 from headrace_gateway.settling import Settling
@@ -43,6 +44,7 @@ class Mesh:
     admission: LaneAdmission
     heartbeat: Heartbeat
     deadline_slack_s: float
+    queue_told_after_s: float
     answer_s: float
     """How long a leader may take to answer."""
 
@@ -69,6 +71,9 @@ class Mesh:
             tasks.create_task(self.settling.run())
             tasks.create_task(self.losses.run())
             tasks.create_task(self.heartbeat.run())
+            tasks.create_task(
+                tell_queued(self.requests, self.lanes, self.clock, after_s=self.queue_told_after_s)
+            )
             tasks.create_task(
                 watch_deadlines(self.requests, self.clock, slack_s=self.deadline_slack_s)
             )
@@ -104,6 +109,7 @@ def assemble(
         admission=LaneAdmission(terms, bus, clock, requests, settling, lanes),
         heartbeat=Heartbeat(gateway_id, bus),
         deadline_slack_s=settings.deadline_slack_s,
+        queue_told_after_s=settings.queue_told_after_s,
         answer_s=answer_s,
     )
 

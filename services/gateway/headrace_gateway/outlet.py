@@ -16,7 +16,7 @@ from headrace.errors import HeadraceError, RequestCancelled
 from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
-from headrace_gateway.generation import Event, Tokens
+from headrace_gateway.generation import Event, Queued, Tokens
 from headrace_gateway.metrics import LaneMeter, lane_meter
 from headrace_gateway.relay import NOTHING, Relay, Wishes
 
@@ -74,6 +74,13 @@ class Outlet:
         )
         self.closed = asyncio.Event()
         """Set by `settle` or `abandon`."""
+        self.sequence = 0
+        """Its place in the stream; 0 while it is not known."""
+        self.queued = Queued()
+        """What was last told of its wait."""
+        self.told_s = clock.monotonic_s()
+        """When that was; before it, when it came."""
+        self._is_queue_news = False
         self._clock = clock
         self._on_close = on_close
         self._feeds: set[Feed] = set()
@@ -96,6 +103,9 @@ class Outlet:
             if events := self.relay.drain():
                 self._measure(events)
                 yield events
+            elif self._is_queue_news:
+                yield [self.queued]
+            self._is_queue_news = False
 
     def end_choice(self, choice: int) -> None:
         self.relay.stop(choice)
@@ -128,6 +138,17 @@ class Outlet:
             self._meter.relayed(count, self._clock.monotonic_s())
 
     # For the mesh
+
+    @property
+    def is_waiting(self) -> bool:
+        """Nobody feeds it: it is in its lane, or has just been given to a worker."""
+        return not self._feeds and not self.relay.ended
+
+    def tell_queued(self, queued: Queued) -> None:
+        """Let the reader know where it waits."""
+        self.queued, self.told_s = queued, self._clock.monotonic_s()
+        self._is_queue_news = True
+        self.wake()
 
     def wake(self) -> None:
         """Let the reader drain the relay."""

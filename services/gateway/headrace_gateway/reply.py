@@ -15,6 +15,7 @@ from headrace.errors import HeadraceError, InternalError
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace_gateway.answering import Answer, GenerationFailed
 from headrace_gateway.calls import Context
+from headrace_gateway.generation import Queued
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
 
@@ -62,6 +63,10 @@ class Dialect(Protocol):
 
     def said(self, news: Iterable[Said]) -> str:
         """May be empty."""
+        ...
+
+    def queued(self, queued: Queued) -> str:
+        """That it waits; never empty, so that proxies see the stream live."""
         ...
 
     def ending(self, usage: Usage) -> str: ...
@@ -133,6 +138,15 @@ class Reply:
         self._tally.told(error)
 
 
+def queue_comment(queued: Queued) -> str:
+    """For a stream of server-sent events; clients pass over it."""
+    if queued.ahead is None:
+        return ": waiting\n\n"
+    known = queued.wait_s is not None
+    estimate = f" estimated_wait={queued.wait_s:.1f}s" if known else ""
+    return f": queue position={queued.ahead}{estimate}\n\n"
+
+
 @asynccontextmanager
 async def told(reply: Reply) -> AsyncIterator[None]:
     """Whatever goes wrong inside is said to the caller, and logged once."""
@@ -173,6 +187,9 @@ async def _stream(answer: Answer, reply: Reply, dialect: Dialect) -> None:
         await reply.send_events(opening, last=False)
         opening = ""
     async for news in answer:
+        if answer.queued is not None:
+            await reply.send_events(dialect.queued(answer.queued), last=False)
+            continue
         events = dialect.said(news)
         if answer.complete:
             events += dialect.ending(answer.usage())

@@ -30,6 +30,10 @@ class GatewaySettings(ServiceSettings):
     lane_report_max_age_s: float = Field(default=3.0, gt=0)
     """Reports of lanes older than this refuse nobody. Too small: a late report admits beyond
     the lane's bound. Too large: a lane is refused long after it emptied, if its leader died."""
+    queue_told_after_s: float = Field(default=0.5, ge=0)
+    """Wait after which a stream is told how it stands in its lane. Too small: events for requests
+    that start at once. Too large: proxies and people take it for dead. What fails later than
+    this has no HTTP status of its own any more, but is an event of its stream."""
     deadline_slack_s: float = Field(default=2.0, ge=0)
     """How long after its deadline a request is left to scheduler and worker to end. Too
     small: the gateway ends requests whose end is on its way. Too large: callers hang longer

@@ -13,6 +13,10 @@ from typing import Protocol
 class Journal(Protocol):
     """Hears every change of state, once; for metrics and logs."""
 
+    def moved(self, priority: str, before: str, after: str) -> None:
+        """From state to state, as `live` names them; a request begins as "new" and ends "gone"."""
+        ...
+
     def submitted(self, priority: str) -> None: ...
 
     def dispatched(self, worker_id: str, waits_s: Sequence[tuple[str, float]]) -> None:

@@ -11,7 +11,6 @@ from headrace.internal.v1.dispatch_pb2 import (
     DispatchRefusalCause,
     DispatchRequest,
 )
-from headrace_scheduler.estimates import ServiceRate
 from headrace_scheduler.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.fleet import Fleet, Worker
 from headrace_scheduler.forming import LaneView, can_ever_run, form_batch
@@ -37,15 +36,10 @@ class Dispatching:
     """
 
     def __init__(
-        self,
-        scheduler_id: str,
-        live: LiveRequests,
-        fleet: Fleet,
-        rate: ServiceRate,
-        routing: Routing,
+        self, scheduler_id: str, live: LiveRequests, fleet: Fleet, routing: Routing
     ) -> None:
         self._scheduler_id = scheduler_id
-        self._live, self._fleet, self._rate, self._routing = live, fleet, rate, routing
+        self._live, self._fleet, self._routing = live, fleet, routing
         self._on_their_way: dict[int, tuple[Request, ...]] = {}
         """By number; each is answered, or said to be unanswered."""
 
@@ -102,7 +96,6 @@ class Dispatching:
         )
 
     def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
-        self._rate.started(len(batch))
         number = self._fleet.occupy(worker, batch)
         self._on_their_way[number] = batch
         self._live.journal.dispatched(
@@ -170,6 +163,8 @@ class Dispatching:
         """Those of a dispatch on its way that still run by it, as far as is known."""
         dispatch = (self._live.epoch, number)
         for request in self._on_their_way.pop(number, ()):
+            if self._live.get(request.request_id) is not request:
+                continue  # It has left meanwhile.
             match request.state:
                 case Running(worker_id=found, dispatch=ran_by) if ran_by == dispatch:
                     assert found == worker_id

@@ -1,50 +1,125 @@
-"""How fast requests leave their lanes, and so how long one that comes now will wait."""
+"""How fast slots become free, who is ahead, and so how long one that comes now will wait."""
 
 from __future__ import annotations
 
-MIN_STARTS = 3.0
+import math
+from dataclasses import dataclass
+
+MIN_ENDS = 4.0
 """Fewer say nothing of a rate."""
+KEPT_ENDS = 32.0
+"""So many are never forgotten for their age alone: where answers take minutes, the last half
+minute has seen too few."""
 
 
-class ServiceRate:
-    """Starts per second while somebody waited, recent ones counting most.
+class Turnover:
+    """Ends per slot and second, recent ones counting most.
 
-    Only time with a backlog counts: starts of an idle fleet measure the
-    callers, not the service.
+    A slot's time counts while it is taken, and while somebody waits for it though it
+    is not: what is lost between an end and the next start is part of how slow the
+    service is. Per slot, so that a fleet that grows is at once believed to be faster.
+
+    Between two waves of ends the rate would sink from moment to moment. So time since
+    the last end counts only beyond one whole turn of all slots, which says: it stalls.
     """
 
     def __init__(self, *, half_life_s: float, now_s: float) -> None:
         self._half_life_s = half_life_s
-        self._starts = 0.0
-        self._backlogged_s = 0.0
-        self._was_backlogged = False
+        self._ends = 0.0
+        self._slot_s = 0.0
+        """Of all slots together, up to the last end."""
+        self._since_slot_s = 0.0
+        """Since then."""
+        self._slots = 0
         self._at_s = now_s
 
-    def advance(self, *, now_s: float, backlogged: bool) -> None:
-        """Time has passed; `backlogged` is how it will be from now on."""
+    def advance(self, *, now_s: float, slots: int) -> None:
+        """Time has passed; `slots` are in use from now on, or would be but for the delay."""
         passed_s = max(0.0, now_s - self._at_s)
-        if self._was_backlogged:
-            keep = 0.5 ** (passed_s / self._half_life_s)
-            self._starts *= keep
-            self._backlogged_s = self._backlogged_s * keep + passed_s
-        self._at_s = now_s
-        self._was_backlogged = backlogged
+        self._since_slot_s += passed_s * self._slots
+        if self._slots and self._ends > KEPT_ENDS:
+            keep = max(0.5 ** (passed_s / self._half_life_s), KEPT_ENDS / self._ends)
+            self._ends *= keep
+            self._slot_s *= keep
+        self._at_s, self._slots = now_s, slots
 
-    def started(self, requests: int) -> None:
-        """These left their lanes; counts only if others waited."""
-        if self._was_backlogged:
-            self._starts += requests
+    def ended(self, slots: int) -> None:
+        """So many have become free; call after `advance`."""
+        if slots:
+            self._ends += slots
+            self._slot_s += self._since_slot_s
+            self._since_slot_s = 0.0
 
     @property
-    def per_s(self) -> float | None:
+    def per_slot_s(self) -> float | None:
         """None while unknown."""
-        if self._starts < MIN_STARTS or self._backlogged_s <= 0.0:
+        if self._ends < MIN_ENDS or self._slot_s <= 0.0:
             return None
-        return self._starts / self._backlogged_s
+        turn_s = self._slot_s / self._ends
+        stalled_slot_s = max(0.0, self._since_slot_s - turn_s * self._slots)
+        return self._ends / (self._slot_s + stalled_slot_s)
 
-    def wait_s(self, *, ahead: int, room: bool) -> float | None:
-        """Estimated wait behind `ahead` requests; None while unknown, 0 where there is room now."""
-        if ahead == 0 and room:
-            return 0.0
-        rate = self.per_s
-        return None if rate is None else (ahead + 1) / rate
+
+class Arrivals:
+    """Slots asked for per second, recent ones counting most."""
+
+    def __init__(self, *, half_life_s: float, now_s: float) -> None:
+        self._half_life_s = half_life_s
+        self._slots = 0.0
+        self._since_s = self._at_s = now_s
+
+    def came(self, slots: int, *, now_s: float) -> None:
+        self._slots = self._kept(now_s) + slots
+        self._at_s = now_s
+
+    def per_s(self, now_s: float) -> float:
+        unseen = 0.5 ** ((now_s - self._since_s) / self._half_life_s)
+        window_s = self._half_life_s / math.log(2) * (1.0 - unseen)
+        return self._kept(now_s) / window_s if window_s > 0.0 else 0.0
+
+    def _kept(self, now_s: float) -> float:
+        return float(self._slots * 0.5 ** ((now_s - self._at_s) / self._half_life_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What stands between a newcomer and its slot, counted in slots."""
+
+    urgent: float
+    """Wanted by those that wait in more urgent lanes."""
+    own: float
+    """By those in its own lane."""
+    urgent_per_s: float
+    """Asked for by those that will come into more urgent lanes."""
+    lanes_below: int
+    """Less urgent lanes in which somebody waits, and which get their floor."""
+
+    def less(self, free: int) -> Crowd:
+        """Those ahead that find a slot free cost no wait."""
+        urgent = max(0.0, self.urgent - free)
+        own = max(0.0, self.own - max(0.0, free - self.urgent))
+        return Crowd(urgent, own, self.urgent_per_s, self.lanes_below)
+
+
+def wait_s(crowd: Crowd, *, slots_per_s: float, floor_share: float) -> float | None:
+    """Wait of one more slot behind the crowd, where none is free; None if it may be for ever.
+
+    A fluid: `form_batch` serves more urgent lanes first, and gives each lane below that has
+    somebody the share `floor_share` of the places.
+    """
+    wanted = crowd.own + 1.0
+    slots_per_s *= max(floor_share, 1.0 - crowd.lanes_below * floor_share)
+    floor_per_s = slots_per_s * floor_share
+    after_per_s = max(slots_per_s - crowd.urgent_per_s, floor_per_s)
+    if crowd.urgent <= 0.0:
+        return _quotient(wanted, after_per_s)
+    by_floor_s = _quotient(wanted, floor_per_s)
+    drain_s = _quotient(crowd.urgent, slots_per_s - floor_per_s - crowd.urgent_per_s)
+    if drain_s is None or (by_floor_s is not None and by_floor_s <= drain_s):
+        return by_floor_s
+    rest_s = _quotient(wanted - floor_per_s * drain_s, after_per_s)
+    return None if rest_s is None else drain_s + rest_s
+
+
+def _quotient(amount: float, per_s: float) -> float | None:
+    return amount / per_s if per_s > 0.0 else None

@@ -71,6 +71,12 @@ class Worker:
         )
 
     @property
+    def slots(self) -> Slots:
+        total = self.served.total_slots
+        taken = total - self.free_slots
+        return Slots(0, 0, taken) if self.draining else Slots(total, taken, 0)
+
+    @property
     def load(self) -> float:
         return 1.0 - self.free_slots / max(1, self.served.total_slots)
 
@@ -105,6 +111,28 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
+class Slots:
+    """Of one worker, or of several."""
+
+    capacity: int
+    """Of those that take new work, or will when they have room."""
+    taken: int
+    """Of these."""
+    leaving: int
+    """Taken on workers that drain."""
+
+    def __add__(self, other: Slots) -> Slots:
+        return Slots(
+            self.capacity + other.capacity,
+            self.taken + other.taken,
+            self.leaving + other.leaving,
+        )
+
+    def __neg__(self) -> Slots:
+        return Slots(-self.capacity, -self.taken, -self.leaving)
+
+
+@dataclass(frozen=True, slots=True)
 class News:
     """What a report says of a worker's requests."""
 
@@ -134,6 +162,8 @@ class Fleet:
         """Of each open worker."""
         self._all_slots = 0
         """Their sum."""
+        self._slots: dict[str, Slots] = {}
+        self._sum = Slots(0, 0, 0)
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._workers.values()))
@@ -214,6 +244,8 @@ class Fleet:
 
     def _count(self, worker: Worker) -> None:
         self._uncount(worker.worker_id)
+        self._slots[worker.worker_id] = worker.slots
+        self._sum += worker.slots
         if not worker.is_open:
             return
         self._total_slots[worker.worker_id] = worker.served.total_slots
@@ -227,6 +259,8 @@ class Fleet:
             self._able[worker.worker_id] = worker
 
     def _uncount(self, worker_id: str) -> None:
+        if (counted := self._slots.pop(worker_id, None)) is not None:
+            self._sum += -counted
         self._able.pop(worker_id, None)
         self._all_slots -= self._total_slots.pop(worker_id, 0)
         digest, slots = self._open_slots.pop(worker_id, ("", 0))
@@ -234,6 +268,20 @@ class Fleet:
             self._free_slots[digest] -= slots
             if not self._free_slots[digest]:
                 del self._free_slots[digest]
+
+    @property
+    def capacity(self) -> int:
+        """Slots, free or not, of all that do not drain."""
+        return self._sum.capacity
+
+    def slots_in_use(self, *, is_wanted: bool) -> int:
+        """Those that are taken, and with them, if they are wanted, those that could be."""
+        return self._sum.leaving + (self._sum.capacity if is_wanted else self._sum.taken)
+
+    @property
+    def has_able(self) -> bool:
+        """Whether a dispatch could go anywhere now."""
+        return bool(self._able)
 
     def silent_since(self, heard_before_s: float) -> list[Worker]:
         return [w for w in self._workers.values() if w.heard_s < heard_before_s]
@@ -299,3 +347,4 @@ class Fleet:
                 digest = worker.served.card.weights_digest
                 free[digest] = free.get(digest, 0) + worker.free_slots
         assert free == self._free_slots
+        assert sum((w.slots for w in self._workers.values()), Slots(0, 0, 0)) == self._sum

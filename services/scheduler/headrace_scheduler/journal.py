@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from prometheus_client import Counter
+
 from headrace_scheduler import metrics
 
 log = logging.getLogger(__name__)
@@ -15,6 +17,15 @@ class MeteredJournal:
 
     def __init__(self, model: str) -> None:
         self._model = model
+        self._moves: dict[tuple[str, str, str], Counter] = {}
+        """Kept because to look one up takes longer than to count."""
+
+    def moved(self, priority: str, before: str, after: str) -> None:
+        key = priority, before, after
+        counter = self._moves.get(key)
+        if counter is None:
+            counter = self._moves[key] = metrics.moved.labels(self._model, *key)
+        counter.inc()
 
     def submitted(self, priority: str) -> None:
         metrics.submitted.labels(self._model, priority).inc()

@@ -63,11 +63,6 @@ class Lanes(Mapping[str, Lane]):
     def waiting(self) -> int:
         return sum(len(lane) for lane in self._lanes.values())
 
-    def ahead_of_newcomer(self, priority: str) -> int:
-        """Requests that leave before one that comes now."""
-        last = PRIORITIES.index(priority)
-        return sum(len(self._lanes[p]) for p in PRIORITIES[: last + 1])
-
     def views(self) -> list[LaneView[Request]]:
         return [LaneView(lane, lane.credit) for lane in self._lanes.values()]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from headrace.bus.subjects import PRIORITIES
 from headrace.errors import AttemptsExhausted, Code, HeadraceError, RequestExists
@@ -20,11 +19,13 @@ from headrace_scheduler.events import (
 )
 from headrace_scheduler.fleet import Worker
 from headrace_scheduler.lanes import Lanes
+from headrace_scheduler.outline import Outline
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.requests import (
     DispatchNumber,
     Ending,
     Held,
+    LiveStatistics,
     Lost,
     Request,
     Running,
@@ -36,17 +37,6 @@ from headrace_scheduler.waits import Waits
 
 SETTLED_REMEMBERED = 20_000
 """Requests whose end is remembered, so that a repeated message does not run them again."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveStatistics:
-    held: int
-    waiting: int
-    running: int
-    lost: int
-    ending: int
-    appointments: int
-    """Bounded by the live requests, whatever their deadlines."""
 
 
 class LiveRequests:
@@ -73,6 +63,7 @@ class LiveRequests:
         self.running = dict.fromkeys(PRIORITIES, 0)
         """How many run, by priority."""
         self.waits = Waits()
+        self.outlines = {priority: Outline() for priority in PRIORITIES}
         self._outbox: list[Command] = []
         self._requests: dict[str, Request] = {}
         self._by_worker: dict[str, dict[str, Request]] = {}
@@ -80,6 +71,8 @@ class LiveRequests:
         self._calls: dict[str, dict[str, Request]] = {}
         self._settled: dict[str, int | None] = {}
         self._agenda = Agenda(self._requests)
+        self.ended_slots = 0
+        """Slots of workers that have become free for good: of ended requests, not of lost ones."""
 
     def __iter__(self) -> Iterator[Request]:
         return iter(list(self._requests.values()))
@@ -136,6 +129,7 @@ class LiveRequests:
         self._requests[request_id] = request
         self._by_gateway.setdefault(request.gateway_id, {})[request_id] = request
         self.journal.submitted(request.priority)
+        self.journal.moved(request.priority, "new", _name(request.state))
         return request
 
     def _refuse_namesake(self, event: Submitted) -> None:
@@ -163,11 +157,7 @@ class LiveRequests:
     # Moves
 
     def wait(self, request: Request, *, now_s: float) -> None:
-        """Into its lane, where it has waited since now."""
-        self._wait(request, since_s=now_s)
-
-    def _wait(self, request: Request, *, since_s: float) -> None:
-        request.queued_s = since_s
+        request.queued_s = now_s
         request.kept_until_s = None
         self._move(request, Waiting())
         patient_until_s = float("inf") if request.has_started else request.patient_until_s
@@ -178,9 +168,15 @@ class LiveRequests:
         self._move(request, Running(worker.worker_id, attempt, dispatch))
         self.appoint(request, request.deadline_s + self.policy.deadline_grace_s)
 
+    def vanish(self, request: Request, running: Running, *, now_s: float) -> None:
+        """Its worker reports without it: it ended there, and its gateway is about to say so."""
+        running.vanished_s = now_s
+        self.ended_slots += request.slots
+        self.appoint(request, now_s + self.policy.settle_grace_s)
+
     def withdraw(self, request: Request, cause: str, *, now_s: float) -> None:
         """The worker did not take it: nothing of this attempt is anywhere."""
-        self._wait(request, since_s=request.queued_s)
+        self.wait(request, now_s=request.queued_s)
         self.journal.returned(request.priority, cause, request.request_id)
 
     def adopt(self, request: Request, worker: Worker, attempt: int) -> None:
@@ -253,7 +249,7 @@ class LiveRequests:
 
     def _leave(self, request: Request) -> None:
         request_id = request.request_id
-        self._move(request, Held())
+        self._move(request, None)
         del self._requests[request_id]
         _drop(self._by_gateway, request.gateway_id, request_id)
         self._remember(request_id, request.sequence)
@@ -265,21 +261,28 @@ class LiveRequests:
         if len(self._settled) > SETTLED_REMEMBERED:
             del self._settled[next(iter(self._settled))]
 
-    def _move(self, request: Request, state: State) -> None:
+    def _move(self, request: Request, state: State | None) -> None:
+        """None: it is gone."""
+        self.journal.moved(request.priority, _name(request.state), _name(state))
         match request.state:
             case Waiting():
                 self.lanes[request.priority].remove(request)
                 self.waits.remove(request)
+                self.outlines[request.priority].remove(request)
             case Running(worker_id=worker_id):
                 self.running[request.priority] -= 1
                 _drop(self._by_worker, worker_id, request.request_id)
+                if request.state.vanished_s is None and isinstance(state, Ending | None):
+                    self.ended_slots += request.slots
             case Lost() | Ending():
                 _drop(self._calls, request.gateway_id, request.request_id)
-        request.state = state
+        if state is not None:
+            request.state = state
         match state:
             case Waiting():
                 self.lanes[request.priority].put(request)
                 self.waits.put(request)
+                self.outlines[request.priority].put(request)
             case Running(worker_id=worker_id):
                 self.running[request.priority] += 1
                 self._by_worker.setdefault(worker_id, {})[request.request_id] = request
@@ -330,6 +333,12 @@ class LiveRequests:
             assert ids == {i for i in found if isinstance(self._requests[i].state, kind)}, kind
         assert called == {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
+        for priority, lane in self.lanes.items():
+            self.outlines[priority].check_integrity(list(lane))
+
+
+def _name(state: State | None) -> str:
+    return "gone" if state is None else type(state).__name__.lower()
 
 
 def _drop(index: dict[str, dict[str, Request]], key: str, request_id: str) -> None:

@@ -9,7 +9,6 @@ from headrace.bus.subjects import PRIORITIES
 from headrace.errors import LaneFull, RequestCancelled
 from headrace_scheduler import Journal
 from headrace_scheduler.dispatching import Dispatching
-from headrace_scheduler.estimates import ServiceRate
 from headrace_scheduler.events import (
     CancelRequested,
     Command,
@@ -29,14 +28,19 @@ from headrace_scheduler.events import (
     WorkerReported,
 )
 from headrace_scheduler.fleet import Fleet
+from headrace_scheduler.forecast import Forecast, Wait
 from headrace_scheduler.gateways import Gateways
-from headrace_scheduler.live import LiveRequests, LiveStatistics
+from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.notices import Notices
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.reconciling import Reconciler
-from headrace_scheduler.requests import Ending, Held, Lost, Request, Running
+from headrace_scheduler.requests import Ending, Held, LiveStatistics, Lost, Request, Running
 from headrace_scheduler.routing import Routing
 from headrace_scheduler.timekeeping import Timekeeper
+
+SKETCHED = 64
+"""Of those that wait, so many are told to gateways by their places in the stream. Reports go to
+every gateway several times a second, so their size is bound whatever waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,10 @@ class LaneFigures:
     waiting: int
     running: int
     oldest_wait_s: float
-    estimated_wait_s: float | None
-    """Of a request that comes now; None while unknown."""
+    wait: Wait | None
+    """None while unknown."""
+    sequences: Sequence[int] = ()
+    """A sketch of who waits; see `outline`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +88,20 @@ class Machine:
         self._live = LiveRequests(leadership.epoch, policy, journal)
         self._fleet = Fleet(leadership.model, leadership.epoch)
         self._gateways = Gateways()
-        self._rate = ServiceRate(half_life_s=policy.rate_half_life_s, now_s=now_s)
+        self._forecast = Forecast(self._live, self._fleet, now_s=now_s)
         self._notices = Notices(self._live)
         self._routing = Routing(self._fleet, policy.routing)
         self._reconciler = Reconciler(self._live, self._fleet, self._routing)
         self._dispatching = Dispatching(
-            leadership.scheduler_id, self._live, self._fleet, self._rate, self._routing
+            leadership.scheduler_id, self._live, self._fleet, self._routing
         )
         self._timekeeper = Timekeeper(
-            leadership.model, self._live, self._fleet, self._gateways, self._reconciler, self._rate
+            leadership.model,
+            self._live,
+            self._fleet,
+            self._gateways,
+            self._reconciler,
+            self._forecast,
         )
         self._behind = set(PRIORITIES)
         self._holding = True
@@ -141,13 +152,16 @@ class Machine:
             self._live.adopt(request, *found)
         elif self._holding:
             pass  # Admitted long ago, most likely: no bound applies, and it may run somewhere.
-        elif depth >= self._policy.max_waiting + self._fleet.free_slots(request):
-            self._refuse(request, depth, now_s)
+        elif (over := depth - self._policy.max_waiting - self._fleet.free_slots(request)) >= 0:
+            self._refuse(request, depth, over + 1, now_s)
         else:
             self._live.wait(request, now_s=now_s)
+            self._forecast.came(request, now_s=now_s)
 
-    def _refuse(self, request: Request, depth: int, now_s: float) -> None:
-        retry_after_s = self._timekeeper.retry_after_s(request.priority)
+    def _refuse(self, request: Request, depth: int, excess: int, now_s: float) -> None:
+        retry_after_s = self._forecast.retry_after_full_s(
+            request.priority, excess=excess, now_s=now_s
+        )
         lane = f"{self._leadership.model}/{request.priority}"
         fact = f"lane {lane} is full at {depth} requests; retry in {retry_after_s:.3g} s"
         self._live.end(request, LaneFull(fact, retry_after_s=retry_after_s), now_s=now_s)
@@ -180,9 +194,8 @@ class Machine:
         self._timekeeper.keep(now_s=now_s)
         if self._holding:
             self._end_hold(now_s)
-        self._rate.advance(now_s=now_s, backlogged=self._live.lanes.waiting > 0)
         dispatches = self._dispatching.plan(now_s=now_s)
-        self._rate.advance(now_s=now_s, backlogged=self._live.lanes.waiting > 0)
+        self._forecast.measure(now_s=now_s)
         notices = self._notices.plan(self._gateways.ids, now_s=now_s)
         return [*self._live.take_commands(), *dispatches, *notices]
 
@@ -223,7 +236,8 @@ class Machine:
                 len(lane),
                 self._live.running[priority],
                 self._live.waits.oldest_s(priority, now_s),
-                self._timekeeper.wait_s(priority),
+                self._forecast.of_newcomer(priority, now_s=now_s),
+                self._live.outlines[priority].sketch(SKETCHED),
             )
             for priority, lane in self._live.lanes.items()
         ]

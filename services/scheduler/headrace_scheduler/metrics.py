@@ -46,6 +46,11 @@ leader = Gauge("headrace_scheduler_leader", "1 while this process leads the mode
 epoch = Gauge("headrace_scheduler_epoch", "Of the last leadership here.", ["model"])
 take_overs = Counter("headrace_scheduler_take_overs", "Leaderships begun here.", ["model"])
 
+moved = Counter(
+    "headrace_scheduler_moved_requests",
+    "From state to state: new, held, waiting, running, lost, ending, gone.",
+    [*_LANE, "before", "after"],
+)
 submitted = Counter("headrace_scheduler_submitted_requests", "Read from a lane, once each.", _LANE)
 dispatches = Counter("headrace_scheduler_dispatches", "Batches sent to workers.", ["model"])
 dispatched = Counter("headrace_scheduler_dispatched_requests", "Attempts sent to workers.", _LANE)

@@ -91,8 +91,7 @@ class Reconciler:
         assert isinstance(running, Running)
         if worker.counted < running.dispatch or running.vanished_s is not None:
             return
-        running.vanished_s = now_s
-        self._live.appoint(request, now_s + self._live.policy.settle_grace_s)
+        self._live.vanish(request, running, now_s=now_s)
 
     def _stray(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
         """Settled a moment ago, or not yet read from its lane; else it runs for nobody."""

@@ -49,10 +49,12 @@ def lane_report(
             waiting=lane.waiting,
             running=lane.running,
             max_waiting=max_waiting,
-            oldest_wait=_duration(lane.oldest_wait_s),
+            oldest_wait=_duration(lane.oldest_wait_s) if lane.waiting else None,
+            sequences=lane.sequences,
         )
-        if lane.estimated_wait_s is not None:
-            state.estimated_wait.CopyFrom(_duration(lane.estimated_wait_s))
+        if lane.wait is not None:
+            state.estimated_wait.CopyFrom(_duration(lane.wait.wait_s))
+            state.place_interval.CopyFrom(_duration(lane.wait.place_s))
         report.lanes.append(state)
     return report
 
@@ -69,5 +71,5 @@ def _set_gauges(model: str, lanes: Sequence[LaneFigures]) -> None:
         metrics.waiting.labels(*labels).set(lane.waiting)
         metrics.running.labels(*labels).set(lane.running)
         metrics.oldest_wait_s.labels(*labels).set(lane.oldest_wait_s)
-        wait_s = math.nan if lane.estimated_wait_s is None else lane.estimated_wait_s
+        wait_s = math.nan if lane.wait is None else lane.wait.wait_s
         metrics.estimated_wait_s.labels(*labels).set(wait_s)

@@ -182,6 +182,17 @@ class Request:
         self.replace_progress([*self.record.progress, *progress])
 
 
+@dataclass(frozen=True, slots=True)
+class LiveStatistics:
+    held: int
+    waiting: int
+    running: int
+    lost: int
+    ending: int
+    appointments: int
+    """Bounded by the live requests, whatever their deadlines."""
+
+
 def longest(progress: Iterable[ChoiceProgress], *, choices: int) -> list[ChoiceProgress]:
     """One entry per choice, the longest; of equals the finished one."""
     best: dict[int, ChoiceProgress] = {}

@@ -1,17 +1,15 @@
-"""What time alone does: deadlines, patience, silence; and how long a wait will be."""
+"""What time alone does: deadlines, patience, silence."""
 
 from __future__ import annotations
 
 from headrace.errors import DeadlinePassed, NoWorker, PatienceExhausted
-from headrace_scheduler.estimates import ServiceRate
 from headrace_scheduler.fleet import Fleet
+from headrace_scheduler.forecast import Forecast
 from headrace_scheduler.gateways import Gateways
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.reconciling import Reconciler
 from headrace_scheduler.requests import Ending, Held, Request, Running, Waiting
 
-UNKNOWN_WAIT_S = 1.0
-"""Said to a refused caller where the service rate is not known."""
 SWEEP_S = 0.1
 """How often silence is looked for."""
 
@@ -26,11 +24,11 @@ class Timekeeper:
         fleet: Fleet,
         gateways: Gateways,
         reconciler: Reconciler,
-        rate: ServiceRate,
+        forecast: Forecast,
     ) -> None:
         self._model, self._policy = model, live.policy
         self._live, self._fleet, self._gateways = live, fleet, gateways
-        self._reconciler, self._rate = reconciler, rate
+        self._reconciler, self._forecast = reconciler, forecast
         self._swept_s = float("-inf")
 
     @property
@@ -76,7 +74,10 @@ class Timekeeper:
 
     def _lose_patience(self, request: Request, now_s: float) -> None:
         waited_s, model = now_s - request.arrival_s, self._model
-        retry_after_s = self.retry_after_s(request.priority)
+        patience_s = request.patient_until_s - request.arrival_s
+        retry_after_s = self._forecast.retry_after_s(
+            request.priority, patience_s=patience_s, now_s=now_s
+        )
         if not self._fleet.has_weights_for(request):
             name = ":".join(filter(None, (model, request.record.adapter)))
             fact = f"no worker served {name} within {waited_s:.3g} s"
@@ -98,13 +99,3 @@ class Timekeeper:
         self._gateways.remove(gateway_id)
         for request in self._live.of_gateway(gateway_id):
             self._live.abandon(request, cause)
-
-    def wait_s(self, priority: str) -> float | None:
-        """Estimated wait of a request that comes now; None while unknown."""
-        ahead = self._live.lanes.ahead_of_newcomer(priority)
-        return self._rate.wait_s(ahead=ahead, room=self._fleet.free_slots() > 0)
-
-    def retry_after_s(self, priority: str) -> float:
-        """What a refused caller is told."""
-        wait_s = self.wait_s(priority)
-        return UNKNOWN_WAIT_S if wait_s is None else wait_s

@@ -111,7 +111,10 @@ class WorkerApp:
         loop.add_signal_handler(signal.SIGHUP, self.reloading.want)
 
     def stop(self) -> None:
-        """Let `run` drain and return."""
+        """Let `run` drain and return; told again, it hands over at once what still runs."""
+        if self._stop.is_set():
+            for serving in self.reloading.servings:
+                serving.hurry()
         self._stop.set()
 
     def _die(self, error: BaseException) -> None:

@@ -55,6 +55,7 @@ class Serving:
         self._on_death = on_death
         self._clock = SystemClock()
         self._dead = False
+        self._hurried = False
         self._tasks: list[asyncio.Task[None]] = []
         self._subscriptions: list[Subscription] = []
         bundle = tokenizer_bundle(loaded.tokenizer)
@@ -172,7 +173,7 @@ class Serving:
         await reporter.report()
         log.info("worker.draining", extra={"running": worker.assignments.running_sequences})
         await _until(
-            lambda: worker.assignments.running_sequences == 0 or self._dead,
+            lambda: worker.assignments.running_sequences == 0 or self._dead or self._hurried,
             within_s,
         )
         reporter.park(worker.park_all(ParkCause.PARK_CAUSE_DRAIN))
@@ -180,6 +181,10 @@ class Serving:
         if worker.pump.alive:
             await worker.pump.stop()
         log.info("worker.drained", extra={"held": len(worker.assignments)})
+
+    def hurry(self) -> None:
+        """Let a drain wait no longer for what runs."""
+        self._hurried = True
 
     async def leave(self) -> None:
         """The last word, once it is drained."""

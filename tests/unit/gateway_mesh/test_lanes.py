@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.errors import LaneFull, PatienceExhausted
 from headrace.internal.v1.reports_pb2 import LaneReport, LaneState
 from headrace.v1 import common_pb2
-from headrace_gateway.lanes import LaneView
+from headrace_gateway.generation import Queued
+from headrace_gateway.lanes import LaneView, rank
 
 STANDARD = common_pb2.PRIORITY_STANDARD
 BULK = common_pb2.PRIORITY_BULK
 
 
 def report(
-    *, waiting: int, max_waiting: int = 4, epoch: int = 1, wait_s: int | None = None
+    *,
+    waiting: int,
+    max_waiting: int = 4,
+    epoch: int = 1,
+    wait_s: int | None = None,
+    place_s: int = 0,
+    sequences: Sequence[int] = (),
 ) -> LaneReport:
     state = LaneState(
         priority=STANDARD,
         waiting=waiting,
         max_waiting=max_waiting,
         estimated_wait=None if wait_s is None else Duration(seconds=wait_s),
+        place_interval=None if wait_s is None else Duration(seconds=place_s),
+        sequences=sequences,
     )
     return LaneReport(scheduler_id="s1", model="toy", epoch=epoch, lanes=[state])
 
@@ -42,10 +55,27 @@ def test_a_lane_with_room_takes_one_more() -> None:
 
 
 def test_a_full_lane_refuses_and_says_when_to_come_back() -> None:
-    lanes = view(report(waiting=4, wait_s=7))
+    """When its next place becomes free; the second who is refused is told the same."""
+    lanes = view(report(waiting=4, wait_s=7, place_s=2))
+    for _ in range(2):
+        refusal = lanes.refusal("toy", STANDARD, patience_s=30.0, now_s=0.1)
+        assert isinstance(refusal, LaneFull)
+        assert refusal.retry_after_s == 2.0
+
+
+def test_a_lane_that_is_overfull_has_to_become_emptier_first() -> None:
+    lanes = view(report(waiting=3, wait_s=7, place_s=2))
+    for _ in range(3):
+        lanes.publishing("toy", STANDARD)
     refusal = lanes.refusal("toy", STANDARD, patience_s=30.0, now_s=0.1)
     assert isinstance(refusal, LaneFull)
-    assert refusal.retry_after_s == 7.0
+    assert refusal.retry_after_s == 6.0
+
+
+def test_a_full_lane_whose_wait_is_unknown_says_a_second() -> None:
+    refusal = view(report(waiting=4)).refusal("toy", STANDARD, patience_s=30.0, now_s=0.1)
+    assert refusal is not None
+    assert refusal.retry_after_s == 1.0
 
 
 def test_a_wait_beyond_the_patience_is_refused_with_the_difference() -> None:
@@ -116,3 +146,40 @@ def test_lanes_are_listed_while_their_leader_reports() -> None:
     assert lane.estimated_wait.seconds == 5
     assert not lane.HasField("oldest_wait")
     assert list(lanes.lanes(3.1)) == []
+
+
+def test_a_place_in_a_short_lane_is_exact_and_its_wait_is_its_share() -> None:
+    lanes = view(report(waiting=4, wait_s=12, place_s=2, sequences=[3, 7, 8, 20]))
+
+    def place(sequence: int) -> Queued:
+        return lanes.place("toy", STANDARD, sequence=sequence, now_s=0.1)
+
+    assert place(3) == Queued(0, 4.0)
+    assert place(20) == Queued(3, 10.0)
+    assert place(21) == Queued(4, 12.0), "stored after the report"
+    assert place(9) == Queued(), "it does not wait: it runs"
+
+
+def test_a_place_is_told_without_a_wait_where_that_is_unknown() -> None:
+    lanes = view(report(waiting=1, sequences=[3]))
+    assert lanes.place("toy", STANDARD, sequence=3, now_s=0.1) == Queued(0)
+
+
+def test_a_place_is_unknown_where_reports_are_old_or_missing() -> None:
+    lanes = view(report(waiting=1, wait_s=1, sequences=[3]))
+    assert lanes.place("toy", STANDARD, sequence=3, now_s=3.1) == Queued()
+    assert lanes.place("toy", BULK, sequence=3, now_s=0.1) == Queued()
+    assert lanes.place("other", STANDARD, sequence=3, now_s=0.1) == Queued()
+
+
+@given(waiting=st.sets(st.integers(1, 10_000), min_size=65, max_size=500), data=st.data())
+def test_a_place_in_a_long_lane_lies_between_the_outlined_ones(
+    waiting: set[int], data: st.DataObject
+) -> None:
+    order = sorted(waiting)
+    last = len(order) - 1
+    outline = [order[last * i // 63] for i in range(64)]
+    at = data.draw(st.integers(0, last))
+    found = rank(outline, len(order), order[at])
+    assert found is not None
+    assert abs(found - at) <= len(order) / 63 + 1

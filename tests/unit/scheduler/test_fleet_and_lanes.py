@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace.v1.common_pb2 import FinishReason, Priority
+from headrace_scheduler.forecast import Wait
 from headrace_scheduler.machine import LaneFigures, Leadership
 from headrace_scheduler.reporting import lane_report
 from headrace_scheduler.requests import longest
@@ -41,15 +42,18 @@ def test_of_two_accounts_of_a_choice_the_longer_counts_and_of_equals_the_finishe
 def test_a_lane_report_leaves_out_a_wait_that_is_unknown() -> None:
     leadership = Leadership("s", "tiny", 3, 0.0, 0.0)
     figures = [
-        LaneFigures("interactive", 2, 1, 0.5, 1.25),
+        LaneFigures("interactive", 2, 1, 0.5, Wait(1.25, 0.5), (7, 9)),
         LaneFigures("bulk", 0, 0, 0.0, None),
     ]
     report = lane_report(leadership, figures, max_waiting=9)
     urgent, bulk = report.lanes
     assert (urgent.waiting, urgent.running, urgent.max_waiting) == (2, 1, 9)
     assert urgent.estimated_wait.ToMilliseconds() == 1250
+    assert urgent.place_interval.ToMilliseconds() == 500
+    assert list(urgent.sequences) == [7, 9]
     assert bulk.priority == Priority.PRIORITY_BULK
     assert not bulk.HasField("estimated_wait")
+    assert not bulk.HasField("place_interval")
 
 
 def test_a_new_leader_is_told_of_all_who_were_heard_lately() -> None:
@@ -67,3 +71,16 @@ def test_every_number_of_the_policy_comes_from_a_setting() -> None:
     policy = SchedulerSettings(max_waiting=7, floor_share=0.5, adoption_window_s=9.0).policy()
     assert (policy.max_waiting, policy.limits.floor_share) == (7, 0.5)
     assert policy.adoption_window_s == 9.0
+
+
+def test_a_short_lane_is_told_whole_and_a_long_one_in_outline() -> None:
+    bench = Bench()
+    bench.submit(*(f"r{i}" for i in range(64)))
+    (_, standard, _) = bench.machine.lanes(now_s=bench.now_s)
+    assert list(standard.sequences) == list(range(1, 65))
+    bench.submit(*(f"s{i}" for i in range(337)))
+    (_, standard, _) = bench.machine.lanes(now_s=bench.now_s)
+    assert (standard.waiting, len(standard.sequences)) == (401, 64)
+    assert (standard.sequences[0], standard.sequences[-1]) == (1, 401)
+    distances = {b - a for a, b in zip(standard.sequences, standard.sequences[1:], strict=False)}
+    assert distances <= {6, 7}

@@ -1,4 +1,4 @@
-"""Deadlines, patience, and what callers are told of their wait."""
+"""Deadlines and patience."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import pytest
 
 from headrace.errors import DeadlinePassed, HeadraceError, NoWorker, PatienceExhausted
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
-from headrace_scheduler.estimates import ServiceRate
 from headrace_scheduler.events import CancelOnWorker, Dispatch, Notify
 from headrace_scheduler.forming import BatchLimits
 from headrace_scheduler.policy import Policy
-from helpers.scheduler_events import EPOCH, Bench, gateway_reported
+from helpers.scheduler_events import Bench
 
 PATIENT = Policy(gateway_silence_s=600.0, worker_silence_s=600.0)
 
@@ -90,68 +89,6 @@ def test_a_request_waits_for_company_until_its_time_and_not_longer() -> None:
     assert bench.machine.next_due_s() == pytest.approx(100.01)
     bench.after(0.011)
     assert bench.given(Dispatch)
-
-
-def test_the_wait_is_unknown_until_something_was_measured() -> None:
-    bench = Bench(PATIENT)
-    bench.worker(free=0)
-    bench.submit("a")
-    assert bench.machine.lanes(now_s=bench.now_s)[1].estimated_wait_s is None
-
-
-def test_where_there_is_room_nobody_waits() -> None:
-    bench = Bench()
-    bench.worker()
-    assert [f.estimated_wait_s for f in bench.machine.lanes(now_s=100.0)] == [0.0, 0.0, 0.0]
-
-
-def test_the_estimate_is_the_wait_that_comes_true() -> None:
-    """One slot, a request per second: the last of ten waits for ten seconds."""
-    bench = Bench(PATIENT)
-    bench.worker(free=0, total=1)
-    bench.submit(*(f"r{i}" for i in range(15)))
-    for i in range(5):
-        bench.now_s += 1.0
-        bench.tell(gateway_reported(heard_s=bench.now_s))
-        bench.worker(number=2 + i, free=1, total=1, counted=(EPOCH, i))
-        bench.accept()
-    standard = bench.machine.lanes(now_s=bench.now_s)[1]
-    assert standard.waiting == 10
-    assert standard.estimated_wait_s == pytest.approx(11.0, rel=0.1)
-
-
-def test_a_more_urgent_newcomer_does_not_wait_for_those_below_it() -> None:
-    bench = Bench(PATIENT)
-    bench.worker(free=0, total=1)
-    bench.submit(*(f"r{i}" for i in range(15)))
-    for i in range(5):
-        bench.now_s += 1.0
-        bench.worker(number=2 + i, free=1, total=1, counted=(EPOCH, i))
-        bench.accept()
-    urgent, standard, bulk = bench.machine.lanes(now_s=bench.now_s)
-    assert urgent.estimated_wait_s == pytest.approx(1.0, rel=0.1)
-    assert bulk.estimated_wait_s == standard.estimated_wait_s
-
-
-def test_starts_of_an_idle_fleet_measure_nothing() -> None:
-    rate = ServiceRate(half_life_s=10.0, now_s=0.0)
-    for i in range(10):
-        rate.started(1)
-        rate.advance(now_s=float(i), backlogged=False)
-    assert rate.per_s is None
-
-
-def test_a_service_that_stalls_gets_a_lower_rate() -> None:
-    rate = ServiceRate(half_life_s=10.0, now_s=0.0)
-    rate.advance(now_s=0.0, backlogged=True)
-    for i in range(1, 6):
-        rate.started(2)
-        rate.advance(now_s=float(i), backlogged=True)
-    before = rate.per_s
-    rate.advance(now_s=10.0, backlogged=True)
-    assert before == pytest.approx(2.0, rel=0.1)
-    assert rate.per_s is not None
-    assert rate.per_s < 1.1
 
 
 def test_appointments_of_requests_that_are_gone_do_not_pile_up() -> None:

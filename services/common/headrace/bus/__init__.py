@@ -103,8 +103,9 @@ class LaneReader(Protocol):
 
 
 class Lanes(Protocol):
-    async def submit(self, model: str, priority: str, payload: bytes, *, message_id: str) -> None:
-        """Store a request; returns once it is stored. Repeats of a `message_id` are stored once.
+    async def submit(self, model: str, priority: str, payload: bytes, *, message_id: str) -> int:
+        """Store a request; returns its position in the stream, as `Pulled.sequence`, once it is
+        stored. Repeats of a `message_id` are stored once.
 
         Raises:
             LaneAtBound: the lane's bound in the broker is reached.

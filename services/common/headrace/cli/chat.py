@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from headrace.cli.generate import first_model
+from headrace.cli.queue_line import QueueLine
 from headrace.cli.where import mesh_options, mesh_url
 from headrace.client import Client, Sampling
 from headrace.errors import HeadraceError, RequestError
@@ -65,14 +67,17 @@ class Conversation:
     def say(self, line: str) -> None:
         """Print the answer as it comes; Ctrl-C keeps what has come of it."""
         asked = [*self._turns, ("user", line)]
-        answer = ""
+        answer, queue = "", QueueLine(sys.stderr)
         try:
             for event in self._client.stream(asked, model=self._model, **self._sampling):
+                queue.see(event)
                 answer += event.delta.text
                 click.echo(event.delta.text, nl=False)
         except KeyboardInterrupt:
+            queue.clear()
             click.echo(" (ended)", nl=False)
         except HeadraceError as error:
+            queue.clear()
             hint = f"; {_RESET} begins again" if isinstance(error, RequestError) else ""
             click.echo(f"headrace: {error}{hint}", err=True)
             return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
+from headrace.cli.queue_line import QueueLine
 from headrace.cli.where import mesh_options, mesh_url
 from headrace.client import Client, Sampling
 
@@ -40,8 +42,13 @@ def generate(
     with Client(mesh_url(url, state_dir)) as client:
         name = model or first_model(client)
         if stream:
-            for event in client.stream(asked, model=name, seed=chosen_seed, **sampling):
-                click.echo(event.delta.text, nl=False)
+            queue = QueueLine(sys.stderr)
+            try:
+                for event in client.stream(asked, model=name, seed=chosen_seed, **sampling):
+                    queue.see(event)
+                    click.echo(event.delta.text, nl=False)
+            finally:
+                queue.clear()
             click.echo()
         else:
             answer = client.generate(asked, model=name, seed=chosen_seed, **sampling)

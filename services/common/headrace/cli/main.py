@@ -12,11 +12,13 @@ import click
 from headrace.cli.bench import bench
 from headrace.cli.chat import chat
 from headrace.cli.down import down
+from headrace.cli.drain import drain
 from headrace.cli.generate import generate
+from headrace.cli.lanes import lanes
 from headrace.cli.status import status
-from headrace.cli.tables import lanes, workers
 from headrace.cli.torture import torture
 from headrace.cli.up import up
+from headrace.cli.workers import workers
 from headrace.errors import HeadraceError, RequestError
 from headrace.mesh.failures import BadOption, MeshError
 
@@ -29,7 +31,7 @@ def headrace() -> None:
     """Serve language models from this machine: OpenAI's API and gRPC on one port."""
 
 
-for command in (up, down, status, generate, chat, bench, torture, lanes, workers):
+for command in (up, down, status, generate, chat, bench, torture, lanes, workers, drain):
     headrace.add_command(command)
 
 

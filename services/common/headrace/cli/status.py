@@ -30,6 +30,8 @@ class ProcessStatus:
     healthy: bool
     """Its own readiness, asked for now."""
     restarts: int
+    drained: bool
+    """Kept out by `headrace drain`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,16 @@ class MeshStatus:
 @state_dir_option
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def status(state_dir: Path, as_json: bool) -> int:
-    """Show every process and model of the mesh of --state-dir; exit 1 if one is not well."""
+    """Show every process and model of the mesh of --state-dir.
+
+    Exit 1 if a process is not well that has not been drained.
+    """
     found = asyncio.run(read_status(Home(state_dir).read_record()))
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
     else:
         _print(found)
-    return 0 if all(process.healthy for process in found.processes) else 1
+    return 0 if all(process.healthy or process.drained for process in found.processes) else 1
 
 
 async def read_status(record: MeshRecord) -> MeshStatus:
@@ -130,7 +135,9 @@ def _print(found: MeshStatus) -> None:
     for each in found.processes:
         ports = " ".join(f"{name}:{port}" for name, port in sorted(each.ports.items()))
         health = "[green]well[/]" if each.healthy else "[red]not well[/]"
-        table.add_row(each.role, each.name, str(each.pid), ports, health, str(each.restarts))
+        if each.drained:
+            health = "[yellow]drained[/]"
+        table.add_row(each.role, each.name, str(each.pid or "-"), ports, health, str(each.restarts))
     console.print(table)
     for model in found.models:
         waiting = ", ".join(f"{lane.priority} {lane.waiting} waiting" for lane in model.lanes)

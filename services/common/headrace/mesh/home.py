@@ -30,6 +30,8 @@ class ProcessRecord:
     """None between a death and the next start."""
     ports: dict[str, int]
     restarts: int
+    drained: bool = False
+    """It has left, and is not started again before it is let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Home:
         self.ports = self.folder / "ports"
         self.edge = self.folder / "edge"
         self.broker = self.folder / "nats"
+        self._out = self.folder / "out"
 
     @property
     def _lock(self) -> Path:
@@ -87,6 +90,8 @@ class Home:
                     "end it with `headrace down`, or give this one another --state-dir"
                 )
             self._record.unlink(missing_ok=True)
+            for name in self._out.glob("*"):
+                name.unlink()
             try:
                 yield
             finally:
@@ -117,6 +122,18 @@ class Home:
         if found is None:
             raise NoMesh(f"no mesh is running in {self.folder}; start one with `headrace up`")
         return _record(found)
+
+    def keep_out(self, name: str) -> None:
+        """Once this process has ended, its supervisor is not to start it again; until `let_in`,
+        or until the mesh is started anew."""
+        self._out.mkdir(exist_ok=True)
+        (self._out / name).touch()
+
+    def let_in(self, name: str) -> None:
+        (self._out / name).unlink(missing_ok=True)
+
+    def is_kept_out(self, name: str) -> bool:
+        return (self._out / name).exists()
 
     def rotate_logs(self) -> None:
         """Keep the last mesh's logs beside this one's, and no more."""

@@ -41,11 +41,13 @@ class Keeper:
         self.restarts = 0
         self.listening = asyncio.Event()
         """Set while its ports are known."""
+        self._home = home
         self._log = home.log(program.name)
         self._child: Child | None = None
         self._backoff = Backoff()
         self._ended = asyncio.Event()
         self._starting_up = True
+        self._is_out = False
         self._on_change = on_change
         self._report = report
 
@@ -53,7 +55,9 @@ class Keeper:
     def record(self) -> ProcessRecord:
         pid = None if self._child is None else self._child.pid
         program = self.program
-        return ProcessRecord(program.role, program.name, pid, dict(self.ports), self.restarts)
+        return ProcessRecord(
+            program.role, program.name, pid, dict(self.ports), self.restarts, self._is_out
+        )
 
     @property
     def log(self) -> Path:
@@ -72,7 +76,11 @@ class Keeper:
         while not self._ended.is_set():
             began_s = time.monotonic()
             status = await self._run()
-            if not self._ended.is_set():
+            if self._ended.is_set():
+                return
+            if self._home.is_kept_out(self.program.name):
+                await self._stay_out()
+            else:
                 await self._mourn(status, ran_s=time.monotonic() - began_s)
 
     async def stop(self, *, deadline_s: float) -> bool:
@@ -112,6 +120,18 @@ class Keeper:
         self.ports = ports
         self.listening.set()
         self._on_change()
+
+    async def _stay_out(self) -> None:
+        """Until it is let in, or the mesh ends."""
+        name = self.program.name
+        self._report(name, f"has left and is kept out until `headrace drain {name} --undo`")
+        self._is_out = True
+        self._on_change()
+        while self._home.is_kept_out(name) and not self._ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._ended.wait()
+        self._is_out = False
 
     async def _mourn(self, status: int, *, ran_s: float) -> None:
         self._backoff = self._backoff.after_death(ran_s=ran_s)

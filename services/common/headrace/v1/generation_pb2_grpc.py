@@ -67,7 +67,7 @@ class GenerationServiceServicer:
         """Streams a generation as it is made.
 
         One `started`, any number of deltas, then exactly one `finish`; nothing follows
-        it. A failure before `started` is a status; a later one is a finish that
+        it. While it waits, `queued`. A failure before `started` is a status; a later one is a finish that
         carries `error`, because a REST client's status is gone by then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

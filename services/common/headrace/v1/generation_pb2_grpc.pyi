@@ -44,7 +44,7 @@ class GenerationServiceStub:
     """Streams a generation as it is made.
 
     One `started`, any number of deltas, then exactly one `finish`; nothing follows
-    it. A failure before `started` is a status; a later one is a finish that
+    it. While it waits, `queued`. A failure before `started` is a status; a later one is a finish that
     carries `error`, because a REST client's status is gone by then.
     """
     Generate: _grpc.UnaryUnaryMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]
@@ -66,7 +66,7 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """Streams a generation as it is made.
 
     One `started`, any number of deltas, then exactly one `finish`; nothing follows
-    it. A failure before `started` is a status; a later one is a finish that
+    it. While it waits, `queued`. A failure before `started` is a status; a later one is a finish that
     carries `error`, because a REST client's status is gone by then.
     """
     Generate: _aio.UnaryUnaryMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]  # type: ignore[assignment]
@@ -91,7 +91,7 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams a generation as it is made.
 
         One `started`, any number of deltas, then exactly one `finish`; nothing follows
-        it. A failure before `started` is a status; a later one is a finish that
+        it. While it waits, `queued`. A failure before `started` is a status; a later one is a finish that
         carries `error`, because a REST client's status is gone by then.
         """
 

@@ -12,7 +12,7 @@ from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
 from headrace_gateway.answering import Answer, GenerationFailed
 from headrace_gateway.calls import Context, call_of
 from headrace_gateway.intake import Intake
-from headrace_gateway.native.messages import delta, finish, generated, started
+from headrace_gateway.native.messages import delta, finish, generated, queued_message, started
 from headrace_gateway.native.statuses import BROKEN, told_by_status
 from headrace_gateway.native.wishes import call_for, wanted_generation
 from headrace_gateway.tally import Tally
@@ -63,6 +63,8 @@ async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
     """Write deltas to the end; returns what it failed with."""
     try:
         async for news in answer:
+            if answer.queued is not None and (message := queued_message(answer.queued)) is not None:
+                await context.write(message)
             for said in news:
                 await context.write(delta(said))
             if answer.complete:

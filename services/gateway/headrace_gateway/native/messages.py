@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.errors import HeadraceError
 from headrace.rpc.status import to_status
+from headrace.v1 import generation_pb2
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace.v1.generation_pb2 import (
     Delta,
@@ -13,7 +14,7 @@ from headrace.v1.generation_pb2 import (
     StreamGenerateResponse,
     ToolCallDelta,
 )
-from headrace_gateway.generation import ValidRequest
+from headrace_gateway.generation import Queued, ValidRequest
 from headrace_gateway.logprob_columns import written
 from headrace_gateway.transcript import Said
 
@@ -50,6 +51,16 @@ def delta(said: Said) -> StreamGenerateResponse:
             ],
         )
     )
+
+
+def queued_message(queued: Queued) -> StreamGenerateResponse | None:
+    """None where there is nothing to tell."""
+    if queued.ahead is None:
+        return None
+    message = StreamGenerateResponse(queued=generation_pb2.Queued(position=queued.ahead))
+    if queued.wait_s is not None:
+        message.queued.estimated_wait.FromMilliseconds(round(queued.wait_s * 1000))
+    return message
 
 
 def finish(usage: Usage | None, error: HeadraceError | None = None) -> StreamGenerateResponse:

@@ -22,12 +22,12 @@ from headrace.v1.rest_pb2 import RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceServicer
 from headrace_gateway.calls import Context, call_of
 from headrace_gateway.embedding import Embedding
-from headrace_gateway.generation import ValidRequest
+from headrace_gateway.generation import Queued, ValidRequest
 from headrace_gateway.inputs import check_top_n
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
 from headrace_gateway.native.json_bodies import parse
-from headrace_gateway.native.messages import delta, finish, generated, started
+from headrace_gateway.native.messages import delta, finish, generated, queued_message, started
 from headrace_gateway.native.vector_messages import (
     embed_json,
     optional,
@@ -39,7 +39,7 @@ from headrace_gateway.native.wishes import call_for, wanted_generation, wanted_t
 from headrace_gateway.openai.errors import retry_headers
 from headrace_gateway.pacing import in_pieces
 from headrace_gateway.quoting import quoted
-from headrace_gateway.reply import Refusal, Reply, deliver, told
+from headrace_gateway.reply import Refusal, Reply, deliver, queue_comment, told
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import UNFINISHED, Said
 
@@ -75,6 +75,11 @@ class RestDialect:
 
     def said(self, news: Iterable[Said]) -> str:
         return "".join(f"data: {delta_json(said)}\n\n" for said in news)
+
+    def queued(self, queued: Queued) -> str:
+        message = queued_message(queued)
+        event = f"data: {as_json(message)}\n\n" if message is not None else ""
+        return queue_comment(queued) + event
 
     def ending(self, usage: Usage) -> str:
         return f"data: {as_json(finish(usage))}\n\n"

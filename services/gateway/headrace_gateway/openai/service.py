@@ -19,7 +19,7 @@ from headrace.v1.openai_pb2_grpc import OpenAIServiceServicer
 from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Call, Context, call_of
 from headrace_gateway.catalog import Catalog, ServedModel
-from headrace_gateway.generation import ValidRequest
+from headrace_gateway.generation import Queued, ValidRequest
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
 from headrace_gateway.native.ports import Fleet
@@ -34,7 +34,7 @@ from headrace_gateway.openai.wishes import (
     wanted_chat,
     wanted_completion,
 )
-from headrace_gateway.reply import Reply, deliver, told
+from headrace_gateway.reply import Reply, deliver, queue_comment, told
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
 from headrace_gateway.wanted import Text, Wanted
@@ -55,6 +55,9 @@ class OpenAIDialect:
 
     def said(self, news: Iterable[Said]) -> str:
         return self.chunks.said(news)
+
+    def queued(self, queued: Queued) -> str:
+        return queue_comment(queued)
 
     def ending(self, usage: Usage) -> str:
         return self.chunks.ending(usage)

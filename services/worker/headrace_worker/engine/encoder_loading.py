@@ -96,11 +96,12 @@ def load_encoder(
     folder = model_folder(source, revision, progress)
     sentence = read_sentence_config(source, folder)
     model = _model(source, folder, task, _config(source, folder, task), settings.dtype)
+    parameters = model.num_parameters()
     threads = defaults.threads(
         settings.threads,
         cores=this_machine().cores,
         workers=settings.workers,
-        parameters=model.num_parameters(),
+        parameters=parameters,
     )
     torch.set_num_threads(threads.value)
     files = _lowered(tokenizer_files(source, folder, ()), sentence)
@@ -112,14 +113,11 @@ def load_encoder(
         pad_token_id=_pad_token_id(model),
         has_types="token_type_ids" in tokenizer.model_input_names,
     )
-    context_tokens = min(
-        _positions(model),
-        int(tokenizer.model_max_length),  # where it was never set, this is 10^30
-        sentence.max_tokens or settings.context_tokens or _CONTEXT_TOKENS,
-        settings.context_tokens or _CONTEXT_TOKENS,
-    )
+    wanted = settings.context_tokens or _CONTEXT_TOKENS
+    # Where it was never set, a tokenizer's length is 10^30.
+    bounds = (_positions(model), int(tokenizer.model_max_length), sentence.max_tokens or wanted)
+    context_tokens = min(wanted, *bounds)
     origin = vectors_digest(folder, weights_digest(folder, precision.name, progress))
-    parameters = model.num_parameters()
     try:
         engine, dimensions = with_laid_out(
             model,

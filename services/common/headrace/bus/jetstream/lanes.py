@@ -20,10 +20,12 @@ class StoredLanes(Connected):
     """Implements `headrace.bus.Lanes`."""
 
     @heeding
-    async def submit(self, model: str, priority: str, payload: bytes, *, message_id: str) -> None:
+    async def submit(self, model: str, priority: str, payload: bytes, *, message_id: str) -> int:
         headers = {"Nats-Msg-Id": message_id}
         try:
-            await self._js.publish(subjects.lane(model, priority), payload, headers=headers)
+            stored = await self._js.publish(
+                subjects.lane(model, priority), payload, headers=headers
+            )
         except nats.js.errors.APIError as error:
             if error.err_code == _LANE_AT_BOUND:
                 raise LaneAtBound(f"lane {model}/{priority} holds {LANE_BOUND} requests") from error
@@ -32,6 +34,7 @@ class StoredLanes(Connected):
             raise BusUnavailable(
                 f"request {message_id} may not be stored: {error or 'no answer'}"
             ) from error
+        return stored.seq
 
     @heeding
     async def take_over(self, model: str, priority: str) -> JetStreamLane:

@@ -658,6 +658,8 @@ class LaneState(_message.Message):
     MAX_WAITING_FIELD_NUMBER: _builtins.int
     OLDEST_WAIT_FIELD_NUMBER: _builtins.int
     ESTIMATED_WAIT_FIELD_NUMBER: _builtins.int
+    PLACE_INTERVAL_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
     priority: _common_pb2.Priority.ValueType
     waiting: _builtins.int
     running: _builtins.int
@@ -666,7 +668,17 @@ class LaneState(_message.Message):
     def oldest_wait(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def estimated_wait(self) -> _duration_pb2.Duration:
-        """Unset while unknown."""
+        """Of a request that comes now. Unset while unknown, as the next."""
+
+    @_builtins.property
+    def place_interval(self) -> _duration_pb2.Duration:
+        """Of it, what the last request before it adds: how often a place of the lane becomes free."""
+
+    @_builtins.property
+    def sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Places in the stream of those that wait, rising: of all, or where they are more than 64, of
+        64 at even distances of rank, the first and the last among them.
+        """
 
     def __init__(
         self,
@@ -677,10 +689,12 @@ class LaneState(_message.Message):
         max_waiting: _builtins.int = ...,
         oldest_wait: _duration_pb2.Duration | None = ...,
         estimated_wait: _duration_pb2.Duration | None = ...,
+        place_interval: _duration_pb2.Duration | None = ...,
+        sequences: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "oldest_wait", b"oldest_wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "oldest_wait", b"oldest_wait", "place_interval", b"place_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "max_waiting", b"max_waiting", "oldest_wait", b"oldest_wait", "priority", b"priority", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "max_waiting", b"max_waiting", "oldest_wait", b"oldest_wait", "place_interval", b"place_interval", "priority", b"priority", "running", b"running", "sequences", b"sequences", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

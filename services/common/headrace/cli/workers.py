@@ -1,0 +1,36 @@
+"""headrace workers"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from headrace.cli import terminal
+from headrace.cli.where import mesh_options, mesh_url
+from headrace.client import AsyncClient
+from headrace.v1 import fleet_pb2
+
+
+@click.command()
+@mesh_options
+def workers(url: str | None, state_dir: Path) -> None:
+    """Show the workers, their models and their free slots."""
+    found = asyncio.run(_workers(mesh_url(url, state_dir)))
+    table = terminal.table("name", "models", "running", "free slots", "state", "id")
+    for worker in found:
+        table.add_row(
+            worker.name,
+            " ".join(worker.models),
+            str(worker.running),
+            f"{worker.free_slots} of {worker.total_slots}",
+            "drains" if worker.draining else "serves",
+            worker.worker_id,
+        )
+    terminal.console().print(table)
+
+
+async def _workers(url: str) -> list[fleet_pb2.Worker]:
+    async with AsyncClient(url) as client:
+        return await client.workers()

@@ -1,0 +1,266 @@
+"""What callers are told of their wait, and what it turns out to be."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.errors import HeadraceError, LaneFull, PatienceExhausted
+from headrace_scheduler.estimates import Arrivals, Crowd, Turnover, wait_s
+from headrace_scheduler.events import Dispatch, Notify
+from headrace_scheduler.machine import LaneFigures
+from headrace_scheduler.policy import Policy
+from helpers.queue_simulation import Simulation, median_error, poisson, relative_errors
+from helpers.scheduler_events import EPOCH, Bench, gateway_reported
+
+PATIENT = Policy(gateway_silence_s=600.0, worker_silence_s=600.0)
+TIGHT = replace(PATIENT, max_waiting=9)
+ROUGHLY = 0.3
+"""What the mesh promises of the median."""
+
+LENGTHS: dict[str, Callable[[random.Random], float]] = {
+    "all alike": lambda _: 1.0,
+    "short and long": lambda rng: rng.choice([0.4, 1.6]),
+    "evenly spread": lambda rng: rng.uniform(0.2, 1.8),
+    "memoryless": lambda rng: rng.expovariate(1.0),
+    "a few very long": lambda rng: rng.paretovariate(2.2) * 0.545,
+}
+"""Of mean 1."""
+
+
+def told(bench: Bench) -> HeadraceError:
+    ((_, error),) = bench.only(Notify).ended
+    return error
+
+
+def figures(bench: Bench) -> dict[str, LaneFigures]:
+    return {f.priority: f for f in bench.machine.lanes(now_s=bench.now_s)}
+
+
+def estimate(bench: Bench, priority: str = "standard") -> float | None:
+    wait = figures(bench)[priority].wait
+    return None if wait is None else wait.wait_s
+
+
+def one_a_second(requests: int, *, ended: int, policy: Policy = PATIENT) -> Bench:
+    """One slot, which each request holds for a second; so many have ended."""
+    bench = Bench(policy)
+    bench.worker(free=1, total=1)
+    bench.submit(*(f"r{i}" for i in range(requests)))
+    bench.accept()
+    for i in range(ended):
+        bench.now_s += 1.0
+        bench.tell(gateway_reported(heard_s=bench.now_s))
+        bench.worker(number=2 + i, free=1, total=1, counted=(EPOCH, i + 1))
+        bench.accept()
+    return bench
+
+
+@settings(max_examples=15, derandomize=True, deadline=None)
+@given(
+    lengths=st.sampled_from(sorted(LENGTHS)),
+    workers=st.lists(st.integers(8, 32), min_size=1, max_size=4),
+    mean_s=st.floats(0.2, 4.0),
+    overload=st.floats(1.5, 3.0),
+    choices=st.sampled_from([(1,), (1, 1, 4)]),
+    seed=st.integers(0, 1000),
+)
+def test_the_estimate_is_right_within_its_promise_for_half_of_the_callers(
+    lengths: str,
+    workers: list[int],
+    mean_s: float,
+    overload: float,
+    choices: tuple[int, ...],
+    seed: int,
+) -> None:
+    rng = random.Random(seed)
+    simulation = Simulation(workers)
+    slots_asked = statistics.mean(choices)
+    simulation.offer(
+        poisson(
+            rng,
+            per_s=overload * sum(workers) / mean_s / slots_asked,
+            for_s=8 * mean_s,
+            runs_s=lambda: mean_s * LENGTHS[lengths](rng),
+            n=lambda: rng.choice(choices),
+        )
+    )
+    simulation.run()
+    asked = simulation.asked.values()
+    assert len(relative_errors(asked, beyond_s=mean_s)) > len(asked) / 3
+    assert median_error(asked, beyond_s=mean_s) <= ROUGHLY
+
+
+def test_a_fleet_that_grows_is_at_once_believed_to_be_faster() -> None:
+    rng = random.Random(1)
+    simulation = Simulation([16])
+    simulation.offer(poisson(rng, per_s=16.0, for_s=60.0, runs_s=lambda: rng.uniform(1.0, 3.0)))
+    simulation.at(30.0, lambda: simulation.join("more", 16))
+    simulation.run()
+    later = [asked for asked in simulation.asked.values() if asked.ask.at_s > 31.0]
+    assert median_error(later, beyond_s=2.0) <= ROUGHLY
+
+
+def test_a_fleet_that_shrinks_is_at_once_believed_to_be_slower() -> None:
+    rng = random.Random(1)
+    simulation = Simulation([16, 16])
+    simulation.offer(poisson(rng, per_s=20.0, for_s=60.0, runs_s=lambda: rng.uniform(1.0, 3.0)))
+    simulation.at(30.0, lambda: simulation.leave("w1"))
+    simulation.run(300.0)
+    later = [asked for asked in simulation.asked.values() if asked.ask.at_s > 31.0]
+    assert median_error(later, beyond_s=2.0) <= ROUGHLY
+
+
+def test_lower_lanes_are_told_what_the_upper_ones_leave_them() -> None:
+    """A fleet that interactive requests alone nearly fill: the others live on their floors."""
+    rng = random.Random(1)
+    simulation = Simulation([8, 8])
+    capacity_per_s = 16 / 3
+    for priority, part in (("interactive", 0.9), ("standard", 0.5), ("bulk", 0.6)):
+        simulation.offer(
+            poisson(
+                rng,
+                per_s=part * capacity_per_s,
+                for_s=160.0,
+                runs_s=lambda: rng.expovariate(1 / 3),
+                priority=priority,
+            )
+        )
+    simulation.run(160.0)
+    for priority in ("standard", "bulk"):
+        found = [a for a in simulation.asked.values() if a.ask.priority == priority]
+        assert median_error(found, beyond_s=3.0) <= ROUGHLY
+
+
+def test_retry_after_of_a_full_lane_is_when_its_next_place_becomes_free() -> None:
+    bench = one_a_second(10, ended=5, policy=TIGHT)
+    bench.submit(*(f"later {i}" for i in range(5)))
+    assert figures(bench)["standard"].waiting == 9
+    bench.submit("one too many")
+    error = told(bench)
+    assert isinstance(error, LaneFull)
+    assert error.retry_after_s == pytest.approx(1.0, rel=ROUGHLY)
+
+
+def test_retry_after_of_patience_is_when_it_would_suffice() -> None:
+    bench = one_a_second(15, ended=5)
+    bench.submit("impatient", patient_until_s=bench.now_s + 0.5)
+    bench.after(0.6)
+    error = told(bench)
+    assert isinstance(error, PatienceExhausted)
+    assert error.retry_after_s == pytest.approx(9.5, rel=ROUGHLY)
+
+
+def test_the_wait_is_unknown_until_something_was_measured() -> None:
+    bench = Bench(PATIENT)
+    bench.worker(free=0)
+    bench.submit("a")
+    assert estimate(bench) is None
+
+
+def test_the_wait_is_unknown_where_nobody_serves() -> None:
+    bench = one_a_second(15, ended=8)
+    bench.worker(number=99, leaving=True)
+    assert estimate(bench) is None
+
+
+def test_where_there_is_room_nobody_waits() -> None:
+    bench = Bench()
+    bench.worker()
+    assert [f.wait and f.wait.wait_s for f in figures(bench).values()] == [0.0, 0.0, 0.0]
+
+
+def test_those_ahead_that_find_room_cost_no_wait() -> None:
+    """In the instant between a pull and its dispatch, and while a worker answers."""
+    bench = Bench(PATIENT)
+    bench.worker(free=4, total=4)
+    bench.submit("a")
+    bench.submit("b", "c")  # wait until the dispatch of a is answered
+    assert figures(bench)["standard"].waiting == 2
+    assert estimate(bench) == 0.0
+    bench.submit("d")
+    assert estimate(bench) is None  # the fifth does not fit, and nothing has been measured
+
+
+def test_room_that_those_who_wait_cannot_use_is_none() -> None:
+    """Four choices side by side on one worker, of which each has two slots free."""
+    bench = Bench(PATIENT)
+    for worker_id in ("v", "w"):
+        bench.worker(worker_id, free=2, total=4)
+    bench.submit("wide", n=4)
+    assert not bench.given(Dispatch)
+    assert estimate(bench) is None
+
+
+def test_the_estimate_is_the_wait_that_comes_true() -> None:
+    bench = one_a_second(16, ended=5)
+    assert figures(bench)["standard"].waiting == 10
+    assert estimate(bench) == pytest.approx(11.0, rel=0.05)
+
+
+def test_a_more_urgent_newcomer_does_not_wait_for_those_below_it() -> None:
+    bench = one_a_second(16, ended=5)
+    assert estimate(bench, "interactive") == pytest.approx(1.1, rel=0.05)  # standard has its floor
+    assert estimate(bench, "bulk") == pytest.approx(11.1, rel=0.1)
+
+
+def test_nobody_is_told_a_wait_that_may_never_end() -> None:
+    crowd = Crowd(urgent=5.0, own=0.0, urgent_per_s=2.0, lanes_below=0)
+    assert wait_s(crowd, slots_per_s=1.0, floor_share=0.0) is None
+    assert wait_s(crowd, slots_per_s=1.0, floor_share=0.1) == pytest.approx(10.0)
+
+
+def test_the_rate_does_not_sink_between_two_waves_of_ends() -> None:
+    turnover = Turnover(half_life_s=10.0, now_s=0.0)
+    turnover.advance(now_s=0.0, slots=8)
+    turnover.advance(now_s=4.0, slots=8)
+    turnover.ended(8)
+    for now_s in (4.1, 6.0, 7.9):
+        turnover.advance(now_s=now_s, slots=8)
+        assert turnover.per_slot_s == pytest.approx(0.25)
+
+
+def test_a_service_that_stalls_gets_a_lower_rate() -> None:
+    turnover = Turnover(half_life_s=10.0, now_s=0.0)
+    turnover.advance(now_s=0.0, slots=2)
+    for now_s in range(1, 6):
+        turnover.advance(now_s=float(now_s), slots=2)
+        turnover.ended(2)
+    assert turnover.per_slot_s == pytest.approx(1.0)
+    turnover.advance(now_s=11.0, slots=2)
+    assert turnover.per_slot_s == pytest.approx(0.5)
+
+
+def test_an_idle_fleet_measures_nothing() -> None:
+    turnover = Turnover(half_life_s=10.0, now_s=0.0)
+    turnover.advance(now_s=100.0, slots=0)
+    assert turnover.per_slot_s is None
+
+
+def test_arrivals_are_counted_from_the_first_moment_on() -> None:
+    arrivals = Arrivals(half_life_s=60.0, now_s=0.0)
+    for now_s in range(1, 11):
+        arrivals.came(2, now_s=float(now_s))
+    assert arrivals.per_s(10.0) == pytest.approx(2.0, rel=0.1)
+    assert arrivals.per_s(10_000.0) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_every_move_between_states_is_counted() -> None:
+    bench = Bench()
+    bench.worker()
+    bench.submit("a")
+    bench.accept()
+    bench.settle("a")
+    moves = {name: n for name, n in bench.journal.counts.items() if " to " in name}
+    assert moves == {
+        "new to held": 1,
+        "held to waiting": 1,
+        "waiting to running": 1,
+        "running to gone": 1,
+    }
