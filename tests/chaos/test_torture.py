@@ -15,15 +15,19 @@ from helpers.fresh_mesh import fresh_mesh
 MESH = ("--workers", "2", "--schedulers", "2", "--gateways", "2", "--scripted-step-ms", "10")
 
 
+TORTURE_S = 150.0
+
+
 async def torture(folder: Path, *options: str) -> tuple[Ran, dict[str, Any]]:
     """What the command did, and the scorecard that it wrote."""
     scorecard = folder / "scorecard.json"
-    ran = await headrace("torture", *options, "--json", str(scorecard), folder=folder)
+    command = ("torture", *options, "--json", str(scorecard))
+    ran = await headrace(*command, folder=folder, within_s=TORTURE_S)
     found: dict[str, Any] = json.loads(scorecard.read_text())
     return ran, found
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 async def test_nothing_is_lost_repeated_or_altered_whatever_is_killed_or_frozen(
     tmp_path: Path,
 ) -> None:
@@ -40,13 +44,26 @@ async def test_nothing_is_lost_repeated_or_altered_whatever_is_killed_or_frozen(
     assert sum(isinstance(event, Struck) for event in history) == 4
 
 
+@pytest.mark.timeout(180)
+async def test_a_rolling_restart_of_every_process_fails_and_refuses_nobody(tmp_path: Path) -> None:
+    async with fresh_mesh(tmp_path, *MESH):
+        options = ("--minutes", "0", "--asks", "12", "--pause", "0.5", "--faults", "rolling")
+        ran, card = await torture(tmp_path, *options)
+    assert ran.status == 0, ran.out + ran.err
+    wrongs = ("lost", "repeated", "altered", "failed", "refused", "cut_by_gateway_loss", "held")
+    assert {name: card[name] for name in wrongs} == dict.fromkeys(wrongs, 0)
+    assert card["errors"] == {}
+    assert [(fault["count"], fault["never_mended"]) for fault in card["faults"]] == [(6, 0)]
+    assert card["completed"] > 30
+
+
 async def test_a_fault_that_there_is_not_is_named_with_those_that_there_are(
     tmp_path: Path,
 ) -> None:
     ran = await headrace("torture", "--faults", "worker,meteor", folder=tmp_path)
     assert ran.status == 2
     assert "meteor" in ran.err
-    assert "worker, scheduler, freeze, nats, gateway, slow-reader, drain" in ran.err
+    assert "worker, scheduler, freeze, nats, gateway, slow-reader, drain, rolling" in ran.err
 
 
 async def test_only_a_mesh_of_this_machine_is_tortured(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import nats
 import pytest
 
-from headrace.bus import BusUnavailable, LeaseTaken, NobodyAnswered, Pulled
+from headrace.bus import BusUnavailable, LaneBroken, LeaseTaken, NobodyAnswered, Pulled
 from headrace.bus.jetstream import JetStreamBus, JetStreamLane, connect
 from headrace.testing.nats_server import NatsServer
 from helpers.eventually import eventually
@@ -62,6 +63,43 @@ async def test_a_lane_gives_out_its_messages_in_order_and_keeps_them_until_ackno
 
     successor = await bus.take_over("m", "standard")
     assert [p.payload for p in await pull_all(successor, 2)] == [b"0", b"2"]
+
+
+async def steal(nats_url: str, consumer: str) -> None:
+    """Have the next message delivered to somebody else, as if it got lost on its way."""
+    client = await nats.connect(nats_url)
+    subscription = await client.jetstream().pull_subscribe_bind(
+        consumer=consumer, stream="REQUESTS"
+    )
+    await subscription.fetch(1, timeout=5)
+    await client.close()
+
+
+async def test_a_lane_whose_last_message_got_lost_on_its_way_says_so_and_its_successor_has_it(
+    bus: JetStreamBus, nats_url: str
+) -> None:
+    lane = await bus.take_over("m", "standard")
+    assert await lane.pull(max_messages=2, timeout_s=0.1) == []
+    await bus.submit("m", "standard", b"lost", message_id="1")
+    await steal(nats_url, "m-standard")
+    assert await lane.pull(max_messages=2, timeout_s=0.1) == [], "it may still be on its way"
+    with pytest.raises(LaneBroken, match="delivery 1 never came; 0 did"):
+        await lane.pull(max_messages=2, timeout_s=0.1)
+    successor = await bus.take_over("m", "standard")
+    assert [p.payload for p in await pull_all(successor, 1)] == [b"lost"]
+
+
+async def test_a_lane_that_gets_a_later_message_first_says_that_one_is_missing(
+    bus: JetStreamBus, nats_url: str
+) -> None:
+    lane = await bus.take_over("m", "standard")
+    await bus.submit("m", "standard", b"lost", message_id="1")
+    await steal(nats_url, "m-standard")
+    await bus.submit("m", "standard", b"next", message_id="2")
+    with pytest.raises(LaneBroken, match="delivery 2 came, and 1 did not"):
+        await lane.pull(max_messages=2, timeout_s=1)
+    successor = await bus.take_over("m", "standard")
+    assert [p.payload for p in await pull_all(successor, 2)] == [b"lost", b"next"]
 
 
 async def test_a_message_is_stored_once_however_often_it_is_submitted(bus: JetStreamBus) -> None:

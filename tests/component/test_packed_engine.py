@@ -233,6 +233,22 @@ def test_a_prompt_of_nans_cancelled_before_its_first_token_leaves_a_clean_slot(s
     assert alone(engine, sequence(0)) == expected
 
 
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("a kernel"), torch.OutOfMemoryError("tried to allocate"), MemoryError(), None],
+    ids=lambda error: type(error).__name__,
+)
+def test_of_a_batch_of_eight_the_culprit_alone_fails(error: Exception | None) -> None:
+    expected = {n: expected_of_mixed()[n] for n in range(7)}
+    model = poisoned_llama(nan=error is None, error=error)
+    engine = packed(model, max_slots=8, prefill_chunk_tokens=64)
+    culprit = replace(mixed(9), prompt_ids=(20, POISON, 21))
+    history = run(engine, [*(mixed(n) for n in range(4)), culprit, *(mixed(n) for n in (4, 5, 6))])
+    assert history.failed.keys() == {9}
+    assert (type(error).__name__ if error else "not finite") in history.failed[9]
+    assert history.tokens == expected
+
+
 @pytest.mark.parametrize("store", STORES)
 def test_several_culprits_in_one_step_fail_and_the_rest_go_on(store: str) -> None:
     engine = packed(poisoned_llama(), max_slots=7, prefill_chunk_tokens=128, kv_store=store)

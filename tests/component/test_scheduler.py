@@ -14,7 +14,8 @@ from headrace.internal.v1.dispatch_pb2 import (
     DISPATCH_REFUSAL_CAUSE_DRAINING,
     DISPATCH_REFUSAL_CAUSE_INVALID,
 )
-from headrace.internal.v1.reports_pb2 import LaneReport
+from headrace.internal.v1.reports_pb2 import DeadLetter, LaneReport
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import from_status
 from helpers.eventually import eventually
 from helpers.scheduler_actors import (
@@ -135,6 +136,15 @@ async def test_a_request_that_fails_on_every_attempt_is_ended_and_kept_as_a_dead
         assert "the engine fell over" in error.message
         await eventually(lambda: _is_gone(bus, "a"))
     assert await unsettled(bus) == []
+    (letter,) = await letters(bus)
+    assert (letter.attempts, letter.reason) == (3, error.message)
+    assert RequestRecord.FromString(letter.message).request_id == "a"
+
+
+async def letters(bus: JetStreamBus) -> list[DeadLetter]:
+    buried = await bus.buried(limit=10)
+    assert all(each.model == MODEL for each in buried)
+    return [DeadLetter.FromString(each.letter) for each in buried]
 
 
 async def test_a_message_that_nobody_can_read_is_buried_and_holds_nobody_up(
@@ -146,6 +156,8 @@ async def test_a_message_that_nobody_can_read_is_buried_and_holds_nobody_up(
         await eventually(lambda: "a" in worker.running)
         await gateway.settle("a")
     assert await unsettled(bus) == []
+    (letter,) = await letters(bus)
+    assert (letter.message, letter.attempts) == (b"\xff\xff\xff", 0)
 
 
 async def test_of_a_burst_exactly_as_many_are_queued_as_the_lane_holds(

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import openai
 import pytest
 
-from headrace.client import AsyncClient
-from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
 from helpers.streams import Seen, chat
+from helpers.strikes import Strike
 
 STREAMS = 24
-TOKENS = 150
+SLOTS = STREAMS // 2
+"""Of each of two workers: once more streams than this have begun, both hold some."""
+TOKENS = 300
+"""Long, so that a fault that follows the first of them comes long before the last."""
+BEGUN = 20
+"""Characters."""
 
 
-async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
+async def all_streams(mesh: FreshMesh, model: str, strike: Strike | None = None) -> list[Seen]:
     """Sampled, seeded streams that run to their bound, all at once; half tell logprobs."""
     url = f"{mesh.url}/v1"
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+
+        def look(number: int, seen: Seen) -> None:
+            if strike is not None and len(seen.text) >= BEGUN:
+                strike.begun(number)
 
         async def one(number: int) -> Seen:
             return await chat(
@@ -31,6 +40,7 @@ async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
                 temperature=1.0,
                 max_tokens=TOKENS,
                 extra_body={"ignore_eos": True},
+                on_chunk=partial(look, number),
                 **({"logprobs": True, "top_logprobs": 2} if number % 2 else {}),
             )
 
@@ -38,18 +48,9 @@ async def all_streams(mesh: FreshMesh, model: str) -> list[Seen]:
 
 
 async def disturbed(mesh: FreshMesh, model: str, victim: str) -> list[Seen]:
-    """The same streams, with a process killed when most of them are under way."""
-
-    # Why not the command: on a busy machine it takes as long to start as the streams take to end.
-    async with AsyncClient(mesh.url) as client:
-
-        async def most_run() -> bool:
-            return sum([worker.running for worker in await client.workers()]) > STREAMS / 2
-
-        streams = asyncio.create_task(all_streams(mesh, model))
-        await eventually(most_run, within_s=20)
-    await mesh.kill(victim)
-    return await streams
+    """The same streams, with a process killed in their midst; a worker, with some of them."""
+    async with Strike(mesh, victim, after=SLOTS) as strike:
+        return await all_streams(mesh, model, strike)
 
 
 def require_equal(seen: list[Seen], expected: list[Seen]) -> None:
@@ -69,18 +70,20 @@ def told(seen: Seen) -> list[float]:
     ]
 
 
-@pytest.mark.timeout(120)
+MESH = ("--workers", "2", "--set", f"worker.max_slots={SLOTS}")
+
+
+@pytest.mark.timeout(180)
 async def test_streams_are_those_of_an_undisturbed_run_whatever_is_killed(tmp_path: Path) -> None:
-    options = ("--workers", "2", "--schedulers", "2", "--scripted-step-ms", "20")
-    async with fresh_mesh(tmp_path, *options) as mesh:
+    async with fresh_mesh(tmp_path, *MESH, "--schedulers", "2", "--scripted-step-ms", "10") as mesh:
         expected = await all_streams(mesh, "scripted")
         for victim in ("worker-scripted-0", "scheduler-0", "scheduler-1", "worker-scripted-1"):
             require_equal(await disturbed(mesh, "scripted", victim), expected)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 async def test_a_real_models_sampled_text_survives_a_killed_worker(tmp_path: Path) -> None:
-    options = ("--engine", "transformers", "--workers", "2", "--threads", "1")
+    options = (*MESH, "--engine", "transformers", "--threads", "1")
     async with fresh_mesh(tmp_path, *options) as mesh:
         expected = await all_streams(mesh, "valley")
         require_equal(await disturbed(mesh, "valley", "worker-valley-0"), expected)

@@ -22,7 +22,9 @@ def command(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "headrace", *arguments)
 
 
-async def headrace(*arguments: str, folder: Path, given: str | None = None) -> Ran:
+async def headrace(
+    *arguments: str, folder: Path, given: str | None = None, within_s: float = COMMAND_S
+) -> Ran:
     """Run to its end in `folder`, with `given` as its standard input."""
     process = await asyncio.create_subprocess_exec(
         *command(*arguments),
@@ -32,7 +34,7 @@ async def headrace(*arguments: str, folder: Path, given: str | None = None) -> R
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(COMMAND_S):
+        async with asyncio.timeout(within_s):
             out, err = await process.communicate(None if given is None else given.encode())
     finally:
         if process.returncode is None:

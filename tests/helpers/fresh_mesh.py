@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
 from headrace.mesh.home import Home, ProcessRecord
 from helpers.command import headrace
 from helpers.eventually import eventually
@@ -49,8 +52,19 @@ class FreshMesh:
 
     async def kill(self, name: str) -> None:
         """SIGKILL; returns once the supervisor has another run of it, which listens."""
-        before = self.strike(name)
+        await self.back(self.strike(name))
+
+    async def back(self, before: ProcessRecord) -> None:
+        """Returns once the supervisor has another run of what was struck, which listens."""
         await eventually(lambda: self._is_back(before), within_s=BACK_WITHIN_S)
+
+    async def counted(self, name: str, metric: str) -> float:
+        """The sum of a process's metric over its labels."""
+        port = self.processes[name].ports["metrics"]
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+            text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+        families = text_string_to_metric_families(text)
+        return sum(s.value for family in families for s in family.samples if s.name == metric)
 
     def _is_back(self, before: ProcessRecord) -> bool:
         now = self.processes[before.name]

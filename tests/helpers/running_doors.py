@@ -36,10 +36,13 @@ from headrace_gateway.native.model_service import ModelService
 from headrace_gateway.native.rest_service import RestService
 from headrace_gateway.openai.service import OpenAIService
 from headrace_gateway.openai.vector_calls import VectorCalls
+from headrace_gateway.slow_readers import CutSlowReaders
 from helpers.scripted_admission import ScriptedAdmission
 from helpers.tiny_tokenizers import bundle, byte_level, word_pieces
 
 SERVICES = ("headrace.v1.OpenAIService", "headrace.v1.GenerationService")
+
+READER_STALL_S = 3.0
 
 CARD = ModelCard(
     model="valley",
@@ -160,7 +163,7 @@ async def running_doors(
         },
     )
     catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
-    server = make_server()
+    server = make_server([CutSlowReaders(READER_STALL_S)])
     serve(server, catalog, admission)
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)

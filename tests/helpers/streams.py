@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +25,15 @@ class Seen:
     """Log probabilities, of every token."""
 
 
-async def chat(client: openai.AsyncOpenAI, model: str, prompt: str, **options: Any) -> Seen:
-    """Stream one answer to its end.
+async def chat(
+    client: openai.AsyncOpenAI,
+    model: str,
+    prompt: str,
+    *,
+    on_chunk: Callable[[Seen], None] = lambda _: None,
+    **options: Any,
+) -> Seen:
+    """Stream one answer to its end; `on_chunk` is told what has been seen, after each chunk.
 
     Raises:
         openai.APIError: the stream carried an error.
@@ -51,4 +59,5 @@ async def chat(client: openai.AsyncOpenAI, model: str, prompt: str, **options: A
                 seen.finish_reasons.append(choice.finish_reason)
         if chunk.usage:
             seen.completion_tokens = chunk.usage.completion_tokens
+        on_chunk(seen)
     return seen

@@ -60,7 +60,7 @@ def unpacked_llama() -> PreTrainedModel:
     return random_model("llama")
 
 
-def poisoned_llama(*, nan: bool = False) -> PreTrainedModel:
+def poisoned_llama(*, nan: bool = False, error: Exception | None = None) -> PreTrainedModel:
     """Like `tiny_llama`, but a row with token POISON breaks the pass, or turns into NaN."""
     model = random_model("llama")
 
@@ -68,7 +68,7 @@ def poisoned_llama(*, nan: bool = False) -> PreTrainedModel:
         rows = arguments[0] == POISON
         if bool(rows.any()):
             if not nan:
-                raise RuntimeError("poisoned")
+                raise error or RuntimeError("poisoned")
             output = output.masked_fill(rows[..., None], float("nan"))
         return output
 

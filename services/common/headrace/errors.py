@@ -17,6 +17,7 @@ HeadraceError
 │   └── GatewayDraining         UNAVAILABLE         GATEWAY_DRAINING
 ├── DeadlinePassed              DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
 ├── RequestCancelled            CANCELLED           CANCELLED
+│   └── SlowReader                                  SLOW_READER
 └── InternalError           ours to mend
     ├── AttemptsExhausted       INTERNAL            ATTEMPTS_EXHAUSTED
     └── EngineFailed            INTERNAL            ENGINE_FAILED
@@ -171,6 +172,12 @@ class RequestCancelled(HeadraceError):
 
     code = Code.CANCELLED
     reason = "CANCELLED"
+
+
+class SlowReader(RequestCancelled):
+    """Its caller took nothing of what was written to it for too long, and was cut."""
+
+    reason = "SLOW_READER"
 
 
 class InternalError(HeadraceError):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -47,7 +47,12 @@ class ServiceSettings(BaseSettings):
     name: str = "one"
     """What operators call this process; in reports, logs and `headrace status`."""
     nats_url: str = "nats://127.0.0.1:4222"
-    """Broker. May hold user and password; never logged with them."""
+    """Broker; of a cluster several, with commas between. May hold user and password; never
+    logged with them."""
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    """Servers of a NATS cluster that keep each request, result, lease and model card; the same
+    for all processes of a mesh. 1: who loses that server waits for it, and loses with its disk.
+    3: any one server may go; each request costs about three times as much of the broker."""
     host: str = "127.0.0.1"
     """Address that this process listens on. The default is reachable from this machine only."""
     metrics_port: int = 0

@@ -50,6 +50,7 @@ from headrace_gateway.openai.service import OpenAIService
 from headrace_gateway.openai.vector_calls import VectorCalls
 from headrace_gateway.reports import ReportedFleet
 from headrace_gateway.settings import GatewaySettings
+from headrace_gateway.slow_readers import CutSlowReaders
 from headrace_gateway.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ async def run(settings: GatewaySettings) -> int:
     logs.configure(service="gateway", name=settings.name, level=settings.log_level)
     gateway_id = f"{settings.name}-{uuid4().hex[:12]}"
     try:
-        bus = await connect(settings.nats_url, name=gateway_id)
+        bus = await connect(settings.nats_url, name=gateway_id, replicas=settings.nats_replicas)
         await _Gateway(settings, bus, gateway_id).run()
     except (BusUnavailable, OSError) as error:
         log.error("gateway.cannot_start", extra={"error": str(error)})
@@ -114,7 +115,7 @@ class _Gateway:
         self._settings = settings
         self._bus = bus
         self._delivery = make_server()
-        self._public = make_server()
+        self._public = make_server([CutSlowReaders(settings.reader_stall_s)])
         delivery_port = bind(self._delivery, settings.host, settings.delivery_port)
         public_port = bind(self._public, settings.host, settings.grpc_port)
         self._ports = {"grpc": public_port, "delivery": delivery_port}

@@ -66,6 +66,9 @@ overdue_total = Counter(
     "Requests that the gateway itself had to end at their deadline: nobody behind it did.",
     ["model"],
 )
+slow_readers_total = Counter(
+    "headrace_gateway_slow_readers_total", "Callers cut because they read nothing for too long."
+)
 unsettled_requests = Gauge(
     "headrace_gateway_unsettled_requests", "Ended requests that no scheduler has taken note of."
 )

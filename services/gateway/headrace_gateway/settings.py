@@ -39,6 +39,11 @@ class GatewaySettings(ServiceSettings):
     small: the gateway ends requests whose end is on its way. Too large: callers hang longer
     where the whole mesh is gone."""
 
+    reader_stall_s: float = Field(default=30.0, gt=0)
+    """A caller that takes nothing of what waits for it for this long is cut with SLOW_READER, and
+    its request cancelled; one that takes 64 KiB in that time is not. Too small: a phone in a
+    tunnel loses its answer. Too large: whoever reads nothing keeps a place of
+    `max_open_requests`, and its answer in memory."""
     worker_reconnect_grace_s: float = Field(default=0.3, ge=0)
     """How long a worker may take to come back after its stream broke, before its requests go
     to others. Too small: a dropped connection costs a second prefill. Too large: so much is

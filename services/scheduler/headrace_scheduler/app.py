@@ -28,7 +28,11 @@ async def run(settings: SchedulerSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        bus = await connect(settings.nats_url, name=f"scheduler {settings.name}")
+        bus = await connect(
+            settings.nats_url,
+            name=f"scheduler {settings.name}",
+            replicas=settings.nats_replicas,
+        )
     except BusUnavailable as error:
         log.error("scheduler.no_bus", extra={"why": str(error)})
         return 1

@@ -138,7 +138,9 @@ class Calls:
         """Returns once the letter is stored."""
         when = Timestamp()
         when.GetCurrentTime()
-        letter = DeadLetter(message=command.message, reason=command.reason, time=when)
+        letter = DeadLetter(
+            message=command.message, reason=command.reason, time=when, attempts=command.attempts
+        )
         while True:
             try:
                 await self._bus.bury(self._model, letter.SerializeToString())

@@ -174,6 +174,8 @@ class Bury:
 
     message: bytes
     reason: str
+    attempts: int = 0
+    """That failed; 0 of what could not be read."""
 
 
 @dataclass(frozen=True, slots=True)

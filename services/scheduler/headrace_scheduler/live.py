@@ -220,8 +220,9 @@ class LiveRequests:
 
     def fail(self, request: Request, *, now_s: float) -> None:
         """Its attempts are used up."""
-        message = f"failed on {request.record.failures} attempts; the last: {request.last_failure}"
-        self.command(Bury(request.record.SerializeToString(), message))
+        failures = request.record.failures
+        message = f"failed on {failures} attempts; the last: {request.last_failure}"
+        self.command(Bury(request.record.SerializeToString(), message, failures))
         self.end(request, AttemptsExhausted(message), now_s=now_s)
 
     # Out

@@ -139,7 +139,11 @@ class Process:
     async def live(self) -> int:
         """Load, serve, leave; returns the exit status."""
         try:
-            bus = await connect(self._settings.nats_url, name=f"worker {self._settings.name}")
+            bus = await connect(
+                self._settings.nats_url,
+                name=f"worker {self._settings.name}",
+                replicas=self._settings.nats_replicas,
+            )
         except BusUnavailable as error:
             log.critical("worker.not_started", extra={"why": str(error)})
             return 1

@@ -18,7 +18,7 @@ from headrace_worker.engine.loaded import (
     VectorTask,
     unheard,
 )
-from headrace_worker.engine.scripted import ScriptedSettings, load_scripted
+from headrace_worker.engine.scripted import ScriptedFaults, ScriptedSettings, load_scripted
 from headrace_worker.settings import WorkerSettings
 
 DEFAULT_MODEL = Path(__file__).parent / "default_model"
@@ -83,6 +83,10 @@ def load_model(settings: WorkerSettings, progress: Progress = unheard) -> Loaded
                     step_s=settings.scripted_step_s,
                     max_slots=settings.max_slots or SCRIPTED_SLOTS,
                     context_tokens=settings.context_tokens or ScriptedSettings().context_tokens,
+                    faults=ScriptedFaults(
+                        fail_prompts_containing=settings.scripted_fail_token,
+                        crash_prompts_containing=settings.scripted_crash_token,
+                    ),
                 )
             )
         case "llama-cpp":

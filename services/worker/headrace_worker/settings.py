@@ -119,6 +119,10 @@ class WorkerSettings(ServiceSettings):
     ranks: large ones slow every sequence that has an adapter."""
     scripted_step_s: float = Field(0.0, ge=0)
     """Time per step of the scripted engine."""
+    scripted_fail_token: int | None = Field(None, ge=0)
+    """The scripted engine cannot compute a prompt with this token; for trials of recovery."""
+    scripted_crash_token: int | None = Field(None, ge=0)
+    """A prompt with this token kills the process of the scripted engine; for the same."""
 
     upstream_model: str | None = None
     """With openai, the model's name there. Unset: `model_name`."""

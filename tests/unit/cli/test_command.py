@@ -11,7 +11,7 @@ from helpers.command import headrace
 
 
 async def test_a_command_without_a_mesh_says_how_to_start_one(tmp_path: Path) -> None:
-    for name in ("status", "down", "lanes", "workers"):
+    for name in ("status", "down", "lanes", "workers", "dead-letters"):
         ran = await headrace(name, folder=tmp_path)
         assert (ran.status, ran.out) == (1, "")
         assert ran.err == (

@@ -87,6 +87,20 @@ def test_a_setting_reaches_every_process_of_its_service_and_no_other() -> None:
     assert "--max-slots=8" not in plans["gateway-0"].flags
 
 
+def test_the_broker_has_one_setting_the_last_of_which_counts() -> None:
+    assert MeshOptions(HOME, (DEFAULT_MODEL,)).sync_interval == "2m"
+    chosen = tuple(parse_setting(f"nats.sync_interval={each}") for each in ("500ms", "always"))
+    options = MeshOptions(HOME, (DEFAULT_MODEL,), settings=chosen)
+    assert options.sync_interval == "always"
+    assert not any("always" in flag for each in services(options) for flag in each.flags)
+
+
+@pytest.mark.parametrize("value", ["", "never", "2", "0s", "2m; debug: true"])
+def test_a_sync_interval_that_is_no_time_is_refused(value: str) -> None:
+    with pytest.raises(BadOption, match="it must be always, or a time such as 500ms or 2m"):
+        parse_setting(f"nats.sync_interval={value}")
+
+
 @pytest.mark.parametrize("text", ["max_slots=8", "nats.port=1", "worker.=1", "worker.max_slots"])
 def test_a_setting_that_names_no_service_or_no_value_is_refused(text: str) -> None:
     with pytest.raises(BadOption, match=r"SERVICE\.NAME=VALUE"):

@@ -32,6 +32,10 @@ class LaneAtBound(BusError):
     """The broker holds as many unsettled requests of this lane as it may; nothing was stored."""
 
 
+class LaneBroken(BusError):
+    """Something that the lane gave out got lost on its way: take it over anew to have it again."""
+
+
 class LeaseTaken(BusError):
     """Somebody else holds the lease."""
 
@@ -80,6 +84,15 @@ class Pulled:
     """Opaque; for `LaneReader.acknowledge`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """A dead letter."""
+
+    model: str
+    letter: bytes
+    """A DeadLetter."""
+
+
 class LaneReader(Protocol):
     """The leader's end of one lane. Opening another reader of the lane makes this one useless."""
 
@@ -88,6 +101,7 @@ class LaneReader(Protocol):
 
         Raises:
             BusUnavailable: the broker is away, or another reader has taken the lane over.
+            LaneBroken: this reader will never see all of the lane.
         """
         ...
 

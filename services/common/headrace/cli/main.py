@@ -11,6 +11,7 @@ import click
 
 from headrace.cli.bench import bench
 from headrace.cli.chat import chat
+from headrace.cli.dead_letters import dead_letters
 from headrace.cli.down import down
 from headrace.cli.drain import drain
 from headrace.cli.generate import generate
@@ -31,7 +32,10 @@ def headrace() -> None:
     """Serve language models from this machine: OpenAI's API and gRPC on one port."""
 
 
-for command in (up, down, status, generate, chat, bench, torture, lanes, workers, drain):
+for command in (
+    *(up, down, status, generate, chat, bench, torture),
+    *(lanes, workers, drain, dead_letters),
+):
     headrace.add_command(command)
 
 

@@ -85,7 +85,7 @@ from headrace.mesh.supervisor import Mesh, Told
     metavar="SERVICE.NAME=VALUE",
     multiple=True,
     help="Any setting of gateway, scheduler or worker, as in worker.max_slots=8; "
-    "`python -m headrace_worker --help` lists them.",
+    "`python -m headrace_worker --help` lists them. And nats.sync_interval, 2m unless set.",
 )
 @click.option(
     "--ready-within",

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from headrace.mesh import assets
 from headrace.mesh.files import read_json_object, render, write_whole
-from headrace.mesh.plan import Role
+from headrace.mesh.plan import DEFAULT_SYNC_INTERVAL, Role
 
 
 class Broker:
@@ -16,8 +16,9 @@ class Broker:
     role = Role.NATS
     name = "nats"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, sync_interval: str = DEFAULT_SYNC_INTERVAL) -> None:
         self._folder = folder
+        self._sync_interval = sync_interval
         self._port = -1
 
     @property
@@ -43,6 +44,7 @@ class Broker:
             "listen": f"127.0.0.1:{self._port}",
             "ports_dir": str(self._ports_dir),
             "store_dir": str(self._folder),
+            "sync_interval": self._sync_interval,
         }
         write_whole(self.config, render(template, values))
 

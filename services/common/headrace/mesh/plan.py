@@ -16,6 +16,10 @@ MAX_PROCESSES = 64
 """Of one role and model. More on one machine is a slip of the finger."""
 
 
+DEFAULT_SYNC_INTERVAL = "2m"
+_SYNC_INTERVAL = re.compile(r"always|[1-9][0-9]*(ms|s|m|h)")
+
+
 class Role(StrEnum):
     """Kinds of process, in the order in which they start."""
 
@@ -85,6 +89,12 @@ class MeshOptions:
                 f"two models are named {doubles[0]!r}; name them apart: --model SOURCE=NAME"
             )
 
+    @property
+    def sync_interval(self) -> str:
+        """nats-server's: how long what it has accepted may be only in the machine's memory."""
+        chosen = [s.value for s in self.settings if s.role is Role.NATS]
+        return chosen[-1] if chosen else DEFAULT_SYNC_INTERVAL
+
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
@@ -127,9 +137,14 @@ def parse_setting(text: str) -> ServiceSetting:
     """SERVICE.NAME=VALUE."""
     path, equals, value = text.partition("=")
     role, dot, name = path.partition(".")
+    if path == "nats.sync_interval":
+        if not _SYNC_INTERVAL.fullmatch(value):
+            raise BadOption(f"--set {text!r}: it must be always, or a time such as 500ms or 2m")
+        return ServiceSetting(Role.NATS, name, value)
     if role not in (Role.GATEWAY, Role.SCHEDULER, Role.WORKER) or not (dot and name and equals):
         raise BadOption(
-            f"--set {text!r} is not SERVICE.NAME=VALUE; SERVICE is gateway, scheduler or worker"
+            f"--set {text!r} is not SERVICE.NAME=VALUE; SERVICE is gateway, scheduler or worker, "
+            "or it is nats.sync_interval"
         )
     return ServiceSetting(Role(role), name, value)
 

@@ -53,7 +53,7 @@ class Mesh:
         self._options = options
         self._home = home
         self._told = told
-        self._broker = Broker(home.broker)
+        self._broker = Broker(home.broker, sync_interval=options.sync_interval)
         self._edge = Edge(home.edge, home.logs, host=options.host, port=options.port)
         self._keepers: list[Keeper] = []
         self._ready = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -33,8 +33,8 @@ KEEPALIVE_OPTIONS = (
 """For channels between our own processes: a frozen or vanished peer is noticed within 4 s."""
 
 
-def make_server() -> grpc.aio.Server:
-    return grpc.aio.server(options=_OPTIONS)
+def make_server(interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.aio.Server:
+    return grpc.aio.server(options=_OPTIONS, interceptors=interceptors)
 
 
 def add_health_and_reflection(

@@ -6,6 +6,7 @@ calls `beat` from the loop; without a beat for `LOOP_STUCK_S` the process is not
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,12 +16,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import make_wsgi_app
+from prometheus_client import Gauge, make_wsgi_app
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 LOOP_STUCK_S = 10.0
+
+event_loop_tasks = Gauge(
+    "headrace_event_loop_tasks", "Tasks of the process's event loop, at its last beat."
+)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -54,8 +59,9 @@ class SidePort:
         return self._server.server_port
 
     def beat(self) -> None:
-        """The event loop runs."""
+        """The event loop, in which this is called, runs."""
         self._beat_s = time.monotonic()
+        event_loop_tasks.set(len(asyncio.all_tasks()))
 
     def __enter__(self) -> SidePort:
         self._thread.start()

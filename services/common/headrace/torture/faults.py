@@ -32,6 +32,8 @@ class FaultKind(StrEnum):
     SLOW_READER = "slow-reader"
     DRAIN = "drain"
     """Not a fault but a rolling restart's step: SIGTERM, and the supervisor starts it again."""
+    ROLLING = "rolling"
+    """A whole rolling restart: that, for every process in turn."""
 
 
 _VICTIMS = {
@@ -41,6 +43,7 @@ _VICTIMS = {
     FaultKind.NATS: (Role.NATS,),
     FaultKind.GATEWAY: (Role.GATEWAY,),
     FaultKind.DRAIN: (Role.WORKER, Role.SCHEDULER, Role.GATEWAY),
+    FaultKind.ROLLING: (Role.WORKER, Role.SCHEDULER, Role.GATEWAY),
 }
 
 
@@ -54,12 +57,14 @@ class Faults:
         self._count = 0
 
     async def strike(self, kind: FaultKind) -> None:
-        """A no-op if there is nothing to strike, because it is already down."""
+        """One of those that are up, all of them where it is rolling; nothing if none is."""
         processes = self._home.read_record().processes
         up = [p for p in processes if p.role in _VICTIMS[kind] and p.pid and p.ports]
-        if not up:
-            return
-        victim = self._rng.choice(up)
+        chosen = up if kind is FaultKind.ROLLING or not up else [self._rng.choice(up)]
+        for victim in chosen:
+            await self._strike(kind, victim)
+
+    async def _strike(self, kind: FaultKind, victim: ProcessRecord) -> None:
         number = self.struck(kind, victim.name)
         try:
             async with asyncio.timeout(MENDED_WITHIN_S):
@@ -83,7 +88,8 @@ class Faults:
         self._ledger.note(Mended(self._ledger.now_s, number))
 
     async def _end(self, victim: ProcessRecord, kind: FaultKind) -> None:
-        _signal(victim, signal.SIGTERM if kind is FaultKind.DRAIN else signal.SIGKILL)
+        drains = kind in (FaultKind.DRAIN, FaultKind.ROLLING)
+        _signal(victim, signal.SIGTERM if drains else signal.SIGKILL)
         await self._until_well(victim.name, other_than=victim.pid)
 
     async def _freeze(self, victim: ProcessRecord) -> None:

@@ -67,6 +67,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: the wanted structure of the output is no schema, regular expression or
     grammar, is too large, or has something that cannot be enforced.
     """
+    ERROR_REASON_SLOW_READER: _ErrorReason.ValueType  # 21
+    """CANCELLED: its caller took nothing of the answer for too long, and was cut."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was refused or failed. Each belongs to one gRPC code."""
@@ -114,4 +116,6 @@ ERROR_REASON_INVALID_STRUCTURE: ErrorReason.ValueType  # 20
 """INVALID_ARGUMENT: the wanted structure of the output is no schema, regular expression or
 grammar, is too large, or has something that cannot be enforced.
 """
+ERROR_REASON_SLOW_READER: ErrorReason.ValueType  # 21
+"""CANCELLED: its caller took nothing of the answer for too long, and was cut."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 
-from headrace.errors import HeadraceError, InternalError
+from headrace.errors import HeadraceError, InternalError, SlowReader
 from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
 from headrace_gateway.answering import Answer, GenerationFailed
@@ -71,6 +71,8 @@ async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
                 break
     except GenerationFailed as failed:
         return failed.error
+    except SlowReader as error:
+        return error
     except Exception:
         log.exception("call.broken", extra={"request_id": answer.request.request_id})
         return InternalError(BROKEN)

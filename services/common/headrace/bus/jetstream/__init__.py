@@ -36,16 +36,18 @@ class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResu
             task.cancel()
         await self._client.close()
 
-    async def ensure_stores(self) -> None:
+    async def ensure_stores(self, replicas: int) -> None:
         """Make streams and buckets that are not there. Safe from many processes at once."""
-        for config in streams():
+        for config in streams(replicas):
             try:
                 await self._js.add_stream(config)
             except nats.js.errors.BadRequestError:  # there, made by another version of us
                 await self._js.update_stream(config)
-        for bucket in buckets():
+        for bucket in buckets(replicas):
             self._kv[bucket.bucket] = await self._bucket(bucket)
-        await self._js.create_object_store(TOKENIZER_BUCKET, config=ObjectStoreConfig())
+        await self._js.create_object_store(
+            TOKENIZER_BUCKET, config=ObjectStoreConfig(replicas=replicas)
+        )
 
     async def _bucket(self, config: KeyValueConfig) -> KeyValue:
         try:
@@ -54,8 +56,15 @@ class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResu
             return await self._js.key_value(config.bucket)
 
 
-async def connect(url: str, *, name: str, wait_s: float = 30.0) -> JetStreamBus:
-    """Connect and make sure that streams and buckets are there.
+async def connect(
+    url: str, *, name: str, wait_s: float = 30.0, replicas: int | None = 1
+) -> JetStreamBus:
+    """Connect and make sure that streams and buckets are there, each on `replicas` servers.
+
+    Args:
+        url: of several servers of a cluster, with commas between.
+        replicas: None leaves streams and buckets as they are; leases and cards are then out
+            of reach.
 
     Raises:
         BusUnavailable: no answer within `wait_s`.
@@ -85,18 +94,19 @@ async def connect(url: str, *, name: str, wait_s: float = 30.0) -> JetStreamBus:
     bus = JetStreamBus(client)
     try:
         async with asyncio.timeout(wait_s):
-            await client.connect(url, **options)
-            await _until_stores(bus)
+            await client.connect(url.split(","), **options)
+            if replicas is not None:
+                await _until_stores(bus, replicas)
     except (TimeoutError, OSError, nats.errors.Error) as error:
         raise BusUnavailable(f"no NATS within {wait_s:g} s: {error or 'no answer'}") from error
     return bus
 
 
-async def _until_stores(bus: JetStreamBus) -> None:
+async def _until_stores(bus: JetStreamBus, replicas: int) -> None:
     # JetStream comes up a moment after the port does.
     while True:
         try:
-            return await bus.ensure_stores()
+            return await bus.ensure_stores(replicas)
         except nats.errors.Error as error:
             log.info("bus.waiting_for_jetstream", extra={"error": repr(error)})
             await asyncio.sleep(0.2)

@@ -31,10 +31,11 @@ ACK_WAIT_S = 24 * 3600
 by making the consumer anew: redelivery by time-out is never wanted."""
 
 
-def streams() -> list[StreamConfig]:
+def streams(replicas: int) -> list[StreamConfig]:
     return [
         StreamConfig(
             name=REQUEST_STREAM,
+            num_replicas=replicas,
             subjects=[f"{subjects.REQUESTS}.*.*"],
             retention=RetentionPolicy.WORK_QUEUE,
             storage=StorageType.FILE,
@@ -45,6 +46,7 @@ def streams() -> list[StreamConfig]:
         ),
         StreamConfig(
             name=RESULT_STREAM,
+            num_replicas=replicas,
             subjects=[f"{subjects.RESULTS}.*"],
             storage=StorageType.FILE,
             max_age=RESULT_KEPT_S,
@@ -53,6 +55,7 @@ def streams() -> list[StreamConfig]:
         ),
         StreamConfig(
             name=DEAD_STREAM,
+            num_replicas=replicas,
             subjects=[f"{subjects.DEAD_LETTERS}.*"],
             storage=StorageType.FILE,
             max_age=DEAD_LETTER_KEPT_S,
@@ -61,8 +64,8 @@ def streams() -> list[StreamConfig]:
     ]
 
 
-def buckets() -> list[KeyValueConfig]:
+def buckets(replicas: int) -> list[KeyValueConfig]:
     return [
-        KeyValueConfig(bucket=LEASE_BUCKET, history=1, storage=StorageType.FILE),
-        KeyValueConfig(bucket=CARD_BUCKET, history=1, ttl=CARD_KEPT_S),
+        KeyValueConfig(bucket=LEASE_BUCKET, history=1, storage=StorageType.FILE, replicas=replicas),
+        KeyValueConfig(bucket=CARD_BUCKET, history=1, ttl=CARD_KEPT_S, replicas=replicas),
     ]
