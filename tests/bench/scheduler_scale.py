@@ -1,7 +1,9 @@
 """The scheduler's state machine under simulated workers: dispatches per CPU second, cost per event.
 
 No broker and no network: 200 workers of 64 slots finish what they run, report and are given more,
-in simulated time, while a lane of a set depth is kept full. Only the machine's CPU is counted.
+in simulated time, while lanes of a set depth are kept full. Only the CPU of the machine, and of
+reading what it is told by workers, is counted. "Conversations": every request goes on with one of
+60,000, whose last turns the workers hold.
 
 python tests/bench/scheduler_scale.py --json tests/bench/results/scheduler_scale.json
 """
@@ -19,8 +21,7 @@ from headrace.bus.subjects import PRIORITIES
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
-    RunningRequest,
-    ServedModel,
+    PrefixReport,
     Settlement,
     SettleRequest,
     WorkerReport,
@@ -32,13 +33,16 @@ from headrace_scheduler.events import (
     Event,
     GatewayReported,
     LaneCaughtUp,
+    PrefixesReported,
     Settled,
     Submitted,
-    WorkerReported,
 )
 from headrace_scheduler.forming import BatchLimits
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.policy import Policy
+from headrace_scheduler.prefixes import names_of
+from headrace_scheduler.sightings import read_worker_report
+from headrace_worker.changes import Changes
 
 MODEL, DIGEST, GATEWAY = "tiny", "sha256:1", "gateway"
 WORKERS, SLOTS = 200, 64
@@ -46,7 +50,11 @@ RUNS_S = 2.0
 """Mean time that a request runs."""
 REPORT_S = 0.02
 """Between two reports of a worker whose slots become free all the time."""
-DEPTHS = (1_000, 10_000, 100_000)
+BEAT_S = 0.5
+"""Between two that name all that runs."""
+DEPTHS = (1_000, 3_000, 10_000, 30_000, 100_000)
+CONVERSATIONS = 60_000
+PROMPT_TOKENS = 64
 MEASURED = 20_000
 """Dispatched requests of a run."""
 
@@ -56,6 +64,8 @@ class Run:
     round: int
     waiting: int
     """Kept in the lanes."""
+    conversations: bool
+    """Whether workers hold what requests begin with."""
     dispatched: int
     batches: int
     events: int
@@ -77,32 +87,40 @@ class Worker:
         self.card = ModelCard(model=MODEL, weights_digest=DIGEST, context_tokens=4096)
         self.running: dict[str, int] = {}
         self.number = self.answered = 0
+        self._changes, self._full_s = Changes(), float("-inf")
 
-    def report(self) -> WorkerReport:
+    def report(self, now_s: float) -> bytes:
         self.number += 1
-        running = [RunningRequest(request_id=r, attempt=a) for r, a in self.running.items()]
-        served = ServedModel(
+        full = now_s - self._full_s >= BEAT_S
+        named = self._changes.report(self.number, dict(self.running), full=full)
+        if not named.since:
+            self._full_s = now_s
+        report = WorkerReport(
+            worker_id=self.name, name=self.name, number=self.number, since=named.since
+        )
+        served = report.models.add(
             card=self.card,
             total_slots=SLOTS,
-            free_slots=SLOTS - len(running),
+            free_slots=SLOTS - len(self.running),
             free_cache_tokens=1 << 30,
-            running=running,
+            ended=named.ended,
+            running_requests=len(self.running),
             dispatch_epoch=1,
             dispatch_number=self.answered,
         )
-        return WorkerReport(
-            worker_id=self.name, name=self.name, number=self.number, models=[served]
-        )
+        for request_id, attempt in named.running.items():
+            served.running.add(request_id=request_id, attempt=attempt)
+        return report.SerializeToString()
 
 
 class World:
     """Time, workers and callers around a machine."""
 
-    def __init__(self, depth: int, seed: int) -> None:
+    def __init__(self, depth: int, seed: int, *, conversations: bool) -> None:
         self.now_s, self.cpu_s, self.events = 0.0, 0.0, 0
         self.dispatched = self.batches = 0
         self._draw = random.Random(seed)
-        self._depth, self._sequence, self._settled = depth, 0, 0
+        self._depth, self._sequence, self._conversations = depth, 0, conversations
         policy = Policy(limits=BatchLimits(), max_waiting=1 << 30)
         leadership = Leadership("scheduler", MODEL, 1, 0.0, listening_since_s=-10.0)
         self._machine = Machine(leadership, policy, SilentJournal())
@@ -113,13 +131,24 @@ class World:
     def fill(self) -> None:
         """Workers announce themselves, the lanes are filled."""
         for name, worker in self._workers.items():
-            self._tell(WorkerReported(worker.report(), self.now_s))
+            self._hear(worker)
             heapq.heappush(self._reports, (self._draw.uniform(0, REPORT_S), name))
+            if self._conversations:
+                self._tell(PrefixesReported(self._held_by(int(name[1:]))))
         self._tell(GatewayReported(GatewayReport(gateway_id=GATEWAY, number=1), self.now_s))
         self._tell(*map(LaneCaughtUp, PRIORITIES))
         self._tell(*(self._submitted() for _ in range(self._depth)))
         while self._sequence - self.dispatched < self._depth:
             self._tell(*(self._submitted() for _ in range(1000)))
+
+    def _held_by(self, number: int) -> PrefixReport:
+        report = PrefixReport(worker_id=f"w{number}", model=MODEL, full=True)
+        for conversation in range(number, CONVERSATIONS, WORKERS):
+            prompt_ids = [conversation] * PROMPT_TOKENS
+            report.held.extend(
+                names_of(RequestRecord(weights_digest=DIGEST, prompt_ids=prompt_ids))
+            )
+        return report
 
     def run(self, dispatches: int) -> None:
         until = self.dispatched + dispatches
@@ -133,11 +162,18 @@ class World:
                 request = SettleRequest(gateway_id=GATEWAY, settlements=settlements)
                 self._tell(Settled(request), *(self._submitted() for _ in ended))
             heapq.heappush(self._reports, (self.now_s + REPORT_S, name))
-            self._tell(WorkerReported(self._workers[name].report(), self.now_s))
+            self._hear(self._workers[name])
 
     def _ended(self) -> Iterator[tuple[str, str]]:
         while self._ends and self._ends[0][0] <= self.now_s:
             yield heapq.heappop(self._ends)[1:]
+
+    def _hear(self, worker: Worker) -> None:
+        payload = worker.report(self.now_s)
+        began_s = time.process_time()
+        event = read_worker_report(payload, now_s=self.now_s)
+        self.cpu_s += time.process_time() - began_s
+        self._tell(event)
 
     def _tell(self, *events: Event) -> None:
         """Apply, decide, and let workers answer at once."""
@@ -147,6 +183,7 @@ class World:
             for event in pending:
                 self._machine.apply(event, now_s=self.now_s)
             commands = self._machine.decide(now_s=self.now_s)
+            self._machine.next_due_s()
             self.cpu_s += time.process_time() - began_s
             self.events += len(pending)
             pending = [self._obey(c) for c in commands if isinstance(c, Dispatch)]
@@ -169,7 +206,7 @@ class World:
             tenant=f"t{self._sequence % 8}",
             model=MODEL,
             weights_digest=DIGEST,
-            prompt_ids=range(64),
+            prompt_ids=[self._draw.randrange(CONVERSATIONS)] * PROMPT_TOKENS,
             sampling=Sampling(max_tokens=64),
             n=1,
             gateway_id=GATEWAY,
@@ -187,8 +224,8 @@ class World:
         )
 
 
-def one_run(depth: int, round: int) -> Run:
-    world = World(depth, round)
+def one_run(depth: int, round: int, *, conversations: bool) -> Run:
+    world = World(depth, round, conversations=conversations)
     world.fill()
     world.run(MEASURED // 4)  # past the first rush
     before = (world.dispatched, world.batches, world.events, world.cpu_s, world.now_s)
@@ -197,19 +234,26 @@ def one_run(depth: int, round: int) -> Run:
     dispatched, batches, events, cpu_s, seconds = (
         b - a for a, b in zip(before, after, strict=True)
     )
-    return Run(round, depth, int(dispatched), int(batches), int(events), cpu_s, seconds)
+    return Run(
+        round, depth, conversations, int(dispatched), int(batches), int(events), cpu_s, seconds
+    )
 
 
 def main() -> None:
     arguments = rig.options(__doc__ or "").parse_args()
     before = rig.facts()
-    runs = [one_run(depth, round) for round in range(arguments.rounds) for depth in DEPTHS]
+    kinds = [(depth, False) for depth in DEPTHS] + [(depth, True) for depth in DEPTHS[::2]]
+    runs = [
+        one_run(depth, round, conversations=conversations)
+        for round in range(arguments.rounds)
+        for depth, conversations in kinds
+    ]
     rows = []
-    for depth in DEPTHS:
-        its = [run for run in runs if run.waiting == depth]
+    for depth, conversations in kinds:
+        its = [run for run in runs if (run.waiting, run.conversations) == (depth, conversations)]
         rows.append(
             (
-                f"{depth:,}",
+                f"{depth:,}" + (", conversations" if conversations else ""),
                 f"{rig.median([run.dispatched / run.cpu_s for run in its]):,.0f}",
                 f"{rig.median([run.cpu_s / run.events for run in its]) * 1e6:.0f} us",
                 f"{rig.median([run.dispatched / run.batches for run in its]):.1f}",

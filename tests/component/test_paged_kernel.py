@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from headrace.prefixes import BLOCK_TOKENS
 from headrace_worker.engine.forward import Decode, Ints, Prefill
 from headrace_worker.engine.kv_pages import KvPages
 from headrace_worker.engine.kv_store import Form, Layer
 from headrace_worker.engine.packed import PackedForward
 from headrace_worker.engine.page_rows import dense_decode
 from headrace_worker.engine.paged_kernel import paged_decode, splits_for
-from headrace_worker.engine.prefixes import BLOCK_TOKENS
 from headrace_worker.engine.selfcheck import check_packable
 from helpers.tiny_models import random_model
 

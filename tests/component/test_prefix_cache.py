@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from headrace.prefixes import BLOCK_TOKENS, root_name
 from headrace_worker.engine.attention import IMPLEMENTATION
 from headrace_worker.engine.forward import Decode, Ints, Prefill
 from headrace_worker.engine.interface import Engine, EngineStatistics, Sequence
 from headrace_worker.engine.packed import PackedForward
-from headrace_worker.engine.prefixes import BLOCK_TOKENS, root_name
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import STORES, VOCABULARY, packed, random_model, stepwise, tiny_llama
 

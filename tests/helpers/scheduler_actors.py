@@ -248,7 +248,7 @@ class GatewayActor(_Beating):
             request_id=request_id,
             model=MODEL,
             weights_digest=fields.pop("weights_digest", "w1"),
-            prompt_ids=[1, 2, 3],
+            prompt_ids=fields.pop("prompt_ids", [1, 2, 3]),
             n=fields.pop("n", 1),
             gateway_id=self.gateway_id,
             arrival=_now(),

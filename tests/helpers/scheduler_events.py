@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from google.rpc.status_pb2 import Status
@@ -14,6 +14,7 @@ from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
     LostRequest,
     ParkRequest,
+    PrefixReport,
     ResumePoint,
     RunningRequest,
     ServedModel,
@@ -33,6 +34,7 @@ from headrace_scheduler.events import (
     NoticeAnswered,
     Notify,
     Parked,
+    PrefixesReported,
     ReportedLost,
     Settled,
     Submitted,
@@ -61,6 +63,10 @@ class CountingJournal:
 
     def dispatched(self, worker_id: str, waits_s: Sequence[tuple[str, float]]) -> None:
         self.counts["dispatched"] += len(waits_s)
+
+    def prefix_held(self, priority: str, tokens: int) -> None:
+        self.counts["prefix held"] += 1
+        self.counts["prefix tokens"] += tokens
 
     def returned(self, priority: str, cause: str, request_id: str) -> None:
         self.counts[f"returned: {cause}"] += 1
@@ -172,9 +178,11 @@ def submitted(
     patient_until_s: object = NEVER,
     prompt_tokens: object = 3,
     tenant: object = "",
+    prompt: object = None,
 ) -> Submitted:
     assert isinstance(n, int)
     assert isinstance(prompt_tokens, int)
+    assert prompt is None or isinstance(prompt, list)
     assert isinstance(deadline_s, float)
     assert isinstance(patient_until_s, float)
     record = RequestRecord(
@@ -185,7 +193,7 @@ def submitted(
         weights_digest=str(digest),
         adapter=str(adapter),
         adapter_digest=f"digest of {adapter}" if adapter else "",
-        prompt_ids=range(prompt_tokens),
+        prompt_ids=range(prompt_tokens) if prompt is None else prompt,
         tenant=str(tenant),
     )
     record.sampling.max_tokens = 4
@@ -208,8 +216,15 @@ def reported(
     digest: object = "w1",
     adapters: object = (),
     parks: object = True,
+    since: object = 0,
+    ended: object = (),
 ) -> WorkerReported:
-    """`running` is attempts by request id; `counted` the (epoch, number) of the last dispatch."""
+    """`running` is attempts by request id; `counted` the (epoch, number) of the last dispatch.
+
+    With `since`, both `running` and `ended` are what changed after the report of that number.
+    """
+    assert isinstance(since, int)
+    assert isinstance(ended, tuple)
     assert isinstance(adapters, tuple)
     assert isinstance(free, int)
     assert isinstance(total, int)
@@ -228,6 +243,7 @@ def reported(
         running=[RunningRequest(request_id=i, attempt=a) for i, a in (running or {}).items()],
         dispatch_epoch=counted[0],
         dispatch_number=counted[1],
+        ended=ended,
     )
     report = WorkerReport(
         worker_id=worker_id,
@@ -236,6 +252,7 @@ def reported(
         models=[served],
         draining=bool(draining),
         leaving=bool(leaving),
+        since=since,
     )
     return WorkerReported(report, heard_s)
 
@@ -279,3 +296,10 @@ def lost(worker_id: str, *points: ResumePoint) -> ReportedLost:
 
 def answer(notice: Notify, *points: ResumePoint, unknown: Sequence[str] = ()) -> NoticeAnswered:
     return NoticeAnswered(notice, points, tuple(unknown))
+
+
+def prefixes_reported(
+    worker_id: str, held: Iterable[int], *, dropped: Iterable[int] = (), full: bool = False
+) -> PrefixesReported:
+    report = PrefixReport(worker_id=worker_id, model=MODEL, full=full, held=held, dropped=dropped)
+    return PrefixesReported(report)

@@ -7,11 +7,10 @@ carries it out or loses it; what happens is checked as it happens.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
 from headrace.internal.v1.reports_pb2 import ResumePoint
-from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
+from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace_scheduler.events import (
     Acknowledge,
     CancelOnWorker,
@@ -42,35 +41,12 @@ from helpers.scheduler_events import (
     settled,
     submitted,
 )
+from helpers.world_actors import Client, WorkerModel
 
 LENGTH = 3
 """Output tokens of every request."""
 GATEWAY = "g"
 MAX_PREEMPTIONS = 2
-
-
-@dataclass
-class WorkerModel:
-    worker_id: str
-    slots: int
-    running: dict[str, RequestRecord] = field(default_factory=dict)
-    counted: tuple[int, int] = (0, 0)
-    number: int = 0
-    alive: bool = True
-
-    @property
-    def free(self) -> int:
-        return self.slots - sum(r.n for r in self.running.values())
-
-
-@dataclass
-class Client:
-    """A request at its gateway: what its client has seen."""
-
-    seen: list[int] = field(default_factory=list)
-    newest: int = 0
-    fence: int = 0
-    open: bool = True
 
 
 class World:
@@ -181,20 +157,32 @@ class World:
 
     # Workers
 
-    def report(self, worker: WorkerModel) -> None:
-        if not worker.alive:
-            return
+    def report(self, worker: WorkerModel, *, full: bool = False) -> None:
+        if worker.alive:
+            self.tell(self._made(worker, full=full))
+
+    def delay_report(self, worker: WorkerModel) -> None:
+        """It comes when others have come, or never."""
+        if worker.alive:
+            worker.late.append(self._made(worker, full=False))
+
+    def hear_late(self, worker: WorkerModel) -> None:
+        self.tell(worker.late.pop())
+
+    def _made(self, worker: WorkerModel, *, full: bool) -> Event:
         worker.number += 1
-        self.tell(
-            reported(
-                worker.worker_id,
-                worker.number,
-                heard_s=self.now_s,
-                free=worker.free,
-                total=worker.slots,
-                running={i: r.attempt for i, r in worker.running.items()},
-                counted=worker.counted,
-            )
+        running = {i: r.attempt for i, r in worker.running.items()}
+        named = worker.changes.report(worker.number, running, full=full)
+        return reported(
+            worker.worker_id,
+            worker.number,
+            heard_s=self.now_s,
+            free=worker.free,
+            total=worker.slots,
+            running=dict(named.running),
+            since=named.since,
+            ended=named.ended,
+            counted=worker.counted,
         )
 
     def step(self, worker: WorkerModel) -> None:
@@ -321,7 +309,7 @@ class World:
             for worker in self.workers.values():
                 worker.alive = True
                 self.step(worker)
-                self.report(worker)
+                self.report(worker, full=True)
             self.carry_out_all()
             self.pass_time(0.3)
 

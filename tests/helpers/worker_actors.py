@@ -34,7 +34,7 @@ from headrace.internal.v1.reports_pb2 import ParkRequest, ParkResponse, ResumePo
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord, Sampling
 from headrace.rpc.status import from_status
 from headrace_worker.app import WorkerApp
-from headrace_worker.engine.interface import Engine, SamplingParameters, Sequence
+from headrace_worker.engine.interface import Engine, PrefixEngine, SamplingParameters, Sequence
 from headrace_worker.engine.loaded import GenerationDefaults, LoadedModel, ModelLoadFailed
 from headrace_worker.engine.scripted import (
     ScriptedEngine,
@@ -102,6 +102,7 @@ class SchedulerActor:
         self.parked: list[ResumePoint] = []
         self.park_requests = 0
         self.answers_parks = True
+        self._running: dict[str, dict[str, int]] = {}
         self._bus = bus
         self._numbers = itertools.count(1)
 
@@ -110,7 +111,15 @@ class SchedulerActor:
         await self._bus.serve(subjects.park(MODEL), self._park)
 
     def _hear(self, payload: bytes) -> None:
-        self.reports.append(WorkerReport.FromString(payload))
+        report = WorkerReport.FromString(payload)
+        for served in report.models:
+            known = self._running.setdefault(report.worker_id, {})
+            if not report.since:
+                known.clear()
+            known.update({r.request_id: r.attempt for r in served.running})
+            for request_id in served.ended:
+                known.pop(request_id, None)
+        self.reports.append(report)
         self.heard_at_s.append(time.monotonic())
 
     async def _park(self, payload: bytes) -> bytes:
@@ -131,7 +140,8 @@ class SchedulerActor:
 
     @property
     def running(self) -> dict[str, int]:
-        return {r.request_id: r.attempt for r in self.last.models[0].running}
+        """What the worker that spoke last runs, by all that it has said."""
+        return dict(self._running.get(self.last.worker_id, {}))
 
     async def first_worker(self) -> str:
         """The id of the first worker that reports."""
@@ -240,7 +250,12 @@ async def _no_load(settings: WorkerSettings) -> LoadedModel:
 
 @asynccontextmanager
 async def worker_here(
-    nats_url: str, engine: Engine | None = None, *, load: Load = _no_load, **settings: object
+    nats_url: str,
+    engine: Engine | None = None,
+    *,
+    load: Load = _no_load,
+    prefixes: PrefixEngine | None = None,
+    **settings: object,
 ) -> AsyncIterator[WorkerHere]:
     """The whole app on this event loop, with an engine of the test's choice; drained at the end.
 
@@ -248,7 +263,9 @@ async def worker_here(
     """
     chosen = WorkerSettings.model_validate(_settings(nats_url, {"drain_s": 0} | settings))
     engine = engine or scripted()
-    loaded = LoadedModel(engine, scripted_tokenizer_files(), GenerationDefaults(), parameters=0)
+    loaded = LoadedModel(
+        engine, scripted_tokenizer_files(), GenerationDefaults(), parameters=0, prefixes=prefixes
+    )
     bus = await connect(nats_url, name="worker")
     app = WorkerApp(chosen, bus, loaded, reread=lambda: chosen, load=load)
     worker = WorkerHere(app, asyncio.create_task(app.run()))

@@ -67,5 +67,5 @@ def _as_worker(report: WorkerReport) -> fleet_pb2.Worker:
         total_slots=sum(served.total_slots for served in report.models),
         free_slots=sum(served.free_slots for served in report.models),
         draining=report.draining,
-        running=sum(len(served.running) for served in report.models),
+        running=sum(served.running_requests for served in report.models),
     )

@@ -23,6 +23,10 @@ class Journal(Protocol):
         """A batch left: priority and time in the lane of each of its requests."""
         ...
 
+    def prefix_held(self, priority: str, tokens: int) -> None:
+        """A request left for the worker that holds so much of its prompt."""
+        ...
+
     def returned(self, priority: str, cause: str, request_id: str) -> None:
         """It ran, or was to run, and did not end: cause is lost, parked, failed, full, ..."""
         ...

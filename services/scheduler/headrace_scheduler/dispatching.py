@@ -13,10 +13,12 @@ from headrace.internal.v1.dispatch_pb2 import (
     DispatchRequest,
 )
 from headrace_scheduler.events import Dispatch, DispatchAnswered, StepDown
-from headrace_scheduler.fleet import Fleet, Worker
+from headrace_scheduler.fleet import Fleet
 from headrace_scheduler.forming import LaneView, Room, can_ever_run, form_batch
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import Request, Running, first_attempt
+from headrace_scheduler.routing import Routing
+from headrace_scheduler.workers import Worker
 from headrace_scheduler.yielding import PATIENT, URGENT
 
 TRIAL_S = 0.5
@@ -36,12 +38,17 @@ class Dispatching:
     next is formed, and requests that come while it answers leave as a batch.
     """
 
-    def __init__(self, scheduler_id: str, live: LiveRequests, fleet: Fleet) -> None:
+    def __init__(
+        self, scheduler_id: str, live: LiveRequests, fleet: Fleet, routing: Routing
+    ) -> None:
         self._scheduler_id = scheduler_id
-        self._live, self._fleet = live, fleet
+        self._live, self._fleet, self._routing = live, fleet, routing
+        self._on_their_way: dict[int, tuple[Request, ...]] = {}
+        """By number; each is answered, or said to be unanswered."""
 
     def plan(self, *, now_s: float) -> list[Dispatch]:
         dispatches = []
+        self._routing.begin()
         for worker in self._fleet.with_room():
             waiting = self._live.lanes.waiting
             if not waiting:
@@ -61,17 +68,21 @@ class Dispatching:
         return batch.requests
 
     def _views(self, worker: Worker, now_s: float) -> list[LaneView[Request]]:
-        """The lanes, with one request on its last attempt at most, and none during a trial.
+        """The lanes without what is kept for others; with one request on its last attempt at
+        most, and none during a trial.
 
         Why: a worker's death is a failure of all that ran there. Together, those that only
         stood by would come to their end with the one that killed it.
         """
         has_one, room = False, worker.room
+        self._routing.begin_worker()
 
         def may_leave(request: Request) -> bool:
             nonlocal has_one
             if not can_ever_run(request, room):
                 return False  # Else one that waits for another worker would be the one.
+            if self._routing.is_for_another(request, worker, now_s=now_s):
+                return False
             if request.parked_for and self._waits_for(request.parked_for, room):
                 return False
             if self._live.is_on_last_attempt(request):
@@ -111,10 +122,13 @@ class Dispatching:
 
     def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
         number = self._fleet.occupy(worker, batch)
+        self._on_their_way[number] = batch
         self._live.journal.dispatched(
             worker.worker_id, [(r.priority, now_s - r.queued_s) for r in batch]
         )
         for request in batch:
+            if tokens := self._routing.tokens_at(request, worker):
+                self._live.journal.prefix_held(request.priority, tokens)
             request.dispatched_s = now_s
             attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
             self._live.run(request, worker, attempt, (self._live.epoch, number))
@@ -171,7 +185,12 @@ class Dispatching:
             self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
 
     def _dispatched(self, worker_id: str, number: int) -> Iterator[Request]:
+        """Those of a dispatch on its way that still run by it, as far as is known."""
         dispatch = (self._live.epoch, number)
-        for request in list(self._live.on_worker(worker_id).values()):
-            if isinstance(request.state, Running) and request.state.dispatch == dispatch:
-                yield request
+        for request in self._on_their_way.pop(number, ()):
+            if self._live.get(request.request_id) is not request:
+                continue  # It has left meanwhile.
+            match request.state:
+                case Running(worker_id=found, dispatch=ran_by) if ran_by == dispatch:
+                    assert found == worker_id
+                    yield request

@@ -10,6 +10,7 @@ from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
     LostRequest,
     ParkRequest,
+    PrefixReport,
     ResumePoint,
     SettleRequest,
     WorkerReport,
@@ -44,6 +45,11 @@ class LaneCaughtUp:
 class WorkerReported:
     report: WorkerReport
     heard_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixesReported:
+    report: PrefixReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,7 @@ Event = (
     Submitted
     | LaneCaughtUp
     | WorkerReported
+    | PrefixesReported
     | GatewayReported
     | DispatchAnswered
     | DispatchUnanswered

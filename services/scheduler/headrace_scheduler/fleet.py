@@ -3,139 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
-from headrace.internal.v1.reports_pb2 import ServedModel, WorkerReport
-from headrace_scheduler.forming import Room, Weights
-from headrace_scheduler.requests import DispatchNumber, Request
-
-
-@dataclass(slots=True)
-class Occupied:
-    """What a dispatched request takes until a report counts it."""
-
-    slots: int
-    cache_tokens: int
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """One worker as last reported, less what has been dispatched to it since."""
-
-    worker_id: str
-    name: str
-    heard_s: float
-    report_number: int
-    served: ServedModel
-    running: dict[str, int]
-    """Attempt by request id, as reported."""
-    draining: bool
-    refusing: bool = False
-    """It said that it has no room; believed until its next report."""
-    unreported: dict[int, dict[str, Occupied]] = field(default_factory=dict)
-    """Dispatches, by number, that its reports do not yet count."""
-    taken: Occupied = field(default_factory=lambda: Occupied(0, 0))
-    """Their sum, kept because it is asked for with every event."""
-    unanswered: int | None = None
-    """Number of the one dispatch on its way."""
-    strays: dict[str, float] = field(default_factory=dict)
-    """Requests it runs that nobody here knows, and since when."""
-
-    @property
-    def counted(self) -> DispatchNumber:
-        """Last dispatch that the report counts."""
-        return self.served.dispatch_epoch, self.served.dispatch_number
-
-    @property
-    def free_slots(self) -> int:
-        return max(0, self.served.free_slots - self.taken.slots)
-
-    @property
-    def free_cache_tokens(self) -> int:
-        return max(0, self.served.free_cache_tokens - self.taken.cache_tokens)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it may be given anything at all."""
-        return not self.draining and not self.refusing
-
-    @property
-    def parks(self) -> bool:
-        """Whether it lets go of what it runs, for others to go on with."""
-        can = self.served.card.capabilities
-        return can.park and can.resume
-
-    @property
-    def room(self) -> Room:
-        return Room(
-            slots=self.free_slots,
-            total_slots=self.served.total_slots,
-            cache_tokens=self.free_cache_tokens,
-            weights_digest=self.served.card.weights_digest,
-            idle=not self.running and not self.unreported,
-            adapter_digests=frozenset(a.digest for a in self.served.card.adapters if a.digest),
-        )
-
-    @property
-    def slots(self) -> Slots:
-        total = self.served.total_slots
-        taken = total - self.free_slots
-        return Slots(0, 0, taken) if self.draining else Slots(total, taken, 0)
-
-    @property
-    def load(self) -> float:
-        return 1.0 - self.free_slots / max(1, self.served.total_slots)
-
-    def occupy(self, number: int, batch: Iterable[Request]) -> None:
-        """A dispatch is on its way."""
-        self.unanswered = number
-        self.unreported[number] = {r.request_id: Occupied(r.slots, r.cache_tokens) for r in batch}
-        for occupied in self.unreported[number].values():
-            self.taken.slots += occupied.slots
-            self.taken.cache_tokens += occupied.cache_tokens
-
-    def vacate(self, number: int, request_ids: Iterable[str]) -> None:
-        """A dispatch was answered; these of it did not stay."""
-        if self.unanswered == number:
-            self.unanswered = None
-        dispatched = self.unreported.get(number, {})
-        for request_id in request_ids:
-            if (occupied := dispatched.pop(request_id, None)) is not None:
-                self.taken.slots -= occupied.slots
-                self.taken.cache_tokens -= occupied.cache_tokens
-        if not dispatched:
-            self.unreported.pop(number, None)
-
-    def forget(self, number: int) -> None:
-        """The next report says what became of a dispatch, or has said so."""
-        self.vacate(number, list(self.unreported.get(number, {})))
-
-    def check_integrity(self) -> None:
-        occupied = [o for d in self.unreported.values() for o in d.values()]
-        slots, tokens = sum(o.slots for o in occupied), sum(o.cache_tokens for o in occupied)
-        assert (slots, tokens) == (self.taken.slots, self.taken.cache_tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """Of one worker, or of several."""
-
-    capacity: int
-    """Of those that take new work, or will when they have room."""
-    taken: int
-    """Of these."""
-    leaving: int
-    """Taken on workers that drain."""
-
-    def __add__(self, other: Slots) -> Slots:
-        return Slots(
-            self.capacity + other.capacity,
-            self.taken + other.taken,
-            self.leaving + other.leaving,
-        )
-
-    def __neg__(self) -> Slots:
-        return Slots(-self.capacity, -self.taken, -self.leaving)
+from headrace.internal.v1.reports_pb2 import WorkerReport
+from headrace_scheduler.forming import Weights
+from headrace_scheduler.requests import Request
+from headrace_scheduler.workers import News, Slots, Worker
 
 
 class Fleet:
@@ -153,6 +25,10 @@ class Fleet:
         """Of each open worker with any, its weights and free slots."""
         self._free_slots: dict[str, int] = {}
         """By weights."""
+        self._total_slots: dict[str, int] = {}
+        """Of each open worker."""
+        self._all_slots = 0
+        """Their sum."""
         self._slots: dict[str, Slots] = {}
         self._sum = Slots(0, 0, 0)
         self._parking = 0
@@ -169,41 +45,50 @@ class Fleet:
     def get(self, worker_id: str) -> Worker | None:
         return self._workers.get(worker_id)
 
-    def hear(self, report: WorkerReport, *, now_s: float) -> Worker | None:
-        """Take in a report that is not late; None if the worker does not serve this model."""
-        known = self._workers.get(report.worker_id)
+    def hear(self, report: WorkerReport, *, now_s: float) -> News | None:
+        """Take in a report that is not late, and whose `since` has been heard.
+
+        None if the worker does not serve this model.
+        """
         served = next((m for m in report.models if m.card.model == self._model), None)
         if served is None:
             return None
-        running = {r.request_id: r.attempt for r in served.running}
-        if known is None:
-            known = Worker(
-                report.worker_id,
-                report.name,
-                now_s,
-                report.number,
-                served,
-                running,
-                report.draining,
-            )
-            self._workers[report.worker_id] = known
+        named = {r.request_id: r.attempt for r in served.running}
+        worker = self._workers.get(report.worker_id)
+        if worker is None:
+            worker = Worker(report.worker_id, report.name, served)
+            self._workers[report.worker_id] = worker
         else:
-            self._tally(known, -1)
-        known.heard_s, known.report_number = now_s, report.number
-        known.served, known.running, known.draining = served, running, report.draining
-        known.refusing = False
-        self._tally(known, 1)
-        self._forget_counted(known)
-        self._count(known)
-        return known
+            self._tally(worker, -1)
+        worker.heard_s, worker.report_number = now_s, report.number
+        worker.served, worker.draining = served, report.draining
+        worker.refusing = False
+        self._tally(worker, 1)
+        if report.since:
+            worker.running.update(named)
+            for request_id in served.ended:
+                worker.running.pop(request_id, None)
+        else:
+            worker.running = dict(named)
+        counted = self._forget_counted(worker)
+        self._count(worker)
+        if not report.since:
+            return News(worker, named, None)
+        # What began and ended between two reports is named by neither.
+        return News(worker, named, {*counted, *served.ended} - worker.running.keys())
 
-    def _forget_counted(self, worker: Worker) -> None:
+    def _forget_counted(self, worker: Worker) -> list[str]:
+        """Returns what was dispatched and is counted by this report for the first time."""
+        counted: list[str] = []
         for number in list(worker.unreported):
             if worker.counted >= (self._epoch, number):
                 answered = worker.unanswered
+                counted += worker.unreported[number]
                 worker.forget(number)
                 worker.unanswered = answered  # a report may come before the answer
-        worker.strays = {i: s for i, s in worker.strays.items() if i in worker.running}
+        if worker.strays:
+            worker.strays = {i: s for i, s in worker.strays.items() if i in worker.running}
+        return counted
 
     def occupy(self, worker: Worker, batch: Iterable[Request]) -> int:
         """Count a batch as there; returns the number of its dispatch."""
@@ -244,6 +129,8 @@ class Fleet:
         self._sum += worker.slots
         if not worker.is_open:
             return
+        self._total_slots[worker.worker_id] = worker.served.total_slots
+        self._all_slots += worker.served.total_slots
         digest, slots = worker.served.card.weights_digest, worker.free_slots
         if not slots:
             return
@@ -256,6 +143,7 @@ class Fleet:
         if (counted := self._slots.pop(worker_id, None)) is not None:
             self._sum += -counted
         self._able.pop(worker_id, None)
+        self._all_slots -= self._total_slots.pop(worker_id, 0)
         digest, slots = self._open_slots.pop(worker_id, ("", 0))
         if slots:
             self._free_slots[digest] -= slots
@@ -287,6 +175,16 @@ class Fleet:
     def with_room(self) -> list[Worker]:
         """Workers that a dispatch may go to now, the least loaded first."""
         return sorted(self._able.values(), key=lambda w: (w.load, w.worker_id))
+
+    @property
+    def load(self) -> float:
+        """Of all open workers together, from 0 to 1."""
+        return 1.0 - self.free_slots() / self._all_slots if self._all_slots else 1.0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a dispatch may go to anybody now."""
+        return bool(self._able)
 
     def free_slots(self, request: Weights | None = None) -> int:
         """Of all open workers; of those with the weights for a request, if there is one."""
@@ -327,6 +225,8 @@ class Fleet:
             worker.check_integrity()
         able = (w for w in self._workers.values() if w.is_open and w.unanswered is None)
         assert set(self._able) == {w.worker_id for w in able if w.free_slots}
+        slots = {w.worker_id: w.served.total_slots for w in self._workers.values() if w.is_open}
+        assert (slots, sum(slots.values())) == (self._total_slots, self._all_slots)
         free: dict[str, int] = {}
         for worker in self._workers.values():
             if worker.is_open and worker.free_slots:

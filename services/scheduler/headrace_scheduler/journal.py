@@ -41,6 +41,10 @@ class MeteredJournal:
             facts = {"worker_id": worker_id, "requests": len(waits_s), "waited_s": waited_s}
             log.debug("batch.dispatched", extra={"model": self._model, **facts})
 
+    def prefix_held(self, priority: str, tokens: int) -> None:
+        metrics.prefix_routed.labels(self._model, priority).inc()
+        metrics.prefix_routed_tokens.labels(self._model, priority).inc(tokens)
+
     def returned(self, priority: str, cause: str, request_id: str) -> None:
         metrics.returned.labels(self._model, priority, cause).inc()
         self._log("request.returned", request_id, cause)

@@ -116,10 +116,6 @@ class Lane:
     def _account(self, request: Request) -> Account:
         return self._accounts.find(request.tenant)
 
-    def oldest_wait_s(self, now_s: float) -> float:
-        """0 if nobody waits."""
-        return max((now_s - r.arrival_s for r in self), default=0.0)
-
     @property
     def known_tenants(self) -> int:
         return self._accounts.known

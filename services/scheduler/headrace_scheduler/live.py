@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from headrace.bus.subjects import PRIORITIES
@@ -16,7 +17,6 @@ from headrace_scheduler.events import (
     Notify,
     Submitted,
 )
-from headrace_scheduler.fleet import Worker
 from headrace_scheduler.lanes import Lanes
 from headrace_scheduler.outline import Outline
 from headrace_scheduler.policy import Policy
@@ -32,10 +32,10 @@ from headrace_scheduler.requests import (
     Waiting,
     first_attempt,
 )
+from headrace_scheduler.settled import Settled
+from headrace_scheduler.waits import Waits
+from headrace_scheduler.workers import Worker
 from headrace_scheduler.yielding import Yielding
-
-SETTLED_REMEMBERED = 20_000
-"""Requests whose end is remembered, so that a repeated message does not run them again."""
 
 
 class LiveRequests:
@@ -60,13 +60,16 @@ class LiveRequests:
         self.epoch, self.policy, self.journal = epoch, policy, journal
         self.lanes = Lanes(policy.shares)
         self.yielding = Yielding(policy.max_preemptions)
+        self.running = dict.fromkeys(PRIORITIES, 0)
+        """How many run, by priority."""
+        self.waits = Waits()
         self.outlines = {priority: Outline() for priority in PRIORITIES}
         self._outbox: list[Command] = []
         self._requests: dict[str, Request] = {}
         self._by_worker: dict[str, dict[str, Request]] = {}
         self._by_gateway: dict[str, dict[str, Request]] = {}
         self._calls: dict[str, dict[str, Request]] = {}
-        self._settled: dict[str, int | None] = {}
+        self.settled = Settled()
         self._agenda = Agenda(self._requests)
         self.ended_slots = 0
         """Slots of workers that have become free for good: of ended requests, not of lost ones."""
@@ -105,7 +108,7 @@ class LiveRequests:
             known.acknowledgement = event.acknowledgement
             self.journal.ignored("redelivery")
             return None
-        if known is not None or self._is_settled(request_id, event.sequence):
+        if known is not None or self.settled.has(request_id, event.sequence):
             self.command(Acknowledge(request_id, event.priority, event.acknowledgement))
             self.journal.ignored("duplicate")
             if known is not None and known.gateway_id != event.record.gateway_id:
@@ -136,25 +139,11 @@ class LiveRequests:
         error = RequestExists(f"a request with the id {request_id} is open", field="request_id")
         self.command(Notify(event.record.gateway_id, ((request_id, error),), ()))
 
-    def _is_settled(self, request_id: str, sequence: int) -> bool:
-        return request_id in self._settled and self._settled[request_id] in (None, sequence)
-
-    def was_settled(self, request_id: str) -> bool:
-        return request_id in self._settled
-
-    def settle_ahead(self, request_id: str) -> None:
-        """Settled before its message was read: after a take-over these come in any order."""
-        if request_id not in self._settled:
-            self._remember(request_id, None)
-
-    def forget_settled_ahead(self) -> None:
-        """All messages from before the take-over are read: a new one of such an id is new."""
-        self._settled = {i: s for i, s in self._settled.items() if s is not None}
-
     # Moves
 
     def wait(self, request: Request, *, now_s: float) -> None:
         request.queued_s = now_s
+        request.kept_until_s = None
         self._move(request, Waiting())
         patient_until_s = float("inf") if request.has_started else request.patient_until_s
         self.appoint(request, min(request.deadline_s, patient_until_s))
@@ -172,9 +161,7 @@ class LiveRequests:
 
     def withdraw(self, request: Request, cause: str, *, now_s: float) -> None:
         """The worker did not take it: nothing of this attempt is anywhere."""
-        queued_s = request.queued_s
-        self.wait(request, now_s=now_s)
-        request.queued_s = queued_s
+        self.wait(request, now_s=request.queued_s)
         self.journal.returned(request.priority, cause, request.request_id)
 
     def adopt(self, request: Request, worker: Worker, attempt: int) -> None:
@@ -251,14 +238,8 @@ class LiveRequests:
         self._move(request, None)
         del self._requests[request_id]
         _drop(self._by_gateway, request.gateway_id, request_id)
-        self._remember(request_id, request.sequence)
+        self.settled.remember(request_id, request.sequence)
         self.command(Acknowledge(request_id, request.priority, request.acknowledgement))
-
-    def _remember(self, request_id: str, sequence: int | None) -> None:
-        self._settled.pop(request_id, None)
-        self._settled[request_id] = sequence
-        if len(self._settled) > SETTLED_REMEMBERED:
-            del self._settled[next(iter(self._settled))]
 
     def _move(self, request: Request, state: State | None) -> None:
         """None: it is gone."""
@@ -266,8 +247,10 @@ class LiveRequests:
         match request.state:
             case Waiting():
                 self.lanes[request.priority].remove(request)
+                self.waits.remove(request)
                 self.outlines[request.priority].remove(request)
             case Running(worker_id=worker_id):
+                self.running[request.priority] -= 1
                 _drop(self._by_worker, worker_id, request.request_id)
                 if request.state.vanished_s is None and isinstance(state, Ending | None):
                     self.ended_slots += request.slots
@@ -279,8 +262,10 @@ class LiveRequests:
         match state:
             case Waiting():
                 self.lanes[request.priority].put(request)
+                self.waits.put(request)
                 self.outlines[request.priority].put(request)
             case Running(worker_id=worker_id):
+                self.running[request.priority] += 1
                 self._by_worker.setdefault(worker_id, {})[request.request_id] = request
                 self.lanes[request.priority].start(request)
                 self.yielding.started(request)
@@ -322,6 +307,9 @@ class LiveRequests:
         self.yielding.check_integrity(running)
         for lane in self.lanes.values():
             lane.check_integrity()
+        self.waits.check_integrity(self.lanes)
+        run = Counter(r.priority for r in self._requests.values() if isinstance(r.state, Running))
+        assert self.running == dict.fromkeys(PRIORITIES, 0) | run
         called = {i for ids in self._calls.values() for i in ids}
         expected = {
             Waiting: waiting,

@@ -21,6 +21,7 @@ from headrace_scheduler.events import (
     NoticeAnswered,
     NoticeUnanswered,
     Parked,
+    PrefixesReported,
     ReportedLost,
     Settled,
     Submitted,
@@ -35,6 +36,7 @@ from headrace_scheduler.policy import Policy
 from headrace_scheduler.preempting import Preemption
 from headrace_scheduler.reconciling import Reconciler
 from headrace_scheduler.requests import Ending, Held, LiveStatistics, Lost, Request, Running
+from headrace_scheduler.routing import Routing
 from headrace_scheduler.timekeeping import Timekeeper
 
 SKETCHED = 64
@@ -89,8 +91,11 @@ class Machine:
         self._gateways = Gateways()
         self._forecast = Forecast(self._live, self._fleet, now_s=now_s)
         self._notices = Notices(self._live)
-        self._reconciler = Reconciler(self._live, self._fleet)
-        self._dispatching = Dispatching(leadership.scheduler_id, self._live, self._fleet)
+        self._routing = Routing(self._fleet, policy.routing)
+        self._reconciler = Reconciler(self._live, self._fleet, self._routing)
+        self._dispatching = Dispatching(
+            leadership.scheduler_id, self._live, self._fleet, self._routing
+        )
         self._preemption = Preemption(self._live, self._fleet)
         self._timekeeper = Timekeeper(
             leadership.model,
@@ -113,6 +118,8 @@ class Machine:
                 self._behind.discard(priority)
             case WorkerReported(report, heard_s):
                 self._reconciler.take_report(report, heard_s=heard_s, now_s=now_s)
+            case PrefixesReported(report):
+                self._routing.hear(report)
             case GatewayReported():
                 self._hear_gateway(event)
             case DispatchAnswered():
@@ -175,7 +182,7 @@ class Machine:
                 self._live.lanes[request.priority].end(request, settlement.output_tokens)
                 self._live.settle(request, settlement.code)
             elif self._holding:
-                self._live.settle_ahead(settlement.request_id)
+                self._live.settled.settle_ahead(settlement.request_id)
 
     def _cancel(self, request_id: str, now_s: float) -> None:
         request = self._live.get(request_id)
@@ -200,14 +207,15 @@ class Machine:
     def next_due_s(self) -> float:
         """When to decide again at the latest, if nothing happens before."""
         calls_s = self._notices.next_due_s(self._gateways.ids)
-        return min(self._timekeeper.next_due_s, calls_s, self._company_due_s())
+        due_s = (self._timekeeper.next_due_s, calls_s, self._company_due_s())
+        return min(*due_s, self._routing.next_due_s)
 
     def _company_due_s(self) -> float:
         max_wait_s = self._policy.limits.max_wait_s
-        if max_wait_s <= 0 or not self._fleet.with_room():
+        if max_wait_s <= 0 or not self._fleet.has_room:
             return float("inf")
-        waiting = (r.queued_s for lane in self._live.lanes.values() for r in lane)
-        return min(waiting, default=float("inf")) + max_wait_s
+        queued_s = self._live.waits.queued_s
+        return float("inf") if queued_s is None else queued_s + max_wait_s
 
     def _end_hold(self, now_s: float) -> None:
         """All lanes read to their end and every worker heard, or the window is over."""
@@ -219,7 +227,7 @@ class Machine:
         if not is_complete and now_s < since_s + window_s:
             return
         self._holding = False
-        self._live.forget_settled_ahead()
+        self._live.settled.forget_ahead()
         for request in self._live:
             if isinstance(request.state, Held):
                 self._live.recover(request, now_s=now_s)
@@ -227,16 +235,16 @@ class Machine:
     # Looking
 
     def lanes(self, *, now_s: float) -> Sequence[LaneFigures]:
-        running = dict.fromkeys(PRIORITIES, 0)
-        for request in self._live:
-            running[request.priority] += isinstance(request.state, Running)
         return [
             LaneFigures(
-                *(p, len(lane), running[p], lane.oldest_wait_s(now_s)),
-                self._forecast.of_newcomer(p, now_s=now_s),
-                self._live.outlines[p].sketch(SKETCHED),
+                priority,
+                len(lane),
+                self._live.running[priority],
+                self._live.waits.oldest_s(priority, now_s),
+                self._forecast.of_newcomer(priority, now_s=now_s),
+                self._live.outlines[priority].sketch(SKETCHED),
             )
-            for p, lane in self._live.lanes.items()
+            for priority, lane in self._live.lanes.items()
         ]
 
     def find(self, request_id: str) -> Found | None:
@@ -265,6 +273,7 @@ class Machine:
         """Raise AssertionError if something is held by nobody, or twice."""
         self._live.check_integrity()
         self._fleet.check_integrity()
+        self._routing.check_integrity()
         for request in self._live:
             if isinstance(request.state, Running):
                 assert self._fleet.get(request.state.worker_id) is not None, request.state

@@ -60,6 +60,16 @@ batch_requests = Histogram(
 queue_wait_s = Histogram(
     "headrace_scheduler_queue_wait_seconds", "From lane to dispatch.", _LANE, buckets=_WAIT_BUCKETS
 )
+prefix_routed = Counter(
+    "headrace_scheduler_prefix_routed_requests",
+    "Sent to the worker that holds the longest beginning of their prompt.",
+    _LANE,
+)
+prefix_routed_tokens = Counter(
+    "headrace_scheduler_prefix_routed_tokens",
+    "Of their prompts, what that worker said to hold.",
+    _LANE,
+)
 returned = Counter(
     "headrace_scheduler_returned_requests",
     "Ran, or were to run, and did not end: lost, parked, preempted, failed, vanished, full, ...",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from headrace_scheduler.fairness import Shares
 from headrace_scheduler.forming import BatchLimits
+from headrace_scheduler.routing import RoutingLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,4 +26,5 @@ class Policy:
     deadline_grace_s: float = 1.0
     notice_repeat_s: float = 1.0
     stray_grace_s: float = 30.0
+    routing: RoutingLimits = field(default_factory=RoutingLimits)
     rate_half_life_s: float = 15.0

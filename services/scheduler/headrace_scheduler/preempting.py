@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from headrace_scheduler.events import ParkOnWorker
-from headrace_scheduler.fleet import Fleet, Worker
+from headrace_scheduler.fleet import Fleet
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import Request, Running
+from headrace_scheduler.workers import Worker
 from headrace_scheduler.yielding import URGENT
 
 LOOKED_AT = 64

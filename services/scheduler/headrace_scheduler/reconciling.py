@@ -5,9 +5,11 @@ from __future__ import annotations
 from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, WorkerReport
 from headrace_scheduler.events import CancelOnWorker, StepDown
-from headrace_scheduler.fleet import Fleet, Worker
+from headrace_scheduler.fleet import Fleet
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import Ending, Held, Lost, Request, Running, Waiting
+from headrace_scheduler.routing import Routing
+from headrace_scheduler.workers import News, Worker
 
 SETTLED_STRAY_S = 1.0
 """Longer than a report and a settlement can cross on their way."""
@@ -16,39 +18,51 @@ SETTLED_STRAY_S = 1.0
 class Reconciler:
     """Takes what workers, and gateways about workers, say of running requests."""
 
-    def __init__(self, live: LiveRequests, fleet: Fleet) -> None:
-        self._live, self._fleet = live, fleet
+    def __init__(self, live: LiveRequests, fleet: Fleet, routing: Routing) -> None:
+        self._live, self._fleet, self._routing = live, fleet, routing
 
     def take_report(self, report: WorkerReport, *, heard_s: float, now_s: float) -> None:
         known = self._fleet.get(report.worker_id)
         if known is not None and report.number <= known.report_number:
             self._live.journal.ignored("late report")
             return
-        worker = None if report.leaving else self._fleet.hear(report, now_s=heard_s)
-        if worker is None:
+        if report.since > (known.report_number if known is not None else 0):
+            # What it leaves out is not known; a report that leaves nothing out comes with the beat.
+            self._live.journal.ignored("report with a gap")
+            return
+        news = None if report.leaving else self._fleet.hear(report, now_s=heard_s)
+        if news is None:
             self.drop_worker(report.worker_id, is_failure=False, now_s=now_s)
             return
+        worker = news.worker
         if worker.counted[0] > self._live.epoch:
             self._live.command(
                 StepDown(f"{worker.worker_id} was dispatched to by epoch {worker.counted[0]}")
             )
             return
+        self._compare(news, now_s)
+
+    def _compare(self, news: News, now_s: float) -> None:
+        worker = news.worker
         believed = self._live.on_worker(worker.worker_id)
-        for request_id, attempt in worker.running.items():
-            # Nearly all are where they are believed to be, and reports name all that runs.
+        for request_id, attempt in news.running.items():
+            # Nearly all are where they are believed to be.
             request = believed.get(request_id)
             state = request.state if request is not None else None
             if isinstance(state, Running) and state.attempt == attempt:
                 state.vanished_s = None
             else:
                 self._found(worker, request_id, attempt, now_s)
-        for request_id in sorted(believed.keys() - worker.running.keys()):
-            self._missed(worker, believed[request_id], now_s)
+        gone = believed.keys() - news.running.keys() if news.gone is None else news.gone
+        for request_id in sorted(gone):
+            if (request := believed.get(request_id)) is not None:
+                self._missed(worker, request, now_s)
 
     def drop_worker(self, worker_id: str, *, is_failure: bool, now_s: float) -> None:
         """It is gone, and with it all that ran there."""
         if self._fleet.remove(worker_id) is None:
             return
+        self._routing.forget(worker_id)
         running = list(self._live.on_worker(worker_id).values())
         self._live.journal.worker_lost(worker_id, len(running))
         for request in running:
@@ -83,7 +97,7 @@ class Reconciler:
     def _stray(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
         """Settled a moment ago, or not yet read from its lane; else it runs for nobody."""
         since_s = worker.strays.setdefault(request_id, now_s)
-        was_settled = self._live.was_settled(request_id)
+        was_settled = self._live.settled.knows(request_id)
         grace_s = SETTLED_STRAY_S if was_settled else self._live.policy.stray_grace_s
         if now_s - since_s >= grace_s:
             worker.strays[request_id] = now_s

@@ -99,6 +99,10 @@ class Request:
     """The one that is to start before it; empty once it has started again."""
     keeps_slots: int = 0
     """More than 0: it runs in so many by its lane's floor, and is not parked for urgent ones."""
+    prefix_names: tuple[int, ...] | None = None
+    """Of the blocks of its prompt; None until somebody has looked."""
+    kept_until_s: float | None = None
+    """Until when it is kept for the worker that holds its beginning; None if it never was."""
 
     @property
     def request_id(self) -> str:
@@ -131,6 +135,8 @@ class Request:
 
     @property
     def slots(self) -> int:
+        if not self.record.progress:  # Nearly all, and this is asked for all the time.
+            return self.choices
         finished = sum(p.finish_reason != 0 for p in self.record.progress)
         return max(1, self.choices - finished)
 
@@ -146,7 +152,8 @@ class Request:
 
     @property
     def output_tokens(self) -> int:
-        return sum(len(p.output_ids) for p in self.record.progress)
+        progress = self.record.progress
+        return sum(len(p.output_ids) for p in progress) if progress else 0
 
     @property
     def prefill_tokens(self) -> int:

@@ -8,12 +8,13 @@ import logging
 from google.protobuf.message import DecodeError
 
 from headrace.bus import Bus, Subscription
-from headrace.bus.subjects import GATEWAY_REPORTS, MODEL_NAME, WORKER_REPORTS
+from headrace.bus.subjects import GATEWAY_REPORTS, MODEL_NAME, PREFIX_REPORTS, WORKER_REPORTS
 from headrace.clock import Clock
 from headrace.heeding import heed
+from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace_scheduler import metrics
 from headrace_scheduler.candidacy import Candidacy
-from headrace_scheduler.events import GatewayReported, WorkerReported
+from headrace_scheduler.events import GatewayReported, PrefixesReported, WorkerReported
 from headrace_scheduler.settings import SchedulerSettings
 from headrace_scheduler.sightings import Sightings, read_gateway_report, read_worker_report
 
@@ -53,6 +54,7 @@ class Service:
             subscriptions: list[Subscription] = [
                 await self._bus.subscribe(WORKER_REPORTS, self._on_worker_report),
                 await self._bus.subscribe(GATEWAY_REPORTS, self._on_gateway_report),
+                await self._bus.subscribe(PREFIX_REPORTS, self._on_prefix_report),
             ]
             self._listening_since_s = self._clock.monotonic_s()
             subscriptions.append(await self._bus.watch_cards(lambda model, _: self._know(model)))
@@ -87,6 +89,16 @@ class Service:
             return
         self._sightings.see_gateway(event)
         self._tell_leaders(event)
+
+    def _on_prefix_report(self, payload: bytes) -> None:
+        try:
+            report = PrefixReport.FromString(payload)
+        except DecodeError:
+            metrics.unreadable.labels("prefix report").inc()
+            return
+        candidacy = self._candidacies.get(report.model)
+        if candidacy is not None and candidacy.leader is not None:
+            candidacy.leader.tell(PrefixesReported(report))
 
     def _tell_leaders(self, event: WorkerReported | GatewayReported) -> None:
         for candidacy in self._candidacies.values():

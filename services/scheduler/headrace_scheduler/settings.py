@@ -9,6 +9,7 @@ from headrace.settings import ServiceSettings
 from headrace_scheduler.fairness import Shares
 from headrace_scheduler.forming import BatchLimits
 from headrace_scheduler.policy import Policy
+from headrace_scheduler.routing import RoutingLimits
 
 
 class SchedulerSettings(ServiceSettings):
@@ -58,6 +59,18 @@ class SchedulerSettings(ServiceSettings):
     floor_share: float = Field(default=0.1, ge=0, le=1)
     """Part of the places that a lane gets under endless more urgent load. Too small: it starves.
     Too large: urgent requests wait behind it."""
+    prefix_routing: bool = True
+    """Requests are kept for the worker that holds the longest beginning of their prompt, such as a
+    conversation's next turn. Off, the least loaded worker takes them: where prompts have nothing in
+    common that is all the same, and this process computes no names of blocks."""
+    prefix_load_slack: float = Field(default=0.25, ge=0, le=1)
+    """Share of slots taken, beyond the fleet's, from which on that worker is not waited for. Too
+    small: conversations move about and are computed anew. Too large: those with one popular
+    beginning crowd on one worker."""
+    prefix_wait_s_per_token: float = Field(default=0.0002, ge=0)
+    """Longest wait for that worker, per token that it holds: about what a token's prefill takes.
+    Too small: a slot that is free a moment later is not used. Too large: waiting costs more than
+    is saved."""
 
     preemption: bool = True
     """Whether a worker is asked to park the newest bulk requests where interactive ones find no
@@ -135,6 +148,11 @@ class SchedulerSettings(ServiceSettings):
             ),
             preemption=self.preemption,
             max_preemptions=self.max_preemptions,
+            routing=RoutingLimits(
+                enabled=self.prefix_routing,
+                load_slack=self.prefix_load_slack,
+                wait_s_per_token=self.prefix_wait_s_per_token,
+            ),
             max_waiting=self.max_waiting,
             max_attempts=self.max_attempts,
             worker_silence_s=self.worker_silence_s,

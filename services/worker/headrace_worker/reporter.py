@@ -8,6 +8,7 @@ import logging
 from headrace.bus import BusError, Messages, subjects
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, ServedModel, WorkerReport
+from headrace_worker.changes import Changes
 from headrace_worker.engine.interface import EngineStatistics
 from headrace_worker.intake import Intake
 from headrace_worker.metrics import WorkerMetrics
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 RELEASE_GATHER_S = 0.002
 """Releases this close together are told in one report."""
 REPORT_GAP_S = 0.01
-"""At least between reports. A report names all that runs, and every scheduler and gateway reads
-it: one for each of a thousand short requests a second would cost them more than the requests."""
+"""At least between reports. Every scheduler and gateway reads each of them: one for each of a
+thousand short requests a second would cost them more than the requests."""
 PARK_ANSWER_S = 1.0
 PARK_RETRY_S = 0.2
 PARK_BYTES = 512 * 1024
@@ -44,6 +45,8 @@ class Reporter:
         self._card, self._metrics = card, metrics
         self._name, self._interval_s = name, interval_s
         self._number = 0
+        self._changes = Changes()
+        self._full_s = -interval_s
         self._released = asyncio.Event()
         self._to_park: dict[str, ResumePoint] = {}
         self._parked = asyncio.Event()
@@ -68,6 +71,10 @@ class Reporter:
         return bool(self._to_park)
 
     async def report(self, *, leaving: bool = False) -> None:
+        """Say how the worker stands: on its beat with all that runs, in between with what changed.
+
+        So it costs no more to be heard often than what there is to say.
+        """
         self._number += 1
         self._reported_s = asyncio.get_running_loop().time()
         report = WorkerReport(
@@ -78,6 +85,7 @@ class Reporter:
             leaving=leaving,
         )
         self._describe(report.models.add())
+        self._name_running(report)
         await self._bus.publish(subjects.WORKER_REPORTS, report.SerializeToString())
 
     def _describe(self, served: ServedModel) -> None:
@@ -89,13 +97,28 @@ class Reporter:
         served.total_slots = self._worker.facts.max_slots
         served.free_slots = 0 if statistics.refusing else assignments.free_slots
         served.free_cache_tokens = statistics.cache_tokens_total - statistics.cache_tokens_used
-        # Why in place: messages that are made apart are copied twice on their way in, and
-        # there may be hundreds.
-        for request_id, attempt in assignments.running():
-            served.running.add(request_id=request_id, attempt=attempt)
         served.dispatch_epoch = self._intake.epoch
         served.dispatch_number = self._intake.number
         served.output_tokens_per_s = self._rate
+
+    def _name_running(self, report: WorkerReport) -> None:
+        running = dict(self._worker.assignments.running())
+        full = report.draining or report.leaving or self._is_due()
+        named = self._changes.report(report.number, running, full=full)
+        report.since = named.since
+        if not named.since:
+            self._full_s = self._reported_s
+        (served,) = report.models
+        served.running_requests = len(running)
+        # Why in place: messages that are made apart are copied twice on their way in, and
+        # there may be hundreds.
+        for request_id, attempt in named.running.items():
+            served.running.add(request_id=request_id, attempt=attempt)
+        served.ended.extend(named.ended)
+
+    def _is_due(self) -> bool:
+        """Whether the last report that named everything is a beat old."""
+        return self._reported_s - self._full_s >= self._interval_s
 
     def _measure(self, now: EngineStatistics) -> None:
         now_s = asyncio.get_running_loop().time()

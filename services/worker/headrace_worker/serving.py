@@ -22,6 +22,7 @@ from headrace_worker.engine.loaded import LoadedModel
 from headrace_worker.intake import Intake
 from headrace_worker.metrics import WorkerMetrics
 from headrace_worker.model_card import model_card, tokenizer_bundle
+from headrace_worker.prefix_news import PrefixReporter, Told
 from headrace_worker.reporter import Reporter
 from headrace_worker.settings import WorkerSettings
 from headrace_worker.worker import Worker
@@ -80,6 +81,17 @@ class Serving:
             name=settings.name,
             interval_s=settings.report_interval_s,
         )
+        self._prefixes = self._make_prefixes(loaded)
+
+    def _make_prefixes(self, loaded: LoadedModel) -> PrefixReporter | None:
+        blocks = self._settings.prefix_report_blocks
+        if loaded.prefixes is None or not blocks:
+            return None
+        worker = self.worker
+        told = Told(blocks)
+        return PrefixReporter(
+            self._bus, worker.worker_id, self.card.model, loaded.prefixes, worker.pump, told
+        )
 
     @property
     def card(self) -> ModelCard:
@@ -125,6 +137,8 @@ class Serving:
         ]
         if self._adapters is not None:
             self._tasks.append(self._group.create_task(self._follow(self._adapters)))
+        if self._prefixes is not None:
+            self._tasks.append(self._group.create_task(self._prefixes.run(self._clock.monotonic_s)))
         log.info("worker.ready", extra={"worker_id": worker.worker_id, "model": self.card.model})
 
     async def _follow(self, adapters: AdapterFolder) -> None:
@@ -137,7 +151,7 @@ class Serving:
 
     def announce_no_more(self) -> None:
         """Another's card is the newest now, and this one must not come after it."""
-        for task in self._tasks[2:]:  # the repeating of the card, and what changes it
+        for task in self._tasks[2:]:  # the card repeated, what changes it, and hints
             task.cancel()
 
     async def run_dry(self, *, quiet_s: float, within_s: float) -> None:

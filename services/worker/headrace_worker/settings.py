@@ -93,6 +93,10 @@ class WorkerSettings(ServiceSettings):
     """Contexts that begin alike, as the turns of a conversation do, are computed once. Costs no
     memory: a slot keeps what it held until another request needs it. Where strangers share a
     worker, how soon a first token comes can tell one of them what another asked; off, it cannot."""
+    prefix_report_blocks: int = Field(4096, ge=0, le=65536)
+    """Blocks of 16 tokens that schedulers are told of at most, so that requests that begin with
+    them come here; 0: none. Too small: of a large cache only a part draws what it could serve.
+    Too large: each takes some 200 bytes of the leader, and work with every change."""
     tool_format: Literal["auto", "hermes", "hermes_inline", "none"] = "auto"
     """How the model writes tool calls; `auto` finds it in the chat template. Wrong: calls stay
     text, and forced ones are written in a form that the model does not know."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace.internal.v1.reports_pb2 import RunningRequest, ServedModel, WorkerReport
+from headrace.internal.v1.reports_pb2 import ServedModel, WorkerReport
 from headrace_gateway.fleet import FleetView
 
 
@@ -12,7 +12,7 @@ def report(worker_id: str, number: int = 1, *, free: int = 4, **more: bool) -> W
         card=ModelCard(model="toy"),
         total_slots=4,
         free_slots=free,
-        running=[RunningRequest(request_id="r1", attempt=1)],
+        running_requests=3,
     )
     name = worker_id.upper()
     return WorkerReport(worker_id=worker_id, name=name, number=number, models=[served], **more)
@@ -23,7 +23,7 @@ def test_workers_are_listed_by_name_with_their_slots() -> None:
     fleet.take(report("b"), 0.0)
     fleet.take(report("a", free=1), 0.0)
     first, second = fleet.workers(1.0)
-    assert (first.name, first.free_slots, first.total_slots, first.running) == ("A", 1, 4, 1)
+    assert (first.name, first.free_slots, first.total_slots, first.running) == ("A", 1, 4, 3)
     assert (second.name, list(second.models)) == ("B", ["toy"])
 
 

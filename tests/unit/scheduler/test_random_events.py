@@ -50,9 +50,19 @@ class RandomEvents(RuleBasedStateMachine):
     def for_a_moment_all_goes_well(self) -> None:
         self.world.carry_out_all()
 
+    @rule(data=st.data(), full=st.booleans())
+    def a_worker_reports(self, data: st.DataObject, full: bool) -> None:
+        self.world.report(self.pick_worker(data), full=full)
+
     @rule(data=st.data())
-    def a_worker_reports(self, data: st.DataObject) -> None:
-        self.world.report(self.pick_worker(data))
+    def a_report_is_late_or_lost(self, data: st.DataObject) -> None:
+        self.world.delay_report(self.pick_worker(data))
+
+    @rule(data=st.data())
+    def a_late_report_comes(self, data: st.DataObject) -> None:
+        worker = self.pick_worker(data)
+        if worker.late:
+            self.world.hear_late(worker)
 
     @rule(data=st.data())
     def a_worker_steps(self, data: st.DataObject) -> None:

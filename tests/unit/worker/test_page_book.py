@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.prefixes import BLOCK_TOKENS, Names, block_names, root_name
 from headrace_worker.engine.page_book import PageBook, blocks_of
-from headrace_worker.engine.prefixes import BLOCK_TOKENS, Names, block_names, root_name
 
 ROOT = root_name("sha256:1")
 

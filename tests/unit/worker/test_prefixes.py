@@ -6,13 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_worker.engine.prefixes import (
-    BLOCK_TOKENS,
-    Names,
-    PrefixIndex,
-    block_names,
-    root_name,
-)
+from headrace.prefixes import BLOCK_TOKENS, Names, block_names, root_name
+from headrace_worker.engine.prefixes import PrefixIndex
 
 ROOT = root_name("sha256:1")
 

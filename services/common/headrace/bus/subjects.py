@@ -11,6 +11,8 @@ DEAD_LETTERS = "headrace.dead"
 
 WORKER_REPORTS = "headrace.reports.worker"
 """WorkerReport, from every worker to every scheduler and gateway."""
+PREFIX_REPORTS = "headrace.reports.prefixes"
+"""PrefixReport, from workers that have some to every scheduler."""
 GATEWAY_REPORTS = "headrace.reports.gateway"
 """GatewayReport, from every gateway to every scheduler."""
 LANE_REPORTS = "headrace.reports.lanes"

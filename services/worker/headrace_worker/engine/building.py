@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from transformers import PreTrainedModel
 
+from headrace.prefixes import BLOCK_TOKENS, root_name
 from headrace_worker.engine.adapter_sites import Rows, find_sites
 from headrace_worker.engine.adapters import AdapterBounds, Adapters
 from headrace_worker.engine.ahead import AheadEngine
@@ -24,7 +25,6 @@ from headrace_worker.engine.memory import cache_budget
 from headrace_worker.engine.packed import PackedForward
 from headrace_worker.engine.parallel import is_joined, leading, least
 from headrace_worker.engine.precision import Precision
-from headrace_worker.engine.prefixes import BLOCK_TOKENS, root_name
 from headrace_worker.engine.products import with_laid_out
 from headrace_worker.engine.selfcheck import (
     NotPackable,

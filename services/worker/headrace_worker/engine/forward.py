@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -123,6 +123,12 @@ class Forward(Protocol):
 
     def leave(self, slot: int, token_ids: Ints) -> None:
         """The slot is free. It holds the keys of `token_ids`; none, if they cannot be trusted."""
+        ...
+
+    @property
+    def names(self) -> Collection[bytes]:
+        """Of all blocks that a context may begin with and that then need no pass, beginnings
+        before what follows on them."""
         ...
 
     def check_integrity(self, free: Sequence[int]) -> None:

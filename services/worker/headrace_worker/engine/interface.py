@@ -263,6 +263,15 @@ class Engine(Protocol):
         ...
 
 
+class PrefixEngine(Protocol):
+    """An engine that computes what texts begin with once."""
+
+    def known_blocks(self) -> list[bytes]:
+        """Names of all blocks that a text may begin with, as `headrace.prefixes` makes them;
+        beginnings before what follows on them. Called where the engine may be called."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FittedAdapter:
     """An adapter that was read and fits the engine that read it, which alone can hold it."""

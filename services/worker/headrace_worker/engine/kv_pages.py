@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from headrace.prefixes import BLOCK_TOKENS, Names
 from headrace_worker.engine.forward import Decode, Ints, Prefill, Room
 from headrace_worker.engine.kv_store import Context, Layer, Rows
 from headrace_worker.engine.memory import untouched
@@ -19,7 +20,6 @@ from headrace_worker.engine.page_rows import (
     DevicePages,
     dense_decode,
 )
-from headrace_worker.engine.prefixes import BLOCK_TOKENS, Names
 
 
 class KvPages:
@@ -154,6 +154,10 @@ class KvPages:
         if self._placed.pop(slot, None) is None:
             del self._entered[slot]
             self._book.leave(slot, names)
+
+    @property
+    def names(self) -> Collection[bytes]:
+        return self._book.names
 
     def check_integrity(self, free: Sequence[int]) -> None:
         self._book.check_integrity()

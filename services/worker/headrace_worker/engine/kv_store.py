@@ -6,14 +6,14 @@ blocks that slots take as they grow and that texts with one beginning share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from headrace.prefixes import BLOCK_TOKENS, Names
 from headrace_worker.engine.forward import Decode, Ints, Prefill, Room
-from headrace_worker.engine.prefixes import BLOCK_TOKENS, Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,11 @@ class KvStore(Protocol):
 
         One that was placed and did not enter leaves what was there before it.
         """
+        ...
+
+    @property
+    def names(self) -> Collection[bytes]:
+        """Of all blocks that a text may begin with, beginnings before what follows on them."""
         ...
 
     def check_integrity(self, free: Sequence[int]) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headrace.prefixes import BLOCK_TOKENS, Names
 from headrace_worker.engine.forward import Decode, Prefill
 from headrace_worker.engine.kv_store import Context, Layer
 from headrace_worker.engine.memory import untouched
 from headrace_worker.engine.packed_rows import ChunkRows, DecodeRows
-from headrace_worker.engine.prefixes import BLOCK_TOKENS, Names, PrefixIndex
+from headrace_worker.engine.prefixes import PrefixIndex
 
 Ints = NDArray[np.int64]
 
@@ -101,6 +102,10 @@ class KvStrips:
         if self._placed.pop(slot, None) is None:
             del self._entered[slot]
             self._index.hold(slot, names)
+
+    @property
+    def names(self) -> Collection[bytes]:
+        return self._index.names
 
     def check_integrity(self, free: Sequence[int]) -> None:
         self._index.check_integrity()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from pathlib import Path
 
-from headrace_worker.engine.interface import AdapterEngine, Engine
+from headrace_worker.engine.interface import AdapterEngine, Engine, PrefixEngine
 
 
 class LoadStage(Enum):
@@ -99,6 +99,8 @@ class LoadedModel:
     """Weights, counted; 0 where there are none."""
     adapters: AdapterEngine | None = None
     """The engine, if it was asked to take adapters."""
+    prefixes: PrefixEngine | None = None
+    """The engine, if it keeps what texts begin with."""
     vectors: VectorModel | None = None
     """None: the engine makes tokens."""
 

@@ -120,6 +120,7 @@ def load(
         _generation_defaults(model),
         parameters,
         adapters=engine if adapters is not None else None,
+        prefixes=engine if engine.forward.shares_prefixes else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 
 import numpy as np
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from headrace.prefixes import Names, adapted_root, block_names
 from headrace_worker.engine.adapters import Adapters
 from headrace_worker.engine.attention import StepAttention, attending
 from headrace_worker.engine.forward import Decode, Ints, Prefill, Room
 from headrace_worker.engine.kv_store import Context, KvStore, Rows
-from headrace_worker.engine.prefixes import Names, adapted_root, block_names
 
 
 class PackedForward:
@@ -79,6 +79,10 @@ class PackedForward:
     def leave(self, slot: int, token_ids: Ints) -> None:
         adapter = self._adapters.leave(slot)
         self._store.leave(slot, self._name(token_ids, adapter))
+
+    @property
+    def names(self) -> Collection[bytes]:
+        return self._store.names
 
     def check_integrity(self, free: Sequence[int]) -> None:
         self._store.check_integrity(free)

@@ -8,11 +8,12 @@ those, the one that was not used for longest goes first.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace_worker.engine.prefixes import BLOCK_TOKENS, Names
+from headrace.prefixes import BLOCK_TOKENS, Names
 
 Ints = NDArray[np.int64]
 
@@ -57,6 +58,11 @@ class PageBook:
                 break
             pages.append(page)
         return pages
+
+    @property
+    def names(self) -> Collection[bytes]:
+        """Of all blocks that are here, beginnings before what follows on them."""
+        return self._page_of.keys()
 
     def free_beside(self, pages: list[int]) -> int:
         """What is free once somebody refers to these."""

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headrace.prefixes import BLOCK_TOKENS
 from headrace_worker.engine.dense import additive_mask, attend, chunk_mask, seen_from
 from headrace_worker.engine.forward import Ints
 from headrace_worker.engine.kv_store import Form, Layer
 from headrace_worker.engine.packed_rows import Masks
-from headrace_worker.engine.prefixes import BLOCK_TOKENS
 
 DeviceAttention = Callable[[Tensor, Layer, Tensor, Tensor, Form], Tensor]
 """As `dense_decode` has it."""

@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from headrace.prefixes import BLOCK_TOKENS
 from headrace_worker.engine.kv_store import Form, Layer
-from headrace_worker.engine.prefixes import BLOCK_TOKENS
 
 _TILE_TOKENS = 64
 """Positions that a program looks at in one go."""

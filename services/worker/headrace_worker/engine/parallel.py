@@ -8,7 +8,7 @@ engine and tells the others, call by call, what it asks of its model.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from functools import cache
 from itertools import count
@@ -109,6 +109,10 @@ class LeadingForward:
 
     def leave(self, slot: int, token_ids: Ints) -> None:
         self._ask("leave", slot, token_ids)
+
+    @property
+    def names(self) -> Collection[bytes]:
+        return self._own.names
 
     def check_integrity(self, free: Sequence[int]) -> None:
         self._own.check_integrity(free)

@@ -1,41 +1,10 @@
-"""Which slot holds which beginnings, in blocks that are named by all that stands before them."""
+"""Which slot holds which beginnings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from hashlib import blake2b
+from collections.abc import Collection, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-Ints = NDArray[np.int64]
-Names = list[bytes]
-"""Of the blocks of one text, in order."""
-
-BLOCK_TOKENS = 16
-_NAME_BYTES = 16
-
-
-def root_name(weights_digest: str) -> bytes:
-    """What a text's first block follows on: keys and values of other weights are others."""
-    return blake2b(weights_digest.encode(), digest_size=_NAME_BYTES).digest()
-
-
-def adapted_root(root: bytes, adapter: str) -> bytes:
-    """What follows on the weights of `root` changed by an adapter, by its digest; empty is none."""
-    if not adapter:
-        return root
-    return blake2b(root + adapter.encode(), digest_size=_NAME_BYTES).digest()
-
-
-def block_names(token_ids: Ints, root: bytes) -> Names:
-    """Name the full blocks of a text; equal names, equal tokens from the very first on."""
-    octets, size = token_ids.tobytes(), BLOCK_TOKENS * token_ids.itemsize
-    names, name = [], root
-    for at in range(0, len(octets) - size + 1, size):
-        name = blake2b(name + octets[at : at + size], digest_size=_NAME_BYTES).digest()
-        names.append(name)
-    return names
+from headrace.prefixes import Names
 
 
 class PrefixIndex:
@@ -71,6 +40,11 @@ class PrefixIndex:
         for slot in holders:
             self._touch(slot)
         return count, holders
+
+    @property
+    def names(self) -> Collection[bytes]:
+        """Of all blocks that any slot holds, beginnings before what follows on them."""
+        return self._holders.keys()
 
     def place(self, free: Sequence[int], names: Names) -> int:
         """Choose a free slot for a text with these blocks.

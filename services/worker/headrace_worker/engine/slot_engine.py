@@ -82,6 +82,9 @@ class SlotEngine:
         """What it runs its steps through."""
         return self._forward
 
+    def known_blocks(self) -> list[bytes]:
+        return list(self._forward.names)
+
     @property
     def has_work(self) -> bool:
         return bool(self._slots.occupants)

@@ -38,6 +38,7 @@ class StepwiseForward:
     """A model with a cache for every slot that holds something."""
 
     shares_prefixes = False
+    names = frozenset[bytes]()
     room = None
 
     def __init__(

@@ -73,6 +73,7 @@ class WorkerReport(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Unique to one run of the process."""
     name: _builtins.str
@@ -81,6 +82,11 @@ class WorkerReport(_message.Message):
     draining: _builtins.bool
     leaving: _builtins.bool
     """The worker says farewell: it holds nothing and will report no more."""
+    since: _builtins.int
+    """0: `running` names all that runs. Else it and `ended` name what has changed after the report
+    of this number: whoever has heard that one, or a later one, knows all again, whatever was
+    lost in between; to anybody else this report says nothing, and one with 0 comes on the beat.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedModel]: ...
     def __init__(
@@ -92,10 +98,11 @@ class WorkerReport(_message.Message):
         models: _abc.Iterable[Global___ServedModel] | None = ...,
         draining: _builtins.bool = ...,
         leaving: _builtins.bool = ...,
+        since: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "leaving", b"leaving", "models", b"models", "name", b"name", "number", b"number", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "leaving", b"leaving", "models", b"models", "name", b"name", "number", b"number", "since", b"since", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -115,6 +122,8 @@ class ServedModel(_message.Message):
     DISPATCH_EPOCH_FIELD_NUMBER: _builtins.int
     DISPATCH_NUMBER_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_PER_S_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
     total_slots: _builtins.int
     free_slots: _builtins.int
     free_cache_tokens: _builtins.int
@@ -125,11 +134,17 @@ class ServedModel(_message.Message):
     dispatch_number: _builtins.int
     output_tokens_per_s: _builtins.float
     """Over the last seconds."""
+    running_requests: _builtins.int
+    """How many requests hold a slot, named here or not."""
     @_builtins.property
     def card(self) -> _model_card_pb2.ModelCard: ...
     @_builtins.property
     def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunningRequest]:
-        """Everything that holds a slot now."""
+        """Holds a slot now: all that does, or what does since `since`."""
+
+    @_builtins.property
+    def ended(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of what has let go of its slot since `since`."""
 
     def __init__(
         self,
@@ -142,10 +157,12 @@ class ServedModel(_message.Message):
         dispatch_epoch: _builtins.int = ...,
         dispatch_number: _builtins.int = ...,
         output_tokens_per_s: _builtins.float = ...,
+        ended: _abc.Iterable[_builtins.str] | None = ...,
+        running_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "dispatch_epoch", b"dispatch_epoch", "dispatch_number", b"dispatch_number", "free_cache_tokens", b"free_cache_tokens", "free_slots", b"free_slots", "output_tokens_per_s", b"output_tokens_per_s", "running", b"running", "total_slots", b"total_slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "dispatch_epoch", b"dispatch_epoch", "dispatch_number", b"dispatch_number", "ended", b"ended", "free_cache_tokens", b"free_cache_tokens", "free_slots", b"free_slots", "output_tokens_per_s", b"output_tokens_per_s", "running", b"running", "running_requests", b"running_requests", "total_slots", b"total_slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -172,6 +189,50 @@ class RunningRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunningRequest: _TypeAlias = RunningRequest  # noqa: Y015
+
+@_typing.final
+class PrefixReport(_message.Message):
+    """Worker to all schedulers, when it has changed: what its engine need not compute again. A hint
+    and no more: whoever has missed one places a request less well, and the next full one mends it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    FULL_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    model: _builtins.str
+    full: _builtins.bool
+    """`held` is all there is; else what is new."""
+    @_builtins.property
+    def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The first eight bytes, the lowest first, of the names of blocks of 16 tokens; each is named by
+        all that stands before it, the weights and the adapter.
+        """
+
+    @_builtins.property
+    def dropped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Not held any more."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        full: _builtins.bool = ...,
+        held: _abc.Iterable[_builtins.int] | None = ...,
+        dropped: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "full", b"full", "held", b"held", "model", b"model", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrefixReport: _TypeAlias = PrefixReport  # noqa: Y015
 
 @_typing.final
 class ParkRequest(_message.Message):

@@ -1,0 +1,85 @@
+"""Which workers hold the beginning of which texts, as far as they have said."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, field
+
+from headrace.internal.v1.reports_pb2 import PrefixReport
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.prefixes import BLOCK_TOKENS, adapted_root, block_names, root_name, short_name
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The longest beginning of a text that any worker holds."""
+
+    tokens: int = 0
+    worker_ids: Set[str] = field(default_factory=frozenset)
+
+
+NOWHERE = Held()
+
+
+class PrefixDirectory:
+    """Names of blocks by worker, and workers by name; as many as the workers may report."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[int]] = {}
+        self._holders: dict[int, set[str]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._holders)
+
+    def hear(self, report: PrefixReport) -> None:
+        if report.full:
+            self.forget(report.worker_id)
+        self._drop(report.worker_id, report.dropped)
+        names = self._names.setdefault(report.worker_id, set())
+        for name in report.held:
+            names.add(name)
+            self._holders.setdefault(name, set()).add(report.worker_id)
+
+    def forget(self, worker_id: str) -> None:
+        """The worker is gone, and what it held with it."""
+        self._drop(worker_id, tuple(self._names.get(worker_id, ())))
+        self._names.pop(worker_id, None)
+
+    def _drop(self, worker_id: str, names: Iterable[int]) -> None:
+        known = self._names.get(worker_id, set())
+        for name in names:
+            if name in known:
+                known.discard(name)
+                holders = self._holders[name]
+                holders.discard(worker_id)
+                if not holders:
+                    del self._holders[name]
+
+    def longest(self, names: Sequence[int]) -> Held:
+        """Of a text with these blocks; costs a look at each block that somebody holds."""
+        held: set[str] | None = None
+        count = 0
+        for name in names:
+            if (holders := self._holders.get(name)) is None:
+                break
+            held, count = holders, count + 1
+        return NOWHERE if held is None else Held(count * BLOCK_TOKENS, held)
+
+    def check_integrity(self) -> None:
+        pairs = {(name, worker) for worker, names in self._names.items() for name in names}
+        assert pairs == {(name, worker) for name, held in self._holders.items() for worker in held}
+        assert all(self._holders.values()), "a block that nobody holds"
+
+
+def names_of(record: RequestRecord) -> tuple[int, ...]:
+    """Of the blocks of a request's prompt that its worker need not compute if it holds them.
+
+    None where any weights will do, for names are those of some weights.
+    """
+    prompt_ids = record.prompt_ids
+    if not record.weights_digest or len(prompt_ids) <= BLOCK_TOKENS:
+        return ()
+    root = adapted_root(root_name(record.weights_digest), record.adapter_digest)
+    # The last token is always computed, for what follows on it.
+    return tuple(map(short_name, block_names(array("q", prompt_ids[:-1]), root)))

@@ -1,0 +1,95 @@
+"""Which worker a waiting request is better left to, for what that one holds of its prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.internal.v1.reports_pb2 import PrefixReport
+from headrace_scheduler.fleet import Fleet
+from headrace_scheduler.prefixes import NOWHERE, Held, PrefixDirectory, names_of
+from headrace_scheduler.requests import Request
+from headrace_scheduler.workers import Worker
+
+LOOK_PAST = 16
+"""Requests left to others while one worker's batch is formed; so its cost does not grow with the
+queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingLimits:
+    enabled: bool = True
+    load_slack: float = 0.25
+    wait_s_per_token: float = 0.0002
+
+
+class Routing:
+    """Keeps a request for the worker with the longest beginning of its prompt.
+
+    Unless that one is loaded more than the fleet by `load_slack`. It is kept no longer than its
+    prefill would take elsewhere, so a worker that has no room, or does not answer, costs no more
+    than it could have saved. Order within lanes is untouched: a worker passes over what is not
+    for it.
+    """
+
+    def __init__(self, fleet: Fleet, limits: RoutingLimits) -> None:
+        self._fleet, self._limits = fleet, limits
+        self._directory = PrefixDirectory()
+        self._passed_over = 0
+        self.next_due_s = float("inf")
+        """When the first of those that are kept goes to anybody."""
+
+    def hear(self, report: PrefixReport) -> None:
+        """From workers that have not been heard, what they hold is forgotten with the next full
+        report at the latest."""
+        if self._limits.enabled and self._fleet.get(report.worker_id) is not None:
+            self._directory.hear(report)
+
+    def forget(self, worker_id: str) -> None:
+        self._directory.forget(worker_id)
+
+    def begin(self) -> None:
+        """Another round of dispatches is planned."""
+        self.next_due_s = float("inf")
+
+    def begin_worker(self) -> None:
+        """Of that round, another worker's batch."""
+        self._passed_over = 0
+
+    def is_for_another(self, request: Request, worker: Worker, *, now_s: float) -> bool:
+        """Whether this worker is to pass over a request that it could take."""
+        if not self._directory or self._passed_over >= LOOK_PAST:
+            return False
+        if request.kept_until_s is not None and now_s >= request.kept_until_s:
+            return False  # And its names need not be looked up.
+        held = self._held(request)
+        if held is NOWHERE or worker.worker_id in held.worker_ids:
+            return False
+        most = self._fleet.load + self._limits.load_slack
+        if not any(self._may_be_waited_for(worker_id, most) for worker_id in held.worker_ids):
+            return False
+        if request.kept_until_s is None:
+            request.kept_until_s = now_s + held.tokens * self._limits.wait_s_per_token
+        if now_s >= request.kept_until_s:
+            return False
+        self.next_due_s = min(self.next_due_s, request.kept_until_s)
+        self._passed_over += 1
+        return True
+
+    def tokens_at(self, request: Request, worker: Worker) -> int:
+        """Of the prompt, how many the worker holds if none holds more; 0 if another does."""
+        if not self._directory:
+            return 0
+        held = self._held(request)
+        return held.tokens if worker.worker_id in held.worker_ids else 0
+
+    def _held(self, request: Request) -> Held:
+        if request.prefix_names is None:
+            request.prefix_names = names_of(request.record)
+        return self._directory.longest(request.prefix_names)
+
+    def _may_be_waited_for(self, worker_id: str, most: float) -> bool:
+        worker = self._fleet.get(worker_id)
+        return worker is not None and worker.is_open and worker.load <= most
+
+    def check_integrity(self) -> None:
+        self._directory.check_integrity()

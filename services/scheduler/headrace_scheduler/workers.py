@@ -1,0 +1,149 @@
+"""One worker of a model, as its reports and what was dispatched since have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from headrace.internal.v1.reports_pb2 import ServedModel
+from headrace_scheduler.forming import Room
+from headrace_scheduler.requests import DispatchNumber, Request
+
+
+@dataclass(slots=True)
+class Occupied:
+    """What a dispatched request takes until a report counts it."""
+
+    slots: int
+    cache_tokens: int
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker as last reported, less what has been dispatched to it since."""
+
+    worker_id: str
+    name: str
+    served: ServedModel
+    heard_s: float = float("-inf")
+    report_number: int = 0
+    running: dict[str, int] = field(default_factory=dict)
+    """Attempt by request id, as reported."""
+    draining: bool = False
+    refusing: bool = False
+    """It said that it has no room; believed until its next report."""
+    unreported: dict[int, dict[str, Occupied]] = field(default_factory=dict)
+    """Dispatches, by number, that its reports do not yet count."""
+    taken: Occupied = field(default_factory=lambda: Occupied(0, 0))
+    """Their sum, kept because it is asked for with every event."""
+    unanswered: int | None = None
+    """Number of the one dispatch on its way."""
+    strays: dict[str, float] = field(default_factory=dict)
+    """Requests it runs that nobody here knows, and since when."""
+
+    @property
+    def counted(self) -> DispatchNumber:
+        """Last dispatch that the report counts."""
+        return self.served.dispatch_epoch, self.served.dispatch_number
+
+    @property
+    def free_slots(self) -> int:
+        return max(0, self.served.free_slots - self.taken.slots)
+
+    @property
+    def free_cache_tokens(self) -> int:
+        return max(0, self.served.free_cache_tokens - self.taken.cache_tokens)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be given anything at all."""
+        return not self.draining and not self.refusing
+
+    @property
+    def parks(self) -> bool:
+        """Whether it lets go of what it runs, for others to go on with."""
+        can = self.served.card.capabilities
+        return can.park and can.resume
+
+    @property
+    def room(self) -> Room:
+        return Room(
+            slots=self.free_slots,
+            total_slots=self.served.total_slots,
+            cache_tokens=self.free_cache_tokens,
+            weights_digest=self.served.card.weights_digest,
+            idle=not self.running and not self.unreported,
+            adapter_digests=frozenset(a.digest for a in self.served.card.adapters if a.digest),
+        )
+
+    @property
+    def slots(self) -> Slots:
+        total = self.served.total_slots
+        taken = total - self.free_slots
+        return Slots(0, 0, taken) if self.draining else Slots(total, taken, 0)
+
+    @property
+    def load(self) -> float:
+        return 1.0 - self.free_slots / max(1, self.served.total_slots)
+
+    def occupy(self, number: int, batch: Iterable[Request]) -> None:
+        """A dispatch is on its way."""
+        self.unanswered = number
+        self.unreported[number] = {r.request_id: Occupied(r.slots, r.cache_tokens) for r in batch}
+        for occupied in self.unreported[number].values():
+            self.taken.slots += occupied.slots
+            self.taken.cache_tokens += occupied.cache_tokens
+
+    def vacate(self, number: int, request_ids: Iterable[str]) -> None:
+        """A dispatch was answered; these of it did not stay."""
+        if self.unanswered == number:
+            self.unanswered = None
+        dispatched = self.unreported.get(number, {})
+        for request_id in request_ids:
+            if (occupied := dispatched.pop(request_id, None)) is not None:
+                self.taken.slots -= occupied.slots
+                self.taken.cache_tokens -= occupied.cache_tokens
+        if not dispatched:
+            self.unreported.pop(number, None)
+
+    def forget(self, number: int) -> None:
+        """The next report says what became of a dispatch, or has said so."""
+        self.vacate(number, list(self.unreported.get(number, {})))
+
+    def check_integrity(self) -> None:
+        occupied = [o for d in self.unreported.values() for o in d.values()]
+        slots, tokens = sum(o.slots for o in occupied), sum(o.cache_tokens for o in occupied)
+        assert (slots, tokens) == (self.taken.slots, self.taken.cache_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Of one worker, or of several."""
+
+    capacity: int
+    """Of those that take new work, or will when they have room."""
+    taken: int
+    """Of these."""
+    leaving: int
+    """Taken on workers that drain."""
+
+    def __add__(self, other: Slots) -> Slots:
+        return Slots(
+            self.capacity + other.capacity,
+            self.taken + other.taken,
+            self.leaving + other.leaving,
+        )
+
+    def __neg__(self) -> Slots:
+        return Slots(-self.capacity, -self.taken, -self.leaving)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a report says of a worker's requests."""
+
+    worker: Worker
+    running: dict[str, int]
+    """Attempt by id of those it names: all that run, or those that changed."""
+    gone: Iterable[str] | None
+    """Those that are to run there and do not; None if whatever it leaves out does not."""

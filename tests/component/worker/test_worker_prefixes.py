@@ -1,0 +1,78 @@
+"""A worker tells schedulers what its engine need not compute again, by the names that they use."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.bus import subjects
+from headrace.bus.jetstream import JetStreamBus
+from headrace.internal.v1.reports_pb2 import PrefixReport
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_scheduler.prefixes import names_of
+from headrace_worker.engine.building import EngineSettings, Origin, build_packed
+from headrace_worker.engine.slot_engine import SlotEngine
+from helpers.eventually import eventually
+from helpers.listening_gateway import GatewayActor
+from helpers.tiny_models import random_model
+from helpers.worker_actors import DIGEST, MODEL, SchedulerActor, record, worker_here
+
+PROMPT = list(range(100, 150))
+
+
+def engine(kv_store: str) -> SlotEngine:
+    # Its model is its own: it runs on a thread of its own.
+    settings = EngineSettings(max_slots=1, context_tokens=128, kv_store=kv_store)
+    return build_packed(random_model("llama"), settings, Origin((), DIGEST))
+
+
+class Listener:
+    """Knows what a worker holds by all that it says."""
+
+    def __init__(self) -> None:
+        self.held: set[int] = set()
+
+    def hear(self, payload: bytes) -> None:
+        report = PrefixReport.FromString(payload)
+        assert report.model == MODEL
+        if report.full:
+            self.held.clear()
+        self.held.difference_update(report.dropped)
+        self.held.update(report.held)
+
+
+@pytest.mark.parametrize("kv_store", ["strips", "pages"])
+async def test_what_was_computed_is_told_until_it_is_given_up(
+    kv_store: str, nats_url: str, bus: JetStreamBus, scheduler: SchedulerActor, gw: GatewayActor
+) -> None:
+    listener = Listener()
+    await bus.subscribe(subjects.PREFIX_REPORTS, listener.hear)
+    own = engine(kv_store)
+    async with worker_here(nats_url, own, prefixes=own):
+        worker_id = await scheduler.first_worker()
+        first = record("a", gw, prompt_ids=PROMPT)
+        assert len(names_of(first)) == 3
+        assert await scheduler.dispatch(worker_id, first) == []
+        await eventually(lambda: listener.held >= set(names_of(first)))
+        await eventually(lambda: gw.said("a").has_ended)
+        longer = RequestRecord(
+            weights_digest=DIGEST, prompt_ids=[*PROMPT, *gw.said("a").token_ids, 1]
+        )
+        await eventually(lambda: listener.held == set(names_of(longer)[:4]))
+        other = record("b", gw, prompt_ids=[7, *PROMPT, *PROMPT])
+        assert await scheduler.dispatch(worker_id, other) == []
+        await eventually(lambda: listener.held >= set(names_of(other)))
+        if kv_store == "strips":
+            assert not listener.held & set(names_of(first)), "its one slot holds something else"
+
+
+async def test_nothing_is_told_where_that_is_not_wanted(
+    nats_url: str, bus: JetStreamBus, scheduler: SchedulerActor, gw: GatewayActor
+) -> None:
+    heard: list[bytes] = []
+    await bus.subscribe(subjects.PREFIX_REPORTS, heard.append)
+    own = engine("strips")
+    async with worker_here(nats_url, own, prefixes=own, prefix_report_blocks=0):
+        worker_id = await scheduler.first_worker()
+        assert await scheduler.dispatch(worker_id, record("a", gw, prompt_ids=PROMPT)) == []
+        await eventually(lambda: gw.said("a").has_ended)
+    assert heard == []
