@@ -14,7 +14,8 @@ from hypothesis.stateful import (
 )
 
 from headrace_scheduler.events import Command, Dispatch, Notify, ParkOnWorker
-from helpers.scheduler_world import WorkerModel, World
+from helpers.scheduler_world import World
+from helpers.world_actors import WorkerModel
 
 PRIORITIES = st.sampled_from(["interactive", "standard", "bulk"])
 
