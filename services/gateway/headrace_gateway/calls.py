@@ -14,6 +14,8 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_BAGGAGE = 1024
 """Bytes of tracestate and of baggage; they travel in every message about the request."""
 
+LAST_EVENT_ID = "last-event-id"
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -23,13 +25,17 @@ class Call:
     """Ours, made for this call; also the answer's x-request-id."""
     time_remaining_s: float | None
     trace_context: Mapping[str, str]
+    last_event_id: str = ""
+    """Header of a reader who has a part of an answer, and wants the rest."""
 
 
 def call_of(context: Context) -> Call:
+    metadata = context.invocation_metadata() or ()
     return Call(
         request_id=uuid.uuid4().hex,
         time_remaining_s=context.time_remaining(),
-        trace_context=trace_context(context.invocation_metadata() or ()),
+        trace_context=trace_context(metadata),
+        last_event_id=next((str(v) for k, v in metadata if k == LAST_EVENT_ID), ""),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.bus import Bus, BusError, subjects
+from headrace.bus import Bus, BusError, NobodyListens, subjects
 from headrace.heeding import heed
 from headrace.internal.v1.dispatch_pb2 import (
     DispatchResponse,
@@ -35,6 +35,7 @@ from headrace_scheduler.events import (
     NoticeAnswered,
     NoticeUnanswered,
     Notify,
+    ParkOnWorker,
 )
 from headrace_scheduler.machine import Leadership
 from headrace_scheduler.settings import SchedulerSettings
@@ -82,6 +83,9 @@ class Calls:
     def cancel(self, command: CancelOnWorker) -> None:
         self._start(self._cancel(command))
 
+    def park(self, command: ParkOnWorker) -> None:
+        self._start(self._park(command))
+
     def bury(self, command: Bury) -> None:
         self._start(self.bury_now(command, reason="attempts exhausted"))
 
@@ -113,7 +117,7 @@ class Calls:
             log.info(
                 "notice.unanswered", extra={"gateway_id": command.gateway_id, "why": str(error)}
             )
-            self._tell(NoticeUnanswered(command))
+            self._tell(NoticeUnanswered(command, isinstance(error, NobodyListens)))
         else:
             unknown = tuple(response.unknown_request_ids)
             self._tell(NoticeAnswered(command, tuple(response.points), unknown))
@@ -122,17 +126,25 @@ class Calls:
         message = WorkerCancelRequest(
             request_id=command.request_id, attempt=command.attempt, code=command.code
         )
+        await self._stop(command.worker_id, message)
+
+    async def _park(self, command: ParkOnWorker) -> None:
+        message = WorkerCancelRequest(
+            request_id=command.request_id, attempt=command.attempt, park=True
+        )
+        await self._stop(command.worker_id, message)
+
+    async def _stop(self, worker_id: str, message: WorkerCancelRequest) -> None:
         async with self._cancels:
             try:
                 await self._bus.request(
-                    subjects.worker_cancel(command.worker_id),
+                    subjects.worker_cancel(worker_id),
                     message.SerializeToString(),
                     timeout_s=CANCEL_S,
                 )
             except BusError as error:
                 # Its next report says whether it still runs; then it is said again.
-                facts = {"worker_id": command.worker_id, "why": str(error)}
-                log.info("cancel.unanswered", extra=facts)
+                log.info("cancel.unanswered", extra={"worker_id": worker_id, "why": str(error)})
 
     async def bury_now(self, command: Bury, *, reason: str) -> None:
         """Returns once the letter is stored."""

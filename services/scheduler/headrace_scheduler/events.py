@@ -13,6 +13,7 @@ from headrace.internal.v1.reports_pb2 import (
     PrefixReport,
     ResumePoint,
     SettleRequest,
+    TakeOverRequest,
     WorkerReport,
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -94,6 +95,13 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeOverAsked:
+    """Somebody wants to read a request at this gateway, which is open there once it has a point."""
+
+    request: TakeOverRequest
+
+
+@dataclass(frozen=True, slots=True)
 class NoticeAnswered:
     notice: Notify
     points: tuple[ResumePoint, ...]
@@ -103,6 +111,8 @@ class NoticeAnswered:
 @dataclass(frozen=True, slots=True)
 class NoticeUnanswered:
     notice: Notify
+    nobody_listens: bool = False
+    """The gateway is not connected to the broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,7 @@ Event = (
     | ReportedLost
     | Settled
     | CancelRequested
+    | TakeOverAsked
     | NoticeAnswered
     | NoticeUnanswered
     | Deaf
@@ -169,6 +180,15 @@ class CancelOnWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class ParkOnWorker:
+    """Its output is to come as Parked; once is enough, as above."""
+
+    worker_id: str
+    request_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bury:
     """Keep it in the dead-letter stream."""
 
@@ -185,4 +205,4 @@ class StepDown:
     reason: str
 
 
-Command = Dispatch | Notify | Acknowledge | CancelOnWorker | Bury | StepDown
+Command = Dispatch | Notify | Acknowledge | CancelOnWorker | ParkOnWorker | Bury | StepDown

@@ -25,6 +25,7 @@ from headrace_scheduler.events import (
     Event,
     LaneCaughtUp,
     Notify,
+    ParkOnWorker,
     StepDown,
 )
 from headrace_scheduler.machine import Leadership, Machine
@@ -159,6 +160,8 @@ class Leader:
                 self._calls.notify(command)
             case CancelOnWorker():
                 self._calls.cancel(command)
+            case ParkOnWorker():
+                self._calls.park(command)
             case Bury():
                 self._calls.bury(command)
             case Acknowledge(request_id, priority, acknowledgement):

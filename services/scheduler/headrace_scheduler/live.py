@@ -27,16 +27,15 @@ from headrace_scheduler.requests import (
     Held,
     LiveStatistics,
     Lost,
+    Orphaned,
     Request,
     Running,
     State,
     Waiting,
     first_attempt,
 )
+from headrace_scheduler.settled import Settled
 from headrace_scheduler.waits import Waits
-
-SETTLED_REMEMBERED = 20_000
-"""Requests whose end is remembered, so that a repeated message does not run them again."""
 
 
 class LiveRequests:
@@ -52,9 +51,11 @@ class LiveRequests:
             ▼
           ending ◄── deadline, patience, cancel, attempts exhausted: from every state
 
-    From every state: settled by its gateway, or abandoned with it; then it is
-    acknowledged and gone. What ran comes back only through *lost*, and so with
-    the output that its client has seen, and with all earlier attempts fenced.
+    From every state: settled by its gateway, then it is acknowledged and gone. When its
+    gateway is gone, *orphaned*: another takes it over, and it is *lost* and asks that one
+    where it stands; or nobody comes, or nobody can, and it is abandoned. What ran comes
+    back only through *lost*, and so with the output that its client has seen, and with all
+    earlier attempts fenced.
     """
 
     def __init__(self, epoch: int, policy: Policy, journal: Journal) -> None:
@@ -69,7 +70,8 @@ class LiveRequests:
         self._by_worker: dict[str, dict[str, Request]] = {}
         self._by_gateway: dict[str, dict[str, Request]] = {}
         self._calls: dict[str, dict[str, Request]] = {}
-        self._settled: dict[str, int | None] = {}
+        self._orphans: dict[str, Request] = {}
+        self.settled = Settled()
         self._agenda = Agenda(self._requests)
         self.ended_slots = 0
         """Slots of workers that have become free for good: of ended requests, not of lost ones."""
@@ -108,7 +110,7 @@ class LiveRequests:
             known.acknowledgement = event.acknowledgement
             self.journal.ignored("redelivery")
             return None
-        if known is not None or self._is_settled(request_id, event.sequence):
+        if known is not None or self.settled.has(request_id, event.sequence):
             self.command(Acknowledge(request_id, event.priority, event.acknowledgement))
             self.journal.ignored("duplicate")
             if known is not None and known.gateway_id != event.record.gateway_id:
@@ -138,21 +140,6 @@ class LiveRequests:
         request_id = event.record.request_id
         error = RequestExists(f"a request with the id {request_id} is open", field="request_id")
         self.command(Notify(event.record.gateway_id, ((request_id, error),), ()))
-
-    def _is_settled(self, request_id: str, sequence: int) -> bool:
-        return request_id in self._settled and self._settled[request_id] in (None, sequence)
-
-    def was_settled(self, request_id: str) -> bool:
-        return request_id in self._settled
-
-    def settle_ahead(self, request_id: str) -> None:
-        """Settled before its message was read: after a take-over these come in any order."""
-        if request_id not in self._settled:
-            self._remember(request_id, None)
-
-    def forget_settled_ahead(self) -> None:
-        """All messages from before the take-over are read: a new one of such an id is new."""
-        self._settled = {i: s for i, s in self._settled.items() if s is not None}
 
     # Moves
 
@@ -205,6 +192,26 @@ class LiveRequests:
         self._move(request, Lost(request.record.attempt, worker_id, ask_s=now_s))
         self.appoint(request, request.deadline_s)
 
+    def orphan(self, request: Request, state: Orphaned, cause: str) -> None:
+        """Its gateway is gone, or holds it no more."""
+        request.orphaned_until_s = state.until_s
+        self._move(request, state)
+        self.appoint(request, min(state.until_s, request.deadline_s))
+        self.journal.orphaned(request.priority, cause, request.request_id)
+
+    def orphans(self) -> list[Request]:
+        return list(self._orphans.values())
+
+    def rehome(self, request: Request, gateway_id: str, address: str, *, since: int) -> None:
+        """Another gateway holds it from this attempt on."""
+        record = request.record
+        for index in (self._by_gateway, self._calls):
+            if record.request_id in index.get(record.gateway_id, {}):
+                _drop(index, record.gateway_id, record.request_id)
+                index.setdefault(gateway_id, {})[record.request_id] = request
+        record.gateway_id, record.delivery_address = gateway_id, address
+        record.held_since_attempt, record.attempt = since, max(record.attempt, since)
+
     def end(self, request: Request, error: HeadraceError, *, now_s: float) -> None:
         """End it from here: its gateway is told until it settles, its worker at once."""
         self._stop_on_worker(request, error.code.number)
@@ -241,26 +248,17 @@ class LiveRequests:
         self.journal.abandoned(request.priority, cause, request.request_id)
 
     def _stop_on_worker(self, request: Request, code: int) -> None:
-        match request.state:
-            case (
-                Running(worker_id=str(worker_id), vanished_s=None) | Lost(worker_id=str(worker_id))
-            ):
-                attempt = request.record.attempt
-                self.command(CancelOnWorker(worker_id, request.request_id, attempt, code))
+        if (worker_id := request.worker_id) is not None:
+            attempt = request.record.attempt
+            self.command(CancelOnWorker(worker_id, request.request_id, attempt, code))
 
     def _leave(self, request: Request) -> None:
         request_id = request.request_id
         self._move(request, None)
         del self._requests[request_id]
         _drop(self._by_gateway, request.gateway_id, request_id)
-        self._remember(request_id, request.sequence)
+        self.settled.remember(request_id, request.sequence)
         self.command(Acknowledge(request_id, request.priority, request.acknowledgement))
-
-    def _remember(self, request_id: str, sequence: int | None) -> None:
-        self._settled.pop(request_id, None)
-        self._settled[request_id] = sequence
-        if len(self._settled) > SETTLED_REMEMBERED:
-            del self._settled[next(iter(self._settled))]
 
     def _move(self, request: Request, state: State | None) -> None:
         """None: it is gone."""
@@ -277,6 +275,8 @@ class LiveRequests:
                     self.ended_slots += request.slots
             case Lost() | Ending():
                 _drop(self._calls, request.gateway_id, request.request_id)
+            case Orphaned():
+                del self._orphans[request.request_id]
         if state is not None:
             request.state = state
         match state:
@@ -289,6 +289,8 @@ class LiveRequests:
                 self._by_worker.setdefault(worker_id, {})[request.request_id] = request
             case Lost() | Ending():
                 self._calls.setdefault(request.gateway_id, {})[request.request_id] = request
+            case Orphaned():
+                self._orphans[request.request_id] = request
 
     # Time
 
@@ -314,24 +316,24 @@ class LiveRequests:
             running=count(Running),
             lost=count(Lost),
             ending=count(Ending),
+            orphaned=count(Orphaned),
             appointments=len(self._agenda),
         )
 
     def check_integrity(self) -> None:
         """Raise AssertionError if an index and the states disagree."""
         found = set(self._requests)
-        waiting = {r.request_id for lane in self.lanes.values() for r in lane}
         self.waits.check_integrity(self.lanes)
         run = Counter(r.priority for r in self._requests.values() if isinstance(r.state, Running))
         assert self.running == dict.fromkeys(PRIORITIES, 0) | run
-        running = {i for ids in self._by_worker.values() for i in ids}
-        called = {i for ids in self._calls.values() for i in ids}
         expected = {
-            Waiting: waiting,
-            Running: running,
+            Waiting: {r.request_id for lane in self.lanes.values() for r in lane},
+            Running: {i for ids in self._by_worker.values() for i in ids},
+            Orphaned: set(self._orphans),
         }
         for kind, ids in expected.items():
             assert ids == {i for i in found if isinstance(self._requests[i].state, kind)}, kind
+        called = {i for ids in self._calls.values() for i in ids}
         assert called == {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
         for priority, lane in self.lanes.items():

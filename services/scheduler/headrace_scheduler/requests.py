@@ -62,7 +62,25 @@ class Ending:
     tell_s: float
 
 
-State = Held | Waiting | Running | Lost | Ending
+@dataclass(slots=True)
+class Orphaned:
+    """Its gateway is gone; it runs nowhere, and waits for a reader who comes to another."""
+
+    until_s: float
+    """Then nobody waits for it any more."""
+    worker_id: str | None
+    """Told to park it; None once that is done, or it ran nowhere."""
+    park_until_s: float
+    """How long that is waited for: then it goes on from what is known."""
+    gateway_id: str = ""
+    """Gateway that fell silent with it; empty if it lives and does not hold it."""
+
+    def is_free(self, now_s: float) -> bool:
+        """Whether it can go on elsewhere."""
+        return self.worker_id is None or now_s >= self.park_until_s
+
+
+State = Held | Waiting | Running | Lost | Orphaned | Ending
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +112,8 @@ class Request:
     """Of the blocks of its prompt; None until somebody has looked."""
     kept_until_s: float | None = None
     """Until when it is kept for the worker that holds its beginning; None if it never was."""
+    orphaned_until_s: float = float("-inf")
+    """If its gateway has been lost, when it would be given up."""
 
     @property
     def request_id(self) -> str:
@@ -110,6 +130,18 @@ class Request:
     @property
     def adapter_digest(self) -> str:
         return self.record.adapter_digest
+
+    @property
+    def worker_id(self) -> str | None:
+        """Where it runs, or may still: to be told, if it is to stop."""
+        match self.state:
+            case (
+                Running(worker_id=str(worker_id), vanished_s=None)
+                | Lost(worker_id=str(worker_id))
+                | Orphaned(worker_id=str(worker_id))
+            ):
+                return worker_id
+        return None
 
     @property
     def choices(self) -> int:
@@ -189,6 +221,7 @@ class LiveStatistics:
     running: int
     lost: int
     ending: int
+    orphaned: int
     appointments: int
     """Bounded by the live requests, whatever their deadlines."""
 

@@ -108,6 +108,9 @@ class Intake:
     async def cancel(self, payload: bytes) -> bytes:
         """Answer a WorkerCancelRequest."""
         request = WorkerCancelRequest.FromString(payload)
+        if request.park:
+            found = self._worker.park(request.request_id, request.attempt)
+            return WorkerCancelResponse(found=found).SerializeToString()
         error: HeadraceError = (
             DeadlinePassed(f"request {request.request_id} ran out of time")
             if request.code == _DEADLINE_EXCEEDED

@@ -94,6 +94,7 @@ def _wanted(
         n=1 if body.n is None else body.n,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
+        streams=bool(body.stream),
         names=names,
     )
 
