@@ -326,15 +326,13 @@ class LiveRequests:
         self.waits.check_integrity(self.lanes)
         run = Counter(r.priority for r in self._requests.values() if isinstance(r.state, Running))
         assert self.running == dict.fromkeys(PRIORITIES, 0) | run
-        expected = {
-            Waiting: {r.request_id for lane in self.lanes.values() for r in lane},
-            Running: {i for ids in self._by_worker.values() for i in ids},
-            Orphaned: set(self._orphans),
-        }
+        expected: dict[type, set[str]] = {Orphaned: set(self._orphans)}
+        expected[Waiting] = {r.request_id for lane in self.lanes.values() for r in lane}
+        expected[Running] = {i for ids in self._by_worker.values() for i in ids}
         for kind, ids in expected.items():
             assert ids == {i for i in found if isinstance(self._requests[i].state, kind)}, kind
-        called = {i for ids in self._calls.values() for i in ids}
-        assert called == {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
+        called = {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
+        assert called == {i for ids in self._calls.values() for i in ids}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
         for priority, lane in self.lanes.items():
             self.outlines[priority].check_integrity(list(lane))
