@@ -12,6 +12,7 @@ import time
 from headrace.clock import SystemClock
 from headrace.errors import EngineFailed
 from headrace.internal.v1.delivery_pb2 import DeliverRequest, Opening
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import common_pb2
 from headrace_gateway.generation import Tokens
 from headrace_gateway.open_requests import OpenRequests
@@ -35,13 +36,14 @@ def _outlet(number: int) -> Outlet:
         prompt_tokens=1,
         choices=1,
         max_tokens=STEPS,
+        record=RequestRecord(),
     )
     return Outlet(admitted, SystemClock(), lambda *_: None)
 
 
 async def _read(outlet: Outlet) -> None:
     tokens = 0
-    async for events in outlet.events():
+    async for events in outlet.reader().events():
         tokens += sum(len(event.token_ids) for event in events if isinstance(event, Tokens))
         if tokens == STEPS:
             return

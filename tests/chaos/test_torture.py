@@ -36,7 +36,7 @@ async def test_nothing_is_lost_repeated_or_altered_whatever_is_killed_or_frozen(
     assert ran.status == 0, ran.out + ran.err
     assert "passed" in ran.out
     assert {fault["kind"] for fault in card["faults"]} == {"worker", "scheduler", "freeze", "nats"}
-    wrongs = ("lost", "repeated", "altered", "failed", "cut_by_gateway_loss", "held")
+    wrongs = ("lost", "repeated", "altered", "failed", "held")
     assert {name: card[name] for name in wrongs} == dict.fromkeys(wrongs, 0)
     assert card["completed"] > 30
     history = list(read(tmp_path / ".headrace" / "torture.jsonl"))
@@ -50,11 +50,22 @@ async def test_a_rolling_restart_of_every_process_fails_and_refuses_nobody(tmp_p
         options = ("--minutes", "0", "--asks", "12", "--pause", "0.5", "--faults", "rolling")
         ran, card = await torture(tmp_path, *options)
     assert ran.status == 0, ran.out + ran.err
-    wrongs = ("lost", "repeated", "altered", "failed", "refused", "cut_by_gateway_loss", "held")
+    wrongs = ("lost", "repeated", "altered", "failed", "refused", "held")
     assert {name: card[name] for name in wrongs} == dict.fromkeys(wrongs, 0)
     assert card["errors"] == {}
     assert [(fault["count"], fault["never_mended"]) for fault in card["faults"]] == [(6, 0)]
     assert card["completed"] > 30
+
+
+@pytest.mark.timeout(180)
+async def test_clients_of_a_killed_gateway_come_back_and_lose_nothing(tmp_path: Path) -> None:
+    async with fresh_mesh(tmp_path, *MESH):
+        options = ("--minutes", "0", "--asks", "12", "--pause", "1", "--faults", "gateway")
+        ran, card = await torture(tmp_path, *options)
+    assert ran.status == 0, ran.out + ran.err
+    wrongs = ("lost", "repeated", "altered", "failed", "held")
+    assert {name: card[name] for name in wrongs} == dict.fromkeys(wrongs, 0)
+    assert "came back after their gateway" in ran.out
 
 
 async def test_a_fault_that_there_is_not_is_named_with_those_that_there_are(

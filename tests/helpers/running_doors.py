@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import grpc
 
-from headrace.clock import SystemClock
 from headrace.errors import RequestNotFound
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
@@ -36,6 +35,7 @@ from headrace_gateway.native.model_service import ModelService
 from headrace_gateway.native.rest_service import RestService
 from headrace_gateway.openai.service import OpenAIService
 from headrace_gateway.openai.vector_calls import VectorCalls
+from headrace_gateway.resuming import Attachable, Resuming
 from headrace_gateway.slow_readers import CutSlowReaders
 from helpers.scripted_admission import ScriptedAdmission
 from helpers.tiny_tokenizers import bundle, byte_level, word_pieces
@@ -113,6 +113,13 @@ class StandinRequests:
         return request
 
 
+class StandinFinding:
+    """Knows no request that could be read."""
+
+    async def find(self, request_id: str, models: Iterable[str]) -> Attachable:
+        raise RequestNotFound(f"request {request_id} is not known", field="request_id")
+
+
 @dataclass
 class RunningDoors:
     admission: ScriptedAdmission
@@ -125,20 +132,24 @@ class RunningDoors:
 
 
 def serve(server: grpc.aio.Server, catalog: Catalog, admission: ScriptedAdmission) -> None:
-    limits, clock = Limits(), SystemClock()
+    limits = Limits()
+    resuming = Resuming(catalog, StandinFinding())
     intake = Intake(catalog, admission, limits)
     embedding = Embedding(catalog, admission, limits)
     vectors = VectorCalls(intake, embedding, limits)
-    openai = OpenAIService(intake, catalog, StandinFleet(), vectors, limits=limits, clock=clock)
+    openai = OpenAIService(
+        intake, catalog, StandinFleet(), vectors, resuming=resuming, limits=limits
+    )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
     embeddings = EmbeddingService(intake, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, intake, StandinFleet())
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(intake, embedding, limits), server)
+    rest = RestService(intake, embedding, limits, resuming)
+    rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(StandinFleet()), server)
-    requests = RequestService(StandinRequests())
+    requests = RequestService(StandinRequests(), resuming)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
 
 

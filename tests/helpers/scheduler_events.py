@@ -20,6 +20,8 @@ from headrace.internal.v1.reports_pb2 import (
     ServedModel,
     Settlement,
     SettleRequest,
+    TakenOver,
+    TakeOverRequest,
     WorkerReport,
 )
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
@@ -38,6 +40,7 @@ from headrace_scheduler.events import (
     ReportedLost,
     Settled,
     Submitted,
+    TakeOverAsked,
     WorkerReported,
 )
 from headrace_scheduler.machine import Leadership, Machine
@@ -76,6 +79,9 @@ class CountingJournal:
 
     def adopted(self, priority: str, request_id: str) -> None:
         self.counts["adopted"] += 1
+
+    def orphaned(self, priority: str, cause: str, request_id: str) -> None:
+        self.counts[f"orphaned: {cause}"] += 1
 
     def ended(self, priority: str, reason: str, request_id: str) -> None:
         self.counts[f"ended: {reason}"] += 1
@@ -179,6 +185,7 @@ def submitted(
     prompt_tokens: object = 3,
     tenant: object = "",
     prompt: object = None,
+    attachable: object = False,
 ) -> Submitted:
     assert isinstance(n, int)
     assert isinstance(prompt_tokens, int)
@@ -195,6 +202,7 @@ def submitted(
         adapter_digest=f"digest of {adapter}" if adapter else "",
         prompt_ids=range(prompt_tokens) if prompt is None else prompt,
         tenant=str(tenant),
+        attachable=bool(attachable),
     )
     record.sampling.max_tokens = 4
     return Submitted(
@@ -258,16 +266,42 @@ def reported(
 
 
 def gateway_reported(
-    gateway_id: str = "g", *, heard_s: float, leaving: bool = False
+    gateway_id: str = "g",
+    *,
+    heard_s: float,
+    leaving: bool = False,
+    taken_over: dict[str, int] | None = None,
 ) -> GatewayReported:
-    return GatewayReported(GatewayReport(gateway_id=gateway_id, leaving=leaving), heard_s)
+    """`taken_over` is since which attempts it holds what it did not publish."""
+    taken = [
+        TakenOver(request_id=i, held_since_attempt=since, delivery_address=f"at {gateway_id}")
+        for i, since in (taken_over or {}).items()
+    ]
+    report = GatewayReport(gateway_id=gateway_id, leaving=leaving, taken_over=taken)
+    return GatewayReported(report, heard_s)
 
 
-def settled(*request_ids: str, code: int = 0, output_tokens: int = 0) -> Settled:
+def settled(*request_ids: str, code: int = 0, output_tokens: int = 0, since: int = 0) -> Settled:
     settlements = [
-        Settlement(request_id=i, code=code, output_tokens=output_tokens) for i in request_ids
+        Settlement(request_id=i, code=code, output_tokens=output_tokens, held_since_attempt=since)
+        for i in request_ids
     ]
     return Settled(SettleRequest(gateway_id="g", settlements=settlements))
+
+
+def asked(
+    request_id: str, gateway_id: str, *, unreachable: str = "", stands: ResumePoint | None = None
+) -> TakeOverAsked:
+    """A gateway wants a request, or has it open and says where it stands."""
+    return TakeOverAsked(
+        TakeOverRequest(
+            request_id=request_id,
+            gateway_id=gateway_id,
+            delivery_address=f"at {gateway_id}",
+            unreachable_gateway_id=unreachable,
+            point=stands,
+        )
+    )
 
 
 def point(

@@ -6,11 +6,12 @@ carries it out or loses it; what happens is checked as it happens.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
 from headrace.internal.v1.reports_pb2 import ResumePoint
-from headrace.internal.v1.request_pb2 import ChoiceProgress
+from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
+from headrace_scheduler.answering import taken_over
 from headrace_scheduler.events import (
     Acknowledge,
     CancelOnWorker,
@@ -28,30 +29,29 @@ from headrace_scheduler.events import (
 )
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.policy import Policy
-from headrace_scheduler.requests import Waiting
+from helpers.scheduler_checks import MAX_PREEMPTIONS, ParkingChecks, check_attempts
 from helpers.scheduler_events import (
     MODEL,
     CountingJournal,
+    asked,
     caught_up,
     gateway_reported,
     lost,
     parked,
     point,
-    reported,
     settled,
     submitted,
 )
-from helpers.world_actors import Client, WorkerModel
+from helpers.scheduler_models import Client, WorkerModel
 
 LENGTH = 3
 """Output tokens of every request."""
-GATEWAY = "g"
-MAX_PREEMPTIONS = 2
 
 
 class World:
     def __init__(self) -> None:
         self.now_s = 100.0
+        self.policy = Policy(max_attempts=1000, max_preemptions=MAX_PREEMPTIONS)
         self.epoch = 0
         self.workers: dict[str, WorkerModel] = {}
         self.clients: dict[str, Client] = {}
@@ -59,6 +59,7 @@ class World:
         self.acknowledged: Counter[str] = Counter()
         self.dispatched: dict[str, int] = {}
         self.pending: list[Command] = []
+        self.heard = {"g": True, "h": True}  # A dead gateway comes back under another name.
         self.trusts_accounts = True
         """Nothing has happened that allows a worker to be given more than it has room for."""
         self.new_leader()
@@ -71,12 +72,8 @@ class World:
         self.pending = []
         leadership = Leadership("s", MODEL, self.epoch, self.now_s, listening_since_s=0.0)
         self.journal = CountingJournal()
-        policy = Policy(max_attempts=1000, max_preemptions=MAX_PREEMPTIONS)
-        self.machine = Machine(leadership, policy, self.journal)
-        self.parked_for: dict[str, str] = {}
-        """Who is to start before a victim does."""
-        self.preempted: defaultdict[str, set[int]] = defaultdict(set)
-        """Attempts that were to be parked."""
+        self.machine = Machine(leadership, self.policy, self.journal)
+        self.parking = ParkingChecks(self.machine)
         self.tell(*self.stored.values(), *caught_up())
 
     def tell(self, *events: Event) -> None:
@@ -90,100 +87,108 @@ class World:
                     self.stored.pop(request_id, None)
                     self.acknowledged[request_id] += 1
                 case Dispatch():
-                    self._check_attempts(command)
-                    self._check_victims(command)
+                    check_attempts(command, self.dispatched, self.workers.values(), self.clients)
+                    self.parking.dispatched(command)
                     self.pending.append(command)
                 case ParkOnWorker():
-                    self._check_parking(command)
+                    priority = self.stored[command.request_id].priority
+                    self.parking.parked(command, priority, again=command in self.pending)
                     self.pending.append(command)
                 case _:
                     self.pending.append(command)
 
-    def _check_attempts(self, dispatch: Dispatch) -> None:
-        for record in dispatch.message.requests:
-            before = self.dispatched.get(record.request_id, 0)
-            assert record.attempt > before, "attempts only grow"
-            self.dispatched[record.request_id] = record.attempt
-            for worker in self.workers.values():
-                running = worker.running.get(record.request_id)
-                client = self.clients[record.request_id]
-                assert running is None or not client.open or running.attempt <= client.fence, (
-                    "two attempts that the gateway would both take from"
-                )
-
-    def _check_parking(self, command: ParkOnWorker) -> None:
-        """Bulk requests alone are parked, for somebody urgent, and not for ever."""
-        assert self.stored[command.request_id].priority == "bulk"
-        found = self.machine.find(command.request_id)
-        if found is not None and found.running:
-            assert self._waits(found.request.parked_for) or command in self.pending
-            self.parked_for[command.request_id] = found.request.parked_for
-            self.preempted[command.request_id].add(command.attempt)
-            assert len(self.preempted[command.request_id]) <= MAX_PREEMPTIONS
-
-    def _check_victims(self, dispatch: Dispatch) -> None:
-        for record in dispatch.message.requests:
-            urgent = self.parked_for.pop(record.request_id, "")
-            assert not self._waits(urgent), "a victim before the one it was parked for"
-
-    def _waits(self, request_id: str) -> bool:
-        found = self.machine.find(request_id)
-        return found is not None and isinstance(found.request.state, Waiting)
-
     def pass_time(self, seconds: float) -> None:
         self.now_s += seconds
         dropped = self.journal.counts["worker lost"]
-        self.tell(gateway_reported(GATEWAY, heard_s=self.now_s))
+        for gateway_id, lives in self.heard.items():
+            if lives:
+                taken = {
+                    i: c.since
+                    for i, c in self.clients.items()
+                    if c.open and c.since and not c.away and c.gateway == gateway_id
+                }
+                self.tell(gateway_reported(gateway_id, heard_s=self.now_s, taken_over=taken))
         if self.journal.counts["worker lost"] > dropped and self.pending:
             # A dispatch that was on its way all the time arrives at a worker that was given up.
             self.trusts_accounts = False
 
     # Callers
 
-    def submit(self, request_id: str, n: int, priority: str) -> None:
+    def submit(self, request_id: str, n: int, priority: str, *, attachable: bool = False) -> None:
+        gateway = next(g for g, lives in self.heard.items() if lives)
         event = submitted(
-            request_id, len(self.clients) + 1, now_s=self.now_s, n=n, priority=priority
+            request_id,
+            len(self.clients) + 1,
+            now_s=self.now_s,
+            n=n,
+            priority=priority,
+            gateway=gateway,
+            attachable=attachable,
         )
-        self.clients[request_id] = Client()
+        self.clients[request_id] = Client(gateway=gateway, attachable=attachable)
         self.stored[request_id] = event
         self.tell(event)
 
     def settle(self, request_id: str, code: int = 0) -> None:
-        self.clients[request_id].open = False
-        self.tell(settled(request_id, code=code))
+        client = self.clients[request_id]
+        client.open = False
+        self.tell(settled(request_id, code=code, since=client.since))
 
     def cancel(self, request_id: str) -> None:
+        self.clients[request_id].is_cancelled = True
         self.tell(CancelRequested(request_id))
+
+    # Gateways
+
+    def kill_gateway(self, gateway_id: str) -> None:
+        """Its clients may come to another; those of answers in one piece do not."""
+        self.heard[gateway_id] = False
+        self.heard[f"{gateway_id}'"] = True
+        for client in self.clients.values():
+            if client.gateway == gateway_id and client.open:
+                client.away = client.open = client.attachable
+                client.died_s = self.now_s
+
+    def come_back(self, request_id: str, gateway_id: str) -> None:
+        """The client comes to a gateway, which asks for its request, and asks again."""
+        client = self.clients[request_id]
+        if not client.away or not self.heard[gateway_id]:
+            return
+        self.tell(asked(request_id, gateway_id, unreachable=client.gateway))
+        found = self.machine.find(request_id)
+        if found is None:
+            if not self.machine.is_holding:  # It was abandoned; the client is told so.
+                in_time = self.now_s < client.died_s + self.policy.orphan_grace_s
+                assert client.is_cancelled or not in_time, request_id
+                client.open = client.away = False
+            return
+        answer = taken_over(found.request, asked(request_id, gateway_id).request)
+        if answer.gateway_id == gateway_id:
+            self._hold(request_id, client, gateway_id, answer.record)
+
+    def _hold(
+        self, request_id: str, client: Client, gateway_id: str, record: RequestRecord
+    ) -> None:
+        made = list(record.progress[0].output_ids) if record.progress else []
+        assert made == client.seen[: len(made)] or client.seen == made[: len(client.seen)]
+        client.away, client.gateway, client.seen = False, gateway_id, made
+        client.since, client.fence = record.held_since_attempt, record.attempt
+        client.newest = record.attempt
+        self.tell(asked(request_id, gateway_id, stands=point(request_id, record.attempt, made)))
 
     # Workers
 
     def report(self, worker: WorkerModel, *, full: bool = False) -> None:
         if worker.alive:
-            self.tell(self._made(worker, full=full))
+            self.tell(worker.report(self.now_s, full=full))
 
     def delay_report(self, worker: WorkerModel) -> None:
         """It comes when others have come, or never."""
         if worker.alive:
-            worker.late.append(self._made(worker, full=False))
+            worker.late.append(worker.report(self.now_s, full=False))
 
     def hear_late(self, worker: WorkerModel) -> None:
         self.tell(worker.late.pop())
-
-    def _made(self, worker: WorkerModel, *, full: bool) -> Event:
-        worker.number += 1
-        running = {i: r.attempt for i, r in worker.running.items()}
-        named = worker.changes.report(worker.number, running, full=full)
-        return reported(
-            worker.worker_id,
-            worker.number,
-            heard_s=self.now_s,
-            free=worker.free,
-            total=worker.slots,
-            running=dict(named.running),
-            since=named.since,
-            ended=named.ended,
-            counted=worker.counted,
-        )
 
     def step(self, worker: WorkerModel) -> None:
         """Everything that runs there makes one token."""
@@ -192,7 +197,8 @@ class World:
 
     def _make_token(self, worker: WorkerModel, request_id: str) -> None:
         record, client = worker.running[request_id], self.clients[request_id]
-        if not client.open or record.attempt <= client.fence or record.attempt < client.newest:
+        deaf = not client.open or client.away or record.gateway_id != client.gateway
+        if deaf or record.attempt <= client.fence or record.attempt < client.newest:
             return
         client.newest = record.attempt
         made = len(record.progress[0].output_ids) if record.progress else 0
@@ -214,7 +220,7 @@ class World:
     def lose_stream(self, worker: WorkerModel, request_id: str) -> None:
         record = worker.running[request_id]
         client = self.clients[request_id]
-        if client.open and client.newest == record.attempt:
+        if client.open and not client.away and client.newest == record.attempt:
             self.tell(lost(worker.worker_id, point(request_id, record.attempt, client.seen)))
 
     # What was commanded
@@ -226,17 +232,18 @@ class World:
                 self._take(command)
             case Notify():
                 self._take_notice(command)
-            case CancelOnWorker(worker_id, request_id, attempt):
-                worker = self.workers.get(worker_id)
+            case CancelOnWorker() | ParkOnWorker():
+                request_id = command.request_id
+                worker = self.workers.get(command.worker_id)
                 running = worker.running.get(request_id) if worker else None
-                if worker and running is not None and running.attempt <= attempt:
+                if not worker or running is None or running.attempt > command.attempt:
+                    return
+                if isinstance(command, ParkOnWorker):
+                    if command.orphaned or running.attempt == command.attempt:
+                        self.park(worker, request_id, "")
+                else:
                     del worker.running[request_id]
                     self.report(worker)
-            case ParkOnWorker(worker_id, _, request_id, attempt):
-                worker = self.workers.get(worker_id)
-                running = worker.running.get(request_id) if worker else None
-                if worker and running is not None and running.attempt == attempt:
-                    self.park(worker, request_id, "")
 
     def carry_out_all(self) -> None:
         while self.pending:
@@ -255,7 +262,7 @@ class World:
                     self._run(worker, command)
                 self.tell(DispatchUnanswered(worker_id, number))
             case Notify():
-                if arrives:
+                if arrives and self.heard[command.gateway_id]:
                     self._notice(command)
                 self.tell(NoticeUnanswered(command))
 
@@ -282,22 +289,30 @@ class World:
         return refused
 
     def _take_notice(self, command: Notify) -> None:
+        if not self.heard[command.gateway_id]:
+            self.tell(NoticeUnanswered(command, nobody_listens=True))
+            return
         points, unknown = self._notice(command)
         self.tell(NoticeAnswered(command, points, unknown))
         for request_id, error in command.ended:
-            if self.clients[request_id].open:
+            if self._holds(command.gateway_id, request_id):
                 self.settle(request_id, error.code.number)
 
     def _notice(self, command: Notify) -> tuple[tuple[ResumePoint, ...], tuple[str, ...]]:
-        points, unknown = [], [i for i, _ in command.ended if not self.clients[i].open]
+        gateway_id = command.gateway_id
+        points, unknown = [], [i for i, _ in command.ended if not self._holds(gateway_id, i)]
         for request_id, attempt in command.fences:
             client = self.clients[request_id]
-            if client.open:
+            if self._holds(gateway_id, request_id):
                 client.fence = max(client.fence, attempt)
                 points.append(point(request_id, client.newest, client.seen))
             else:
                 unknown.append(request_id)
         return tuple(points), tuple(unknown)
+
+    def _holds(self, gateway_id: str, request_id: str) -> bool:
+        client = self.clients[request_id]
+        return client.open and not client.away and client.gateway == gateway_id
 
     # The end
 
@@ -311,12 +326,20 @@ class World:
                 self.step(worker)
                 self.report(worker, full=True)
             self.carry_out_all()
+            self._come_back_all()
             self.pass_time(0.3)
+        self._come_back_all()
+
+    def _come_back_all(self) -> None:
+        living = next(g for g, lives in self.heard.items() if lives)
+        for request_id in self.clients:
+            self.come_back(request_id, living)
 
     def check_end(self) -> None:
         assert not self.stored, f"never ended: {self.stored}"
         live = self.machine.statistics()
         assert (live.held, live.waiting, live.running, live.lost, live.ending) == (0, 0, 0, 0, 0)
+        assert live.orphaned == 0
         assert set(self.acknowledged) == set(self.clients)
         for request_id, client in self.clients.items():
             assert not client.open, f"{request_id} never got its end"

@@ -32,6 +32,10 @@ class ScriptedGeneration:
     def request_id(self) -> str:
         return self.request.request_id
 
+    @property
+    def arrival_s(self) -> float:
+        return 1_700_000_000.0
+
     async def events(self) -> AsyncIterator[list[Event]]:
         self._open = set(range(self.request.n))
         for events in self.script:

@@ -11,17 +11,20 @@ Every call raises a `HeadraceError` for what the mesh refuses or fails with,
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self, TypedDict, Unpack, cast
+from typing import Any, Self, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 import grpc
 
-from headrace.errors import CapacityError, Code
+from headrace.errors import CapacityError, Code, HeadraceError
+from headrace.reading import BREAKS, Reading
 from headrace.rpc.server import MAX_MESSAGE_BYTES
-from headrace.rpc.status import from_rpc_error, from_status
+from headrace.rpc.status import from_rpc_error, from_status, is_broken
 from headrace.v1 import (
     common_pb2,
     fleet_pb2,
@@ -30,14 +33,20 @@ from headrace.v1 import (
     generation_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
+    requests_pb2,
+    requests_pb2_grpc,
 )
 
 Prompt = str | Iterable[tuple[str, str]]
 """Plain text, or a conversation as (role, content)."""
 Events = Iterator[generation_pb2.StreamGenerateResponse]
 AsyncEvents = AsyncIterator[generation_pb2.StreamGenerateResponse]
+_AsyncCall = grpc.aio.UnaryStreamCall[Any, generation_pb2.StreamGenerateResponse]
 
 _CALL_S = 30.0
+_RETURN_WITHIN_S = 30.0
+"""A stream that broke off is tried for so long; schedulers keep it for about as long."""
+_RETURN_PAUSE_S = 0.1
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -83,6 +92,7 @@ class Client:
         self._channel = grpc.insecure_channel(_target(url), options=_OPTIONS)
         self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._models = models_pb2_grpc.ModelServiceStub(self._channel)
+        self._requests = requests_pb2_grpc.RequestServiceStub(self._channel)
 
     def generate(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
@@ -93,18 +103,35 @@ class Client:
             return self._generation.Generate(request)
 
     def stream(
-        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
+        self,
+        prompt: Prompt,
+        *,
+        model: str,
+        seed: int | None = None,
+        reattach: bool = True,
+        **sampling: Unpack[Sampling],
     ) -> Events:
-        """Started, deltas, finish. Closing the iterator cancels the request."""
-        call = self._generation.StreamGenerate(
-            make_request(prompt, model=model, seed=seed, **sampling)
-        )
-        try:
-            with _translated(self.url):
-                for event in call:
-                    yield _checked(event)
-        finally:
-            call.cancel()
+        """Started, deltas, finish. Closing the iterator cancels the request.
+
+        With `reattach` a stream that breaks off is taken up again where it was, at another
+        gateway; without, it raises.
+        """
+        request = make_request(prompt, model=model, seed=seed, **sampling)
+        call, thread = self._generation.StreamGenerate(request), _Thread(reattach)
+        with _translated(self.url):
+            while True:
+                try:
+                    for event in call:
+                        if thread.take(event):
+                            yield _checked(event)
+                    return
+                except (grpc.RpcError, *BREAKS) as error:
+                    if not thread.may_go_on(error):
+                        raise
+                finally:
+                    call.cancel()
+                time.sleep(_RETURN_PAUSE_S)
+                call = self._requests.AttachRequest(thread.rest())
 
     def models(self) -> list[models_pb2.Model]:
         with _translated(self.url):
@@ -134,6 +161,7 @@ class AsyncClient:
         self._channel = grpc.aio.insecure_channel(_target(url), options=_OPTIONS)
         self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._models = models_pb2_grpc.ModelServiceStub(self._channel)
+        self._requests = requests_pb2_grpc.RequestServiceStub(self._channel)
         self._fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
 
     async def generate(
@@ -145,18 +173,32 @@ class AsyncClient:
             return await self._generation.Generate(request)
 
     async def stream(
-        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
+        self,
+        prompt: Prompt,
+        *,
+        model: str,
+        seed: int | None = None,
+        reattach: bool = True,
+        **sampling: Unpack[Sampling],
     ) -> AsyncEvents:
-        """Started, deltas, finish. Closing the iterator cancels the request."""
-        call = self._generation.StreamGenerate(
-            make_request(prompt, model=model, seed=seed, **sampling)
-        )
-        try:
-            with _translated(self.url):
-                async for event in call:
-                    yield _checked(event)
-        finally:
-            call.cancel()
+        """As `Client.stream`."""
+        request = make_request(prompt, model=model, seed=seed, **sampling)
+        call: _AsyncCall = self._generation.StreamGenerate(request)
+        thread = _Thread(reattach)
+        with _translated(self.url):
+            while True:
+                try:
+                    async for event in call:
+                        if thread.take(event):
+                            yield _checked(event)
+                    return
+                except (grpc.RpcError, *BREAKS) as error:
+                    if not thread.may_go_on(error):
+                        raise
+                finally:
+                    call.cancel()
+                await asyncio.sleep(_RETURN_PAUSE_S)
+                call = self._requests.AttachRequest(thread.rest())
 
     async def models(self) -> list[models_pb2.Model]:
         with _translated(self.url):
@@ -186,6 +228,33 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+class _Thread:
+    """Where a stream of one choice is, for taking it up again when it breaks off."""
+
+    def __init__(self, reattach: bool) -> None:
+        self._reattach = reattach
+        self._reading = Reading(choices=1)
+        self._heard_s = time.monotonic()
+
+    def take(self, event: generation_pb2.StreamGenerateResponse) -> bool:
+        """Whether it is news: what comes again begins by saying again what it is."""
+        is_known = event.HasField("started") and bool(self._reading.request_id)
+        self._reading.take(event)
+        self._heard_s = time.monotonic()
+        return not is_known
+
+    def may_go_on(self, error: grpc.RpcError | HeadraceError) -> bool:
+        # What the mesh refuses or fails with has details; a connection that broke has none.
+        lost = isinstance(error, HeadraceError) or is_broken(cast(grpc.aio.AioRpcError, error))
+        in_time = time.monotonic() - self._heard_s < _RETURN_WITHIN_S
+        return self._reattach and lost and in_time and bool(self._reading.request_id)
+
+    def rest(self) -> requests_pb2.AttachRequestRequest:
+        return requests_pb2.AttachRequestRequest(
+            request_id=self._reading.request_id, after=self._reading.position
+        )
 
 
 def _target(url: str) -> str:

@@ -14,7 +14,8 @@ HeadraceError
 │   ├── PatienceExhausted       RESOURCE_EXHAUSTED  PATIENCE_EXHAUSTED
 │   ├── NoWorker                UNAVAILABLE         NO_WORKER
 │   ├── BrokerUnavailable       UNAVAILABLE         BROKER_UNAVAILABLE
-│   └── GatewayDraining         UNAVAILABLE         GATEWAY_DRAINING
+│   ├── GatewayDraining         UNAVAILABLE         GATEWAY_DRAINING
+│   └── GatewayUnreachable      UNAVAILABLE         GATEWAY_UNREACHABLE
 ├── DeadlinePassed              DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
 ├── RequestCancelled            CANCELLED           CANCELLED
 │   └── SlowReader                                  SLOW_READER
@@ -158,6 +159,12 @@ class GatewayDraining(CapacityError):
     """This gateway is shutting down; another will answer."""
 
     reason = "GATEWAY_DRAINING"
+
+
+class GatewayUnreachable(CapacityError):
+    """The gateway that has the request cannot be reached, or nobody knows yet which has it."""
+
+    reason = "GATEWAY_UNREACHABLE"
 
 
 class DeadlinePassed(HeadraceError):

@@ -18,14 +18,14 @@ from headrace.errors import (
     LaneFull,
     RequestExists,
 )
-from headrace.internal.v1.request_pb2 import Input, RequestRecord
+from headrace.internal.v1.request_pb2 import Input, Rendering, RequestRecord
 from headrace.v1 import common_pb2
 from headrace_gateway import metrics
 from headrace_gateway.generation import Generation, ValidRequest
+from headrace_gateway.kept import admitted_as, digest_of
 from headrace_gateway.lanes import DEFAULT_RETRY_S, LaneView, lane_name, priority_name
 from headrace_gateway.open_requests import OpenRequests
-from headrace_gateway.outlet import Admitted, Outlet
-from headrace_gateway.relay import Wishes
+from headrace_gateway.outlet import Outlet
 from headrace_gateway.settling import Settling, timestamp
 
 log = logging.getLogger(__name__)
@@ -84,9 +84,16 @@ class LaneAdmission:
 
     async def open_canary(self, request: ValidRequest) -> Generation:
         """As `open`, for a request of our own: no lane's report refuses it, nothing measures it."""
+        self.require_room()
+        return await self._publish(request, is_canary=True)
+
+    def require_room(self) -> None:
+        """
+        Raises:
+            CapacityError: this gateway takes nothing more, whatever its lanes have room for.
+        """
         if (refusal := self._gateway_refusal()) is not None:
             raise refusal
-        return await self._publish(request, is_canary=True)
 
     def _gateway_refusal(self) -> CapacityError | None:
         if self._draining:
@@ -112,10 +119,10 @@ class LaneAdmission:
             outlet.sequence = await self._submit(record, request.priority)
         except BaseException as error:
             self._lanes.withdrawn(record.model, request.priority)
-            await self._withdraw(outlet, error)
+            self._withdraw(outlet, error)
             raise
         self._lanes.published(record.model, request.priority)
-        return outlet
+        return outlet.reader()
 
     async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> int:
         try:
@@ -145,35 +152,26 @@ class LaneAdmission:
                 log.warning("request.not_stored", extra={"error": str(error)})
                 await asyncio.sleep(0.1)
 
-    async def _withdraw(self, outlet: Outlet, error: BaseException) -> None:
+    def _withdraw(self, outlet: Outlet, error: BaseException) -> None:
         if isinstance(error, LaneFull):
             self._requests.remove(outlet)
             return
         # It may be stored: the caller was told that it is not, so it is settled as cancelled.
-        await outlet.abandon()
+        outlet.abandon()
 
     def _outlet(self, request: ValidRequest, record: RequestRecord, *, is_canary: bool) -> Outlet:
-        admitted = Admitted(
-            request_id=request.request_id,
-            model=record.model,
-            priority=request.priority,
-            arrival_s=record.arrival.ToNanoseconds() / 1e9,
-            deadline_s=self._clock.monotonic_s() + request.timeout_s,
-            prompt_tokens=request.prompt_tokens,
-            choices=request.n,
-            max_tokens=request.sampling.max_tokens,
-            wishes=_wishes(request),
-            is_canary=is_canary,
-        )
-        return Outlet(admitted, self._clock, self._close)
+        deadline_s = self._clock.monotonic_s() + request.timeout_s
+        admitted = admitted_as(record, deadline_s=deadline_s, is_canary=is_canary)
+        return Outlet(admitted, self._clock, self.close)
 
-    def _close(self, outlet: Outlet, outcome: common_pb2.RequestOutcome) -> None:
+    def close(self, outlet: Outlet, outcome: common_pb2.RequestOutcome) -> None:
+        """What an outlet of this gateway does at its end."""
         self._requests.remove(outlet)
         self._settling.close(outlet, outcome)
 
     def _record(self, request: ValidRequest) -> RequestRecord:
         now_s = self._clock.unix_s()
-        return RequestRecord(
+        record = RequestRecord(
             request_id=request.request_id,
             tenant=request.tenant,
             model=request.card.model,
@@ -195,16 +193,17 @@ class LaneAdmission:
                 Input(token_ids=each.token_ids, second_begins=each.second_begins)
                 for each in request.inputs
             ),
+            prompt_tokens=request.prompt_tokens,
+            attachable=request.attachable,
         )
+        if not request.inputs:
+            rendering = Rendering(stop=request.stop, calls_tools=request.calls_tools)
+            rendering.digest = digest_of(request)
+            record.rendering.CopyFrom(rendering)
+        return record
 
 
 def _duration(seconds: float) -> Duration:
     duration = Duration()
     duration.FromNanoseconds(int(seconds * 1e9))
     return duration
-
-
-def _wishes(request: ValidRequest) -> Wishes:
-    sampling = request.sampling
-    told = len(request.prompt_ids) - 1 if sampling.HasField("prompt_logprobs") else None
-    return Wishes(logprobs=sampling.HasField("logprobs"), prompt_logprobs=told)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from headrace.errors import HeadraceError, InternalError
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome, Usage
-from headrace_gateway.generation import Failed, Generation, Queued, ValidRequest
+from headrace_gateway.catching_up import CatchingUp
+from headrace_gateway.generation import Described, Failed, Generation, Queued
+from headrace_gateway.position import UNSEEN, Place
 from headrace_gateway.tokenizer import Tokenizer
 from headrace_gateway.transcript import Said, Transcript
 
@@ -31,15 +34,21 @@ class Answer:
     def __init__(
         self,
         generation: Generation,
-        request: ValidRequest,
+        request: Described,
         transcript: Transcript,
         tokenizer: Tokenizer,
+        places: Sequence[Place] | None = None,
     ) -> None:
+        """`places`: what the caller has of it already; unset: nothing."""
         self.request = request
         self.tokenizer = tokenizer
+        self.places = places or [UNSEEN] * request.n
         self._generation = generation
         self._events = generation.events()
         self._transcript = transcript
+        self._take = transcript.take
+        if places is not None:
+            self._take = CatchingUp(transcript, places).take
         self._error: HeadraceError | None = None
         self._ended = False
         self.queued: Queued | None = None
@@ -66,6 +75,7 @@ class Answer:
 
         Raises:
             GenerationFailed: nothing more will come, though not all has been said.
+            InvalidRequest: the caller has more of it than there is.
         """
         if self._error is not None:
             raise GenerationFailed(self._error)
@@ -76,7 +86,7 @@ class Answer:
                 raise
             raise InternalError("the mesh left a generation without its end") from None
         self.queued = next((event for event in events if isinstance(event, Queued)), None)
-        said = self._transcript.take(e for e in events if not isinstance(e, Failed | Queued))
+        said = self._take(e for e in events if not isinstance(e, Failed | Queued))
         for news in said:
             if news.stopped:
                 self._generation.end_choice(news.choice)
@@ -84,6 +94,11 @@ class Answer:
         if failed is not None and not self.complete:
             self._error = failed.error
         return said
+
+    @property
+    def arrival_s(self) -> float:
+        """Of the request, in Unix time."""
+        return self._generation.arrival_s
 
     @property
     def complete(self) -> bool:

@@ -14,6 +14,7 @@ import grpc
 from headrace.bus import Bus, BusUnavailable
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
+from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
 from headrace.settings import write_ports
@@ -36,6 +37,7 @@ from headrace.v1 import (
     rest_pb2_grpc,
 )
 from headrace.v1.common_pb2 import Priority
+from headrace_gateway.attach_service import AttachService
 from headrace_gateway.canary import Canary, CanaryPace
 from headrace_gateway.catalog import Catalog
 from headrace_gateway.embedding import Embedding
@@ -51,6 +53,7 @@ from headrace_gateway.native.rest_service import RestService
 from headrace_gateway.openai.service import OpenAIService
 from headrace_gateway.openai.vector_calls import VectorCalls
 from headrace_gateway.reports import ReportedFleet
+from headrace_gateway.resuming import Resuming
 from headrace_gateway.settings import GatewaySettings
 from headrace_gateway.slow_readers import CutSlowReaders
 from headrace_gateway.tenants import Tenants
@@ -87,15 +90,18 @@ def serve_doors(
     )
     embedding = Embedding(catalog, mesh.admission, limits)
     vectors = VectorCalls(intake, embedding, limits)
-    openai = OpenAIService(intake, catalog, fleet, vectors, limits=limits, clock=mesh.clock)
+    resuming = Resuming(catalog, mesh.attachments)
+    openai = OpenAIService(intake, catalog, fleet, vectors, resuming=resuming, limits=limits)
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
     embeddings = EmbeddingService(intake, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, intake, fleet)
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(intake, embedding, limits), server)
-    requests_pb2_grpc.add_RequestServiceServicer_to_server(RequestService(whereabouts), server)
+    rest = RestService(intake, embedding, limits, resuming)
+    rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
+    requests = RequestService(whereabouts, resuming)
+    requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(fleet), server)
     return PUBLIC_SERVICES
 
@@ -131,6 +137,8 @@ class _Gateway:
         )
         self._catalog = Catalog(bus, _limits(settings), self._reported_cards)
         serve_delivery(self._delivery, self._mesh)
+        attach = AttachService(self._mesh.requests, Resuming(self._catalog, self._mesh.attachments))
+        add_AttachServiceServicer_to_server(attach, self._delivery)
         self._services = serve_doors(self._public, self._mesh, self._catalog, _limits(settings))
         self._health = add_health_and_reflection(self._public, self._services)
         self._is_leaving = False

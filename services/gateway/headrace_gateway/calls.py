@@ -14,6 +14,8 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_BAGGAGE = 1024
 """Bytes of tracestate and of baggage; they travel in every message about the request."""
 
+LAST_EVENT_ID = "last-event-id"
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -25,6 +27,8 @@ class Call:
     trace_context: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
     """Text values by lower-case name; of one that came twice, both with a comma between."""
+    last_event_id: str = ""
+    """Header of a reader who has a part of an answer, and wants the rest."""
 
 
 def call_of(context: Context) -> Call:
@@ -34,6 +38,7 @@ def call_of(context: Context) -> Call:
         time_remaining_s=context.time_remaining(),
         trace_context=trace_context(metadata),
         headers=_headers(metadata),
+        last_event_id=next((str(v) for k, v in metadata if k == LAST_EVENT_ID), ""),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from headrace.errors import HeadraceError
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace.internal.v1.request_pb2 import Sampling
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
 from headrace_gateway.adapters import SEPARATOR
@@ -49,6 +49,12 @@ class ValidRequest:
     tenant: str = DEFAULT_TENANT
     inputs: tuple[Input, ...] = ()
     """In place of `prompt_ids`, for a model that makes vectors; `n` is their count."""
+    stop: tuple[str, ...] = ()
+    """Stop strings, of which engines do not know."""
+    calls_tools: bool = False
+    """Its text is searched for calls of tools."""
+    attachable: bool = False
+    """Its caller reads a stream, and may come back for the rest of it."""
 
     @property
     def model(self) -> str:
@@ -57,9 +63,7 @@ class ValidRequest:
 
     @property
     def weights(self) -> str:
-        """A short name of all weights that the answer comes from."""
-        digests = filter(None, (self.card.weights_digest, self.adapter_digest))
-        return "-".join(digest[:12] for digest in digests)
+        return weights_name(self.card.weights_digest, self.adapter_digest)
 
     @property
     def prompt_tokens(self) -> int:
@@ -77,6 +81,22 @@ class Tokens:
     """Of `token_ids`, where they are wanted."""
     prompt_logprobs: Logprobs | None = None
     """Of all of the prompt but its first token, where they are wanted; with the first output."""
+
+    def split(self, count: int) -> tuple[Tokens, Tokens | None]:
+        """The first `count` tokens, and the others if there are any."""
+        ids, told = self.token_ids, self.logprobs
+        if count >= len(ids):
+            return self, None
+        begin = Tokens(
+            self.choice,
+            self.first_index,
+            ids[:count],
+            told and told.cut(0, count),
+            self.prompt_logprobs,
+        )
+        return begin, Tokens(
+            self.choice, self.first_index + count, ids[count:], told and told.cut(count)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +129,74 @@ class Queued:
 Event = Tokens | ChoiceEnded | Failed | Queued
 
 
-class Generation(Protocol):
-    """One open request. Exactly one of `settle` and `abandon` ends it, in every case."""
+class Described(Protocol):
+    """What an answer repeats of its request."""
 
     @property
     def request_id(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def weights(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """The same, of a request that another call has opened."""
+
+    record: RequestRecord
+
+    @property
+    def request_id(self) -> str:
+        return self.record.request_id
+
+    @property
+    def model(self) -> str:
+        return SEPARATOR.join(filter(None, (self.record.model, self.record.adapter)))
+
+    @property
+    def weights(self) -> str:
+        return weights_name(self.record.weights_digest, self.record.adapter_digest)
+
+    @property
+    def seed(self) -> int:
+        return self.record.seed
+
+    @property
+    def n(self) -> int:
+        return max(1, self.record.n)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.record.prompt_tokens
+
+
+def weights_name(*digests: str) -> str:
+    """A short name of all weights that an answer comes from."""
+    return "-".join(digest[:12] for digest in filter(None, digests))
+
+
+class Generation(Protocol):
+    """One reader's end of a request. Exactly one of `settle` and `abandon` ends it, always."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def arrival_s(self) -> float:
+        """Of the request, in Unix time."""
+        ...
 
     def events(self) -> AsyncIterator[list[Event]]:
         """What has come since the last list, at most one `Tokens` per choice and list.
@@ -135,7 +218,10 @@ class Generation(Protocol):
         ...
 
     async def abandon(self) -> None:
-        """The client is gone: cancel what runs, free what is held. A no-op after `settle`."""
+        """The reader is gone. If nobody else reads it, cancel what runs, free what is held.
+
+        A no-op after `settle`.
+        """
         ...
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 
 from headrace.bus import Messages, subjects
-from headrace.internal.v1.reports_pb2 import GatewayReport
+from headrace.internal.v1.reports_pb2 import GatewayReport, TakenOver
 
 BEAT_S = 1.0
 
 
 class Heartbeat:
-    def __init__(self, gateway_id: str, messages: Messages) -> None:
+    def __init__(
+        self, gateway_id: str, messages: Messages, taken_over: Callable[[], list[TakenOver]]
+    ) -> None:
         self._gateway_id = gateway_id
+        self._taken_over = taken_over
         self._messages = messages
         self._numbers = itertools.count(1)
 
@@ -29,6 +33,9 @@ class Heartbeat:
 
     async def _say(self, *, leaving: bool) -> None:
         report = GatewayReport(
-            gateway_id=self._gateway_id, number=next(self._numbers), leaving=leaving
+            gateway_id=self._gateway_id,
+            number=next(self._numbers),
+            leaving=leaving,
+            taken_over=() if leaving else self._taken_over(),
         )
         await self._messages.publish(subjects.GATEWAY_REPORTS, report.SerializeToString())

@@ -37,7 +37,13 @@ async def leave(
     if not await _empty(requests, within_s=times.drain_s):
         log.warning("gateway.cut", extra={"open": len(requests)})
         for outlet in requests:
-            outlet.fail(GatewayDraining("this gateway had to stop before the end", retry_after_s=1))
+            error = GatewayDraining("this gateway had to stop before the end", retry_after_s=1)
+            if outlet.admitted.record.attachable:
+                # Its reader may come back to another gateway, as after our death.
+                requests.remove(outlet)
+                outlet.let_go(error)
+            else:
+                outlet.fail(error)
         await _empty(requests, within_s=LAST_WORDS_S)
     if not await _empty(unsettled, within_s=times.settle_s):
         log.warning("gateway.unsettled", extra={"unsettled": len(unsettled)})

@@ -13,6 +13,8 @@ from headrace.bus import Bus, subjects
 from headrace.clock import Clock
 from headrace.internal.v1.delivery_pb2_grpc import add_DeliveryServiceServicer_to_server
 from headrace_gateway.admission import AdmissionTerms, LaneAdmission
+from headrace_gateway.attachments import Attachments
+from headrace_gateway.claims import Claims
 from headrace_gateway.delivery import DeliveryService
 from headrace_gateway.fleet import FleetView
 from headrace_gateway.freshness import Freshness
@@ -42,6 +44,7 @@ class Mesh:
     fleet: FleetView
     freshness: Freshness
     admission: LaneAdmission
+    attachments: Attachments
     heartbeat: Heartbeat
     deadline_slack_s: float
     queue_told_after_s: float
@@ -96,6 +99,8 @@ def assemble(
         max_open=settings.max_open_requests,
         submit_s=settings.submit_timeout_s,
     )
+    admission = LaneAdmission(terms, bus, clock, requests, settling, lanes)
+    claims = Claims(gateway_id, delivery_address, bus, clock, requests, admission)
     return Mesh(
         gateway_id=gateway_id,
         bus=bus,
@@ -106,8 +111,11 @@ def assemble(
         lanes=lanes,
         fleet=FleetView(),
         freshness=Freshness(clock),
-        admission=LaneAdmission(terms, bus, clock, requests, settling, lanes),
-        heartbeat=Heartbeat(gateway_id, bus),
+        admission=admission,
+        attachments=Attachments(
+            gateway_id, bus, clock, requests, settling, claims, wait_s=settings.attach_wait_s
+        ),
+        heartbeat=Heartbeat(gateway_id, bus, claims.taken_over),
         deadline_slack_s=settings.deadline_slack_s,
         queue_told_after_s=settings.queue_told_after_s,
         answer_s=answer_s,

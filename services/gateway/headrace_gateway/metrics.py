@@ -61,6 +61,11 @@ sender_faults_total = Counter(
 lost_total = Counter(
     "headrace_gateway_lost_total", "Attempts reported lost to the scheduler.", ["model"]
 )
+taken_over_total = Counter(
+    "headrace_gateway_taken_over_total",
+    "Requests of gateways that are gone, taken over for a reader who came here.",
+    ["model"],
+)
 overdue_total = Counter(
     "headrace_gateway_overdue_total",
     "Requests that the gateway itself had to end at their deadline: nobody behind it did.",

@@ -1,7 +1,8 @@
-"""One open request at the gateway: fed by workers' streams, read by a door.
+"""One open request at the gateway: fed by workers' streams, read by doors.
 
-The outlet is the rim around a `Relay`: it wakes the reader, and it knows which slots
-of which streams feed it, so that whoever must stop hears of it at once.
+The outlet is the rim around a `Relay`: it wakes the readers, and it knows which slots
+of which streams feed it, so that whoever must stop hears of it at once. The first of
+its readers to come to the end settles it; the last to leave before that abandons it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 from headrace.clock import Clock
 from headrace.errors import HeadraceError, RequestCancelled
 from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
 from headrace_gateway.generation import Event, Queued, Tokens
@@ -35,6 +37,8 @@ class Admitted:
     prompt_tokens: int
     choices: int
     max_tokens: int
+    record: RequestRecord
+    """Without prompt and output."""
     wishes: Wishes = NOTHING
     is_canary: bool = False
     """Ours, not a caller's: neither measured nor kept as a result."""
@@ -60,7 +64,7 @@ class Feed:
 
 
 class Outlet:
-    """A `Generation`. `on_close` is called exactly once, by `settle` or by `abandon`."""
+    """`on_close` is called exactly once: when a reader settles, or when the last one leaves."""
 
     def __init__(
         self,
@@ -73,56 +77,60 @@ class Outlet:
             choices=admitted.choices, max_tokens=admitted.max_tokens, wishes=admitted.wishes
         )
         self.closed = asyncio.Event()
-        """Set by `settle` or `abandon`."""
+        """Set once settled or abandoned."""
         self.sequence = 0
         """Its place in the stream; 0 while it is not known."""
         self.queued = Queued()
         """What was last told of its wait."""
         self.told_s = clock.monotonic_s()
         """When that was; before it, when it came."""
-        self._is_queue_news = False
         self._clock = clock
         self._on_close = on_close
         self._feeds: set[Feed] = set()
-        self._news = asyncio.Event()
+        self._readers: set[Reader] = set()
         self._meter: LaneMeter | None = None
         if not admitted.is_canary:
             self._meter = lane_meter(admitted.model, admitted.priority, clock.monotonic_s())
-
-    # For the door
 
     @property
     def request_id(self) -> str:
         return self.admitted.request_id
 
-    async def events(self) -> AsyncIterator[list[Event]]:
-        # No deadline of its own: the watchdog fails every request that is overdue.
-        while not self.relay.over:
-            await self._news.wait()
-            self._news.clear()
-            if events := self.relay.drain():
-                self._measure(events)
-                yield events
-            elif self._is_queue_news:
-                yield [self.queued]
-            self._is_queue_news = False
+    # For doors
+
+    def reader(self) -> Reader:
+        """One more, who hears all from the beginning."""
+        # The first alone is measured: what others hear is no output twice.
+        measure = self._measure if not self._readers else None
+        reader = Reader(self, measure)
+        self._readers.add(reader)
+        return reader
+
+    @property
+    def readers(self) -> int:
+        return len(self._readers)
 
     def end_choice(self, choice: int) -> None:
-        self.relay.stop(choice)
+        """A reader found its end."""
         self._cancel_feeds(lambda feed: feed.choice == choice)
         self.wake()
 
-    async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
-        self._close(outcome)
+    def leave(self, reader: Reader) -> None:
+        """This reader hears no more of it; the last one ends it."""
+        self._readers.discard(reader)
+        if not self._readers:
+            self.abandon()
 
-    async def abandon(self) -> None:
+    def abandon(self) -> None:
+        """Nobody waits for it: cancel what runs, free what is held."""
         error = RequestCancelled(f"the client of {self.request_id} left")
         usage = common_pb2.Usage(
             prompt_tokens=self.admitted.prompt_tokens, output_tokens=self.relay.output_tokens
         )
-        self._close(common_pb2.RequestOutcome(usage=usage, error=to_status(error)))
+        self.close(common_pb2.RequestOutcome(usage=usage, error=to_status(error)))
 
-    def _close(self, outcome: common_pb2.RequestOutcome) -> None:
+    def close(self, outcome: common_pb2.RequestOutcome) -> None:
+        """It ended so. Who still reads it reads to its end."""
         # Synchronous, so that a cancelled caller cannot leave it half done.
         if self.closed.is_set():
             return
@@ -131,6 +139,11 @@ class Outlet:
         self._cancel_feeds(lambda _: True)
         self.wake()
         self._on_close(self, outcome)
+
+    def let_go(self, error: HeadraceError) -> None:
+        """Others go on with it: readers are told why it ends here, and nothing is settled."""
+        self.closed.set()
+        self.fail(error)
 
     def _measure(self, events: list[Event]) -> None:
         if self._meter is not None:
@@ -145,14 +158,15 @@ class Outlet:
         return not self._feeds and not self.relay.ended
 
     def tell_queued(self, queued: Queued) -> None:
-        """Let the reader know where it waits."""
+        """Let the readers know where it waits."""
         self.queued, self.told_s = queued, self._clock.monotonic_s()
-        self._is_queue_news = True
-        self.wake()
+        for reader in self._readers:
+            reader.tell_queued()
 
     def wake(self) -> None:
-        """Let the reader drain the relay."""
-        self._news.set()
+        """Let the readers drain the relay."""
+        for reader in self._readers:
+            reader.wake()
 
     def bind(self, feed: Feed) -> bool:
         """Hear this feed from now on; False: it must be cancelled by its stream.
@@ -207,3 +221,53 @@ class Outlet:
         for feed in [feed for feed in self._feeds if which(feed)]:
             self._feeds.discard(feed)
             feed.line.cancel(feed.slot)
+
+
+class Reader:
+    """A `Generation`: one reader of an outlet."""
+
+    def __init__(self, outlet: Outlet, measure: Callable[[list[Event]], None] | None) -> None:
+        self._outlet, self._measure = outlet, measure
+        self._reading = outlet.relay.reading()
+        self._news = asyncio.Event()
+        self._news.set()
+        self._is_queue_news = False
+
+    @property
+    def request_id(self) -> str:
+        return self._outlet.request_id
+
+    @property
+    def arrival_s(self) -> float:
+        return self._outlet.admitted.arrival_s
+
+    def wake(self) -> None:
+        self._news.set()
+
+    def tell_queued(self) -> None:
+        """Where it waits has become known, or another place."""
+        self._is_queue_news = True
+        self.wake()
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        # No deadline of its own: the watchdog fails every request that is overdue.
+        while not self._reading.over:
+            await self._news.wait()
+            self._news.clear()
+            if events := self._reading.drain():
+                if self._measure is not None:
+                    self._measure(events)
+                yield events
+            elif self._is_queue_news:
+                yield [self._outlet.queued]
+            self._is_queue_news = False
+
+    def end_choice(self, choice: int) -> None:
+        self._reading.stop(choice)
+        self._outlet.end_choice(choice)
+
+    async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
+        self._outlet.close(outcome)
+
+    async def abandon(self) -> None:
+        self._outlet.leave(self)

@@ -8,6 +8,7 @@ them, until its request is settled: at most `max_tokens` for each choice.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -50,20 +51,16 @@ NOTHING = Wishes()
 
 
 class _Choice:
-    __slots__ = ("ended", "ids", "logprobs", "prompt", "reason", "relayed", "told", "vector")
+    __slots__ = ("ended", "ids", "logprobs", "prompt", "reason", "vector")
 
     def __init__(self, wishes: Wishes) -> None:
         self.ids: list[int] = []
         self.logprobs = Logprobs() if wishes.logprobs else None
         """Of `ids`; None where they are not wanted, as the next."""
         self.prompt = Logprobs() if wishes.prompt_logprobs is not None else None
-        self.relayed = 0
-        """How many of `ids` have been drained."""
         self.reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
         self.vector = b""
         self.ended = False
-        self.told = False
-        """Whether the reader knows of the end."""
 
 
 class Relay:
@@ -76,7 +73,6 @@ class Relay:
         self._newest = 0
         self._fence = 0
         self._error: HeadraceError | None = None
-        self._over = False
 
     @property
     def newest(self) -> int:
@@ -88,10 +84,22 @@ class Relay:
         """Nothing more will be taken; there may be something left to drain."""
         return self._error is not None or all(choice.ended for choice in self._choices)
 
-    @property
-    def over(self) -> bool:
-        """Ended, and the end has been drained or was the reader's own."""
-        return self._over
+    def reading(self) -> Reading:
+        """From the beginning, for one more reader."""
+        return Reading(self)
+
+    def resume(self, attempt: int, progress: Iterable[ChoiceProgress]) -> None:
+        """Begin, before anything is heard, where attempts up to this one came under another relay.
+
+        Of what was to come with these tokens nothing is known: where there are such wishes they
+        are to be made anew, and `progress` is to be empty.
+        """
+        self._newest = attempt
+        self.fence(attempt)
+        for point in progress:
+            kept = self._choices[point.choice]
+            kept.ids.extend(point.output_ids)
+            kept.reason, kept.ended = point.finish_reason, point.finish_reason != 0
 
     @property
     def output_tokens(self) -> int:
@@ -204,13 +212,11 @@ class Relay:
         return Verdict.TAKEN if output_tokens == len(kept.ids) else Verdict.MISMATCHED
 
     def stop(self, choice: int) -> None:
-        """The reader's own end of a choice: a stop string came."""
+        """A reader's end of a choice: a stop string came."""
         kept = self._choices[choice]
         if not kept.ended:
             kept.reason = FinishReason.FINISH_REASON_STOP
             kept.ended = True
-        kept.relayed, kept.told = len(kept.ids), True
-        self._over = self._over or all(choice.told for choice in self._choices)
 
     def fail(self, error: HeadraceError) -> bool:
         """End the whole request with an error; False: it has ended already."""
@@ -227,32 +233,78 @@ class Relay:
             if kept.ids or kept.ended
         ]
 
-    def drain(self) -> list[Event]:
-        """What has come since the last call; after the end, nothing."""
-        if self._over:
-            return []
-        events: list[Event] = []
-        for number, kept in enumerate(self._choices):
-            if kept.relayed < len(kept.ids):
-                events.append(self._news(number, kept))
-                kept.relayed = len(kept.ids)
-            if kept.ended and not kept.told:
-                events.append(ChoiceEnded(number, kept.reason, kept.vector))
-                kept.vector = b""
-                kept.told = True
-        if self._error is not None:
-            events.append(Failed(self._error))
-            self._over = True
-        elif all(kept.told for kept in self._choices):
-            self._over = True
-        return events
+    # For `Reading`
 
-    def _news(self, number: int, kept: _Choice) -> Tokens:
-        first = kept.relayed
+    @property
+    def choices(self) -> int:
+        return len(self._choices)
+
+    @property
+    def error(self) -> HeadraceError | None:
+        return self._error
+
+    def length(self, choice: int) -> int:
+        return len(self._choices[choice].ids)
+
+    def news(self, choice: int, first: int) -> Tokens:
+        """All from an index on."""
+        kept = self._choices[choice]
         return Tokens(
-            number,
+            choice,
             first,
             kept.ids[first:],
             None if kept.logprobs is None else kept.logprobs.cut(first),
             kept.prompt if first == 0 else None,
         )
+
+    def ending(self, choice: int) -> ChoiceEnded | None:
+        """None before it; a vector is given out once."""
+        kept = self._choices[choice]
+        if not kept.ended:
+            return None
+        vector, kept.vector = kept.vector, b""
+        return ChoiceEnded(choice, kept.reason, vector)
+
+
+class Reading:
+    """How far one reader of a relay is: each hears all of it, from the beginning."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._relayed = [0] * relay.choices
+        """How many tokens of each choice have been drained."""
+        self._told = [False] * relay.choices
+        """Whether the reader knows of the end."""
+        self._over = False
+
+    @property
+    def over(self) -> bool:
+        """Ended, and the end has been drained or was the reader's own."""
+        return self._over
+
+    def stop(self, choice: int) -> None:
+        """The reader's own end of a choice."""
+        self._relay.stop(choice)
+        self._relayed[choice], self._told[choice] = self._relay.length(choice), True
+        self._over = self._over or all(self._told)
+
+    def drain(self) -> list[Event]:
+        """What has come since the last call; after the end, nothing."""
+        if self._over:
+            return []
+        relay, events = self._relay, list[Event]()
+        for choice, relayed in enumerate(self._relayed):
+            if self._told[choice]:
+                continue
+            if relayed < (length := relay.length(choice)):
+                events.append(relay.news(choice, relayed))
+                self._relayed[choice] = length
+            if (ending := relay.ending(choice)) is not None:
+                events.append(ending)
+                self._told[choice] = True
+        if relay.error is not None:
+            events.append(Failed(relay.error))
+            self._over = True
+        elif all(self._told):
+            self._over = True
+        return events

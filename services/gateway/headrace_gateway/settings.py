@@ -60,6 +60,11 @@ class GatewaySettings(ServiceSettings):
     """How long the storing of one result is tried. Too small: a restarting broker loses
     results. Too large: settling waits for it."""
 
+    attach_wait_s: float = Field(default=10.0, gt=0)
+    """How long a reader who comes back for a request waits until it is known where that is. Less
+    than the scheduler's `gateway_silence_s`: readers are refused while a frozen gateway is not
+    yet taken for dead. Too large: they wait as long for what cannot be reached."""
+
     ready_window_s: float = Field(default=15.0, gt=0)
     """/readyz says yes while a token came through in this time. Too small: idle gateways
     flicker. Too large: a gateway whose mesh is stuck goes on getting requests."""

@@ -43,6 +43,7 @@ class _Ended:
             code=self.outcome.error.code,
             prompt_tokens=usage.prompt_tokens,
             output_tokens=usage.output_tokens,
+            held_since_attempt=self.admitted.record.held_since_attempt,
         )
 
     def result(self) -> ResultRecord:
@@ -53,6 +54,7 @@ class _Ended:
             arrival=timestamp(self.admitted.arrival_s),
             attempt=self.attempt,
             outcome=_kept(self.outcome),
+            request=self.admitted.record,
         )
 
 

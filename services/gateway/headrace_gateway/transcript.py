@@ -35,6 +35,13 @@ class Said:
     """In the first news of a choice, where they are wanted."""
     calls: list[CallPiece] = field(default_factory=list)
     """Pieces of tool calls, which are no `text`."""
+    heard: bool = False
+    """The reader has it already: it is passed on for what comes after it, not to be said."""
+
+    @property
+    def seen(self) -> int:
+        """How many tokens of the choice have been said with it."""
+        return self.first_index + len(self.token_ids)
 
 
 @dataclass(slots=True)
@@ -75,8 +82,13 @@ class Transcript:
         return self._unfinished == 0
 
     def take(self, events: Iterable[Tokens | ChoiceEnded]) -> list[Said]:
-        """The news in these events: at most one for each choice, each with text, ids or an end."""
+        """The news in these events: at most one for each choice, each with text, ids or an end.
+
+        But text that only the end sets free is news of its own, without tokens: so what is said
+        with so many tokens does not depend on when the end comes.
+        """
         news: dict[int, Said] = {}
+        last: list[Said] = []
         for event in events:
             choice = self._choices[event.choice]
             if choice.finish_reason != UNFINISHED:
@@ -88,10 +100,10 @@ class Transcript:
             if isinstance(event, Tokens):
                 self._hear(choice, said, event)
             else:
-                self._end(choice, said, event.finish_reason)
+                last += self._end(choice, said, event.finish_reason)
             if choice.finish_reason != UNFINISHED:
                 self._unfinished -= 1
-        return list(news.values())
+        return [*news.values(), *last]
 
     def usage(self) -> Usage:
         return Usage(
@@ -115,23 +127,45 @@ class Transcript:
         return RequestOutcome(choices=choices, usage=self.usage())
 
     def _hear(self, choice: _Spoken, said: Said, tokens: Tokens) -> None:
-        piece = choice.stream.feed(tokens.token_ids)
-        said.token_ids = tokens.token_ids[: piece.used]
+        used, stopped = self._spell(choice, said, tokens.token_ids)
+        said.token_ids = tokens.token_ids[:used]
         choice.token_ids += said.token_ids
         if tokens.prompt_logprobs is not None:
             said.prompt_logprobs = choice.prompt_logprobs = tokens.prompt_logprobs
         if tokens.logprobs is not None:
-            said.logprobs = tokens.logprobs.cut(0, piece.used)
+            said.logprobs = tokens.logprobs.cut(0, used)
             choice.logprobs = choice.logprobs or Logprobs()
             choice.logprobs.extend(said.logprobs)
-        self._say(choice, said, piece.text, last=piece.stopped)
-        if piece.stopped:
+        if stopped:
             said.stopped = True
             said.finish_reason = choice.finish_reason = FinishReason.FINISH_REASON_STOP
 
-    def _end(self, choice: _Spoken, said: Said, reason: FinishReason.ValueType) -> None:
-        self._say(choice, said, choice.stream.flush(), last=True)
-        said.finish_reason = choice.finish_reason = reason
+    def _spell(self, choice: _Spoken, said: Said, token_ids: list[int]) -> tuple[int, bool]:
+        """Say their text; how many of them it took, and whether a stop string came."""
+        if choice.parser is None:
+            piece = choice.stream.feed(token_ids)
+            self._say(choice, said, piece.text, last=False)
+            return piece.used, piece.stopped
+        # Why one by one: white space between calls is kept or not by what it comes with, and
+        # what so many tokens say must not depend on how they came.
+        for used, token_id in enumerate(token_ids, 1):
+            piece = choice.stream.feed([token_id])
+            self._say(choice, said, piece.text, last=piece.stopped)
+            if piece.stopped:
+                return used, True
+        return len(token_ids), False
+
+    def _end(self, choice: _Spoken, said: Said, reason: FinishReason.ValueType) -> list[Said]:
+        """The end, said with what is said anyway, unless it has text of its own."""
+        choice.finish_reason = reason
+        last = Said(said.choice, len(choice.token_ids))
+        self._say(choice, last, choice.stream.flush(), last=True)
+        if said.token_ids and (last.text or last.calls):
+            last.finish_reason = reason
+            return [last]
+        said.text, said.calls = said.text + last.text, said.calls + last.calls
+        said.finish_reason = reason
+        return []
 
     def _say(self, choice: _Spoken, said: Said, text: str, *, last: bool) -> None:
         pieces: list[str | CallPiece] = [text] if text else []

@@ -120,6 +120,9 @@ def valid_request(
         timeout_s=timeout_s,
         patience_s=patience_s,
         trace_context=dict(wanted.trace_context),
+        stop=tuple(wanted.parameters.stop),
+        calls_tools=wanted.tools.usable,
+        attachable=wanted.streams,
     )
 
 

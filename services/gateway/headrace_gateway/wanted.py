@@ -122,6 +122,8 @@ class Wanted:
     trace_context: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     tools: Tools = field(default_factory=Tools)
+    streams: bool = False
+    """Its caller reads it as it is made, and may come back for the rest."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields to the caller's, where they differ."""
 

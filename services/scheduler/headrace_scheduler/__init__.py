@@ -39,6 +39,10 @@ class Journal(Protocol):
         """Found running; another leader dispatched it."""
         ...
 
+    def orphaned(self, priority: str, cause: str, request_id: str) -> None:
+        """Its gateway is gone; it waits for its reader to come to another."""
+        ...
+
     def ended(self, priority: str, reason: str, request_id: str) -> None:
         """Ended without a worker; `reason` as in headrace.errors."""
         ...

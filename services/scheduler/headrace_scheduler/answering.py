@@ -15,11 +15,21 @@ from headrace.internal.v1.reports_pb2 import (
     ParkResponse,
     SettleRequest,
     SettleResponse,
+    TakeOverRequest,
+    TakeOverResponse,
 )
 from headrace.v1.common_pb2 import Priority
 from headrace_scheduler.acknowledging import Acknowledgements
-from headrace_scheduler.events import CancelRequested, Event, Parked, ReportedLost, Settled
+from headrace_scheduler.events import (
+    CancelRequested,
+    Event,
+    Parked,
+    ReportedLost,
+    Settled,
+    TakeOverAsked,
+)
 from headrace_scheduler.machine import Machine
+from headrace_scheduler.requests import Held, Lost, Orphaned, Request
 
 SETTLE_S = 2.0
 
@@ -45,6 +55,7 @@ class Doors:
             subjects.lost(model): self._lost,
             subjects.park(model): self._park,
             subjects.find(model): self._find,
+            subjects.take_over(model): self._take_over,
         }
 
     def _say(self, event: Event) -> None:
@@ -85,3 +96,29 @@ class Doors:
             worker_name=found.worker_name,
             arrival=record.arrival if record.HasField("arrival") else None,
         ).SerializeToString()
+
+    async def _take_over(self, payload: bytes) -> bytes:
+        asked = TakeOverRequest.FromString(payload)
+        self._say(TakeOverAsked(asked))
+        found = self._machine.find(asked.request_id)
+        if found is None:
+            holding = self._machine.is_holding
+            return TakeOverResponse(found=holding, pending=holding).SerializeToString()
+        return taken_over(found.request, asked).SerializeToString()
+
+
+def taken_over(request: Request, asked: TakeOverRequest) -> TakeOverResponse:
+    """What a gateway that wants a request is told."""
+    record = request.record
+    if isinstance(request.state, Orphaned | Held):
+        return TakeOverResponse(found=True, pending=True)
+    answer = TakeOverResponse(
+        found=True, gateway_id=record.gateway_id, delivery_address=record.delivery_address
+    )
+    if record.gateway_id == asked.gateway_id and not asked.HasField("point"):
+        if not isinstance(request.state, Lost):
+            return TakeOverResponse(found=True, pending=True)
+        answer.record.CopyFrom(record)
+        for field in ("prompt_ids", "inputs", "trace_context"):
+            answer.record.ClearField(field)
+    return answer

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.bus import Bus, BusError, subjects
+from headrace.bus import Bus, BusError, NobodyListens, subjects
 from headrace.heeding import heed
 from headrace.internal.v1.dispatch_pb2 import (
     DispatchResponse,
@@ -118,7 +118,7 @@ class Calls:
             log.info(
                 "notice.unanswered", extra={"gateway_id": command.gateway_id, "why": str(error)}
             )
-            self._tell(NoticeUnanswered(command))
+            self._tell(NoticeUnanswered(command, isinstance(error, NobodyListens)))
         else:
             unknown = tuple(response.unknown_request_ids)
             self._tell(NoticeAnswered(command, tuple(response.points), unknown))
@@ -132,7 +132,10 @@ class Calls:
 
     async def _park(self, command: ParkOnWorker) -> None:
         message = WorkerParkRequest(
-            epoch=command.epoch, request_id=command.request_id, attempt=command.attempt
+            epoch=command.epoch,
+            request_id=command.request_id,
+            attempt=command.attempt,
+            orphaned=command.orphaned,
         )
         subject = subjects.worker_park(command.worker_id)
         await self._say("park", subject, message.SerializeToString())

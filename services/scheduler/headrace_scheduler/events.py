@@ -13,6 +13,7 @@ from headrace.internal.v1.reports_pb2 import (
     PrefixReport,
     ResumePoint,
     SettleRequest,
+    TakeOverRequest,
     WorkerReport,
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -94,6 +95,13 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeOverAsked:
+    """Somebody wants to read a request at this gateway, which is open there once it has a point."""
+
+    request: TakeOverRequest
+
+
+@dataclass(frozen=True, slots=True)
 class NoticeAnswered:
     notice: Notify
     points: tuple[ResumePoint, ...]
@@ -103,6 +111,8 @@ class NoticeAnswered:
 @dataclass(frozen=True, slots=True)
 class NoticeUnanswered:
     notice: Notify
+    nobody_listens: bool = False
+    """The gateway is not connected to the broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,7 @@ Event = (
     | ReportedLost
     | Settled
     | CancelRequested
+    | TakeOverAsked
     | NoticeAnswered
     | NoticeUnanswered
     | Deaf
@@ -170,12 +181,14 @@ class CancelOnWorker:
 
 @dataclass(frozen=True, slots=True)
 class ParkOnWorker:
-    """Let go of it for a more urgent one: it comes back as Parked."""
+    """Let go of it, unfinished: it comes back as Parked. A report says if this did not arrive."""
 
     worker_id: str
     epoch: int
     request_id: str
     attempt: int
+    orphaned: bool = False
+    """Its gateway is gone, or else a more urgent one wants its slots."""
 
 
 @dataclass(frozen=True, slots=True)

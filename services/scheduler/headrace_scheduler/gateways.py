@@ -8,6 +8,7 @@ class Gateways:
 
     def __init__(self) -> None:
         self._heard_s: dict[str, float] = {}
+        self._suspects: set[str] = set()
 
     def mention(self, gateway_id: str, *, now_s: float) -> None:
         """A request names it; silence begins now if it was never heard."""
@@ -18,6 +19,21 @@ class Gateways:
 
     def remove(self, gateway_id: str) -> None:
         self._heard_s.pop(gateway_id, None)
+        self._suspects.discard(gateway_id)
+
+    def suspect(self, gateway_id: str) -> None:
+        """Another gateway cannot connect to it: it is to be asked for a sign of life."""
+        if gateway_id in self._heard_s:
+            self._suspects.add(gateway_id)
+
+    def clear(self, gateway_id: str) -> bool:
+        """The sign came, or did not; whether it was waited for."""
+        was_suspected = gateway_id in self._suspects
+        self._suspects.discard(gateway_id)
+        return was_suspected
+
+    def is_suspected(self, gateway_id: str) -> bool:
+        return gateway_id in self._suspects
 
     def silent_since(self, heard_before_s: float) -> list[str]:
         return [g for g, heard_s in self._heard_s.items() if heard_s < heard_before_s]

@@ -57,6 +57,10 @@ class MeteredJournal:
         metrics.adopted.labels(self._model, priority).inc()
         self._log("request.adopted", request_id, "reported")
 
+    def orphaned(self, priority: str, cause: str, request_id: str) -> None:
+        metrics.orphaned.labels(self._model, priority, cause).inc()
+        self._log("request.orphaned", request_id, cause)
+
     def ended(self, priority: str, reason: str, request_id: str) -> None:
         metrics.ended.labels(self._model, priority, reason).inc()
         self._log("request.ended", request_id, reason)

@@ -26,6 +26,7 @@ from headrace_scheduler.requests import (
     Held,
     LiveStatistics,
     Lost,
+    Orphaned,
     Request,
     Running,
     State,
@@ -51,9 +52,11 @@ class LiveRequests:
             ▼
           ending ◄── deadline, patience, cancel, attempts exhausted: from every state
 
-    From every state: settled by its gateway, or abandoned with it; then it is
-    acknowledged and gone. What ran comes back only through *lost*, and so with
-    the output that its client has seen, and with all earlier attempts fenced.
+    From every state: settled by its gateway, then it is acknowledged and gone. When its
+    gateway is gone, *orphaned*: another takes it over, and it is *lost* and asks that one
+    where it stands; or nobody comes, or nobody can, and it is abandoned. What ran comes
+    back only through *lost*, and so with the output that its client has seen, and with all
+    earlier attempts fenced.
     """
 
     def __init__(self, epoch: int, policy: Policy, journal: Journal) -> None:
@@ -69,6 +72,7 @@ class LiveRequests:
         self._by_worker: dict[str, dict[str, Request]] = {}
         self._by_gateway: dict[str, dict[str, Request]] = {}
         self._calls: dict[str, dict[str, Request]] = {}
+        self._orphans: dict[str, Request] = {}
         self.settled = Settled()
         self._agenda = Agenda(self._requests)
         self.ended_slots = 0
@@ -190,6 +194,26 @@ class LiveRequests:
         self._move(request, Lost(request.record.attempt, worker_id, ask_s=now_s))
         self.appoint(request, request.deadline_s)
 
+    def orphan(self, request: Request, state: Orphaned, cause: str) -> None:
+        """Its gateway is gone, or holds it no more."""
+        request.orphaned_until_s = state.until_s
+        self._move(request, state)
+        self.appoint(request, min(state.until_s, request.deadline_s))
+        self.journal.orphaned(request.priority, cause, request.request_id)
+
+    def orphans(self) -> list[Request]:
+        return list(self._orphans.values())
+
+    def rehome(self, request: Request, gateway_id: str, address: str, *, since: int) -> None:
+        """Another gateway holds it from this attempt on."""
+        record = request.record
+        for index in (self._by_gateway, self._calls):
+            if record.request_id in index.get(record.gateway_id, {}):
+                _drop(index, record.gateway_id, record.request_id)
+                index.setdefault(gateway_id, {})[record.request_id] = request
+        record.gateway_id, record.delivery_address = gateway_id, address
+        record.held_since_attempt, record.attempt = since, max(record.attempt, since)
+
     def end(self, request: Request, error: HeadraceError, *, now_s: float) -> None:
         """End it from here: its gateway is told until it settles, its worker at once."""
         self._stop_on_worker(request, error.code.number)
@@ -226,12 +250,9 @@ class LiveRequests:
         self.journal.abandoned(request.priority, cause, request.request_id)
 
     def _stop_on_worker(self, request: Request, code: int) -> None:
-        match request.state:
-            case (
-                Running(worker_id=str(worker_id), vanished_s=None) | Lost(worker_id=str(worker_id))
-            ):
-                attempt = request.record.attempt
-                self.command(CancelOnWorker(worker_id, request.request_id, attempt, code))
+        if (worker_id := request.worker_id) is not None:
+            attempt = request.record.attempt
+            self.command(CancelOnWorker(worker_id, request.request_id, attempt, code))
 
     def _leave(self, request: Request) -> None:
         request_id = request.request_id
@@ -257,6 +278,8 @@ class LiveRequests:
                 self.yielding.stopped(request)
             case Lost() | Ending():
                 _drop(self._calls, request.gateway_id, request.request_id)
+            case Orphaned():
+                del self._orphans[request.request_id]
         if state is not None:
             request.state = state
         match state:
@@ -271,6 +294,8 @@ class LiveRequests:
                 self.yielding.started(request)
             case Lost() | Ending():
                 self._calls.setdefault(request.gateway_id, {})[request.request_id] = request
+            case Orphaned():
+                self._orphans[request.request_id] = request
 
     # Time
 
@@ -289,35 +314,26 @@ class LiveRequests:
     # Looking
 
     def statistics(self) -> LiveStatistics:
-        count = [type(r.state) for r in self._requests.values()].count
-        return LiveStatistics(
-            held=count(Held),
-            waiting=count(Waiting),
-            running=count(Running),
-            lost=count(Lost),
-            ending=count(Ending),
-            appointments=len(self._agenda),
-        )
+        states = [r.state for r in self._requests.values()]
+        return LiveStatistics.of(states, appointments=len(self._agenda))
 
     def check_integrity(self) -> None:
         """Raise AssertionError if an index and the states disagree."""
         found = set(self._requests)
-        waiting = {r.request_id for lane in self.lanes.values() for r in lane}
+        self.waits.check_integrity(self.lanes)
         running = {i: r for ids in self._by_worker.values() for i, r in ids.items()}
         self.yielding.check_integrity(running)
         for lane in self.lanes.values():
             lane.check_integrity()
-        self.waits.check_integrity(self.lanes)
         run = Counter(r.priority for r in self._requests.values() if isinstance(r.state, Running))
         assert self.running == dict.fromkeys(PRIORITIES, 0) | run
-        called = {i for ids in self._calls.values() for i in ids}
-        expected = {
-            Waiting: waiting,
-            Running: set(running),
-        }
+        expected: dict[type, set[str]] = {Orphaned: set(self._orphans)}
+        expected[Waiting] = {r.request_id for lane in self.lanes.values() for r in lane}
+        expected[Running] = set(running)
         for kind, ids in expected.items():
             assert ids == {i for i in found if isinstance(self._requests[i].state, kind)}, kind
-        assert called == {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
+        called = {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
+        assert called == {i for ids in self._calls.values() for i in ids}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
         for priority, lane in self.lanes.items():
             self.outlines[priority].check_integrity(list(lane))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from headrace.bus.subjects import PRIORITIES
 from headrace.errors import LaneFull, RequestCancelled
@@ -25,6 +26,7 @@ from headrace_scheduler.events import (
     ReportedLost,
     Settled,
     Submitted,
+    TakeOverAsked,
     WorkerReported,
 )
 from headrace_scheduler.fleet import Fleet
@@ -32,10 +34,19 @@ from headrace_scheduler.forecast import Forecast, Wait
 from headrace_scheduler.gateways import Gateways
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.notices import Notices
+from headrace_scheduler.orphans import Orphans
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.preempting import Preemption
 from headrace_scheduler.reconciling import Reconciler
-from headrace_scheduler.requests import Ending, Held, LiveStatistics, Lost, Request, Running
+from headrace_scheduler.requests import (
+    Ending,
+    Held,
+    LiveStatistics,
+    Lost,
+    Orphaned,
+    Request,
+    Running,
+)
 from headrace_scheduler.routing import Routing
 from headrace_scheduler.timekeeping import Timekeeper
 
@@ -90,7 +101,8 @@ class Machine:
         self._fleet = Fleet(leadership.model, leadership.epoch)
         self._gateways = Gateways()
         self._forecast = Forecast(self._live, self._fleet, now_s=now_s)
-        self._notices = Notices(self._live)
+        self._orphans = Orphans(self._live, self._gateways)
+        self._notices = Notices(self._live, self._gateways, self._orphans)
         self._routing = Routing(self._fleet, policy.routing)
         self._reconciler = Reconciler(self._live, self._fleet, self._routing)
         self._dispatching = Dispatching(
@@ -101,7 +113,7 @@ class Machine:
             leadership.model,
             self._live,
             self._fleet,
-            self._gateways,
+            self._orphans,
             self._reconciler,
             self._forecast,
         )
@@ -121,12 +133,13 @@ class Machine:
             case PrefixesReported(report):
                 self._routing.hear(report)
             case GatewayReported():
-                self._hear_gateway(event)
+                self._hear_gateway(event, now_s)
             case DispatchAnswered():
                 self._dispatching.take_answer(event, now_s=now_s)
             case DispatchUnanswered(worker_id, number):
                 self._dispatching.take_silence(worker_id, number, now_s=now_s)
             case Parked(request):
+                self._orphans.take_parked(request)
                 self._reconciler.take_parked(request, now_s=now_s)
             case ReportedLost(lost):
                 points = list(lost.points)
@@ -135,10 +148,13 @@ class Machine:
                 self._settle(event)
             case CancelRequested(request_id):
                 self._cancel(request_id, now_s)
+            case TakeOverAsked(asked):
+                go_on = partial(self._notices.go_on, now_s=now_s)
+                self._orphans.take_over(asked, go_on, now_s=now_s)
             case NoticeAnswered():
                 self._notices.take_answer(event, now_s=now_s)
-            case NoticeUnanswered(notice):
-                self._notices.take_silence(notice, now_s=now_s)
+            case NoticeUnanswered():
+                self._notices.take_silence(event, now_s=now_s)
             case Deaf():
                 self._fleet.forgive_silence(now_s)
                 self._gateways.forgive_silence(now_s)
@@ -148,6 +164,7 @@ class Machine:
         request = self._live.enter(event, now_s=now_s)
         if request is None:
             return
+        self._orphans.entered(request, now_s=now_s)
         self._gateways.mention(request.gateway_id, now_s=now_s)
         found = self._fleet.runs(request.request_id)
         if found is not None:
@@ -168,25 +185,34 @@ class Machine:
         fact = f"lane {lane} is full at {depth} requests; retry in {retry_after_s:.3g} s"
         self._live.end(request, LaneFull(fact, retry_after_s=retry_after_s), now_s=now_s)
 
-    def _hear_gateway(self, event: GatewayReported) -> None:
+    def _hear_gateway(self, event: GatewayReported, now_s: float) -> None:
         gateway_id = event.report.gateway_id
         if event.report.leaving:
-            self._timekeeper.orphan(gateway_id, "gateway left")
+            self._orphans.gateway_gone(gateway_id, "gateway left", now_s=now_s)
         else:
             self._gateways.hear(gateway_id, now_s=event.heard_s)
+            self._orphans.hear(gateway_id, event.report, now_s=now_s)
 
     def _settle(self, event: Settled) -> None:
         for settlement in event.request.settlements:
             request = self._live.get(settlement.request_id)
             if request is not None:
-                self._live.lanes[request.priority].end(request, settlement.output_tokens)
-                self._live.settle(request, settlement.code)
+                if settlement.held_since_attempt < request.record.held_since_attempt:
+                    # Of a gateway that was taken for gone: its client has come to another.
+                    self._live.journal.ignored("former gateway")
+                else:
+                    self._live.lanes[request.priority].end(request, settlement.output_tokens)
+                    self._live.settle(request, settlement.code)
             elif self._holding:
                 self._live.settled.settle_ahead(settlement.request_id)
 
     def _cancel(self, request_id: str, now_s: float) -> None:
         request = self._live.get(request_id)
-        if request is not None and not isinstance(request.state, Ending):
+        if request is None:
+            return
+        if isinstance(request.state, Orphaned):
+            self._live.abandon(request, "cancelled")
+        elif not isinstance(request.state, Ending):
             fact = f"request {request_id} was cancelled"
             self._live.end(request, RequestCancelled(fact), now_s=now_s)
 
@@ -228,6 +254,7 @@ class Machine:
             return
         self._holding = False
         self._live.settled.forget_ahead()
+        self._orphans.forget_announced()
         for request in self._live:
             if isinstance(request.state, Held):
                 self._live.recover(request, now_s=now_s)

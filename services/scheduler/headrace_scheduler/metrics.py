@@ -81,6 +81,11 @@ preempted = Counter(
     _LANE,
 )
 adopted = Counter("headrace_scheduler_adopted_requests", "Found running after a take-over.", _LANE)
+orphaned = Counter(
+    "headrace_scheduler_orphaned_requests",
+    "Their gateway was gone; they waited for their reader to come to another.",
+    [*_LANE, "reason"],
+)
 ended = Counter(
     "headrace_scheduler_ended_requests",
     "Ended by the scheduler: refused, expired, cancelled, given up.",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ResumePoint
-from headrace_scheduler.events import CancelOnWorker, NoticeAnswered, Notify
+from headrace_scheduler.events import CancelOnWorker, NoticeAnswered, NoticeUnanswered, Notify
+from headrace_scheduler.gateways import Gateways
 from headrace_scheduler.live import LiveRequests
+from headrace_scheduler.orphans import Orphans
 from headrace_scheduler.requests import Ending, Lost, Request
 
 MAX_NOTICES = 32
@@ -15,8 +17,8 @@ MAX_NOTICES = 32
 class Notices:
     """One message per gateway on its way at a time; what comes meanwhile waits for the next."""
 
-    def __init__(self, live: LiveRequests) -> None:
-        self._live = live
+    def __init__(self, live: LiveRequests, gateways: Gateways, orphans: Orphans) -> None:
+        self._live, self._gateways, self._orphans = live, gateways, orphans
         self._unanswered: set[str] = set()
 
     def next_due_s(self, gateway_ids: list[str]) -> float:
@@ -33,7 +35,7 @@ class Notices:
 
     def _next(self, gateway_id: str, *, now_s: float) -> Notify | None:
         due = [r for r in self._live.calls(gateway_id) if _due_s(r) <= now_s][:MAX_NOTICES]
-        if not due:
+        if not due and not self._gateways.is_suspected(gateway_id):
             return None
         self._unanswered.add(gateway_id)
         ended = ((r.request_id, r.state.error) for r in due if isinstance(r.state, Ending))
@@ -41,7 +43,9 @@ class Notices:
         return Notify(gateway_id, tuple(ended), tuple(fences))
 
     def take_answer(self, event: NoticeAnswered, *, now_s: float) -> None:
-        self._unanswered.discard(event.notice.gateway_id)
+        gateway_id = event.notice.gateway_id
+        self._unanswered.discard(gateway_id)
+        self._gateways.clear(gateway_id)
         points = {p.request_id: p for p in event.points}
         unknown = set(event.unknown_request_ids)
         for request_id, error in event.notice.ended:
@@ -53,24 +57,29 @@ class Notices:
                     request.state.tell_s = now_s + self._live.policy.notice_repeat_s
         for request_id, attempt in event.notice.fences:
             request = self._live.get(request_id)
-            if request is None or not _is_lost(request, attempt):
+            if request is None or not _is_lost(request, attempt, gateway_id):
                 continue
             if request_id in unknown:
-                self._live.abandon(request, "unknown to its gateway")
+                if not self._orphans.unclaimed(request, now_s=now_s):
+                    self._live.abandon(request, "unknown to its gateway")
             elif request_id in points:
-                self._go_on(request, points[request_id], now_s=now_s)
+                self.go_on(request, points[request_id], now_s=now_s)
             else:
                 _ask_again(request, now_s + self._live.policy.notice_repeat_s)
 
-    def take_silence(self, notice: Notify, *, now_s: float) -> None:
+    def take_silence(self, event: NoticeUnanswered, *, now_s: float) -> None:
+        notice = event.notice
         self._unanswered.discard(notice.gateway_id)
+        if self._gateways.clear(notice.gateway_id) and event.nobody_listens:
+            # Neither another gateway nor the broker has a connection to it: it is gone.
+            self._orphans.gateway_gone(notice.gateway_id, "gateway gone", now_s=now_s)
         again_s = now_s + self._live.policy.notice_repeat_s
         for request_id in [i for i, _ in notice.ended] + [i for i, _ in notice.fences]:
             request = self._live.get(request_id)
             if request is not None:
                 _ask_again(request, again_s)
 
-    def _go_on(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
+    def go_on(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
         """The gateway has fenced and said what it has: back to the lane."""
         lost = request.state
         assert isinstance(lost, Lost)
@@ -103,8 +112,9 @@ def _due_s(request: Request) -> float:
     return float("inf")
 
 
-def _is_lost(request: Request, attempt: int) -> bool:
-    return isinstance(request.state, Lost) and request.state.attempt == attempt
+def _is_lost(request: Request, attempt: int, gateway_id: str) -> bool:
+    lost = request.state
+    return isinstance(lost, Lost) and lost.attempt == attempt and request.gateway_id == gateway_id
 
 
 def _ask_again(request: Request, at_s: float) -> None:

@@ -21,6 +21,8 @@ class Policy:
     max_attempts: int = 3
     worker_silence_s: float = 3.0
     gateway_silence_s: float = 5.0
+    orphan_grace_s: float = 30.0
+    max_orphans: int = 512
     adoption_window_s: float = 1.5
     settle_grace_s: float = 5.0
     deadline_grace_s: float = 1.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, WorkerReport
-from headrace_scheduler.events import CancelOnWorker, StepDown
+from headrace_scheduler.events import CancelOnWorker, ParkOnWorker, StepDown
 from headrace_scheduler.fleet import Fleet
 from headrace_scheduler.live import LiveRequests
-from headrace_scheduler.requests import Ending, Held, Lost, Request, Running, Waiting
+from headrace_scheduler.requests import Ending, Held, Lost, Orphaned, Request, Running, Waiting
 from headrace_scheduler.routing import Routing
 from headrace_scheduler.workers import News, Worker
 
@@ -65,6 +65,9 @@ class Reconciler:
         self._routing.forget(worker_id)
         running = list(self._live.on_worker(worker_id).values())
         self._live.journal.worker_lost(worker_id, len(running))
+        for orphan in self._live.orphans():
+            if isinstance(orphan.state, Orphaned) and orphan.state.worker_id == worker_id:
+                orphan.state.worker_id = None
         for request in running:
             if is_failure:
                 request.count_failure(f"worker {worker_id} fell silent")
@@ -82,6 +85,14 @@ class Reconciler:
                 self._live.adopt(request, worker, attempt)
             case Waiting() | Running() | Ending():
                 self._cancel(worker, request_id, attempt)
+            case Orphaned() as orphaned:
+                # What was said to a worker once may have been lost.
+                orphaned.worker_id = worker.worker_id
+                self._live.command(
+                    ParkOnWorker(
+                        worker.worker_id, self._live.epoch, request_id, attempt, orphaned=True
+                    )
+                )
             case Lost() as lost:
                 # Not before the gateway has fenced: it would take the worker's
                 # ending of a cancelled attempt for the request's.
@@ -111,6 +122,8 @@ class Reconciler:
     def take_parked(self, parked: ParkRequest, *, now_s: float) -> None:
         for point in parked.points:
             request = self._live.get(point.request_id)
+            if request is not None and isinstance(request.state, Orphaned):
+                continue  # `Orphans` has taken it.
             if request is None or not _is_of(point, request, parked.worker_id):
                 self._live.journal.ignored("stale point")
             else:

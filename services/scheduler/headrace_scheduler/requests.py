@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -63,7 +64,25 @@ class Ending:
     tell_s: float
 
 
-State = Held | Waiting | Running | Lost | Ending
+@dataclass(slots=True)
+class Orphaned:
+    """Its gateway is gone; it runs nowhere, and waits for a reader who comes to another."""
+
+    until_s: float
+    """Then nobody waits for it any more."""
+    worker_id: str | None
+    """Told to park it; None once that is done, or it ran nowhere."""
+    park_until_s: float
+    """How long that is waited for: then it goes on from what is known."""
+    gateway_id: str = ""
+    """Gateway that fell silent with it; empty if it lives and does not hold it."""
+
+    def is_free(self, now_s: float) -> bool:
+        """Whether it can go on elsewhere."""
+        return self.worker_id is None or now_s >= self.park_until_s
+
+
+State = Held | Waiting | Running | Lost | Orphaned | Ending
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +122,8 @@ class Request:
     """Of the blocks of its prompt; None until somebody has looked."""
     kept_until_s: float | None = None
     """Until when it is kept for the worker that holds its beginning; None if it never was."""
+    orphaned_until_s: float = float("-inf")
+    """If its gateway has been lost, when it would be given up."""
 
     @property
     def request_id(self) -> str:
@@ -128,6 +149,18 @@ class Request:
     def has_run(self) -> bool:
         """Some worker has had it, as far as is known."""
         return self.has_started or isinstance(self.state, Running)
+
+    @property
+    def worker_id(self) -> str | None:
+        """Where it runs, or may still: to be told, if it is to stop."""
+        match self.state:
+            case (
+                Running(worker_id=str(worker_id), vanished_s=None)
+                | Lost(worker_id=str(worker_id))
+                | Orphaned(worker_id=str(worker_id))
+            ):
+                return worker_id
+        return None
 
     @property
     def choices(self) -> int:
@@ -217,8 +250,22 @@ class LiveStatistics:
     running: int
     lost: int
     ending: int
+    orphaned: int
     appointments: int
     """Bounded by the live requests, whatever their deadlines."""
+
+    @classmethod
+    def of(cls, states: Iterable[State], *, appointments: int) -> LiveStatistics:
+        count = Counter(map(type, states))
+        return cls(
+            held=count[Held],
+            waiting=count[Waiting],
+            running=count[Running],
+            lost=count[Lost],
+            ending=count[Ending],
+            orphaned=count[Orphaned],
+            appointments=appointments,
+        )
 
 
 def longest(progress: Iterable[ChoiceProgress], *, choices: int) -> list[ChoiceProgress]:

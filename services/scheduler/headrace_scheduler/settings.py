@@ -103,8 +103,16 @@ class SchedulerSettings(ServiceSettings):
     """Silence after which a worker is dead. Too small: a long pause of a live worker costs a
     second prefill of all it runs. Too large: its streams stand still for this long."""
     gateway_silence_s: float = Field(default=5.0, gt=0)
-    """Silence after which a gateway's requests are abandoned. Too small: a pause of a gateway
-    kills its streams. Too large: workers compute for nobody."""
+    """Silence after which a gateway is taken for gone, if nobody noticed before: its streams wait
+    for their readers elsewhere, its other requests are abandoned. Too small: a pause of a gateway
+    breaks its streams. Too large: workers compute for nobody."""
+    orphan_grace_s: float = Field(default=30.0, ge=0)
+    """How long a stream whose gateway is gone waits for its reader to come to another. Too small:
+    readers who come back late find nothing. Too large: this process holds what nobody wants."""
+    max_orphans: int = Field(default=512, ge=0)
+    """Requests of a model that wait so at once; what is more is abandoned. Each holds its prompt
+    and its output here, no slot and no place in a lane. Too small: a gateway with many streams
+    loses some when it dies. Too large: memory, if nobody comes back."""
     max_attempts: int = Field(default=3, ge=1)
     """Losses and engine failures in a row, with hardly any output in between, after which a
     request is given up and kept as a dead letter. Too small: bad luck of workers ends requests.
@@ -157,6 +165,8 @@ class SchedulerSettings(ServiceSettings):
             max_attempts=self.max_attempts,
             worker_silence_s=self.worker_silence_s,
             gateway_silence_s=self.gateway_silence_s,
+            orphan_grace_s=self.orphan_grace_s,
+            max_orphans=self.max_orphans,
             adoption_window_s=self.adoption_window_s,
             settle_grace_s=self.settle_grace_s,
             deadline_grace_s=self.deadline_grace_s,

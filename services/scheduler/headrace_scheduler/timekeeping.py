@@ -5,10 +5,10 @@ from __future__ import annotations
 from headrace.errors import DeadlinePassed, NoWorker, PatienceExhausted
 from headrace_scheduler.fleet import Fleet
 from headrace_scheduler.forecast import Forecast
-from headrace_scheduler.gateways import Gateways
 from headrace_scheduler.live import LiveRequests
+from headrace_scheduler.orphans import Orphans
 from headrace_scheduler.reconciling import Reconciler
-from headrace_scheduler.requests import Ending, Held, Request, Running, Waiting
+from headrace_scheduler.requests import Ending, Held, Orphaned, Request, Running, Waiting
 
 SWEEP_S = 0.1
 """How often silence is looked for."""
@@ -22,12 +22,12 @@ class Timekeeper:
         model: str,
         live: LiveRequests,
         fleet: Fleet,
-        gateways: Gateways,
+        orphans: Orphans,
         reconciler: Reconciler,
         forecast: Forecast,
     ) -> None:
         self._model, self._policy = model, live.policy
-        self._live, self._fleet, self._gateways = live, fleet, gateways
+        self._live, self._fleet, self._orphans = live, fleet, orphans
         self._reconciler, self._forecast = reconciler, forecast
         self._swept_s = float("-inf")
 
@@ -46,6 +46,9 @@ class Timekeeper:
         match request.state:
             case Ending() | Held():
                 return
+            case Orphaned(until_s=until_s):
+                self._review_orphan(request, min(until_s, request.deadline_s), now_s)
+                return
             case Running(vanished_s=float(vanished_s)) if (
                 now_s >= vanished_s + self._policy.settle_grace_s
             ):
@@ -63,6 +66,12 @@ class Timekeeper:
             self._live.end(request, DeadlinePassed(fact), now_s=now_s)
         else:
             self._reappoint(request, deadline_s)
+
+    def _review_orphan(self, request: Request, until_s: float, now_s: float) -> None:
+        if now_s >= until_s:
+            self._live.abandon(request, "nobody came back")
+        else:
+            self._live.appoint(request, until_s)
 
     def _reappoint(self, request: Request, deadline_s: float) -> None:
         match request.state:
@@ -91,11 +100,5 @@ class Timekeeper:
         self._swept_s = now_s
         for worker in self._fleet.silent_since(now_s - self._policy.worker_silence_s):
             self._reconciler.drop_worker(worker.worker_id, is_failure=True, now_s=now_s)
-        for gateway_id in self._gateways.silent_since(now_s - self._policy.gateway_silence_s):
-            self.orphan(gateway_id, "gateway fell silent")
-
-    def orphan(self, gateway_id: str, cause: str) -> None:
-        """Nobody waits for the requests of a gateway that is gone."""
-        self._gateways.remove(gateway_id)
-        for request in self._live.of_gateway(gateway_id):
-            self._live.abandon(request, cause)
+        for gateway_id in self._orphans.silent_since(now_s - self._policy.gateway_silence_s):
+            self._orphans.gateway_gone(gateway_id, "gateway fell silent", now_s=now_s)

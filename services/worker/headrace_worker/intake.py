@@ -122,5 +122,6 @@ class Intake:
         """Answer a WorkerParkRequest; where the request stands goes to the leader apart."""
         request = WorkerParkRequest.FromString(payload)
         is_stale = request.epoch < self.epoch
-        found = not is_stale and self._worker.make_way(request.request_id, request.attempt)
+        park = self._worker.hand_back if request.orphaned else self._worker.make_way
+        found = not is_stale and park(request.request_id, request.attempt)
         return WorkerParkResponse(found=found).SerializeToString()

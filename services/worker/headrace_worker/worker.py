@@ -113,6 +113,16 @@ class Worker:
             self._end(sequence, _ending_reason(error), to_status(error))
         return bool(held)
 
+    def hand_back(self, request_id: str, attempt: int) -> bool:
+        """Let go of a request whose gateway is gone, with what has ended and nobody took.
+
+        False if it is not held here.
+        """
+        held = [h for h in self.assignments.of_request(request_id) if h.attempt <= attempt]
+        if held:
+            self._on_park([self._park(request_id, ParkCause.PARK_CAUSE_ORPHANED)])
+        return bool(held)
+
     def park_all(self, cause: ParkCause.ValueType) -> list[ResumePoint]:
         """Let go of everything unfinished; returns where it stands."""
         requests = {h.request_id for h in self.assignments if h.finish_reason is None}

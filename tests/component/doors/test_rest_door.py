@@ -32,7 +32,8 @@ async def test_a_native_stream_of_json_events_ends_in_a_finish(
     path = "/v2/models/valley:streamGenerate"
     answer = await http.post(path, json={"prompt": "Hello", "request_id": "mine"})
     assert answer.headers["content-type"] == "text/event-stream"
-    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
+    lines = answer.text.splitlines()
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
     assert events[0]["started"]["request_id"] == "mine"
     assert "".join(event["delta"]["text"] for event in events[1:-1]) == SAYING
     assert events[-1]["finish"]["usage"]["output_tokens"] == len(ids_of(SAYING)) + 1

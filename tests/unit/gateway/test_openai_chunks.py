@@ -24,6 +24,7 @@ from headrace.errors import (
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
 from headrace_gateway.openai.chunks import CHAT, COMPLETION, Chunks, Head, whole
 from headrace_gateway.openai.errors import error_body, http_status, retry_headers
+from headrace_gateway.position import UNSEEN
 from headrace_gateway.transcript import Said
 
 HEAD = Head("abc", "valley", created=1_700_000_000, fingerprint="fp_1")
@@ -37,8 +38,9 @@ def events(text: str) -> list[Any]:
     blocks = text.split("\n\n")
     assert blocks.pop() == ""
     lines = [block.splitlines() for block in blocks]
-    assert all(len(block) == 1 and block[0].startswith("data: ") for block in lines)
-    return [json.loads(block[0].removeprefix("data: ")) for block in lines]
+    data = [[line for line in block if not line.startswith("id: abc:")] for block in lines]
+    assert all(len(block) == 1 and block[0].startswith("data: ") for block in data)
+    return [json.loads(block[0].removeprefix("data: ")) for block in data]
 
 
 def chunks(text: str) -> list[ChatCompletionChunk]:
@@ -46,7 +48,7 @@ def chunks(text: str) -> list[ChatCompletionChunk]:
 
 
 def test_a_chat_stream_opens_with_the_role_of_every_choice() -> None:
-    opening = chunks(Chunks(CHAT, HEAD, choices=2, include_usage=False).opening())
+    opening = chunks(Chunks(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=False).opening())
     assert [chunk.choices[0].index for chunk in opening] == [0, 1]
     assert {chunk.choices[0].delta.role for chunk in opening} == {"assistant"}
     assert {(c.id, c.model, c.created, c.system_fingerprint) for c in opening} == {
@@ -56,15 +58,17 @@ def test_a_chat_stream_opens_with_the_role_of_every_choice() -> None:
 
 def test_text_survives_whatever_is_in_it() -> None:
     (chunk,) = chunks(
-        Chunks(CHAT, HEAD, choices=1, include_usage=False).said([Said(0, 0, AWKWARD)])
+        Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=False).said([Said(0, 0, AWKWARD)])
     )
     assert chunk.choices[0].delta.content == AWKWARD
     assert chunk.choices[0].finish_reason is None
 
 
 def test_the_end_of_a_choice_is_an_event_of_its_own() -> None:
-    said = [Said(1, 0, "x", finish_reason=LENGTH), Said(0, 0, finish_reason=STOP)]
-    text, length, stop = chunks(Chunks(CHAT, HEAD, choices=2, include_usage=False).said(said))
+    said = [Said(1, 0, "x", [5], finish_reason=LENGTH), Said(0, 0, finish_reason=STOP)]
+    text, length, stop = chunks(
+        Chunks(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=False).said(said)
+    )
     assert (text.choices[0].delta.content, text.choices[0].finish_reason) == ("x", None)
     assert (length.choices[0].index, length.choices[0].finish_reason) == (1, "length")
     assert (stop.choices[0].index, stop.choices[0].finish_reason) == (0, "stop")
@@ -73,11 +77,11 @@ def test_the_end_of_a_choice_is_an_event_of_its_own() -> None:
 
 def test_news_without_text_or_end_is_no_event() -> None:
     said = [Said(0, 0, "", [5])]
-    assert Chunks(CHAT, HEAD, choices=1, include_usage=True).said(said) == ""
+    assert Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=True).said(said) == ""
 
 
 def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
-    asked = Chunks(CHAT, HEAD, choices=1, include_usage=True)
+    asked = Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=True)
     ending = asked.ending(USAGE)
     assert ending.endswith("\n\ndata: [DONE]\n\n")
     (chunk,) = chunks(ending.removesuffix("data: [DONE]\n\n"))
@@ -89,15 +93,15 @@ def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
         "total_tokens": 7,
     }
     assert events(asked.said([Said(0, 0, "x")]))[0]["usage"] is None
-    silent = Chunks(CHAT, HEAD, choices=1, include_usage=False)
+    silent = Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=False)
     assert silent.ending(USAGE) == "data: [DONE]\n\n"
     assert "usage" not in events(silent.said([Said(0, 0, "x")]))[0]
 
 
 def test_a_completions_stream_has_text_and_no_roles() -> None:
-    stream = Chunks(COMPLETION, HEAD, choices=2, include_usage=False)
+    stream = Chunks(COMPLETION, HEAD, places=[UNSEEN] * 2, include_usage=False)
     assert stream.opening() == ""
-    first, last = events(stream.said([Said(1, 0, AWKWARD, finish_reason=STOP)]))
+    first, last = events(stream.said([Said(1, 0, AWKWARD, [5], finish_reason=STOP)]))
     # As the client does it: its type has no null reason, though every stream of OpenAI's has.
     read = Completion.construct(**first)
     assert (read.id, read.object) == ("cmpl-abc", "text_completion")

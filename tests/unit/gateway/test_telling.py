@@ -17,6 +17,7 @@ from headrace.v1.common_pb2 import FinishReason, RequestOutcome
 from headrace_gateway.generation import ChoiceEnded, Tokens
 from headrace_gateway.openai.chunks import CHAT, COMPLETION, Chunks, Form, Head, whole
 from headrace_gateway.openai.telling import Asked, Prompt, Telling
+from headrace_gateway.position import UNSEEN
 from headrace_gateway.spelling import Spelling
 from headrace_gateway.text import StopStrings, TextStream
 from headrace_gateway.transcript import Said, Transcript
@@ -59,9 +60,9 @@ def heard(
 
 
 def events(form: Form, telling: Telling, news: list[Said]) -> list[Any]:
-    chunks = Chunks(form, HEAD, choices=1, include_usage=False, telling=telling)
+    chunks = Chunks(form, HEAD, places=[UNSEEN] * 1, include_usage=False, telling=telling)
     blocks = chunks.said(news).split("\n\n")[:-1]
-    return [json.loads(block.removeprefix("data: ")) for block in blocks]
+    return [json.loads(block.partition("data: ")[2]) for block in blocks]
 
 
 def telling(asked: Asked, prompt: Prompt | None = None) -> Telling:

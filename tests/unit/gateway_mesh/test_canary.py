@@ -36,6 +36,10 @@ class Song:
     async def abandon(self) -> None:
         self.ended.append("left")
 
+    @property
+    def arrival_s(self) -> float:
+        return 0.0
+
 
 @dataclass
 class Aviary:

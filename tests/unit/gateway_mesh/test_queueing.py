@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 
 from headrace.internal.v1.reports_pb2 import LaneReport, LaneState
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1.common_pb2 import PRIORITY_STANDARD, FinishReason
 from headrace_gateway.generation import ChoiceEnded, Queued, Tokens
 from headrace_gateway.lanes import LaneView
@@ -39,7 +40,7 @@ class Waiter:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.lanes = LaneView(fresh_s=60.0)
-        admitted = Admitted("r", "toy", PRIORITY_STANDARD, 0.0, 600.0, 1, 1, 100)
+        admitted = Admitted("r", "toy", PRIORITY_STANDARD, 0.0, 600.0, 1, 1, 100, RequestRecord())
         self.outlet = Outlet(admitted, self.clock, lambda *_: None)
         self.outlet.sequence = 9
 
@@ -101,7 +102,7 @@ def test_who_is_fed_or_has_ended_does_not_wait() -> None:
 
 async def test_tokens_come_before_news_of_a_wait_that_is_over() -> None:
     outlet = Waiter().outlet
-    events = outlet.events()
+    events = outlet.reader().events()
     outlet.tell_queued(Queued(2, 1.0))
     assert await anext(events) == [Queued(2, 1.0)]
     outlet.tell_queued(Queued(0, 0.0))

@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 from headrace.errors import DeadlinePassed, RequestCancelled
 from headrace.v1.common_pb2 import FinishReason
 from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens
-from headrace_gateway.relay import Relay, SenderFault, Verdict
+from headrace_gateway.relay import SenderFault, Verdict
+from helpers.read_relay import ReadRelay
 
 LENGTH = FinishReason.FINISH_REASON_LENGTH
 STOP = FinishReason.FINISH_REASON_STOP
 
 
-def relay(*, choices: int = 1, max_tokens: int = 100) -> Relay:
-    return Relay(choices=choices, max_tokens=max_tokens)
+def relay(*, choices: int = 1, max_tokens: int = 100) -> ReadRelay:
+    return ReadRelay(choices=choices, max_tokens=max_tokens)
 
 
-def opened(*, choices: int = 1, max_tokens: int = 100) -> Relay:
+def opened(*, choices: int = 1, max_tokens: int = 100) -> ReadRelay:
     """A relay that hears attempt 1 for every choice."""
     made = relay(choices=choices, max_tokens=max_tokens)
     for choice in range(choices):
@@ -29,7 +30,7 @@ def opened(*, choices: int = 1, max_tokens: int = 100) -> Relay:
     return made
 
 
-def say(to: Relay, attempt: int, first: int, ids: list[int], choice: int = 0) -> list[Verdict]:
+def say(to: ReadRelay, attempt: int, first: int, ids: list[int], choice: int = 0) -> list[Verdict]:
     return [to.take(choice, attempt, first + i, token) for i, token in enumerate(ids)]
 
 
@@ -160,11 +161,11 @@ def test_a_request_ends_when_its_last_choice_does() -> None:
 def test_a_choice_stopped_by_its_reader_gets_nothing_more() -> None:
     made = opened(choices=2)
     say(made, 1, 0, [7, 8])
-    made.stop(0)
+    made.stop_reading(0)
     assert made.take(0, 1, 2, 9) is Verdict.STALE
     say(made, 1, 0, [5], choice=1)
     assert made.drain() == [Tokens(1, 0, [5])]
-    made.stop(1)
+    made.stop_reading(1)
     assert made.over
 
 
@@ -235,7 +236,7 @@ def true_token(choice: int, index: int) -> int:
     return 1000 * choice + index
 
 
-def hear(made: Relay, choice: int, attempt: int, index: int) -> Verdict:
+def hear(made: ReadRelay, choice: int, attempt: int, index: int) -> Verdict:
     """One token, as the delivery takes it: a sender that skips is fenced."""
     try:
         return made.take(choice, attempt, index, true_token(choice, index))

@@ -6,7 +6,8 @@ import pytest
 
 from headrace.logprobs import Logprobs
 from headrace_gateway.generation import Tokens
-from headrace_gateway.relay import Relay, SenderFault, Verdict, Wishes
+from headrace_gateway.relay import SenderFault, Verdict, Wishes
+from helpers.read_relay import ReadRelay
 
 
 def told(*own: float) -> Logprobs:
@@ -14,10 +15,10 @@ def told(*own: float) -> Logprobs:
     return Logprobs.of(own, [7] * len(own), [-0.5] * len(own))
 
 
-def telling(prompt_logprobs: int | None = None) -> Relay:
+def telling(prompt_logprobs: int | None = None) -> ReadRelay:
     """A relay that wants logprobs, and hears attempt 1."""
     wishes = Wishes(logprobs=True, prompt_logprobs=prompt_logprobs)
-    made = Relay(choices=1, max_tokens=9, wishes=wishes)
+    made = ReadRelay(choices=1, max_tokens=9, wishes=wishes)
     made.open(0, 1)
     return made
 

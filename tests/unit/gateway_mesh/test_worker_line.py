@@ -17,6 +17,7 @@ from headrace.internal.v1.delivery_pb2 import (
     Opening,
     RowLogprobs,
 )
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
 from headrace_gateway.generation import ChoiceEnded, Tokens
@@ -46,6 +47,7 @@ class Room:
             prompt_tokens=3,
             choices=choices,
             max_tokens=100,
+            record=RequestRecord(),
             wishes=wishes,
         )
         outlet = Outlet(admitted, SystemClock(), lambda closed, _: self.requests.remove(closed))
@@ -87,7 +89,7 @@ def test_a_vector_counts_as_something_that_came_through() -> None:
     line.take(DeliverRequest(openings=[opening(3)]))
     last = Ending(slot=3, finish_reason=LENGTH, vector=b"1234")
     assert line.take(DeliverRequest(endings=[last]))
-    (ended,) = outlet.relay.drain()
+    (ended,) = outlet.relay.reading().drain()
     assert isinstance(ended, ChoiceEnded)
     assert ended.vector == b"1234"
     assert not line.take(DeliverRequest(endings=[last]))
@@ -222,9 +224,9 @@ async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
         add_rows(message, row, run)
     assert line.take(message)
     assert room.faults == []
-    assert silent.relay.drain() == [Tokens(0, 0, [7])]
-    assert wide.relay.drain() == [Tokens(0, 0, [8, 9], two)]
-    assert narrow.relay.drain() == [Tokens(0, 0, [6], Logprobs.of([-1]))]
+    assert silent.relay.reading().drain() == [Tokens(0, 0, [7])]
+    assert wide.relay.reading().drain() == [Tokens(0, 0, [8, 9], two)]
+    assert narrow.relay.reading().drain() == [Tokens(0, 0, [6], Logprobs.of([-1]))]
 
 
 async def test_what_is_told_of_a_prompt_comes_with_its_first_output() -> None:
@@ -235,7 +237,7 @@ async def test_what_is_told_of_a_prompt_comes_with_its_first_output() -> None:
     add_prompt(message, 1, 0, run := Logprobs.of([-1, -2]))
     line.take(message)
     line.take(tokens((1, 0, 7)))
-    assert outlet.relay.drain() == [Tokens(0, 0, [7], None, run)]
+    assert outlet.relay.reading().drain() == [Tokens(0, 0, [7], None, run)]
 
 
 async def test_missing_logprobs_cost_their_own_request_and_no_other() -> None:

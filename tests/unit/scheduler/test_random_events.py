@@ -14,8 +14,8 @@ from hypothesis.stateful import (
 )
 
 from headrace_scheduler.events import Command, Dispatch, Notify, ParkOnWorker
+from helpers.scheduler_models import WorkerModel
 from helpers.scheduler_world import World
-from helpers.world_actors import WorkerModel
 
 PRIORITIES = st.sampled_from(["interactive", "standard", "bulk"])
 
@@ -38,9 +38,21 @@ class RandomEvents(RuleBasedStateMachine):
     def pick_command(self, data: st.DataObject) -> Command:
         return data.draw(st.sampled_from(self.world.pending))
 
-    @rule(n=st.integers(1, 2), priority=PRIORITIES)
-    def somebody_asks(self, n: int, priority: str) -> None:
-        self.world.submit(f"r{len(self.world.clients)}", n, priority)
+    @rule(n=st.integers(1, 2), priority=PRIORITIES, attachable=st.booleans())
+    def somebody_asks(self, n: int, priority: str, attachable: bool) -> None:
+        self.world.submit(f"r{len(self.world.clients)}", n, priority, attachable=attachable)
+
+    @rule(data=st.data())
+    def a_gateway_dies(self, data: st.DataObject) -> None:
+        living = [g for g, lives in self.world.heard.items() if lives]
+        self.world.kill_gateway(data.draw(st.sampled_from(living)))
+
+    @precondition(lambda self: any(c.away for c in self.world.clients.values()))
+    @rule(data=st.data())
+    def a_client_comes_back(self, data: st.DataObject) -> None:
+        away = [i for i, c in self.world.clients.items() if c.away]
+        living = [g for g, lives in self.world.heard.items() if lives]
+        self.world.come_back(data.draw(st.sampled_from(away)), data.draw(st.sampled_from(living)))
 
     @rule(priority=PRIORITIES, count=st.integers(2, 8))
     def a_crowd_asks(self, priority: str, count: int) -> None:
@@ -107,7 +119,8 @@ class RandomEvents(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_client_leaves(self, data: st.DataObject) -> None:
         request_id = data.draw(st.sampled_from(list(self.world.clients)))
-        if self.world.clients[request_id].open:
+        client = self.world.clients[request_id]
+        if client.open and not client.away:
             self.world.settle(request_id, code=1)
 
     @precondition(lambda self: self.world.clients)

@@ -33,27 +33,29 @@ class Connection:
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def post(self, path: str, body: bytes) -> Answer:
+    async def post(self, path: str, body: bytes, *, last_event_id: str = "") -> Answer:
         """Raises ConnectionLost or OSError; the next call connects anew."""
+        more = f"last-event-id: {last_event_id}\r\n" if last_event_id else ""
         if self._streams is not None:
             # Why: some servers close after an answer without having said so.
             try:
-                return await self._post(self._streams, path, body)
+                return await self._post(self._streams, path, body, more)
             except (ConnectionLost, ConnectionError):
                 await self.close()
         self._streams = await asyncio.open_connection(self._host, self._port, limit=_LINE_BYTES)
-        return await self._post(self._streams, path, body)
+        return await self._post(self._streams, path, body, more)
 
     async def _post(
         self,
         streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         path: str,
         body: bytes,
+        more: str,
     ) -> Answer:
         reader, writer = streams
         writer.write(
             f"POST {path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{more}\r\n".encode()
             + body
         )
         await writer.drain()

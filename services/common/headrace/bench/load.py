@@ -125,6 +125,6 @@ async def _events(answer: Answer) -> AsyncIterator[bytes]:
     rest = b""
     async for piece in answer.body:
         *whole, rest = (rest + piece).split(b"\n\n")
-        for event in whole:
-            if event.startswith(b"data: "):
-                yield event[6:]
+        for line in (line for event in whole for line in event.split(b"\n")):
+            if line.startswith(b"data: "):
+                yield line[6:]

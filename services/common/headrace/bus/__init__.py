@@ -28,6 +28,10 @@ class NobodyAnswered(BusError):
     """No process serves this subject, or it did not answer in time."""
 
 
+class NobodyListens(NobodyAnswered):
+    """No process serves this subject: whoever did is gone, or out of reach of the broker."""
+
+
 class LaneAtBound(BusError):
     """The broker holds as many unsettled requests of this lane as it may; nothing was stored."""
 

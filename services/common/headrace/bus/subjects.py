@@ -74,6 +74,11 @@ def find(model: str) -> str:
     return f"headrace.scheduler.{model}.find"
 
 
+def take_over(model: str) -> str:
+    """TakeOverRequest -> TakeOverResponse, served by the model's leader."""
+    return f"headrace.scheduler.{model}.take_over"
+
+
 def notice(gateway_id: str) -> str:
     """NoticeRequest -> NoticeResponse."""
     return f"headrace.gateway.{gateway_id}.notice"

@@ -149,7 +149,7 @@ def _print(card: Scorecard, history: Path) -> None:
     console.print(
         f"lost {card.lost}, repeated {card.repeated}, altered "
         f"{card.altered if card.exact else 'not judged'}, failed {card.failed}, "
-        f"cut with their gateway {card.cut_by_gateway_loss}, still held "
+        f"came back after their gateway {card.returned}, still held "
         f"{'unknown' if card.held is None else card.held}"
     )
     for finding in card.findings:

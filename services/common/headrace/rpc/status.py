@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from headrace.errors import Code, HeadraceError, InternalError, leaves
+from headrace.errors import CapacityError, Code, HeadraceError, InternalError, leaves
 
 DOMAIN = "headrace.dev"
 
@@ -63,6 +63,13 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> HeadraceError:
         code = error.code().value[0]
         status = status_pb2.Status(code=code, message=error.details() or error.code().name)
     return from_status(status)
+
+
+def is_broken(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a call failed on its way, and nobody of ours said so or that it is to come back."""
+    if rpc_status.from_call(error) is None:  # type: ignore[arg-type]  # as above
+        return error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
+    return isinstance(from_rpc_error(error), CapacityError)
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HeadraceError) -> NoReturn:

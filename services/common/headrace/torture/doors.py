@@ -12,20 +12,33 @@ import grpc
 from grpc_status import rpc_status
 
 from headrace.bench.http1 import Answer, Connection, ConnectionLost
-from headrace.rpc.status import from_rpc_error, from_status
+from headrace.reading import BREAKS, Reading
+from headrace.rpc.status import from_rpc_error, from_status, is_broken
 from headrace.torture.asks import Ask, Door
 from headrace.torture.history import UNREACHABLE
 from headrace.torture.pen import Pen
-from headrace.v1 import common_pb2, generation_pb2, generation_pb2_grpc
+from headrace.v1 import (
+    common_pb2,
+    generation_pb2,
+    generation_pb2_grpc,
+    requests_pb2,
+    requests_pb2_grpc,
+)
 
 _SLOW_PIECES = 8
 SILENCE_S = 90.0
 """A stream that says nothing for so long is lost: longer than a gateway's patience."""
+RETURN_WITHIN_S = 30.0
+"""A client whose stream broke off tries for so long to get on with it."""
+_RETURN_PAUSE_S = 0.1
 _PATHS = {Door.CHAT: "/v1/chat/completions", Door.COMPLETIONS: "/v1/completions"}
-_EVENT = b"data: "
 _DONE = b"[DONE]"
+_BREAKS = {error.reason.lower() for error in BREAKS}
 _OF_ENVOY = "gateway_unavailable"
 """Code of Envoy's own answer: it reached no gateway."""
+
+
+Call = grpc.aio.UnaryStreamCall[Any, generation_pb2.StreamGenerateResponse]
 
 
 class Asking(Protocol):
@@ -36,6 +49,28 @@ class Asking(Protocol):
         Returns early, and closes the stream, once the pen says that the client leaves.
         """
         ...
+
+
+class Returning:
+    """How a client comes back whose stream broke off."""
+
+    def __init__(self) -> None:
+        self.last_id = ""
+        self._since_s = self._now_s()
+
+    def may(self, pen: Pen) -> bool:
+        """It knows what to come back to, and has not tried for too long."""
+        waited_s = self._now_s() - self._since_s
+        return bool(self.last_id) and not pen.is_over and waited_s < RETURN_WITHIN_S
+
+    def heard(self) -> None:
+        self._since_s = self._now_s()
+
+    async def pause(self) -> None:
+        await asyncio.sleep(_RETURN_PAUSE_S)
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
 
 
 async def _linger(pen: Pen, pause_s: float) -> None:
@@ -50,26 +85,48 @@ class HttpDoor:
         self._url, self._model = url, model
 
     async def ask(self, ask: Ask, pen: Pen, *, pause_s: float = 0.0) -> None:
-        connection = Connection(self._url)
+        returning = Returning()
+        try:
+            while await self._read(ask, pen, returning, pause_s):
+                await returning.pause()
+        finally:
+            pen.over()
+
+    async def _read(self, ask: Ask, pen: Pen, returning: Returning, pause_s: float) -> bool:
+        """One connection's part of the answer; True if the client should come back for more."""
+        connection, how = Connection(self._url), "it just ended"
         try:
             async with asyncio.timeout(SILENCE_S) as silence:
-                answer = await connection.post(_PATHS[ask.door], self._body(ask))
+                answer = await connection.post(
+                    _PATHS[ask.door], self._body(ask), last_event_id=returning.last_id
+                )
+                if answer.status == 503 and returning.may(pen):
+                    return True
                 if answer.status != 200:
                     await _refused(answer, pen)
-                    return
-                pen.accepted()
-                async for data in _events(answer):
+                    return False
+                if not pen.has_begun:
+                    pen.accepted()
+                async for event_id, data in _events(answer):
                     silence.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
+                    returning.last_id = event_id or returning.last_id
+                    returning.heard()
+                    if returning.may(pen) and (reason := _break_of(data)):
+                        raise ConnectionLost(reason)
                     _note_chunk(data, pen)
                     if pen.leaves:
-                        return
+                        return False
                     await _linger(pen, pause_s)
         except (OSError, ConnectionLost, ValueError) as error:
             # Also TimeoutError, which is an OSError.
-            pen.broke(f"{type(error).__name__} {error}")
+            how = f"{type(error).__name__} {error}"
         finally:
-            pen.over()
             await connection.close()
+        if returning.may(pen):
+            pen.returned(how)
+            return True
+        pen.broke(how)
+        return False
 
     def _body(self, ask: Ask) -> bytes:
         body: dict[str, Any] = {
@@ -99,13 +156,23 @@ async def _refused(answer: Answer, pen: Pen) -> None:
         pen.refused(UNREACHABLE, f"{answer.status} {whole[:200].decode(errors='replace')}")
 
 
-async def _events(answer: Answer) -> AsyncIterator[bytes]:
+async def _events(answer: Answer) -> AsyncIterator[tuple[str, bytes]]:
+    """Id and data of each."""
     rest = b""
     async for piece in answer.body:
         *whole, rest = (rest + piece).split(b"\n\n")
         for event in whole:
-            if event.startswith(_EVENT):
-                yield event.removeprefix(_EVENT)
+            fields = dict(line.partition(b": ")[::2] for line in event.split(b"\n"))
+            if b"data" in fields:
+                yield fields.get(b"id", b"").decode(), fields[b"data"]
+
+
+def _break_of(data: bytes) -> str:
+    """Why the stream ends at its gateway only; empty if it does not."""
+    if not data.startswith(b'{"error"'):
+        return ""
+    code = str(json.loads(data)["error"].get("code"))
+    return code if code in _BREAKS else ""
 
 
 def _note_chunk(data: bytes, pen: Pen) -> None:
@@ -132,10 +199,25 @@ class NativeDoor:
         parts = urlsplit(url)
         self._channel = grpc.aio.insecure_channel(f"{parts.hostname}:{parts.port}")
         self._stub = generation_pb2_grpc.GenerationServiceStub(self._channel)
+        self._requests = requests_pb2_grpc.RequestServiceStub(self._channel)
         self._model = model
 
     async def ask(self, ask: Ask, pen: Pen, *, pause_s: float = 0.0) -> None:
-        call = self._stub.StreamGenerate(
+        returning, reading = Returning(), Reading(ask.n)
+        try:
+            while await self._read(self._call(ask, reading), pen, returning, reading, pause_s):
+                await returning.pause()
+        finally:
+            pen.over()
+
+    def _call(self, ask: Ask, reading: Reading) -> Call:
+        if reading.request_id:
+            return self._requests.AttachRequest(
+                requests_pb2.AttachRequestRequest(
+                    request_id=reading.request_id, after=reading.position
+                )
+            )
+        return self._stub.StreamGenerate(
             generation_pb2.GenerateRequest(
                 model=self._model,
                 prompt=ask.prompt,
@@ -144,30 +226,53 @@ class NativeDoor:
                 parameters=common_pb2.SamplingParameters(**ask.sampling),
             )
         )
+
+    async def _read(
+        self, call: Call, pen: Pen, returning: Returning, reading: Reading, pause_s: float
+    ) -> bool:
+        """One call's part of the answer; True if the client should come back for more."""
         try:
             async with asyncio.timeout(SILENCE_S) as silence:
                 async for event in call:
                     silence.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
+                    reading.take(event)
+                    returning.last_id = reading.request_id
+                    returning.heard()
+                    if returning.may(pen) and (reason := _break_in(event)):
+                        pen.returned(reason)
+                        return True
                     _note_event(event, pen)
                     if pen.leaves:
-                        return
+                        return False
                     await _linger(pen, pause_s)
         except grpc.aio.AioRpcError as error:
+            if is_broken(error) and returning.may(pen):
+                pen.returned(str(error.details()))
+                return True
             _note_status(error, pen)
         except TimeoutError:
             pen.broke(f"silent for {SILENCE_S:g} s")
         finally:
             call.cancel()
-            pen.over()
+        return False
 
     async def close(self) -> None:
         await self._channel.close()
 
 
+def _break_in(event: generation_pb2.StreamGenerateResponse) -> str:
+    """As `_break_of`."""
+    if not event.finish.HasField("error"):
+        return ""
+    error = from_status(event.finish.error)
+    return error.reason if isinstance(error, BREAKS) else ""
+
+
 def _note_event(event: generation_pb2.StreamGenerateResponse, pen: Pen) -> None:
     match event.WhichOneof("event"):
         case "started":
-            pen.accepted(event.started.request_id)
+            if not pen.has_begun:  # Who comes back is told again what it reads.
+                pen.accepted(event.started.request_id)
         case "delta":
             _note_delta(event.delta, pen)
         case "finish":

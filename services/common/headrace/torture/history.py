@@ -106,6 +106,15 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """The stream broke off, and the client came back for the rest of it."""
+
+    at_s: float
+    stream: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """The client itself closed the stream."""
 
@@ -156,6 +165,7 @@ Event = (
     | Ended
     | Refused
     | Failed
+    | Returned
     | Left
     | Cut
     | Struck

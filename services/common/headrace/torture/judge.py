@@ -30,7 +30,7 @@ CAPACITY = frozenset(
 )
 """Refusals that a mesh with a part missing may give: nothing was begun, come back later."""
 GATEWAY_LOSS_S = 5.0
-"""A stream cut this long after a gateway was killed was cut by that."""
+"""A request that nobody answered this long after a gateway was killed was that gateway's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,8 @@ def _judge_end(trace: Trace, gateway_losses_s: list[float]) -> None:
     match trace.end:
         case None:
             trace.find(Wrong.LOST, "it has no end")
-        case Cut(at_s=at_s, how=how):
-            excused = _by_gateway_loss(trace, at_s, gateway_losses_s)
-            trace.find(Wrong.CUT if excused else Wrong.LOST, f"cut: {how}")
+        case Cut(how=how):
+            trace.find(Wrong.LOST, f"cut: {how}")
         case Refused(at_s=at_s, code=code, message=message) if code == UNREACHABLE:
             if not _by_gateway_loss(trace, at_s, gateway_losses_s):
                 trace.find(Wrong.FAILED, f"unreachable: {message}")

@@ -15,6 +15,7 @@ from headrace.torture.history import (
     Left,
     Offered,
     Refused,
+    Returned,
     Said,
 )
 
@@ -86,6 +87,15 @@ class Pen:
             self._ledger.note(Cut(self._ledger.now_s, self._stream, how))
         else:
             self.refused(UNREACHABLE, how)
+
+    def returned(self, how: str) -> None:
+        """It broke off, and what follows is the rest."""
+        self._ledger.note(Returned(self._ledger.now_s, self._stream, how))
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more can come."""
+        return self._has_end or self.leaves
 
     def over(self) -> None:
         """Nothing more is read."""

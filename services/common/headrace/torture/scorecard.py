@@ -51,7 +51,8 @@ class Scorecard:
     repeated: int
     altered: int
     failed: int
-    cut_by_gateway_loss: int
+    returned: int
+    """Streams that broke off with their gateway, and whose clients came back for the rest."""
     held: int | None
     """Requests that the mesh did not let go of; None, and no pass, if no scheduler could say."""
     first_piece: Spread
@@ -100,7 +101,7 @@ def scorecard(judgement: Judgement) -> Scorecard:
         repeated=len(wrong[Wrong.REPEATED]),
         altered=len(wrong[Wrong.ALTERED]),
         failed=len(wrong[Wrong.FAILED]),
-        cut_by_gateway_loss=len(wrong[Wrong.CUT]),
+        returned=sum(trace.returns > 0 for trace in disturbed),
         held=judgement.held,
         first_piece=spread(waits_s),
         longest_first_piece_ms=_longest_ms(waits_s),

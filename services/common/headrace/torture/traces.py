@@ -16,6 +16,7 @@ from headrace.torture.history import (
     Left,
     Offered,
     Refused,
+    Returned,
     Said,
 )
 
@@ -29,8 +30,6 @@ class Wrong(StrEnum):
     """Not what the undisturbed run said."""
     FAILED = "failed"
     """An error where the mesh promises an answer."""
-    CUT = "cut by gateway loss"
-    """Its gateway was killed. Expected, as long as a client cannot attach to its stream again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,8 @@ class Trace:
     accepted: Accepted | None = None
     counted: Counted | None = None
     end: Ended | Refused | Failed | Left | Cut | None = None
+    returns: int = 0
+    """How often its client came back for the rest."""
     said_s: list[float] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -76,6 +77,8 @@ def take(found: dict[int, Trace], event: Event) -> None:
             found[event.stream] = Trace(event, [Choice() for _ in range(event.choices)])
         case Accepted() | Said() | ChoiceEnded() | Counted():
             _take(found[event.stream], event)
+        case Returned():
+            found[event.stream].returns += 1
         case Ended() | Refused() | Failed() | Left() | Cut():
             _end(found[event.stream], event)
 

@@ -69,6 +69,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_SLOW_READER: _ErrorReason.ValueType  # 21
     """CANCELLED: its caller took nothing of the answer for too long, and was cut."""
+    ERROR_REASON_GATEWAY_UNREACHABLE: _ErrorReason.ValueType  # 22
+    """UNAVAILABLE with RetryInfo: the gateway that has the request cannot be reached, or nobody
+    knows yet which has it; the answer goes on, and can be read later.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was refused or failed. Each belongs to one gRPC code."""
@@ -118,4 +122,8 @@ grammar, is too large, or has something that cannot be enforced.
 """
 ERROR_REASON_SLOW_READER: ErrorReason.ValueType  # 21
 """CANCELLED: its caller took nothing of the answer for too long, and was cut."""
+ERROR_REASON_GATEWAY_UNREACHABLE: ErrorReason.ValueType  # 22
+"""UNAVAILABLE with RetryInfo: the gateway that has the request cannot be reached, or nobody
+knows yet which has it; the answer goes on, and can be read later.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

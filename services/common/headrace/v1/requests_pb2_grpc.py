@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from headrace.v1 import generation_pb2 as headrace_dot_v1_dot_generation__pb2
 from headrace.v1 import requests_pb2 as headrace_dot_v1_dot_requests__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -44,6 +45,11 @@ class RequestServiceStub:
                 request_serializer=headrace_dot_v1_dot_requests__pb2.CancelRequestRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_requests__pb2.Request.FromString,
                 _registered_method=True)
+        self.AttachRequest = channel.unary_stream(
+                '/headrace.v1.RequestService/AttachRequest',
+                request_serializer=headrace_dot_v1_dot_requests__pb2.AttachRequestRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_generation__pb2.StreamGenerateResponse.FromString,
+                _registered_method=True)
 
 
 class RequestServiceServicer:
@@ -65,6 +71,18 @@ class RequestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AttachRequest(self, request, context):
+        """Reads a request that somebody has sent, to its end, as StreamGenerate does: one `started`,
+        the deltas behind `after`, one `finish`. Any gateway answers, also when the one that the
+        request came to has died; any number may read. Who leaves before the end ends the request
+        if nobody else reads it.
+        NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT where `after` is no place in the answer;
+        UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while it cannot be reached.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RequestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +95,11 @@ def add_RequestServiceServicer_to_server(servicer, server):
                     servicer.CancelRequest,
                     request_deserializer=headrace_dot_v1_dot_requests__pb2.CancelRequestRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_requests__pb2.Request.SerializeToString,
+            ),
+            'AttachRequest': grpc.unary_stream_rpc_method_handler(
+                    servicer.AttachRequest,
+                    request_deserializer=headrace_dot_v1_dot_requests__pb2.AttachRequestRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_generation__pb2.StreamGenerateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -133,6 +156,33 @@ class RequestService:
             '/headrace.v1.RequestService/CancelRequest',
             headrace_dot_v1_dot_requests__pb2.CancelRequestRequest.SerializeToString,
             headrace_dot_v1_dot_requests__pb2.Request.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.v1.RequestService/AttachRequest',
+            headrace_dot_v1_dot_requests__pb2.AttachRequestRequest.SerializeToString,
+            headrace_dot_v1_dot_generation__pb2.StreamGenerateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ Applications and operators to the gateway: one request, by its id."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from headrace.v1 import generation_pb2 as _generation_pb2
 from headrace.v1 import requests_pb2 as _requests_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -39,6 +40,14 @@ class RequestServiceStub:
     """Ends a request; its stream gets its end. Idempotent: cancelling an ended request
     returns it as it ended. NOT_FOUND (REQUEST_NOT_FOUND).
     """
+    AttachRequest: _grpc.UnaryStreamMultiCallable[_requests_pb2.AttachRequestRequest, _generation_pb2.StreamGenerateResponse]
+    """Reads a request that somebody has sent, to its end, as StreamGenerate does: one `started`,
+    the deltas behind `after`, one `finish`. Any gateway answers, also when the one that the
+    request came to has died; any number may read. Who leaves before the end ends the request
+    if nobody else reads it.
+    NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT where `after` is no place in the answer;
+    UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while it cannot be reached.
+    """
 
 @_typing.type_check_only
 class RequestServiceAsyncStub(RequestServiceStub):
@@ -50,6 +59,14 @@ class RequestServiceAsyncStub(RequestServiceStub):
     CancelRequest: _aio.UnaryUnaryMultiCallable[_requests_pb2.CancelRequestRequest, _requests_pb2.Request]  # type: ignore[assignment]
     """Ends a request; its stream gets its end. Idempotent: cancelling an ended request
     returns it as it ended. NOT_FOUND (REQUEST_NOT_FOUND).
+    """
+    AttachRequest: _aio.UnaryStreamMultiCallable[_requests_pb2.AttachRequestRequest, _generation_pb2.StreamGenerateResponse]  # type: ignore[assignment]
+    """Reads a request that somebody has sent, to its end, as StreamGenerate does: one `started`,
+    the deltas behind `after`, one `finish`. Any gateway answers, also when the one that the
+    request came to has died; any number may read. Who leaves before the end ends the request
+    if nobody else reads it.
+    NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT where `after` is no place in the answer;
+    UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while it cannot be reached.
     """
 
 class RequestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -71,6 +88,20 @@ class RequestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_requests_pb2.Request, _abc.Awaitable[_requests_pb2.Request]]:
         """Ends a request; its stream gets its end. Idempotent: cancelling an ended request
         returns it as it ended. NOT_FOUND (REQUEST_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def AttachRequest(
+        self,
+        request: _requests_pb2.AttachRequestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_generation_pb2.StreamGenerateResponse], _abc.AsyncIterator[_generation_pb2.StreamGenerateResponse]]:
+        """Reads a request that somebody has sent, to its end, as StreamGenerate does: one `started`,
+        the deltas behind `after`, one `finish`. Any gateway answers, also when the one that the
+        request came to has died; any number may read. Who leaves before the end ends the request
+        if nobody else reads it.
+        NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT where `after` is no place in the answer;
+        UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while it cannot be reached.
         """
 
 def add_RequestServiceServicer_to_server(servicer: RequestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -47,6 +47,11 @@ class RestServiceStub:
                 request_serializer=headrace_dot_v1_dot_rest__pb2.RestModelRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.AttachRequest = channel.unary_stream(
+                '/headrace.v1.RestService/AttachRequest',
+                request_serializer=headrace_dot_v1_dot_rest__pb2.RestAttachRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.Embed = channel.unary_stream(
                 '/headrace.v1.RestService/Embed',
                 request_serializer=headrace_dot_v1_dot_rest__pb2.RestModelRequest.SerializeToString,
@@ -78,6 +83,13 @@ class RestServiceServicer:
 
     def Generate(self, request, context):
         """GenerationService.Generate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachRequest(self, request, context):
+        """RequestService.AttachRequest. A Last-Event-ID header says `after`, as an event's id does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,6 +127,11 @@ def add_RestServiceServicer_to_server(servicer, server):
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
                     request_deserializer=headrace_dot_v1_dot_rest__pb2.RestModelRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'AttachRequest': grpc.unary_stream_rpc_method_handler(
+                    servicer.AttachRequest,
+                    request_deserializer=headrace_dot_v1_dot_rest__pb2.RestAttachRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'Embed': grpc.unary_stream_rpc_method_handler(
@@ -188,6 +205,33 @@ class RestService:
             target,
             '/headrace.v1.RestService/Generate',
             headrace_dot_v1_dot_rest__pb2.RestModelRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.v1.RestService/AttachRequest',
+            headrace_dot_v1_dot_rest__pb2.RestAttachRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

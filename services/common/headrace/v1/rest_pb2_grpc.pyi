@@ -45,6 +45,8 @@ class RestServiceStub:
     """GenerationService.StreamGenerate; `data:` lines of StreamGenerateResponse."""
     Generate: _grpc.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]
     """GenerationService.Generate."""
+    AttachRequest: _grpc.UnaryStreamMultiCallable[_rest_pb2.RestAttachRequest, _httpbody_pb2.HttpBody]
+    """RequestService.AttachRequest. A Last-Event-ID header says `after`, as an event's id does."""
     Embed: _grpc.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]
     """EmbeddingService.Embed."""
     Rerank: _grpc.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]
@@ -63,6 +65,8 @@ class RestServiceAsyncStub(RestServiceStub):
     """GenerationService.StreamGenerate; `data:` lines of StreamGenerateResponse."""
     Generate: _aio.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """GenerationService.Generate."""
+    AttachRequest: _aio.UnaryStreamMultiCallable[_rest_pb2.RestAttachRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """RequestService.AttachRequest. A Last-Event-ID header says `after`, as an event's id does."""
     Embed: _aio.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """EmbeddingService.Embed."""
     Rerank: _aio.UnaryStreamMultiCallable[_rest_pb2.RestModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -90,6 +94,14 @@ class RestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """GenerationService.Generate."""
+
+    @_abc_1.abstractmethod
+    def AttachRequest(
+        self,
+        request: _rest_pb2.RestAttachRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """RequestService.AttachRequest. A Last-Event-ID header says `after`, as an event's id does."""
 
     @_abc_1.abstractmethod
     def Embed(

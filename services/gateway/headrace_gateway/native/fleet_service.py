@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from headrace.errors import InvalidRequest
 from headrace.v1.fleet_pb2 import (
     ListLanesRequest,
     ListLanesResponse,
@@ -12,13 +11,22 @@ from headrace.v1.fleet_pb2 import (
     ListWorkersResponse,
 )
 from headrace.v1.fleet_pb2_grpc import FleetServiceServicer
-from headrace.v1.requests_pb2 import CancelRequestRequest, GetRequestRequest, Request
+from headrace.v1.requests_pb2 import (
+    AttachRequestRequest,
+    CancelRequestRequest,
+    GetRequestRequest,
+    Request,
+)
 from headrace.v1.requests_pb2_grpc import RequestServiceServicer
+from headrace_gateway.adapters import split
+from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Context
+from headrace_gateway.native.generation_service import write_answer
 from headrace_gateway.native.ports import Fleet, Requests
+from headrace_gateway.native.request_ids import checked_id
 from headrace_gateway.native.statuses import told_by_status
-from headrace_gateway.quoting import quoted
-from headrace_gateway.validation import NAME
+from headrace_gateway.resuming import Resuming
+from headrace_gateway.tally import Tally
 
 
 class FleetService(FleetServiceServicer):
@@ -35,8 +43,8 @@ class FleetService(FleetServiceServicer):
 
 
 class RequestService(RequestServiceServicer):
-    def __init__(self, requests: Requests) -> None:
-        self._requests = requests
+    def __init__(self, requests: Requests, resuming: Resuming) -> None:
+        self._requests, self._resuming = requests, resuming
 
     async def GetRequest(self, request: GetRequestRequest, context: Context) -> Request:
         return await told_by_status(context, self._get(request.request_id))
@@ -44,18 +52,17 @@ class RequestService(RequestServiceServicer):
     async def CancelRequest(self, request: CancelRequestRequest, context: Context) -> Request:
         return await told_by_status(context, self._cancel(request.request_id))
 
+    async def AttachRequest(self, request: AttachRequestRequest, context: Context) -> None:  # type: ignore[override]
+        with Tally("native") as tally:
+            answer = await told_by_status(context, self._attach(request), tally)
+            tally.model, _ = split(answer.request.model)
+            await write_answer(answer, context, tally)
+
+    async def _attach(self, request: AttachRequestRequest) -> Answer:
+        return await self._resuming.resume(checked_id(request.request_id), request.after)
+
     async def _get(self, request_id: str) -> Request:
-        return await self._requests.get(_checked(request_id))
+        return await self._requests.get(checked_id(request_id))
 
     async def _cancel(self, request_id: str) -> Request:
-        return await self._requests.cancel(_checked(request_id))
-
-
-def _checked(request_id: str) -> str:
-    """Why: ids become subjects of the bus, where dots and stars mean something."""
-    if not NAME.fullmatch(request_id):
-        raise InvalidRequest(
-            f"request_id {quoted(request_id)} is not 1 to 64 of A-Z a-z 0-9 _ -",
-            field="request_id",
-        )
-    return request_id
+        return await self._requests.cancel(checked_id(request_id))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 
-from headrace.errors import HeadraceError, InternalError, SlowReader
+from headrace.errors import HeadraceError, InternalError
 from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
 from headrace_gateway.answering import Answer, GenerationFailed
@@ -28,14 +28,8 @@ class GenerationService(GenerationServiceServicer):
 
     async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
         with Tally("native", self._intake.known(request.model)) as tally:
-            answer = await told_by_status(context, self._open(request, context), tally)
-            async with answer:
-                await context.write(started(answer.request))
-                error = await _stream(answer, context)
-                await context.write(finish(answer.usage(), error))
-                tally.told(error)
-                if error is None or error is answer.error:
-                    await answer.settle()
+            opening = self._open(request, context, streams=True)
+            await write_answer(await told_by_status(context, opening, tally), context, tally)
 
     async def Generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
         with Tally("native", self._intake.known(request.model)) as tally:
@@ -44,7 +38,7 @@ class GenerationService(GenerationServiceServicer):
             return response
 
     async def _generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
-        async with await self._open(request, context) as answer:
+        async with await self._open(request, context, streams=False) as answer:
             try:
                 async for _ in answer:
                     pass
@@ -54,9 +48,22 @@ class GenerationService(GenerationServiceServicer):
             await answer.settle()
             return generated(answer.request, answer.outcome())
 
-    async def _open(self, request: GenerateRequest, context: Context) -> Answer:
+    async def _open(self, request: GenerateRequest, context: Context, *, streams: bool) -> Answer:
         call = call_for(request, call_of(context))
-        return await self._intake.open(wanted_generation(request, call))
+        wanted = wanted_generation(request, call, streams=streams)
+        answer, _ = await self._intake.open(wanted)
+        return answer
+
+
+async def write_answer(answer: Answer, context: Context, tally: Tally) -> None:
+    """All of it, typed; left half-way, it is abandoned."""
+    async with answer:
+        await context.write(started(answer.request))
+        error = await _stream(answer, context)
+        await context.write(finish(answer.usage(), error))
+        tally.told(error)
+        if error is None or error is answer.error:
+            await answer.settle()
 
 
 async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
@@ -66,12 +73,13 @@ async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
             if answer.queued is not None and (message := queued_message(answer.queued)) is not None:
                 await context.write(message)
             for said in news:
-                await context.write(delta(said))
+                if not said.heard:
+                    await context.write(delta(said))
             if answer.complete:
                 break
     except GenerationFailed as failed:
         return failed.error
-    except SlowReader as error:
+    except HeadraceError as error:
         return error
     except Exception:
         log.exception("call.broken", extra={"request_id": answer.request.request_id})

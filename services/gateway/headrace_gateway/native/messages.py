@@ -14,18 +14,18 @@ from headrace.v1.generation_pb2 import (
     StreamGenerateResponse,
     ToolCallDelta,
 )
-from headrace_gateway.generation import Queued, ValidRequest
+from headrace_gateway.generation import Described, Queued
 from headrace_gateway.logprob_columns import written
 from headrace_gateway.transcript import Said
 
 
-def started(request: ValidRequest) -> StreamGenerateResponse:
+def started(request: Described) -> StreamGenerateResponse:
     return StreamGenerateResponse(
         started=Started(
             request_id=request.request_id,
             model=request.model,
             seed=request.seed,
-            prompt_tokens=len(request.prompt_ids),
+            prompt_tokens=request.prompt_tokens,
         )
     )
 
@@ -68,7 +68,7 @@ def finish(usage: Usage | None, error: HeadraceError | None = None) -> StreamGen
     return StreamGenerateResponse(finish=Finish(usage=usage, error=status))
 
 
-def generated(request: ValidRequest, outcome: RequestOutcome) -> GenerateResponse:
+def generated(request: Described, outcome: RequestOutcome) -> GenerateResponse:
     return GenerateResponse(
         request_id=request.request_id,
         model=request.model,

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from google.protobuf import json_format
@@ -18,16 +17,18 @@ from headrace.v1.common_pb2 import FinishReason, RequestOutcome, Usage
 from headrace.v1.embeddings_pb2 import EmbedRequest, RerankRequest
 from headrace.v1.generation_pb2 import GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest, TokenizeResponse
-from headrace.v1.rest_pb2 import RestModelRequest
+from headrace.v1.rest_pb2 import RestAttachRequest, RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceServicer
+from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Context, call_of
 from headrace_gateway.embedding import Embedding
-from headrace_gateway.generation import Queued, ValidRequest
+from headrace_gateway.generation import Described, Queued
 from headrace_gateway.inputs import check_top_n
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
 from headrace_gateway.native.json_bodies import parse
 from headrace_gateway.native.messages import delta, finish, generated, queued_message, started
+from headrace_gateway.native.request_ids import checked_id
 from headrace_gateway.native.vector_messages import (
     embed_json,
     optional,
@@ -38,8 +39,11 @@ from headrace_gateway.native.vector_messages import (
 from headrace_gateway.native.wishes import call_for, wanted_generation, wanted_tokens
 from headrace_gateway.openai.errors import retry_headers
 from headrace_gateway.pacing import in_pieces
+from headrace_gateway.position import EventIds, Place
 from headrace_gateway.quoting import quoted
 from headrace_gateway.reply import Refusal, Reply, deliver, queue_comment, told
+from headrace_gateway.resuming import Resuming
+from headrace_gateway.returning import answered, place_after
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import UNFINISHED, Said
 
@@ -65,16 +69,25 @@ class RestVoice:
         return f"data: {as_json(finish(usage, error))}\n\n"
 
 
-@dataclass(frozen=True, slots=True)
 class RestDialect:
-    request: ValidRequest
-    eager: bool = True
+    eager = True
+
+    def __init__(self, request: Described, places: Sequence[Place]) -> None:
+        self._request = request
+        self._ids = EventIds(request.request_id, places)
 
     def opening(self) -> str:
-        return f"data: {as_json(started(self.request))}\n\n"
+        # Also for who comes back: it says what request this is.
+        lines = [self._ids.opened(choice) for choice in range(self._request.n)]
+        return f"{lines[-1]}data: {as_json(started(self._request))}\n\n"
 
     def said(self, news: Iterable[Said]) -> str:
-        return "".join(f"data: {delta_json(said)}\n\n" for said in news)
+        return "".join(self._event(said) for said in news if not said.heard)
+
+    def _event(self, said: Said) -> str:
+        ended = said.finish_reason != UNFINISHED
+        line = self._ids.said(said.choice, said.seen, ended=ended)
+        return f"{line}data: {delta_json(said)}\n\n"
 
     def queued(self, queued: Queued) -> str:
         message = queued_message(queued)
@@ -85,7 +98,7 @@ class RestDialect:
         return f"data: {as_json(finish(usage))}\n\n"
 
     def whole(self, outcome: RequestOutcome) -> bytes:
-        return as_json(generated(self.request, outcome)).encode()
+        return as_json(generated(self._request, outcome)).encode()
 
 
 def delta_json(said: Said) -> str:
@@ -102,8 +115,10 @@ def delta_json(said: Said) -> str:
 
 
 class RestService(RestServiceServicer):
-    def __init__(self, intake: Intake, embedding: Embedding, limits: Limits) -> None:
-        self._intake, self._embedding = intake, embedding
+    def __init__(
+        self, intake: Intake, embedding: Embedding, limits: Limits, resuming: Resuming
+    ) -> None:
+        self._intake, self._embedding, self._resuming = intake, embedding, resuming
         self._limits = limits
 
     async def StreamGenerate(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
@@ -148,16 +163,30 @@ class RestService(RestServiceServicer):
                     response = rerank_response(ranked, call.request_id, top_n)
                     await reply.send(as_json(response).encode())
 
+    async def AttachRequest(self, request: RestAttachRequest, context: Context) -> None:  # type: ignore[override]
+        call = call_of(context)
+        with Tally("native") as tally:
+            reply = Reply(context, RestVoice(), call.request_id, tally)
+            async with told(reply):
+                request_id = checked_id(request.request_id)
+                after = place_after(request_id, request.after, call)
+                answer = await self._resuming.resume(request_id, after)
+                tally.model = self._intake.known(answer.request.model)
+                await self._deliver(answer, reply, stream=True)
+
     async def _generate(self, request: RestModelRequest, context: Context, *, stream: bool) -> None:
         call = call_of(context)
         with Tally("native", self._intake.known(request.model)) as tally:
             reply = Reply(context, RestVoice(), call.request_id, tally)
             async with told(reply):
                 body = self._parse(GenerateRequest, request)
-                call = call_for(body, call)
-                answer = await self._intake.open(wanted_generation(body, call))
-                reply.request_id = call.request_id
-                await deliver(answer, reply, RestDialect(answer.request), stream=stream)
+                wanted = wanted_generation(body, call_for(body, call), streams=stream)
+                answer, _ = await answered(wanted, call, self._intake, self._resuming)
+                await self._deliver(answer, reply, stream=stream)
+
+    async def _deliver(self, answer: Answer, reply: Reply, *, stream: bool) -> None:
+        reply.request_id = answer.request.request_id
+        await deliver(answer, reply, RestDialect(answer.request, answer.places), stream=stream)
 
     def _parse(self, kind: type[Named], request: RestModelRequest) -> Named:
         body = parse(kind, request.body.data, max_bytes=self._limits.max_body_bytes)

@@ -24,7 +24,7 @@ def call_for(request: GenerateRequest, call: Call) -> Call:
     return dataclasses.replace(call, request_id=request.request_id or call.request_id)
 
 
-def wanted_generation(request: GenerateRequest, call: Call) -> Wanted:
+def wanted_generation(request: GenerateRequest, call: Call, *, streams: bool = False) -> Wanted:
     """`call.request_id` is the request's."""
     prompts: list[Text | Conversation | TokenIds] = []
     if request.prompt:
@@ -47,6 +47,7 @@ def wanted_generation(request: GenerateRequest, call: Call) -> Wanted:
         trace_context=call.trace_context,
         headers=call.headers,
         tools=wanted_tools(request),
+        streams=streams,
         names=_NAMES,
     )
 

@@ -8,12 +8,13 @@ ASCII, because some clients split lines at U+2028 and its like.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
 from headrace_gateway.openai.telling import Piece, Telling
+from headrace_gateway.position import EventIds, Place
 from headrace_gateway.tool_calls import CallPiece
 from headrace_gateway.transcript import UNFINISHED, Said
 
@@ -69,11 +70,12 @@ class Chunks:
         form: Form,
         head: Head,
         *,
-        choices: int,
+        places: Sequence[Place],
         include_usage: bool,
         telling: Telling | None = None,
     ) -> None:
-        """`telling`: where more than text was asked for."""
+        """`places`: what the reader has of each choice. `telling`: where more than text was
+        asked for."""
         self._head = json.dumps(head.fields(form, form.chunk), separators=(",", ":"))[:-1]
         self._start = f'data: {self._head},"choices":[{{"index":'
         self._end = f"}}]{_NO_USAGE if include_usage else ''}}}\n\n"
@@ -81,31 +83,50 @@ class Chunks:
         self._nothing = '"delta":{}' if form.opens else '"text":""'
         self._called: set[int] = set()
         """Choices that have called a tool."""
-        self._choices = choices if form.opens else 0
+        unopened = (choice for choice, place in enumerate(places) if not place.opened)
+        self._unopened = list(unopened) if form.opens else []
+        self._ids = EventIds(head.request_id, places)
         self._include_usage = include_usage
         self._telling = telling
 
     def opening(self) -> str:
-        """The first event of each choice; empty where the form has none."""
+        """The first event of each choice that is not open yet; empty where the form has none."""
         role = '"delta":{"role":"assistant","content":""}'
-        return "".join(self._event(choice, role, "null") for choice in range(self._choices))
+        return "".join(
+            self._event(self._ids.opened(choice), choice, role, "null") for choice in self._unopened
+        )
 
     def said(self, news: Iterable[Said]) -> str:
         """Events for the news; empty where there is neither text nor an end."""
-        events = []
-        for said in news:
-            if self._telling is not None:
-                events += [self._piece(said.choice, piece) for piece in self._telling.pieces(said)]
-            elif said.text:
-                content = f"{self._open}{json.dumps(said.text)}{self._close}"
-                events.append(self._event(said.choice, content, "null"))
-            for piece in said.calls:
-                self._called.add(said.choice)
-                events.append(self._event(said.choice, _call(piece), "null"))
-            if said.finish_reason != UNFINISHED:
-                reason = f'"{_finish_reason(said.finish_reason, said.choice in self._called)}"'
-                events.append(self._event(said.choice, self._nothing, reason))
-        return "".join(events)
+        return "".join([event for said in news for event in self._events(said)])
+
+    def _events(self, said: Said) -> Iterator[str]:
+        """One for tokens and one for the end: a reader who is cut off between two events has
+        all of the first and nothing of the second."""
+        choice, seen = said.choice, said.seen
+        ends = said.finish_reason != UNFINISHED
+        content, logprobs = self._content(said)
+        if said.heard:
+            return
+        if content and not (ends and not said.token_ids):
+            yield self._event(self._ids.said(choice, seen), choice, content, "null", logprobs)
+            content, logprobs = "", "null"
+        if ends:
+            reason = f'"{_finish_reason(said.finish_reason, choice in self._called)}"'
+            line = self._ids.said(choice, seen, ended=True)
+            yield self._event(line, choice, content or self._nothing, reason, logprobs)
+
+    def _content(self, said: Said) -> tuple[str, str]:
+        """Members of an event's choice, none if there is nothing to say; and its logprobs."""
+        if said.calls:
+            self._called.add(said.choice)
+        piece = Piece(said.text) if self._telling is None else self._telling.piece(said)
+        if piece is None or (self._telling is None and not piece.text):
+            return (f'"delta":{{{_calls(said.calls)}}}' if said.calls else ""), "null"
+        content = f"{self._open}{json.dumps(piece.text)}"
+        if said.calls:
+            content += f",{_calls(said.calls)}"
+        return f"{content}{self._close}{_ids(piece.token_ids)}", piece.logprobs
 
     def ending(self, usage: Usage) -> str:
         """After the last of a good answer: usage, if it was asked for, and the mark of the end."""
@@ -113,13 +134,11 @@ class Chunks:
         event = f'data: {self._head},"choices":[],"usage":{counted}}}\n\n'
         return f"{event if self._include_usage else ''}data: [DONE]\n\n"
 
-    def _piece(self, choice: int, piece: Piece) -> str:
-        content = f"{self._open}{json.dumps(piece.text)}{self._close}{_ids(piece.token_ids)}"
-        return self._event(choice, content, "null", piece.logprobs)
-
-    def _event(self, choice: int, content: str, reason: str, logprobs: str = "null") -> str:
+    def _event(
+        self, line: str, choice: int, content: str, reason: str, logprobs: str = "null"
+    ) -> str:
         return (
-            f'{self._start}{choice},{content},"logprobs":{logprobs},'
+            f'{line}{self._start}{choice},{content},"logprobs":{logprobs},'
             f'"finish_reason":{reason}{self._end}'
         )
 
@@ -160,13 +179,17 @@ def _of_prompt(telling: Telling | None, choice: Choice) -> str:
     return "" if told is None else f',"prompt_logprobs":{told}'
 
 
-def _call(piece: CallPiece) -> str:
-    call: dict[str, Any] = {"index": piece.index}
-    function: dict[str, Any] = {"arguments": piece.arguments}
-    if piece.name is not None:
-        call |= {"id": piece.call_id, "type": "function"}
-        function = {"name": piece.name, **function}
-    return f'"delta":{{"tool_calls":[{json.dumps(call | {"function": function})}]}}'
+def _calls(pieces: Sequence[CallPiece]) -> str:
+    """As a member; pieces of one call that come together are one."""
+    calls: dict[int, dict[str, Any]] = {}
+    for piece in pieces:
+        call = calls.setdefault(piece.index, {"index": piece.index, "function": {}})
+        function = call["function"]
+        if piece.name is not None:
+            call |= {"id": piece.call_id, "type": "function"}
+            function["name"] = piece.name
+        function["arguments"] = function.get("arguments", "") + piece.arguments
+    return f'"tool_calls":{json.dumps(list(calls.values()))}'
 
 
 def _whole_call(call: ToolCall) -> dict[str, Any]:

@@ -5,21 +5,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
-from headrace.clock import Clock
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace.v1.models_pb2 import GetModelRequest
 from headrace.v1.openai_pb2_grpc import OpenAIServiceServicer
 from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Call, Context, call_of
 from headrace_gateway.catalog import Catalog, ServedModel
-from headrace_gateway.generation import Queued, ValidRequest
+from headrace_gateway.generation import Queued
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
 from headrace_gateway.native.ports import Fleet
@@ -35,6 +34,8 @@ from headrace_gateway.openai.wishes import (
     wanted_completion,
 )
 from headrace_gateway.reply import Reply, deliver, queue_comment, told
+from headrace_gateway.resuming import Resuming
+from headrace_gateway.returning import answered
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
 from headrace_gateway.wanted import Text, Wanted
@@ -89,15 +90,14 @@ class OpenAIService(OpenAIServiceServicer):
         fleet: Fleet,
         vectors: VectorCalls,
         *,
+        resuming: Resuming,
         limits: Limits,
-        clock: Clock,
     ) -> None:
-        self._intake = intake
+        self._intake, self._resuming = intake, resuming
         self._catalog = catalog
         self._fleet = fleet
         self._vectors = vectors
         self._limits = limits
-        self._clock = clock
 
     async def ChatCompletions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
         await self._complete(request.data, context, _CHAT)
@@ -146,36 +146,39 @@ class OpenAIService(OpenAIServiceServicer):
                 body = parse(endpoint.kind, data, max_bytes=self._limits.max_body_bytes)
                 tally.model = self._intake.known(body.model)
                 wanted = endpoint.wanted(body, call)
-                answer = await self._intake.open(wanted)
-                telling = _telling(endpoint.asked(body), wanted, answer)
-                dialect = self._dialect(endpoint.form, body, answer.request, telling)
-                await deliver(answer, reply, dialect, stream=bool(body.stream))
-
-    def _dialect(
-        self, form: Form, body: Body, request: ValidRequest, telling: Telling | None
-    ) -> OpenAIDialect:
-        head = Head(
-            request.request_id,
-            request.model,
-            created=int(self._clock.unix_s()),
-            fingerprint=f"fp_{request.weights}",
-        )
-        options = body.stream_options
-        counted = options is not None and bool(options.include_usage)
-        chunks = Chunks(form, head, choices=request.n, include_usage=counted, telling=telling)
-        return OpenAIDialect(form, head, chunks, telling)
+                answer, request = await answered(wanted, call, self._intake, self._resuming)
+                reply.request_id = answer.request.request_id
+                telling = _telling(endpoint.asked(body), wanted, answer, request.prompt_ids)
+                dialect = _dialect(endpoint.form, body, answer, telling)
+                await deliver(answer, reply, dialect, stream=wanted.streams)
 
 
-def _telling(asked: Asked, wanted: Wanted, answer: Answer) -> Telling | None:
+def _dialect(form: Form, body: Body, answer: Answer, telling: Telling | None) -> OpenAIDialect:
+    request = answer.request
+    head = Head(
+        request.request_id,
+        request.model,
+        # Why: who comes back for the rest finds it the same in every chunk.
+        created=int(answer.arrival_s),
+        fingerprint=f"fp_{request.weights}",
+    )
+    options = body.stream_options
+    counted = options is not None and bool(options.include_usage)
+    chunks = Chunks(form, head, places=answer.places, include_usage=counted, telling=telling)
+    return OpenAIDialect(form, head, chunks, telling)
+
+
+def _telling(
+    asked: Asked, wanted: Wanted, answer: Answer, prompt_ids: Sequence[int]
+) -> Telling | None:
     if not asked.anything:
         return None
-    request, tokenizer = answer.request, answer.tokenizer
     text = ""
     if asked.echo:
         given = wanted.prompt
-        text = given.text if isinstance(given, Text) else tokenizer.decode(list(request.prompt_ids))
-    prompt = Prompt(text, request.prompt_ids)
-    return Telling(asked, tokenizer.spelling, prompt, choices=request.n)
+        text = given.text if isinstance(given, Text) else answer.tokenizer.decode(list(prompt_ids))
+    prompt = Prompt(text, prompt_ids)
+    return Telling(asked, answer.tokenizer.spelling, prompt, choices=answer.request.n)
 
 
 def _model(served: ServedModel) -> dict[str, Any]:

@@ -68,21 +68,26 @@ class Telling:
         self._asked, self._spelling, self._prompt = asked, spelling, prompt
         self._places = [Place() for _ in range(choices)]
 
-    def pieces(self, said: Said) -> list[Piece]:
-        """What is to be sent for the news; often one piece, none if there is nothing in it."""
-        pieces = []
-        if self._asked.echo and said.first_index == 0 and said.token_ids:
-            before = self._of_prompt(said.prompt_logprobs or Logprobs())
-            pieces.append(Piece(self._prompt.text, self._logprobs(said.choice, before)))
+    def piece(self, said: Said) -> Piece | None:
+        """What is to be sent for the news; None if there is nothing in it.
+
+        Call it for all of them, in order: places within the text are counted.
+        """
+        begins = said.first_index == 0 and bool(said.token_ids)
+        text, told = "", list[Told]()
+        if echoes := self._asked.echo and begins:
+            text = self._prompt.text
+            told += self._of_prompt(said.prompt_logprobs or Logprobs())
         if self._asked.mute:
-            return pieces
+            return Piece(text, self._logprobs(said.choice, told)) if echoes else None
+        text += said.text
         ids = said.token_ids if self._asked.token_ids else ()
         if said.logprobs is not None:
-            told = zip(said.token_ids, said.logprobs.rows(), strict=True)
-            pieces.append(Piece(said.text, self._logprobs(said.choice, told), ids))
-        elif said.text or ids:
-            pieces.append(Piece(said.text, token_ids=ids))
-        return pieces
+            told += zip(said.token_ids, said.logprobs.rows(), strict=True)
+        if not (text or ids or told):
+            return None
+        logprobs = self._logprobs(said.choice, told) if told else "null"
+        return Piece(text, logprobs, ids)
 
     def whole(self, choice: Choice) -> Piece:
         """All that one choice says."""

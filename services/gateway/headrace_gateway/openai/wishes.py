@@ -95,6 +95,7 @@ def _wanted(
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
         headers=call.headers,
+        streams=bool(body.stream),
         names={"priority": "service_tier", **names},
     )
 

@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js.kv import KeyValue
 
-from headrace.bus import Answer, BusUnavailable, NobodyAnswered, OnMessage
+from headrace.bus import Answer, BusUnavailable, NobodyAnswered, NobodyListens, OnMessage
 from headrace.heeding import heeding
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class CoreMessages(Connected):
         try:
             answer = await self._client.request(subject, payload, timeout=timeout_s)
         except nats.errors.NoRespondersError as error:
-            raise NobodyAnswered(f"nobody serves {subject}") from error
+            raise NobodyListens(f"nobody serves {subject}") from error
         except (TimeoutError, nats.errors.TimeoutError) as error:
             raise NobodyAnswered(f"no answer from {subject} in {timeout_s:g} s") from error
         except nats.errors.Error as error:

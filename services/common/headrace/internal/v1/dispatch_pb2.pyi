@@ -195,8 +195,9 @@ Global___WorkerCancelResponse: _TypeAlias = WorkerCancelResponse  # noqa: Y015
 
 @_typing.final
 class WorkerParkRequest(_message.Message):
-    """Leader to a worker: let go of a request, unfinished, for a more urgent one. It comes back by a
-    ParkRequest, with its output so far, as one of a full cache does.
+    """Leader to a worker: let go of a request, unfinished, for a more urgent one, or because its
+    gateway is gone. It comes back by a ParkRequest, with its output so far, as one of a full cache
+    does.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -204,21 +205,25 @@ class WorkerParkRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    ORPHANED_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """As in DispatchRequest."""
     request_id: _builtins.str
     attempt: _builtins.int
-    """This attempt and no other."""
+    """This attempt and no other; of an orphan, this or an earlier one."""
+    orphaned: _builtins.bool
+    """Its gateway is gone: what has ended and nobody took comes back too."""
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         request_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
+        orphaned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "orphaned", b"orphaned", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

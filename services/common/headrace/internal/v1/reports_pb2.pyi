@@ -321,24 +321,56 @@ class GatewayReport(_message.Message):
     GATEWAY_ID_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    TAKEN_OVER_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
     number: _builtins.int
     leaving: _builtins.bool
     """It holds nothing and will report no more."""
+    @_builtins.property
+    def taken_over(self) -> _containers.RepeatedCompositeFieldContainer[Global___TakenOver]:
+        """All that it holds and has not published itself: their records name another gateway."""
+
     def __init__(
         self,
         *,
         gateway_id: _builtins.str = ...,
         number: _builtins.int = ...,
         leaving: _builtins.bool = ...,
+        taken_over: _abc.Iterable[Global___TakenOver] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway_id", b"gateway_id", "leaving", b"leaving", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway_id", b"gateway_id", "leaving", b"leaving", "number", b"number", "taken_over", b"taken_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GatewayReport: _TypeAlias = GatewayReport  # noqa: Y015
+
+@_typing.final
+class TakenOver(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HELD_SINCE_ATTEMPT_FIELD_NUMBER: _builtins.int
+    DELIVERY_ADDRESS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    held_since_attempt: _builtins.int
+    """RequestRecord.held_since_attempt."""
+    delivery_address: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        held_since_attempt: _builtins.int = ...,
+        delivery_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_address", b"delivery_address", "held_since_attempt", b"held_since_attempt", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakenOver: _TypeAlias = TakenOver  # noqa: Y015
 
 @_typing.final
 class SettleRequest(_message.Message):
@@ -373,11 +405,16 @@ class Settlement(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    HELD_SINCE_ATTEMPT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     code: _builtins.int
     """google.rpc.Code; 0 for a regular end."""
     prompt_tokens: _builtins.int
     output_tokens: _builtins.int
+    held_since_attempt: _builtins.int
+    """RequestRecord.held_since_attempt, as the gateway knows it. Of a gateway from which the
+    request was taken over since, the settlement is void.
+    """
     def __init__(
         self,
         *,
@@ -385,10 +422,11 @@ class Settlement(_message.Message):
         code: _builtins.int = ...,
         prompt_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
+        held_since_attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "held_since_attempt", b"held_since_attempt", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -622,6 +660,84 @@ class FindResponse(_message.Message):
 Global___FindResponse: _TypeAlias = FindResponse  # noqa: Y015
 
 @_typing.final
+class TakeOverRequest(_message.Message):
+    """Gateway to every leader: somebody wants to read this request, and it is not open here."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    GATEWAY_ID_FIELD_NUMBER: _builtins.int
+    DELIVERY_ADDRESS_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_GATEWAY_ID_FIELD_NUMBER: _builtins.int
+    POINT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    gateway_id: _builtins.str
+    delivery_address: _builtins.str
+    unreachable_gateway_id: _builtins.str
+    """This gateway could not connect to that one, which holds the request as the leader said."""
+    @_builtins.property
+    def point(self) -> Global___ResumePoint:
+        """Set once the request is open here: where it stands, and so from where it is to go on."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        gateway_id: _builtins.str = ...,
+        delivery_address: _builtins.str = ...,
+        unreachable_gateway_id: _builtins.str = ...,
+        point: Global___ResumePoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["point", b"point"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_address", b"delivery_address", "gateway_id", b"gateway_id", "point", b"point", "request_id", b"request_id", "unreachable_gateway_id", b"unreachable_gateway_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeOverRequest: _TypeAlias = TakeOverRequest  # noqa: Y015
+
+@_typing.final
+class TakeOverResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOUND_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    GATEWAY_ID_FIELD_NUMBER: _builtins.int
+    DELIVERY_ADDRESS_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    found: _builtins.bool
+    """By this model's leader."""
+    pending: _builtins.bool
+    """It may be given later: ask again. Its gateway or its worker has yet to be heard of, or the
+    leader has not read its lanes.
+    """
+    gateway_id: _builtins.str
+    """Who holds it, and where its services for gateways listen; empty while `pending`. The asking
+    gateway's own name: it is given to it.
+    """
+    delivery_address: _builtins.str
+    @_builtins.property
+    def record(self) -> _request_pb2.RequestRecord:
+        """If it is given: without the prompt, with the output that is known."""
+
+    def __init__(
+        self,
+        *,
+        found: _builtins.bool = ...,
+        pending: _builtins.bool = ...,
+        gateway_id: _builtins.str = ...,
+        delivery_address: _builtins.str = ...,
+        record: _request_pb2.RequestRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_address", b"delivery_address", "found", b"found", "gateway_id", b"gateway_id", "pending", b"pending", "record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeOverResponse: _TypeAlias = TakeOverResponse  # noqa: Y015
+
+@_typing.final
 class LaneReport(_message.Message):
     """Leader to all gateways, several times a second."""
 
@@ -716,6 +832,7 @@ class ResultRecord(_message.Message):
     ARRIVAL_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     model: _builtins.str
     priority: _common_pb2.Priority.ValueType
@@ -724,6 +841,10 @@ class ResultRecord(_message.Message):
     def arrival(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def outcome(self) -> _common_pb2.RequestOutcome: ...
+    @_builtins.property
+    def request(self) -> _request_pb2.RequestRecord:
+        """Without prompt and output: what its answer is said again by."""
+
     def __init__(
         self,
         *,
@@ -733,10 +854,11 @@ class ResultRecord(_message.Message):
         arrival: _timestamp_pb2.Timestamp | None = ...,
         attempt: _builtins.int = ...,
         outcome: _common_pb2.RequestOutcome | None = ...,
+        request: _request_pb2.RequestRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "outcome", b"outcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "outcome", b"outcome", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "attempt", b"attempt", "model", b"model", "outcome", b"outcome", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "attempt", b"attempt", "model", b"model", "outcome", b"outcome", "priority", b"priority", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

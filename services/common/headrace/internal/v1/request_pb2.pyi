@@ -68,6 +68,10 @@ class RequestRecord(_message.Message):
     ADAPTER_FIELD_NUMBER: _builtins.int
     ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    RENDERING_FIELD_NUMBER: _builtins.int
+    ATTACHABLE_FIELD_NUMBER: _builtins.int
+    HELD_SINCE_ATTEMPT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     tenant: _builtins.str
     """Who shares: "default" where the gateway is not told."""
@@ -92,6 +96,16 @@ class RequestRecord(_message.Message):
     """Adapter of the model that it runs with, by name; empty for the model itself."""
     adapter_digest: _builtins.str
     """Of that adapter, as in the model card. Only workers that hold an equal one run it."""
+    prompt_tokens: _builtins.int
+    """Of `prompt_ids` and `inputs`, for those who get this record without them."""
+    attachable: _builtins.bool
+    """Its caller reads a stream, and may come back for the rest of it at any gateway: when its
+    gateway dies, the request waits for that for a while.
+    """
+    held_since_attempt: _builtins.int
+    """Attempt at which `gateway_id` took the request over; 0: it is the gateway that published it.
+    What gateways say of a request counts only from the one of the highest.
+    """
     @_builtins.property
     def arrival(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -118,6 +132,10 @@ class RequestRecord(_message.Message):
         `n` is their count.
         """
 
+    @_builtins.property
+    def rendering(self) -> Global___Rendering:
+        """Of what makes text; unset for vectors."""
+
     def __init__(
         self,
         *,
@@ -142,14 +160,48 @@ class RequestRecord(_message.Message):
         adapter: _builtins.str = ...,
         adapter_digest: _builtins.str = ...,
         inputs: _abc.Iterable[Global___Input] | None = ...,
+        prompt_tokens: _builtins.int = ...,
+        rendering: Global___Rendering | None = ...,
+        attachable: _builtins.bool = ...,
+        held_since_attempt: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "deadline", b"deadline", "patience", b"patience", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "deadline", b"deadline", "patience", b"patience", "rendering", b"rendering", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attempt", b"attempt", "deadline", b"deadline", "delivery_address", b"delivery_address", "failures", b"failures", "gateway_id", b"gateway_id", "inputs", b"inputs", "model", b"model", "n", b"n", "patience", b"patience", "priority", b"priority", "progress", b"progress", "prompt_ids", b"prompt_ids", "request_id", b"request_id", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attachable", b"attachable", "attempt", b"attempt", "deadline", b"deadline", "delivery_address", b"delivery_address", "failures", b"failures", "gateway_id", b"gateway_id", "held_since_attempt", b"held_since_attempt", "inputs", b"inputs", "model", b"model", "n", b"n", "patience", b"patience", "priority", b"priority", "progress", b"progress", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "rendering", b"rendering", "request_id", b"request_id", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RequestRecord: _TypeAlias = RequestRecord  # noqa: Y015
+
+@_typing.final
+class Rendering(_message.Message):
+    """What a gateway has to know to make text of token ids; engines do not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOP_FIELD_NUMBER: _builtins.int
+    CALLS_TOOLS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    calls_tools: _builtins.bool
+    """The text is searched for calls of tools."""
+    digest: _builtins.bytes
+    """Of all that decides the answer but the seed; equal for a request that is sent again."""
+    @_builtins.property
+    def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        stop: _abc.Iterable[_builtins.str] | None = ...,
+        calls_tools: _builtins.bool = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_tools", b"calls_tools", "digest", b"digest", "stop", b"stop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rendering: _TypeAlias = Rendering  # noqa: Y015
 
 @_typing.final
 class Input(_message.Message):

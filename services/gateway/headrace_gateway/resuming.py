@@ -1,0 +1,123 @@
+"""Answers for readers who come to a request that another call has opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from headrace.errors import InvalidRequest, RequestNotFound
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
+from headrace_gateway.answering import Answer
+from headrace_gateway.catalog import Catalog, ServedModel
+from headrace_gateway.generation import Generation, RecordedRequest, ValidRequest
+from headrace_gateway.kept import digest_of
+from headrace_gateway.position import EventId, Place, read_position
+from headrace_gateway.text import StopStrings
+from headrace_gateway.transcript import Transcript
+
+
+class Attachable(Protocol):
+    """A request that can be read, from its beginning."""
+
+    @property
+    def record(self) -> RequestRecord:
+        """Without prompt and output."""
+        ...
+
+    async def open(self) -> Generation:
+        """
+        Raises:
+            HeadraceError: it cannot be read after all.
+        """
+        ...
+
+
+class Finding(Protocol):
+    async def find(self, request_id: str, models: Iterable[str]) -> Attachable:
+        """The request, of which one of these models is asked; nothing is held yet.
+
+        Raises:
+            RequestNotFound: it was never heard of, or its result is not kept any more.
+            CapacityError: it cannot be read from here now.
+        """
+        ...
+
+
+class Resuming:
+    def __init__(self, catalog: Catalog, finding: Finding) -> None:
+        self._catalog, self._finding = catalog, finding
+
+    async def resume(self, request_id: str, after: str, *, field: str = "after") -> Answer:
+        """The rest of an answer, whoever asked for it.
+
+        Raises:
+            HeadraceError: there is none, or `after` is no place in it; nothing is held.
+        """
+        models = [served.card.model for served in self._catalog.all()]
+        found = await self._finding.find(request_id, models)
+        return await self._open(found, after, field)
+
+    async def resume_as(self, event: EventId, request: ValidRequest, *, seeded: bool) -> Answer:
+        """The same for a request that was sent again. `seeded`: the caller has chosen its seed.
+
+        Raises:
+            InvalidRequest: it is not the request that it was.
+        """
+        found = await self._finding.find(event.request_id, [request.card.model])
+        record = found.record
+        same_seed = not seeded or record.seed == request.seed
+        if record.rendering.digest != digest_of(request) or not same_seed:
+            raise InvalidRequest(
+                f"request {event.request_id} asked for something else than this one; send again"
+                " what it was, or leave Last-Event-ID out",
+                field="Last-Event-ID",
+            )
+        return await self._open(found, event.position, "Last-Event-ID")
+
+    async def _open(self, found: Attachable, after: str, field: str) -> Answer:
+        record = found.record
+        if not record.HasField("rendering"):
+            raise RequestNotFound(
+                f"request {record.request_id} makes no text that could be read",
+                field="request_id",
+            )
+        places = read_position(after, max(1, record.n), field=field)
+        self._catalog.get(record.model)
+        return self.answer(await found.open(), record, places)
+
+    def answer(
+        self, generation: Generation, record: RequestRecord, places: Sequence[Place] | None = None
+    ) -> Answer:
+        """One reader's answer, in the words of the request that it is of."""
+        served = self._catalog.get(record.model)
+        request = RecordedRequest(record)
+        made = transcript(
+            request,
+            served,
+            record.sampling,
+            stop=record.rendering.stop,
+            calls_tools=record.rendering.calls_tools,
+        )
+        return Answer(generation, request, made, served.tokenizer, places)
+
+
+def transcript(
+    request: RecordedRequest | ValidRequest,
+    served: ServedModel,
+    sampling: Sampling,
+    *,
+    stop: Sequence[str],
+    calls_tools: bool,
+) -> Transcript:
+    stops = StopStrings(stop) if stop else None
+    silent = set(sampling.stop_token_ids)
+    if not sampling.ignore_eos:
+        silent.update(served.card.eos_token_ids)
+    tokenizer = served.tokenizer
+    streams = [tokenizer.text_stream(stops, frozenset(silent)) for _ in range(request.n)]
+    return Transcript(
+        streams,
+        prompt_tokens=request.prompt_tokens,
+        request_id=request.request_id,
+        calls_tools=calls_tools,
+    )

@@ -1,0 +1,49 @@
+"""A call that asks for something new, or comes back for the rest of what it asked for."""
+
+from __future__ import annotations
+
+from headrace.errors import InvalidRequest
+from headrace_gateway.answering import Answer
+from headrace_gateway.calls import Call
+from headrace_gateway.generation import ValidRequest
+from headrace_gateway.intake import Intake
+from headrace_gateway.position import read_event_id
+from headrace_gateway.resuming import Resuming
+from headrace_gateway.wanted import Wanted
+
+HEADER = "Last-Event-ID"
+
+
+async def answered(
+    wanted: Wanted, call: Call, intake: Intake, resuming: Resuming
+) -> tuple[Answer, ValidRequest]:
+    """The answer, and the request as this call wrote it.
+
+    Raises:
+        HeadraceError: it was refused; nothing is held.
+    """
+    if not call.last_event_id:
+        return await intake.open(wanted)
+    if not wanted.streams:
+        raise InvalidRequest(
+            f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER
+        )
+    event = read_event_id(call.last_event_id, field=HEADER)
+    request = await intake.repeated(wanted)
+    return await resuming.resume_as(event, request, seeded=wanted.seed is not None), request
+
+
+def place_after(request_id: str, after: str, call: Call) -> str:
+    """Where a reader of a request has come to, by what it says or by its last event.
+
+    Raises:
+        InvalidRequest: that was another request's.
+    """
+    if after or not call.last_event_id:
+        return after
+    event = read_event_id(call.last_event_id, field=HEADER)
+    if event.request_id != request_id:
+        raise InvalidRequest(
+            f"{HEADER} is of request {event.request_id}, the path of {request_id}", field=HEADER
+        )
+    return event.position

@@ -1,0 +1,178 @@
+"""Requests whose gateway is gone: kept a while for a reader who comes to another gateway.
+
+What they hold is their record and their output so far, here; no slot and no place in a
+lane. A gateway that asks for one gets it, says from where it is to go on, and it waits
+again at its old place. What earlier gateways say of it counts no more, as with attempts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headrace.errors import GatewayUnreachable
+from headrace.internal.v1.reports_pb2 import (
+    GatewayReport,
+    ParkRequest,
+    ResumePoint,
+    TakenOver,
+    TakeOverRequest,
+)
+from headrace_scheduler.events import Notify, ParkOnWorker
+from headrace_scheduler.gateways import Gateways
+from headrace_scheduler.live import LiveRequests
+from headrace_scheduler.requests import (
+    Ending,
+    Lost,
+    Orphaned,
+    Request,
+    Running,
+    Waiting,
+    first_attempt,
+)
+
+PARK_S = 1.0
+"""How long a worker may take to hand over what an orphan has. It is made again if it does not."""
+
+_MOVED = GatewayUnreachable("another gateway has gone on with it for a reader who came there")
+
+GoOn = Callable[[Request, ResumePoint], None]
+"""The request goes on from where its gateway says that it stands."""
+
+
+class Orphans:
+    def __init__(self, live: LiveRequests, gateways: Gateways) -> None:
+        self._live, self._gateways, self._policy = live, gateways, live.policy
+        self._announced: dict[str, tuple[str, TakenOver]] = {}
+        """Taken over under an earlier leader, by gateways that said so before the record was
+        read; of each the latest."""
+
+    def silent_since(self, heard_before_s: float) -> list[str]:
+        return self._gateways.silent_since(heard_before_s)
+
+    # Gateways that go, and those that come instead
+
+    def gateway_gone(self, gateway_id: str, cause: str, *, now_s: float) -> None:
+        self._gateways.remove(gateway_id)
+        for request in self._live.of_gateway(gateway_id):
+            self.orphan(request, cause, now_s=now_s)
+
+    def orphan(self, request: Request, cause: str, *, now_s: float) -> None:
+        """Keep it for who may come, if somebody can."""
+        if not request.record.attachable or isinstance(request.state, Ending):
+            self._live.abandon(request, cause)
+        elif len(self._live.orphans()) >= self._policy.max_orphans:
+            self._live.abandon(request, "too many orphans")
+        else:
+            # Also where it has ended: its gateway had not taken that.
+            worker_id = request.worker_id or _last_seen(request)
+            until_s = now_s + self._policy.orphan_grace_s
+            state = Orphaned(until_s, worker_id, now_s + PARK_S, request.gateway_id)
+            self._live.orphan(request, state, cause)
+            if worker_id is not None:
+                self._park(request, worker_id)
+
+    def hear(self, gateway_id: str, report: GatewayReport, *, now_s: float) -> None:
+        """It lives, after a pause perhaps; and what it has taken over, perhaps under an earlier
+        leader."""
+        for orphan in self._live.orphans():
+            if isinstance(orphan.state, Orphaned) and orphan.state.gateway_id == gateway_id:
+                # Nobody has come elsewhere: its reader may still be where it was.
+                where = orphan.worker_id
+                self._live.lose(orphan, "its gateway is back", now_s=now_s, worker_id=where)
+        for taken in report.taken_over:
+            request = self._live.get(taken.request_id)
+            if request is None:
+                self._announced[taken.request_id] = gateway_id, taken
+            else:
+                self._learn(request, gateway_id, taken, now_s=now_s)
+
+    def entered(self, request: Request, *, now_s: float) -> None:
+        """Its record names who published it; it may have been taken over since."""
+        if (announced := self._announced.pop(request.request_id, None)) is not None:
+            self._learn(request, *announced, now_s=now_s)
+
+    def forget_announced(self) -> None:
+        """Every record from before the take-over is read."""
+        self._announced.clear()
+
+    def _learn(self, request: Request, gateway_id: str, taken: TakenOver, *, now_s: float) -> None:
+        if taken.held_since_attempt <= request.record.held_since_attempt:
+            return
+        was_orphaned = isinstance(request.state, Orphaned)
+        self._live.rehome(
+            request, gateway_id, taken.delivery_address, since=taken.held_since_attempt
+        )
+        if was_orphaned:
+            self._live.lose(request, "taken over", now_s=now_s)
+
+    # Readers who come
+
+    def take_over(self, asked: TakeOverRequest, go_on: GoOn, *, now_s: float) -> None:
+        """Give it to the gateway that asks, if it can be given; `answer` says what came of it."""
+        request = self._live.get(asked.request_id)
+        if request is None:
+            return
+        is_its_own = request.gateway_id == asked.gateway_id
+        match request.state:
+            case Orphaned() as orphaned:
+                if orphaned.is_free(now_s):
+                    self._give(request, asked, now_s=now_s)
+            case Lost() as lost if is_its_own:
+                if asked.HasField("point") and asked.point.attempt >= lost.attempt:
+                    go_on(request, asked.point)
+            case Running() | Waiting() if is_its_own and not asked.HasField("point"):
+                # It went on, and the word of that was lost: that gateway holds nothing of it.
+                where = request.worker_id
+                self._live.lose(request, "asked for again", now_s=now_s, worker_id=where)
+                self._wait_for_point(request, now_s)
+            case _:
+                if asked.unreachable_gateway_id == request.gateway_id:
+                    self._gateways.suspect(request.gateway_id)
+
+    def _give(self, request: Request, asked: TakeOverRequest, *, now_s: float) -> None:
+        attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
+        where = request.worker_id
+        # Once is enough: if it is gone, nobody hears it; if it was frozen, it hears it first.
+        self._live.command(Notify(request.gateway_id, ((request.request_id, _MOVED),), ()))
+        self._live.rehome(request, asked.gateway_id, asked.delivery_address, since=attempt)
+        self._gateways.mention(asked.gateway_id, now_s=now_s)
+        self._live.lose(request, "taken over", now_s=now_s, worker_id=where)
+        self._wait_for_point(request, now_s)
+
+    def _wait_for_point(self, request: Request, now_s: float) -> None:
+        """The gateway says it by itself; if that is lost, it is asked."""
+        assert isinstance(request.state, Lost)
+        request.state.ask_s = now_s + self._policy.notice_repeat_s
+
+    def unclaimed(self, request: Request, *, now_s: float) -> bool:
+        """Its gateway does not hold it: whether it waits again for another reader."""
+        if request.record.held_since_attempt and now_s < request.orphaned_until_s:
+            until_s = request.orphaned_until_s
+            self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it went on")
+            return True
+        return False
+
+    # Workers
+
+    def take_parked(self, parked: ParkRequest) -> None:
+        """What orphans have made where they ran."""
+        for point in parked.points:
+            request = self._live.get(point.request_id)
+            if request is None or not isinstance(request.state, Orphaned):
+                continue
+            if request.state.worker_id == parked.worker_id:
+                request.merge_progress(point.progress)
+                request.state.worker_id = None
+
+    def _park(self, request: Request, worker_id: str) -> None:
+        attempt = request.record.attempt
+        self._live.command(
+            ParkOnWorker(worker_id, self._live.epoch, request.request_id, attempt, orphaned=True)
+        )
+
+
+def _last_seen(request: Request) -> str | None:
+    match request.state:
+        case Running(worker_id=worker_id):
+            return worker_id
+    return None

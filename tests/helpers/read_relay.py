@@ -1,0 +1,23 @@
+"""A relay with one reader, for tests that are about one."""
+
+from __future__ import annotations
+
+from headrace_gateway.generation import Event
+from headrace_gateway.relay import NOTHING, Relay, Wishes
+
+
+class ReadRelay(Relay):
+    def __init__(self, *, choices: int, max_tokens: int, wishes: Wishes = NOTHING) -> None:
+        super().__init__(choices=choices, max_tokens=max_tokens, wishes=wishes)
+        self._reader = self.reading()
+
+    def drain(self) -> list[Event]:
+        return self._reader.drain()
+
+    @property
+    def over(self) -> bool:
+        return self._reader.over
+
+    def stop_reading(self, choice: int) -> None:
+        """Its reader found a stop string."""
+        self._reader.stop(choice)

@@ -1,0 +1,63 @@
+"""What must hold of a leader's commands in the scheduler's world."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+from headrace_scheduler.events import Dispatch, ParkOnWorker
+from headrace_scheduler.machine import Machine
+from headrace_scheduler.requests import Waiting
+from helpers.scheduler_models import Client, WorkerModel
+
+MAX_PREEMPTIONS = 2
+
+
+def check_attempts(
+    dispatch: Dispatch,
+    dispatched: dict[str, int],
+    workers: Collection[WorkerModel],
+    clients: Mapping[str, Client],
+) -> None:
+    """Attempts only grow, and no two of them speak; `dispatched` has the newest of each."""
+    for record in dispatch.message.requests:
+        assert record.attempt > dispatched.get(record.request_id, 0), "attempts only grow"
+        dispatched[record.request_id] = record.attempt
+        client = clients[record.request_id]
+        for worker in workers:
+            running = worker.running.get(record.request_id)
+            assert running is None or not client.open or running.attempt <= client.fence, (
+                "two attempts that the gateway would both take from"
+            )
+
+
+class ParkingChecks:
+    """Of bulk requests that one leader has parked for urgent ones."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._parked_for: dict[str, str] = {}
+        """Who is to start before a victim does."""
+        self._preempted: defaultdict[str, set[int]] = defaultdict(set)
+        """Attempts that were to be parked."""
+
+    def parked(self, command: ParkOnWorker, priority: str, *, again: bool) -> None:
+        """Bulk requests alone are parked, for somebody urgent, and not for ever."""
+        if command.orphaned:
+            return
+        assert priority == "bulk"
+        found = self._machine.find(command.request_id)
+        if found is not None and found.running:
+            assert self._waits(found.request.parked_for) or again
+            self._parked_for[command.request_id] = found.request.parked_for
+            self._preempted[command.request_id].add(command.attempt)
+            assert len(self._preempted[command.request_id]) <= MAX_PREEMPTIONS
+
+    def dispatched(self, dispatch: Dispatch) -> None:
+        for record in dispatch.message.requests:
+            urgent = self._parked_for.pop(record.request_id, "")
+            assert not self._waits(urgent), "a victim before the one it was parked for"
+
+    def _waits(self, request_id: str) -> bool:
+        found = self._machine.find(request_id)
+        return found is not None and isinstance(found.request.state, Waiting)

@@ -1,0 +1,62 @@
+"""A worker and a client, as the scheduler's world has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_scheduler.events import Event
+from headrace_worker.changes import Changes
+from helpers.scheduler_events import reported
+
+
+@dataclass
+class WorkerModel:
+    worker_id: str
+    slots: int
+    running: dict[str, RequestRecord] = field(default_factory=dict)
+    counted: tuple[int, int] = (0, 0)
+    number: int = 0
+    changes: Changes = field(default_factory=Changes)
+    late: list[Event] = field(default_factory=list)
+    """Its reports that are still on their way."""
+    alive: bool = True
+
+    @property
+    def free(self) -> int:
+        return self.slots - sum(r.n for r in self.running.values())
+
+    def report(self, now_s: float, *, full: bool) -> Event:
+        self.number += 1
+        running = {i: r.attempt for i, r in self.running.items()}
+        named = self.changes.report(self.number, running, full=full)
+        return reported(
+            self.worker_id,
+            self.number,
+            heard_s=now_s,
+            free=self.free,
+            total=self.slots,
+            running=dict(named.running),
+            since=named.since,
+            ended=named.ended,
+            counted=self.counted,
+        )
+
+
+@dataclass
+class Client:
+    """A request at its gateway: what its client has seen."""
+
+    seen: list[int] = field(default_factory=list)
+    newest: int = 0
+    fence: int = 0
+    open: bool = True
+    gateway: str = "g"
+    since: int = 0
+    """Attempt at which its gateway took it over."""
+    attachable: bool = False
+    away: bool = False
+    """Its gateway died; it has not come to another yet."""
+    died_s: float = 0.0
+    """When its gateway did."""
+    is_cancelled: bool = False
