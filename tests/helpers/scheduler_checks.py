@@ -41,17 +41,20 @@ class ParkingChecks:
         self._preempted: defaultdict[str, set[int]] = defaultdict(set)
         """Attempts that were to be parked."""
 
-    def parked(self, command: ParkOnWorker, priority: str, *, again: bool) -> None:
+    def parked(self, command: ParkOnWorker, priority: str) -> None:
         """Bulk requests alone are parked, for somebody urgent, and not for ever."""
-        if command.orphaned:
-            return
         assert priority == "bulk"
         found = self._machine.find(command.request_id)
-        if found is not None and found.running:
-            assert self._waits(found.request.parked_for) or again
-            self._parked_for[command.request_id] = found.request.parked_for
-            self._preempted[command.request_id].add(command.attempt)
-            assert len(self._preempted[command.request_id]) <= MAX_PREEMPTIONS
+        if found is None or not found.running:
+            return
+        attempts = self._preempted[command.request_id]
+        if command.attempt in attempts:  # Asked again: for anybody who is urgent.
+            assert self._machine.statistics().waiting
+            return
+        assert self._waits(found.request.parked_for)
+        self._parked_for[command.request_id] = found.request.parked_for
+        attempts.add(command.attempt)
+        assert len(attempts) <= MAX_PREEMPTIONS
 
     def dispatched(self, dispatch: Dispatch) -> None:
         for record in dispatch.message.requests:

@@ -91,8 +91,8 @@ class World:
                     self.parking.dispatched(command)
                     self.pending.append(command)
                 case ParkOnWorker():
-                    priority = self.stored[command.request_id].priority
-                    self.parking.parked(command, priority, again=command in self.pending)
+                    if not command.orphaned:
+                        self.parking.parked(command, self.stored[command.request_id].priority)
                     self.pending.append(command)
                 case _:
                     self.pending.append(command)

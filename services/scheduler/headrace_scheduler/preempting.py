@@ -40,12 +40,6 @@ class Asked:
         on_its_way = any(request_id in d for d in worker.unreported.values())
         return on_its_way or worker.running.get(request_id) == self.attempt
 
-    @property
-    def runs(self) -> bool:
-        """Whether the attempt is believed to run still."""
-        state = self.request.state
-        return isinstance(state, Running) and state.attempt == self.attempt
-
 
 @dataclass(slots=True)
 class _Supply:
@@ -117,8 +111,18 @@ class Preemption:
         for request_id, asked in list(self._asked.items()):
             if not asked.is_held_by(self._fleet.get(asked.worker_id)):
                 del self._asked[request_id]
-            elif asked.runs and now_s - asked.asked_s >= ASK_AGAIN_S:
-                self._ask(asked, now_s)
+            elif self._runs(asked) and now_s - asked.asked_s >= ASK_AGAIN_S:
+                if self._live.lanes[URGENT]:
+                    self._ask(asked, now_s)
+                else:  # Whoever it was for is gone; so may the word be that it was asked by.
+                    del self._asked[request_id]
+                    self._live.yielding.started(asked.request)
+
+    def _runs(self, asked: Asked) -> bool:
+        """Whether the attempt is believed to run still."""
+        request = self._live.get(asked.request.request_id)
+        state = request.state if request is asked.request else None
+        return isinstance(state, Running) and state.attempt == asked.attempt
 
     def _with_room(self, request: Request, supplies: Iterable[_Supply]) -> _Supply | None:
         able = (s for s in supplies if s.fits(request) and s.worker.room.has_weights_for(request))

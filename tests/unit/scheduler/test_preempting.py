@@ -168,6 +168,18 @@ def test_a_worker_that_still_runs_what_it_was_to_park_is_asked_again() -> None:
     assert full.bench.journal.counts["preempted"] == 1
 
 
+def test_a_worker_is_not_asked_again_for_what_has_gone_or_for_nobody() -> None:
+    full = Full()
+    full.bench.submit("urgent", priority="interactive")
+    assert full.asked() == ["d"]
+    full.bench.settle("d", code=1)
+    full.bench.after(1.0)
+    assert "d" not in full.asked()
+    full.bench.settle("urgent", code=1)
+    full.bench.after(1.0)
+    assert full.asked() == []
+
+
 def test_a_victim_starts_after_the_one_it_was_parked_for_whatever_its_lane_has_earned() -> None:
     full = Full(Policy(limits=BatchLimits(ageing_s=0.0, floor_share=1.0)))
     full.bench.submit("u1", "u2", priority="interactive")
