@@ -139,12 +139,16 @@ class Reply:
 
 
 def queue_comment(queued: Queued) -> str:
-    """For a stream of server-sent events; clients pass over it."""
+    """For a stream of server-sent events; clients pass over it.
+
+    Without an empty line: behind an event with an id, that would be an event without data
+    to OpenAI's clients, and an error.
+    """
     if queued.ahead is None:
-        return ": waiting\n\n"
+        return ": waiting\n"
     known = queued.wait_s is not None
     estimate = f" estimated_wait={queued.wait_s:.1f}s" if known else ""
-    return f": queue position={queued.ahead}{estimate}\n\n"
+    return f": queue position={queued.ahead}{estimate}\n"
 
 
 @asynccontextmanager

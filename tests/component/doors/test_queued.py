@@ -25,6 +25,12 @@ def waits_then_says(request: ValidRequest) -> Script:
     return [*waits, *says(request)]
 
 
+def waits_in_the_midst(request: ValidRequest) -> Script:
+    """As after the loss of its worker."""
+    first, *rest = says(request)
+    return [first, *([news] for news in NEWS), *rest]
+
+
 def waits_then_fails(request: ValidRequest) -> Script:
     return [[Queued(1)], [Failed(AttemptsExhausted("failed on 3 attempts"))]]
 
@@ -41,6 +47,17 @@ async def test_openai_streams_tell_in_comments_that_clients_pass_over(
     answer = await http.post("/v1/completions", json=body)
     assert comments(answer.text) == COMMENTS
     assert answer.text.startswith(COMMENTS[0]), "a comment opens the stream, and no choice"
+    stream = await client.completions.create(model="valley", prompt="Hello", stream=True)
+    assert "".join([chunk.choices[0].text async for chunk in stream if chunk.choices]) == SAYING
+
+
+async def test_openai_clients_pass_over_comments_behind_events_that_have_ids(
+    http: httpx.AsyncClient, client: openai.AsyncOpenAI, admission: ScriptedAdmission
+) -> None:
+    admission.script = waits_in_the_midst
+    body = {"model": "valley", "prompt": "Hello", "stream": True}
+    lines = (await http.post("/v1/completions", json=body)).text.splitlines()
+    assert any(line.startswith("id: ") for line in lines[: lines.index(COMMENTS[0])])
     stream = await client.completions.create(model="valley", prompt="Hello", stream=True)
     assert "".join([chunk.choices[0].text async for chunk in stream if chunk.choices]) == SAYING
 
