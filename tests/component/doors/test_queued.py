@@ -28,7 +28,8 @@ def waits_then_says(request: ValidRequest) -> Script:
 def waits_in_the_midst(request: ValidRequest) -> Script:
     """As after the loss of its worker."""
     first, *rest = says(request)
-    return [first, *([news] for news in NEWS), *rest]
+    waits: list[list[Event]] = [[news] for news in NEWS]
+    return [first, *waits, *rest]
 
 
 def waits_then_fails(request: ValidRequest) -> Script:
