@@ -79,11 +79,11 @@ class Alone:
 
     name = "engine alone"
 
-    def __init__(self, weights: Path, prompt_words: int, max_tokens: int) -> None:
+    def __init__(self, weights: Path, prompt_words: int, max_tokens: int, *, threads: int) -> None:
         script = str(Path(__file__).with_name("engine_alone.py"))
-        arguments = (str(weights), str(prompt_words), str(max_tokens))
+        arguments = (str(weights), str(prompt_words), str(max_tokens), str(threads))
         self._process = subprocess.Popen(
-            ("env", "OMP_NUM_THREADS=1", sys.executable, script, *arguments),
+            ("env", f"OMP_NUM_THREADS={threads}", sys.executable, script, *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

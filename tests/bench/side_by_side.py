@@ -1,7 +1,8 @@
 """Headrace, its engine alone, and other servers, on the same weights in one run.
 
-All of them are up at the same time, with one thread for arithmetic each, and get the same
-requests in turns, one at a time; so a slow minute falls on all. Every process of each is counted.
+All of them are up at the same time, with as many threads of arithmetic each (one, unless told),
+and get the same requests in turns, one at a time; so a slow minute falls on all. Every process of
+each is counted.
 
 python tests/bench/side_by_side.py --venvs ~/.cache/headrace-bench \\
     --json tests/bench/results/side_by_side.json
@@ -48,12 +49,14 @@ def idle_cores(contender: Contender) -> float:
 
 
 def contenders(
-    stack: ExitStack, weights: Path, name: str, venvs: dict[str, Path]
+    stack: ExitStack, weights: Path, name: str, venvs: dict[str, Path], threads: int
 ) -> list[Contender]:
     """Started, all of them; they end with the stack."""
     logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-")))
     shape = {"max_tokens": MAX_TOKENS, "prompt_words": PROMPT_WORDS}
-    record = stack.enter_context(rig.mesh("--model", f"{weights}={name}", "--threads", "1"))
+    record = stack.enter_context(
+        rig.mesh("--model", f"{weights}={name}", "--threads", str(threads))
+    )
     assert record.url is not None, "the mesh is up"
     found: list[Contender] = [
         Served(
@@ -62,11 +65,11 @@ def contenders(
             (record.supervisor_pid,),
             lambda: sum(cpu_seconds(record).values()),
         ),
-        stack.enter_context(Alone(weights, PROMPT_WORDS, MAX_TOKENS)),
+        stack.enter_context(Alone(weights, PROMPT_WORDS, MAX_TOKENS, threads=threads)),
     ]
     for kind, venv in venvs.items():
         rival = stack.enter_context(
-            rivals.serving(rivals.KINDS[kind], venv, weights, logs / f"{kind}.log")
+            rivals.serving(rivals.KINDS[kind], venv, weights, logs / f"{kind}.log", threads=threads)
         )
         done_mark = rival.kind.done_mark
         load = Load(rival.url, rival.model, done_mark=done_mark, **shape)  # type: ignore[arg-type]
@@ -80,7 +83,7 @@ def side_by_side(
     """Every turn; and of each contender what it takes while idle, and its memory at its most."""
     turns: list[Turn] = []
     with ExitStack() as stack:
-        all_of_them = contenders(stack, weights, name, venvs)
+        all_of_them = contenders(stack, weights, name, venvs, arguments.threads)
         for contender in all_of_them:
             contender.turn(8, 8)
         facts = {c.name: {"idle_cores": idle_cores(c)} for c in all_of_them}
@@ -124,7 +127,11 @@ def main() -> None:
                 [(who, f["idle_cores"], f["peak_mib"]) for who, f in facts[name].items()],
             )
             # Each time, for the next weights may take hours.
-            results = {"facts": facts, "turns": [asdict(turn) for turn in turns]}
+            results = {
+                "threads": arguments.threads,
+                "facts": facts,
+                "turns": [asdict(turn) for turn in turns],
+            }
             rig.keep(arguments.json, before, results)
 
 
@@ -139,6 +146,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--waves", type=int, default=2, help="requests for each place in flight")
     parser.add_argument("--weights", default=",".join(WEIGHTS), help="some of the default")
+    parser.add_argument("--threads", type=int, default=1, help="of arithmetic, of each; (1)")
     parser.add_argument("--rivals", default=",".join(rivals.KINDS), help="some of the default")
     arguments = parser.parse_args()
     for given, known in ((arguments.weights, WEIGHTS), (arguments.rivals, rivals.KINDS)):
