@@ -10,10 +10,12 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from headrace.internal.v1.model_card_pb2 import Adapter, ModelCard
 from headrace_worker.engine.interface import AdapterEngine, AdapterRefused, FittedAdapter
+from headrace_worker.own_thread import in_own_thread
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class AdapterFolder:
 
     async def _load(self, name: str, on_engine: OnEngine) -> None:
         try:
-            fitted = await asyncio.to_thread(self._engine.fit_adapter, self._folder / name)
+            fitted = await in_own_thread(partial(self._engine.fit_adapter, self._folder / name))
             if fitted.digest != self._digests.get(name):
                 await self._swap(name, fitted, on_engine)
                 extra = {"adapter": name, "rank": fitted.rank, "bytes": fitted.bytes}

@@ -18,6 +18,7 @@ from headrace.telemetry.side_port import SidePort
 from headrace_worker.engine.loaded import LoadedModel, ModelLoadFailed, ModelOutOfReach
 from headrace_worker.load_progress import LoadProgress
 from headrace_worker.models import follow, is_follower, load_model
+from headrace_worker.own_thread import in_own_thread
 from headrace_worker.reloading import Load, Reloading, Reread
 from headrace_worker.serving import Serving
 from headrace_worker.settings import WorkerSettings
@@ -168,7 +169,7 @@ class Process:
     async def _load(self, settings: WorkerSettings) -> LoadedModel:
         progress = self._progress = LoadProgress(settings.model_source, time.monotonic)
         try:
-            loaded = await asyncio.to_thread(load_model, settings, progress.tell)
+            loaded = await in_own_thread(partial(load_model, settings, progress.tell))
         except asyncio.CancelledError:
             progress.abandon()
             raise

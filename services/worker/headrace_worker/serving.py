@@ -22,6 +22,7 @@ from headrace_worker.engine.loaded import LoadedModel
 from headrace_worker.intake import Intake
 from headrace_worker.metrics import WorkerMetrics
 from headrace_worker.model_card import model_card, tokenizer_bundle
+from headrace_worker.own_thread import in_own_thread
 from headrace_worker.prefix_news import PrefixReporter, Told
 from headrace_worker.reporter import Reporter
 from headrace_worker.settings import WorkerSettings
@@ -121,7 +122,7 @@ class Serving:
             BusUnavailable: it is not known to be announced; nothing was begun.
         """
         if self._adapters is not None:
-            await self._adapters.scan(asyncio.to_thread)  # the engine's own thread has not begun
+            await self._adapters.scan(in_own_thread)  # the engine's own thread has not begun
         await self._announcement.publish()
         worker, bus = self.worker, self._bus
         worker.pump.start()

@@ -1,0 +1,25 @@
+"""Arithmetic beside the engine: on a thread that ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+R = TypeVar("R")
+
+
+async def in_own_thread(act: Callable[[], R]) -> R:
+    """Run something on a thread of its own, which ends with it; raises what it raises.
+
+    Cancelled, it goes on to its end, and the process waits for that.
+    """
+    # Why not asyncio's threads: OpenMP keeps a team of threads for each thread that has ever
+    # multiplied, until that one ends. While all teams together outnumber the cores, libgomp lets
+    # nobody spin at a barrier, and the engine sleeps and wakes at each.
+    executor = ThreadPoolExecutor(1, thread_name_prefix="beside the engine")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor, act)
+    finally:
+        executor.shutdown(wait=False)
