@@ -37,7 +37,11 @@ class BoundedWrites:
     def __init__(self, context: Context, stall_s: float) -> None:
         self._context = context
         self._stall_s = stall_s
-        self._waiting: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._writing: asyncio.Task[None] | None = None
+        self._until_taken: asyncio.Future[None] | None = None
+        self._began_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._is_cut = False
 
     def __getattr__(self, name: str) -> Any:
@@ -51,18 +55,47 @@ class BoundedWrites:
         """
         for piece in _pieces(message):
             await self._taken()
-            self._waiting = asyncio.ensure_future(self._context.write(piece))
+            self._writing = self._loop.create_task(self._context.write(piece))
             await self._taken()
 
     async def _taken(self) -> None:
-        if self._waiting is None:
+        if self._writing is None:
             return
-        await asyncio.wait({self._waiting}, timeout=self._stall_s)
-        if not self._waiting.done():
+        if not self._writing.done():
+            await self._wait(self._writing)
+        if not self._writing.done():
             self._count()
             raise SlowReader(f"nothing of the answer was read for {self._stall_s:g} s")
-        taken, self._waiting = self._waiting, None
-        await taken
+        taken, self._writing = self._writing, None
+        taken.result()
+
+    async def _wait(self, writing: asyncio.Task[None]) -> None:
+        """Until it is taken, or has waited for `stall_s`."""
+        # Why not asyncio.wait: its timer for every token costs more than the token's write.
+        self._until_taken, self._began_s = self._loop.create_future(), self._loop.time()
+        writing.add_done_callback(self._wake)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._stall_s, self._look)
+        try:
+            await self._until_taken
+        finally:
+            self._until_taken = None
+            writing.remove_done_callback(self._wake)
+
+    def _wake(self, _: object = None) -> None:
+        if self._until_taken is not None and not self._until_taken.done():
+            self._until_taken.set_result(None)
+
+    def _look(self) -> None:
+        """The timer of all writes: a new one began since it was set, or one has had its time."""
+        self._timer = None
+        if self._until_taken is None:
+            return
+        left_s = self._began_s + self._stall_s - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+        else:
+            self._wake()
 
     def _count(self) -> None:
         if not self._is_cut:
@@ -72,8 +105,9 @@ class BoundedWrites:
 
     def close(self) -> None:
         """Nothing is written any more."""
-        if self._waiting is not None:
-            self._waiting.cancel()
+        for held in (self._writing, self._timer):
+            if held is not None:
+                held.cancel()
 
 
 def _pieces(message: Any) -> Iterator[Any]:

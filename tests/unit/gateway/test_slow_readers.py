@@ -62,6 +62,33 @@ async def test_one_that_reads_on_gets_what_waited_and_then_the_reason() -> None:
     assert reader.taken == ["first", "why"]
 
 
+async def test_each_write_has_the_whole_time() -> None:
+    reader = Reader()
+    reader.reads.set()
+    writes = BoundedWrites(reader, stall_s=0.3)  # type: ignore[arg-type]
+    await writes.write("first")
+    await asyncio.sleep(0.2)
+    reader.reads.clear()
+    asyncio.get_running_loop().call_later(0.2, reader.reads.set)
+    await writes.write("second")
+    assert reader.taken == ["first", "second"]
+    writes.close()
+
+
+async def test_a_caller_that_leaves_leaves_nothing_that_waits() -> None:
+    reader = Reader()
+    writes = bounded(reader)
+    before = asyncio.all_tasks()
+    caller = asyncio.create_task(writes.write("first"))
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    writes.close()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
 async def test_a_large_body_goes_in_pieces_so_that_slow_is_told_from_gone() -> None:
     reader = Reader()
     reader.reads.set()
