@@ -54,7 +54,7 @@ class WorkerSettings(ServiceSettings):
     threads: int | None = Field(None, ge=1)
     """Threads of the forward pass. Unset: this worker's share of the cores that it may use, less
     one for the rest of the mesh, and no more than its model keeps busy. More than that makes it
-    slower, not faster: they spin while they wait for each other."""
+    slower, not faster: each waits for the others, wherever these wait for a core."""
     workers_here: int = Field(1, ge=1)
     """Workers that share this machine's cores; `headrace up` says how many it starts."""
     max_slots: int | None = Field(None, ge=1, le=4096)
