@@ -69,7 +69,7 @@ class Timekeeper:
 
     def _review_orphan(self, request: Request, until_s: float, now_s: float) -> None:
         if now_s >= until_s:
-            self._live.abandon(request, "nobody came back")
+            self._orphans.give_up(request, "nobody came back")
         else:
             self._live.appoint(request, until_s)
 
