@@ -61,6 +61,7 @@ class World(Callers):
         self.trusts_accounts = True
         """Nothing has happened that allows a worker to be given more than it has room for."""
         self.new_leader()
+        self.read_on(0)
 
     # The machine
 
@@ -322,6 +323,8 @@ class World(Callers):
             self.carry_out_all()
             self._come_back_all()
             self.pass_time(0.3)
+        self.finish_gateways()
+        self.carry_out_all()
         self._come_back_all()
 
     def _come_back_all(self) -> None:

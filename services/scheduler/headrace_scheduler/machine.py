@@ -210,11 +210,11 @@ class Machine:
         request = self._live.get(request_id)
         if request is None:
             return
+        error = RequestCancelled(f"request {request_id} was cancelled")
         if isinstance(request.state, Orphaned):
-            self._orphans.give_up(request, "cancelled")
+            self._orphans.give_up(request, error, "cancelled")
         elif not isinstance(request.state, Ending):
-            fact = f"request {request_id} was cancelled"
-            self._live.end(request, RequestCancelled(fact), now_s=now_s)
+            self._live.end(request, error, now_s=now_s)
 
     # Decisions
 

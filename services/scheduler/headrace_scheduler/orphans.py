@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headrace.errors import GatewayUnreachable, HeadraceError
+from headrace.errors import BrokerUnavailable, GatewayUnreachable, HeadraceError
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
     ParkRequest,
@@ -42,6 +42,9 @@ _MOVED = GatewayUnreachable("another gateway has gone on with it for a reader wh
 GoOn = Callable[[Request, ResumePoint], None]
 """The request goes on from where its gateway says that it stands."""
 
+_GivenUp = tuple[Request, HeadraceError, str]
+"""With what its caller is told if he is still there, and the cause."""
+
 
 class Orphans:
     def __init__(self, live: LiveRequests, gateways: Gateways) -> None:
@@ -57,14 +60,15 @@ class Orphans:
 
     def gateway_gone(self, gateway_id: str, cause: str, *, now_s: float) -> None:
         self._gateways.remove(gateway_id)
-        given_up: list[tuple[Request, str]] = []
+        given_up: list[_GivenUp] = []
         for request in self._live.of_gateway(gateway_id):
             if isinstance(request.state, Orphaned):
                 continue
-            if (why := self._why_not_kept(request, cause)) is not None:
-                given_up.append((request, why))
-            else:
+            if (why := self._why_not_kept(request, cause)) is None:
                 self._keep(request, cause, now_s=now_s)
+            else:
+                over = request.state.error if isinstance(request.state, Ending) else None
+                given_up.append((request, over or gone(why), why))
         for first in range(0, len(given_up), TOLD_AT_ONCE):
             self._give_up(gateway_id, given_up[first : first + TOLD_AT_ONCE])
 
@@ -83,15 +87,15 @@ class Orphans:
         if worker_id is not None:
             self._park(request, worker_id)
 
-    def give_up(self, request: Request, cause: str) -> None:
-        """Nobody has come for it."""
-        self._give_up(request.gateway_id, [(request, cause)])
+    def give_up(self, request: Request, error: HeadraceError, cause: str) -> None:
+        """Nobody goes on with it."""
+        self._give_up(request.gateway_id, [(request, error, cause)])
 
-    def _give_up(self, gateway_id: str, requests: list[tuple[Request, str]]) -> None:
+    def _give_up(self, gateway_id: str, given_up: list[_GivenUp]) -> None:
         # Why told: a gateway that was only frozen goes on, and its callers still wait there.
-        told = tuple((r.request_id, _why_given_up(r, cause)) for r, cause in requests)
-        self._live.command(Notify(gateway_id, told, ()))
-        for request, cause in requests:
+        ends = tuple((request.request_id, error) for request, error, _ in given_up)
+        self._live.command(Notify(gateway_id, ends, ()))
+        for request, _, cause in given_up:
             self._live.abandon(request, cause)
 
     def hear(self, gateway_id: str, report: GatewayReport, *, now_s: float) -> None:
@@ -197,10 +201,10 @@ class Orphans:
         )
 
 
-def _why_given_up(request: Request, cause: str) -> HeadraceError:
-    if isinstance(request.state, Ending):
-        return request.state.error
-    return GatewayUnreachable(f"it was given up ({cause}); send it again")
+def gone(cause: str) -> HeadraceError:
+    """What callers of a gateway are told that was only frozen."""
+    # Not GatewayUnreachable: for that, clients come back for the rest.
+    return BrokerUnavailable(f"its gateway was cut off, and it was given up: {cause}")
 
 
 def _last_seen(request: Request) -> str | None:

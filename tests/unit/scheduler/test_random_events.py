@@ -23,6 +23,8 @@ from helpers.scheduler_models import WorkerModel
 from helpers.scheduler_world import World
 
 NEVER = float("inf")
+MANY = 40
+"""Requests; a new leader lets in all that it reads, and somebody has to see them through."""
 PRIORITIES = st.sampled_from(["interactive", "standard", "bulk"])
 BEGINNINGS = st.integers(0, 2)
 TENANTS = st.sampled_from(["", "a", "b"])
@@ -90,6 +92,7 @@ class RandomEvents(RuleBasedStateMachine):
             name, 1, priority, attachable=attachable, time_s=time_s, patience_s=patience_s
         )
 
+    @precondition(lambda self: len(self.world.stored) < MANY)
     @rule(priority=PRIORITIES, count=st.integers(2, 8), tenant=TENANTS)
     def a_crowd_asks(self, priority: str, count: int, tenant: str) -> None:
         for _ in range(count):
