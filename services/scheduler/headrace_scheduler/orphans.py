@@ -21,7 +21,6 @@ from headrace_scheduler.events import Notify, ParkOnWorker
 from headrace_scheduler.gateways import Gateways
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import (
-    NEVER_LOST,
     Ending,
     Lost,
     Orphaned,
@@ -175,7 +174,7 @@ class Orphans:
     def unclaimed(self, request: Request, *, now_s: float) -> bool:
         """Its gateway does not hold it: whether it waits again for another reader."""
         until_s = request.orphaned_until_s
-        if until_s == NEVER_LOST:  # By this leader: it was taken over under an earlier one.
+        if until_s == float("-inf"):  # This leader knows of no loss: it was taken over before.
             until_s = now_s + self._policy.orphan_grace_s
         if not request.record.held_since_attempt or now_s >= until_s:
             return False

@@ -15,8 +15,6 @@ HEADWAY_TOKENS = 8
 """Output after which a failure is the first again. Not one: a request that runs its workers out
 of memory may make a token on each."""
 
-NEVER_LOST = float("-inf")
-
 DispatchNumber = tuple[int, int]
 """(epoch, number) of a dispatch; (0, 0) is before any."""
 
@@ -124,7 +122,7 @@ class Request:
     """Of the blocks of its prompt; None until somebody has looked."""
     kept_until_s: float | None = None
     """Until when it is kept for the worker that holds its beginning; None if it never was."""
-    orphaned_until_s: float = NEVER_LOST
+    orphaned_until_s: float = float("-inf")
     """If its gateway has been lost, when it would be given up."""
 
     @property
