@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from headrace.prefixes import BLOCK_TOKENS, root_name
+from headrace.prefixes import BLOCK_TOKENS, block_names, root_name
 from headrace_worker.engine.attention import IMPLEMENTATION
 from headrace_worker.engine.forward import Decode, Ints, Prefill
 from headrace_worker.engine.interface import Engine, EngineStatistics, Sequence
+from headrace_worker.engine.kv_store import Context
 from headrace_worker.engine.packed import PackedForward
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import STORES, VOCABULARY, packed, random_model, stepwise, tiny_llama
@@ -45,6 +46,21 @@ FAMILIES: dict[str, dict[str, object]] = {
     },
 }
 NOTHING = Decode(*(np.empty(0, dtype=np.int64) for _ in range(3)))
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_beginning_in_float16_is_sound_though_its_sum_overflows(store: str) -> None:
+    kept, free = STORES[store](2, 64), [0, 1]
+    text = Context(2 * BLOCK_TOKENS + 1, block_names(np.arange(2 * BLOCK_TOKENS), root_name("")))
+    slot = kept.place(free, text)
+    kept.enter(slot)
+    like = torch.zeros(1, 8, 1, 64, dtype=torch.float16)
+    layer = kept.layer(0, like, like)
+    kept.reserve(np.array([slot]), np.array([text.tokens]))
+    for numbers in (layer.keys, layer.values):
+        numbers.fill_(100)
+    kept.leave(slot, text.names)
+    assert kept.enter(kept.place(free, text)) == 2 * BLOCK_TOKENS
 
 
 @pytest.mark.parametrize("store", STORES)

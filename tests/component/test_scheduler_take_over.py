@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from headrace.bus.jetstream import JetStreamBus
+from headrace.clock import SystemClock
 from headrace.testing.nats_server import NatsServer
+from headrace_scheduler.journal import MeteredJournal
+from headrace_scheduler.leader import Leader
+from headrace_scheduler.machine import Leadership, Machine
 from helpers.eventually import eventually
 from helpers.scheduler_actors import (
     MODEL,
@@ -11,6 +17,7 @@ from helpers.scheduler_actors import (
     WorkerActor,
     find,
     scheduler,
+    settings,
     start_scheduler,
     unsettled,
 )
@@ -95,6 +102,23 @@ async def test_a_leader_that_stops_hands_over_without_waiting_for_its_lease(
         await first.stop()
         await eventually(lambda: second.service.leads(MODEL), within_s=2)
     await worker.die()
+
+
+async def test_a_leader_whose_lease_may_have_run_out_ends_nothing(bus: JetStreamBus) -> None:
+    gateway = await GatewayActor(bus, "gw-1").start()
+    clock, is_ours = SystemClock(), True
+    now_s = clock.monotonic_s()
+    leadership = Leadership("frozen", MODEL, 1, now_s, now_s)
+    machine = Machine(leadership, settings().policy(), MeteredJournal(MODEL))
+    leader = Leader(leadership, machine, bus, settings(), clock, lambda: is_ours)
+    leading = asyncio.create_task(leader.run())
+    await gateway.submit("a", patience_s=0.5)
+    await eventually(lambda: machine.find("a") is not None)
+    is_ours = False
+    await eventually(leading.done)
+    assert isinstance(leading.exception(), ExceptionGroup)
+    assert gateway.ended == {}, "its successor may run what it takes for waiting"
+    await gateway.die()
 
 
 async def test_a_leader_that_stepped_down_leads_again_when_it_can(

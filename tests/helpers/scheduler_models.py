@@ -21,6 +21,7 @@ class WorkerModel:
     late: list[Event] = field(default_factory=list)
     """Its reports that are still on their way."""
     alive: bool = True
+    draining: bool = False
 
     @property
     def free(self) -> int:
@@ -40,6 +41,7 @@ class WorkerModel:
             since=named.since,
             ended=named.ended,
             counted=self.counted,
+            draining=self.draining,
         )
 
 
@@ -56,7 +58,14 @@ class Client:
     """Attempt at which its gateway took it over."""
     attachable: bool = False
     away: bool = False
-    """Its gateway died; it has not come to another yet."""
-    died_s: float = 0.0
-    """When its gateway did."""
+    """Its gateway is of no use to it; it has not come to another yet."""
+    left_s: float = 0.0
+    """When it left its gateway, or that one left it."""
+    former: dict[str, int] = field(default_factory=dict)
+    """Frozen gateways that do not know that it left, and since when they had it."""
+    deadline_s: float = float("inf")
     is_cancelled: bool = False
+
+    @property
+    def is_present(self) -> bool:
+        return self.open and not self.away

@@ -9,78 +9,92 @@ from __future__ import annotations
 from collections import Counter
 
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
-from headrace.internal.v1.reports_pb2 import ResumePoint
-from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
-from headrace_scheduler.answering import taken_over
+from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace_scheduler.events import (
     Acknowledge,
     CancelOnWorker,
-    CancelRequested,
     Command,
     Dispatch,
     DispatchAnswered,
     DispatchUnanswered,
     Event,
-    NoticeAnswered,
-    NoticeUnanswered,
     Notify,
     ParkOnWorker,
     Submitted,
 )
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.policy import Policy
-from helpers.scheduler_checks import MAX_PREEMPTIONS, ParkingChecks, check_attempts
+from headrace_scheduler.prefixes import names_of
+from helpers.scheduler_checks import ParkingChecks, check_attempts
 from helpers.scheduler_events import (
     MODEL,
     CountingJournal,
-    asked,
     caught_up,
-    gateway_reported,
     lost,
     parked,
     point,
-    settled,
+    prefixes_reported,
+    reported,
     submitted,
 )
+from helpers.scheduler_gateways import Callers, unread
 from helpers.scheduler_models import Client, WorkerModel
 
 LENGTH = 3
 """Output tokens of every request."""
 
 
-class World:
-    def __init__(self) -> None:
+class World(Callers):
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
         self.now_s = 100.0
-        self.policy = Policy(max_attempts=1000, max_preemptions=MAX_PREEMPTIONS)
+        self.policy = policy
         self.epoch = 0
         self.workers: dict[str, WorkerModel] = {}
-        self.clients: dict[str, Client] = {}
         self.stored: dict[str, Submitted] = {}
+        self.unread: list[Submitted] = []
+        """By the leader, which has yet to come to the end of its lanes."""
         self.acknowledged: Counter[str] = Counter()
         self.dispatched: dict[str, int] = {}
         self.pending: list[Command] = []
-        self.heard = {"g": True, "h": True}  # A dead gateway comes back under another name.
+        self.crowded = False
         self.trusts_accounts = True
         """Nothing has happened that allows a worker to be given more than it has room for."""
         self.new_leader()
+        self.read_on(0)
 
     # The machine
 
-    def new_leader(self) -> None:
-        """The old one is gone, and all that it had on its way."""
+    def new_leader(self, *, has_listened: bool = False) -> None:
+        """The old one is gone, and all that it had on its way; the new one is to read the lanes.
+
+        `has_listened`: it knows what was reported lately.
+        """
         self.epoch += 1
         self.pending = []
         leadership = Leadership("s", MODEL, self.epoch, self.now_s, listening_since_s=0.0)
         self.journal = CountingJournal()
         self.machine = Machine(leadership, self.policy, self.journal)
         self.parking = ParkingChecks(self.machine)
-        self.tell(*self.stored.values(), *caught_up())
+        self.unread = unread(self.stored)
+        if has_listened:
+            self.report_all(full=True)
+            self.beat()
+
+    def read_on(self, count: int) -> None:
+        """The leader reads so many messages of its lanes, or comes to their end."""
+        if self.unread:
+            now, self.unread = self.unread[:count], self.unread[count:]
+            self.tell(*now)
+        if not self.unread and self.machine.is_holding:
+            self.tell(*caught_up())
 
     def tell(self, *events: Event) -> None:
         for event in events:
             self.machine.apply(event, now_s=self.now_s)
         commands = self.machine.decide(now_s=self.now_s)
         self.machine.check_integrity()
+        self.crowded |= self.journal.counts["abandoned: too many orphans"] > 0
         for command in commands:
             match command:
                 case Acknowledge(request_id):
@@ -94,28 +108,43 @@ class World:
                     if not command.orphaned:
                         self.parking.parked(command, self.stored[command.request_id].priority)
                     self.pending.append(command)
+                case Notify():
+                    self.told_ended.update(request_id for request_id, _ in command.ended)
+                    self.pending.append(command)
                 case _:
                     self.pending.append(command)
 
+    @property
+    def is_crowded(self) -> bool:
+        return self.crowded
+
     def pass_time(self, seconds: float) -> None:
+        self.read_on(len(self.unread))
         self.now_s += seconds
         dropped = self.journal.counts["worker lost"]
-        for gateway_id, lives in self.heard.items():
-            if lives:
-                taken = {
-                    i: c.since
-                    for i, c in self.clients.items()
-                    if c.open and c.since and not c.away and c.gateway == gateway_id
-                }
-                self.tell(gateway_reported(gateway_id, heard_s=self.now_s, taken_over=taken))
+        self.tell()
+        self.beat()
         if self.journal.counts["worker lost"] > dropped and self.pending:
             # A dispatch that was on its way all the time arrives at a worker that was given up.
             self.trusts_accounts = False
 
     # Callers
 
-    def submit(self, request_id: str, n: int, priority: str, *, attachable: bool = False) -> None:
-        gateway = next(g for g, lives in self.heard.items() if lives)
+    def submit(
+        self,
+        request_id: str,
+        n: int = 1,
+        priority: str = "standard",
+        *,
+        attachable: bool = False,
+        tenant: str = "",
+        beginning: int | None = None,
+        time_s: float = float("inf"),
+        patience_s: float = float("inf"),
+    ) -> None:
+        """`beginning`: one of so many that prompts have in common."""
+        gateway = self.living()[0]
+        start = 10**6 * len(self.clients) if beginning is None else 1000 * beginning
         event = submitted(
             request_id,
             len(self.clients) + 1,
@@ -124,63 +153,49 @@ class World:
             priority=priority,
             gateway=gateway,
             attachable=attachable,
+            tenant=tenant,
+            digest="w1",
+            prompt=list(range(start, start + 40)),
+            deadline_s=self.now_s + time_s,
+            patient_until_s=self.now_s + patience_s,
         )
-        self.clients[request_id] = Client(gateway=gateway, attachable=attachable)
+        self.clients[request_id] = Client(
+            gateway=gateway, attachable=attachable, deadline_s=self.now_s + time_s
+        )
         self.stored[request_id] = event
-        self.tell(event)
-
-    def settle(self, request_id: str, code: int = 0) -> None:
-        client = self.clients[request_id]
-        client.open = False
-        self.tell(settled(request_id, code=code, since=client.since))
-
-    def cancel(self, request_id: str) -> None:
-        self.clients[request_id].is_cancelled = True
-        self.tell(CancelRequested(request_id))
-
-    # Gateways
-
-    def kill_gateway(self, gateway_id: str) -> None:
-        """Its clients may come to another; those of answers in one piece do not."""
-        self.heard[gateway_id] = False
-        self.heard[f"{gateway_id}'"] = True
-        for client in self.clients.values():
-            if client.gateway == gateway_id and client.open:
-                client.away = client.open = client.attachable
-                client.died_s = self.now_s
-
-    def come_back(self, request_id: str, gateway_id: str) -> None:
-        """The client comes to a gateway, which asks for its request, and asks again."""
-        client = self.clients[request_id]
-        if not client.away or not self.heard[gateway_id]:
-            return
-        self.tell(asked(request_id, gateway_id, unreachable=client.gateway))
-        found = self.machine.find(request_id)
-        if found is None:
-            if not self.machine.is_holding:  # It was abandoned; the client is told so.
-                in_time = self.now_s < client.died_s + self.policy.orphan_grace_s
-                assert client.is_cancelled or not in_time, request_id
-                client.open = client.away = False
-            return
-        answer = taken_over(found.request, asked(request_id, gateway_id).request)
-        if answer.gateway_id == gateway_id:
-            self._hold(request_id, client, gateway_id, answer.record)
-
-    def _hold(
-        self, request_id: str, client: Client, gateway_id: str, record: RequestRecord
-    ) -> None:
-        made = list(record.progress[0].output_ids) if record.progress else []
-        assert made == client.seen[: len(made)] or client.seen == made[: len(client.seen)]
-        client.away, client.gateway, client.seen = False, gateway_id, made
-        client.since, client.fence = record.held_since_attempt, record.attempt
-        client.newest = record.attempt
-        self.tell(asked(request_id, gateway_id, stands=point(request_id, record.attempt, made)))
+        if self.unread:
+            self.unread.append(event)
+        else:
+            self.tell(event)
 
     # Workers
 
     def report(self, worker: WorkerModel, *, full: bool = False) -> None:
         if worker.alive:
             self.tell(worker.report(self.now_s, full=full))
+
+    def report_all(self, *, full: bool) -> None:
+        for worker in self.workers.values():
+            self.report(worker, full=full)
+
+    def say_prefixes(self, worker: WorkerModel, beginning: int, blocks: int, full: bool) -> None:
+        """It holds so much of one of the beginnings, and no more of it."""
+        start = 1000 * beginning
+        shared = submitted("", digest="w1", prompt=list(range(start, start + 40)))
+        names = names_of(shared.record)
+        held, dropped = names[:blocks], names[blocks:]
+        self.tell(prefixes_reported(worker.worker_id, held, dropped=dropped, full=full))
+
+    def retire(self, worker: WorkerModel) -> None:
+        """It has drained: it leaves, and another comes."""
+        for request_id in list(worker.running):
+            self.park(worker, request_id, "")
+        worker.number += 1
+        heard_s = self.now_s
+        self.tell(reported(worker.worker_id, worker.number, heard_s=heard_s, leaving=True))
+        del self.workers[worker.worker_id]
+        name = f"{worker.worker_id}'"
+        self.workers[name] = WorkerModel(name, worker.slots)
 
     def delay_report(self, worker: WorkerModel) -> None:
         """It comes when others have come, or never."""
@@ -197,7 +212,7 @@ class World:
 
     def _make_token(self, worker: WorkerModel, request_id: str) -> None:
         record, client = worker.running[request_id], self.clients[request_id]
-        deaf = not client.open or client.away or record.gateway_id != client.gateway
+        deaf = not self.is_heard(request_id) or record.gateway_id != client.gateway
         if deaf or record.attempt <= client.fence or record.attempt < client.newest:
             return
         client.newest = record.attempt
@@ -220,7 +235,7 @@ class World:
     def lose_stream(self, worker: WorkerModel, request_id: str) -> None:
         record = worker.running[request_id]
         client = self.clients[request_id]
-        if client.open and not client.away and client.newest == record.attempt:
+        if self.is_heard(request_id) and client.newest == record.attempt:
             self.tell(lost(worker.worker_id, point(request_id, record.attempt, client.seen)))
 
     # What was commanded
@@ -231,7 +246,7 @@ class World:
             case Dispatch():
                 self._take(command)
             case Notify():
-                self._take_notice(command)
+                self.take_notice(command)
             case CancelOnWorker() | ParkOnWorker():
                 request_id = command.request_id
                 worker = self.workers.get(command.worker_id)
@@ -257,26 +272,29 @@ class World:
         self.trusts_accounts = False
         match command:
             case Dispatch(worker_id, number):
-                worker = self.workers[worker_id]
-                if arrives and worker.alive:
+                worker = self.workers.get(worker_id)
+                if arrives and worker is not None and worker.alive:
                     self._run(worker, command)
                 self.tell(DispatchUnanswered(worker_id, number))
             case Notify():
-                if arrives and self.heard[command.gateway_id]:
-                    self._notice(command)
-                self.tell(NoticeUnanswered(command))
+                self.lose_notice(command, arrives=arrives)
 
     def _take(self, command: Dispatch) -> None:
-        worker = self.workers[command.worker_id]
-        if not worker.alive:
+        worker = self.workers.get(command.worker_id)
+        if worker is None or not worker.alive:
             self.tell(DispatchUnanswered(command.worker_id, command.number))
             return
-        refused = self._run(worker, command)
-        cause = DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL
+        refused, cause = self._run(worker, command)
         refusals = tuple(DispatchRefusal(request_id=i, cause=cause) for i in refused)
         self.tell(DispatchAnswered(command.worker_id, command.number, refusals))
 
-    def _run(self, worker: WorkerModel, command: Dispatch) -> list[str]:
+    def _run(
+        self, worker: WorkerModel, command: Dispatch
+    ) -> tuple[list[str], DispatchRefusalCause.ValueType]:
+        worker.counted = (command.message.epoch, command.number)
+        if worker.draining:
+            cause = DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_DRAINING
+            return [record.request_id for record in command.message.requests], cause
         refused = []
         for record in command.message.requests:
             worker.running.pop(record.request_id, None)
@@ -285,34 +303,7 @@ class World:
                 refused.append(record.request_id)
             else:
                 worker.running[record.request_id] = record
-        worker.counted = (command.message.epoch, command.number)
-        return refused
-
-    def _take_notice(self, command: Notify) -> None:
-        if not self.heard[command.gateway_id]:
-            self.tell(NoticeUnanswered(command, nobody_listens=True))
-            return
-        points, unknown = self._notice(command)
-        self.tell(NoticeAnswered(command, points, unknown))
-        for request_id, error in command.ended:
-            if self._holds(command.gateway_id, request_id):
-                self.settle(request_id, error.code.number)
-
-    def _notice(self, command: Notify) -> tuple[tuple[ResumePoint, ...], tuple[str, ...]]:
-        gateway_id = command.gateway_id
-        points, unknown = [], [i for i, _ in command.ended if not self._holds(gateway_id, i)]
-        for request_id, attempt in command.fences:
-            client = self.clients[request_id]
-            if self._holds(gateway_id, request_id):
-                client.fence = max(client.fence, attempt)
-                points.append(point(request_id, client.newest, client.seen))
-            else:
-                unknown.append(request_id)
-        return tuple(points), tuple(unknown)
-
-    def _holds(self, gateway_id: str, request_id: str) -> bool:
-        client = self.clients[request_id]
-        return client.open and not client.away and client.gateway == gateway_id
+        return refused, DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL
 
     # The end
 
@@ -321,17 +312,23 @@ class World:
         for _ in range(200):
             if not self.stored:
                 break
-            for worker in self.workers.values():
+            self.finish_gateways()
+            for worker in list(self.workers.values()):
                 worker.alive = True
+                if worker.draining:
+                    self.retire(worker)
+                    continue
                 self.step(worker)
                 self.report(worker, full=True)
             self.carry_out_all()
             self._come_back_all()
             self.pass_time(0.3)
+        self.finish_gateways()
+        self.carry_out_all()
         self._come_back_all()
 
     def _come_back_all(self) -> None:
-        living = next(g for g, lives in self.heard.items() if lives)
+        living = self.living()[0]
         for request_id in self.clients:
             self.come_back(request_id, living)
 

@@ -31,6 +31,11 @@ class AttachService(AttachServiceServicer):
             fact = f"no request {request.request_id} is open at this gateway"
             await abort(context, RequestNotFound(fact, field="request_id"))
         record = outlet.admitted.record
+        if not record.HasField("rendering"):
+            # Vectors are given out once, to who asked for them: who came here sees that there is
+            # nothing to read by what the record lacks.
+            await context.write(AttachResponse(record=record))
+            return
         # Its text is made here too: so its end is found and settled if no other reader is left.
         async with self._resuming.answer(outlet.reader(), record) as answer:
             await context.write(AttachResponse(record=record))

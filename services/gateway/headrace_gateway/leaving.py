@@ -40,7 +40,7 @@ async def leave(
             error = GatewayDraining("this gateway had to stop before the end", retry_after_s=1)
             if outlet.admitted.record.attachable:
                 # Its reader may come back to another gateway, as after our death.
-                requests.remove(outlet)
+                requests.release(outlet)
                 outlet.let_go(error)
             else:
                 outlet.fail(error)

@@ -39,5 +39,6 @@ class Notices:
 
     def _note_unknown(self, request_id: str, unknown: list[str]) -> None:
         # What is being settled is known: its settlement is on its way.
-        if self._settling.find(request_id) is None:
+        is_ours = self._settling.find(request_id) or self._requests.has_released(request_id)
+        if not is_ours:
             unknown.append(request_id)

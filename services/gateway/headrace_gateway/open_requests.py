@@ -13,6 +13,7 @@ class OpenRequests:
 
     def __init__(self) -> None:
         self._outlets: dict[str, Outlet] = {}
+        self._released: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._outlets)
@@ -37,6 +38,15 @@ class OpenRequests:
         """A no-op if it is not there: whoever closes it first removes it."""
         if self._outlets.get(outlet.request_id) is outlet:
             del self._outlets[outlet.request_id]
+
+    def release(self, outlet: Outlet) -> None:
+        """Others go on with it once this gateway has left; until then nobody is to be told that
+        it is not known here, for what nobody holds is given up."""
+        self.remove(outlet)
+        self._released.add(outlet.request_id)
+
+    def has_released(self, request_id: str) -> bool:
+        return request_id in self._released
 
     def overdue(self, now_s: float, *, slack_s: float) -> list[Outlet]:
         """Those past their deadline for longer than `slack_s`, that have not ended."""

@@ -56,7 +56,8 @@ class Leader:
     needs no lock and an event leads to its dispatch in the same turn of the loop.
 
     Args:
-        may_act: whether the lease is still ours, by our own clock; asked before every dispatch.
+        may_act: whether the lease is still ours, by our own clock; asked before
+            every dispatch and every word of an end.
     """
 
     def __init__(
@@ -151,11 +152,12 @@ class Leader:
 
     def _execute(self, command: Command) -> None:
         match command:
+            case Dispatch() | Notify() | Bury() if not self._may_act():
+                # Why: another leader may run what this one, frozen meanwhile, takes for waiting
+                # and out of patience. Attempts fence dispatches; ends have no such number.
+                self._end("the lease may have run out")
             case Dispatch():
-                if self._may_act():
-                    self._calls.dispatch(command)
-                else:
-                    self._end("the lease may have run out")
+                self._calls.dispatch(command)
             case Notify():
                 self._calls.notify(command)
             case CancelOnWorker():

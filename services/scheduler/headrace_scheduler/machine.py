@@ -210,11 +210,11 @@ class Machine:
         request = self._live.get(request_id)
         if request is None:
             return
+        error = RequestCancelled(f"request {request_id} was cancelled")
         if isinstance(request.state, Orphaned):
-            self._live.abandon(request, "cancelled")
+            self._orphans.give_up(request, error, "cancelled")
         elif not isinstance(request.state, Ending):
-            fact = f"request {request_id} was cancelled"
-            self._live.end(request, RequestCancelled(fact), now_s=now_s)
+            self._live.end(request, error, now_s=now_s)
 
     # Decisions
 
@@ -301,8 +301,11 @@ class Machine:
         self._live.check_integrity()
         self._fleet.check_integrity()
         self._routing.check_integrity()
+        watched = set(self._gateways.ids)
         for request in self._live:
             if isinstance(request.state, Running):
                 assert self._fleet.get(request.state.worker_id) is not None, request.state
             if isinstance(request.state, Lost):
                 assert request.state.attempt <= request.record.attempt
+            if not isinstance(request.state, Orphaned):
+                assert request.gateway_id in watched, "nobody would notice its silence"

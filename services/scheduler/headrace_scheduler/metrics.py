@@ -48,7 +48,7 @@ take_overs = Counter("headrace_scheduler_take_overs", "Leaderships begun here.",
 
 moved = Counter(
     "headrace_scheduler_moved_requests",
-    "From state to state: new, held, waiting, running, lost, ending, gone.",
+    "From state to state: new, held, waiting, running, lost, orphaned, ending, gone.",
     [*_LANE, "before", "after"],
 )
 submitted = Counter("headrace_scheduler_submitted_requests", "Read from a lane, once each.", _LANE)

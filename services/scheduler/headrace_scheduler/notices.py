@@ -50,7 +50,9 @@ class Notices:
         unknown = set(event.unknown_request_ids)
         for request_id, error in event.notice.ended:
             request = self._live.get(request_id)
-            if request is not None and isinstance(request.state, Ending):
+            if request is None or request.gateway_id != gateway_id:
+                continue  # It has left, or another gateway has taken it over.
+            if isinstance(request.state, Ending):
                 if request_id in unknown:
                     self._live.settle(request, error.code.number)
                 else:

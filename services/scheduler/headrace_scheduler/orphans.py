@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headrace.errors import GatewayUnreachable
+from headrace.errors import BrokerUnavailable, GatewayUnreachable, HeadraceError
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
     ParkRequest,
@@ -33,18 +33,24 @@ from headrace_scheduler.requests import (
 PARK_S = 1.0
 """How long a worker may take to hand over what an orphan has. It is made again if it does not."""
 
+TOLD_AT_ONCE = 256
+"""Ends in one message."""
+
 _MOVED = GatewayUnreachable("another gateway has gone on with it for a reader who came there")
 
 GoOn = Callable[[Request, ResumePoint], None]
 """The request goes on from where its gateway says that it stands."""
 
+_GivenUp = tuple[Request, HeadraceError, str]
+"""With what its caller is told if he is still there, and the cause."""
+
 
 class Orphans:
     def __init__(self, live: LiveRequests, gateways: Gateways) -> None:
         self._live, self._gateways, self._policy = live, gateways, live.policy
-        self._announced: dict[str, tuple[str, TakenOver]] = {}
+        self._announced: dict[str, tuple[str, TakenOver]] | None = {}
         """Taken over under an earlier leader, by gateways that said so before the record was
-        read; of each the latest."""
+        read; of each the latest. None once all are read: then they are of other models."""
 
     def silent_since(self, heard_before_s: float) -> list[str]:
         return self._gateways.silent_since(heard_before_s)
@@ -53,23 +59,43 @@ class Orphans:
 
     def gateway_gone(self, gateway_id: str, cause: str, *, now_s: float) -> None:
         self._gateways.remove(gateway_id)
+        given_up: list[_GivenUp] = []
         for request in self._live.of_gateway(gateway_id):
-            self.orphan(request, cause, now_s=now_s)
+            if isinstance(request.state, Orphaned):
+                continue
+            if (why := self._why_not_kept(request, cause)) is None:
+                self._keep(request, cause, now_s=now_s)
+            else:
+                over = request.state.error if isinstance(request.state, Ending) else None
+                given_up.append((request, over or gone(why), why))
+        for first in range(0, len(given_up), TOLD_AT_ONCE):
+            self._give_up(gateway_id, given_up[first : first + TOLD_AT_ONCE])
 
-    def orphan(self, request: Request, cause: str, *, now_s: float) -> None:
-        """Keep it for who may come, if somebody can."""
+    def _why_not_kept(self, request: Request, cause: str) -> str | None:
+        """None if somebody may come for it, also where it has ended on its worker."""
         if not request.record.attachable or isinstance(request.state, Ending):
+            return cause
+        is_full = len(self._live.orphans()) >= self._policy.max_orphans
+        return "too many orphans" if is_full else None
+
+    def _keep(self, request: Request, cause: str, *, now_s: float) -> None:
+        worker_id = request.worker_id or _last_seen(request)
+        until_s = now_s + self._policy.orphan_grace_s
+        state = Orphaned(until_s, worker_id, now_s + PARK_S, request.gateway_id)
+        self._live.orphan(request, state, cause)
+        if worker_id is not None:
+            self._park(request, worker_id)
+
+    def give_up(self, request: Request, error: HeadraceError, cause: str) -> None:
+        """Nobody goes on with it."""
+        self._give_up(request.gateway_id, [(request, error, cause)])
+
+    def _give_up(self, gateway_id: str, given_up: list[_GivenUp]) -> None:
+        # Why told: a gateway that was only frozen goes on, and its callers still wait there.
+        ends = tuple((request.request_id, error) for request, error, _ in given_up)
+        self._live.command(Notify(gateway_id, ends, ()))
+        for request, _, cause in given_up:
             self._live.abandon(request, cause)
-        elif len(self._live.orphans()) >= self._policy.max_orphans:
-            self._live.abandon(request, "too many orphans")
-        else:
-            # Also where it has ended: its gateway had not taken that.
-            worker_id = request.worker_id or _last_seen(request)
-            until_s = now_s + self._policy.orphan_grace_s
-            state = Orphaned(until_s, worker_id, now_s + PARK_S, request.gateway_id)
-            self._live.orphan(request, state, cause)
-            if worker_id is not None:
-                self._park(request, worker_id)
 
     def hear(self, gateway_id: str, report: GatewayReport, *, now_s: float) -> None:
         """It lives, after a pause perhaps; and what it has taken over, perhaps under an earlier
@@ -81,19 +107,19 @@ class Orphans:
                 self._live.lose(orphan, "its gateway is back", now_s=now_s, worker_id=where)
         for taken in report.taken_over:
             request = self._live.get(taken.request_id)
-            if request is None:
-                self._announced[taken.request_id] = gateway_id, taken
-            else:
+            if request is not None:
                 self._learn(request, gateway_id, taken, now_s=now_s)
+            elif self._announced is not None:
+                self._announced[taken.request_id] = gateway_id, taken
 
     def entered(self, request: Request, *, now_s: float) -> None:
         """Its record names who published it; it may have been taken over since."""
-        if (announced := self._announced.pop(request.request_id, None)) is not None:
+        if announced := (self._announced or {}).pop(request.request_id, None):
             self._learn(request, *announced, now_s=now_s)
 
     def forget_announced(self) -> None:
         """Every record from before the take-over is read."""
-        self._announced.clear()
+        self._announced = None
 
     def _learn(self, request: Request, gateway_id: str, taken: TakenOver, *, now_s: float) -> None:
         if taken.held_since_attempt <= request.record.held_since_attempt:
@@ -132,8 +158,9 @@ class Orphans:
     def _give(self, request: Request, asked: TakeOverRequest, *, now_s: float) -> None:
         attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
         where = request.worker_id
-        # Once is enough: if it is gone, nobody hears it; if it was frozen, it hears it first.
-        self._live.command(Notify(request.gateway_id, ((request.request_id, _MOVED),), ()))
+        if request.gateway_id != asked.gateway_id:
+            # Once is enough: if it is gone, nobody hears it; if it was frozen, it hears it first.
+            self._live.command(Notify(request.gateway_id, ((request.request_id, _MOVED),), ()))
         self._live.rehome(request, asked.gateway_id, asked.delivery_address, since=attempt)
         self._gateways.mention(asked.gateway_id, now_s=now_s)
         self._live.lose(request, "taken over", now_s=now_s, worker_id=where)
@@ -146,11 +173,13 @@ class Orphans:
 
     def unclaimed(self, request: Request, *, now_s: float) -> bool:
         """Its gateway does not hold it: whether it waits again for another reader."""
-        if request.record.held_since_attempt and now_s < request.orphaned_until_s:
-            until_s = request.orphaned_until_s
-            self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it went on")
-            return True
-        return False
+        until_s = request.orphaned_until_s
+        if until_s == float("-inf"):  # This leader knows of no loss: it was taken over before.
+            until_s = now_s + self._policy.orphan_grace_s
+        if not request.record.held_since_attempt or now_s >= until_s:
+            return False
+        self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it went on")
+        return True
 
     # Workers
 
@@ -169,6 +198,12 @@ class Orphans:
         self._live.command(
             ParkOnWorker(worker_id, self._live.epoch, request.request_id, attempt, orphaned=True)
         )
+
+
+def gone(cause: str) -> HeadraceError:
+    """What callers of a gateway are told that was only frozen."""
+    # Not GatewayUnreachable: for that, clients come back for the rest.
+    return BrokerUnavailable(f"its gateway was cut off, and it was given up: {cause}")
 
 
 def _last_seen(request: Request) -> str | None:

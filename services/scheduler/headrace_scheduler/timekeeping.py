@@ -6,7 +6,7 @@ from headrace.errors import DeadlinePassed, NoWorker, PatienceExhausted
 from headrace_scheduler.fleet import Fleet
 from headrace_scheduler.forecast import Forecast
 from headrace_scheduler.live import LiveRequests
-from headrace_scheduler.orphans import Orphans
+from headrace_scheduler.orphans import Orphans, gone
 from headrace_scheduler.reconciling import Reconciler
 from headrace_scheduler.requests import Ending, Held, Orphaned, Request, Running, Waiting
 
@@ -69,7 +69,8 @@ class Timekeeper:
 
     def _review_orphan(self, request: Request, until_s: float, now_s: float) -> None:
         if now_s >= until_s:
-            self._live.abandon(request, "nobody came back")
+            cause = "nobody came back"
+            self._orphans.give_up(request, gone(cause), cause)
         else:
             self._live.appoint(request, until_s)
 

@@ -6,6 +6,7 @@ from headrace.internal.v1.reports_pb2 import TakeOverResponse
 from headrace_scheduler.answering import taken_over
 from headrace_scheduler.events import (
     Acknowledge,
+    CancelRequested,
     Dispatch,
     NoticeAnswered,
     NoticeUnanswered,
@@ -211,3 +212,71 @@ def test_a_later_leader_learns_who_has_taken_it_over_before_or_after_its_record(
         assert bench.only(Notify).gateway_id == "h"
         bench.tell(settled("r"))
         assert bench.machine.find("r") is not None, "its first gateway's word"
+
+
+def test_a_gateway_is_not_told_that_what_comes_back_to_it_went_elsewhere() -> None:
+    bench, attempt = running()
+    bench.tell(gateway_reported("g", heard_s=bench.now_s, leaving=True))
+    bench.tell(parked("w", point("r", attempt, [7])))
+    assert ask(bench).gateway_id == "h"
+    bench.after(1.1)
+    bench.tell(NoticeAnswered(bench.only(Notify), (), ("r",)))
+    assert ask(bench).gateway_id == "h"
+    assert not [notice for notice in bench.given(Notify) if notice.ended]
+
+
+def test_callers_of_a_gateway_that_was_only_frozen_are_told_what_was_given_up() -> None:
+    for attachable, seconds in ((False, 5.2), (True, 40.0)):
+        bench = Bench(POLICY)
+        bench.submit("r", attachable=attachable)
+        bench.after(seconds / 2)
+        bench.after(seconds / 2)
+        if attachable:
+            bench.after(31.0)
+        assert bench.machine.find("r") is None
+        told = bench.only(Notify)
+        assert (told.gateway_id, [request_id for request_id, _ in told.ended]) == ("g", ["r"])
+
+
+def test_an_end_that_a_former_gateway_does_not_know_is_not_the_end() -> None:
+    bench = Bench(POLICY, holding=True)
+    bench.tell(submitted("r", attachable=True), *caught_up(), CancelRequested("r"))
+    said = bench.only(Notify)
+    since = (EPOCH - 1) << 20 | 5
+    bench.tell(gateway_reported("h", heard_s=bench.now_s, taken_over={"r": since}))
+    assert bench.only(Notify).gateway_id == "h"
+    bench.tell(NoticeAnswered(said, (), ("r",)))
+    assert bench.machine.find("r") is not None
+
+
+def test_orphans_are_not_kept_longer_because_their_gateway_is_gone_once_more() -> None:
+    bench = Bench(Policy(max_orphans=1))
+    bench.submit("r", attachable=True)
+    bench.tell(gateway_reported("g", heard_s=bench.now_s, leaving=True))
+    bench.after(20.0)
+    bench.tell(gateway_reported("g", heard_s=bench.now_s, leaving=True))
+    assert bench.machine.statistics().orphaned == 1
+    bench.after(10.1)
+    assert bench.machine.find("r") is None
+
+
+def test_what_was_taken_over_of_another_model_means_nothing_here() -> None:
+    bench = Bench(POLICY)
+    bench.tell(gateway_reported("h", heard_s=bench.now_s, taken_over={"r": 5}))
+    bench.submit("r", gateway="g")
+    found = bench.machine.find("r")
+    assert found is not None
+    assert found.request.gateway_id == "g"
+
+
+def test_who_left_before_it_went_on_under_an_earlier_leader_leaves_it_to_the_next_too() -> None:
+    bench = Bench(POLICY, holding=True)
+    since = (EPOCH - 1) << 20 | 5
+    bench.tell(
+        submitted("r", attachable=True),
+        gateway_reported("h", heard_s=bench.now_s, taken_over={"r": since}),
+        *caught_up(),
+    )
+    bench.tell(NoticeAnswered(bench.only(Notify), (), ("r",)))
+    assert bench.machine.statistics().orphaned == 1
+    assert ask(bench, "i").gateway_id == "i"

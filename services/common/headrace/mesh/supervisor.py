@@ -28,8 +28,9 @@ _TELL_EVERY_S = 2.0
 meanwhile is a worker."""
 _DRAIN_ORDER_S = (
     # Gateways first: they refuse what is new and finish what is open, which needs all the rest.
-    (Role.GATEWAY, 40.0),
-    (Role.WORKER, 30.0),
+    # By its defaults, all that a gateway may wait for comes to 42 s, and a worker's to 35 s.
+    (Role.GATEWAY, 45.0),
+    (Role.WORKER, 38.0),
     (Role.SCHEDULER, 10.0),
     (Role.ENVOY, 5.0),
     (Role.NATS, 15.0),

@@ -97,13 +97,7 @@ def load_encoder(
     sentence = read_sentence_config(source, folder)
     model = _model(source, folder, task, _config(source, folder, task), settings.dtype)
     parameters = model.num_parameters()
-    threads = defaults.threads(
-        settings.threads,
-        cores=this_machine().cores,
-        workers=settings.workers,
-        parameters=parameters,
-    )
-    torch.set_num_threads(threads.value)
+    torch.set_num_threads(_threads(parameters, settings))
     files = _lowered(tokenizer_files(source, folder, ()), sentence)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     forward = EncoderForward(
@@ -116,26 +110,34 @@ def load_encoder(
     wanted = settings.context_tokens or _CONTEXT_TOKENS
     # Where it was never set, a tokenizer's length is 10^30.
     bounds = (_positions(model), int(tokenizer.model_max_length), sentence.max_tokens or wanted)
-    context_tokens = min(wanted, *bounds)
-    origin = vectors_digest(folder, weights_digest(folder, precision.name, progress))
+    digest = vectors_digest(folder, weights_digest(folder, precision.name, progress))
     try:
         engine, dimensions = with_laid_out(
             model,
-            lambda: _engine(forward, model, context_tokens, settings, origin),
+            lambda: _engine(forward, model, min(wanted, *bounds), settings, digest),
             Unvectorable,
         )
     except Unvectorable as error:
-        raise ModelLoadFailed(
-            source, f"{type(model).__name__} makes no vectors: {error}"
-        ) from error
-    vectors = VectorModel(
+        fact = f"{type(model).__name__} makes no vectors: {error}"
+        raise ModelLoadFailed(source, fact) from error
+    vectors = _vectors(task, dimensions, sentence)
+    return LoadedModel(engine, files, GenerationDefaults(), parameters, vectors=vectors)
+
+
+def _threads(parameters: int, settings: EncoderSettings) -> int:
+    cores, workers = this_machine().cores, settings.workers
+    chosen = defaults.threads(settings.threads, cores=cores, workers=workers, parameters=parameters)
+    return chosen.value
+
+
+def _vectors(task: VectorTask, dimensions: int, sentence: SentenceConfig) -> VectorModel:
+    return VectorModel(
         task=task,
         dimensions=dimensions,
         normalised=bool(sentence.layers) and sentence.layers[-1].kind == "Normalize",
         prompts=sentence.prompts,
         default_prompt=sentence.default_prompt,
     )
-    return LoadedModel(engine, files, GenerationDefaults(), parameters, vectors=vectors)
 
 
 def _engine(

@@ -173,8 +173,9 @@ class KvPages:
 
     def _sound(self, pages: list[int]) -> list[int]:
         """These pages; none, and forgotten, if one of them has a number that is none."""
-        # Why a sum: it meets every number and needs no memory.
-        if all(bool(store[pages].sum().isfinite()) for store in self._stores() if pages):
+        # Why a sum: it meets every number. Why float32: in float16 that of sound ones overflows.
+        sums = (store[pages].sum(dtype=torch.float32) for store in self._stores() if pages)
+        if all(bool(total.isfinite()) for total in sums):
             return pages
         for page in pages:
             self._book.forget(page)

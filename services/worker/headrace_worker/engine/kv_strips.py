@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -134,8 +135,10 @@ class KvStrips:
         return tokens
 
     def _is_finite(self, slot: int, tokens: int) -> bool:
-        # Why a sum: it meets every number and needs no memory.
-        return all(bool(store[slot, :, :tokens].sum().isfinite()) for store in self._stores())
+        # Why a sum: it meets every number and needs no memory. Why float32: in float16 that of
+        # sound ones overflows.
+        sums = (s[slot, :, :tokens].sum(dtype=torch.float32) for s in self._stores())
+        return all(bool(total.isfinite()) for total in sums)
 
     def _stores(self) -> Iterator[Tensor]:
         for strip in self._layers.values():

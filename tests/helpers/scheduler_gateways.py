@@ -1,0 +1,254 @@
+"""Gateways and their callers in the scheduler's world: who holds what, and who comes back where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from headrace.errors import GatewayUnreachable
+from headrace.internal.v1.reports_pb2 import ResumePoint
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_scheduler.answering import taken_over
+from headrace_scheduler.events import (
+    CancelRequested,
+    Event,
+    NoticeAnswered,
+    NoticeUnanswered,
+    Notify,
+    Submitted,
+)
+from headrace_scheduler.machine import Machine
+from headrace_scheduler.policy import Policy
+from helpers.scheduler_events import asked, gateway_reported, point, settled
+from helpers.scheduler_models import Client
+
+
+class Life(Enum):
+    """Of a gateway; one that is gone comes back under another name."""
+
+    LIVES = auto()
+    FROZEN = auto()
+    """It hears and says nothing; later it goes on as if no time had passed."""
+    LEAVING = auto()
+    """It has let go of its streams, and is about to say that it leaves."""
+    GONE = auto()
+
+
+@dataclass
+class GatewayModel:
+    gateway_id: str
+    life: Life = Life.LIVES
+    unheard: list[Notify] = field(default_factory=list)
+    """What came while it was frozen."""
+
+    @property
+    def reports(self) -> bool:
+        return self.life in (Life.LIVES, Life.LEAVING)
+
+
+class Callers:
+    """The world's side of the gateways; the machine is somebody else's."""
+
+    now_s: float
+    policy: Policy
+    machine: Machine
+
+    def __init__(self) -> None:
+        self.clients: dict[str, Client] = {}
+        self.gateways = {i: GatewayModel(i) for i in ("g", "h")}
+        self.told_ended: set[str] = set()
+        """Requests whose gateway was to be told of their end."""
+
+    def tell(self, *events: Event) -> None:
+        raise NotImplementedError
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether orphans were too many to be kept, ever."""
+        raise NotImplementedError
+
+    def living(self) -> list[str]:
+        return [i for i, g in self.gateways.items() if g.life is Life.LIVES]
+
+    # Callers
+
+    def settle(self, request_id: str, code: int = 0) -> None:
+        client = self.clients[request_id]
+        client.open = False
+        self.tell(settled(request_id, code=code, since=client.since))
+
+    def cancel(self, request_id: str) -> None:
+        self.clients[request_id].is_cancelled = True
+        self.tell(CancelRequested(request_id))
+
+    def is_heard(self, request_id: str) -> bool:
+        """Whether anything comes through to its client now."""
+        client = self.clients[request_id]
+        return client.is_present and self.gateways[client.gateway].life is Life.LIVES
+
+    # Gateways
+
+    def beat(self) -> None:
+        for gateway in list(self.gateways.values()):
+            if gateway.reports:
+                self.tell(self.report_of(gateway))
+
+    def report_of(self, gateway: GatewayModel) -> Event:
+        gateway_id, taken = gateway.gateway_id, dict[str, int]()
+        for request_id, client in self.clients.items():
+            holds = self._holds(gateway_id, request_id)
+            since = client.since if holds else client.former.get(gateway_id, 0)
+            if since:
+                taken[request_id] = since
+        return gateway_reported(gateway_id, heard_s=self.now_s, taken_over=taken)
+
+    def kill_gateway(self, gateway_id: str) -> None:
+        """Its clients may come to another; those of answers in one piece do not."""
+        self.gateways[gateway_id].life = Life.GONE
+        self.gateways[f"{gateway_id}'"] = GatewayModel(f"{gateway_id}'")
+        for client in self.clients.values():
+            client.former.pop(gateway_id, None)
+            if client.gateway == gateway_id and client.open and not client.away:
+                client.away = client.open = client.attachable
+                client.left_s = self.now_s
+
+    def let_go(self, gateway_id: str) -> None:
+        """It must stop: its streams go on elsewhere, its other answers end here."""
+        self.gateways[gateway_id].life = Life.LEAVING
+        for request_id, client in self.clients.items():
+            for since in filter(None, [client.former.pop(gateway_id, None)]):
+                self.tell(settled(request_id, code=1, since=since))
+            if client.gateway != gateway_id or not client.is_present:
+                continue
+            if client.attachable:
+                client.away, client.left_s = True, self.now_s
+            else:
+                self.settle(request_id, code=14)
+
+    def leave(self, gateway_id: str) -> None:
+        self.tell(gateway_reported(gateway_id, heard_s=self.now_s, leaving=True))
+        self.kill_gateway(gateway_id)
+
+    def thaw(self, gateway_id: str) -> None:
+        """What came meanwhile is heard, though nobody waits for an answer any more."""
+        gateway = self.gateways[gateway_id]
+        gateway.life = Life.LIVES
+        self.tell(self.report_of(gateway))
+        for notice in gateway.unheard:
+            self.hear(notice)
+            self._settle_ended(notice)
+        gateway.unheard.clear()
+        for request_id, client in self.clients.items():
+            if (since := client.former.pop(gateway_id, None)) is not None:
+                found = self.machine.find(request_id)
+                if found is None or found.request.record.held_since_attempt <= since:
+                    client.is_cancelled = True  # Its reader left, before another gateway had it.
+                self.tell(settled(request_id, code=1, since=since))
+
+    def finish_gateways(self) -> None:
+        """Those half-way between living and gone come to one of both."""
+        for gateway in list(self.gateways.values()):
+            if gateway.life is Life.FROZEN:
+                self.thaw(gateway.gateway_id)
+            elif gateway.life is Life.LEAVING:
+                self.leave(gateway.gateway_id)
+
+    # Readers who come back
+
+    def give_up(self, request_id: str) -> None:
+        """Its gateway is frozen: the client leaves, for another."""
+        client = self.clients[request_id]
+        client.former[client.gateway] = client.since
+        client.away, client.left_s = True, self.now_s
+
+    def come_back(self, request_id: str, gateway_id: str, word: str = "heard") -> None:
+        """The client comes to a gateway, which asks for its request, and asks again.
+
+        The gateway's `word` that it goes on there is "heard", or its answer or it itself "lost".
+        """
+        client = self.clients[request_id]
+        if not client.away or gateway_id not in self.living():
+            return
+        self.tell(asked(request_id, gateway_id, unreachable=client.gateway))
+        found = self.machine.find(request_id)
+        if found is None:
+            if not self.machine.is_holding:
+                self._find_ended(request_id, client)
+            return
+        answer = taken_over(found.request, asked(request_id, gateway_id).request)
+        if answer.gateway_id == gateway_id and answer.HasField("record"):
+            self._hold(request_id, client, answer.record, word)
+
+    def _find_ended(self, request_id: str, client: Client) -> None:
+        """It was abandoned, and the client is told so: for a reason."""
+        ends_s = min(client.left_s + self.policy.orphan_grace_s, client.deadline_s)
+        told = client.is_cancelled or request_id in self.told_ended
+        assert told or self.is_crowded or self.now_s >= ends_s, request_id
+        client.open = client.away = False
+
+    def _hold(self, request_id: str, client: Client, record: RequestRecord, word: str) -> None:
+        made = list(record.progress[0].output_ids) if record.progress else []
+        assert made == client.seen[: len(made)] or client.seen == made[: len(client.seen)]
+        gateway_id, since = record.gateway_id, record.held_since_attempt
+        client.gateway, client.since = gateway_id, since
+        client.fence = client.newest = record.attempt
+        if word == "heard":
+            client.away, client.seen = False, made
+            client.former.pop(gateway_id, None)
+        if word != "lost":
+            stands = point(request_id, record.attempt, made)
+            self.tell(asked(request_id, gateway_id, stands=stands))
+
+    # Notices
+
+    def take_notice(self, notice: Notify) -> None:
+        gateway = self.gateways[notice.gateway_id]
+        match gateway.life:
+            case Life.GONE:
+                self.tell(NoticeUnanswered(notice, nobody_listens=True))
+            case Life.FROZEN:
+                gateway.unheard.append(notice)
+                self.tell(NoticeUnanswered(notice))
+            case _:
+                points, unknown = self.hear(notice)
+                self.tell(NoticeAnswered(notice, points, unknown))
+                self._settle_ended(notice)
+
+    def lose_notice(self, notice: Notify, *, arrives: bool) -> None:
+        gateway = self.gateways[notice.gateway_id]
+        if arrives and gateway.life is Life.FROZEN:
+            gateway.unheard.append(notice)
+        elif arrives and gateway.reports:
+            self.hear(notice)
+        self.tell(NoticeUnanswered(notice))
+
+    def hear(self, notice: Notify) -> tuple[tuple[ResumePoint, ...], tuple[str, ...]]:
+        """A gateway's answer. One that leaves does not say what it does not know."""
+        gateway_id, points = notice.gateway_id, []
+        unknown = [i for i, _ in notice.ended if not self._holds(gateway_id, i)]
+        for request_id, attempt in notice.fences:
+            client = self.clients[request_id]
+            if self._holds(gateway_id, request_id):
+                client.fence = max(client.fence, attempt)
+                points.append(point(request_id, client.newest, client.seen))
+            else:
+                unknown.append(request_id)
+        if self.gateways[gateway_id].life is Life.LEAVING:
+            unknown = []
+        return tuple(points), tuple(unknown)
+
+    def _settle_ended(self, notice: Notify) -> None:
+        for request_id, error in notice.ended:
+            if self._holds(notice.gateway_id, request_id):
+                assert not isinstance(error, GatewayUnreachable), "it is here, and nowhere else"
+                self.settle(request_id, error.code.number)
+
+    def _holds(self, gateway_id: str, request_id: str) -> bool:
+        client = self.clients[request_id]
+        return client.is_present and client.gateway == gateway_id
+
+
+def unread(stored: Mapping[str, Submitted]) -> list[Submitted]:
+    """What a new leader is to read, in its order."""
+    return sorted(stored.values(), key=lambda event: event.sequence)
