@@ -77,6 +77,8 @@ async def test_it_streams_settles_and_knows_its_requests(
         metrics = (await gateway.side("/metrics")).text
         ended = 'requests_total{code="OK",model="toy",priority="standard"} 1.0'
         assert f"headrace_gateway_{ended}" in metrics
+        assert 'gateway_calls_total{code="OK",door="native",model="toy"} 1.0' in metrics
+        assert 'model="native"' not in metrics
         fleet = fleet_pb2_grpc.FleetServiceStub(channel)
         listed = await fleet.ListWorkers(fleet_pb2.ListWorkersRequest())
         assert [w.name for w in listed.workers] == ["echo"]
