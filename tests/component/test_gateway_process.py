@@ -10,6 +10,7 @@ import pytest
 
 from headrace.bus.jetstream import JetStreamBus
 from headrace.rpc.status import from_rpc_error
+from headrace.testing.nats_server import NatsServer
 from headrace.v1 import (
     fleet_pb2,
     fleet_pb2_grpc,
@@ -57,6 +58,23 @@ async def test_it_is_alive_at_once_and_ready_when_a_token_has_come_through(
     metrics = (await gateway.side("/metrics")).text
     assert "headrace_gateway_canary_seconds_count" in metrics
     assert 'headrace_gateway_relayed_tokens_total{model="toy"' not in metrics
+
+
+async def test_without_its_broker_it_lives_and_is_not_ready_until_that_is_back(
+    gateway: GatewayProcess, bus: JetStreamBus, nats: NatsServer
+) -> None:
+    async def is_unready() -> bool:
+        return not await gateway.is_ready()
+
+    async with echo_mesh(bus):
+        await eventually(gateway.is_ready, within_s=20.0)
+        await nats.kill()
+        await eventually(is_unready, within_s=20.0)
+        assert "out of reach of NATS" in (await gateway.side("/readyz")).text
+        assert (await gateway.side("/healthz")).status_code == 200
+        assert gateway.process.returncode is None
+        await nats.start()
+        await eventually(gateway.is_ready, within_s=20.0)
 
 
 async def test_it_streams_settles_and_knows_its_requests(

@@ -76,7 +76,8 @@ async def test_requests_of_one_key_at_once_and_later_are_one(
 
 async def test_a_key_is_one_requests(http: httpx.AsyncClient) -> None:
     assert (await post(http, "mine", max_tokens=3)).status_code == 200
-    for changes in ({"max_tokens": 4}, {"max_tokens": 3, "seed": 5}):
+    others: list[dict[str, Any]] = [{"max_tokens": 4}, {"max_tokens": 3, "seed": 5}]
+    for changes in others:
         refused = await post(http, "mine", **changes)
         error = refused.json()["error"]
         assert (refused.status_code, error["param"]) == (400, "Idempotency-Key")
