@@ -10,6 +10,7 @@ import pytest
 
 from headrace.bus.jetstream import JetStreamBus
 from headrace.rpc.status import from_rpc_error
+from headrace.testing.nats_server import NatsServer
 from headrace.v1 import (
     fleet_pb2,
     fleet_pb2_grpc,
@@ -59,6 +60,23 @@ async def test_it_is_alive_at_once_and_ready_when_a_token_has_come_through(
     assert 'headrace_gateway_relayed_tokens_total{model="toy"' not in metrics
 
 
+async def test_without_its_broker_it_lives_and_is_not_ready_until_that_is_back(
+    gateway: GatewayProcess, bus: JetStreamBus, nats: NatsServer
+) -> None:
+    async def is_unready() -> bool:
+        return not await gateway.is_ready()
+
+    async with echo_mesh(bus):
+        await eventually(gateway.is_ready, within_s=20.0)
+        await nats.kill()
+        await eventually(is_unready, within_s=20.0)
+        assert "out of reach of NATS" in (await gateway.side("/readyz")).text
+        assert (await gateway.side("/healthz")).status_code == 200
+        assert gateway.process.returncode is None
+        await nats.start()
+        await eventually(gateway.is_ready, within_s=20.0)
+
+
 async def test_it_streams_settles_and_knows_its_requests(
     gateway: GatewayProcess, channel: grpc.aio.Channel, bus: JetStreamBus
 ) -> None:
@@ -77,6 +95,8 @@ async def test_it_streams_settles_and_knows_its_requests(
         metrics = (await gateway.side("/metrics")).text
         ended = 'requests_total{code="OK",model="toy",priority="standard"} 1.0'
         assert f"headrace_gateway_{ended}" in metrics
+        assert 'gateway_calls_total{code="OK",door="native",model="toy"} 1.0' in metrics
+        assert 'model="native"' not in metrics
         fleet = fleet_pb2_grpc.FleetServiceStub(channel)
         listed = await fleet.ListWorkers(fleet_pb2.ListWorkersRequest())
         assert [w.name for w in listed.workers] == ["echo"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import httpx
 import pytest
@@ -79,3 +81,35 @@ async def test_a_request_out_of_time_is_told_so_and_frees_its_slot(
     assert answer.status_code == 504
     assert answer.json()["details"][0]["reason"] == "DEADLINE_EXCEEDED"
     await eventually(is_free, within_s=FREED_WITHIN_S)
+
+
+async def test_a_cancellation_that_meets_the_last_token_ends_it_one_way_or_the_other(
+    mesh: RunningMesh, http: httpx.AsyncClient
+) -> None:
+    most = 30
+
+    async def raced(number: int) -> None:
+        """Cancelled as soon as all of its tokens but `number` have been read."""
+        name, ids, finishes = f"raced-{number}", list[int](), list[dict[str, Any]]()
+        parameters = {"max_tokens": most, "ignore_eos": True}
+        body = {"prompt": "a b c", "request_id": name, "parameters": parameters}
+        cancelling: asyncio.Task[httpx.Response] | None = None
+        path = "/v2/models/scripted:streamGenerate"
+        async with http.stream("POST", path, json=body) as answer:
+            async for line in answer.aiter_lines():
+                event = json.loads(line[6:]) if line.startswith("data: ") else {}
+                ids += event.get("delta", {}).get("token_ids", [])
+                finishes += [event["finish"]] if "finish" in event else []
+                if len(ids) >= most - number and cancelling is None:
+                    cancelling = asyncio.create_task(http.post(f"/v2/requests/{name}:cancel"))
+        (finish,) = finishes
+        assert cancelling is not None
+        assert (await cancelling).status_code == 200
+        assert finish["usage"]["output_tokens"] == len(ids)
+        kept = (await http.get(f"/v2/requests/{name}")).json()["outcome"]
+        assert kept["usage"] == finish["usage"]
+        error = finish.get("error", {}).get("details", [{}])[0].get("reason", "")
+        assert error == "CANCELLED" or (error, len(ids)) == ("", most)
+        assert ("error" in kept) is bool(error)
+
+    await asyncio.gather(*(raced(number) for number in range(8)))

@@ -15,8 +15,13 @@ from helpers.fresh_mesh import FreshMesh
 from helpers.grammars import Flower
 from helpers.running_mesh import start, stop
 from helpers.streams import Seen
+from helpers.strikes import Strike
 
 STREAMS = 6
+SLOTS = STREAMS // 2
+"""Of each of two workers: once more streams than this have begun, both hold some."""
+BEGUN = 100
+"""Characters, of more than three hundred."""
 
 
 class Bunch(BaseModel):
@@ -35,7 +40,8 @@ FORMAT: Any = {
 def valley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshMesh]:
     """Two workers of the model that ships."""
     folder = tmp_path_factory.mktemp("valley")
-    mesh = start(folder / ".headrace", "--workers", "2", "--threads", "1")
+    options = ("--workers", "2", "--threads", "1", "--set", f"worker.max_slots={SLOTS}")
+    mesh = start(folder / ".headrace", *options)
     yield FreshMesh(folder, mesh.url)
     stop(mesh)
 
@@ -45,7 +51,7 @@ def client(valley: FreshMesh) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{valley.url}/v1", api_key="none", max_retries=0)
 
 
-async def bunch(client: openai.AsyncOpenAI, seed: int, under_way: asyncio.Event) -> Seen:
+async def bunch(client: openai.AsyncOpenAI, seed: int, strike: Strike | None) -> Seen:
     """Drawn far from sense, and long: what it says is flowers by its form alone."""
     seen = Seen()
     stream = await client.chat.completions.create(
@@ -60,13 +66,13 @@ async def bunch(client: openai.AsyncOpenAI, seed: int, under_way: asyncio.Event)
         seen.text += chunk.choices[0].delta.content or ""
         if chunk.choices[0].finish_reason:
             seen.finish_reasons.append(chunk.choices[0].finish_reason)
-        if len(seen.text) > 200:
-            under_way.set()
+        if strike is not None and len(seen.text) >= BEGUN:
+            strike.begun(seed)
     return seen
 
 
-async def bunches(client: openai.AsyncOpenAI, under_way: asyncio.Event) -> list[Seen]:
-    return await asyncio.gather(*(bunch(client, seed, under_way) for seed in range(STREAMS)))
+async def bunches(client: openai.AsyncOpenAI, strike: Strike | None = None) -> list[Seen]:
+    return await asyncio.gather(*(bunch(client, seed, strike) for seed in range(STREAMS)))
 
 
 async def test_parse_returns_what_its_type_describes(client: openai.AsyncOpenAI) -> None:
@@ -106,13 +112,9 @@ async def test_a_form_is_kept_to_the_letter_when_the_worker_is_killed(
     valley: FreshMesh, client: openai.AsyncOpenAI
 ) -> None:
     async with client:
-        expected = await bunches(client, asyncio.Event())
-        under_way = asyncio.Event()
-        streams = asyncio.create_task(bunches(client, under_way))
-        async with asyncio.timeout(20):
-            await under_way.wait()
-        valley.strike("worker-valley-0")
-        seen = await streams
+        expected = await bunches(client)
+        async with Strike(valley, "worker-valley-0", after=SLOTS) as strike:
+            seen = await bunches(client, strike)
     assert [each.text for each in seen] == [each.text for each in expected]
     for each in seen:
         Bunch.model_validate_json(each.text, strict=True)

@@ -12,6 +12,7 @@ import grpc
 from headrace.errors import RequestNotFound
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
+from headrace.rpc.unreadable import RefuseUnreadable
 from headrace.v1 import (
     common_pb2,
     embeddings_pb2_grpc,
@@ -160,7 +161,8 @@ async def running_doors(
     """Doors that know two models with the tiny byte-level tokenizer and ChatML.
 
     A worker serves "valley" and its adapter "poet"; none serves "asleep" now, whose engine
-    does no more than generate. The tokenizer "t2" has word pieces.
+    does no more than generate. The tokenizer "t2" has word pieces. One of `more` may be
+    another "valley".
     """
     asleep = ModelCard()
     asleep.CopyFrom(CARD)
@@ -174,14 +176,14 @@ async def running_doors(
         },
     )
     catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
-    server = make_server([CutSlowReaders(READER_STALL_S)])
+    server = make_server([RefuseUnreadable(), CutSlowReaders(READER_STALL_S)])
     serve(server, catalog, admission)
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)
     following = asyncio.create_task(catalog.run())
     try:
         async with asyncio.timeout(5):
-            while len(catalog.all()) < 2 + len(more):
+            while len(catalog.all()) < len(cards.cards):
                 await asyncio.sleep(0)
         await server.start()
         await set_serving(health, SERVICES, serving=True)

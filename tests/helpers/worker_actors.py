@@ -154,12 +154,14 @@ class SchedulerActor:
         *records: RequestRecord,
         epoch: int = 1,
         number: int | None = None,
+        seconds_left: Iterable[float] = (),
     ) -> list[DispatchRefusal]:
         request = DispatchRequest(
             scheduler_id="actor",
             epoch=epoch,
             number=next(self._numbers) if number is None else number,
             requests=records,
+            seconds_left=seconds_left,
         )
         subject = subjects.dispatch(worker_id)
         answer = await self._bus.request(subject, request.SerializeToString(), timeout_s=5)

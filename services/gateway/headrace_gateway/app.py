@@ -17,6 +17,7 @@ from headrace.clock import SystemClock
 from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
+from headrace.rpc.unreadable import RefuseUnreadable
 from headrace.settings import write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.side_port import SidePort
@@ -124,7 +125,7 @@ class _Gateway:
         self._settings = settings
         self._bus = bus
         self._delivery = make_server()
-        self._public = make_server([CutSlowReaders(settings.reader_stall_s)])
+        self._public = make_server([RefuseUnreadable(), CutSlowReaders(settings.reader_stall_s)])
         delivery_port = bind(self._delivery, settings.host, settings.delivery_port)
         public_port = bind(self._public, settings.host, settings.grpc_port)
         self._ports = {"grpc": public_port, "delivery": delivery_port}

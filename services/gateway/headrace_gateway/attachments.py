@@ -36,6 +36,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.2
 @dataclass(frozen=True, slots=True)
 class OpenHere:
     outlet: Outlet
+    failed = False
 
     @property
     def record(self) -> RequestRecord:
@@ -55,6 +56,10 @@ class Ended:
     @property
     def record(self) -> RequestRecord:
         return self._result.request
+
+    @property
+    def failed(self) -> bool:
+        return self._result.outcome.HasField("error")
 
     @property
     def request_id(self) -> str:

@@ -122,6 +122,7 @@ class Given:
 
     claims: Claims
     record: RequestRecord
+    failed = False
 
     async def open(self) -> Generation:
         return await self.claims.open(self.record)

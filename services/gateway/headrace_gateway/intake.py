@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.answering import Answer
+from headrace_gateway.calls import Call
 from headrace_gateway.catalog import Catalog, ServedModel
-from headrace_gateway.generation import Admission, ValidRequest
+from headrace_gateway.generation import Admission, Generation, ValidRequest
 from headrace_gateway.limits import Limits
 from headrace_gateway.offering import with_tools
 from headrace_gateway.resuming import transcript
@@ -28,8 +30,20 @@ class Intake:
         make: adapters have none of their own."""
         return self._catalog.base(model)
 
-    async def open(self, wanted: Wanted) -> tuple[Answer, ValidRequest]:
+    def tenant(self, call: Call) -> str:
+        """Whose call it is.
+
+        Raises:
+            InvalidRequest: its header is no name.
+        """
+        return self._limits.tenants.of(call.headers)
+
+    async def open(
+        self, wanted: Wanted, *, seen: Callable[[Generation], Generation] = lambda own: own
+    ) -> tuple[Answer, ValidRequest]:
         """Check, tokenise and submit; the cheap refusals come first.
+
+        `seen`: what the answer reads, of what has been opened.
 
         Raises:
             HeadraceError: it was refused; nothing is held.
@@ -39,7 +53,7 @@ class Intake:
         lane = priority(wanted, self._limits)
         self._admission.check(served.card.model, lane, patience_s=patience_s)
         request = await self._request(wanted, served)
-        generation = await self._admission.open(request)
+        generation = seen(await self._admission.open(request))
         made = transcript(
             request, served, request.sampling, stop=request.stop, calls_tools=request.calls_tools
         )

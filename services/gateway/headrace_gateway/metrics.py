@@ -23,6 +23,11 @@ requests_total = Counter(
     "Admitted requests that have ended, by google.rpc.Code of their outcome.",
     ["model", "priority", "code"],
 )
+calls_total = Counter(
+    "headrace_gateway_calls_total",
+    "Calls by how they ended for their callers, refused ones too, by google.rpc.Code.",
+    ["door", "model", "code"],
+)
 refusals_total = Counter(
     "headrace_gateway_refusals_total",
     "Requests refused before anything was queued, by reason of errors.py.",

@@ -63,10 +63,14 @@ def read_position(text: str, choices: int, *, field: str) -> list[Place]:
         return [UNSEEN] * choices
     parts = text.split(".")
     if len(parts) != choices or not all(map(_PLACE.fullmatch, parts)):
+        shape = "a number of tokens, with an f behind it once the answer has ended"
+        if choices > 1:
+            shape = (
+                f"{choices} numbers of tokens with dots between them, each with an f behind it"
+                " once its choice has ended"
+            )
         raise InvalidRequest(
-            f"{field} says {quoted(text)}; a position in this answer has {choices} numbers of"
-            " tokens with dots between them, each with an f behind it once its choice has ended",
-            field=field,
+            f"{field} says {quoted(text)}; a position in this answer is {shape}", field=field
         )
     return [Place(bool(part), int(part.rstrip("f") or 0), part.endswith("f")) for part in parts]
 

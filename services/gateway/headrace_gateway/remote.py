@@ -33,6 +33,8 @@ Call = grpc.aio.UnaryStreamCall[AttachRequest, AttachResponse]
 class Remote:
     """The `Generation` of a reader whose request is open at another gateway, which settles it."""
 
+    failed = False
+
     def __init__(self, call: Call, record: RequestRecord, channel: AsyncExitStack) -> None:
         self.record = record
         self._call, self._channel = call, channel

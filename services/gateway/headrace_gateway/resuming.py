@@ -24,6 +24,11 @@ class Attachable(Protocol):
         """Without prompt and output."""
         ...
 
+    @property
+    def failed(self) -> bool:
+        """It has ended, with an error."""
+        ...
+
     async def open(self) -> Generation:
         """
         Raises:
@@ -57,11 +62,36 @@ class Resuming:
         found = await self._finding.find(request_id, models)
         return await self._open(found, after, field)
 
-    async def resume_as(self, event: EventId, request: ValidRequest, *, seeded: bool) -> Answer:
-        """The same for a request that was sent again. `seeded`: the caller has chosen its seed.
+    async def resume_as(
+        self,
+        event: EventId,
+        request: ValidRequest,
+        *,
+        field: str,
+        seeded: bool = True,
+        failed: bool = True,
+    ) -> Answer:
+        """The same for a request that was sent again.
+
+        Args:
+            field: the header that says so.
+            seeded: the caller has chosen its seed.
+            failed: also if it has ended with an error, which is the answer then.
 
         Raises:
             InvalidRequest: it is not the request that it was.
+        """
+        found = await self.find_as(event, request, field=field, seeded=seeded)
+        if found.failed and not failed:
+            raise RequestNotFound(f"request {event.request_id} has failed", field=field)
+        return await self._open(found, event.position, field)
+
+    async def find_as(
+        self, event: EventId, request: ValidRequest, *, field: str, seeded: bool = True
+    ) -> Attachable:
+        """
+        Raises:
+            HeadraceError: there is none, or it is not the request that it was; nothing is held.
         """
         found = await self._finding.find(event.request_id, [request.card.model])
         record = found.record
@@ -69,10 +99,10 @@ class Resuming:
         if record.rendering.digest != digest_of(request) or not same_seed:
             raise InvalidRequest(
                 f"request {event.request_id} asked for something else than this one; send again"
-                " what it was, or leave Last-Event-ID out",
-                field="Last-Event-ID",
+                f" what it was, or leave {field} out",
+                field=field,
             )
-        return await self._open(found, event.position, "Last-Event-ID")
+        return found
 
     async def _open(self, found: Attachable, after: str, field: str) -> Answer:
         record = found.record

@@ -8,6 +8,8 @@ from headrace_gateway.calls import Call
 from headrace_gateway.generation import ValidRequest
 from headrace_gateway.intake import Intake
 from headrace_gateway.position import read_event_id
+from headrace_gateway.repeats import HEADER as KEY_HEADER
+from headrace_gateway.repeats import answered_once, key_of, under_key
 from headrace_gateway.resuming import Resuming
 from headrace_gateway.wanted import Wanted
 
@@ -23,14 +25,23 @@ async def answered(
         HeadraceError: it was refused; nothing is held.
     """
     if not call.last_event_id:
-        return await intake.open(wanted)
+        if (key := key_of(call)) is None:
+            return await intake.open(wanted)
+        if wanted.request_id != call.request_id:
+            raise InvalidRequest(
+                f"request_id names the request already; leave it or {KEY_HEADER} out",
+                field=KEY_HEADER,
+            )
+        wanted = under_key(wanted, key, tenant=intake.tenant(call))
+        return await answered_once(wanted, intake, resuming)
     if not wanted.streams:
         raise InvalidRequest(
             f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER
         )
     event = read_event_id(call.last_event_id, field=HEADER)
     request = await intake.repeated(wanted)
-    return await resuming.resume_as(event, request, seeded=wanted.seed is not None), request
+    seeded = wanted.seed is not None
+    return await resuming.resume_as(event, request, field=HEADER, seeded=seeded), request
 
 
 def place_after(request_id: str, after: str, call: Call) -> str:

@@ -1,4 +1,4 @@
-"""Counts calls for text by how they ended for their callers."""
+"""Counts calls by how they ended for their callers."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ class Tally:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        metrics.requests_total.labels(self._door, self.model, self._code).inc()
+        metrics.calls_total.labels(self._door, self.model, self._code).inc()

@@ -122,7 +122,7 @@ def valid_request(
         trace_context=dict(wanted.trace_context),
         stop=tuple(wanted.parameters.stop),
         calls_tools=wanted.tools.usable,
-        attachable=wanted.streams,
+        attachable=wanted.streams or wanted.returns,
     )
 
 

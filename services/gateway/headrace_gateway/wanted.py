@@ -124,6 +124,8 @@ class Wanted:
     tools: Tools = field(default_factory=Tools)
     streams: bool = False
     """Its caller reads it as it is made, and may come back for the rest."""
+    returns: bool = False
+    """Its caller may come back for it, streamed or whole."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields to the caller's, where they differ."""
 

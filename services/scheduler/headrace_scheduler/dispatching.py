@@ -137,6 +137,7 @@ class Dispatching:
             epoch=self._live.epoch,
             number=number,
             requests=[r.record for r in batch],
+            seconds_left=[r.deadline_s - now_s for r in batch],
         )
         return Dispatch(worker.worker_id, number, message)
 

@@ -57,7 +57,9 @@ class WorkerApp:
         """None: it serves. May be asked from another thread."""
         if not self._is_ready:
             return "draining" if self._stop.is_set() else "announcing its model"
-        return None if self._bus.connected else "out of reach of NATS"
+        if not self._bus.connected:
+            return "out of reach of NATS"
+        return self.reloading.servings[-1].stalls.fact or None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT, then drain. SIGHUP loads anew.

@@ -18,6 +18,7 @@ from headrace.internal.v1.dispatch_pb2 import (
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_worker.metrics import WorkerMetrics
+from headrace_worker.stalls import Stalls
 from headrace_worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -29,8 +30,11 @@ Refusal = tuple[DispatchRefusalCause.ValueType, str]
 class Intake:
     """The worker's end of dispatching. Answers at once; never waits for the engine."""
 
-    def __init__(self, worker: Worker, card: ModelCard, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self, worker: Worker, card: ModelCard, metrics: WorkerMetrics, stalls: Stalls
+    ) -> None:
         self._worker, self._card, self._metrics = worker, card, metrics
+        self._stalls = stalls
         self.draining = False
         self.epoch = 0
         """Newest leadership that has dispatched here."""
@@ -45,11 +49,12 @@ class Intake:
             stale = f"epoch {request.epoch} is older than {self.epoch}"
             self._refuse_all(request, response, stale)
             return response.SerializeToString()
-        for record in request.requests:
+        all_left_s = request.seconds_left or [None] * len(request.requests)
+        for record, left_s in zip(request.requests, all_left_s, strict=True):
             if refusal := self._refusal(record):
                 self._refuse(response, record.request_id, refusal)
             elif not self._has(record):
-                self._worker.accept(record)
+                self._worker.accept(record, left_s=left_s)
         # Why max: a dispatch that is said again late must not hide that later ones were counted.
         answered = request.epoch, request.number
         self.epoch, self.number = max(answered, (self.epoch, self.number))
@@ -81,7 +86,7 @@ class Intake:
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_INVALID, misfit
         if unresumable := assignments.unresumable(record):
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE, unresumable
-        if refusing := self._worker.pump.statistics().refusing:
+        if refusing := self._stalls.refusing:
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL, refusing
         wanted, free = assignments.slots_wanted(record), assignments.slots_for(record)
         if wanted > free:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -57,6 +58,7 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._statistics = engine.statistics()
+        self._busy_since_s: float | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -68,6 +70,11 @@ class Pump:
     def statistics(self) -> EngineStatistics:
         """As of the end of the last step, or of the last command since."""
         return self._statistics
+
+    def busy_s(self) -> float:
+        """For how long the engine has been in one step, or one command; 0 between them."""
+        since_s = self._busy_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def admit(self, sequence: Sequence) -> None:
         """Hand a sequence over; a refusal comes by `on_refused`."""
@@ -138,7 +145,9 @@ class Pump:
                 command = self._commands.get(block=block, timeout=NOTHING_TO_DO_S)
                 if command is None:
                     return False
+                self._busy_since_s = time.monotonic()
                 command(self._engine)
+                self._busy_since_s = None
                 block = False
         except queue.Empty:
             if not self._engine.has_work:  # else the step that follows says
@@ -146,7 +155,9 @@ class Pump:
             return True
 
     def _step(self) -> None:
+        self._busy_since_s = time.monotonic()
         output = self._engine.step()
+        self._busy_since_s = None
         self._statistics = self._engine.statistics()
         if output.says_anything:
             self._ahead.acquire()

@@ -12,6 +12,7 @@ from headrace_worker.changes import Changes
 from headrace_worker.engine.interface import EngineStatistics
 from headrace_worker.intake import Intake
 from headrace_worker.metrics import WorkerMetrics
+from headrace_worker.stalls import Stalls
 from headrace_worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -37,12 +38,13 @@ class Reporter:
         intake: Intake,
         card: ModelCard,
         metrics: WorkerMetrics,
+        stalls: Stalls,
         *,
         name: str,
         interval_s: float,
     ) -> None:
         self._bus, self._worker, self._intake = bus, worker, intake
-        self._card, self._metrics = card, metrics
+        self._card, self._metrics, self._stalls = card, metrics, stalls
         self._name, self._interval_s = name, interval_s
         self._number = 0
         self._changes = Changes()
@@ -95,7 +97,7 @@ class Reporter:
         served.card.CopyFrom(self._card)
         self._metrics.adapters(assignments.running_adapters())
         served.total_slots = self._worker.facts.max_slots
-        served.free_slots = 0 if statistics.refusing else assignments.free_slots
+        served.free_slots = 0 if self._stalls.refusing else assignments.free_slots
         served.free_cache_tokens = statistics.cache_tokens_total - statistics.cache_tokens_used
         served.dispatch_epoch = self._intake.epoch
         served.dispatch_number = self._intake.number

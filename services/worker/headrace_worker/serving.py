@@ -26,6 +26,7 @@ from headrace_worker.own_thread import in_own_thread
 from headrace_worker.prefix_news import PrefixReporter, Told
 from headrace_worker.reporter import Reporter
 from headrace_worker.settings import WorkerSettings
+from headrace_worker.stalls import Stalls
 from headrace_worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -72,13 +73,20 @@ class Serving:
         folder, takes = settings.adapters_dir, loaded.adapters
         self._adapters = AdapterFolder(folder, takes, card) if folder and takes else None
         self.worker = self._make_worker(loaded, metrics)
-        self._intake = Intake(self.worker, card, metrics)
+        self.stalls = Stalls(
+            self.worker,
+            after_s=settings.step_stall_s,
+            tell=lambda: self._reporter.release(),
+            on_death=self._die,
+        )
+        self._intake = Intake(self.worker, card, metrics, self.stalls)
         self._reporter = Reporter(
             bus,
             self.worker,
             self._intake,
             card,
             metrics,
+            self.stalls,
             name=settings.name,
             interval_s=settings.report_interval_s,
         )
@@ -134,6 +142,7 @@ class Serving:
         self._tasks = [
             self._group.create_task(self._reporter.run()),
             self._group.create_task(self._reporter.run_parking()),
+            self._group.create_task(self.stalls.run()),
             self._group.create_task(self._announcement.repeat()),
         ]
         if self._adapters is not None:
@@ -152,7 +161,7 @@ class Serving:
 
     def announce_no_more(self) -> None:
         """Another's card is the newest now, and this one must not come after it."""
-        for task in self._tasks[2:]:  # the card repeated, what changes it, and hints
+        for task in self._tasks[3:]:  # the card repeated, what changes it, and hints
             task.cancel()
 
     async def run_dry(self, *, quiet_s: float, within_s: float) -> None:

@@ -152,6 +152,11 @@ class WorkerSettings(ServiceSettings):
     report_interval_s: float = Field(0.5, gt=0, le=2)
     """Beat of the worker's reports. Too small: load on the bus. Too large: a dead worker is
     noticed late; schedulers give up after three seconds of silence."""
+    step_stall_s: float = Field(8.0, gt=0)
+    """In one step for so long, the engine is taken for stalled: the worker offers no slots and is
+    not ready until it comes back. After four times as long its requests go on elsewhere, which
+    counts against them as a killed worker does; after twelve times the process ends, to be started
+    anew. Too small: a slow machine's long steps. Too large: streams hang for longer."""
     drain_s: float = Field(20.0, ge=0)
     """After SIGTERM, time for running requests to finish here before they are parked and go on
     elsewhere. Too large: slow roll-outs. Too small: prompts are computed twice."""

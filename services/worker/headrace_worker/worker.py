@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from math import isfinite
 
 from google.rpc import status_pb2
 
@@ -77,8 +78,12 @@ class Worker:
 
     # In
 
-    def accept(self, record: RequestRecord) -> None:
-        """Run a request that fits and has room. An older attempt of it here is dropped."""
+    def accept(self, record: RequestRecord, *, left_s: float | None = None) -> None:
+        """Run a request that fits and has room. An older attempt of it here is dropped.
+
+        Args:
+            left_s: until its deadline; None where the record alone says it.
+        """
         for stale in self.assignments.of_request(record.request_id):
             self._forget(stale)
         now_s = self._clock.monotonic_s()
@@ -89,12 +94,12 @@ class Worker:
             link.open(held)
         for sequence in sequences:
             self.pump.admit(sequence)
-        self._expire_at(record)
+        if left_s is None and record.HasField("deadline"):
+            left_s = record.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s()
+        if left_s is not None and isfinite(left_s):
+            self._expire_in(left_s, record)
 
-    def _expire_at(self, record: RequestRecord) -> None:
-        if not record.HasField("deadline"):
-            return
-        left_s = record.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s()
+    def _expire_in(self, left_s: float, record: RequestRecord) -> None:
         error = DeadlinePassed(f"request {record.request_id} ran out of time while it ran")
         handle = asyncio.get_running_loop().call_later(
             max(0.0, left_s), self.cancel, record.request_id, record.attempt, error
@@ -112,6 +117,11 @@ class Worker:
             self.pump.cancel(sequence.sequence_id)
             self._end(sequence, _ending_reason(error), to_status(error))
         return bool(held)
+
+    def fail_all(self, fact: str) -> None:
+        """Let go of everything unfinished: the engine could not go on with any of it."""
+        for held in [h for h in self.assignments if h.finish_reason is None]:
+            self._fail(held.sequence_id, fact)
 
     def hand_back(self, request_id: str, attempt: int) -> bool:
         """Let go of a request whose gateway is gone, with what has ended and nobody took.

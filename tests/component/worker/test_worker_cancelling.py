@@ -142,3 +142,20 @@ async def test_a_deadline_that_passes_while_it_runs_is_its_end(
         assert error_reason(ending.error) == "DEADLINE_EXCEEDED"
         assert ending.output_tokens == len(gw.said("a").tokens) > 0
         await eventually(lambda: gw.said("b").has_ended)
+
+
+async def test_a_clock_that_was_set_ends_nothing(
+    nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
+) -> None:
+    async with worker_here(nats_url):
+        worker_id = await scheduler.first_worker()
+        ahead = record("a", gw, max_tokens=300, deadline=deadline_in(-3600))
+        behind = record("b", gw, max_tokens=ENDLESS, deadline=deadline_in(3600))
+        endless = record("c", gw, max_tokens=300, deadline=deadline_in(-3600))
+        left = (60.0, 0.2, float("inf"))
+        await scheduler.dispatch(worker_id, ahead, behind, endless, seconds_left=left)
+        await eventually(lambda: all(gw.said(name).has_ended for name in "abc"))
+        assert gw.said("a").token_ids == undisturbed(ahead)
+        assert gw.said("c").token_ids == undisturbed(endless)
+        (ending,) = gw.said("b").endings
+        assert error_reason(ending.error) == "DEADLINE_EXCEEDED"

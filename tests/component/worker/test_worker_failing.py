@@ -115,13 +115,14 @@ async def test_an_engine_that_dies_while_the_worker_drains_ends_the_drain(
 async def test_tokens_flow_while_the_broker_is_away_and_reports_resume_when_it_is_back(
     nats: NatsServer, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
-    async with worker_here(nats.url, scripted(step_s=0.005)):
+    async with worker_here(nats.url, scripted(step_s=0.005)) as worker:
         request = record("a", gw, max_tokens=ENDLESS)
         await scheduler.dispatch(await scheduler.first_worker(), request)
         await has_tokens(gw, "a", 5)
         await nats.kill()
         made = len(gw.said("a").tokens)
         await has_tokens(gw, "a", made + 50)
+        await eventually(lambda: worker.app.why_not_ready == "out of reach of NATS")
         seen = len(scheduler.reports)
         await nats.start()
         await eventually(lambda: len(scheduler.reports) > seen, within_s=15)

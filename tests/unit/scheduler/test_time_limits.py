@@ -38,6 +38,15 @@ def test_a_running_request_is_ended_from_here_if_its_worker_did_not() -> None:
     assert bench.only(CancelOnWorker).code == 4
 
 
+def test_a_worker_is_told_how_long_is_left_and_no_time_of_day() -> None:
+    bench = Bench(PATIENT)
+    bench.submit("a", deadline_s=110.0)
+    bench.submit("b")
+    bench.after(4.0)
+    bench.worker()
+    assert list(bench.only(Dispatch).message.seconds_left) == [6.0, float("inf")]
+
+
 def test_a_lost_request_past_its_deadline_is_ended() -> None:
     bench = Bench(PATIENT)
     bench.worker()

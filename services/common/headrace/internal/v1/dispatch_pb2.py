@@ -25,27 +25,27 @@ _sym_db = _symbol_database.Default()
 from headrace.internal.v1 import request_pb2 as headrace_dot_internal_dot_v1_dot_request__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/internal/v1/dispatch.proto\x12\x14headrace.internal.v1\x1a\"headrace/internal/v1/request.proto\"}\n\x0f\x44ispatchRequest\x12\x14\n\x0cscheduler_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x35\n\x08requests\x18\x04 \x03(\x0b\x32#.headrace.internal.v1.RequestRecord\"K\n\x10\x44ispatchResponse\x12\x37\n\x08refusals\x18\x01 \x03(\x0b\x32%.headrace.internal.v1.DispatchRefusal\"q\n\x0f\x44ispatchRefusal\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x39\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32*.headrace.internal.v1.DispatchRefusalCause\x12\x0f\n\x07message\x18\x03 \x01(\t\"H\n\x13WorkerCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\"%\n\x14WorkerCancelResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"Y\n\x11WorkerParkRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x04\x12\x10\n\x08orphaned\x18\x04 \x01(\x08\"#\n\x12WorkerParkResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08*\xa3\x02\n\x14\x44ispatchRefusalCause\x12&\n\"DISPATCH_REFUSAL_CAUSE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x44ISPATCH_REFUSAL_CAUSE_FULL\x10\x01\x12#\n\x1f\x44ISPATCH_REFUSAL_CAUSE_DRAINING\x10\x02\x12&\n\"DISPATCH_REFUSAL_CAUSE_WRONG_MODEL\x10\x03\x12\"\n\x1e\x44ISPATCH_REFUSAL_CAUSE_INVALID\x10\x04\x12\'\n#DISPATCH_REFUSAL_CAUSE_STALE_LEADER\x10\x05\x12(\n$DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/internal/v1/dispatch.proto\x12\x14headrace.internal.v1\x1a\"headrace/internal/v1/request.proto\"\x93\x01\n\x0f\x44ispatchRequest\x12\x14\n\x0cscheduler_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x35\n\x08requests\x18\x04 \x03(\x0b\x32#.headrace.internal.v1.RequestRecord\x12\x14\n\x0cseconds_left\x18\x05 \x03(\x01\"K\n\x10\x44ispatchResponse\x12\x37\n\x08refusals\x18\x01 \x03(\x0b\x32%.headrace.internal.v1.DispatchRefusal\"q\n\x0f\x44ispatchRefusal\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x39\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32*.headrace.internal.v1.DispatchRefusalCause\x12\x0f\n\x07message\x18\x03 \x01(\t\"H\n\x13WorkerCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\"%\n\x14WorkerCancelResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"Y\n\x11WorkerParkRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x04\x12\x10\n\x08orphaned\x18\x04 \x01(\x08\"#\n\x12WorkerParkResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08*\xa3\x02\n\x14\x44ispatchRefusalCause\x12&\n\"DISPATCH_REFUSAL_CAUSE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x44ISPATCH_REFUSAL_CAUSE_FULL\x10\x01\x12#\n\x1f\x44ISPATCH_REFUSAL_CAUSE_DRAINING\x10\x02\x12&\n\"DISPATCH_REFUSAL_CAUSE_WRONG_MODEL\x10\x03\x12\"\n\x1e\x44ISPATCH_REFUSAL_CAUSE_INVALID\x10\x04\x12\'\n#DISPATCH_REFUSAL_CAUSE_STALE_LEADER\x10\x05\x12(\n$DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.internal.v1.dispatch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DISPATCHREFUSALCAUSE']._serialized_start=658
-  _globals['_DISPATCHREFUSALCAUSE']._serialized_end=949
-  _globals['_DISPATCHREQUEST']._serialized_start=97
-  _globals['_DISPATCHREQUEST']._serialized_end=222
-  _globals['_DISPATCHRESPONSE']._serialized_start=224
-  _globals['_DISPATCHRESPONSE']._serialized_end=299
-  _globals['_DISPATCHREFUSAL']._serialized_start=301
-  _globals['_DISPATCHREFUSAL']._serialized_end=414
-  _globals['_WORKERCANCELREQUEST']._serialized_start=416
-  _globals['_WORKERCANCELREQUEST']._serialized_end=488
-  _globals['_WORKERCANCELRESPONSE']._serialized_start=490
-  _globals['_WORKERCANCELRESPONSE']._serialized_end=527
-  _globals['_WORKERPARKREQUEST']._serialized_start=529
-  _globals['_WORKERPARKREQUEST']._serialized_end=618
-  _globals['_WORKERPARKRESPONSE']._serialized_start=620
-  _globals['_WORKERPARKRESPONSE']._serialized_end=655
+  _globals['_DISPATCHREFUSALCAUSE']._serialized_start=681
+  _globals['_DISPATCHREFUSALCAUSE']._serialized_end=972
+  _globals['_DISPATCHREQUEST']._serialized_start=98
+  _globals['_DISPATCHREQUEST']._serialized_end=245
+  _globals['_DISPATCHRESPONSE']._serialized_start=247
+  _globals['_DISPATCHRESPONSE']._serialized_end=322
+  _globals['_DISPATCHREFUSAL']._serialized_start=324
+  _globals['_DISPATCHREFUSAL']._serialized_end=437
+  _globals['_WORKERCANCELREQUEST']._serialized_start=439
+  _globals['_WORKERCANCELREQUEST']._serialized_end=511
+  _globals['_WORKERCANCELRESPONSE']._serialized_start=513
+  _globals['_WORKERCANCELRESPONSE']._serialized_end=550
+  _globals['_WORKERPARKREQUEST']._serialized_start=552
+  _globals['_WORKERPARKREQUEST']._serialized_end=641
+  _globals['_WORKERPARKRESPONSE']._serialized_start=643
+  _globals['_WORKERPARKRESPONSE']._serialized_end=678
 # @@protoc_insertion_point(module_scope)

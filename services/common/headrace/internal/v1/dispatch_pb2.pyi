@@ -71,6 +71,7 @@ class DispatchRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    SECONDS_LEFT_FIELD_NUMBER: _builtins.int
     scheduler_id: _builtins.str
     epoch: _builtins.int
     """Of the scheduler's leadership of the model. A worker refuses epochs older than it has seen."""
@@ -78,6 +79,12 @@ class DispatchRequest(_message.Message):
     """Grows with each dispatch of a scheduler to a worker; comes back in the worker's reports."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[_request_pb2.RequestRecord]: ...
+    @_builtins.property
+    def seconds_left(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of each of `requests`, in their order: until its deadline, when this was sent. Why beside the
+        record's own: a clock that was set between its arrival and now ends nothing.
+        """
+
     def __init__(
         self,
         *,
@@ -85,10 +92,11 @@ class DispatchRequest(_message.Message):
         epoch: _builtins.int = ...,
         number: _builtins.int = ...,
         requests: _abc.Iterable[_request_pb2.RequestRecord] | None = ...,
+        seconds_left: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "number", b"number", "requests", b"requests", "scheduler_id", b"scheduler_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "number", b"number", "requests", b"requests", "scheduler_id", b"scheduler_id", "seconds_left", b"seconds_left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,117 @@
+"""A request that is sent again because its answer may be lost: it runs once, and is answered alike.
+
+Its key makes its id, so that it is found wherever it is, as by a reader who comes back. What two
+gateways are sent at the same moment neither finds: the leader lets the first run and tells the
+other gateway, whose call then reads what the first one has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from hashlib import blake2b
+
+from headrace.errors import HeadraceError, InvalidRequest, RequestExists, RequestNotFound
+from headrace.v1.common_pb2 import RequestOutcome
+from headrace_gateway.answering import Answer
+from headrace_gateway.calls import Call
+from headrace_gateway.generation import Event, Failed, Generation, ValidRequest
+from headrace_gateway.intake import Intake
+from headrace_gateway.position import EventId
+from headrace_gateway.resuming import Resuming
+from headrace_gateway.wanted import Wanted
+
+HEADER = "Idempotency-Key"
+_LONGEST = 255
+
+
+def key_of(call: Call) -> str | None:
+    """
+    Raises:
+        InvalidRequest: it is none.
+    """
+    key = call.headers.get(HEADER.lower())
+    if key is not None and not 0 < len(key) <= _LONGEST:
+        raise InvalidRequest(
+            f"{HEADER} has {len(key)} characters; it may have 1 to {_LONGEST}", field=HEADER
+        )
+    return key
+
+
+def under_key(wanted: Wanted, key: str, *, tenant: str) -> Wanted:
+    """The request by the name that a tenant's key makes, and with the seed, if it has none."""
+    digest = blake2b(f"{tenant}\0{key}".encode(), digest_size=24).digest()
+    seed = int.from_bytes(digest[16:]) if wanted.seed is None else wanted.seed
+    return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, returns=True)
+
+
+async def answered_once(
+    wanted: Wanted, intake: Intake, resuming: Resuming
+) -> tuple[Answer, ValidRequest]:
+    """The answer to a request under a key, whoever asked for it first. What failed runs again.
+
+    Raises:
+        InvalidRequest: the key has been another request's.
+        HeadraceError: it was refused; nothing is held.
+    """
+    request = await intake.repeated(wanted)
+    event = EventId(request.request_id, "")
+    try:
+        return await resuming.resume_as(event, request, field=HEADER, failed=False), request
+    except RequestNotFound:
+        pass
+
+    async def join() -> Generation:
+        found = await resuming.find_as(event, request, field=HEADER)
+        return await found.open()
+
+    try:
+        return await intake.open(wanted, seen=lambda own: FirstOfTwo(own, join))
+    except RequestExists:
+        # Another call has brought it here since.
+        return await resuming.resume_as(event, request, field=HEADER), request
+
+
+class FirstOfTwo:
+    """A `Generation` of our own, or of the gateway whose request the leader had before ours."""
+
+    def __init__(self, own: Generation, join: Callable[[], Awaitable[Generation]]) -> None:
+        self._read, self._join = own, join
+
+    @property
+    def request_id(self) -> str:
+        return self._read.request_id
+
+    @property
+    def arrival_s(self) -> float:
+        return self._read.arrival_s
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        async for events in self._read.events():
+            if not any(
+                isinstance(e, Failed) and isinstance(e.error, RequestExists) for e in events
+            ):
+                yield events
+                continue
+            await self._read.abandon()
+            try:
+                self._read = await self._join()
+            except HeadraceError as error:
+                yield [Failed(error)]
+                return
+            async for others in self._read.events():
+                yield others
+            return
+
+    def end_choice(self, choice: int) -> None:
+        self._read.end_choice(choice)
+
+    async def settle(self, outcome: RequestOutcome) -> None:
+        await self._read.settle(outcome)
+
+    async def abandon(self) -> None:
+        await self._read.abandon()
+
+
+def _is_second(event: Event) -> bool:
+    return isinstance(event, Failed) and isinstance(event.error, RequestExists)
