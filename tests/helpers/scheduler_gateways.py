@@ -217,11 +217,16 @@ class Callers:
 
     def lose_notice(self, notice: Notify, *, arrives: bool) -> None:
         gateway = self.gateways[notice.gateway_id]
-        if arrives and gateway.life is Life.FROZEN:
+        if gateway.life is Life.FROZEN:
             gateway.unheard.append(notice)
         elif arrives and gateway.reports:
             self.hear(notice)
         self.tell(NoticeUnanswered(notice))
+
+    def keep_for_frozen(self, notice: Notify) -> None:
+        """Who said it is gone; who is to hear it will."""
+        if (gateway := self.gateways[notice.gateway_id]).life is Life.FROZEN:
+            gateway.unheard.append(notice)
 
     def hear(self, notice: Notify) -> tuple[tuple[ResumePoint, ...], tuple[str, ...]]:
         """A gateway's answer. One that leaves does not say what it does not know."""

@@ -71,6 +71,9 @@ class World(Callers):
         `has_listened`: it knows what was reported lately.
         """
         self.epoch += 1
+        for command in self.pending:
+            if isinstance(command, Notify):
+                self.keep_for_frozen(command)
         self.pending = []
         leadership = Leadership("s", MODEL, self.epoch, self.now_s, listening_since_s=0.0)
         self.journal = CountingJournal()
