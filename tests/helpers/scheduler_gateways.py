@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -16,7 +15,6 @@ from headrace_scheduler.events import (
     NoticeAnswered,
     NoticeUnanswered,
     Notify,
-    Submitted,
 )
 from headrace_scheduler.machine import Machine
 from headrace_scheduler.policy import Policy
@@ -252,8 +250,3 @@ class Callers:
     def _holds(self, gateway_id: str, request_id: str) -> bool:
         client = self.clients[request_id]
         return client.is_present and client.gateway == gateway_id
-
-
-def unread(stored: Mapping[str, Submitted]) -> list[Submitted]:
-    """What a new leader is to read, in its order."""
-    return sorted(stored.values(), key=lambda event: event.sequence)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.events import Event
+from headrace_scheduler.events import Event, Submitted
 from headrace_worker.changes import Changes
 from helpers.scheduler_events import reported
 
@@ -69,3 +70,15 @@ class Client:
     @property
     def is_present(self) -> bool:
         return self.open and not self.away
+
+
+def unread(stored: Mapping[str, Submitted]) -> list[Submitted]:
+    """What a new leader is to read, in its order."""
+    return sorted(stored.values(), key=lambda event: event.sequence)
+
+
+def as_stored(event: Submitted) -> Submitted:
+    """As it is read: without what earlier leaders have noted on it."""
+    record = RequestRecord()
+    record.CopyFrom(event.record)
+    return replace(event, record=record)

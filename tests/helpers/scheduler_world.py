@@ -37,8 +37,8 @@ from helpers.scheduler_events import (
     reported,
     submitted,
 )
-from helpers.scheduler_gateways import Callers, unread
-from helpers.scheduler_models import Client, WorkerModel
+from helpers.scheduler_gateways import Callers, Life
+from helpers.scheduler_models import Client, WorkerModel, as_stored, unread
 
 LENGTH = 3
 """Output tokens of every request."""
@@ -88,7 +88,7 @@ class World(Callers):
         """The leader reads so many messages of its lanes, or comes to their end."""
         if self.unread:
             now, self.unread = self.unread[:count], self.unread[count:]
-            self.tell(*now)
+            self.tell(*map(as_stored, now))
         if not self.unread and self.machine.is_holding:
             self.tell(*caught_up())
 
@@ -169,7 +169,7 @@ class World(Callers):
         if self.unread:
             self.unread.append(event)
         else:
-            self.tell(event)
+            self.tell(as_stored(event))
 
     # Workers
 
@@ -217,6 +217,10 @@ class World(Callers):
         record, client = worker.running[request_id], self.clients[request_id]
         deaf = not self.is_heard(request_id) or record.gateway_id != client.gateway
         if deaf or record.attempt <= client.fence or record.attempt < client.newest:
+            if self.gateways[record.gateway_id].life is Life.LIVES:
+                # It is told to stop what nobody takes.
+                del worker.running[request_id]
+                self.report(worker)
             return
         client.newest = record.attempt
         made = len(record.progress[0].output_ids) if record.progress else 0
