@@ -20,14 +20,14 @@ from helpers.strikes import Strike
 STREAMS = 6
 SLOTS = STREAMS // 2
 """Of each of two workers: once more streams than this have begun, both hold some."""
-BEGUN = 100
-"""Characters, of more than three hundred."""
+BEGUN = 60
+"""Characters, of more than six hundred."""
 
 
 class Bunch(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    flowers: list[Flower] = Field(min_length=3, max_length=4)
+    flowers: list[Flower] = Field(min_length=6, max_length=8)
 
 
 FORMAT: Any = {
@@ -40,8 +40,9 @@ FORMAT: Any = {
 def valley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshMesh]:
     """Two workers of the model that ships."""
     folder = tmp_path_factory.mktemp("valley")
-    options = ("--workers", "2", "--threads", "1", "--set", f"worker.max_slots={SLOTS}")
-    mesh = start(folder / ".headrace", *options)
+    # All ask with the same words: who holds that beginning would draw them all.
+    alone = ("--set", f"worker.max_slots={SLOTS}", "--set", "worker.prefix_report_blocks=0")
+    mesh = start(folder / ".headrace", "--workers", "2", "--threads", "1", *alone)
     yield FreshMesh(folder, mesh.url)
     stop(mesh)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 
 from headrace.errors import HeadraceError, InvalidRequest, RequestExists, RequestNotFound
@@ -56,20 +57,24 @@ async def answered_once(
     """
     request = await intake.repeated(wanted)
     event = EventId(request.request_id, "")
-    try:
-        return await resuming.resume_as(event, request, field=HEADER, failed=False), request
-    except RequestNotFound:
-        pass
 
     async def join() -> Generation:
         found = await resuming.find_as(event, request, field=HEADER)
         return await found.open()
 
+    def seen(own: Generation) -> Generation:
+        return FirstOfTwo(own, join)
+
+    again = partial(resuming.resume_as, event, request, field=HEADER, seen=seen)
     try:
-        return await intake.open(wanted, seen=lambda own: FirstOfTwo(own, join))
+        return await again(failed=False), request
+    except RequestNotFound:
+        pass
+    try:
+        return await intake.open(wanted, seen=seen)
     except RequestExists:
         # Another call has brought it here since.
-        return await resuming.resume_as(event, request, field=HEADER), request
+        return await again(), request
 
 
 class FirstOfTwo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from headrace.errors import InvalidRequest, RequestNotFound
@@ -70,6 +70,7 @@ class Resuming:
         field: str,
         seeded: bool = True,
         failed: bool = True,
+        seen: Callable[[Generation], Generation] = lambda own: own,
     ) -> Answer:
         """The same for a request that was sent again.
 
@@ -77,6 +78,7 @@ class Resuming:
             field: the header that says so.
             seeded: the caller has chosen its seed.
             failed: also if it has ended with an error, which is the answer then.
+            seen: what the answer reads, of what has been found.
 
         Raises:
             InvalidRequest: it is not the request that it was.
@@ -84,7 +86,7 @@ class Resuming:
         found = await self.find_as(event, request, field=field, seeded=seeded)
         if found.failed and not failed:
             raise RequestNotFound(f"request {event.request_id} has failed", field=field)
-        return await self._open(found, event.position, field)
+        return await self._open(found, event.position, field, seen)
 
     async def find_as(
         self, event: EventId, request: ValidRequest, *, field: str, seeded: bool = True
@@ -104,7 +106,13 @@ class Resuming:
             )
         return found
 
-    async def _open(self, found: Attachable, after: str, field: str) -> Answer:
+    async def _open(
+        self,
+        found: Attachable,
+        after: str,
+        field: str,
+        seen: Callable[[Generation], Generation] = lambda own: own,
+    ) -> Answer:
         record = found.record
         if not record.HasField("rendering"):
             raise RequestNotFound(
@@ -113,7 +121,7 @@ class Resuming:
             )
         places = read_position(after, max(1, record.n), field=field)
         self._catalog.get(record.model)
-        return self.answer(await found.open(), record, places)
+        return self.answer(seen(await found.open()), record, places)
 
     def answer(
         self, generation: Generation, record: RequestRecord, places: Sequence[Place] | None = None

@@ -54,16 +54,19 @@ class Stalls:
 
     async def run(self) -> None:
         """Look after the engine until it is stalled for good."""
-        was_stalled = False
+        looks = 0
         while True:
             await asyncio.sleep(self._after_s / _LOOKS)
-            busy_s = self._worker.pump.busy_s()
-            if (busy_s >= self._after_s) is not was_stalled:
-                was_stalled = not was_stalled
-                log.warning("engine.stalled" if was_stalled else "engine.back")
+            was_stalled, fact = looks > 0, self.fact
+            is_stalled = bool(fact)
+            # Why looks and not the time of the step: a process that was frozen as a whole has
+            # been in its step for as long, and comes back from it at once.
+            looks = looks + 1 if is_stalled else 0
+            if is_stalled is not was_stalled:
+                log.warning("engine.stalled" if is_stalled else "engine.back")
                 self._tell()
-            if busy_s >= HAND_OVER * self._after_s:
-                self._worker.fail_all(self.fact)
-            if busy_s >= END * self._after_s:
-                self._on_death(EngineStalled(self.fact))
+            if looks >= (HAND_OVER - 1) * _LOOKS:
+                self._worker.fail_all(fact)
+            if looks >= (END - 1) * _LOOKS:
+                self._on_death(EngineStalled(fact))
                 return

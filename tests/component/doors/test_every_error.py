@@ -69,7 +69,7 @@ def made(kind: type[HeadraceError]) -> HeadraceError:
 
 
 def test_every_error_of_the_table_is_here() -> None:
-    assert RAISED.keys() == set(leaves().values())
+    assert RAISED.keys() == set(leaves().values()) - {HeadraceError}
 
 
 async def test_openais_client_raises_the_class_of_each(
