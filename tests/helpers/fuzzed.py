@@ -129,6 +129,7 @@ NASTY: list[object] = [
     Raw(b"/* */ 1"),
 ]
 
+_LONGEST = 300_000
 _Place = tuple[Any, Any]
 
 
@@ -185,9 +186,12 @@ def _move(body: dict[str, Any], luck: Random) -> None:
 
 
 def _repeat(body: dict[str, Any], luck: Random) -> None:
+    """A list again at the end of another, once or often, but not into gigabytes."""
     lists = [c[k] for c, k in places(body) if isinstance(c[k], list) and c[k]]
     if lists:
-        luck.choice(lists).extend(copy.deepcopy(luck.choice(lists)) * luck.choice((1, 5, 200)))
+        part, times = luck.choice(lists), luck.choice((1, 5, 200))
+        most = _LONGEST // len(written(part))
+        luck.choice(lists).extend(copy.deepcopy(part) * min(times, most))
 
 
 _OF_VALUES = (_replace, _replace, _replace, _remove, _add, _move, _repeat)

@@ -87,5 +87,6 @@ async def test_a_worker_that_leaves_counts_on_no_vector_that_may_not_have_arrive
         assert point.cause == ParkCause.PARK_CAUSE_UNSPECIFIED
         assert "stuck" in point.error.message
         assert all(not p.finish_reason for p in point.progress)
+        await eventually(lambda: all(gw.said("a", choice).has_ended for choice in range(2)))
         gw.acknowledge_all()
         await eventually(lambda: worker.is_idle)
