@@ -22,10 +22,14 @@ class Notices:
         self._unanswered: set[str] = set()
 
     def next_due_s(self, gateway_ids: list[str]) -> float:
+        if not self._live.has_calls:
+            return float("inf")
         free = (g for g in gateway_ids if g not in self._unanswered)
         return min((_due_s(r) for g in free for r in self._live.calls(g)), default=float("inf"))
 
     def plan(self, gateway_ids: list[str], *, now_s: float) -> list[Notify]:
+        if not self._live.has_calls and not self._gateways.suspects:
+            return []
         return [
             notice
             for gateway_id in gateway_ids

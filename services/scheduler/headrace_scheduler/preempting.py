@@ -17,6 +17,8 @@ LOOKED_AT = 64
 """Waiting requests, and for each running ones, that one decision looks at; the next goes on."""
 TRIED = 8
 """Workers whose running requests one decision looks through for one that waits."""
+GAIN = 0.2
+"""How far one parking moves what is expected of the next."""
 ASK_AGAIN_S = 1.0
 """After which a worker that still runs what it was to park is asked once more."""
 
@@ -31,6 +33,7 @@ class Asked:
     slots: int
     cache_tokens: int
     asked_s: float
+    first_asked_s: float
 
     def is_held_by(self, worker: Worker | None) -> bool:
         """Whether the worker's room does not yet count what it was asked for."""
@@ -50,14 +53,14 @@ class _Supply:
     cache_tokens: int
 
     def fits(self, request: Request) -> bool:
-        runs_nothing = self.slots >= self.worker.served.total_slots
+        runs_nothing = self.slots >= self.worker.total_slots
         return request.slots <= self.slots and (
             runs_nothing or request.cache_tokens <= self.cache_tokens
         )
 
     def may_park(self, request: Request) -> bool:
         """Whether the worker can, and could run the request then."""
-        return self.worker.parks and self.worker.room.has_weights_for(request)
+        return self.worker.parks and self.worker.has_weights_for(request)
 
     def add(self, victim: Request | Asked) -> None:
         self.slots += victim.slots
@@ -79,6 +82,15 @@ class Preemption:
     def __init__(self, live: LiveRequests, fleet: Fleet) -> None:
         self._live, self._fleet = live, fleet
         self._asked: dict[str, Asked] = {}
+        self.takes_s: float | None = None
+        """Lately, from the asking until a report showed the room; None while none has."""
+
+    @property
+    def obtainable_slots(self) -> int:
+        """Held by requests that may be made to let go, or have been asked to."""
+        if not self._fleet.parks:
+            return 0
+        return self._live.yielding.slots + sum(asked.slots for asked in self._asked.values())
 
     def plan(self, *, now_s: float) -> None:
         """Command what is to be parked now."""
@@ -111,6 +123,9 @@ class Preemption:
         for request_id, asked in list(self._asked.items()):
             if not asked.is_held_by(self._fleet.get(asked.worker_id)):
                 del self._asked[request_id]
+                took_s = now_s - asked.first_asked_s
+                known_s = took_s if self.takes_s is None else self.takes_s
+                self.takes_s = known_s + GAIN * (took_s - known_s)
             elif self._runs(asked) and now_s - asked.asked_s >= ASK_AGAIN_S:
                 if self._live.lanes[URGENT]:
                     self._ask(asked, now_s)
@@ -125,7 +140,7 @@ class Preemption:
         return isinstance(state, Running) and state.attempt == asked.attempt
 
     def _with_room(self, request: Request, supplies: Iterable[_Supply]) -> _Supply | None:
-        able = (s for s in supplies if s.fits(request) and s.worker.room.has_weights_for(request))
+        able = (s for s in supplies if s.fits(request) and s.worker.has_weights_for(request))
         return next(able, None)
 
     def _make_room(
@@ -175,6 +190,7 @@ class Preemption:
             victim.record.attempt,
             victim.slots,
             victim.cache_tokens,
+            now_s,
             now_s,
         )
         self._asked[victim.request_id] = asked

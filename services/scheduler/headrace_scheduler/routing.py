@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace_scheduler.fleet import Fleet
-from headrace_scheduler.prefixes import NOWHERE, Held, PrefixDirectory, names_of
+from headrace_scheduler.prefixes import Held, PrefixDirectory, names_of
 from headrace_scheduler.requests import Request
 from headrace_scheduler.workers import Worker
 
-LOOK_PAST = 16
+LOOK_PAST = 8
 """Requests left to others while one worker's batch is formed; so its cost does not grow with the
 queue."""
 
@@ -35,6 +35,8 @@ class Routing:
         self._fleet, self._limits = fleet, limits
         self._directory = PrefixDirectory()
         self._passed_over = 0
+        self._most_load = 0.0
+        """Of a worker that is worth waiting for."""
         self.next_due_s = float("inf")
         """When the first of those that are kept goes to anybody."""
 
@@ -54,23 +56,30 @@ class Routing:
     def begin_worker(self) -> None:
         """Of that round, another worker's batch."""
         self._passed_over = 0
+        self._most_load = self._fleet.load + self._limits.load_slack
 
     def is_for_another(self, request: Request, worker: Worker, *, now_s: float) -> bool:
-        """Whether this worker is to pass over a request that it could take."""
+        """Whether this worker is to pass over a request that it could take.
+
+        Who holds its beginning is not looked up again while it is kept, which is not long.
+        """
         if not self._directory or self._passed_over >= LOOK_PAST:
             return False
-        if request.kept_until_s is not None and now_s >= request.kept_until_s:
-            return False  # And its names need not be looked up.
-        held = self._held(request)
-        if held is NOWHERE or worker.worker_id in held.worker_ids:
+        if request.kept_until_s is None:
+            held = self._held(request)
+        elif now_s < request.kept_until_s:
+            held = request.kept_by
+        else:
             return False
-        most = self._fleet.load + self._limits.load_slack
-        if not any(self._may_be_waited_for(worker_id, most) for worker_id in held.worker_ids):
+        if not held.worker_ids or worker.worker_id in held.worker_ids:
+            return False
+        if not any(map(self._may_be_waited_for, held.worker_ids)):
             return False
         if request.kept_until_s is None:
+            request.kept_by = held
             request.kept_until_s = now_s + held.tokens * self._limits.wait_s_per_token
-        if now_s >= request.kept_until_s:
-            return False
+            if now_s >= request.kept_until_s:
+                return False
         self.next_due_s = min(self.next_due_s, request.kept_until_s)
         self._passed_over += 1
         return True
@@ -87,9 +96,9 @@ class Routing:
             request.prefix_names = names_of(request.record)
         return self._directory.longest(request.prefix_names)
 
-    def _may_be_waited_for(self, worker_id: str, most: float) -> bool:
+    def _may_be_waited_for(self, worker_id: str) -> bool:
         worker = self._fleet.get(worker_id)
-        return worker is not None and worker.is_open and worker.load <= most
+        return worker is not None and worker.is_open and worker.load <= self._most_load
 
     def check_integrity(self) -> None:
         self._directory.check_integrity()

@@ -85,9 +85,7 @@ class Timekeeper:
     def _lose_patience(self, request: Request, now_s: float) -> None:
         waited_s, model = now_s - request.arrival_s, self._model
         patience_s = request.patient_until_s - request.arrival_s
-        retry_after_s = self._forecast.retry_after_s(
-            request.priority, patience_s=patience_s, now_s=now_s
-        )
+        retry_after_s = self._forecast.retry_after_s(request, patience_s=patience_s, now_s=now_s)
         if not self._fleet.has_weights_for(request):
             name = ":".join(filter(None, (model, request.record.adapter)))
             fact = f"no worker served {name} within {waited_s:.3g} s"
