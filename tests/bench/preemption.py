@@ -21,7 +21,7 @@ from headrace.bench.http1 import Connection
 from headrace.bench.load import Load
 
 BULK_STREAMS, BULK_TOKENS, SLOTS = 16, 500, 8
-REQUESTS, WAITING_REQUESTS = 100, 20
+REQUESTS, WAITING_REQUESTS = 100, 5
 """And where each waits for the end of a bulk one."""
 WARM_S = 2.0
 """Until the bulk streams hold every slot."""

@@ -59,7 +59,7 @@ BEAT_S = 0.5
 DEPTHS = (1_000, 3_000, 10_000, 30_000, 100_000)
 CONVERSATIONS = 60_000
 PROMPT_TOKENS = 64
-MEASURED = 20_000
+MEASURED = 12_000
 """Dispatched requests of a run."""
 
 

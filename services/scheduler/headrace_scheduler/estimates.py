@@ -60,23 +60,31 @@ class Turnover:
         return self._ends / (self._slot_s + stalled_slot_s)
 
 
+SILENT_GAPS = 3.0
+"""Nobody has come for so many times the usual gap: then they have stopped, or nearly."""
+
+
 class Arrivals:
-    """Slots asked for per second, recent ones counting most."""
+    """Slots asked for per second, recent ones counting most; few, where the last came long ago."""
 
     def __init__(self, *, half_life_s: float, now_s: float) -> None:
         """`now_s` is since when they are counted."""
         self._half_life_s = half_life_s
-        self._slots = 0.0
+        self._slots = self._last = 0.0
         self._since_s = self._at_s = now_s
 
     def came(self, slots: int, *, now_s: float) -> None:
         self._slots = self._kept(now_s) + slots
-        self._at_s = now_s
+        self._at_s, self._last = now_s, float(slots)
 
     def per_s(self, now_s: float) -> float:
         unseen = 0.5 ** ((now_s - self._since_s) / self._half_life_s)
         window_s = self._half_life_s / math.log(2) * (1.0 - unseen)
-        return self._kept(now_s) / window_s if window_s > 0.0 else 0.0
+        lately_per_s = self._kept(now_s) / window_s if window_s > 0.0 else 0.0
+        silent_s = now_s - self._at_s
+        if silent_s * lately_per_s <= SILENT_GAPS * self._last:
+            return lately_per_s
+        return SILENT_GAPS * self._last / silent_s
 
     def _kept(self, now_s: float) -> float:
         return float(self._slots * 0.5 ** ((now_s - self._at_s) / self._half_life_s))

@@ -19,8 +19,8 @@ class Fleet:
         # Why one for all: a worker that was dropped and returns must not see a number twice.
         self._last_number = 0
         # What follows is kept rather than counted: it is asked for with every event.
-        self._able: dict[str, Worker] = {}
-        """Those that a dispatch may go to now."""
+        self._roomy: dict[str, Worker] = {}
+        """Those that are open and have free slots."""
         self._with_strays: dict[str, Worker] = {}
         self._parts: dict[str, Part] = {}
         """What each worker adds to the sums below."""
@@ -113,17 +113,17 @@ class Fleet:
     def remove(self, worker_id: str) -> Worker | None:
         removed = self._workers.pop(worker_id, None)
         if removed is not None:
-            self._able.pop(worker_id, None)
+            self._roomy.pop(worker_id, None)
             self._with_strays.pop(worker_id, None)
             self._add(self._parts.pop(worker_id), -1)
         return removed
 
     def _count(self, worker: Worker) -> None:
         part, worker_id = worker.part, worker.worker_id
-        if part.open_slots and worker.unanswered is None:
-            self._able[worker_id] = worker
+        if part.open_slots:
+            self._roomy[worker_id] = worker
         else:
-            self._able.pop(worker_id, None)
+            self._roomy.pop(worker_id, None)
         known = self._parts.get(worker_id)
         if part != known:  # Most reports change nothing of it.
             if known is not None:
@@ -162,7 +162,13 @@ class Fleet:
 
     def with_room(self) -> list[Worker]:
         """Workers that a dispatch may go to now, the least loaded first."""
-        return sorted(self._able.values(), key=lambda w: (w.load, w.worker_id))
+        able = [worker for worker in self._roomy.values() if worker.unanswered is None]
+        return sorted(able, key=lambda w: (w.load, w.worker_id))
+
+    @property
+    def roomy(self) -> Iterable[str]:
+        """Ids of open workers with free slots, a dispatch on its way or not."""
+        return self._roomy
 
     @property
     def load(self) -> float:
@@ -172,7 +178,7 @@ class Fleet:
     @property
     def has_room(self) -> bool:
         """Whether a dispatch may go to anybody now."""
-        return bool(self._able)
+        return any(worker.unanswered is None for worker in self._roomy.values())
 
     def free_slots(self, request: Weights | None = None) -> int:
         """Of all open workers; of those with the weights for a request, if there is one."""
@@ -209,8 +215,8 @@ class Fleet:
         """Raise AssertionError if what is kept is not what there is."""
         for worker in self._workers.values():
             worker.check_integrity()
-        able = (w for w in self._workers.values() if w.is_open and w.unanswered is None)
-        assert set(self._able) == {w.worker_id for w in able if w.free_slots}
+        opened = (w for w in self._workers.values() if w.is_open)
+        assert set(self._roomy) == {w.worker_id for w in opened if w.free_slots}
         assert set(self._with_strays) == {w.worker_id for w in self._workers.values() if w.strays}
         assert self._parts == {w.worker_id: w.part for w in self._workers.values()}
         kept = Fleet(self._model, self._epoch)

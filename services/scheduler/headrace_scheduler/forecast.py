@@ -53,15 +53,16 @@ class Outlook:
 class _Coming:
     """Slots asked for in one lane, by all and by each of its tenants."""
 
-    def __init__(self, seen_s: float, now_s: float) -> None:
-        self._seen_s = seen_s
-        self.all = Arrivals(half_life_s=seen_s, now_s=now_s)
+    def __init__(self, half_life_s: float, now_s: float) -> None:
+        self._half_life_s = half_life_s
+        # Longer: what a lane below gets is what these leave of the service, a small difference.
+        self.all = Arrivals(half_life_s=4 * half_life_s, now_s=now_s)
         self._tenants: OrderedDict[str, Arrivals] = OrderedDict()
 
     def came(self, request: Request, now_s: float) -> None:
         self.all.came(request.slots, now_s=now_s)
         if (of_tenant := self._tenants.get(request.tenant)) is None:
-            of_tenant = Arrivals(half_life_s=self._seen_s, now_s=now_s - FIRST_SEEN_S)
+            of_tenant = Arrivals(half_life_s=self._half_life_s, now_s=now_s - FIRST_SEEN_S)
             self._tenants[request.tenant] = of_tenant
             if len(self._tenants) > REMEMBERED:
                 self._tenants.popitem(last=False)
@@ -81,9 +82,7 @@ class Forecast:
         self._live, self._fleet, self._preemption = live, fleet, preemption
         half_life_s = live.policy.rate_half_life_s
         self._turnover = Turnover(half_life_s=half_life_s, now_s=now_s)
-        # Longer: what a lane below gets is what these leave of the service, a small difference.
-        seen_s = 4 * half_life_s
-        self._arrivals = {priority: _Coming(seen_s, now_s) for priority in PRIORITIES}
+        self._arrivals = {priority: _Coming(half_life_s, now_s) for priority in PRIORITIES}
         self._in_use, self._ended_slots = 0, live.ended_slots
 
     def came(self, request: Request, *, now_s: float) -> None:

@@ -84,7 +84,7 @@ def has_weights(request: Weights, digest: str, adapter_digests: Set[str]) -> boo
 
 class LaneView(NamedTuple, Generic[C]):
     waiting: Iterable[C]
-    """In the order in which they are to leave."""
+    """Those that could run there, in the order in which they are to leave."""
     credit: float = 0.0
     """Earned by being passed over; a whole one buys an aged head the next place."""
     claims: float = float("inf")
@@ -103,9 +103,9 @@ class Batch(Generic[C]):
 class _Queue(Generic[C]):
     """One lane while a batch is formed: its head, and what it has earned."""
 
-    def __init__(self, lane: LaneView[C], room: Room) -> None:
+    def __init__(self, lane: LaneView[C]) -> None:
         self.credit, self.claims = lane.credit, lane.claims
-        self._rest = (r for r in lane.waiting if can_ever_run(r, room))
+        self._rest = iter(lane.waiting)
         self.head = next(self._rest, None)
 
     def take(self) -> C:
@@ -176,7 +176,7 @@ def form_batch(
     tokens, and is waited for: until the batch is full or its oldest has waited
     `max_wait_s`, nothing leaves. A busy worker's next step is wait enough.
     """
-    queues = [_Queue(lane, room) for lane in lanes]
+    queues = [_Queue(lane) for lane in lanes]
     claimed: list[C] = []
     draft: _Draft[C] = _Draft(room, limits, min(share, limits.max_requests))
     full = False

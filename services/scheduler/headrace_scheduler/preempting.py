@@ -71,6 +71,38 @@ class _Supply:
         self.cache_tokens -= request.cache_tokens
 
 
+class _Supplies:
+    """Of all open workers, each made when it is looked at: there may be hundreds of workers, and
+    this is asked with every event while anybody urgent waits."""
+
+    def __init__(self, fleet: Fleet, asked: Iterable[Asked]) -> None:
+        self._fleet = fleet
+        self._made: dict[str, _Supply | None] = {}
+        self._asked: dict[str, list[Asked]] = {}
+        for each in asked:
+            self._asked.setdefault(each.worker_id, []).append(each)
+
+    def of(self, worker_id: str) -> _Supply | None:
+        """None unless the worker is open."""
+        if worker_id not in self._made:
+            self._made[worker_id] = self._make(worker_id)
+        return self._made[worker_id]
+
+    def _make(self, worker_id: str) -> _Supply | None:
+        worker = self._fleet.get(worker_id)
+        if worker is None or not worker.is_open:
+            return None
+        supply = _Supply(worker, worker.free_slots, worker.free_cache_tokens)
+        for asked in self._asked.get(worker_id, ()):
+            supply.add(asked)
+        return supply
+
+    def roomy(self) -> list[_Supply]:
+        """Those with any slots."""
+        found = map(self.of, dict.fromkeys([*self._fleet.roomy, *self._asked]))
+        return [supply for supply in found if supply is not None and supply.slots > 0]
+
+
 class Preemption:
     """Asks for no more than waits: what is free, or asked for already, is set against it first.
 
@@ -99,15 +131,8 @@ class Preemption:
         waiting = self._live.lanes[URGENT]
         if not waiting or not self._live.yielding.candidates or not self._fleet.parks:
             return
-        supplies = {
-            w.worker_id: _Supply(w, w.free_slots, w.free_cache_tokens)
-            for w in self._fleet
-            if w.is_open
-        }
-        for asked in self._asked.values():
-            if supply := supplies.get(asked.worker_id):
-                supply.add(asked)
-        roomy = [s for s in supplies.values() if s.slots > 0]
+        supplies = _Supplies(self._fleet, self._asked.values())
+        roomy = supplies.roomy()
         in_vain: set[tuple[str, str, int]] = set()
         for request in islice(waiting.in_turn(_anybody), LOOKED_AT):
             want = request.weights_digest, request.adapter_digest, request.slots
@@ -143,14 +168,12 @@ class Preemption:
         able = (s for s in supplies if s.fits(request) and s.worker.has_weights_for(request))
         return next(able, None)
 
-    def _make_room(
-        self, request: Request, supplies: dict[str, _Supply], now_s: float
-    ) -> _Supply | None:
+    def _make_room(self, request: Request, supplies: _Supplies, now_s: float) -> _Supply | None:
         """On the worker of the newest victim where there is enough to take; None if nowhere."""
         tried: set[str] = set()
         for candidate in islice(self._live.yielding.newest_first(), LOOKED_AT):
             assert isinstance(candidate.state, Running)
-            supply = supplies.get(candidate.state.worker_id)
+            supply = supplies.of(candidate.state.worker_id)
             if supply is None or supply.worker.worker_id in tried or not supply.may_park(request):
                 continue
             tried.add(supply.worker.worker_id)

@@ -34,7 +34,7 @@ class Routing:
     def __init__(self, fleet: Fleet, limits: RoutingLimits) -> None:
         self._fleet, self._limits = fleet, limits
         self._directory = PrefixDirectory()
-        self._passed_over = 0
+        self._left_to_pass = 0
         self._most_load = 0.0
         """Of a worker that is worth waiting for."""
         self.next_due_s = float("inf")
@@ -55,33 +55,35 @@ class Routing:
 
     def begin_worker(self) -> None:
         """Of that round, another worker's batch."""
-        self._passed_over = 0
+        self._left_to_pass = LOOK_PAST if self._directory else 0
         self._most_load = self._fleet.load + self._limits.load_slack
 
     def is_for_another(self, request: Request, worker: Worker, *, now_s: float) -> bool:
         """Whether this worker is to pass over a request that it could take.
 
-        Who holds its beginning is not looked up again while it is kept, which is not long.
+        While it is kept, which is not long, neither who holds its beginning is looked up again nor
+        how loaded they are; who is gone, or holds it no more, is seen.
         """
-        if not self._directory or self._passed_over >= LOOK_PAST:
+        if not self._left_to_pass:
             return False
-        if request.kept_until_s is None:
-            held = self._held(request)
-        elif now_s < request.kept_until_s:
-            held = request.kept_by
-        else:
+        if request.kept_until_s is None and not self._keep(request, worker, now_s):
             return False
-        if not held.worker_ids or worker.worker_id in held.worker_ids:
+        until_s = request.kept_until_s
+        if until_s is None or now_s >= until_s or not _is_elsewhere(request.kept_by, worker):
+            return False
+        self.next_due_s = min(self.next_due_s, until_s)
+        self._left_to_pass -= 1
+        return True
+
+    def _keep(self, request: Request, worker: Worker, now_s: float) -> bool:
+        """Whether it is kept for those that hold its beginning, from now on."""
+        held = self._held(request)
+        if not _is_elsewhere(held, worker):
             return False
         if not any(map(self._may_be_waited_for, held.worker_ids)):
             return False
-        if request.kept_until_s is None:
-            request.kept_by = held
-            request.kept_until_s = now_s + held.tokens * self._limits.wait_s_per_token
-            if now_s >= request.kept_until_s:
-                return False
-        self.next_due_s = min(self.next_due_s, request.kept_until_s)
-        self._passed_over += 1
+        request.kept_by = held
+        request.kept_until_s = now_s + held.tokens * self._limits.wait_s_per_token
         return True
 
     def tokens_at(self, request: Request, worker: Worker) -> int:
@@ -102,3 +104,8 @@ class Routing:
 
     def check_integrity(self) -> None:
         self._directory.check_integrity()
+
+
+def _is_elsewhere(held: Held, worker: Worker) -> bool:
+    """Whether somebody holds it, and not this worker."""
+    return bool(held.worker_ids) and worker.worker_id not in held.worker_ids

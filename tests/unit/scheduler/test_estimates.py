@@ -322,6 +322,14 @@ def test_arrivals_are_counted_from_the_first_moment_on() -> None:
     assert arrivals.per_s(10_000.0) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_who_has_stopped_coming_is_soon_not_waited_for() -> None:
+    arrivals = Arrivals(half_life_s=60.0, now_s=0.0)
+    for now_s in range(1, 101):
+        arrivals.came(1, now_s=now_s / 10)
+    assert arrivals.per_s(10.2) == pytest.approx(10.0, rel=0.1)
+    assert arrivals.per_s(20.0) == pytest.approx(0.3, rel=0.1)
+
+
 def test_every_move_between_states_is_counted() -> None:
     bench = Bench()
     bench.worker()

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace.v1.common_pb2 import FinishReason, Priority
+from headrace_scheduler.events import Dispatch
 from headrace_scheduler.forecast import Outlook, Wait
 from headrace_scheduler.machine import LaneFigures, Leadership
 from headrace_scheduler.reporting import lane_report
@@ -25,6 +26,18 @@ def test_a_lane_keeps_the_order_of_the_stream_whatever_the_order_of_events() -> 
     bench.worker()
     (dispatch,) = bench.commands
     assert [r.request_id for r in dispatch.message.requests] == ["a", "b", "c"]  # type: ignore[union-attr]
+
+
+def test_what_no_empty_worker_of_this_size_and_weights_could_run_holds_nobody_up() -> None:
+    bench = Bench()
+    bench.submit("wide", n=5)
+    bench.submit("of other weights", digest="w2")
+    bench.submit("for an adapter", adapter="x")
+    bench.submit("a", digest="w1")
+    bench.submit("b")
+    bench.worker(free=4, total=4, digest="w1")
+    (dispatch,) = bench.given(Dispatch)
+    assert [r.request_id for r in dispatch.message.requests] == ["a", "b"]
 
 
 def test_of_two_accounts_of_a_choice_the_longer_counts_and_of_equals_the_finished() -> None:

@@ -57,22 +57,6 @@ def test_nothing_overtakes_a_head_that_needs_more_slots_than_are_free() -> None:
     assert names(form_batch(lanes(waiting, wants("c")), few, LIMITS, now_s=9)) == ""
 
 
-def test_a_request_that_no_empty_worker_of_this_size_could_run_holds_nobody_up() -> None:
-    waiting = [Want("a", slots=9), Want("b")]
-    assert names(form_batch(lanes(waiting), ROOM, LIMITS, now_s=0)) == "b"
-
-
-def test_a_request_for_other_weights_holds_nobody_up() -> None:
-    waiting = [Want("a", weights_digest="w2"), Want("b"), Want("c", weights_digest="")]
-    assert names(form_batch(lanes(waiting), ROOM, LIMITS, now_s=0)) == "bc"
-
-
-def test_a_request_for_an_adapter_that_the_worker_has_not_holds_nobody_up() -> None:
-    waiting = [Want("a", adapter_digest="x"), Want("b"), Want("c", adapter_digest="y")]
-    room = ROOM._replace(adapter_digests=frozenset({"y"}))
-    assert names(form_batch(lanes(waiting), room, LIMITS, now_s=0)) == "bc"
-
-
 def test_prefill_of_a_batch_stays_within_its_budget() -> None:
     waiting = wants("abc", prefill_tokens=40)
     assert names(form_batch(lanes(waiting), ROOM, LIMITS, now_s=0)) == "ab"
