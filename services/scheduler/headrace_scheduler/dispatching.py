@@ -46,10 +46,11 @@ class Dispatching:
         """By number; each is answered, or said to be unanswered."""
 
     def plan(self, *, now_s: float) -> list[Dispatch]:
-        dispatches = []
+        dispatches: list[Dispatch] = []
         self._routing.begin()
-        waiting = self._live.lanes.waiting
-        for worker in self._fleet.with_room() if waiting else ():
+        if not self._fleet.has_room or not (waiting := self._live.lanes.waiting):
+            return dispatches
+        for worker in self._fleet.with_room():
             if batch := self._form(worker, waiting, now_s):
                 dispatches.append(self._send(worker, batch, now_s))
                 if not (waiting := waiting - len(batch)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from headrace.internal.v1.reports_pb2 import WorkerReport
 from headrace_scheduler.forming import Weights
@@ -95,10 +95,11 @@ class Fleet:
         self._count(worker)
         return self._last_number
 
-    def answered(self, worker: Worker, number: int, refused: Iterable[str]) -> None:
+    def answered(self, worker: Worker, number: int, refused: Collection[str]) -> None:
         """A dispatch was answered; these of it did not stay."""
         worker.vacate(number, refused)
-        self._count(worker)
+        if refused:
+            self._count(worker)
 
     def silent(self, worker: Worker, number: int) -> None:
         """A dispatch was not answered; the next report says what became of it."""

@@ -215,7 +215,8 @@ class LiveRequests:
             if record.request_id in index.get(record.gateway_id, {}):
                 _drop(index, record.gateway_id, record.request_id)
                 index.setdefault(gateway_id, {})[record.request_id] = request
-        record.gateway_id, record.delivery_address = gateway_id, address
+        request.gateway_id = record.gateway_id = gateway_id
+        record.delivery_address = address
         record.held_since_attempt, record.attempt = since, max(record.attempt, since)
 
     def end(self, request: Request, error: HeadraceError, *, now_s: float) -> None:

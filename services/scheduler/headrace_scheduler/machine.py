@@ -223,14 +223,17 @@ class Machine:
         if self._policy.preemption:
             self._preemption.plan(now_s=now_s)
         self._forecast.measure(now_s=now_s)
-        notices = self._notices.plan(self._gateways.ids, now_s=now_s)
+        notices = self._notices.plan(now_s=now_s)
         return [*self._live.take_commands(), *dispatches, *notices]
 
     def next_due_s(self) -> float:
         """When to decide again at the latest, if nothing happens before."""
-        calls_s = self._notices.next_due_s(self._gateways.ids)
-        due_s = (self._timekeeper.next_due_s, calls_s, self._company_due_s())
-        return min(*due_s, self._routing.next_due_s)
+        return min(
+            self._timekeeper.next_due_s,
+            self._notices.next_due_s,
+            self._company_due_s(),
+            self._routing.next_due_s,
+        )
 
     def _company_due_s(self) -> float:
         max_wait_s = self._policy.limits.max_wait_s

@@ -128,8 +128,9 @@ class Preemption:
         """Command what is to be parked now."""
         if self._asked:
             self._review(now_s)
-        waiting = self._live.lanes[URGENT]
-        if not waiting or not self._live.yielding.candidates or not self._fleet.parks:
+        if not self._live.yielding.candidates or not self._fleet.parks:
+            return
+        if not (waiting := self._live.lanes[URGENT]):
             return
         supplies = _Supplies(self._fleet, self._asked.values())
         roomy = supplies.roomy()

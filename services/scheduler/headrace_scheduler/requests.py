@@ -134,6 +134,8 @@ class Request:
     # Read from the record once. Asked for with every event, and a record that is read again
     # makes each string anew.
     request_id: str = field(init=False)
+    gateway_id: str = field(init=False)
+    """Who holds it; `LiveRequests.rehome` changes it with the record."""
     tenant: str = field(init=False)
     weights_digest: str = field(init=False)
     """Empty: any."""
@@ -156,7 +158,7 @@ class Request:
 
     def __post_init__(self) -> None:
         record = self.record
-        self.request_id = record.request_id
+        self.request_id, self.gateway_id = record.request_id, record.gateway_id
         self.tenant = record.tenant or DEFAULT_TENANT
         self.weights_digest, self.adapter_digest = record.weights_digest, record.adapter_digest
         self.choices = max(1, record.n)
@@ -177,10 +179,6 @@ class Request:
         self.prefill_tokens = prompt_tokens + self.input_tokens + self.output_tokens
         kept_tokens = prompt_tokens + record.sampling.max_tokens
         self.cache_tokens = self.slots * kept_tokens + self.input_tokens
-
-    @property
-    def gateway_id(self) -> str:
-        return self.record.gateway_id
 
     @property
     def has_run(self) -> bool:

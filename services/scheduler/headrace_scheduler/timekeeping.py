@@ -36,8 +36,9 @@ class Timekeeper:
         return min(self._swept_s + SWEEP_S, self._live.next_due_s)
 
     def keep(self, *, now_s: float) -> None:
-        for request in self._live.take_due(now_s):
-            self._review(request, now_s)
+        if now_s >= self._live.next_due_s:
+            for request in self._live.take_due(now_s):
+                self._review(request, now_s)
         if now_s - self._swept_s >= SWEEP_S:
             self._sweep(now_s)
 
