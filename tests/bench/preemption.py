@@ -21,8 +21,9 @@ from headrace.bench.http1 import Connection
 from headrace.bench.load import Load
 
 BULK_STREAMS, BULK_TOKENS, SLOTS = 16, 500, 8
-REQUESTS, WAITING_REQUESTS = 100, 5
-"""And where each waits for the end of a bulk one."""
+REQUESTS, WAITING_REQUESTS = 60, 3
+"""Fewer than bulk ones make way for: each of the eight that run does so ten times
+(`max_preemptions`), and then the next waits for an end. And where each waits for one."""
 WARM_S = 2.0
 """Until the bulk streams hold every slot."""
 UP = ("--engine", "scripted", "--scripted-step-ms", "20", "--set", f"worker.max_slots={SLOTS}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import get_args
 
 from headrace.bus.subjects import PRIORITIES
 from headrace.errors import AttemptsExhausted, Code, HeadraceError, RequestExists
@@ -340,13 +339,8 @@ class LiveRequests:
         assert found == {i for ids in self._by_gateway.values() for i in ids}
 
 
-_NAMES: dict[type, str] = {kind: kind.__name__.lower() for kind in get_args(State)} | {
-    type(None): "gone"
-}
-
-
 def _name(state: State | None) -> str:
-    return _NAMES[type(state)]
+    return "gone" if state is None else type(state).__name__.lower()
 
 
 def _drop(index: dict[str, dict[str, Request]], key: str, request_id: str) -> None:
