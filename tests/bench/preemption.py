@@ -21,7 +21,9 @@ from headrace.bench.http1 import Connection
 from headrace.bench.load import Load
 
 BULK_STREAMS, BULK_TOKENS, SLOTS = 16, 500, 8
-REQUESTS = 20
+REQUESTS, WAITING_REQUESTS = 60, 3
+"""Fewer than bulk ones make way for: each of the eight that run does so ten times
+(`max_preemptions`), and then the next waits for an end. And where each waits for one."""
 WARM_S = 2.0
 """Until the bulk streams hold every slot."""
 UP = ("--engine", "scripted", "--scripted-step-ms", "20", "--set", f"worker.max_slots={SLOTS}")
@@ -56,12 +58,12 @@ async def bulk_stream(load: Load, number: int) -> None:
         await answered_s(load, number, "flex")
 
 
-async def times_s(load: Load, bulk: Load | None) -> list[float]:
+async def times_s(load: Load, bulk: Load | None, requests: int) -> list[float]:
     streams = [
         asyncio.create_task(bulk_stream(bulk, 1000 + i)) for i in range(BULK_STREAMS) if bulk
     ]
     await asyncio.sleep(WARM_S)
-    found = [await answered_s(load, number, "priority") for number in range(REQUESTS)]
+    found = [await answered_s(load, number, "priority") for number in range(requests)]
     for stream in streams:
         stream.cancel()
         with suppress(asyncio.CancelledError):
@@ -73,7 +75,8 @@ def measure(round: int, way: str, *up: str, bulk: bool) -> Run:
     with rig.mesh(*UP, *up) as record:
         load = rig.load_on(record, max_tokens=1)
         long = rig.load_on(record, max_tokens=BULK_TOKENS) if bulk else None
-        return Run(round, way, spread(asyncio.run(times_s(load, long))))
+        requests = WAITING_REQUESTS if up else REQUESTS
+        return Run(round, way, spread(asyncio.run(times_s(load, long, requests))))
 
 
 def main() -> None:

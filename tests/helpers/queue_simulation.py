@@ -7,22 +7,34 @@ import random
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from headrace.bus.subjects import PRIORITIES
-from headrace_scheduler.events import Dispatch, DispatchAnswered, Event
+from headrace_scheduler.events import (
+    Dispatch,
+    DispatchAnswered,
+    Event,
+    Notify,
+    ParkOnWorker,
+)
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.policy import Policy
 from helpers.scheduler_events import (
     MODEL,
     CountingJournal,
+    answer,
     caught_up,
     gateway_reported,
+    parked,
+    point,
     reported,
     settled,
     submitted,
 )
 
 BEAT_S = 0.5
+PARKS_IN_S = 0.03
+"""What a worker takes to let go of a request."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,7 @@ class Ask:
     runs_s: float
     n: int = 1
     priority: str = "standard"
+    tenant: str = "default"
 
 
 @dataclass
@@ -43,6 +56,9 @@ class Asked:
     """None: the wait was not known."""
     waited_s: float | None = None
     """None: it was never dispatched."""
+    left_s: float = 0.0
+    """Still to be run, when it last started or was parked."""
+    started_s: float = 0.0
 
 
 @dataclass
@@ -104,34 +120,61 @@ class Simulation:
         request_id = f"r{sequence}"
         lanes = {f.priority: f for f in self.machine.lanes(now_s=self.now_s)}
         ahead = sum(lanes[p].waiting for p in PRIORITIES[: PRIORITIES.index(ask.priority) + 1])
-        wait = lanes[ask.priority].wait
-        self.asked[request_id] = Asked(ask, ahead, None if wait is None else wait.wait_s)
+        outlooks = {o.tenant: o for o in lanes[ask.priority].tenants}
+        outlook = outlooks.get(ask.tenant) or outlooks.get("")
+        wait = outlook.wait if outlook else None
+        told_s = None if wait is None else wait.wait_s
+        self.asked[request_id] = Asked(ask, ahead, told_s, left_s=ask.runs_s)
         self._open.add(request_id)
         self._tell(
-            submitted(request_id, sequence, now_s=self.now_s, n=ask.n, priority=ask.priority)
+            submitted(
+                request_id,
+                sequence,
+                now_s=self.now_s,
+                n=ask.n,
+                priority=ask.priority,
+                tenant=ask.tenant,
+            )
         )
 
     def _tell(self, *events: Event) -> None:
         for event in events:
             self.machine.apply(event, now_s=self.now_s)
         for command in self.machine.decide(now_s=self.now_s):
-            if isinstance(command, Dispatch):
-                self._take(command)
+            match command:
+                case Dispatch():
+                    self._take(command)
+                case ParkOnWorker():
+                    self.at(self.now_s + PARKS_IN_S, partial(self._park, command))
+                case Notify():
+                    points = [point(i, attempt) for i, attempt in command.fences]
+                    self._tell(answer(command, *points))
 
     def _take(self, dispatch: Dispatch) -> None:
         worker = self._workers[dispatch.worker_id]
         for record in dispatch.message.requests:
             asked = self.asked[record.request_id]
-            asked.waited_s = self.now_s - asked.ask.at_s
+            if asked.waited_s is None:
+                asked.waited_s = self.now_s - asked.ask.at_s
+            asked.started_s = self.now_s
             worker.running[record.request_id] = record.attempt, record.n
-            end = self._end_of(dispatch.worker_id, record.request_id)
-            self.at(self.now_s + asked.ask.runs_s, end)
+            end = self._end_of(dispatch.worker_id, record.request_id, record.attempt)
+            self.at(self.now_s + asked.left_s, end)
         worker.counted = dispatch.message.epoch, dispatch.number
         self._tell(DispatchAnswered(dispatch.worker_id, dispatch.number, ()))
 
-    def _end_of(self, worker_id: str, request_id: str) -> Callable[[], None]:
+    def _park(self, asked: ParkOnWorker) -> None:
+        worker = self._workers[asked.worker_id]
+        if worker.running.pop(asked.request_id, None) is not None:
+            parked_one = self.asked[asked.request_id]
+            parked_one.left_s -= self.now_s - parked_one.started_s
+            self._tell(parked(asked.worker_id, point(asked.request_id, asked.attempt)))
+            self._report(asked.worker_id)
+
+    def _end_of(self, worker_id: str, request_id: str, attempt: int) -> Callable[[], None]:
         def end() -> None:
-            if worker_id in self._workers:
+            worker = self._workers.get(worker_id, _Worker(0))
+            if worker.running.get(request_id, (0, 0))[0] == attempt:
                 del self._workers[worker_id].running[request_id]
                 self._open.discard(request_id)
                 self._report(worker_id)
@@ -170,12 +213,13 @@ def poisson(
     runs_s: Callable[[], float],
     n: Callable[[], int] = lambda: 1,
     priority: str = "standard",
+    tenant: str = "default",
     from_s: float = 0.0,
 ) -> list[Ask]:
     """Requests that come independently of one another."""
     asks, at_s = [], from_s
     while (at_s := at_s + rng.expovariate(per_s)) < from_s + for_s:
-        asks.append(Ask(at_s, runs_s(), n(), priority))
+        asks.append(Ask(at_s, runs_s(), n(), priority, tenant))
     return asks
 
 

@@ -81,7 +81,9 @@ class ScriptedAdmission:
     checked: list[tuple[str, Priority.ValueType, float]] = field(default_factory=list)
     generations: list[ScriptedGeneration] = field(default_factory=list)
 
-    def check(self, model: str, priority: Priority.ValueType, *, patience_s: float) -> None:
+    def check(
+        self, model: str, priority: Priority.ValueType, *, tenant: str, patience_s: float
+    ) -> None:
         self.checked.append((model, priority, patience_s))
         if self.refusal is not None:
             raise self.refusal

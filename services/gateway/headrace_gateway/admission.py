@@ -67,10 +67,16 @@ class LaneAdmission:
         self._draining = True
 
     def check(
-        self, model: str, priority: common_pb2.Priority.ValueType, *, patience_s: float
+        self,
+        model: str,
+        priority: common_pb2.Priority.ValueType,
+        *,
+        tenant: str,
+        patience_s: float,
     ) -> None:
+        now_s = self._clock.monotonic_s()
         refusal = self._gateway_refusal() or self._lanes.refusal(
-            model, priority, patience_s=patience_s, now_s=self._clock.monotonic_s()
+            model, priority, tenant=tenant, patience_s=patience_s, now_s=now_s
         )
         if refusal is not None:
             metrics.refusals_total.labels(model, priority_name(priority), refusal.reason).inc()
@@ -79,7 +85,12 @@ class LaneAdmission:
     async def open(self, request: ValidRequest) -> Generation:
         # Why again: others were admitted since. From here to `publishing` nothing awaits,
         # so the last place of a lane is given once.
-        self.check(request.card.model, request.priority, patience_s=request.patience_s)
+        self.check(
+            request.card.model,
+            request.priority,
+            tenant=request.tenant,
+            patience_s=request.patience_s,
+        )
         return await self._publish(request, is_canary=False)
 
     async def open_canary(self, request: ValidRequest) -> Generation:

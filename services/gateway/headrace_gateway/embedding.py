@@ -123,7 +123,8 @@ class Embedding:
         check_inputs(inputs, wanted, card, self._limits)
         _, patience_s = times(wanted, self._limits)
         lane = priority(wanted, self._limits)
-        self._admission.check(card.model, lane, patience_s=patience_s)
+        tenant = self._limits.tenants.of(wanted.headers)
+        self._admission.check(card.model, lane, tenant=tenant, patience_s=patience_s)
         found = await _tokenized(inputs, served, longest_input(wanted, card))
         check_lengths(inputs, wanted, card, found)
         async with _open(self._admission, requests_for(wanted, card, self._limits, found)) as parts:

@@ -227,7 +227,12 @@ class Generation(Protocol):
 
 class Admission(Protocol):
     def check(
-        self, model: str, priority: common_pb2.Priority.ValueType, *, patience_s: float
+        self,
+        model: str,
+        priority: common_pb2.Priority.ValueType,
+        *,
+        tenant: str,
+        patience_s: float,
     ) -> None:
         """Refuse now what would only be refused later; cheap, before tokenising.
 

@@ -51,7 +51,8 @@ class Intake:
         served, wanted = self._checked(wanted)
         _, patience_s = times(wanted, self._limits)
         lane = priority(wanted, self._limits)
-        self._admission.check(served.card.model, lane, patience_s=patience_s)
+        tenant = self._limits.tenants.of(wanted.headers)
+        self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
         request = await self._request(wanted, served)
         generation = seen(await self._admission.open(request))
         made = transcript(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
 
 from headrace.errors import CapacityError, LaneFull, PatienceExhausted
-from headrace.internal.v1.reports_pb2 import LaneReport, LaneState
+from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
 from headrace.v1 import common_pb2, fleet_pb2
 from headrace_gateway.generation import Queued
 
@@ -63,6 +63,7 @@ class LaneView:
         model: str,
         priority: common_pb2.Priority.ValueType,
         *,
+        tenant: str,
         patience_s: float,
         now_s: float,
     ) -> CapacityError | None:
@@ -74,14 +75,15 @@ class LaneView:
         if lane is None:
             return None
         waiting = lane.waiting + self._owned(model, priority).uncounted
-        wait_s, place_s = _seconds(lane.estimated_wait), _seconds(lane.place_interval)
         if waiting >= lane.max_waiting:
             excess = waiting - lane.max_waiting + 1
             return LaneFull(
                 f"lane {lane_name(model, priority)} is full: {waiting} of {lane.max_waiting} wait",
-                retry_after_s=excess * place_s or DEFAULT_RETRY_S,
+                retry_after_s=excess * _seconds(lane.place_interval) or DEFAULT_RETRY_S,
             )
-        if lane.HasField("estimated_wait") and wait_s > patience_s:
+        own = _state_of(lane, tenant)
+        wait_s, place_s = _seconds(own.estimated_wait), _seconds(own.place_interval)
+        if own.HasField("estimated_wait") and wait_s > patience_s:
             return PatienceExhausted(
                 f"lane {lane_name(model, priority)} would wait {wait_s:.1f} s, "
                 f"beyond the patience of {patience_s:.1f} s",
@@ -94,6 +96,7 @@ class LaneView:
         model: str,
         priority: common_pb2.Priority.ValueType,
         *,
+        tenant: str,
         sequence: int,
         now_s: float,
     ) -> Queued:
@@ -102,11 +105,14 @@ class LaneView:
         if leader is None or now_s - leader.heard_s > self._fresh_s:
             return Queued()
         lane = leader.lanes.get(priority)
-        ahead = None if lane is None else rank(lane.sequences, lane.waiting, sequence)
-        if lane is None or ahead is None or not lane.HasField("estimated_wait"):
+        own = TenantState() if lane is None else _state_of(lane, tenant)
+        if (found := standing(own, sequence)) is None:
+            return Queued()
+        place, ahead = found
+        if not own.HasField("estimated_wait"):
             return Queued(ahead)
-        behind_s = (lane.waiting - ahead) * _seconds(lane.place_interval)
-        return Queued(ahead, max(0.0, _seconds(lane.estimated_wait) - behind_s))
+        behind_s = (own.waiting - place) * _seconds(own.place_interval)
+        return Queued(ahead, max(0.0, _seconds(own.estimated_wait) - behind_s))
 
     def publishing(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
         """A request is on its way into the lane; `published` or `withdrawn` follows."""
@@ -132,23 +138,37 @@ class LaneView:
         return self._own.setdefault((model, int(priority)), _Own())
 
 
-def rank(sequences: Sequence[int], waiting: int, sequence: int) -> int | None:
-    """How many wait before `sequence`, by a leader's sketch of its lane; None: it does not wait.
+def standing(state: TenantState, sequence: int) -> tuple[int, int] | None:
+    """How many of its tenant, and of its lane, go before a request of this place in the stream,
+    by a leader's sketch; None: it does not wait.
 
-    What was stored after the sketch was made is behind all in it.
+    What was stored after the sketch was made is behind all of its tenant's in it.
     """
+    sequences, last = state.sequences, len(state.sequences) - 1
+    at = bisect_left(sequences, sequence)
     if not sequences:
         return None
-    at, last = bisect_left(sequences, sequence), len(sequences) - 1
     if at > last:
-        return waiting
+        return state.waiting, state.ahead[last] + 1
     if sequences[at] == sequence:
-        return (waiting - 1) * at // last if last else 0
-    if at == 0 or last + 1 == waiting:
+        return _place(state, at), state.ahead[at]
+    if at == 0 or last + 1 == state.waiting:
         return None
-    before, after = ((waiting - 1) * i // last for i in (at - 1, at))
     part = (sequence - sequences[at - 1]) / (sequences[at] - sequences[at - 1])
-    return before + round(part * (after - before))
+    before, after = _place(state, at - 1), _place(state, at)
+    ahead = state.ahead[at - 1] + part * (state.ahead[at] - state.ahead[at - 1])
+    return before + round(part * (after - before)), round(ahead)
+
+
+def _place(state: TenantState, at: int) -> int:
+    """Of a mark of the sketch: they are at even distances."""
+    return (state.waiting - 1) * at // max(1, len(state.sequences) - 1)
+
+
+def _state_of(lane: LaneState, tenant: str) -> TenantState:
+    """What is said of a tenant; nothing, if it is not known."""
+    named = {state.tenant: state for state in lane.tenants}
+    return named.get(tenant) or named.get("") or TenantState()
 
 
 def _seconds(duration: Duration) -> float:

@@ -9,6 +9,7 @@ from headrace_gateway.generation import Queued
 from headrace_gateway.lanes import LaneView
 from headrace_gateway.open_requests import OpenRequests
 from headrace_gateway.outlet import Outlet
+from headrace_gateway.tenants import DEFAULT_TENANT
 
 LOOK_EVERY_S = 0.25
 """As often as leaders report."""
@@ -37,6 +38,12 @@ def news(outlet: Outlet, lanes: LaneView, now_s: float, *, after_s: float) -> Qu
     if silent_s < (after_s if is_first else NEWS_EVERY_S):
         return None
     admitted = outlet.admitted
-    queued = lanes.place(admitted.model, admitted.priority, sequence=outlet.sequence, now_s=now_s)
+    queued = lanes.place(
+        admitted.model,
+        admitted.priority,
+        tenant=admitted.record.tenant or DEFAULT_TENANT,
+        sequence=outlet.sequence,
+        now_s=now_s,
+    )
     has_changed = queued.ahead is not None and queued != outlet.queued
     return queued if has_changed or silent_s >= ALIVE_EVERY_S else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import ceil
 
 from headrace.errors import EngineFailed, InvalidRequest
@@ -47,34 +46,35 @@ class Dispatching:
         """By number; each is answered, or said to be unanswered."""
 
     def plan(self, *, now_s: float) -> list[Dispatch]:
-        dispatches = []
+        dispatches: list[Dispatch] = []
         self._routing.begin()
+        if not self._fleet.has_room or not (waiting := self._live.lanes.waiting):
+            return dispatches
         for worker in self._fleet.with_room():
-            waiting = self._live.lanes.waiting
-            if not waiting:
-                break
             if batch := self._form(worker, waiting, now_s):
                 dispatches.append(self._send(worker, batch, now_s))
+                if not (waiting := waiting - len(batch)):
+                    break
         return dispatches
 
     def _form(self, worker: Worker, waiting: int, now_s: float) -> tuple[Request, ...]:
         lanes, limits = self._live.lanes, self._live.policy.limits
-        share = min(limits.max_requests, self._fleet.fair_share(worker, waiting))
-        limits = replace(limits, max_requests=share)
-        batch = form_batch(self._views(worker, now_s), worker.room, limits, now_s=now_s)
+        share, room = self._fleet.fair_share(worker, waiting), worker.room
+        views = self._views(worker, room, now_s)
+        batch = form_batch(views, room, limits, now_s=now_s, share=share)
         lanes.set_credits(batch.credits)
         for request in batch.claimed:
             request.keeps_slots = request.slots
         return batch.requests
 
-    def _views(self, worker: Worker, now_s: float) -> list[LaneView[Request]]:
+    def _views(self, worker: Worker, room: Room, now_s: float) -> list[LaneView[Request]]:
         """The lanes without what is kept for others; with one request on its last attempt at
         most, and none during a trial.
 
         Why: a worker's death is a failure of all that ran there. Together, those that only
         stood by would come to their end with the one that killed it.
         """
-        has_one, room = False, worker.room
+        has_one = False
         self._routing.begin_worker()
 
         def may_leave(request: Request) -> bool:
@@ -110,7 +110,7 @@ class Dispatching:
         policy = self._live.policy
         if priority != PATIENT or not policy.preemption or self._live.lanes[priority].credit < 1.0:
             return float("inf")
-        floor = max(1, ceil(policy.limits.floor_share * self._fleet.total_slots))
+        floor = max(1, ceil(policy.limits.floor_share * self._fleet.capacity))
         return floor - self._live.yielding.kept_slots
 
     def _holds_trial(self, worker: Worker, now_s: float) -> bool:

@@ -60,25 +60,49 @@ class Turnover:
         return self._ends / (self._slot_s + stalled_slot_s)
 
 
+SILENT_GAPS = 3.0
+"""Nobody has come for so many times the usual gap: then they have stopped, or nearly."""
+
+
 class Arrivals:
-    """Slots asked for per second, recent ones counting most."""
+    """Slots asked for per second, recent ones counting most; few, where the last came long ago."""
 
     def __init__(self, *, half_life_s: float, now_s: float) -> None:
+        """`now_s` is since when they are counted."""
         self._half_life_s = half_life_s
-        self._slots = 0.0
+        self._slots = self._last = 0.0
         self._since_s = self._at_s = now_s
 
     def came(self, slots: int, *, now_s: float) -> None:
         self._slots = self._kept(now_s) + slots
-        self._at_s = now_s
+        self._at_s, self._last = now_s, float(slots)
 
     def per_s(self, now_s: float) -> float:
         unseen = 0.5 ** ((now_s - self._since_s) / self._half_life_s)
         window_s = self._half_life_s / math.log(2) * (1.0 - unseen)
-        return self._kept(now_s) / window_s if window_s > 0.0 else 0.0
+        lately_per_s = self._kept(now_s) / window_s if window_s > 0.0 else 0.0
+        silent_s = now_s - self._at_s
+        if silent_s * lately_per_s <= SILENT_GAPS * self._last:
+            return lately_per_s
+        return SILENT_GAPS * self._last / silent_s
 
     def _kept(self, now_s: float) -> float:
         return float(self._slots * 0.5 ** ((now_s - self._at_s) / self._half_life_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another tenant of the newcomer's lane, counted in slots."""
+
+    due: float
+    """Its turn comes so often before the newcomer's, if it asks so often."""
+    waiting: float
+    per_s: float
+    """Asked for by those of it that will come."""
+
+    def before(self, wait_s: float) -> float:
+        """What it has taken, if the newcomer waits so long."""
+        return min(self.due, self.waiting + self.per_s * wait_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +112,55 @@ class Crowd:
     urgent: float
     """Wanted by those that wait in more urgent lanes."""
     own: float
-    """By those in its own lane."""
+    """By those of its own tenant in its own lane."""
     urgent_per_s: float
     """Asked for by those that will come into more urgent lanes."""
     lanes_below: int
     """Less urgent lanes in which somebody waits, and which get their floor."""
+    rivals: tuple[Rival, ...] = ()
+    free: float = 0.0
+    """Of those ahead, so many find a slot free, the most urgent first: they cost no wait."""
 
-    def less(self, free: int) -> Crowd:
-        """Those ahead that find a slot free cost no wait."""
-        urgent = max(0.0, self.urgent - free)
-        own = max(0.0, self.own - max(0.0, free - self.urgent))
-        return Crowd(urgent, own, self.urgent_per_s, self.lanes_below)
+    @property
+    def finds_room(self) -> bool:
+        return self.urgent + self._in_lane(0.0) + 1.0 <= self.free
+
+    def _in_lane(self, wait_s: float) -> float:
+        return self.own + sum(rival.before(wait_s) for rival in self.rivals)
+
+    def settled(self, wait_s: float) -> Crowd:
+        """With its rivals counted as of a wait, and without those that find room."""
+        urgent = max(0.0, self.urgent - self.free)
+        lane = self._in_lane(wait_s) - max(0.0, self.free - self.urgent)
+        return Crowd(urgent, max(0.0, lane), self.urgent_per_s, self.lanes_below)
+
+
+HALVINGS = 14
+SHORTEST_S = 0.001
+
+
+def wait_of(crowd: Crowd, *, slots_per_s: float, floor_share: float) -> float | None:
+    """Wait of one more slot behind the crowd and its rivals; None if it may be for ever.
+
+    Rivals that ask for less than their share go before the newcomer whenever they come, so how
+    many go before it grows with its wait. It is the wait at which that comes out even.
+    """
+
+    def after(wait: float) -> float | None:
+        return wait_s(crowd.settled(wait), slots_per_s=slots_per_s, floor_share=floor_share)
+
+    low_s, high_s = after(0.0), after(math.inf)
+    if low_s is None or high_s is None or low_s == high_s:
+        return high_s
+    low_s = max(low_s, SHORTEST_S)
+    for _ in range(HALVINGS if low_s < high_s else 0):
+        middle_s = math.sqrt(low_s * high_s)  # The two may be magnitudes apart.
+        found_s = after(middle_s)
+        if found_s is None or found_s > middle_s:
+            low_s = middle_s
+        else:
+            high_s = middle_s
+    return high_s
 
 
 def wait_s(crowd: Crowd, *, slots_per_s: float, floor_share: float) -> float | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 DEFAULT_TENANT = "default"
 EXPECTED_GAIN = 0.2
@@ -41,6 +42,8 @@ class Account:
     """Tokens of its requests lately; None while none has ended."""
     waiting: list[tuple[int, str]] = field(default_factory=list)
     """(place in the stream, request id), oldest first."""
+    slots: int = 0
+    """Wanted by these."""
 
     @property
     def key(self) -> tuple[float, int, str]:
@@ -77,14 +80,22 @@ class Accounts:
     def put(self, account: Account, key: tuple[int, str]) -> None:
         """One of the tenant's requests waits."""
         if not account.waiting:
-            least = self.turns[0][0] if self.turns else self._left_at
-            account.counter = max(account.counter, least)
+            account.counter = max(account.counter, self.least)
             self._next_turn += 1
             account.turn = self._next_turn
             self._idle.pop(account.tenant, None)
             self._waiting[account.tenant] = account
             insort(self.turns, account.key)
         insort(account.waiting, key)
+
+    @property
+    def least(self) -> float:
+        """That any who waits has had; a newcomer is lifted to it."""
+        return self.turns[0][0] if self.turns else self._left_at
+
+    def __iter__(self) -> Iterator[Account]:
+        """All that are kept, in no order."""
+        return chain(self._waiting.values(), self._idle.values())
 
     def remove(self, account: Account, key: tuple[int, str]) -> None:
         """It waits no more."""
@@ -126,6 +137,6 @@ class Accounts:
         assert len(self._idle) <= self.shares.remembered
 
 
-def moved(expected: float | None, seen: int) -> float:
+def moved(expected: float | None, seen: float) -> float:
     """What is expected after one that made `seen`."""
     return float(seen) if expected is None else expected + EXPECTED_GAIN * (seen - expected)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from headrace.internal.v1.reports_pb2 import WorkerReport
 from headrace_scheduler.forming import Weights
 from headrace_scheduler.requests import Request
-from headrace_scheduler.workers import News, Slots, Worker
+from headrace_scheduler.workers import News, Part, Worker
 
 
 class Fleet:
@@ -19,22 +19,16 @@ class Fleet:
         # Why one for all: a worker that was dropped and returns must not see a number twice.
         self._last_number = 0
         # What follows is kept rather than counted: it is asked for with every event.
-        self._able: dict[str, Worker] = {}
-        """Those that a dispatch may go to now."""
-        self._open_slots: dict[str, tuple[str, int]] = {}
-        """Of each open worker with any, its weights and free slots."""
+        self._roomy: dict[str, Worker] = {}
+        """Those that are open and have free slots."""
+        self._with_strays: dict[str, Worker] = {}
+        self._parts: dict[str, Part] = {}
+        """What each worker adds to the sums below."""
         self._free_slots: dict[str, int] = {}
-        """By weights."""
-        self._total_slots: dict[str, int] = {}
-        """Of each open worker."""
-        self._all_slots = 0
+        """Of open workers, by weights."""
+        self._open_slots = 0
         """Their sum."""
-        self._slots: dict[str, Slots] = {}
-        self._sum = Slots(0, 0, 0)
-        self._parking = 0
-        """Workers that park."""
-        self.total_slots = 0
-        """Of all workers, open or not."""
+        self._capacity = self._taken = self._leaving = self._parking = 0
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._workers.values()))
@@ -56,14 +50,11 @@ class Fleet:
         named = {r.request_id: r.attempt for r in served.running}
         worker = self._workers.get(report.worker_id)
         if worker is None:
-            worker = Worker(report.worker_id, report.name, served)
+            worker = Worker(report.worker_id, report.name)
             self._workers[report.worker_id] = worker
-        else:
-            self._tally(worker, -1)
         worker.heard_s, worker.report_number = now_s, report.number
-        worker.served, worker.draining = served, report.draining
-        worker.refusing = False
-        self._tally(worker, 1)
+        worker.draining, worker.refusing = report.draining, False
+        worker.take(served)
         if report.since:
             worker.running.update(named)
             for request_id in served.ended:
@@ -88,7 +79,14 @@ class Fleet:
                 worker.unanswered = answered  # a report may come before the answer
         if worker.strays:
             worker.strays = {i: s for i, s in worker.strays.items() if i in worker.running}
+            if not worker.strays:
+                del self._with_strays[worker.worker_id]
         return counted
+
+    def stray(self, worker: Worker, request_id: str, now_s: float) -> float:
+        """It runs what nobody here knows; returns since when that is seen."""
+        self._with_strays[worker.worker_id] = worker
+        return worker.strays.setdefault(request_id, now_s)
 
     def occupy(self, worker: Worker, batch: Iterable[Request]) -> int:
         """Count a batch as there; returns the number of its dispatch."""
@@ -97,10 +95,11 @@ class Fleet:
         self._count(worker)
         return self._last_number
 
-    def answered(self, worker: Worker, number: int, refused: Iterable[str]) -> None:
+    def answered(self, worker: Worker, number: int, refused: Collection[str]) -> None:
         """A dispatch was answered; these of it did not stay."""
         worker.vacate(number, refused)
-        self._count(worker)
+        if refused:
+            self._count(worker)
 
     def silent(self, worker: Worker, number: int) -> None:
         """A dispatch was not answered; the next report says what became of it."""
@@ -113,56 +112,46 @@ class Fleet:
         self._count(worker)
 
     def remove(self, worker_id: str) -> Worker | None:
-        self._uncount(worker_id)
         removed = self._workers.pop(worker_id, None)
         if removed is not None:
-            self._tally(removed, -1)
+            self._roomy.pop(worker_id, None)
+            self._with_strays.pop(worker_id, None)
+            self._add(self._parts.pop(worker_id), -1)
         return removed
 
-    def _tally(self, worker: Worker, times: int) -> None:
-        self.total_slots += times * worker.served.total_slots
-        self._parking += times * worker.parks
-
     def _count(self, worker: Worker) -> None:
-        self._uncount(worker.worker_id)
-        self._slots[worker.worker_id] = worker.slots
-        self._sum += worker.slots
-        if not worker.is_open:
-            return
-        self._total_slots[worker.worker_id] = worker.served.total_slots
-        self._all_slots += worker.served.total_slots
-        digest, slots = worker.served.card.weights_digest, worker.free_slots
-        if not slots:
-            return
-        self._open_slots[worker.worker_id] = digest, slots
-        self._free_slots[digest] = self._free_slots.get(digest, 0) + slots
-        if worker.unanswered is None:
-            self._able[worker.worker_id] = worker
+        part, worker_id = worker.part, worker.worker_id
+        if part.open_slots:
+            self._roomy[worker_id] = worker
+        else:
+            self._roomy.pop(worker_id, None)
+        known = self._parts.get(worker_id)
+        if part != known:  # Most reports change nothing of it.
+            if known is not None:
+                self._add(known, -1)
+            self._add(part, 1)
+            self._parts[worker_id] = part
 
-    def _uncount(self, worker_id: str) -> None:
-        if (counted := self._slots.pop(worker_id, None)) is not None:
-            self._sum += -counted
-        self._able.pop(worker_id, None)
-        self._all_slots -= self._total_slots.pop(worker_id, 0)
-        digest, slots = self._open_slots.pop(worker_id, ("", 0))
-        if slots:
-            self._free_slots[digest] -= slots
-            if not self._free_slots[digest]:
-                del self._free_slots[digest]
+    def _add(self, part: Part, times: int) -> None:
+        self._capacity += times * part.capacity
+        self._taken += times * part.taken
+        self._leaving += times * part.leaving
+        self._parking += times * part.parks
+        if part.open_slots:
+            free, digest = self._free_slots, part.weights_digest
+            self._open_slots += times * part.open_slots
+            free[digest] = free.get(digest, 0) + times * part.open_slots
+            if not free[digest]:
+                del free[digest]
 
     @property
     def capacity(self) -> int:
         """Slots, free or not, of all that do not drain."""
-        return self._sum.capacity
+        return self._capacity
 
     def slots_in_use(self, *, is_wanted: bool) -> int:
         """Those that are taken, and with them, if they are wanted, those that could be."""
-        return self._sum.leaving + (self._sum.capacity if is_wanted else self._sum.taken)
-
-    @property
-    def has_able(self) -> bool:
-        """Whether a dispatch could go anywhere now."""
-        return bool(self._able)
+        return self._leaving + (self._capacity if is_wanted else self._taken)
 
     def silent_since(self, heard_before_s: float) -> list[Worker]:
         return [w for w in self._workers.values() if w.heard_s < heard_before_s]
@@ -174,26 +163,32 @@ class Fleet:
 
     def with_room(self) -> list[Worker]:
         """Workers that a dispatch may go to now, the least loaded first."""
-        return sorted(self._able.values(), key=lambda w: (w.load, w.worker_id))
+        able = [worker for worker in self._roomy.values() if worker.unanswered is None]
+        return sorted(able, key=lambda w: (w.load, w.worker_id))
+
+    @property
+    def roomy(self) -> Iterable[str]:
+        """Ids of open workers with free slots, a dispatch on its way or not."""
+        return self._roomy
 
     @property
     def load(self) -> float:
-        """Of all open workers together, from 0 to 1."""
-        return 1.0 - self.free_slots() / self._all_slots if self._all_slots else 1.0
+        """Of all that do not drain together, from 0 to 1."""
+        return 1.0 - self._open_slots / self._capacity if self._capacity else 1.0
 
     @property
     def has_room(self) -> bool:
         """Whether a dispatch may go to anybody now."""
-        return bool(self._able)
+        return any(worker.unanswered is None for worker in self._roomy.values())
 
     def free_slots(self, request: Weights | None = None) -> int:
         """Of all open workers; of those with the weights for a request, if there is one."""
         if request is None or not request.weights_digest:
-            return sum(self._free_slots.values())
+            return self._open_slots
         if not request.adapter_digest:
             return self._free_slots.get(request.weights_digest, 0)
         able = (w for w in self._workers.values() if w.is_open)
-        return sum(w.free_slots for w in able if w.room.has_weights_for(request))
+        return sum(w.free_slots for w in able if w.has_weights_for(request))
 
     @property
     def parks(self) -> bool:
@@ -202,20 +197,18 @@ class Fleet:
 
     def has_weights_for(self, request: Weights) -> bool:
         """Whether any worker has, open or not."""
-        return any(w.room.has_weights_for(request) for w in self._workers.values())
+        return any(w.has_weights_for(request) for w in self._workers.values())
 
     def fair_share(self, worker: Worker, waiting: int) -> int:
         """Of `waiting` requests, how many are this worker's; at least 1."""
-        total = self.free_slots()
+        total = self._open_slots
         return max(1, -(-waiting * worker.free_slots // total)) if total else 1
 
     def runs(self, request_id: str) -> tuple[Worker, int] | None:
         """Who reports to run a request that is known to nobody here, and which attempt; the
         newest of several."""
         found = [
-            (w, w.running[request_id])
-            for w in self._workers.values()
-            if w.strays and request_id in w.strays
+            (w, w.running[request_id]) for w in self._with_strays.values() if request_id in w.strays
         ]
         return max(found, key=lambda pair: pair[1], default=None)
 
@@ -223,16 +216,12 @@ class Fleet:
         """Raise AssertionError if what is kept is not what there is."""
         for worker in self._workers.values():
             worker.check_integrity()
-        able = (w for w in self._workers.values() if w.is_open and w.unanswered is None)
-        assert set(self._able) == {w.worker_id for w in able if w.free_slots}
-        slots = {w.worker_id: w.served.total_slots for w in self._workers.values() if w.is_open}
-        assert (slots, sum(slots.values())) == (self._total_slots, self._all_slots)
-        free: dict[str, int] = {}
-        for worker in self._workers.values():
-            if worker.is_open and worker.free_slots:
-                digest = worker.served.card.weights_digest
-                free[digest] = free.get(digest, 0) + worker.free_slots
-        assert free == self._free_slots
-        assert sum((w.slots for w in self._workers.values()), Slots(0, 0, 0)) == self._sum
-        assert self.total_slots == sum(w.served.total_slots for w in self._workers.values())
-        assert self._parking == sum(w.parks for w in self._workers.values())
+        opened = (w for w in self._workers.values() if w.is_open)
+        assert set(self._roomy) == {w.worker_id for w in opened if w.free_slots}
+        assert set(self._with_strays) == {w.worker_id for w in self._workers.values() if w.strays}
+        assert self._parts == {w.worker_id: w.part for w in self._workers.values()}
+        kept = Fleet(self._model, self._epoch)
+        for part in self._parts.values():
+            kept._add(part, 1)
+        for name in ("_free_slots", "_open_slots", "_capacity", "_taken", "_leaving", "_parking"):
+            assert getattr(self, name) == getattr(kept, name), name

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 
 class Weights(Protocol):
@@ -59,8 +59,7 @@ class BatchLimits:
     floor_share: float = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """What one worker has free."""
 
     slots: int
@@ -73,16 +72,19 @@ class Room:
 
     def has_weights_for(self, request: Weights) -> bool:
         """Whether model and adapter are those that the request was made for."""
-        same_weights = request.weights_digest in ("", self.weights_digest)
-        return same_weights and (
-            not request.adapter_digest or request.adapter_digest in self.adapter_digests
-        )
+        return has_weights(request, self.weights_digest, self.adapter_digests)
 
 
-@dataclass(frozen=True, slots=True)
-class LaneView(Generic[C]):
+def has_weights(request: Weights, digest: str, adapter_digests: Set[str]) -> bool:
+    """Whether these are the weights that a request was made for, its adapter's among them."""
+    return request.weights_digest in ("", digest) and (
+        not request.adapter_digest or request.adapter_digest in adapter_digests
+    )
+
+
+class LaneView(NamedTuple, Generic[C]):
     waiting: Iterable[C]
-    """In the order in which they are to leave."""
+    """Those that could run there, in the order in which they are to leave."""
     credit: float = 0.0
     """Earned by being passed over; a whole one buys an aged head the next place."""
     claims: float = float("inf")
@@ -101,9 +103,9 @@ class Batch(Generic[C]):
 class _Queue(Generic[C]):
     """One lane while a batch is formed: its head, and what it has earned."""
 
-    def __init__(self, lane: LaneView[C], room: Room) -> None:
+    def __init__(self, lane: LaneView[C]) -> None:
         self.credit, self.claims = lane.credit, lane.claims
-        self._rest = (r for r in lane.waiting if can_ever_run(r, room))
+        self._rest = iter(lane.waiting)
         self.head = next(self._rest, None)
 
     def take(self) -> C:
@@ -121,13 +123,13 @@ def can_ever_run(request: Candidate, room: Room) -> bool:
 class _Draft(Generic[C]):
     """The batch while it grows."""
 
-    def __init__(self, room: Room, limits: BatchLimits) -> None:
-        self._room, self._limits = room, limits
+    def __init__(self, room: Room, limits: BatchLimits, max_requests: float) -> None:
+        self._room, self._limits, self._max_requests = room, limits, max_requests
         self.requests: list[C] = []
         self._slots = self._cache_tokens = self._prefill_tokens = self._bytes = 0
 
     def fits(self, head: C) -> bool:
-        if len(self.requests) == self._limits.max_requests:
+        if len(self.requests) == self._max_requests:
             return False
         if self._slots + head.slots > self._room.slots:
             return False
@@ -154,9 +156,14 @@ class _Draft(Generic[C]):
 
 
 def form_batch(
-    lanes: Sequence[LaneView[C]], room: Room, limits: BatchLimits, *, now_s: float
+    lanes: Sequence[LaneView[C]],
+    room: Room,
+    limits: BatchLimits,
+    *,
+    now_s: float,
+    share: float = float("inf"),
 ) -> Batch[C]:
-    """Choose the requests of a worker's next batch.
+    """Choose the requests of a worker's next batch; of all that wait, `share` are for it.
 
     `lanes` come most urgent first. The most urgent lane goes first, within it the
     first in turn. A lane that is passed over earns `floor_share` of a place each time;
@@ -169,9 +176,9 @@ def form_batch(
     tokens, and is waited for: until the batch is full or its oldest has waited
     `max_wait_s`, nothing leaves. A busy worker's next step is wait enough.
     """
-    queues = [_Queue(lane, room) for lane in lanes]
+    queues = [_Queue(lane) for lane in lanes]
     claimed: list[C] = []
-    draft: _Draft[C] = _Draft(room, limits)
+    draft: _Draft[C] = _Draft(room, limits, min(share, limits.max_requests))
     full = False
     while (queue := _next_queue(queues, limits, now_s)) and queue.head is not None:
         if full := not draft.fits(queue.head):

@@ -32,6 +32,10 @@ class Gateways:
         self._suspects.discard(gateway_id)
         return was_suspected
 
+    @property
+    def suspects(self) -> int:
+        return len(self._suspects)
+
     def is_suspected(self, gateway_id: str) -> bool:
         return gateway_id in self._suspects
 

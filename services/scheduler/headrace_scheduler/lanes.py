@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from headrace.bus.subjects import PRIORITIES
 from headrace_scheduler.fairness import Account, Accounts, Shares, moved
 from headrace_scheduler.requests import Request
+from headrace_scheduler.standing import Mark, Standing, ahead, ranks
 
 FIRST_EXPECTED = 256.0
 """Output tokens that a request is expected to make, at most, where none has ended yet."""
+LOOKED_AT = 8
+"""Requests of a tenant, for what the next of them will cost."""
 
 
 class Lane:
@@ -32,7 +35,10 @@ class Lane:
         self._accounts = Accounts(shares)
         self._requests: dict[str, Request] = {}
         self._expected_output = FIRST_EXPECTED
+        self._usual_cost = shares.output_token * FIRST_EXPECTED
         self.credit = 0.0
+        self.slots = 0
+        """Wanted by all that wait."""
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -49,14 +55,21 @@ class Lane:
 
     def put(self, request: Request) -> None:
         assert request.request_id not in self._requests
+        # Its account may have been forgotten while it was elsewhere, and another begun.
+        request.account = self._accounts.find(request.tenant)
         self._settle_up(request, request.output_tokens)
         self._requests[request.request_id] = request
-        self._accounts.put(self._account(request), (request.sequence, request.request_id))
+        account = self._account(request)
+        account.slots += request.slots
+        self.slots += request.slots
+        self._accounts.put(account, (request.sequence, request.request_id))
 
     def remove(self, request: Request) -> None:
         del self._requests[request.request_id]
-        key = (request.sequence, request.request_id)
-        self._accounts.remove(self._account(request), key)
+        account = self._account(request)
+        account.slots -= request.slots
+        self.slots -= request.slots
+        self._accounts.remove(account, (request.sequence, request.request_id))
 
     def in_turn(self, may_leave: Callable[[Request], bool]) -> Iterator[Request]:
         """Those that may leave, in the order in which they are to.
@@ -94,6 +107,7 @@ class Lane:
             account = self._account(request)
             account.expected_output = moved(account.expected_output, output_tokens)
             self._expected_output = moved(self._expected_output, output_tokens)
+            self._usual_cost = moved(self._usual_cost, request.paid)
 
     def _settle_up(self, request: Request, output_tokens: int) -> None:
         """Its tenant has paid for what was made; for nothing, if it never ran."""
@@ -114,7 +128,50 @@ class Lane:
         return shares.prompt_token * request.prompt_tokens + shares.output_token * output_tokens
 
     def _account(self, request: Request) -> Account:
-        return self._accounts.find(request.tenant)
+        if request.account is None:
+            request.account = self._accounts.find(request.tenant)
+        return request.account
+
+    # Looking
+
+    def standings(self) -> list[Standing]:
+        """Of all tenants that wait, and those without whose next request would not go first."""
+        least = self._accounts.least
+        told = (a for a in self._accounts if a.waiting or a.counter > least)
+        return [self._standing(account) for account in told]
+
+    def newcomer(self, tenant: str) -> Standing:
+        """As of one that has nothing waiting, and has had no more than others; what it asks for
+        is taken to cost what the last that ended did."""
+        return Standing(tenant, self._accounts.least, self._step_of_any(tenant))
+
+    def _standing(self, account: Account) -> Standing:
+        """Its step is the mean of the next few that wait: a look at all would cost too much."""
+        looked_at = account.waiting[:LOOKED_AT]
+        requests = [self._requests[request_id] for _, request_id in looked_at]
+        cost = sum(self._cost_of_start(r) - r.paid for r in requests)
+        step = cost / len(requests) / account.weight if requests else 0.0
+        return Standing(
+            account.tenant,
+            account.counter,
+            step or self._step_of_any(account.tenant),
+            len(account.waiting),
+            account.slots,
+        )
+
+    def _step_of_any(self, tenant: str) -> float:
+        weight = self._accounts.shares.weights.get(tenant, 1.0)
+        return self._usual_cost / weight
+
+    def marks(self, standings: Sequence[Standing], own: Standing, size: int) -> list[Mark]:
+        """Where some of a tenant's waiting requests stand, the first and the last among them."""
+        if not own.waiting:
+            return []
+        others = [s for s in standings if s is not own]
+        waiting = self._accounts[own.tenant].waiting
+        return [
+            Mark(waiting[place][0], ahead(own, others, place)) for place in ranks(own.waiting, size)
+        ]
 
     @property
     def known_tenants(self) -> int:
@@ -125,6 +182,8 @@ class Lane:
         tenants = (tenant for _, _, tenant in self._accounts.turns)
         keys = [key for tenant in tenants for key in self._accounts[tenant].waiting]
         assert sorted(keys) == sorted((r.sequence, r.request_id) for r in self)
+        assert self.slots == sum(r.slots for r in self)
+        assert self.slots == sum(account.slots for account in self._accounts)
 
 
 class Lanes(Mapping[str, Lane]):
@@ -143,8 +202,12 @@ class Lanes(Mapping[str, Lane]):
         return len(self._lanes)
 
     @property
+    def has_waiting(self) -> bool:
+        return any(self._lanes.values())
+
+    @property
     def waiting(self) -> int:
-        return sum(len(lane) for lane in self._lanes.values())
+        return sum(map(len, self._lanes.values()))
 
     def set_credits(self, credits: tuple[float, ...]) -> None:
         for lane, credit in zip(self._lanes.values(), credits, strict=True):

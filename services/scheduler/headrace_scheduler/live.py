@@ -18,7 +18,6 @@ from headrace_scheduler.events import (
     Submitted,
 )
 from headrace_scheduler.lanes import Lanes
-from headrace_scheduler.outline import Outline
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.requests import (
     DispatchNumber,
@@ -66,7 +65,6 @@ class LiveRequests:
         self.running = dict.fromkeys(PRIORITIES, 0)
         """How many run, by priority."""
         self.waits = Waits()
-        self.outlines = {priority: Outline() for priority in PRIORITIES}
         self._outbox: list[Command] = []
         self._requests: dict[str, Request] = {}
         self._by_worker: dict[str, dict[str, Request]] = {}
@@ -94,6 +92,11 @@ class LiveRequests:
     def calls(self, gateway_id: str) -> Iterable[Request]:
         """Requests of a gateway that it is to be asked or told of."""
         return self._calls.get(gateway_id, {}).values()
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether any gateway is to be asked or told of anything."""
+        return bool(self._calls)
 
     def command(self, command: Command) -> None:
         self._outbox.append(command)
@@ -211,7 +214,8 @@ class LiveRequests:
             if record.request_id in index.get(record.gateway_id, {}):
                 _drop(index, record.gateway_id, record.request_id)
                 index.setdefault(gateway_id, {})[record.request_id] = request
-        record.gateway_id, record.delivery_address = gateway_id, address
+        request.gateway_id = record.gateway_id = gateway_id
+        record.delivery_address = address
         record.held_since_attempt, record.attempt = since, max(record.attempt, since)
 
     def end(self, request: Request, error: HeadraceError, *, now_s: float) -> None:
@@ -269,7 +273,6 @@ class LiveRequests:
             case Waiting():
                 self.lanes[request.priority].remove(request)
                 self.waits.remove(request)
-                self.outlines[request.priority].remove(request)
             case Running(worker_id=worker_id):
                 self.running[request.priority] -= 1
                 _drop(self._by_worker, worker_id, request.request_id)
@@ -286,7 +289,6 @@ class LiveRequests:
             case Waiting():
                 self.lanes[request.priority].put(request)
                 self.waits.put(request)
-                self.outlines[request.priority].put(request)
             case Running(worker_id=worker_id):
                 self.running[request.priority] += 1
                 self._by_worker.setdefault(worker_id, {})[request.request_id] = request
@@ -335,8 +337,6 @@ class LiveRequests:
         called = {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
         assert called == {i for ids in self._calls.values() for i in ids}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
-        for priority, lane in self.lanes.items():
-            self.outlines[priority].check_integrity(list(lane))
 
 
 def _name(state: State | None) -> str:

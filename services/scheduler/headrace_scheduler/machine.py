@@ -30,7 +30,7 @@ from headrace_scheduler.events import (
     WorkerReported,
 )
 from headrace_scheduler.fleet import Fleet
-from headrace_scheduler.forecast import Forecast, Wait
+from headrace_scheduler.forecast import Forecast, Outlook, Wait
 from headrace_scheduler.gateways import Gateways
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.notices import Notices
@@ -50,10 +50,6 @@ from headrace_scheduler.requests import (
 from headrace_scheduler.routing import Routing
 from headrace_scheduler.timekeeping import Timekeeper
 
-SKETCHED = 64
-"""Of those that wait, so many are told to gateways by their places in the stream. Reports go to
-every gateway several times a second, so their size is bound whatever waits."""
-
 
 @dataclass(frozen=True, slots=True)
 class LaneFigures:
@@ -62,9 +58,9 @@ class LaneFigures:
     running: int
     oldest_wait_s: float
     wait: Wait | None
-    """None while unknown."""
-    sequences: Sequence[int] = ()
-    """A sketch of who waits; see `outline`."""
+    """Behind all that wait; None while unknown."""
+    tenants: Sequence[Outlook] = ()
+    """Who waits, and how long a newcomer of each would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,6 @@ class Machine:
         self._live = LiveRequests(leadership.epoch, policy, journal)
         self._fleet = Fleet(leadership.model, leadership.epoch)
         self._gateways = Gateways()
-        self._forecast = Forecast(self._live, self._fleet, now_s=now_s)
         self._orphans = Orphans(self._live, self._gateways)
         self._notices = Notices(self._live, self._gateways, self._orphans)
         self._routing = Routing(self._fleet, policy.routing)
@@ -109,6 +104,7 @@ class Machine:
             leadership.scheduler_id, self._live, self._fleet, self._routing
         )
         self._preemption = Preemption(self._live, self._fleet)
+        self._forecast = Forecast(self._live, self._fleet, self._preemption, now_s=now_s)
         self._timekeeper = Timekeeper(
             leadership.model,
             self._live,
@@ -227,14 +223,17 @@ class Machine:
         if self._policy.preemption:
             self._preemption.plan(now_s=now_s)
         self._forecast.measure(now_s=now_s)
-        notices = self._notices.plan(self._gateways.ids, now_s=now_s)
+        notices = self._notices.plan(now_s=now_s)
         return [*self._live.take_commands(), *dispatches, *notices]
 
     def next_due_s(self) -> float:
         """When to decide again at the latest, if nothing happens before."""
-        calls_s = self._notices.next_due_s(self._gateways.ids)
-        due_s = (self._timekeeper.next_due_s, calls_s, self._company_due_s())
-        return min(*due_s, self._routing.next_due_s)
+        return min(
+            self._timekeeper.next_due_s,
+            self._notices.next_due_s,
+            self._company_due_s(),
+            self._routing.next_due_s,
+        )
 
     def _company_due_s(self) -> float:
         max_wait_s = self._policy.limits.max_wait_s
@@ -268,8 +267,8 @@ class Machine:
                 len(lane),
                 self._live.running[priority],
                 self._live.waits.oldest_s(priority, now_s),
-                self._forecast.of_newcomer(priority, now_s=now_s),
-                self._live.outlines[priority].sketch(SKETCHED),
+                self._forecast.of_lane(priority, now_s=now_s),
+                self._forecast.of_tenants(priority, now_s=now_s),
             )
             for priority, lane in self._live.lanes.items()
         ]

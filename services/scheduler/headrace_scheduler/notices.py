@@ -21,14 +21,19 @@ class Notices:
         self._live, self._gateways, self._orphans = live, gateways, orphans
         self._unanswered: set[str] = set()
 
-    def next_due_s(self, gateway_ids: list[str]) -> float:
-        free = (g for g in gateway_ids if g not in self._unanswered)
+    @property
+    def next_due_s(self) -> float:
+        if not self._live.has_calls:
+            return float("inf")
+        free = (g for g in self._gateways.ids if g not in self._unanswered)
         return min((_due_s(r) for g in free for r in self._live.calls(g)), default=float("inf"))
 
-    def plan(self, gateway_ids: list[str], *, now_s: float) -> list[Notify]:
+    def plan(self, *, now_s: float) -> list[Notify]:
+        if not self._live.has_calls and not self._gateways.suspects:
+            return []
         return [
             notice
-            for gateway_id in gateway_ids
+            for gateway_id in self._gateways.ids
             if gateway_id not in self._unanswered
             and (notice := self._next(gateway_id, now_s=now_s)) is not None
         ]

@@ -17,6 +17,8 @@ LOOKED_AT = 64
 """Waiting requests, and for each running ones, that one decision looks at; the next goes on."""
 TRIED = 8
 """Workers whose running requests one decision looks through for one that waits."""
+GAIN = 0.2
+"""How far one parking moves what is expected of the next."""
 ASK_AGAIN_S = 1.0
 """After which a worker that still runs what it was to park is asked once more."""
 
@@ -31,6 +33,7 @@ class Asked:
     slots: int
     cache_tokens: int
     asked_s: float
+    first_asked_s: float
 
     def is_held_by(self, worker: Worker | None) -> bool:
         """Whether the worker's room does not yet count what it was asked for."""
@@ -50,14 +53,14 @@ class _Supply:
     cache_tokens: int
 
     def fits(self, request: Request) -> bool:
-        runs_nothing = self.slots >= self.worker.served.total_slots
+        runs_nothing = self.slots >= self.worker.total_slots
         return request.slots <= self.slots and (
             runs_nothing or request.cache_tokens <= self.cache_tokens
         )
 
     def may_park(self, request: Request) -> bool:
         """Whether the worker can, and could run the request then."""
-        return self.worker.parks and self.worker.room.has_weights_for(request)
+        return self.worker.parks and self.worker.has_weights_for(request)
 
     def add(self, victim: Request | Asked) -> None:
         self.slots += victim.slots
@@ -66,6 +69,38 @@ class _Supply:
     def give(self, request: Request) -> None:
         self.slots -= request.slots
         self.cache_tokens -= request.cache_tokens
+
+
+class _Supplies:
+    """Of all open workers, each made when it is looked at: there may be hundreds of workers, and
+    this is asked with every event while anybody urgent waits."""
+
+    def __init__(self, fleet: Fleet, asked: Iterable[Asked]) -> None:
+        self._fleet = fleet
+        self._made: dict[str, _Supply | None] = {}
+        self._asked: dict[str, list[Asked]] = {}
+        for each in asked:
+            self._asked.setdefault(each.worker_id, []).append(each)
+
+    def of(self, worker_id: str) -> _Supply | None:
+        """None unless the worker is open."""
+        if worker_id not in self._made:
+            self._made[worker_id] = self._make(worker_id)
+        return self._made[worker_id]
+
+    def _make(self, worker_id: str) -> _Supply | None:
+        worker = self._fleet.get(worker_id)
+        if worker is None or not worker.is_open:
+            return None
+        supply = _Supply(worker, worker.free_slots, worker.free_cache_tokens)
+        for asked in self._asked.get(worker_id, ()):
+            supply.add(asked)
+        return supply
+
+    def roomy(self) -> list[_Supply]:
+        """Those with any slots."""
+        found = map(self.of, dict.fromkeys([*self._fleet.roomy, *self._asked]))
+        return [supply for supply in found if supply is not None and supply.slots > 0]
 
 
 class Preemption:
@@ -79,23 +114,26 @@ class Preemption:
     def __init__(self, live: LiveRequests, fleet: Fleet) -> None:
         self._live, self._fleet = live, fleet
         self._asked: dict[str, Asked] = {}
+        self.takes_s: float | None = None
+        """Lately, from the asking until a report showed the room; None while none has."""
+
+    @property
+    def obtainable_slots(self) -> int:
+        """Held by requests that may be made to let go, or have been asked to."""
+        if not self._fleet.parks:
+            return 0
+        return self._live.yielding.slots + sum(asked.slots for asked in self._asked.values())
 
     def plan(self, *, now_s: float) -> None:
         """Command what is to be parked now."""
         if self._asked:
             self._review(now_s)
-        waiting = self._live.lanes[URGENT]
-        if not waiting or not self._live.yielding.candidates or not self._fleet.parks:
+        if not self._live.yielding.candidates or not self._fleet.parks:
             return
-        supplies = {
-            w.worker_id: _Supply(w, w.free_slots, w.free_cache_tokens)
-            for w in self._fleet
-            if w.is_open
-        }
-        for asked in self._asked.values():
-            if supply := supplies.get(asked.worker_id):
-                supply.add(asked)
-        roomy = [s for s in supplies.values() if s.slots > 0]
+        if not (waiting := self._live.lanes[URGENT]):
+            return
+        supplies = _Supplies(self._fleet, self._asked.values())
+        roomy = supplies.roomy()
         in_vain: set[tuple[str, str, int]] = set()
         for request in islice(waiting.in_turn(_anybody), LOOKED_AT):
             want = request.weights_digest, request.adapter_digest, request.slots
@@ -111,6 +149,9 @@ class Preemption:
         for request_id, asked in list(self._asked.items()):
             if not asked.is_held_by(self._fleet.get(asked.worker_id)):
                 del self._asked[request_id]
+                took_s = now_s - asked.first_asked_s
+                known_s = took_s if self.takes_s is None else self.takes_s
+                self.takes_s = known_s + GAIN * (took_s - known_s)
             elif self._runs(asked) and now_s - asked.asked_s >= ASK_AGAIN_S:
                 if self._live.lanes[URGENT]:
                     self._ask(asked, now_s)
@@ -125,17 +166,15 @@ class Preemption:
         return isinstance(state, Running) and state.attempt == asked.attempt
 
     def _with_room(self, request: Request, supplies: Iterable[_Supply]) -> _Supply | None:
-        able = (s for s in supplies if s.fits(request) and s.worker.room.has_weights_for(request))
+        able = (s for s in supplies if s.fits(request) and s.worker.has_weights_for(request))
         return next(able, None)
 
-    def _make_room(
-        self, request: Request, supplies: dict[str, _Supply], now_s: float
-    ) -> _Supply | None:
+    def _make_room(self, request: Request, supplies: _Supplies, now_s: float) -> _Supply | None:
         """On the worker of the newest victim where there is enough to take; None if nowhere."""
         tried: set[str] = set()
         for candidate in islice(self._live.yielding.newest_first(), LOOKED_AT):
             assert isinstance(candidate.state, Running)
-            supply = supplies.get(candidate.state.worker_id)
+            supply = supplies.of(candidate.state.worker_id)
             if supply is None or supply.worker.worker_id in tried or not supply.may_park(request):
                 continue
             tried.add(supply.worker.worker_id)
@@ -175,6 +214,7 @@ class Preemption:
             victim.record.attempt,
             victim.slots,
             victim.cache_tokens,
+            now_s,
             now_s,
         )
         self._asked[victim.request_id] = asked

@@ -107,7 +107,7 @@ class Reconciler:
 
     def _stray(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
         """Settled a moment ago, or not yet read from its lane; else it runs for nobody."""
-        since_s = worker.strays.setdefault(request_id, now_s)
+        since_s = self._fleet.stray(worker, request_id, now_s)
         was_settled = self._live.settled.knows(request_id)
         grace_s = SETTLED_STRAY_S if was_settled else self._live.policy.stray_grace_s
         if now_s - since_s >= grace_s:

@@ -10,9 +10,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from headrace.bus import Messages, subjects
 from headrace.clock import Clock
-from headrace.internal.v1.reports_pb2 import LaneReport, LaneState
+from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
 from headrace.v1.common_pb2 import Priority
 from headrace_scheduler import metrics
+from headrace_scheduler.forecast import Outlook
 from headrace_scheduler.machine import LaneFigures, Leadership, Machine
 from headrace_scheduler.settings import SchedulerSettings
 
@@ -50,13 +51,26 @@ def lane_report(
             running=lane.running,
             max_waiting=max_waiting,
             oldest_wait=_duration(lane.oldest_wait_s) if lane.waiting else None,
-            sequences=lane.sequences,
+            tenants=map(_tenant_state, lane.tenants),
         )
         if lane.wait is not None:
             state.estimated_wait.CopyFrom(_duration(lane.wait.wait_s))
             state.place_interval.CopyFrom(_duration(lane.wait.place_s))
         report.lanes.append(state)
     return report
+
+
+def _tenant_state(outlook: Outlook) -> TenantState:
+    state = TenantState(
+        tenant=outlook.tenant,
+        waiting=outlook.waiting,
+        sequences=[mark.sequence for mark in outlook.marks],
+        ahead=[mark.ahead for mark in outlook.marks],
+    )
+    if outlook.wait is not None:
+        state.estimated_wait.CopyFrom(_duration(outlook.wait.wait_s))
+        state.place_interval.CopyFrom(_duration(outlook.wait.place_s))
+    return state
 
 
 def _duration(seconds: float) -> Duration:

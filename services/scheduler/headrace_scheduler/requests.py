@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.errors import HeadraceError
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
-from headrace_scheduler.fairness import DEFAULT_TENANT
+from headrace_scheduler.fairness import DEFAULT_TENANT, Account
+from headrace_scheduler.prefixes import NOWHERE
+from headrace_scheduler.prefixes import Held as HeldPrefix
 
 ATTEMPTS_PER_EPOCH_BITS = 20
 HEADWAY_TOKENS = 8
@@ -110,8 +112,10 @@ class Request:
     """When it last left its lane."""
     due_s: float = float("inf")
     """Earliest appointment in the agenda."""
+    account: Account | None = None
+    """Its tenant's in its lane, once it was looked up there."""
     paid: float = 0.0
-    """Charged to its tenant so far, in cost."""
+    """Charged to that so far, in cost."""
     preemptions: int = 0
     """How often this leader had it parked for a more urgent one."""
     parked_for: str = ""
@@ -122,28 +126,59 @@ class Request:
     """Of the blocks of its prompt; None until somebody has looked."""
     kept_until_s: float | None = None
     """Until when it is kept for the worker that holds its beginning; None if it never was."""
+    kept_by: HeldPrefix = NOWHERE
+    """Meanwhile, who holds it."""
     orphaned_until_s: float = float("-inf")
     """If its gateway has been lost, when it would be given up."""
 
-    @property
-    def request_id(self) -> str:
-        return self.record.request_id
+    # Read from the record once. Asked for with every event, and a record that is read again
+    # makes each string anew.
+    request_id: str = field(init=False)
+    gateway_id: str = field(init=False)
+    """Who holds it; `LiveRequests.rehome` changes it with the record."""
+    tenant: str = field(init=False)
+    weights_digest: str = field(init=False)
+    """Empty: any."""
+    adapter_digest: str = field(init=False)
+    """Empty: none."""
+    choices: int = field(init=False)
+    prompt_tokens: int = field(init=False)
+    """Of all that was sent, done or not."""
+    max_output_tokens: int = field(init=False)
 
-    @property
-    def gateway_id(self) -> str:
-        return self.record.gateway_id
+    # What its progress leaves and has made.
+    slots: int = field(init=False)
+    """Choices that are still to run; at least 1."""
+    output_tokens: int = field(init=False)
+    input_tokens: int = field(init=False)
+    """Of the inputs that have no vector yet; 0 where the model makes tokens."""
+    prefill_tokens: int = field(init=False)
+    cache_tokens: int = field(init=False)
+    """Most that it may come to hold in the cache."""
 
-    @property
-    def weights_digest(self) -> str:
-        return self.record.weights_digest
+    def __post_init__(self) -> None:
+        record = self.record
+        self.request_id, self.gateway_id = record.request_id, record.gateway_id
+        self.tenant = record.tenant or DEFAULT_TENANT
+        self.weights_digest, self.adapter_digest = record.weights_digest, record.adapter_digest
+        self.choices = max(1, record.n)
+        inputs = sum(len(each.token_ids) for each in record.inputs)
+        self.prompt_tokens = len(record.prompt_ids) + inputs
+        self.max_output_tokens = 0 if record.inputs else self.choices * record.sampling.max_tokens
+        self._take_stock()
 
-    @property
-    def adapter_digest(self) -> str:
-        return self.record.adapter_digest
-
-    @property
-    def tenant(self) -> str:
-        return self.record.tenant or DEFAULT_TENANT
+    def _take_stock(self) -> None:
+        """Call where progress has changed."""
+        record = self.record
+        done = {p.choice for p in record.progress if p.finish_reason != 0}
+        self.slots = max(1, self.choices - len(done))
+        self.output_tokens = sum(len(p.output_ids) for p in record.progress)
+        left = (each for i, each in enumerate(record.inputs) if i not in done)
+        self.input_tokens = sum(len(each.token_ids) for each in left)
+        prompt_tokens = len(record.prompt_ids)
+        self.prefill_tokens = prompt_tokens + self.input_tokens + self.output_tokens
+        kept_tokens = prompt_tokens + record.sampling.max_tokens
+        self.cache_tokens = self.slots * kept_tokens + self.input_tokens
 
     @property
     def has_run(self) -> bool:
@@ -163,53 +198,9 @@ class Request:
         return None
 
     @property
-    def choices(self) -> int:
-        return max(1, self.record.n)
-
-    @property
-    def slots(self) -> int:
-        if not self.record.progress:  # Nearly all, and this is asked for all the time.
-            return self.choices
-        finished = sum(p.finish_reason != 0 for p in self.record.progress)
-        return max(1, self.choices - finished)
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Of all that was sent, done or not."""
-        inputs = sum(len(each.token_ids) for each in self.record.inputs)
-        return len(self.record.prompt_ids) + inputs
-
-    @property
-    def max_output_tokens(self) -> int:
-        return 0 if self.record.inputs else self.choices * self.record.sampling.max_tokens
-
-    @property
-    def output_tokens(self) -> int:
-        progress = self.record.progress
-        return sum(len(p.output_ids) for p in progress) if progress else 0
-
-    @property
-    def prefill_tokens(self) -> int:
-        return len(self.record.prompt_ids) + self.input_tokens + self.output_tokens
-
-    @property
-    def input_tokens(self) -> int:
-        """Of the inputs that have no vector yet; 0 where the model makes tokens."""
-        record = self.record
-        if not record.inputs:
-            return 0
-        done = {p.choice for p in record.progress if p.finish_reason != 0}
-        return sum(len(each.token_ids) for i, each in enumerate(record.inputs) if i not in done)
-
-    @property
     def message_bytes(self) -> int:
         """About; what earlier attempts made is not in the stored message."""
         return self.stored_bytes + 4 * self.output_tokens
-
-    @property
-    def cache_tokens(self) -> int:
-        kept = len(self.record.prompt_ids) + self.record.sampling.max_tokens
-        return self.slots * kept + self.input_tokens
 
     @property
     def has_output(self) -> bool:
@@ -238,6 +229,7 @@ class Request:
         kept = list(longest(progress, choices=self.choices))
         del self.record.progress[:]
         self.record.progress.extend(kept)
+        self._take_stock()
 
     def merge_progress(self, progress: Iterable[ChoiceProgress]) -> None:
         self.replace_progress([*self.record.progress, *progress])

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace_scheduler.fleet import Fleet
-from headrace_scheduler.prefixes import NOWHERE, Held, PrefixDirectory, names_of
+from headrace_scheduler.prefixes import Held, PrefixDirectory, names_of
 from headrace_scheduler.requests import Request
 from headrace_scheduler.workers import Worker
 
-LOOK_PAST = 16
+LOOK_PAST = 8
 """Requests left to others while one worker's batch is formed; so its cost does not grow with the
 queue."""
 
@@ -34,7 +34,9 @@ class Routing:
     def __init__(self, fleet: Fleet, limits: RoutingLimits) -> None:
         self._fleet, self._limits = fleet, limits
         self._directory = PrefixDirectory()
-        self._passed_over = 0
+        self._left_to_pass = 0
+        self._most_load = 0.0
+        """Of a worker that is worth waiting for."""
         self.next_due_s = float("inf")
         """When the first of those that are kept goes to anybody."""
 
@@ -53,26 +55,35 @@ class Routing:
 
     def begin_worker(self) -> None:
         """Of that round, another worker's batch."""
-        self._passed_over = 0
+        self._left_to_pass = LOOK_PAST if self._directory else 0
+        self._most_load = self._fleet.load + self._limits.load_slack
 
     def is_for_another(self, request: Request, worker: Worker, *, now_s: float) -> bool:
-        """Whether this worker is to pass over a request that it could take."""
-        if not self._directory or self._passed_over >= LOOK_PAST:
+        """Whether this worker is to pass over a request that it could take.
+
+        While it is kept, which is not long, neither who holds its beginning is looked up again nor
+        how loaded they are; who is gone, or holds it no more, is seen.
+        """
+        if not self._left_to_pass:
             return False
-        if request.kept_until_s is not None and now_s >= request.kept_until_s:
-            return False  # And its names need not be looked up.
+        if request.kept_until_s is None and not self._keep(request, worker, now_s):
+            return False
+        until_s = request.kept_until_s
+        if until_s is None or now_s >= until_s or not _is_elsewhere(request.kept_by, worker):
+            return False
+        self.next_due_s = min(self.next_due_s, until_s)
+        self._left_to_pass -= 1
+        return True
+
+    def _keep(self, request: Request, worker: Worker, now_s: float) -> bool:
+        """Whether it is kept for those that hold its beginning, from now on."""
         held = self._held(request)
-        if held is NOWHERE or worker.worker_id in held.worker_ids:
+        if not _is_elsewhere(held, worker):
             return False
-        most = self._fleet.load + self._limits.load_slack
-        if not any(self._may_be_waited_for(worker_id, most) for worker_id in held.worker_ids):
+        if not any(map(self._may_be_waited_for, held.worker_ids)):
             return False
-        if request.kept_until_s is None:
-            request.kept_until_s = now_s + held.tokens * self._limits.wait_s_per_token
-        if now_s >= request.kept_until_s:
-            return False
-        self.next_due_s = min(self.next_due_s, request.kept_until_s)
-        self._passed_over += 1
+        request.kept_by = held
+        request.kept_until_s = now_s + held.tokens * self._limits.wait_s_per_token
         return True
 
     def tokens_at(self, request: Request, worker: Worker) -> int:
@@ -87,9 +98,14 @@ class Routing:
             request.prefix_names = names_of(request.record)
         return self._directory.longest(request.prefix_names)
 
-    def _may_be_waited_for(self, worker_id: str, most: float) -> bool:
+    def _may_be_waited_for(self, worker_id: str) -> bool:
         worker = self._fleet.get(worker_id)
-        return worker is not None and worker.is_open and worker.load <= most
+        return worker is not None and worker.is_open and worker.load <= self._most_load
 
     def check_integrity(self) -> None:
         self._directory.check_integrity()
+
+
+def _is_elsewhere(held: Held, worker: Worker) -> bool:
+    """Whether somebody holds it, and not this worker."""
+    return bool(held.worker_ids) and worker.worker_id not in held.worker_ids

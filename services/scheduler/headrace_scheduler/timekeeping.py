@@ -36,8 +36,9 @@ class Timekeeper:
         return min(self._swept_s + SWEEP_S, self._live.next_due_s)
 
     def keep(self, *, now_s: float) -> None:
-        for request in self._live.take_due(now_s):
-            self._review(request, now_s)
+        if now_s >= self._live.next_due_s:
+            for request in self._live.take_due(now_s):
+                self._review(request, now_s)
         if now_s - self._swept_s >= SWEEP_S:
             self._sweep(now_s)
 
@@ -85,9 +86,7 @@ class Timekeeper:
     def _lose_patience(self, request: Request, now_s: float) -> None:
         waited_s, model = now_s - request.arrival_s, self._model
         patience_s = request.patient_until_s - request.arrival_s
-        retry_after_s = self._forecast.retry_after_s(
-            request.priority, patience_s=patience_s, now_s=now_s
-        )
+        retry_after_s = self._forecast.retry_after_s(request, patience_s=patience_s, now_s=now_s)
         if not self._fleet.has_weights_for(request):
             name = ":".join(filter(None, (model, request.record.adapter)))
             fact = f"no worker served {name} within {waited_s:.3g} s"

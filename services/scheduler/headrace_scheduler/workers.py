@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from headrace.internal.v1.reports_pb2 import ServedModel
-from headrace_scheduler.forming import Room
+from headrace_scheduler.forming import Room, Weights, has_weights
 from headrace_scheduler.requests import DispatchNumber, Request
 
 
@@ -24,9 +25,18 @@ class Worker:
 
     worker_id: str
     name: str
-    served: ServedModel
     heard_s: float = float("-inf")
     report_number: int = 0
+    total_slots: int = 0
+    reported_slots: int = 0
+    """Free by its last report; so are the next."""
+    reported_cache_tokens: int = 0
+    counted: DispatchNumber = (0, 0)
+    """Last dispatch that the report counts."""
+    weights_digest: str = ""
+    adapter_digests: frozenset[str] = frozenset()
+    parks: bool = False
+    """Whether it lets go of what it runs, for others to go on with."""
     running: dict[str, int] = field(default_factory=dict)
     """Attempt by request id, as reported."""
     draining: bool = False
@@ -41,50 +51,60 @@ class Worker:
     strays: dict[str, float] = field(default_factory=dict)
     """Requests it runs that nobody here knows, and since when."""
 
-    @property
-    def counted(self) -> DispatchNumber:
-        """Last dispatch that the report counts."""
-        return self.served.dispatch_epoch, self.served.dispatch_number
+    def take(self, served: ServedModel) -> None:
+        """Read what a report says of room and weights, once: both are asked for all the time."""
+        self.total_slots, self.reported_slots = served.total_slots, served.free_slots
+        self.reported_cache_tokens = served.free_cache_tokens
+        self.counted = served.dispatch_epoch, served.dispatch_number
+        card = served.card
+        self.weights_digest = card.weights_digest
+        self.adapter_digests = frozenset(a.digest for a in card.adapters if a.digest)
+        self.parks = card.capabilities.park and card.capabilities.resume
 
     @property
     def free_slots(self) -> int:
-        return max(0, self.served.free_slots - self.taken.slots)
+        return max(0, self.reported_slots - self.taken.slots)
 
     @property
     def free_cache_tokens(self) -> int:
-        return max(0, self.served.free_cache_tokens - self.taken.cache_tokens)
+        return max(0, self.reported_cache_tokens - self.taken.cache_tokens)
 
     @property
     def is_open(self) -> bool:
         """Whether it may be given anything at all."""
         return not self.draining and not self.refusing
 
-    @property
-    def parks(self) -> bool:
-        """Whether it lets go of what it runs, for others to go on with."""
-        can = self.served.card.capabilities
-        return can.park and can.resume
+    def has_weights_for(self, request: Weights) -> bool:
+        """Whether model and adapter are those that the request was made for."""
+        return has_weights(request, self.weights_digest, self.adapter_digests)
 
     @property
     def room(self) -> Room:
         return Room(
             slots=self.free_slots,
-            total_slots=self.served.total_slots,
+            total_slots=self.total_slots,
             cache_tokens=self.free_cache_tokens,
-            weights_digest=self.served.card.weights_digest,
+            weights_digest=self.weights_digest,
             idle=not self.running and not self.unreported,
-            adapter_digests=frozenset(a.digest for a in self.served.card.adapters if a.digest),
+            adapter_digests=self.adapter_digests,
         )
 
     @property
-    def slots(self) -> Slots:
-        total = self.served.total_slots
-        taken = total - self.free_slots
-        return Slots(0, 0, taken) if self.draining else Slots(total, taken, 0)
+    def part(self) -> Part:
+        """What it adds to its fleet."""
+        free, total = self.free_slots, self.total_slots
+        return Part(
+            weights_digest=self.weights_digest,
+            open_slots=free if self.is_open else 0,
+            capacity=0 if self.draining else total,
+            taken=0 if self.draining else total - free,
+            leaving=total - free if self.draining else 0,
+            parks=self.parks,
+        )
 
     @property
     def load(self) -> float:
-        return 1.0 - self.free_slots / max(1, self.served.total_slots)
+        return 1.0 - self.free_slots / max(1, self.total_slots)
 
     def occupy(self, number: int, batch: Iterable[Request]) -> None:
         """A dispatch is on its way."""
@@ -116,26 +136,19 @@ class Worker:
         assert (slots, tokens) == (self.taken.slots, self.taken.cache_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """Of one worker, or of several."""
+class Part(NamedTuple):
+    """Of a worker in the sums of its fleet."""
 
+    weights_digest: str
+    open_slots: int
+    """Free, and to be had now."""
     capacity: int
-    """Of those that take new work, or will when they have room."""
+    """Free or not, if it takes new work, or will when it has room."""
     taken: int
     """Of these."""
     leaving: int
-    """Taken on workers that drain."""
-
-    def __add__(self, other: Slots) -> Slots:
-        return Slots(
-            self.capacity + other.capacity,
-            self.taken + other.taken,
-            self.leaving + other.leaving,
-        )
-
-    def __neg__(self) -> Slots:
-        return Slots(-self.capacity, -self.taken, -self.leaving)
+    """Taken while it drains."""
+    parks: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ class Yielding:
         self._max_preemptions = max_preemptions
         self._order: list[tuple[int, str]] = []
         self._requests: dict[str, Request] = {}
+        self.slots = 0
+        """Of the candidates."""
         self.kept_slots = 0
         """Of those that run by their lane's floor."""
 
@@ -40,6 +42,7 @@ class Yielding:
         elif request.preemptions < self._max_preemptions and not request.record.inputs:
             insort(self._order, (request.sequence, request.request_id))
             self._requests[request.request_id] = request
+            self.slots += request.slots
 
     def stopped(self, request: Request) -> None:
         """It runs no more."""
@@ -50,6 +53,7 @@ class Yielding:
     def take(self, request: Request) -> None:
         """It is no candidate (any more)."""
         if self._requests.pop(request.request_id, None) is not None:
+            self.slots -= request.slots
             key = (request.sequence, request.request_id)
             del self._order[bisect_left(self._order, key)]
 
@@ -65,4 +69,5 @@ class Yielding:
         assert [i for _, i in self._order] == [
             r.request_id for r in sorted(self._requests.values(), key=lambda r: r.sequence)
         ]
+        assert self.slots == sum(r.slots for r in self._requests.values())
         assert self.kept_slots == sum(r.keeps_slots for r in running.values())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
-from headrace.internal.v1.reports_pb2 import LaneReport, LaneState
+from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1.common_pb2 import PRIORITY_STANDARD, FinishReason
 from headrace_gateway.generation import ChoiceEnded, Queued, Tokens
@@ -48,8 +48,15 @@ class Waiter:
         state = LaneState(
             priority=PRIORITY_STANDARD,
             waiting=len(sequences),
-            estimated_wait=Duration(seconds=wait_s),
-            sequences=sequences,
+            tenants=[
+                TenantState(
+                    tenant="default",
+                    waiting=len(sequences),
+                    estimated_wait=Duration(seconds=wait_s),
+                    sequences=sequences,
+                    ahead=range(len(sequences)),
+                )
+            ],
         )
         self.lanes.take(LaneReport(model="toy", epoch=1, lanes=[state]), self.clock.now_s)
 

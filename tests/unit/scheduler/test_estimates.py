@@ -14,9 +14,17 @@ from hypothesis import strategies as st
 from headrace.errors import HeadraceError, LaneFull, PatienceExhausted
 from headrace_scheduler.estimates import Arrivals, Crowd, Turnover, wait_s
 from headrace_scheduler.events import Dispatch, Notify
+from headrace_scheduler.fairness import Shares
 from headrace_scheduler.machine import LaneFigures
 from headrace_scheduler.policy import Policy
-from helpers.queue_simulation import Simulation, median_error, poisson, relative_errors
+from helpers.queue_simulation import (
+    Ask,
+    Asked,
+    Simulation,
+    median_error,
+    poisson,
+    relative_errors,
+)
 from helpers.scheduler_events import EPOCH, Bench, gateway_reported
 
 PATIENT = Policy(gateway_silence_s=600.0, worker_silence_s=600.0)
@@ -138,6 +146,69 @@ def test_lower_lanes_are_told_what_the_upper_ones_leave_them() -> None:
         assert median_error(found, beyond_s=3.0) <= ROUGHLY
 
 
+def two_tenants(policy: Policy, *, small_per_s: float) -> Simulation:
+    """16 slots, of which one tenant asks for ten times what is its share."""
+    rng = random.Random(1)
+    simulation = Simulation([8, 8], policy)
+    for tenant, per_s in (("big", 40.0), ("small", small_per_s)):
+        simulation.offer(
+            poisson(
+                rng,
+                per_s=per_s,
+                for_s=70.0,
+                runs_s=lambda: rng.uniform(0.4, 1.6),
+                tenant=tenant,
+            )
+        )
+    simulation.run(70.0)
+    return simulation
+
+
+def of_tenant(simulation: Simulation, tenant: str) -> list[Asked]:
+    asked = [a for a in simulation.asked.values() if a.ask.tenant == tenant]
+    return [a for a in asked if 5.0 < a.ask.at_s < 20.0]
+
+
+def test_who_asks_for_little_is_not_told_the_wait_of_anothers_backlog() -> None:
+    simulation = two_tenants(Policy(max_waiting=100_000), small_per_s=4.0)
+    small = of_tenant(simulation, "small")
+    assert len(small) > 30
+    assert all(a.told_s is not None and a.told_s < 1.0 for a in small)
+    assert all(a.waited_s is not None and a.waited_s < 1.0 for a in small)
+
+
+@pytest.mark.parametrize("small_per_s", [4.0, 7.0, 20.0])
+def test_a_backlog_is_told_of_those_that_will_go_before_it(small_per_s: float) -> None:
+    """Half of the service is the other tenant's, if it asks for so much."""
+    simulation = two_tenants(Policy(max_waiting=100_000), small_per_s=small_per_s)
+    assert median_error(of_tenant(simulation, "big"), beyond_s=2.0) <= ROUGHLY
+    if small_per_s > 8.0:
+        assert median_error(of_tenant(simulation, "small"), beyond_s=2.0) <= ROUGHLY
+
+
+def test_weights_are_part_of_the_wait_that_is_told() -> None:
+    policy = Policy(max_waiting=100_000, shares=Shares({"small": 4.0}))
+    simulation = two_tenants(policy, small_per_s=20.0)
+    for tenant in ("big", "small"):
+        assert median_error(of_tenant(simulation, tenant), beyond_s=2.0) <= ROUGHLY
+
+
+def test_whom_bulk_makes_way_for_is_told_what_that_takes() -> None:
+    rng = random.Random(1)
+    simulation = Simulation([8], Policy(max_waiting=100_000, max_preemptions=1000))
+    simulation.offer(Ask(0.0, 100.0, priority="bulk") for _ in range(20))
+    simulation.offer(
+        poisson(rng, per_s=2.0, for_s=60.0, from_s=1.0, runs_s=lambda: 1.0, priority="interactive")
+    )
+    simulation.run(70.0)
+    urgent = [a for a in simulation.asked.values() if a.ask.priority == "interactive"]
+    assert urgent[0].told_s is None, "nobody has made way yet, so it is not known"
+    told = [a.told_s for a in urgent if a.told_s is not None]
+    assert len(told) > len(urgent) * 0.9
+    assert max(told) < 0.2
+    assert max(a.waited_s or 0.0 for a in urgent) < 0.2
+
+
 def test_retry_after_of_a_full_lane_is_when_its_next_place_becomes_free() -> None:
     bench = one_a_second(10, ended=5, policy=TIGHT)
     bench.submit(*(f"later {i}" for i in range(5)))
@@ -249,6 +320,14 @@ def test_arrivals_are_counted_from_the_first_moment_on() -> None:
         arrivals.came(2, now_s=float(now_s))
     assert arrivals.per_s(10.0) == pytest.approx(2.0, rel=0.1)
     assert arrivals.per_s(10_000.0) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_who_has_stopped_coming_is_soon_not_waited_for() -> None:
+    arrivals = Arrivals(half_life_s=60.0, now_s=0.0)
+    for now_s in range(1, 101):
+        arrivals.came(1, now_s=now_s / 10)
+    assert arrivals.per_s(10.2) == pytest.approx(10.0, rel=0.1)
+    assert arrivals.per_s(20.0) == pytest.approx(0.3, rel=0.1)
 
 
 def test_every_move_between_states_is_counted() -> None:

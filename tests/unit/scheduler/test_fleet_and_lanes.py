@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace.v1.common_pb2 import FinishReason, Priority
-from headrace_scheduler.forecast import Wait
+from headrace_scheduler.events import Dispatch
+from headrace_scheduler.forecast import Outlook, Wait
 from headrace_scheduler.machine import LaneFigures, Leadership
 from headrace_scheduler.reporting import lane_report
 from headrace_scheduler.requests import longest
 from headrace_scheduler.settings import SchedulerSettings
 from headrace_scheduler.sightings import Sightings
+from headrace_scheduler.standing import Mark
 from helpers.scheduler_events import Bench, gateway_reported, reported
 
 
@@ -21,6 +26,18 @@ def test_a_lane_keeps_the_order_of_the_stream_whatever_the_order_of_events() -> 
     bench.worker()
     (dispatch,) = bench.commands
     assert [r.request_id for r in dispatch.message.requests] == ["a", "b", "c"]  # type: ignore[union-attr]
+
+
+def test_what_no_empty_worker_of_this_size_and_weights_could_run_holds_nobody_up() -> None:
+    bench = Bench()
+    bench.submit("wide", n=5)
+    bench.submit("of other weights", digest="w2")
+    bench.submit("for an adapter", adapter="x")
+    bench.submit("a", digest="w1")
+    bench.submit("b")
+    bench.worker(free=4, total=4, digest="w1")
+    (dispatch,) = bench.given(Dispatch)
+    assert [r.request_id for r in dispatch.message.requests] == ["a", "b"]
 
 
 def test_of_two_accounts_of_a_choice_the_longer_counts_and_of_equals_the_finished() -> None:
@@ -42,7 +59,14 @@ def test_of_two_accounts_of_a_choice_the_longer_counts_and_of_equals_the_finishe
 def test_a_lane_report_leaves_out_a_wait_that_is_unknown() -> None:
     leadership = Leadership("s", "tiny", 3, 0.0, 0.0)
     figures = [
-        LaneFigures("interactive", 2, 1, 0.5, Wait(1.25, 0.5), (7, 9)),
+        LaneFigures(
+            "interactive",
+            2,
+            1,
+            0.5,
+            Wait(1.25, 0.5),
+            (Outlook("t", 2, Wait(2.5, 0.5), (Mark(7, 0), Mark(9, 3))), Outlook("", 0, None)),
+        ),
         LaneFigures("bulk", 0, 0, 0.0, None),
     ]
     report = lane_report(leadership, figures, max_waiting=9)
@@ -50,7 +74,11 @@ def test_a_lane_report_leaves_out_a_wait_that_is_unknown() -> None:
     assert (urgent.waiting, urgent.running, urgent.max_waiting) == (2, 1, 9)
     assert urgent.estimated_wait.ToMilliseconds() == 1250
     assert urgent.place_interval.ToMilliseconds() == 500
-    assert list(urgent.sequences) == [7, 9]
+    named, any_other = urgent.tenants
+    assert (named.tenant, named.waiting) == ("t", 2)
+    assert named.estimated_wait.ToMilliseconds() == 2500
+    assert (list(named.sequences), list(named.ahead)) == ([7, 9], [0, 3])
+    assert (any_other.tenant, any_other.HasField("estimated_wait")) == ("", False)
     assert bulk.priority == Priority.PRIORITY_BULK
     assert not bulk.HasField("estimated_wait")
     assert not bulk.HasField("place_interval")
@@ -76,11 +104,16 @@ def test_every_number_of_the_policy_comes_from_a_setting() -> None:
 def test_a_short_lane_is_told_whole_and_a_long_one_in_outline() -> None:
     bench = Bench()
     bench.submit(*(f"r{i}" for i in range(64)))
-    (_, standard, _) = bench.machine.lanes(now_s=bench.now_s)
-    assert list(standard.sequences) == list(range(1, 65))
+    marks = marks_of_the_only_tenant(bench)
+    assert [(m.sequence, m.ahead) for m in marks] == [(i + 1, i) for i in range(64)]
     bench.submit(*(f"s{i}" for i in range(337)))
+    sequences = [mark.sequence for mark in marks_of_the_only_tenant(bench)]
+    assert (len(sequences), sequences[0], sequences[-1]) == (64, 1, 401)
+    assert {b - a for a, b in pairwise(sequences)} <= {6, 7}
+
+
+def marks_of_the_only_tenant(bench: Bench) -> Sequence[Mark]:
     (_, standard, _) = bench.machine.lanes(now_s=bench.now_s)
-    assert (standard.waiting, len(standard.sequences)) == (401, 64)
-    assert (standard.sequences[0], standard.sequences[-1]) == (1, 401)
-    distances = {b - a for a, b in zip(standard.sequences, standard.sequences[1:], strict=False)}
-    assert distances <= {6, 7}
+    (only, _) = standard.tenants
+    assert (only.tenant, only.waiting) == ("default", standard.waiting)
+    return only.marks

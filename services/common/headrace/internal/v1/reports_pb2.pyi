@@ -779,7 +779,7 @@ class LaneState(_message.Message):
     OLDEST_WAIT_FIELD_NUMBER: _builtins.int
     ESTIMATED_WAIT_FIELD_NUMBER: _builtins.int
     PLACE_INTERVAL_FIELD_NUMBER: _builtins.int
-    SEQUENCES_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
     priority: _common_pb2.Priority.ValueType
     waiting: _builtins.int
     running: _builtins.int
@@ -788,16 +788,16 @@ class LaneState(_message.Message):
     def oldest_wait(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def estimated_wait(self) -> _duration_pb2.Duration:
-        """Of a request that comes now. Unset while unknown, as the next."""
+        """Of a request that comes now, behind all that wait. Unset while unknown, as the next."""
 
     @_builtins.property
     def place_interval(self) -> _duration_pb2.Duration:
         """Of it, what the last request before it adds: how often a place of the lane becomes free."""
 
     @_builtins.property
-    def sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Places in the stream of those that wait, rising: of all, or where they are more than 64, of
-        64 at even distances of rank, the first and the last among them.
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantState]:
+        """Those that have most waiting, 16 at most, and with an empty name any other. Without that
+        name, others wait as well, and nothing is said of them.
         """
 
     def __init__(
@@ -810,15 +810,66 @@ class LaneState(_message.Message):
         oldest_wait: _duration_pb2.Duration | None = ...,
         estimated_wait: _duration_pb2.Duration | None = ...,
         place_interval: _duration_pb2.Duration | None = ...,
-        sequences: _abc.Iterable[_builtins.int] | None = ...,
+        tenants: _abc.Iterable[Global___TenantState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "oldest_wait", b"oldest_wait", "place_interval", b"place_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "max_waiting", b"max_waiting", "oldest_wait", b"oldest_wait", "place_interval", b"place_interval", "priority", b"priority", "running", b"running", "sequences", b"sequences", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "max_waiting", b"max_waiting", "oldest_wait", b"oldest_wait", "place_interval", b"place_interval", "priority", b"priority", "running", b"running", "tenants", b"tenants", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LaneState: _TypeAlias = LaneState  # noqa: Y015
+
+@_typing.final
+class TenantState(_message.Message):
+    """One tenant in a lane."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    ESTIMATED_WAIT_FIELD_NUMBER: _builtins.int
+    PLACE_INTERVAL_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    AHEAD_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    waiting: _builtins.int
+    """Its requests that wait."""
+    @_builtins.property
+    def estimated_wait(self) -> _duration_pb2.Duration:
+        """Of a request of it that comes now. Unset while unknown, as the next."""
+
+    @_builtins.property
+    def place_interval(self) -> _duration_pb2.Duration:
+        """Of it, what the last request of the tenant before it adds."""
+
+    @_builtins.property
+    def sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Places in the stream of its requests that wait, rising: of all, or where they are many, of
+        some at even distances of rank, the first and the last among them.
+        """
+
+    @_builtins.property
+    def ahead(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of each of these, how many requests of the lane go before it, of whatever tenant."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        waiting: _builtins.int = ...,
+        estimated_wait: _duration_pb2.Duration | None = ...,
+        place_interval: _duration_pb2.Duration | None = ...,
+        sequences: _abc.Iterable[_builtins.int] | None = ...,
+        ahead: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "place_interval", b"place_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "estimated_wait", b"estimated_wait", "place_interval", b"place_interval", "sequences", b"sequences", "tenant", b"tenant", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantState: _TypeAlias = TenantState  # noqa: Y015
 
 @_typing.final
 class ResultRecord(_message.Message):
