@@ -187,6 +187,17 @@ async def test_a_result_can_be_read_by_its_request_id(bus: JetStreamBus) -> None
     assert await bus.get_result("r2") is None
 
 
+async def test_a_result_is_kept_for_as_long_as_is_said_with_it(bus: JetStreamBus) -> None:
+    await bus.put_result("short", b"1", kept_s=1.0)
+    await bus.put_result("long", b"2", kept_s=600.0)
+
+    async def is_gone() -> bool:
+        return await bus.get_result("short") is None
+
+    await eventually(is_gone, within_s=30.0)
+    assert await bus.get_result("long") == b"2"
+
+
 async def test_what_was_stored_survives_a_killed_broker_and_connections_heal(
     bus: JetStreamBus, nats: NatsServer
 ) -> None:

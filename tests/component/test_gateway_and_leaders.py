@@ -12,6 +12,7 @@ from headrace.errors import (
     BrokerUnavailable,
     DeadlinePassed,
     GatewayDraining,
+    GatewayUnreachable,
     LaneFull,
     NoWorker,
     RequestCancelled,
@@ -239,8 +240,19 @@ async def test_an_ended_request_is_found_before_and_after_it_is_settled(bus: Bus
 
 
 async def test_a_request_that_nobody_has_is_not_found(bus: Bus) -> None:
-    async with running_mesh(bus) as gateway:
+    async with running_mesh(bus) as gateway, leader(bus), leader(bus, "orphan") as other:
         with pytest.raises(RequestNotFound):
+            await whereabouts(bus, gateway).get("nobody")
+        other.knows["nobody"] = FindResponse(pending=True)
+        with pytest.raises(GatewayUnreachable):
+            await whereabouts(bus, gateway).get("nobody")
+
+
+async def test_while_a_leader_is_away_nobody_is_told_that_there_is_no_such_request(
+    bus: Bus,
+) -> None:
+    async with running_mesh(bus) as gateway, leader(bus):
+        with pytest.raises(GatewayUnreachable):
             await whereabouts(bus, gateway).get("nobody")
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
 from headrace.bus import subjects
 from headrace.bus.jetstream import JetStreamBus
-from headrace.errors import AttemptsExhausted, LaneFull, NoWorker, RequestCancelled
+from headrace.errors import AttemptsExhausted, DeadlinePassed, LaneFull, NoWorker, RequestCancelled
 from headrace.internal.v1.dispatch_pb2 import (
     DISPATCH_REFUSAL_CAUSE_DRAINING,
     DISPATCH_REFUSAL_CAUSE_INVALID,
 )
-from headrace.internal.v1.reports_pb2 import DeadLetter, LaneReport
+from headrace.internal.v1.reports_pb2 import DeadLetter, LaneReport, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import from_status
 from helpers.eventually import eventually
@@ -55,6 +56,37 @@ async def test_a_request_is_dispatched_settled_and_removed(
         await gateway.settle("a")
         assert not (await find(bus, "a")).found
     assert await unsettled(bus) == []
+
+
+async def test_a_detached_request_without_any_gateway_ends_at_its_deadline_and_that_is_kept(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
+) -> None:
+    async with scheduler(nats_url):
+        for request_id in ("a", "b"):
+            await gateway.submit(request_id, timeout_s=8.0, detached=True)
+        await eventually(lambda: worker.running.keys() == {"a", "b"})
+        record = RequestRecord(arrival=(await find(bus, "b")).arrival)
+        own = ResultRecord(request_id="b", request=record)
+        await bus.put_result("b", own.SerializeToString())
+        await gateway.die()
+
+        async def result(request_id: str) -> ResultRecord:
+            return ResultRecord.FromString(await bus.get_result(request_id) or b"")
+
+        async def is_kept() -> bool:
+            return (await result("a")).outcome.HasField("error")
+
+        await eventually(is_kept, within_s=30.0)
+        kept = await result("a")
+        assert isinstance(from_status(kept.outcome.error), DeadlinePassed)
+        assert (kept.request.detached, list(kept.request.prompt_ids)) == (True, [])
+        await eventually(partial(is_forgotten, bus, "b"), within_s=30.0)
+        assert not (await result("b")).outcome.HasField("error"), "its gateway's own word stands"
+    assert await unsettled(bus) == []
+
+
+async def is_forgotten(bus: JetStreamBus, request_id: str) -> bool:
+    return not (await find(bus, request_id)).found
 
 
 async def test_requests_that_come_together_leave_in_few_batches(

@@ -31,15 +31,20 @@ from headrace.internal.v1.reports_pb2 import (
     SettleRequest,
     SettleResponse,
 )
-from headrace.internal.v1.request_pb2 import Sampling
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.rpc.server import bind, make_server
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
 from headrace.v1.fleet_pb2 import Lane
-from headrace_gateway.generation import Event, Generation, Tokens, ValidRequest
+from headrace_gateway.answering import Answer
+from headrace_gateway.generation import Event, Generation, RecordedRequest, Tokens, ValidRequest
 from headrace_gateway.mesh import Mesh, assemble, serve_delivery
 from headrace_gateway.outlet import Outlet
 from headrace_gateway.settings import GatewaySettings
+from headrace_gateway.text import StopStrings
+from headrace_gateway.tokenizer import Tokenizer
+from headrace_gateway.transcript import Transcript
+from helpers.tiny_tokenizers import bundle, byte_level
 
 MODEL = "toy"
 
@@ -64,14 +69,23 @@ class RunningMesh:
 
 
 @asynccontextmanager
-async def running_mesh(bus: Bus, **settings: float) -> AsyncIterator[RunningMesh]:
+async def running_mesh(
+    bus: Bus, gateway_id: str = "gw", **settings: float
+) -> AsyncIterator[RunningMesh]:
     server = make_server()
     port = bind(server, "127.0.0.1", 0)
     address = f"127.0.0.1:{port}"
     chosen = GatewaySettings.model_validate(
         {"worker_reconnect_grace_s": 0.1, "leader_answer_timeout_s": 0.3} | settings
     )
-    mesh = assemble(chosen, bus, SystemClock(), gateway_id="gw", delivery_address=address)
+    mesh = assemble(
+        chosen,
+        bus,
+        SystemClock(),
+        gateway_id=gateway_id,
+        delivery_address=address,
+        tell=tell,
+    )
     serve_delivery(server, mesh)
     await server.start()
     async with mesh.running():
@@ -82,6 +96,16 @@ async def running_mesh(bus: Bus, **settings: float) -> AsyncIterator[RunningMesh
     mesh.requests.check_integrity()
 
 
+def tell(generation: Generation, record: RequestRecord) -> Answer:
+    """Of a model whose tokens are characters of their own."""
+    request = RecordedRequest(record)
+    tokenizer = Tokenizer(bundle(byte_level()), inline_characters=2048)
+    stops = StopStrings(tuple(record.rendering.stop)) if record.rendering.stop else None
+    streams = [tokenizer.text_stream(stops, frozenset()) for _ in range(request.n)]
+    made = Transcript(streams, prompt_tokens=request.prompt_tokens, request_id=request.request_id)
+    return Answer(generation, request, made, tokenizer)
+
+
 def valid_request(
     request_id: str,
     *,
@@ -89,6 +113,8 @@ def valid_request(
     max_tokens: int = 100,
     timeout_s: float = 60.0,
     priority: common_pb2.Priority.ValueType = common_pb2.PRIORITY_STANDARD,
+    detached: bool = False,
+    stop: tuple[str, ...] = (),
 ) -> ValidRequest:
     return ValidRequest(
         request_id=request_id,
@@ -101,6 +127,8 @@ def valid_request(
         timeout_s=timeout_s,
         patience_s=30.0,
         trace_context={"traceparent": "00-1-2-01"},
+        detached=detached,
+        stop=stop,
     )
 
 
@@ -206,7 +234,12 @@ class LeaderActor:
         return len(self.settled) == count
 
     async def notify(
-        self, *, ended: dict[str, HeadraceError] | None = None, fences: dict[str, int] | None = None
+        self,
+        *,
+        ended: dict[str, HeadraceError] | None = None,
+        fences: dict[str, int] | None = None,
+        given: Iterable[RequestRecord] = (),
+        gateway_id: str = "gw",
     ) -> NoticeResponse:
         notice = NoticeRequest(
             ended=[
@@ -214,11 +247,12 @@ class LeaderActor:
                 for i, error in (ended or {}).items()
             ],
             fences=[
-                FenceNotice(request_id=i, attempt=attempt) for i, attempt in (fences or {}).items()
+                *(FenceNotice(request_id=i, attempt=a) for i, a in (fences or {}).items()),
+                *(FenceNotice(request_id=r.request_id, attempt=r.attempt, record=r) for r in given),
             ],
         )
         payload = notice.SerializeToString()
-        answer = await self.bus.request(subjects.notice("gw"), payload, timeout_s=2.0)
+        answer = await self.bus.request(subjects.notice(gateway_id), payload, timeout_s=2.0)
         return NoticeResponse.FromString(answer)
 
     async def report(self, *, waiting: int, max_waiting: int) -> None:

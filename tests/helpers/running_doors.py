@@ -11,6 +11,7 @@ import grpc
 
 from headrace.errors import RequestNotFound
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
 from headrace.rpc.unreadable import RefuseUnreadable
 from headrace.v1 import (
@@ -26,6 +27,7 @@ from headrace.v1 import (
     rest_pb2_grpc,
 )
 from headrace_gateway.catalog import Catalog
+from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
@@ -108,6 +110,14 @@ class StandinRequests:
             raise RequestNotFound(f"request {request_id} is not known", field="request_id")
         return requests_pb2.Request(request_id=request_id, state=requests_pb2.REQUEST_STATE_RUNNING)
 
+    async def look(self, request_id: str) -> tuple[requests_pb2.Request, RequestRecord]:
+        return await self.get(request_id), RequestRecord(request_id=request_id)
+
+    async def opened(self, request_id: str) -> requests_pb2.Request:
+        return requests_pb2.Request(
+            request_id=request_id, state=requests_pb2.REQUEST_STATE_WAITING, detached=True
+        )
+
     async def cancel(self, request_id: str) -> requests_pb2.Request:
         request = await self.get(request_id)
         request.state = requests_pb2.REQUEST_STATE_ENDED
@@ -138,8 +148,15 @@ def serve(server: grpc.aio.Server, catalog: Catalog, admission: ScriptedAdmissio
     intake = Intake(catalog, admission, limits)
     embedding = Embedding(catalog, admission, limits)
     vectors = VectorCalls(intake, embedding, limits)
+    detaching = Detaching(intake, StandinRequests())
     openai = OpenAIService(
-        intake, catalog, StandinFleet(), vectors, resuming=resuming, limits=limits
+        intake,
+        catalog,
+        StandinFleet(),
+        vectors,
+        resuming=resuming,
+        detaching=detaching,
+        limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
@@ -147,10 +164,10 @@ def serve(server: grpc.aio.Server, catalog: Catalog, admission: ScriptedAdmissio
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, intake, StandinFleet())
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(intake, embedding, limits, resuming)
+    rest = RestService(intake, embedding, limits, resuming, detaching)
     rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(StandinFleet()), server)
-    requests = RequestService(StandinRequests(), resuming)
+    requests = RequestService(StandinRequests(), resuming, detaching)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
 
 

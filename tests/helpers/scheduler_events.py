@@ -186,6 +186,7 @@ def submitted(
     tenant: object = "",
     prompt: object = None,
     attachable: object = False,
+    detached: object = False,
 ) -> Submitted:
     assert isinstance(n, int)
     assert isinstance(prompt_tokens, int)
@@ -203,6 +204,7 @@ def submitted(
         prompt_ids=range(prompt_tokens) if prompt is None else prompt,
         tenant=str(tenant),
         attachable=bool(attachable),
+        detached=bool(detached),
     )
     record.sampling.max_tokens = 4
     return Submitted(
@@ -271,13 +273,21 @@ def gateway_reported(
     heard_s: float,
     leaving: bool = False,
     taken_over: dict[str, int] | None = None,
+    address: str = "",
+    draining: bool = False,
 ) -> GatewayReported:
     """`taken_over` is since which attempts it holds what it did not publish."""
     taken = [
         TakenOver(request_id=i, held_since_attempt=since, delivery_address=f"at {gateway_id}")
         for i, since in (taken_over or {}).items()
     ]
-    report = GatewayReport(gateway_id=gateway_id, leaving=leaving, taken_over=taken)
+    report = GatewayReport(
+        gateway_id=gateway_id,
+        leaving=leaving,
+        taken_over=taken,
+        draining=draining,
+        delivery_address=address,
+    )
     return GatewayReported(report, heard_s)
 
 

@@ -55,6 +55,10 @@ class Callers:
     def __init__(self) -> None:
         self.clients: dict[str, Client] = {}
         self.gateways = {i: GatewayModel(i) for i in ("g", "h")}
+        self.draining: set[str] = set()
+        """Those that are about to leave, and say so."""
+        self.full: set[str] = set()
+        """Those that take nothing that they are given."""
         self.told_ended: set[str] = set()
         """Requests whose gateway was to be told of their end."""
 
@@ -73,12 +77,18 @@ class Callers:
 
     def settle(self, request_id: str, code: int = 0) -> None:
         client = self.clients[request_id]
-        client.open = False
+        client.open, client.kept = False, True
         self.tell(settled(request_id, code=code, since=client.since))
 
     def cancel(self, request_id: str) -> None:
         self.clients[request_id].is_cancelled = True
         self.tell(CancelRequested(request_id))
+
+    def keep_end(self, request_id: str) -> None:
+        """Its leader does, for no gateway could."""
+        client = self.clients[request_id]
+        assert client.detached
+        client.open, client.kept = False, True
 
     def is_heard(self, request_id: str) -> bool:
         """Whether anything comes through to its client now."""
@@ -99,7 +109,13 @@ class Callers:
             since = client.since if holds else client.former.get(gateway_id, 0)
             if since:
                 taken[request_id] = since
-        return gateway_reported(gateway_id, heard_s=self.now_s, taken_over=taken)
+        return gateway_reported(
+            gateway_id,
+            heard_s=self.now_s,
+            taken_over=taken,
+            address=f"at {gateway_id}",
+            draining=gateway_id in self.draining,
+        )
 
     def kill_gateway(self, gateway_id: str) -> None:
         """Its clients may come to another; those of answers in one piece do not."""
@@ -114,6 +130,7 @@ class Callers:
     def let_go(self, gateway_id: str) -> None:
         """It must stop: its streams go on elsewhere, its other answers end here."""
         self.gateways[gateway_id].life = Life.LEAVING
+        self.draining.add(gateway_id)
         for request_id, client in self.clients.items():
             for since in filter(None, [client.former.pop(gateway_id, None)]):
                 self.tell(settled(request_id, code=1, since=since))
@@ -146,6 +163,8 @@ class Callers:
 
     def finish_gateways(self) -> None:
         """Those half-way between living and gone come to one of both."""
+        self.full.clear()
+        self.draining.clear()
         for gateway in list(self.gateways.values()):
             if gateway.life is Life.FROZEN:
                 self.thaw(gateway.gateway_id)
@@ -171,12 +190,17 @@ class Callers:
         self.tell(asked(request_id, gateway_id, unreachable=client.gateway))
         found = self.machine.find(request_id)
         if found is None:
-            if not self.machine.is_holding:
+            if not self.machine.is_holding and not client.detached:
                 self._find_ended(request_id, client)
             return
         answer = taken_over(found.request, asked(request_id, gateway_id).request)
         if answer.gateway_id == gateway_id and answer.HasField("record"):
             self._hold(request_id, client, answer.record, word)
+
+    def come_back_all(self) -> None:
+        for request_id, client in self.clients.items():
+            if not client.detached:
+                self.come_back(request_id, self.living()[0])
 
     def _find_ended(self, request_id: str, client: Client) -> None:
         """It was abandoned, and the client is told so: for a reason."""
@@ -229,21 +253,40 @@ class Callers:
     def hear(self, notice: Notify) -> tuple[tuple[ResumePoint, ...], tuple[str, ...]]:
         """A gateway's answer. One that leaves does not say what it does not know."""
         gateway_id, points = notice.gateway_id, []
+        given = {record.request_id: record for record in notice.records}
         unknown = [i for i, _ in notice.ended if not self._holds(gateway_id, i)]
         for request_id, attempt in notice.fences:
             client = self.clients[request_id]
             if self._holds(gateway_id, request_id):
                 client.fence = max(client.fence, attempt)
                 points.append(point(request_id, client.newest, client.seen))
+            elif request_id in given and self._takes(gateway_id, client):
+                points.append(self._take_given(client, given[request_id]))
             else:
                 unknown.append(request_id)
         if self.gateways[gateway_id].life is Life.LEAVING:
             unknown = []
         return tuple(points), tuple(unknown)
 
+    def _takes(self, gateway_id: str, client: Client) -> bool:
+        lives = self.gateways[gateway_id].life is Life.LIVES
+        return client.open and lives and gateway_id not in self.full | self.draining
+
+    def _take_given(self, client: Client, record: RequestRecord) -> ResumePoint:
+        assert client.detached, "nobody has asked for it"
+        made = list(record.progress[0].output_ids) if record.progress else []
+        assert made == client.seen[: len(made)] or client.seen == made[: len(client.seen)]
+        client.gateway, client.since = record.gateway_id, record.held_since_attempt
+        client.fence = client.newest = record.attempt
+        client.away, client.seen = False, made
+        return point(record.request_id, record.attempt, made)
+
     def _settle_ended(self, notice: Notify) -> None:
         for request_id, error in notice.ended:
             if self._holds(notice.gateway_id, request_id):
+                if self.clients[request_id].detached and isinstance(error, GatewayUnreachable):
+                    self.clients[request_id].away = True  # Another is about to hold it.
+                    continue
                 assert not isinstance(error, GatewayUnreachable), "it is here, and nowhere else"
                 self.settle(request_id, error.code.number)
 

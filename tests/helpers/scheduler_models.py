@@ -58,6 +58,10 @@ class Client:
     since: int = 0
     """Attempt at which its gateway took it over."""
     attachable: bool = False
+    detached: bool = False
+    """It is its gateway that reads it."""
+    kept: bool = False
+    """There is a result of it."""
     away: bool = False
     """Its gateway is of no use to it; it has not come to another yet."""
     left_s: float = 0.0

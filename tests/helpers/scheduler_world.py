@@ -14,6 +14,7 @@ from headrace_scheduler.events import (
     Acknowledge,
     CancelOnWorker,
     Command,
+    Conclude,
     Dispatch,
     DispatchAnswered,
     DispatchUnanswered,
@@ -101,8 +102,7 @@ class World(Callers):
         for command in commands:
             match command:
                 case Acknowledge(request_id):
-                    self.stored.pop(request_id, None)
-                    self.acknowledged[request_id] += 1
+                    self._acknowledge(request_id)
                 case Dispatch():
                     check_attempts(command, self.dispatched, self.workers.values(), self.clients)
                     self.parking.dispatched(command)
@@ -116,6 +116,12 @@ class World(Callers):
                     self.pending.append(command)
                 case _:
                     self.pending.append(command)
+
+    def _acknowledge(self, request_id: str) -> None:
+        client = self.clients[request_id]
+        assert client.kept or not client.detached, f"nobody will know how {request_id} ended"
+        self.stored.pop(request_id, None)
+        self.acknowledged[request_id] += 1
 
     @property
     def is_crowded(self) -> bool:
@@ -140,6 +146,7 @@ class World(Callers):
         priority: str = "standard",
         *,
         attachable: bool = False,
+        detached: bool = False,
         tenant: str = "",
         beginning: int | None = None,
         time_s: float = float("inf"),
@@ -156,15 +163,16 @@ class World(Callers):
             priority=priority,
             gateway=gateway,
             attachable=attachable,
+            detached=detached,
             tenant=tenant,
             digest="w1",
             prompt=list(range(start, start + 40)),
             deadline_s=self.now_s + time_s,
             patient_until_s=self.now_s + patience_s,
         )
-        self.clients[request_id] = Client(
-            gateway=gateway, attachable=attachable, deadline_s=self.now_s + time_s
-        )
+        client = Client(gateway=gateway, attachable=attachable, detached=detached)
+        client.deadline_s = self.now_s + time_s
+        self.clients[request_id] = client
         self.stored[request_id] = event
         if self.unread:
             self.unread.append(event)
@@ -254,6 +262,9 @@ class World(Callers):
                 self._take(command)
             case Notify():
                 self.take_notice(command)
+            case Conclude(record):
+                self.keep_end(record.request_id)
+                self._acknowledge(record.request_id)
             case CancelOnWorker() | ParkOnWorker():
                 request_id = command.request_id
                 worker = self.workers.get(command.worker_id)
@@ -328,16 +339,11 @@ class World(Callers):
                 self.step(worker)
                 self.report(worker, full=True)
             self.carry_out_all()
-            self._come_back_all()
+            self.come_back_all()
             self.pass_time(0.3)
         self.finish_gateways()
         self.carry_out_all()
-        self._come_back_all()
-
-    def _come_back_all(self) -> None:
-        living = self.living()[0]
-        for request_id in self.clients:
-            self.come_back(request_id, living)
+        self.come_back_all()
 
     def check_end(self) -> None:
         assert not self.stored, f"never ended: {self.stored}"
@@ -347,4 +353,5 @@ class World(Callers):
         assert set(self.acknowledged) == set(self.clients)
         for request_id, client in self.clients.items():
             assert not client.open, f"{request_id} never got its end"
+            assert client.kept or not client.detached, f"the end of {request_id} is not kept"
             assert client.seen == list(range(len(client.seen)))

@@ -4,6 +4,8 @@
         print(client.generate("Hello", model="valley", max_tokens=32).choices[0].text)
         for event in client.stream([("user", "Hello")], model="valley"):
             print(event.delta.text, end="")
+        later = client.detach("Hello", model="valley")  # Goes on without us; by its request_id,
+        print(client.detached(later.request_id).result().choices[0].text)  # anybody has it.
 
 Every call raises a `HeadraceError` for what the mesh refuses or fails with,
 `MeshUnreachable` where nothing answers at the URL.
@@ -13,18 +15,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import grpc
 
-from headrace.errors import CapacityError, Code, HeadraceError
-from headrace.reading import BREAKS, Reading
+from headrace.errors import CapacityError, Code
+from headrace.handles import AsyncDetached, Detached
+from headrace.reading import BREAKS, Thread
 from headrace.rpc.server import MAX_MESSAGE_BYTES
-from headrace.rpc.status import from_rpc_error, from_status, is_broken
+from headrace.rpc.status import from_rpc_error, from_status
 from headrace.v1 import (
     common_pb2,
     fleet_pb2,
@@ -44,8 +48,6 @@ AsyncEvents = AsyncIterator[generation_pb2.StreamGenerateResponse]
 _AsyncCall = grpc.aio.UnaryStreamCall[Any, generation_pb2.StreamGenerateResponse]
 
 _CALL_S = 30.0
-_RETURN_WITHIN_S = 30.0
-"""A stream that broke off is tried for so long; schedulers keep it for about as long."""
 _RETURN_PAUSE_S = 0.1
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -117,8 +119,17 @@ class Client:
         gateway; without, it raises.
         """
         request = make_request(prompt, model=model, seed=seed, **sampling)
-        call, thread = self._generation.StreamGenerate(request), _Thread(reattach)
+        return self._read(lambda: self._generation.StreamGenerate(request), Thread(reattach))
+
+    def attach(self, request_id: str, *, after: str = "", reattach: bool = True) -> Events:
+        """The same of a request that was sent before, from behind a position. Closing the iterator
+        cancels it if nobody else reads it and it is not detached."""
+        rest = requests_pb2.AttachRequestRequest(request_id=request_id, after=after)
+        return self._read(lambda: self._requests.AttachRequest(rest), Thread(reattach, after))
+
+    def _read(self, begin: Callable[[], Any], thread: Thread) -> Events:
         with _translated(self.url):
+            call = begin()
             while True:
                 try:
                     for event in call:
@@ -132,6 +143,31 @@ class Client:
                     call.cancel()
                 time.sleep(_RETURN_PAUSE_S)
                 call = self._requests.AttachRequest(thread.rest())
+
+    def detach(
+        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
+    ) -> Detached:
+        """Begin something that goes on without us; returns once it is stored."""
+        request = make_request(prompt, model=model, seed=seed, **sampling)
+        # Why a name of ours: the call may be made again, and begins nothing twice.
+        request.request_id = uuid4().hex
+        with _translated(self.url):
+            begun = self._requests.CreateRequest(request, timeout=_CALL_S)
+        return self.detached(begun.request_id)
+
+    def detached(self, request_id: str) -> Detached:
+        """A request that has been begun before; nothing is asked yet."""
+        return Detached(self, request_id)
+
+    def get_request(self, request_id: str) -> requests_pb2.Request:
+        question = requests_pb2.GetRequestRequest(request_id=request_id)
+        with _translated(self.url):
+            return self._requests.GetRequest(question, timeout=_CALL_S)
+
+    def cancel_request(self, request_id: str) -> requests_pb2.Request:
+        question = requests_pb2.CancelRequestRequest(request_id=request_id)
+        with _translated(self.url):
+            return self._requests.CancelRequest(question, timeout=_CALL_S)
 
     def models(self) -> list[models_pb2.Model]:
         with _translated(self.url):
@@ -172,7 +208,7 @@ class AsyncClient:
         with _translated(self.url):
             return await self._generation.Generate(request)
 
-    async def stream(
+    def stream(
         self,
         prompt: Prompt,
         *,
@@ -183,9 +219,16 @@ class AsyncClient:
     ) -> AsyncEvents:
         """As `Client.stream`."""
         request = make_request(prompt, model=model, seed=seed, **sampling)
-        call: _AsyncCall = self._generation.StreamGenerate(request)
-        thread = _Thread(reattach)
+        return self._read(lambda: self._generation.StreamGenerate(request), Thread(reattach))
+
+    def attach(self, request_id: str, *, after: str = "", reattach: bool = True) -> AsyncEvents:
+        """As `Client.attach`."""
+        rest = requests_pb2.AttachRequestRequest(request_id=request_id, after=after)
+        return self._read(lambda: self._requests.AttachRequest(rest), Thread(reattach, after))
+
+    async def _read(self, begin: Callable[[], _AsyncCall], thread: Thread) -> AsyncEvents:
         with _translated(self.url):
+            call = begin()
             while True:
                 try:
                     async for event in call:
@@ -199,6 +242,30 @@ class AsyncClient:
                     call.cancel()
                 await asyncio.sleep(_RETURN_PAUSE_S)
                 call = self._requests.AttachRequest(thread.rest())
+
+    async def detach(
+        self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
+    ) -> AsyncDetached:
+        """As `Client.detach`."""
+        request = make_request(prompt, model=model, seed=seed, **sampling)
+        request.request_id = uuid4().hex
+        with _translated(self.url):
+            begun = await self._requests.CreateRequest(request, timeout=_CALL_S)
+        return self.detached(begun.request_id)
+
+    def detached(self, request_id: str) -> AsyncDetached:
+        """As `Client.detached`."""
+        return AsyncDetached(self, request_id)
+
+    async def get_request(self, request_id: str) -> requests_pb2.Request:
+        question = requests_pb2.GetRequestRequest(request_id=request_id)
+        with _translated(self.url):
+            return await self._requests.GetRequest(question, timeout=_CALL_S)
+
+    async def cancel_request(self, request_id: str) -> requests_pb2.Request:
+        question = requests_pb2.CancelRequestRequest(request_id=request_id)
+        with _translated(self.url):
+            return await self._requests.CancelRequest(question, timeout=_CALL_S)
 
     async def models(self) -> list[models_pb2.Model]:
         with _translated(self.url):
@@ -228,33 +295,6 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-class _Thread:
-    """Where a stream of one choice is, for taking it up again when it breaks off."""
-
-    def __init__(self, reattach: bool) -> None:
-        self._reattach = reattach
-        self._reading = Reading(choices=1)
-        self._heard_s = time.monotonic()
-
-    def take(self, event: generation_pb2.StreamGenerateResponse) -> bool:
-        """Whether it is news: what comes again begins by saying again what it is."""
-        is_known = event.HasField("started") and bool(self._reading.request_id)
-        self._reading.take(event)
-        self._heard_s = time.monotonic()
-        return not is_known
-
-    def may_go_on(self, error: grpc.RpcError | HeadraceError) -> bool:
-        # What the mesh refuses or fails with has details; a connection that broke has none.
-        lost = isinstance(error, HeadraceError) or is_broken(cast(grpc.aio.AioRpcError, error))
-        in_time = time.monotonic() - self._heard_s < _RETURN_WITHIN_S
-        return self._reattach and lost and in_time and bool(self._reading.request_id)
-
-    def rest(self) -> requests_pb2.AttachRequestRequest:
-        return requests_pb2.AttachRequestRequest(
-            request_id=self._reading.request_id, after=self._reading.position
-        )
 
 
 def _target(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import token_hex
 
@@ -53,6 +54,8 @@ class LaneAdmission:
         requests: OpenRequests,
         settling: Settling,
         lanes: LaneView,
+        *,
+        read_detached: Callable[[Outlet], None],
     ) -> None:
         self._terms = terms
         self._bus = bus
@@ -60,7 +63,12 @@ class LaneAdmission:
         self._requests = requests
         self._settling = settling
         self._lanes = lanes
+        self._read_detached = read_detached
         self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
 
     def drain(self) -> None:
         """Refuse everything from now on."""
@@ -133,6 +141,8 @@ class LaneAdmission:
             self._withdraw(outlet, error)
             raise
         self._lanes.published(record.model, request.priority)
+        if request.detached:
+            self._read_detached(outlet)
         return outlet.reader()
 
     async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> int:
@@ -205,8 +215,11 @@ class LaneAdmission:
                 for each in request.inputs
             ),
             prompt_tokens=request.prompt_tokens,
-            attachable=request.attachable,
+            attachable=request.attachable or request.detached,
+            detached=request.detached,
         )
+        if request.result_ttl_s:
+            record.result_ttl.CopyFrom(_duration(request.result_ttl_s))
         if not request.inputs:
             rendering = Rendering(stop=request.stop, calls_tools=request.calls_tools)
             rendering.digest = digest_of(request)

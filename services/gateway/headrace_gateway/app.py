@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 from collections.abc import Mapping
+from functools import partial
 from uuid import uuid4
 
 import grpc
@@ -41,6 +42,7 @@ from headrace.v1.common_pb2 import Priority
 from headrace_gateway.attach_service import AttachService
 from headrace_gateway.canary import Canary, CanaryPace
 from headrace_gateway.catalog import Catalog
+from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
 from headrace_gateway.leaving import LeavingTimes, leave
@@ -54,7 +56,7 @@ from headrace_gateway.native.rest_service import RestService
 from headrace_gateway.openai.service import OpenAIService
 from headrace_gateway.openai.vector_calls import VectorCalls
 from headrace_gateway.reports import ReportedFleet
-from headrace_gateway.resuming import Resuming
+from headrace_gateway.resuming import Resuming, told_again
 from headrace_gateway.settings import GatewaySettings
 from headrace_gateway.slow_readers import CutSlowReaders
 from headrace_gateway.tenants import Tenants
@@ -92,16 +94,19 @@ def serve_doors(
     embedding = Embedding(catalog, mesh.admission, limits)
     vectors = VectorCalls(intake, embedding, limits)
     resuming = Resuming(catalog, mesh.attachments)
-    openai = OpenAIService(intake, catalog, fleet, vectors, resuming=resuming, limits=limits)
+    detaching = Detaching(intake, whereabouts)
+    openai = OpenAIService(
+        intake, catalog, fleet, vectors, resuming=resuming, detaching=detaching, limits=limits
+    )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
     embeddings = EmbeddingService(intake, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, intake, fleet)
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(intake, embedding, limits, resuming)
+    rest = RestService(intake, embedding, limits, resuming, detaching)
     rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
-    requests = RequestService(whereabouts, resuming)
+    requests = RequestService(whereabouts, resuming, detaching)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(fleet), server)
     return PUBLIC_SERVICES
@@ -129,14 +134,15 @@ class _Gateway:
         delivery_port = bind(self._delivery, settings.host, settings.delivery_port)
         public_port = bind(self._public, settings.host, settings.grpc_port)
         self._ports = {"grpc": public_port, "delivery": delivery_port}
+        self._catalog = Catalog(bus, _limits(settings), self._reported_cards)
         self._mesh = assemble(
             settings,
             bus,
             SystemClock(),
             gateway_id=gateway_id,
             delivery_address=f"{settings.advertised_host or settings.host}:{delivery_port}",
+            tell=partial(told_again, self._catalog),
         )
-        self._catalog = Catalog(bus, _limits(settings), self._reported_cards)
         serve_delivery(self._delivery, self._mesh)
         attach = AttachService(self._mesh.requests, Resuming(self._catalog, self._mesh.attachments))
         add_AttachServiceServicer_to_server(attach, self._delivery)
@@ -183,7 +189,7 @@ class _Gateway:
         await self._health.enter_graceful_shutdown()
         mesh, settings = self._mesh, self._settings
         times = LeavingTimes(settings.lame_duck_s, settings.drain_s, settings.settle_s)
-        await leave(mesh.requests, mesh.settling, mesh.admission.drain, times)
+        await leave(mesh.requests, mesh.settling, mesh.drain, times)
         await self._public.stop(grace=1.0)
 
     def _served_cards(self) -> list[ModelCard]:
@@ -212,6 +218,8 @@ def _limits(settings: GatewaySettings) -> Limits:
         inline_text_characters=settings.inline_text_characters,
         max_timeout_s=settings.max_timeout_s,
         max_patience_s=settings.max_patience_s,
+        max_detached_s=settings.max_detached_s,
+        detached_result_ttl_s=settings.detached_result_ttl_s,
         tenants=Tenants(
             header=settings.tenant_header,
             default_priorities=_priorities(settings.tenant_default_priority),

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from headrace.bus import Bus, BusError, subjects
 from headrace.clock import Clock
 from headrace.errors import GatewayUnreachable, HeadraceError, RequestExists
-from headrace.internal.v1.reports_pb2 import TakenOver, TakeOverRequest, TakeOverResponse
+from headrace.internal.v1.reports_pb2 import (
+    GatewayReport,
+    TakenOver,
+    TakeOverRequest,
+    TakeOverResponse,
+)
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_gateway import metrics
 from headrace_gateway.admission import LaneAdmission
@@ -34,19 +40,23 @@ class Claims:
         clock: Clock,
         requests: OpenRequests,
         admission: LaneAdmission,
+        *,
+        read_detached: Callable[[Outlet], None],
     ) -> None:
         self.delivery_address = delivery_address
         self._gateway_id = gateway_id
         self._bus, self._clock = bus, clock
         self._requests, self._admission = requests, admission
+        self._read_detached = read_detached
 
     def given(self, record: RequestRecord) -> Given:
         return Given(self, record)
 
-    def taken_over(self) -> list[TakenOver]:
-        """All that is open here and was published elsewhere, for a later leader."""
+    def report(self) -> GatewayReport:
+        """What leaders have to know of this gateway beside its name. All that is open here and
+        was published elsewhere is for a later one."""
         records = (outlet.admitted.record for outlet in self._requests)
-        return [
+        taken_over = [
             TakenOver(
                 request_id=record.request_id,
                 held_since_attempt=record.held_since_attempt,
@@ -55,6 +65,11 @@ class Claims:
             for record in records
             if record.held_since_attempt
         ]
+        return GatewayReport(
+            taken_over=taken_over,
+            draining=self._admission.draining,
+            delivery_address=self.delivery_address,
+        )
 
     async def open(self, record: RequestRecord) -> Generation:
         """Hold the request, and have its leader go on with it.
@@ -73,6 +88,9 @@ class Claims:
                 raise
             return found.reader()
         reader = outlet.reader()
+        if record.detached:
+            # Before its leader is asked: this reader may leave meanwhile.
+            self._read_detached(outlet)
         try:
             await self._confirm(record.model, outlet)
         except HeadraceError as error:
@@ -83,9 +101,21 @@ class Claims:
         except BaseException:
             await reader.abandon()
             raise
-        metrics.taken_over_total.labels(record.model).inc()
-        log.info("request.taken_over", extra={"request_id": record.request_id})
+        _count(record)
         return reader
+
+    def take(self, record: RequestRecord) -> Outlet:
+        """Hold a detached request that its leader gives to this gateway, and that nobody asked for.
+
+        Raises:
+            HeadraceError: this gateway takes nothing more, or does not know the model.
+        """
+        self._admission.require_room()
+        outlet = self._outlet(record)
+        self._read_detached(outlet)
+        self._requests.add(outlet)
+        _count(record)
+        return outlet
 
     def _outlet(self, record: RequestRecord) -> Outlet:
         left_s = record.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s()
@@ -114,6 +144,11 @@ class Claims:
         if TakeOverResponse.FromString(answer).gateway_id != self._gateway_id:
             fact = f"request {outlet.request_id} went to another gateway"
             raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S)
+
+
+def _count(record: RequestRecord) -> None:
+    metrics.taken_over_total.labels(record.model).inc()
+    log.info("request.taken_over", extra={"request_id": record.request_id})
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,10 @@ class ValidRequest:
     """Its text is searched for calls of tools."""
     attachable: bool = False
     """Its caller reads a stream, and may come back for the rest of it."""
+    detached: bool = False
+    """It goes on without any reader."""
+    result_ttl_s: float = 0.0
+    """How long its result is kept; 0: as long as the bus keeps results anyway."""
 
     @property
     def model(self) -> str:
@@ -218,7 +222,8 @@ class Generation(Protocol):
         ...
 
     async def abandon(self) -> None:
-        """The reader is gone. If nobody else reads it, cancel what runs, free what is held.
+        """The reader is gone. If nobody else reads it, cancel what runs, free what is held;
+        detached requests are read by their gateway.
 
         A no-op after `settle`.
         """

@@ -49,7 +49,7 @@ class Intake:
             HeadraceError: it was refused; nothing is held.
         """
         served, wanted = self._checked(wanted)
-        _, patience_s = times(wanted, self._limits)
+        _, patience_s = times(wanted, self._limits.of(wanted))
         lane = priority(wanted, self._limits)
         tenant = self._limits.tenants.of(wanted.headers)
         self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
@@ -73,13 +73,14 @@ class Intake:
         served = self._catalog.get(wanted.model)
         require_task(served.card, ModelTask.MODEL_TASK_GENERATE)
         wanted = with_tools(wanted, served.card)
-        check(wanted, served.card, self._limits)
+        check(wanted, served.card, self._limits.of(wanted))
         return served, wanted
 
     async def _request(self, wanted: Wanted, served: ServedModel) -> ValidRequest:
         prompt_ids = await _token_ids(wanted, served)
+        limits = self._limits.of(wanted)
         request = valid_request(
-            wanted, served.card, self._limits, prompt_ids, draw_seed=lambda: secrets.randbits(64)
+            wanted, served.card, limits, prompt_ids, draw_seed=lambda: secrets.randbits(64)
         )
         if served.adapter is not None:
             adapter = served.adapter

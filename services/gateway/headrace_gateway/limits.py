@@ -6,9 +6,10 @@ here: they are written in proto/headrace/v1/common.proto and held in `validation
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace_gateway.tenants import Tenants
+from headrace_gateway.wanted import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,4 +31,16 @@ class Limits:
     max_patience_s: float = 60.0
     """Time in the lane where the caller names none, and the most one may name. Too small:
     refusals in bursts that would have passed. Too large: callers wait for nothing."""
+    max_detached_s: float = 3600.0
+    """In place of both for detached requests. Too small: a night's work ends unfinished. Too
+    large: what is forgotten is computed, and waits in lanes until then."""
+    detached_result_ttl_s: float = 3600.0
+    """How long the result of a detached request is kept after its end. Too small: callers come for
+    it in vain. Too large: the broker's disk, of whose 1 GiB for results the oldest go first."""
     tenants: Tenants = field(default_factory=Tenants)
+
+    def of(self, wanted: Wanted) -> Limits:
+        """Those of detached requests are their own."""
+        if not wanted.detached:
+            return self
+        return replace(self, max_timeout_s=self.max_detached_s, max_patience_s=self.max_detached_s)

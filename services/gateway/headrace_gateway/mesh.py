@@ -16,6 +16,7 @@ from headrace_gateway.admission import AdmissionTerms, LaneAdmission
 from headrace_gateway.attachments import Attachments
 from headrace_gateway.claims import Claims
 from headrace_gateway.delivery import DeliveryService
+from headrace_gateway.detached import DetachedReaders, Tell
 from headrace_gateway.fleet import FleetView
 from headrace_gateway.freshness import Freshness
 from headrace_gateway.heartbeat import Heartbeat
@@ -46,6 +47,8 @@ class Mesh:
     admission: LaneAdmission
     attachments: Attachments
     heartbeat: Heartbeat
+    claims: Claims
+    detached: DetachedReaders
     deadline_slack_s: float
     queue_told_after_s: float
     answer_s: float
@@ -54,7 +57,7 @@ class Mesh:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep its tasks and subscriptions for the length of a `with`."""
-        notices = Notices(self.requests, self.settling)
+        notices = Notices(self.requests, self.settling, self.claims, self.bus)
         async with (
             asyncio.TaskGroup() as tasks,
             following(self.bus, self.lanes, self.fleet, self.clock),
@@ -66,8 +69,14 @@ class Mesh:
                 yield
             finally:
                 await served.close()
+                await self.detached.close()
                 background.cancel()
         await self.heartbeat.leave()
+
+    async def drain(self) -> None:
+        """Take nothing more from now on, and say so."""
+        self.admission.drain()
+        await self.heartbeat.beat()
 
     async def _background(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -83,7 +92,13 @@ class Mesh:
 
 
 def assemble(
-    settings: GatewaySettings, bus: Bus, clock: Clock, *, gateway_id: str, delivery_address: str
+    settings: GatewaySettings,
+    bus: Bus,
+    clock: Clock,
+    *,
+    gateway_id: str,
+    delivery_address: str,
+    tell: Tell,
 ) -> Mesh:
     answer_s = settings.leader_answer_timeout_s
     requests, lanes = OpenRequests(), LaneView(fresh_s=settings.lane_report_max_age_s)
@@ -99,8 +114,19 @@ def assemble(
         max_open=settings.max_open_requests,
         submit_s=settings.submit_timeout_s,
     )
-    admission = LaneAdmission(terms, bus, clock, requests, settling, lanes)
-    claims = Claims(gateway_id, delivery_address, bus, clock, requests, admission)
+    detached = DetachedReaders(tell)
+    admission = LaneAdmission(
+        terms, bus, clock, requests, settling, lanes, read_detached=detached.read
+    )
+    claims = Claims(
+        gateway_id,
+        delivery_address,
+        bus,
+        clock,
+        requests,
+        admission,
+        read_detached=detached.read,
+    )
     return Mesh(
         gateway_id=gateway_id,
         bus=bus,
@@ -115,7 +141,9 @@ def assemble(
         attachments=Attachments(
             gateway_id, bus, clock, requests, settling, claims, wait_s=settings.attach_wait_s
         ),
-        heartbeat=Heartbeat(gateway_id, bus, claims.taken_over),
+        heartbeat=Heartbeat(gateway_id, bus, claims.report),
+        claims=claims,
+        detached=detached,
         deadline_slack_s=settings.deadline_slack_s,
         queue_told_after_s=settings.queue_told_after_s,
         answer_s=answer_s,

@@ -34,6 +34,9 @@ refusals_total = Counter(
     ["model", "priority", "reason"],
 )
 open_requests = Gauge("headrace_gateway_open_requests", "Requests admitted and not yet settled.")
+detached_requests = Gauge(
+    "headrace_gateway_detached_requests", "Of these, those that go on without any reader."
+)
 worker_streams = Gauge("headrace_gateway_worker_streams", "Delivery streams held by workers.")
 relayed_tokens_total = Counter(
     "headrace_gateway_relayed_tokens_total", "Output tokens relayed.", ["model", "priority"]
@@ -68,7 +71,7 @@ lost_total = Counter(
 )
 taken_over_total = Counter(
     "headrace_gateway_taken_over_total",
-    "Requests of gateways that are gone, taken over for a reader who came here.",
+    "Requests of gateways that are gone, taken over for a reader who came here, or for nobody.",
     ["model"],
 )
 overdue_total = Counter(

@@ -1,20 +1,40 @@
-"""What a leader tells this gateway: requests that ended without a worker, workers that are gone."""
+"""What a leader tells this gateway: requests that ended without a worker, workers that are gone,
+detached requests that it is to go on with."""
 
 from __future__ import annotations
 
-from headrace.errors import HeadraceError, RequestExists
-from headrace.internal.v1.reports_pb2 import NoticeRequest, NoticeResponse, ResumePoint
+import logging
+
+from headrace.bus import BusError, Results
+from headrace.errors import GatewayUnreachable, HeadraceError, RequestExists
+from headrace.internal.v1.reports_pb2 import (
+    FenceNotice,
+    NoticeRequest,
+    NoticeResponse,
+    ResultRecord,
+    ResumePoint,
+)
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import from_status
+from headrace_gateway.claims import Claims
 from headrace_gateway.losses import payloads
 from headrace_gateway.open_requests import OpenRequests
 from headrace_gateway.outlet import Outlet
 from headrace_gateway.settling import Settling
 
+log = logging.getLogger(__name__)
+
+_ELSEWHERE = (GatewayUnreachable, RequestExists)
+"""Ends of what another gateway holds."""
+
 
 class Notices:
-    def __init__(self, requests: OpenRequests, settling: Settling) -> None:
+    def __init__(
+        self, requests: OpenRequests, settling: Settling, claims: Claims, results: Results
+    ) -> None:
         self._requests = requests
-        self._settling = settling
+        self._settling, self._results = settling, results
+        self._claims = claims
 
     async def answer(self, payload: bytes) -> bytes:
         """NoticeRequest -> NoticeResponse.
@@ -31,7 +51,7 @@ class Notices:
                 self._note_unknown(ended.request_id, unknown)
         points: list[ResumePoint] = []
         for fence in notice.fences:
-            if (outlet := self._requests.find(fence.request_id)) is not None:
+            if (outlet := await self._held(fence)) is not None:
                 outlet.fence(fence.attempt)
                 points.append(outlet.resume_point())
             else:
@@ -40,12 +60,40 @@ class Notices:
         return response.SerializeToString()
 
     def _end(self, outlet: Outlet, error: HeadraceError) -> None:
-        if isinstance(error, RequestExists):
+        if isinstance(error, _ELSEWHERE):
             # Its readers are told; to settle it, and to keep its result, is the other's.
             self._requests.remove(outlet)
             outlet.let_go(error)
         else:
             outlet.fail(error)
+
+    async def _held(self, fence: FenceNotice) -> Outlet | None:
+        """What is held here, or from now on; None: its leader has to find somebody else."""
+        held = self._requests.find(fence.request_id)
+        if held is not None or not fence.HasField("record"):
+            return held
+        try:
+            if await self._has_ended(fence.record):
+                return None
+            return self._requests.find(fence.request_id) or self._claims.take(fence.record)
+        except (BusError, HeadraceError) as refusal:
+            facts = {"request_id": fence.request_id, "why": str(refusal)}
+            log.warning("request.not_taken_over", extra=facts)
+            return None
+
+    async def _has_ended(self, record: RequestRecord) -> bool:
+        """Its gateway died between keeping the result and saying so: that is said from here."""
+        if self._settling.find(record.request_id) is not None:
+            return True
+        stored = await self._results.get_result(record.request_id)
+        if stored is None:
+            return False
+        result = ResultRecord.FromString(stored)
+        # Why arrivals: the name may have been another request's before.
+        if result.request.arrival != record.arrival:
+            return False
+        self._settling.settle_kept(record, result.outcome)
+        return True
 
     def _note_unknown(self, request_id: str, unknown: list[str]) -> None:
         # What is being settled is known: its settlement is on its way.

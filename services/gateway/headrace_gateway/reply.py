@@ -31,6 +31,8 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
+    """Or what else is sent in one piece."""
+
     status: int
     body: bytes
     headers: Headers
@@ -92,6 +94,12 @@ class Reply:
     async def send(self, data: bytes) -> None:
         """All of it: a JSON body."""
         await self._send(Refusal(200, data, ()), JSON)
+        self._end()
+
+    async def accept(self, data: bytes, request_id: str) -> None:
+        """That it goes on without this caller, and under which name."""
+        self.request_id = request_id
+        await self._send(Refusal(202, data, (("location", f"/v2/requests/{request_id}"),)), JSON)
         self._end()
 
     async def send_pieces(self, pieces: AsyncIterable[bytes]) -> None:

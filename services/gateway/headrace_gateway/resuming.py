@@ -126,17 +126,30 @@ class Resuming:
     def answer(
         self, generation: Generation, record: RequestRecord, places: Sequence[Place] | None = None
     ) -> Answer:
-        """One reader's answer, in the words of the request that it is of."""
-        served = self._catalog.get(record.model)
-        request = RecordedRequest(record)
-        made = transcript(
-            request,
-            served,
-            record.sampling,
-            stop=record.rendering.stop,
-            calls_tools=record.rendering.calls_tools,
-        )
-        return Answer(generation, request, made, served.tokenizer, places)
+        return told_again(self._catalog, generation, record, places)
+
+
+def told_again(
+    catalog: Catalog,
+    generation: Generation,
+    record: RequestRecord,
+    places: Sequence[Place] | None = None,
+) -> Answer:
+    """One reader's answer, in the words of the request that it is of.
+
+    Raises:
+        HeadraceError: its model is not known here.
+    """
+    served = catalog.get(record.model)
+    request = RecordedRequest(record)
+    made = transcript(
+        request,
+        served,
+        record.sampling,
+        stop=record.rendering.stop,
+        calls_tools=record.rendering.calls_tools,
+    )
+    return Answer(generation, request, made, served.tokenizer, places)
 
 
 def transcript(

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from headrace.bus import RESULT_KEPT_AT_MOST_S
 from headrace.settings import ServiceSettings
 
 PriorityName = Literal["interactive", "standard", "bulk"]
@@ -114,3 +115,10 @@ class GatewaySettings(ServiceSettings):
     max_patience_s: float = Field(default=60.0, gt=0)
     """Time in the lane where the caller names none, and the most one may name. Too small:
     refusals in bursts that would have passed. Too large: callers wait for nothing."""
+    max_detached_s: float = Field(default=3600.0, gt=0)
+    """In place of both for detached requests. Too small: a night's work ends unfinished. Too
+    large: what is forgotten is computed, and waits in lanes until then."""
+    detached_result_ttl_s: float = Field(default=3600.0, ge=1, le=RESULT_KEPT_AT_MOST_S)
+    """How long the result of a detached request is kept after its end; others are for ten minutes.
+    Too small: callers come for it in vain. Too large: results fill their GiB of the broker's disk,
+    and the oldest go before their time."""

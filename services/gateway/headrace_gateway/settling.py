@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.code_pb2 import Code
@@ -16,8 +16,10 @@ from google.rpc.code_pb2 import Code
 from headrace.bus import Bus, BusError, subjects
 from headrace.clock import Clock
 from headrace.internal.v1.reports_pb2 import ResultRecord, Settlement, SettleRequest
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway import metrics
+from headrace_gateway.kept import admitted_as
 from headrace_gateway.lanes import priority_name
 from headrace_gateway.outlet import Admitted, Outlet
 from headrace_gateway.reporting import ModelReporters, Reporter
@@ -35,6 +37,7 @@ class _Ended:
     outcome: RequestOutcome
     ended_s: float
     """On the monotonic clock."""
+    end_time: Timestamp = field(default_factory=Timestamp)
 
     def settlement(self) -> Settlement:
         usage = self.outcome.usage
@@ -55,6 +58,7 @@ class _Ended:
             attempt=self.attempt,
             outcome=_kept(self.outcome),
             request=self.admitted.record,
+            end_time=self.end_time,
         )
 
 
@@ -82,7 +86,8 @@ class Settling:
 
     def close(self, outlet: Outlet, outcome: RequestOutcome) -> None:
         """Store the result and settle, as soon as the broker and the leader let us."""
-        ended = _Ended(outlet.admitted, outlet.relay.newest, outcome, self._clock.monotonic_s())
+        now_s, end_time = self._clock.monotonic_s(), timestamp(self._clock.unix_s())
+        ended = _Ended(outlet.admitted, outlet.relay.newest, outcome, now_s, end_time)
         self._unsettled[outlet.request_id] = ended
         metrics.unsettled_requests.set(len(self._unsettled))
         model, priority = ended.admitted.model, priority_name(ended.admitted.priority)
@@ -91,6 +96,14 @@ class Settling:
             return
         metrics.requests_total.labels(model, priority, Code.Name(outcome.error.code)).inc()
         self._results.add(ended)
+
+    def settle_kept(self, record: RequestRecord, outcome: RequestOutcome) -> None:
+        """Settle what another gateway has stored the result of."""
+        now_s = self._clock.monotonic_s()
+        ended = _Ended(admitted_as(record, deadline_s=now_s), record.attempt, outcome, now_s)
+        self._unsettled[record.request_id] = ended
+        metrics.unsettled_requests.set(len(self._unsettled))
+        self._settlements.add(record.model, ended)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -107,18 +120,19 @@ class Settling:
 
     async def _store_one(self, ended: _Ended) -> None:
         # Why: bounded. A result that cannot be stored must not keep its request unsettled.
-        record = ended.result().SerializeToString()
         try:
             async with asyncio.timeout(self._store_s):
-                await self._until_stored(ended.admitted.request_id, record)
+                await self._until_stored(ended.result())
         except TimeoutError:
             metrics.results_not_stored_total.inc()
             log.error("result.not_stored", extra={"request_id": ended.admitted.request_id})
 
-    async def _until_stored(self, request_id: str, record: bytes) -> None:
+    async def _until_stored(self, result: ResultRecord) -> None:
+        record = result.SerializeToString()
+        kept_s = result.request.result_ttl.ToNanoseconds() / 1e9
         while True:
             try:
-                return await self._bus.put_result(request_id, record)
+                return await self._bus.put_result(result.request_id, record, kept_s=kept_s)
             except BusError:
                 await asyncio.sleep(0.2)
 

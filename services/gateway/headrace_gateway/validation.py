@@ -123,6 +123,8 @@ def valid_request(
         stop=tuple(wanted.parameters.stop),
         calls_tools=wanted.tools.usable,
         attachable=wanted.streams or wanted.returns,
+        detached=wanted.detached,
+        result_ttl_s=limits.detached_result_ttl_s if wanted.detached else 0.0,
     )
 
 

@@ -126,6 +126,8 @@ class Wanted:
     """Its caller reads it as it is made, and may come back for the rest."""
     returns: bool = False
     """Its caller may come back for it, streamed or whole."""
+    detached: bool = False
+    """It goes on without any reader; no call's deadline binds it."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields to the caller's, where they differ."""
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from headrace.bus import Bus, BusError, subjects
-from headrace.errors import BrokerUnavailable, RequestCancelled, RequestNotFound
+from headrace.bus import RESULT_KEPT_S, Bus, BusError, subjects
+from headrace.errors import (
+    BrokerUnavailable,
+    GatewayUnreachable,
+    HeadraceError,
+    RequestCancelled,
+    RequestNotFound,
+)
 from headrace.internal.v1.reports_pb2 import FindRequest, FindResponse, ResultRecord
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import requests_pb2
 from headrace_gateway.lanes import DEFAULT_RETRY_S
 from headrace_gateway.open_requests import OpenRequests
@@ -37,22 +44,45 @@ class Whereabouts:
         """
         Raises:
             RequestNotFound: no leader knows it, and no result is kept.
+            GatewayUnreachable: some leader cannot be asked, or has just begun.
             BrokerUnavailable: it is not here, and nobody else could be asked.
+        """
+        found, _ = await self.look(request_id)
+        return found
+
+    async def look(self, request_id: str) -> tuple[requests_pb2.Request, RequestRecord]:
+        """The same, and what was asked for, without prompt and output.
+
+        Raises:
+            HeadraceError: as `get`.
         """
         if (outlet := self._requests.find(request_id)) is None:
             return await self._elsewhere(request_id, cancel=False)
         leader = await self._ask([outlet.admitted.model], request_id, cancel=False)
-        return _open(outlet, leader)
+        return _open(outlet, leader), outlet.admitted.record
+
+    async def opened(self, request_id: str) -> requests_pb2.Request:
+        """A request that has just been opened here, without asking anybody else.
+
+        Raises:
+            HeadraceError: it has ended meanwhile, and what it came to cannot be read.
+        """
+        if (outlet := self._requests.find(request_id)) is not None:
+            return _open(outlet, FindResponse())
+        found, _ = await self._elsewhere(request_id, cancel=False)
+        return found
 
     async def cancel(self, request_id: str) -> requests_pb2.Request:
         """End it, if it has not ended; its reader gets RequestCancelled.
 
         Raises:
             RequestNotFound: no leader knows it, and no result is kept.
+            GatewayUnreachable: some leader cannot be asked, or has just begun.
             BrokerUnavailable: it is not here, and nobody else could be asked.
         """
         if (outlet := self._requests.find(request_id)) is None:
-            return await self._elsewhere(request_id, cancel=True)
+            found, _ = await self._elsewhere(request_id, cancel=True)
+            return found
         outlet.fail(RequestCancelled(f"request {request_id} was cancelled"))
         try:
             # Its door relays the end and settles at once, unless its client reads slowly.
@@ -60,21 +90,27 @@ class Whereabouts:
                 await outlet.closed.wait()
         except TimeoutError:
             return _open(outlet, FindResponse())
-        return await self._elsewhere(request_id, cancel=False)
+        found, _ = await self._elsewhere(request_id, cancel=False)
+        return found
 
-    async def _elsewhere(self, request_id: str, *, cancel: bool) -> requests_pb2.Request:
-        if (record := self._settling.find(request_id)) is not None:
-            return _ended(record)
-        if (stored := await self._stored(request_id)) is not None:
-            return _ended(stored)
+    async def _elsewhere(
+        self, request_id: str, *, cancel: bool
+    ) -> tuple[requests_pb2.Request, RequestRecord]:
+        if (result := await self._result(request_id)) is not None:
+            return _ended(result), result.request
         found = await self._ask(self._models(), request_id, cancel=cancel)
         if not found.found:
-            raise RequestNotFound(
-                f"no request {request_id} is open or lately ended", field="request_id"
-            )
-        return _with_leader(requests_pb2.Request(request_id=request_id), found)
+            # It may have ended since, and its result is stored before its leader forgets it.
+            if (result := await self._result(request_id)) is not None:
+                return _ended(result), result.request
+            raise _not_found(request_id, found)
+        request = requests_pb2.Request(request_id=request_id)
+        _set_life(request, found.record)
+        return _with_leader(request, found), found.record
 
-    async def _stored(self, request_id: str) -> ResultRecord | None:
+    async def _result(self, request_id: str) -> ResultRecord | None:
+        if (settling := self._settling.find(request_id)) is not None:
+            return settling
         try:
             payload = await self._bus.get_result(request_id)
         except BusError as error:
@@ -84,23 +120,35 @@ class Whereabouts:
         return None if payload is None else ResultRecord.FromString(payload)
 
     async def _ask(self, models: Iterable[str], request_id: str, *, cancel: bool) -> FindResponse:
-        """What the leader that knows it says; of none, an empty answer."""
+        """What the leader that knows it says; of none, that there is none, or that one of them
+        cannot say so now."""
         question = FindRequest(request_id=request_id, cancel=cancel).SerializeToString()
         answers = await asyncio.gather(*(self._ask_one(model, question) for model in models))
-        return next((answer for answer in answers if answer.found), FindResponse())
+        pending = any(answer.pending for answer in answers)
+        found = (answer for answer in answers if answer.found)
+        return next(found, FindResponse(pending=pending))
 
     async def _ask_one(self, model: str, question: bytes) -> FindResponse:
         try:
             answer = await self._bus.request(
                 subjects.find(model), question, timeout_s=self._answer_s
             )
-        except BusError:  # no leader now: it cannot be told from one that does not know it
-            return FindResponse()
+        except BusError:
+            return FindResponse(pending=True)
         return FindResponse.FromString(answer)
 
 
+def _not_found(request_id: str, answer: FindResponse) -> HeadraceError:
+    if answer.pending:
+        return GatewayUnreachable(
+            f"no scheduler could say yet whether request {request_id} is open",
+            retry_after_s=DEFAULT_RETRY_S,
+        )
+    return RequestNotFound(f"no request {request_id} is open or lately ended", field="request_id")
+
+
 def _ended(record: ResultRecord) -> requests_pb2.Request:
-    return requests_pb2.Request(
+    request = requests_pb2.Request(
         request_id=record.request_id,
         model=record.model,
         priority=record.priority,
@@ -108,7 +156,10 @@ def _ended(record: ResultRecord) -> requests_pb2.Request:
         attempt=record.attempt,
         create_time=record.arrival,
         outcome=record.outcome,
+        end_time=record.end_time if record.HasField("end_time") else None,
     )
+    _set_life(request, record.request)
+    return request
 
 
 def _open(outlet: Outlet, leader: FindResponse) -> requests_pb2.Request:
@@ -123,7 +174,17 @@ def _open(outlet: Outlet, leader: FindResponse) -> requests_pb2.Request:
         attempt=attempt,
         create_time=timestamp(admitted.arrival_s),
     )
+    _set_life(known, admitted.record)
     return _with_leader(known, leader) if leader.found else known
+
+
+def _set_life(request: requests_pb2.Request, record: RequestRecord) -> None:
+    """Whether it needs readers, and until when it is known."""
+    request.detached = record.detached
+    end = request.end_time if request.HasField("end_time") else record.deadline
+    kept_ns = record.result_ttl.ToNanoseconds() or int(RESULT_KEPT_S * 1e9)
+    if end.ToNanoseconds():
+        request.expire_time.FromNanoseconds(end.ToNanoseconds() + kept_ns)
 
 
 def _with_leader(request: requests_pb2.Request, leader: FindResponse) -> requests_pb2.Request:

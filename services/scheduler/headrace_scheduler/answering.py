@@ -29,7 +29,7 @@ from headrace_scheduler.events import (
     TakeOverAsked,
 )
 from headrace_scheduler.machine import Machine
-from headrace_scheduler.requests import Held, Lost, Orphaned, Request
+from headrace_scheduler.requests import Held, Lost, Orphaned, Request, without_prompt
 
 SETTLE_S = 2.0
 
@@ -85,8 +85,9 @@ class Doors:
             self._say(CancelRequested(request.request_id))
         found = self._machine.find(request.request_id)
         if found is None:
-            return FindResponse().SerializeToString()
-        record = found.request.record
+            return FindResponse(pending=self._machine.is_holding).SerializeToString()
+        record = without_prompt(found.request.record)
+        record.ClearField("progress")
         return FindResponse(
             found=True,
             model=record.model,
@@ -95,6 +96,7 @@ class Doors:
             attempt=record.attempt,
             worker_name=found.worker_name,
             arrival=record.arrival if record.HasField("arrival") else None,
+            record=record,
         ).SerializeToString()
 
     async def _take_over(self, payload: bytes) -> bytes:
@@ -118,7 +120,5 @@ def taken_over(request: Request, asked: TakeOverRequest) -> TakeOverResponse:
     if record.gateway_id == asked.gateway_id and not asked.HasField("point"):
         if not isinstance(request.state, Lost):
             return TakeOverResponse(found=True, pending=True)
-        answer.record.CopyFrom(record)
-        for field in ("prompt_ids", "inputs", "trace_context"):
-            answer.record.ClearField(field)
+        answer.record.CopyFrom(without_prompt(record))
     return answer

@@ -29,6 +29,7 @@ from headrace_scheduler import metrics
 from headrace_scheduler.events import (
     Bury,
     CancelOnWorker,
+    Conclude,
     Dispatch,
     DispatchAnswered,
     DispatchUnanswered,
@@ -38,6 +39,7 @@ from headrace_scheduler.events import (
     Notify,
     ParkOnWorker,
 )
+from headrace_scheduler.keeping import keep_end
 from headrace_scheduler.machine import Leadership
 from headrace_scheduler.settings import SchedulerSettings
 
@@ -87,6 +89,9 @@ class Calls:
     def park(self, command: ParkOnWorker) -> None:
         self._start(self._park(command))
 
+    def conclude(self, command: Conclude, acknowledge: Callable[[], None]) -> None:
+        self._start(self._conclude(command, acknowledge))
+
     def bury(self, command: Bury) -> None:
         self._start(self.bury_now(command, reason="attempts exhausted"))
 
@@ -104,9 +109,12 @@ class Calls:
             self._tell(DispatchAnswered(command.worker_id, command.number, refusals))
 
     async def _notify(self, command: Notify) -> None:
+        given = {record.request_id: record for record in command.records}
         notice = NoticeRequest(
             ended=[EndedNotice(request_id=i, error=to_status(e)) for i, e in command.ended],
-            fences=[FenceNotice(request_id=i, attempt=a) for i, a in command.fences],
+            fences=[
+                FenceNotice(request_id=i, attempt=a, record=given.get(i)) for i, a in command.fences
+            ],
         )
         subject, timeout_s = subjects.notice(command.gateway_id), self._settings.notice_timeout_s
         try:
@@ -147,6 +155,19 @@ class Calls:
                 await self._bus.request(subject, payload, timeout_s=WORD_S)
             except BusError as error:
                 log.info(f"{what}.unanswered", extra={"subject": subject, "why": str(error)})
+
+    async def _conclude(self, command: Conclude, acknowledge: Callable[[], None]) -> None:
+        """Acknowledged afterwards: whoever succeeds us would else know nothing of it."""
+        while True:
+            try:
+                await keep_end(self._bus, command.record, command.error)
+            except BusError:
+                metrics.retried.labels("conclude").inc()
+                await asyncio.sleep(RETRY_S)
+            else:
+                heed()
+                acknowledge()
+                return
 
     async def bury_now(self, command: Bury, *, reason: str) -> None:
         """Returns once the letter is stored."""

@@ -11,6 +11,7 @@ from headrace.internal.v1.dispatch_pb2 import (
     DispatchRefusalCause,
     DispatchRequest,
 )
+from headrace_scheduler.attempts import is_on_last_attempt
 from headrace_scheduler.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.fleet import Fleet
 from headrace_scheduler.forming import LaneView, Room, can_ever_run, form_batch
@@ -85,7 +86,7 @@ class Dispatching:
                 return False
             if request.parked_for and self._waits_for(request.parked_for, room):
                 return False
-            if self._live.is_on_last_attempt(request):
+            if is_on_last_attempt(self._live, request):
                 stands_back = has_one or self._holds_trial(worker, now_s)
                 has_one = True
                 return not stands_back
@@ -116,7 +117,7 @@ class Dispatching:
     def _holds_trial(self, worker: Worker, now_s: float) -> bool:
         """Whether something on its last attempt has just begun there."""
         return any(
-            now_s - request.dispatched_s < TRIAL_S and self._live.is_on_last_attempt(request)
+            now_s - request.dispatched_s < TRIAL_S and is_on_last_attempt(self._live, request)
             for request in self._live.on_worker(worker.worker_id).values()
         )
 

@@ -158,6 +158,8 @@ class Notify:
     ended: tuple[tuple[str, HeadraceError], ...]
     fences: tuple[tuple[str, int], ...]
     """(request id, attempt)."""
+    records: tuple[RequestRecord, ...] = ()
+    """Of those fences by which a gateway is given requests that it has not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,16 @@ class Acknowledge:
     """Remove the request's message from its lane; repeated until done."""
 
     request_id: str
+    priority: str
+    acknowledgement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conclude:
+    """Keep this error as its result, unless it has one, and acknowledge; repeated until done."""
+
+    record: RequestRecord
+    error: HeadraceError
     priority: str
     acknowledgement: str
 
@@ -208,4 +220,6 @@ class StepDown:
     reason: str
 
 
-Command = Dispatch | Notify | Acknowledge | CancelOnWorker | ParkOnWorker | Bury | StepDown
+Command = (
+    Dispatch | Notify | Acknowledge | Conclude | CancelOnWorker | ParkOnWorker | Bury | StepDown
+)

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from headrace.internal.v1.reports_pb2 import GatewayReport
+
+
+class Host(NamedTuple):
+    gateway_id: str
+    delivery_address: str
+
 
 class Gateways:
     """When each gateway that has requests here, or reports, was last heard."""
@@ -9,17 +18,35 @@ class Gateways:
     def __init__(self) -> None:
         self._heard_s: dict[str, float] = {}
         self._suspects: set[str] = set()
+        self._addresses: dict[str, str] = {}
+        """Of those that take requests over."""
+        self._turns = 0
 
     def mention(self, gateway_id: str, *, now_s: float) -> None:
         """A request names it; silence begins now if it was never heard."""
         self._heard_s.setdefault(gateway_id, now_s)
 
-    def hear(self, gateway_id: str, *, now_s: float) -> None:
+    def hear(self, report: GatewayReport, *, now_s: float) -> None:
+        gateway_id = report.gateway_id
         self._heard_s[gateway_id] = max(now_s, self._heard_s.get(gateway_id, now_s))
+        if report.delivery_address and not report.draining:
+            self._addresses[gateway_id] = report.delivery_address
+        else:
+            self._addresses.pop(gateway_id, None)
+
+    def host(self, *, other_than: str) -> Host | None:
+        """One that may be given a request, each in its turn; None: there is no other."""
+        hosts = sorted(self._addresses.keys() - {other_than})
+        if not hosts:
+            return None
+        self._turns += 1
+        chosen = hosts[self._turns % len(hosts)]
+        return Host(chosen, self._addresses[chosen])
 
     def remove(self, gateway_id: str) -> None:
         self._heard_s.pop(gateway_id, None)
         self._suspects.discard(gateway_id)
+        self._addresses.pop(gateway_id, None)
 
     def suspect(self, gateway_id: str) -> None:
         """Another gateway cannot connect to it: it is to be asked for a sign of life."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 from headrace.bus import Bus, BusUnavailable, LaneReader, Pulled
 from headrace.bus.subjects import PRIORITIES
@@ -20,6 +21,7 @@ from headrace_scheduler.events import (
     Bury,
     CancelOnWorker,
     Command,
+    Conclude,
     Deaf,
     Dispatch,
     Event,
@@ -152,7 +154,7 @@ class Leader:
 
     def _execute(self, command: Command) -> None:
         match command:
-            case Dispatch() | Notify() | Bury() if not self._may_act():
+            case Dispatch() | Notify() | Bury() | Conclude() if not self._may_act():
                 # Why: another leader may run what this one, frozen meanwhile, takes for waiting
                 # and out of patience. Attempts fence dispatches; ends have no such number.
                 self._end("the lease may have run out")
@@ -167,9 +169,15 @@ class Leader:
             case Bury():
                 self._calls.bury(command)
             case Acknowledge(request_id, priority, acknowledgement):
-                self._acknowledgements.add(request_id, self._lanes[priority], acknowledgement)
+                self._acknowledge(request_id, priority, acknowledgement)
+            case Conclude(record, _, priority, acknowledgement):
+                last = partial(self._acknowledge, record.request_id, priority, acknowledgement)
+                self._calls.conclude(command, last)
             case StepDown(reason):
                 self._end(reason)
+
+    def _acknowledge(self, key: str, priority: str, acknowledgement: str) -> None:
+        self._acknowledgements.add(key, self._lanes[priority], acknowledgement)
 
     def _end(self, reason: str) -> None:
         if not self._over.done():
@@ -225,5 +233,5 @@ class Leader:
             )
             await self._calls.bury_now(Bury(pulled.payload, str(error)), reason="unreadable")
             key = f"sequence {pulled.sequence}"
-            self._acknowledgements.add(key, self._lanes[priority], pulled.acknowledgement)
+            self._acknowledge(key, priority, pulled.acknowledgement)
             return None

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from headrace.bus.subjects import PRIORITIES
-from headrace.errors import AttemptsExhausted, Code, HeadraceError, RequestExists
+from headrace.errors import Code, HeadraceError, RequestExists
 from headrace_scheduler import Journal
 from headrace_scheduler.agenda import Agenda
 from headrace_scheduler.events import (
     Acknowledge,
-    Bury,
     CancelOnWorker,
     Command,
+    Conclude,
     Notify,
     Submitted,
 )
@@ -53,9 +53,9 @@ class LiveRequests:
 
     From every state: settled by its gateway, then it is acknowledged and gone. When its
     gateway is gone, *orphaned*: another takes it over, and it is *lost* and asks that one
-    where it stands; or nobody comes, or nobody can, and it is abandoned. What ran comes
-    back only through *lost*, and so with the output that its client has seen, and with all
-    earlier attempts fenced.
+    where it stands; or nobody comes, or nobody can, and it is abandoned, or concluded where
+    its end is to be kept. What ran comes back only through *lost*, and so with the output
+    that its client has seen, and with all earlier attempts fenced.
     """
 
     def __init__(self, epoch: int, policy: Policy, journal: Journal) -> None:
@@ -207,6 +207,10 @@ class LiveRequests:
     def orphans(self) -> list[Request]:
         return list(self._orphans.values())
 
+    @property
+    def orphaned(self) -> int:
+        return len(self._orphans)
+
     def rehome(self, request: Request, gateway_id: str, address: str, *, since: int) -> None:
         """Another gateway holds it from this attempt on."""
         record = request.record
@@ -224,20 +228,6 @@ class LiveRequests:
         self._move(request, Ending(error, tell_s=now_s))
         self.journal.ended(request.priority, error.reason, request.request_id)
 
-    def has_failed_too_often(self, request: Request) -> bool:
-        return request.record.failures >= self.policy.max_attempts
-
-    def is_on_last_attempt(self, request: Request) -> bool:
-        """One more failure without headway ends it."""
-        return 0 < request.record.failures >= self.policy.max_attempts - 1
-
-    def fail(self, request: Request, *, now_s: float) -> None:
-        """Its attempts are used up."""
-        failures = request.record.failures
-        message = f"failed on {failures} attempts; the last: {request.last_failure}"
-        self.command(Bury(request.record.SerializeToString(), message, failures))
-        self.end(request, AttemptsExhausted(message), now_s=now_s)
-
     # Out
 
     def settle(self, request: Request, code: int) -> None:
@@ -253,18 +243,25 @@ class LiveRequests:
         self._leave(request)
         self.journal.abandoned(request.priority, cause, request.request_id)
 
+    def conclude(self, request: Request, error: HeadraceError) -> None:
+        """No gateway goes on with it, and somebody may yet ask for its end."""
+        self._stop_on_worker(request, error.code.number)
+        kept = Conclude(request.record, error, request.priority, request.acknowledgement)
+        self._leave(request, kept)
+        self.journal.ended(request.priority, error.reason, request.request_id)
+
     def _stop_on_worker(self, request: Request, code: int) -> None:
         if (worker_id := request.worker_id) is not None:
             attempt = request.record.attempt
             self.command(CancelOnWorker(worker_id, request.request_id, attempt, code))
 
-    def _leave(self, request: Request) -> None:
+    def _leave(self, request: Request, last: Conclude | None = None) -> None:
         request_id = request.request_id
         self._move(request, None)
         del self._requests[request_id]
         _drop(self._by_gateway, request.gateway_id, request_id)
         self.settled.remember(request_id, request.sequence)
-        self.command(Acknowledge(request_id, request.priority, request.acknowledgement))
+        self.command(last or Acknowledge(request_id, request.priority, request.acknowledgement))
 
     def _move(self, request: Request, state: State | None) -> None:
         """None: it is gone."""

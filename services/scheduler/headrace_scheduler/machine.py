@@ -186,7 +186,7 @@ class Machine:
         if event.report.leaving:
             self._orphans.gateway_gone(gateway_id, "gateway left", now_s=now_s)
         else:
-            self._gateways.hear(gateway_id, now_s=event.heard_s)
+            self._gateways.hear(event.report, now_s=event.heard_s)
             self._orphans.hear(gateway_id, event.report, now_s=now_s)
 
     def _settle(self, event: Settled) -> None:

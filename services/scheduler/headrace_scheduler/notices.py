@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ResumePoint
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_scheduler.attempts import ends_by_failures
 from headrace_scheduler.events import CancelOnWorker, NoticeAnswered, NoticeUnanswered, Notify
 from headrace_scheduler.gateways import Gateways
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.orphans import Orphans
-from headrace_scheduler.requests import Ending, Lost, Request
+from headrace_scheduler.requests import Ending, Lost, Request, without_prompt
 
 MAX_NOTICES = 32
 """Per message: an answer holds the output so far of every request it names."""
+GIVEN_BYTES = 512 * 1024
+"""Of the records in a message: half of what NATS takes by default. One alone may be larger."""
 
 
 class Notices:
@@ -44,8 +48,13 @@ class Notices:
             return None
         self._unanswered.add(gateway_id)
         ended = ((r.request_id, r.state.error) for r in due if isinstance(r.state, Ending))
-        fences = ((r.request_id, r.state.attempt) for r in due if isinstance(r.state, Lost))
-        return Notify(gateway_id, tuple(ended), tuple(fences))
+        records, later = _given(due)
+        fences = (
+            (r.request_id, r.state.attempt)
+            for r in due
+            if isinstance(r.state, Lost) and r.request_id not in later
+        )
+        return Notify(gateway_id, tuple(ended), tuple(fences), tuple(records))
 
     def take_answer(self, event: NoticeAnswered, *, now_s: float) -> None:
         gateway_id = event.notice.gateway_id
@@ -59,7 +68,7 @@ class Notices:
                 continue  # It has left, or another gateway has taken it over.
             if isinstance(request.state, Ending):
                 if request_id in unknown:
-                    self._live.settle(request, error.code.number)
+                    self._orphans.untold(request, error)
                 else:
                     request.state.tell_s = now_s + self._live.policy.notice_repeat_s
         for request_id, attempt in event.notice.fences:
@@ -67,8 +76,7 @@ class Notices:
             if request is None or not _is_lost(request, attempt, gateway_id):
                 continue
             if request_id in unknown:
-                if not self._orphans.unclaimed(request, now_s=now_s):
-                    self._live.abandon(request, "unknown to its gateway")
+                self._orphans.unclaimed(request, now_s=now_s)
             elif request_id in points:
                 self.go_on(request, points[request_id], now_s=now_s)
             else:
@@ -106,10 +114,22 @@ class Notices:
         if request.is_finished:
             # It will be settled; if that got lost on its way, asking again finds it unknown.
             lost.ask_s = now_s + self._live.policy.settle_grace_s
-        elif self._live.has_failed_too_often(request):
-            self._live.fail(request, now_s=now_s)
-        else:
+        elif not ends_by_failures(self._live, request, now_s=now_s):
             self._live.wait(request, now_s=now_s)
+
+
+def _given(due: list[Request]) -> tuple[list[RequestRecord], set[str]]:
+    """Records that their gateway is to know requests by, and ids of those that do not fit."""
+    records, later, room = list[RequestRecord](), set[str](), GIVEN_BYTES
+    for request in due:
+        if isinstance(request.state, Lost) and request.state.is_given:
+            record = without_prompt(request.record)
+            room -= record.ByteSize()
+            if records and room < 0:
+                later.add(request.request_id)
+            else:
+                records.append(record)
+    return records, later
 
 
 def _due_s(request: Request) -> float:

@@ -3,6 +3,10 @@
 What they hold is their record and their output so far, here; no slot and no place in a
 lane. A gateway that asks for one gets it, says from where it is to go on, and it waits
 again at its old place. What earlier gateways say of it counts no more, as with attempts.
+
+Detached requests have no reader who could come: they are given to gateways that live, in
+turn, until one takes them, and wait for one until their deadline. Whatever ends them here,
+where no gateway can, is kept as their result.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from headrace.internal.v1.reports_pb2 import (
     TakeOverRequest,
 )
 from headrace_scheduler.events import Notify, ParkOnWorker
-from headrace_scheduler.gateways import Gateways
+from headrace_scheduler.gateways import Gateways, Host
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.requests import (
     Ending,
@@ -33,10 +37,11 @@ from headrace_scheduler.requests import (
 PARK_S = 1.0
 """How long a worker may take to hand over what an orphan has. It is made again if it does not."""
 
+NEVER = float("inf")
 TOLD_AT_ONCE = 256
 """Ends in one message."""
 
-_MOVED = GatewayUnreachable("another gateway has gone on with it for a reader who came there")
+_MOVED = GatewayUnreachable("another gateway has gone on with it")
 
 GoOn = Callable[[Request, ResumePoint], None]
 """The request goes on from where its gateway says that it stands."""
@@ -73,44 +78,81 @@ class Orphans:
 
     def _why_not_kept(self, request: Request, cause: str) -> str | None:
         """None if somebody may come for it, also where it has ended on its worker."""
-        if not request.record.attachable or isinstance(request.state, Ending):
+        may_go_on = request.record.attachable or request.record.detached
+        if not may_go_on or isinstance(request.state, Ending):
             return cause
-        is_full = len(self._live.orphans()) >= self._policy.max_orphans
+        is_full = self._live.orphaned >= self._policy.max_orphans
         return "too many orphans" if is_full else None
 
     def _keep(self, request: Request, cause: str, *, now_s: float) -> None:
         worker_id = request.worker_id or _last_seen(request)
-        until_s = now_s + self._policy.orphan_grace_s
+        until_s = NEVER if request.record.detached else now_s + self._policy.orphan_grace_s
         state = Orphaned(until_s, worker_id, now_s + PARK_S, request.gateway_id)
         self._live.orphan(request, state, cause)
         if worker_id is not None:
             self._park(request, worker_id)
 
     def give_up(self, request: Request, error: HeadraceError, cause: str) -> None:
-        """Nobody goes on with it."""
+        """Nobody goes on with it; where somebody may ask for its end, that is kept."""
         self._give_up(request.gateway_id, [(request, error, cause)])
 
     def _give_up(self, gateway_id: str, given_up: list[_GivenUp]) -> None:
         # Why told: a gateway that was only frozen goes on, and its callers still wait there.
         ends = tuple((request.request_id, error) for request, error, _ in given_up)
         self._live.command(Notify(gateway_id, ends, ()))
-        for request, _, cause in given_up:
-            self._live.abandon(request, cause)
+        for request, error, cause in given_up:
+            if request.record.detached:
+                self._live.conclude(request, error)
+            else:
+                self._live.abandon(request, cause)
+
+    def untold(self, request: Request, error: HeadraceError) -> None:
+        """It has ended, and its gateway does not hold it."""
+        if request.record.detached:
+            self._live.conclude(request, error)
+        else:
+            self._live.settle(request, error.code.number)
 
     def hear(self, gateway_id: str, report: GatewayReport, *, now_s: float) -> None:
         """It lives, after a pause perhaps; and what it has taken over, perhaps under an earlier
         leader."""
-        for orphan in self._live.orphans():
-            if isinstance(orphan.state, Orphaned) and orphan.state.gateway_id == gateway_id:
-                # Nobody has come elsewhere: its reader may still be where it was.
-                where = orphan.worker_id
-                self._live.lose(orphan, "its gateway is back", now_s=now_s, worker_id=where)
+        if report.draining:
+            self._empty(gateway_id, now_s=now_s)
+        else:
+            self._give_back(gateway_id, now_s=now_s)
         for taken in report.taken_over:
             request = self._live.get(taken.request_id)
             if request is not None:
                 self._learn(request, gateway_id, taken, now_s=now_s)
             elif self._announced is not None:
                 self._announced[taken.request_id] = gateway_id, taken
+
+    def _give_back(self, gateway_id: str, *, now_s: float) -> None:
+        for orphan in self._live.orphans():
+            if isinstance(orphan.state, Orphaned) and orphan.state.gateway_id == gateway_id:
+                # Nobody has come elsewhere: its reader may still be where it was.
+                where = orphan.worker_id
+                self._live.lose(orphan, "its gateway is back", now_s=now_s, worker_id=where)
+
+    def _empty(self, gateway_id: str, *, now_s: float) -> None:
+        """It is about to leave: what no reader keeps there goes elsewhere, if there is a place."""
+        if self._gateways.host(other_than=gateway_id) is None:
+            return
+        for request in self._live.of_gateway(gateway_id):
+            moves = request.record.detached and not isinstance(request.state, Orphaned)
+            if moves and self._why_not_kept(request, "") is None:
+                self._keep(request, "gateway leaves", now_s=now_s)
+
+    def give(self, *, now_s: float) -> None:
+        """Detached requests to gateways that live. Call every now and then."""
+        for request in self._live.orphans():
+            state = request.state
+            if not (request.record.detached and isinstance(state, Orphaned)):
+                continue
+            if state.is_free(now_s) and now_s >= state.give_s:
+                host = self._gateways.host(other_than=state.gateway_id)
+                if host is not None:
+                    self._rehome(request, host, "given", now_s=now_s).is_given = True
 
     def entered(self, request: Request, *, now_s: float) -> None:
         """Its record names who published it; it may have been taken over since."""
@@ -156,30 +198,47 @@ class Orphans:
                     self._gateways.suspect(request.gateway_id)
 
     def _give(self, request: Request, asked: TakeOverRequest, *, now_s: float) -> None:
+        host = Host(asked.gateway_id, asked.delivery_address)
+        self._rehome(request, host, "taken over", now_s=now_s)
+        self._wait_for_point(request, now_s)
+
+    def _rehome(self, request: Request, host: Host, cause: str, *, now_s: float) -> Lost:
         attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
         where = request.worker_id
-        if request.gateway_id != asked.gateway_id:
+        if host.gateway_id != request.gateway_id:
             # Once is enough: if it is gone, nobody hears it; if it was frozen, it hears it first.
             self._live.command(Notify(request.gateway_id, ((request.request_id, _MOVED),), ()))
-        self._live.rehome(request, asked.gateway_id, asked.delivery_address, since=attempt)
-        self._gateways.mention(asked.gateway_id, now_s=now_s)
-        self._live.lose(request, "taken over", now_s=now_s, worker_id=where)
-        self._wait_for_point(request, now_s)
+        self._live.rehome(request, host.gateway_id, host.delivery_address, since=attempt)
+        self._gateways.mention(host.gateway_id, now_s=now_s)
+        self._live.lose(request, cause, now_s=now_s, worker_id=where)
+        assert isinstance(request.state, Lost)
+        return request.state
 
     def _wait_for_point(self, request: Request, now_s: float) -> None:
         """The gateway says it by itself; if that is lost, it is asked."""
         assert isinstance(request.state, Lost)
         request.state.ask_s = now_s + self._policy.notice_repeat_s
 
-    def unclaimed(self, request: Request, *, now_s: float) -> bool:
-        """Its gateway does not hold it: whether it waits again for another reader."""
+    def unclaimed(self, request: Request, *, now_s: float) -> None:
+        """Its gateway does not hold it: it waits again for another reader, or gateway."""
+        if request.record.detached:
+            self._unclaimed_detached(request, now_s=now_s)
+            return
         until_s = request.orphaned_until_s
         if until_s == float("-inf"):  # This leader knows of no loss: it was taken over before.
             until_s = now_s + self._policy.orphan_grace_s
-        if not request.record.held_since_attempt or now_s >= until_s:
-            return False
-        self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it went on")
-        return True
+        if request.record.held_since_attempt and now_s < until_s:
+            self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it went on")
+        else:
+            self._live.abandon(request, "unknown to its gateway")
+
+    def _unclaimed_detached(self, request: Request, *, now_s: float) -> None:
+        if (why := self._why_not_kept(request, "")) is not None:
+            self._live.conclude(request, gone(why))
+            return
+        give_s = now_s + self._policy.notice_repeat_s
+        state = Orphaned(NEVER, None, now_s, give_s=give_s)
+        self._live.orphan(request, state, "its gateway did not take it")
 
     # Workers
 

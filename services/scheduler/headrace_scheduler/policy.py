@@ -22,7 +22,7 @@ class Policy:
     worker_silence_s: float = 3.0
     gateway_silence_s: float = 5.0
     orphan_grace_s: float = 30.0
-    max_orphans: int = 512
+    max_orphans: int = 2048
     adoption_window_s: float = 1.5
     settle_grace_s: float = 5.0
     deadline_grace_s: float = 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, WorkerReport
+from headrace_scheduler.attempts import ends_by_failures
 from headrace_scheduler.events import CancelOnWorker, ParkOnWorker, StepDown
 from headrace_scheduler.fleet import Fleet
 from headrace_scheduler.live import LiveRequests
@@ -133,9 +134,7 @@ class Reconciler:
         request.merge_progress(point.progress)
         if point.HasField("error"):
             request.count_failure(point.error.message)
-        if self._live.has_failed_too_often(request):
-            self._live.fail(request, now_s=now_s)
-        else:
+        if not ends_by_failures(self._live, request, now_s=now_s):
             cause = "preempted" if request.parked_for else "parked"
             cause = "failed" if point.HasField("error") else cause
             self._live.lose(request, cause, now_s=now_s)

@@ -56,6 +56,8 @@ class Lost:
     """Told to stop, once the gateway has fenced; None if it has nothing to stop."""
     ask_s: float
     """When the gateway is to be asked (again)."""
+    is_given: bool = False
+    """Its gateway has not asked for it, and is told what it is."""
 
 
 @dataclass(slots=True)
@@ -68,16 +70,19 @@ class Ending:
 
 @dataclass(slots=True)
 class Orphaned:
-    """Its gateway is gone; it runs nowhere, and waits for a reader who comes to another."""
+    """Its gateway is gone; it runs nowhere, and waits for a reader who comes to another, or for
+    another gateway if it is detached."""
 
     until_s: float
-    """Then nobody waits for it any more."""
+    """Then nobody waits for it any more; infinity for detached ones."""
     worker_id: str | None
     """Told to park it; None once that is done, or it ran nowhere."""
     park_until_s: float
     """How long that is waited for: then it goes on from what is known."""
     gateway_id: str = ""
     """Gateway that fell silent with it; empty if it lives and does not hold it."""
+    give_s: float = float("-inf")
+    """Not to be given to a gateway before, if it is detached: one has just refused it."""
 
     def is_free(self, now_s: float) -> bool:
         """Whether it can go on elsewhere."""
@@ -274,6 +279,15 @@ def longest(progress: Iterable[ChoiceProgress], *, choices: int) -> list[ChoiceP
 
 def _extent(entry: ChoiceProgress) -> tuple[int, bool]:
     return len(entry.output_ids), entry.finish_reason != 0
+
+
+def without_prompt(record: RequestRecord) -> RequestRecord:
+    """What a gateway has to know of a request that it holds."""
+    told = RequestRecord()
+    told.CopyFrom(record)
+    for name in ("prompt_ids", "inputs", "trace_context"):
+        told.ClearField(name)
+    return told
 
 
 def first_attempt(epoch: int) -> int:

@@ -104,15 +104,17 @@ class SchedulerSettings(ServiceSettings):
     second prefill of all it runs. Too large: its streams stand still for this long."""
     gateway_silence_s: float = Field(default=5.0, gt=0)
     """Silence after which a gateway is taken for gone, if nobody noticed before: its streams wait
-    for their readers elsewhere, its other requests are abandoned. Too small: a pause of a gateway
+    for their readers elsewhere, detached requests are given to other gateways, and what else it
+    had is abandoned. Too small: a pause of a gateway
     breaks its streams. Too large: workers compute for nobody."""
     orphan_grace_s: float = Field(default=30.0, ge=0)
     """How long a stream whose gateway is gone waits for its reader to come to another. Too small:
     readers who come back late find nothing. Too large: this process holds what nobody wants."""
-    max_orphans: int = Field(default=512, ge=0)
-    """Requests of a model that wait so at once; what is more is abandoned. Each holds its prompt
-    and its output here, no slot and no place in a lane. Too small: a gateway with many streams
-    loses some when it dies. Too large: memory, if nobody comes back."""
+    max_orphans: int = Field(default=2048, ge=0)
+    """Requests of a model without a gateway at once, streams and detached ones; what is more is
+    abandoned, and if it is detached an error is kept as its result. Each holds its prompt and its
+    output here, no slot and no place in a lane. Smaller than what `max_waiting` lets into three
+    lanes, and what runs: a gateway loses some when it dies. Too large: memory."""
     max_attempts: int = Field(default=3, ge=1)
     """Losses and engine failures in a row, with hardly any output in between, after which a
     request is given up and kept as a dead letter. Too small: bad luck of workers ends requests.

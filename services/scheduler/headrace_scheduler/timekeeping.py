@@ -71,7 +71,9 @@ class Timekeeper:
     def _review_orphan(self, request: Request, until_s: float, now_s: float) -> None:
         if now_s >= until_s:
             cause = "nobody came back"
-            self._orphans.give_up(request, gone(cause), cause)
+            fact = "its deadline passed while no gateway could go on with it"
+            error = DeadlinePassed(fact) if request.record.detached else gone(cause)
+            self._orphans.give_up(request, error, cause)
         else:
             self._live.appoint(request, until_s)
 
@@ -102,3 +104,4 @@ class Timekeeper:
             self._reconciler.drop_worker(worker.worker_id, is_failure=True, now_s=now_s)
         for gateway_id in self._orphans.silent_since(now_s - self._policy.gateway_silence_s):
             self._orphans.gateway_gone(gateway_id, "gateway fell silent", now_s=now_s)
+        self._orphans.give(now_s=now_s)

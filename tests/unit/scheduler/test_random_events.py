@@ -92,6 +92,11 @@ class RandomEvents(RuleBasedStateMachine):
             name, 1, priority, attachable=attachable, time_s=time_s, patience_s=patience_s
         )
 
+    @rule(n=st.integers(1, 2), priority=PRIORITIES, time_s=st.sampled_from([6.0, NEVER]))
+    def somebody_asks_and_does_not_wait(self, n: int, priority: str, time_s: float) -> None:
+        name = f"r{len(self.world.clients)}"
+        self.world.submit(name, n, priority, attachable=True, detached=True, time_s=time_s)
+
     @precondition(lambda self: len(self.world.stored) < MANY)
     @rule(priority=PRIORITIES, count=st.integers(2, 8), tenant=TENANTS)
     def a_crowd_asks(self, priority: str, count: int, tenant: str) -> None:
@@ -121,6 +126,17 @@ class RandomEvents(RuleBasedStateMachine):
     def a_gateway_must_stop(self, data: st.DataObject) -> None:
         self.world.let_go(data.draw(st.sampled_from(self.gateways(Life.LIVES))))
 
+    @precondition(lambda self: len(self.gateways(Life.LIVES)) > 1)
+    @rule(data=st.data())
+    def a_gateway_is_about_to_leave(self, data: st.DataObject) -> None:
+        self.world.draining.add(data.draw(st.sampled_from(self.gateways(Life.LIVES))))
+        self.world.beat()
+
+    @precondition(lambda self: self.gateways(Life.LIVES))
+    @rule(data=st.data())
+    def a_gateway_fills_or_has_room_again(self, data: st.DataObject) -> None:
+        self.world.full ^= {data.draw(st.sampled_from(self.gateways(Life.LIVES)))}
+
     @precondition(lambda self: self.gateways(Life.LEAVING))
     @rule(data=st.data())
     def a_gateway_leaves(self, data: st.DataObject) -> None:
@@ -138,7 +154,8 @@ class RandomEvents(RuleBasedStateMachine):
     def a_client_of_a_frozen_gateway_gives_it_up(self, data: st.DataObject) -> None:
         frozen = self.gateways(Life.FROZEN)
         clients = self.world.clients.items()
-        stuck = [i for i, c in clients if c.is_present and c.attachable and c.gateway in frozen]
+        readers = [(i, c) for i, c in clients if c.is_present and c.attachable and not c.detached]
+        stuck = [i for i, c in readers if c.gateway in frozen]
         if stuck:
             self.world.give_up(data.draw(st.sampled_from(stuck)))
 
@@ -221,7 +238,7 @@ class RandomEvents(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_client_leaves(self, data: st.DataObject) -> None:
         request_id = data.draw(st.sampled_from(list(self.world.clients)))
-        if self.world.is_heard(request_id):
+        if self.world.is_heard(request_id) and not self.world.clients[request_id].detached:
             self.world.settle(request_id, code=1)
 
     @precondition(lambda self: self.world.clients)

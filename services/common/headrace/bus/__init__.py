@@ -11,6 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+RESULT_KEPT_S = 600.0
+"""How long a result is kept where nothing else is said."""
+RESULT_KEPT_AT_MOST_S = 7 * 24 * 3600.0
+
 OnMessage = Callable[[bytes], None]
 """Called on the event loop, in order of arrival; must not block and must not raise."""
 Answer = Callable[[bytes], Awaitable[bytes]]
@@ -183,7 +187,9 @@ class Leases(Protocol):
 class Results(Protocol):
     """ResultRecords of ended requests, kept for a set time."""
 
-    async def put_result(self, request_id: str, record: bytes) -> None: ...
+    async def put_result(self, request_id: str, record: bytes, *, kept_s: float = 0.0) -> None:
+        """`kept_s`: 0 is RESULT_KEPT_S; at most RESULT_KEPT_AT_MOST_S."""
+        ...
 
     async def get_result(self, request_id: str) -> bytes | None: ...
 

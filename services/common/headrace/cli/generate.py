@@ -19,6 +19,9 @@ from headrace.client import Client, Sampling
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Output tokens at most.")
 @click.option("--temperature", type=float, help="0 is greedy. Default: the model's.")
 @click.option("--seed", type=click.IntRange(min=0), help="Equal seeds give equal output.")
+@click.option(
+    "--detach", is_flag=True, help="Print the request's name, and let it go on without us."
+)
 @click.option("--chat", "as_chat", is_flag=True, help="Render the model's chat template first.")
 @mesh_options
 def generate(
@@ -31,7 +34,7 @@ def generate(
     **parameters: float | None,
 ) -> None:
     """Continue PROMPT; text goes to stdout and nothing else."""
-    seed = parameters.pop("seed")
+    seed, detach = parameters.pop("seed"), parameters.pop("detach")
     sampling: Sampling = {}
     if (max_tokens := parameters["max_tokens"]) is not None:
         sampling["max_tokens"] = int(max_tokens)
@@ -41,7 +44,9 @@ def generate(
     asked = [("user", prompt)] if as_chat else prompt
     with Client(mesh_url(url, state_dir)) as client:
         name = model or first_model(client)
-        if stream:
+        if detach:
+            click.echo(client.detach(asked, model=name, seed=chosen_seed, **sampling).request_id)
+        elif stream:
             queue = QueueLine(sys.stderr)
             try:
                 for event in client.stream(asked, model=name, seed=chosen_seed, **sampling):

@@ -166,6 +166,7 @@ class GenerateRequest(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     TOOL_CHOICE_FIELD_NUMBER: _builtins.int
     PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Served name, as ListModels has it: <model>, or <model>:<adapter>."""
     prompt: _builtins.str
@@ -179,6 +180,12 @@ class GenerateRequest(_message.Message):
     """Name for this request, [A-Za-z0-9_-]{1,64}; unique among open requests. Unset: made by the gateway."""
     parallel_tool_calls: _builtins.bool
     """False: at most one call in an answer. Unset: true."""
+    detached: _builtins.bool
+    """Go on without any reader, also when the gateway dies, and keep the result for a while. Whoever
+    reads it may leave and come back: RequestService. Deadlines of calls do not bind it; `timeout`
+    does, and `patience` is as long where it is not set. REST's `:generate` answers at once with
+    the Request, and 202; over gRPC that is RequestService.CreateRequest, and Generate refuses this.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
         """A conversation, rendered by the model's chat template."""
@@ -222,10 +229,11 @@ class GenerateRequest(_message.Message):
         tools: _abc.Iterable[Global___Tool] | None = ...,
         tool_choice: Global___ToolChoice | None = ...,
         parallel_tool_calls: _builtins.bool | None = ...,
+        detached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_seed", b"_seed", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "parameters", b"parameters", "patience", b"patience", "seed", b"seed", "timeout", b"timeout", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_seed", b"_seed", "messages", b"messages", "model", b"model", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "parameters", b"parameters", "patience", b"patience", "priority", b"priority", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "seed", b"seed", "timeout", b"timeout", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_seed", b"_seed", "detached", b"detached", "messages", b"messages", "model", b"model", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "parameters", b"parameters", "patience", b"patience", "priority", b"priority", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "seed", b"seed", "timeout", b"timeout", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__n: _TypeAlias = _typing.Literal["n"]  # noqa: Y015
     _WhichOneofArgType__n: _TypeAlias = _typing.Literal["_n", b"_n"]  # noqa: Y015

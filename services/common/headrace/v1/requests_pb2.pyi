@@ -57,6 +57,9 @@ class Request(_message.Message):
     WORKER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     model: _builtins.str
     priority: _common_pb2.Priority.ValueType
@@ -65,10 +68,20 @@ class Request(_message.Message):
     """Fencing number of the newest dispatch; 0 if there was none. It only grows."""
     worker: _builtins.str
     """Worker that runs it; empty if none."""
+    detached: _builtins.bool
+    """It goes on without readers."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def outcome(self) -> _common_pb2.RequestOutcome: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Set once it has ended."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is forgotten; of an open one, if it takes until its deadline."""
+
     def __init__(
         self,
         *,
@@ -80,10 +93,13 @@ class Request(_message.Message):
         worker: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         outcome: _common_pb2.RequestOutcome | None = ...,
+        detached: _builtins.bool = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "outcome", b"outcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "model", b"model", "outcome", b"outcome", "priority", b"priority", "request_id", b"request_id", "state", b"state", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "detached", b"detached", "end_time", b"end_time", "expire_time", b"expire_time", "model", b"model", "outcome", b"outcome", "priority", b"priority", "request_id", b"request_id", "state", b"state", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

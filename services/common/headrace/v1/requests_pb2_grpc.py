@@ -35,6 +35,11 @@ class RequestServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.CreateRequest = channel.unary_unary(
+                '/headrace.v1.RequestService/CreateRequest',
+                request_serializer=headrace_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_requests__pb2.Request.FromString,
+                _registered_method=True)
         self.GetRequest = channel.unary_unary(
                 '/headrace.v1.RequestService/GetRequest',
                 request_serializer=headrace_dot_v1_dot_requests__pb2.GetRequestRequest.SerializeToString,
@@ -55,9 +60,20 @@ class RequestServiceStub:
 class RequestServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
+    def CreateRequest(self, request, context):
+        """Begins a detached request (GenerateRequest.detached, whatever that says here), and returns it as
+        soon as it is stored: it goes on without any reader. With a `request_id` it may be repeated:
+        where that request is known and is the same, it is returned as it stands. ALREADY_EXISTS
+        (REQUEST_EXISTS) where it is another one; else errors as StreamGenerate's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRequest(self, request, context):
         """What is known of a request, open or lately ended; any gateway answers.
-        NOT_FOUND (REQUEST_NOT_FOUND).
+        NOT_FOUND (REQUEST_NOT_FOUND); UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while no
+        scheduler can say so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,7 +91,7 @@ class RequestServiceServicer:
         """Reads a request that somebody has sent, to its end, as StreamGenerate does: one `started`,
         the deltas behind `after`, one `finish`. Any gateway answers, also when the one that the
         request came to has died; any number may read. Who leaves before the end ends the request
-        if nobody else reads it.
+        if nobody else reads it, and it is not detached.
         NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT where `after` is no place in the answer;
         UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while it cannot be reached.
         """
@@ -86,6 +102,11 @@ class RequestServiceServicer:
 
 def add_RequestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'CreateRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRequest,
+                    request_deserializer=headrace_dot_v1_dot_generation__pb2.GenerateRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_requests__pb2.Request.SerializeToString,
+            ),
             'GetRequest': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRequest,
                     request_deserializer=headrace_dot_v1_dot_requests__pb2.GetRequestRequest.FromString,
@@ -111,6 +132,33 @@ def add_RequestServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RequestService:
     """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def CreateRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RequestService/CreateRequest',
+            headrace_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
+            headrace_dot_v1_dot_requests__pb2.Request.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetRequest(request,

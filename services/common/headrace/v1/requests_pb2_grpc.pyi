@@ -32,9 +32,16 @@ class RequestServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RequestServiceAsyncStub: ...
+    CreateRequest: _grpc.UnaryUnaryMultiCallable[_generation_pb2.GenerateRequest, _requests_pb2.Request]
+    """Begins a detached request (GenerateRequest.detached, whatever that says here), and returns it as
+    soon as it is stored: it goes on without any reader. With a `request_id` it may be repeated:
+    where that request is known and is the same, it is returned as it stands. ALREADY_EXISTS
+    (REQUEST_EXISTS) where it is another one; else errors as StreamGenerate's.
+    """
     GetRequest: _grpc.UnaryUnaryMultiCallable[_requests_pb2.GetRequestRequest, _requests_pb2.Request]
     """What is known of a request, open or lately ended; any gateway answers.
-    NOT_FOUND (REQUEST_NOT_FOUND).
+    NOT_FOUND (REQUEST_NOT_FOUND); UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while no
+    scheduler can say so.
     """
     CancelRequest: _grpc.UnaryUnaryMultiCallable[_requests_pb2.CancelRequestRequest, _requests_pb2.Request]
     """Ends a request; its stream gets its end. Idempotent: cancelling an ended request
@@ -44,7 +51,7 @@ class RequestServiceStub:
     """Reads a request that somebody has sent, to its end, as StreamGenerate does: one `started`,
     the deltas behind `after`, one `finish`. Any gateway answers, also when the one that the
     request came to has died; any number may read. Who leaves before the end ends the request
-    if nobody else reads it.
+    if nobody else reads it, and it is not detached.
     NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT where `after` is no place in the answer;
     UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while it cannot be reached.
     """
@@ -52,9 +59,16 @@ class RequestServiceStub:
 @_typing.type_check_only
 class RequestServiceAsyncStub(RequestServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
+    CreateRequest: _aio.UnaryUnaryMultiCallable[_generation_pb2.GenerateRequest, _requests_pb2.Request]  # type: ignore[assignment]
+    """Begins a detached request (GenerateRequest.detached, whatever that says here), and returns it as
+    soon as it is stored: it goes on without any reader. With a `request_id` it may be repeated:
+    where that request is known and is the same, it is returned as it stands. ALREADY_EXISTS
+    (REQUEST_EXISTS) where it is another one; else errors as StreamGenerate's.
+    """
     GetRequest: _aio.UnaryUnaryMultiCallable[_requests_pb2.GetRequestRequest, _requests_pb2.Request]  # type: ignore[assignment]
     """What is known of a request, open or lately ended; any gateway answers.
-    NOT_FOUND (REQUEST_NOT_FOUND).
+    NOT_FOUND (REQUEST_NOT_FOUND); UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while no
+    scheduler can say so.
     """
     CancelRequest: _aio.UnaryUnaryMultiCallable[_requests_pb2.CancelRequestRequest, _requests_pb2.Request]  # type: ignore[assignment]
     """Ends a request; its stream gets its end. Idempotent: cancelling an ended request
@@ -64,12 +78,24 @@ class RequestServiceAsyncStub(RequestServiceStub):
     """Reads a request that somebody has sent, to its end, as StreamGenerate does: one `started`,
     the deltas behind `after`, one `finish`. Any gateway answers, also when the one that the
     request came to has died; any number may read. Who leaves before the end ends the request
-    if nobody else reads it.
+    if nobody else reads it, and it is not detached.
     NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT where `after` is no place in the answer;
     UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while it cannot be reached.
     """
 
 class RequestServiceServicer(metaclass=_abc_1.ABCMeta):
+    @_abc_1.abstractmethod
+    def CreateRequest(
+        self,
+        request: _generation_pb2.GenerateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_requests_pb2.Request, _abc.Awaitable[_requests_pb2.Request]]:
+        """Begins a detached request (GenerateRequest.detached, whatever that says here), and returns it as
+        soon as it is stored: it goes on without any reader. With a `request_id` it may be repeated:
+        where that request is known and is the same, it is returned as it stands. ALREADY_EXISTS
+        (REQUEST_EXISTS) where it is another one; else errors as StreamGenerate's.
+        """
+
     @_abc_1.abstractmethod
     def GetRequest(
         self,
@@ -77,7 +103,8 @@ class RequestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_requests_pb2.Request, _abc.Awaitable[_requests_pb2.Request]]:
         """What is known of a request, open or lately ended; any gateway answers.
-        NOT_FOUND (REQUEST_NOT_FOUND).
+        NOT_FOUND (REQUEST_NOT_FOUND); UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while no
+        scheduler can say so.
         """
 
     @_abc_1.abstractmethod
@@ -99,7 +126,7 @@ class RequestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads a request that somebody has sent, to its end, as StreamGenerate does: one `started`,
         the deltas behind `after`, one `finish`. Any gateway answers, also when the one that the
         request came to has died; any number may read. Who leaves before the end ends the request
-        if nobody else reads it.
+        if nobody else reads it, and it is not detached.
         NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT where `after` is no place in the answer;
         UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while it cannot be reached.
         """

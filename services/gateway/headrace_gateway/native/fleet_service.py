@@ -11,6 +11,7 @@ from headrace.v1.fleet_pb2 import (
     ListWorkersResponse,
 )
 from headrace.v1.fleet_pb2_grpc import FleetServiceServicer
+from headrace.v1.generation_pb2 import GenerateRequest
 from headrace.v1.requests_pb2 import (
     AttachRequestRequest,
     CancelRequestRequest,
@@ -20,11 +21,13 @@ from headrace.v1.requests_pb2 import (
 from headrace.v1.requests_pb2_grpc import RequestServiceServicer
 from headrace_gateway.adapters import split
 from headrace_gateway.answering import Answer
-from headrace_gateway.calls import Context
+from headrace_gateway.calls import Context, call_of
+from headrace_gateway.detaching import Detaching
 from headrace_gateway.native.generation_service import write_answer
 from headrace_gateway.native.ports import Fleet, Requests
 from headrace_gateway.native.request_ids import checked_id
 from headrace_gateway.native.statuses import told_by_status
+from headrace_gateway.native.wishes import call_for, wanted_generation
 from headrace_gateway.resuming import Resuming
 from headrace_gateway.tally import Tally
 
@@ -43,8 +46,15 @@ class FleetService(FleetServiceServicer):
 
 
 class RequestService(RequestServiceServicer):
-    def __init__(self, requests: Requests, resuming: Resuming) -> None:
+    def __init__(self, requests: Requests, resuming: Resuming, detaching: Detaching) -> None:
         self._requests, self._resuming = requests, resuming
+        self._detaching = detaching
+
+    async def CreateRequest(self, request: GenerateRequest, context: Context) -> Request:
+        with Tally("native", self._detaching.known(request.model)) as tally:
+            created = await told_by_status(context, self._create(request, context), tally)
+            tally.told()
+            return created
 
     async def GetRequest(self, request: GetRequestRequest, context: Context) -> Request:
         return await told_by_status(context, self._get(request.request_id))
@@ -60,6 +70,14 @@ class RequestService(RequestServiceServicer):
 
     async def _attach(self, request: AttachRequestRequest) -> Answer:
         return await self._resuming.resume(checked_id(request.request_id), request.after)
+
+    async def _create(self, request: GenerateRequest, context: Context) -> Request:
+        call = call_of(context)
+        detached = GenerateRequest()
+        detached.CopyFrom(request)
+        detached.detached = True
+        wanted = wanted_generation(detached, call_for(detached, call))
+        return await self._detaching.begin(wanted, repeatable=bool(request.request_id))
 
     async def _get(self, request_id: str) -> Request:
         return await self._requests.get(checked_id(request_id))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 
-from headrace.errors import HeadraceError, InternalError
+from headrace.errors import HeadraceError, InternalError, InvalidRequest
 from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
 from headrace_gateway.answering import Answer, GenerationFailed
@@ -38,6 +38,12 @@ class GenerationService(GenerationServiceServicer):
             return response
 
     async def _generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
+        if request.detached:
+            raise InvalidRequest(
+                "a detached request is not waited for: use RequestService.CreateRequest, or"
+                " StreamGenerate to read it as it is made",
+                field="detached",
+            )
         async with await self._open(request, context, streams=False) as answer:
             try:
                 async for _ in answer:

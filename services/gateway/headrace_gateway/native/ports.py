@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1.fleet_pb2 import Lane, Worker
 from headrace.v1.requests_pb2 import Request
 
@@ -29,6 +30,18 @@ class Requests(Protocol):
         Raises:
             RequestNotFound: no scheduler has it, and no result is kept of it.
         """
+        ...
+
+    async def look(self, request_id: str) -> tuple[Request, RequestRecord]:
+        """The same, and what was asked for, without prompt and output.
+
+        Raises:
+            RequestNotFound: as `get`.
+        """
+        ...
+
+    async def opened(self, request_id: str) -> Request:
+        """A request that has just been opened here, as it stands."""
         ...
 
     async def cancel(self, request_id: str) -> Request:

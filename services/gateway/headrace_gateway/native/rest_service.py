@@ -21,6 +21,7 @@ from headrace.v1.rest_pb2 import RestAttachRequest, RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceServicer
 from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Context, call_of
+from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.generation import Described, Queued
 from headrace_gateway.inputs import check_top_n
@@ -46,6 +47,7 @@ from headrace_gateway.resuming import Resuming
 from headrace_gateway.returning import answered, place_after
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import UNFINISHED, Said
+from headrace_gateway.wanted import Wanted
 
 Named = TypeVar("Named", GenerateRequest, TokenizeRequest, EmbedRequest, RerankRequest)
 
@@ -116,10 +118,15 @@ def delta_json(said: Said) -> str:
 
 class RestService(RestServiceServicer):
     def __init__(
-        self, intake: Intake, embedding: Embedding, limits: Limits, resuming: Resuming
+        self,
+        intake: Intake,
+        embedding: Embedding,
+        limits: Limits,
+        resuming: Resuming,
+        detaching: Detaching,
     ) -> None:
         self._intake, self._embedding, self._resuming = intake, embedding, resuming
-        self._limits = limits
+        self._limits, self._detaching = limits, detaching
 
     async def StreamGenerate(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
         await self._generate(request, context, stream=True)
@@ -181,8 +188,15 @@ class RestService(RestServiceServicer):
             async with told(reply):
                 body = self._parse(GenerateRequest, request)
                 wanted = wanted_generation(body, call_for(body, call), streams=stream)
+                if wanted.detached and not stream:
+                    await self._begin(wanted, reply, repeatable=bool(body.request_id))
+                    return
                 answer, _ = await answered(wanted, call, self._intake, self._resuming)
                 await self._deliver(answer, reply, stream=stream)
+
+    async def _begin(self, wanted: Wanted, reply: Reply, *, repeatable: bool) -> None:
+        begun = await self._detaching.begin(wanted, repeatable=repeatable)
+        await reply.accept(as_json(begun).encode(), begun.request_id)
 
     async def _deliver(self, answer: Answer, reply: Reply, *, stream: bool) -> None:
         reply.request_id = answer.request.request_id

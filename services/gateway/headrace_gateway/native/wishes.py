@@ -43,11 +43,12 @@ def wanted_generation(request: GenerateRequest, call: Call, *, streams: bool = F
         n=request.n if request.HasField("n") else 1,
         timeout_s=seconds(request.timeout) if request.HasField("timeout") else None,
         patience_s=seconds(request.patience) if request.HasField("patience") else None,
-        time_remaining_s=call.time_remaining_s,
+        time_remaining_s=None if request.detached else call.time_remaining_s,
         trace_context=call.trace_context,
         headers=call.headers,
         tools=wanted_tools(request),
         streams=streams,
+        detached=request.detached,
         names=_NAMES,
     )
 

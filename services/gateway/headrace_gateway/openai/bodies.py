@@ -161,6 +161,9 @@ class Body(StrictBody):
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
 
+    background: bool | None = None
+    """Ours, named as in OpenAI's Responses: it goes on without any reader."""
+
     # vLLM's
     top_k: Annotated[int, Field(ge=-1, le=_UINT32)] | None = None
     """0 and -1 keep all."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
+from headrace.v1.requests_pb2 import Request
 from headrace_gateway.openai.telling import Piece, Telling
 from headrace_gateway.position import EventIds, Place
 from headrace_gateway.tool_calls import CallPiece
@@ -152,6 +153,25 @@ def whole(form: Form, head: Head, outcome: RequestOutcome, telling: Telling | No
     choices = ",".join(_choice(form, choice, telling) for choice in outcome.choices)
     of_prompt = _of_prompt(telling, outcome.choices[0]) if form.opens else ""
     return f'{body[:-1]},"choices":[{choices}]{of_prompt}}}'.encode()
+
+
+def accepted(form: Form, begun: Request) -> bytes:
+    """An answer that its caller does not wait for: nothing is in it yet but what it is called.
+
+    OpenAI has no such answer on these paths; the fields are those of its background Responses.
+    """
+    body = {
+        "id": form.prefix + begun.request_id,
+        "object": form.whole,
+        "created": begun.create_time.seconds,
+        "model": begun.model,
+        "background": True,
+        "status": "queued",
+        "request_id": begun.request_id,
+        "expires_at": begun.expire_time.seconds,
+        "choices": [],
+    }
+    return json.dumps(body).encode()
 
 
 def _choice(form: Form, choice: Choice, telling: Telling | None) -> str:

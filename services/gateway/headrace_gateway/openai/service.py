@@ -18,12 +18,21 @@ from headrace.v1.openai_pb2_grpc import OpenAIServiceServicer
 from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Call, Context, call_of
 from headrace_gateway.catalog import Catalog, ServedModel
+from headrace_gateway.detaching import Detaching
 from headrace_gateway.generation import Queued
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
 from headrace_gateway.native.ports import Fleet
 from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody, parse
-from headrace_gateway.openai.chunks import CHAT, COMPLETION, Chunks, Form, Head, whole
+from headrace_gateway.openai.chunks import (
+    CHAT,
+    COMPLETION,
+    Chunks,
+    Form,
+    Head,
+    accepted,
+    whole,
+)
 from headrace_gateway.openai.errors import OpenAIVoice
 from headrace_gateway.openai.telling import Asked, Prompt, Telling
 from headrace_gateway.openai.vector_calls import VectorCalls
@@ -91,9 +100,11 @@ class OpenAIService(OpenAIServiceServicer):
         vectors: VectorCalls,
         *,
         resuming: Resuming,
+        detaching: Detaching,
         limits: Limits,
     ) -> None:
         self._intake, self._resuming = intake, resuming
+        self._detaching = detaching
         self._catalog = catalog
         self._fleet = fleet
         self._vectors = vectors
@@ -146,6 +157,10 @@ class OpenAIService(OpenAIServiceServicer):
                 body = parse(endpoint.kind, data, max_bytes=self._limits.max_body_bytes)
                 tally.model = self._intake.known(body.model)
                 wanted = endpoint.wanted(body, call)
+                if wanted.detached and not wanted.streams:
+                    begun = await self._detaching.begin(wanted, repeatable=False)
+                    await reply.accept(accepted(endpoint.form, begun), begun.request_id)
+                    return
                 answer, request = await answered(wanted, call, self._intake, self._resuming)
                 reply.request_id = answer.request.request_id
                 telling = _telling(endpoint.asked(body), wanted, answer, request.prompt_ids)

@@ -92,10 +92,11 @@ def _wanted(
         # Why: OpenAI's seeds are signed.
         seed=None if body.seed is None else body.seed % 2**64,
         n=1 if body.n is None else body.n,
-        time_remaining_s=call.time_remaining_s,
+        time_remaining_s=None if body.background else call.time_remaining_s,
         trace_context=call.trace_context,
         headers=call.headers,
         streams=bool(body.stream),
+        detached=bool(body.background),
         names={"priority": "service_tier", **names},
     )
 

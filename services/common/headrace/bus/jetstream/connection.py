@@ -38,9 +38,9 @@ class Connected:
         self._kv: dict[str, KeyValue] = {}
         self._answers: set[asyncio.Task[None]] = set()
 
-    async def _store(self, subject: str, payload: bytes) -> None:
+    async def _store(self, subject: str, payload: bytes, *, ttl_s: float | None = None) -> None:
         try:
-            await self._js.publish(subject, payload)
+            await self._js.publish(subject, payload, msg_ttl=ttl_s)
         except nats.errors.Error as error:
             raise BusUnavailable(f"{subject}: {error or 'no answer'}") from error
 

@@ -9,7 +9,7 @@ import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js.object_store import ObjectStore
 
-from headrace.bus import BusUnavailable, subjects
+from headrace.bus import RESULT_KEPT_S, BusUnavailable, subjects
 from headrace.bus.jetstream.connection import Connected, OpenSubscription
 from headrace.bus.jetstream.stores import CARD_BUCKET, RESULT_STREAM, TOKENIZER_BUCKET
 from headrace.heeding import heeding
@@ -65,8 +65,8 @@ class StoredResults(Connected):
     """Implements `headrace.bus.Results`."""
 
     @heeding
-    async def put_result(self, request_id: str, record: bytes) -> None:
-        await self._store(subjects.result(request_id), record)
+    async def put_result(self, request_id: str, record: bytes, *, kept_s: float = 0.0) -> None:
+        await self._store(subjects.result(request_id), record, ttl_s=kept_s or RESULT_KEPT_S)
 
     @heeding
     async def get_result(self, request_id: str) -> bytes | None:

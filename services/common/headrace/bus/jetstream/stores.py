@@ -10,7 +10,7 @@ from nats.js.api import (
     StreamConfig,
 )
 
-from headrace.bus import subjects
+from headrace.bus import RESULT_KEPT_AT_MOST_S, subjects
 
 REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM = "REQUESTS", "RESULTS", "DEAD_LETTERS"
 CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET = (
@@ -24,7 +24,6 @@ LANE_BOUND = 100_000
 scheduler's own `max_waiting`, which is the one that callers meet."""
 CARD_KEPT_S = 24 * 3600
 """A model is known this long after its last worker said so: requests for it wait."""
-RESULT_KEPT_S = 600
 DEAD_LETTER_KEPT_S = 7 * 24 * 3600
 ACK_WAIT_S = 24 * 3600
 """A leader holds what it pulled until it is settled, and its successor takes everything over
@@ -49,7 +48,8 @@ def streams(replicas: int) -> list[StreamConfig]:
             num_replicas=replicas,
             subjects=[f"{subjects.RESULTS}.*"],
             storage=StorageType.FILE,
-            max_age=RESULT_KEPT_S,
+            max_age=RESULT_KEPT_AT_MOST_S,
+            allow_msg_ttl=True,
             max_msgs_per_subject=1,
             max_bytes=1 << 30,
         ),

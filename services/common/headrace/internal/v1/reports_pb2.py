@@ -30,15 +30,15 @@ from headrace.internal.v1 import request_pb2 as headrace_dot_internal_dot_v1_dot
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/internal/v1/reports.proto\x12\x14headrace.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a%headrace/internal/v1/model_card.proto\x1a\"headrace/internal/v1/request.proto\x1a\x18headrace/v1/common.proto\"\xa4\x01\n\x0cWorkerReport\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x31\n\x06models\x18\x04 \x03(\x0b\x32!.headrace.internal.v1.ServedModel\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x0f\n\x07leaving\x18\x06 \x01(\x08\x12\r\n\x05since\x18\x07 \x01(\x04\"\xae\x02\n\x0bServedModel\x12-\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x1f.headrace.internal.v1.ModelCard\x12\x13\n\x0btotal_slots\x18\x02 \x01(\r\x12\x12\n\nfree_slots\x18\x03 \x01(\r\x12\x19\n\x11\x66ree_cache_tokens\x18\x04 \x01(\r\x12\x35\n\x07running\x18\x05 \x03(\x0b\x32$.headrace.internal.v1.RunningRequest\x12\x16\n\x0e\x64ispatch_epoch\x18\x06 \x01(\x04\x12\x17\n\x0f\x64ispatch_number\x18\x07 \x01(\x04\x12\x1b\n\x13output_tokens_per_s\x18\x08 \x01(\x01\x12\r\n\x05\x65nded\x18\t \x03(\t\x12\x18\n\x10running_requests\x18\n \x01(\r\"5\n\x0eRunningRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\"]\n\x0cPrefixReport\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\x12\x0c\n\x04held\x18\x04 \x03(\x06\x12\x0f\n\x07\x64ropped\x18\x05 \x03(\x06\"S\n\x0bParkRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x31\n\x06points\x18\x02 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\"\x0e\n\x0cParkResponse\"\xbd\x01\n\x0bResumePoint\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x36\n\x08progress\x18\x03 \x03(\x0b\x32$.headrace.internal.v1.ChoiceProgress\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12.\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32\x1f.headrace.internal.v1.ParkCause\"y\n\rGatewayReport\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0f\n\x07leaving\x18\x03 \x01(\x08\x12\x33\n\ntaken_over\x18\x04 \x03(\x0b\x32\x1f.headrace.internal.v1.TakenOver\"U\n\tTakenOver\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1a\n\x12held_since_attempt\x18\x02 \x01(\x04\x12\x18\n\x10\x64\x65livery_address\x18\x03 \x01(\t\"Z\n\rSettleRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x35\n\x0bsettlements\x18\x02 \x03(\x0b\x32 .headrace.internal.v1.Settlement\"x\n\nSettlement\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x15\n\routput_tokens\x18\x04 \x01(\r\x12\x1a\n\x12held_since_attempt\x18\x05 \x01(\x04\"\x10\n\x0eSettleResponse\"g\n\x0bLostRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x31\n\x06points\x18\x03 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\"\x0e\n\x0cLostResponse\"t\n\rNoticeRequest\x12\x30\n\x05\x65nded\x18\x01 \x03(\x0b\x32!.headrace.internal.v1.EndedNotice\x12\x31\n\x06\x66\x65nces\x18\x02 \x03(\x0b\x32!.headrace.internal.v1.FenceNotice\"D\n\x0b\x45ndedNotice\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"2\n\x0b\x46\x65nceNotice\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\"`\n\x0eNoticeResponse\x12\x31\n\x06points\x18\x01 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\x12\x1b\n\x13unknown_request_ids\x18\x02 \x03(\t\"1\n\x0b\x46indRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x01(\x08\"\xb9\x01\n\x0c\x46indResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0f\n\x07running\x18\x04 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x04\x12\x13\n\x0bworker_name\x18\x06 \x01(\t\x12+\n\x07\x61rrival\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa5\x01\n\x0fTakeOverRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ngateway_id\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65livery_address\x18\x03 \x01(\t\x12\x1e\n\x16unreachable_gateway_id\x18\x04 \x01(\t\x12\x30\n\x05point\x18\x05 \x01(\x0b\x32!.headrace.internal.v1.ResumePoint\"\x95\x01\n\x10TakeOverResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x0f\n\x07pending\x18\x02 \x01(\x08\x12\x12\n\ngateway_id\x18\x03 \x01(\t\x12\x18\n\x10\x64\x65livery_address\x18\x04 \x01(\t\x12\x33\n\x06record\x18\x05 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\"p\n\nLaneReport\x12\x14\n\x0cscheduler_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12.\n\x05lanes\x18\x04 \x03(\x0b\x32\x1f.headrace.internal.v1.LaneState\"\xc6\x02\n\tLaneState\x12\'\n\x08priority\x18\x01 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x13\n\x0bmax_waiting\x18\x04 \x01(\r\x12.\n\x0boldest_wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x65stimated_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eplace_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x07tenants\x18\t \x03(\x0b\x32!.headrace.internal.v1.TenantStateJ\x04\x08\x08\x10\tR\tsequences\"\xb6\x01\n\x0bTenantState\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x31\n\x0e\x65stimated_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eplace_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tsequences\x18\x05 \x03(\x04\x12\r\n\x05\x61head\x18\x06 \x03(\r\"\xfc\x01\n\x0cResultRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.headrace.v1.Priority\x12+\n\x07\x61rrival\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x04\x12,\n\x07outcome\x18\x06 \x01(\x0b\x32\x1b.headrace.v1.RequestOutcome\x12\x34\n\x07request\x18\x07 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\"i\n\nDeadLetter\x12\x0f\n\x07message\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x04*\x85\x01\n\tParkCause\x12\x1a\n\x16PARK_CAUSE_UNSPECIFIED\x10\x00\x12\x14\n\x10PARK_CAUSE_DRAIN\x10\x01\x12\x18\n\x14PARK_CAUSE_PREEMPTED\x10\x02\x12\x17\n\x13PARK_CAUSE_ORPHANED\x10\x03\x12\x13\n\x0fPARK_CAUSE_LOST\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/internal/v1/reports.proto\x12\x14headrace.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a%headrace/internal/v1/model_card.proto\x1a\"headrace/internal/v1/request.proto\x1a\x18headrace/v1/common.proto\"\xa4\x01\n\x0cWorkerReport\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\x31\n\x06models\x18\x04 \x03(\x0b\x32!.headrace.internal.v1.ServedModel\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x0f\n\x07leaving\x18\x06 \x01(\x08\x12\r\n\x05since\x18\x07 \x01(\x04\"\xae\x02\n\x0bServedModel\x12-\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x1f.headrace.internal.v1.ModelCard\x12\x13\n\x0btotal_slots\x18\x02 \x01(\r\x12\x12\n\nfree_slots\x18\x03 \x01(\r\x12\x19\n\x11\x66ree_cache_tokens\x18\x04 \x01(\r\x12\x35\n\x07running\x18\x05 \x03(\x0b\x32$.headrace.internal.v1.RunningRequest\x12\x16\n\x0e\x64ispatch_epoch\x18\x06 \x01(\x04\x12\x17\n\x0f\x64ispatch_number\x18\x07 \x01(\x04\x12\x1b\n\x13output_tokens_per_s\x18\x08 \x01(\x01\x12\r\n\x05\x65nded\x18\t \x03(\t\x12\x18\n\x10running_requests\x18\n \x01(\r\"5\n\x0eRunningRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\"]\n\x0cPrefixReport\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\x12\x0c\n\x04held\x18\x04 \x03(\x06\x12\x0f\n\x07\x64ropped\x18\x05 \x03(\x06\"S\n\x0bParkRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x31\n\x06points\x18\x02 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\"\x0e\n\x0cParkResponse\"\xbd\x01\n\x0bResumePoint\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x36\n\x08progress\x18\x03 \x03(\x0b\x32$.headrace.internal.v1.ChoiceProgress\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12.\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32\x1f.headrace.internal.v1.ParkCause\"\xa5\x01\n\rGatewayReport\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0f\n\x07leaving\x18\x03 \x01(\x08\x12\x33\n\ntaken_over\x18\x04 \x03(\x0b\x32\x1f.headrace.internal.v1.TakenOver\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x18\n\x10\x64\x65livery_address\x18\x06 \x01(\t\"U\n\tTakenOver\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1a\n\x12held_since_attempt\x18\x02 \x01(\x04\x12\x18\n\x10\x64\x65livery_address\x18\x03 \x01(\t\"Z\n\rSettleRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x35\n\x0bsettlements\x18\x02 \x03(\x0b\x32 .headrace.internal.v1.Settlement\"x\n\nSettlement\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x15\n\routput_tokens\x18\x04 \x01(\r\x12\x1a\n\x12held_since_attempt\x18\x05 \x01(\x04\"\x10\n\x0eSettleResponse\"g\n\x0bLostRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x31\n\x06points\x18\x03 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\"\x0e\n\x0cLostResponse\"t\n\rNoticeRequest\x12\x30\n\x05\x65nded\x18\x01 \x03(\x0b\x32!.headrace.internal.v1.EndedNotice\x12\x31\n\x06\x66\x65nces\x18\x02 \x03(\x0b\x32!.headrace.internal.v1.FenceNotice\"D\n\x0b\x45ndedNotice\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"g\n\x0b\x46\x65nceNotice\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x33\n\x06record\x18\x03 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\"`\n\x0eNoticeResponse\x12\x31\n\x06points\x18\x01 \x03(\x0b\x32!.headrace.internal.v1.ResumePoint\x12\x1b\n\x13unknown_request_ids\x18\x02 \x03(\t\"1\n\x0b\x46indRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x01(\x08\"\xff\x01\n\x0c\x46indResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0f\n\x07running\x18\x04 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x04\x12\x13\n\x0bworker_name\x18\x06 \x01(\t\x12+\n\x07\x61rrival\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x06record\x18\x08 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\x12\x0f\n\x07pending\x18\t \x01(\x08\"\xa5\x01\n\x0fTakeOverRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ngateway_id\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65livery_address\x18\x03 \x01(\t\x12\x1e\n\x16unreachable_gateway_id\x18\x04 \x01(\t\x12\x30\n\x05point\x18\x05 \x01(\x0b\x32!.headrace.internal.v1.ResumePoint\"\x95\x01\n\x10TakeOverResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x0f\n\x07pending\x18\x02 \x01(\x08\x12\x12\n\ngateway_id\x18\x03 \x01(\t\x12\x18\n\x10\x64\x65livery_address\x18\x04 \x01(\t\x12\x33\n\x06record\x18\x05 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\"p\n\nLaneReport\x12\x14\n\x0cscheduler_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12.\n\x05lanes\x18\x04 \x03(\x0b\x32\x1f.headrace.internal.v1.LaneState\"\xc6\x02\n\tLaneState\x12\'\n\x08priority\x18\x01 \x01(\x0e\x32\x15.headrace.v1.Priority\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x13\n\x0bmax_waiting\x18\x04 \x01(\r\x12.\n\x0boldest_wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x65stimated_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eplace_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x07tenants\x18\t \x03(\x0b\x32!.headrace.internal.v1.TenantStateJ\x04\x08\x08\x10\tR\tsequences\"\xb6\x01\n\x0bTenantState\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x31\n\x0e\x65stimated_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eplace_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tsequences\x18\x05 \x03(\x04\x12\r\n\x05\x61head\x18\x06 \x03(\r\"\xaa\x02\n\x0cResultRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.headrace.v1.Priority\x12+\n\x07\x61rrival\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x04\x12,\n\x07outcome\x18\x06 \x01(\x0b\x32\x1b.headrace.v1.RequestOutcome\x12\x34\n\x07request\x18\x07 \x01(\x0b\x32#.headrace.internal.v1.RequestRecord\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\nDeadLetter\x12\x0f\n\x07message\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x04*\x85\x01\n\tParkCause\x12\x1a\n\x16PARK_CAUSE_UNSPECIFIED\x10\x00\x12\x14\n\x10PARK_CAUSE_DRAIN\x10\x01\x12\x18\n\x14PARK_CAUSE_PREEMPTED\x10\x02\x12\x17\n\x13PARK_CAUSE_ORPHANED\x10\x03\x12\x13\n\x0fPARK_CAUSE_LOST\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.internal.v1.reports_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PARKCAUSE']._serialized_start=3617
-  _globals['_PARKCAUSE']._serialized_end=3750
+  _globals['_PARKCAUSE']._serialized_start=3831
+  _globals['_PARKCAUSE']._serialized_end=3964
   _globals['_WORKERREPORT']._serialized_start=252
   _globals['_WORKERREPORT']._serialized_end=416
   _globals['_SERVEDMODEL']._serialized_start=419
@@ -53,44 +53,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PARKRESPONSE']._serialized_end=972
   _globals['_RESUMEPOINT']._serialized_start=975
   _globals['_RESUMEPOINT']._serialized_end=1164
-  _globals['_GATEWAYREPORT']._serialized_start=1166
-  _globals['_GATEWAYREPORT']._serialized_end=1287
-  _globals['_TAKENOVER']._serialized_start=1289
-  _globals['_TAKENOVER']._serialized_end=1374
-  _globals['_SETTLEREQUEST']._serialized_start=1376
-  _globals['_SETTLEREQUEST']._serialized_end=1466
-  _globals['_SETTLEMENT']._serialized_start=1468
-  _globals['_SETTLEMENT']._serialized_end=1588
-  _globals['_SETTLERESPONSE']._serialized_start=1590
-  _globals['_SETTLERESPONSE']._serialized_end=1606
-  _globals['_LOSTREQUEST']._serialized_start=1608
-  _globals['_LOSTREQUEST']._serialized_end=1711
-  _globals['_LOSTRESPONSE']._serialized_start=1713
-  _globals['_LOSTRESPONSE']._serialized_end=1727
-  _globals['_NOTICEREQUEST']._serialized_start=1729
-  _globals['_NOTICEREQUEST']._serialized_end=1845
-  _globals['_ENDEDNOTICE']._serialized_start=1847
-  _globals['_ENDEDNOTICE']._serialized_end=1915
-  _globals['_FENCENOTICE']._serialized_start=1917
-  _globals['_FENCENOTICE']._serialized_end=1967
-  _globals['_NOTICERESPONSE']._serialized_start=1969
-  _globals['_NOTICERESPONSE']._serialized_end=2065
-  _globals['_FINDREQUEST']._serialized_start=2067
-  _globals['_FINDREQUEST']._serialized_end=2116
-  _globals['_FINDRESPONSE']._serialized_start=2119
-  _globals['_FINDRESPONSE']._serialized_end=2304
-  _globals['_TAKEOVERREQUEST']._serialized_start=2307
-  _globals['_TAKEOVERREQUEST']._serialized_end=2472
-  _globals['_TAKEOVERRESPONSE']._serialized_start=2475
-  _globals['_TAKEOVERRESPONSE']._serialized_end=2624
-  _globals['_LANEREPORT']._serialized_start=2626
-  _globals['_LANEREPORT']._serialized_end=2738
-  _globals['_LANESTATE']._serialized_start=2741
-  _globals['_LANESTATE']._serialized_end=3067
-  _globals['_TENANTSTATE']._serialized_start=3070
-  _globals['_TENANTSTATE']._serialized_end=3252
-  _globals['_RESULTRECORD']._serialized_start=3255
-  _globals['_RESULTRECORD']._serialized_end=3507
-  _globals['_DEADLETTER']._serialized_start=3509
-  _globals['_DEADLETTER']._serialized_end=3614
+  _globals['_GATEWAYREPORT']._serialized_start=1167
+  _globals['_GATEWAYREPORT']._serialized_end=1332
+  _globals['_TAKENOVER']._serialized_start=1334
+  _globals['_TAKENOVER']._serialized_end=1419
+  _globals['_SETTLEREQUEST']._serialized_start=1421
+  _globals['_SETTLEREQUEST']._serialized_end=1511
+  _globals['_SETTLEMENT']._serialized_start=1513
+  _globals['_SETTLEMENT']._serialized_end=1633
+  _globals['_SETTLERESPONSE']._serialized_start=1635
+  _globals['_SETTLERESPONSE']._serialized_end=1651
+  _globals['_LOSTREQUEST']._serialized_start=1653
+  _globals['_LOSTREQUEST']._serialized_end=1756
+  _globals['_LOSTRESPONSE']._serialized_start=1758
+  _globals['_LOSTRESPONSE']._serialized_end=1772
+  _globals['_NOTICEREQUEST']._serialized_start=1774
+  _globals['_NOTICEREQUEST']._serialized_end=1890
+  _globals['_ENDEDNOTICE']._serialized_start=1892
+  _globals['_ENDEDNOTICE']._serialized_end=1960
+  _globals['_FENCENOTICE']._serialized_start=1962
+  _globals['_FENCENOTICE']._serialized_end=2065
+  _globals['_NOTICERESPONSE']._serialized_start=2067
+  _globals['_NOTICERESPONSE']._serialized_end=2163
+  _globals['_FINDREQUEST']._serialized_start=2165
+  _globals['_FINDREQUEST']._serialized_end=2214
+  _globals['_FINDRESPONSE']._serialized_start=2217
+  _globals['_FINDRESPONSE']._serialized_end=2472
+  _globals['_TAKEOVERREQUEST']._serialized_start=2475
+  _globals['_TAKEOVERREQUEST']._serialized_end=2640
+  _globals['_TAKEOVERRESPONSE']._serialized_start=2643
+  _globals['_TAKEOVERRESPONSE']._serialized_end=2792
+  _globals['_LANEREPORT']._serialized_start=2794
+  _globals['_LANEREPORT']._serialized_end=2906
+  _globals['_LANESTATE']._serialized_start=2909
+  _globals['_LANESTATE']._serialized_end=3235
+  _globals['_TENANTSTATE']._serialized_start=3238
+  _globals['_TENANTSTATE']._serialized_end=3420
+  _globals['_RESULTRECORD']._serialized_start=3423
+  _globals['_RESULTRECORD']._serialized_end=3721
+  _globals['_DEADLETTER']._serialized_start=3723
+  _globals['_DEADLETTER']._serialized_end=3828
 # @@protoc_insertion_point(module_scope)

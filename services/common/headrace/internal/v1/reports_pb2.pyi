@@ -322,10 +322,16 @@ class GatewayReport(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
     TAKEN_OVER_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    DELIVERY_ADDRESS_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
     number: _builtins.int
     leaving: _builtins.bool
     """It holds nothing and will report no more."""
+    draining: _builtins.bool
+    """It takes nothing new and is about to leave: its detached requests are to go elsewhere."""
+    delivery_address: _builtins.str
+    """Where its services for workers and gateways listen."""
     @_builtins.property
     def taken_over(self) -> _containers.RepeatedCompositeFieldContainer[Global___TakenOver]:
         """All that it holds and has not published itself: their records name another gateway."""
@@ -337,10 +343,12 @@ class GatewayReport(_message.Message):
         number: _builtins.int = ...,
         leaving: _builtins.bool = ...,
         taken_over: _abc.Iterable[Global___TakenOver] | None = ...,
+        draining: _builtins.bool = ...,
+        delivery_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway_id", b"gateway_id", "leaving", b"leaving", "number", b"number", "taken_over", b"taken_over"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_address", b"delivery_address", "draining", b"draining", "gateway_id", b"gateway_id", "leaving", b"leaving", "number", b"number", "taken_over", b"taken_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -551,17 +559,25 @@ class FenceNotice(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt: _builtins.int
+    @_builtins.property
+    def record(self) -> _request_pb2.RequestRecord:
+        """Of a detached request that this gateway is to take over: without the prompt, with the output
+        that is known. Where its result is kept already, its settlement is wanted and nothing else.
+        """
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
+        record: _request_pb2.RequestRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "record", b"record", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -631,6 +647,8 @@ class FindResponse(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     WORKER_NAME_FIELD_NUMBER: _builtins.int
     ARRIVAL_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
     found: _builtins.bool
     model: _builtins.str
     priority: _common_pb2.Priority.ValueType
@@ -638,8 +656,14 @@ class FindResponse(_message.Message):
     """On a worker, as opposed to waiting."""
     attempt: _builtins.int
     worker_name: _builtins.str
+    pending: _builtins.bool
+    """It is not known yet whether there is such a request: the leader has just begun."""
     @_builtins.property
     def arrival(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def record(self) -> _request_pb2.RequestRecord:
+        """Without prompt and output."""
+
     def __init__(
         self,
         *,
@@ -650,10 +674,12 @@ class FindResponse(_message.Message):
         attempt: _builtins.int = ...,
         worker_name: _builtins.str = ...,
         arrival: _timestamp_pb2.Timestamp | None = ...,
+        record: _request_pb2.RequestRecord | None = ...,
+        pending: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "attempt", b"attempt", "found", b"found", "model", b"model", "priority", b"priority", "running", b"running", "worker_name", b"worker_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "attempt", b"attempt", "found", b"found", "model", b"model", "pending", b"pending", "priority", b"priority", "record", b"record", "running", b"running", "worker_name", b"worker_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -884,6 +910,7 @@ class ResultRecord(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     model: _builtins.str
     priority: _common_pb2.Priority.ValueType
@@ -896,6 +923,8 @@ class ResultRecord(_message.Message):
     def request(self) -> _request_pb2.RequestRecord:
         """Without prompt and output: what its answer is said again by."""
 
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -906,10 +935,11 @@ class ResultRecord(_message.Message):
         attempt: _builtins.int = ...,
         outcome: _common_pb2.RequestOutcome | None = ...,
         request: _request_pb2.RequestRecord | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "outcome", b"outcome", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "end_time", b"end_time", "outcome", b"outcome", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "attempt", b"attempt", "model", b"model", "outcome", b"outcome", "priority", b"priority", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "attempt", b"attempt", "end_time", b"end_time", "model", b"model", "outcome", b"outcome", "priority", b"priority", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

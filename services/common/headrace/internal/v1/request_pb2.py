@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/internal/v1/request.proto\x12\x14headrace.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\"\xd3\x06\n\rRequestRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x16\n\x0eweights_digest\x18\x04 \x01(\t\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.headrace.v1.Priority\x12+\n\x07\x61rrival\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08patience\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nprompt_ids\x18\t \x03(\r\x12\x30\n\x08sampling\x18\n \x01(\x0b\x32\x1e.headrace.internal.v1.Sampling\x12\x0c\n\x04seed\x18\x0b \x01(\x04\x12\t\n\x01n\x18\x0c \x01(\r\x12\x12\n\ngateway_id\x18\r \x01(\t\x12\x18\n\x10\x64\x65livery_address\x18\x0e \x01(\t\x12L\n\rtrace_context\x18\x0f \x03(\x0b\x32\x35.headrace.internal.v1.RequestRecord.TraceContextEntry\x12\x36\n\x08progress\x18\x10 \x03(\x0b\x32$.headrace.internal.v1.ChoiceProgress\x12\x0f\n\x07\x61ttempt\x18\x11 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x12 \x01(\r\x12\x0f\n\x07\x61\x64\x61pter\x18\x14 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x15 \x01(\t\x12+\n\x06inputs\x18\x16 \x03(\x0b\x32\x1b.headrace.internal.v1.Input\x12\x15\n\rprompt_tokens\x18\x17 \x01(\r\x12\x32\n\trendering\x18\x18 \x01(\x0b\x32\x1f.headrace.internal.v1.Rendering\x12\x12\n\nattachable\x18\x19 \x01(\x08\x12\x1a\n\x12held_since_attempt\x18\x1a \x01(\x04\x1a\x33\n\x11TraceContextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x13\x10\x14J\x04\x08\x1b\x10\x1f\">\n\tRendering\x12\x0c\n\x04stop\x18\x01 \x03(\t\x12\x13\n\x0b\x63\x61lls_tools\x18\x02 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"1\n\x05Input\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x15\n\rsecond_begins\x18\x02 \x01(\r\"f\n\x0e\x43hoiceProgress\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x12\n\noutput_ids\x18\x02 \x03(\r\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.headrace.v1.FinishReason\"\xd8\x03\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\r\n\x05min_p\x18\x05 \x01(\x02\x12\x1a\n\x12repetition_penalty\x18\x06 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x07 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x08 \x01(\x02\x12\x41\n\nlogit_bias\x18\t \x03(\x0b\x32-.headrace.internal.v1.Sampling.LogitBiasEntry\x12\x16\n\x0estop_token_ids\x18\n \x03(\r\x12\x12\n\nignore_eos\x18\x0b \x01(\x08\x12\x15\n\x08logprobs\x18\x0c \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\r \x01(\rH\x01\x88\x01\x01\x12.\n\x07grammar\x18\x0f \x01(\x0b\x32\x1d.headrace.internal.v1.Grammar\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"C\n\x07Grammar\x12)\n\tstructure\x18\x01 \x01(\x0b\x32\x16.headrace.v1.Structure\x12\r\n\x05\x66ield\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/internal/v1/request.proto\x12\x14headrace.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\"\x9a\x07\n\rRequestRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x16\n\x0eweights_digest\x18\x04 \x01(\t\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.headrace.v1.Priority\x12+\n\x07\x61rrival\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08patience\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nprompt_ids\x18\t \x03(\r\x12\x30\n\x08sampling\x18\n \x01(\x0b\x32\x1e.headrace.internal.v1.Sampling\x12\x0c\n\x04seed\x18\x0b \x01(\x04\x12\t\n\x01n\x18\x0c \x01(\r\x12\x12\n\ngateway_id\x18\r \x01(\t\x12\x18\n\x10\x64\x65livery_address\x18\x0e \x01(\t\x12L\n\rtrace_context\x18\x0f \x03(\x0b\x32\x35.headrace.internal.v1.RequestRecord.TraceContextEntry\x12\x36\n\x08progress\x18\x10 \x03(\x0b\x32$.headrace.internal.v1.ChoiceProgress\x12\x0f\n\x07\x61ttempt\x18\x11 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x12 \x01(\r\x12\x0f\n\x07\x61\x64\x61pter\x18\x14 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x15 \x01(\t\x12+\n\x06inputs\x18\x16 \x03(\x0b\x32\x1b.headrace.internal.v1.Input\x12\x15\n\rprompt_tokens\x18\x17 \x01(\r\x12\x32\n\trendering\x18\x18 \x01(\x0b\x32\x1f.headrace.internal.v1.Rendering\x12\x12\n\nattachable\x18\x19 \x01(\x08\x12\x1a\n\x12held_since_attempt\x18\x1a \x01(\x04\x12\x10\n\x08\x64\x65tached\x18\x1b \x01(\x08\x12-\n\nresult_ttl\x18\x1c \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\x33\n\x11TraceContextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x13\x10\x14J\x04\x08\x1d\x10\x1eJ\x04\x08\x1e\x10\x1f\">\n\tRendering\x12\x0c\n\x04stop\x18\x01 \x03(\t\x12\x13\n\x0b\x63\x61lls_tools\x18\x02 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"1\n\x05Input\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x15\n\rsecond_begins\x18\x02 \x01(\r\"f\n\x0e\x43hoiceProgress\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x12\n\noutput_ids\x18\x02 \x03(\r\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.headrace.v1.FinishReason\"\xd8\x03\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\r\n\x05min_p\x18\x05 \x01(\x02\x12\x1a\n\x12repetition_penalty\x18\x06 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x07 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x08 \x01(\x02\x12\x41\n\nlogit_bias\x18\t \x03(\x0b\x32-.headrace.internal.v1.Sampling.LogitBiasEntry\x12\x16\n\x0estop_token_ids\x18\n \x03(\r\x12\x12\n\nignore_eos\x18\x0b \x01(\x08\x12\x15\n\x08logprobs\x18\x0c \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\r \x01(\rH\x01\x88\x01\x01\x12.\n\x07grammar\x18\x0f \x01(\x0b\x32\x1d.headrace.internal.v1.Grammar\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobs\"C\n\x07Grammar\x12)\n\tstructure\x18\x01 \x01(\x0b\x32\x16.headrace.v1.Structure\x12\r\n\x05\x66ield\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,19 +39,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
   _globals['_REQUESTRECORD']._serialized_start=152
-  _globals['_REQUESTRECORD']._serialized_end=1003
-  _globals['_REQUESTRECORD_TRACECONTEXTENTRY']._serialized_start=940
-  _globals['_REQUESTRECORD_TRACECONTEXTENTRY']._serialized_end=991
-  _globals['_RENDERING']._serialized_start=1005
-  _globals['_RENDERING']._serialized_end=1067
-  _globals['_INPUT']._serialized_start=1069
-  _globals['_INPUT']._serialized_end=1118
-  _globals['_CHOICEPROGRESS']._serialized_start=1120
-  _globals['_CHOICEPROGRESS']._serialized_end=1222
-  _globals['_SAMPLING']._serialized_start=1225
-  _globals['_SAMPLING']._serialized_end=1697
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=1616
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=1664
-  _globals['_GRAMMAR']._serialized_start=1699
-  _globals['_GRAMMAR']._serialized_end=1766
+  _globals['_REQUESTRECORD']._serialized_end=1074
+  _globals['_REQUESTRECORD_TRACECONTEXTENTRY']._serialized_start=1005
+  _globals['_REQUESTRECORD_TRACECONTEXTENTRY']._serialized_end=1056
+  _globals['_RENDERING']._serialized_start=1076
+  _globals['_RENDERING']._serialized_end=1138
+  _globals['_INPUT']._serialized_start=1140
+  _globals['_INPUT']._serialized_end=1189
+  _globals['_CHOICEPROGRESS']._serialized_start=1191
+  _globals['_CHOICEPROGRESS']._serialized_end=1293
+  _globals['_SAMPLING']._serialized_start=1296
+  _globals['_SAMPLING']._serialized_end=1768
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=1687
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=1735
+  _globals['_GRAMMAR']._serialized_start=1770
+  _globals['_GRAMMAR']._serialized_end=1837
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,50 @@
+"""Calls that begin something detached, and do not wait for what comes of it."""
+
+from __future__ import annotations
+
+from headrace.errors import GatewayUnreachable, RequestExists, RequestNotFound
+from headrace.v1.requests_pb2 import Request
+from headrace_gateway.intake import Intake
+from headrace_gateway.kept import digest_of
+from headrace_gateway.native.ports import Requests
+from headrace_gateway.quoting import quoted
+from headrace_gateway.wanted import Wanted
+
+
+class Detaching:
+    def __init__(self, intake: Intake, requests: Requests) -> None:
+        self._intake, self._requests = intake, requests
+
+    def known(self, model: str) -> str:
+        """For labels, as of `Intake`."""
+        return self._intake.known(model)
+
+    async def begin(self, wanted: Wanted, *, repeatable: bool) -> Request:
+        """Returns as soon as it is stored. `repeatable`: its caller has chosen its id, so this may
+        be a call that was made before, whose answer got lost.
+
+        Raises:
+            RequestExists: the id is another request's.
+            HeadraceError: it was refused; nothing is held.
+        """
+        if repeatable and (same := await self._begun(wanted)) is not None:
+            return same
+        answer, _ = await self._intake.open(wanted)
+        async with answer:
+            pass  # Its gateway reads it: this reader may leave.
+        return await self._requests.opened(wanted.request_id)
+
+    async def _begun(self, wanted: Wanted) -> Request | None:
+        request = await self._intake.repeated(wanted)
+        try:
+            found, record = await self._requests.look(wanted.request_id)
+        except (RequestNotFound, GatewayUnreachable):
+            # Where no leader can say so now, the next one lets the first of two go on.
+            return None
+        same_seed = wanted.seed is None or wanted.seed == record.seed
+        if not record.detached or record.rendering.digest != digest_of(request) or not same_seed:
+            raise RequestExists(
+                f"request {quoted(wanted.request_id)} is known, and asked for something else",
+                field=wanted.name_of("request_id"),
+            )
+        return found
