@@ -51,6 +51,8 @@ class Callers:
     now_s: float
     policy: Policy
     machine: Machine
+    is_crowded = False
+    """Orphans were too many to be kept, once."""
 
     def __init__(self) -> None:
         self.clients: dict[str, Client] = {}
@@ -63,11 +65,6 @@ class Callers:
         """Requests whose gateway was to be told of their end."""
 
     def tell(self, *events: Event) -> None:
-        raise NotImplementedError
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether orphans were too many to be kept, ever."""
         raise NotImplementedError
 
     def living(self) -> list[str]:

@@ -58,7 +58,6 @@ class World(Callers):
         self.acknowledged: Counter[str] = Counter()
         self.dispatched: dict[str, int] = {}
         self.pending: list[Command] = []
-        self.crowded = False
         self.trusts_accounts = True
         """Nothing has happened that allows a worker to be given more than it has room for."""
         self.new_leader()
@@ -98,7 +97,7 @@ class World(Callers):
             self.machine.apply(event, now_s=self.now_s)
         commands = self.machine.decide(now_s=self.now_s)
         self.machine.check_integrity()
-        self.crowded |= self.journal.counts["abandoned: too many orphans"] > 0
+        self.is_crowded |= self.journal.counts["abandoned: too many orphans"] > 0
         for command in commands:
             match command:
                 case Acknowledge(request_id):
@@ -122,10 +121,6 @@ class World(Callers):
         assert client.kept or not client.detached, f"nobody will know how {request_id} ended"
         self.stored.pop(request_id, None)
         self.acknowledged[request_id] += 1
-
-    @property
-    def is_crowded(self) -> bool:
-        return self.crowded
 
     def pass_time(self, seconds: float) -> None:
         self.read_on(len(self.unread))
@@ -191,21 +186,19 @@ class World(Callers):
 
     def say_prefixes(self, worker: WorkerModel, beginning: int, blocks: int, full: bool) -> None:
         """It holds so much of one of the beginnings, and no more of it."""
-        start = 1000 * beginning
-        shared = submitted("", digest="w1", prompt=list(range(start, start + 40)))
-        names = names_of(shared.record)
-        held, dropped = names[:blocks], names[blocks:]
-        self.tell(prefixes_reported(worker.worker_id, held, dropped=dropped, full=full))
+        prompt = list(range(1000 * beginning, 1000 * beginning + 40))
+        shared = submitted("", digest="w1", prompt=prompt)
+        names, where = names_of(shared.record), worker.worker_id
+        self.tell(prefixes_reported(where, names[:blocks], dropped=names[blocks:], full=full))
 
     def retire(self, worker: WorkerModel) -> None:
         """It has drained: it leaves, and another comes."""
         for request_id in list(worker.running):
             self.park(worker, request_id, "")
         worker.number += 1
-        heard_s = self.now_s
-        self.tell(reported(worker.worker_id, worker.number, heard_s=heard_s, leaving=True))
+        number, name = worker.number, f"{worker.worker_id}'"
+        self.tell(reported(worker.worker_id, number, heard_s=self.now_s, leaving=True))
         del self.workers[worker.worker_id]
-        name = f"{worker.worker_id}'"
         self.workers[name] = WorkerModel(name, worker.slots)
 
     def delay_report(self, worker: WorkerModel) -> None:
