@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -44,10 +43,7 @@ async def refused(http: httpx.AsyncClient, prompt: str, requests: int) -> tuple[
 
 async def measure(url: str) -> dict[str, Any]:
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=600) as http:
-        holders = [
-            asyncio.create_task(http.post("/v1/completions", json=LONG)) for _ in range(1 + WAITING)
-        ]
-        await until_full(http)
+        holders = await fill(http)
         runs: dict[str, Any] = {}
         for name, prompt in BODIES.items():
             for at_once in (1, 8):
@@ -66,14 +62,16 @@ async def measure(url: str) -> dict[str, Any]:
     return runs
 
 
-async def until_full(http: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            lanes = (await http.get("/v2/lanes")).json()["lanes"]
-            waiting = Counter({lane["priority"]: lane["waiting"] for lane in lanes})
-            if waiting["PRIORITY_STANDARD"] >= WAITING:
-                return
-            await asyncio.sleep(0.1)
+async def fill(http: httpx.AsyncClient) -> list[asyncio.Task[httpx.Response]]:
+    """Requests that hold the slot and every place of the lane: as many as are not refused."""
+    held: list[asyncio.Task[httpx.Response]] = []
+    while True:
+        asking = asyncio.create_task(http.post("/v1/completions", json=LONG))
+        done, _ = await asyncio.wait({asking}, timeout=1.0)
+        if done:
+            assert asking.result().status_code == 429, asking.result().text
+            return held
+        held.append(asking)
 
 
 def main() -> None:
