@@ -4,8 +4,8 @@ python tests/bench/refusals.py --json tests/bench/results/refusals.json
 
 The scripted engine with one slot, which one request holds, and a lane of four, which is full. Then
 requests that are refused with 429, one after the other, and from eight clients at once: with a
-prompt of a word, of 64 KiB, and of 1 MiB, which would take a tokenizer half a second. Bytes have to
-be read and parsed either way.
+prompt of a word, of 64 KiB, and of 192 KiB, near the longest that is not refused for its length.
+Bytes have to be read and parsed either way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BOUND_MS = 20.0
 """Of the 99th percentile of small bodies that come one after the other."""
 WAITING = 4
 REQUESTS = 400
-BODIES = {"small": "Hello", "64 KiB": "word " * 13_107, "1 MiB": "word " * 209_715}
+BODIES = {"small": "Hello", "64 KiB": "word " * 13_107, "192 KiB": "word " * 39_321}
 LONG = {"model": "scripted", "prompt": "a b c", "max_tokens": 4000, "ignore_eos": True}
 
 
