@@ -4,8 +4,8 @@ python tests/bench/refusals.py --json tests/bench/results/refusals.json
 
 The scripted engine with one slot, which one request holds, and a lane of four, which is full. Then
 requests that are refused with 429, one after the other, and from eight clients at once: with a
-prompt of a word, of 64 KiB, and of 1 MiB, which would take a tokenizer half a second. Bytes have to
-be read and parsed either way.
+prompt of a word, of 64 KiB, and of 192 KiB, near the longest that is not refused for its length.
+Bytes have to be read and parsed either way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -26,7 +25,7 @@ BOUND_MS = 20.0
 """Of the 99th percentile of small bodies that come one after the other."""
 WAITING = 4
 REQUESTS = 400
-BODIES = {"small": "Hello", "64 KiB": "word " * 13_107, "1 MiB": "word " * 209_715}
+BODIES = {"small": "Hello", "64 KiB": "word " * 13_107, "192 KiB": "word " * 39_321}
 LONG = {"model": "scripted", "prompt": "a b c", "max_tokens": 4000, "ignore_eos": True}
 
 
@@ -44,10 +43,7 @@ async def refused(http: httpx.AsyncClient, prompt: str, requests: int) -> tuple[
 
 async def measure(url: str) -> dict[str, Any]:
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=600) as http:
-        holders = [
-            asyncio.create_task(http.post("/v1/completions", json=LONG)) for _ in range(1 + WAITING)
-        ]
-        await until_full(http)
+        holders = await fill(http)
         runs: dict[str, Any] = {}
         for name, prompt in BODIES.items():
             for at_once in (1, 8):
@@ -66,14 +62,16 @@ async def measure(url: str) -> dict[str, Any]:
     return runs
 
 
-async def until_full(http: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            lanes = (await http.get("/v2/lanes")).json()["lanes"]
-            waiting = Counter({lane["priority"]: lane["waiting"] for lane in lanes})
-            if waiting["PRIORITY_STANDARD"] >= WAITING:
-                return
-            await asyncio.sleep(0.1)
+async def fill(http: httpx.AsyncClient) -> list[asyncio.Task[httpx.Response]]:
+    """Requests that hold the slot and every place of the lane: as many as are not refused."""
+    held: list[asyncio.Task[httpx.Response]] = []
+    while True:
+        asking = asyncio.create_task(http.post("/v1/completions", json=LONG))
+        done, _ = await asyncio.wait({asking}, timeout=1.0)
+        if done:
+            assert asking.result().status_code == 429, asking.result().text
+            return held
+        held.append(asking)
 
 
 def main() -> None:
