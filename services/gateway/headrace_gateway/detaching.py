@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from headrace.errors import GatewayUnreachable, RequestExists, RequestNotFound
+from headrace.errors import GatewayUnreachable, InvalidRequest, RequestExists, RequestNotFound
 from headrace.v1.requests_pb2 import Request
+from headrace_gateway.calls import Call
 from headrace_gateway.intake import Intake
 from headrace_gateway.kept import digest_of
 from headrace_gateway.native.ports import Requests
 from headrace_gateway.quoting import quoted
+from headrace_gateway.repeats import HEADER, key_of, under_key
 from headrace_gateway.wanted import Wanted
 
 
@@ -19,7 +21,7 @@ class Detaching:
         """For labels, as of `Intake`."""
         return self._intake.known(model)
 
-    async def begin(self, wanted: Wanted, *, repeatable: bool) -> Request:
+    async def begin(self, wanted: Wanted, call: Call, *, repeatable: bool) -> Request:
         """Returns as soon as it is stored. `repeatable`: its caller has chosen its id, so this may
         be a call that was made before, whose answer got lost.
 
@@ -27,6 +29,13 @@ class Detaching:
             RequestExists: the id is another request's.
             HeadraceError: it was refused; nothing is held.
         """
+        if (key := key_of(call)) is not None:
+            if repeatable:
+                raise InvalidRequest(
+                    f"request_id names the request already; leave it or {HEADER} out", field=HEADER
+                )
+            wanted = under_key(wanted, key, tenant=self._intake.tenant(call))
+            repeatable = True
         if repeatable and (same := await self._begun(wanted)) is not None:
             return same
         answer, _ = await self._intake.open(wanted)

@@ -94,3 +94,16 @@ async def test_a_detached_stream_is_read_as_any_other(
     native = await http.post(path, json={"prompt": "a", "detached": True})
     assert '"finish"' in native.text
     await eventually(lambda: len(admission.last.settled) == 1)
+
+
+async def test_an_idempotency_key_names_a_detached_request_as_it_names_others(
+    http: httpx.AsyncClient, admission: ScriptedAdmission
+) -> None:
+    path, headers = "/v2/models/valley:generate", {"idempotency-key": "mine"}
+    body = {"prompt": "a", "detached": True}
+    first = await http.post(path, json=body, headers=headers)
+    again = await http.post(path, json=body, headers=headers)
+    assert first.json()["request_id"] == again.json()["request_id"]
+    assert len({each.request.seed for each in admission.generations}) == 1
+    both = await http.post(path, json=body | {"request_id": "r"}, headers=headers)
+    assert (both.status_code, "request_id" in both.text) == (400, True)

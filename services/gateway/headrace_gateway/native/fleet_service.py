@@ -77,7 +77,7 @@ class RequestService(RequestServiceServicer):
         detached.CopyFrom(request)
         detached.detached = True
         wanted = wanted_generation(detached, call_for(detached, call))
-        return await self._detaching.begin(wanted, repeatable=bool(request.request_id))
+        return await self._detaching.begin(wanted, call, repeatable=bool(request.request_id))
 
     async def _get(self, request_id: str) -> Request:
         return await self._requests.get(checked_id(request_id))

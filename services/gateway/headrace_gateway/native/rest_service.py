@@ -20,7 +20,7 @@ from headrace.v1.models_pb2 import TokenizeRequest, TokenizeResponse
 from headrace.v1.rest_pb2 import RestAttachRequest, RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceServicer
 from headrace_gateway.answering import Answer
-from headrace_gateway.calls import Context, call_of
+from headrace_gateway.calls import Call, Context, call_of
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.generation import Described, Queued
@@ -189,13 +189,13 @@ class RestService(RestServiceServicer):
                 body = self._parse(GenerateRequest, request)
                 wanted = wanted_generation(body, call_for(body, call), streams=stream)
                 if wanted.detached and not stream:
-                    await self._begin(wanted, reply, repeatable=bool(body.request_id))
+                    await self._begin(wanted, call, reply, repeatable=bool(body.request_id))
                     return
                 answer, _ = await answered(wanted, call, self._intake, self._resuming)
                 await self._deliver(answer, reply, stream=stream)
 
-    async def _begin(self, wanted: Wanted, reply: Reply, *, repeatable: bool) -> None:
-        begun = await self._detaching.begin(wanted, repeatable=repeatable)
+    async def _begin(self, wanted: Wanted, call: Call, reply: Reply, *, repeatable: bool) -> None:
+        begun = await self._detaching.begin(wanted, call, repeatable=repeatable)
         await reply.accept(as_json(begun).encode(), begun.request_id)
 
     async def _deliver(self, answer: Answer, reply: Reply, *, stream: bool) -> None:

@@ -158,7 +158,7 @@ class OpenAIService(OpenAIServiceServicer):
                 tally.model = self._intake.known(body.model)
                 wanted = endpoint.wanted(body, call)
                 if wanted.detached and not wanted.streams:
-                    begun = await self._detaching.begin(wanted, repeatable=False)
+                    begun = await self._detaching.begin(wanted, call, repeatable=False)
                     await reply.accept(accepted(endpoint.form, begun), begun.request_id)
                     return
                 answer, request = await answered(wanted, call, self._intake, self._resuming)
