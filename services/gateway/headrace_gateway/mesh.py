@@ -108,24 +108,13 @@ def assemble(
     losses = Losses(
         gateway_id, bus, clock, grace_s=settings.worker_reconnect_grace_s, answer_s=answer_s
     )
-    terms = AdmissionTerms(
-        gateway_id=gateway_id,
-        delivery_address=delivery_address,
-        max_open=settings.max_open_requests,
-        submit_s=settings.submit_timeout_s,
-    )
+    terms = _terms(settings, gateway_id=gateway_id, delivery_address=delivery_address)
     detached = DetachedReaders(tell)
     admission = LaneAdmission(
         terms, bus, clock, requests, settling, lanes, read_detached=detached.read
     )
     claims = Claims(
-        gateway_id,
-        delivery_address,
-        bus,
-        clock,
-        requests,
-        admission,
-        read_detached=detached.read,
+        gateway_id, delivery_address, bus, clock, requests, admission, read_detached=detached.read
     )
     return Mesh(
         gateway_id=gateway_id,
@@ -147,6 +136,15 @@ def assemble(
         deadline_slack_s=settings.deadline_slack_s,
         queue_told_after_s=settings.queue_told_after_s,
         answer_s=answer_s,
+    )
+
+
+def _terms(settings: GatewaySettings, *, gateway_id: str, delivery_address: str) -> AdmissionTerms:
+    return AdmissionTerms(
+        gateway_id=gateway_id,
+        delivery_address=delivery_address,
+        max_open=settings.max_open_requests,
+        submit_s=settings.submit_timeout_s,
     )
 
 

@@ -93,9 +93,7 @@ class FirstOfTwo:
 
     async def events(self) -> AsyncIterator[list[Event]]:
         async for events in self._read.events():
-            if not any(
-                isinstance(e, Failed) and isinstance(e.error, RequestExists) for e in events
-            ):
+            if not any(map(_is_second, events)):
                 yield events
                 continue
             await self._read.abandon()
@@ -119,4 +117,5 @@ class FirstOfTwo:
 
 
 def _is_second(event: Event) -> bool:
+    """Whether another request of its name was there before."""
     return isinstance(event, Failed) and isinstance(event.error, RequestExists)

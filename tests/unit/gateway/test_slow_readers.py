@@ -65,11 +65,11 @@ async def test_one_that_reads_on_gets_what_waited_and_then_the_reason() -> None:
 async def test_each_write_has_the_whole_time() -> None:
     reader = Reader()
     reader.reads.set()
-    writes = BoundedWrites(reader, stall_s=0.3)  # type: ignore[arg-type]
+    writes = BoundedWrites(reader, stall_s=1.0)  # type: ignore[arg-type]
     await writes.write("first")
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.8)  # what is tried is time: by the first one's the second has 0.2 s
     reader.reads.clear()
-    asyncio.get_running_loop().call_later(0.2, reader.reads.set)
+    asyncio.get_running_loop().call_later(0.4, reader.reads.set)
     await writes.write("second")
     assert reader.taken == ["first", "second"]
     writes.close()
