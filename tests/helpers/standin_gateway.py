@@ -71,6 +71,9 @@ class OpenAI(openai_pb2_grpc.OpenAIServiceServicer):
                 await self.seen.may_go_on.wait()
                 yield sse({"n": 1})
                 yield sse("[DONE]")
+            case "wait":
+                await self.seen.may_go_on.wait()
+                yield HttpBody(content_type="application/json", data=request.data)
             case "hang":
                 try:
                     yield sse({"n": 0})
