@@ -27,6 +27,11 @@ local function body_of(shape, refused, status, code, message)
       string.upper(code) .. '","domain":"headrace.dev"}]}'
   end
   if shape == "cohere" then return '{"message":' .. quoted(message) .. "}" end
+  if shape == "tei" then
+    local kind = status < 500 and status ~= 429 and "Validation" or
+      (status == 429 or status == 503) and "Overloaded" or "Backend"
+    return '{"error":' .. quoted(message) .. ',"error_type":"' .. kind .. '"}'
+  end
   local kind = status >= 500 and "server_error" or "invalid_request_error"
   return '{"error":{"message":' .. quoted(message) .. ',"type":"' .. kind ..
     '","param":null,"code":"' .. code .. '"}}'

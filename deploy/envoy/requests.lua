@@ -45,6 +45,7 @@ local function shape_of(headers, grpc)
   local path = string.match(headers:get(":path") or "", "^[^?]*")
   if grpc then return "grpc" end
   if path == COHERE_PATH then return "cohere" end
+  if path == TEI_PATH then return "tei" end
   if string.sub(path, 1, 4) == "/v2/" then return "status" end
   return "openai"
 end

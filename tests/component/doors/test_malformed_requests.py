@@ -1,7 +1,8 @@
 """Odd and broken HTTP, byte for byte, through a real Envoy to real doors.
 
 Whatever is refused, wherever it is refused, is refused in the shape of its path: OpenAI's,
-Cohere's for /v2/rerank, google.rpc.Status for the rest of /v2, a status for native gRPC.
+Cohere's for /v2/rerank, text-embeddings-inference's for /embed, google.rpc.Status for the rest of
+/v2, a status for native gRPC.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from headrace.v1 import models_pb2, models_pb2_grpc
 from helpers.raw_http import RawAnswer, ask, connected, request
 from helpers.running_edge import RunningEdge
 
-V1, V2, COHERE = "/v1/models", "/v2/models", "/v2/rerank"
+V1, V2, COHERE, TEI = "/v1/models", "/v2/models", "/v2/rerank", "/embed"
 COMPLETIONS = "/v1/completions"
 PROMPT = b'{"model": "valley", "prompt": "hi"}'
 
@@ -25,6 +26,10 @@ def message_of(path: str, answer: RawAnswer) -> str:
     if path.startswith(COHERE):
         assert body.keys() == {"message"}
         return str(body["message"])
+    if path == TEI:
+        assert body.keys() == {"error", "error_type"}
+        assert body["error_type"] == "Validation"
+        return str(body["error"])
     if path.startswith("/v2/"):
         assert body.keys() == {"code", "message", "details"}
         assert body["details"][0]["domain"] == "headrace.dev"
@@ -87,7 +92,7 @@ REFUSED: dict[str, tuple[int, str, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("path", [V1, V2, COHERE])
+@pytest.mark.parametrize("path", [V1, V2, COHERE, TEI])
 async def test_what_is_refused_for_its_headers_is_refused_in_the_shape_of_its_path(
     edge: RunningEdge, path: str
 ) -> None:
@@ -98,7 +103,7 @@ async def test_what_is_refused_for_its_headers_is_refused_in_the_shape_of_its_pa
         assert not [h for h in answer.headers if h.startswith(("x-hr-", "grpc-"))]
 
 
-@pytest.mark.parametrize("path", [V1, V2, COHERE])
+@pytest.mark.parametrize("path", [V1, V2, COHERE, TEI])
 @pytest.mark.parametrize("method", ["TRACE", "PUT", "PATCH", "DELETE", "OPTIONS"])
 async def test_an_unknown_method_is_told_what_there_is(
     edge: RunningEdge, path: str, method: str

@@ -18,7 +18,7 @@ from headrace.mesh.rest_paths import read_paths, read_services
 
 _CONSTANTS = (
     f"local MAX_HEADER_BYTES = {local_replies.MAX_HEADER_BYTES}\n"
-    f'local COHERE_PATH = "{local_replies.COHERE_PATH}"\n'
+    f'local COHERE_PATH, TEI_PATH = "{local_replies.COHERE_PATH}", "{local_replies.TEI_PATH}"\n'
 )
 
 

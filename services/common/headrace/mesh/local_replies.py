@@ -24,6 +24,8 @@ _BODY = "%LOCAL_REPLY_BODY%"
 _ASKED = "%REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH):200%"
 _GRPC_TYPE = "application/grpc"
 COHERE_PATH = "/v2/rerank"
+TEI_PATH = "/embed"
+"""As text-embeddings-inference has it."""
 _CEL = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 _INVALID_ARGUMENT, _DEADLINE_EXCEEDED, _NOT_FOUND = 3, 4, 5
 _RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAVAILABLE = 8, 12, 14
@@ -125,6 +127,7 @@ def mappers(paths: Sequence[RestPath], timeouts: Timeouts) -> list[Json]:
     shapes = (
         (_NATIVE_GRPC, _grpc, f"there is no {_ASKED}"),
         (_on_path(_exactly(COHERE_PATH)), _cohere, f"there is no {_ASKED}; it is a POST"),
+        (_on_path(_exactly(TEI_PATH)), _tei, f"there is no {_ASKED}; it is a POST"),
         (_on_path({"prefix": "/v2/"}), _status, f"there is no {_ASKED}; {_there_are(native)}"),
         (
             None,
@@ -201,6 +204,11 @@ def _grpc(fault: _Fault) -> Json:
 
 def _cohere(fault: _Fault) -> Json:
     return _json({"message": fault.message})
+
+
+def _tei(fault: _Fault) -> Json:
+    kind = "Validation" if fault.status < 500 else "Overloaded" if fault.retry else "Backend"
+    return _json({"error": fault.message, "error_type": kind})
 
 
 def _status(fault: _Fault) -> Json:
