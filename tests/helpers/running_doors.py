@@ -30,7 +30,6 @@ from headrace.v1 import (
 from headrace_gateway.catalog import Catalog
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
-from headrace_gateway.health import Health, ModelState
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
 from headrace_gateway.native.embedding_service import EmbeddingService
@@ -38,10 +37,11 @@ from headrace_gateway.native.fleet_service import FleetService, RequestService
 from headrace_gateway.native.generation_service import GenerationService
 from headrace_gateway.native.model_service import ModelService
 from headrace_gateway.native.rest_service import RestService
-from headrace_gateway.open_api import open_api
 from headrace_gateway.openai.service import OpenAIService
 from headrace_gateway.openai.vector_calls import VectorCalls
-from headrace_gateway.probe_service import ProbeService
+from headrace_gateway.probes.health import Health, ModelState
+from headrace_gateway.probes.open_api import open_api
+from headrace_gateway.probes.service import ProbeService
 from headrace_gateway.resuming import Attachable, Resuming
 from headrace_gateway.slow_readers import CutSlowReaders
 from helpers.scripted_admission import ScriptedAdmission

@@ -46,7 +46,6 @@ from headrace_gateway.canary import Canary, CanaryPace
 from headrace_gateway.catalog import Catalog
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
-from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.intake import Intake
 from headrace_gateway.leaving import LeavingTimes, leave
 from headrace_gateway.limits import Limits
@@ -56,10 +55,11 @@ from headrace_gateway.native.fleet_service import FleetService, RequestService
 from headrace_gateway.native.generation_service import GenerationService
 from headrace_gateway.native.model_service import ModelService
 from headrace_gateway.native.rest_service import RestService
-from headrace_gateway.open_api import open_api
 from headrace_gateway.openai.service import OpenAIService
 from headrace_gateway.openai.vector_calls import VectorCalls
-from headrace_gateway.probe_service import ProbeService
+from headrace_gateway.probes.monitor import HealthMonitor
+from headrace_gateway.probes.open_api import open_api
+from headrace_gateway.probes.service import ProbeService
 from headrace_gateway.reports import ReportedFleet
 from headrace_gateway.resuming import Resuming, told_again
 from headrace_gateway.settings import GatewaySettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from headrace_gateway.health import Health, ModelState
+from headrace_gateway.probes.health import Health, ModelState
 
 WELL = Health(
     leaving=False,

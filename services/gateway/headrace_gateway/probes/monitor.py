@@ -11,8 +11,8 @@ from grpc_health.v1 import health
 from headrace.rpc.server import set_serving
 from headrace_gateway import metrics
 from headrace_gateway.catalog import Catalog
-from headrace_gateway.health import Health, ModelState
 from headrace_gateway.mesh import Mesh
+from headrace_gateway.probes.health import Health, ModelState
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from headrace.v1.probes_pb2_grpc import ProbeServiceServicer
 from headrace_gateway.calls import Context
-from headrace_gateway.health import Health
+from headrace_gateway.probes.health import Health
 from headrace_gateway.reply import JSON
 
 _VERSION = json.dumps({"version": metadata.version("headrace")}).encode()

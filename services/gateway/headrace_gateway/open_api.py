@@ -1,2 +1,0 @@
-def open_api() -> bytes:
-    return b"{}"
