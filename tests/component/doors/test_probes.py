@@ -41,6 +41,13 @@ async def test_ping_is_empty_and_version_is_ours(http: httpx.AsyncClient) -> Non
     assert (await http.get("/version")).json() == {"version": metadata.version("headrace")}
 
 
+async def test_the_description_of_the_paths_has_the_paths(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+    assert document["openapi"] == "3.1.0"
+    described = {"/v1/chat/completions", "/v2/models/{model}:generate", *PROBES}
+    assert described <= document["paths"].keys()
+
+
 @pytest.mark.parametrize("path", PROBES)
 async def test_probes_may_ask_with_head(http: httpx.AsyncClient, path: str) -> None:
     answer = await http.head(path)

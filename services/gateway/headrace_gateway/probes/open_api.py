@@ -57,6 +57,7 @@ _MESSAGES: Mapping[str, tuple[Descriptor, Descriptor]] = {
         ("Tokenize", models_pb2.TokenizeRequest, models_pb2.TokenizeResponse),
     )
 }
+_BYTES = "google.api.HttpBody"
 _ANY: Json = {"type": "object"}
 _ERROR: Json = {
     "type": "object",
@@ -175,7 +176,7 @@ def _answer(path: RestPath) -> Json:
     if path.rpc in _MESSAGES:
         schema = reference(_MESSAGES[path.rpc][1])
     else:
-        schema = _ANY if kind.full_name == "google.api.HttpBody" else reference(kind)
+        schema = _ANY if kind.full_name == _BYTES else reference(kind)
     whole, events = {"application/json": {"schema": schema}}, {"text/event-stream": {}}
     if path.rpc.endswith((".StreamGenerate", ".AttachRequest")):
         return {"description": "Server-sent events", "content": events}
@@ -192,10 +193,8 @@ def _refusal(path: RestPath) -> Json:
 
 def _components(served: tuple[RestPath, ...]) -> Json:
     used = [each for path in served if path.rpc in _MESSAGES for each in _MESSAGES[path.rpc]]
-    methods = [_method(path) for path in served]
-    answers = [
-        each.output_type for each in methods if each.output_type.file.package != "google.api"
-    ]
+    kinds = [_method(path).output_type for path in served]
+    answers = [kind for kind in kinds if kind.full_name != _BYTES]
     _, made = models_json_schema(
         [(model, "validation") for model in _MODELS.values()],
         ref_template="#/components/schemas/{model}",
