@@ -68,10 +68,12 @@ async def test_a_body_that_stops_is_given_up_on_and_counted(
     assert await counted(edge, "downstream_rq_idle_timeout") == 100
     assert gateway[0].metadata == []
 
-    def logged() -> bool:
-        return "stream_idle_timeout" in (edge.logs / "access.log").read_text()
+    await eventually(lambda: logged(edge, "stream_idle_timeout"), within_s=15)
 
-    await eventually(logged, within_s=15)
+
+def logged(edge: RunningEdge, details: str) -> bool:
+    """Whether the access log, which Envoy writes every few seconds, says this of a request."""
+    return f'"details":"{details}"' in (edge.logs / "access.log").read_text()
 
 
 async def test_headers_that_stop_are_given_up_on(edge: RunningEdge) -> None:
@@ -80,6 +82,7 @@ async def test_headers_that_stop_are_given_up_on(edge: RunningEdge) -> None:
         answer = await connection.answer()
     assert (answer.status, answer.json()["error"]["code"]) == (408, "request_timeout")
     assert await counted(edge, "downstream_rq_header_timeout") == 1
+    await eventually(lambda: logged(edge, "request_header_timeout"), within_s=15)
 
 
 async def test_a_slow_body_that_makes_progress_is_served(edge: RunningEdge) -> None:
@@ -107,6 +110,17 @@ async def test_a_body_that_never_ends_is_given_up_on_however_it_drips(edge: Runn
             await asyncio.wait([answering], timeout=SILENCE_S / 3)
         assert (await answering).status == 408
     assert await counted(edge, "downstream_rq_timeout") == 1
+    await eventually(lambda: logged(edge, "request_overall_timeout"), within_s=15)
+
+
+async def test_half_a_message_of_a_grpc_web_call_is_given_up_on_as_well(edge: RunningEdge) -> None:
+    path = "/headrace.v1.ModelService/ListModels"
+    head = request("POST", path, body=b"\0\0\0\0\5").removesuffix(b"\0\0\0\0\5")
+    async with connected(edge.url) as connection:
+        await connection.send(head.replace(b"application/json", b"application/grpc-web") + b"\0")
+        answer = await connection.answer()
+    assert answer.status == 408
+    assert "did not arrive" in answer.headers["grpc-message"]
 
 
 async def test_a_request_that_waits_inside_is_not_given_up_on(

@@ -60,6 +60,8 @@ class Edge:
             *(str(assets.envoy_binary()), "-c", str(self.config), "--log-level", "warning"),
             *("--admin-address-path", str(self._admin_address)),
             *("--concurrency", str(concurrency), "--disable-hot-restart"),
+            # Its default of ten seconds is long for who looks into the log for what just happened.
+            *("--file-flush-interval-msec", "1000"),
         )
 
     def set_gateways(self, addresses: Iterable[tuple[str, int]]) -> None:
