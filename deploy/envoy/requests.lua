@@ -32,11 +32,12 @@ local function refusal(headers)
   return nil
 end
 
--- Every header becomes metadata of the gateway's call. x-hr-* is ours and no caller may send it.
--- For a call that is not gRPC, what gRPC would read as its own means nothing, and gRPC refuses
--- what it cannot read.
+-- Every header becomes metadata of the gateway's call. x-hr-* is ours and no caller may send it;
+-- x-envoy-* is Envoy's, which would take its retries and timeouts from a caller nearby. For a call
+-- that is not gRPC, what gRPC would read as its own means nothing, and gRPC refuses what it cannot
+-- read.
 local function means_nothing(name, grpc)
-  if string.sub(name, 1, 5) == "x-hr-" then return true end
+  if string.sub(name, 1, 5) == "x-hr-" or string.sub(name, 1, 8) == "x-envoy-" then return true end
   if grpc or name == "grpc-timeout" then return false end
   return string.sub(name, 1, 5) == "grpc-" or string.sub(name, -4) == "-bin"
 end

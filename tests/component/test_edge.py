@@ -170,6 +170,16 @@ async def test_a_native_body_reaches_the_gateway_unread(http: httpx.AsyncClient)
     assert answer.json() == {"model": "org/pebble", "bytes": '{"broken"'}
 
 
+async def test_a_caller_has_no_say_in_the_edges_retries_and_times(
+    http: httpx.AsyncClient, gateway: tuple[Seen, int]
+) -> None:
+    headers = {"x-envoy-retry-on": "5xx", "x-envoy-upstream-rq-timeout-ms": "1"}
+    answer = await http.post(CHAT, json={"do": "echo"}, headers=headers)
+    assert answer.status_code == 200
+    kept = [name for name in gateway[0].metadata[-1] if name.startswith("x-envoy-")]
+    assert set(kept) <= {"x-envoy-original-path", "x-envoy-original-method"}
+
+
 async def test_native_grpc_passes_untouched(channel: grpc.aio.Channel) -> None:
     stub = generation_pb2_grpc.GenerationServiceStub(channel)
     request = generation_pb2.GenerateRequest(prompt="one two")

@@ -54,7 +54,7 @@ async def without_workers(mesh: FreshMesh) -> None:
 
         async def waits() -> bool:
             lanes = (await http.get("/v2/lanes")).json()["lanes"]
-            return sum(lane["waiting"] for lane in lanes) == 1
+            return bool(sum(lane["waiting"] for lane in lanes) == 1)
 
         await eventually(waits, within_s=10)
         assert (await headrace("drain", WORKER, "--undo", folder=mesh.folder)).status == 0

@@ -113,6 +113,19 @@ async def test_an_unknown_method_is_told_what_there_is(
     assert f"there is no {method} {path}" in message_of(path, answer)
 
 
+async def test_a_caller_cannot_choose_another_shape(edge: RunningEdge) -> None:
+    other = "x-envoy-original-path: /v2/models"
+    answer = await ask(edge.url, request("GET", V1, other, *filler(70_000)))
+    assert answer.status == 431
+    assert message_of(V1, answer)
+
+
+async def test_a_refusal_repeats_no_more_than_the_beginning_of_a_path(edge: RunningEdge) -> None:
+    answer = await ask(edge.url, request("GET", "/nothing/" + "a" * 50_000))
+    assert answer.status == 404
+    assert len(message_of("/nothing", answer)) < 2_000
+
+
 async def test_the_paths_that_there_are_come_from_the_descriptors(edge: RunningEdge) -> None:
     openai = message_of("/nothing", await ask(edge.url, request("GET", "/nothing")))
     assert "GET /v1/models/{model}" in openai

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from importlib import metadata
 
 import httpx
 import pytest
 
-from helpers.running_doors import RunningDoors
+from headrace_gateway.catalog import Catalog
+from headrace_gateway.limits import Limits
+from helpers.eventually import eventually
+from helpers.running_doors import CARD, RunningDoors, StaticCards
+from helpers.tiny_tokenizers import bundle, byte_level
 
 PROBES = ["/health", "/v1/health", "/ping", "/version", "/openapi.json"]
 
@@ -33,6 +38,18 @@ async def test_health_is_503_with_the_reason_while_nothing_can_be_admitted(
     assert answer.json()["reason"] == "out of reach of NATS"
     assert (await http.get("/ping")).status_code == 503
     assert (await http.head("/health")).status_code == 503
+
+
+async def test_a_model_is_loading_until_its_tokenizer_is_here() -> None:
+    cards = StaticCards({CARD.model: CARD.SerializeToString()}, {})
+    catalog = Catalog(cards, Limits())
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(catalog.run())
+        await eventually(lambda: catalog.loading() == [CARD.model])
+        await cards.put_tokenizer(CARD.tokenizer_digest, bundle(byte_level()).SerializeToString())
+        await eventually(lambda: catalog.loading() == [])
+        assert [served.card.model for served in catalog.all()] == [CARD.model]
+        following.cancel()
 
 
 async def test_ping_is_empty_and_version_is_ours(http: httpx.AsyncClient) -> None:

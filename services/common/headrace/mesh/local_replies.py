@@ -108,7 +108,9 @@ def _faults(unknown_path: str, timeouts: Timeouts) -> Iterator[_Fault]:
         "invalid_http",
         _UNIMPLEMENTED,
     )
-    yield _Fault(504, f"the request's time ran out: {_BODY}", "deadline_exceeded", 4)
+    yield _Fault(
+        504, f"the request's time ran out: {_BODY}", "deadline_exceeded", _DEADLINE_EXCEEDED
+    )
     yield _Fault(
         500,
         f"no gateway could be reached: {_BODY}",

@@ -142,7 +142,7 @@ def _operation(path: RestPath) -> Json:
 
 
 def _method(path: RestPath) -> MethodDescriptor:
-    return Default().FindMethodByName(path.rpc)  # type: ignore[no-any-return]
+    return Default().FindMethodByName(path.rpc)
 
 
 def _variables(path: RestPath) -> list[str]:
@@ -177,7 +177,8 @@ def _answer(path: RestPath) -> Json:
         schema = reference(_MESSAGES[path.rpc][1])
     else:
         schema = _ANY if kind.full_name == _BYTES else reference(kind)
-    whole, events = {"application/json": {"schema": schema}}, {"text/event-stream": {}}
+    whole: Json = {"application/json": {"schema": schema}}
+    events: Json = {"text/event-stream": {}}
     if path.rpc.endswith((".StreamGenerate", ".AttachRequest")):
         return {"description": "Server-sent events", "content": events}
     if "stream" in getattr(_MODELS.get(path.rpc), "model_fields", ()):

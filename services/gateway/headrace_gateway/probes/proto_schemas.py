@@ -58,8 +58,9 @@ def schemas(messages: Iterable[Descriptor]) -> dict[str, Json]:
 
 def field_schema(field: FieldDescriptor) -> Json:
     """Return the schema of one field."""
-    if _is_map(field):
-        return {"type": "object", "additionalProperties": _single(_value_of(field))}
+    value = _value_of(field)
+    if value is not field:
+        return {"type": "object", "additionalProperties": _single(value)}
     return {"type": "array", "items": _single(field)} if field.is_repeated else _single(field)
 
 
@@ -71,10 +72,9 @@ def _single(field: FieldDescriptor) -> Json:
     return _SCALARS.get(field.type, _STRING_OR_NUMBER)
 
 
-def _is_map(field: FieldDescriptor) -> bool:
-    kind = field.message_type
-    return kind is not None and bool(kind.GetOptions().map_entry)
-
-
 def _value_of(field: FieldDescriptor) -> FieldDescriptor:
-    return field.message_type.fields_by_name["value"] if _is_map(field) else field
+    """Return the field of a map's values; any other field is its own."""
+    entry = field.message_type
+    if entry is None or not entry.GetOptions().map_entry:
+        return field
+    return entry.fields_by_name["value"]
