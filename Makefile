@@ -1,6 +1,8 @@
 # make run    a mesh on this machine, from nothing to streamed tokens
 # make test   the whole test suite
 # make check  everything that must hold before a push
+# make lock   constraints.txt made anew: the newest of every package, direct and indirect
+# make test-newest  the suite against the newest of every package, whatever constraints.txt says
 # make chaos  a mesh is killed in parts under load for ten minutes, and its answers judged
 #
 # ARGS goes to what is run: make run ARGS="--port 0", make test ARGS="-k edge".
@@ -16,7 +18,7 @@ ARGS ?=
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$each"; break; }; done)
 
-.PHONY: help setup run test check chaos lint docs proto proto-check breaking clean
+.PHONY: help setup run test test-newest lock check chaos lint docs proto proto-check breaking clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -32,14 +34,21 @@ $(VENV)/bin/python:
 	@echo "Making $(VENV) with $$("$(PYTHON)" --version)"
 	@"$(PYTHON)" -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+# Everything in the versions that the suite last passed with, so that a clone works tomorrow as
+# today. The build's own packages are installed first: an isolated build would take their newest.
+PIP_INSTALL = -m pip install --disable-pip-version-check
+LOCKED := -c constraints.txt
+BUILD_PACKAGES := hatchling editables
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing Headrace into $(VENV); the first time this fetches torch and takes minutes"
-	@$(BIN)/python -m pip install --disable-pip-version-check -e .
+	@$(BIN)/python $(PIP_INSTALL) -q $(LOCKED) $(BUILD_PACKAGES)
+	@$(BIN)/python $(PIP_INSTALL) $(LOCKED) --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed
 	@echo "Installing what the tests need"
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]' \
+	@$(BIN)/python $(PIP_INSTALL) $(LOCKED) --no-build-isolation -e '.[dev]' \
 		| { grep --line-buffered -v '^Requirement already satisfied' || true; }
 	@touch $@
 
@@ -50,6 +59,26 @@ run: setup
 
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Never looks at constraints.txt: what fails here fails for users once the ranges of pyproject.toml
+# let them have it. To be looked at before each release.
+NEWEST := .venv-newest
+test-newest:
+	@test -x $(NEWEST)/bin/python || "$(PYTHON)" -m venv $(NEWEST)
+	@$(NEWEST)/bin/python $(PIP_INSTALL) -q --upgrade --upgrade-strategy eager -e '.[dev]'
+	@diff <($(NEWEST)/bin/python -m pip freeze --exclude-editable | cut -d+ -f1 | sort -f) \
+		<(grep -oE '^[a-z0-9_.-]+==[^ ]+' constraints.txt | sort -f) \
+		| sed -n 's/^< /newer than, or absent from, constraints.txt: /p' || true
+	@PYTHONPATH= $(NEWEST)/bin/python -m pytest $(ARGS)
+
+# uv resolves for every platform and Python that we serve at once, which pip cannot. torch stands
+# there by version alone: which build of it is installed depends on the machine's index.
+lock: $(VENV)/.installed-dev
+	@echo $(BUILD_PACKAGES) | tr ' ' '\n' | $(BIN)/uv pip compile pyproject.toml - --extra dev \
+		--universal --python-version 3.11 --upgrade --quiet \
+		--custom-compile-command "make lock" --output-file constraints.txt
+	@$(MAKE) --no-print-directory $(VENV)/.installed-dev
+	@git --no-pager diff --stat constraints.txt
 
 check: lint test
 
@@ -102,5 +131,5 @@ breaking: $(VENV)/.installed-dev
 		&& $(BIN)/buf breaking --against "$$old"
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(NEWEST) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

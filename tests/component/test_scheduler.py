@@ -23,6 +23,7 @@ from helpers.scheduler_actors import (
     MODEL,
     GatewayActor,
     WorkerActor,
+    cancel,
     find,
     scheduler,
     unsettled,
@@ -226,7 +227,7 @@ async def test_a_waiting_request_can_be_cancelled_by_its_id(
     async with scheduler(nats_url):
         await gateway.submit("a")
         await eventually(lambda: _is_found(bus, "a"))
-        found = await find(bus, "a", cancel=True)
+        found = await cancel(bus, "a")
         assert (found.found, found.running) == (True, False)
         await eventually(lambda: "a" in gateway.ended)
         assert isinstance(from_status(gateway.ended["a"]), RequestCancelled)
@@ -240,7 +241,7 @@ async def test_a_running_request_that_is_cancelled_stops_on_its_worker(
     async with scheduler(nats_url):
         await gateway.submit("a")
         await eventually(lambda: "a" in worker.running)
-        await find(bus, "a", cancel=True)
+        await cancel(bus, "a")
         await eventually(lambda: "a" not in worker.running)
         await eventually(lambda: "a" in gateway.ended)
         await eventually(lambda: _is_gone(bus, "a"))

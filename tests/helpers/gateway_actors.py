@@ -17,6 +17,7 @@ from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse, E
 from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import (
+    CancelRequest,
     EndedNotice,
     FenceNotice,
     FindRequest,
@@ -275,10 +276,15 @@ class LeaderActor:
         return LostResponse().SerializeToString()
 
     async def on_find(self, payload: bytes) -> bytes:
-        question = FindRequest.FromString(payload)
-        if question.cancel:
-            self.cancelled.append(question.request_id)
-        return self.knows.get(question.request_id, FindResponse()).SerializeToString()
+        return self._known(FindRequest.FromString(payload).request_id)
+
+    async def on_cancel(self, payload: bytes) -> bytes:
+        request_id = CancelRequest.FromString(payload).request_id
+        self.cancelled.append(request_id)
+        return self._known(request_id)
+
+    def _known(self, request_id: str) -> bytes:
+        return self.knows.get(request_id, FindResponse()).SerializeToString()
 
 
 @asynccontextmanager
@@ -288,6 +294,7 @@ async def leader(bus: Bus, model: str = MODEL) -> AsyncIterator[LeaderActor]:
         await bus.serve(subjects.settle(model), actor.on_settle),
         await bus.serve(subjects.lost(model), actor.on_lost),
         await bus.serve(subjects.find(model), actor.on_find),
+        await bus.serve(subjects.cancel(model), actor.on_cancel),
     ]
     try:
         yield actor

@@ -46,6 +46,9 @@ class Ask:
     n: int = 1
     priority: str = "standard"
     tenant: str = "default"
+    most_s: float = 0.0
+    """By its `max_tokens`; unset: it has no bound that matters."""
+    probe: bool = False
 
 
 @dataclass
@@ -71,10 +74,23 @@ class _Worker:
 
 
 class Simulation:
-    """Workers answer at once, report every end, and run each request for as long as it says."""
+    """Workers answer at once, report every end, and run each request for as long as it says.
 
-    def __init__(self, workers: Iterable[int], policy: Policy | None = None) -> None:
+    Args:
+        token_s: how long a token takes; 0: nothing is known of tokens.
+        reports_tokens: workers say so themselves.
+    """
+
+    def __init__(
+        self,
+        workers: Iterable[int],
+        policy: Policy | None = None,
+        *,
+        token_s: float = 0.0,
+        reports_tokens: bool = False,
+    ) -> None:
         self.now_s = 0.0
+        self._token_s, self._reported_token_s = token_s, token_s if reports_tokens else 0.0
         leadership = Leadership("s", MODEL, 1, 0.0, listening_since_s=-10.0)
         quiet = policy or Policy(max_waiting=100_000)
         self.machine = Machine(leadership, quiet, CountingJournal())
@@ -134,8 +150,18 @@ class Simulation:
                 n=ask.n,
                 priority=ask.priority,
                 tenant=ask.tenant,
+                max_tokens=self._most_tokens(ask),
+                probe=ask.probe,
             )
         )
+
+    def _most_tokens(self, ask: Ask) -> int:
+        if not self._token_s:
+            return 4
+        return self._tokens(ask.most_s) if ask.most_s else 2_000
+
+    def _tokens(self, runs_s: float) -> int:
+        return max(1, round(runs_s / self._token_s)) if self._token_s else 0
 
     def _tell(self, *events: Event) -> None:
         for event in events:
@@ -178,7 +204,8 @@ class Simulation:
                 del self._workers[worker_id].running[request_id]
                 self._open.discard(request_id)
                 self._report(worker_id)
-                self._tell(settled(request_id))
+                ask = self.asked[request_id].ask
+                self._tell(settled(request_id, output_tokens=ask.n * self._tokens(ask.runs_s)))
 
         return end
 
@@ -201,6 +228,7 @@ class Simulation:
                 total=worker.slots,
                 running={i: attempt for i, (attempt, _) in worker.running.items()},
                 counted=worker.counted,
+                token_s=self._reported_token_s,
             )
         )
 

@@ -312,13 +312,21 @@ class GatewayActor(_Beating):
         task.add_done_callback(self._settling.discard)
 
 
-async def find(bus: Bus, request_id: str, *, cancel: bool = False) -> reports_pb2.FindResponse:
+async def find(bus: Bus, request_id: str) -> reports_pb2.FindResponse:
     """What the model's leader says of a request; not found while nobody leads."""
-    request = reports_pb2.FindRequest(request_id=request_id, cancel=cancel)
+    request = reports_pb2.FindRequest(request_id=request_id)
+    return await _ask(bus, subjects.find(MODEL), request.SerializeToString())
+
+
+async def cancel(bus: Bus, request_id: str) -> reports_pb2.FindResponse:
+    """End a request; returns how it stood."""
+    request = reports_pb2.CancelRequest(request_id=request_id)
+    return await _ask(bus, subjects.cancel(MODEL), request.SerializeToString())
+
+
+async def _ask(bus: Bus, subject: str, payload: bytes) -> reports_pb2.FindResponse:
     try:
-        answer = await bus.request(
-            subjects.find(MODEL), request.SerializeToString(), timeout_s=CALL_S
-        )
+        answer = await bus.request(subject, payload, timeout_s=CALL_S)
     except NobodyAnswered:
         return reports_pb2.FindResponse()
     return reports_pb2.FindResponse.FromString(answer)

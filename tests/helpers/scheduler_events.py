@@ -187,6 +187,8 @@ def submitted(
     prompt: object = None,
     attachable: object = False,
     detached: object = False,
+    max_tokens: object = 4,
+    probe: object = False,
 ) -> Submitted:
     assert isinstance(n, int)
     assert isinstance(prompt_tokens, int)
@@ -205,8 +207,10 @@ def submitted(
         tenant=str(tenant),
         attachable=bool(attachable),
         detached=bool(detached),
+        probe=bool(probe),
     )
-    record.sampling.max_tokens = 4
+    assert isinstance(max_tokens, int)
+    record.sampling.max_tokens = max_tokens
     return Submitted(
         record, str(priority), sequence, f"ack {sequence}", now_s, deadline_s, patient_until_s
     )
@@ -228,6 +232,7 @@ def reported(
     parks: object = True,
     since: object = 0,
     ended: object = (),
+    token_s: object = 0.0,
 ) -> WorkerReported:
     """`running` is attempts by request id; `counted` the (epoch, number) of the last dispatch.
 
@@ -255,6 +260,9 @@ def reported(
         dispatch_number=counted[1],
         ended=ended,
     )
+    assert isinstance(token_s, float)
+    if token_s:
+        served.token_time.FromNanoseconds(int(token_s * 1e9))
     report = WorkerReport(
         worker_id=worker_id,
         name=f"name of {worker_id}",

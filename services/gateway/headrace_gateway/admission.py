@@ -128,19 +128,23 @@ class LaneAdmission:
 
     async def _publish(self, request: ValidRequest, *, is_canary: bool) -> Generation:
         record = self._record(request)
+        record.probe = is_canary
         outlet = self._outlet(request, record, is_canary=is_canary)
         if self._settling.find(request.request_id) is not None:
             raise RequestExists(f"request {request.request_id} is ending", field="request_id")
         # Before it is published: its first token may come before the broker's word to us.
         self._requests.add(outlet)
-        self._lanes.publishing(record.model, request.priority)
+        if not is_canary:
+            self._lanes.publishing(record.model, request.priority)
         try:
             outlet.sequence = await self._submit(record, request.priority)
         except BaseException as error:
-            self._lanes.withdrawn(record.model, request.priority)
+            if not is_canary:
+                self._lanes.withdrawn(record.model, request.priority)
             self._withdraw(outlet, error)
             raise
-        self._lanes.published(record.model, request.priority)
+        if not is_canary:
+            self._lanes.published(record.model, request.priority)
         if request.detached:
             self._read_detached(outlet)
         return outlet.reader()

@@ -13,7 +13,6 @@ from uuid import uuid4
 from headrace.clock import Clock
 from headrace.errors import DeadlinePassed, HeadraceError
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace.internal.v1.request_pb2 import Sampling
 from headrace.v1 import common_pb2
 from headrace_gateway import metrics
 from headrace_gateway.freshness import Freshness
@@ -25,10 +24,12 @@ from headrace_gateway.generation import (
     Tokens,
     ValidRequest,
 )
+from headrace_gateway.inputs import requests_for
+from headrace_gateway.limits import Limits
+from headrace_gateway.validation import valid_request
+from headrace_gateway.wanted import TokenIds, Wanted, WantedVectors
 
 log = logging.getLogger(__name__)
-
-CANARY_TENANT = "headrace-canary"
 
 
 class CanaryAdmission(Protocol):
@@ -105,17 +106,13 @@ async def _sung(generation: Generation) -> None:
 def _request(card: ModelCard, timeout_s: float) -> ValidRequest:
     # Any token will do; the model's own end of text is one that every vocabulary has.
     prompt = card.eos_token_ids[0] if card.eos_token_ids else 0
-    return ValidRequest(
-        request_id=f"canary-{uuid4().hex}",
-        card=card,
-        prompt_ids=() if card.HasField("vectors") else (prompt,),
-        inputs=(Input((prompt,)),) if card.HasField("vectors") else (),
-        sampling=Sampling(max_tokens=1, top_p=1.0, repetition_penalty=1.0, ignore_eos=True),
-        seed=0,
-        n=1,
-        priority=common_pb2.PRIORITY_INTERACTIVE,
-        timeout_s=timeout_s,
-        patience_s=timeout_s,
-        trace_context={},
-        tenant=CANARY_TENANT,
-    )
+    limits = Limits(max_timeout_s=timeout_s, max_patience_s=timeout_s)
+    request_id = f"canary-{uuid4().hex}"
+    priority = common_pb2.PRIORITY_INTERACTIVE
+    if card.HasField("vectors"):
+        inputs = WantedVectors(request_id, card.model, (TokenIds([prompt]),), priority)
+        (request,) = requests_for(inputs, card, limits, [Input((prompt,))])
+        return request
+    parameters = common_pb2.SamplingParameters(max_tokens=1, temperature=0.0, ignore_eos=True)
+    wanted = Wanted(request_id, card.model, TokenIds([prompt]), parameters, priority)
+    return valid_request(wanted, card, limits, [prompt], draw_seed=lambda: 0)

@@ -13,7 +13,12 @@ from headrace.errors import (
     RequestCancelled,
     RequestNotFound,
 )
-from headrace.internal.v1.reports_pb2 import FindRequest, FindResponse, ResultRecord
+from headrace.internal.v1.reports_pb2 import (
+    CancelRequest,
+    FindRequest,
+    FindResponse,
+    ResultRecord,
+)
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import requests_pb2
 from headrace_gateway.lanes import DEFAULT_RETRY_S
@@ -57,8 +62,8 @@ class Whereabouts:
             HeadraceError: as `get`.
         """
         if (outlet := self._requests.find(request_id)) is None:
-            return await self._elsewhere(request_id, cancel=False)
-        leader = await self._ask([outlet.admitted.model], request_id, cancel=False)
+            return await self._elsewhere(FindRequest(request_id=request_id))
+        leader = await self._ask([outlet.admitted.model], FindRequest(request_id=request_id))
         return _open(outlet, leader), outlet.admitted.record
 
     async def opened(self, request_id: str) -> requests_pb2.Request:
@@ -69,7 +74,7 @@ class Whereabouts:
         """
         if (outlet := self._requests.find(request_id)) is not None:
             return _open(outlet, FindResponse())
-        found, _ = await self._elsewhere(request_id, cancel=False)
+        found, _ = await self._elsewhere(FindRequest(request_id=request_id))
         return found
 
     async def cancel(self, request_id: str) -> requests_pb2.Request:
@@ -81,7 +86,7 @@ class Whereabouts:
             BrokerUnavailable: it is not here, and nobody else could be asked.
         """
         if (outlet := self._requests.find(request_id)) is None:
-            found, _ = await self._elsewhere(request_id, cancel=True)
+            found, _ = await self._elsewhere(CancelRequest(request_id=request_id))
             return found
         outlet.fail(RequestCancelled(f"request {request_id} was cancelled"))
         try:
@@ -90,15 +95,16 @@ class Whereabouts:
                 await outlet.closed.wait()
         except TimeoutError:
             return _open(outlet, FindResponse())
-        found, _ = await self._elsewhere(request_id, cancel=False)
+        found, _ = await self._elsewhere(FindRequest(request_id=request_id))
         return found
 
     async def _elsewhere(
-        self, request_id: str, *, cancel: bool
+        self, question: FindRequest | CancelRequest
     ) -> tuple[requests_pb2.Request, RequestRecord]:
+        request_id = question.request_id
         if (result := await self._result(request_id)) is not None:
             return _ended(result), result.request
-        found = await self._ask(self._models(), request_id, cancel=cancel)
+        found = await self._ask(self._models(), question)
         if not found.found:
             # It may have ended since, and its result is stored before its leader forgets it.
             if (result := await self._result(request_id)) is not None:
@@ -119,20 +125,21 @@ class Whereabouts:
             ) from error
         return None if payload is None else ResultRecord.FromString(payload)
 
-    async def _ask(self, models: Iterable[str], request_id: str, *, cancel: bool) -> FindResponse:
+    async def _ask(
+        self, models: Iterable[str], question: FindRequest | CancelRequest
+    ) -> FindResponse:
         """What the leader that knows it says; of none, that there is none, or that one of them
         cannot say so now."""
-        question = FindRequest(request_id=request_id, cancel=cancel).SerializeToString()
         answers = await asyncio.gather(*(self._ask_one(model, question) for model in models))
         pending = any(answer.pending for answer in answers)
         found = (answer for answer in answers if answer.found)
         return next(found, FindResponse(pending=pending))
 
-    async def _ask_one(self, model: str, question: bytes) -> FindResponse:
+    async def _ask_one(self, model: str, question: FindRequest | CancelRequest) -> FindResponse:
+        subject = subjects.find if isinstance(question, FindRequest) else subjects.cancel
+        payload = question.SerializeToString()
         try:
-            answer = await self._bus.request(
-                subjects.find(model), question, timeout_s=self._answer_s
-            )
+            answer = await self._bus.request(subject(model), payload, timeout_s=self._answer_s)
         except BusError:
             return FindResponse(pending=True)
         return FindResponse.FromString(answer)

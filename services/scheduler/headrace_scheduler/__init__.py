@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Journal(Protocol):
-    """Hears every change of state, once; for metrics and logs."""
+    """Hears every change of state, once; for metrics and logs. `priority` is the request's lane."""
 
     def moved(self, priority: str, before: str, after: str) -> None:
         """From state to state, as `live` names them; a request begins as "new" and ends "gone"."""

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from headrace.bus import Answer, subjects
 from headrace.internal.v1.reports_pb2 import (
+    CancelRequest,
     FindRequest,
     FindResponse,
     LostRequest,
@@ -55,6 +56,7 @@ class Doors:
             subjects.lost(model): self._lost,
             subjects.park(model): self._park,
             subjects.find(model): self._find,
+            subjects.cancel(model): self._cancel,
             subjects.take_over(model): self._take_over,
         }
 
@@ -80,10 +82,15 @@ class Doors:
         return ParkResponse().SerializeToString()
 
     async def _find(self, payload: bytes) -> bytes:
-        request = FindRequest.FromString(payload)
-        if request.cancel:
-            self._say(CancelRequested(request.request_id))
-        found = self._machine.find(request.request_id)
+        return self._found(FindRequest.FromString(payload).request_id)
+
+    async def _cancel(self, payload: bytes) -> bytes:
+        request_id = CancelRequest.FromString(payload).request_id
+        self._say(CancelRequested(request_id))
+        return self._found(request_id)
+
+    def _found(self, request_id: str) -> bytes:
+        found = self._machine.find(request_id)
         if found is None:
             return FindResponse(pending=self._machine.is_holding).SerializeToString()
         record = without_prompt(found.request.record)

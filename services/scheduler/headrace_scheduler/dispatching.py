@@ -93,8 +93,8 @@ class Dispatching:
             return True
 
         return [
-            LaneView(lane.in_turn(may_leave), lane.credit, self._claims(priority))
-            for priority, lane in self._live.lanes.items()
+            LaneView(lane.in_turn(may_leave), lane.credit, self._claims(name))
+            for name, lane in self._live.lanes.items()
         ]
 
     def _waits_for(self, urgent_id: str, room: Room) -> bool:
@@ -102,14 +102,14 @@ class Dispatching:
         urgent = self._live.lanes[URGENT].get(urgent_id)
         return urgent is not None and can_ever_run(urgent, room)
 
-    def _claims(self, priority: str) -> float:
+    def _claims(self, lane: str) -> float:
         """Slots that the lane may still take by its floor: so many are not parked for others.
 
         Why bounded: bulk requests are long. By places alone, they would come to hold
         every slot, and nobody urgent could have one.
         """
         policy = self._live.policy
-        if priority != PATIENT or not policy.preemption or self._live.lanes[priority].credit < 1.0:
+        if lane != PATIENT or not policy.preemption or self._live.lanes[lane].credit < 1.0:
             return float("inf")
         floor = max(1, ceil(policy.limits.floor_share * self._fleet.capacity))
         return floor - self._live.yielding.kept_slots
@@ -125,11 +125,11 @@ class Dispatching:
         number = self._fleet.occupy(worker, batch)
         self._on_their_way[number] = batch
         self._live.journal.dispatched(
-            worker.worker_id, [(r.priority, now_s - r.queued_s) for r in batch]
+            worker.worker_id, [(r.lane, now_s - r.queued_s) for r in batch]
         )
         for request in batch:
             if tokens := self._routing.tokens_at(request, worker):
-                self._live.journal.prefix_held(request.priority, tokens)
+                self._live.journal.prefix_held(request.lane, tokens)
             request.dispatched_s = now_s
             attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
             self._live.run(request, worker, attempt, (self._live.epoch, number))

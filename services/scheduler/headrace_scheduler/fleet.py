@@ -153,6 +153,12 @@ class Fleet:
         """Those that are taken, and with them, if they are wanted, those that could be."""
         return self._leaving + (self._capacity if is_wanted else self._taken)
 
+    @property
+    def token_s(self) -> float:
+        """That a token takes lately, on average over the workers that report it; 0 if none does."""
+        told = [worker.token_s for worker in self._workers.values() if worker.token_s > 0.0]
+        return sum(told) / len(told) if told else 0.0
+
     def silent_since(self, heard_before_s: float) -> list[Worker]:
         return [w for w in self._workers.values() if w.heard_s < heard_before_s]
 

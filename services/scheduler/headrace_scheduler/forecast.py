@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 from headrace.bus.subjects import PRIORITIES
-from headrace_scheduler.estimates import Arrivals, Crowd, Rival, Turnover, wait_of
+from headrace.internal.v1.reports_pb2 import Settlement
+from headrace_scheduler.estimates import MIN_ENDS, Arrivals, Crowd, Rival, Turnover, wait_of
 from headrace_scheduler.fleet import Fleet
+from headrace_scheduler.lengths import FIRST_EXPECTED, Ended, Lengths
 from headrace_scheduler.live import LiveRequests
 from headrace_scheduler.preempting import Preemption
-from headrace_scheduler.requests import Request
+from headrace_scheduler.requests import PROBES, Request
 from headrace_scheduler.standing import Mark, Standing
+from headrace_scheduler.supply import Run, Supply, picked
 from headrace_scheduler.yielding import URGENT
 
 UNKNOWN_WAIT_S = 1.0
@@ -24,6 +28,9 @@ MARKS = 64
 FEWEST_MARKS = 4
 REMEMBERED = 256
 """Tenants of a lane whose arrivals are counted, those that came last."""
+SUPPLY_KEPT_S = 0.05
+"""What is to become free is reckoned no more often: it takes a millisecond or two, and refused
+callers may ask a thousand times a second."""
 FIRST_SEEN_S = 5.0
 """A tenant's arrivals are taken to be of so long at least: the first says nothing of a rate."""
 
@@ -84,19 +91,43 @@ class Forecast:
         self._turnover = Turnover(half_life_s=half_life_s, now_s=now_s)
         self._arrivals = {priority: _Coming(half_life_s, now_s) for priority in PRIORITIES}
         self._in_use, self._ended_slots = 0, live.ended_slots
+        self._lengths = Lengths()
+        self._supply: tuple[float, tuple[Supply, float] | None] | None = None
+        """What `_supply_at` found last, and when."""
 
     def came(self, request: Request, *, now_s: float) -> None:
         """It was let into its lane."""
-        self._arrivals[request.priority].came(request, now_s)
+        self._arrivals[request.lane].came(request, now_s)
+
+    def ended(self, request: Request, settlement: Settlement, *, now_s: float) -> None:
+        """It made so many tokens; call before it leaves."""
+        tokens = settlement.output_tokens / request.choices
+        ran_s = now_s - request.dispatched_s
+        if request.is_probe or not tokens or not isfinite(ran_s):
+            return
+        is_whole = settlement.code == 0 and tokens < _most(request)
+        made = tokens - request.output_tokens / request.choices
+        self._lengths.ended(Ended(tokens, is_whole, ran_s, made, now_s))
 
     def measure(self, *, now_s: float) -> None:
         """Call with every decision, after it. Where nothing has changed, nothing is reckoned."""
-        in_use = self._fleet.slots_in_use(is_wanted=self._live.lanes.has_waiting)
+        in_use = self._slots_in_use()
         ended = self._live.ended_slots - self._ended_slots
         if ended or in_use != self._in_use:
             self._turnover.advance(now_s=now_s, slots=in_use)
             self._turnover.ended(ended)
             self._in_use, self._ended_slots = in_use, self._live.ended_slots
+
+    def _slots_in_use(self) -> int:
+        """By callers' requests, and those that could be where such wait.
+
+        Why nothing where none is there: between the end of a probe and the report that shows its
+        slot free, an idle mesh would seem slow, and it is probed for days.
+        """
+        running, is_wanted = self._live.running, self._live.lanes.has_waiting
+        if not is_wanted and not any(running[priority] for priority in PRIORITIES):
+            return 0
+        return max(0, self._fleet.slots_in_use(is_wanted=is_wanted) - running[PROBES])
 
     # Asked
 
@@ -178,14 +209,40 @@ class Forecast:
             if crowd.finds_room:
                 return self._preemption.takes_s
         self._turnover.advance(now_s=now_s, slots=self._in_use)
-        rate = self._turnover.per_slot_s
+        found = self._supply_at(now_s)
+        rate = self._turnover.per_slot_s if found is None else 1.0 / (found[0].turn * found[1])
         if rate is None:
             return None
-        return wait_of(
+        even_s = wait_of(
             crowd,
             slots_per_s=rate * self._fleet.capacity,
             floor_share=self._live.policy.limits.floor_share,
         )
+        if found is None or even_s is None:
+            return even_s
+        supply, token_s = found
+        # At an even rate so many slots have become free by then; these come when they come.
+        return token_s * supply.tokens_until(even_s * rate * supply.slots)
+
+    def _supply_at(self, now_s: float) -> tuple[Supply, float] | None:
+        """The ends to come, and how long a token takes; None where nothing is known of tokens."""
+        if self._supply is None or now_s - self._supply[0] >= SUPPLY_KEPT_S:
+            self._supply = now_s, self._reckon_supply(now_s)
+        return self._supply[1]
+
+    def _reckon_supply(self, now_s: float) -> tuple[Supply, float] | None:
+        token_s, before_s = self._lengths.seconds(self._fleet.token_s)
+        if not token_s:
+            return None
+        before = before_s / token_s
+        runs = [_run(r, token_s, before, now_s) for r in self._live.all_running() if _most(r)]
+        if not runs or (
+            len(self._lengths) < MIN_ENDS and max(r.most for r in runs) > FIRST_EXPECTED
+        ):
+            return None  # Nothing runs, or nothing is known of how long that is.
+        made = (run.made for run in runs)
+        lengths = self._lengths.survival(made, token_s=token_s, now_s=now_s)
+        return Supply(picked(runs), lengths, before), token_s
 
     def _crowd(
         self, priority: str, own_slots: float, rivals: Sequence[Rival], now_s: float
@@ -217,6 +274,18 @@ class Forecast:
         """
         is_blocked = self._live.lanes.has_waiting and self._fleet.has_room
         return 0 if is_blocked else self._fleet.free_slots()
+
+
+def _most(request: Request) -> float:
+    """Output tokens of each of its choices."""
+    return request.max_output_tokens / request.choices
+
+
+def _run(request: Request, token_s: float, before: float, now_s: float) -> Run:
+    had = request.output_tokens / request.choices
+    made = had - before + (now_s - request.dispatched_s) / token_s
+    # One that runs has a token to make, at least.
+    return Run(min(made, _most(request) - 1.0), _most(request), request.slots)
 
 
 def _wait(whole_s: float | None, before_s: float | None) -> Wait | None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from headrace.bus.subjects import PRIORITIES
 from headrace_scheduler.fairness import Account, Accounts, Shares, moved
-from headrace_scheduler.requests import Request
+from headrace_scheduler.lengths import FIRST_EXPECTED
+from headrace_scheduler.requests import LANES, PROBES, Request
 from headrace_scheduler.standing import Mark, Standing, ahead, ranks
 
-FIRST_EXPECTED = 256.0
-"""Output tokens that a request is expected to make, at most, where none has ended yet."""
 LOOKED_AT = 8
 """Requests of a tenant, for what the next of them will cost."""
 
@@ -187,13 +185,13 @@ class Lane:
 
 
 class Lanes(Mapping[str, Lane]):
-    """The lanes of a model by priority, most urgent first."""
+    """The lanes of a model, most urgent first."""
 
     def __init__(self, shares: Shares) -> None:
-        self._lanes = {priority: Lane(shares) for priority in PRIORITIES}
+        self._lanes = {name: Lane(shares) for name in LANES}
 
-    def __getitem__(self, priority: str) -> Lane:
-        return self._lanes[priority]
+    def __getitem__(self, name: str) -> Lane:
+        return self._lanes[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._lanes)
@@ -203,10 +201,12 @@ class Lanes(Mapping[str, Lane]):
 
     @property
     def has_waiting(self) -> bool:
-        return any(self._lanes.values())
+        """Whether any caller's request waits."""
+        return any(lane for name, lane in self._lanes.items() if name != PROBES)
 
     @property
     def waiting(self) -> int:
+        """In all lanes, probes among them."""
         return sum(map(len, self._lanes.values()))
 
     def set_credits(self, credits: tuple[float, ...]) -> None:

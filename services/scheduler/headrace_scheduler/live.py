@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
-from headrace.bus.subjects import PRIORITIES
 from headrace.errors import Code, HeadraceError, RequestExists
 from headrace_scheduler import Journal
 from headrace_scheduler.agenda import Agenda
@@ -20,6 +20,7 @@ from headrace_scheduler.events import (
 from headrace_scheduler.lanes import Lanes
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.requests import (
+    LANES,
     DispatchNumber,
     Ending,
     Held,
@@ -62,8 +63,8 @@ class LiveRequests:
         self.epoch, self.policy, self.journal = epoch, policy, journal
         self.lanes = Lanes(policy.shares)
         self.yielding = Yielding(policy.max_preemptions)
-        self.running = dict.fromkeys(PRIORITIES, 0)
-        """How many run, by priority."""
+        self.running = dict.fromkeys(LANES, 0)
+        """How many run, by lane."""
         self.waits = Waits()
         self._outbox: list[Command] = []
         self._requests: dict[str, Request] = {}
@@ -74,7 +75,7 @@ class LiveRequests:
         self.settled = Settled()
         self._agenda = Agenda(self._requests)
         self.ended_slots = 0
-        """Slots of workers that have become free for good: of ended requests, not of lost ones."""
+        """Slots that have become free for good: of callers' ended requests, not of lost ones."""
 
     def __iter__(self) -> Iterator[Request]:
         return iter(list(self._requests.values()))
@@ -85,6 +86,10 @@ class LiveRequests:
     def on_worker(self, worker_id: str) -> Mapping[str, Request]:
         """What is believed to run there, by id: live, so not to be walked while it moves."""
         return self._by_worker.get(worker_id, {})
+
+    def all_running(self) -> Iterator[Request]:
+        """In no order."""
+        return chain.from_iterable(map(dict.values, self._by_worker.values()))
 
     def of_gateway(self, gateway_id: str) -> list[Request]:
         return list(self._by_gateway.get(gateway_id, {}).values())
@@ -135,8 +140,8 @@ class LiveRequests:
         )
         self._requests[request_id] = request
         self._by_gateway.setdefault(request.gateway_id, {})[request_id] = request
-        self.journal.submitted(request.priority)
-        self.journal.moved(request.priority, "new", _name(request.state))
+        self.journal.submitted(request.lane)
+        self.journal.moved(request.lane, "new", _name(request.state))
         return request
 
     def _refuse_namesake(self, event: Submitted) -> None:
@@ -163,19 +168,19 @@ class LiveRequests:
     def vanish(self, request: Request, running: Running, *, now_s: float) -> None:
         """Its worker reports without it: it ended there, and its gateway is about to say so."""
         running.vanished_s = now_s
-        self.ended_slots += request.slots
+        self.ended_slots += 0 if request.is_probe else request.slots
         self.appoint(request, now_s + self.policy.settle_grace_s)
 
     def withdraw(self, request: Request, cause: str, *, now_s: float) -> None:
         """The worker did not take it: nothing of this attempt is anywhere."""
         self.wait(request, now_s=request.queued_s)
-        self.journal.returned(request.priority, cause, request.request_id)
+        self.journal.returned(request.lane, cause, request.request_id)
 
     def adopt(self, request: Request, worker: Worker, attempt: int) -> None:
         """It runs there, whoever dispatched it."""
         request.has_started = True
         self.run(request, worker, attempt, (0, 0))
-        self.journal.adopted(request.priority, request.request_id)
+        self.journal.adopted(request.lane, request.request_id)
 
     def lose(
         self, request: Request, cause: str, *, now_s: float, worker_id: str | None = None
@@ -186,7 +191,7 @@ class LiveRequests:
         """
         request.has_started = True
         self._ask(request, request.record.attempt, worker_id, now_s)
-        self.journal.returned(request.priority, cause, request.request_id)
+        self.journal.returned(request.lane, cause, request.request_id)
 
     def recover(self, request: Request, *, now_s: float) -> None:
         """Nobody reported to run it; it may have run under an earlier leader."""
@@ -202,7 +207,7 @@ class LiveRequests:
         request.orphaned_until_s = state.until_s
         self._move(request, state)
         self.appoint(request, min(state.until_s, request.deadline_s))
-        self.journal.orphaned(request.priority, cause, request.request_id)
+        self.journal.orphaned(request.lane, cause, request.request_id)
 
     def orphans(self) -> list[Request]:
         return list(self._orphans.values())
@@ -226,7 +231,7 @@ class LiveRequests:
         """End it from here: its gateway is told until it settles, its worker at once."""
         self._stop_on_worker(request, error.code.number)
         self._move(request, Ending(error, tell_s=now_s))
-        self.journal.ended(request.priority, error.reason, request.request_id)
+        self.journal.ended(request.lane, error.reason, request.request_id)
 
     # Out
 
@@ -235,20 +240,20 @@ class LiveRequests:
         if code != 0:
             self._stop_on_worker(request, Code.CANCELLED.number)
         self._leave(request)
-        self.journal.settled(request.priority, code)
+        self.journal.settled(request.lane, code)
 
     def abandon(self, request: Request, cause: str) -> None:
         """Nobody waits for it."""
         self._stop_on_worker(request, Code.CANCELLED.number)
         self._leave(request)
-        self.journal.abandoned(request.priority, cause, request.request_id)
+        self.journal.abandoned(request.lane, cause, request.request_id)
 
     def conclude(self, request: Request, error: HeadraceError) -> None:
         """No gateway goes on with it, and somebody may yet ask for its end."""
         self._stop_on_worker(request, error.code.number)
         kept = Conclude(request.record, error, request.priority, request.acknowledgement)
         self._leave(request, kept)
-        self.journal.ended(request.priority, error.reason, request.request_id)
+        self.journal.ended(request.lane, error.reason, request.request_id)
 
     def _stop_on_worker(self, request: Request, code: int) -> None:
         if (worker_id := request.worker_id) is not None:
@@ -265,16 +270,16 @@ class LiveRequests:
 
     def _move(self, request: Request, state: State | None) -> None:
         """None: it is gone."""
-        self.journal.moved(request.priority, _name(request.state), _name(state))
+        self.journal.moved(request.lane, _name(request.state), _name(state))
         match request.state:
             case Waiting():
-                self.lanes[request.priority].remove(request)
+                self.lanes[request.lane].remove(request)
                 self.waits.remove(request)
             case Running(worker_id=worker_id):
-                self.running[request.priority] -= 1
+                self.running[request.lane] -= 1
                 _drop(self._by_worker, worker_id, request.request_id)
                 if request.state.vanished_s is None and isinstance(state, Ending | None):
-                    self.ended_slots += request.slots
+                    self.ended_slots += 0 if request.is_probe else request.slots
                 self.yielding.stopped(request)
             case Lost() | Ending():
                 _drop(self._calls, request.gateway_id, request.request_id)
@@ -284,12 +289,12 @@ class LiveRequests:
             request.state = state
         match state:
             case Waiting():
-                self.lanes[request.priority].put(request)
+                self.lanes[request.lane].put(request)
                 self.waits.put(request)
             case Running(worker_id=worker_id):
-                self.running[request.priority] += 1
+                self.running[request.lane] += 1
                 self._by_worker.setdefault(worker_id, {})[request.request_id] = request
-                self.lanes[request.priority].start(request)
+                self.lanes[request.lane].start(request)
                 self.yielding.started(request)
             case Lost() | Ending():
                 self._calls.setdefault(request.gateway_id, {})[request.request_id] = request
@@ -320,12 +325,12 @@ class LiveRequests:
         """Raise AssertionError if an index and the states disagree."""
         found = set(self._requests)
         self.waits.check_integrity(self.lanes)
-        running = {i: r for ids in self._by_worker.values() for i, r in ids.items()}
+        running = {r.request_id: r for r in self.all_running()}
         self.yielding.check_integrity(running)
         for lane in self.lanes.values():
             lane.check_integrity()
-        run = Counter(r.priority for r in self._requests.values() if isinstance(r.state, Running))
-        assert self.running == dict.fromkeys(PRIORITIES, 0) | run
+        run = Counter(r.lane for r in self._requests.values() if isinstance(r.state, Running))
+        assert self.running == dict.fromkeys(LANES, 0) | run
         expected: dict[type, set[str]] = {Orphaned: set(self._orphans)}
         expected[Waiting] = {r.request_id for lane in self.lanes.values() for r in lane}
         expected[Running] = set(running)

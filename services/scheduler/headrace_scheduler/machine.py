@@ -141,7 +141,7 @@ class Machine:
                 points = list(lost.points)
                 self._reconciler.take_lost(lost.worker_id, points, now_s=now_s)
             case Settled():
-                self._settle(event)
+                self._settle(event, now_s)
             case CancelRequested(request_id):
                 self._cancel(request_id, now_s)
             case TakeOverAsked(asked):
@@ -156,10 +156,10 @@ class Machine:
                 self._gateways.forgive_silence(now_s)
 
     def _submit(self, event: Submitted, now_s: float) -> None:
-        depth = len(self._live.lanes[event.priority])
         request = self._live.enter(event, now_s=now_s)
         if request is None:
             return
+        depth = len(self._live.lanes[request.lane])
         self._orphans.entered(request, now_s=now_s)
         self._gateways.mention(request.gateway_id, now_s=now_s)
         found = self._fleet.runs(request.request_id)
@@ -167,6 +167,8 @@ class Machine:
             self._live.adopt(request, *found)
         elif self._holding:
             pass  # Admitted long ago, most likely: no bound applies, and it may run somewhere.
+        elif request.is_probe:
+            self._live.wait(request, now_s=now_s)
         elif (over := depth - self._policy.max_waiting - self._fleet.free_slots(request)) >= 0:
             self._refuse(request, depth, over + 1, now_s)
         else:
@@ -189,7 +191,7 @@ class Machine:
             self._gateways.hear(event.report, now_s=event.heard_s)
             self._orphans.hear(gateway_id, event.report, now_s=now_s)
 
-    def _settle(self, event: Settled) -> None:
+    def _settle(self, event: Settled, now_s: float) -> None:
         for settlement in event.request.settlements:
             request = self._live.get(settlement.request_id)
             if request is not None:
@@ -197,7 +199,8 @@ class Machine:
                     # Of a gateway that was taken for gone: its client has come to another.
                     self._live.journal.ignored("former gateway")
                 else:
-                    self._live.lanes[request.priority].end(request, settlement.output_tokens)
+                    self._live.lanes[request.lane].end(request, settlement.output_tokens)
+                    self._forecast.ended(request, settlement, now_s=now_s)
                     self._live.settle(request, settlement.code)
             elif self._holding:
                 self._live.settled.settle_ahead(settlement.request_id)
@@ -264,13 +267,13 @@ class Machine:
         return [
             LaneFigures(
                 priority,
-                len(lane),
+                len(self._live.lanes[priority]),
                 self._live.running[priority],
                 self._live.waits.oldest_s(priority, now_s),
                 self._forecast.of_lane(priority, now_s=now_s),
                 self._forecast.of_tenants(priority, now_s=now_s),
             )
-            for priority, lane in self._live.lanes.items()
+            for priority in PRIORITIES
         ]
 
     def find(self, request_id: str) -> Found | None:

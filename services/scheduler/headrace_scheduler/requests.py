@@ -6,12 +6,18 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from headrace.bus.subjects import PRIORITIES
 from headrace.errors import HeadraceError
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace_scheduler.fairness import DEFAULT_TENANT, Account
 from headrace_scheduler.prefixes import NOWHERE
 from headrace_scheduler.prefixes import Held as HeldPrefix
 
+PROBES = "probe"
+"""The lane of gateways' own requests. It goes first and is short; no figure and no estimate
+counts it, for an idle mesh is probed all the time."""
+LANES = (PROBES, *PRIORITIES)
+"""Where requests wait, the most urgent first."""
 ATTEMPTS_PER_EPOCH_BITS = 20
 HEADWAY_TOKENS = 8
 """Output after which a failure is the first again. Not one: a request that runs its workers out
@@ -98,6 +104,7 @@ class Request:
 
     record: RequestRecord
     priority: str
+    """Its lane on the bus."""
     sequence: int
     """Place in the stream: the order within the lane, also after a return to it."""
     acknowledgement: str
@@ -139,6 +146,9 @@ class Request:
     # Read from the record once. Asked for with every event, and a record that is read again
     # makes each string anew.
     request_id: str = field(init=False)
+    is_probe: bool = field(init=False)
+    lane: str = field(init=False)
+    """Where it waits and is counted: its priority, or `PROBES`."""
     gateway_id: str = field(init=False)
     """Who holds it; `LiveRequests.rehome` changes it with the record."""
     tenant: str = field(init=False)
@@ -164,6 +174,8 @@ class Request:
     def __post_init__(self) -> None:
         record = self.record
         self.request_id, self.gateway_id = record.request_id, record.gateway_id
+        self.is_probe = record.probe
+        self.lane = PROBES if record.probe else self.priority
         self.tenant = record.tenant or DEFAULT_TENANT
         self.weights_digest, self.adapter_digest = record.weights_digest, record.adapter_digest
         self.choices = max(1, record.n)

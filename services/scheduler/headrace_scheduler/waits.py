@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import heapq
 
-from headrace.bus.subjects import PRIORITIES
 from headrace_scheduler.lanes import Lanes
-from headrace_scheduler.requests import Request
+from headrace_scheduler.requests import LANES, Request
 
 SLACK = 1000
 
@@ -51,20 +50,20 @@ class Waits:
     """Since when those in the lanes wait."""
 
     def __init__(self) -> None:
-        self._arrivals = {priority: Earliest() for priority in PRIORITIES}
+        self._arrivals = {lane: Earliest() for lane in LANES}
         self._queued = Earliest()
 
     def put(self, request: Request) -> None:
-        self._arrivals[request.priority].put(request.request_id, request.arrival_s)
+        self._arrivals[request.lane].put(request.request_id, request.arrival_s)
         self._queued.put(request.request_id, request.queued_s)
 
     def remove(self, request: Request) -> None:
-        self._arrivals[request.priority].remove(request.request_id)
+        self._arrivals[request.lane].remove(request.request_id)
         self._queued.remove(request.request_id)
 
-    def oldest_s(self, priority: str, now_s: float) -> float:
+    def oldest_s(self, lane: str, now_s: float) -> float:
         """Since the arrival of the oldest of a lane; 0 if nobody waits."""
-        arrival_s = self._arrivals[priority].at_s
+        arrival_s = self._arrivals[lane].at_s
         return 0.0 if arrival_s is None else now_s - arrival_s
 
     @property
@@ -74,8 +73,8 @@ class Waits:
 
     def check_integrity(self, lanes: Lanes) -> None:
         everybody: set[str] = set()
-        for priority, lane in lanes.items():
+        for name, lane in lanes.items():
             waiting = {request.request_id for request in lane}
-            self._arrivals[priority].check_integrity(waiting)
+            self._arrivals[name].check_integrity(waiting)
             everybody |= waiting
         self._queued.check_integrity(everybody)

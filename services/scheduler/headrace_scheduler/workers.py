@@ -35,6 +35,8 @@ class Worker:
     """Last dispatch that the report counts."""
     weights_digest: str = ""
     adapter_digests: frozenset[str] = frozenset()
+    token_s: float = 0.0
+    """That a further token of a request takes there lately; 0 while unknown."""
     parks: bool = False
     """Whether it lets go of what it runs, for others to go on with."""
     running: dict[str, int] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class Worker:
         self.total_slots, self.reported_slots = served.total_slots, served.free_slots
         self.reported_cache_tokens = served.free_cache_tokens
         self.counted = served.dispatch_epoch, served.dispatch_number
+        self.token_s = served.token_time.ToNanoseconds() / 1e9
         card = served.card
         self.weights_digest = card.weights_digest
         self.adapter_digests = frozenset(a.digest for a in card.adapters if a.digest)

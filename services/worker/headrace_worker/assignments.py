@@ -46,6 +46,8 @@ class Held:
     """Of the output from `first_index` on; None where they are not wanted."""
     prompt_logprobs: Logprobs | None = None
     """As far as the prompt has been told; None where it is not wanted, or the gateway has it."""
+    is_probe: bool = False
+    """A gateway's own request: no figure of requests counts it."""
     vector: bytes = b""
     """What became of an input; kept, as output is, until the gateway has it."""
 
@@ -156,6 +158,7 @@ class Assignments:
             first_index=len(output_ids),
             output_ids=output_ids,
             accepted_s=now_s,
+            is_probe=record.probe,
             logprobs=Logprobs() if record.sampling.HasField("logprobs") else None,
             prompt_logprobs=(
                 Logprobs()

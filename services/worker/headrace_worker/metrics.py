@@ -15,8 +15,10 @@ from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_worker.assignments import Held
 from headrace_worker.engine.interface import EngineStatistics
+from headrace_worker.records import prompt_tokens
 
 _LABELS = ("model_name", "engine")
 _TTFT_S = (
@@ -138,6 +140,10 @@ ADAPTERS = Gauge(
 ADAPTER_BYTES = Gauge("headrace_worker_adapter_bytes", "Memory of the adapters held.", ("model",))
 
 
+LATELY = 0.1
+"""How far one step moves what a token is said to take: the last ten or so count."""
+
+
 class WorkerMetrics:
     """The metrics of one served model, its labels bound once."""
 
@@ -160,20 +166,32 @@ class WorkerMetrics:
         self.failed, self.orphaned = FAILED.labels(model), ORPHANED.labels(model)
         self._steps, self._busy = STEPS.labels(model), ENGINE_BUSY.labels(model)
         self._seen: EngineStatistics | None = None
+        self._first_s = self._gap_s = 0.0
 
-    def accepted(self, prompt_tokens: int) -> None:
-        self._prompt_length.observe(prompt_tokens)
+    @property
+    def token_s(self) -> float:
+        """Between two output tokens of a request lately, or else to a first one; 0 before that."""
+        return self._gap_s or self._first_s
+
+    def accepted(self, record: RequestRecord) -> None:
+        if not record.probe:
+            self._prompt_length.observe(prompt_tokens(record))
 
     def refused(self, cause: str) -> None:
         REFUSED.labels(self._model, cause).inc()
 
-    def first_token(self, after_s: float) -> None:
-        self._ttft.observe(after_s)
+    def first_token(self, held: Held, now_s: float) -> None:
+        self._first_s = now_s - held.accepted_s
+        if not held.is_probe:
+            self._ttft.observe(self._first_s)
 
     def further_tokens(self, gap_s: float, tokens: int) -> None:
         self._gap.observe(gap_s, tokens)
+        self._gap_s += LATELY * (gap_s - self._gap_s) if self._gap_s else gap_s
 
     def ended(self, held: Held, reason: str, now_s: float) -> None:
+        if held.is_probe:
+            return
         SUCCESSES.labels(*self._labels, reason).inc()
         self._whole.observe(now_s - held.accepted_s)
         self._output_length.observe(len(held.output_ids))

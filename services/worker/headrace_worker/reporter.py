@@ -102,6 +102,8 @@ class Reporter:
         served.dispatch_epoch = self._intake.epoch
         served.dispatch_number = self._intake.number
         served.output_tokens_per_s = self._rate
+        if token_s := self._metrics.token_s:
+            served.token_time.FromNanoseconds(int(token_s * 1e9))
 
     def _name_running(self, report: WorkerReport) -> None:
         running = dict(self._worker.assignments.running())

@@ -59,6 +59,8 @@ class Serving:
         self._dead = False
         self._hurried = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._announcing: list[asyncio.Task[None]] = []
+        """The card repeated, what changes it, and hints: what brings requests here."""
         self._subscriptions: list[Subscription] = []
         bundle = tokenizer_bundle(loaded.tokenizer)
         now_unix_s = self._clock.unix_s()
@@ -143,12 +145,13 @@ class Serving:
             self._group.create_task(self._reporter.run()),
             self._group.create_task(self._reporter.run_parking()),
             self._group.create_task(self.stalls.run()),
-            self._group.create_task(self._announcement.repeat()),
         ]
+        self._announcing = [self._group.create_task(self._announcement.repeat())]
         if self._adapters is not None:
-            self._tasks.append(self._group.create_task(self._follow(self._adapters)))
+            self._announcing.append(self._group.create_task(self._follow(self._adapters)))
         if self._prefixes is not None:
-            self._tasks.append(self._group.create_task(self._prefixes.run(self._clock.monotonic_s)))
+            hints = self._prefixes.run(self._clock.monotonic_s)
+            self._announcing.append(self._group.create_task(hints))
         log.info("worker.ready", extra={"worker_id": worker.worker_id, "model": self.card.model})
 
     async def _follow(self, adapters: AdapterFolder) -> None:
@@ -161,7 +164,7 @@ class Serving:
 
     def announce_no_more(self) -> None:
         """Another's card is the newest now, and this one must not come after it."""
-        for task in self._tasks[3:]:  # the card repeated, what changes it, and hints
+        for task in self._announcing:
             task.cancel()
 
     async def run_dry(self, *, quiet_s: float, within_s: float) -> None:
@@ -200,9 +203,10 @@ class Serving:
     async def leave(self) -> None:
         """The last word, once it is drained."""
         # Why first: a report after the farewell would bring the worker back to life.
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._announcing]
+        for task in tasks:
             task.cancel()
-        await asyncio.wait(self._tasks)
+        await asyncio.wait(tasks)
         await self._reporter.report(leaving=True)
         while self._subscriptions:
             await self._subscriptions.pop().close()

@@ -32,7 +32,6 @@ from headrace_worker.engine import interface
 from headrace_worker.engine.interface import Engine, EngineFacts, SequenceRefused, StepOutput
 from headrace_worker.metrics import WorkerMetrics
 from headrace_worker.pump import Pump
-from headrace_worker.records import prompt_tokens
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ class Worker:
             self._forget(stale)
         now_s = self._clock.monotonic_s()
         sequences = self.assignments.accept(record, now_s=now_s)
-        self._metrics.accepted(prompt_tokens(record))
+        self._metrics.accepted(record)
         link = self._link(record.gateway_id, record.delivery_address)
         for held in self.assignments.of_request(record.request_id):
             link.open(held)
@@ -200,7 +199,7 @@ class Worker:
                 continue  # let go while the step ran
             held.output_ids.append(token_id)
             if held.last_token_s is None:
-                self._metrics.first_token(now_s - held.accepted_s)
+                self._metrics.first_token(held, now_s)
             else:
                 waited[held.last_token_s] = waited.get(held.last_token_s, 0) + 1
             held.last_token_s = now_s

@@ -63,7 +63,9 @@ class Aviary:
 
 async def test_every_model_gets_its_turn_and_each_canary_is_let_go() -> None:
     aviary, clock = Aviary(), SystemClock()
-    cards = [ModelCard(model="bad"), ModelCard(model="good", eos_token_ids=[9])]
+    bad = ModelCard(model="bad", context_tokens=16)
+    good_one = ModelCard(model="good", context_tokens=16, eos_token_ids=[9])
+    cards = [bad, good_one]
     pace = CanaryPace(every_s=0.02, timeout_s=1.0)
     canary = Canary(aviary, lambda: cards, Freshness(clock), clock, pace)
     flying = asyncio.create_task(canary.run())

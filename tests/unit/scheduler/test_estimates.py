@@ -70,6 +70,34 @@ def one_a_second(requests: int, *, ended: int, policy: Policy = PATIENT) -> Benc
     return bench
 
 
+def assert_roughly_right(
+    workers: list[int],
+    lengths: str,
+    mean_s: float,
+    load: tuple[float, tuple[int, ...]],
+    rng: random.Random,
+    *,
+    tokens: int = 0,
+) -> None:
+    """`load` is how much more is asked for than the workers can do, and choices of a request."""
+    overload, choices = load
+    simulation = Simulation(workers, token_s=mean_s / tokens if tokens else 0.0)
+    slots_asked = statistics.mean(choices)
+    simulation.offer(
+        poisson(
+            rng,
+            per_s=overload * sum(workers) / mean_s / slots_asked,
+            for_s=8 * mean_s,
+            runs_s=lambda: mean_s * LENGTHS[lengths](rng),
+            n=lambda: rng.choice(choices),
+        )
+    )
+    simulation.run()
+    asked = simulation.asked.values()
+    assert len(relative_errors(asked, beyond_s=mean_s)) > len(asked) / 3
+    assert median_error(asked, beyond_s=mean_s) <= ROUGHLY
+
+
 @settings(max_examples=15, derandomize=True, deadline=None)
 @given(
     lengths=st.sampled_from(sorted(LENGTHS)),
@@ -87,22 +115,29 @@ def test_the_estimate_is_right_within_its_promise_for_half_of_the_callers(
     choices: tuple[int, ...],
     seed: int,
 ) -> None:
-    rng = random.Random(seed)
-    simulation = Simulation(workers)
-    slots_asked = statistics.mean(choices)
-    simulation.offer(
-        poisson(
-            rng,
-            per_s=overload * sum(workers) / mean_s / slots_asked,
-            for_s=8 * mean_s,
-            runs_s=lambda: mean_s * LENGTHS[lengths](rng),
-            n=lambda: rng.choice(choices),
-        )
+    assert_roughly_right(workers, lengths, mean_s, (overload, choices), random.Random(seed))
+
+
+@settings(max_examples=8, derandomize=True, deadline=None)
+@given(
+    lengths=st.sampled_from(sorted(LENGTHS)),
+    workers=st.lists(st.integers(8, 32), min_size=1, max_size=4),
+    mean_s=st.floats(0.2, 4.0),
+    overload=st.floats(1.5, 3.0),
+    choices=st.sampled_from([(1,), (1, 1, 4)]),
+    seed=st.integers(0, 1000),
+)
+def test_so_it_is_where_tokens_are_counted(
+    lengths: str,
+    workers: list[int],
+    mean_s: float,
+    overload: float,
+    choices: tuple[int, ...],
+    seed: int,
+) -> None:
+    assert_roughly_right(
+        workers, lengths, mean_s, (overload, choices), random.Random(seed), tokens=200
     )
-    simulation.run()
-    asked = simulation.asked.values()
-    assert len(relative_errors(asked, beyond_s=mean_s)) > len(asked) / 3
-    assert median_error(asked, beyond_s=mean_s) <= ROUGHLY
 
 
 def test_a_fleet_that_grows_is_at_once_believed_to_be_faster() -> None:

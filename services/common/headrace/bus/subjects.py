@@ -74,6 +74,11 @@ def find(model: str) -> str:
     return f"headrace.scheduler.{model}.find"
 
 
+def cancel(model: str) -> str:
+    """CancelRequest -> FindResponse, served by the model's leader."""
+    return f"headrace.scheduler.{model}.cancel"
+
+
 def take_over(model: str) -> str:
     """TakeOverRequest -> TakeOverResponse, served by the model's leader."""
     return f"headrace.scheduler.{model}.take_over"

@@ -124,6 +124,7 @@ class ServedModel(_message.Message):
     OUTPUT_TOKENS_PER_S_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
+    TOKEN_TIME_FIELD_NUMBER: _builtins.int
     total_slots: _builtins.int
     free_slots: _builtins.int
     free_cache_tokens: _builtins.int
@@ -146,6 +147,12 @@ class ServedModel(_message.Message):
     def ended(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of what has let go of its slot since `since`."""
 
+    @_builtins.property
+    def token_time(self) -> _duration_pb2.Duration:
+        """Between two output tokens of a request lately, on average; while there were none, the time to a
+        first token. The last known where nothing runs; unset before that.
+        """
+
     def __init__(
         self,
         *,
@@ -159,10 +166,11 @@ class ServedModel(_message.Message):
         output_tokens_per_s: _builtins.float = ...,
         ended: _abc.Iterable[_builtins.str] | None = ...,
         running_requests: _builtins.int = ...,
+        token_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "token_time", b"token_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "dispatch_epoch", b"dispatch_epoch", "dispatch_number", b"dispatch_number", "ended", b"ended", "free_cache_tokens", b"free_cache_tokens", "free_slots", b"free_slots", "output_tokens_per_s", b"output_tokens_per_s", "running", b"running", "running_requests", b"running_requests", "total_slots", b"total_slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "dispatch_epoch", b"dispatch_epoch", "dispatch_number", b"dispatch_number", "ended", b"ended", "free_cache_tokens", b"free_cache_tokens", "free_slots", b"free_slots", "output_tokens_per_s", b"output_tokens_per_s", "running", b"running", "running_requests", b"running_requests", "token_time", b"token_time", "total_slots", b"total_slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -618,23 +626,40 @@ class FindRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    CANCEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    cancel: _builtins.bool
-    """Also end it."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
-        cancel: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindRequest: _TypeAlias = FindRequest  # noqa: Y015
+
+@_typing.final
+class CancelRequest(_message.Message):
+    """Anybody to every leader: end this request. The answer is a FindResponse of how it stood."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRequest: _TypeAlias = CancelRequest  # noqa: Y015
 
 @_typing.final
 class FindResponse(_message.Message):

@@ -74,6 +74,7 @@ class RequestRecord(_message.Message):
     HELD_SINCE_ATTEMPT_FIELD_NUMBER: _builtins.int
     DETACHED_FIELD_NUMBER: _builtins.int
     RESULT_TTL_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     tenant: _builtins.str
     """Who shares: "default" where the gateway is not told."""
@@ -110,6 +111,10 @@ class RequestRecord(_message.Message):
     """
     detached: _builtins.bool
     """It goes on without any reader: when its gateway dies, its leader gives it to another."""
+    probe: _builtins.bool
+    """A gateway's own, to see that tokens come through. It goes before all others of its model, no
+    bound refuses it, and neither the figures of lanes nor estimates of waits count it.
+    """
     @_builtins.property
     def arrival(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -174,10 +179,11 @@ class RequestRecord(_message.Message):
         held_since_attempt: _builtins.int = ...,
         detached: _builtins.bool = ...,
         result_ttl: _duration_pb2.Duration | None = ...,
+        probe: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "deadline", b"deadline", "patience", b"patience", "rendering", b"rendering", "result_ttl", b"result_ttl", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attachable", b"attachable", "attempt", b"attempt", "deadline", b"deadline", "delivery_address", b"delivery_address", "detached", b"detached", "failures", b"failures", "gateway_id", b"gateway_id", "held_since_attempt", b"held_since_attempt", "inputs", b"inputs", "model", b"model", "n", b"n", "patience", b"patience", "priority", b"priority", "progress", b"progress", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "rendering", b"rendering", "request_id", b"request_id", "result_ttl", b"result_ttl", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attachable", b"attachable", "attempt", b"attempt", "deadline", b"deadline", "delivery_address", b"delivery_address", "detached", b"detached", "failures", b"failures", "gateway_id", b"gateway_id", "held_since_attempt", b"held_since_attempt", "inputs", b"inputs", "model", b"model", "n", b"n", "patience", b"patience", "priority", b"priority", "probe", b"probe", "progress", b"progress", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "rendering", b"rendering", "request_id", b"request_id", "result_ttl", b"result_ttl", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
