@@ -70,7 +70,7 @@ async def test_it_is_ready_without_any_worker_and_tells_when_a_token_came(
         await eventually(gateway.has_had_a_token, within_s=10.0)
         assert "model toy: ready" in (await gateway.side("/readyz")).text
         canary = mesh.served[0]
-        assert (canary.tenant, canary.sampling.max_tokens) == ("headrace-canary", 1)
+        assert (canary.probe, canary.sampling.max_tokens) == (True, 1)
     metrics = (await gateway.side("/metrics")).text
     assert "headrace_gateway_canary_seconds_count" in metrics
     assert "headrace_gateway_healthy 1.0" in metrics
