@@ -33,6 +33,7 @@ refusals_total = Counter(
     "Requests refused before anything was queued, by reason of errors.py.",
     ["model", "priority", "reason"],
 )
+healthy = Gauge("headrace_gateway_healthy", "Whether this gateway can admit requests: 1, else 0.")
 open_requests = Gauge("headrace_gateway_open_requests", "Requests admitted and not yet settled.")
 detached_requests = Gauge(
     "headrace_gateway_detached_requests", "Of these, those that go on without any reader."
