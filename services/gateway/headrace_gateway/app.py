@@ -45,6 +45,7 @@ from headrace_gateway.catalog import Catalog
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
+from headrace_gateway.keepalive import KeepAlive
 from headrace_gateway.leaving import LeavingTimes, leave
 from headrace_gateway.limits import Limits
 from headrace_gateway.mesh import Mesh, assemble, serve_delivery
@@ -220,6 +221,7 @@ def _limits(settings: GatewaySettings) -> Limits:
         max_patience_s=settings.max_patience_s,
         max_detached_s=settings.max_detached_s,
         detached_result_ttl_s=settings.detached_result_ttl_s,
+        alive=KeepAlive(settings.stream_head_after_s, settings.stream_keepalive_s),
         tenants=Tenants(
             header=settings.tenant_header,
             default_priorities=_priorities(settings.tenant_default_priority),

@@ -15,7 +15,7 @@ from typing import Any
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.openai.telling import Piece, Telling
-from headrace_gateway.position import EventIds, Place
+from headrace_gateway.position import EventIds, NoIds, Place
 from headrace_gateway.tool_calls import CallPiece
 from headrace_gateway.transcript import UNFINISHED, Said
 
@@ -73,10 +73,11 @@ class Chunks:
         *,
         places: Sequence[Place],
         include_usage: bool,
+        ids: bool = False,
         telling: Telling | None = None,
     ) -> None:
-        """`places`: what the reader has of each choice. `telling`: where more than text was
-        asked for."""
+        """`places`: what the reader has of each choice. `ids`: each event says how far it brings
+        the reader. `telling`: where more than text was asked for."""
         self._head = json.dumps(head.fields(form, form.chunk), separators=(",", ":"))[:-1]
         self._start = f'data: {self._head},"choices":[{{"index":'
         self._end = f"}}]{_NO_USAGE if include_usage else ''}}}\n\n"
@@ -86,7 +87,8 @@ class Chunks:
         """Choices that have called a tool."""
         unopened = (choice for choice, place in enumerate(places) if not place.opened)
         self._unopened = list(unopened) if form.opens else []
-        self._ids = EventIds(head.request_id, places)
+        # Why not always: clients that read nothing but `data:` lines fail at any other line.
+        self._ids = EventIds(head.request_id, places) if ids else NoIds()
         self._include_usage = include_usage
         self._telling = telling
 
