@@ -38,7 +38,7 @@ class Limits:
     detached_result_ttl_s: float = 3600.0
     """How long the result of a detached request is kept after its end. Too small: callers come for
     it in vain. Too large: the broker's disk, of whose 1 GiB for results the oldest go first."""
-    alive: KeepAlive = KeepAlive()
+    alive: KeepAlive = field(default_factory=KeepAlive)
     tenants: Tenants = field(default_factory=Tenants)
 
     def of(self, wanted: Wanted) -> Limits:
