@@ -7,12 +7,12 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import grpc
 import httpx
 import openai
 import pytest
 
-from headrace.client import AsyncClient
-from headrace.v1 import common_pb2, generation_pb2
+from headrace.v1 import common_pb2, generation_pb2, generation_pb2_grpc
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh
 from helpers.running_mesh import start, stop
@@ -28,7 +28,11 @@ SLOW_TOKENS = 60
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshMesh]:
     """Tokens come slower than comments."""
     folder = tmp_path_factory.mktemp("edges")
-    settings = ("gateway.stream_keepalive_s=0.02", "gateway.tenant_header=x-tenant")
+    settings = (
+        "gateway.stream_head_after_s=0.02",
+        "gateway.stream_keepalive_s=0.02",
+        "gateway.tenant_header=x-tenant",
+    )
     options = ["--engine", "scripted", "--gateways", "2", "--scripted-step-ms", "60"]
     for setting in settings:
         options += ["--set", setting]
@@ -99,13 +103,11 @@ async def test_a_detached_request_that_is_sent_again_is_answered_and_not_run(
     waited = await http.post(WHOLE, json=native("again", detached=False))
     assert waited.json()["seed"] == said(first.text)[0]
     assert [c["token_ids"] for c in waited.json()["choices"]] == list(said(first.text)[1].values())
-    async with AsyncClient(mesh.url) as client:
-        typed = await typed_again(client, "again")
-    assert typed == said(first.text)[1]
+    assert await typed_again(mesh.url, "again") == said(first.text)[1]
     assert await executions(mesh) == before + 1
 
 
-async def typed_again(client: AsyncClient, request_id: str) -> dict[int, list[int]]:
+async def typed_again(url: str, request_id: str) -> dict[int, list[int]]:
     asked = generation_pb2.GenerateRequest(
         model="scripted",
         prompt="Go on",
@@ -117,9 +119,11 @@ async def typed_again(client: AsyncClient, request_id: str) -> dict[int, list[in
         ),
     )
     ids: dict[int, list[int]] = {}
-    async for event in client.ask(asked):
-        if event.HasField("delta"):
-            ids.setdefault(event.delta.choice, []).extend(event.delta.token_ids)
+    async with grpc.aio.insecure_channel(url.removeprefix("http://")) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        async for event in stub.StreamGenerate(asked):
+            if event.HasField("delta"):
+                ids.setdefault(event.delta.choice, []).extend(event.delta.token_ids)
     return ids
 
 
@@ -192,7 +196,13 @@ async def test_background_requests_under_a_key_run_once(
         assert data_alone(first.text) == data_alone(again.text)
     other = await http.post(COMPLETIONS, json=body | {"max_tokens": 3}, headers=key)
     assert (other.status_code, other.json()["error"]["code"]) == (409, "request_exists")
+    await eventually(lambda: has_ended(http, first.headers["x-request-id"]), within_s=30)
     assert await executions(mesh) == before + 1
+
+
+async def has_ended(http: httpx.AsyncClient, request_id: str) -> bool:
+    found = await http.get(f"/v2/requests/{request_id}")
+    return bool(found.json()["state"] == "REQUEST_STATE_ENDED")
 
 
 def data_alone(text: str) -> str:

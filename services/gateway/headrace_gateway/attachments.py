@@ -82,6 +82,9 @@ class Ended:
 
     async def events(self) -> AsyncIterator[list[Event]]:
         outcome, events = self._result.outcome, list[Event]()
+        usage = outcome.usage
+        known = usage.HasField("cached_prompt_tokens")
+        cached = usage.cached_prompt_tokens if known else None
         for choice in outcome.choices:
             logprobs = read_run(choice.logprobs) if choice.HasField("logprobs") else None
             of_prompt = (
@@ -89,7 +92,7 @@ class Ended:
             )
             ids = list(choice.token_ids)
             if ids:
-                events.append(Tokens(choice.index, 0, ids, logprobs, of_prompt))
+                events.append(Tokens(choice.index, 0, ids, logprobs, of_prompt, cached))
             if choice.finish_reason != UNFINISHED:
                 events.append(ChoiceEnded(choice.index, choice.finish_reason))
         if outcome.HasField("error"):

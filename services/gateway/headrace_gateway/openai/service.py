@@ -188,8 +188,15 @@ def _dialect(
     )
     options = body.stream_options
     counted = options is not None and bool(options.include_usage)
+    each = options is not None and bool(options.continuous_usage_stats)
     chunks = Chunks(
-        form, head, places=answer.places, include_usage=counted, ids=ids, telling=telling
+        form,
+        head,
+        places=answer.places,
+        include_usage=counted,
+        prompt_tokens=request.prompt_tokens if each else None,
+        ids=ids,
+        telling=telling,
     )
     return OpenAIDialect(form, head, chunks, telling, ids)
 
