@@ -186,8 +186,9 @@ class GenerateRequest(_message.Message):
     """Go on without any reader, also when the gateway dies, and keep the result for a while. Whoever
     reads it may leave and come back: RequestService. Deadlines of calls do not bind it; `timeout`
     does, and `patience` is as long where it is not set. Sent again with its `request_id`, it is
-    answered and not run again; ALREADY_EXISTS (REQUEST_EXISTS) where it asks for something else. REST's `:generate` answers at once with
-    the Request, and 202; over gRPC that is RequestService.CreateRequest, and Generate refuses this.
+    answered and not run again; ALREADY_EXISTS (REQUEST_EXISTS) where it asks for something else.
+    REST's `:generate` answers at once with the Request, and 202; over gRPC that is
+    RequestService.CreateRequest, and Generate refuses this.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
