@@ -172,6 +172,26 @@ async def test_a_request_that_was_cancelled_stays_so(
     assert await executions(mesh) == before
 
 
+async def test_a_request_that_failed_stays_so(mesh: FreshMesh, http: httpx.AsyncClient) -> None:
+    body = native("late", timeout="0.5s", parameters={"max_tokens": SLOW_TOKENS})
+    first = await http.post(STREAM, json=body)
+    assert said(first.text)[3]["details"][0]["reason"] == "DEADLINE_EXCEEDED"
+    before = await executions(mesh)
+    again = await http.post(STREAM, json=body)
+    assert said(again.text) == said(first.text)
+    assert await executions(mesh) == before
+
+
+async def test_another_tenant_cannot_come_back_to_a_stream(http: httpx.AsyncClient) -> None:
+    body = completion(seed=3, background=True)
+    first = await http.post(COMPLETIONS, json=body, headers={"x-tenant": "a"})
+    headers = {"last-event-id": f"{first.headers['x-request-id']}:", "x-tenant": "b"}
+    refused = await http.post(COMPLETIONS, json=body, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "request_not_found")
+    again = await http.post(COMPLETIONS, json=body, headers=headers | {"x-tenant": "a"})
+    assert data_alone(again.text) == data_alone(first.text)
+
+
 async def test_what_is_sent_again_while_it_runs_is_read_by_both(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
