@@ -201,6 +201,12 @@ async def test_what_is_sent_again_while_it_runs_is_read_by_both(
     assert {answer.status_code for answer in answers} == {200}
     assert all(said(answer.text) == said(answers[0].text) for answer in answers)
     assert await executions(mesh) == before + 1
+    later = native("all-at-once")
+    begun = await asyncio.gather(*(http.post(WHOLE, json=later) for _ in range(8)))
+    assert {answer.status_code for answer in begun} == {202}, [each.text for each in begun]
+    assert len({answer.json()["request_id"] for answer in begun}) == 1
+    await eventually(lambda: has_ended(http, "all-at-once"), within_s=30)
+    assert await executions(mesh) == before + 2
 
 
 @pytest.mark.parametrize("stream", [True, False])
