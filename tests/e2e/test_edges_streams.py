@@ -262,7 +262,7 @@ async def test_openais_client_reads_them(mesh: FreshMesh) -> None:
 
 
 @pytest.mark.timeout(120)
-async def test_who_asked_for_no_ids_comes_back_by_what_it_has_counted(
+async def test_a_client_without_ids_comes_back_by_what_it_has_counted(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     body = completion(

@@ -121,7 +121,7 @@ async def test_openai_streams_have_data_lines_alone(
 
 
 @pytest.mark.parametrize(("path", "body"), OPENAI)
-async def test_who_asks_for_ids_gets_one_with_every_event_of_a_choice(
+async def test_every_event_of_a_choice_has_an_id_where_ids_are_asked_for(
     http: httpx.AsyncClient, path: str, body: dict[str, Any]
 ) -> None:
     answer = await http.post(path, json=body, headers=RESUME)
