@@ -134,6 +134,9 @@ class StandinFinding:
     async def find(self, request_id: str, models: Iterable[str]) -> Attachable:
         raise RequestNotFound(f"request {request_id} is not known", field="request_id")
 
+    async def near(self, request_id: str) -> Attachable | None:
+        return None
+
 
 @dataclass
 class StandinProbes:
@@ -169,8 +172,8 @@ def serve(
     catalog: Catalog,
     admission: ScriptedAdmission,
     probes: StandinProbes,
+    limits: Limits,
 ) -> None:
-    limits = Limits()
     resuming = Resuming(catalog, StandinFinding())
     intake = Intake(catalog, admission, limits)
     embedding = Embedding(catalog, admission, limits)
@@ -186,7 +189,8 @@ def serve(
         limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
+    generation = GenerationService(intake, resuming)
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
     embeddings = EmbeddingService(intake, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, intake, StandinFleet())
@@ -202,7 +206,7 @@ def serve(
 
 @asynccontextmanager
 async def running_doors(
-    admission: ScriptedAdmission, *more: ModelCard
+    admission: ScriptedAdmission, *more: ModelCard, limits: Limits | None = None
 ) -> AsyncIterator[RunningDoors]:
     """Doors that know two models with the tiny byte-level tokenizer and ChatML.
 
@@ -224,7 +228,7 @@ async def running_doors(
     catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
     server = make_server([RefuseUnreadable(), CutSlowReaders(READER_STALL_S)])
     probes = StandinProbes()
-    serve(server, catalog, admission, probes)
+    serve(server, catalog, admission, probes, limits or Limits())
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)
     following = asyncio.create_task(catalog.run())

@@ -10,7 +10,10 @@ from headrace.errors import HeadraceError, LaneFull
 from headrace.v1.common_pb2 import FinishReason, Priority, RequestOutcome
 from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens, ValidRequest
 
+Gate = asyncio.Event
+"""In a script: nothing more is said until it is set."""
 Script = Iterable[list[Event]]
+GatedScript = Iterable[list[Event] | Gate]
 
 STOP = FinishReason.FINISH_REASON_STOP
 LENGTH = FinishReason.FINISH_REASON_LENGTH
@@ -21,7 +24,7 @@ class ScriptedGeneration:
     """Says its script's lists one by one; then waits, as a mesh would, until every choice ended."""
 
     request: ValidRequest
-    script: Script
+    script: GatedScript
     settled: list[RequestOutcome] = field(default_factory=list)
     abandoned: int = 0
     ended_here: list[int] = field(default_factory=list)
@@ -39,6 +42,9 @@ class ScriptedGeneration:
     async def events(self) -> AsyncIterator[list[Event]]:
         self._open = set(range(self.request.n))
         for events in self.script:
+            if isinstance(events, Gate):
+                await events.wait()
+                continue
             yield events
             for event in events:
                 if isinstance(event, ChoiceEnded):
@@ -73,7 +79,7 @@ class ScriptedGeneration:
 class ScriptedAdmission:
     """`script` is asked for what each request will hear."""
 
-    script: Callable[[ValidRequest], Script]
+    script: Callable[[ValidRequest], GatedScript]
     refusal: HeadraceError | None = None
     """Raised by `check`."""
     bound: int | None = None

@@ -47,6 +47,7 @@ from headrace_gateway.catalog import Catalog
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
+from headrace_gateway.keepalive import KeepAlive
 from headrace_gateway.leaving import LeavingTimes, leave
 from headrace_gateway.limits import Limits
 from headrace_gateway.mesh import Mesh, assemble, serve_delivery
@@ -105,7 +106,8 @@ def serve_doors(
         intake, catalog, fleet, vectors, resuming=resuming, detaching=detaching, limits=limits
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
+    generation = GenerationService(intake, resuming)
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
     embeddings = EmbeddingService(intake, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, intake, fleet)
@@ -225,6 +227,7 @@ def _limits(settings: GatewaySettings) -> Limits:
         max_patience_s=settings.max_patience_s,
         max_detached_s=settings.max_detached_s,
         detached_result_ttl_s=settings.detached_result_ttl_s,
+        alive=KeepAlive(settings.stream_head_after_s, settings.stream_keepalive_s),
         tenants=Tenants(
             header=settings.tenant_header,
             default_priorities=_priorities(settings.tenant_default_priority),

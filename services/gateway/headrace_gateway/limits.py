@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from headrace_gateway.keepalive import KeepAlive
 from headrace_gateway.tenants import Tenants
 from headrace_gateway.wanted import Wanted
 
@@ -37,6 +38,7 @@ class Limits:
     detached_result_ttl_s: float = 3600.0
     """How long the result of a detached request is kept after its end. Too small: callers come for
     it in vain. Too large: the broker's disk, of whose 1 GiB for results the oldest go first."""
+    alive: KeepAlive = field(default_factory=KeepAlive)
     tenants: Tenants = field(default_factory=Tenants)
 
     def of(self, wanted: Wanted) -> Limits:

@@ -8,12 +8,29 @@ from headrace_gateway.calls import Call
 from headrace_gateway.generation import ValidRequest
 from headrace_gateway.intake import Intake
 from headrace_gateway.position import read_event_id
+from headrace_gateway.quoting import quoted
 from headrace_gateway.repeats import HEADER as KEY_HEADER
-from headrace_gateway.repeats import answered_once, key_of, under_key
+from headrace_gateway.repeats import answered_once, key_of, opened, under_key
 from headrace_gateway.resuming import Resuming
 from headrace_gateway.wanted import Wanted
 
 HEADER = "Last-Event-ID"
+RESUME_HEADER = "X-Headrace-Resume"
+_ASKED = {"true": True, "1": True, "false": False, "0": False}
+
+
+def wants_ids(call: Call) -> bool:
+    """Whether each event of a stream is to have an id. A call that comes back asks for them, too.
+
+    Raises:
+        InvalidRequest: the header says neither yes nor no.
+    """
+    said = call.headers.get(RESUME_HEADER.lower(), "false")
+    if (asked := _ASKED.get(said.strip().lower())) is None:
+        raise InvalidRequest(
+            f"{RESUME_HEADER} is {quoted(said)}; it may be true or false", field=RESUME_HEADER
+        )
+    return asked or bool(call.last_event_id)
 
 
 async def answered(
@@ -25,15 +42,16 @@ async def answered(
         HeadraceError: it was refused; nothing is held.
     """
     if not call.last_event_id:
+        named = wanted.request_id != call.request_id
         if (key := key_of(call)) is None:
-            return await intake.open(wanted)
-        if wanted.request_id != call.request_id:
+            return await opened(wanted, intake, resuming, named=named)
+        if named:
             raise InvalidRequest(
                 f"request_id names the request already; leave it or {KEY_HEADER} out",
                 field=KEY_HEADER,
             )
         wanted = under_key(wanted, key, tenant=intake.tenant(call))
-        return await answered_once(wanted, intake, resuming)
+        return await answered_once(wanted, intake, resuming, detached=wanted.detached)
     if not wanted.streams:
         raise InvalidRequest(
             f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER

@@ -48,6 +48,8 @@ class Held:
     """As far as the prompt has been told; None where it is not wanted, or the gateway has it."""
     is_probe: bool = False
     """A gateway's own request: no figure of requests counts it."""
+    cached_prompt: int | None = None
+    """Tokens of the prompt that the first attempt with output found in a cache; None: not known."""
     vector: bytes = b""
     """What became of an input; kept, as output is, until the gateway has it."""
 
@@ -165,6 +167,7 @@ class Assignments:
                 if record.sampling.HasField("prompt_logprobs") and not output_ids
                 else None
             ),
+            cached_prompt=_cached_before(record, choice),
         )
         self._next_id += 1
         self._running += 1
@@ -287,4 +290,11 @@ def _progress(held: Held) -> ChoiceProgress:
         choice=held.choice,
         output_ids=held.output_ids,
         finish_reason=held.finish_reason or FinishReason.FINISH_REASON_UNSPECIFIED,
+        cached_prompt_tokens=held.cached_prompt,
     )
+
+
+def _cached_before(record: RequestRecord, choice: int) -> int | None:
+    """What an earlier attempt has told."""
+    told = (p for p in record.progress if p.choice == choice and p.HasField("cached_prompt_tokens"))
+    return next((point.cached_prompt_tokens for point in told), None)

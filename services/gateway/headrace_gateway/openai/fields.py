@@ -73,7 +73,3 @@ MESSAGE: NotServed = {
     "reasoning_content": (),
     "refusal": (),
 }
-
-STREAM_OPTIONS: NotServed = {
-    "continuous_usage_stats": (False,),
-}

@@ -42,9 +42,9 @@ from headrace_gateway.openai.wishes import (
     wanted_chat,
     wanted_completion,
 )
-from headrace_gateway.reply import Reply, deliver, queue_comment, told
+from headrace_gateway.reply import Reply, comment, deliver, told
 from headrace_gateway.resuming import Resuming
-from headrace_gateway.returning import answered
+from headrace_gateway.returning import answered, wants_ids
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
 from headrace_gateway.wanted import Text, Wanted
@@ -58,6 +58,8 @@ class OpenAIDialect:
     head: Head
     chunks: Chunks
     telling: Telling | None
+    ids: bool
+    """Events have ids. Its reader then reads all of server-sent events, comments too."""
     eager: bool = False
 
     def opening(self) -> str:
@@ -67,7 +69,11 @@ class OpenAIDialect:
         return self.chunks.said(news)
 
     def queued(self, queued: Queued) -> str:
-        return queue_comment(queued)
+        # Why not to all: benchmarks read each line as data, and their requests wait by the hundred.
+        return self.alive(queued) if self.ids else ""
+
+    def alive(self, queued: Queued | None) -> str:
+        return comment(queued, ids=self.ids)
 
     def ending(self, usage: Usage) -> str:
         return self.chunks.ending(usage)
@@ -156,19 +162,23 @@ class OpenAIService(OpenAIServiceServicer):
             async with told(reply):
                 body = parse(endpoint.kind, data, max_bytes=self._limits.max_body_bytes)
                 tally.model = self._intake.known(body.model)
-                wanted = endpoint.wanted(body, call)
+                wanted, ids = endpoint.wanted(body, call), wants_ids(call)
                 if wanted.detached and not wanted.streams:
-                    begun = await self._detaching.begin(wanted, call, repeatable=False)
+                    named = wanted.request_id != call.request_id
+                    begun = await self._detaching.begin(wanted, call, repeatable=named)
                     await reply.accept(accepted(endpoint.form, begun), begun.request_id)
                     return
                 answer, request = await answered(wanted, call, self._intake, self._resuming)
                 reply.request_id = answer.request.request_id
                 telling = _telling(endpoint.asked(body), wanted, answer, request.prompt_ids)
-                dialect = _dialect(endpoint.form, body, answer, telling)
-                await deliver(answer, reply, dialect, stream=wanted.streams)
+                dialect = _dialect(endpoint.form, body, answer, telling, ids=ids)
+                alive = self._limits.alive if wanted.streams else None
+                await deliver(answer, reply, dialect, alive=alive)
 
 
-def _dialect(form: Form, body: Body, answer: Answer, telling: Telling | None) -> OpenAIDialect:
+def _dialect(
+    form: Form, body: Body, answer: Answer, telling: Telling | None, *, ids: bool
+) -> OpenAIDialect:
     request = answer.request
     head = Head(
         request.request_id,
@@ -179,8 +189,17 @@ def _dialect(form: Form, body: Body, answer: Answer, telling: Telling | None) ->
     )
     options = body.stream_options
     counted = options is not None and bool(options.include_usage)
-    chunks = Chunks(form, head, places=answer.places, include_usage=counted, telling=telling)
-    return OpenAIDialect(form, head, chunks, telling)
+    each = options is not None and bool(options.continuous_usage_stats)
+    chunks = Chunks(
+        form,
+        head,
+        places=answer.places,
+        include_usage=counted,
+        prompt_tokens=request.prompt_tokens if each else None,
+        ids=ids,
+        telling=telling,
+    )
+    return OpenAIDialect(form, head, chunks, telling, ids)
 
 
 def _telling(
