@@ -22,6 +22,8 @@ from headrace_worker.engine.scripted import ScriptedFaults, ScriptedSettings, lo
 from headrace_worker.settings import WorkerSettings
 
 DEFAULT_MODEL = Path(__file__).parent / "default_model"
+SHIPPED_NAME = "valley"
+"""A source of this name is the model that ships, unless a folder has it."""
 SCRIPTED_SLOTS = 256
 
 
@@ -191,7 +193,9 @@ def _openai(settings: WorkerSettings) -> LoadedModel:
 
 
 def _folder_or_hub_id(settings: WorkerSettings) -> str:
-    return str(DEFAULT_MODEL) if settings.model_source == "default" else settings.model_source
+    source = settings.model_source
+    is_shipped = source == "default" or (source == SHIPPED_NAME and not Path(source).is_dir())
+    return str(DEFAULT_MODEL) if is_shipped else source
 
 
 def _api_key(settings: WorkerSettings) -> SecretStr | None:
