@@ -82,6 +82,9 @@ class StaticCards:
     async def get_card(self, model: str) -> bytes | None:
         return self.cards.get(model)
 
+    async def all_cards(self) -> list[bytes]:
+        return list(self.cards.values())
+
     async def replace_card(self, model: str, card: bytes, successor: bytes | None) -> bool:
         if self.cards.get(model) != card:
             return False

@@ -38,15 +38,15 @@ class Detaching:
             repeatable = True
         if repeatable and (same := await self._begun(wanted)) is not None:
             return same
-        answer, _ = await self._intake.open(wanted)
+        answer, request = await self._intake.open(wanted)
         async with answer:
             pass  # Its gateway reads it: this reader may leave.
-        return await self._requests.opened(wanted.request_id)
+        return await self._requests.opened(request.request_id)
 
     async def _begun(self, wanted: Wanted) -> Request | None:
         request = await self._intake.repeated(wanted)
         try:
-            found, record = await self._requests.look(wanted.request_id)
+            found, record = await self._requests.look(request.request_id)
         except (RequestNotFound, GatewayUnreachable):
             # Where no leader can say so now, the next one lets the first of two go on.
             return None
