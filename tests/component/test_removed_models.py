@@ -99,6 +99,15 @@ async def test_a_model_that_a_worker_serves_is_removed_by_force_alone(bus: JetSt
         await forget(bus, MODEL, force=True)
 
 
+async def test_a_model_is_removed_by_its_own_name_and_not_by_an_alias(bus: JetStreamBus) -> None:
+    card = ModelCard(model="org/primary", aliases=["small"])
+    await bus.put_card("org/primary", card.SerializeToString())
+    with pytest.raises(ModelNotFound, match="'small' is an alias of 'org/primary'"):
+        await forget(bus, "small", force=True)
+    await forget(bus, "org/primary", force=True)
+    assert await names(bus) == set()
+
+
 async def _is_found(bus: JetStreamBus, request_id: str) -> bool:
     return (await find(bus, request_id)).found
 

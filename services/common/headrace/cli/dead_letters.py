@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 from google.protobuf.message import DecodeError
+from rich.markup import escape
 
 from headrace.bus import Buried, BusUnavailable
 from headrace.bus.jetstream import connect
@@ -51,7 +52,8 @@ def dead_letters(state_dir: Path, nats_url: str | None, limit: int, as_json: boo
     table = terminal.table("request", "model", "time", "attempts", "reason")
     for each in found:
         name = each.request_id or "(unreadable)"
-        table.add_row(name, each.model, each.time, str(each.attempts), each.reason)
+        shown = (name, each.model, each.time, str(each.attempts), each.reason)
+        table.add_row(*map(escape, shown))
     terminal.console().print(table if found else "no dead letters")
 
 

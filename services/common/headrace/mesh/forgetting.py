@@ -45,16 +45,19 @@ async def forget(bus: Bus, name: str, *, force: bool) -> None:
         ModelNotFound: none of this name is configured.
         ModelServed: a live worker serves it, and `force` is not set.
     """
-    found = [card for card in await configured(bus) if card.model == name]
-    if not found:
-        raise ModelNotFound(f"no model {name!r} is configured; see headrace model list")
+    cards = await configured(bus)
+    found = next((card for card in cards if card.model == name), None)
+    if found is None:
+        owner = next(
+            (f"; {name!r} is an alias of {c.model!r}" for c in cards if name in c.aliases), ""
+        )
+        raise ModelNotFound(f"no model {name!r} is configured{owner}; see headrace model list")
     if not force and name in await models_served(bus):
         raise ModelServed(
             f"a worker serves {name}; end it first, or remove the model with --force, until a"
             " worker announces it again"
         )
-    for card in found:
-        await _remove(bus, card)
+    await _remove(bus, found)
 
 
 async def configured(cards: Cards) -> list[ModelCard]:
