@@ -149,6 +149,7 @@ class Catalog:
         self._changed.set()
 
     def _drop(self, lane: str) -> None:
+        self._waiting.discard(lane)
         for facts in (self._models, self._pending, self._unusable):
             facts.pop(lane, None)
         if (card := self._cards.pop(lane, None)) is not None:
