@@ -9,6 +9,7 @@ import pytest
 
 from headrace.bus import BusUnavailable, LaneBroken, LeaseTaken, NobodyAnswered, Pulled
 from headrace.bus.jetstream import JetStreamBus, JetStreamLane, connect
+from headrace.model_names import lane_id
 from headrace.testing.nats_server import NatsServer
 from helpers.eventually import eventually
 
@@ -81,7 +82,7 @@ async def test_a_lane_whose_last_message_got_lost_on_its_way_says_so_and_its_suc
     lane = await bus.take_over("m", "standard")
     assert await lane.pull(max_messages=2, timeout_s=0.1) == []
     await bus.submit("m", "standard", b"lost", message_id="1")
-    await steal(nats_url, "m-standard")
+    await steal(nats_url, f"{lane_id('m')}-standard")
     assert await lane.pull(max_messages=2, timeout_s=0.1) == [], "it may still be on its way"
     with pytest.raises(LaneBroken, match="delivery 1 never came; 0 did"):
         await lane.pull(max_messages=2, timeout_s=0.1)
@@ -94,7 +95,7 @@ async def test_a_lane_that_gets_a_later_message_first_says_that_one_is_missing(
 ) -> None:
     lane = await bus.take_over("m", "standard")
     await bus.submit("m", "standard", b"lost", message_id="1")
-    await steal(nats_url, "m-standard")
+    await steal(nats_url, f"{lane_id('m')}-standard")
     await bus.submit("m", "standard", b"next", message_id="2")
     with pytest.raises(LaneBroken, match="delivery 2 came, and 1 did not"):
         await lane.pull(max_messages=2, timeout_s=1)
@@ -165,10 +166,79 @@ async def test_cards_are_seen_by_those_who_watched_before_and_by_those_who_come_
     late: dict[str, bytes] = {}
     await bus.watch_cards(early.__setitem__)
     await bus.put_card("m", b"1")
-    await eventually(lambda: early == {"m": b"1"})
+    await eventually(lambda: early == {lane_id("m"): b"1"})
     await bus.put_card("m", b"2")
     await bus.watch_cards(late.__setitem__)
-    await eventually(lambda: early == late == {"m": b"2"})
+    await eventually(lambda: early == late == {lane_id("m"): b"2"})
+
+
+async def test_a_card_is_replaced_only_while_it_is_what_was_read(bus: JetStreamBus) -> None:
+    seen: list[tuple[str, bytes]] = []
+    await bus.watch_cards(lambda lane, card: seen.append((lane, card)))
+    assert await bus.all_cards() == []
+    assert await bus.get_card("Qwen/Qwen3") is None
+    await bus.put_card("Qwen/Qwen3", b"1")
+    await bus.put_card("模型", b"other")
+    assert sorted(await bus.all_cards()) == [b"1", b"other"]
+    assert not await bus.replace_card("Qwen/Qwen3", b"0", b"2")
+    assert await bus.replace_card("Qwen/Qwen3", b"1", b"2")
+    assert not await bus.replace_card("Qwen/Qwen3", b"1", None)
+    assert await bus.replace_card("Qwen/Qwen3", b"2", None)
+    assert not await bus.replace_card("Qwen/Qwen3", b"2", None)
+    assert await bus.get_card("Qwen/Qwen3") is None
+    assert await bus.all_cards() == [b"other"]
+    lane = lane_id("Qwen/Qwen3")
+    ours = [(lane, b"1"), (lane, b"2"), (lane, b"")]
+    await eventually(lambda: [each for each in seen if each[0] == lane] == ours)
+
+
+async def test_cards_are_read_and_replaced_by_who_made_no_stores(
+    bus: JetStreamBus, nats_url: str
+) -> None:
+    await bus.put_card("m", b"1")
+    guest = await connect(nats_url, name="guest", replicas=None)
+    assert await guest.all_cards() == [b"1"]
+    assert await guest.replace_card("m", b"1", None)
+    await guest.close()
+    assert await bus.get_card("m") is None
+
+
+async def test_a_broker_without_stores_has_no_cards(nats_url: str) -> None:
+    guest = await connect(nats_url, name="guest", replicas=None)
+    assert await guest.all_cards() == []
+    await guest.close()
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-0.6B", "a.b.c", "a *", "模型", ">", 256 * "x"])
+async def test_lane_lease_and_dead_letters_work_for_a_model_of_any_name(
+    bus: JetStreamBus, model: str
+) -> None:
+    await bus.submit("other", "bulk", b"o", message_id="o")
+    await bus.submit(model, "bulk", b"b", message_id="b")
+    lane = await bus.take_over(model, "bulk")
+    (pulled,) = await pull_all(lane, 1)
+    assert pulled.payload == b"b"
+    await lane.acknowledge(pulled.acknowledgement)
+    assert await lane.pull(max_messages=1, timeout_s=0.1) == []
+    await bus.bury(model, b"letter")
+    assert [each.lane for each in await bus.buried(limit=9)] == [lane_id(model)]
+
+
+async def test_what_an_earlier_version_left_in_a_lane_is_given_out_first(
+    bus: JetStreamBus, nats_url: str
+) -> None:
+    client = await nats.connect(nats_url)
+    jetstream = client.jetstream()
+    await jetstream.publish("headrace.requests.valley.standard", b"old")
+    await jetstream.pull_subscribe(
+        "headrace.requests.valley.standard", durable="valley-standard", stream="REQUESTS"
+    )
+    await client.close()
+    await bus.submit("valley", "standard", b"new", message_id="n")
+    for _ in range(2):  # the second leader finds what the first has not acknowledged
+        lane = await bus.take_over("valley", "standard")
+        pulled = await pull_all(lane, 2)
+        assert [each.payload for each in pulled] == [b"old", b"new"]
 
 
 async def test_a_tokenizer_bundle_of_megabytes_comes_back_whole(bus: JetStreamBus) -> None:

@@ -117,3 +117,47 @@ async def test_a_card_or_tokenizer_that_cannot_be_read_leaves_the_others_alone(
         await cards.put_card("valley", card())
         await until(lambda: bool(catalog.base("valley")))
         assert is_waiting(catalog, "broken")
+
+
+async def test_a_removed_model_is_unknown_at_once_and_known_again_when_it_is_announced(
+    cards: Cards,
+) -> None:
+    await cards.put_tokenizer("t1", BUNDLE)
+    await cards.put_card("valley", card(aliases=["small"]))
+    async with following(cards) as catalog:
+        await until(lambda: catalog.base("small") == "valley")
+        marked = card(aliases=["small"], removed=True)
+        assert await cards.replace_card("valley", card(aliases=["small"]), marked)
+        await until(lambda: not catalog.base("valley"))
+        for name in ("valley", "small", "valley:poet"):
+            with pytest.raises(ModelNotFound):
+                catalog.get(name)
+        assert catalog.all() == []
+        assert await cards.replace_card("valley", marked, None)
+        await cards.put_card("valley", card())
+        await until(lambda: catalog.base("valley") == "valley")
+
+
+async def test_a_removed_model_whose_tokenizer_never_came_is_unknown(cards: Cards) -> None:
+    async with following(cards) as catalog:
+        await cards.put_card("valley", card())
+        await until(lambda: is_waiting(catalog, "valley"))
+        await cards.put_card("valley", card(removed=True))
+        await until(lambda: not is_waiting(catalog, "valley"))
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "llama3:8b", "模型", "50% off", 256 * "x"])
+async def test_a_model_of_any_name_is_known_by_it_and_by_its_aliases(
+    cards: Cards, name: str
+) -> None:
+    await cards.put_tokenizer("t1", BUNDLE)
+    await cards.put_card(name, card(model=name, aliases=["gpt-4o", "a/b:c"]))
+    async with following(cards) as catalog:
+        await until(lambda: bool(catalog.base(name)))
+        assert [catalog.get(each).name for each in (name, "gpt-4o", "a/b:c")] == 3 * [name]
+        assert catalog.get(f"{name}:poet").name == f"{name}:poet"
+        assert catalog.get("a/b:c:poet").name == f"{name}:poet"
+        with pytest.raises(ModelNotFound, match="has no adapter 'bard'"):
+            catalog.get("gpt-4o:bard")
+        with pytest.raises(ModelNotFound, match="is not known"):
+            catalog.get("\ud800")

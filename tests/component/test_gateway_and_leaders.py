@@ -23,6 +23,7 @@ from headrace.internal.v1.reports_pb2 import FindResponse, ResultRecord
 from headrace.testing.nats_server import NatsServer
 from headrace.v1 import common_pb2, requests_pb2
 from headrace_gateway.generation import ChoiceEnded, Failed, Tokens
+from headrace_gateway.own_ids import draw_id, in_lane_of
 from headrace_gateway.whereabouts import Whereabouts
 from helpers.eventually import eventually
 from helpers.gateway_actors import (
@@ -119,6 +120,18 @@ async def test_a_request_that_is_being_settled_is_not_unknown_to_its_leader(bus:
         async with leader(bus) as boss:
             await eventually(lambda: len(boss.settled) == 1)
             assert list((await boss.notify(fences={"r1": 1})).unknown_request_ids) == ["r1"]
+
+
+async def test_of_an_unknown_id_of_ours_only_the_leader_that_it_tells_of_is_asked(bus: Bus) -> None:
+    drawn = draw_id(22 * "a")
+    async with running_mesh(bus) as gateway, leader(bus):
+        # Of "orphan" no leader answers, so whether it has a request is not known.
+        with pytest.raises(GatewayUnreachable):
+            await whereabouts(bus, gateway).get("their-own")
+        with pytest.raises(RequestNotFound):
+            await whereabouts(bus, gateway).get(in_lane_of(MODEL, drawn))
+        with pytest.raises(GatewayUnreachable):
+            await whereabouts(bus, gateway).cancel(in_lane_of("orphan", drawn))
 
 
 async def test_an_id_that_is_open_is_refused(bus: Bus) -> None:

@@ -15,8 +15,10 @@ from headrace.internal.v1.dispatch_pb2 import (
     DISPATCH_REFUSAL_CAUSE_DRAINING,
     DISPATCH_REFUSAL_CAUSE_INVALID,
 )
+from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import DeadLetter, LaneReport, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.model_names import lane_id
 from headrace.rpc.status import from_status
 from helpers.eventually import eventually
 from helpers.scheduler_actors import (
@@ -176,7 +178,7 @@ async def test_a_request_that_fails_on_every_attempt_is_ended_and_kept_as_a_dead
 
 async def letters(bus: JetStreamBus) -> list[DeadLetter]:
     buried = await bus.buried(limit=10)
-    assert all(each.model == MODEL for each in buried)
+    assert all(each.lane == lane_id(MODEL) for each in buried)
     return [DeadLetter.FromString(each.letter) for each in buried]
 
 
@@ -213,7 +215,7 @@ async def test_of_a_burst_exactly_as_many_are_queued_as_the_lane_holds(
 async def test_without_a_worker_a_request_of_a_known_model_waits_for_as_long_as_its_patience(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor
 ) -> None:
-    await bus.put_card(MODEL, b"a card")
+    await bus.put_card(MODEL, ModelCard(model=MODEL).SerializeToString())
     async with scheduler(nats_url):
         await gateway.submit("a", patience_s=0.2)
         await eventually(lambda: "a" in gateway.ended)

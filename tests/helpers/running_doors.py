@@ -12,6 +12,7 @@ import grpc
 from headrace.errors import RequestNotFound
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.model_names import lane_id
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
 from headrace.rpc.unreadable import RefuseUnreadable
 from headrace.v1 import (
@@ -71,7 +72,7 @@ CARD = ModelCard(
 
 @dataclass
 class StaticCards:
-    """Cards and tokenizers as given; `announce` changes one."""
+    """Cards, by model, and tokenizers as given."""
 
     cards: dict[str, bytes]
     tokenizers: dict[str, bytes]
@@ -80,12 +81,29 @@ class StaticCards:
     async def put_card(self, model: str, card: bytes) -> None:
         self.cards[model] = card
         for on_card in self._heard_by:
-            on_card(model, card)
+            on_card(lane_id(model), card)
+
+    async def get_card(self, model: str) -> bytes | None:
+        return self.cards.get(model)
+
+    async def all_cards(self) -> list[bytes]:
+        return list(self.cards.values())
+
+    async def replace_card(self, model: str, card: bytes, successor: bytes | None) -> bool:
+        if self.cards.get(model) != card:
+            return False
+        if successor is not None:
+            await self.put_card(model, successor)
+            return True
+        del self.cards[model]
+        for on_card in self._heard_by:
+            on_card(lane_id(model), b"")
+        return True
 
     async def watch_cards(self, on_card: Callable[[str, bytes], None]) -> StaticCards:
         self._heard_by.append(on_card)
         for model, card in self.cards.items():
-            on_card(model, card)
+            on_card(lane_id(model), card)
         return self
 
     async def put_tokenizer(self, digest: str, bundle: bytes) -> None:

@@ -103,7 +103,7 @@ class Unsupported(RequestError):
 
 
 class ModelNotFound(RequestError):
-    """No worker ever announced a model of this name."""
+    """No model of this name is configured, or not any more."""
 
     code = Code.NOT_FOUND
     reason = "MODEL_NOT_FOUND"

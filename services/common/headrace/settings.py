@@ -29,6 +29,9 @@ from pydantic_settings import (
 S = TypeVar("S", bound="ServiceSettings")
 
 
+_PLAIN = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
+
+
 class SettingsRefused(Exception):
     """Settings that cannot be; `lines` has one line per fault."""
 
@@ -44,8 +47,9 @@ class ServiceSettings(BaseSettings):
         frozen=True, extra="forbid", use_attribute_docstrings=True, env_parse_none_str="none"
     )
 
-    name: str = "one"
-    """What operators call this process; in reports, logs and `headrace status`."""
+    name: str = Field(default="one", max_length=128, pattern=_PLAIN)
+    """What operators call this process; in reports, logs, `headrace status` and subjects of the
+    broker: letters, digits, _ and -, with single dots between."""
     nats_url: str = "nats://127.0.0.1:4222"
     """Broker; of a cluster several, with commas between. May hold user and password; never
     logged with them."""

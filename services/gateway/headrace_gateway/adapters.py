@@ -10,8 +10,6 @@ from headrace.errors import ModelNotFound, NoWorker
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace_gateway.quoting import quoted
 
-SEPARATOR = ":"
-"""Between a model and its adapter in a served name."""
 _UNUSABLE_RETRY_S = 60.0
 
 
@@ -24,12 +22,6 @@ class Adapter:
     """That run it with this digest now."""
     failure: str
     """Why some worker could not load its newest files; else empty."""
-
-
-def split(served_name: str) -> tuple[str, str]:
-    """The model, and the adapter or nothing."""
-    model, _, adapter = served_name.partition(SEPARATOR)
-    return model, adapter
 
 
 def known(announced: ModelCard, reported: Iterable[ModelCard]) -> list[Adapter]:

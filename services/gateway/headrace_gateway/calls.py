@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-import uuid
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+
+from headrace_gateway.own_ids import RANDOM_CHARACTERS, draw_id
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_BAGGAGE = 1024
@@ -22,7 +24,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 @dataclass(frozen=True, slots=True)
 class Call:
     request_id: str
-    """Ours, made for this call; also the answer's x-request-id."""
+    """Ours, drawn for this call; also the x-request-id of an answer that opens no request."""
     time_remaining_s: float | None
     trace_context: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -34,7 +36,7 @@ class Call:
 def call_of(context: Context) -> Call:
     metadata = context.invocation_metadata() or ()
     return Call(
-        request_id=uuid.uuid4().hex,
+        request_id=draw_id(secrets.token_hex(RANDOM_CHARACTERS // 2)),
         time_remaining_s=context.time_remaining(),
         trace_context=trace_context(metadata),
         headers=_headers(metadata),

@@ -39,7 +39,7 @@ class Detaching:
         if repeatable and (same := await self._begun(wanted)) is not None:
             return same
         try:
-            answer, _ = await self._intake.open(wanted)
+            answer, request = await self._intake.open(wanted)
         except RequestExists:
             # The same call has come here twice at once.
             if not repeatable or (same := await self._begun(wanted)) is None:
@@ -47,12 +47,12 @@ class Detaching:
             return same
         async with answer:
             pass  # Its gateway reads it: this reader may leave.
-        return await self._requests.opened(wanted.request_id)
+        return await self._requests.opened(request.request_id)
 
     async def _begun(self, wanted: Wanted) -> Request | None:
         request = await self._intake.repeated(wanted)
         try:
-            found, record = await self._requests.look(wanted.request_id)
+            found, record = await self._requests.look(request.request_id)
         except (RequestNotFound, GatewayUnreachable):
             # Where no leader can say so now, the next one lets the first of two go on.
             return None

@@ -15,7 +15,7 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
-from headrace_gateway.adapters import SEPARATOR
+from headrace_gateway.served_names import SEPARATOR
 from headrace_gateway.tenants import DEFAULT_TENANT
 
 
@@ -62,7 +62,7 @@ class ValidRequest:
 
     @property
     def model(self) -> str:
-        """As the caller asked for it."""
+        """By its primary name, whichever of its names the caller used."""
         return f"{self.card.model}{SEPARATOR}{self.adapter}" if self.adapter else self.card.model
 
     @property

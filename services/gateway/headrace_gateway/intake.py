@@ -13,6 +13,7 @@ from headrace_gateway.catalog import Catalog, ServedModel
 from headrace_gateway.generation import Admission, Generation, ValidRequest
 from headrace_gateway.limits import Limits
 from headrace_gateway.offering import with_tools
+from headrace_gateway.own_ids import in_lane_of
 from headrace_gateway.resuming import transcript
 from headrace_gateway.tasks import require_task
 from headrace_gateway.validation import check, check_prompt_size, priority, times, valid_request
@@ -72,6 +73,7 @@ class Intake:
     def _checked(self, wanted: Wanted) -> tuple[ServedModel, Wanted]:
         served = self._catalog.get(wanted.model)
         require_task(served.card, ModelTask.MODEL_TASK_GENERATE)
+        wanted = replace(wanted, request_id=in_lane_of(served.card.model, wanted.request_id))
         wanted = with_tools(wanted, served.card)
         check(wanted, served.card, self._limits.of(wanted))
         return served, wanted

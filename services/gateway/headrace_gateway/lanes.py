@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from headrace.errors import CapacityError, LaneFull, PatienceExhausted
 from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
+from headrace.model_names import lane_id
 from headrace.v1 import common_pb2, fleet_pb2
 from headrace_gateway.generation import Queued
 
@@ -197,6 +198,7 @@ def _as_lane(model: str, scheduler_id: str, state: LaneState) -> fleet_pb2.Lane:
         running=state.running,
         max_waiting=state.max_waiting,
         scheduler=scheduler_id,
+        lane_id=lane_id(model),
     )
     if state.HasField("oldest_wait"):
         lane.oldest_wait.CopyFrom(state.oldest_wait)

@@ -12,6 +12,7 @@ from headrace_gateway.answering import Answer
 from headrace_gateway.catalog import Catalog, ServedModel
 from headrace_gateway.generation import Generation, RecordedRequest, ValidRequest
 from headrace_gateway.kept import digest_of
+from headrace_gateway.own_ids import to_ask
 from headrace_gateway.position import EventId, Place, read_position
 from headrace_gateway.quoting import quoted
 from headrace_gateway.tenants import DEFAULT_TENANT
@@ -69,8 +70,8 @@ class Resuming:
         Raises:
             HeadraceError: there is none, or `after` is no place in it; nothing is held.
         """
-        models = [served.card.model for served in self._catalog.all()]
-        found = await self._finding.find(request_id, models)
+        models = (served.card.model for served in self._catalog.all())
+        found = await self._finding.find(request_id, to_ask(request_id, models))
         return await self._open(found, after, field)
 
     async def resume_as(

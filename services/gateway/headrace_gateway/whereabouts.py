@@ -24,11 +24,13 @@ from headrace.v1 import requests_pb2
 from headrace_gateway.lanes import DEFAULT_RETRY_S
 from headrace_gateway.open_requests import OpenRequests
 from headrace_gateway.outlet import Outlet
+from headrace_gateway.own_ids import to_ask
 from headrace_gateway.settling import Settling, timestamp
 
 
 class Whereabouts:
-    """Asks near before far: own table, results, then every model's leader at once."""
+    """Asks near before far: own table, results, then the leader that the id tells of. Where it
+    tells of none, every model's leader at once."""
 
     def __init__(
         self,
@@ -104,7 +106,7 @@ class Whereabouts:
         request_id = question.request_id
         if (result := await self._result(request_id)) is not None:
             return _ended(result), result.request
-        found = await self._ask(self._models(), question)
+        found = await self._ask(to_ask(request_id, self._models()), question)
         if not found.found:
             # It may have ended since, and its result is stored before its leader forgets it.
             if (result := await self._result(request_id)) is not None:

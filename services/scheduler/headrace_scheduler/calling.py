@@ -174,7 +174,11 @@ class Calls:
         when = Timestamp()
         when.GetCurrentTime()
         letter = DeadLetter(
-            message=command.message, reason=command.reason, time=when, attempts=command.attempts
+            message=command.message,
+            reason=command.reason,
+            time=when,
+            attempts=command.attempts,
+            model=self._model,
         )
         while True:
             try:

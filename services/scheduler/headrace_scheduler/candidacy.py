@@ -8,7 +8,9 @@ import logging
 from headrace.bus import Bus, BusError, LeaseTaken
 from headrace.clock import Clock
 from headrace.heeding import confined, heed
+from headrace.model_names import lane_id
 from headrace_scheduler import metrics
+from headrace_scheduler.events import ModelRemoved
 from headrace_scheduler.journal import MeteredJournal
 from headrace_scheduler.leader import Leader, SteppedDown
 from headrace_scheduler.machine import Leadership, Machine
@@ -19,6 +21,9 @@ log = logging.getLogger(__name__)
 
 RENEW_S = 1.0
 """Longest wait for one renewal to be answered."""
+LOOK_S = 0.5
+EMPTY_S = 2.0
+"""A gateway that has not heard of a removal yet may put a request into a lane meanwhile."""
 
 
 class Candidacy:
@@ -43,7 +48,8 @@ class Candidacy:
         self._bus, self._settings, self._clock = bus, settings, clock
         self._sightings = sightings
         self._listening_since_s = listening_since_s
-        self._lease = f"leader.{model}"
+        self._lease = f"leader.{lane_id(model)}"
+        self._removed: bytes | None = None
         self._ours_until_s = float("-inf")
         self._seen_s = float("-inf")
         self.leader: Leader | None = None
@@ -52,6 +58,17 @@ class Candidacy:
     def knows_the_lease(self) -> bool:
         """Whether we lead, or have lately seen that somebody does."""
         return self._clock.monotonic_s() - self._seen_s < self._settings.lease_ttl_s
+
+    @property
+    def removed(self) -> bool:
+        """The model is not configured any more, and its lanes are to be emptied."""
+        return self._removed is not None
+
+    def take_card(self, card: bytes, *, removed: bool) -> None:
+        """The model's newest card."""
+        self._removed = card if removed else None
+        if self.leader is not None:
+            self.leader.tell(ModelRemoved(self.removed))
 
     async def run(self) -> None:
         """Stand by and lead as long as it is not cancelled; then give the lease back."""
@@ -97,8 +114,10 @@ class Candidacy:
 
     async def _lead_until_over(self, epoch: int) -> None:
         async with asyncio.TaskGroup() as tasks:
+            leader = self._make_leader(epoch)
             tasks.create_task(self._renew())
-            tasks.create_task(self._make_leader(epoch).run())
+            tasks.create_task(leader.run())
+            tasks.create_task(self._delete_card_once_empty(leader.machine))
 
     def _make_leader(self, epoch: int) -> Leader:
         now_s = self._clock.monotonic_s()
@@ -108,10 +127,26 @@ class Candidacy:
         machine = Machine(leadership, self._settings.policy(), MeteredJournal(self.model))
         for event in self._sightings.recent(now_s):
             machine.apply(event, now_s=now_s)
+        machine.apply(ModelRemoved(self.removed), now_s=now_s)
         self.leader = Leader(
             leadership, machine, self._bus, self._settings, self._clock, self._is_ours
         )
         return self.leader
+
+    async def _delete_card_once_empty(self, machine: Machine) -> None:
+        """The end of a removal; `Service` ends this candidacy when it hears of it."""
+        empty_since_s = self._clock.monotonic_s()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s = self._clock.monotonic_s()
+            if self._removed is None or not machine.is_empty:
+                empty_since_s = now_s
+            elif now_s - empty_since_s >= EMPTY_S:
+                try:
+                    await self._bus.replace_card(self.model, self._removed, None)
+                except BusError as error:
+                    log.info("card.not_deleted", extra={"model": self.model, "why": repr(error)})
+                heed()
 
     def _is_ours(self) -> bool:
         return self._clock.monotonic_s() < self._ours_until_s

@@ -120,6 +120,13 @@ class Deaf:
     """The bus was away until now: nobody's silence means anything."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelRemoved:
+    """The model is not configured any more; or, with False, it is again."""
+
+    removed: bool = True
+
+
 Event = (
     Submitted
     | LaneCaughtUp
@@ -136,6 +143,7 @@ Event = (
     | NoticeAnswered
     | NoticeUnanswered
     | Deaf
+    | ModelRemoved
 )
 
 # Commands

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from headrace.bus.subjects import PRIORITIES
-from headrace.errors import LaneFull, RequestCancelled
+from headrace.errors import LaneFull, ModelNotFound, RequestCancelled
 from headrace_scheduler import Journal
 from headrace_scheduler.dispatching import Dispatching
 from headrace_scheduler.events import (
@@ -19,6 +19,7 @@ from headrace_scheduler.events import (
     Event,
     GatewayReported,
     LaneCaughtUp,
+    ModelRemoved,
     NoticeAnswered,
     NoticeUnanswered,
     Parked,
@@ -115,6 +116,7 @@ class Machine:
         )
         self._behind = set(PRIORITIES)
         self._holding = True
+        self._removed = False
 
     # Events
 
@@ -154,6 +156,8 @@ class Machine:
             case Deaf():
                 self._fleet.forgive_silence(now_s)
                 self._gateways.forgive_silence(now_s)
+            case ModelRemoved(removed):
+                self._removed = removed
 
     def _submit(self, event: Submitted, now_s: float) -> None:
         request = self._live.enter(event, now_s=now_s)
@@ -222,6 +226,8 @@ class Machine:
         self._timekeeper.keep(now_s=now_s)
         if self._holding:
             self._end_hold(now_s)
+        if self._removed:
+            self._end_all(now_s)
         dispatches = self._dispatching.plan(now_s=now_s)
         if self._policy.preemption:
             self._preemption.plan(now_s=now_s)
@@ -261,7 +267,22 @@ class Machine:
             if isinstance(request.state, Held):
                 self._live.recover(request, now_s=now_s)
 
+    def _end_all(self, now_s: float) -> None:
+        """Of a model that is not configured any more nothing waits; what runs may end."""
+        error = ModelNotFound(f"model {self._leadership.model} is not configured any more")
+        for lane in self._live.lanes.values():
+            for request in list(lane):
+                self._live.end(request, error, now_s=now_s)
+        for request in self._live.orphans():
+            self._orphans.give_up(request, error, "model removed")
+
     # Looking
+
+    @property
+    def is_empty(self) -> bool:
+        """All lanes have been read to their end, and nothing of them is live."""
+        nothing_lives = next(iter(self._live), None) is None
+        return not self._holding and not self._behind and nothing_lives
 
     def lanes(self, *, now_s: float) -> Sequence[LaneFigures]:
         return [

@@ -8,10 +8,12 @@ import logging
 from google.protobuf.message import DecodeError
 
 from headrace.bus import Bus, Subscription
-from headrace.bus.subjects import GATEWAY_REPORTS, MODEL_NAME, PREFIX_REPORTS, WORKER_REPORTS
+from headrace.bus.subjects import GATEWAY_REPORTS, PREFIX_REPORTS, WORKER_REPORTS
 from headrace.clock import Clock
 from headrace.heeding import heed
+from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import PrefixReport
+from headrace.model_names import fault, lane_id
 from headrace_scheduler import metrics
 from headrace_scheduler.candidacy import Candidacy
 from headrace_scheduler.events import GatewayReported, PrefixesReported, WorkerReported
@@ -32,6 +34,8 @@ class Service:
         kept_s = max(settings.worker_silence_s, settings.gateway_silence_s)
         self._sightings = Sightings(kept_s=kept_s)
         self._candidacies: dict[str, Candidacy] = {}
+        self._runs: dict[str, asyncio.Task[None]] = {}
+        """Of the candidacies, by model as they are."""
         self._tasks: asyncio.TaskGroup | None = None
         self._listening_since_s = clock.monotonic_s()
 
@@ -57,7 +61,7 @@ class Service:
                 await self._bus.subscribe(PREFIX_REPORTS, self._on_prefix_report),
             ]
             self._listening_since_s = self._clock.monotonic_s()
-            subscriptions.append(await self._bus.watch_cards(lambda model, _: self._know(model)))
+            subscriptions.append(await self._bus.watch_cards(self._on_card))
             heed()
             try:
                 await asyncio.get_running_loop().create_future()
@@ -69,6 +73,26 @@ class Service:
         """Let acknowledgements reach the broker; call before cancelling `run`."""
         leaders = [c.leader for c in self._candidacies.values() if c.leader is not None]
         await asyncio.gather(*(leader.drain() for leader in leaders))
+
+    def _on_card(self, lane: str, payload: bytes) -> None:
+        if not payload:
+            self._forget(lane)
+            return
+        try:
+            card = ModelCard.FromString(payload)
+        except DecodeError:
+            metrics.unreadable.labels("model card").inc()
+            return
+        self._know(card.model)
+        if (candidacy := self._candidacies.get(card.model)) is not None:
+            candidacy.take_card(payload, removed=card.removed)
+
+    def _forget(self, lane: str) -> None:
+        """A card was deleted: nothing is left of the model, unless a worker brings it back."""
+        for model in [m for m, c in self._candidacies.items() if c.removed and lane_id(m) == lane]:
+            del self._candidacies[model]
+            self._runs.pop(model).cancel()
+            log.info("model.removed", extra={"model": model})
 
     def _on_worker_report(self, payload: bytes) -> None:
         try:
@@ -108,7 +132,7 @@ class Service:
     def _know(self, model: str) -> None:
         if model in self._candidacies or self._tasks is None:
             return
-        if not MODEL_NAME.fullmatch(model):
+        if fault(model) is not None:
             metrics.unreadable.labels("model name").inc()
             return
         candidacy = Candidacy(
@@ -121,5 +145,5 @@ class Service:
             listening_since_s=self._listening_since_s,
         )
         self._candidacies[model] = candidacy
-        self._tasks.create_task(candidacy.run())
+        self._runs[model] = self._tasks.create_task(candidacy.run())
         log.info("model.known", extra={"model": model})

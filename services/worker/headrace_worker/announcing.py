@@ -12,7 +12,7 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 log = logging.getLogger(__name__)
 
 AGAIN_S = 600.0
-"""Cards are forgotten a day after their last worker, and a broker may lose its store."""
+"""A broker may lose its store, and a card may be removed though its worker lives."""
 
 
 class Announcement:
@@ -33,6 +33,10 @@ class Announcement:
             BusUnavailable: not known to be published.
         """
         await self._cards.put_tokenizer(self.card.tokenizer_digest, self._bundle)
+        found = await self._cards.get_card(self.card.model)
+        if found is not None and not (before := ModelCard.FromString(found)).removed:
+            # The model is as old as its first card: that decides who gets an alias.
+            self.card.create_time.CopyFrom(before.create_time)
         await self._cards.put_card(self.card.model, self.card.SerializeToString())
 
     async def repeat(self) -> None:

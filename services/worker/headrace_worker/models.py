@@ -22,6 +22,8 @@ from headrace_worker.engine.scripted import ScriptedFaults, ScriptedSettings, lo
 from headrace_worker.settings import WorkerSettings
 
 DEFAULT_MODEL = Path(__file__).parent / "default_model"
+SHIPPED_NAME = "valley"
+"""A source of this name is the model that ships, unless a folder has it."""
 SCRIPTED_SLOTS = 256
 
 
@@ -104,7 +106,7 @@ def _transformers(settings: WorkerSettings, progress: Progress) -> LoadedModel:
     # other hardware that it does not find; and the hub's library of every request it makes.
     for noisy in ("torchao", "torch.utils._pytree", "httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    source = _folder_or_hub_id(settings)
+    source = folder_or_hub_id(settings.model_source)
     if (task := _vector_task(source, settings, progress)) is not None:
         if settings.adapters_dir is not None:
             raise ModelLoadFailed(source, f"it is to {task}, without adapters: unset adapters_dir")
@@ -155,7 +157,7 @@ def _vllm(settings: WorkerSettings) -> LoadedModel:
 
     return load_vllm(
         VllmSettings(
-            _folder_or_hub_id(settings),
+            folder_or_hub_id(settings.model_source),
             settings.model_revision,
             settings.dtype,
             settings.max_slots,
@@ -190,8 +192,11 @@ def _openai(settings: WorkerSettings) -> LoadedModel:
     )
 
 
-def _folder_or_hub_id(settings: WorkerSettings) -> str:
-    return str(DEFAULT_MODEL) if settings.model_source == "default" else settings.model_source
+def folder_or_hub_id(source: str, *, here: Path = Path()) -> str:
+    """The source as engines take it: the model that ships has names of its own, of which a folder
+    of that name, in the folder `here`, goes before "valley"."""
+    is_shipped = source == "default" or (source == SHIPPED_NAME and not (here / source).is_dir())
+    return str(DEFAULT_MODEL) if is_shipped else source
 
 
 def _api_key(settings: WorkerSettings) -> SecretStr | None:

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from headrace.model_names import fault, listed
 from headrace.settings import ServiceSettings, SettingsRefused
+
+
+def _checked_name(name: object) -> object:
+    # Why: on the command line and in the environment, "none" is no text but the absence of one.
+    name = "none" if name is None else name
+    if isinstance(name, str) and (why := fault(name)) is not None:
+        raise ValueError(f"no model can have this name: {why}")
+    return name
+
+
+def _checked_names(names: object) -> object:
+    names = "none" if names is None else names
+    if isinstance(names, str):
+        for name in listed(names):
+            _checked_name(name)
+    return names
+
+
+ModelName = Annotated[str, BeforeValidator(_checked_name)]
+ModelNames = Annotated[str, BeforeValidator(_checked_names)]
 
 _OF_THE_MODEL = frozenset(
     {
         *("model_source", "model_revision", "dtype", "quantization", "threads", "max_slots"),
         *("context_tokens", "prefill_chunk_tokens", "prefix_cache", "workers_here"),
-        *("grammar_backend", "tool_format"),
+        *("grammar_backend", "tool_format", "model_aliases"),
     }
 )
 """What a reload takes up; the rest belongs to the process."""
@@ -25,11 +46,19 @@ class WorkerSettings(ServiceSettings):
 
     model_source: str = "default"
     """What to serve: a folder of a transformers model, a hub id, or "default", the model that
-    comes with Headrace. For llama-cpp a GGUF file; for openai a URL, such as http://host:8000/v1."""
+    comes with Headrace; "valley", its name, means it as well where no folder is called so. For
+    llama-cpp a GGUF file; for openai a URL, such as http://host:8000/v1."""
     model_revision: str | None = None
     """Branch, tag or commit of a hub id. Unset: the hub's default; pin it in production."""
-    model_name: str = Field("valley", pattern=r"^[a-z0-9-]{1,63}$")
-    """Served name."""
+    model_name: ModelName = "valley"
+    """Served name: any printable text of at most 256 characters, such as Qwen/Qwen3-0.6B. Answers
+    carry it, and the workers of one name serve one model."""
+    model_aliases: ModelNames = ""
+    """Other names that the model is served under, with commas between: gpt-4o-mini,small. The
+    newest worker of a model decides. A name that another model has already goes on to mean that."""
+    configured_by: str = ""
+    """Id of the mesh that `headrace up` made, which removes the model once it lists it no more.
+    Unset: it stays configured without a worker until `headrace model forget`."""
     engine: Literal["transformers", "llama-cpp", "vllm", "openai", "scripted"] = "transformers"
     """Who computes: our own engine over transformers models; llama.cpp and vLLM (extras of these
     names); `openai`, any server with OpenAI's API; `scripted`, text from the prompt alone, without

@@ -93,13 +93,17 @@ async def test_a_stream_is_events_and_ends_in_done(http: httpx.AsyncClient) -> N
     assert answer.text.endswith("data: [DONE]\n\n")
 
 
-async def test_models_that_are_served_are_listed_and_all_that_are_known_are_found(
+async def test_all_configured_models_are_listed_those_that_a_worker_serves_first(
     client: openai.AsyncOpenAI,
 ) -> None:
-    served = ["valley", "valley:poet"]
-    assert [model.id for model in (await client.models.list()).data] == served
+    listed = [model.model_dump() for model in (await client.models.list()).data]
+    assert [(model["id"], model["ready"]) for model in listed] == [
+        *(("valley", True), ("valley:poet", True)),
+        *(("asleep", False), ("asleep:poet", False)),
+    ]
     assert (await client.models.retrieve("valley")).owned_by == "headrace"
-    assert (await client.models.retrieve("asleep")).id == "asleep"
+    asleep = await client.models.retrieve("asleep")
+    assert (asleep.id, asleep.model_dump()["ready"]) == ("asleep", False)
     with pytest.raises(openai.NotFoundError, match="known models: asleep, valley"):
         await client.models.retrieve("no/such")
 

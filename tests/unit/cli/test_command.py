@@ -33,7 +33,9 @@ async def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
     ("arguments", "fact"),
     [
         (("--workers", "0"), "--workers is 0; it must be from 1 to 64"),
-        (("--model", "a=B"), "names have 1 to 63 of a-z, 0-9 and -"),
+        (("--model", "a= "), "the name '' of --model 'a= ' cannot be: it is empty"),
+        (("--model", "a", "--name", "b\tc"), "a character that cannot be printed, U+0009"),
+        (("--model", "a", "--model", "b", "--name", "c"), "--name for each --model"),
         (("--model", "./nothing"), "there is no folder or file ./nothing"),
         (("--set", "max_slots=1"), "SERVICE is gateway, scheduler or worker"),
         (("--nonsense",), "No such option"),

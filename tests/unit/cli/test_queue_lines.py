@@ -9,7 +9,7 @@ from headrace.cli.lanes import LaneRow, when_changed
 from headrace.cli.queue_line import QueueLine
 from headrace.v1.generation_pb2 import Delta, Queued, Started, StreamGenerateResponse
 
-ROW = LaneRow("valley", "standard", 2, 1, 512, 0.5, None, 1, "scheduler-0")
+ROW = LaneRow("valley", "standard", 2, 1, 512, 0.5, None, 1, "scheduler-0", "mj75huc2jgqy")
 
 
 class Terminal(io.StringIO):

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from headrace.internal.v1.model_card_pb2 import Adapter as CardAdapter
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace_gateway.adapters import Adapter, known, split
+from headrace_gateway.adapters import Adapter, known
 
 
 def card(**digests: str) -> ModelCard:
     return ModelCard(adapters=[CardAdapter(name=n, digest=d) for n, d in digests.items()])
-
-
-def test_a_served_name_is_a_model_and_perhaps_its_adapter() -> None:
-    assert split("valley") == ("valley", "")
-    assert split("valley:poet") == ("valley", "poet")
-    assert split("valley:poet:x") == ("valley", "poet:x")
 
 
 def test_workers_with_unlike_adapters_together_have_all_of_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from headrace.mesh.plan import (
     Role,
     ServicePlan,
     parse_model,
+    parse_models,
     parse_setting,
     services,
 )
@@ -33,6 +35,15 @@ def planned(options: MeshOptions) -> dict[str, ServicePlan]:
         ("org/My_Model-1.5B", "org/My_Model-1.5B", "my-model-1-5b"),
         ("/models/llama/", "/models/llama/", "llama"),
         ("/models/llama=small", "/models/llama", "small"),
+        ("valley", "valley", "valley"),
+        ("/models/qwen=Qwen/Qwen3-0.6B", "/models/qwen", "Qwen/Qwen3-0.6B"),
+        ("a=gpt-3.5-turbo", "a", "gpt-3.5-turbo"),
+        ("a=Qwen3", "a", "Qwen3"),
+        ("a=llama3:8b", "a", "llama3:8b"),
+        ("a=模型", "a", "模型"),
+        ("a=x=y", "a", "x=y"),
+        ("a=-x", "a", "-x"),
+        ("a=" + 256 * "x", "a", 256 * "x"),
     ],
 )
 def test_a_model_is_named_for_the_last_part_of_its_source_or_as_told(
@@ -41,15 +52,50 @@ def test_a_model_is_named_for_the_last_part_of_its_source_or_as_told(
     assert parse_model(text) == ModelSource(source, name)
 
 
-@pytest.mark.parametrize("text", ["", "=name", "source=", "source=Upper", "source=a.b", "___"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "=name", "source=", "source= ", "source=,", "source=a,b\n", "source=" + 257 * "x", "___"],
+)
 def test_a_model_without_a_source_or_a_usable_name_is_refused(text: str) -> None:
     with pytest.raises(BadOption, match="SOURCE=NAME"):
         parse_model(text)
 
 
-def test_two_models_of_one_name_are_refused() -> None:
+def test_a_model_may_have_several_names_of_which_the_first_is_its_own() -> None:
+    assert parse_model("a=Qwen/Qwen3, small,gpt-4o") == ModelSource(
+        "a", "Qwen/Qwen3", ("small", "gpt-4o")
+    )
+
+
+def test_a_source_with_an_equals_sign_is_named_beside_it() -> None:
+    texts, names = ["http://host/v1?key=a", "/models/x=y"], ["remote", "local,b"]
+    assert parse_models(texts, names) == (
+        ModelSource("http://host/v1?key=a", "remote"),
+        ModelSource("/models/x=y", "local", ("b",)),
+    )
+    with pytest.raises(BadOption, match="--name is given 1 times and --model 2 times"):
+        parse_models(texts, names[:1])
+
+
+@pytest.mark.parametrize("other", [ModelSource("y", "a"), ModelSource("y", "b", ("a",))])
+def test_two_models_of_one_name_are_refused(other: ModelSource) -> None:
     with pytest.raises(BadOption, match="two models are named 'a'"):
-        MeshOptions(HOME, (ModelSource("x", "a"), ModelSource("y", "a")))
+        MeshOptions(HOME, (ModelSource("x", "a"), other))
+
+
+def test_workers_of_any_model_have_names_that_files_can_have_and_that_differ() -> None:
+    names = ("Qwen/Qwen3", "qwen/qwen3", "qwen-qwen3", "模型", "../../etc", 256 * "x", "a b")
+    models = tuple(ModelSource("x", name) for name in names)
+    workers = [each for each in planned(MeshOptions(HOME, models)) if each.startswith("worker-")]
+    assert len(workers) == len(names)
+    assert all(re.fullmatch(r"worker-[a-z0-9-]{1,63}-0", name) for name in workers)
+
+
+def test_what_the_mesh_configures_carries_its_id_and_its_names() -> None:
+    options = MeshOptions(HOME, (ModelSource("x", "a", ("b", "c")),))
+    (worker,) = (each for each in services(options, mesh_id="m1") if each.role is Role.WORKER)
+    assert "--model-aliases=b,c" in worker.flags
+    assert "--configured-by=m1" in worker.flags
 
 
 @pytest.mark.parametrize("count", [0, 65])
@@ -68,7 +114,7 @@ def test_every_model_has_its_own_workers() -> None:
     ]
     assert plans["worker-b-1"].module == "headrace_worker"
     assert plans["worker-b-1"].flags == (
-        *("--name", "worker-b-1", "--model-source", "y", "--model-name", "b"),
+        *("--name", "worker-b-1", "--model-source=y", "--model-name=b"),
         *("--engine", "transformers", "--workers-here", "4"),
     )
 

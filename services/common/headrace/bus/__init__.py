@@ -96,7 +96,8 @@ class Pulled:
 class Buried:
     """A dead letter."""
 
-    model: str
+    lane: str
+    """The lane id of its model; of letters of versions before lane ids, the model's name."""
     letter: bytes
     """A DeadLetter."""
 
@@ -145,12 +146,21 @@ class Lanes(Protocol):
 
 
 class Cards(Protocol):
-    """Model cards by served name, and the tokenizer bundles they refer to."""
+    """Model cards, and the tokenizer bundles they refer to. A card stays until it is removed."""
 
     async def put_card(self, model: str, card: bytes) -> None: ...
 
+    async def get_card(self, model: str) -> bytes | None: ...
+
+    async def all_cards(self) -> list[bytes]: ...
+
+    async def replace_card(self, model: str, card: bytes, successor: bytes | None) -> bool:
+        """Put `successor` in place of this very card, or nothing; False if it has changed since."""
+        ...
+
     async def watch_cards(self, on_card: Callable[[str, bytes], None]) -> Subscription:
-        """Called for every card there is, then for every change."""
+        """Called with the lane id and the card of every model there is, then for every change;
+        with no bytes where a card has been deleted."""
         ...
 
     async def put_tokenizer(self, digest: str, bundle: bytes) -> None:

@@ -1,11 +1,14 @@
-"""Every subject of the mesh, and the message that travels on it."""
+"""Every subject of the mesh, and the message that travels on it.
+
+Models are named here by their lane id, which functions of this module make of their names.
+"""
 
 from __future__ import annotations
 
-import re
+from headrace.model_names import LANE_ID, PLAIN, lane_id
 
 REQUESTS = "headrace.requests"
-"""Stream of RequestRecord, one subject per lane: headrace.requests.<model>.<priority>."""
+"""Stream of RequestRecord, one subject per lane: headrace.requests.<lane id>.<priority>."""
 RESULTS = "headrace.results"
 DEAD_LETTERS = "headrace.dead"
 
@@ -18,14 +21,19 @@ GATEWAY_REPORTS = "headrace.reports.gateway"
 LANE_REPORTS = "headrace.reports.lanes"
 """LaneReport, from every leader to every gateway."""
 
-MODEL_NAME = re.compile(r"[a-z0-9-]{1,63}")
-"""One form for subject, URL, metric label and Kubernetes name."""
 PRIORITIES = ("interactive", "standard", "bulk")
 """Lower-case names of headrace.v1.Priority, most urgent first."""
 
 
 def lane(model: str, priority: str) -> str:
     """RequestRecord, to be stored."""
+    return f"{REQUESTS}.{lane_id(model)}.{priority}"
+
+
+def former_lane(model: str, priority: str) -> str | None:
+    """The same lane as versions before lane ids named it; None where they knew no such name."""
+    if not PLAIN.fullmatch(model) or LANE_ID.fullmatch(model):
+        return None
     return f"{REQUESTS}.{model}.{priority}"
 
 
@@ -36,7 +44,7 @@ def result(request_id: str) -> str:
 
 def dead_letter(model: str) -> str:
     """DeadLetter, to be stored."""
-    return f"{DEAD_LETTERS}.{model}"
+    return f"{DEAD_LETTERS}.{lane_id(model)}"
 
 
 def dispatch(worker_id: str) -> str:
@@ -56,32 +64,32 @@ def worker_park(worker_id: str) -> str:
 
 def settle(model: str) -> str:
     """SettleRequest -> SettleResponse, served by the model's leader."""
-    return f"headrace.scheduler.{model}.settle"
+    return f"headrace.scheduler.{lane_id(model)}.settle"
 
 
 def lost(model: str) -> str:
     """LostRequest -> LostResponse, served by the model's leader."""
-    return f"headrace.scheduler.{model}.lost"
+    return f"headrace.scheduler.{lane_id(model)}.lost"
 
 
 def park(model: str) -> str:
     """ParkRequest -> ParkResponse, served by the model's leader."""
-    return f"headrace.scheduler.{model}.park"
+    return f"headrace.scheduler.{lane_id(model)}.park"
 
 
 def find(model: str) -> str:
     """FindRequest -> FindResponse, served by the model's leader."""
-    return f"headrace.scheduler.{model}.find"
+    return f"headrace.scheduler.{lane_id(model)}.find"
 
 
 def cancel(model: str) -> str:
     """CancelRequest -> FindResponse, served by the model's leader."""
-    return f"headrace.scheduler.{model}.cancel"
+    return f"headrace.scheduler.{lane_id(model)}.cancel"
 
 
 def take_over(model: str) -> str:
     """TakeOverRequest -> TakeOverResponse, served by the model's leader."""
-    return f"headrace.scheduler.{model}.take_over"
+    return f"headrace.scheduler.{lane_id(model)}.take_over"
 
 
 def notice(gateway_id: str) -> str:

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import click
 from google.protobuf.message import DecodeError
+from rich.markup import escape
 
 from headrace.bus import Buried, BusUnavailable
 from headrace.bus.jetstream import connect
 from headrace.cli import terminal
-from headrace.cli.where import state_dir_option
+from headrace.cli.where import broker_url, state_dir_option
 from headrace.errors import BrokerUnavailable
 from headrace.internal.v1.reports_pb2 import DeadLetter as Letter
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace.mesh.home import Home
-from headrace.mesh.plan import Role
 
 _CONNECT_S = 5.0
 
@@ -46,23 +45,16 @@ class DeadLetter:
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def dead_letters(state_dir: Path, nats_url: str | None, limit: int, as_json: bool) -> None:
     """Show the requests that failed on every attempt, newest first. They are kept for a week."""
-    found = asyncio.run(_read(nats_url or _broker_of(state_dir), limit))
+    found = asyncio.run(_read(nats_url or broker_url(state_dir), limit))
     if as_json:
         click.echo(json.dumps([asdict(letter) for letter in found], indent=1))
         return
     table = terminal.table("request", "model", "time", "attempts", "reason")
     for each in found:
         name = each.request_id or "(unreadable)"
-        table.add_row(name, each.model, each.time, str(each.attempts), each.reason)
+        shown = (name, each.model, each.time, str(each.attempts), each.reason)
+        table.add_row(*map(escape, shown))
     terminal.console().print(table if found else "no dead letters")
-
-
-def _broker_of(state_dir: Path) -> str:
-    processes = Home(state_dir).read_record().processes
-    ports = next((each.ports for each in processes if each.role == Role.NATS), {})
-    if "nats" not in ports:
-        raise click.ClickException(f"the broker of the mesh in {state_dir} has no port yet")
-    return f"nats://127.0.0.1:{ports['nats']}"
 
 
 async def _read(nats_url: str, limit: int) -> list[DeadLetter]:
@@ -85,5 +77,9 @@ def _shown(buried: Buried) -> DeadLetter:
     except DecodeError:
         request_id = ""
     return DeadLetter(
-        request_id, buried.model, letter.time.ToJsonString(), letter.attempts, letter.reason
+        request_id,
+        letter.model or buried.lane,
+        letter.time.ToJsonString(),
+        letter.attempts,
+        letter.reason,
     )

@@ -75,6 +75,7 @@ def _arguments(options: MeshOptions) -> Iterator[str]:
     for name in PLAIN_OPTIONS:
         yield f"--{name.removesuffix('_s').replace('_', '-')}={getattr(options, name)}"
     for model in options.models:
-        yield f"--model={model.source}={model.name}"
+        yield f"--model={model.source}"
+        yield f"--name={','.join((model.name, *model.aliases))}"
     for setting in options.settings:
         yield f"--set={setting.role.value}.{setting.name}={setting.value}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli import terminal
@@ -38,6 +39,8 @@ class LaneRow:
     workers: int
     """That take requests of this model now."""
     scheduler: str
+    lane_id: str
+    """Of the model: what names it in the broker's subjects, and in Kubernetes."""
 
     @property
     def what_counts(self) -> tuple[object, ...]:
@@ -138,6 +141,7 @@ def _row(lane: fleet_pb2.Lane, workers: list[fleet_pb2.Worker]) -> LaneRow:
         estimated_wait_s=lane.estimated_wait.ToNanoseconds() / 1e9 if has_estimate else None,
         workers=sum(lane.model in w.models and not w.draining for w in workers),
         scheduler=lane.scheduler,
+        lane_id=lane.lane_id,
     )
 
 
@@ -148,15 +152,15 @@ def _as_json(rows: list[LaneRow], *, indent: int | None = None) -> str:
 def _table(rows: list[LaneRow]) -> Table:
     table = terminal.table(
         *("model", "priority", "waiting", "running", "bound", "oldest", "estimate"),
-        *("workers", "scheduler"),
+        *("workers", "scheduler", "lane id"),
     )
     for row in rows:
         table.add_row(
-            *(row.model, row.priority),
+            *(escape(row.model), row.priority),
             *map(str, (row.waiting, row.running, row.max_waiting)),
             *map(_seconds, (row.oldest_wait_s, row.estimated_wait_s)),
             str(row.workers) if row.workers else "[red]none[/]",
-            row.scheduler,
+            *(row.scheduler, row.lane_id),
         )
     return table
 

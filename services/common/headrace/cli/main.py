@@ -16,6 +16,7 @@ from headrace.cli.down import down
 from headrace.cli.drain import drain
 from headrace.cli.generate import generate
 from headrace.cli.lanes import lanes
+from headrace.cli.model import model
 from headrace.cli.status import status
 from headrace.cli.torture import torture
 from headrace.cli.up import up
@@ -34,7 +35,7 @@ def headrace() -> None:
 
 for command in (
     *(up, down, status, generate, chat, bench, torture),
-    *(lanes, workers, drain, dead_letters),
+    *(lanes, workers, model, drain, dead_letters),
 ):
     headrace.add_command(command)
 

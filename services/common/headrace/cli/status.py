@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import httpx
+from rich.markup import escape
 
 from headrace.cli import terminal
 from headrace.cli.where import state_dir_option
@@ -144,6 +145,6 @@ def _print(found: MeshStatus) -> None:
         slots = sum(worker.total_slots for worker in model.workers)
         free = sum(worker.free_slots for worker in model.workers)
         console.print(
-            f"model {model.id}: {len(model.workers)} workers, {free} of {slots} slots free; "
-            f"lanes: {waiting or 'none yet'}"
+            f"model {escape(model.id)}: {len(model.workers)} workers, {free} of {slots} slots "
+            f"free; lanes: {waiting or 'none yet'}"
         )

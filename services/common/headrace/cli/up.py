@@ -22,7 +22,7 @@ from headrace.mesh.plan import (
     EngineKind,
     MeshOptions,
     ModelSource,
-    parse_model,
+    parse_models,
     parse_setting,
 )
 from headrace.mesh.supervisor import Mesh, Told
@@ -32,11 +32,19 @@ from headrace.mesh.supervisor import Mesh, Told
 @click.option(
     "--model",
     "models",
-    metavar="SOURCE[=NAME]",
+    metavar="SOURCE[=NAME[,ALIAS...]]",
     multiple=True,
     help="Folder of a transformers model or a Hugging Face hub id (llama-cpp: GGUF file, openai: "
-    "URL), and the name to serve it under; may be given several times. Default: the small model "
-    "that comes with Headrace.",
+    "URL), and the names to serve it under, the first of which answers carry; may be given several "
+    "times. Default: valley, the small model that comes with Headrace.",
+)
+@click.option(
+    "--name",
+    "names",
+    metavar="NAME[,ALIAS...]",
+    multiple=True,
+    help="Names of a --model whose source has an equals sign in it. One for each --model, in their "
+    "order, or none.",
 )
 @click.option("--workers", default=1, show_default=True, help="Workers of each model.")
 @click.option("--gateways", default=1, show_default=True, help="Gateways behind Envoy.")
@@ -98,6 +106,7 @@ from headrace.mesh.supervisor import Mesh, Told
 @click.option("--tell-parent", type=int, hidden=True)
 def up(
     models: tuple[str, ...],
+    names: tuple[str, ...],
     engine: str,
     state_dir: Path,
     detach: bool,
@@ -113,7 +122,7 @@ def up(
     default = SCRIPTED_MODEL if kind is EngineKind.SCRIPTED else DEFAULT_MODEL
     mesh_options = MeshOptions(
         state_dir=state_dir.absolute(),
-        models=tuple(map(_parse_present_model, models)) or (default,),
+        models=tuple(map(_present, parse_models(models, names))) or (default,),
         engine=kind,
         settings=tuple(map(parse_setting, _all_settings(options))),
         **{name: options[name] for name in detached.PLAIN_OPTIONS},  # type: ignore[arg-type]
@@ -123,11 +132,10 @@ def up(
     asyncio.run(_run(mesh_options, _shown(tell_parent)))
 
 
-def _parse_present_model(text: str) -> ModelSource:
+def _present(model: ModelSource) -> ModelSource:
     """Refuse a missing folder or file now: a worker would only find out after loading torch."""
-    model = parse_model(text)
     if model.source.startswith((".", "/", "~")) and not Path(model.source).expanduser().exists():
-        raise BadOption(f"--model {text!r}: there is no folder or file {model.source}")
+        raise BadOption(f"--model {model.source!r}: there is no folder or file {model.source}")
     return model
 
 

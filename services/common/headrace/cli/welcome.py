@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 from headrace.client import AsyncClient, Prompt, Sampling
@@ -39,13 +40,18 @@ async def _stream_sample(client: AsyncClient, model: str, *, chats: bool) -> Non
     print()
 
 
+def in_shell(model: str) -> str:
+    """The name as JSON has it, for a command line between single quotes."""
+    return json.dumps(model, ensure_ascii=False).replace("'", "'\\''")
+
+
 def _how_to_rank(url: str, model: str) -> str:
     """For models that embed or score; both rank."""
     return f"""
 The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in another terminal:
 
   curl {url}/v1/rerank -H 'content-type: application/json' \\
-    -d '{{"model": "{model}", "query": "Where is the mill?",
+    -d '{{"model": {in_shell(model)}, "query": "Where is the mill?",
          "documents": ["It stands by the river.", "Cats sleep a lot."]}}'
 
 Models that embed answer /v1/embeddings as well.
@@ -66,11 +72,11 @@ def _how_to(url: str, model: str, *, chats: bool) -> str:
 The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in another terminal:
 
   curl {url}/v1/{path} -H 'content-type: application/json' \\
-    -d '{{"model": "{model}", {question}}}'
+    -d '{{"model": {in_shell(model)}, {question}}}'
 
   from openai import OpenAI
   client = OpenAI(base_url="{url}/v1", api_key="none")
-  for chunk in {call}.create(model="{model}", stream=True,
+  for chunk in {call}.create(model={json.dumps(model, ensure_ascii=False)}, stream=True,
       {argument}):
       print(chunk.{text} or "", end="", flush=True)
 """

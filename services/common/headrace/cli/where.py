@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from headrace.mesh.home import DEFAULT_STATE_DIR, Home
+from headrace.mesh.plan import Role
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,3 +47,17 @@ def mesh_url(url: str | None, state_dir: Path) -> str:
     if found is None:
         raise click.ClickException(f"the mesh in {state_dir} is still starting; try again soon")
     return found
+
+
+def broker_url(state_dir: Path) -> str:
+    """The broker of the mesh that runs in `state_dir`.
+
+    Raises:
+        NoMesh: none runs there.
+        ClickException: its broker has no port yet.
+    """
+    processes = Home(state_dir).read_record().processes
+    ports = next((each.ports for each in processes if each.role == Role.NATS), {})
+    if "nats" not in ports:
+        raise click.ClickException(f"the broker of the mesh in {state_dir} has no port yet")
+    return f"nats://127.0.0.1:{ports['nats']}"

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import click
+from rich.markup import escape
 
 from headrace.cli import terminal
 from headrace.cli.where import mesh_options, mesh_url
@@ -22,7 +23,7 @@ def workers(url: str | None, state_dir: Path) -> None:
     for worker in found:
         table.add_row(
             worker.name,
-            " ".join(worker.models),
+            escape(" ".join(worker.models)),
             str(worker.running),
             f"{worker.free_slots} of {worker.total_slots}",
             "drains" if worker.draining else "serves",

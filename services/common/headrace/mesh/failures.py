@@ -6,6 +6,7 @@ MeshError
 ├── PortTaken           somebody listens where the mesh was to listen
 ├── MeshRunning         another mesh has this state directory
 ├── NoMesh              no mesh has this state directory
+├── ModelServed         a model is to be removed that a worker serves
 ├── ProcessFailed       a process cannot be brought up
 └── CanaryLost          every process is well, and yet no token comes through
 """
@@ -41,6 +42,10 @@ class MeshRunning(MeshError):
 
 class NoMesh(MeshError):
     """No supervisor holds this state directory."""
+
+
+class ModelServed(MeshError):
+    """A live worker serves the model that is to be removed."""
 
 
 class ProcessFailed(MeshError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import quote
 
 import httpx
 
@@ -66,7 +67,7 @@ async def canary_comes_through(url: str, model: str, *, within_s: float = CANARY
 async def _send_canary(http: httpx.AsyncClient, url: str, model: str) -> str | None:
     """What was answered instead of a token, or of a vector; None if one came."""
     try:
-        answer = await http.get(f"{url}/v2/models/{model}")
+        answer = await http.get(f"{url}/v2/models/{quote(model, safe='')}")
         if answer.status_code == httpx.codes.OK:
             path, ask = _ASKS.get(answer.json()["task"], _FOR_A_TOKEN)
             answer = await http.post(f"{url}{path}", json={"model": model, **ask})

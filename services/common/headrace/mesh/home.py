@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import IO, Any
 
 from headrace.mesh.failures import MeshRunning, NoMesh
@@ -68,6 +69,15 @@ class Home:
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
+
+    @property
+    def mesh_id(self) -> str:
+        """By which a mesh of this directory knows what earlier ones have configured; made at the
+        first use, and kept with the rest, wherever the directory is moved to."""
+        file = self.folder / "mesh_id"
+        if not file.exists():
+            write_whole(file, f"mesh-{token_hex(8)}")
+        return file.read_text("utf-8").strip()
 
     @property
     def supervisor_log(self) -> Path:

@@ -9,8 +9,8 @@ from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 
-from headrace.bus.subjects import MODEL_NAME
 from headrace.mesh.failures import BadOption
+from headrace.model_names import fault, label, listed
 
 MAX_PROCESSES = 64
 """Of one role and model. More on one machine is a slip of the finger."""
@@ -40,10 +40,11 @@ class EngineKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """What a worker loads, and the name it is served under."""
+    """What a worker loads, and the names it is served under."""
 
     source: str
     name: str
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class MeshOptions:
             raise BadOption(
                 f"--host is {self.host!r}; it must be an IP address, such as 127.0.0.1 or 0.0.0.0"
             ) from None
-        names = [model.name for model in self.models]
+        names = [name for model in self.models for name in (model.name, *model.aliases)]
         if doubles := sorted({name for name in names if names.count(name) > 1}):
             raise BadOption(
                 f"two models are named {doubles[0]!r}; name them apart: --model SOURCE=NAME"
@@ -113,19 +114,37 @@ DEFAULT_MODEL = ModelSource("default", "valley")
 SCRIPTED_MODEL = ModelSource("scripted", "scripted")
 
 
+def parse_models(texts: Sequence[str], names: Sequence[str]) -> tuple[ModelSource, ...]:
+    """What `--model` and `--name` say. With `--name`, there is one for each `--model`, in their
+    order, and what `--model` says is the source to its end, also where it has an equals sign."""
+    if not names:
+        return tuple(map(parse_model, texts))
+    if len(names) != len(texts):
+        raise BadOption(
+            f"--name is given {len(names)} times and --model {len(texts)} times; give either a"
+            " --name for each --model, in their order, or none"
+        )
+    pairs = zip(texts, names, strict=True)
+    return tuple(_named(source, name, f"--name {name!r}") for source, name in pairs)
+
+
 def parse_model(text: str) -> ModelSource:
-    """SOURCE or SOURCE=NAME; without a name, the last part of the source in lower case."""
+    """SOURCE or SOURCE=NAME[,ALIAS...], cut at its first equals sign; without a name, the last part
+    of the source in lower case."""
     source, equals, name = text.partition("=")
     if not source:
         raise BadOption(f"--model {text!r} has no source; write SOURCE or SOURCE=NAME")
     if not equals:
         name = DEFAULT_MODEL.name if source == DEFAULT_MODEL.source else _name_of(source)
-    if not MODEL_NAME.fullmatch(name):
-        raise BadOption(
-            f"the name of --model {text!r} would be {name!r}; "
-            "names have 1 to 63 of a-z, 0-9 and -: --model SOURCE=NAME"
-        )
-    return ModelSource(source, name)
+    return _named(source, name, f"--model {text!r}")
+
+
+def _named(source: str, names: str, option: str) -> ModelSource:
+    found = listed(names) or ("",)
+    for name in found:
+        if (why := fault(name)) is not None:
+            raise BadOption(f"the name {name!r} of {option} cannot be: {why}; see SOURCE=NAME")
+    return ModelSource(source, found[0], found[1:])
 
 
 def _name_of(source: str) -> str:
@@ -149,19 +168,25 @@ def parse_setting(text: str) -> ServiceSetting:
     return ServiceSetting(Role(role), name, value)
 
 
-def services(options: MeshOptions) -> Iterator[ServicePlan]:
-    """Every Python process, in the order in which they start."""
+def services(options: MeshOptions, *, mesh_id: str = "") -> Iterator[ServicePlan]:
+    """Every Python process, in the order in which they start.
+
+    `mesh_id`: by which the mesh knows the models of its own making.
+    """
     for i in range(options.schedulers):
         yield _service(options, Role.SCHEDULER, f"scheduler-{i}")
     for model in options.models:
         loaded = (
-            *("--model-source", model.source, "--model-name", model.name),
+            # As one word each: a source or a name may begin with a dash.
+            *(f"--model-source={model.source}", f"--model-name={model.name}"),
+            *([f"--model-aliases={','.join(model.aliases)}"] if model.aliases else []),
+            *([f"--configured-by={mesh_id}"] if mesh_id else []),
             *("--engine", options.engine.value),
             # So that each takes its share of the cores and not all of them.
             *("--workers-here", str(options.workers * len(options.models))),
         )
         for i in range(options.workers):
-            yield _service(options, Role.WORKER, f"worker-{model.name}-{i}", loaded)
+            yield _service(options, Role.WORKER, f"worker-{label(model.name)}-{i}", loaded)
     # A lone gateway that ends has no other to take over: waiting for that helps nobody.
     alone = ("--lame-duck-s", "0") if options.gateways == 1 else ()
     for i in range(options.gateways):

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 import httpx
 
+from headrace.bus import BusError
+from headrace.bus.jetstream import connect
 from headrace.mesh import plan
 from headrace.mesh.broker import Broker
 from headrace.mesh.edge import Edge
 from headrace.mesh.failures import PortTaken, ProcessFailed
+from headrace.mesh.forgetting import remove_unlisted
 from headrace.mesh.health import canary_comes_through, complaint, health_url
 from headrace.mesh.home import Home, MeshRecord
 from headrace.mesh.keeper import Keeper
@@ -95,14 +98,29 @@ class Mesh:
     async def _bring_up(self, group: asyncio.TaskGroup) -> None:
         nats = self._keep(group, self._broker)
         await self._listening(nats)
-        services = [self._keep(group, self._service(each)) for each in plan.services(self._options)]
+        plans = plan.services(self._options, mesh_id=self._home.mesh_id)
+        services = [self._keep(group, self._service(each)) for each in plans]
         envoy = self._keep(group, self._edge)
         async with asyncio.TaskGroup() as waits:
             for keeper in (*services, envoy):
                 waits.create_task(self._becomes_ready(keeper))
+            waits.create_task(self._remove_unlisted())
         for model in self._options.models:
             await canary_comes_through(self._url or "", model.name)
             self._told.progress("mesh", f"a token of {model.name} came through")
+
+    async def _remove_unlisted(self) -> None:
+        """Models of an earlier mesh of this directory that this one does not have."""
+        listed = [model.name for model in self._options.models]
+        bus = await connect(self._broker.url, name="headrace up", replicas=None)
+        try:
+            for model in await remove_unlisted(bus, self._home.mesh_id, listed):
+                self._told.progress("mesh", f"{model} is not configured any more")
+        except BusError as error:
+            # Not worth the mesh: it stays configured until it can be removed.
+            self._told.progress("mesh", f"models of an earlier mesh may be listed: {error}")
+        finally:
+            await bus.close()
 
     def _service(self, each: plan.ServicePlan) -> Service:
         ports_file = self._home.ports / f"{each.name}.json"

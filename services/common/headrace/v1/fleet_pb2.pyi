@@ -74,6 +74,7 @@ class Lane(_message.Message):
     OLDEST_WAIT_FIELD_NUMBER: _builtins.int
     ESTIMATED_WAIT_FIELD_NUMBER: _builtins.int
     SCHEDULER_FIELD_NUMBER: _builtins.int
+    LANE_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     priority: _common_pb2.Priority.ValueType
     waiting: _builtins.int
@@ -84,6 +85,8 @@ class Lane(_message.Message):
     """Requests that may wait; one more is refused with LANE_FULL."""
     scheduler: _builtins.str
     """Scheduler that leads this model."""
+    lane_id: _builtins.str
+    """Of the model, as Model.lane_id."""
     @_builtins.property
     def oldest_wait(self) -> _duration_pb2.Duration:
         """Age of the oldest that waits; unset if none does."""
@@ -103,10 +106,11 @@ class Lane(_message.Message):
         oldest_wait: _duration_pb2.Duration | None = ...,
         estimated_wait: _duration_pb2.Duration | None = ...,
         scheduler: _builtins.str = ...,
+        lane_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "oldest_wait", b"oldest_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "max_waiting", b"max_waiting", "model", b"model", "oldest_wait", b"oldest_wait", "priority", b"priority", "running", b"running", "scheduler", b"scheduler", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait", "lane_id", b"lane_id", "max_waiting", b"max_waiting", "model", b"model", "oldest_wait", b"oldest_wait", "priority", b"priority", "running", b"running", "scheduler", b"scheduler", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,8 +40,14 @@ class Model(_message.Message):
     ADAPTERS_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
+    LANE_ID_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    TAKEN_ALIASES_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Served name, [a-z0-9-]{1,63}."""
+    """Served name: 1 to 256 printable characters. In a path its `/`, `:` and `%` are
+    percent-encoded.
+    """
     context_tokens: _builtins.int
     """Prompt and output together, in tokens."""
     engine: _builtins.str
@@ -63,6 +69,12 @@ class Model(_message.Message):
     """GENERATE for GenerationService; EMBED and SCORE for EmbeddingService."""
     dimensions: _builtins.int
     """Of each vector of a model that embeds; 0 for others."""
+    lane_id: _builtins.str
+    """What names the model where few characters are allowed, as in subjects of the broker and in
+    Kubernetes: 12 of a-z and 2-7, made of `name`.
+    """
+    ready: _builtins.bool
+    """A worker serves it now. Else requests wait, for as long as their patience lasts."""
     @_builtins.property
     def eos_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -72,6 +84,14 @@ class Model(_message.Message):
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Adapter]:
         """What it can be asked for with, as the model <name>:<adapter>; by name."""
+
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other names that requests may use; answers have `name`."""
+
+    @_builtins.property
+    def taken_aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names that its worker wants as aliases too, and that mean another model."""
 
     def __init__(
         self,
@@ -91,10 +111,14 @@ class Model(_message.Message):
         adapters: _abc.Iterable[Global___Adapter] | None = ...,
         task: _common_pb2.ModelTask.ValueType = ...,
         dimensions: _builtins.int = ...,
+        lane_id: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        taken_aliases: _abc.Iterable[_builtins.str] | None = ...,
+        ready: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "batch_invariant", b"batch_invariant", "chat", b"chat", "context_tokens", b"context_tokens", "create_time", b"create_time", "dimensions", b"dimensions", "dtype", b"dtype", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "max_choices", b"max_choices", "name", b"name", "task", b"task", "vocabulary_size", b"vocabulary_size", "weights_digest", b"weights_digest", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "aliases", b"aliases", "batch_invariant", b"batch_invariant", "chat", b"chat", "context_tokens", b"context_tokens", "create_time", b"create_time", "dimensions", b"dimensions", "dtype", b"dtype", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "lane_id", b"lane_id", "max_choices", b"max_choices", "name", b"name", "ready", b"ready", "taken_aliases", b"taken_aliases", "task", b"task", "vocabulary_size", b"vocabulary_size", "weights_digest", b"weights_digest", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

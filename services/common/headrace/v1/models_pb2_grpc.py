@@ -55,7 +55,8 @@ class ModelServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListModels(self, request, context):
-        """Models that workers have announced, by name. Not paged: a mesh has tens.
+        """Models that are configured, by name, whether or not a worker serves them now. Not paged: a
+        mesh has tens.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,7 +32,9 @@ class ModelServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
-    """Models that workers have announced, by name. Not paged: a mesh has tens."""
+    """Models that are configured, by name, whether or not a worker serves them now. Not paged: a
+    mesh has tens.
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.Model]
     """NOT_FOUND (MODEL_NOT_FOUND)."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_models_pb2.TokenizeRequest, _models_pb2.TokenizeResponse]
@@ -44,7 +46,9 @@ class ModelServiceStub:
 class ModelServiceAsyncStub(ModelServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Models that workers have announced, by name. Not paged: a mesh has tens."""
+    """Models that are configured, by name, whether or not a worker serves them now. Not paged: a
+    mesh has tens.
+    """
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.Model]  # type: ignore[assignment]
     """NOT_FOUND (MODEL_NOT_FOUND)."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_models_pb2.TokenizeRequest, _models_pb2.TokenizeResponse]  # type: ignore[assignment]
@@ -59,7 +63,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]:
-        """Models that workers have announced, by name. Not paged: a mesh has tens."""
+        """Models that are configured, by name, whether or not a worker serves them now. Not paged: a
+        mesh has tens.
+        """
 
     @_abc_1.abstractmethod
     def GetModel(

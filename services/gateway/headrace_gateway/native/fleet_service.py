@@ -19,7 +19,6 @@ from headrace.v1.requests_pb2 import (
     Request,
 )
 from headrace.v1.requests_pb2_grpc import RequestServiceServicer
-from headrace_gateway.adapters import split
 from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Context, call_of
 from headrace_gateway.detaching import Detaching
@@ -65,7 +64,7 @@ class RequestService(RequestServiceServicer):
     async def AttachRequest(self, request: AttachRequestRequest, context: Context) -> None:  # type: ignore[override]
         with Tally("native") as tally:
             answer = await told_by_status(context, self._attach(request), tally)
-            tally.model, _ = split(answer.request.model)
+            tally.model = self._detaching.known(answer.request.model)
             await write_answer(answer, context, tally)
 
     async def _attach(self, request: AttachRequestRequest) -> Answer:

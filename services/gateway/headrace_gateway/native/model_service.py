@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from headrace.model_names import lane_id
 from headrace.v1.common_pb2 import ModelTask
 from headrace.v1.models_pb2 import (
     Adapter,
@@ -22,7 +23,7 @@ from headrace_gateway.adapters import Adapter as KnownAdapter
 from headrace_gateway.calls import Context, call_of
 from headrace_gateway.catalog import Catalog, ServedModel
 from headrace_gateway.intake import Intake
-from headrace_gateway.native.ports import Fleet
+from headrace_gateway.native.ports import Fleet, serving
 from headrace_gateway.native.statuses import told_by_status
 from headrace_gateway.native.wishes import wanted_tokens
 from headrace_gateway.tasks import task_of
@@ -36,7 +37,7 @@ class ModelService(ModelServiceServicer):
         self._fleet = fleet
 
     async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
-        workers = self._workers()
+        workers = serving(self._fleet)
         models = [self._model(served, workers) for served in self._catalog.all()]
         return ListModelsResponse(models=models)
 
@@ -47,21 +48,21 @@ class ModelService(ModelServiceServicer):
         return await told_by_status(context, self._tokenize(request, context))
 
     async def _get(self, model: str) -> Model:
-        return self._model(self._catalog.get(model), self._workers())
+        return self._model(self._catalog.get(model), serving(self._fleet))
 
     async def _tokenize(self, request: TokenizeRequest, context: Context) -> TokenizeResponse:
         token_ids, tokens = await self._intake.tokenize(wanted_tokens(request, call_of(context)))
         return TokenizeResponse(token_ids=token_ids, tokens=tokens)
 
-    def _workers(self) -> Counter[str]:
-        """How many workers serve each model."""
-        return Counter(name for worker in self._fleet.workers() for name in worker.models)
-
     def _model(self, served: ServedModel, workers: Counter[str]) -> Model:
         adapters = self._catalog.adapters(served)
         if served.adapter is None:
-            return _model(served, workers[served.card.model], adapters)
-        return _model(served, served.adapter.workers, [served.adapter])
+            model = _model(served, workers[served.card.model], adapters)
+        else:
+            model = _model(served, served.adapter.workers, [served.adapter])
+        model.aliases.extend(self._catalog.aliases(served))
+        model.taken_aliases.extend(self._catalog.taken_aliases(served))
+        return model
 
 
 def _model(served: ServedModel, workers: int, adapters: Iterable[KnownAdapter]) -> Model:
@@ -86,4 +87,6 @@ def _model(served: ServedModel, workers: int, adapters: Iterable[KnownAdapter]) 
         ],
         task=task_of(card),
         dimensions=card.vectors.dimensions if makes_embeddings else 0,
+        lane_id=lane_id(card.model),
+        ready=workers > 0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Protocol
 
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -19,6 +20,13 @@ class Fleet(Protocol):
     def lanes(self) -> list[Lane]:
         """By model and priority."""
         ...
+
+
+def serving(fleet: Fleet) -> Counter[str]:
+    """How many workers take requests of each model now, by its primary name."""
+    return Counter(
+        name for worker in fleet.workers() if not worker.draining for name in worker.models
+    )
 
 
 class Requests(Protocol):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -22,7 +23,7 @@ from headrace_gateway.detaching import Detaching
 from headrace_gateway.generation import Queued
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
-from headrace_gateway.native.ports import Fleet
+from headrace_gateway.native.ports import Fleet, serving
 from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody, parse
 from headrace_gateway.openai.chunks import (
     CHAT,
@@ -129,25 +130,30 @@ class OpenAIService(OpenAIServiceServicer):
         await self._vectors.rerank(request.data, context)
 
     async def ListModels(self, request: Empty, context: Context) -> None:  # type: ignore[override]
-        # A client that picks one of these should get an answer: models without a worker are
-        # known under their own path, and requests for them wait.
-        served_now = {name for worker in self._fleet.workers() for name in worker.models}
-        known = self._catalog.all()
-        models = [
-            model
-            for served in known
-            if served.card.model in served_now
-            for model in (_model(served), *self._adapted(served))
-        ]
-        await self._look_up(context, lambda: {"object": "list", "data": models})
+        workers = serving(self._fleet)
+        entries = [entry for s in self._catalog.all() for entry in self._entries(s, workers)]
+        # A client that picks the first should get an answer soon.
+        entries.sort(key=lambda entry: not entry["ready"])
+        await self._look_up(context, lambda: {"object": "list", "data": entries})
 
-    def _adapted(self, served: ServedModel) -> Iterator[dict[str, Any]]:
+    def _entries(self, served: ServedModel, workers: Counter[str]) -> Iterator[dict[str, Any]]:
+        """One for each name that a client may send."""
+        ready = workers[served.card.model] > 0
+        for name in (served.name, *self._catalog.aliases(served)):
+            yield _model(served, name, ready=ready)
         for adapter in self._catalog.adapters(served):
-            if adapter.workers:
-                yield _model(replace(served, adapter=adapter))
+            if adapter.digest:
+                adapted = replace(served, adapter=adapter)
+                yield _model(adapted, adapted.name, ready=adapter.workers > 0)
 
     async def GetModel(self, request: GetModelRequest, context: Context) -> None:  # type: ignore[override]
-        await self._look_up(context, lambda: _model(self._catalog.get(request.model)))
+        await self._look_up(context, lambda: self._entry(request.model))
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        served = self._catalog.get(name)
+        if served.adapter is not None:
+            return _model(served, served.name, ready=served.adapter.workers > 0)
+        return _model(served, name, ready=serving(self._fleet)[served.card.model] > 0)
 
     async def _look_up(self, context: Context, find: Callable[[], dict[str, Any]]) -> None:
         with Tally("openai") as tally:
@@ -215,14 +221,17 @@ def _telling(
     return Telling(asked, answer.tokenizer.spelling, prompt, choices=answer.request.n)
 
 
-def _model(served: ServedModel) -> dict[str, Any]:
+def _model(served: ServedModel, name: str, *, ready: bool) -> dict[str, Any]:
     card = served.card
     model = {
-        "id": served.name,
+        "id": name,
         "object": "model",
         "created": card.create_time.seconds,
         "owned_by": "headrace",
-        # vLLM's fields, which some clients read; the next as well.
+        # vLLM's fields, which some clients read; `parent`, of adapters, as well.
         "max_model_len": card.context_tokens,
+        "root": card.model,
+        # Ours: whether a worker serves it now. Else its requests wait.
+        "ready": ready,
     }
     return model if served.adapter is None else model | {"parent": card.model}

@@ -31,7 +31,11 @@ def model_folder(source: str, revision: str | None, progress: Progress = unheard
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
-            raise ModelLoadFailed(source, "there is no such folder")
+            raise ModelLoadFailed(
+                source,
+                f"there is no such folder: {folder.absolute()}; and it is no id of the Hugging Face"
+                ' hub, which are as in org/name, nor "valley", the model that ships',
+            )
         folder = _fetched(source, revision, progress)
     if not (folder / "config.json").is_file():
         raise ModelLoadFailed(source, "its folder has no config.json")
@@ -87,7 +91,11 @@ def _fetched(source: str, revision: str | None, progress: Progress) -> Path:
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         fact = str(error).strip().splitlines()[0]
-        raise ModelLoadFailed(source, f"no such folder, and the hub says: {fact}") from error
+        raise ModelLoadFailed(
+            source,
+            f"there is no such folder: {Path(source).absolute()}; it was asked for at the Hugging"
+            f" Face hub, and the hub says: {fact}",
+        ) from error
 
 
 def _bars_that_tell(progress: Progress) -> type[tqdm]:

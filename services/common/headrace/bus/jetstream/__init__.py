@@ -63,8 +63,7 @@ async def connect(
 
     Args:
         url: of several servers of a cluster, with commas between.
-        replicas: None leaves streams and buckets as they are; leases and cards are then out
-            of reach.
+        replicas: None leaves streams and buckets as they are; leases are then out of reach.
 
     Raises:
         BusUnavailable: no answer within `wait_s`.

@@ -15,6 +15,7 @@ from headrace.bus import Buried, BusUnavailable, LaneAtBound, LaneBroken, Pulled
 from headrace.bus.jetstream.connection import Connected
 from headrace.bus.jetstream.stores import ACK_WAIT_S, DEAD_STREAM, LANE_BOUND, REQUEST_STREAM
 from headrace.heeding import heeding
+from headrace.model_names import lane_id
 
 _LANE_AT_BOUND = 10077
 ASK_AGAIN_S = 1.0
@@ -46,14 +47,19 @@ class StoredLanes(Connected):
 
     @heeding
     async def take_over(self, model: str, priority: str) -> JetStreamLane:
-        name = f"{model}-{priority}"
-        subject = subjects.lane(model, priority)
+        name = f"{lane_id(model)}-{priority}"
+        lanes = [subjects.lane(model, priority)]
+        if (former := subjects.former_lane(model, priority)) is not None:
+            # What a mesh of an earlier version left here is read as well, and its consumer, which
+            # would have it for its own, is no more.
+            lanes.append(former)
+            await self._forget(f"{model}-{priority}")
         # Why: deleting the consumer forgets what the last leader had pulled, so that the
         # stream, which keeps a message until it is acknowledged, gives it out again at once.
         await self._forget(name)
         config = ConsumerConfig(
             durable_name=name,
-            filter_subject=subject,
+            filter_subjects=lanes,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT_S,
             max_ack_pending=LANE_BOUND,
@@ -62,7 +68,7 @@ class StoredLanes(Connected):
             await self._js.add_consumer(REQUEST_STREAM, config, timeout=ELECTION_S)
             pull = await self._js.pull_subscribe_bind(consumer=name, stream=REQUEST_STREAM)
         except nats.errors.Error as error:
-            raise BusUnavailable(f"lane {name}: {error or 'no answer'}") from error
+            raise BusUnavailable(f"lane {model}/{priority}: {error or 'no answer'}") from error
         return JetStreamLane(self._client, pull)
 
     async def _forget(self, consumer: str) -> None:
@@ -98,8 +104,8 @@ class StoredLanes(Connected):
             while number >= max(1, kept.first_seq) and len(found) < limit:
                 with contextlib.suppress(nats.js.errors.NotFoundError):  # one that was removed
                     message = await self._js.get_msg(DEAD_STREAM, number)
-                    model = (message.subject or "").rpartition(".")[2]
-                    found.append(Buried(model, message.data or b""))
+                    lane = (message.subject or "").rpartition(".")[2]
+                    found.append(Buried(lane, message.data or b""))
                 number -= 1
         except nats.errors.Error as error:
             raise BusUnavailable(f"dead letters: {error or 'no answer'}") from error

@@ -9,10 +9,8 @@ from nats.js.api import RawStreamMsg
 
 from headrace.bus import BusUnavailable, LeaseTaken
 from headrace.bus.jetstream.connection import Connected
-from headrace.bus.jetstream.stores import LEASE_BUCKET
+from headrace.bus.jetstream.stores import LEASE_BUCKET, WRONG_LAST_SEQUENCE
 from headrace.heeding import heeding
-
-_WRONG_LAST_SEQUENCE = 10071
 
 
 class KeyLeases(Connected):
@@ -72,7 +70,7 @@ class KeyLeases(Connected):
                 subject, holder.encode(), headers=headers, msg_ttl=float(ttl_s)
             )
         except nats.js.errors.APIError as error:
-            if error.err_code == _WRONG_LAST_SEQUENCE:
+            if error.err_code == WRONG_LAST_SEQUENCE:
                 raise LeaseTaken(f"{subject} was taken by another") from error
             raise BusUnavailable(f"{subject}: {error}") from error
         except nats.errors.Error as error:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
+from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 
 from headrace.bus import RESULT_KEPT_S, BusUnavailable, subjects
 from headrace.bus.jetstream.connection import Connected, OpenSubscription
-from headrace.bus.jetstream.stores import CARD_BUCKET, RESULT_STREAM, TOKENIZER_BUCKET
+from headrace.bus.jetstream.stores import (
+    CARD_BUCKET,
+    RESULT_STREAM,
+    TOKENIZER_BUCKET,
+    WRONG_LAST_SEQUENCE,
+)
 from headrace.heeding import heeding
+from headrace.model_names import lane_id
 
 
 class StoredCards(Connected):
@@ -21,16 +29,61 @@ class StoredCards(Connected):
     @heeding
     async def put_card(self, model: str, card: bytes) -> None:
         try:
-            await self._kv[CARD_BUCKET].put(model, card)
+            await (await self._bucket_of_cards()).put(lane_id(model), card)
         except nats.errors.Error as error:
-            raise BusUnavailable(f"model card {model}: {error or 'no answer'}") from error
+            raise _card_out_of_reach(model, error) from error
+
+    @heeding
+    async def get_card(self, model: str) -> bytes | None:
+        found = await self._card(model)
+        return None if found is None else found.value
+
+    @heeding
+    async def replace_card(self, model: str, card: bytes, successor: bytes | None) -> bool:
+        found = await self._card(model)
+        if found is None or found.value != card:
+            return False
+        subject = f"$KV.{CARD_BUCKET}.{lane_id(model)}"
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(found.revision)}
+        if successor is None:
+            headers["KV-Operation"] = "DEL"
+        try:
+            await self._js.publish(subject, successor or b"", headers=headers)
+        except nats.js.errors.APIError as error:
+            if error.err_code == WRONG_LAST_SEQUENCE:
+                return False
+            raise _card_out_of_reach(model, error) from error
+        except nats.errors.Error as error:
+            raise _card_out_of_reach(model, error) from error
+        return True
+
+    @heeding
+    async def all_cards(self) -> list[bytes]:
+        found: list[bytes] = []
+        try:
+            bucket = await self._bucket_of_cards()
+            for key in await bucket.keys():
+                with contextlib.suppress(nats.js.errors.NotFoundError):  # it goes as it is read
+                    found.append((await bucket.get(key)).value or b"")
+        except (nats.js.errors.NoKeysError, nats.js.errors.NotFoundError):
+            return []  # nor is there a bucket before the first process has made it
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"model cards: {error or 'no answer'}") from error
+        return found
+
+    async def _card(self, model: str) -> KeyValue.Entry | None:
+        try:
+            return await (await self._bucket_of_cards()).get(lane_id(model))
+        except nats.js.errors.NotFoundError:
+            return None
+        except nats.errors.Error as error:
+            raise _card_out_of_reach(model, error) from error
 
     async def watch_cards(self, on_card: Callable[[str, bytes], None]) -> OpenSubscription:
         prefix = f"$KV.{CARD_BUCKET}."
 
         async def receive(message: Msg) -> None:
-            if message.data:
-                on_card(message.subject.removeprefix(prefix), message.data)
+            on_card(message.subject.removeprefix(prefix), message.data)
 
         # An ordered consumer: made anew by the client after a gap or a reconnect.
         inner = await self._js.subscribe(f"{prefix}>", cb=receive, ordered_consumer=True)
@@ -57,8 +110,15 @@ class StoredCards(Connected):
             raise BusUnavailable(f"tokenizer {digest}: {error or 'no answer'}") from error
         return found or b""
 
+    async def _bucket_of_cards(self) -> KeyValue:
+        return self._kv.get(CARD_BUCKET) or await self._js.key_value(CARD_BUCKET)
+
     async def _objects(self) -> ObjectStore:
         return await self._js.object_store(TOKENIZER_BUCKET)
+
+
+def _card_out_of_reach(model: str, error: nats.errors.Error) -> BusUnavailable:
+    return BusUnavailable(f"model card {model}: {error or 'no answer'}")
 
 
 class StoredResults(Connected):

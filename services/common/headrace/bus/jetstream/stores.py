@@ -14,16 +14,16 @@ from headrace.bus import RESULT_KEPT_AT_MOST_S, subjects
 
 REQUEST_STREAM, RESULT_STREAM, DEAD_STREAM = "REQUESTS", "RESULTS", "DEAD_LETTERS"
 CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET = (
-    "headrace_models",
+    "headrace_cards",
     "headrace_leases",
     "headrace_tokenizers",
 )
 
+WRONG_LAST_SEQUENCE = 10071
+"""The server's code where a key has another revision than was expected."""
 LANE_BOUND = 100_000
 """Unsettled requests of one lane that the broker holds. A bound on its disk, far above the
 scheduler's own `max_waiting`, which is the one that callers meet."""
-CARD_KEPT_S = 24 * 3600
-"""A model is known this long after its last worker said so: requests for it wait."""
 DEAD_LETTER_KEPT_S = 7 * 24 * 3600
 ACK_WAIT_S = 24 * 3600
 """A leader holds what it pulled until it is settled, and its successor takes everything over
@@ -67,5 +67,6 @@ def streams(replicas: int) -> list[StreamConfig]:
 def buckets(replicas: int) -> list[KeyValueConfig]:
     return [
         KeyValueConfig(bucket=LEASE_BUCKET, history=1, storage=StorageType.FILE, replicas=replicas),
-        KeyValueConfig(bucket=CARD_BUCKET, history=1, ttl=CARD_KEPT_S, replicas=replicas),
+        # Without a time to live: a model is configured until its card is removed.
+        KeyValueConfig(bucket=CARD_BUCKET, history=1, replicas=replicas),
     ]

@@ -24,8 +24,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ModelCard(_message.Message):
-    """Value of key <model> in the KV bucket. The newest worker's card wins; requests carry its
-    `weights_digest`, and run only where the digest is the same.
+    """Value in the KV bucket, by the lane id of `model`. The newest worker's card wins; requests carry
+    its `weights_digest`, and run only where the digest is the same. The model is configured until
+    its card is removed.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -46,8 +47,11 @@ class ModelCard(_message.Message):
     VECTORS_FIELD_NUMBER: _builtins.int
     TOOL_FORMAT_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    CONFIGURED_BY_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Served name, [a-z0-9-]{1,63}."""
+    """Served name: 1 to 256 printable characters. Where two cards claim a name, see `aliases`."""
     weights_digest: _builtins.str
     tokenizer_digest: _builtins.str
     """Object of the object store that holds the TokenizerBundle, named for its own digest."""
@@ -63,6 +67,14 @@ class ModelCard(_message.Message):
     """How the model writes tool calls: "hermes" (a JSON object between lines of <tool_call> and
     </tool_call>), "hermes_inline" (the same without the line breaks); empty if it calls none.
     """
+    configured_by: _builtins.str
+    """Who started its worker and may remove the card: the id of a mesh that `headrace up` made.
+    Empty: nobody but a person.
+    """
+    removed: _builtins.bool
+    """The model is not configured any more. Its leader ends what waits in its lanes, and then
+    deletes the card.
+    """
     @_builtins.property
     def eos_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -70,7 +82,9 @@ class ModelCard(_message.Message):
     @_builtins.property
     def defaults(self) -> Global___SamplingDefaults: ...
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When a worker first announced the model."""
+
     @_builtins.property
     def vectors(self) -> Global___VectorFacts:
         """Unset: the model makes tokens."""
@@ -78,6 +92,12 @@ class ModelCard(_message.Message):
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Adapter]:
         """What this worker can run the model with; workers may differ. By name."""
+
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other names that it is served under, in the same lanes. A name that is another card's `model`
+        means that one; of two cards with an equal alias, the one of the earlier `create_time`.
+        """
 
     def __init__(
         self,
@@ -98,10 +118,13 @@ class ModelCard(_message.Message):
         vectors: Global___VectorFacts | None = ...,
         tool_format: _builtins.str = ...,
         adapters: _abc.Iterable[Global___Adapter] | None = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        configured_by: _builtins.str = ...,
+        removed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "create_time", b"create_time", "defaults", b"defaults", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "batch_invariant", b"batch_invariant", "capabilities", b"capabilities", "context_tokens", b"context_tokens", "create_time", b"create_time", "defaults", b"defaults", "dtype", b"dtype", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "max_slots", b"max_slots", "model", b"model", "tokenizer_digest", b"tokenizer_digest", "tool_format", b"tool_format", "vectors", b"vectors", "vocabulary_size", b"vocabulary_size", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "aliases", b"aliases", "batch_invariant", b"batch_invariant", "capabilities", b"capabilities", "configured_by", b"configured_by", "context_tokens", b"context_tokens", "create_time", b"create_time", "defaults", b"defaults", "dtype", b"dtype", "engine", b"engine", "eos_token_ids", b"eos_token_ids", "max_slots", b"max_slots", "model", b"model", "removed", b"removed", "tokenizer_digest", b"tokenizer_digest", "tool_format", b"tool_format", "vectors", b"vectors", "vocabulary_size", b"vocabulary_size", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
