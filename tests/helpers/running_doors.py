@@ -142,8 +142,9 @@ class RunningDoors:
         return f"127.0.0.1:{self.port}"
 
 
-def serve(server: grpc.aio.Server, catalog: Catalog, admission: ScriptedAdmission) -> None:
-    limits = Limits()
+def serve(
+    server: grpc.aio.Server, catalog: Catalog, admission: ScriptedAdmission, limits: Limits
+) -> None:
     resuming = Resuming(catalog, StandinFinding())
     intake = Intake(catalog, admission, limits)
     embedding = Embedding(catalog, admission, limits)
@@ -173,7 +174,7 @@ def serve(server: grpc.aio.Server, catalog: Catalog, admission: ScriptedAdmissio
 
 @asynccontextmanager
 async def running_doors(
-    admission: ScriptedAdmission, *more: ModelCard
+    admission: ScriptedAdmission, *more: ModelCard, limits: Limits | None = None
 ) -> AsyncIterator[RunningDoors]:
     """Doors that know two models with the tiny byte-level tokenizer and ChatML.
 
@@ -194,7 +195,7 @@ async def running_doors(
     )
     catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
     server = make_server([RefuseUnreadable(), CutSlowReaders(READER_STALL_S)])
-    serve(server, catalog, admission)
+    serve(server, catalog, admission, limits or Limits())
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)
     following = asyncio.create_task(catalog.run())

@@ -220,6 +220,8 @@ def _limits(settings: GatewaySettings) -> Limits:
         max_patience_s=settings.max_patience_s,
         max_detached_s=settings.max_detached_s,
         detached_result_ttl_s=settings.detached_result_ttl_s,
+        max_prompts=settings.max_prompts,
+        prompts_at_once=settings.prompts_at_once,
         tenants=Tenants(
             header=settings.tenant_header,
             default_priorities=_priorities(settings.tenant_default_priority),

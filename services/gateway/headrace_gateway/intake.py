@@ -48,17 +48,29 @@ class Intake:
         Raises:
             HeadraceError: it was refused; nothing is held.
         """
-        served, wanted = self._checked(wanted)
-        _, patience_s = times(wanted, self._limits.of(wanted))
-        lane = priority(wanted, self._limits)
-        tenant = self._limits.tenants.of(wanted.headers)
-        self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
+        served, wanted = self._admissible(wanted)
         request = await self._request(wanted, served)
         generation = seen(await self._admission.open(request))
         made = transcript(
             request, served, request.sampling, stop=request.stop, calls_tools=request.calls_tools
         )
         return Answer(generation, request, made, served.tokenizer), request
+
+    def require_room(self, wanted: Wanted) -> None:
+        """Refuse now what would be refused whatever its prompt comes to.
+
+        Raises:
+            HeadraceError: as `open`.
+        """
+        self._admissible(wanted)
+
+    def _admissible(self, wanted: Wanted) -> tuple[ServedModel, Wanted]:
+        served, wanted = self._checked(wanted)
+        _, patience_s = times(wanted, self._limits.of(wanted))
+        lane = priority(wanted, self._limits)
+        tenant = self._limits.tenants.of(wanted.headers)
+        self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
+        return served, wanted
 
     async def repeated(self, wanted: Wanted) -> ValidRequest:
         """The request as it would be opened; nothing is, nor is a full lane looked at.

@@ -37,6 +37,21 @@ def read_object(data: bytes, *, max_bytes: int) -> dict[str, Any]:
     return value
 
 
+def texts_or_token_ids(value: object) -> list[str] | list[list[int]] | None:
+    """A text, token ids, or a list of either, as a list; None for anything else."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        kinds = set(map(type, value))
+        if kinds <= {str}:
+            return value
+        if kinds == {int} and are_token_ids(value):
+            return [value]
+        if kinds == {list} and all(map(are_token_ids, value)):
+            return value
+    return None
+
+
 def are_token_ids(values: list[Any]) -> bool:
     """Whether all are integers of 32 bits without sign; quick enough for a million."""
     if not values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -180,17 +180,17 @@ async def deliver(answer: Answer, reply: Reply, dialect: Dialect, *, stream: boo
             else:
                 async for _ in answer:
                     pass
-                await reply.send(await _whole(dialect, answer.outcome()))
+                await reply.send(await written(dialect.whole, answer.outcome()))
         except GenerationFailed as failed:
             await reply.fail(failed.error, answer.usage())
         await answer.settle()
 
 
-async def _whole(dialect: Dialect, outcome: RequestOutcome) -> bytes:
+async def written(write: Callable[[RequestOutcome], bytes], outcome: RequestOutcome) -> bytes:
     """Long answers are written in a thread: with logprobs they can take a tenth of a second."""
     if outcome.ByteSize() <= _INLINE_OUTCOME_BYTES:
-        return dialect.whole(outcome)
-    return await asyncio.to_thread(dialect.whole, outcome)
+        return write(outcome)
+    return await asyncio.to_thread(write, outcome)
 
 
 async def _stream(answer: Answer, reply: Reply, dialect: Dialect) -> None:

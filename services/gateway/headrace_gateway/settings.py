@@ -97,6 +97,13 @@ class GatewaySettings(ServiceSettings):
     inline_text_characters: int = Field(default=2048, ge=0)
     """Texts up to this size are tokenised on the event loop, longer ones in a thread. Too
     small: a hand-over of 0.1 ms for each request. Too large: long prompts stall streams."""
+    max_prompts: int = Field(default=1024, gt=0)
+    """Prompts in one call of /v1/completions. Too small: clients that send many at once are
+    refused. Too large: one call holds many prompts and their answers in memory."""
+    prompts_at_once: int = Field(default=64, gt=0)
+    """How many of one call's prompts wait in their lane or run at a time; the others are submitted
+    as these end. Too small: workers with more slots idle. Too large: a single call fills its lane,
+    and others are refused."""
     tenant_header: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{0,63})?$")
     """Header, or gRPC metadata, whose value names the tenant of a call, 1 to 64 of A-Z a-z 0-9
     . _ -; itself in lower case, as "x-tenant". It is believed: let the proxy in front set it for

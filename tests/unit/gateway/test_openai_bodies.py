@@ -14,7 +14,7 @@ from headrace.errors import InvalidRequest, RequestError, Unsupported
 from headrace.v1.common_pb2 import Priority
 from headrace_gateway.calls import Call
 from headrace_gateway.openai.bodies import ChatBody, CompletionBody, parse
-from headrace_gateway.openai.wishes import wanted_chat, wanted_completion
+from headrace_gateway.openai.wishes import wanted_chat, wanted_completion, wanted_completions
 from headrace_gateway.wanted import Conversation, Text, TokenIds, Wanted
 
 MB = 1024 * 1024
@@ -259,7 +259,10 @@ def test_a_completions_prompt_is_a_text_or_token_ids_alone_or_in_a_list(
     assert completing(completion(prompt=prompt)).prompt == expected
 
 
-@pytest.mark.parametrize("prompt", [None, 1, {}, [1.5], [True], [-1], [2**32], [1, "a"], [None]])
+@pytest.mark.parametrize(
+    "prompt",
+    [None, 1, {}, [1.5], [True], [-1], [2**32], [1, "a"], [None], ["a", 1], ["a", [1]], [["a"]]],
+)
 def test_a_completions_prompt_of_another_type_is_refused(prompt: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:
         completing(completion(prompt=prompt))
@@ -269,8 +272,6 @@ def test_a_completions_prompt_of_another_type_is_refused(prompt: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({"prompt": ["a", "b"]}, "prompt"),
-        ({"prompt": [[1], [2]]}, "prompt"),
         ({"best_of": 2}, "best_of"),
         ({"n": 2, "best_of": 3}, "best_of"),
         ({"suffix": "x"}, "suffix"),
@@ -283,6 +284,23 @@ def test_what_completions_do_not_serve_is_refused_as_that(
     with pytest.raises(Unsupported) as refused:
         completing(completion(**fields))
     assert refused.value.field == name
+
+
+def test_each_of_several_prompts_is_wanted_by_its_place() -> None:
+    data = completion(prompt=["a", "", "c"], n=2)
+    texts = wanted_completions(parse(CompletionBody, data, max_bytes=MB), CALL)
+    assert [each.prompt for each in texts] == [
+        Text("a", "prompt[0]"),
+        Text("", "prompt[1]"),
+        Text("c", "prompt[2]"),
+    ]
+    assert {(each.n, each.request_id) for each in texts} == {(2, CALL.request_id)}
+    data = completion(prompt=[[1, 2], [3]])
+    ids = wanted_completions(parse(CompletionBody, data, max_bytes=MB), CALL)
+    assert [each.prompt for each in ids] == [
+        TokenIds([1, 2], "prompt[0]"),
+        TokenIds([3], "prompt[1]"),
+    ]
 
 
 def test_completions_have_openais_default_of_sixteen_tokens() -> None:

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from headrace.errors import InvalidRequest, RequestError, Unsupported
-from headrace_gateway.json_objects import MAX_ENTRIES, are_token_ids, read_object
+from headrace_gateway.json_objects import MAX_ENTRIES, read_object, texts_or_token_ids
 from headrace_gateway.openai.fields import CHAT, COMPLETION, MESSAGE, STREAM_OPTIONS, NotServed
 from headrace_gateway.quoting import quoted
 
@@ -78,23 +78,15 @@ def _joined_text(content: object) -> object:
     return "\n".join(texts)
 
 
-def _one_prompt(prompt: object) -> str | list[int]:
-    """A text or token ids; a list of one of them is the same as that one."""
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
-        return _one_prompt(prompt[0])
-    if isinstance(prompt, str):
-        return prompt
-    if not isinstance(prompt, list):
-        raise PydanticCustomError("prompt", "should be a text or a list of token ids")
-    if prompt and isinstance(prompt[0], str | list):
-        raise PydanticCustomError(
-            _UNSUPPORTED,
-            "{count} prompts in one request are not served; send a request for each",
-            {"count": len(prompt)},
-        )
-    if not are_token_ids(prompt):
-        raise PydanticCustomError("prompt", "should be a list of token ids")
-    return prompt
+def _prompts(value: object) -> list[str] | list[list[int]]:
+    """Texts or lists of token ids; one that stands alone is a list of one."""
+    if value == []:
+        return [[]]  # A prompt without tokens, which is refused as that.
+    if (prompts := texts_or_token_ids(value)) is not None:
+        return prompts
+    raise PydanticCustomError(
+        "prompt", "should be a text, a list of token ids, a list of texts or a list of such lists"
+    )
 
 
 def _bounded(entries: object) -> object:
@@ -232,7 +224,8 @@ class ChatBody(Body):
 class CompletionBody(Body):
     NOT_SERVED = COMPLETION
 
-    prompt: Annotated[str | list[int], PlainValidator(_one_prompt)]
+    prompt: Annotated[list[str] | list[list[int]], PlainValidator(_prompts)]
+    """Each has its own choices."""
     best_of: int | None = None
     """Served only where it equals n."""
     logprobs: Annotated[int, Field(ge=0, le=_UINT32)] | None = None

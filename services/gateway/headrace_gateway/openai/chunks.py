@@ -52,6 +52,8 @@ class Head:
     """Seconds of Unix time."""
     fingerprint: str
     """Equal for equal weights."""
+    first_choice: int = 0
+    """Index of its first choice: where a call has several prompts, each has an answer."""
 
     def fields(self, form: Form, kind: str) -> dict[str, Any]:
         return {
@@ -74,9 +76,10 @@ class Chunks:
         places: Sequence[Place],
         include_usage: bool,
         telling: Telling | None = None,
+        with_ids: bool = True,
     ) -> None:
         """`places`: what the reader has of each choice. `telling`: where more than text was
-        asked for."""
+        asked for. `with_ids`: whether events have ids to come back with."""
         self._head = json.dumps(head.fields(form, form.chunk), separators=(",", ":"))[:-1]
         self._start = f'data: {self._head},"choices":[{{"index":'
         self._end = f"}}]{_NO_USAGE if include_usage else ''}}}\n\n"
@@ -86,7 +89,8 @@ class Chunks:
         """Choices that have called a tool."""
         unopened = (choice for choice, place in enumerate(places) if not place.opened)
         self._unopened = list(unopened) if form.opens else []
-        self._ids = EventIds(head.request_id, places)
+        self._first_choice = head.first_choice
+        self._ids = EventIds(head.request_id, places) if with_ids else None
         self._include_usage = include_usage
         self._telling = telling
 
@@ -94,7 +98,8 @@ class Chunks:
         """The first event of each choice that is not open yet; empty where the form has none."""
         role = '"delta":{"role":"assistant","content":""}'
         return "".join(
-            self._event(self._ids.opened(choice), choice, role, "null") for choice in self._unopened
+            self._event("" if self._ids is None else self._ids.opened(choice), choice, role, "null")
+            for choice in self._unopened
         )
 
     def said(self, news: Iterable[Said]) -> str:
@@ -110,12 +115,15 @@ class Chunks:
         if said.heard:
             return
         if content and not (ends and not said.token_ids):
-            yield self._event(self._ids.said(choice, seen), choice, content, "null", logprobs)
+            yield self._event(self._line(choice, seen), choice, content, "null", logprobs)
             content, logprobs = "", "null"
         if ends:
             reason = f'"{_finish_reason(said.finish_reason, choice in self._called)}"'
-            line = self._ids.said(choice, seen, ended=True)
+            line = self._line(choice, seen, ended=True)
             yield self._event(line, choice, content or self._nothing, reason, logprobs)
+
+    def _line(self, choice: int, seen: int, *, ended: bool = False) -> str:
+        return "" if self._ids is None else self._ids.said(choice, seen, ended=ended)
 
     def _content(self, said: Said) -> tuple[str, str]:
         """Members of an event's choice, none if there is nothing to say; and its logprobs."""
@@ -139,7 +147,7 @@ class Chunks:
         self, line: str, choice: int, content: str, reason: str, logprobs: str = "null"
     ) -> str:
         return (
-            f'{line}{self._start}{choice},{content},"logprobs":{logprobs},'
+            f'{line}{self._start}{self._first_choice + choice},{content},"logprobs":{logprobs},'
             f'"finish_reason":{reason}{self._end}'
         )
 
@@ -149,10 +157,27 @@ _NO_USAGE = ',"usage":null'
 
 def whole(form: Form, head: Head, outcome: RequestOutcome, telling: Telling | None = None) -> bytes:
     """An answer in one piece."""
-    body = json.dumps(head.fields(form, form.whole) | {"usage": _usage(outcome.usage)})
-    choices = ",".join(_choice(form, choice, telling) for choice in outcome.choices)
+    choices = whole_choices(form, head, outcome, telling)
     of_prompt = _of_prompt(telling, outcome.choices[0]) if form.opens else ""
-    return f'{body[:-1]},"choices":[{choices}]{of_prompt}}}'.encode()
+    return b"%s%s]%s}" % (
+        whole_opening(form, head, outcome.usage),
+        choices,
+        of_prompt.encode(),
+    )
+
+
+def whole_opening(form: Form, head: Head, usage: Usage) -> bytes:
+    """An answer in one piece, up to its first choice; after its last come two brackets."""
+    body = json.dumps(head.fields(form, form.whole) | {"usage": _usage(usage)})
+    return f'{body[:-1]},"choices":['.encode()
+
+
+def whole_choices(
+    form: Form, head: Head, outcome: RequestOutcome, telling: Telling | None = None
+) -> bytes:
+    """Its choices, with commas between them."""
+    first = head.first_choice
+    return ",".join(_choice(form, choice, telling, first) for choice in outcome.choices).encode()
 
 
 def accepted(form: Form, begun: Request) -> bytes:
@@ -174,7 +199,7 @@ def accepted(form: Form, begun: Request) -> bytes:
     return json.dumps(body).encode()
 
 
-def _choice(form: Form, choice: Choice, telling: Telling | None) -> str:
+def _choice(form: Form, choice: Choice, telling: Telling | None, first: int) -> str:
     piece = Piece(choice.text) if telling is None else telling.whole(choice)
     said: dict[str, Any] = {"text": piece.text}
     if form.opens:
@@ -183,7 +208,7 @@ def _choice(form: Form, choice: Choice, telling: Telling | None) -> str:
         said["message"]["tool_calls"] = [_whole_call(call) for call in choice.tool_calls]
         said["message"]["content"] = piece.text or None
     reason = _finish_reason(choice.finish_reason, bool(choice.tool_calls))
-    body = json.dumps({"index": choice.index, **said, "finish_reason": reason})
+    body = json.dumps({"index": first + choice.index, **said, "finish_reason": reason})
     of_prompt = "" if form.opens else _of_prompt(telling, choice)
     return f'{body[:-1]},"logprobs":{piece.logprobs}{_ids(piece.token_ids)}{of_prompt}}}'
 

@@ -34,13 +34,14 @@ from headrace_gateway.openai.chunks import (
     whole,
 )
 from headrace_gateway.openai.errors import OpenAIVoice
+from headrace_gateway.openai.several_prompts import PromptCalls, SeveralPrompts
 from headrace_gateway.openai.telling import Asked, Prompt, Telling
 from headrace_gateway.openai.vector_calls import VectorCalls
 from headrace_gateway.openai.wishes import (
     asked_chat,
     asked_completion,
     wanted_chat,
-    wanted_completion,
+    wanted_completions,
 )
 from headrace_gateway.reply import Reply, deliver, queue_comment, told
 from headrace_gateway.resuming import Resuming
@@ -80,12 +81,17 @@ class OpenAIDialect:
 class _Endpoint(Generic[AnyBody]):
     form: Form
     kind: type[AnyBody]
-    wanted: Callable[[AnyBody, Call], Wanted]
+    wanted: Callable[[AnyBody, Call], list[Wanted]]
+    """Of each of its prompts."""
     asked: Callable[[AnyBody], Asked]
 
 
-_CHAT = _Endpoint(CHAT, ChatBody, wanted_chat, asked_chat)
-_COMPLETION = _Endpoint(COMPLETION, CompletionBody, wanted_completion, asked_completion)
+def _wanted_chats(body: ChatBody, call: Call) -> list[Wanted]:
+    return [wanted_chat(body, call)]
+
+
+_CHAT = _Endpoint(CHAT, ChatBody, _wanted_chats, asked_chat)
+_COMPLETION = _Endpoint(COMPLETION, CompletionBody, wanted_completions, asked_completion)
 
 
 class OpenAIService(OpenAIServiceServicer):
@@ -109,6 +115,7 @@ class OpenAIService(OpenAIServiceServicer):
         self._fleet = fleet
         self._vectors = vectors
         self._limits = limits
+        self._prompts = PromptCalls(intake, resuming, limits, _telling)
 
     async def ChatCompletions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
         await self._complete(request.data, context, _CHAT)
@@ -156,7 +163,13 @@ class OpenAIService(OpenAIServiceServicer):
             async with told(reply):
                 body = parse(endpoint.kind, data, max_bytes=self._limits.max_body_bytes)
                 tally.model = self._intake.known(body.model)
-                wanted = endpoint.wanted(body, call)
+                wanted, *others = endpoint.wanted(body, call)
+                if others:
+                    several = SeveralPrompts(
+                        [wanted, *others], endpoint.asked(body), _counts_usage(body)
+                    )
+                    await self._prompts.answer(several, call, reply)
+                    return
                 if wanted.detached and not wanted.streams:
                     begun = await self._detaching.begin(wanted, call, repeatable=False)
                     await reply.accept(accepted(endpoint.form, begun), begun.request_id)
@@ -177,10 +190,14 @@ def _dialect(form: Form, body: Body, answer: Answer, telling: Telling | None) ->
         created=int(answer.arrival_s),
         fingerprint=f"fp_{request.weights}",
     )
-    options = body.stream_options
-    counted = options is not None and bool(options.include_usage)
-    chunks = Chunks(form, head, places=answer.places, include_usage=counted, telling=telling)
+    chunks = Chunks(
+        form, head, places=answer.places, include_usage=_counts_usage(body), telling=telling
+    )
     return OpenAIDialect(form, head, chunks, telling)
+
+
+def _counts_usage(body: Body) -> bool:
+    return body.stream_options is not None and bool(body.stream_options.include_usage)
 
 
 def _telling(

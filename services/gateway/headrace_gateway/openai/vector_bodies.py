@@ -8,7 +8,7 @@ from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from headrace_gateway.calls import Call
-from headrace_gateway.json_objects import are_token_ids
+from headrace_gateway.json_objects import texts_or_token_ids
 from headrace_gateway.openai.bodies import StrictBody
 from headrace_gateway.openai.fields import EMBEDDINGS, RERANK
 from headrace_gateway.openai.wishes import PRIORITIES
@@ -20,16 +20,8 @@ Count = Annotated[int, Field(ge=-_UINT32, le=_UINT32)]
 
 def _inputs(value: object) -> list[str] | list[list[int]]:
     """A text, token ids, or a list of either."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list):
-        kinds = set(map(type, value))
-        if kinds <= {str}:
-            return value
-        if kinds == {int} and are_token_ids(value):
-            return [value]
-        if kinds == {list} and all(map(are_token_ids, value)):
-            return value
+    if (inputs := texts_or_token_ids(value)) is not None:
+        return inputs
     raise PydanticCustomError(
         "inputs", "should be a text, a list of texts, a list of token ids or a list of such lists"
     )

@@ -40,15 +40,27 @@ def wanted_chat(body: ChatBody, call: Call) -> Wanted:
     return dataclasses.replace(wanted, tools=wanted_tools(body))
 
 
+def wanted_completions(body: CompletionBody, call: Call) -> list[Wanted]:
+    """What is wanted of each prompt; all of them have the call's name."""
+    wanted = wanted_completion(body, call)
+    prompts = [_prompt(body, number) for number in range(len(body.prompt))]
+    return [dataclasses.replace(wanted, prompt=prompt) for prompt in prompts]
+
+
 def wanted_completion(body: CompletionBody, call: Call) -> Wanted:
-    prompt = (
-        Text(body.prompt) if isinstance(body.prompt, str) else TokenIds(body.prompt, field="prompt")
-    )
+    """What is wanted of the first prompt."""
+    prompt = _prompt(body, 0)
     max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
     asked = asked_completion(body)
     if asked.mute:
         max_tokens = 1
     return _wanted(body, call, prompt, _parameters(body, asked, max_tokens), {})
+
+
+def _prompt(body: CompletionBody, number: int) -> Text | TokenIds:
+    given = body.prompt[number]
+    field = "prompt" if len(body.prompt) == 1 else f"prompt[{number}]"
+    return Text(given, field) if isinstance(given, str) else TokenIds(given, field)
 
 
 def asked_chat(body: ChatBody) -> Asked:
