@@ -44,7 +44,9 @@ class Reader:
 
     async def _connect(self, http: httpx.AsyncClient) -> None:
         self.connections += 1
-        headers = {"last-event-id": self.last_id} if self.last_id else {}
+        headers = {"x-headrace-resume": "true"}
+        if self.last_id:
+            headers = {"last-event-id": self.last_id}
         try:
             async with http.stream(
                 self.method, self.path, json=self.body, headers=headers

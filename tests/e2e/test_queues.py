@@ -41,7 +41,8 @@ async def first_line(
     http: httpx.AsyncClient, path: str, body: dict[str, Any], beginning: str, said: asyncio.Event
 ) -> str:
     """The first line of a stream that begins so; it is read on until cancelled."""
-    async with http.stream("POST", path, json=body) as answer:
+    headers = {"x-headrace-resume": "true"}
+    async with http.stream("POST", path, json=body, headers=headers) as answer:
         async for line in answer.aiter_lines():
             if line.startswith(beginning):
                 said.set()

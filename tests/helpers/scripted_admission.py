@@ -10,7 +10,9 @@ from headrace.errors import HeadraceError, LaneFull
 from headrace.v1.common_pb2 import FinishReason, Priority, RequestOutcome
 from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens, ValidRequest
 
-Script = Iterable[list[Event]]
+Gate = asyncio.Event
+"""In a script: nothing more is said until it is set."""
+Script = Iterable[list[Event] | Gate]
 
 STOP = FinishReason.FINISH_REASON_STOP
 LENGTH = FinishReason.FINISH_REASON_LENGTH
@@ -39,6 +41,9 @@ class ScriptedGeneration:
     async def events(self) -> AsyncIterator[list[Event]]:
         self._open = set(range(self.request.n))
         for events in self.script:
+            if isinstance(events, Gate):
+                await events.wait()
+                continue
             yield events
             for event in events:
                 if isinstance(event, ChoiceEnded):

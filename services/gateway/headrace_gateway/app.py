@@ -45,6 +45,7 @@ from headrace_gateway.catalog import Catalog
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
+from headrace_gateway.keepalive import KeepAlive
 from headrace_gateway.leaving import LeavingTimes, leave
 from headrace_gateway.limits import Limits
 from headrace_gateway.mesh import Mesh, assemble, serve_delivery
@@ -222,6 +223,7 @@ def _limits(settings: GatewaySettings) -> Limits:
         detached_result_ttl_s=settings.detached_result_ttl_s,
         max_prompts=settings.max_prompts,
         prompts_at_once=settings.prompts_at_once,
+        alive=KeepAlive(settings.stream_head_after_s, settings.stream_keepalive_s),
         tenants=Tenants(
             header=settings.tenant_header,
             default_priorities=_priorities(settings.tenant_default_priority),

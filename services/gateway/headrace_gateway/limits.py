@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from headrace_gateway.keepalive import KeepAlive
 from headrace_gateway.tenants import Tenants
 from headrace_gateway.wanted import Wanted
 
@@ -43,6 +44,7 @@ class Limits:
     prompts_at_once: int = 64
     """How many of them wait in their lane or run at a time. Too small: workers with more slots
     idle. Too large: a single call fills its lane, and others are refused."""
+    alive: KeepAlive = KeepAlive()
     tenants: Tenants = field(default_factory=Tenants)
 
     def of(self, wanted: Wanted) -> Limits:

@@ -51,6 +51,7 @@ class Mesh:
     detached: DetachedReaders
     deadline_slack_s: float
     queue_told_after_s: float
+    stream_keepalive_s: float
     answer_s: float
     """How long a leader may take to answer."""
 
@@ -84,7 +85,13 @@ class Mesh:
             tasks.create_task(self.losses.run())
             tasks.create_task(self.heartbeat.run())
             tasks.create_task(
-                tell_queued(self.requests, self.lanes, self.clock, after_s=self.queue_told_after_s)
+                tell_queued(
+                    self.requests,
+                    self.lanes,
+                    self.clock,
+                    after_s=self.queue_told_after_s,
+                    every_s=self.stream_keepalive_s,
+                )
             )
             tasks.create_task(
                 watch_deadlines(self.requests, self.clock, slack_s=self.deadline_slack_s)
@@ -135,6 +142,7 @@ def assemble(
         detached=detached,
         deadline_slack_s=settings.deadline_slack_s,
         queue_told_after_s=settings.queue_told_after_s,
+        stream_keepalive_s=settings.stream_keepalive_s,
         answer_s=answer_s,
     )
 

@@ -75,6 +75,16 @@ def read_position(text: str, choices: int, *, field: str) -> list[Place]:
     return [Place(bool(part), int(part.rstrip("f") or 0), part.endswith("f")) for part in parts]
 
 
+class NoIds:
+    """In place of `EventIds`, for a reader that did not ask for ids."""
+
+    def opened(self, choice: int) -> str:
+        return ""
+
+    def said(self, choice: int, tokens: int, *, ended: bool = False) -> str:
+        return ""
+
+
 class EventIds:
     """The ids of one answer's events, as it is said."""
 

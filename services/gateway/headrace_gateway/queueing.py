@@ -15,23 +15,26 @@ LOOK_EVERY_S = 0.25
 """As often as leaders report."""
 NEWS_EVERY_S = 1.0
 """Of one request, at most."""
-ALIVE_EVERY_S = 10.0
-"""Of one request, at least: proxies cut streams that say nothing for a minute, some sooner."""
 
 
 async def tell_queued(
-    requests: OpenRequests, lanes: LaneView, clock: Clock, *, after_s: float
+    requests: OpenRequests, lanes: LaneView, clock: Clock, *, after_s: float, every_s: float
 ) -> None:
-    """Tell those that have waited for `after_s`. Until cancelled."""
+    """Tell those that have waited for `after_s`, and then every `every_s` at least. Until
+    cancelled."""
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         now_s = clock.monotonic_s()
         for outlet in requests:
-            if outlet.is_waiting and (queued := news(outlet, lanes, now_s, after_s=after_s)):
+            if not outlet.is_waiting:
+                continue
+            if queued := news(outlet, lanes, now_s, after_s=after_s, every_s=every_s):
                 outlet.tell_queued(queued)
 
 
-def news(outlet: Outlet, lanes: LaneView, now_s: float, *, after_s: float) -> Queued | None:
+def news(
+    outlet: Outlet, lanes: LaneView, now_s: float, *, after_s: float, every_s: float
+) -> Queued | None:
     """What there is to tell of a request that waits, if it is time."""
     silent_s = now_s - outlet.told_s
     is_first = outlet.queued == Queued()
@@ -46,4 +49,4 @@ def news(outlet: Outlet, lanes: LaneView, now_s: float, *, after_s: float) -> Qu
         now_s=now_s,
     )
     has_changed = queued.ahead is not None and queued != outlet.queued
-    return queued if has_changed or silent_s >= ALIVE_EVERY_S else None
+    return queued if has_changed or silent_s >= every_s else None

@@ -16,6 +16,7 @@ from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace_gateway.answering import Answer, GenerationFailed
 from headrace_gateway.calls import Context
 from headrace_gateway.generation import Queued
+from headrace_gateway.keepalive import KeepAlive, kept_alive
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
 
@@ -68,7 +69,11 @@ class Dialect(Protocol):
         ...
 
     def queued(self, queued: Queued) -> str:
-        """That it waits; never empty, so that proxies see the stream live."""
+        """That it waits; empty where the reader is not told of each change."""
+        ...
+
+    def alive(self, queued: Queued | None) -> str:
+        """A comment, never empty, for a stream that has been silent; `queued` if it waits."""
         ...
 
     def ending(self, usage: Usage) -> str: ...
@@ -88,8 +93,16 @@ class Reply:
         self._tally = tally
         self._headed = False
         self._over = False
+        self._wrote_s = asyncio.get_running_loop().time()
         self.request_id = request_id
         """What the head will say; a caller may have named its request itself."""
+        self.turn = asyncio.Lock()
+        """Held while events are written: by the answer, or by what keeps its stream alive."""
+
+    @property
+    def silent_s(self) -> float:
+        """Time since something was last written; before that, since the call came."""
+        return asyncio.get_running_loop().time() - self._wrote_s
 
     async def send(self, data: bytes) -> None:
         """All of it: a JSON body."""
@@ -111,15 +124,26 @@ class Reply:
                 await self._send(Refusal(200, piece, ()), JSON)
         self._end()
 
+    async def open_stream(self) -> None:
+        """Send the head of a stream, if that has not been done, before there is any event."""
+        async with self.turn:
+            if not self._headed:
+                await self._write_events("")
+
     async def send_events(self, events: str, *, last: bool) -> None:
         """Waits while the caller is slow to read."""
+        async with self.turn:
+            await self._write_events(events)
+            if last:
+                self._end()
+
+    async def _write_events(self, events: str) -> None:
         if self._headed:
             await self._context.write(HttpBody(data=events.encode()))
         else:
             no_cache = (("cache-control", "no-cache"),)
             await self._send(Refusal(200, events.encode(), no_cache), EVENTS)
-        if last:
-            self._end()
+        self._wrote_s = asyncio.get_running_loop().time()
 
     async def fail(self, error: HeadraceError, usage: Usage | None = None) -> None:
         if self._over:
@@ -146,17 +170,24 @@ class Reply:
         self._tally.told(error)
 
 
-def queue_comment(queued: Queued) -> str:
+def comment(queued: Queued | None, *, ids: bool) -> str:
     """For a stream of server-sent events; clients pass over it.
 
-    Without an empty line: behind an event with an id, that would be an event without data
-    to OpenAI's clients, and an error.
+    Where events have ids it has no empty line behind it: to OpenAI's clients that would be an
+    event without data, and an error. Where they have none it has one, because clients that part
+    events at empty lines (vLLM's benchmark) would take what follows for a part of the comment.
     """
+    return f": {_state(queued)}\n" if ids else f": {_state(queued)}\n\n"
+
+
+def _state(queued: Queued | None) -> str:
+    if queued is None:
+        return "keep-alive"
     if queued.ahead is None:
-        return ": waiting\n"
+        return "waiting"
     known = queued.wait_s is not None
     estimate = f" estimated_wait={queued.wait_s:.1f}s" if known else ""
-    return f": queue position={queued.ahead}{estimate}\n"
+    return f"queue position={queued.ahead}{estimate}"
 
 
 @asynccontextmanager
@@ -171,12 +202,19 @@ async def told(reply: Reply) -> AsyncIterator[None]:
         await reply.fail(InternalError("the gateway failed; its log says how"))
 
 
-async def deliver(answer: Answer, reply: Reply, dialect: Dialect, *, stream: bool) -> None:
-    """Say an answer to its end, and settle it; left half-way, it is abandoned."""
+async def deliver(
+    answer: Answer, reply: Reply, dialect: Dialect, *, alive: KeepAlive | None
+) -> None:
+    """Say an answer to its end, and settle it; left half-way, it is abandoned.
+
+    Args:
+        alive: how a stream is kept alive; None for an answer in one piece.
+    """
     async with answer:
         try:
-            if stream:
-                await _stream(answer, reply, dialect)
+            if alive is not None:
+                async with kept_alive(reply, lambda: dialect.alive(answer.queued), alive):
+                    await _stream(answer, reply, dialect)
             else:
                 async for _ in answer:
                     pass
@@ -200,7 +238,8 @@ async def _stream(answer: Answer, reply: Reply, dialect: Dialect) -> None:
         opening = ""
     async for news in answer:
         if answer.queued is not None:
-            await reply.send_events(dialect.queued(answer.queued), last=False)
+            if queued := dialect.queued(answer.queued):
+                await reply.send_events(queued, last=False)
             continue
         events = dialect.said(news)
         if answer.complete:

@@ -8,12 +8,29 @@ from headrace_gateway.calls import Call
 from headrace_gateway.generation import ValidRequest
 from headrace_gateway.intake import Intake
 from headrace_gateway.position import read_event_id
+from headrace_gateway.quoting import quoted
 from headrace_gateway.repeats import HEADER as KEY_HEADER
 from headrace_gateway.repeats import answered_once, key_of, under_key
 from headrace_gateway.resuming import Resuming
 from headrace_gateway.wanted import Wanted
 
 HEADER = "Last-Event-ID"
+RESUME_HEADER = "X-Headrace-Resume"
+_ASKED = {"true": True, "1": True, "false": False, "0": False}
+
+
+def wants_ids(call: Call) -> bool:
+    """Whether each event of a stream is to have an id. A call that comes back asks for them, too.
+
+    Raises:
+        InvalidRequest: the header says neither yes nor no.
+    """
+    said = call.headers.get(RESUME_HEADER.lower(), "false")
+    if (asked := _ASKED.get(said.strip().lower())) is None:
+        raise InvalidRequest(
+            f"{RESUME_HEADER} is {quoted(said)}; it may be true or false", field=RESUME_HEADER
+        )
+    return asked or bool(call.last_event_id)
 
 
 async def answered(

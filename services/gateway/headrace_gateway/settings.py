@@ -39,6 +39,14 @@ class GatewaySettings(ServiceSettings):
     """Wait after which a stream is told how it stands in its lane. Too small: events for requests
     that start at once. Too large: proxies and people take it for dead. What fails later than
     this has no HTTP status of its own any more, but is an event of its stream."""
+    stream_head_after_s: float = Field(default=2.0, ge=0)
+    """A `/v1` stream's head is sent after this time though nothing is known of its answer. Too
+    small: what fails soon after, as in a full lane, has no HTTP status of its own, but is an event
+    of its stream. Too large: clients and proxies that wait for a head give up."""
+    stream_keepalive_s: float = Field(default=10.0, gt=0)
+    """Longest silence of a stream of server-sent events, queued or running; then a comment is sent.
+    Streams over gRPC are told of their wait as often. Too small: comments in streams that are
+    well. Too large: proxies cut streams that are silent for a minute, some sooner."""
     deadline_slack_s: float = Field(default=2.0, ge=0)
     """How long after its deadline a request is left to scheduler and worker to end. Too
     small: the gateway ends requests whose end is on its way. Too large: callers hang longer

@@ -40,15 +40,20 @@ def comments(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(":")]
 
 
-async def test_openai_streams_tell_in_comments_that_clients_pass_over(
+RESUME = {"x-headrace-resume": "true"}
+
+
+async def test_openai_streams_tell_who_asks_in_comments_that_clients_pass_over(
     http: httpx.AsyncClient, client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
     admission.script = waits_then_says
     body = {"model": "valley", "prompt": "Hello", "stream": True}
-    answer = await http.post("/v1/completions", json=body)
+    answer = await http.post("/v1/completions", json=body, headers=RESUME)
     assert comments(answer.text) == COMMENTS
     assert answer.text.startswith(COMMENTS[0]), "a comment opens the stream, and no choice"
-    stream = await client.completions.create(model="valley", prompt="Hello", stream=True)
+    stream = await client.completions.create(
+        model="valley", prompt="Hello", stream=True, extra_headers=RESUME
+    )
     assert "".join([chunk.choices[0].text async for chunk in stream if chunk.choices]) == SAYING
 
 
@@ -57,9 +62,12 @@ async def test_openai_clients_pass_over_comments_behind_events_that_have_ids(
 ) -> None:
     admission.script = waits_in_the_midst
     body = {"model": "valley", "prompt": "Hello", "stream": True}
-    lines = (await http.post("/v1/completions", json=body)).text.splitlines()
+    answer = await http.post("/v1/completions", json=body, headers=RESUME)
+    lines = answer.text.splitlines()
     assert any(line.startswith("id: ") for line in lines[: lines.index(COMMENTS[0])])
-    stream = await client.completions.create(model="valley", prompt="Hello", stream=True)
+    stream = await client.completions.create(
+        model="valley", prompt="Hello", stream=True, extra_headers=RESUME
+    )
     assert "".join([chunk.choices[0].text async for chunk in stream if chunk.choices]) == SAYING
 
 
@@ -102,7 +110,7 @@ async def test_who_has_been_told_of_the_queue_is_told_of_a_failure_in_the_stream
 ) -> None:
     admission.script = waits_then_fails
     body = {"model": "valley", "prompt": "Hello", "stream": True}
-    answer = await http.post("/v1/completions", json=body)
+    answer = await http.post("/v1/completions", json=body, headers=RESUME)
     assert answer.status_code == 200
     last = json.loads(answer.text.splitlines()[-2].removeprefix("data: "))
     assert last["error"]["code"] == "attempts_exhausted"

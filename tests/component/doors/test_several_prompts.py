@@ -15,14 +15,16 @@ import pytest
 
 from headrace.errors import EngineFailed, GatewayDraining, LaneFull
 from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens, ValidRequest
+from headrace_gateway.keepalive import KeepAlive
 from headrace_gateway.limits import Limits
 from helpers.door_scripts import ended, hangs, hangs_after_a_word, ids_of, likely
 from helpers.eventually import eventually
 from helpers.running_doors import RunningDoors, running_doors
-from helpers.scripted_admission import STOP, Script, ScriptedAdmission
+from helpers.scripted_admission import STOP, Gate, Script, ScriptedAdmission
 from helpers.tiny_tokenizers import byte_level
 
-LIMITS = Limits(max_prompts=40, prompts_at_once=4)
+ALIVE = KeepAlive(head_after_s=0.1, every_s=0.2)
+LIMITS = Limits(max_prompts=40, prompts_at_once=4, alive=ALIVE)
 PROMPTS = ["the mill", "river", "the wheel turns", "stone", "水", "a", "bridge", "the lock"]
 
 
@@ -124,6 +126,21 @@ async def test_a_stream_says_every_choice_and_one_end(
     assert plain.endswith("data: [DONE]\n\n")
     assert "id:" not in [line[:3] for line in plain.splitlines()]
     await all_ended(admission)
+
+
+async def test_a_stream_that_has_nothing_to_say_is_kept_alive(
+    http: httpx.AsyncClient, admission: ScriptedAdmission
+) -> None:
+    gate = Gate()
+    admission.script = lambda request: [gate, *turned(request)]
+    async with http.stream("POST", "/v1/completions", json=body_of(stream=True)) as answer:
+        lines = answer.aiter_lines()
+        async for line in lines:
+            if line == ": keep-alive":
+                break
+        gate.set()
+        text = "\n".join([line async for line in lines])
+    assert texts_of(events_of(text)) == dict(enumerate(map(expected, PROMPTS)))
 
 
 async def test_token_lists_are_prompts_too_and_a_list_of_one_is_as_that_one(

@@ -74,7 +74,7 @@ class Question:
             echo=self.echo and self.form is COMPLETION,
         )
         told = Telling(asked, SPELLING, Prompt("the ", [5]), choices=len(self.outputs))
-        return Chunks(self.form, HEAD, places=places, include_usage=True, telling=told)
+        return Chunks(self.form, HEAD, places=places, include_usage=True, ids=True, telling=told)
 
     def events(self, cuts: Random) -> Iterator[list[Tokens | ChoiceEnded]]:
         """In runs of some length, of one choice or of all, the ends with them or behind."""

@@ -250,7 +250,7 @@ def test_text_parts_are_lines_of_one_text() -> None:
         (["Hello"], Text("Hello")),
         ([1, 2], TokenIds([1, 2], "prompt")),
         ([[1, 2]], TokenIds([1, 2], "prompt")),
-        ([], TokenIds([], "prompt")),
+        ([], Text("")),
     ],
 )
 def test_a_completions_prompt_is_a_text_or_token_ids_alone_or_in_a_list(

@@ -37,8 +37,7 @@ def events(text: str) -> list[Any]:
     """The events, as a client that splits lines at every kind of line break reads them."""
     blocks = text.split("\n\n")
     assert blocks.pop() == ""
-    lines = [block.splitlines() for block in blocks]
-    data = [[line for line in block if not line.startswith("id: abc:")] for block in lines]
+    data = [block.splitlines() for block in blocks]
     assert all(len(block) == 1 and block[0].startswith("data: ") for block in data)
     return [json.loads(block[0].removeprefix("data: ")) for block in data]
 

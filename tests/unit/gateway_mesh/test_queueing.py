@@ -62,7 +62,7 @@ class Waiter:
 
     def told(self, now_s: float) -> Queued | None:
         self.clock.now_s = now_s
-        queued = news(self.outlet, self.lanes, now_s, after_s=AFTER_S)
+        queued = news(self.outlet, self.lanes, now_s, after_s=AFTER_S, every_s=10.0)
         if queued is not None:
             self.outlet.tell_queued(queued)
         return queued

@@ -7,7 +7,7 @@ same cores.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -33,9 +33,11 @@ class Connection:
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def post(self, path: str, body: bytes, *, last_event_id: str = "") -> Answer:
+    async def post(
+        self, path: str, body: bytes, *, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """Raises ConnectionLost or OSError; the next call connects anew."""
-        more = f"last-event-id: {last_event_id}\r\n" if last_event_id else ""
+        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         if self._streams is not None:
             # Why: some servers close after an answer without having said so.
             try:

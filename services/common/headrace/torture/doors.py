@@ -58,6 +58,11 @@ class Returning:
         self.last_id = ""
         self._since_s = self._now_s()
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of a call to OpenAI's API: that its events are to have ids, or the last that came."""
+        return {"last-event-id": self.last_id} if self.last_id else {"x-headrace-resume": "true"}
+
     def may(self, pen: Pen) -> bool:
         """It knows what to come back to, and has not tried for too long."""
         waited_s = self._now_s() - self._since_s
@@ -98,7 +103,7 @@ class HttpDoor:
         try:
             async with asyncio.timeout(SILENCE_S) as silence:
                 answer = await connection.post(
-                    _PATHS[ask.door], self._body(ask), last_event_id=returning.last_id
+                    _PATHS[ask.door], self._body(ask), headers=returning.headers
                 )
                 if answer.status == 503 and returning.may(pen):
                     return True

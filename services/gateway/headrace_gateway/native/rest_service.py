@@ -42,7 +42,7 @@ from headrace_gateway.openai.errors import retry_headers
 from headrace_gateway.pacing import in_pieces
 from headrace_gateway.position import EventIds, Place
 from headrace_gateway.quoting import quoted
-from headrace_gateway.reply import Refusal, Reply, deliver, queue_comment, told
+from headrace_gateway.reply import Refusal, Reply, comment, deliver, told
 from headrace_gateway.resuming import Resuming
 from headrace_gateway.returning import answered, place_after
 from headrace_gateway.tally import Tally
@@ -94,7 +94,10 @@ class RestDialect:
     def queued(self, queued: Queued) -> str:
         message = queued_message(queued)
         event = f"data: {as_json(message)}\n\n" if message is not None else ""
-        return queue_comment(queued) + event
+        return self.alive(queued) + event
+
+    def alive(self, queued: Queued | None) -> str:
+        return comment(queued, ids=True)
 
     def ending(self, usage: Usage) -> str:
         return f"data: {as_json(finish(usage))}\n\n"
@@ -200,7 +203,8 @@ class RestService(RestServiceServicer):
 
     async def _deliver(self, answer: Answer, reply: Reply, *, stream: bool) -> None:
         reply.request_id = answer.request.request_id
-        await deliver(answer, reply, RestDialect(answer.request, answer.places), stream=stream)
+        dialect = RestDialect(answer.request, answer.places)
+        await deliver(answer, reply, dialect, alive=self._limits.alive if stream else None)
 
     def _parse(self, kind: type[Named], request: RestModelRequest) -> Named:
         body = parse(kind, request.body.data, max_bytes=self._limits.max_body_bytes)

@@ -80,10 +80,9 @@ def _joined_text(content: object) -> object:
 
 def _prompts(value: object) -> list[str] | list[list[int]]:
     """Texts or lists of token ids; one that stands alone is a list of one."""
-    if value == []:
-        return [[]]  # A prompt without tokens, which is refused as that.
     if (prompts := texts_or_token_ids(value)) is not None:
-        return prompts
+        # An empty list is a prompt without tokens, which is refused as that.
+        return prompts or [""]
     raise PydanticCustomError(
         "prompt", "should be a text, a list of token ids, a list of texts or a list of such lists"
     )

@@ -15,7 +15,7 @@ from typing import Any
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.openai.telling import Piece, Telling
-from headrace_gateway.position import EventIds, Place
+from headrace_gateway.position import EventIds, NoIds, Place
 from headrace_gateway.tool_calls import CallPiece
 from headrace_gateway.transcript import UNFINISHED, Said
 
@@ -75,11 +75,11 @@ class Chunks:
         *,
         places: Sequence[Place],
         include_usage: bool,
+        ids: bool = False,
         telling: Telling | None = None,
-        with_ids: bool = True,
     ) -> None:
-        """`places`: what the reader has of each choice. `telling`: where more than text was
-        asked for. `with_ids`: whether events have ids to come back with."""
+        """`places`: what the reader has of each choice. `ids`: each event says how far it brings
+        the reader. `telling`: where more than text was asked for."""
         self._head = json.dumps(head.fields(form, form.chunk), separators=(",", ":"))[:-1]
         self._start = f'data: {self._head},"choices":[{{"index":'
         self._end = f"}}]{_NO_USAGE if include_usage else ''}}}\n\n"
@@ -90,7 +90,8 @@ class Chunks:
         unopened = (choice for choice, place in enumerate(places) if not place.opened)
         self._unopened = list(unopened) if form.opens else []
         self._first_choice = head.first_choice
-        self._ids = EventIds(head.request_id, places) if with_ids else None
+        # Why not always: clients that read nothing but `data:` lines fail at any other line.
+        self._ids = EventIds(head.request_id, places) if ids else NoIds()
         self._include_usage = include_usage
         self._telling = telling
 
@@ -98,8 +99,7 @@ class Chunks:
         """The first event of each choice that is not open yet; empty where the form has none."""
         role = '"delta":{"role":"assistant","content":""}'
         return "".join(
-            self._event("" if self._ids is None else self._ids.opened(choice), choice, role, "null")
-            for choice in self._unopened
+            self._event(self._ids.opened(choice), choice, role, "null") for choice in self._unopened
         )
 
     def said(self, news: Iterable[Said]) -> str:
@@ -115,15 +115,12 @@ class Chunks:
         if said.heard:
             return
         if content and not (ends and not said.token_ids):
-            yield self._event(self._line(choice, seen), choice, content, "null", logprobs)
+            yield self._event(self._ids.said(choice, seen), choice, content, "null", logprobs)
             content, logprobs = "", "null"
         if ends:
             reason = f'"{_finish_reason(said.finish_reason, choice in self._called)}"'
-            line = self._line(choice, seen, ended=True)
+            line = self._ids.said(choice, seen, ended=True)
             yield self._event(line, choice, content or self._nothing, reason, logprobs)
-
-    def _line(self, choice: int, seen: int, *, ended: bool = False) -> str:
-        return "" if self._ids is None else self._ids.said(choice, seen, ended=ended)
 
     def _content(self, said: Said) -> tuple[str, str]:
         """Members of an event's choice, none if there is nothing to say; and its logprobs."""

@@ -34,7 +34,8 @@ from headrace_gateway.openai.chunks import (
     whole,
 )
 from headrace_gateway.openai.errors import OpenAIVoice
-from headrace_gateway.openai.several_prompts import PromptCalls, SeveralPrompts
+from headrace_gateway.openai.prompt_run import SeveralPrompts
+from headrace_gateway.openai.several_prompts import PromptCalls
 from headrace_gateway.openai.telling import Asked, Prompt, Telling
 from headrace_gateway.openai.vector_calls import VectorCalls
 from headrace_gateway.openai.wishes import (
@@ -43,9 +44,9 @@ from headrace_gateway.openai.wishes import (
     wanted_chat,
     wanted_completions,
 )
-from headrace_gateway.reply import Reply, deliver, queue_comment, told
+from headrace_gateway.reply import Reply, comment, deliver, told
 from headrace_gateway.resuming import Resuming
-from headrace_gateway.returning import answered
+from headrace_gateway.returning import answered, wants_ids
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
 from headrace_gateway.wanted import Text, Wanted
@@ -59,6 +60,8 @@ class OpenAIDialect:
     head: Head
     chunks: Chunks
     telling: Telling | None
+    ids: bool
+    """Events have ids. Its reader then reads all of server-sent events, comments too."""
     eager: bool = False
 
     def opening(self) -> str:
@@ -68,7 +71,11 @@ class OpenAIDialect:
         return self.chunks.said(news)
 
     def queued(self, queued: Queued) -> str:
-        return queue_comment(queued)
+        # Why not to all: benchmarks read each line as data, and their requests wait by the hundred.
+        return self.alive(queued) if self.ids else ""
+
+    def alive(self, queued: Queued | None) -> str:
+        return comment(queued, ids=self.ids)
 
     def ending(self, usage: Usage) -> str:
         return self.chunks.ending(usage)
@@ -115,7 +122,7 @@ class OpenAIService(OpenAIServiceServicer):
         self._fleet = fleet
         self._vectors = vectors
         self._limits = limits
-        self._prompts = PromptCalls(intake, resuming, limits, _telling)
+        self._prompts = PromptCalls(intake, resuming, limits)
 
     async def ChatCompletions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
         await self._complete(request.data, context, _CHAT)
@@ -163,11 +170,11 @@ class OpenAIService(OpenAIServiceServicer):
             async with told(reply):
                 body = parse(endpoint.kind, data, max_bytes=self._limits.max_body_bytes)
                 tally.model = self._intake.known(body.model)
+                ids = wants_ids(call)
                 wanted, *others = endpoint.wanted(body, call)
                 if others:
-                    several = SeveralPrompts(
-                        [wanted, *others], endpoint.asked(body), _counts_usage(body)
-                    )
+                    asked, counted = endpoint.asked(body), _counts_usage(body)
+                    several = SeveralPrompts([wanted, *others], asked, counted, _telling)
                     await self._prompts.answer(several, call, reply)
                     return
                 if wanted.detached and not wanted.streams:
@@ -177,11 +184,14 @@ class OpenAIService(OpenAIServiceServicer):
                 answer, request = await answered(wanted, call, self._intake, self._resuming)
                 reply.request_id = answer.request.request_id
                 telling = _telling(endpoint.asked(body), wanted, answer, request.prompt_ids)
-                dialect = _dialect(endpoint.form, body, answer, telling)
-                await deliver(answer, reply, dialect, stream=wanted.streams)
+                dialect = _dialect(endpoint.form, body, answer, telling, ids=ids)
+                alive = self._limits.alive if wanted.streams else None
+                await deliver(answer, reply, dialect, alive=alive)
 
 
-def _dialect(form: Form, body: Body, answer: Answer, telling: Telling | None) -> OpenAIDialect:
+def _dialect(
+    form: Form, body: Body, answer: Answer, telling: Telling | None, *, ids: bool
+) -> OpenAIDialect:
     request = answer.request
     head = Head(
         request.request_id,
@@ -191,9 +201,14 @@ def _dialect(form: Form, body: Body, answer: Answer, telling: Telling | None) ->
         fingerprint=f"fp_{request.weights}",
     )
     chunks = Chunks(
-        form, head, places=answer.places, include_usage=_counts_usage(body), telling=telling
+        form,
+        head,
+        places=answer.places,
+        include_usage=_counts_usage(body),
+        ids=ids,
+        telling=telling,
     )
-    return OpenAIDialect(form, head, chunks, telling)
+    return OpenAIDialect(form, head, chunks, telling, ids)
 
 
 def _counts_usage(body: Body) -> bool:
