@@ -27,6 +27,7 @@ from headrace.v1 import (
     rest_pb2_grpc,
 )
 from headrace_gateway.catalog import Catalog
+from headrace_gateway.compat.serving import Serving
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
@@ -155,6 +156,7 @@ def serve(
         catalog,
         StandinFleet(),
         vectors,
+        Serving(catalog, intake, embedding, limits),
         resuming=resuming,
         detaching=detaching,
         limits=limits,

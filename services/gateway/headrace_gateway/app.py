@@ -42,6 +42,7 @@ from headrace.v1.common_pb2 import Priority
 from headrace_gateway.attach_service import AttachService
 from headrace_gateway.canary import Canary, CanaryPace
 from headrace_gateway.catalog import Catalog
+from headrace_gateway.compat.serving import Serving
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
@@ -94,10 +95,18 @@ def serve_doors(
     )
     embedding = Embedding(catalog, mesh.admission, limits)
     vectors = VectorCalls(intake, embedding, limits)
+    serving = Serving(catalog, intake, embedding, limits)
     resuming = Resuming(catalog, mesh.attachments)
     detaching = Detaching(intake, whereabouts)
     openai = OpenAIService(
-        intake, catalog, fleet, vectors, resuming=resuming, detaching=detaching, limits=limits
+        intake,
+        catalog,
+        fleet,
+        vectors,
+        serving,
+        resuming=resuming,
+        detaching=detaching,
+        limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)

@@ -16,7 +16,7 @@ from headrace_gateway.offering import with_tools
 from headrace_gateway.resuming import transcript
 from headrace_gateway.tasks import require_task
 from headrace_gateway.validation import check, check_prompt_size, priority, times, valid_request
-from headrace_gateway.wanted import TokenIds, Wanted
+from headrace_gateway.wanted import Text, TokenIds, Wanted
 
 
 class Intake:
@@ -105,10 +105,27 @@ class Intake:
         Raises:
             HeadraceError: the model is not known, or the prompt is no prompt for it.
         """
-        served = self._catalog.get(wanted.model)
-        check_prompt_size(wanted, served.card, self._limits)
-        token_ids = await _token_ids(wanted, served)
+        served, token_ids = await self.encoded(wanted)
         return token_ids, await served.tokenizer.pieces(token_ids)
+
+    async def encoded(
+        self, wanted: Wanted, *, add_special_tokens: bool = True
+    ) -> tuple[ServedModel, list[int]]:
+        """The model, and a prompt's token ids as they would go to it; nothing is admitted.
+
+        Args:
+            add_special_tokens: of a text, also those that the model wants around it.
+
+        Raises:
+            HeadraceError: as `tokenize`.
+        """
+        served = self._catalog.get(wanted.model)
+        wanted = with_tools(wanted, served.card)
+        check_prompt_size(wanted, served.card, self._limits)
+        if isinstance(wanted.prompt, Text) and not add_special_tokens:
+            text = wanted.prompt.text
+            return served, await served.tokenizer.encode_text(text, add_special_tokens=False)
+        return served, await _token_ids(wanted, served)
 
 
 async def _token_ids(wanted: Wanted, served: ServedModel) -> list[int]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import jinja2
@@ -150,6 +151,45 @@ class Tokenizer:
     def _pieces(self, token_ids: Sequence[int]) -> list[str]:
         one = self._tokenizer.decode
         return [one([token_id], skip_special_tokens=False) for token_id in token_ids]
+
+    async def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """As `encode` of a text, with the model's special tokens around it or without."""
+
+        def encoded() -> list[int]:
+            batch = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+            return list(batch[0].ids)
+
+        if len(text) <= self._inline_characters:
+            return encoded()
+        return await asyncio.to_thread(encoded)
+
+    async def spelled_out(self, token_ids: Sequence[int]) -> str:
+        """Their text, special tokens included; of many, found in a thread."""
+        decode = partial(self._tokenizer.decode, token_ids, skip_special_tokens=False)
+        if len(token_ids) <= self._inline_characters:
+            return decode()
+        return await asyncio.to_thread(decode)
+
+    def names(self, token_ids: Sequence[int]) -> list[str]:
+        """As the vocabulary has them; an id that is no token has none."""
+        return [self._tokenizer.id_to_token(each) or "" for each in token_ids]
+
+    async def beginnings(self, texts: Sequence[str], most_tokens: int) -> list[str]:
+        """Each text, cut behind so many of its tokens; found in a thread."""
+        long = [text for text in texts if len(text.encode()) > most_tokens]
+        if not long:
+            return list(texts)
+
+        def cut() -> dict[str, str]:
+            found = self._tokenizer.encode_batch(long, add_special_tokens=False)
+            return {
+                text: text[: tokens.offsets[most_tokens - 1][1]]
+                for text, tokens in zip(long, found, strict=True)
+                if len(tokens) > most_tokens
+            }
+
+        shorter = await asyncio.to_thread(cut)
+        return [shorter.get(text, text) for text in texts]
 
     def text_stream(self, stops: StopStrings | None, silent: frozenset[int]) -> TextStream:
         return TextStream(self.decode, stops=stops, silent=silent)

@@ -65,6 +65,23 @@ RERANK: NotServed = {
     "rank_fields": ([], ["text"]),
 }
 
+RERANK_V2: NotServed = {"priority": (0,), "rank_fields": ([], ["text"])}
+
+SCORE: NotServed = {
+    "activation": (True,),
+    "add_special_tokens": (True,),
+    "mm_processor_kwargs": ({},),
+    "priority": (0,),
+    "truncation_side": ("right",),
+    "use_activation": (True,),
+}
+
+TEI_EMBED: NotServed = {"truncation_direction": ("Right", "right")}
+
+TEI_RERANK: NotServed = {"raw_scores": (False,), "truncation_direction": ("Right", "right")}
+
+TOKENIZE_CONTENT: NotServed = {"parse_special": (True,)}
+
 MESSAGE: NotServed = {
     "annotations": ([],),
     "audio": (),

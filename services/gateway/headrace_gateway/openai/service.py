@@ -18,6 +18,8 @@ from headrace.v1.openai_pb2_grpc import OpenAIServiceServicer
 from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Call, Context, call_of
 from headrace_gateway.catalog import Catalog, ServedModel
+from headrace_gateway.compat import cohere, scoring, tei, tokenizing
+from headrace_gateway.compat.serving import Serving
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.generation import Queued
 from headrace_gateway.intake import Intake
@@ -111,6 +113,7 @@ class OpenAIService(OpenAIServiceServicer):
         catalog: Catalog,
         fleet: Fleet,
         vectors: VectorCalls,
+        serving: Serving,
         *,
         resuming: Resuming,
         detaching: Detaching,
@@ -120,7 +123,7 @@ class OpenAIService(OpenAIServiceServicer):
         self._detaching = detaching
         self._catalog = catalog
         self._fleet = fleet
-        self._vectors = vectors
+        self._vectors, self._serving = vectors, serving
         self._limits = limits
         self._prompts = PromptCalls(intake, resuming, limits)
 
@@ -134,7 +137,25 @@ class OpenAIService(OpenAIServiceServicer):
         await self._vectors.embeddings(request.data, context)
 
     async def Rerank(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
-        await self._vectors.rerank(request.data, context)
+        if tei.is_of_texts(request.data):
+            await tei.rerank(self._serving, request.data, context)
+        else:
+            await self._vectors.rerank(request.data, context)
+
+    async def RerankV2(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await cohere.rerank(self._serving, request.data, context)
+
+    async def Score(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await scoring.score(self._serving, request.data, context)
+
+    async def Embed(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await tei.embed(self._serving, request.data, context)
+
+    async def Tokenize(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await tokenizing.tokenize(self._serving, request.data, context)
+
+    async def Detokenize(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await tokenizing.detokenize(self._serving, request.data, context)
 
     async def ListModels(self, request: Empty, context: Context) -> None:  # type: ignore[override]
         # A client that picks one of these should get an answer: models without a worker are

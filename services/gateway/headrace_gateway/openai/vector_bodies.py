@@ -18,7 +18,7 @@ _UINT32 = 2**32 - 1
 Count = Annotated[int, Field(ge=-_UINT32, le=_UINT32)]
 
 
-def _inputs(value: object) -> list[str] | list[list[int]]:
+def inputs_of(value: object) -> list[str] | list[list[int]]:
     """A text, token ids, or a list of either."""
     if (inputs := texts_or_token_ids(value)) is not None:
         return inputs
@@ -27,7 +27,7 @@ def _inputs(value: object) -> list[str] | list[list[int]]:
     )
 
 
-def _documents(value: object) -> list[str]:
+def documents_of(value: object) -> list[str]:
     """Texts, or objects that have nothing but a text."""
     if not isinstance(value, list):
         raise PydanticCustomError("documents", "should be a list of texts")
@@ -56,7 +56,7 @@ class VectorBody(StrictBody):
 class EmbeddingsBody(VectorBody):
     NOT_SERVED = EMBEDDINGS
 
-    input: Annotated[list[str] | list[list[int]], PlainValidator(_inputs)]
+    input: Annotated[list[str] | list[list[int]], PlainValidator(inputs_of)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Count | None = None
     prompt_name: str | None = None
@@ -67,7 +67,7 @@ class RerankBody(VectorBody):
     NOT_SERVED = RERANK
 
     query: str
-    documents: Annotated[list[str], PlainValidator(_documents)]
+    documents: Annotated[list[str], PlainValidator(documents_of)]
     top_n: Count | None = None
     return_documents: bool | None = None
     """Unset: they are returned, as Jina and vLLM do."""
@@ -79,16 +79,18 @@ def wanted_embeddings(body: EmbeddingsBody, call: Call) -> WantedVectors:
     for i, each in enumerate(body.input):
         field = f"input[{i}]" if is_list else "input"
         inputs.append(TokenIds(each, field) if isinstance(each, list) else Text(str(each), field))
-    return _wanted(body, call, inputs, name="input")
+    return wanted_vectors(body, call, inputs, name="input")
 
 
 def wanted_ranking(body: RerankBody, call: Call) -> WantedVectors:
     """Its inputs are the documents."""
     documents = [Text(text, f"documents[{i}]") for i, text in enumerate(body.documents)]
-    return _wanted(body, call, list[AnyInput](documents), name="documents")
+    return wanted_vectors(body, call, list[AnyInput](documents), name="documents")
 
 
-def _wanted(body: VectorBody, call: Call, inputs: list[AnyInput], *, name: str) -> WantedVectors:
+def wanted_vectors(
+    body: VectorBody, call: Call, inputs: list[AnyInput], *, name: str
+) -> WantedVectors:
     return WantedVectors(
         request_id=call.request_id,
         model=body.model,
