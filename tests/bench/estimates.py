@@ -150,10 +150,7 @@ class Load:
         async with httpx.AsyncClient(base_url=self._client.url, trust_env=False) as http:
             while True:
                 path = f"/v2/models/{MODEL}:streamGenerate"
-                headers = {"x-headrace-resume": "true"}
-                async with http.stream(
-                    "POST", path, json=body, headers=headers, timeout=60
-                ) as answer:
+                async with http.stream("POST", path, json=body, timeout=60) as answer:
                     if answer.status_code == httpx.codes.OK:
                         break
                     told = float(answer.headers["retry-after-ms"]) / 1000

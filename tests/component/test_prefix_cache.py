@@ -174,6 +174,21 @@ def test_a_prompt_that_is_known_whole_computes_its_last_tokens_all_the_same(stor
 
 
 @pytest.mark.parametrize("store", STORES)
+def test_it_is_told_how_much_of_a_prompt_was_known_whatever_output_was_known_with_it(
+    store: str,
+) -> None:
+    engine = packed(tiny_llama(), kv_store=store)
+    long = replace(GREEDY, max_tokens=40, ignore_eos=True)
+    one = sequence(1, long, prompt_tokens=40)
+    fresh = run(engine, [one])
+    assert fresh.cached_prompts == {1: 0}
+    again = replace(one, output_ids=tuple(fresh.tokens[1][:30]))
+    assert run(engine, [again]).cached_prompts == {1: 40}
+    told = replace(one, parameters=replace(long, prompt_logprobs=0))
+    assert run(engine, [told]).cached_prompts == {1: 0}
+
+
+@pytest.mark.parametrize("store", STORES)
 def test_sequences_of_one_prompt_that_wait_for_their_prefill_share_what_the_first_computed(
     store: str,
 ) -> None:
@@ -183,6 +198,7 @@ def test_sequences_of_one_prompt_that_wait_for_their_prefill_share_what_the_firs
     ]
     together = run(engine, same)
     assert _asked(engine) == (150, 96)
+    assert together.cached_prompts == {0: 0, 1: 48, 2: 48}
     for one in same:
         assert together.tokens[one.sequence_id] == alone(
             packed(tiny_llama(), prefix_cache=False), one

@@ -34,6 +34,8 @@ class Said:
     """By output index."""
     prompt_logprobs: Logprobs = field(default_factory=Logprobs)
     """As the latest stream said it."""
+    cached_prompts: list[int] = field(default_factory=list)
+    """As each stream said it."""
 
     @property
     def first_index(self) -> int:
@@ -171,6 +173,10 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
                 self._take_opening(stream, opening)
             for piece in message.prompt_logprobs:
                 self._take_prompt(stream, piece)
+            for cached in message.cached_prompts:
+                if cached.slot in stream.bound:
+                    self._judge(stream.bound[cached.slot][1] is None, "cached, after output")
+                    self._said_in(stream, cached.slot).cached_prompts.append(cached.tokens)
             told = by_row(message)
             columns = zip(message.slots, message.indices, message.token_ids, told, strict=True)
             for slot, index, token_id, logprobs in columns:

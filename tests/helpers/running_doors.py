@@ -131,6 +131,9 @@ class StandinFinding:
     async def find(self, request_id: str, models: Iterable[str]) -> Attachable:
         raise RequestNotFound(f"request {request_id} is not known", field="request_id")
 
+    async def near(self, request_id: str) -> Attachable | None:
+        return None
+
 
 @dataclass
 class RunningDoors:
@@ -162,7 +165,8 @@ def serve(
         limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
+    generation = GenerationService(intake, resuming)
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
     embeddings = EmbeddingService(intake, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, intake, StandinFleet())

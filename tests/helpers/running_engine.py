@@ -41,6 +41,8 @@ class History:
     failed: dict[int, str] = field(default_factory=dict)
     logprobs: dict[int, Logprobs] = field(default_factory=dict)
     prompt_logprobs: dict[int, Logprobs] = field(default_factory=dict)
+    cached_prompts: dict[int, int] = field(default_factory=dict)
+    """As it was said first."""
     refused: dict[int, str] = field(default_factory=dict)
     parked: list[int] = field(default_factory=list)
     """As the engine let them go for want of room; one may come here several times."""
@@ -55,6 +57,10 @@ class History:
         for sequence_id, run in output.prompt_logprobs.items():
             assert sequence_id not in self.tokens.keys() | over, "news of a prompt that has output"
             self.prompt_logprobs.setdefault(sequence_id, Logprobs()).extend(run)
+        assert output.cached_prompts.keys() <= set(output.sequence_ids)
+        for sequence_id, tokens in output.cached_prompts.items():
+            assert sequence_id not in self.tokens, "of the prompt, behind output"
+            self.cached_prompts[sequence_id] = tokens
         for sequence_id, token_id in zip(output.sequence_ids, output.token_ids, strict=True):
             assert sequence_id not in over, "a token after the end"
             self.tokens.setdefault(sequence_id, []).append(token_id)

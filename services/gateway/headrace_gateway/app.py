@@ -109,7 +109,8 @@ def serve_doors(
         limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(intake), server)
+    generation = GenerationService(intake, resuming)
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
     embeddings = EmbeddingService(intake, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, intake, fleet)

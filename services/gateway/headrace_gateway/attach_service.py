@@ -64,6 +64,7 @@ def _add(message: AttachResponse, said: Said) -> None:
             token_ids=said.token_ids,
             logprobs=written(said.logprobs),
             prompt_logprobs=written(said.prompt_logprobs),
+            cached_prompt_tokens=said.cached_prompt,
         )
         message.tokens.append(piece)
     if said.finish_reason != UNFINISHED:

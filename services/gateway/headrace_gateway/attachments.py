@@ -82,6 +82,9 @@ class Ended:
 
     async def events(self) -> AsyncIterator[list[Event]]:
         outcome, events = self._result.outcome, list[Event]()
+        usage = outcome.usage
+        known = usage.HasField("cached_prompt_tokens")
+        cached = usage.cached_prompt_tokens if known else None
         for choice in outcome.choices:
             logprobs = read_run(choice.logprobs) if choice.HasField("logprobs") else None
             of_prompt = (
@@ -89,7 +92,7 @@ class Ended:
             )
             ids = list(choice.token_ids)
             if ids:
-                events.append(Tokens(choice.index, 0, ids, logprobs, of_prompt))
+                events.append(Tokens(choice.index, 0, ids, logprobs, of_prompt, cached))
             if choice.finish_reason != UNFINISHED:
                 events.append(ChoiceEnded(choice.index, choice.finish_reason))
         if outcome.HasField("error"):
@@ -156,7 +159,7 @@ class Attachments:
 
     async def _look(self, search: _Search) -> Attachable | None:
         request_id = search.request_id
-        if (near := await self._near(request_id)) is not None:
+        if (near := await self.near(request_id)) is not None:
             return near
         answers = await asyncio.gather(*(self._ask(model, search) for model in search.models))
         found = next((answer for answer in answers if answer is not None and answer.found), None)
@@ -165,7 +168,7 @@ class Attachments:
                 return None
             # Why once more: it may have ended since, and its result is stored before its leader
             # forgets it.
-            if (near := await self._near(request_id)) is not None:
+            if (near := await self.near(request_id)) is not None:
                 return near
             raise RequestNotFound(
                 f"no request {request_id} is open or lately ended", field="request_id"
@@ -176,7 +179,8 @@ class Attachments:
             return self._claims.given(found.record)
         return await self._dial(search, found)
 
-    async def _near(self, request_id: str) -> Attachable | None:
+    async def near(self, request_id: str) -> Attachable | None:
+        """As `resuming.Finding` has it."""
         if (outlet := self._requests.find(request_id)) is not None:
             return OpenHere(outlet)
         if (result := self._settling.find(request_id)) is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from headrace.errors import GatewayUnreachable, InvalidRequest, RequestExists, RequestNotFound
+from headrace.errors import GatewayUnreachable, InvalidRequest, RequestNotFound
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.calls import Call
 from headrace_gateway.intake import Intake
-from headrace_gateway.kept import digest_of
 from headrace_gateway.native.ports import Requests
-from headrace_gateway.quoting import quoted
 from headrace_gateway.repeats import HEADER, key_of, under_key
+from headrace_gateway.resuming import name_taken, same_request
+from headrace_gateway.tenants import DEFAULT_TENANT
 from headrace_gateway.wanted import Wanted
 
 
@@ -50,10 +50,8 @@ class Detaching:
         except (RequestNotFound, GatewayUnreachable):
             # Where no leader can say so now, the next one lets the first of two go on.
             return None
-        same_seed = wanted.seed is None or wanted.seed == record.seed
-        if not record.detached or record.rendering.digest != digest_of(request) or not same_seed:
-            raise RequestExists(
-                f"request {quoted(wanted.request_id)} is known, and asked for something else",
-                field=wanted.name_of("request_id"),
-            )
+        same_tenant = (record.tenant or DEFAULT_TENANT) == request.tenant
+        seeded = wanted.seed is not None
+        if not (same_tenant and record.detached and same_request(record, request, seeded)):
+            raise name_taken(wanted.request_id, field=wanted.name_of("request_id"))
         return found

@@ -85,6 +85,8 @@ class Tokens:
     """Of `token_ids`, where they are wanted."""
     prompt_logprobs: Logprobs | None = None
     """Of all of the prompt but its first token, where they are wanted; with the first output."""
+    cached_prompt: int | None = None
+    """Tokens of the prompt that were in a cache; with the first output, where that is known."""
 
     def split(self, count: int) -> tuple[Tokens, Tokens | None]:
         """The first `count` tokens, and the others if there are any."""
@@ -97,6 +99,7 @@ class Tokens:
             ids[:count],
             told and told.cut(0, count),
             self.prompt_logprobs,
+            self.cached_prompt,
         )
         return begin, Tokens(
             self.choice, self.first_index + count, ids[count:], told and told.cut(count)

@@ -44,7 +44,7 @@ class Limits:
     prompts_at_once: int = 64
     """How many of them wait in their lane or run at a time. Too small: workers with more slots
     idle. Too large: a single call fills its lane, and others are refused."""
-    alive: KeepAlive = KeepAlive()
+    alive: KeepAlive = field(default_factory=KeepAlive)
     tenants: Tenants = field(default_factory=Tenants)
 
     def of(self, wanted: Wanted) -> Limits:

@@ -51,7 +51,7 @@ NOTHING = Wishes()
 
 
 class _Choice:
-    __slots__ = ("ended", "ids", "logprobs", "prompt", "reason", "vector")
+    __slots__ = ("cached", "ended", "ids", "logprobs", "prompt", "reason", "vector")
 
     def __init__(self, wishes: Wishes) -> None:
         self.ids: list[int] = []
@@ -60,6 +60,8 @@ class _Choice:
         self.prompt = Logprobs() if wishes.prompt_logprobs is not None else None
         self.reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
         self.vector = b""
+        self.cached: int | None = None
+        """Of the prompt's tokens, as the first attempt said it that had output."""
         self.ended = False
 
 
@@ -100,6 +102,8 @@ class Relay:
             kept = self._choices[point.choice]
             kept.ids.extend(point.output_ids)
             kept.reason, kept.ended = point.finish_reason, point.finish_reason != 0
+            if point.HasField("cached_prompt_tokens"):
+                kept.cached = point.cached_prompt_tokens
 
     @property
     def output_tokens(self) -> int:
@@ -146,6 +150,12 @@ class Relay:
                 f" {whole} are known"
             )
         kept.extend(run.cut(len(kept) - first_index))
+
+    def take_cached(self, choice: int, attempt: int, tokens: int) -> None:
+        """How much of the prompt a sender had in its cache."""
+        kept = self._choices[choice]
+        if attempt == self._heard and kept.cached is None:
+            kept.cached = tokens
 
     def take(
         self,
@@ -228,7 +238,12 @@ class Relay:
     def progress(self) -> list[ChoiceProgress]:
         """Where each choice stands: enough to go on elsewhere."""
         return [
-            ChoiceProgress(choice=c, output_ids=kept.ids, finish_reason=kept.reason)
+            ChoiceProgress(
+                choice=c,
+                output_ids=kept.ids,
+                finish_reason=kept.reason,
+                cached_prompt_tokens=kept.cached,
+            )
             for c, kept in enumerate(self._choices)
             if kept.ids or kept.ended
         ]
@@ -255,6 +270,7 @@ class Relay:
             kept.ids[first:],
             None if kept.logprobs is None else kept.logprobs.cut(first),
             kept.prompt if first == 0 else None,
+            kept.cached if first == 0 else None,
         )
 
     def ending(self, choice: int) -> ChoiceEnded | None:

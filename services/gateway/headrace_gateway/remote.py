@@ -101,6 +101,7 @@ def _events(message: AttachResponse) -> Iterator[Event]:
             list(piece.token_ids),
             read_run(piece.logprobs) if piece.HasField("logprobs") else None,
             read_run(piece.prompt_logprobs) if piece.HasField("prompt_logprobs") else None,
+            piece.cached_prompt_tokens if piece.HasField("cached_prompt_tokens") else None,
         )
     for ending in message.endings:
         yield ChoiceEnded(ending.choice, ending.finish_reason)

@@ -1,6 +1,7 @@
 """A request that is sent again because its answer may be lost: it runs once, and is answered alike.
 
-Its key makes its id, so that it is found wherever it is, as by a reader who comes back. What two
+Its key makes its id, so that it is found wherever it is, as by a reader who comes back; a detached
+request may have an id of its caller's instead. What two
 gateways are sent at the same moment neither finds: the leader lets the first run and tells the
 other gateway, whose call then reads what the first one has.
 """
@@ -12,7 +13,13 @@ from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 
-from headrace.errors import HeadraceError, InvalidRequest, RequestExists, RequestNotFound
+from headrace.errors import (
+    GatewayUnreachable,
+    HeadraceError,
+    InvalidRequest,
+    RequestExists,
+    RequestNotFound,
+)
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Call
@@ -46,30 +53,60 @@ def under_key(wanted: Wanted, key: str, *, tenant: str) -> Wanted:
     return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, returns=True)
 
 
-async def answered_once(
-    wanted: Wanted, intake: Intake, resuming: Resuming
+async def opened(
+    wanted: Wanted, intake: Intake, resuming: Resuming, *, named: bool
 ) -> tuple[Answer, ValidRequest]:
-    """The answer to a request under a key, whoever asked for it first. What failed runs again.
+    """The answer to a new request; `named`: its caller has chosen its id.
+
+    A name of a detached request is that request's for as long as its result is kept, so whoever
+    sends it again gets its answer, and nothing replaces that.
+
+    Raises:
+        RequestExists: the name is another request's.
+        HeadraceError: it was refused; nothing is held.
+    """
+    if named and (wanted.detached or await resuming.names_detached(wanted.request_id)):
+        field = wanted.name_of("request_id")
+        return await answered_once(wanted, intake, resuming, field=field, detached=True)
+    return await intake.open(wanted)
+
+
+async def answered_once(
+    wanted: Wanted,
+    intake: Intake,
+    resuming: Resuming,
+    *,
+    field: str = HEADER,
+    detached: bool = False,
+) -> tuple[Answer, ValidRequest]:
+    """The answer to a request under a key or a name, whoever asked for it first.
+
+    What failed runs again, unless it is `detached`: that has the end that it had.
 
     Raises:
         InvalidRequest: the key has been another request's.
+        RequestExists: the same, where `detached`.
         HeadraceError: it was refused; nothing is held.
     """
     request = await intake.repeated(wanted)
     event = EventId(request.request_id, "")
+    like = partial(resuming.find_as, seeded=wanted.seed is not None, field=field, detached=detached)
 
     async def join() -> Generation:
-        found = await resuming.find_as(event, request, field=HEADER)
-        return await found.open()
+        return await (await like(event, request)).open()
 
     def seen(own: Generation) -> Generation:
         return FirstOfTwo(own, join)
 
-    again = partial(resuming.resume_as, event, request, field=HEADER, seen=seen)
+    again = partial(resuming.resume_as, event, request, seen=seen, **like.keywords)
     try:
-        return await again(failed=False), request
+        return await again(failed=detached), request
     except RequestNotFound:
         pass
+    except GatewayUnreachable:
+        # Where no leader can say so now, the next one lets the first of two go on.
+        if not detached:
+            raise
     try:
         return await intake.open(wanted, seen=seen)
     except RequestExists:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from headrace.errors import InvalidRequest, RequestNotFound
+from headrace.bus import BusError
+from headrace.errors import HeadraceError, InvalidRequest, RequestExists, RequestNotFound
 from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace_gateway.answering import Answer
 from headrace_gateway.catalog import Catalog, ServedModel
 from headrace_gateway.generation import Generation, RecordedRequest, ValidRequest
 from headrace_gateway.kept import digest_of
 from headrace_gateway.position import EventId, Place, read_position
+from headrace_gateway.quoting import quoted
+from headrace_gateway.tenants import DEFAULT_TENANT
 from headrace_gateway.text import StopStrings
 from headrace_gateway.transcript import Transcript
 
@@ -47,6 +50,14 @@ class Finding(Protocol):
         """
         ...
 
+    async def near(self, request_id: str) -> Attachable | None:
+        """The request, if it is open at this gateway, or has ended and its result is kept.
+
+        Raises:
+            BusError: results cannot be read now.
+        """
+        ...
+
 
 class Resuming:
     def __init__(self, catalog: Catalog, finding: Finding) -> None:
@@ -70,6 +81,7 @@ class Resuming:
         field: str,
         seeded: bool = True,
         failed: bool = True,
+        detached: bool = False,
         seen: Callable[[Generation], Generation] = lambda own: own,
     ) -> Answer:
         """The same for a request that was sent again.
@@ -78,33 +90,60 @@ class Resuming:
             field: the header that says so.
             seeded: the caller has chosen its seed.
             failed: also if it has ended with an error, which is the answer then.
+            detached: as `find_as` has it.
             seen: what the answer reads, of what has been found.
 
         Raises:
             InvalidRequest: it is not the request that it was.
         """
-        found = await self.find_as(event, request, field=field, seeded=seeded)
+        found = await self.find_as(event, request, field=field, seeded=seeded, detached=detached)
         if found.failed and not failed:
             raise RequestNotFound(f"request {event.request_id} has failed", field=field)
         return await self._open(found, event.position, field, seen)
 
     async def find_as(
-        self, event: EventId, request: ValidRequest, *, field: str, seeded: bool = True
+        self,
+        event: EventId,
+        request: ValidRequest,
+        *,
+        field: str,
+        seeded: bool = True,
+        detached: bool = False,
     ) -> Attachable:
         """
+        Args:
+            detached: its name is to be that of a detached request; another that has it is in the
+                way.
+
         Raises:
-            HeadraceError: there is none, or it is not the request that it was; nothing is held.
+            RequestNotFound: there is none, or it is another tenant's.
+            InvalidRequest: it is not the request that it was.
+            RequestExists: the same, where `detached`.
+            HeadraceError: it cannot be read now. Nothing is held.
         """
         found = await self._finding.find(event.request_id, [request.card.model])
         record = found.record
-        same_seed = not seeded or record.seed == request.seed
-        if record.rendering.digest != digest_of(request) or not same_seed:
+        same_tenant = (record.tenant or DEFAULT_TENANT) == request.tenant
+        if detached:
+            if not (same_tenant and record.detached and same_request(record, request, seeded)):
+                raise name_taken(event.request_id, field=field)
+        elif not same_tenant:
+            raise RequestNotFound(f"request {event.request_id} is not known", field=field)
+        elif not same_request(record, request, seeded):
             raise InvalidRequest(
                 f"request {event.request_id} asked for something else than this one; send again"
                 f" what it was, or leave {field} out",
                 field=field,
             )
         return found
+
+    async def names_detached(self, request_id: str) -> bool:
+        """Whether a detached request has this name, as far as is known without asking others."""
+        try:
+            found = await self._finding.near(request_id)
+        except BusError:
+            return False  # Nothing can be opened now either.
+        return found is not None and found.record.detached
 
     async def _open(
         self,
@@ -127,6 +166,19 @@ class Resuming:
         self, generation: Generation, record: RequestRecord, places: Sequence[Place] | None = None
     ) -> Answer:
         return told_again(self._catalog, generation, record, places)
+
+
+def same_request(record: RequestRecord, request: ValidRequest, seeded: bool) -> bool:
+    """Whether what was asked decides the same answer; `seeded`: its caller has chosen its seed."""
+    same_seed = not seeded or record.seed == request.seed
+    return record.rendering.digest == digest_of(request) and same_seed
+
+
+def name_taken(request_id: str, *, field: str) -> HeadraceError:
+    return RequestExists(
+        f"request {quoted(request_id)} is known, and asked for something else; choose another name",
+        field=field,
+    )
 
 
 def told_again(

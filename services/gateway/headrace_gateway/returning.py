@@ -10,7 +10,7 @@ from headrace_gateway.intake import Intake
 from headrace_gateway.position import read_event_id
 from headrace_gateway.quoting import quoted
 from headrace_gateway.repeats import HEADER as KEY_HEADER
-from headrace_gateway.repeats import answered_once, key_of, under_key
+from headrace_gateway.repeats import answered_once, key_of, opened, under_key
 from headrace_gateway.resuming import Resuming
 from headrace_gateway.wanted import Wanted
 
@@ -43,8 +43,9 @@ async def answered(
     """
     if not call.last_event_id:
         if (once := keyed(wanted, call, intake)) is not None:
-            return await answered_once(once, intake, resuming)
-        return await intake.open(wanted)
+            return await answered_once(once, intake, resuming, detached=wanted.detached)
+        named = wanted.request_id != call.request_id
+        return await opened(wanted, intake, resuming, named=named)
     if not wanted.streams:
         raise InvalidRequest(
             f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER

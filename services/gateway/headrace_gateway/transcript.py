@@ -33,6 +33,8 @@ class Said:
     """Of `token_ids`, whether or not their text is held back; None where they are not wanted."""
     prompt_logprobs: Logprobs | None = None
     """In the first news of a choice, where they are wanted."""
+    cached_prompt: int | None = None
+    """As `Tokens` has it."""
     calls: list[CallPiece] = field(default_factory=list)
     """Pieces of tool calls, which are no `text`."""
     heard: bool = False
@@ -73,6 +75,8 @@ class Transcript:
         ]
         self._request_id = request_id
         self._prompt_tokens = prompt_tokens
+        self._cached: int | None = None
+        """Of the first choice: the others find in the cache what that one has put there."""
         self._unfinished = len(self._choices)
 
     @property
@@ -109,6 +113,7 @@ class Transcript:
         return Usage(
             prompt_tokens=self._prompt_tokens,
             output_tokens=sum(len(choice.token_ids) for choice in self._choices),
+            cached_prompt_tokens=self._cached,
         )
 
     def outcome(self) -> RequestOutcome:
@@ -132,6 +137,9 @@ class Transcript:
         choice.token_ids += said.token_ids
         if tokens.prompt_logprobs is not None:
             said.prompt_logprobs = choice.prompt_logprobs = tokens.prompt_logprobs
+        if tokens.cached_prompt is not None:
+            said.cached_prompt = tokens.cached_prompt
+            self._cached = tokens.cached_prompt if said.choice == 0 else self._cached
         if tokens.logprobs is not None:
             said.logprobs = tokens.logprobs.cut(0, used)
             choice.logprobs = choice.logprobs or Logprobs()

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from headrace.errors import EngineFailed, RequestCancelled
 from headrace.internal.v1.delivery_pb2 import (
+    CachedPrompt,
     DeliverRequest,
     DeliverResponse,
     Ending,
@@ -67,6 +68,8 @@ class WorkerLine:
         try:
             for piece in message.prompt_logprobs:
                 self._take_prompt(piece)
+            for cached in message.cached_prompts:
+                self._take_cached(cached)
             is_new = bool(message.slots) and self._take_tokens(message)
         except UnequalColumns as fact:
             raise MalformedMessage(str(fact)) from fact
@@ -123,6 +126,10 @@ class WorkerLine:
             feed.outlet.relay.take_prompt(feed.choice, feed.attempt, piece.first_index, run)
         except SenderFault as fault:
             self._fault(feed, fault)
+
+    def _take_cached(self, cached: CachedPrompt) -> None:
+        if (feed := self._feeds.get(cached.slot)) is not None:
+            feed.outlet.relay.take_cached(feed.choice, feed.attempt, cached.tokens)
 
     def _take_tokens(self, message: DeliverRequest) -> bool:
         slots, indices, token_ids = message.slots, message.indices, message.token_ids

@@ -46,6 +46,8 @@ class Held:
     """Of the output from `first_index` on; None where they are not wanted."""
     prompt_logprobs: Logprobs | None = None
     """As far as the prompt has been told; None where it is not wanted, or the gateway has it."""
+    cached_prompt: int | None = None
+    """Tokens of the prompt that the first attempt with output found in a cache; None: not known."""
     vector: bytes = b""
     """What became of an input; kept, as output is, until the gateway has it."""
 
@@ -162,6 +164,7 @@ class Assignments:
                 if record.sampling.HasField("prompt_logprobs") and not output_ids
                 else None
             ),
+            cached_prompt=_cached_before(record, choice),
         )
         self._next_id += 1
         self._running += 1
@@ -284,4 +287,11 @@ def _progress(held: Held) -> ChoiceProgress:
         choice=held.choice,
         output_ids=held.output_ids,
         finish_reason=held.finish_reason or FinishReason.FINISH_REASON_UNSPECIFIED,
+        cached_prompt_tokens=held.cached_prompt,
     )
+
+
+def _cached_before(record: RequestRecord, choice: int) -> int | None:
+    """What an earlier attempt has told."""
+    told = (p for p in record.progress if p.choice == choice and p.HasField("cached_prompt_tokens"))
+    return next((point.cached_prompt_tokens for point in told), None)

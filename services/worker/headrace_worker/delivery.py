@@ -103,6 +103,8 @@ class GatewayLink:
         self._pending.openings.add(
             slot=slot, request_id=held.request_id, choice=held.choice, attempt=held.attempt
         )
+        if held.cached_prompt is not None:
+            self._pending.cached_prompts.add(slot=slot, tokens=held.cached_prompt)
         if held.prompt_logprobs:
             self._say_prompt_again(slot, held.prompt_logprobs)
         self._say_output_again(slot, held)
@@ -135,6 +137,14 @@ class GatewayLink:
             self._turn_page()
             add_prompt(self._pending, slot, len(held.prompt_logprobs), run)
             self._wake.set()
+
+    def cached(self, held: Held, tokens: int) -> None:
+        """So much of its prompt was in the cache; it has a first token now."""
+        held.cached_prompt = tokens
+        slot = self._slots.get(held.sequence_id)
+        if slot is not None:
+            self._turn_page()
+            self._pending.cached_prompts.add(slot=slot, tokens=tokens)
 
     def tokens(self, news: Iterable[tuple[Held, int]]) -> None:
         """One new token each: the last of the sequence's `output_ids`, and of its `logprobs`."""

@@ -161,6 +161,10 @@ class Worker:
     def _take_step(self, output: StepOutput) -> None:
         now_s = self._clock.monotonic_s()
         self._take_logprobs(output)
+        for sequence_id, tokens in output.cached_prompts.items():
+            held = self._running(sequence_id)
+            if held is not None and held.cached_prompt is None:
+                self._links[held.gateway_id][0].cached(held, tokens)
         for gateway_id, news in self._take_tokens(output, now_s).items():
             self._links[gateway_id][0].tokens(news)
         for sequence_id, reason in output.finished:
@@ -264,10 +268,7 @@ class Worker:
     # Out
 
     def _end(
-        self,
-        held: Held,
-        reason: FinishReason.ValueType,
-        error: status_pb2.Status | None = None,
+        self, held: Held, reason: FinishReason.ValueType, error: status_pb2.Status | None = None
     ) -> None:
         self.assignments.end(held, reason, error)
         self._links[held.gateway_id][0].end(held)

@@ -57,7 +57,8 @@ def relevances(query: str, texts: list[str]) -> list[float]:
 
 def cosine(one: list[float], other: list[float]) -> float:
     dot = sum(a * b for a, b in zip(one, other, strict=True))
-    return dot / (sum(a * a for a in one) * sum(b * b for b in other)) ** 0.5
+    norms: float = (sum(a * a for a in one) * sum(b * b for b in other)) ** 0.5
+    return dot / norms
 
 
 async def posted(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:

@@ -128,6 +128,25 @@ async def test_a_stream_says_every_choice_and_one_end(
     await all_ended(admission)
 
 
+async def test_each_chunk_counts_what_its_own_prompt_has_where_that_is_asked_for(
+    http: httpx.AsyncClient,
+) -> None:
+    counted = {"include_usage": True, "continuous_usage_stats": True}
+    body = body_of(stream=True, stream_options=counted)
+    *events, last = events_of((await http.post("/v1/completions", json=body)).text)
+    ends = {
+        event["choices"][0]["index"]: event["usage"]
+        for event in events
+        if event["choices"][0]["finish_reason"]
+    }
+    made = [len(ids_of(prompt)) for prompt in PROMPTS]
+    assert [ends[place]["prompt_tokens"] for place in range(len(PROMPTS))] == made
+    assert [ends[place]["completion_tokens"] for place in range(len(PROMPTS))] == [
+        count + 1 for count in made
+    ]
+    assert last["usage"]["prompt_tokens"] == sum(made)
+
+
 async def test_a_stream_that_has_nothing_to_say_is_kept_alive(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -202,9 +203,7 @@ async def test_silent_native_streams_are_kept_alive_and_have_no_event_without_da
     admission.script = getattr(silence, script)
     lines = await read_through(http, NATIVE, {"prompt": "Hello"}, silence)
     assert lines[0].startswith("id: "), "the opening comes at once"
-    assert not any(
-        line.startswith(":") and not after for line, after in zip(lines, lines[1:], strict=False)
-    )
+    assert not any(line.startswith(":") and not after for line, after in pairwise(lines))
     events = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
     assert "".join(e["delta"]["text"] for e in events if "delta" in e) == SAYING
     assert "finish" in events[-1]

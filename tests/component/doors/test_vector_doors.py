@@ -13,10 +13,10 @@ import pytest
 from headrace.errors import EngineFailed
 from headrace.v1.embeddings_pb2 import EmbedInput, EmbedRequest, RerankRequest
 from headrace.v1.embeddings_pb2_grpc import EmbeddingServiceStub
-from headrace_gateway.generation import Event, Failed, Input, ValidRequest
+from headrace_gateway.generation import Failed, Input, ValidRequest
 from helpers.eventually import eventually
 from helpers.running_doors import CARD, RunningDoors, running_doors
-from helpers.scripted_admission import ScriptedAdmission, ScriptedGeneration
+from helpers.scripted_admission import Script, ScriptedAdmission, ScriptedGeneration
 from helpers.vector_scripts import EMBEDDER, JUDGE, WIDE, WIDTH, embeds, encoded, paired, vector_for
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -229,10 +229,10 @@ async def test_the_native_calls_speak_json(http: httpx.AsyncClient) -> None:
 async def test_one_request_that_fails_fails_the_call_and_nothing_is_left(
     client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
-    def fails_second(request: ValidRequest) -> list[list[Event]]:
+    def fails_second(request: ValidRequest) -> Script:
         if request.request_id.endswith("-1"):
             return [[Failed(EngineFailed("poisoned"))]]
-        return list(embeds(request))
+        return embeds(request)
 
     admission.script = fails_second
     with pytest.raises(openai.InternalServerError, match="poisoned"):

@@ -231,3 +231,22 @@ async def test_logprobs_count_towards_the_size_of_a_message(gw: GatewayActor) ->
         await eventually(lambda: len(gw.said("c").logprobs) == tokens)
         assert len(gw.said("a").prompt_logprobs) == tokens
     assert max(gw.message_bytes) < 2**21
+
+
+async def test_what_was_cached_of_a_prompt_is_said_before_its_output_on_every_stream(
+    gw: GatewayActor,
+) -> None:
+    owner = OwnerActor()
+    async with linked(gw, owner) as link:
+        held, never = owner.hold("a"), owner.hold("b")
+        await eventually(lambda: len(gw.bound_slots) == 2)
+        link.cached(held, 48)
+        say(link, held, 7)
+        say(link, never, 7)
+        await eventually(lambda: gw.said("a").token_ids == gw.said("b").token_ids == [7])
+        assert (gw.said("a").cached_prompts, gw.said("b").cached_prompts) == ([48], [])
+        gw.break_streams()
+        await eventually(lambda: gw.said("b").openings == 2)
+        say(link, held, 8)
+        await eventually(lambda: gw.said("a").token_ids == [7, 8])
+        assert (gw.said("a").cached_prompts, gw.said("b").cached_prompts) == ([48, 48], [])

@@ -90,11 +90,37 @@ def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
         "prompt_tokens": 3,
         "completion_tokens": 4,
         "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 0},
     }
     assert events(asked.said([Said(0, 0, "x")]))[0]["usage"] is None
     silent = Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=False)
     assert silent.ending(USAGE) == "data: [DONE]\n\n"
     assert "usage" not in events(silent.said([Said(0, 0, "x")]))[0]
+
+
+def test_each_chunk_counts_its_choices_tokens_where_that_was_asked_for() -> None:
+    stream = Chunks(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=True, prompt_tokens=3)
+    said = [
+        Said(0, 0, "x", [5]),
+        Said(1, 0, "y", [5, 6, 7]),
+        Said(0, 1, "z", [6], finish_reason=STOP),
+    ]
+    counted = [chunk.usage for chunk in chunks(stream.opening() + stream.said(said))]
+    assert [usage and usage.completion_tokens for usage in counted] == [0, 0, 1, 3, 2, 2]
+    assert [usage and usage.total_tokens for usage in counted] == [3, 3, 4, 6, 5, 5]
+
+
+def test_usage_names_the_prompts_tokens_that_were_in_the_cache() -> None:
+    cached = Usage(prompt_tokens=30, output_tokens=4, cached_prompt_tokens=16)
+    stream = Chunks(COMPLETION, HEAD, places=[UNSEEN], include_usage=True)
+    (last,) = events(stream.ending(cached).removesuffix("data: [DONE]\n\n"))
+    answer = ChatCompletion.model_validate_json(
+        whole(CHAT, HEAD, RequestOutcome(choices=OUTCOME.choices, usage=cached)), strict=True
+    )
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens_details is not None
+    assert answer.usage.prompt_tokens_details.cached_tokens == 16
+    assert last["usage"]["prompt_tokens_details"] == {"cached_tokens": 16}
 
 
 def test_a_completions_stream_has_text_and_no_roles() -> None:

@@ -306,3 +306,24 @@ def test_a_relay_that_loses_its_sender_again_and_again_still_comes_to_its_full_e
         made.fence(attempt)
     assert reader.ids[0] == [true_token(0, i) for i in range(FULL)]
     assert reader.ended == {0}
+
+
+def test_what_was_cached_of_a_prompt_is_what_the_first_attempt_with_output_said() -> None:
+    made = opened(choices=2)
+    made.take_cached(0, 1, 32)
+    say(made, 1, 0, [7])
+    assert made.drain() == [Tokens(0, 0, [7], cached_prompt=32)]
+    made.fence(1)
+    made.take_cached(1, 1, 9)
+    assert made.open(0, 2)
+    made.take_cached(0, 2, 48)
+    say(made, 2, 1, [8])
+    assert made.drain() == [Tokens(0, 1, [8])]
+    other = relay(choices=2)
+    other.resume(2, made.progress())
+    assert made.progress()[0].cached_prompt_tokens == 32
+    assert other.drain() == [Tokens(0, 0, [7, 8], cached_prompt=32)]
+    assert other.open(1, 3)
+    other.take_cached(1, 3, 0)
+    say(other, 3, 0, [9], choice=1)
+    assert other.drain() == [Tokens(1, 0, [9], cached_prompt=0)]

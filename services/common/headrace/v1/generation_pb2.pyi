@@ -177,14 +177,18 @@ class GenerateRequest(_message.Message):
     """Choices to make, from 1 to 16. Unset: 1."""
     priority: _common_pb2.Priority.ValueType
     request_id: _builtins.str
-    """Name for this request, [A-Za-z0-9_-]{1,64}; unique among open requests. Unset: made by the gateway."""
+    """Name for this request, [A-Za-z0-9_-]{1,64}; unique among open requests, and among detached ones
+    for as long as their results are kept. Unset: made by the gateway.
+    """
     parallel_tool_calls: _builtins.bool
     """False: at most one call in an answer. Unset: true."""
     detached: _builtins.bool
     """Go on without any reader, also when the gateway dies, and keep the result for a while. Whoever
     reads it may leave and come back: RequestService. Deadlines of calls do not bind it; `timeout`
-    does, and `patience` is as long where it is not set. REST's `:generate` answers at once with
-    the Request, and 202; over gRPC that is RequestService.CreateRequest, and Generate refuses this.
+    does, and `patience` is as long where it is not set. Sent again with its `request_id`, it is
+    answered and not run again; ALREADY_EXISTS (REQUEST_EXISTS) where it asks for something else.
+    REST's `:generate` answers at once with the Request, and 202; over gRPC that is
+    RequestService.CreateRequest, and Generate refuses this.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:

@@ -153,8 +153,8 @@ class AttachRequestRequest(_message.Message):
     after: _builtins.str
     """What the reader has of it: of each choice the number of its output tokens
     (Delta.first_index and all of Delta.token_ids), `f` behind it once its finish_reason has
-    come; dots between choices. "12.7f", or "31". Server-sent events carry it in their `id`,
-    behind the colon. Empty: nothing.
+    come; dots between choices. "12.7f", or "31". Server-sent events that have an `id` carry
+    it there, behind the colon. Empty: nothing.
     """
     def __init__(
         self,

@@ -15,6 +15,8 @@ from headrace_gateway.intake import Intake
 from headrace_gateway.native.messages import delta, finish, generated, queued_message, started
 from headrace_gateway.native.statuses import BROKEN, told_by_status
 from headrace_gateway.native.wishes import call_for, wanted_generation
+from headrace_gateway.repeats import opened
+from headrace_gateway.resuming import Resuming
 from headrace_gateway.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -23,8 +25,8 @@ log = logging.getLogger(__name__)
 class GenerationService(GenerationServiceServicer):
     """StreamGenerate writes to its context, for the reason that `OpenAIService` gives."""
 
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
+    def __init__(self, intake: Intake, resuming: Resuming) -> None:
+        self._intake, self._resuming = intake, resuming
 
     async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
         with Tally("native", self._intake.known(request.model)) as tally:
@@ -57,7 +59,8 @@ class GenerationService(GenerationServiceServicer):
     async def _open(self, request: GenerateRequest, context: Context, *, streams: bool) -> Answer:
         call = call_for(request, call_of(context))
         wanted = wanted_generation(request, call, streams=streams)
-        answer, _ = await self._intake.open(wanted)
+        named = bool(request.request_id)
+        answer, _ = await opened(wanted, self._intake, self._resuming, named=named)
         return answer
 
 

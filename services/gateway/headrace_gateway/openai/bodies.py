@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from headrace.errors import InvalidRequest, RequestError, Unsupported
 from headrace_gateway.json_objects import MAX_ENTRIES, read_object, texts_or_token_ids
-from headrace_gateway.openai.fields import CHAT, COMPLETION, MESSAGE, STREAM_OPTIONS, NotServed
+from headrace_gateway.openai.fields import CHAT, COMPLETION, MESSAGE, NotServed
 from headrace_gateway.quoting import quoted
 
 _UINT32 = 2**32 - 1
@@ -118,9 +118,9 @@ class Message(StrictBody):
 
 
 class StreamOptions(StrictBody):
-    NOT_SERVED = STREAM_OPTIONS
-
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    """vLLM's: each chunk says what its choice has used so far."""
     include_obfuscation: bool | None = None
     """No effect: chunks are never padded."""
 

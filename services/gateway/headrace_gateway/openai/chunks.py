@@ -43,6 +43,15 @@ COMPLETION = Form("cmpl-", "text_completion", "text_completion", opens=False)
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """Where a stream says how many tokens there were."""
+
+    at_end: bool = False
+    in_each: bool = False
+    """In each chunk, of its choice alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """What every part of an answer repeats."""
 
@@ -75,13 +84,21 @@ class Chunks:
         *,
         places: Sequence[Place],
         include_usage: bool,
+        prompt_tokens: int | None = None,
         ids: bool = False,
         telling: Telling | None = None,
     ) -> None:
-        """`places`: what the reader has of each choice. `ids`: each event says how far it brings
-        the reader. `telling`: where more than text was asked for."""
+        """
+        Args:
+            places: what the reader has of each choice.
+            include_usage: usage comes last.
+            prompt_tokens: set where each chunk says the usage of its choice so far, too.
+            ids: each event says how far it brings the reader.
+            telling: where more than text was asked for.
+        """
         self._head = json.dumps(head.fields(form, form.chunk), separators=(",", ":"))[:-1]
         self._start = f'data: {self._head},"choices":[{{"index":'
+        self._prompt_tokens = prompt_tokens
         self._end = f"}}]{_NO_USAGE if include_usage else ''}}}\n\n"
         self._open, self._close = ('"delta":{"content":', "}") if form.opens else ('"text":', "")
         self._nothing = '"delta":{}' if form.opens else '"text":""'
@@ -99,7 +116,8 @@ class Chunks:
         """The first event of each choice that is not open yet; empty where the form has none."""
         role = '"delta":{"role":"assistant","content":""}'
         return "".join(
-            self._event(self._ids.opened(choice), choice, role, "null") for choice in self._unopened
+            self._event(self._ids.opened(choice), (choice, 0), role, "null")
+            for choice in self._unopened
         )
 
     def said(self, news: Iterable[Said]) -> str:
@@ -115,12 +133,13 @@ class Chunks:
         if said.heard:
             return
         if content and not (ends and not said.token_ids):
-            yield self._event(self._ids.said(choice, seen), choice, content, "null", logprobs)
+            line = self._ids.said(choice, seen)
+            yield self._event(line, (choice, seen), content, "null", logprobs)
             content, logprobs = "", "null"
         if ends:
             reason = f'"{_finish_reason(said.finish_reason, choice in self._called)}"'
             line = self._ids.said(choice, seen, ended=True)
-            yield self._event(line, choice, content or self._nothing, reason, logprobs)
+            yield self._event(line, (choice, seen), content or self._nothing, reason, logprobs)
 
     def _content(self, said: Said) -> tuple[str, str]:
         """Members of an event's choice, none if there is nothing to say; and its logprobs."""
@@ -141,11 +160,21 @@ class Chunks:
         return f"{event if self._include_usage else ''}data: [DONE]\n\n"
 
     def _event(
-        self, line: str, choice: int, content: str, reason: str, logprobs: str = "null"
+        self, line: str, place: tuple[int, int], content: str, reason: str, logprobs: str = "null"
     ) -> str:
+        """`place`: a choice, and how many of its tokens are said with this."""
+        choice, seen = place
+        end = self._end if self._prompt_tokens is None else self._counted(self._prompt_tokens, seen)
         return (
             f'{line}{self._start}{self._first_choice + choice},{content},"logprobs":{logprobs},'
-            f'"finish_reason":{reason}{self._end}'
+            f'"finish_reason":{reason}{end}'
+        )
+
+    def _counted(self, prompt_tokens: int, seen: int) -> str:
+        """As `_end`; of this choice alone, as vLLM has it."""
+        return (
+            f'}}],"usage":{{"prompt_tokens":{prompt_tokens},"completion_tokens":{seen},'
+            f'"total_tokens":{prompt_tokens + seen}}}}}\n\n'
         )
 
 
@@ -245,9 +274,11 @@ def _finish_reason(reason: FinishReason.ValueType, called: bool) -> str:
     return _FINISH_REASONS[reason]
 
 
-def _usage(usage: Usage) -> dict[str, int]:
+def _usage(usage: Usage) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.prompt_tokens + usage.output_tokens,
+        # 0 as well where the engine does not tell: clients take it for a number.
+        "prompt_tokens_details": {"cached_tokens": usage.cached_prompt_tokens},
     }

@@ -90,7 +90,3 @@ MESSAGE: NotServed = {
     "reasoning_content": (),
     "refusal": (),
 }
-
-STREAM_OPTIONS: NotServed = {
-    "continuous_usage_stats": (False,),
-}

@@ -14,7 +14,14 @@ from headrace.v1.common_pb2 import Usage
 from headrace_gateway.answering import Answer, GenerationFailed
 from headrace_gateway.generation import ValidRequest
 from headrace_gateway.keepalive import KeepAlive, kept_alive
-from headrace_gateway.openai.chunks import COMPLETION, Chunks, Head, whole_choices, whole_opening
+from headrace_gateway.openai.chunks import (
+    COMPLETION,
+    Chunks,
+    Counted,
+    Head,
+    whole_choices,
+    whole_opening,
+)
 from headrace_gateway.openai.telling import Asked, Telling
 from headrace_gateway.pacing import in_pieces
 from headrace_gateway.reply import Reply, comment, written
@@ -36,7 +43,7 @@ class SeveralPrompts:
     wanted: Sequence[Wanted]
     """Of each prompt; alike but for the prompt."""
     asked: Asked
-    include_usage: bool
+    counted: Counted
     telling_of: TellingOf
 
 
@@ -94,7 +101,7 @@ class PromptRun:
             raise self._error
         assert self._head is not None
         if self._streams:
-            chunks = self._chunks(self._head, None)
+            chunks = self._chunks(self._head)
             await self._reply.send_events(chunks.ending(self._usage), last=True)
         else:
             await self._reply.send_pieces(in_pieces(self._whole(self._head)))
@@ -158,7 +165,8 @@ class PromptRun:
     async def _tell(self, number: int, answer: Answer, telling: Telling | None) -> None:
         head = self._head_of(number, answer)
         if self._streams:
-            await self._stream(answer, self._chunks(head, telling))
+            chunks = self._chunks(head, answer.request.prompt_tokens, telling)
+            await self._stream(answer, chunks)
             return
         async for _ in answer:
             pass
@@ -178,12 +186,14 @@ class PromptRun:
             yield (b"," if number else b"") + choices
         yield b"]}"
 
-    def _chunks(self, head: Head, telling: Telling | None) -> Chunks:
+    def _chunks(self, head: Head, prompt_tokens: int = 0, telling: Telling | None = None) -> Chunks:
+        counted = self._several.counted
         return Chunks(
             COMPLETION,
             head,
             places=(),
-            include_usage=self._several.include_usage,
+            include_usage=counted.at_end,
+            prompt_tokens=prompt_tokens if counted.in_each else None,
             telling=telling,
         )
 

@@ -30,6 +30,7 @@ from headrace_gateway.openai.chunks import (
     CHAT,
     COMPLETION,
     Chunks,
+    Counted,
     Form,
     Head,
     accepted,
@@ -194,7 +195,7 @@ class OpenAIService(OpenAIServiceServicer):
                 ids = wants_ids(call)
                 wanted, *others = endpoint.wanted(body, call)
                 if others:
-                    asked, counted = endpoint.asked(body), _counts_usage(body)
+                    asked, counted = endpoint.asked(body), _counted(body)
                     several = SeveralPrompts([wanted, *others], asked, counted, _telling)
                     await self._prompts.answer(several, call, reply)
                     return
@@ -221,19 +222,24 @@ def _dialect(
         created=int(answer.arrival_s),
         fingerprint=f"fp_{request.weights}",
     )
+    counted = _counted(body)
     chunks = Chunks(
         form,
         head,
         places=answer.places,
-        include_usage=_counts_usage(body),
+        include_usage=counted.at_end,
+        prompt_tokens=request.prompt_tokens if counted.in_each else None,
         ids=ids,
         telling=telling,
     )
     return OpenAIDialect(form, head, chunks, telling, ids)
 
 
-def _counts_usage(body: Body) -> bool:
-    return body.stream_options is not None and bool(body.stream_options.include_usage)
+def _counted(body: Body) -> Counted:
+    options = body.stream_options
+    if options is None:
+        return Counted()
+    return Counted(bool(options.include_usage), bool(options.continuous_usage_stats))
 
 
 def _telling(

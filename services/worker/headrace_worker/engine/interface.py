@@ -130,6 +130,9 @@ class StepOutput:
     prompt_logprobs: dict[int, Logprobs] = field(default_factory=dict)
     """By sequence, what has become known of its prompt, from the second token on and in order.
     The last of it comes with the first token, if not before."""
+    cached_prompts: dict[int, int] = field(default_factory=dict)
+    """By sequence, with the first token that it gets here: how many tokens of its prompt did not
+    have to be computed. Of no sequence where the engine cannot tell."""
     parked: list[int] = field(default_factory=list)
     """Sequences let go because the cache is full, to be continued elsewhere or later. Never the
     only one."""

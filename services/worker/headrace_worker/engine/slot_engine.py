@@ -233,7 +233,7 @@ class SlotEngine:
         if known is None:
             return False
         self._slots.lengths[occupant.slot] = known
-        occupant.entered = True
+        occupant.entered, occupant.known = True, known
         if self._forward.shares_prefixes and occupant.sequence.prompt_width is None:
             self._tally.prefix_queries += len(occupant.context_ids)
             self._tally.prefix_hits += known
@@ -271,7 +271,11 @@ class SlotEngine:
             self._tally.prompt_tokens += len(prefill.token_ids)
             if prefill.completes:
                 completed.append(prefill.slot)
-                self._slots.start_decoding(self._occupant(prefill.slot))
+                occupant = self._occupant(prefill.slot)
+                self._slots.start_decoding(occupant)
+                sequence = occupant.sequence
+                known = min(occupant.known, len(sequence.prompt_ids))
+                columns.cached_prompts[sequence.sequence_id] = known
         slots = np.concatenate((rows.decoding, np.array(completed, dtype=np.int64)))
         if len(slots):
             choice = self._chooser.choose(logits, slots, self._slots.output_indices[slots])

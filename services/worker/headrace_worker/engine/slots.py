@@ -30,6 +30,8 @@ class Occupant:
     """Grows with every sequence that is taken."""
     entered: bool = False
     """Whether its slot is ready for it."""
+    known: int = 0
+    """Of `context_ids`, how many were in its slot then."""
 
     @property
     def token_ids(self) -> Ints:

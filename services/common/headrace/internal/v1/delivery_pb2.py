@@ -26,7 +26,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/internal/v1/delivery.proto\x12\x14headrace.internal.v1\x1a\x17google/rpc/status.proto\x1a\x18headrace/v1/common.proto\"\xaa\x02\n\x0e\x44\x65liverRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12/\n\x08openings\x18\x02 \x03(\x0b\x32\x1d.headrace.internal.v1.Opening\x12\r\n\x05slots\x18\x03 \x03(\r\x12\x0f\n\x07indices\x18\x04 \x03(\r\x12\x11\n\ttoken_ids\x18\x05 \x03(\r\x12-\n\x07\x65ndings\x18\x06 \x03(\x0b\x32\x1c.headrace.internal.v1.Ending\x12\x33\n\x08logprobs\x18\x07 \x01(\x0b\x32!.headrace.internal.v1.RowLogprobs\x12=\n\x0fprompt_logprobs\x18\x08 \x03(\x0b\x32$.headrace.internal.v1.PromptLogprobs\"n\n\x0bRowLogprobs\x12\x0c\n\x04rows\x18\x01 \x03(\r\x12\x10\n\x08logprobs\x18\x02 \x03(\x02\x12\x12\n\ntop_counts\x18\x03 \x03(\r\x12\x15\n\rtop_token_ids\x18\x04 \x03(\r\x12\x14\n\x0ctop_logprobs\x18\x05 \x03(\x02\"\\\n\x0ePromptLogprobs\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\r\x12\'\n\x08logprobs\x18\x03 \x01(\x0b\x32\x15.headrace.v1.Logprobs\"L\n\x07Opening\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x04\"\x92\x01\n\x06\x45nding\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0e\n\x06vector\x18\x05 \x01(\x0c\"F\n\x0f\x44\x65liverResponse\x12\x1a\n\x12\x61\x63knowledged_slots\x18\x01 \x03(\r\x12\x17\n\x0f\x63\x61ncelled_slots\x18\x02 \x03(\r2m\n\x0f\x44\x65liveryService\x12Z\n\x07\x44\x65liver\x12$.headrace.internal.v1.DeliverRequest\x1a%.headrace.internal.v1.DeliverResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headrace/internal/v1/delivery.proto\x12\x14headrace.internal.v1\x1a\x17google/rpc/status.proto\x1a\x18headrace/v1/common.proto\"\xe6\x02\n\x0e\x44\x65liverRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12/\n\x08openings\x18\x02 \x03(\x0b\x32\x1d.headrace.internal.v1.Opening\x12\r\n\x05slots\x18\x03 \x03(\r\x12\x0f\n\x07indices\x18\x04 \x03(\r\x12\x11\n\ttoken_ids\x18\x05 \x03(\r\x12-\n\x07\x65ndings\x18\x06 \x03(\x0b\x32\x1c.headrace.internal.v1.Ending\x12\x33\n\x08logprobs\x18\x07 \x01(\x0b\x32!.headrace.internal.v1.RowLogprobs\x12=\n\x0fprompt_logprobs\x18\x08 \x03(\x0b\x32$.headrace.internal.v1.PromptLogprobs\x12:\n\x0e\x63\x61\x63hed_prompts\x18\t \x03(\x0b\x32\".headrace.internal.v1.CachedPrompt\",\n\x0c\x43\x61\x63hedPrompt\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x01(\r\"n\n\x0bRowLogprobs\x12\x0c\n\x04rows\x18\x01 \x03(\r\x12\x10\n\x08logprobs\x18\x02 \x03(\x02\x12\x12\n\ntop_counts\x18\x03 \x03(\r\x12\x15\n\rtop_token_ids\x18\x04 \x03(\r\x12\x14\n\x0ctop_logprobs\x18\x05 \x03(\x02\"\\\n\x0ePromptLogprobs\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\r\x12\'\n\x08logprobs\x18\x03 \x01(\x0b\x32\x15.headrace.v1.Logprobs\"L\n\x07Opening\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x04\"\x92\x01\n\x06\x45nding\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0e\n\x06vector\x18\x05 \x01(\x0c\"F\n\x0f\x44\x65liverResponse\x12\x1a\n\x12\x61\x63knowledged_slots\x18\x01 \x03(\r\x12\x17\n\x0f\x63\x61ncelled_slots\x18\x02 \x03(\r2m\n\x0f\x44\x65liveryService\x12Z\n\x07\x44\x65liver\x12$.headrace.internal.v1.DeliverRequest\x1a%.headrace.internal.v1.DeliverResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +34,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.internal.v1.delive
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DELIVERREQUEST']._serialized_start=113
-  _globals['_DELIVERREQUEST']._serialized_end=411
-  _globals['_ROWLOGPROBS']._serialized_start=413
-  _globals['_ROWLOGPROBS']._serialized_end=523
-  _globals['_PROMPTLOGPROBS']._serialized_start=525
-  _globals['_PROMPTLOGPROBS']._serialized_end=617
-  _globals['_OPENING']._serialized_start=619
-  _globals['_OPENING']._serialized_end=695
-  _globals['_ENDING']._serialized_start=698
-  _globals['_ENDING']._serialized_end=844
-  _globals['_DELIVERRESPONSE']._serialized_start=846
-  _globals['_DELIVERRESPONSE']._serialized_end=916
-  _globals['_DELIVERYSERVICE']._serialized_start=918
-  _globals['_DELIVERYSERVICE']._serialized_end=1027
+  _globals['_DELIVERREQUEST']._serialized_end=471
+  _globals['_CACHEDPROMPT']._serialized_start=473
+  _globals['_CACHEDPROMPT']._serialized_end=517
+  _globals['_ROWLOGPROBS']._serialized_start=519
+  _globals['_ROWLOGPROBS']._serialized_end=629
+  _globals['_PROMPTLOGPROBS']._serialized_start=631
+  _globals['_PROMPTLOGPROBS']._serialized_end=723
+  _globals['_OPENING']._serialized_start=725
+  _globals['_OPENING']._serialized_end=801
+  _globals['_ENDING']._serialized_start=804
+  _globals['_ENDING']._serialized_end=950
+  _globals['_DELIVERRESPONSE']._serialized_start=952
+  _globals['_DELIVERRESPONSE']._serialized_end=1022
+  _globals['_DELIVERYSERVICE']._serialized_start=1024
+  _globals['_DELIVERYSERVICE']._serialized_end=1133
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,7 @@ class DeliverRequest(_message.Message):
     ENDINGS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    CACHED_PROMPTS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """In the first message of a stream only."""
     @_builtins.property
@@ -62,6 +63,10 @@ class DeliverRequest(_message.Message):
     def prompt_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptLogprobs]:
         """Pieces in order, all before the sequence's first token."""
 
+    @_builtins.property
+    def cached_prompts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CachedPrompt]:
+        """Of sequences that begin to have output, where the engine tells; with their first token."""
+
     def __init__(
         self,
         *,
@@ -73,14 +78,39 @@ class DeliverRequest(_message.Message):
         endings: _abc.Iterable[Global___Ending] | None = ...,
         logprobs: Global___RowLogprobs | None = ...,
         prompt_logprobs: _abc.Iterable[Global___PromptLogprobs] | None = ...,
+        cached_prompts: _abc.Iterable[Global___CachedPrompt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endings", b"endings", "indices", b"indices", "logprobs", b"logprobs", "openings", b"openings", "prompt_logprobs", b"prompt_logprobs", "slots", b"slots", "token_ids", b"token_ids", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompts", b"cached_prompts", "endings", b"endings", "indices", b"indices", "logprobs", b"logprobs", "openings", b"openings", "prompt_logprobs", b"prompt_logprobs", "slots", b"slots", "token_ids", b"token_ids", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeliverRequest: _TypeAlias = DeliverRequest  # noqa: Y015
+
+@_typing.final
+class CachedPrompt(_message.Message):
+    """How much of a sequence's prompt did not have to be computed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    tokens: _builtins.int
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["slot", b"slot", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CachedPrompt: _TypeAlias = CachedPrompt  # noqa: Y015
 
 @_typing.final
 class RowLogprobs(_message.Message):

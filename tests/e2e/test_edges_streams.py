@@ -1,0 +1,305 @@
+"""Streams as clients of all kinds read them, and requests that are sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import httpx
+import openai
+import pytest
+
+from headrace.v1 import common_pb2, generation_pb2, generation_pb2_grpc
+from helpers.eventually import eventually
+from helpers.fresh_mesh import FreshMesh
+from helpers.running_mesh import start, stop
+
+GATEWAYS = ("gateway-0", "gateway-1")
+STREAM, WHOLE = "/v2/models/scripted:streamGenerate", "/v2/models/scripted:generate"
+COMPLETIONS = "/v1/completions"
+TOKENS = 12
+SLOW_TOKENS = 60
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshMesh]:
+    """Tokens come slower than comments."""
+    folder = tmp_path_factory.mktemp("edges")
+    settings = (
+        "gateway.stream_head_after_s=0.02",
+        "gateway.stream_keepalive_s=0.02",
+        "gateway.tenant_header=x-tenant",
+    )
+    options = ["--engine", "scripted", "--gateways", "2", "--scripted-step-ms", "60"]
+    for setting in settings:
+        options += ["--set", setting]
+    running = start(folder / ".headrace", *options)
+    yield FreshMesh(folder, running.url)
+    stop(running)
+
+
+@pytest.fixture
+async def http(mesh: FreshMesh) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=mesh.url, trust_env=False, timeout=60) as client:
+        yield client
+
+
+def native(request_id: str, **changes: Any) -> dict[str, Any]:
+    parameters = {"max_tokens": TOKENS, "ignore_eos": True, "temperature": 1.0}
+    parameters |= changes.pop("parameters", {})
+    common = {"prompt": "Go on", "n": 2, "detached": True, "request_id": request_id}
+    return common | {"parameters": parameters} | changes
+
+
+def completion(**changes: Any) -> dict[str, Any]:
+    common = {"model": "scripted", "prompt": "Go on", "max_tokens": TOKENS, "stream": True}
+    return common | {"temperature": 1.0, "ignore_eos": True} | changes
+
+
+def events_of(text: str) -> list[Any]:
+    lines = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def said(text: str) -> tuple[Any, ...]:
+    """What a native stream comes to: seed, token ids of each choice, usage, error."""
+    ids: dict[int, list[int]] = {}
+    started: dict[str, Any] = {}
+    for event in events_of(text):
+        started = event.get("started", started)
+        if delta := event.get("delta"):
+            ids.setdefault(delta["choice"], []).extend(delta["token_ids"])
+    finish = events_of(text)[-1]["finish"]
+    return started.get("seed"), ids, finish.get("usage"), finish.get("error")
+
+
+async def executions(mesh: FreshMesh) -> float:
+    """Requests that gateways have brought to their end."""
+
+    async def nothing_is_open() -> bool:
+        names = ("headrace_gateway_open_requests", "headrace_gateway_unsettled_requests")
+        return sum([await mesh.counted(g, name) for g in GATEWAYS for name in names]) == 0
+
+    await eventually(nothing_is_open, within_s=30)
+    counts = [await mesh.counted(name, "headrace_gateway_requests_total") for name in GATEWAYS]
+    return sum(counts)
+
+
+async def test_a_detached_request_that_is_sent_again_is_answered_and_not_run(
+    mesh: FreshMesh, http: httpx.AsyncClient
+) -> None:
+    before = await executions(mesh)
+    first = await http.post(STREAM, json=native("again"))
+    assert {len(ids) for ids in said(first.text)[1].values()} == {TOKENS}
+    # Each gateway is asked: Envoy gives calls to both in turns.
+    for _ in range(3):
+        again = await http.post(STREAM, json=native("again"))
+        assert (again.status_code, said(again.text)) == (200, said(first.text))
+    whole = await http.post(WHOLE, json=native("again"))
+    assert (whole.status_code, whole.json()["state"]) == (202, "REQUEST_STATE_ENDED")
+    waited = await http.post(WHOLE, json=native("again", detached=False))
+    assert waited.json()["seed"] == said(first.text)[0]
+    assert [c["token_ids"] for c in waited.json()["choices"]] == list(said(first.text)[1].values())
+    assert await typed_again(mesh.url, "again") == said(first.text)[1]
+    assert await executions(mesh) == before + 1
+
+
+async def typed_again(url: str, request_id: str) -> dict[int, list[int]]:
+    asked = generation_pb2.GenerateRequest(
+        model="scripted",
+        prompt="Go on",
+        n=2,
+        detached=True,
+        request_id=request_id,
+        parameters=common_pb2.SamplingParameters(
+            max_tokens=TOKENS, ignore_eos=True, temperature=1.0
+        ),
+    )
+    ids: dict[int, list[int]] = {}
+    async with grpc.aio.insecure_channel(url.removeprefix("http://")) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        async for event in stub.StreamGenerate(asked):
+            if event.HasField("delta"):
+                ids.setdefault(event.delta.choice, []).extend(event.delta.token_ids)
+    return ids
+
+
+OTHERS: list[dict[str, Any]] = [
+    {"prompt": "Go away"},
+    {"n": 1},
+    {"seed": "5"},
+    {"parameters": {"max_tokens": 3}},
+    {"prompt": "Go away", "detached": False},
+]
+
+
+async def test_a_name_is_one_requests_and_one_tenants(
+    mesh: FreshMesh, http: httpx.AsyncClient
+) -> None:
+    first = await http.post(STREAM, json=native("mine"), headers={"x-tenant": "a"})
+    before = await executions(mesh)
+    for path in (STREAM, WHOLE):
+        for changes in OTHERS:
+            answer = await http.post(
+                path, json=native("mine", **changes), headers={"x-tenant": "a"}
+            )
+            assert answer.status_code == 409, (path, changes, answer.text)
+            assert answer.json()["details"][0]["reason"] == "REQUEST_EXISTS"
+        for headers in ({"x-tenant": "b"}, {}):
+            answer = await http.post(path, json=native("mine"), headers=headers)
+            assert answer.status_code == 409, answer.text
+            assert "token_ids" not in answer.text
+    again = await http.post(STREAM, json=native("mine"), headers={"x-tenant": "a"})
+    assert said(again.text) == said(first.text)
+    assert await executions(mesh) == before
+
+
+async def test_a_request_that_was_cancelled_stays_so(
+    mesh: FreshMesh, http: httpx.AsyncClient
+) -> None:
+    body = native("stopped", parameters={"max_tokens": SLOW_TOKENS})
+    assert (await http.post(WHOLE, json=body)).status_code == 202
+    cancelled = await http.post("/v2/requests/stopped:cancel")
+    assert cancelled.status_code == 200
+    before = await executions(mesh)
+    again = await http.post(STREAM, json=body)
+    assert said(again.text)[3]["details"][0]["reason"] == "CANCELLED"
+    whole = await http.post(WHOLE, json=body)
+    assert whole.json()["outcome"]["error"]["code"] == 1
+    assert await executions(mesh) == before
+
+
+async def test_what_is_sent_again_while_it_runs_is_read_by_both(
+    mesh: FreshMesh, http: httpx.AsyncClient
+) -> None:
+    before = await executions(mesh)
+    body = native("both", parameters={"max_tokens": SLOW_TOKENS})
+    answers = await asyncio.gather(*(http.post(STREAM, json=body) for _ in range(4)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert all(said(answer.text) == said(answers[0].text) for answer in answers)
+    assert await executions(mesh) == before + 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_background_requests_under_a_key_run_once(
+    mesh: FreshMesh, http: httpx.AsyncClient, stream: bool
+) -> None:
+    before = await executions(mesh)
+    key = {"idempotency-key": f"background {stream}"}
+    body = completion(background=True, stream=stream)
+    first, again = [await http.post(COMPLETIONS, json=body, headers=key) for _ in range(2)]
+    assert first.headers["x-request-id"] == again.headers["x-request-id"]
+    if stream:
+        assert data_alone(first.text) == data_alone(again.text)
+    other = await http.post(COMPLETIONS, json=body | {"max_tokens": 3}, headers=key)
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "request_exists")
+    await eventually(lambda: has_ended(http, first.headers["x-request-id"]), within_s=30)
+    assert await executions(mesh) == before + 1
+
+
+async def has_ended(http: httpx.AsyncClient, request_id: str) -> bool:
+    found = await http.get(f"/v2/requests/{request_id}")
+    return bool(found.json()["state"] == "REQUEST_STATE_ENDED")
+
+
+def data_alone(text: str) -> str:
+    texts = [c["text"] for chunk in events_of(text) for c in chunk["choices"]]
+    return "".join(texts)
+
+
+async def test_streams_are_never_silent_for_long(http: httpx.AsyncClient) -> None:
+    for path, body in ((COMPLETIONS, completion()), (STREAM, native("alive"))):
+        text = (await http.post(path, json=body)).text
+        pieces = [line for line in text.splitlines() if line]
+        kinds = "".join("c" if line == ": keep-alive" else "d" for line in pieces)
+        assert "dc" in kinds, "between tokens"
+        assert "cd" in kinds
+    assert "id: " not in (await http.post(COMPLETIONS, json=completion())).text
+
+
+async def test_openais_client_reads_them(mesh: FreshMesh) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none") as client:
+        for headers in ({}, {"x-headrace-resume": "true"}):
+            stream = await client.completions.create(
+                model="scripted",
+                prompt="Go on",
+                max_tokens=TOKENS,
+                stream=True,
+                extra_body={"ignore_eos": True},
+                extra_headers=headers,
+            )
+            chunks = [chunk async for chunk in stream]
+            assert chunks[-1].choices[0].finish_reason == "length"
+
+
+@pytest.mark.timeout(120)
+async def test_who_asked_for_no_ids_comes_back_by_what_it_has_counted(
+    mesh: FreshMesh, http: httpx.AsyncClient
+) -> None:
+    body = completion(
+        max_tokens=SLOW_TOKENS,
+        seed=7,
+        background=True,
+        stream_options={"include_usage": True, "continuous_usage_stats": True},
+    )
+    undisturbed = data_alone((await http.post(COMPLETIONS, json=body)).text)
+    had, counted = "", 0
+    async with http.stream("POST", COMPLETIONS, json=body) as answer:
+        request_id = answer.headers["x-request-id"]
+        async for line in answer.aiter_lines():
+            if not line.startswith("data: "):
+                continue
+            chunk = json.loads(line[6:])
+            had += chunk["choices"][0]["text"]
+            counted = chunk["usage"]["completion_tokens"]
+            if counted >= SLOW_TOKENS // 2:
+                break
+    headers = {"last-event-id": f"{request_id}:{counted}"}
+    rest = await http.post(COMPLETIONS, json=body, headers=headers)
+    assert had + data_alone(rest.text) == undisturbed
+    native_rest = await http.get(f"/v2/requests/{request_id}:stream?after={counted}")
+    deltas = [event["delta"]["text"] for event in events_of(native_rest.text) if "delta" in event]
+    assert had + "".join(deltas) == undisturbed
+    again = await http.post(COMPLETIONS, json=body, headers={"last-event-id": f"{request_id}:"})
+    assert data_alone(again.text) == undisturbed
+
+
+@pytest.mark.timeout(180)
+async def test_a_detached_stream_is_sent_again_after_its_gateways_have_died(
+    mesh: FreshMesh, http: httpx.AsyncClient
+) -> None:
+    body = native("survives", parameters={"max_tokens": 3 * SLOW_TOKENS})
+    async with http.stream("POST", STREAM, json=body) as answer:
+        text = ""
+        async for piece in answer.aiter_text():
+            text += piece
+            if text.count('"delta"') > SLOW_TOKENS:
+                break
+    await asyncio.gather(*(mesh.kill(name) for name in GATEWAYS))
+
+    async def answered() -> httpx.Response:
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    answer = await http.post(STREAM, json=body)
+                except httpx.TransportError:
+                    continue
+                if answer.status_code != 503:
+                    return answer
+                await asyncio.sleep(0.1)
+
+    again = await answered()
+    seed, ids, usage, error = said(again.text)
+    assert (error, usage["output_tokens"]) == (None, 2 * 3 * SLOW_TOKENS)
+    begun = events_of(text.rpartition("\n\n")[0])
+    assert begun[0]["started"]["seed"] == seed
+    had: dict[int, list[int]] = {}
+    for event in begun:
+        if delta := event.get("delta"):
+            had.setdefault(delta["choice"], []).extend(delta["token_ids"])
+    for choice, before in had.items():
+        assert ids[choice][: len(before)] == before
+    assert await executions(mesh) == 1, "of the gateways that live now"
