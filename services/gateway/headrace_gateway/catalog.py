@@ -139,6 +139,8 @@ class Catalog:
             self._models[model] = served
             self._unusable.pop(model, None)
             log.info("model.ready", extra={"model": model, "weights": card.weights_digest})
+            if fault := served.tokenizer.template_fault:
+                log.error("model.chat_refused", extra={"model": model, "error": fault})
         self._waiting.discard(model)
         if self._pending[model] == payload:
             del self._pending[model]

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
 
-import jinja2
 import tokenizers
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import CallBlock, EvalContext, Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from headrace.errors import InvalidRequest
+from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import TokenizerBundle
+from headrace_gateway.chat_template import ChatTemplate, TemplateUnusable
 from headrace_gateway.generation import Input
 from headrace_gateway.spelling import Spelling
 from headrace_gateway.text import StopStrings, TextStream
 from headrace_gateway.wanted import Conversation, Text, TextPair
-
-# Why: a template is a program over the caller's messages; these are what it can fail with.
-_TEMPLATE_FAILURES = (
-    jinja2.TemplateError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-)
 
 
 class TokenizerUnusable(Exception):
@@ -44,34 +26,31 @@ class Tokenizer:
     def __init__(self, bundle: TokenizerBundle, *, inline_characters: int) -> None:
         """Takes up to a second for a large vocabulary.
 
+        A chat template that cannot be read makes it refuse conversations, and nothing else.
+
         Raises:
-            TokenizerUnusable: the tokenizer's file or the chat template cannot be read.
+            TokenizerUnusable: the tokenizer's file cannot be read.
         """
         self._inline_characters = inline_characters
-        self._specials = dict(bundle.special_tokens)
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(bundle.tokenizer_json)
-            self._template = (
-                _ENVIRONMENT.from_string(bundle.chat_template)
-                if bundle.HasField("chat_template")
-                else None
-            )
-        except (ValueError, jinja2.TemplateError) as error:
+        except ValueError as error:
             raise TokenizerUnusable(str(error)) from error
+        self._template, self.template_fault = _chat_template(bundle)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.spelling = Spelling(self._tokenizer)
 
     @property
     def chats(self) -> bool:
-        """Whether it has a chat template."""
-        return self._template is not None
+        """Whether it has a chat template that works."""
+        return self._template is not None and self._template.takes_text
 
     async def encode(self, prompt: Text | Conversation) -> list[int]:
         """The prompt's token ids; of a long prompt, found in a thread.
 
         Raises:
-            InvalidRequest: the model has no chat template, or it refuses the conversation.
+            InvalidRequest, Unsupported: of a conversation, as `render`.
         """
         if prompt.characters <= self._inline_characters:
             return self._encode(prompt)
@@ -118,24 +97,23 @@ class Tokenizer:
         return self._tokenizer.post_process(first, second)
 
     def render(self, conversation: Conversation) -> str:
-        """The conversation as one text that ends where the model's answer begins."""
+        """The conversation as one text that ends where the model's answer begins.
+
+        Raises:
+            InvalidRequest: the model has no chat template, or it refuses the conversation.
+            Unsupported: its chat template cannot be read, or leaves a message out.
+        """
+        if self.template_fault:
+            raise Unsupported(
+                "the model takes no messages: its chat template cannot be read:"
+                f" {self.template_fault}",
+                field=conversation.field,
+            )
         if self._template is None:
             raise InvalidRequest(
                 "the model has no chat template and takes no messages", field=conversation.field
             )
-        try:
-            return self._template.render(
-                **self._specials,
-                messages=[dict(message) for message in conversation.messages],
-                tools=list(conversation.tools) or None,
-                documents=None,
-                add_generation_prompt=True,
-            )
-        except _TEMPLATE_FAILURES as error:
-            raise InvalidRequest(
-                f"the model's chat template refuses the messages: {str(error)[:200]}",
-                field=conversation.field,
-            ) from error
+        return self._template.render(conversation)
 
     def decode(self, token_ids: list[int]) -> str:
         """Their text, without special tokens; ids that are no tokens say nothing."""
@@ -160,47 +138,11 @@ def _input(encoding: tokenizers.Encoding) -> Input:
     return Input(tuple(encoding.ids), types.index(1) if 1 in types else 0)
 
 
-class _Generation(Extension):
-    """`{% generation %}` marks what a trainer learns from; here it is no more than its content."""
-
-    tags = {"generation"}  # noqa: RUF012  # jinja2 declares it as a plain set
-
-    def parse(self, parser: Parser) -> Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return CallBlock(self.call_method("_content"), [], [], body).set_lineno(line)
-
-    @jinja2.pass_eval_context
-    def _content(self, context: EvalContext, caller: Callable[[], str]) -> str:
-        return caller()
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _tojson(  # transformers' signature, which templates use
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own escapes HTML, which models were not trained on."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """As transformers sets it up: templates are written against that."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
-    return environment
-
-
-_ENVIRONMENT = _environment()
+def _chat_template(bundle: TokenizerBundle) -> tuple[ChatTemplate | None, str]:
+    """The template, and why there is none though the bundle has one."""
+    if not bundle.HasField("chat_template"):
+        return None, ""
+    try:
+        return ChatTemplate(bundle.chat_template, bundle.special_tokens), ""
+    except TemplateUnusable as error:
+        return None, str(error)[:300]

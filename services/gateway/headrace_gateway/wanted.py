@@ -10,7 +10,8 @@ from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.tools import Tools
 
 Message = Mapping[str, Any]
-"""One turn: "role", "content", and what else the caller set; never an empty optional."""
+"""One turn: "role", "content", and what else the caller set; never an empty optional. The content
+is a text, or parts of type "text" as OpenAI has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,10 @@ class Conversation:
     field: str = "messages"
     tools: Sequence[Mapping[str, Any]] = ()
     """As OpenAI has them, which is as templates take them."""
+    opens_answer: bool = True
+    """The prompt ends with what opens an answer of the model's."""
+    continues: bool = False
+    """It ends within its last message, which the model continues; then nothing is opened."""
 
     @property
     def characters(self) -> int:
