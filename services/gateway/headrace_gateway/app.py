@@ -219,6 +219,7 @@ def _limits(settings: GatewaySettings) -> Limits:
         max_timeout_s=settings.max_timeout_s,
         max_patience_s=settings.max_patience_s,
         max_detached_s=settings.max_detached_s,
+        strict_fields=settings.strict_fields,
         detached_result_ttl_s=settings.detached_result_ttl_s,
         tenants=Tenants(
             header=settings.tenant_header,

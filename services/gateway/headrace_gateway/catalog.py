@@ -105,8 +105,9 @@ class Catalog:
                 f"model {model} cannot be served: {self._unusable[model]}", retry_after_s=60.0
             )
         known = ", ".join(sorted(self._models)) or "none"
+        # Why these words: clients of OpenAI look for them.
         raise ModelNotFound(
-            f"model {quoted(name)} is not known; known models: {known}", field="model"
+            f"The model `{quoted(name)[1:-1]}` does not exist; known models: {known}", field="model"
         )
 
     def all(self) -> list[ServedModel]:

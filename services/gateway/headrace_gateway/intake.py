@@ -10,12 +10,13 @@ from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Call
 from headrace_gateway.catalog import Catalog, ServedModel
+from headrace_gateway.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.generation import Admission, Generation, ValidRequest
 from headrace_gateway.limits import Limits
 from headrace_gateway.offering import with_tools
 from headrace_gateway.resuming import transcript
 from headrace_gateway.tasks import require_task
-from headrace_gateway.validation import check, check_prompt_size, priority, times, valid_request
+from headrace_gateway.validation import check, priority, times, valid_request
 from headrace_gateway.wanted import TokenIds, Wanted
 
 
@@ -55,9 +56,7 @@ class Intake:
         self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
         request = await self._request(wanted, served)
         generation = seen(await self._admission.open(request))
-        made = transcript(
-            request, served, request.sampling, stop=request.stop, calls_tools=request.calls_tools
-        )
+        made = transcript(request, served, request.sampling, request.rendering)
         return Answer(generation, request, made, served.tokenizer), request
 
     async def repeated(self, wanted: Wanted) -> ValidRequest:
@@ -77,11 +76,13 @@ class Intake:
         return served, wanted
 
     async def _request(self, wanted: Wanted, served: ServedModel) -> ValidRequest:
-        prompt_ids = await _token_ids(wanted, served)
+        prompt_ids = cut_to_fit(wanted, served.card, await _token_ids(wanted, served))
         limits = self._limits.of(wanted)
         request = valid_request(
             wanted, served.card, limits, prompt_ids, draw_seed=lambda: secrets.randbits(64)
         )
+        for run in served.tokenizer.runs_of(wanted.parameters.bad_words):
+            request.sampling.bad_words.add(token_ids=run)
         if served.adapter is not None:
             adapter = served.adapter
             request = replace(request, adapter=adapter.name, adapter_digest=adapter.digest)
@@ -102,4 +103,4 @@ class Intake:
 async def _token_ids(wanted: Wanted, served: ServedModel) -> list[int]:
     if isinstance(wanted.prompt, TokenIds):
         return list(wanted.prompt.token_ids)
-    return await served.tokenizer.encode(wanted.prompt)
+    return await served.tokenizer.encode(wanted.prompt, special_tokens=wanted.adds_special_tokens)

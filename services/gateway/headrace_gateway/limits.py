@@ -37,6 +37,8 @@ class Limits:
     detached_result_ttl_s: float = 3600.0
     """How long the result of a detached request is kept after its end. Too small: callers come for
     it in vain. Too large: the broker's disk, of whose 1 GiB for results the oldest go first."""
+    strict_fields: bool = False
+    """Whether unknown fields of OpenAI's bodies are refused where the caller does not say."""
     tenants: Tenants = field(default_factory=Tenants)
 
     def of(self, wanted: Wanted) -> Limits:

@@ -88,8 +88,13 @@ class Reply:
         self._tally = tally
         self._headed = False
         self._over = False
+        self._more: Headers = ()
         self.request_id = request_id
         """What the head will say; a caller may have named its request itself."""
+
+    def add_header(self, name: str, value: str) -> None:
+        """To the head of whatever is answered; call it before that."""
+        self._more = (*self._more, (name, value))
 
     async def send(self, data: bytes) -> None:
         """All of it: a JSON body."""
@@ -137,7 +142,7 @@ class Reply:
     async def _send(self, answer: Refusal, content_type: str) -> None:
         self._headed = True
         status = (("x-hr-status", str(answer.status)),) if answer.status != 200 else ()
-        head = (("x-request-id", self.request_id), *status, *answer.headers)
+        head = (("x-request-id", self.request_id), *status, *answer.headers, *self._more)
         await self._context.send_initial_metadata(head)
         await self._context.write(HttpBody(content_type=content_type, data=answer.body))
 

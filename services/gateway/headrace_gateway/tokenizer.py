@@ -46,18 +46,22 @@ class Tokenizer:
         """Whether it has a chat template that works."""
         return self._template is not None and self._template.takes_text
 
-    async def encode(self, prompt: Text | Conversation) -> list[int]:
+    async def encode(
+        self, prompt: Text | Conversation, *, special_tokens: bool | None = None
+    ) -> list[int]:
         """The prompt's token ids; of a long prompt, found in a thread.
+
+        `special_tokens`: the model's own are put around it; unset: around texts only.
 
         Raises:
             InvalidRequest, Unsupported: of a conversation, as `render`.
         """
         if prompt.characters <= self._inline_characters:
-            return self._encode(prompt)
-        return await asyncio.to_thread(self._encode, prompt)
+            return self._encode(prompt, special_tokens)
+        return await asyncio.to_thread(self._encode, prompt, special_tokens)
 
-    def _encode(self, prompt: Text | Conversation) -> list[int]:
-        plain = isinstance(prompt, Text)
+    def _encode(self, prompt: Text | Conversation, special_tokens: bool | None) -> list[int]:
+        plain = isinstance(prompt, Text) if special_tokens is None else special_tokens
         text = prompt.text if isinstance(prompt, Text) else self.render(prompt)
         # Why: `encode` keeps the interpreter's lock for its whole run, a batch of one does not.
         batch = self._tokenizer.encode_batch_fast([text], add_special_tokens=plain)
@@ -119,6 +123,24 @@ class Tokenizer:
         """Their text, without special tokens; ids that are no tokens say nothing."""
         return self._tokenizer.decode(token_ids)
 
+    def decode_whole(self, token_ids: list[int]) -> str:
+        """The same with special tokens."""
+        return self._tokenizer.decode(token_ids, skip_special_tokens=False)
+
+    def runs_of(self, words: Sequence[str]) -> list[list[int]]:
+        """Token ids that each word is encoded to, at the beginning of a text and, where that is
+        another run of as many tokens, after a space: as vLLM has it."""
+        runs: list[list[int]] = []
+        for word in words:
+            plain, spaced = (self._run(prefix + word.lstrip()) for prefix in ("", " "))
+            runs.append(plain)
+            if len(spaced) == len(plain) and spaced != plain:
+                runs.append(spaced)
+        return [run for run in runs if run]
+
+    def _run(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     async def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """The text of each by itself, special tokens included; of many, found in a thread."""
         if len(token_ids) <= self._inline_characters:
@@ -129,8 +151,22 @@ class Tokenizer:
         one = self._tokenizer.decode
         return [one([token_id], skip_special_tokens=False) for token_id in token_ids]
 
-    def text_stream(self, stops: StopStrings | None, silent: frozenset[int]) -> TextStream:
-        return TextStream(self.decode, stops=stops, silent=silent)
+    def text_stream(
+        self,
+        stops: StopStrings | None,
+        silent: frozenset[int],
+        *,
+        keeps_special: bool = False,
+        includes_stop: bool = False,
+        unstopped_tokens: int = 0,
+    ) -> TextStream:
+        return TextStream(
+            self.decode_whole if keeps_special else self.decode,
+            stops=stops,
+            silent=silent,
+            includes_stop=includes_stop,
+            unstopped_tokens=unstopped_tokens,
+        )
 
 
 def _input(encoding: tokenizers.Encoding) -> Input:

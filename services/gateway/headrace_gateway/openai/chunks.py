@@ -93,9 +93,13 @@ class Chunks:
     def opening(self) -> str:
         """The first event of each choice that is not open yet; empty where the form has none."""
         role = '"delta":{"role":"assistant","content":""}'
-        return "".join(
+        events = [
             self._event(self._ids.opened(choice), choice, role, "null") for choice in self._unopened
-        )
+        ]
+        if events and self._telling is not None:
+            ids = _ids(self._telling.chat_prompt_ids, "prompt_token_ids")
+            events[0] = f"{events[0].removesuffix(self._end)}}}]{ids}{self._end[2:]}"
+        return "".join(events)
 
     def said(self, news: Iterable[Said]) -> str:
         """Events for the news; empty where there is neither text nor an end."""
@@ -127,7 +131,8 @@ class Chunks:
         content = f"{self._open}{json.dumps(piece.text)}"
         if said.calls:
             content += f",{_calls(said.calls)}"
-        return f"{content}{self._close}{_ids(piece.token_ids)}", piece.logprobs
+        ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
+        return f"{content}{self._close}{ids}", piece.logprobs
 
     def ending(self, usage: Usage) -> str:
         """After the last of a good answer: usage, if it was asked for, and the mark of the end."""
@@ -152,6 +157,8 @@ def whole(form: Form, head: Head, outcome: RequestOutcome, telling: Telling | No
     body = json.dumps(head.fields(form, form.whole) | {"usage": _usage(outcome.usage)})
     choices = ",".join(_choice(form, choice, telling) for choice in outcome.choices)
     of_prompt = _of_prompt(telling, outcome.choices[0]) if form.opens else ""
+    if telling is not None:
+        of_prompt += _ids(telling.chat_prompt_ids, "prompt_token_ids")
     return f'{body[:-1]},"choices":[{choices}]{of_prompt}}}'.encode()
 
 
@@ -185,12 +192,13 @@ def _choice(form: Form, choice: Choice, telling: Telling | None) -> str:
     reason = _finish_reason(choice.finish_reason, bool(choice.tool_calls))
     body = json.dumps({"index": choice.index, **said, "finish_reason": reason})
     of_prompt = "" if form.opens else _of_prompt(telling, choice)
-    return f'{body[:-1]},"logprobs":{piece.logprobs}{_ids(piece.token_ids)}{of_prompt}}}'
+    ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
+    return f'{body[:-1]},"logprobs":{piece.logprobs}{ids}{of_prompt}}}'
 
 
-def _ids(token_ids: Sequence[int]) -> str:
+def _ids(token_ids: Sequence[int], name: str = "token_ids") -> str:
     """A further member, as the next; nothing for none."""
-    return f',"token_ids":{json.dumps(list(token_ids), separators=(",", ":"))}' if token_ids else ""
+    return f',"{name}":{json.dumps(list(token_ids), separators=(",", ":"))}' if token_ids else ""
 
 
 def _of_prompt(telling: Telling | None, choice: Choice) -> str:
