@@ -230,6 +230,7 @@ def _limits(settings: GatewaySettings) -> Limits:
         max_timeout_s=settings.max_timeout_s,
         max_patience_s=settings.max_patience_s,
         max_detached_s=settings.max_detached_s,
+        strict_fields=settings.strict_fields,
         detached_result_ttl_s=settings.detached_result_ttl_s,
         max_prompts=settings.max_prompts,
         prompts_at_once=settings.prompts_at_once,

@@ -10,13 +10,14 @@ from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Call
 from headrace_gateway.catalog import Catalog, ServedModel
+from headrace_gateway.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.generation import Admission, Generation, ValidRequest
 from headrace_gateway.limits import Limits
 from headrace_gateway.offering import with_tools
 from headrace_gateway.resuming import transcript
 from headrace_gateway.tasks import require_task
-from headrace_gateway.validation import check, check_prompt_size, priority, times, valid_request
-from headrace_gateway.wanted import Text, TokenIds, Wanted
+from headrace_gateway.validation import check, priority, times, valid_request
+from headrace_gateway.wanted import TokenIds, Wanted
 
 
 class Intake:
@@ -51,9 +52,7 @@ class Intake:
         served, wanted = self._admissible(wanted)
         request = await self._request(wanted, served)
         generation = seen(await self._admission.open(request))
-        made = transcript(
-            request, served, request.sampling, stop=request.stop, calls_tools=request.calls_tools
-        )
+        made = transcript(request, served, request.sampling, request.rendering)
         return Answer(generation, request, made, served.tokenizer), request
 
     def require_room(self, wanted: Wanted) -> None:
@@ -89,11 +88,13 @@ class Intake:
         return served, wanted
 
     async def _request(self, wanted: Wanted, served: ServedModel) -> ValidRequest:
-        prompt_ids = await _token_ids(wanted, served)
+        prompt_ids = cut_to_fit(wanted, served.card, await _token_ids(wanted, served))
         limits = self._limits.of(wanted)
         request = valid_request(
             wanted, served.card, limits, prompt_ids, draw_seed=lambda: secrets.randbits(64)
         )
+        for run in served.tokenizer.runs_of(wanted.parameters.bad_words):
+            request.sampling.bad_words.add(token_ids=run)
         if served.adapter is not None:
             adapter = served.adapter
             request = replace(request, adapter=adapter.name, adapter_digest=adapter.digest)
@@ -108,13 +109,8 @@ class Intake:
         served, token_ids = await self.encoded(wanted)
         return token_ids, await served.tokenizer.pieces(token_ids)
 
-    async def encoded(
-        self, wanted: Wanted, *, add_special_tokens: bool = True
-    ) -> tuple[ServedModel, list[int]]:
+    async def encoded(self, wanted: Wanted) -> tuple[ServedModel, list[int]]:
         """The model, and a prompt's token ids as they would go to it; nothing is admitted.
-
-        Args:
-            add_special_tokens: of a text, also those that the model wants around it.
 
         Raises:
             HeadraceError: as `tokenize`.
@@ -122,13 +118,10 @@ class Intake:
         served = self._catalog.get(wanted.model)
         wanted = with_tools(wanted, served.card)
         check_prompt_size(wanted, served.card, self._limits)
-        if isinstance(wanted.prompt, Text) and not add_special_tokens:
-            text = wanted.prompt.text
-            return served, await served.tokenizer.encode_text(text, add_special_tokens=False)
         return served, await _token_ids(wanted, served)
 
 
 async def _token_ids(wanted: Wanted, served: ServedModel) -> list[int]:
     if isinstance(wanted.prompt, TokenIds):
         return list(wanted.prompt.token_ids)
-    return await served.tokenizer.encode(wanted.prompt)
+    return await served.tokenizer.encode(wanted.prompt, special_tokens=wanted.adds_special_tokens)

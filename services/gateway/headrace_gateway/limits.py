@@ -45,6 +45,8 @@ class Limits:
     """How many of them wait in their lane or run at a time. Too small: workers with more slots
     idle. Too large: a single call fills its lane, and others are refused."""
     alive: KeepAlive = field(default_factory=KeepAlive)
+    strict_fields: bool = False
+    """Whether unknown fields of OpenAI's bodies are refused where the caller does not say."""
     tenants: Tenants = field(default_factory=Tenants)
 
     def of(self, wanted: Wanted) -> Limits:

@@ -94,6 +94,7 @@ class Reply:
         self._headed = False
         self._over = False
         self._wrote_s = asyncio.get_running_loop().time()
+        self._more: Headers = ()
         self.request_id = request_id
         """What the head will say; a caller may have named its request itself."""
         self.turn = asyncio.Lock()
@@ -103,6 +104,10 @@ class Reply:
     def silent_s(self) -> float:
         """Time since something was last written; before that, since the call came."""
         return asyncio.get_running_loop().time() - self._wrote_s
+
+    def add_header(self, name: str, value: str) -> None:
+        """To the head of whatever is answered; call it before that."""
+        self._more = (*self._more, (name, value))
 
     async def send(self, data: bytes) -> None:
         """All of it: a JSON body."""
@@ -161,7 +166,7 @@ class Reply:
     async def _send(self, answer: Refusal, content_type: str) -> None:
         self._headed = True
         status = (("x-hr-status", str(answer.status)),) if answer.status != 200 else ()
-        head = (("x-request-id", self.request_id), *status, *answer.headers)
+        head = (("x-request-id", self.request_id), *status, *answer.headers, *self._more)
         await self._context.send_initial_metadata(head)
         await self._context.write(HttpBody(content_type=content_type, data=answer.body))
 

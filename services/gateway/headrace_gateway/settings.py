@@ -98,6 +98,11 @@ class GatewaySettings(ServiceSettings):
     """Largest JSON body. Parsing one blocks the event loop for about 10 ms a MiB, and so every
     stream of this gateway. Too small: prompts for a long context are refused as bodies, not
     as prompts. Above 16 MiB Envoy refuses first."""
+    strict_fields: bool = False
+    """Refuse fields of /v1 bodies that are not known. False: they are passed over, named in the
+    answer's header `x-headrace-ignored` and counted; a caller asks for the other by the header
+    `x-headrace-strict-fields`. True: a misspelt field is found at once, and clients that send
+    more than OpenAI's fields are refused."""
     max_prompt_characters_per_token: int = Field(default=64, gt=0)
     """A text longer than this times the model's context is refused without tokenising it.
     Real text has 1 to 8. Too small: long runs of equal characters are refused though they

@@ -91,6 +91,18 @@ async def test_cohere_is_answered_in_its_own_shape(http: httpx.AsyncClient) -> N
     ]
 
 
+async def test_unknown_fields_are_told_apart_on_these_paths_as_on_others(
+    http: httpx.AsyncClient,
+) -> None:
+    body = {"model": "judge", "query": "a", "documents": ["b"], "foo": 1}
+    answer = await http.post("/v2/rerank", json=body)
+    assert (answer.status_code, answer.headers["x-headrace-ignored"]) == (200, "foo")
+    strict = {"x-headrace-strict-fields": "true"}
+    refused = await http.post("/v2/rerank", json=body, headers=strict)
+    assert refused.status_code == 400
+    assert "foo" in refused.json()["message"]
+
+
 async def test_cohere_cuts_documents_to_the_tokens_that_are_asked_for(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:

@@ -54,7 +54,7 @@ NO_JSON = [
     b"[" * 100_000,
     b'{"a":' * 100_000,
     b'{"seed": ' + b"9" * 10_000 + b"}",
-    b"\xef\xbb\xbf{}",
+    b"\xef\xbb\xbf\xef\xbb\xbf{}",
 ]
 
 
@@ -142,15 +142,20 @@ def test_an_unknown_field_is_refused_in_words() -> None:
 
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-    ({"tool_choice": "perhaps"}, "tool_choice"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "perhaps"},
+        "tool_choice",
+    ),
     ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs"),
     ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"modalities": ["text", "audio"]}, "modalities"),
-    ({"store": True}, "store"),
     ({"functions": [{}]}, "functions"),
     ({"use_beam_search": True}, "use_beam_search"),
-    ({"min_tokens": 1}, "min_tokens"),
-    ({"min_tokens": False}, "min_tokens"),
+    ({"use_beam_search": 0}, "use_beam_search"),
+    ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
+    ({"audio": {"voice": "ash", "format": "wav"}}, "audio"),
+    ({"web_search_options": {}}, "web_search_options"),
+    ({"chat_template": "{{ messages }}"}, "chat_template"),
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
         "messages[0].content",
@@ -170,9 +175,9 @@ def test_a_known_field_that_is_not_served_is_refused_as_that(
 @pytest.mark.parametrize(
     "fields",
     [
-        {"tools": None, "tool_choice": "none", "response_format": {"type": "text"}, "store": False},
-        {"tools": [], "tool_choice": "auto", "logprobs": False, "top_logprobs": None},
-        {"user": "ada", "metadata": {"a": [1]}, "parallel_tool_calls": True},
+        {"tools": None, "tool_choice": "none", "response_format": {"type": "text"}, "store": True},
+        {"tools": [], "tool_choice": "none", "logprobs": False, "top_logprobs": None},
+        {"user": "ada", "metadata": {"a": [1]}, "parallel_tool_calls": None},
         {"modalities": ["text"], "prediction": None, "temperature": None, "stop": None, "n": None},
         {"safety_identifier": "x", "prompt_cache_key": "y", "use_beam_search": False},
         {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
@@ -236,10 +241,10 @@ def test_the_newer_name_of_max_tokens_counts_and_is_named_in_refusals() -> None:
     assert asked.name_of("max_tokens") == "max_completion_tokens"
 
 
-def test_text_parts_are_lines_of_one_text() -> None:
+def test_text_parts_stay_apart_for_templates_that_read_them_so() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     prompt = wanted(chat(messages=[{"role": "user", "content": parts}])).prompt
-    assert prompt == Conversation([{"role": "user", "content": "one\ntwo"}])
+    assert prompt == Conversation([{"role": "user", "content": parts}])
 
 
 @pytest.mark.parametrize(

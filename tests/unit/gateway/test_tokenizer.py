@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.errors import InvalidRequest
+from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import TokenizerBundle
 from headrace_gateway.tokenizer import Tokenizer, TokenizerUnusable
 from headrace_gateway.wanted import Conversation, Text, TextPair
@@ -221,12 +221,20 @@ async def test_a_tokenizer_that_truncates_or_pads_in_its_file_does_neither_here(
     [
         TokenizerBundle(tokenizer_json=b"{}"),
         TokenizerBundle(tokenizer_json=b"\xff"),
-        TokenizerBundle(tokenizer_json=byte_level().to_str().encode(), chat_template="{% if %}"),
     ],
 )
 def test_a_bundle_that_cannot_be_read_is_unusable(broken: TokenizerBundle) -> None:
     with pytest.raises(TokenizerUnusable):
         Tokenizer(broken, inline_characters=1)
+
+
+async def test_a_chat_template_that_does_not_parse_refuses_messages_and_nothing_else() -> None:
+    tokenizer = loaded("{{ bos_token }}\n\n{% if %}")
+    assert not tokenizer.chats
+    assert await tokenizer.encode(Text("the mill")) == byte_level().encode("the mill").ids
+    with pytest.raises(Unsupported, match="chat template cannot be read: line 3") as refused:
+        await tokenizer.encode(Conversation(TALKS[0]))
+    assert refused.value.field == "messages"
 
 
 def test_the_gateway_does_not_import_transformers_or_torch() -> None:

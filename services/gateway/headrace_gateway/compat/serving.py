@@ -16,7 +16,8 @@ from headrace_gateway.catalog import Catalog
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
-from headrace_gateway.openai.bodies import StrictBody, parse
+from headrace_gateway.openai.reading import read_body
+from headrace_gateway.openai.strict import StrictBody
 from headrace_gateway.reply import Reply, Voice, told
 from headrace_gateway.tally import Tally
 from headrace_gateway.tasks import only_model
@@ -74,7 +75,7 @@ class Serving:
             InvalidRequest: it is not such a body.
             Unsupported: a field is known but not served.
         """
-        return parse(kind, data, max_bytes=self.limits.max_body_bytes)
+        return read_body(kind, data, http.call, self.limits, http.reply)
 
     def model(self, name: str, http: HttpCall, *tasks: ModelTask.ValueType) -> str:
         """The model that is asked for: where none is named, the only one for one of these tasks.

@@ -15,9 +15,10 @@ from headrace_gateway.calls import Context
 from headrace_gateway.catalog import ServedModel
 from headrace_gateway.compat.serving import HttpCall, OptionalModel, Serving, has_member
 from headrace_gateway.json_objects import are_token_ids
-from headrace_gateway.openai.bodies import ChatBody, StrictBody
+from headrace_gateway.openai.bodies import ChatBody
 from headrace_gateway.openai.errors import OpenAIVoice
 from headrace_gateway.openai.fields import TOKENIZE_CONTENT
+from headrace_gateway.openai.strict import StrictBody
 from headrace_gateway.openai.wishes import wanted_chat
 from headrace_gateway.wanted import Text, Wanted
 
@@ -125,8 +126,9 @@ async def _encoded(
         text,
         SamplingParameters(),
         Priority.PRIORITY_UNSPECIFIED,
+        adds_special_tokens=special,
     )
-    return await serving.intake.encoded(wanted, add_special_tokens=special)
+    return await serving.intake.encoded(wanted)
 
 
 def _counted(served: ServedModel, token_ids: list[int], *, with_names: bool) -> dict[str, object]:

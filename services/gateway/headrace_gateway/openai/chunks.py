@@ -115,9 +115,11 @@ class Chunks:
     def opening(self) -> str:
         """The first event of each choice that is not open yet; empty where the form has none."""
         role = '"delta":{"role":"assistant","content":""}'
+        ids = () if self._telling is None else self._telling.chat_prompt_ids
+        more = [_ids(ids, "prompt_token_ids"), *[""] * len(self._unopened)]
         return "".join(
-            self._event(self._ids.opened(choice), (choice, 0), role, "null")
-            for choice in self._unopened
+            self._event(self._ids.opened(choice), (choice, 0), role, "null", more=each)
+            for choice, each in zip(self._unopened, more, strict=False)
         )
 
     def said(self, news: Iterable[Said]) -> str:
@@ -151,7 +153,8 @@ class Chunks:
         content = f"{self._open}{json.dumps(piece.text)}"
         if said.calls:
             content += f",{_calls(said.calls)}"
-        return f"{content}{self._close}{_ids(piece.token_ids)}", piece.logprobs
+        ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
+        return f"{content}{self._close}{ids}", piece.logprobs
 
     def ending(self, usage: Usage) -> str:
         """After the last of a good answer: usage, if it was asked for, and the mark of the end."""
@@ -160,11 +163,21 @@ class Chunks:
         return f"{event if self._include_usage else ''}data: [DONE]\n\n"
 
     def _event(
-        self, line: str, place: tuple[int, int], content: str, reason: str, logprobs: str = "null"
+        self,
+        line: str,
+        place: tuple[int, int],
+        content: str,
+        reason: str,
+        logprobs: str = "null",
+        *,
+        more: str = "",
     ) -> str:
-        """`place`: a choice, and how many of its tokens are said with this."""
+        """`place`: a choice, and how many of its tokens are said with this. `more`: a member of
+        the event, behind its choice."""
         choice, seen = place
         end = self._end if self._prompt_tokens is None else self._counted(self._prompt_tokens, seen)
+        if more:
+            end = f"{end[:2]}{more}{end[2:]}"
         return (
             f'{line}{self._start}{self._first_choice + choice},{content},"logprobs":{logprobs},'
             f'"finish_reason":{reason}{end}'
@@ -185,11 +198,10 @@ def whole(form: Form, head: Head, outcome: RequestOutcome, telling: Telling | No
     """An answer in one piece."""
     choices = whole_choices(form, head, outcome, telling)
     of_prompt = _of_prompt(telling, outcome.choices[0]) if form.opens else ""
-    return b"%s%s]%s}" % (
-        whole_opening(form, head, outcome.usage),
-        choices,
-        of_prompt.encode(),
-    )
+    if telling is not None:
+        of_prompt += _ids(telling.chat_prompt_ids, "prompt_token_ids")
+    opening = whole_opening(form, head, outcome.usage)
+    return b"%s%s]%s}" % (opening, choices, of_prompt.encode())
 
 
 def whole_opening(form: Form, head: Head, usage: Usage) -> bytes:
@@ -236,12 +248,13 @@ def _choice(form: Form, choice: Choice, telling: Telling | None, first: int) -> 
     reason = _finish_reason(choice.finish_reason, bool(choice.tool_calls))
     body = json.dumps({"index": first + choice.index, **said, "finish_reason": reason})
     of_prompt = "" if form.opens else _of_prompt(telling, choice)
-    return f'{body[:-1]},"logprobs":{piece.logprobs}{_ids(piece.token_ids)}{of_prompt}}}'
+    ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
+    return f'{body[:-1]},"logprobs":{piece.logprobs}{ids}{of_prompt}}}'
 
 
-def _ids(token_ids: Sequence[int]) -> str:
+def _ids(token_ids: Sequence[int], name: str = "token_ids") -> str:
     """A further member, as the next; nothing for none."""
-    return f',"token_ids":{json.dumps(list(token_ids), separators=(",", ":"))}' if token_ids else ""
+    return f',"{name}":{json.dumps(list(token_ids), separators=(",", ":"))}' if token_ids else ""
 
 
 def _of_prompt(telling: Telling | None, choice: Choice) -> str:

@@ -25,7 +25,7 @@ from headrace_gateway.generation import Queued
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
 from headrace_gateway.native.ports import Fleet
-from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody, parse
+from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody
 from headrace_gateway.openai.chunks import (
     CHAT,
     COMPLETION,
@@ -38,6 +38,7 @@ from headrace_gateway.openai.chunks import (
 )
 from headrace_gateway.openai.errors import OpenAIVoice
 from headrace_gateway.openai.prompt_run import SeveralPrompts
+from headrace_gateway.openai.reading import read_body
 from headrace_gateway.openai.several_prompts import PromptCalls
 from headrace_gateway.openai.telling import Asked, Prompt, Telling
 from headrace_gateway.openai.vector_calls import VectorCalls
@@ -52,7 +53,7 @@ from headrace_gateway.resuming import Resuming
 from headrace_gateway.returning import answered, wants_ids
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
-from headrace_gateway.wanted import Text, Wanted
+from headrace_gateway.wanted import Conversation, Text, Wanted, last_answer
 
 AnyBody = TypeVar("AnyBody", bound=Body)
 
@@ -190,7 +191,7 @@ class OpenAIService(OpenAIServiceServicer):
         with Tally("openai") as tally:
             reply = Reply(context, OpenAIVoice(), call.request_id, tally)
             async with told(reply):
-                body = parse(endpoint.kind, data, max_bytes=self._limits.max_body_bytes)
+                body = read_body(endpoint.kind, data, call, self._limits, reply)
                 tally.model = self._intake.known(body.model)
                 ids = wants_ids(call)
                 wanted, *others = endpoint.wanted(body, call)
@@ -247,10 +248,12 @@ def _telling(
 ) -> Telling | None:
     if not asked.anything:
         return None
-    text = ""
+    text, given = "", wanted.prompt
     if asked.echo:
-        given = wanted.prompt
-        text = given.text if isinstance(given, Text) else answer.tokenizer.decode(list(prompt_ids))
+        is_whole = isinstance(given, Text) and wanted.truncate_tokens is None
+        text = given.text if is_whole else answer.tokenizer.decode(list(prompt_ids))
+    if asked.repeats and isinstance(given, Conversation):
+        text = last_answer(given)
     prompt = Prompt(text, prompt_ids)
     return Telling(asked, answer.tokenizer.spelling, prompt, choices=answer.request.n)
 

@@ -9,8 +9,8 @@ from pydantic_core import PydanticCustomError
 
 from headrace_gateway.calls import Call
 from headrace_gateway.json_objects import texts_or_token_ids
-from headrace_gateway.openai.bodies import StrictBody
-from headrace_gateway.openai.fields import EMBEDDINGS, RERANK
+from headrace_gateway.openai.fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
+from headrace_gateway.openai.strict import StrictBody
 from headrace_gateway.openai.wishes import PRIORITIES
 from headrace_gateway.wanted import AnyInput, Text, TokenIds, WantedVectors
 
@@ -45,12 +45,13 @@ def documents_of(value: object) -> list[str]:
 class VectorBody(StrictBody):
     """What both endpoints take."""
 
+    NO_EFFECT = VECTOR_NO_EFFECT
+
     model: str
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     truncate_prompt_tokens: Count | None = None
     """vLLM's; -1 is as many as the model takes."""
     user: str | None = None
-    """No effect."""
 
 
 class EmbeddingsBody(VectorBody):

@@ -30,13 +30,20 @@ _PENALTIES = ("presence_penalty", "frequency_penalty")
 
 def wanted_chat(body: ChatBody, call: Call) -> Wanted:
     messages = [turn(message, f"messages[{i}]") for i, message in enumerate(body.messages)]
+    continues = bool(body.continue_final_message)
+    if continues and messages and messages[-1].get("tool_calls"):
+        raise InvalidRequest(
+            "the last message calls tools, and cannot be continued", field="continue_final_message"
+        )
+    opens = not continues if body.add_generation_prompt is None else body.add_generation_prompt
     newer = body.max_completion_tokens is not None
     max_tokens = body.max_completion_tokens if newer else body.max_tokens
     names = {"max_tokens": "max_completion_tokens"} if newer else {}
     if body.top_logprobs:
         names["logprobs"] = "top_logprobs"
     parameters = _parameters(body, asked_chat(body), max_tokens)
-    wanted = _wanted(body, call, Conversation(messages), parameters, names)
+    prompt = Conversation(messages, opens_answer=opens, continues=continues)
+    wanted = _wanted(body, call, prompt, parameters, names)
     return dataclasses.replace(wanted, tools=wanted_tools(body))
 
 
@@ -71,6 +78,8 @@ def asked_chat(body: ChatBody) -> Asked:
         logprobs=logprobs,
         prompt_logprobs=body.prompt_logprobs,
         token_ids=bool(body.return_token_ids),
+        by_id=bool(body.return_tokens_as_token_ids),
+        repeats=bool(body.echo),
     )
 
 
@@ -80,6 +89,7 @@ def asked_completion(body: CompletionBody) -> Asked:
         logprobs=body.logprobs,
         prompt_logprobs=body.prompt_logprobs,
         token_ids=bool(body.return_token_ids),
+        by_id=bool(body.return_tokens_as_token_ids),
         echo=bool(body.echo),
         mute=bool(body.echo) and body.max_tokens == 0,
     )
@@ -96,11 +106,11 @@ def _wanted(
         parameters.structure.CopyFrom(structure[0])
         names = {**names, "structure": structure[1]}
     return Wanted(
-        request_id=call.request_id,
+        request_id=call.request_id if body.request_id is None else body.request_id,
         model=body.model,
         prompt=prompt,
         parameters=parameters,
-        priority=PRIORITIES[body.service_tier or "auto"],
+        priority=_priority(body),
         # Why: OpenAI's seeds are signed.
         seed=None if body.seed is None else body.seed % 2**64,
         n=1 if body.n is None else body.n,
@@ -109,8 +119,18 @@ def _wanted(
         headers=call.headers,
         streams=bool(body.stream),
         detached=bool(body.background),
-        names={"priority": "service_tier", **names},
+        cache_salt=body.cache_salt,
+        truncate_tokens=body.truncate_prompt_tokens,
+        adds_special_tokens=body.add_special_tokens,
+        names={"priority": "priority" if body.priority else "service_tier", **names},
     )
+
+
+def _priority(body: Body) -> Priority.ValueType:
+    """vLLM's numbers, of which the lower goes first, and 0 is what all have that name none."""
+    if not body.priority:
+        return PRIORITIES[body.service_tier or "auto"]
+    return PRIORITIES["priority" if body.priority < 0 else "flex"]
 
 
 def _parameters(body: Body, asked: Asked, max_tokens: int | None) -> SamplingParameters:
@@ -122,6 +142,13 @@ def _parameters(body: Body, asked: Asked, max_tokens: int | None) -> SamplingPar
         stop=body.stop,
         stop_token_ids=body.stop_token_ids,
         ignore_eos=body.ignore_eos,
+        min_tokens=body.min_tokens,
+        bad_words=body.bad_words,
+        allowed_token_ids=body.allowed_token_ids,
+        keep_special_tokens=None
+        if body.skip_special_tokens is None
+        else not body.skip_special_tokens,
+        include_stop=body.include_stop_str_in_output,
         logprobs=asked.logprobs,
         prompt_logprobs=asked.of_prompt,
         **given,
