@@ -59,13 +59,18 @@ class PromptCalls:
         with _naming_the_prompt(first):
             self._intake.require_room(first)
         first = keyed(first, call, self._intake) or first
-        reply.request_id = first.request_id
         named = [_named(each, first, number) for number, each in enumerate(several.wanted)]
-        async for each in unhurried(named):
-            with _naming_the_prompt(each):
-                await self._intake.repeated(each)
-        run = PromptRun(replace(several, wanted=named), first.request_id, reply, self)
+        names = [await self._checked(each) async for each in unhurried(named)]
+        # Why of a request: on its way in, its name may be told its lane.
+        reply.request_id = names[0].removesuffix("-0")
+        run = PromptRun(replace(several, wanted=named), reply.request_id, reply, self)
         await run.to_its_end(at_once=self._limits.prompts_at_once, alive=self._limits.alive)
+
+    async def _checked(self, wanted: Wanted) -> str:
+        """The name of a request that would not be refused for what it is."""
+        with _naming_the_prompt(wanted):
+            request = await self._intake.repeated(wanted)
+        return request.request_id
 
     async def opened(self, wanted: Wanted, *, patiently: bool) -> tuple[Answer, ValidRequest]:
         now_s = asyncio.get_running_loop().time
