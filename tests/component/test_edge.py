@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headrace.mesh import assets
 from headrace.rpc.status import from_rpc_error
 from headrace.v1 import generation_pb2, generation_pb2_grpc, models_pb2, models_pb2_grpc
+from helpers.eventually import eventually
 from helpers.running_edge import RunningEdge, running_edge, until
 from helpers.standin_gateway import Seen, standin_gateway
 
@@ -216,6 +217,40 @@ async def test_gateways_may_come_and_go_while_the_edge_runs(
     async with standin_gateway() as (_, port):
         edge.edge.set_gateways([("127.0.0.1", port)])
         await until(f"{edge.url}/v1/models")
+
+
+async def test_gateways_that_say_they_cannot_serve_are_left_while_one_can(
+    edge: RunningEdge, http: httpx.AsyncClient, gateway: tuple[Seen, int]
+) -> None:
+    async with (
+        standin_gateway(serving=False) as (_, one),
+        standin_gateway(serving=False) as (
+            seen,
+            other,
+        ),
+    ):
+        edge.edge.set_gateways([("127.0.0.1", port) for port in (gateway[1], one, other)])
+        unhealthy = f"{edge.admin_url}/clusters?format=json"
+
+        async def noticed() -> bool:
+            statuses = (await http.get(unhealthy)).json()["cluster_statuses"]
+            hosts = [host for each in statuses for host in each.get("host_statuses", ())]
+            failed = [h for h in hosts if h["health_status"].get("failed_active_health_check")]
+            return len(hosts) == 3 and len(failed) == 2
+
+        await eventually(noticed, within_s=10)
+        for _ in range(20):
+            assert (await http.post(CHAT, json={"do": "echo"})).status_code == 200
+        assert len(gateway[0].metadata) == 20
+        assert seen.metadata == []
+        edge.edge.set_gateways([("127.0.0.1", other)])
+        await eventually(lambda: asked_of(seen, http), within_s=10)
+
+
+async def asked_of(seen: Seen, http: httpx.AsyncClient) -> bool:
+    """Where none is healthy, all are asked: they say themselves what is wrong."""
+    assert (await http.post(CHAT, json={"do": "echo"})).status_code == 200
+    return bool(seen.metadata)
 
 
 async def test_a_second_edge_on_the_same_port_does_not_start(

@@ -1,12 +1,14 @@
-"""The gateway as a process: ready when a token has come through, drained when told to stop."""
+"""The gateway as a process: ready while it can admit requests, drained when told to stop."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headrace.bus.jetstream import JetStreamBus
 from headrace.rpc.status import from_rpc_error
@@ -23,6 +25,7 @@ from headrace.v1.common_pb2 import SamplingParameters
 from helpers.eventually import eventually
 from helpers.gateway_actors import MODEL
 from helpers.gateway_process import GatewayProcess, echo_mesh, gateway_process
+from helpers.running_edge import running_edge, until
 
 
 def request(request_id: str, *, max_tokens: int) -> generation_pb2.GenerateRequest:
@@ -46,17 +49,31 @@ async def channel(gateway: GatewayProcess) -> AsyncIterator[grpc.aio.Channel]:
         yield opened
 
 
-async def test_it_is_alive_at_once_and_ready_when_a_token_has_come_through(
+async def serving(gateway: GatewayProcess) -> bool:
+    """What Envoy asks."""
+    async with grpc.aio.insecure_channel(gateway.target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = await stub.Check(  # type: ignore[attr-defined]
+            health_pb2.HealthCheckRequest()
+        )
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def test_it_is_ready_without_any_worker_and_tells_when_a_token_came(
     gateway: GatewayProcess, bus: JetStreamBus
 ) -> None:
     assert (await gateway.side("/healthz")).status_code == 200
-    assert not await gateway.is_ready()
+    await eventually(gateway.is_ready)
+    assert await serving(gateway)
+    assert "no token has come yet" in (await gateway.side("/readyz")).text
     async with echo_mesh(bus) as mesh:
-        await eventually(gateway.is_ready, within_s=10.0)
+        await eventually(gateway.has_had_a_token, within_s=10.0)
+        assert "model toy: ready" in (await gateway.side("/readyz")).text
         canary = mesh.served[0]
         assert (canary.tenant, canary.sampling.max_tokens) == ("headrace-canary", 1)
     metrics = (await gateway.side("/metrics")).text
     assert "headrace_gateway_canary_seconds_count" in metrics
+    assert "headrace_gateway_healthy 1.0" in metrics
     assert 'headrace_gateway_relayed_tokens_total{model="toy"' not in metrics
 
 
@@ -64,24 +81,69 @@ async def test_without_its_broker_it_lives_and_is_not_ready_until_that_is_back(
     gateway: GatewayProcess, bus: JetStreamBus, nats: NatsServer
 ) -> None:
     async def is_unready() -> bool:
-        return not await gateway.is_ready()
+        return not await gateway.is_ready() and not await serving(gateway)
+
+    async def is_ready() -> bool:
+        return await gateway.is_ready() and await serving(gateway)
 
     async with echo_mesh(bus):
-        await eventually(gateway.is_ready, within_s=20.0)
+        await eventually(is_ready, within_s=20.0)
         await nats.kill()
         await eventually(is_unready, within_s=20.0)
         assert "out of reach of NATS" in (await gateway.side("/readyz")).text
         assert (await gateway.side("/healthz")).status_code == 200
         assert gateway.process.returncode is None
         await nats.start()
-        await eventually(gateway.is_ready, within_s=20.0)
+        await eventually(is_ready, within_s=20.0)
+
+
+async def test_where_no_gateway_has_its_broker_the_edge_still_says_why(
+    gateway: GatewayProcess, bus: JetStreamBus, nats: NatsServer, tmp_path: Path
+) -> None:
+    async with echo_mesh(bus), running_edge(tmp_path) as edge:
+        edge.edge.set_gateways([("127.0.0.1", gateway.ports["grpc"])])
+        await until(f"{edge.url}/v1/models/{MODEL}")
+        assert await answers(f"{edge.url}/health", 200, "ready")()
+        await nats.kill()
+        await eventually(answers(f"{edge.url}/health", 503, "out of reach of NATS"), within_s=20)
+        async with httpx.AsyncClient(base_url=edge.url, trust_env=False) as http:
+            asked = {"model": MODEL, "prompt": [5, 6]}
+            refused = await http.post("/v1/completions", json=asked)
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "broker_unavailable"
+            assert (await http.get(f"/v1/models/{MODEL}")).status_code == 200
+        await nats.start()
+        await eventually(answers(f"{edge.url}/health", 200, "ready"), within_s=20)
+
+
+async def test_without_a_scheduler_it_is_not_ready_and_says_so(
+    nats_url: str, bus: JetStreamBus, tmp_path: Path
+) -> None:
+    async with gateway_process(nats_url, tmp_path, ready_window_s=0.5) as gateway:
+        async with echo_mesh(bus):
+            await eventually(gateway.has_had_a_token, within_s=20)
+        await eventually(lambda: not_serving(gateway))
+        assert "no scheduler has reported for" in (await gateway.side("/readyz")).text
+
+
+async def not_serving(gateway: GatewayProcess) -> bool:
+    return not await serving(gateway)
+
+
+def answers(url: str, status: int, told: str) -> Callable[[], Awaitable[bool]]:
+    async def does() -> bool:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.get(url)
+        return answer.status_code == status and told in answer.text
+
+    return does
 
 
 async def test_it_streams_settles_and_knows_its_requests(
     gateway: GatewayProcess, channel: grpc.aio.Channel, bus: JetStreamBus
 ) -> None:
     async with echo_mesh(bus):
-        await eventually(gateway.is_ready, within_s=10.0)
+        await eventually(gateway.has_had_a_token, within_s=10.0)
         generations = generation_pb2_grpc.GenerationServiceStub(channel)
         ids: list[int] = []
         async for event in generations.StreamGenerate(request("r1", max_tokens=5)):
@@ -107,7 +169,7 @@ async def test_a_cancelled_request_ends_for_its_reader_and_stays_ended(
 ) -> None:
     requests = requests_pb2_grpc.RequestServiceStub(channel)
     async with echo_mesh(bus, pause_s=0.01):
-        await eventually(gateway.is_ready, within_s=10.0)
+        await eventually(gateway.has_had_a_token, within_s=10.0)
         stream = generation_pb2_grpc.GenerationServiceStub(channel).StreamGenerate(
             request("r1", max_tokens=400)
         )
@@ -135,7 +197,7 @@ async def test_sigterm_lets_open_streams_end_and_then_exits_with_0(
     gateway: GatewayProcess, channel: grpc.aio.Channel, bus: JetStreamBus
 ) -> None:
     async with echo_mesh(bus, pause_s=0.01):
-        await eventually(gateway.is_ready, within_s=10.0)
+        await eventually(gateway.has_had_a_token, within_s=10.0)
         stream = generation_pb2_grpc.GenerationServiceStub(channel).StreamGenerate(
             request("r1", max_tokens=50)
         )
@@ -156,7 +218,7 @@ async def test_a_drain_that_runs_out_ends_streams_with_an_error_event(
         gateway_process(nats_url, tmp_path, canary_interval_s=0.5, drain_s=0.3) as gateway,
         grpc.aio.insecure_channel(gateway.target) as channel,
     ):
-        await eventually(gateway.is_ready, within_s=10.0)
+        await eventually(gateway.has_had_a_token, within_s=10.0)
         stream = generation_pb2_grpc.GenerationServiceStub(channel).StreamGenerate(
             request("r1", max_tokens=400)
         )

@@ -20,7 +20,7 @@ from headrace.internal.v1.reports_pb2 import (
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
 from helpers.eventually import eventually
-from helpers.gateway_actors import MODEL, leader, worker
+from helpers.gateway_actors import MODEL, LeaderActor, leader, worker
 from helpers.tiny_tokenizers import byte_level
 
 
@@ -85,11 +85,21 @@ async def echo_mesh(bus: Bus, *, pause_s: float = 0.0) -> AsyncIterator[EchoMesh
     mesh = EchoMesh(bus, pause_s=pause_s)
     running = asyncio.create_task(mesh.run())
     try:
-        async with leader(bus):
-            yield mesh
+        async with leader(bus) as actor:
+            reporting = asyncio.create_task(_report_lanes(actor))
+            try:
+                yield mesh
+            finally:
+                reporting.cancel()
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+async def _report_lanes(actor: LeaderActor) -> None:
+    while True:
+        await actor.report(waiting=0, max_waiting=100)
+        await asyncio.sleep(0.1)
 
 
 class GatewayProcess:
@@ -109,6 +119,11 @@ class GatewayProcess:
 
     async def is_ready(self) -> bool:
         return (await self.side("/readyz")).status_code == 200
+
+    async def has_had_a_token(self) -> bool:
+        """Ready, and a canary has come through the whole path."""
+        answer = await self.side("/readyz")
+        return answer.status_code == 200 and "last token" in answer.text
 
     async def stop(self) -> int:
         """SIGTERM; returns the exit status."""

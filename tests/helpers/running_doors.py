@@ -22,6 +22,7 @@ from headrace.v1 import (
     generation_pb2_grpc,
     models_pb2_grpc,
     openai_pb2_grpc,
+    probes_pb2_grpc,
     requests_pb2,
     requests_pb2_grpc,
     rest_pb2_grpc,
@@ -39,6 +40,9 @@ from headrace_gateway.native.model_service import ModelService
 from headrace_gateway.native.rest_service import RestService
 from headrace_gateway.openai.service import OpenAIService
 from headrace_gateway.openai.vector_calls import VectorCalls
+from headrace_gateway.probes.health import Health, ModelState
+from headrace_gateway.probes.open_api import open_api
+from headrace_gateway.probes.service import ProbeService
 from headrace_gateway.resuming import Attachable, Resuming
 from headrace_gateway.slow_readers import CutSlowReaders
 from helpers.scripted_admission import ScriptedAdmission
@@ -140,10 +144,28 @@ class StandinFinding:
 
 
 @dataclass
+class StandinProbes:
+    """Says how the gateway stands; a test may change it."""
+
+    health: Health = field(
+        default_factory=lambda: Health(
+            leaving=False,
+            broker_connected=True,
+            models={"asleep": ModelState.NO_WORKER, "valley": ModelState.READY},
+            leader_age_s=0.1,
+        )
+    )
+
+    def observe(self) -> Health:
+        return self.health
+
+
+@dataclass
 class RunningDoors:
     admission: ScriptedAdmission
     catalog: Catalog
     port: int
+    probes: StandinProbes
 
     @property
     def address(self) -> str:
@@ -151,7 +173,11 @@ class RunningDoors:
 
 
 def serve(
-    server: grpc.aio.Server, catalog: Catalog, admission: ScriptedAdmission, limits: Limits
+    server: grpc.aio.Server,
+    catalog: Catalog,
+    admission: ScriptedAdmission,
+    probes: StandinProbes,
+    limits: Limits,
 ) -> None:
     resuming = Resuming(catalog, StandinFinding())
     intake = Intake(catalog, admission, limits)
@@ -180,6 +206,8 @@ def serve(
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(StandinFleet()), server)
     requests = RequestService(StandinRequests(), resuming, detaching)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
+    probe_service = ProbeService(probes.observe, open_api())
+    probes_pb2_grpc.add_ProbeServiceServicer_to_server(probe_service, server)
 
 
 @asynccontextmanager
@@ -209,7 +237,8 @@ async def running_doors(
     )
     catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
     server = make_server([RefuseUnreadable(), CutSlowReaders(READER_STALL_S)])
-    serve(server, catalog, admission, limits or Limits())
+    probes = StandinProbes()
+    serve(server, catalog, admission, probes, limits or Limits())
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)
     following = asyncio.create_task(catalog.run())
@@ -219,7 +248,7 @@ async def running_doors(
                 await asyncio.sleep(0)
         await server.start()
         await set_serving(health, SERVICES, serving=True)
-        yield RunningDoors(admission, catalog, port)
+        yield RunningDoors(admission, catalog, port, probes)
     finally:
         following.cancel()
         with suppress(asyncio.CancelledError):

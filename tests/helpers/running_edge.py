@@ -12,6 +12,7 @@ import httpx
 
 from headrace.mesh.child import Child
 from headrace.mesh.edge import Edge
+from headrace.mesh.local_replies import Timeouts
 
 START_S = 20.0
 
@@ -24,6 +25,13 @@ class RunningEdge:
     logs: Path
 
 
+async def counted(edge: RunningEdge, name: str) -> int:
+    """A counter of Envoy's for the public door, by its short name."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.get(f"{edge.admin_url}/stats?filter=^http.edge.{name}$&format=json")
+    return int(answer.json()["stats"][0]["value"])
+
+
 async def until(url: str, *, status: int = 200) -> None:
     """Ask again until the answer has this status."""
     async with asyncio.timeout(START_S), httpx.AsyncClient(trust_env=False) as http:
@@ -32,8 +40,10 @@ async def until(url: str, *, status: int = 200) -> None:
 
 
 @asynccontextmanager
-async def running_edge(folder: Path, *, port: int = 0) -> AsyncIterator[RunningEdge]:
-    edge = Edge(folder / "edge", folder / "logs", host="127.0.0.1", port=port)
+async def running_edge(
+    folder: Path, *, port: int = 0, timeouts: Timeouts | None = None
+) -> AsyncIterator[RunningEdge]:
+    edge = Edge(folder / "edge", folder / "logs", host="127.0.0.1", port=port, timeouts=timeouts)
     edge.prepare()
     log = folder / "logs" / "envoy.log"
     child = await Child.start(edge.argv(), log=log, folder=folder)

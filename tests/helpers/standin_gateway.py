@@ -71,6 +71,9 @@ class OpenAI(openai_pb2_grpc.OpenAIServiceServicer):
                 await self.seen.may_go_on.wait()
                 yield sse({"n": 1})
                 yield sse("[DONE]")
+            case "wait":
+                await self.seen.may_go_on.wait()
+                yield HttpBody(content_type="application/json", data=request.data)
             case "hang":
                 try:
                     yield sse({"n": 0})
@@ -119,8 +122,8 @@ class Generations(generation_pb2_grpc.GenerationServiceServicer):
 
 
 @asynccontextmanager
-async def standin_gateway() -> AsyncIterator[tuple[Seen, int]]:
-    """A serving gateway on a free port."""
+async def standin_gateway(*, serving: bool = True) -> AsyncIterator[tuple[Seen, int]]:
+    """A gateway on a free port, and whether its health says that it serves."""
     seen = Seen()
     server = make_server()
     # Methods that are not written here answer UNIMPLEMENTED, which mypy cannot know.
@@ -143,7 +146,7 @@ async def standin_gateway() -> AsyncIterator[tuple[Seen, int]]:
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)
     await server.start()
-    await set_serving(health, SERVICES, serving=True)
+    await set_serving(health, SERVICES, serving=serving)
     try:
         yield seen, port
     finally:

@@ -17,7 +17,7 @@ from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
+from headrace.rpc.server import add_health_and_reflection, bind, make_server
 from headrace.rpc.unreadable import RefuseUnreadable
 from headrace.settings import write_ports
 from headrace.telemetry import logs
@@ -33,6 +33,8 @@ from headrace.v1 import (
     models_pb2_grpc,
     openai_pb2,
     openai_pb2_grpc,
+    probes_pb2,
+    probes_pb2_grpc,
     requests_pb2,
     requests_pb2_grpc,
     rest_pb2,
@@ -57,6 +59,9 @@ from headrace_gateway.native.model_service import ModelService
 from headrace_gateway.native.rest_service import RestService
 from headrace_gateway.openai.service import OpenAIService
 from headrace_gateway.openai.vector_calls import VectorCalls
+from headrace_gateway.probes.monitor import HealthMonitor
+from headrace_gateway.probes.open_api import open_api
+from headrace_gateway.probes.service import ProbeService
 from headrace_gateway.reports import ReportedFleet
 from headrace_gateway.resuming import Resuming, told_again
 from headrace_gateway.settings import GatewaySettings
@@ -76,12 +81,13 @@ PUBLIC_SERVICES = tuple(
         (rest_pb2, "RestService"),
         (requests_pb2, "RequestService"),
         (fleet_pb2, "FleetService"),
+        (probes_pb2, "ProbeService"),
     )
 )
 
 
 def serve_doors(
-    server: grpc.aio.Server, mesh: Mesh, catalog: Catalog, limits: Limits
+    server: grpc.aio.Server, mesh: Mesh, catalog: Catalog, limits: Limits, monitor: HealthMonitor
 ) -> tuple[str, ...]:
     """Add every public service; returns their names."""
     intake = Intake(catalog, mesh.admission, limits)
@@ -120,6 +126,8 @@ def serve_doors(
     requests = RequestService(whereabouts, resuming, detaching)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(fleet), server)
+    probes = ProbeService(monitor.observe, open_api())
+    probes_pb2_grpc.add_ProbeServiceServicer_to_server(probes, server)
     return PUBLIC_SERVICES
 
 
@@ -157,21 +165,27 @@ class _Gateway:
         serve_delivery(self._delivery, self._mesh)
         attach = AttachService(self._mesh.requests, Resuming(self._catalog, self._mesh.attachments))
         add_AttachServiceServicer_to_server(attach, self._delivery)
-        self._services = serve_doors(self._public, self._mesh, self._catalog, _limits(settings))
+        self._monitor = HealthMonitor(self._mesh, self._catalog, window_s=settings.ready_window_s)
+        self._services = serve_doors(
+            self._public, self._mesh, self._catalog, _limits(settings), self._monitor
+        )
         self._health = add_health_and_reflection(self._public, self._services)
-        self._is_leaving = False
 
     async def run(self) -> None:
         settings = self._settings
         stopped = _stop_signal()
-        side = SidePort(settings.host, settings.metrics_port, why_not_ready=self._why_not_ready)
+        side = SidePort(
+            settings.host,
+            settings.metrics_port,
+            why_not_ready=lambda: self._monitor.last.problem,
+            details=lambda: self._monitor.last.details(),
+        )
         with side:
             async with self._mesh.running(), asyncio.TaskGroup() as tasks:
                 background = tasks.create_task(self._background(side))
                 canary = tasks.create_task(self._canary().run())
                 await self._delivery.start()
                 await self._public.start()
-                await set_serving(self._health, self._services, serving=True)
                 # What is loaded by now stays: collections that walk it would stall every stream.
                 gc.freeze()
                 write_ports(settings, self._ports | {"metrics": side.port})
@@ -187,6 +201,7 @@ class _Gateway:
     async def _background(self, side: SidePort) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._catalog.run())
+            tasks.create_task(self._monitor.run(self._health, self._services))
             tasks.create_task(_beat(side))
 
     def _canary(self) -> Canary:
@@ -195,7 +210,7 @@ class _Gateway:
         return Canary(mesh.admission, self._served_cards, mesh.freshness, mesh.clock, pace)
 
     async def _leave(self) -> None:
-        self._is_leaving = True
+        self._monitor.leave()
         # Health first: Envoy must have noticed before the first refusal.
         await self._health.enter_graceful_shutdown()
         mesh, settings = self._mesh, self._settings
@@ -210,16 +225,6 @@ class _Gateway:
 
     def _reported_cards(self, model: str) -> list[ModelCard]:
         return self._mesh.fleet.cards(model, self._mesh.clock.monotonic_s())
-
-    def _why_not_ready(self) -> str | None:
-        if self._is_leaving:
-            return "leaving"
-        if not self._bus.connected:
-            return "out of reach of NATS"
-        window_s = self._settings.ready_window_s
-        if not self._mesh.freshness.within(window_s):
-            return f"no token came through in {window_s:g} s"
-        return None
 
 
 def _limits(settings: GatewaySettings) -> Limits:

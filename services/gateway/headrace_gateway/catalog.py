@@ -114,6 +114,10 @@ class Catalog:
         """Every model that can be used, by name."""
         return [self._models[name] for name in sorted(self._models)]
 
+    def loading(self) -> list[str]:
+        """Models that have been announced, and whose tokenizer is not here yet."""
+        return [name for name in list(self._pending) if name not in self._models]
+
     def adapters(self, served: ServedModel) -> list[Adapter]:
         """What a model can be asked for with, by name."""
         return known(served.card, self._reported(served.card.model))

@@ -13,6 +13,11 @@ class Freshness:
     def token_came(self) -> None:
         self._last_s = self._clock.monotonic_s()
 
+    def age_s(self) -> float | None:
+        """Since the last one; None: there was none. May be asked from another thread."""
+        last_s = self._last_s
+        return None if last_s is None else self._clock.monotonic_s() - last_s
+
     def within(self, window_s: float) -> bool:
         """Whether one came in the last `window_s`. May be asked from another thread."""
         return self._last_s is not None and self._clock.monotonic_s() - self._last_s < window_s

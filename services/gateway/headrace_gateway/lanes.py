@@ -58,6 +58,11 @@ class LaneView:
             if model == report.model:
                 own.published = 0
 
+    def age_s(self, now_s: float) -> float | None:
+        """Since the newest report of any model's leader; None: there was none yet."""
+        heard_s = [leader.heard_s for leader in list(self._leaders.values())]
+        return now_s - max(heard_s) if heard_s else None
+
     def refusal(
         self,
         model: str,

@@ -38,6 +38,7 @@ ignored_fields_total = Counter(
     "Fields of /v1 bodies that did nothing, once a body: those known by name, and the unknown.",
     ["field"],
 )
+healthy = Gauge("headrace_gateway_healthy", "Whether this gateway can admit requests: 1, else 0.")
 open_requests = Gauge("headrace_gateway_open_requests", "Requests admitted and not yet settled.")
 detached_requests = Gauge(
     "headrace_gateway_detached_requests", "Of these, those that go on without any reader."

@@ -29,6 +29,10 @@ EVENTS = "text/event-stream"
 
 Headers = tuple[tuple[str, str], ...]
 
+_LIVE: Headers = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+"""Of a stream: no proxy may keep it, and nginx, which holds answers back by default, passes it on
+as it comes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -146,8 +150,7 @@ class Reply:
         if self._headed:
             await self._context.write(HttpBody(data=events.encode()))
         else:
-            no_cache = (("cache-control", "no-cache"),)
-            await self._send(Refusal(200, events.encode(), no_cache), EVENTS)
+            await self._send(Refusal(200, events.encode(), _LIVE), EVENTS)
         self._wrote_s = asyncio.get_running_loop().time()
 
     async def fail(self, error: HeadraceError, usage: Usage | None = None) -> None:

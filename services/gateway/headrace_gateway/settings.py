@@ -75,11 +75,12 @@ class GatewaySettings(ServiceSettings):
     yet taken for dead. Too large: they wait as long for what cannot be reached."""
 
     ready_window_s: float = Field(default=15.0, gt=0)
-    """/readyz says yes while a token came through in this time. Too small: idle gateways
-    flicker. Too large: a gateway whose mesh is stuck goes on getting requests."""
+    """How long no scheduler may have reported before this gateway is unhealthy and Envoy leaves it.
+    Too small: a change of leader makes all gateways unhealthy. Too large: a gateway that is cut
+    off goes on getting requests."""
     canary_interval_s: float = Field(default=5.0, gt=0)
     """A canary flies where no token came for this long. Too small: an idle mesh works for
-    nothing. More than a third of `ready_window_s`: one slow canary makes it unready."""
+    nothing. Too large: so late does its metric tell of a mesh that is stuck."""
     canary_timeout_s: float = Field(default=10.0, gt=0)
     """How long a canary's token may take; longer than a cold prefill of one token."""
 

@@ -10,9 +10,16 @@ from typing import Any
 
 import httpx
 
-from headrace.mesh import assets
+from headrace.mesh import assets, local_replies
 from headrace.mesh.files import render, write_whole
+from headrace.mesh.local_replies import Timeouts
 from headrace.mesh.plan import Role
+from headrace.mesh.rest_paths import read_paths, read_services
+
+_CONSTANTS = (
+    f"local MAX_HEADER_BYTES = {local_replies.MAX_HEADER_BYTES}\n"
+    f'local COHERE_PATH, TEI_PATH = "{local_replies.COHERE_PATH}", "{local_replies.TEI_PATH}"\n'
+)
 
 
 class Edge:
@@ -21,13 +28,16 @@ class Edge:
     role = Role.ENVOY
     name = "envoy"
 
-    def __init__(self, folder: Path, logs: Path, *, host: str, port: int) -> None:
+    def __init__(
+        self, folder: Path, logs: Path, *, host: str, port: int, timeouts: Timeouts | None = None
+    ) -> None:
         self._folder = folder
         self._gateways: tuple[tuple[str, int], ...] = ()
         self._endpoints = folder / "endpoints.json"
         self._access_log = logs / "access.log"
         self._host = host
         self._port = port
+        self._timeouts = timeouts or Timeouts()
 
     @property
     def config(self) -> Path:
@@ -50,6 +60,8 @@ class Edge:
             *(str(assets.envoy_binary()), "-c", str(self.config), "--log-level", "warning"),
             *("--admin-address-path", str(self._admin_address)),
             *("--concurrency", str(concurrency), "--disable-hot-restart"),
+            # Its default of ten seconds is long for who looks into the log for what just happened.
+            *("--file-flush-interval-msec", "1000"),
         )
 
     def set_gateways(self, addresses: Iterable[tuple[str, int]]) -> None:
@@ -89,16 +101,39 @@ class Edge:
 
     def _write_config(self) -> None:
         template = assets.deploy_file("envoy/envoy.yaml").read_text(encoding="utf-8")
-        values: dict[str, str | int] = {
+        descriptors = assets.descriptor_set()
+        values: dict[str, Any] = {
             "admin_port": 0,
             "host": self._host,
             "port": self._port,
             "access_log": str(self._access_log),
-            "descriptor_set": str(assets.descriptor_set()),
+            "descriptor_set": str(descriptors),
             "endpoints_file": str(self._endpoints),
             "endpoints_dir": str(self._folder),
+            "requests_lua": _CONSTANTS + _lua("requests"),
+            "refusals_lua": _lua("refusals"),
+            "max_body_bytes": local_replies.MAX_BODY_BYTES,
         }
+        known = descriptors.read_bytes()
+        values |= _durations(self._timeouts)
+        values["services"] = read_services(known)
+        values["local_replies"] = local_replies.mappers(read_paths(known), self._timeouts)
         write_whole(self.config, render(template, values))
+
+
+def _lua(name: str) -> str:
+    return assets.deploy_file(f"envoy/{name}.lua").read_text(encoding="utf-8")
+
+
+def _durations(timeouts: Timeouts) -> dict[str, str]:
+    """Return the names of the template, with values as Envoy writes durations."""
+    return {
+        "headers_time": f"{timeouts.headers_s:g}s",
+        "body_idle": f"{timeouts.body_idle_s:g}s",
+        "request_time": f"{timeouts.request_s:g}s",
+        "stream_idle": f"{timeouts.stream_idle_s:g}s",
+        "connection_idle": f"{timeouts.connection_idle_s:g}s",
+    }
 
 
 def _listener_port(listeners: dict[str, Any]) -> int | None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
+from typing import Any
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -20,8 +21,8 @@ def write_whole(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def render(template: str, values: Mapping[str, str | int]) -> str:
-    """Fill in `$name`s as JSON scalars, which YAML and nats.conf read as the same values.
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Fill in `$name`s as JSON, which YAML and nats.conf read as the same values.
 
     Raises:
         KeyError: the template has a name that `values` lacks.

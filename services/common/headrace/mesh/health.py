@@ -39,7 +39,8 @@ async def complaint(http: httpx.AsyncClient, url: str | None) -> str | None:
         answer = await http.get(url)
     except httpx.HTTPError:
         return ""
-    return None if answer.status_code == httpx.codes.OK else answer.text.strip()
+    # Further lines are details, which are there when it is well too.
+    return None if answer.status_code == httpx.codes.OK else answer.text.partition("\n")[0]
 
 
 async def canary_comes_through(url: str, model: str, *, within_s: float = CANARY_WITHIN_S) -> None:

@@ -11,7 +11,14 @@ from grpc_reflection.v1alpha import reflection
 MAX_MESSAGE_BYTES = 20 * 1024 * 1024
 """Above Envoy's body limit of 16 MiB, so that the limit is Envoy's, which answers 413."""
 
+MAX_METADATA_BYTES = 256 * 1024
+"""Above what Envoy takes as headers, so that the limit is Envoy's, which answers 431. Its 60 KiB
+may be a path, which it sends twice, or many headers, of which each counts for 32 bytes more."""
+
 _OPTIONS = (
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    # Why both: between the first and the second, gRPC would refuse calls by chance.
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # Why: two processes on one port would share its connections unevenly and hide a clash.

@@ -43,12 +43,22 @@ class SidePort:
     """A context manager; binds on entry.
 
     Args:
-        why_not_ready: a few words for /readyz, None if it is; called from another thread,
-            must only read.
+        why_not_ready: a few words for /readyz, None if it is.
+        details: further lines of /readyz, ready or not.
+
+    Both are called from another thread and must only read.
     """
 
-    def __init__(self, host: str, port: int, *, why_not_ready: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        why_not_ready: Callable[[], str | None],
+        details: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self._why_not_ready = why_not_ready
+        self._details = details
         self._metrics = make_wsgi_app()
         self._beat_s = time.monotonic()
         self._server = make_server(host, port, self._answer, _Server, _Quiet)
@@ -82,6 +92,7 @@ class SidePort:
     def _answer(
         self, environment: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
+        details: Iterable[str] = ()
         match environment["PATH_INFO"]:
             case "/metrics":
                 body: Iterable[bytes] = self._metrics(environment, start_response)
@@ -91,9 +102,10 @@ class SidePort:
                 why = "its event loop is stuck" if stuck else None
             case "/readyz":
                 why = self._why_not_ready()
+                details = self._details()
             case _:
                 start_response("404 Not Found", [("content-type", "text/plain")])
                 return [b"try /metrics, /healthz or /readyz\n"]
         status = "200 OK" if why is None else "503 Service Unavailable"
         start_response(status, [("content-type", "text/plain; charset=utf-8")])
-        return [f"{why or 'ok'}\n".encode()]
+        return ["".join(f"{line}\n" for line in (why or "ok", *details)).encode()]

@@ -1,0 +1,55 @@
+-- The innermost filter: sees what gRPC itself refuses, before or without a gateway's handler, and
+-- writes it in the shape of the path. What a handler of the native API refuses has details, which
+-- the transcoder prints.
+
+local STATUSES = {
+  ["1"] = {499, "cancelled"}, ["3"] = {400, "invalid_request"}, ["4"] = {504, "deadline_exceeded"},
+  ["5"] = {404, "not_found"}, ["8"] = {429, "resource_exhausted"}, ["12"] = {501, "unsupported"},
+  ["14"] = {503, "gateway_unavailable"},
+}
+local INTERNAL = {500, "internal"}
+
+local function unescaped(text)
+  return (string.gsub(text, "%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+local function quoted(text)
+  local escaped = string.gsub(text, '[%c"\\]', function(c)
+    return string.format("\\u%04x", string.byte(c))
+  end)
+  return '"' .. escaped .. '"'
+end
+
+local function body_of(shape, refused, status, code, message)
+  if shape == "status" then
+    return '{"code":' .. refused .. ',"message":' .. quoted(message) ..
+      ',"details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"' ..
+      string.upper(code) .. '","domain":"headrace.dev"}]}'
+  end
+  if shape == "cohere" then return '{"message":' .. quoted(message) .. "}" end
+  if shape == "tei" then
+    local kind = status < 500 and status ~= 429 and "Validation" or
+      (status == 429 or status == 503) and "Overloaded" or "Backend"
+    return '{"error":' .. quoted(message) .. ',"error_type":"' .. kind .. '"}'
+  end
+  local kind = status >= 500 and "server_error" or "invalid_request_error"
+  return '{"error":{"message":' .. quoted(message) .. ',"type":"' .. kind ..
+    '","param":null,"code":"' .. code .. '"}}'
+end
+
+function envoy_on_response(h)
+  local headers = h:headers()
+  local refused = headers:get("grpc-status") or "0"
+  local shape = (h:streamInfo():dynamicMetadata():get("headrace") or {})["shape"] or "grpc"
+  if refused == "0" or shape == "grpc" then return end
+  if shape == "status" and headers:get("grpc-status-details-bin") ~= nil then return end
+  local status, code = unpack(STATUSES[refused] or INTERNAL)
+  local body = body_of(shape, refused, status, code, unescaped(headers:get("grpc-message") or ""))
+  h:body(true):setBytes(body)
+  headers:replace(":status", tostring(status))
+  headers:replace("content-type", "application/json")
+  headers:replace("content-length", tostring(#body))
+  for _, name in ipairs({"grpc-status", "grpc-message", "grpc-status-details-bin"}) do
+    headers:remove(name)
+  end
+end

@@ -1,0 +1,92 @@
+-- The outermost filter: the first to see a request, the last to see its answer.
+
+-- What Envoy adds by itself before this filter: x-forwarded-for, x-request-id and the like.
+local ADDED_BYTES = 1024
+
+local function is_grpc(headers)
+  return string.sub(headers:get("content-type") or "", 1, 16) == "application/grpc"
+end
+
+local function bytes_of(headers)
+  local bytes = 0
+  for name, value in pairs(headers) do bytes = bytes + #name + #value + 4 end
+  return bytes
+end
+
+-- Why the request cannot be served, as a status and a message; nil if it can. Of 404 and 431 the
+-- configuration has the message.
+local function refusal(headers)
+  if bytes_of(headers) > MAX_HEADER_BYTES + ADDED_BYTES then return "431", "" end
+  if is_grpc(headers) then return nil end
+  -- Its body never ends, which the next filter would wait for.
+  if headers:get(":method") == "CONNECT" then return "404", "" end
+  local timeout = headers:get("grpc-timeout")
+  if timeout ~= nil and (#timeout > 9 or not string.match(timeout, "^%d+[HMSmun]$")) then
+    return "400", "the header grpc-timeout is up to eight digits and one of the letters " ..
+      "H, M, S, m, u and n, for example 30S"
+  end
+  local encoding = string.lower(headers:get("content-encoding") or "identity")
+  if encoding ~= "identity" then
+    return "415", "a body with Content-Encoding is not taken; send it as plain JSON"
+  end
+  return nil
+end
+
+-- Every header becomes metadata of the gateway's call. x-hr-* is ours and no caller may send it.
+-- For a call that is not gRPC, what gRPC would read as its own means nothing, and gRPC refuses
+-- what it cannot read.
+local function means_nothing(name, grpc)
+  if string.sub(name, 1, 5) == "x-hr-" then return true end
+  if grpc or name == "grpc-timeout" then return false end
+  return string.sub(name, 1, 5) == "grpc-" or string.sub(name, -4) == "-bin"
+end
+
+local function shape_of(headers, grpc)
+  local path = string.match(headers:get(":path") or "", "^[^?]*")
+  if grpc then return "grpc" end
+  if path == COHERE_PATH then return "cohere" end
+  if path == TEI_PATH then return "tei" end
+  if string.sub(path, 1, 4) == "/v2/" then return "status" end
+  return "openai"
+end
+
+function envoy_on_request(h)
+  local headers = h:headers()
+  local grpc = is_grpc(headers)
+  local drop = {}
+  for name in pairs(headers) do
+    if means_nothing(name, grpc) then drop[#drop + 1] = name end
+  end
+  local status, message = refusal(headers)
+  for _, name in ipairs(drop) do headers:remove(name) end
+  local ours = h:streamInfo():dynamicMetadata()
+  ours:set("headrace", "request_id", headers:get("x-request-id") or "")
+  ours:set("headrace", "shape", shape_of(headers, grpc))
+  -- HEAD is answered as GET is, but a stream, which has no head of its own.
+  if headers:get(":method") == "HEAD" and not string.find(headers:get(":path"), ":stream", 1, true) then
+    headers:replace(":method", "GET")
+    ours:set("headrace", "only_head", "true")
+  end
+  if status ~= nil then h:respond({[":status"] = status}, message) end
+end
+
+-- The gateway's error answers end with OK and name their HTTP status here.
+function envoy_on_response(h)
+  local headers = h:headers()
+  local ours = h:streamInfo():dynamicMetadata():get("headrace") or {}
+  -- The gateway's own request id, which /v2/requests knows; else Envoy's.
+  if headers:get("x-request-id") == nil then
+    headers:add("x-request-id", ours["request_id"] or "")
+  end
+  if is_grpc(headers) then return end
+  local status = headers:get("x-hr-status")
+  if status ~= nil then
+    headers:replace(":status", status)
+    headers:remove("x-hr-status")
+  end
+  headers:remove("grpc-status")
+  headers:remove("grpc-message")
+  headers:remove("grpc-accept-encoding")
+  headers:remove("grpc-status-details-bin")
+  if ours["only_head"] ~= nil then h:body(true):setBytes("") end
+end

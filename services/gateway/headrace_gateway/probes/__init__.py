@@ -1,0 +1,1 @@
+"""What is asked before requests are sent: health, version, the description of the paths."""

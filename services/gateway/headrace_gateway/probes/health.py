@@ -1,0 +1,73 @@
+"""Pure room: whether this gateway can admit requests, and what it would do with them.
+
+What a worker does is no part of it: a model without a worker is woken by a request, which waits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class ModelState(StrEnum):
+    READY = "ready"
+    """A worker serves it."""
+    LOADING = "loading"
+    """It is announced, and this gateway is loading its tokenizer."""
+    NO_WORKER = "no_worker"
+    """Requests for it wait in their lanes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How this gateway stood at one moment."""
+
+    leaving: bool
+    """It has been told to stop."""
+    broker_connected: bool
+    starting: bool = False
+    """The models that there are have not all been read yet."""
+    broker_fault: str = ""
+    """Why the broker does not store, where that is known."""
+    models: Mapping[str, ModelState] = field(default_factory=dict)
+    leader_age_s: float | None = None
+    """Since the last report of any model's leader; None: there was none yet."""
+    token_age_s: float | None = None
+    """Since the last token came from any worker, for callers or for canaries."""
+    window_s: float = 15.0
+    """How old the last report may be."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot admit requests; None if it can."""
+        if self.leaving:
+            return "leaving"
+        if not self.broker_connected:
+            return "out of reach of NATS"
+        if self.broker_fault:
+            return f"the broker cannot store requests: {self.broker_fault}"
+        if self.starting:
+            return "reading the models that there are"
+        if not self.models:
+            return None  # nothing to admit, and nothing that its scheduler would report
+        if self.leader_age_s is None:
+            return "no scheduler has reported yet"
+        if self.leader_age_s > self.window_s:
+            return f"no scheduler has reported for {self.leader_age_s:.0f} s"
+        return None
+
+    def details(self) -> tuple[str, ...]:
+        """One line each for people and alerts; none of it decides anything."""
+        age_s = self.token_age_s
+        token = "no token has come yet" if age_s is None else f"last token {age_s:.0f} s ago"
+        return (token, *(f"model {name}: {state}" for name, state in self.models.items()))
+
+    def body(self) -> bytes:
+        """Return what GET /health answers."""
+        problem = self.problem
+        answer: dict[str, object] = {"status": "ok" if problem is None else "unavailable"}
+        if problem is not None:
+            answer["reason"] = problem
+        return json.dumps(answer | {"models": self.models}).encode()
