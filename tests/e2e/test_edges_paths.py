@@ -92,7 +92,9 @@ async def test_a_call_of_several_prompts_that_is_sent_again_runs_once(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     before = await executions(mesh)
-    body = {"model": "valley", "prompt": PROMPTS, "max_tokens": TOKENS, "temperature": 1.0}
+    # Long enough for a prompt to be running still when the other gateway submits it.
+    common = {"model": "valley", "max_tokens": 100, "ignore_eos": True, "temperature": 1.0}
+    body = common | {"prompt": PROMPTS}
     sends = [
         http.post("/v1/completions", json=body, headers={"idempotency-key": "several"})
         for _ in range(3)
