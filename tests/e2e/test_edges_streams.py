@@ -172,6 +172,26 @@ async def test_a_request_that_was_cancelled_stays_so(
     assert await executions(mesh) == before
 
 
+async def test_a_request_that_failed_stays_so(mesh: FreshMesh, http: httpx.AsyncClient) -> None:
+    body = native("late", timeout="0.5s", parameters={"max_tokens": SLOW_TOKENS})
+    first = await http.post(STREAM, json=body)
+    assert said(first.text)[3]["details"][0]["reason"] == "DEADLINE_EXCEEDED"
+    before = await executions(mesh)
+    again = await http.post(STREAM, json=body)
+    assert said(again.text) == said(first.text)
+    assert await executions(mesh) == before
+
+
+async def test_another_tenant_cannot_come_back_to_a_stream(http: httpx.AsyncClient) -> None:
+    body = completion(seed=3, background=True)
+    first = await http.post(COMPLETIONS, json=body, headers={"x-tenant": "a"})
+    headers = {"last-event-id": f"{first.headers['x-request-id']}:", "x-tenant": "b"}
+    refused = await http.post(COMPLETIONS, json=body, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "request_not_found")
+    again = await http.post(COMPLETIONS, json=body, headers=headers | {"x-tenant": "a"})
+    assert data_alone(again.text) == data_alone(first.text)
+
+
 async def test_what_is_sent_again_while_it_runs_is_read_by_both(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
@@ -181,6 +201,12 @@ async def test_what_is_sent_again_while_it_runs_is_read_by_both(
     assert {answer.status_code for answer in answers} == {200}
     assert all(said(answer.text) == said(answers[0].text) for answer in answers)
     assert await executions(mesh) == before + 1
+    later = native("all-at-once")
+    begun = await asyncio.gather(*(http.post(WHOLE, json=later) for _ in range(8)))
+    assert {answer.status_code for answer in begun} == {202}, [each.text for each in begun]
+    assert len({answer.json()["request_id"] for answer in begun}) == 1
+    await eventually(lambda: has_ended(http, "all-at-once"), within_s=30)
+    assert await executions(mesh) == before + 2
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -236,7 +262,7 @@ async def test_openais_client_reads_them(mesh: FreshMesh) -> None:
 
 
 @pytest.mark.timeout(120)
-async def test_who_asked_for_no_ids_comes_back_by_what_it_has_counted(
+async def test_a_client_without_ids_comes_back_by_what_it_has_counted(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     body = completion(

@@ -12,7 +12,8 @@ from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens, Vali
 
 Gate = asyncio.Event
 """In a script: nothing more is said until it is set."""
-Script = Iterable[list[Event] | Gate]
+Script = Iterable[list[Event]]
+GatedScript = Iterable[list[Event] | Gate]
 
 STOP = FinishReason.FINISH_REASON_STOP
 LENGTH = FinishReason.FINISH_REASON_LENGTH
@@ -23,7 +24,7 @@ class ScriptedGeneration:
     """Says its script's lists one by one; then waits, as a mesh would, until every choice ended."""
 
     request: ValidRequest
-    script: Script
+    script: GatedScript
     settled: list[RequestOutcome] = field(default_factory=list)
     abandoned: int = 0
     ended_here: list[int] = field(default_factory=list)
@@ -78,7 +79,7 @@ class ScriptedGeneration:
 class ScriptedAdmission:
     """`script` is asked for what each request will hear."""
 
-    script: Callable[[ValidRequest], Script]
+    script: Callable[[ValidRequest], GatedScript]
     refusal: HeadraceError | None = None
     """Raised by `check`."""
     bound: int | None = None

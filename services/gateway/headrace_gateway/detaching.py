@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.errors import GatewayUnreachable, InvalidRequest, RequestNotFound
+from headrace.errors import GatewayUnreachable, InvalidRequest, RequestExists, RequestNotFound
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.calls import Call
 from headrace_gateway.intake import Intake
@@ -38,7 +38,13 @@ class Detaching:
             repeatable = True
         if repeatable and (same := await self._begun(wanted)) is not None:
             return same
-        answer, _ = await self._intake.open(wanted)
+        try:
+            answer, _ = await self._intake.open(wanted)
+        except RequestExists:
+            # The same call has come here twice at once.
+            if not repeatable or (same := await self._begun(wanted)) is None:
+                raise
+            return same
         async with answer:
             pass  # Its gateway reads it: this reader may leave.
         return await self._requests.opened(wanted.request_id)

@@ -64,7 +64,7 @@ async def kept_alive(
 
 
 async def _beat(stream: Stream, words: Callable[[], str], alive: KeepAlive) -> None:
-    await asyncio.sleep(alive.head_after_s - stream.silent_s)
+    await asyncio.sleep(min(alive.head_after_s, alive.every_s) - stream.silent_s)
     await stream.open_stream()
     while True:
         if (left_s := alive.every_s - stream.silent_s) > 0:

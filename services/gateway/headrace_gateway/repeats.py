@@ -58,7 +58,7 @@ async def opened(
 ) -> tuple[Answer, ValidRequest]:
     """The answer to a new request; `named`: its caller has chosen its id.
 
-    A name of a detached request is that request's for as long as its result is kept, so whoever
+    A name of a detached request is that request's for as long as its result is kept: a call that
     sends it again gets its answer, and nothing replaces that.
 
     Raises:
@@ -79,7 +79,7 @@ async def answered_once(
     field: str = HEADER,
     detached: bool = False,
 ) -> tuple[Answer, ValidRequest]:
-    """The answer to a request under a key or a name, whoever asked for it first.
+    """The answer to a request under a key or a name, whichever call came first with it.
 
     What failed runs again, unless it is `detached`: that has the end that it had.
 

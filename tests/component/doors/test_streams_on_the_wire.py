@@ -19,7 +19,7 @@ from headrace_gateway.limits import Limits
 from helpers.door_scripts import FAILURE, SAYING, says
 from helpers.running_doors import running_doors
 from helpers.running_edge import running_edge, until
-from helpers.scripted_admission import Gate, Script, ScriptedAdmission
+from helpers.scripted_admission import Gate, GatedScript, ScriptedAdmission
 
 OFTEN = KeepAlive(head_after_s=0.05, every_s=0.1)
 HELLO: Any = [{"role": "user", "content": "Hello"}]
@@ -42,21 +42,21 @@ class Silence:
     def __init__(self) -> None:
         self.gate = Gate()
 
-    def first(self, request: ValidRequest) -> Script:
+    def first(self, request: ValidRequest) -> GatedScript:
         return [self.gate, *says(request)]
 
-    def midst(self, request: ValidRequest) -> Script:
+    def midst(self, request: ValidRequest) -> GatedScript:
         begin, *rest = says(request)
         return [begin, self.gate, *rest]
 
-    def waiting(self, request: ValidRequest) -> Script:
+    def waiting(self, request: ValidRequest) -> GatedScript:
         return [[Queued(7)], self.gate, *says(request)]
 
-    def lost_its_worker(self, request: ValidRequest) -> Script:
+    def lost_its_worker(self, request: ValidRequest) -> GatedScript:
         begin, *rest = says(request)
         return [begin, [Queued(0, 1.0)], self.gate, *rest]
 
-    def fails(self, request: ValidRequest) -> Script:
+    def fails(self, request: ValidRequest) -> GatedScript:
         return [self.gate, [Failed(FAILURE)]]
 
 
@@ -121,7 +121,7 @@ async def test_openai_streams_have_data_lines_alone(
 
 
 @pytest.mark.parametrize(("path", "body"), OPENAI)
-async def test_who_asks_for_ids_gets_one_with_every_event_of_a_choice(
+async def test_every_event_of_a_choice_has_an_id_where_ids_are_asked_for(
     http: httpx.AsyncClient, path: str, body: dict[str, Any]
 ) -> None:
     answer = await http.post(path, json=body, headers=RESUME)

@@ -23,7 +23,6 @@ COUNTED = {"include_usage": True, "continuous_usage_stats": True}
 def some_cached(request: ValidRequest) -> Script:
     """Of the first choice's prompt; the second found what the first had put there."""
     first, *rest = says(request)
-    assert isinstance(first, list)
     told: list[Event] = [
         Tokens(e.choice, 0, e.token_ids, cached_prompt=CACHED + e.choice)
         if isinstance(e, Tokens)

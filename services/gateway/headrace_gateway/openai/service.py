@@ -201,7 +201,8 @@ class OpenAIService(OpenAIServiceServicer):
                     await self._prompts.answer(several, call, reply)
                     return
                 if wanted.detached and not wanted.streams:
-                    begun = await self._detaching.begin(wanted, call, repeatable=False)
+                    named = wanted.request_id != call.request_id
+                    begun = await self._detaching.begin(wanted, call, repeatable=named)
                     await reply.accept(accepted(endpoint.form, begun), begun.request_id)
                     return
                 answer, request = await answered(wanted, call, self._intake, self._resuming)
