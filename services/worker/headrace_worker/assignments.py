@@ -170,9 +170,12 @@ class Assignments:
         self._sequences[held.sequence_id] = held
         return held
 
-    def structure_field(self, request_id: str) -> str:
-        """What the caller called the structure of the output."""
-        return self._requests[request_id].record.sampling.grammar.field
+    def binding_field(self, request_id: str) -> str:
+        """What binds its output: what the caller called its structure, else what masks tokens."""
+        sampling = self._requests[request_id].record.sampling
+        masks = ("allowed_token_ids", "bad_words", "min_tokens")
+        others = (name for name in masks if getattr(sampling, name))
+        return sampling.grammar.field or next(others, "parameters")
 
     def sequence(self, sequence_id: int) -> Held | None:
         return self._sequences.get(sequence_id)

@@ -76,11 +76,15 @@ def sequence_of(
             prompt_logprobs=(
                 sampling.prompt_logprobs if sampling.HasField("prompt_logprobs") else None
             ),
+            min_tokens=sampling.min_tokens,
+            bad_words=tuple(tuple(run.token_ids) for run in sampling.bad_words),
+            allowed_token_ids=frozenset(sampling.allowed_token_ids),
         ),
         seed=(record.seed + choice) % SEED_RANGE,
         priority=record.priority or Priority.PRIORITY_STANDARD,
         grammar=_grammar(sampling.grammar.structure) if sampling.HasField("grammar") else None,
         adapter=record.adapter_digest,
+        cache_salt=record.cache_salt,
     )
 
 
