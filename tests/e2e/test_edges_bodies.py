@@ -60,8 +60,9 @@ async def test_a_model_whose_chat_template_does_not_parse_costs_nobody_else_anyt
         for path in ("completions", "chat/completions"):
             assert (await ask(http, path)).status_code == 200
         completed = await ask(http, "completions", model="broken")
-        assert completed.json()["choices"][0]["text"] == (
-            (await ask(http, "completions")).json()["choices"][0]["text"]
+        assert (
+            completed.json()["choices"][0]["text"]
+            == ((await ask(http, "completions")).json()["choices"][0]["text"])
         )
         listed = (await http.get("/v1/models")).json()["data"]
         assert {model["id"] for model in listed} == {"broken", "sound"}
