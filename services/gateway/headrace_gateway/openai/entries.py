@@ -18,6 +18,8 @@ from headrace_gateway.openai.unknown import Unknown, sifted
 from headrace_gateway.quoting import quoted
 
 TEXT = frozenset({"type", "text", *PART_NO_EFFECT})
+_KINDS = ("text", "input_text", "output_text", "refusal")
+"""The second and third are those of OpenAI's Responses, which clients send here as well."""
 _REFUSAL = frozenset({"type", "refusal"})
 TOOL = frozenset({"type", "function"})
 FUNCTION = frozenset({"name", "description", "parameters", "strict"})
@@ -38,18 +40,18 @@ def _part(part: object, i: int, unknown: Unknown) -> dict[str, str]:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise PydanticCustomError("part", "part {i} has no type", {"i": i})
     kind = part["type"]
-    if kind not in ("text", "refusal"):
+    if kind not in _KINDS:
         raise PydanticCustomError(
             UNSUPPORTED,
             "part {i} is of type {type}; only text is served",
             {"i": i, "type": quoted(kind)},
         )
-    known = TEXT if kind == "text" else _REFUSAL
+    known, said = (TEXT, "text") if kind != "refusal" else (_REFUSAL, "refusal")
     _kept(part, known, ("messages[].content[].", f"[{i}]"), unknown)
     unknown.without_effect |= part.keys() & PART_NO_EFFECT.keys()
-    if not isinstance(part.get(kind), str):
-        raise PydanticCustomError("part", "part {i} has no {kind}", {"i": i, "kind": kind})
-    return {"type": "text", "text": part[kind]}
+    if not isinstance(part.get(said), str):
+        raise PydanticCustomError("part", "part {i} has no {said}", {"i": i, "said": said})
+    return {"type": "text", "text": part[said]}
 
 
 def tool_entries(entries: object, info: ValidationInfo) -> object:

@@ -191,9 +191,9 @@ def _telling(
         return None
     text, given = "", wanted.prompt
     if asked.echo:
-        is_cut = wanted.truncate_tokens is not None
-        given_text = given.text if isinstance(given, Text) and not is_cut else None
-        text = answer.tokenizer.decode(list(prompt_ids)) if given_text is None else given_text
+        text = answer.tokenizer.decode(list(prompt_ids))
+        if isinstance(given, Text) and wanted.truncate_tokens is None:
+            text = given.text
     if asked.repeats and isinstance(given, Conversation):
         text = last_answer(given)
     prompt = Prompt(text, prompt_ids)
