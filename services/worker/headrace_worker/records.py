@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.v1.common_pb2 import Priority, Structure
 from headrace_worker.engine.interface import (
     EngineFacts,
@@ -86,6 +86,12 @@ def sequence_of(
         adapter=record.adapter_digest,
         cache_salt=record.cache_salt,
     )
+
+
+def masks_of(sampling: Sampling) -> list[str]:
+    """The fields by which tokens of the output are forbidden."""
+    names = ("allowed_token_ids", "bad_words", "min_tokens")
+    return [name for name in names if getattr(sampling, name)]
 
 
 def _grammar(structure: Structure) -> Grammar:
