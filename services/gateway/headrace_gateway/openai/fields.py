@@ -67,13 +67,11 @@ EMBEDDINGS: NotServed = {
     "add_special_tokens": Refused((True,), "the model's own are kept"),
     "embed_dtype": Refused(("float32",), "vectors are float32"),
     "normalize": Refused((), "the model's own way is kept"),
-    "priority": Refused((0,), "use service_tier"),
 }
 
 RERANK: NotServed = {
     "max_chunks_per_doc": Refused((), "documents are not cut into pieces"),
     "max_tokens_per_doc": Refused((), "use truncate_prompt_tokens"),
-    "priority": Refused((0,), "use service_tier"),
     "rank_fields": Refused(([], ["text"]), "documents are ranked by their text"),
 }
 
