@@ -59,6 +59,7 @@ NOTES = {
     "bad_words": "At most 128. Not with llama.cpp, vLLM and `openai` engines.",
     "min_tokens": "Not with llama.cpp, vLLM and `openai` engines.",
     "continue_final_message": "The prompt ends within the last message, which the model continues.",
+    "documents": "Where the model's chat template reads them.",
     "echo": "Before each choice: in completions the prompt, in chat the text of the last message,"
     " where an assistant said it.",
     "n": "1 to 128, and no more than a worker has slots.",

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any
 
 import jinja2
+from jinja2 import meta
 
 from headrace.errors import InvalidRequest, Unsupported
 from headrace_gateway.jinja import ENVIRONMENT
@@ -81,6 +82,7 @@ class ChatTemplate:
         """
         try:
             self._template = ENVIRONMENT.from_string(source)
+            self._reads = meta.find_undeclared_variables(ENVIRONMENT.parse(source))
         except jinja2.TemplateSyntaxError as error:
             raise TemplateUnusable(f"line {error.lineno}: {error.message}") from error
         except _FAILURES as error:
@@ -113,6 +115,11 @@ class ChatTemplate:
                 " given as parts; it takes no messages",
                 field=conversation.field,
             )
+        if conversation.documents and "documents" not in self._reads:
+            raise Unsupported(
+                "the model's chat template reads no documents; put them into a message",
+                field="documents",
+            )
         messages = [
             self._given(message, conversation, i) for i, message in enumerate(conversation.messages)
         ]
@@ -139,25 +146,23 @@ class ChatTemplate:
 
     def _run(self, messages: Sequence[Message], conversation: Conversation) -> str:
         if not conversation.continues:
-            return self._template_says(
-                messages, conversation.tools, opens=conversation.opens_answer
-            )
+            return self._template_says(messages, conversation, opens=conversation.opens_answer)
         *before, last = messages
         marked = {**last, "content": _marked(last.get("content", ""))}
-        text = self._template_says([*before, marked], conversation.tools, opens=False)
+        text = self._template_says([*before, marked], conversation, opens=False)
         head, mark, _ = text.rpartition(_MARK)
         if not mark:
             raise ValueError("it leaves out the message that is to be continued")
         return head
 
     def _template_says(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], *, opens: bool
+        self, messages: Sequence[Message], conversation: Conversation, *, opens: bool
     ) -> str:
         return self._template.render(
             **self._specials,
             messages=[dict(message) for message in messages],
-            tools=list(tools) or None,
-            documents=None,
+            tools=list(conversation.tools) or None,
+            documents=list(conversation.documents) or None,
             add_generation_prompt=opens,
         )
 
@@ -219,7 +224,7 @@ class ChatTemplate:
         tools, and some raise where there are."""
         for tools in ((), (_TOOL,)):
             with contextlib.suppress(*_FAILURES):
-                yield self._template_says(messages, tools, opens=True)
+                yield self._template_says(messages, Conversation((), tools=tools), opens=True)
 
     def _around(self, role: str) -> tuple[list[Message], list[Message]]:
         """Turns before and after, so that templates that insist on an order are content."""

@@ -200,6 +200,16 @@ def test_a_conversation_ends_within_its_last_message_where_that_is_continued(tem
     assert ChatTemplate(template, {}).render(continued).endswith("The sky is")
 
 
+def test_documents_are_read_by_the_template_or_refused() -> None:
+    talk = Conversation([{"role": "user", "content": "Hello"}], documents=[{"text": "It rains."}])
+    reads = "{% for d in documents %}[{{ d.text }}]{% endfor %}" + PLAIN
+    assert ChatTemplate(reads, {}).render(talk) == "[It rains.]<user>Hello"
+    with pytest.raises(Unsupported, match="reads no documents") as refused:
+        ChatTemplate(PLAIN, {}).render(talk)
+    assert refused.value.field == "documents"
+    assert talk.characters == len("roleusercontentHello") + len("textIt rains.")
+
+
 def test_nothing_opens_an_answer_where_that_is_not_wanted() -> None:
     template = ChatTemplate(PARTS, {})
     turns = [{"role": "user", "content": "Hello"}]

@@ -44,7 +44,6 @@ CHAT: NotServed = {
     "audio": Refused((), _NO_AUDIO),
     "chat_template": Refused((), _PASSED_ON),
     "chat_template_kwargs": Refused(({},), "not passed to the template"),
-    "documents": Refused(([],), "put them into a message"),
     "function_call": Refused(("none", "auto"), "use tool_choice"),
     "functions": Refused(([],), "use tools"),
     "include_reasoning": Refused((True,), "reasoning is not told apart from the answer"),

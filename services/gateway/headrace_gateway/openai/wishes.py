@@ -42,7 +42,9 @@ def wanted_chat(body: ChatBody, call: Call) -> Wanted:
     if body.top_logprobs:
         names["logprobs"] = "top_logprobs"
     parameters = _parameters(body, asked_chat(body), max_tokens)
-    prompt = Conversation(messages, opens_answer=opens, continues=continues)
+    prompt = Conversation(
+        messages, documents=body.documents or (), opens_answer=opens, continues=continues
+    )
     wanted = _wanted(body, call, prompt, parameters, names)
     return dataclasses.replace(wanted, tools=wanted_tools(body))
 
