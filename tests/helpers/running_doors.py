@@ -66,7 +66,7 @@ CARD = ModelCard(
     dtype="float32",
     engine="scripted",
     max_slots=4,
-    capabilities=Capabilities(logprobs=True, token_masks=True),
+    capabilities=Capabilities(logprobs=True, token_masks=True, cache_salt=True),
     adapters=[
         Adapter(name="broken", failure="its rank 65 is over 64"),
         Adapter(name="poet", digest="sha256:fedcba"),

@@ -8,20 +8,18 @@ each role is given the form in which the mark comes through.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 from typing import Any
 
 import jinja2
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import CallBlock, EvalContext, Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import meta
 
 from headrace.errors import InvalidRequest, Unsupported
+from headrace_gateway.jinja import ENVIRONMENT
 from headrace_gateway.quoting import quoted
 from headrace_gateway.wanted import Conversation, Message
 
@@ -70,6 +68,8 @@ class _Role:
     name: str
     """Under which it is given to the template."""
     form: _Form
+    beside_tools: bool = False
+    """Its text comes through where tools are offered, and not where there are none."""
 
 
 class ChatTemplate:
@@ -81,7 +81,8 @@ class ChatTemplate:
             TemplateUnusable: it does not parse.
         """
         try:
-            self._template = _ENVIRONMENT.from_string(source)
+            self._template = ENVIRONMENT.from_string(source)
+            self._reads = meta.find_undeclared_variables(ENVIRONMENT.parse(source))
         except jinja2.TemplateSyntaxError as error:
             raise TemplateUnusable(f"line {error.lineno}: {error.message}") from error
         except _FAILURES as error:
@@ -114,9 +115,13 @@ class ChatTemplate:
                 " given as parts; it takes no messages",
                 field=conversation.field,
             )
+        if conversation.documents and "documents" not in self._reads:
+            raise Unsupported(
+                "the model's chat template reads no documents; put them into a message",
+                field="documents",
+            )
         messages = [
-            self._given(message, f"{conversation.field}[{i}]", first=i == 0)
-            for i, message in enumerate(conversation.messages)
+            self._given(message, conversation, i) for i, message in enumerate(conversation.messages)
         ]
         try:
             text = self._rendered(messages, conversation)
@@ -141,38 +146,38 @@ class ChatTemplate:
 
     def _run(self, messages: Sequence[Message], conversation: Conversation) -> str:
         if not conversation.continues:
-            return self._template_says(
-                messages, conversation.tools, opens=conversation.opens_answer
-            )
+            return self._template_says(messages, conversation, opens=conversation.opens_answer)
         *before, last = messages
         marked = {**last, "content": _marked(last.get("content", ""))}
-        text = self._template_says([*before, marked], conversation.tools, opens=False)
+        text = self._template_says([*before, marked], conversation, opens=False)
         head, mark, _ = text.rpartition(_MARK)
         if not mark:
             raise ValueError("it leaves out the message that is to be continued")
         return head
 
     def _template_says(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], *, opens: bool
+        self, messages: Sequence[Message], conversation: Conversation, *, opens: bool
     ) -> str:
         return self._template.render(
             **self._specials,
             messages=[dict(message) for message in messages],
-            tools=list(tools) or None,
-            documents=None,
+            tools=list(conversation.tools) or None,
+            documents=list(conversation.documents) or None,
             add_generation_prompt=opens,
         )
 
-    def _given(self, message: Message, field: str, *, first: bool) -> Message:
+    def _given(self, message: Message, conversation: Conversation, i: int) -> Message:
         role = self._roles.get(message["role"]) or self._tried(message["role"])
-        later = role.name == "system" and not first
+        later = role.name == "system" and i > 0
         form = self._later_system if later else role.form
-        if form is _Form.LOST and _text_of(message.get("content")):
+        without = role.beside_tools and not conversation.tools
+        if (form is _Form.LOST or without) and _text_of(message.get("content")):
             where = " that are not the first" if later else ""
+            where = " where no tools are offered" if without else where
             raise Unsupported(
                 f"the model's chat template leaves out messages of role"
                 f" {quoted(message['role'])}{where}",
-                field=f"{field}.role",
+                field=f"{conversation.field}[{i}].role",
             )
         return {
             **message,
@@ -182,42 +187,44 @@ class ChatTemplate:
 
     def _tried(self, role: str) -> _Role:
         before, after = self._around(role)
-        form = self._form(role, before, after)
-        if role == "developer" and form not in _GIVEN:
+        found = self._form(role, before, after)
+        if role == "developer" and found.form not in _GIVEN:
             # Why: OpenAI's newer name of the same; most templates know the older alone.
             return self._roles["system"]
-        return _Role(role, form)
+        return found
 
     def _system_after_the_first(self) -> _Form:
         before = [self._plain("user"), self._plain("assistant")]
-        form = self._form("system", before, [self._plain("user")])
+        form = self._form("system", before, [self._plain("user")]).form
         return self._roles["system"].form if form is _Form.REFUSED else form
 
-    def _form(self, role: str, before: Sequence[Message], after: Sequence[Message]) -> _Form:
+    def _form(self, role: str, before: Sequence[Message], after: Sequence[Message]) -> _Role:
         lost = False
         for form in _GIVEN:
             message = {"role": role, "content": _content(_MARK, form), **_EXTRAS.get(role, {})}
-            text = self._attempt([*before, message, *after])
-            # Why the quotes: a list printed as it stands has the mark, and is no text.
-            if text is not None and _MARK in text and f"'text': '{_MARK}'" not in text:
-                return form
-            lost = lost or text is not None
-        return _Form.LOST if lost else _Form.REFUSED
+            beside_tools = False
+            for text in self._attempts([*before, message, *after]):
+                # Why the quotes: a list printed as it stands has the mark, and is no text.
+                if _MARK in text and f"'text': '{_MARK}'" not in text:
+                    return _Role(role, form, beside_tools)
+                lost = beside_tools = True
+        return _Role(role, _Form.LOST if lost else _Form.REFUSED)
 
     def _arguments_taken(self) -> _Arguments:
         for form in _Arguments:
             call = _with_arguments([self._plain("user"), self._calling()], form)
-            text = self._attempt(call)
-            # Why: an object that is printed as it stands is Python's, and no JSON.
-            if text is not None and f"'at': '{_MARK}'" not in text and _MARK in text:
-                return form
+            for text in self._attempts(call):
+                # Why: an object that is printed as it stands is Python's, and no JSON.
+                if _MARK in text and f"'at': '{_MARK}'" not in text:
+                    return form
         return _Arguments.OBJECT
 
-    def _attempt(self, messages: Sequence[Message]) -> str | None:
-        try:
-            return self._template_says(messages, (_TOOL,), opens=True)
-        except _FAILURES:
-            return None
+    def _attempts(self, messages: Sequence[Message]) -> Iterator[str]:
+        """What it prints, without tools and with one: some read results only where there are
+        tools, and some raise where there are."""
+        for tools in ((), (_TOOL,)):
+            with contextlib.suppress(*_FAILURES):
+                yield self._template_says(messages, Conversation((), tools=tools), opens=True)
 
     def _around(self, role: str) -> tuple[list[Message], list[Message]]:
         """Turns before and after, so that templates that insist on an order are content."""
@@ -314,49 +321,3 @@ def _encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode()
     return text
-
-
-class _Generation(Extension):
-    """`{% generation %}` marks what a trainer learns from; here it is no more than its content."""
-
-    tags = {"generation"}  # noqa: RUF012  # jinja2 declares it as a plain set
-
-    def parse(self, parser: Parser) -> Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return CallBlock(self.call_method("_content"), [], [], body).set_lineno(line)
-
-    @jinja2.pass_eval_context
-    def _content(self, context: EvalContext, caller: Callable[[], str]) -> str:
-        return caller()
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _tojson(  # transformers' signature, which templates use
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own escapes HTML, which models were not trained on."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """As transformers sets it up: templates are written against that."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
-    return environment
-
-
-_ENVIRONMENT = _environment()

@@ -195,7 +195,7 @@ class TextStream:
     def flush(self) -> str:
         """What was held back, for a sequence that has ended without a stop string."""
         text = self._detokenizer.flush()
-        if self._cutter is None:
+        if self._cutter is None or self._unstopped > 0:
             return text
         text = self._cutter.feed(text)
         return text if self._cutter.stopped else text + self._cutter.flush()

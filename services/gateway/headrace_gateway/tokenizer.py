@@ -128,13 +128,13 @@ class Tokenizer:
         return self._tokenizer.decode(token_ids, skip_special_tokens=False)
 
     def runs_of(self, words: Sequence[str]) -> list[list[int]]:
-        """Token ids that each word is encoded to, at the beginning of a text and, where that is
-        another run of as many tokens, after a space: as vLLM has it."""
+        """Token ids that each word is encoded to at the beginning of a text, and after a space
+        where that is another run: models write most words in the latter way."""
         runs: list[list[int]] = []
         for word in words:
             plain, spaced = (self._run(prefix + word.lstrip()) for prefix in ("", " "))
             runs.append(plain)
-            if len(spaced) == len(plain) and spaced != plain:
+            if spaced[-len(plain) :] != plain:
                 runs.append(spaced)
         return [run for run in runs if run]
 

@@ -264,12 +264,17 @@ def _check_token_ids(wanted: Wanted, card: ModelCard) -> None:
 
 
 def _check_masks(wanted: Wanted, card: ModelCard) -> None:
-    """What the engine masks tokens for, beside a structure."""
+    """What the engine masks tokens for, beside a structure, and what it keeps apart."""
     parameters = wanted.parameters
     for name in ("min_tokens", "bad_words", "allowed_token_ids"):
         if getattr(parameters, name) and not card.capabilities.token_masks:
             field = wanted.name_of(name)
             raise Unsupported(f"the engine of model {card.model} has no {name}", field=field)
+    if wanted.cache_salt and not card.capabilities.cache_salt:
+        raise Unsupported(
+            f"the engine of model {card.model} keeps no caches apart by a salt",
+            field=wanted.name_of("cache_salt"),
+        )
     if parameters.HasField("max_tokens") and parameters.min_tokens > parameters.max_tokens:
         field = wanted.name_of("min_tokens")
         raise InvalidRequest(

@@ -40,6 +40,8 @@ class Conversation:
     field: str = "messages"
     tools: Sequence[Mapping[str, Any]] = ()
     """As OpenAI has them, which is as templates take them."""
+    documents: Sequence[Mapping[str, Any]] = ()
+    """For templates that print them; others refuse them."""
     opens_answer: bool = True
     """The prompt ends with what opens an answer of the model's."""
     continues: bool = False
@@ -48,7 +50,7 @@ class Conversation:
     @property
     def characters(self) -> int:
         """Of everything in it: ten thousand empty messages are no small conversation."""
-        return sum(_characters(each) for each in (*self.messages, *self.tools))
+        return sum(_characters(each) for each in (*self.messages, *self.tools, *self.documents))
 
 
 def _characters(value: object) -> int:

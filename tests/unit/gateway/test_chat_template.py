@@ -112,6 +112,21 @@ def test_developers_are_the_system_where_the_template_does_not_know_them() -> No
     assert rendered(refuses, ("developer", "Be brief"), ("user", "Hi")).startswith("<system>")
 
 
+def test_results_are_not_lost_where_they_are_read_beside_tools_alone() -> None:
+    only_with_tools = (
+        "{% for m in messages %}{% if m.role != 'tool' or tools %}<{{ m.role }}>{{ m.content }}"
+        "{% endif %}{% endfor %}"
+    )
+    result = {"role": "tool", "content": "blue", "tool_call_id": "c1"}
+    talk = Conversation([{"role": "user", "content": "Sky?"}, result], tools=[{"type": "function"}])
+    assert ChatTemplate(only_with_tools, {}).render(talk) == "<user>Sky?<tool>blue"
+    without = Conversation([{"role": "user", "content": "Sky?"}, result])
+    with pytest.raises(Unsupported, match="role 'tool' where no tools are offered"):
+        ChatTemplate(only_with_tools, {}).render(without)
+    refuses_tools = "{{ raise_exception('none here') if tools }}" + PLAIN
+    assert rendered(refuses_tools, ("user", "Sky?")) == "<user>Sky?"
+
+
 def test_what_a_template_raises_is_told_for_the_request_that_it_raised_for() -> None:
     template = "{{ raise_exception('No system here') if messages[0].role == 'system' }}" + PLAIN
     with pytest.raises(InvalidRequest, match="No system here"):
@@ -183,6 +198,16 @@ def test_a_conversation_ends_within_its_last_message_where_that_is_continued(tem
     turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "The sky is"}]
     continued = Conversation(turns, opens_answer=False, continues=True)
     assert ChatTemplate(template, {}).render(continued).endswith("The sky is")
+
+
+def test_documents_are_read_by_the_template_or_refused() -> None:
+    talk = Conversation([{"role": "user", "content": "Hello"}], documents=[{"text": "It rains."}])
+    reads = "{% for d in documents %}[{{ d.text }}]{% endfor %}" + PLAIN
+    assert ChatTemplate(reads, {}).render(talk) == "[It rains.]<user>Hello"
+    with pytest.raises(Unsupported, match="reads no documents") as refused:
+        ChatTemplate(PLAIN, {}).render(talk)
+    assert refused.value.field == "documents"
+    assert talk.characters == len("roleusercontentHello") + len("textIt rains.")
 
 
 def test_nothing_opens_an_answer_where_that_is_not_wanted() -> None:

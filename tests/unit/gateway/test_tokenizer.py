@@ -208,6 +208,18 @@ async def test_threads_and_the_event_loop_give_the_same_ids(text: str) -> None:
     assert await loaded(None).encode(Text(text)) == expected
 
 
+@pytest.mark.parametrize("word", ["mill", " mill", "the mill", "é", "12345", "水"])
+def test_a_bad_word_is_found_at_the_beginning_of_a_text_and_after_a_space(word: str) -> None:
+    runs = loaded(None).runs_of([word])
+
+    def contains(ids: list[int], run: list[int]) -> bool:
+        return any(ids[at : at + len(run)] == run for at in range(len(ids)))
+
+    for text in (word.lstrip(), f"past {word.lstrip()}", f"past {word.lstrip()} there"):
+        ids = byte_level().encode(text).ids
+        assert any(contains(ids, run) for run in runs), text
+
+
 async def test_a_tokenizer_that_truncates_or_pads_in_its_file_does_neither_here() -> None:
     shortening = type(byte_level()).from_str(byte_level().to_str())
     shortening.enable_truncation(2)

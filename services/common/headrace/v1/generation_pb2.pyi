@@ -61,7 +61,9 @@ class ChatMessage(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """"system", "user", "assistant" or "tool", or what else the model's chat template takes."""
+    """"system", "user", "assistant" or "tool", or what else the model's chat template takes.
+    UNIMPLEMENTED (UNSUPPORTED) if the template would leave out what a message of this role says.
+    """
     content: _builtins.str
     name: _builtins.str
     """Who says it, for templates that print it."""

@@ -208,6 +208,9 @@ class ChatBody(Body):
     """The newer name of max_tokens; where both are set, this one counts."""
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    documents: (
+        Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
+    ) = None
     add_generation_prompt: bool | None = None
     """Unset: true, unless the last message is continued."""
     continue_final_message: bool | None = None

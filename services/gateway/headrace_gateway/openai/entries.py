@@ -17,12 +17,14 @@ from headrace_gateway.openai.strict import UNSUPPORTED, unknown_of
 from headrace_gateway.openai.unknown import Unknown, sifted
 from headrace_gateway.quoting import quoted
 
-_TEXT = frozenset({"type", "text", *PART_NO_EFFECT})
+TEXT = frozenset({"type", "text", *PART_NO_EFFECT})
+_KINDS = ("text", "input_text", "output_text", "refusal")
+"""The second and third are those of OpenAI's Responses, which clients send here as well."""
 _REFUSAL = frozenset({"type", "refusal"})
-_TOOL = frozenset({"type", "function"})
-_FUNCTION = frozenset({"name", "description", "parameters", "strict"})
-_CALL = frozenset({"id", "type", "function", *CALL_NO_EFFECT})
-_CALLED = frozenset({"name", "arguments", *CALLED_NO_EFFECT})
+TOOL = frozenset({"type", "function"})
+FUNCTION = frozenset({"name", "description", "parameters", "strict"})
+CALL = frozenset({"id", "type", "function", *CALL_NO_EFFECT})
+CALLED = frozenset({"name", "arguments", *CALLED_NO_EFFECT})
 
 
 def text_or_parts(content: object, info: ValidationInfo) -> object:
@@ -38,18 +40,18 @@ def _part(part: object, i: int, unknown: Unknown) -> dict[str, str]:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise PydanticCustomError("part", "part {i} has no type", {"i": i})
     kind = part["type"]
-    if kind not in ("text", "refusal"):
+    if kind not in _KINDS:
         raise PydanticCustomError(
             UNSUPPORTED,
             "part {i} is of type {type}; only text is served",
             {"i": i, "type": quoted(kind)},
         )
-    known = _TEXT if kind == "text" else _REFUSAL
+    known, said = (TEXT, "text") if kind != "refusal" else (_REFUSAL, "refusal")
     _kept(part, known, ("messages[].content[].", f"[{i}]"), unknown)
     unknown.without_effect |= part.keys() & PART_NO_EFFECT.keys()
-    if not isinstance(part.get(kind), str):
-        raise PydanticCustomError("part", "part {i} has no {kind}", {"i": i, "kind": kind})
-    return {"type": "text", "text": part[kind]}
+    if not isinstance(part.get(said), str):
+        raise PydanticCustomError("part", "part {i} has no {said}", {"i": i, "said": said})
+    return {"type": "text", "text": part[said]}
 
 
 def tool_entries(entries: object, info: ValidationInfo) -> object:
@@ -59,7 +61,7 @@ def tool_entries(entries: object, info: ValidationInfo) -> object:
         # Why: another type has other fields, and is refused for its type.
         if entry.get("type") != "function":
             return entry
-        return _with_function(entry, (_TOOL, _FUNCTION), ("tools[].", f"[{i}]"), unknown_of(info))
+        return _with_function(entry, (TOOL, FUNCTION), ("tools[].", f"[{i}]"), unknown_of(info))
 
     return _each(entries, sift)
 
@@ -71,7 +73,7 @@ def call_entries(entries: object, info: ValidationInfo) -> object:
         if entry.get("type") not in ("function", None):
             return entry
         place = ("messages[].tool_calls[].", f"[{i}]")
-        return _with_function(entry, (_CALL, _CALLED), place, unknown_of(info))
+        return _with_function(entry, (CALL, CALLED), place, unknown_of(info))
 
     return _each(entries, sift)
 

@@ -44,7 +44,6 @@ CHAT: NotServed = {
     "audio": Refused((), _NO_AUDIO),
     "chat_template": Refused((), _PASSED_ON),
     "chat_template_kwargs": Refused(({},), "not passed to the template"),
-    "documents": Refused(([],), "put them into a message"),
     "function_call": Refused(("none", "auto"), "use tool_choice"),
     "functions": Refused(([],), "use tools"),
     "include_reasoning": Refused((True,), "reasoning is not told apart from the answer"),
@@ -67,13 +66,11 @@ EMBEDDINGS: NotServed = {
     "add_special_tokens": Refused((True,), "the model's own are kept"),
     "embed_dtype": Refused(("float32",), "vectors are float32"),
     "normalize": Refused((), "the model's own way is kept"),
-    "priority": Refused((0,), "use service_tier"),
 }
 
 RERANK: NotServed = {
     "max_chunks_per_doc": Refused((), "documents are not cut into pieces"),
     "max_tokens_per_doc": Refused((), "use truncate_prompt_tokens"),
-    "priority": Refused((0,), "use service_tier"),
     "rank_fields": Refused(([], ["text"]), "documents are ranked by their text"),
 }
 

@@ -251,8 +251,9 @@ def _telling(
         return None
     text, given = "", wanted.prompt
     if asked.echo:
-        is_whole = isinstance(given, Text) and wanted.truncate_tokens is None
-        text = given.text if is_whole else answer.tokenizer.decode(list(prompt_ids))
+        text = answer.tokenizer.decode(list(prompt_ids))
+        if isinstance(given, Text) and wanted.truncate_tokens is None:
+            text = given.text
     if asked.repeats and isinstance(given, Conversation):
         text = last_answer(given)
     prompt = Prompt(text, prompt_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
@@ -29,8 +30,7 @@ class StrictBody(BaseModel):
         if not isinstance(data, dict):
             return data
         unknown = unknown_of(info)
-        known = frozenset((*cls.model_fields, *cls.NOT_SERVED, *cls.NO_EFFECT))
-        kept, refused = sifted(data, known, cls.PLACE, unknown)
+        kept, refused = sifted(data, _known(cls), cls.PLACE, unknown)
         if refused is not None:
             raise PydanticCustomError("unknown_field", "{name}", {"name": refused})
         for name in kept.keys() & cls.NOT_SERVED.keys():
@@ -43,6 +43,11 @@ class StrictBody(BaseModel):
                 )
         unknown.without_effect |= {n for n in kept.keys() & cls.NO_EFFECT if kept[n] is not None}
         return {name: value for name, value in kept.items() if name in cls.model_fields}
+
+
+@cache
+def _known(kind: type[StrictBody]) -> frozenset[str]:
+    return frozenset((*kind.model_fields, *kind.NOT_SERVED, *kind.NO_EFFECT))
 
 
 def unknown_of(info: ValidationInfo) -> Unknown:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from headrace_gateway.calls import Call
 from headrace_gateway.json_objects import texts_or_token_ids
 from headrace_gateway.openai.fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
-from headrace_gateway.openai.strict import StrictBody
-from headrace_gateway.openai.wishes import PRIORITIES
+from headrace_gateway.openai.strict import StrictBody, wrong
+from headrace_gateway.openai.wishes import priority_of
 from headrace_gateway.wanted import AnyInput, Text, TokenIds, WantedVectors
 
 _UINT32 = 2**32 - 1
@@ -51,7 +51,15 @@ class VectorBody(StrictBody):
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     truncate_prompt_tokens: Count | None = None
     """vLLM's; -1 is as many as the model takes."""
+    priority: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    """vLLM's, beside no service_tier: below 0 is interactive, above it bulk."""
     user: str | None = None
+
+    @model_validator(mode="after")
+    def _has_one_priority(self) -> Self:
+        if self.priority and self.service_tier not in (None, "auto"):
+            raise wrong("priority", "is set beside service_tier; one may be")
+        return self
 
 
 class EmbeddingsBody(VectorBody):
@@ -96,14 +104,14 @@ def wanted_vectors(
         request_id=call.request_id,
         model=body.model,
         inputs=inputs,
-        priority=PRIORITIES[body.service_tier or "auto"],
+        priority=priority_of(body.priority, body.service_tier),
         truncate_tokens=body.truncate_prompt_tokens,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
         headers=call.headers,
         names={
             "inputs": name,
-            "priority": "service_tier",
+            "priority": "priority" if body.priority else "service_tier",
             "truncate_tokens": "truncate_prompt_tokens",
         },
     )

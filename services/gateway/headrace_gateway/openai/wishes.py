@@ -42,7 +42,9 @@ def wanted_chat(body: ChatBody, call: Call) -> Wanted:
     if body.top_logprobs:
         names["logprobs"] = "top_logprobs"
     parameters = _parameters(body, asked_chat(body), max_tokens)
-    prompt = Conversation(messages, opens_answer=opens, continues=continues)
+    prompt = Conversation(
+        messages, documents=body.documents or (), opens_answer=opens, continues=continues
+    )
     wanted = _wanted(body, call, prompt, parameters, names)
     return dataclasses.replace(wanted, tools=wanted_tools(body))
 
@@ -110,7 +112,7 @@ def _wanted(
         model=body.model,
         prompt=prompt,
         parameters=parameters,
-        priority=_priority(body),
+        priority=priority_of(body.priority, body.service_tier),
         # Why: OpenAI's seeds are signed.
         seed=None if body.seed is None else body.seed % 2**64,
         n=1 if body.n is None else body.n,
@@ -126,11 +128,12 @@ def _wanted(
     )
 
 
-def _priority(body: Body) -> Priority.ValueType:
-    """vLLM's numbers, of which the lower goes first, and 0 is what all have that name none."""
-    if not body.priority:
-        return PRIORITIES[body.service_tier or "auto"]
-    return PRIORITIES["priority" if body.priority < 0 else "flex"]
+def priority_of(number: int | None, tier: str | None) -> Priority.ValueType:
+    """By vLLM's number, of which the lower goes first and 0 is what all have that name none; else
+    by OpenAI's tier."""
+    if not number:
+        return PRIORITIES[tier or "auto"]
+    return PRIORITIES["priority" if number < 0 else "flex"]
 
 
 def _parameters(body: Body, asked: Asked, max_tokens: int | None) -> SamplingParameters:
