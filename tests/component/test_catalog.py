@@ -11,7 +11,7 @@ import pytest
 from headrace.bus import Cards
 from headrace.bus.jetstream import JetStreamBus
 from headrace.errors import ModelNotFound, NoWorker
-from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
 from headrace_gateway.catalog import Catalog
 from headrace_gateway.limits import Limits
 from helpers.running_doors import CARD, StaticCards
@@ -80,7 +80,9 @@ async def test_an_unknown_model_is_refused_with_the_known_names(cards: Cards) ->
     await cards.put_card("valley", card())
     async with following(cards) as catalog:
         await until(lambda: bool(catalog.base("valley")))
-        with pytest.raises(ModelNotFound, match=r"'river' is not known; known models: valley"):
+        with pytest.raises(
+            ModelNotFound, match=r"The model `river` does not exist; known models: valley"
+        ):
             catalog.get("river")
 
 
@@ -110,7 +112,7 @@ async def test_a_card_or_tokenizer_that_cannot_be_read_leaves_the_others_alone(
     cards: Cards, broken: bytes
 ) -> None:
     await cards.put_tokenizer("t1", BUNDLE)
-    await cards.put_tokenizer("bad", bundle(byte_level(), "{% if %}").SerializeToString())
+    await cards.put_tokenizer("bad", TokenizerBundle(tokenizer_json=b"{}").SerializeToString())
     await cards.put_card("broken", broken)
     async with following(cards) as catalog:
         await until(lambda: is_waiting(catalog, "broken"))
@@ -159,5 +161,16 @@ async def test_a_model_of_any_name_is_known_by_it_and_by_its_aliases(
         assert catalog.get("a/b:c:poet").name == f"{name}:poet"
         with pytest.raises(ModelNotFound, match="has no adapter 'bard'"):
             catalog.get("gpt-4o:bard")
-        with pytest.raises(ModelNotFound, match="is not known"):
+        with pytest.raises(ModelNotFound, match="does not exist"):
             catalog.get("\ud800")
+
+
+async def test_a_chat_template_that_cannot_be_read_leaves_its_model_without_chat_alone(
+    cards: Cards,
+) -> None:
+    await cards.put_tokenizer("bad", bundle(byte_level(), "\n{% if %}").SerializeToString())
+    await cards.put_card("broken", card(tokenizer_digest="bad"))
+    async with following(cards) as catalog:
+        await until(lambda: bool(catalog.base("broken")))
+        tokenizer = catalog.get("broken").tokenizer
+        assert (tokenizer.chats, tokenizer.template_fault[:7]) == (False, "line 2:")

@@ -143,12 +143,19 @@ MIXED = [
         frequency_penalty=0.3,
         logit_bias={20: 2.0},
     ),
+    SamplingParameters(
+        max_tokens=24,
+        temperature=1.1,
+        min_tokens=7,
+        bad_words=((11,), (12, 13), (14, 15, 16)),
+        allowed_token_ids=frozenset((7, *range(10, 30))),
+    ),
 ]
 
 
 def mixed(number: int, output_ids: tuple[int, ...] = ()) -> Sequence:
-    """Sequence `number`, by one of three kinds of parameters."""
-    parameters = replace(MIXED[number % 3], max_tokens=10)
+    """Sequence `number`, by one of the kinds of parameters."""
+    parameters = replace(MIXED[number % len(MIXED)], max_tokens=10)
     return sequence(number, parameters, output_ids=output_ids)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from headrace_worker.engine.interface import SamplingParameters, Sequence
+from headrace_worker.engine.openai_source import OpenAISource, Speech
 from headrace_worker.engine.upstream import (
     Upstream,
     UpstreamFailed,
@@ -18,6 +21,7 @@ from headrace_worker.engine.upstream import (
 )
 from helpers.eventually import eventually
 from helpers.http_server import HttpServer, answer, broken, http_server
+from helpers.tiny_tokenizers import byte_level
 
 GOOD = answer(body='data: {"n": 1}\n\ndata: {"n": 2}\n\ndata: [DONE]\n\n')
 BUSY = answer(503, '{"error": {"message": "loading"}}', retry_after="0")
@@ -131,3 +135,16 @@ async def test_the_key_goes_to_the_server_and_into_no_log(
     assert server.asked[0].headers["authorization"] == "bearer sk-very-secret"
     assert caplog.records
     assert not [r for r in caplog.records if "very-secret" in f"{r.getMessage()} {vars(r)}"]
+
+
+async def test_arguments_of_earlier_calls_go_to_a_chat_server_as_texts() -> None:
+    tokenizer = byte_level()
+    call = {"id": "c", "type": "function", "function": {"name": "sky", "arguments": {"a": "é"}}}
+    talk = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    prompt_ids = tuple(tokenizer.encode(json.dumps(talk)).ids)
+    one = Sequence(1, prompt_ids, (), SamplingParameters(max_tokens=1, temperature=0), 0)
+    async with upstream(GOOD) as (asked, server):
+        source = OpenAISource(asked, "toy", Speech.CHAT, tokenizer, "")
+        _ = [piece async for piece in source.follow(one)]
+    (message,) = json.loads(server.asked[0].body)["messages"]
+    assert message["tool_calls"][0]["function"] == {"name": "sky", "arguments": '{"a": "é"}'}

@@ -66,6 +66,8 @@ VALID: dict[str, list[dict[str, Any]]] = {
         _COMMON | {"prompt": "Hello", "logprobs": 1, "max_tokens": 5},
         {"model": "valley", "prompt": [5, 6], "guided_regex": "[0-9]{2}", "echo": True},
         {"model": "valley", "prompt": ["a"], "guided_grammar": 'root ::= "a"'},
+        _COMMON | {"prompt": ["Hello", "a"], "logprobs": 1, "echo": True, "max_tokens": 5},
+        {"model": "valley", "prompt": [[5, 6], [7]], "prompt_logprobs": 1},
     ],
     "/v1/embeddings": [
         {"model": "sense", "input": ["a", "b"], "encoding_format": "base64", "dimensions": 2},
@@ -73,7 +75,22 @@ VALID: dict[str, list[dict[str, Any]]] = {
     ],
     "/v1/rerank": [
         {"model": "sense", "query": "a", "documents": ["b", {"text": "c"}], "top_n": 1},
+        {"model": "sense", "query": "a", "texts": ["b", "c"], "truncate": True},
     ],
+    "/v2/rerank": [
+        {"model": "sense", "query": "a", "documents": ["b"], "max_tokens_per_doc": 9, "top_n": 1},
+    ],
+    "/v1/score": [
+        {"model": "sense", "text_1": "a", "text_2": ["b", "c"]},
+        {"queries": ["a", "b"], "documents": ["b", "c"], "truncate_prompt_tokens": -1},
+    ],
+    "/embed": [{"inputs": ["a", "b"], "normalize": False, "truncate": True, "dimensions": 2}],
+    "/tokenize": [
+        {"model": "valley", "prompt": "Hello", "add_special_tokens": False},
+        {"model": "valley", "messages": MESSAGES, "return_token_strs": True, "tools": [TOOL]},
+        {"model": "valley", "content": "Hello", "with_pieces": True},
+    ],
+    "/detokenize": [{"model": "valley", "tokens": [5, 6]}],
     "/v2/models/valley:generate": [
         _NATIVE | {"prompt": "Hello", "timeout": "9s", "request_id": "fuzz"},
         {"messages": [{"role": "user", "content": "Hello"}], "patience": "1.5s"},

@@ -65,6 +65,11 @@ def _call(channel: grpc.aio.Channel, path: str, body: HttpBody) -> Any:
         "/v1/completions": openai.Completions,
         "/v1/embeddings": openai.Embeddings,
         "/v1/rerank": openai.Rerank,
+        "/v2/rerank": openai.RerankV2,
+        "/v1/score": openai.Score,
+        "/embed": openai.Embed,
+        "/tokenize": openai.Tokenize,
+        "/detokenize": openai.Detokenize,
     }
     if path in of_openai:
         return of_openai[path](body)

@@ -29,6 +29,7 @@ from headrace.v1 import (
     rest_pb2_grpc,
 )
 from headrace_gateway.catalog import Catalog
+from headrace_gateway.compat.serving import Serving
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
@@ -48,6 +49,10 @@ from headrace_gateway.slow_readers import CutSlowReaders
 from helpers.scripted_admission import ScriptedAdmission
 from helpers.tiny_tokenizers import bundle, byte_level, word_pieces
 
+PARTS = """\
+{%- for m in messages %}<{{ m.role }}>{% for p in m.content %}{{ p.text }}{% endfor %}
+{%- endfor %}"""
+"""A chat template that reads the text of messages in parts alone."""
 SERVICES = ("headrace.v1.OpenAIService", "headrace.v1.GenerationService")
 
 READER_STALL_S = 3.0
@@ -62,7 +67,7 @@ CARD = ModelCard(
     dtype="float32",
     engine="scripted",
     max_slots=4,
-    capabilities=Capabilities(logprobs=True),
+    capabilities=Capabilities(logprobs=True, token_masks=True, cache_salt=True),
     adapters=[
         Adapter(name="broken", failure="its rank 65 is over 64"),
         Adapter(name="poet", digest="sha256:fedcba"),
@@ -202,6 +207,7 @@ def serve(
         catalog,
         StandinFleet(),
         vectors,
+        Serving(catalog, intake, embedding, limits),
         resuming=resuming,
         detaching=detaching,
         limits=limits,
@@ -230,7 +236,8 @@ async def running_doors(
 
     A worker serves "valley" and its adapter "poet"; none serves "asleep" now, whose engine
     does no more than generate. The tokenizer "t2" has word pieces. One of `more` may be
-    another "valley".
+    another "valley", or have a tokenizer whose chat template is "broken", prints nothing of
+    what is said ("silent"), or reads it in "parts".
     """
     asleep = ModelCard()
     asleep.CopyFrom(CARD)
@@ -241,6 +248,9 @@ async def running_doors(
         {
             "t1": bundle(byte_level()).SerializeToString(),
             "t2": bundle(word_pieces(), chat_template=None).SerializeToString(),
+            "parts": bundle(byte_level(), chat_template=PARTS).SerializeToString(),
+            "broken": bundle(byte_level(), chat_template="\n\n{% if %}").SerializeToString(),
+            "silent": bundle(byte_level(), chat_template="Say!").SerializeToString(),
         },
     )
     catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])

@@ -84,6 +84,9 @@ class ScriptedAdmission:
     """Raised by `check`."""
     bound: int | None = None
     """So many generations are opened; the next is told that the lane is full."""
+    late_refusals: list[HeadraceError] = field(default_factory=list)
+    """Raised one after the other by `open`, once six generations have been opened."""
+    most_open: int = 0
     checked: list[tuple[str, Priority.ValueType, float]] = field(default_factory=list)
     generations: list[ScriptedGeneration] = field(default_factory=list)
 
@@ -97,9 +100,16 @@ class ScriptedAdmission:
     async def open(self, request: ValidRequest) -> ScriptedGeneration:
         if self.bound is not None and len(self.generations) >= self.bound:
             raise LaneFull(f"the lane is full at {self.bound}", retry_after_s=1)
+        if self.late_refusals and len(self.generations) >= 6:
+            raise self.late_refusals.pop(0)
         generation = ScriptedGeneration(request, self.script(request))
         self.generations.append(generation)
+        self.most_open = max(self.most_open, self.open_now)
         return generation
+
+    @property
+    def open_now(self) -> int:
+        return sum(not each.ends for each in self.generations)
 
     @property
     def last(self) -> ScriptedGeneration:

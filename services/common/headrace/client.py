@@ -74,6 +74,9 @@ class Sampling(TypedDict, total=False):
     top_k: int | None
     stop: list[str]
     ignore_eos: bool
+    min_tokens: int | None
+    bad_words: list[str]
+    allowed_token_ids: list[int]
 
 
 def make_request(

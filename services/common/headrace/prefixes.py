@@ -36,6 +36,13 @@ def adapted_root(root: bytes, adapter: str) -> bytes:
     return blake2b(root + adapter.encode(), digest_size=_NAME_BYTES).digest()
 
 
+def salted_root(root: bytes, salt: str) -> bytes:
+    """What follows on `root` for texts that are kept apart by a salt; empty is none."""
+    if not salt:
+        return root
+    return blake2b(root + salt.encode(), digest_size=_NAME_BYTES, person=b"salt").digest()
+
+
 def block_names(token_ids: TokenIds, root: bytes) -> Names:
     """Name the full blocks of a text; equal names, equal tokens from the very first on."""
     octets, size = token_ids.tobytes(), BLOCK_TOKENS * _TOKEN_BYTES

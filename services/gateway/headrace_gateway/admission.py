@@ -19,7 +19,7 @@ from headrace.errors import (
     LaneFull,
     RequestExists,
 )
-from headrace.internal.v1.request_pb2 import Input, Rendering, RequestRecord
+from headrace.internal.v1.request_pb2 import Input, RequestRecord
 from headrace.v1 import common_pb2
 from headrace_gateway import metrics
 from headrace_gateway.generation import Generation, ValidRequest
@@ -221,11 +221,12 @@ class LaneAdmission:
             prompt_tokens=request.prompt_tokens,
             attachable=request.attachable or request.detached,
             detached=request.detached,
+            cache_salt=request.cache_salt,
         )
         if request.result_ttl_s:
             record.result_ttl.CopyFrom(_duration(request.result_ttl_s))
         if not request.inputs:
-            rendering = Rendering(stop=request.stop, calls_tools=request.calls_tools)
+            rendering = request.rendering
             rendering.digest = digest_of(request)
             record.rendering.CopyFrom(rendering)
         return record

@@ -44,6 +44,7 @@ from headrace.v1.common_pb2 import Priority
 from headrace_gateway.attach_service import AttachService
 from headrace_gateway.canary import Canary, CanaryPace
 from headrace_gateway.catalog import Catalog
+from headrace_gateway.compat.serving import Serving
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.embedding import Embedding
 from headrace_gateway.intake import Intake
@@ -100,10 +101,18 @@ def serve_doors(
     )
     embedding = Embedding(catalog, mesh.admission, limits)
     vectors = VectorCalls(intake, embedding, limits)
+    serving = Serving(catalog, intake, embedding, limits)
     resuming = Resuming(catalog, mesh.attachments)
     detaching = Detaching(intake, whereabouts)
     openai = OpenAIService(
-        intake, catalog, fleet, vectors, resuming=resuming, detaching=detaching, limits=limits
+        intake,
+        catalog,
+        fleet,
+        vectors,
+        serving,
+        resuming=resuming,
+        detaching=detaching,
+        limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
     generation = GenerationService(intake, resuming)
@@ -226,7 +235,10 @@ def _limits(settings: GatewaySettings) -> Limits:
         max_timeout_s=settings.max_timeout_s,
         max_patience_s=settings.max_patience_s,
         max_detached_s=settings.max_detached_s,
+        strict_fields=settings.strict_fields,
         detached_result_ttl_s=settings.detached_result_ttl_s,
+        max_prompts=settings.max_prompts,
+        prompts_at_once=settings.prompts_at_once,
         alive=KeepAlive(settings.stream_head_after_s, settings.stream_keepalive_s),
         tenants=Tenants(
             header=settings.tenant_header,

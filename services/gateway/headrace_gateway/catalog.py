@@ -113,8 +113,9 @@ class Catalog:
                 f"model {model} cannot be served: {self._unusable[lane]}", retry_after_s=60.0
             )
         known = ", ".join(sorted(self._names.models)) or "none"
+        # Why these words: clients of OpenAI look for them.
         raise ModelNotFound(
-            f"model {quoted(name)} is not known; known models: {known}", field="model"
+            f"The model `{quoted(name)[1:-1]}` does not exist; known models: {known}", field="model"
         )
 
     def all(self) -> list[ServedModel]:
@@ -188,6 +189,8 @@ class Catalog:
                 self._models[lane] = served
                 self._unusable.pop(lane, None)
                 log.info("model.ready", extra={"model": model, "weights": card.weights_digest})
+            if fault := served.tokenizer.template_fault:
+                log.error("model.chat_refused", extra={"model": model, "error": fault})
         self._waiting.discard(lane)
         if self._pending.get(lane) == payload:
             del self._pending[lane]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from headrace.errors import InternalError
 from headrace.internal.v1.model_card_pb2 import ModelCard
@@ -34,6 +35,8 @@ from headrace_gateway.validation import priority, times
 from headrace_gateway.vectors import check_dimensions, cosine, shortened, values_of
 from headrace_gateway.wanted import AnyInput, Text, TextPair, TokenIds, WantedVectors
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
@@ -41,6 +44,17 @@ class Embedded:
     vectors: list[bytes]
     """In the order of the inputs; float32, little-endian."""
     prompt_tokens: int
+    arrival_s: float
+    """Of the call, in Unix time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    card: ModelCard
+    relevances: list[float]
+    """Of each document to its query, in the order of the documents."""
+    prompt_tokens: int
+    arrival_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +103,7 @@ class Embedding:
             vectors = [
                 shortened(vector, dimensions) async for vector in unhurried(embedded.vectors)
             ]
-            yield Embedded(card, vectors, embedded.prompt_tokens)
+            yield Embedded(card, vectors, embedded.prompt_tokens, embedded.arrival_s)
 
     @asynccontextmanager
     async def ranked(self, query: Query) -> AsyncIterator[Ranked]:
@@ -97,20 +111,33 @@ class Embedding:
         Raises:
             HeadraceError: as `embedded`.
         """
-        served = self._catalog.get(query.wanted.model)
+        asked = [Text(query.text, query.field)]
+        async with self.scored(query.wanted, asked) as scored:
+            rankings = sorted(enumerate(scored.relevances), key=lambda each: -each[1])
+            yield Ranked(scored.card, rankings, scored.prompt_tokens)
+
+    @asynccontextmanager
+    async def scored(self, wanted: WantedVectors, queries: Sequence[Text]) -> AsyncIterator[Scored]:
+        """The documents, which are the inputs of `wanted`, each held against the only query or
+        against that of its place.
+
+        Raises:
+            HeadraceError: as `embedded`.
+        """
+        served = self._catalog.get(wanted.model)
         card = served.card
         require_task(card, ModelTask.MODEL_TASK_SCORE, ModelTask.MODEL_TASK_EMBED)
         scores = task_of(card) == ModelTask.MODEL_TASK_SCORE
-        inputs = _pairs(query) if scores else _query_and_documents(query, card)
-        async with self._computed(query.wanted, inputs, served) as embedded:
+        inputs = _pairs(queries, wanted) if scores else _each_alone(queries, wanted, card)
+        async with self._computed(wanted, inputs, served) as embedded:
             values = [values_of(vector) for vector in embedded.vectors]
-            relevances = (
-                [score for (score,) in values]
-                if scores
-                else [cosine(values[0], document) async for document in unhurried(values[1:])]
-            )
-            rankings = sorted(enumerate(relevances), key=lambda each: -each[1])
-            yield Ranked(card, rankings, embedded.prompt_tokens)
+            if scores:
+                relevances = [score for (score,) in values]
+            else:
+                asked, documents = values[: len(queries)], values[len(queries) :]
+                pairs = zip(_for_each(asked, documents), documents, strict=True)
+                relevances = [cosine(*pair) async for pair in unhurried(pairs)]
+            yield Scored(card, relevances, embedded.prompt_tokens, embedded.arrival_s)
 
     @asynccontextmanager
     async def _computed(
@@ -129,7 +156,8 @@ class Embedding:
         check_lengths(inputs, wanted, card, found)
         async with _open(self._admission, requests_for(wanted, card, self._limits, found)) as parts:
             vectors = [vector for part in parts for vector in await part.vectors()]
-            yield Embedded(card, vectors, sum(part.request.prompt_tokens for part in parts))
+            prompt_tokens = sum(part.request.prompt_tokens for part in parts)
+            yield Embedded(card, vectors, prompt_tokens, parts[0].arrival_s)
 
 
 class _Part:
@@ -137,6 +165,7 @@ class _Part:
 
     def __init__(self, request: ValidRequest, generation: Generation) -> None:
         self.request = request
+        self.arrival_s = generation.arrival_s
         self._generation = generation
         self._ended = False
 
@@ -210,16 +239,21 @@ async def _tokenized(
     ]
 
 
-def _pairs(query: Query) -> list[AnyInput]:
+def _pairs(queries: Sequence[Text], wanted: WantedVectors) -> list[AnyInput]:
+    documents = [each for each in wanted.inputs if isinstance(each, Text)]
     return [
-        TextPair(query.text, each.text, each.field)
-        for each in query.wanted.inputs
-        if isinstance(each, Text)
+        TextPair(query.text, document.text, document.field)
+        for query, document in zip(_for_each(queries, documents), documents, strict=True)
     ]
 
 
-def _query_and_documents(query: Query, card: ModelCard) -> list[AnyInput]:
+def _each_alone(queries: Sequence[Text], wanted: WantedVectors, card: ModelCard) -> list[AnyInput]:
     prompts = card.vectors.prompts
     default = prompts.get(card.vectors.default_prompt, "")
-    asked = Text(prompts.get("query", default) + query.text, query.field)
-    return [asked, *prefixed(query.wanted.inputs, prompts.get("document", default))]
+    asked = prefixed(queries, prompts.get("query", default))
+    return [*asked, *prefixed(wanted.inputs, prompts.get("document", default))]
+
+
+def _for_each(queries: Sequence[T], documents: Sequence[object]) -> Sequence[T]:
+    """The query of each document."""
+    return list(queries) * len(documents) if len(queries) == 1 else queries

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from headrace.errors import HeadraceError
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
+from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
 from headrace_gateway.served_names import SEPARATOR
@@ -55,10 +55,26 @@ class ValidRequest:
     """Its text is searched for calls of tools."""
     attachable: bool = False
     """Its caller reads a stream, and may come back for the rest of it."""
+    keeps_special: bool = False
+    """Special tokens are part of the text."""
+    includes_stop: bool = False
+    """The text ends with what stopped it."""
+    cache_salt: str = ""
+    """What is cached of its prompt is shared with requests of equal salt alone."""
     detached: bool = False
     """It goes on without any reader."""
     result_ttl_s: float = 0.0
     """How long its result is kept; 0: as long as the bus keeps results anyway."""
+
+    @property
+    def rendering(self) -> Rendering:
+        """What makes text of its tokens, without its digest."""
+        return Rendering(
+            stop=self.stop,
+            calls_tools=self.calls_tools,
+            keep_special_tokens=self.keeps_special,
+            include_stop=self.includes_stop,
+        )
 
     @property
     def model(self) -> str:

@@ -10,13 +10,14 @@ from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Call
 from headrace_gateway.catalog import Catalog, ServedModel
+from headrace_gateway.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.generation import Admission, Generation, ValidRequest
 from headrace_gateway.limits import Limits
 from headrace_gateway.offering import with_tools
 from headrace_gateway.own_ids import in_lane_of
 from headrace_gateway.resuming import transcript
 from headrace_gateway.tasks import require_task
-from headrace_gateway.validation import check, check_prompt_size, priority, times, valid_request
+from headrace_gateway.validation import check, priority, times, valid_request
 from headrace_gateway.wanted import TokenIds, Wanted
 
 
@@ -49,17 +50,27 @@ class Intake:
         Raises:
             HeadraceError: it was refused; nothing is held.
         """
+        served, wanted = self._admissible(wanted)
+        request = await self._request(wanted, served)
+        generation = seen(await self._admission.open(request))
+        made = transcript(request, served, request.sampling, request.rendering)
+        return Answer(generation, request, made, served.tokenizer), request
+
+    def require_room(self, wanted: Wanted) -> None:
+        """Refuse now what would be refused whatever its prompt comes to.
+
+        Raises:
+            HeadraceError: as `open`.
+        """
+        self._admissible(wanted)
+
+    def _admissible(self, wanted: Wanted) -> tuple[ServedModel, Wanted]:
         served, wanted = self._checked(wanted)
         _, patience_s = times(wanted, self._limits.of(wanted))
         lane = priority(wanted, self._limits)
         tenant = self._limits.tenants.of(wanted.headers)
         self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
-        request = await self._request(wanted, served)
-        generation = seen(await self._admission.open(request))
-        made = transcript(
-            request, served, request.sampling, stop=request.stop, calls_tools=request.calls_tools
-        )
-        return Answer(generation, request, made, served.tokenizer), request
+        return served, wanted
 
     async def repeated(self, wanted: Wanted) -> ValidRequest:
         """The request as it would be opened; nothing is, nor is a full lane looked at.
@@ -79,11 +90,13 @@ class Intake:
         return served, wanted
 
     async def _request(self, wanted: Wanted, served: ServedModel) -> ValidRequest:
-        prompt_ids = await _token_ids(wanted, served)
+        prompt_ids = cut_to_fit(wanted, served.card, await _token_ids(wanted, served))
         limits = self._limits.of(wanted)
         request = valid_request(
             wanted, served.card, limits, prompt_ids, draw_seed=lambda: secrets.randbits(64)
         )
+        for run in served.tokenizer.runs_of(wanted.parameters.bad_words):
+            request.sampling.bad_words.add(token_ids=run)
         if served.adapter is not None:
             adapter = served.adapter
             request = replace(request, adapter=adapter.name, adapter_digest=adapter.digest)
@@ -95,13 +108,22 @@ class Intake:
         Raises:
             HeadraceError: the model is not known, or the prompt is no prompt for it.
         """
-        served = self._catalog.get(wanted.model)
-        check_prompt_size(wanted, served.card, self._limits)
-        token_ids = await _token_ids(wanted, served)
+        served, token_ids = await self.encoded(wanted)
         return token_ids, await served.tokenizer.pieces(token_ids)
+
+    async def encoded(self, wanted: Wanted) -> tuple[ServedModel, list[int]]:
+        """The model, and a prompt's token ids as they would go to it; nothing is admitted.
+
+        Raises:
+            HeadraceError: as `tokenize`.
+        """
+        served = self._catalog.get(wanted.model)
+        wanted = with_tools(wanted, served.card)
+        check_prompt_size(wanted, served.card, self._limits)
+        return served, await _token_ids(wanted, served)
 
 
 async def _token_ids(wanted: Wanted, served: ServedModel) -> list[int]:
     if isinstance(wanted.prompt, TokenIds):
         return list(wanted.prompt.token_ids)
-    return await served.tokenizer.encode(wanted.prompt)
+    return await served.tokenizer.encode(wanted.prompt, special_tokens=wanted.adds_special_tokens)

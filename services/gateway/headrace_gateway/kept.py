@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from headrace.internal.v1.request_pb2 import Rendering, RequestRecord
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_gateway.generation import ValidRequest
 from headrace_gateway.outlet import Admitted
 from headrace_gateway.relay import Wishes
@@ -52,7 +52,7 @@ def digest_of(request: ValidRequest) -> bytes:
         prompt_ids=request.prompt_ids,
         sampling=request.sampling,
         n=request.n,
-        rendering=Rendering(stop=request.stop, calls_tools=request.calls_tools),
+        rendering=request.rendering,
     )
     octets = asked.SerializeToString(deterministic=True)
     return blake2b(octets, digest_size=_DIGEST_BYTES).digest()

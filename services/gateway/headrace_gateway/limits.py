@@ -38,7 +38,15 @@ class Limits:
     detached_result_ttl_s: float = 3600.0
     """How long the result of a detached request is kept after its end. Too small: callers come for
     it in vain. Too large: the broker's disk, of whose 1 GiB for results the oldest go first."""
+    max_prompts: int = 1024
+    """Prompts in one call of /v1/completions. Too small: clients that send many at once are
+    refused. Too large: one call holds many prompts and their answers in memory."""
+    prompts_at_once: int = 64
+    """How many of them wait in their lane or run at a time. Too small: workers with more slots
+    idle. Too large: a single call fills its lane, and others are refused."""
     alive: KeepAlive = field(default_factory=KeepAlive)
+    strict_fields: bool = False
+    """Whether unknown fields of OpenAI's bodies are refused where the caller does not say."""
     tenants: Tenants = field(default_factory=Tenants)
 
     def of(self, wanted: Wanted) -> Limits:

@@ -33,6 +33,11 @@ refusals_total = Counter(
     "Requests refused before anything was queued, by reason of errors.py.",
     ["model", "priority", "reason"],
 )
+ignored_fields_total = Counter(
+    "headrace_gateway_ignored_fields_total",
+    "Fields of /v1 bodies that did nothing, once a body: those known by name, and the unknown.",
+    ["field"],
+)
 healthy = Gauge("headrace_gateway_healthy", "Whether this gateway can admit requests: 1, else 0.")
 open_requests = Gauge("headrace_gateway_open_requests", "Requests admitted and not yet settled.")
 detached_requests = Gauge(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from headrace.errors import InvalidRequest
 from headrace_gateway.quoting import quoted
-from headrace_gateway.validation import NAME
+from headrace_gateway.wanted import NAME
 
 _PLACE = re.compile(r"(?:[0-9]{1,9}f?)?")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -98,6 +98,7 @@ class Reply:
         self._headed = False
         self._over = False
         self._wrote_s = asyncio.get_running_loop().time()
+        self._more: Headers = ()
         self.request_id = request_id
         """What the head will say; a caller may have named its request itself."""
         self.turn = asyncio.Lock()
@@ -107,6 +108,10 @@ class Reply:
     def silent_s(self) -> float:
         """Time since something was last written; before that, since the call came."""
         return asyncio.get_running_loop().time() - self._wrote_s
+
+    def add_header(self, name: str, value: str) -> None:
+        """To the head of whatever is answered; call it before that."""
+        self._more = (*self._more, (name, value))
 
     async def send(self, data: bytes) -> None:
         """All of it: a JSON body."""
@@ -164,7 +169,7 @@ class Reply:
     async def _send(self, answer: Refusal, content_type: str) -> None:
         self._headed = True
         status = (("x-hr-status", str(answer.status)),) if answer.status != 200 else ()
-        head = (("x-request-id", self.request_id), *status, *answer.headers)
+        head = (("x-request-id", self.request_id), *status, *answer.headers, *self._more)
         await self._context.send_initial_metadata(head)
         await self._context.write(HttpBody(content_type=content_type, data=answer.body))
 
@@ -221,17 +226,17 @@ async def deliver(
             else:
                 async for _ in answer:
                     pass
-                await reply.send(await _whole(dialect, answer.outcome()))
+                await reply.send(await written(dialect.whole, answer.outcome()))
         except GenerationFailed as failed:
             await reply.fail(failed.error, answer.usage())
         await answer.settle()
 
 
-async def _whole(dialect: Dialect, outcome: RequestOutcome) -> bytes:
+async def written(write: Callable[[RequestOutcome], bytes], outcome: RequestOutcome) -> bytes:
     """Long answers are written in a thread: with logprobs they can take a tenth of a second."""
     if outcome.ByteSize() <= _INLINE_OUTCOME_BYTES:
-        return dialect.whole(outcome)
-    return await asyncio.to_thread(dialect.whole, outcome)
+        return write(outcome)
+    return await asyncio.to_thread(write, outcome)
 
 
 async def _stream(answer: Answer, reply: Reply, dialect: Dialect) -> None:

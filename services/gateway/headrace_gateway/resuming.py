@@ -7,7 +7,7 @@ from typing import Protocol
 
 from headrace.bus import BusError
 from headrace.errors import HeadraceError, InvalidRequest, RequestExists, RequestNotFound
-from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
+from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace_gateway.answering import Answer
 from headrace_gateway.catalog import Catalog, ServedModel
 from headrace_gateway.generation import Generation, RecordedRequest, ValidRequest
@@ -195,13 +195,7 @@ def told_again(
     """
     served = catalog.get(record.model)
     request = RecordedRequest(record)
-    made = transcript(
-        request,
-        served,
-        record.sampling,
-        stop=record.rendering.stop,
-        calls_tools=record.rendering.calls_tools,
-    )
+    made = transcript(request, served, record.sampling, record.rendering)
     return Answer(generation, request, made, served.tokenizer, places)
 
 
@@ -209,19 +203,25 @@ def transcript(
     request: RecordedRequest | ValidRequest,
     served: ServedModel,
     sampling: Sampling,
-    *,
-    stop: Sequence[str],
-    calls_tools: bool,
+    rendering: Rendering,
 ) -> Transcript:
-    stops = StopStrings(stop) if stop else None
+    stops = StopStrings(rendering.stop) if rendering.stop else None
     silent = set(sampling.stop_token_ids)
     if not sampling.ignore_eos:
         silent.update(served.card.eos_token_ids)
-    tokenizer = served.tokenizer
-    streams = [tokenizer.text_stream(stops, frozenset(silent)) for _ in range(request.n)]
+    streams = [
+        served.tokenizer.text_stream(
+            stops,
+            frozenset() if rendering.include_stop else frozenset(silent),
+            keeps_special=rendering.keep_special_tokens,
+            includes_stop=rendering.include_stop,
+            unstopped_tokens=sampling.min_tokens,
+        )
+        for _ in range(request.n)
+    ]
     return Transcript(
         streams,
         prompt_tokens=request.prompt_tokens,
         request_id=request.request_id,
-        calls_tools=calls_tools,
+        calls_tools=rendering.calls_tools,
     )

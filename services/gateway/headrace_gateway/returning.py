@@ -42,16 +42,10 @@ async def answered(
         HeadraceError: it was refused; nothing is held.
     """
     if not call.last_event_id:
+        if (once := keyed(wanted, call, intake)) is not None:
+            return await answered_once(once, intake, resuming, detached=wanted.detached)
         named = wanted.request_id != call.request_id
-        if (key := key_of(call)) is None:
-            return await opened(wanted, intake, resuming, named=named)
-        if named:
-            raise InvalidRequest(
-                f"request_id names the request already; leave it or {KEY_HEADER} out",
-                field=KEY_HEADER,
-            )
-        wanted = under_key(wanted, key, tenant=intake.tenant(call))
-        return await answered_once(wanted, intake, resuming, detached=wanted.detached)
+        return await opened(wanted, intake, resuming, named=named)
     if not wanted.streams:
         raise InvalidRequest(
             f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER
@@ -60,6 +54,22 @@ async def answered(
     request = await intake.repeated(wanted)
     seeded = wanted.seed is not None
     return await resuming.resume_as(event, request, field=HEADER, seeded=seeded), request
+
+
+def keyed(wanted: Wanted, call: Call, intake: Intake) -> Wanted | None:
+    """The request by the name that its call's key makes; None of a call without one.
+
+    Raises:
+        InvalidRequest: it has a name already, or the key is none.
+    """
+    if (key := key_of(call)) is None:
+        return None
+    if wanted.request_id != call.request_id:
+        raise InvalidRequest(
+            f"request_id names the request already; leave it or {KEY_HEADER} out",
+            field=KEY_HEADER,
+        )
+    return under_key(wanted, key, tenant=intake.tenant(call))
 
 
 def place_after(request_id: str, after: str, call: Call) -> str:

@@ -99,6 +99,11 @@ class GatewaySettings(ServiceSettings):
     """Largest JSON body. Parsing one blocks the event loop for about 10 ms a MiB, and so every
     stream of this gateway. Too small: prompts for a long context are refused as bodies, not
     as prompts. Above 16 MiB Envoy refuses first."""
+    strict_fields: bool = False
+    """Refuse fields of /v1 bodies that are not known. False: they are passed over, named in the
+    answer's header `x-headrace-ignored` and counted; a caller asks for the other by the header
+    `x-headrace-strict-fields`. True: a misspelt field is found at once, and clients that send
+    more than OpenAI's fields are refused."""
     max_prompt_characters_per_token: int = Field(default=64, gt=0)
     """A text longer than this times the model's context is refused without tokenising it.
     Real text has 1 to 8. Too small: long runs of equal characters are refused though they
@@ -106,6 +111,13 @@ class GatewaySettings(ServiceSettings):
     inline_text_characters: int = Field(default=2048, ge=0)
     """Texts up to this size are tokenised on the event loop, longer ones in a thread. Too
     small: a hand-over of 0.1 ms for each request. Too large: long prompts stall streams."""
+    max_prompts: int = Field(default=1024, gt=0)
+    """Prompts in one call of /v1/completions. Too small: clients that send many at once are
+    refused. Too large: one call holds many prompts and their answers in memory."""
+    prompts_at_once: int = Field(default=64, gt=0)
+    """How many of one call's prompts wait in their lane or run at a time; the others are submitted
+    as these end. Too small: workers with more slots idle. Too large: a single call fills its lane,
+    and others are refused."""
     tenant_header: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{0,63})?$")
     """Header, or gRPC metadata, whose value names the tenant of a call, 1 to 64 of A-Z a-z 0-9
     . _ -; itself in lower case, as "x-tenant". It is believed: let the proxy in front set it for

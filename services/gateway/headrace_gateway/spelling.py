@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import tokenizers
 
@@ -21,6 +22,10 @@ class Spelled:
     """A JSON string: its characters, and `\\xHH` for bytes that are none."""
     members: str
     """Of a JSON object: "token", as `text`, and "bytes"."""
+
+
+class Spellings(Protocol):
+    def __getitem__(self, token_id: int) -> Spelled: ...
 
 
 class Spelling:
@@ -66,6 +71,18 @@ class Spelling:
         decode = self._tokenizer.decode
         once, twice = decode([token_id]), decode([token_id, token_id])
         return twice[len(once) :].encode()
+
+
+class ById:
+    """Tokens whose name is their id, as vLLM writes it; their bytes are their own."""
+
+    def __init__(self, spelling: Spellings) -> None:
+        self._spelling = spelling
+
+    def __getitem__(self, token_id: int) -> Spelled:
+        own = self._spelling[token_id]
+        text = f'"token_id:{token_id}"'
+        return replace(own, text=text, members=f'"token":{text},"bytes":{list(own.octets)}')
 
 
 def _letters() -> dict[str, int]:

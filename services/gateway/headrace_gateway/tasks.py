@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from headrace.errors import Unsupported
+from collections.abc import Iterable
+
+from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.v1.common_pb2 import ModelTask
 
@@ -10,9 +12,9 @@ _MAKES = {
     ModelTask.MODEL_TASK_GENERATE: "makes text; ask it at POST /v1/chat/completions or"
     " /v1/completions, or by GenerationService",
     ModelTask.MODEL_TASK_EMBED: "makes vectors of texts; ask it at POST /v1/embeddings or"
-    " /v1/rerank, or by EmbeddingService",
-    ModelTask.MODEL_TASK_SCORE: "scores documents for a query; ask it at POST /v1/rerank, or by"
-    " EmbeddingService.Rerank",
+    " /v1/rerank or /v1/score, or by EmbeddingService",
+    ModelTask.MODEL_TASK_SCORE: "scores documents for a query; ask it at POST /v1/rerank or"
+    " /v1/score, or by EmbeddingService.Rerank",
 }
 
 
@@ -20,6 +22,21 @@ def task_of(card: ModelCard) -> ModelTask.ValueType:
     if card.HasField("vectors"):
         return card.vectors.task
     return ModelTask.MODEL_TASK_GENERATE
+
+
+def only_model(cards: Iterable[ModelCard], *tasks: ModelTask.ValueType) -> str:
+    """Which model is meant where a caller names none: the only one for such a task.
+
+    Raises:
+        InvalidRequest: there are several, or none.
+    """
+    names = sorted(card.model for card in cards if not tasks or task_of(card) in tasks)
+    if len(names) == 1:
+        return names[0]
+    there = f"there are {len(names)} models for this: {', '.join(names)}; name one"
+    if not names:
+        there = "there is no model for this"
+    raise InvalidRequest(f"model: is missing; {there}", field="model")
 
 
 def require_task(card: ModelCard, *tasks: ModelTask.ValueType) -> None:

@@ -126,8 +126,9 @@ class StopStrings:
 class _Cutter:
     """Lets text through up to a stop string, and holds back what may become one."""
 
-    def __init__(self, stops: StopStrings) -> None:
-        self._stops = stops
+    def __init__(self, stops: StopStrings, *, includes: bool) -> None:
+        """`includes`: the stop string is let through, too."""
+        self._stops, self._includes = stops, includes
         self._state = 0
         self._held = ""
         self.stopped = False
@@ -139,7 +140,7 @@ class _Cutter:
             state = stops.step(state, character)
             if length := stops.found(state):
                 self.stopped, self._held = True, ""
-                return text[: position - length]
+                return text[: position if self._includes else position - length]
         self._state = state
         free = len(text) - stops.begun(state)
         self._held = text[free:]
@@ -162,20 +163,29 @@ class TextStream:
     """The text of one choice. After a stop string, or `flush`, it is at its end."""
 
     def __init__(
-        self, decode: Decode, *, stops: StopStrings | None, silent: frozenset[int]
+        self,
+        decode: Decode,
+        *,
+        stops: StopStrings | None,
+        silent: frozenset[int],
+        includes_stop: bool = False,
+        unstopped_tokens: int = 0,
     ) -> None:
-        """`silent`: ids that say nothing, such as those that end a sequence."""
+        """`silent`: ids that say nothing, such as those that end a sequence. `unstopped_tokens`:
+        in the text of so many of the first no stop string is looked for."""
         self._detokenizer = Detokenizer(decode)
-        self._cutter = _Cutter(stops) if stops is not None else None
+        self._cutter = _Cutter(stops, includes=includes_stop) if stops is not None else None
         self._silent = silent
+        self._unstopped = unstopped_tokens
 
     def feed(self, token_ids: Sequence[int]) -> Piece:
         said: list[str] = []
         for used, token_id in enumerate(token_ids, 1):
+            self._unstopped -= 1
             if token_id in self._silent:
                 continue
             text = self._detokenizer.feed(token_id)
-            if self._cutter is not None and text:
+            if self._cutter is not None and text and self._unstopped < 0:
                 text = self._cutter.feed(text)
                 if self._cutter.stopped:
                     return Piece("".join((*said, text)), used, True)
@@ -185,7 +195,7 @@ class TextStream:
     def flush(self) -> str:
         """What was held back, for a sequence that has ended without a stop string."""
         text = self._detokenizer.flush()
-        if self._cutter is None:
+        if self._cutter is None or self._unstopped > 0:
             return text
         text = self._cutter.feed(text)
         return text if self._cutter.stopped else text + self._cutter.flush()

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
 
-import jinja2
 import tokenizers
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import CallBlock, EvalContext, Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from headrace.errors import InvalidRequest
+from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import TokenizerBundle
+from headrace_gateway.chat_template import ChatTemplate, TemplateUnusable
 from headrace_gateway.generation import Input
 from headrace_gateway.spelling import Spelling
 from headrace_gateway.text import StopStrings, TextStream
 from headrace_gateway.wanted import Conversation, Text, TextPair
-
-# Why: a template is a program over the caller's messages; these are what it can fail with.
-_TEMPLATE_FAILURES = (
-    jinja2.TemplateError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-)
 
 
 class TokenizerUnusable(Exception):
@@ -44,41 +26,42 @@ class Tokenizer:
     def __init__(self, bundle: TokenizerBundle, *, inline_characters: int) -> None:
         """Takes up to a second for a large vocabulary.
 
+        A chat template that cannot be read makes it refuse conversations, and nothing else.
+
         Raises:
-            TokenizerUnusable: the tokenizer's file or the chat template cannot be read.
+            TokenizerUnusable: the tokenizer's file cannot be read.
         """
         self._inline_characters = inline_characters
-        self._specials = dict(bundle.special_tokens)
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(bundle.tokenizer_json)
-            self._template = (
-                _ENVIRONMENT.from_string(bundle.chat_template)
-                if bundle.HasField("chat_template")
-                else None
-            )
-        except (ValueError, jinja2.TemplateError) as error:
+        except ValueError as error:
             raise TokenizerUnusable(str(error)) from error
+        self._template, self.template_fault = _chat_template(bundle)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.spelling = Spelling(self._tokenizer)
 
     @property
     def chats(self) -> bool:
-        """Whether it has a chat template."""
-        return self._template is not None
+        """Whether it has a chat template that works."""
+        return self._template is not None and self._template.takes_text
 
-    async def encode(self, prompt: Text | Conversation) -> list[int]:
+    async def encode(
+        self, prompt: Text | Conversation, *, special_tokens: bool | None = None
+    ) -> list[int]:
         """The prompt's token ids; of a long prompt, found in a thread.
 
+        `special_tokens`: the model's own are put around it; unset: around texts only.
+
         Raises:
-            InvalidRequest: the model has no chat template, or it refuses the conversation.
+            InvalidRequest, Unsupported: of a conversation, as `render`.
         """
         if prompt.characters <= self._inline_characters:
-            return self._encode(prompt)
-        return await asyncio.to_thread(self._encode, prompt)
+            return self._encode(prompt, special_tokens)
+        return await asyncio.to_thread(self._encode, prompt, special_tokens)
 
-    def _encode(self, prompt: Text | Conversation) -> list[int]:
-        plain = isinstance(prompt, Text)
+    def _encode(self, prompt: Text | Conversation, special_tokens: bool | None) -> list[int]:
+        plain = isinstance(prompt, Text) if special_tokens is None else special_tokens
         text = prompt.text if isinstance(prompt, Text) else self.render(prompt)
         # Why: `encode` keeps the interpreter's lock for its whole run, a batch of one does not.
         batch = self._tokenizer.encode_batch_fast([text], add_special_tokens=plain)
@@ -118,28 +101,45 @@ class Tokenizer:
         return self._tokenizer.post_process(first, second)
 
     def render(self, conversation: Conversation) -> str:
-        """The conversation as one text that ends where the model's answer begins."""
+        """The conversation as one text that ends where the model's answer begins.
+
+        Raises:
+            InvalidRequest: the model has no chat template, or it refuses the conversation.
+            Unsupported: its chat template cannot be read, or leaves a message out.
+        """
+        if self.template_fault:
+            raise Unsupported(
+                "the model takes no messages: its chat template cannot be read:"
+                f" {self.template_fault}",
+                field=conversation.field,
+            )
         if self._template is None:
             raise InvalidRequest(
                 "the model has no chat template and takes no messages", field=conversation.field
             )
-        try:
-            return self._template.render(
-                **self._specials,
-                messages=[dict(message) for message in conversation.messages],
-                tools=list(conversation.tools) or None,
-                documents=None,
-                add_generation_prompt=True,
-            )
-        except _TEMPLATE_FAILURES as error:
-            raise InvalidRequest(
-                f"the model's chat template refuses the messages: {str(error)[:200]}",
-                field=conversation.field,
-            ) from error
+        return self._template.render(conversation)
 
     def decode(self, token_ids: list[int]) -> str:
         """Their text, without special tokens; ids that are no tokens say nothing."""
         return self._tokenizer.decode(token_ids)
+
+    def decode_whole(self, token_ids: list[int]) -> str:
+        """The same with special tokens."""
+        return self._tokenizer.decode(token_ids, skip_special_tokens=False)
+
+    def runs_of(self, words: Sequence[str]) -> list[list[int]]:
+        """Token ids that each word is encoded to at the beginning of a text, and after a space
+        where that is another run: models write most words in the latter way."""
+        runs: list[list[int]] = []
+        for word in words:
+            plain, spaced = (self._run(prefix + word.lstrip()) for prefix in ("", " "))
+            runs.append(plain)
+            if spaced[-len(plain) :] != plain:
+                runs.append(spaced)
+        return [run for run in runs if run]
+
+    def _run(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     async def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """The text of each by itself, special tokens included; of many, found in a thread."""
@@ -151,8 +151,49 @@ class Tokenizer:
         one = self._tokenizer.decode
         return [one([token_id], skip_special_tokens=False) for token_id in token_ids]
 
-    def text_stream(self, stops: StopStrings | None, silent: frozenset[int]) -> TextStream:
-        return TextStream(self.decode, stops=stops, silent=silent)
+    async def spelled_out(self, token_ids: list[int]) -> str:
+        """Their text, special tokens included; of many, found in a thread."""
+        if len(token_ids) <= self._inline_characters:
+            return self.decode_whole(token_ids)
+        return await asyncio.to_thread(self.decode_whole, token_ids)
+
+    def names(self, token_ids: Sequence[int]) -> list[str]:
+        """As the vocabulary has them; an id that is no token has none."""
+        return [self._tokenizer.id_to_token(each) or "" for each in token_ids]
+
+    async def beginnings(self, texts: Sequence[str], most_tokens: int) -> list[str]:
+        """Each text, cut behind so many of its tokens; found in a thread."""
+        long = [text for text in texts if len(text.encode()) > most_tokens]
+        if not long:
+            return list(texts)
+
+        def cut() -> dict[str, str]:
+            found = self._tokenizer.encode_batch(long, add_special_tokens=False)
+            return {
+                text: text[: tokens.offsets[most_tokens - 1][1]]
+                for text, tokens in zip(long, found, strict=True)
+                if len(tokens) > most_tokens
+            }
+
+        shorter = await asyncio.to_thread(cut)
+        return [shorter.get(text, text) for text in texts]
+
+    def text_stream(
+        self,
+        stops: StopStrings | None,
+        silent: frozenset[int],
+        *,
+        keeps_special: bool = False,
+        includes_stop: bool = False,
+        unstopped_tokens: int = 0,
+    ) -> TextStream:
+        return TextStream(
+            self.decode_whole if keeps_special else self.decode,
+            stops=stops,
+            silent=silent,
+            includes_stop=includes_stop,
+            unstopped_tokens=unstopped_tokens,
+        )
 
 
 def _input(encoding: tokenizers.Encoding) -> Input:
@@ -160,47 +201,11 @@ def _input(encoding: tokenizers.Encoding) -> Input:
     return Input(tuple(encoding.ids), types.index(1) if 1 in types else 0)
 
 
-class _Generation(Extension):
-    """`{% generation %}` marks what a trainer learns from; here it is no more than its content."""
-
-    tags = {"generation"}  # noqa: RUF012  # jinja2 declares it as a plain set
-
-    def parse(self, parser: Parser) -> Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return CallBlock(self.call_method("_content"), [], [], body).set_lineno(line)
-
-    @jinja2.pass_eval_context
-    def _content(self, context: EvalContext, caller: Callable[[], str]) -> str:
-        return caller()
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _tojson(  # transformers' signature, which templates use
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own escapes HTML, which models were not trained on."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """As transformers sets it up: templates are written against that."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
-    return environment
-
-
-_ENVIRONMENT = _environment()
+def _chat_template(bundle: TokenizerBundle) -> tuple[ChatTemplate | None, str]:
+    """The template, and why there is none though the bundle has one."""
+    if not bundle.HasField("chat_template"):
+        return None, ""
+    try:
+        return ChatTemplate(bundle.chat_template, bundle.special_tokens), ""
+    except TemplateUnusable as error:
+        return None, str(error)[:300]

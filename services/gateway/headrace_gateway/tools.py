@@ -109,15 +109,21 @@ def structure_of(tools: Tools, card: ModelCard) -> Structure | None:
     return Structure(structural_tag=json.dumps({"type": "structural_tag", "format": shape}))
 
 
-def as_object(arguments: str) -> Any:
-    """What a call's arguments say; the text itself where a model wrote no JSON.
+def as_object(arguments: str | Mapping[str, Any] | None) -> Any:
+    """What a call's arguments say: nothing is no arguments, and broken JSON is the text itself.
 
-    Why: most templates write them with `tojson`, which would quote a text again.
+    Why: most templates write them with `tojson`, which would quote a text again; and what a model
+    has once written must not end its conversation.
     """
+    if isinstance(arguments, Mapping):
+        return dict(arguments)
+    if arguments is None or not arguments.strip():
+        return {}
     try:
-        return json.loads(arguments)
+        said = json.loads(arguments)
     except (ValueError, RecursionError):
         return arguments
+    return {} if said is None else said
 
 
 def _tag(tool: Tool, line: str, *, held: bool) -> dict[str, Any]:

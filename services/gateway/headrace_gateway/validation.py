@@ -6,29 +6,31 @@ every refusal names the field as the caller wrote it, and has the numbers.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from headrace.errors import ContextLengthExceeded, InvalidRequest, Unsupported
+from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import Sampling
 from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.fitting import check_prompt_size, max_tokens
 from headrace_gateway.generation import ValidRequest
 from headrace_gateway.limits import Limits
 from headrace_gateway.quoting import quoted
 from headrace_gateway.structures import check_structure
-from headrace_gateway.wanted import Conversation, Terms, TokenIds, Wanted
+from headrace_gateway.wanted import NAME, Terms, TokenIds, Wanted
 
-MAX_CHOICES = 16
-MAX_STOP_STRINGS = 16
+MAX_CHOICES = 128
+MAX_STOP_STRINGS = 1024
 MAX_STOP_CHARACTERS = 256
+MAX_STOP_CHARACTERS_IN_ALL = 16_384
+MAX_BAD_WORDS = 128
+MAX_ALLOWED_TOKEN_IDS = 10_000
+MAX_SALT_CHARACTERS = 256
 MAX_STOP_TOKEN_IDS = 64
 MAX_LOGIT_BIASES = 1024
 MAX_LOGPROBS = 20
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""A request id, or a role: templates print roles between special tokens."""
 
 _LOGPROBS: tuple[Literal["logprobs", "prompt_logprobs"], ...] = ("logprobs", "prompt_logprobs")
 _GREEDY_BELOW = 1e-5
@@ -80,8 +82,9 @@ def check(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
     _check_choices(wanted, card)
     check_prompt_size(wanted, card, limits)
     _check_numbers(wanted)
-    _check_stops(wanted)
+    _check_texts(wanted)
     _check_token_ids(wanted, card)
+    _check_masks(wanted, card)
     _check_logprobs(wanted, card)
     if wanted.parameters.HasField("structure"):
         check_structure(wanted.parameters.structure, card, wanted.name_of("structure"))
@@ -104,7 +107,7 @@ def valid_request(
     if not prompt_ids:
         raise InvalidRequest("the prompt has no tokens", field=wanted.prompt.field)
     timeout_s, patience_s = times(wanted, limits)
-    sampling = _sampling(wanted.parameters, card, _max_tokens(wanted, card, len(prompt_ids)))
+    sampling = _sampling(wanted.parameters, card, max_tokens(wanted, card, len(prompt_ids)))
     if wanted.parameters.HasField("structure"):
         sampling.grammar.structure.CopyFrom(wanted.parameters.structure)
         sampling.grammar.field = wanted.name_of("structure")
@@ -122,6 +125,9 @@ def valid_request(
         trace_context=dict(wanted.trace_context),
         stop=tuple(wanted.parameters.stop),
         calls_tools=wanted.tools.usable,
+        keeps_special=wanted.parameters.keep_special_tokens,
+        includes_stop=wanted.parameters.include_stop,
+        cache_salt=wanted.cache_salt or "",
         attachable=wanted.streams or wanted.returns,
         detached=wanted.detached,
         result_ttl_s=limits.detached_result_ttl_s if wanted.detached else 0.0,
@@ -172,58 +178,6 @@ def max_choices(card: ModelCard) -> int:
     return min(MAX_CHOICES, card.max_slots)
 
 
-def check_prompt_size(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
-    prompt = wanted.prompt
-    if isinstance(prompt, TokenIds):
-        _check_room(wanted, card, len(prompt.token_ids))
-        return
-    if isinstance(prompt, Conversation):
-        _check_messages(prompt)
-    most = card.context_tokens * limits.max_prompt_characters_per_token
-    if prompt.characters > most:
-        raise ContextLengthExceeded(
-            f"the prompt has {prompt.characters} characters; model {card.model}, whose maximum"
-            f" context length is {card.context_tokens} tokens, takes at most {most}",
-            field=prompt.field,
-        )
-
-
-def _check_messages(conversation: Conversation) -> None:
-    if not conversation.messages:
-        raise InvalidRequest("there are no messages", field=conversation.field)
-    for i, message in enumerate(conversation.messages):
-        if not NAME.fullmatch(message["role"]):
-            raise InvalidRequest(
-                f"role {quoted(message['role'])} is not 1 to 64 of A-Z a-z 0-9 _ -",
-                field=f"{conversation.field}[{i}].role",
-            )
-
-
-def _check_room(wanted: Wanted, card: ModelCard, prompt_tokens: int) -> int:
-    room = card.context_tokens - prompt_tokens
-    if room < 1:
-        raise ContextLengthExceeded(
-            f"the prompt has {prompt_tokens} tokens; the maximum context length of model"
-            f" {card.model} is {card.context_tokens}, of which one is left for the answer",
-            field=wanted.prompt.field,
-        )
-    return room
-
-
-def _max_tokens(wanted: Wanted, card: ModelCard, prompt_tokens: int) -> int:
-    room = _check_room(wanted, card, prompt_tokens)
-    if not wanted.parameters.HasField("max_tokens"):
-        return room
-    if wanted.parameters.max_tokens > room:
-        raise ContextLengthExceeded(
-            f"the prompt has {prompt_tokens} tokens and {wanted.parameters.max_tokens} more are"
-            f" asked for; the maximum context length of model {card.model} is"
-            f" {card.context_tokens}",
-            field=wanted.name_of("max_tokens"),
-        )
-    return wanted.parameters.max_tokens
-
-
 def _check_numbers(wanted: Wanted) -> None:
     parameters = wanted.parameters
     if parameters.HasField("max_tokens") and parameters.max_tokens < 1:
@@ -259,14 +213,30 @@ def _check_logprobs(wanted: Wanted, card: ModelCard) -> None:
             )
 
 
-def _check_stops(wanted: Wanted) -> None:
+def _check_texts(wanted: Wanted) -> None:
+    stops, words = wanted.parameters.stop, wanted.parameters.bad_words
     name = wanted.name_of("stop")
-    _check_count(len(wanted.parameters.stop), MAX_STOP_STRINGS, name)
-    for i, stop in enumerate(wanted.parameters.stop):
-        if not 1 <= len(stop) <= MAX_STOP_CHARACTERS:
+    _check_lengths(stops, MAX_STOP_STRINGS, name, "stop string")
+    if (total := sum(map(len, stops))) > MAX_STOP_CHARACTERS_IN_ALL:
+        raise InvalidRequest(
+            f"{name} has {total} characters in all; it may have {MAX_STOP_CHARACTERS_IN_ALL}",
+            field=name,
+        )
+    _check_lengths(words, MAX_BAD_WORDS, wanted.name_of("bad_words"), "bad word")
+    salt = wanted.cache_salt
+    if salt is not None and not 1 <= len(salt) <= MAX_SALT_CHARACTERS:
+        raise InvalidRequest(
+            f"cache_salt has {len(salt)} characters; it must have 1 to {MAX_SALT_CHARACTERS}",
+            field=wanted.name_of("cache_salt"),
+        )
+
+
+def _check_lengths(texts: Sequence[str], most: int, name: str, called: str) -> None:
+    _check_count(len(texts), most, name)
+    for i, text in enumerate(texts):
+        if not 1 <= len(text) <= MAX_STOP_CHARACTERS:
             raise InvalidRequest(
-                f"stop string {i} has {len(stop)} characters; it must have 1 to"
-                f" {MAX_STOP_CHARACTERS}",
+                f"{called} {i} has {len(text)} characters; it must have 1 to {MAX_STOP_CHARACTERS}",
                 field=f"{name}[{i}]",
             )
 
@@ -277,11 +247,41 @@ def _check_token_ids(wanted: Wanted, card: ModelCard) -> None:
         len(parameters.stop_token_ids), MAX_STOP_TOKEN_IDS, wanted.name_of("stop_token_ids")
     )
     _check_count(len(parameters.logit_bias), MAX_LOGIT_BIASES, wanted.name_of("logit_bias"))
-    groups = [("stop_token_ids", parameters.stop_token_ids), ("logit_bias", parameters.logit_bias)]
+    _check_count(
+        len(parameters.allowed_token_ids),
+        MAX_ALLOWED_TOKEN_IDS,
+        wanted.name_of("allowed_token_ids"),
+    )
+    groups = [
+        ("stop_token_ids", parameters.stop_token_ids),
+        ("logit_bias", parameters.logit_bias),
+        ("allowed_token_ids", parameters.allowed_token_ids),
+    ]
     for name, token_ids in groups:
         _check_vocabulary(max(token_ids, default=0), card, wanted.name_of(name))
     if isinstance(wanted.prompt, TokenIds):
         _check_vocabulary(max(wanted.prompt.token_ids, default=0), card, wanted.prompt.field)
+
+
+def _check_masks(wanted: Wanted, card: ModelCard) -> None:
+    """What the engine masks tokens for, beside a structure, and what it keeps apart."""
+    parameters = wanted.parameters
+    for name in ("min_tokens", "bad_words", "allowed_token_ids"):
+        if getattr(parameters, name) and not card.capabilities.token_masks:
+            field = wanted.name_of(name)
+            raise Unsupported(f"the engine of model {card.model} has no {name}", field=field)
+    if wanted.cache_salt and not card.capabilities.cache_salt:
+        raise Unsupported(
+            f"the engine of model {card.model} keeps no caches apart by a salt",
+            field=wanted.name_of("cache_salt"),
+        )
+    if parameters.HasField("max_tokens") and parameters.min_tokens > parameters.max_tokens:
+        field = wanted.name_of("min_tokens")
+        raise InvalidRequest(
+            f"{field} is {parameters.min_tokens}; it may be at most"
+            f" {wanted.name_of('max_tokens')}, which is {parameters.max_tokens}",
+            field=field,
+        )
 
 
 def _check_vocabulary(highest: int, card: ModelCard, name: str) -> None:
@@ -298,7 +298,7 @@ def _check_count(count: int, most: int, name: str) -> None:
         raise InvalidRequest(f"{name} has {count} entries; it may have {most}", field=name)
 
 
-def _sampling(parameters: SamplingParameters, card: ModelCard, max_tokens: int) -> Sampling:
+def _sampling(parameters: SamplingParameters, card: ModelCard, most_tokens: int) -> Sampling:
     numbers: dict[str, Any] = {bounds.name: _number(bounds, parameters, card) for bounds in _RANGES}
     told = {name: getattr(parameters, name) for name in _LOGPROBS if parameters.HasField(name)}
     # Why: logits divided by next to nothing overflow; what is meant is greedy.
@@ -306,11 +306,13 @@ def _sampling(parameters: SamplingParameters, card: ModelCard, max_tokens: int) 
         numbers["temperature"] = 0.0
     own_top_k = parameters if parameters.HasField("top_k") else card.defaults
     return Sampling(
-        max_tokens=max_tokens,
+        max_tokens=most_tokens,
         top_k=min(own_top_k.top_k, card.vocabulary_size),
         logit_bias=parameters.logit_bias,
         stop_token_ids=parameters.stop_token_ids,
         ignore_eos=parameters.ignore_eos,
+        min_tokens=min(parameters.min_tokens, most_tokens),
+        allowed_token_ids=parameters.allowed_token_ids,
         **numbers,
         **told,
     )

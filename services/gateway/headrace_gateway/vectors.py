@@ -30,9 +30,14 @@ def shortened(vector: bytes, dimensions: int | None) -> bytes:
     """Its first so many dimensions, of length 1 again; None leaves it as it is."""
     if dimensions is None or 4 * dimensions == len(vector):
         return vector
-    values = values_of(vector)[:dimensions]
+    return unit(vector[: 4 * dimensions])
+
+
+def unit(vector: bytes) -> bytes:
+    """The same direction, of length 1; one without direction is left as it is."""
+    values = values_of(vector)
     length = _length(values)
-    return bytes_of(array("f", [each / length for each in values])) if length else bytes_of(values)
+    return bytes_of(array("f", [each / length for each in values])) if length else vector
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,8 +10,14 @@ from typing import Any, Protocol
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.tools import Tools
 
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""A request id, or a role: templates print roles between special tokens."""
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+"""Who may have a turn, as OpenAI has it."""
+
 Message = Mapping[str, Any]
-"""One turn: "role", "content", and what else the caller set; never an empty optional."""
+"""One turn: "role", "content", and what else the caller set; never an empty optional. The content
+is a text, or parts of type "text" as OpenAI has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +40,17 @@ class Conversation:
     field: str = "messages"
     tools: Sequence[Mapping[str, Any]] = ()
     """As OpenAI has them, which is as templates take them."""
+    documents: Sequence[Mapping[str, Any]] = ()
+    """For templates that print them; others refuse them."""
+    opens_answer: bool = True
+    """The prompt ends with what opens an answer of the model's."""
+    continues: bool = False
+    """It ends within its last message, which the model continues; then nothing is opened."""
 
     @property
     def characters(self) -> int:
         """Of everything in it: ten thousand empty messages are no small conversation."""
-        return sum(_characters(each) for each in (*self.messages, *self.tools))
+        return sum(_characters(each) for each in (*self.messages, *self.tools, *self.documents))
 
 
 def _characters(value: object) -> int:
@@ -53,6 +66,15 @@ def _characters(value: object) -> int:
         elif isinstance(each, list):
             left += each
     return total
+
+
+def last_answer(conversation: Conversation) -> str:
+    """What an assistant said last, where nobody has said anything since."""
+    last = conversation.messages[-1]
+    if last["role"] != "assistant":
+        return ""
+    content = last["content"]
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +150,13 @@ class Wanted:
     """Its caller may come back for it, streamed or whole."""
     detached: bool = False
     """It goes on without any reader; no call's deadline binds it."""
+    cache_salt: str | None = None
+    """What is cached of its prompt is shared with requests of equal salt alone."""
+    truncate_tokens: int | None = None
+    """Only the last so many tokens of its prompt are read, or WHOLE_CONTEXT. Unset: all."""
+    adds_special_tokens: bool | None = None
+    """Whether the tokenizer puts its own around the prompt. Unset: around texts, and not around
+    conversations, whose template writes them."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields to the caller's, where they differ."""
 

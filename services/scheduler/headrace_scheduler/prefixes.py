@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 
 from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace.prefixes import BLOCK_TOKENS, adapted_root, block_names, root_name, short_name
+from headrace.prefixes import (
+    BLOCK_TOKENS,
+    adapted_root,
+    block_names,
+    root_name,
+    salted_root,
+    short_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +88,6 @@ def names_of(record: RequestRecord) -> tuple[int, ...]:
     if not record.weights_digest or len(prompt_ids) <= BLOCK_TOKENS:
         return ()
     root = adapted_root(root_name(record.weights_digest), record.adapter_digest)
+    root = salted_root(root, record.cache_salt)
     # The last token is always computed, for what follows on it.
     return tuple(map(short_name, block_names(array("q", prompt_ids[:-1]), root)))

@@ -19,7 +19,7 @@ from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.endings import require_fit
 from headrace_worker.engine.inputs import require_input_fit
 from headrace_worker.engine.interface import EngineFacts, Sequence, SequenceRefused
-from headrace_worker.records import prompts_of, sequence_of, unfinished, wrong_kind
+from headrace_worker.records import masks_of, prompts_of, sequence_of, unfinished, wrong_kind
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +102,10 @@ class Assignments:
         facts = self._facts
         if record.sampling.HasField("grammar") and not facts.capabilities.grammar:
             return "this worker's engine takes no grammars"
+        if masks_of(record.sampling) and not facts.capabilities.token_masks:
+            return "this worker's engine masks no tokens"
+        if record.cache_salt and not facts.capabilities.cache_salt:
+            return "this worker's engine keeps no caches apart by a salt"
         if record.n > facts.max_slots:
             return f"{record.n} choices do not fit {facts.max_slots} slots"
         if not unfinished(record):
@@ -176,9 +180,10 @@ class Assignments:
         self._sequences[held.sequence_id] = held
         return held
 
-    def structure_field(self, request_id: str) -> str:
-        """What the caller called the structure of the output."""
-        return self._requests[request_id].record.sampling.grammar.field
+    def binding_field(self, request_id: str) -> str:
+        """What binds its output: what the caller called its structure, else what masks tokens."""
+        sampling = self._requests[request_id].record.sampling
+        return sampling.grammar.field or next(iter(masks_of(sampling)), "parameters")
 
     def sequence(self, sequence_id: int) -> Held | None:
         return self._sequences.get(sequence_id)

@@ -63,6 +63,8 @@ def model_card(name: str, loaded: LoadedModel, bundle: bytes, *, now_unix_s: flo
             park=can.park,
             logprobs=can.logprobs,
             grammar=can.grammar,
+            token_masks=can.token_masks,
+            cache_salt=can.cache_salt,
             lora=loaded.adapters is not None,
         ),
         defaults=SamplingDefaults(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.v1.common_pb2 import Priority, Structure
 from headrace_worker.engine.interface import (
     EngineFacts,
@@ -76,12 +76,22 @@ def sequence_of(
             prompt_logprobs=(
                 sampling.prompt_logprobs if sampling.HasField("prompt_logprobs") else None
             ),
+            min_tokens=sampling.min_tokens,
+            bad_words=tuple(tuple(run.token_ids) for run in sampling.bad_words),
+            allowed_token_ids=frozenset(sampling.allowed_token_ids),
         ),
         seed=(record.seed + choice) % SEED_RANGE,
         priority=record.priority or Priority.PRIORITY_STANDARD,
         grammar=_grammar(sampling.grammar.structure) if sampling.HasField("grammar") else None,
         adapter=record.adapter_digest,
+        cache_salt=record.cache_salt,
     )
+
+
+def masks_of(sampling: Sampling) -> list[str]:
+    """The fields by which tokens of the output are forbidden."""
+    names = ("allowed_token_ids", "bad_words", "min_tokens")
+    return [name for name in names if getattr(sampling, name)]
 
 
 def _grammar(structure: Structure) -> Grammar:

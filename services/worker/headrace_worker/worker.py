@@ -255,11 +255,12 @@ class Worker:
         self._on_park([point])
 
     def _refuse(self, sequence_id: int, fact: str) -> None:
-        """No engine could follow its grammar: its caller must change it, nobody tries again."""
+        """No engine could keep to what it asks of its output: its caller must change that, and it
+        is not tried again."""
         held = self.assignments.sequence(sequence_id)
         if held is None or held.finish_reason is not None:
             return
-        field = self.assignments.structure_field(held.request_id)
+        field = self.assignments.binding_field(held.request_id)
         error = InvalidStructure(f"{field}: {fact}", field=field)
         log.info("request.refused", extra={"request_id": held.request_id, "field": field})
         self.cancel(held.request_id, held.attempt, error)

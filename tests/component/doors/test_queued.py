@@ -125,7 +125,7 @@ async def test_who_is_refused_has_not_been_tokenised(
 ) -> None:
     touched: list[object] = []
 
-    async def encode(_: Tokenizer, prompt: object) -> list[int]:
+    async def encode(_: Tokenizer, prompt: object, **how: object) -> list[int]:
         touched.append(prompt)
         return [1]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,52 +11,15 @@ import openai
 import pytest
 
 from headrace.errors import EngineFailed
-from headrace.internal.v1.model_card_pb2 import ModelCard, VectorFacts
-from headrace.v1.common_pb2 import ModelTask
 from headrace.v1.embeddings_pb2 import EmbedInput, EmbedRequest, RerankRequest
 from headrace.v1.embeddings_pb2_grpc import EmbeddingServiceStub
-from headrace_gateway.generation import ChoiceEnded, Event, Failed, Input, ValidRequest
+from headrace_gateway.generation import Failed, Input, ValidRequest
 from helpers.eventually import eventually
 from helpers.running_doors import CARD, RunningDoors, running_doors
-from helpers.scripted_admission import STOP, Script, ScriptedAdmission, ScriptedGeneration
-from helpers.tiny_tokenizers import word_pieces
+from helpers.scripted_admission import Script, ScriptedAdmission, ScriptedGeneration
+from helpers.vector_scripts import EMBEDDER, JUDGE, WIDE, WIDTH, embeds, encoded, paired, vector_for
 
-WIDTH = 4
 HELLO = [{"role": "user", "content": "Hello"}]
-
-
-def _card(model: str, vectors: VectorFacts) -> ModelCard:
-    card = ModelCard()
-    card.CopyFrom(CARD)
-    card.model, card.tokenizer_digest, card.max_slots = model, "t2", 256
-    card.vocabulary_size = word_pieces().get_vocab_size()
-    card.vectors.CopyFrom(vectors)
-    return card
-
-
-EMBEDDER = _card(
-    "minilm",
-    VectorFacts(
-        task=ModelTask.MODEL_TASK_EMBED,
-        dimensions=WIDTH,
-        prompts={"query": "river ", "document": "mill "},
-    ),
-)
-WIDE = _card("wide", VectorFacts(task=ModelTask.MODEL_TASK_EMBED, dimensions=1024))
-JUDGE = _card("judge", VectorFacts(task=ModelTask.MODEL_TASK_SCORE, dimensions=1))
-
-
-def vector_for(each: Input) -> list[float]:
-    """What the stand-in makes of an input: its own, and exact in float32."""
-    return [float(len(each.token_ids)), float(sum(each.token_ids)), float(each.second_begins), 0.5]
-
-
-def embeds(request: ValidRequest) -> Script:
-    """Each input's vector, in an order of its own."""
-    width = request.card.vectors.dimensions
-    order = random.Random(7).sample(range(request.n), request.n)
-    values = [(vector_for(each) + [0.1] * width)[:width] for each in request.inputs]
-    return [[ChoiceEnded(c, STOP, struct.pack(f"<{width}f", *values[c]))] for c in order]
 
 
 @pytest.fixture
@@ -70,15 +31,6 @@ def admission() -> ScriptedAdmission:
 async def doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDoors]:
     async with running_doors(admission, EMBEDDER, WIDE, JUDGE) as running:
         yield running
-
-
-def encoded(*texts: str) -> list[Input]:
-    return [Input(tuple(word_pieces().encode(text).ids)) for text in texts]
-
-
-def paired(query: str, *documents: str) -> list[Input]:
-    found = (word_pieces().encode(query, document) for document in documents)
-    return [Input(tuple(each.ids), each.type_ids.index(1)) for each in found]
 
 
 async def all_ended(generations: list[ScriptedGeneration]) -> None:
@@ -277,10 +229,10 @@ async def test_the_native_calls_speak_json(http: httpx.AsyncClient) -> None:
 async def test_one_request_that_fails_fails_the_call_and_nothing_is_left(
     client: openai.AsyncOpenAI, admission: ScriptedAdmission
 ) -> None:
-    def fails_second(request: ValidRequest) -> list[list[Event]]:
+    def fails_second(request: ValidRequest) -> Script:
         if request.request_id.endswith("-1"):
             return [[Failed(EngineFailed("poisoned"))]]
-        return list(embeds(request))
+        return embeds(request)
 
     admission.script = fails_second
     with pytest.raises(openai.InternalServerError, match="poisoned"):

@@ -8,7 +8,7 @@ import pytest
 
 from headrace.errors import InvalidStructure
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
-from headrace.internal.v1.request_pb2 import Grammar, Sampling
+from headrace.internal.v1.request_pb2 import Grammar, Sampling, TokenRun
 from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import Structure
 from helpers.eventually import eventually
@@ -121,3 +121,37 @@ async def test_a_grammar_is_refused_by_an_engine_that_takes_none(
         (refusal,) = await scheduler.dispatch(worker_id, record("a", gw, sampling=sampling))
         assert refusal.cause == DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_INVALID
         assert refusal.message == "this worker's engine takes no grammars"
+
+
+async def test_masks_that_leave_no_token_end_the_request_by_their_field(
+    nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
+) -> None:
+    sampling = Sampling(max_tokens=20, top_p=1, repetition_penalty=1, allowed_token_ids=[5])
+    sampling.bad_words.add(token_ids=[5])
+    async with worker_here(nats_url, held_engine()):
+        worker_id = await scheduler.first_worker()
+        bad = record("a", gw, weights_digest="random", sampling=sampling)
+        assert await scheduler.dispatch(worker_id, bad) == []
+        await eventually(lambda: gw.said("a").has_ended)
+        error = from_status(gw.said("a").endings[0].error)
+        assert error.field == "allowed_token_ids"
+        assert "allows no token" in error.message
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(max_tokens=20, min_tokens=2),
+        Sampling(max_tokens=20, bad_words=[TokenRun(token_ids=[1])]),
+        Sampling(max_tokens=20, allowed_token_ids=[1]),
+    ],
+    ids=["min_tokens", "bad_words", "allowed_token_ids"],
+)
+async def test_masks_are_refused_by_an_engine_that_has_none(
+    nats_url: str, scheduler: SchedulerActor, gw: GatewayActor, sampling: Sampling
+) -> None:
+    async with worker_here(nats_url):
+        worker_id = await scheduler.first_worker()
+        (refusal,) = await scheduler.dispatch(worker_id, record("a", gw, sampling=sampling))
+        assert refusal.cause == DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_INVALID
+        assert refusal.message == "this worker's engine masks no tokens"

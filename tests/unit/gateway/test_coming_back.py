@@ -56,8 +56,14 @@ class Question:
     def transcript(self) -> Transcript:
         stops = StopStrings(["STOP", "\n\nthe"])
         streams = [
-            TextStream(byte_level().decode, stops=stops, silent=frozenset({1}))
-            for _ in self.outputs
+            TextStream(
+                byte_level().decode,
+                stops=stops,
+                silent=frozenset({1}),
+                includes_stop=choice % 3 == 1,
+                unstopped_tokens=3 * (choice % 3 == 2),
+            )
+            for choice in range(len(self.outputs))
         ]
         return Transcript(streams, prompt_tokens=2, request_id="r-1", calls_tools=True)
 
@@ -72,6 +78,8 @@ class Question:
             logprobs=2 if self.logprobs else None,
             token_ids=True,
             echo=self.echo and self.form is COMPLETION,
+            repeats=self.echo and self.form is CHAT,
+            by_id=self.echo,
         )
         told = Telling(asked, SPELLING, Prompt("the ", [5]), choices=len(self.outputs))
         return Chunks(self.form, HEAD, places=places, include_usage=True, ids=True, telling=told)

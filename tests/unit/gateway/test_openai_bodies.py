@@ -14,7 +14,7 @@ from headrace.errors import InvalidRequest, RequestError, Unsupported
 from headrace.v1.common_pb2 import Priority
 from headrace_gateway.calls import Call
 from headrace_gateway.openai.bodies import ChatBody, CompletionBody, parse
-from headrace_gateway.openai.wishes import wanted_chat, wanted_completion
+from headrace_gateway.openai.wishes import wanted_chat, wanted_completion, wanted_completions
 from headrace_gateway.wanted import Conversation, Text, TokenIds, Wanted
 
 MB = 1024 * 1024
@@ -54,7 +54,7 @@ NO_JSON = [
     b"[" * 100_000,
     b'{"a":' * 100_000,
     b'{"seed": ' + b"9" * 10_000 + b"}",
-    b"\xef\xbb\xbf{}",
+    b"\xef\xbb\xbf\xef\xbb\xbf{}",
 ]
 
 
@@ -142,15 +142,20 @@ def test_an_unknown_field_is_refused_in_words() -> None:
 
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-    ({"tool_choice": "perhaps"}, "tool_choice"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "perhaps"},
+        "tool_choice",
+    ),
     ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs"),
     ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"modalities": ["text", "audio"]}, "modalities"),
-    ({"store": True}, "store"),
     ({"functions": [{}]}, "functions"),
     ({"use_beam_search": True}, "use_beam_search"),
-    ({"min_tokens": 1}, "min_tokens"),
-    ({"min_tokens": False}, "min_tokens"),
+    ({"use_beam_search": 0}, "use_beam_search"),
+    ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
+    ({"audio": {"voice": "ash", "format": "wav"}}, "audio"),
+    ({"web_search_options": {}}, "web_search_options"),
+    ({"chat_template": "{{ messages }}"}, "chat_template"),
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
         "messages[0].content",
@@ -170,9 +175,9 @@ def test_a_known_field_that_is_not_served_is_refused_as_that(
 @pytest.mark.parametrize(
     "fields",
     [
-        {"tools": None, "tool_choice": "none", "response_format": {"type": "text"}, "store": False},
-        {"tools": [], "tool_choice": "auto", "logprobs": False, "top_logprobs": None},
-        {"user": "ada", "metadata": {"a": [1]}, "parallel_tool_calls": True},
+        {"tools": None, "tool_choice": "none", "response_format": {"type": "text"}, "store": True},
+        {"tools": [], "tool_choice": "none", "logprobs": False, "top_logprobs": None},
+        {"user": "ada", "metadata": {"a": [1]}, "parallel_tool_calls": None},
         {"modalities": ["text"], "prediction": None, "temperature": None, "stop": None, "n": None},
         {"safety_identifier": "x", "prompt_cache_key": "y", "use_beam_search": False},
         {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
@@ -236,10 +241,10 @@ def test_the_newer_name_of_max_tokens_counts_and_is_named_in_refusals() -> None:
     assert asked.name_of("max_tokens") == "max_completion_tokens"
 
 
-def test_text_parts_are_lines_of_one_text() -> None:
+def test_text_parts_stay_apart_for_templates_that_read_them_so() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     prompt = wanted(chat(messages=[{"role": "user", "content": parts}])).prompt
-    assert prompt == Conversation([{"role": "user", "content": "one\ntwo"}])
+    assert prompt == Conversation([{"role": "user", "content": parts}])
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,7 @@ def test_text_parts_are_lines_of_one_text() -> None:
         (["Hello"], Text("Hello")),
         ([1, 2], TokenIds([1, 2], "prompt")),
         ([[1, 2]], TokenIds([1, 2], "prompt")),
-        ([], TokenIds([], "prompt")),
+        ([], Text("")),
     ],
 )
 def test_a_completions_prompt_is_a_text_or_token_ids_alone_or_in_a_list(
@@ -259,7 +264,10 @@ def test_a_completions_prompt_is_a_text_or_token_ids_alone_or_in_a_list(
     assert completing(completion(prompt=prompt)).prompt == expected
 
 
-@pytest.mark.parametrize("prompt", [None, 1, {}, [1.5], [True], [-1], [2**32], [1, "a"], [None]])
+@pytest.mark.parametrize(
+    "prompt",
+    [None, 1, {}, [1.5], [True], [-1], [2**32], [1, "a"], [None], ["a", 1], ["a", [1]], [["a"]]],
+)
 def test_a_completions_prompt_of_another_type_is_refused(prompt: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:
         completing(completion(prompt=prompt))
@@ -269,8 +277,6 @@ def test_a_completions_prompt_of_another_type_is_refused(prompt: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({"prompt": ["a", "b"]}, "prompt"),
-        ({"prompt": [[1], [2]]}, "prompt"),
         ({"best_of": 2}, "best_of"),
         ({"n": 2, "best_of": 3}, "best_of"),
         ({"suffix": "x"}, "suffix"),
@@ -283,6 +289,23 @@ def test_what_completions_do_not_serve_is_refused_as_that(
     with pytest.raises(Unsupported) as refused:
         completing(completion(**fields))
     assert refused.value.field == name
+
+
+def test_each_of_several_prompts_is_wanted_by_its_place() -> None:
+    data = completion(prompt=["a", "", "c"], n=2)
+    texts = wanted_completions(parse(CompletionBody, data, max_bytes=MB), CALL)
+    assert [each.prompt for each in texts] == [
+        Text("a", "prompt[0]"),
+        Text("", "prompt[1]"),
+        Text("c", "prompt[2]"),
+    ]
+    assert {(each.n, each.request_id) for each in texts} == {(2, CALL.request_id)}
+    data = completion(prompt=[[1, 2], [3]])
+    ids = wanted_completions(parse(CompletionBody, data, max_bytes=MB), CALL)
+    assert [each.prompt for each in ids] == [
+        TokenIds([1, 2], "prompt[0]"),
+        TokenIds([3], "prompt[1]"),
+    ]
 
 
 def test_completions_have_openais_default_of_sixteen_tokens() -> None:

@@ -114,6 +114,39 @@ def test_the_same_number_of_tokens_is_used_however_they_come(
     assert used(split(ids, cuts)) == used([[token_id] for token_id in ids])
 
 
+@UNHURRIED
+@given(
+    TEXTS,
+    STOPS,
+    st.booleans(),
+    st.integers(0, 12),
+    st.lists(st.integers(0, 200), max_size=8),
+)
+def test_stops_that_are_kept_or_come_too_early_are_the_same_however_tokens_come(
+    text: str, stops: list[str], includes: bool, unstopped: int, cuts: list[int]
+) -> None:
+    tokenizer = byte_level()
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+
+    def said(groups: list[list[int]]) -> tuple[str, bool]:
+        stream = TextStream(
+            tokenizer.decode,
+            stops=StopStrings(stops),
+            silent=NOTHING,
+            includes_stop=includes,
+            unstopped_tokens=unstopped,
+        )
+        return heard(stream, groups)
+
+    words, stopped = said(split(ids, cuts))
+    assert (words, stopped) == said([[token_id] for token_id in ids])
+    assert tokenizer.decode(ids).startswith(words)
+    if stopped and includes:
+        assert any(words.endswith(stop) for stop in stops)
+    if unstopped >= len(ids):
+        assert (words, stopped) == (tokenizer.decode(ids), False)
+
+
 def test_a_stop_string_is_found_across_tokens_and_nothing_of_it_is_said() -> None:
     tokenizer = byte_level()
     stream = stream_of(tokenizer, ["ST", "wheel"])

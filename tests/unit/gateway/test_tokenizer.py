@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.errors import InvalidRequest
+from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import TokenizerBundle
 from headrace_gateway.tokenizer import Tokenizer, TokenizerUnusable
 from headrace_gateway.wanted import Conversation, Text, TextPair
@@ -208,6 +208,18 @@ async def test_threads_and_the_event_loop_give_the_same_ids(text: str) -> None:
     assert await loaded(None).encode(Text(text)) == expected
 
 
+@pytest.mark.parametrize("word", ["mill", " mill", "the mill", "é", "12345", "水"])
+def test_a_bad_word_is_found_at_the_beginning_of_a_text_and_after_a_space(word: str) -> None:
+    runs = loaded(None).runs_of([word])
+
+    def contains(ids: list[int], run: list[int]) -> bool:
+        return any(ids[at : at + len(run)] == run for at in range(len(ids)))
+
+    for text in (word.lstrip(), f"past {word.lstrip()}", f"past {word.lstrip()} there"):
+        ids = byte_level().encode(text).ids
+        assert any(contains(ids, run) for run in runs), text
+
+
 async def test_a_tokenizer_that_truncates_or_pads_in_its_file_does_neither_here() -> None:
     shortening = type(byte_level()).from_str(byte_level().to_str())
     shortening.enable_truncation(2)
@@ -221,12 +233,20 @@ async def test_a_tokenizer_that_truncates_or_pads_in_its_file_does_neither_here(
     [
         TokenizerBundle(tokenizer_json=b"{}"),
         TokenizerBundle(tokenizer_json=b"\xff"),
-        TokenizerBundle(tokenizer_json=byte_level().to_str().encode(), chat_template="{% if %}"),
     ],
 )
 def test_a_bundle_that_cannot_be_read_is_unusable(broken: TokenizerBundle) -> None:
     with pytest.raises(TokenizerUnusable):
         Tokenizer(broken, inline_characters=1)
+
+
+async def test_a_chat_template_that_does_not_parse_refuses_messages_and_nothing_else() -> None:
+    tokenizer = loaded("{{ bos_token }}\n\n{% if %}")
+    assert not tokenizer.chats
+    assert await tokenizer.encode(Text("the mill")) == byte_level().encode("the mill").ids
+    with pytest.raises(Unsupported, match="chat template cannot be read: line 3") as refused:
+        await tokenizer.encode(Conversation(TALKS[0]))
+    assert refused.value.field == "messages"
 
 
 def test_the_gateway_does_not_import_transformers_or_torch() -> None:

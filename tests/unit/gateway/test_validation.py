@@ -8,15 +8,22 @@ from typing import Any
 
 import pytest
 
-from headrace.errors import ContextLengthExceeded, HeadraceError, InvalidRequest
-from headrace.internal.v1.model_card_pb2 import ModelCard, SamplingDefaults
+from headrace.errors import ContextLengthExceeded, HeadraceError, InvalidRequest, Unsupported
+from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard, SamplingDefaults
 from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.fitting import cut_to_fit
 from headrace_gateway.generation import ValidRequest
 from headrace_gateway.limits import Limits
 from headrace_gateway.validation import check, times, valid_request
 from headrace_gateway.wanted import Conversation, Text, TokenIds, Wanted
 
-CARD = ModelCard(model="valley", context_tokens=100, vocabulary_size=50, max_slots=8)
+CARD = ModelCard(
+    model="valley",
+    context_tokens=100,
+    vocabulary_size=50,
+    max_slots=8,
+    capabilities=Capabilities(token_masks=True),
+)
 LIMITS = Limits(max_timeout_s=60, max_patience_s=10)
 
 
@@ -54,7 +61,7 @@ REFUSED: list[tuple[Wanted, str]] = [
     (asking(logit_bias={50: 1.0}), "logit_bias"),
     (asking(stop=[""]), "stop[0]"),
     (asking(stop=["ok", "x" * 257]), "stop[1]"),
-    (asking(stop=["x"] * 17), "stop"),
+    (asking(stop=["x"] * 1025), "stop"),
     (asking(stop_token_ids=[50]), "stop_token_ids"),
     (asking(stop_token_ids=[1] * 65), "stop_token_ids"),
     (wanted(n=0), "n"),
@@ -84,6 +91,16 @@ REFUSED: list[tuple[Wanted, str]] = [
     (wanted(prompt=Text("x" * 6401)), "prompt"),
     (wanted(prompt=TokenIds([1] * 100)), "prompt_token_ids"),
     (asking(max_tokens=91), "max_tokens"),
+    (asking(stop=["x" * 256] * 65), "stop"),
+    (asking(bad_words=["x"] * 129), "bad_words"),
+    (asking(bad_words=["x", ""]), "bad_words[1]"),
+    (asking(allowed_token_ids=[0, 50]), "allowed_token_ids"),
+    (asking(min_tokens=8, max_tokens=7), "min_tokens"),
+    (wanted(cache_salt=""), "cache_salt"),
+    (wanted(cache_salt="x" * 257), "cache_salt"),
+    (wanted(truncate_tokens=0), "truncate_prompt_tokens"),
+    (wanted(truncate_tokens=100), "truncate_prompt_tokens"),
+    (wanted(truncate_tokens=-2), "truncate_prompt_tokens"),
 ]
 
 
@@ -145,13 +162,18 @@ def test_the_room_that_is_left_is_the_default_of_max_tokens() -> None:
 
 
 def test_a_prompt_that_fills_the_context_is_refused_with_the_numbers() -> None:
-    with pytest.raises(ContextLengthExceeded, match=r"has 100 tokens.* is 100") as refused:
+    with pytest.raises(
+        ContextLengthExceeded, match=r"length is 100 tokens.*100 in your prompt"
+    ) as refused:
         valid(wanted(), prompt_tokens=100)
     assert refused.value.field == "prompt"
 
 
 def test_prompt_and_output_together_beyond_the_context_are_refused_with_the_numbers() -> None:
-    with pytest.raises(ContextLengthExceeded, match=r"has 60 tokens and 41 more.* is 100"):
+    with pytest.raises(
+        ContextLengthExceeded,
+        match=r"length is 100 tokens.*101 tokens \(60 in your prompt, 41 in the",
+    ):
         valid(asking(max_tokens=41), prompt_tokens=60)
 
 
@@ -185,6 +207,38 @@ def test_an_unset_priority_is_standard() -> None:
 )
 def test_times_are_the_shortest_that_bind(asked: Wanted, expected: tuple[float, float]) -> None:
     assert times(asked, LIMITS) == expected
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [asking(min_tokens=1), asking(bad_words=["x"]), asking(allowed_token_ids=[1])],
+    ids=["min_tokens", "bad_words", "allowed_token_ids"],
+)
+def test_masks_are_refused_where_the_engine_has_none(asked: Wanted) -> None:
+    plain = ModelCard(model="plain", max_slots=1, context_tokens=100, vocabulary_size=50)
+    with pytest.raises(Unsupported, match="engine of model plain has no"):
+        check(asked, plain, LIMITS)
+
+
+def test_what_masks_the_output_goes_into_the_record() -> None:
+    sampling = valid(asking(min_tokens=3, allowed_token_ids=[4, 5], max_tokens=9)).sampling
+    assert (sampling.min_tokens, list(sampling.allowed_token_ids)) == (3, [4, 5])
+    assert valid(asking(min_tokens=10_000)).sampling.min_tokens == 90
+
+
+@pytest.mark.parametrize(
+    ("truncate", "max_tokens", "kept"),
+    [(None, None, 60), (70, None, 60), (10, None, 10), (1, None, 1), (-1, None, 60), (-1, 50, 50)],
+)
+def test_a_prompt_keeps_its_last_tokens_where_it_is_to_be_cut(
+    truncate: int | None, max_tokens: int | None, kept: int
+) -> None:
+    asked = dataclasses.replace(asking(max_tokens=max_tokens), truncate_tokens=truncate)
+    assert cut_to_fit(asked, CARD, list(range(60))) == list(range(60 - kept, 60))
+
+
+def test_token_ids_beyond_the_context_are_taken_where_they_are_to_be_cut() -> None:
+    check(wanted(prompt=TokenIds([1] * 500), truncate_tokens=-1), CARD, LIMITS)
 
 
 def test_fields_are_named_as_the_caller_wrote_them() -> None:

@@ -44,6 +44,17 @@ def test_other_weights_and_other_adapters_have_other_names() -> None:
     assert names_of(RequestRecord(prompt_ids=PROMPT)) == ()
 
 
+def test_names_of_one_salt_are_no_others() -> None:
+    def names(salt: str) -> set[int]:
+        record = RequestRecord(weights_digest="w1", prompt_ids=PROMPT, cache_salt=salt)
+        return {*names_of(record)}
+
+    assert names("") == {*NAMES}
+    assert names("a") == names("a")
+    assert not names("a") & names("b")
+    assert not names("a") & names("")
+
+
 def test_the_worker_with_the_beginning_is_preferred() -> None:
     assert ask(two_workers()) == ["w"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,10 +213,58 @@ def test_each_slot_is_chosen_for_by_its_own_parameters() -> None:
     assert choice.sound == [True] * 4
 
 
+def masked(parameters: SamplingParameters, output: tuple[int, ...], logits: Tensor) -> list[int]:
+    """Tokens that may still come, of one sequence that ends with token 9."""
+    chooser = Chooser(slots=2, vocabulary_size=len(logits))
+    chooser.admit(1, Sequence(1, (1,), output, parameters, seed=1), frozenset((9,)))
+    left = logits.clone()[None]
+    chooser.choose(left, np.array([1]), np.array([len(output)]))
+    return torch.isfinite(left[0]).nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "output", "left"),
+    [
+        ({"allowed_token_ids": frozenset((2, 3))}, (), {2, 3}),
+        ({"min_tokens": 2}, (), {*range(10)} - {9}),
+        ({"min_tokens": 2}, (5,), {*range(10)} - {9}),
+        ({"min_tokens": 2}, (5, 6), {*range(10)}),
+        ({"bad_words": ((4,), (5, 6), (7, 5, 8))}, (), {*range(10)} - {4}),
+        ({"bad_words": ((4,), (5, 6), (7, 5, 8))}, (5,), {*range(10)} - {4, 6}),
+        ({"bad_words": ((4,), (5, 6), (7, 5, 8))}, (7, 5), {*range(10)} - {4, 6, 8}),
+        ({"bad_words": ((4,), (5, 6), (7, 5, 8))}, (5, 7), {*range(10)} - {4}),
+        ({"bad_words": ((5, 6),), "allowed_token_ids": frozenset((6, 7))}, (5,), {7}),
+    ],
+)
+def test_masks_forbid_what_the_output_so_far_says(
+    changes: dict[str, Any], output: tuple[int, ...], left: set[int]
+) -> None:
+    assert set(masked(replace(GREEDY, **changes), output, torch.zeros(10))) == left
+
+
+def test_a_row_without_any_token_left_is_stuck_and_one_of_nans_is_not() -> None:
+    chooser = Chooser(slots=3, vocabulary_size=10)
+    nothing = replace(GREEDY, allowed_token_ids=frozenset((2,)), bad_words=((2,),))
+    for slot, parameters in ((0, nothing), (1, replace(GREEDY, min_tokens=1)), (2, GREEDY)):
+        chooser.admit(slot, Sequence(slot, (1,), (), parameters, seed=slot))
+    logits = torch.zeros(3, 10)
+    logits[1:] = math.nan
+    choice = chooser.choose(logits, np.array([0, 1, 2]), np.array([0, 0, 0]))
+    assert choice.stuck == {0}
+    assert choice.sound == [False, False, False]
+
+
 def test_a_released_slot_leaves_nothing_to_the_next_sequence() -> None:
     chooser = Chooser(slots=2, vocabulary_size=50)
     logits = spread_logits(1, 50)
-    biased = replace(GREEDY, logit_bias={17: 1000.0}, frequency_penalty=2.0)
+    biased = replace(
+        GREEDY,
+        logit_bias={17: 1000.0},
+        frequency_penalty=2.0,
+        allowed_token_ids=frozenset((17,)),
+        bad_words=((3, 4),),
+        min_tokens=5,
+    )
     for parameters, expected in ((biased, 17), (GREEDY, int(logits.argmax()))):
         chooser.admit(1, Sequence(1, (1,), (), parameters, seed=1))
         choice = chooser.choose(logits.clone(), np.array([1]), np.array([0]))

@@ -61,7 +61,9 @@ class ChatMessage(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """"system", "user", "assistant" or "tool", or what else the model's chat template takes."""
+    """"system", "user", "assistant" or "tool", or what else the model's chat template takes.
+    UNIMPLEMENTED (UNSUPPORTED) if the template would leave out what a message of this role says.
+    """
     content: _builtins.str
     name: _builtins.str
     """Who says it, for templates that print it."""
@@ -167,6 +169,8 @@ class GenerateRequest(_message.Message):
     TOOL_CHOICE_FIELD_NUMBER: _builtins.int
     PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
     DETACHED_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_FIELD_NUMBER: _builtins.int
+    TRUNCATE_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Served name, as ListModels has it: <model>, or <model>:<adapter>."""
     prompt: _builtins.str
@@ -174,7 +178,7 @@ class GenerateRequest(_message.Message):
     seed: _builtins.int
     """Equal seeds give equal output, whatever else is running. Unset: drawn, and returned."""
     n: _builtins.int
-    """Choices to make, from 1 to 16. Unset: 1."""
+    """Choices to make, from 1 to 128, and no more than its workers have slots. Unset: 1."""
     priority: _common_pb2.Priority.ValueType
     request_id: _builtins.str
     """Name for this request, [A-Za-z0-9_-]{1,64}; unique among open requests, and among detached ones
@@ -189,6 +193,14 @@ class GenerateRequest(_message.Message):
     answered and not run again; ALREADY_EXISTS (REQUEST_EXISTS) where it asks for something else.
     REST's `:generate` answers at once with the Request, and 202; over gRPC that is
     RequestService.CreateRequest, and Generate refuses this.
+    """
+    cache_salt: _builtins.str
+    """What is cached of its prompt is shared with requests of equal salt alone; 1 to 256 characters.
+    Unset: with all that have none.
+    """
+    truncate_prompt_tokens: _builtins.int
+    """Only the last so many tokens of the prompt are read, from 1; -1: as many as the context has
+    room for beside `max_tokens`. Unset: a prompt that does not fit is refused.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
@@ -234,23 +246,33 @@ class GenerateRequest(_message.Message):
         tool_choice: Global___ToolChoice | None = ...,
         parallel_tool_calls: _builtins.bool | None = ...,
         detached: _builtins.bool = ...,
+        cache_salt: _builtins.str | None = ...,
+        truncate_prompt_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_seed", b"_seed", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "parameters", b"parameters", "patience", b"patience", "seed", b"seed", "timeout", b"timeout", "tool_choice", b"tool_choice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_seed", b"_seed", "_truncate_prompt_tokens", b"_truncate_prompt_tokens", "cache_salt", b"cache_salt", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "parameters", b"parameters", "patience", b"patience", "seed", b"seed", "timeout", b"timeout", "tool_choice", b"tool_choice", "truncate_prompt_tokens", b"truncate_prompt_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_seed", b"_seed", "detached", b"detached", "messages", b"messages", "model", b"model", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "parameters", b"parameters", "patience", b"patience", "priority", b"priority", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "seed", b"seed", "timeout", b"timeout", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_seed", b"_seed", "_truncate_prompt_tokens", b"_truncate_prompt_tokens", "cache_salt", b"cache_salt", "detached", b"detached", "messages", b"messages", "model", b"model", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "parameters", b"parameters", "patience", b"patience", "priority", b"priority", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "seed", b"seed", "timeout", b"timeout", "tool_choice", b"tool_choice", "tools", b"tools", "truncate_prompt_tokens", b"truncate_prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cache_salt: _TypeAlias = _typing.Literal["cache_salt"]  # noqa: Y015
+    _WhichOneofArgType__cache_salt: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt"]  # noqa: Y015
     _WhichOneofReturnType__n: _TypeAlias = _typing.Literal["n"]  # noqa: Y015
     _WhichOneofArgType__n: _TypeAlias = _typing.Literal["_n", b"_n"]  # noqa: Y015
     _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
     _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__truncate_prompt_tokens: _TypeAlias = _typing.Literal["truncate_prompt_tokens"]  # noqa: Y015
+    _WhichOneofArgType__truncate_prompt_tokens: _TypeAlias = _typing.Literal["_truncate_prompt_tokens", b"_truncate_prompt_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_salt) -> _WhichOneofReturnType__cache_salt | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__n) -> _WhichOneofReturnType__n | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel_tool_calls) -> _WhichOneofReturnType__parallel_tool_calls | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncate_prompt_tokens) -> _WhichOneofReturnType__truncate_prompt_tokens | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 

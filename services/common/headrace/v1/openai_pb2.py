@@ -28,7 +28,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from headrace.v1 import models_pb2 as headrace_dot_v1_dot_models__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/openai.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x18headrace/v1/models.proto2\xa3\x04\n\rOpenAIService\x12`\n\x0f\x43hatCompletions\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x14/v1/chat/completions:\x01*0\x01\x12W\n\x0b\x43ompletions\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/completions:\x01*0\x01\x12U\n\nEmbeddings\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/embeddings:\x01*0\x01\x12M\n\x06Rerank\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/v1/rerank:\x01*0\x01\x12P\n\nListModels\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models0\x01\x12_\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model=**}0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/openai.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x18headrace/v1/models.proto2\xf2\x07\n\rOpenAIService\x12`\n\x0f\x43hatCompletions\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x14/v1/chat/completions:\x01*0\x01\x12W\n\x0b\x43ompletions\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/completions:\x01*0\x01\x12U\n\nEmbeddings\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/embeddings:\x01*0\x01\x12[\n\x06Rerank\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\"\n/v1/rerank:\x01*Z\x0c\"\x07/rerank:\x01*0\x01\x12O\n\x08RerankV2\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/v2/rerank:\x01*0\x01\x12X\n\x05Score\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"!\x82\xd3\xe4\x93\x02\x1b\"\t/v1/score:\x01*Z\x0b\"\x06/score:\x01*0\x01\x12H\n\x05\x45mbed\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\x11\x82\xd3\xe4\x93\x02\x0b\"\x06/embed:\x01*0\x01\x12\x61\n\x08Tokenize\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"\'\x82\xd3\xe4\x93\x02!\"\t/tokenize:\x01*Z\x11\"\x0c/v1/tokenize:\x01*0\x01\x12g\n\nDetokenize\x12\x14.google.api.HttpBody\x1a\x14.google.api.HttpBody\"+\x82\xd3\xe4\x93\x02%\"\x0b/detokenize:\x01*Z\x13\"\x0e/v1/detokenize:\x01*0\x01\x12P\n\nListModels\x12\x16.google.protobuf.Empty\x1a\x14.google.api.HttpBody\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models0\x01\x12_\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x14.google.api.HttpBody\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model=**}0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,11 +42,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENAISERVICE'].methods_by_name['Embeddings']._loaded_options = None
   _globals['_OPENAISERVICE'].methods_by_name['Embeddings']._serialized_options = b'\202\323\344\223\002\023\"\016/v1/embeddings:\001*'
   _globals['_OPENAISERVICE'].methods_by_name['Rerank']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['Rerank']._serialized_options = b'\202\323\344\223\002\017\"\n/v1/rerank:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Rerank']._serialized_options = b'\202\323\344\223\002\035\"\n/v1/rerank:\001*Z\014\"\007/rerank:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['RerankV2']._loaded_options = None
+  _globals['_OPENAISERVICE'].methods_by_name['RerankV2']._serialized_options = b'\202\323\344\223\002\017\"\n/v2/rerank:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Score']._loaded_options = None
+  _globals['_OPENAISERVICE'].methods_by_name['Score']._serialized_options = b'\202\323\344\223\002\033\"\t/v1/score:\001*Z\013\"\006/score:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Embed']._loaded_options = None
+  _globals['_OPENAISERVICE'].methods_by_name['Embed']._serialized_options = b'\202\323\344\223\002\013\"\006/embed:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Tokenize']._loaded_options = None
+  _globals['_OPENAISERVICE'].methods_by_name['Tokenize']._serialized_options = b'\202\323\344\223\002!\"\t/tokenize:\001*Z\021\"\014/v1/tokenize:\001*'
+  _globals['_OPENAISERVICE'].methods_by_name['Detokenize']._loaded_options = None
+  _globals['_OPENAISERVICE'].methods_by_name['Detokenize']._serialized_options = b'\202\323\344\223\002%\"\013/detokenize:\001*Z\023\"\016/v1/detokenize:\001*'
   _globals['_OPENAISERVICE'].methods_by_name['ListModels']._loaded_options = None
   _globals['_OPENAISERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/models'
   _globals['_OPENAISERVICE'].methods_by_name['GetModel']._loaded_options = None
   _globals['_OPENAISERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\027\022\025/v1/models/{model=**}'
   _globals['_OPENAISERVICE']._serialized_start=154
-  _globals['_OPENAISERVICE']._serialized_end=701
+  _globals['_OPENAISERVICE']._serialized_end=1164
 # @@protoc_insertion_point(module_scope)

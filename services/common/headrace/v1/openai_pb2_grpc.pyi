@@ -42,11 +42,28 @@ class OpenAIServiceStub:
     ChatCompletions: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
     """One JSON message, or server-sent events if the body has `"stream": true`."""
     Completions: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
-    """As ChatCompletions, for plain prompts."""
+    """As ChatCompletions, for plain prompts: one, or a list, whose choices are numbered through."""
     Embeddings: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
     """One JSON message, for models that embed. `encoding_format` "float" or "base64"."""
     Rerank: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
-    """As Cohere, Jina and vLLM have it; no call of OpenAI's."""
+    """As Jina and vLLM have it; no call of OpenAI's, as the next five. With `texts` in place of
+    `documents` as text-embeddings-inference has it: the answer is a list, and an error is
+    {"error", "error_type"}.
+    """
+    RerankV2: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """As Cohere has it: documents are cut to `max_tokens_per_doc`, and an error is {"message"}."""
+    Score: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """As vLLM has it: how relevant each text of one side is to the only one of the other, or to that
+    of its place.
+    """
+    Embed: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """As text-embeddings-inference has it: `inputs` to a list of vectors. An error is
+    {"error", "error_type"}.
+    """
+    Tokenize: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """As vLLM has it, by `prompt` or `messages`, and as llama.cpp has it, by `content`."""
+    Detokenize: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
+    """As vLLM and llama.cpp have it: `tokens` to their text, which is `prompt` and `content` alike."""
     ListModels: _grpc.UnaryStreamMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]
     GetModel: _grpc.UnaryStreamMultiCallable[_models_pb2.GetModelRequest, _httpbody_pb2.HttpBody]
 
@@ -60,11 +77,28 @@ class OpenAIServiceAsyncStub(OpenAIServiceStub):
     ChatCompletions: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """One JSON message, or server-sent events if the body has `"stream": true`."""
     Completions: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """As ChatCompletions, for plain prompts."""
+    """As ChatCompletions, for plain prompts: one, or a list, whose choices are numbered through."""
     Embeddings: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """One JSON message, for models that embed. `encoding_format` "float" or "base64"."""
     Rerank: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """As Cohere, Jina and vLLM have it; no call of OpenAI's."""
+    """As Jina and vLLM have it; no call of OpenAI's, as the next five. With `texts` in place of
+    `documents` as text-embeddings-inference has it: the answer is a list, and an error is
+    {"error", "error_type"}.
+    """
+    RerankV2: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """As Cohere has it: documents are cut to `max_tokens_per_doc`, and an error is {"message"}."""
+    Score: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """As vLLM has it: how relevant each text of one side is to the only one of the other, or to that
+    of its place.
+    """
+    Embed: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """As text-embeddings-inference has it: `inputs` to a list of vectors. An error is
+    {"error", "error_type"}.
+    """
+    Tokenize: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """As vLLM has it, by `prompt` or `messages`, and as llama.cpp has it, by `content`."""
+    Detokenize: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """As vLLM and llama.cpp have it: `tokens` to their text, which is `prompt` and `content` alike."""
     ListModels: _aio.UnaryStreamMultiCallable[_empty_pb2.Empty, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     GetModel: _aio.UnaryStreamMultiCallable[_models_pb2.GetModelRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
 
@@ -87,7 +121,7 @@ class OpenAIServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _httpbody_pb2.HttpBody,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """As ChatCompletions, for plain prompts."""
+        """As ChatCompletions, for plain prompts: one, or a list, whose choices are numbered through."""
 
     @_abc_1.abstractmethod
     def Embeddings(
@@ -103,7 +137,54 @@ class OpenAIServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _httpbody_pb2.HttpBody,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """As Cohere, Jina and vLLM have it; no call of OpenAI's."""
+        """As Jina and vLLM have it; no call of OpenAI's, as the next five. With `texts` in place of
+        `documents` as text-embeddings-inference has it: the answer is a list, and an error is
+        {"error", "error_type"}.
+        """
+
+    @_abc_1.abstractmethod
+    def RerankV2(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """As Cohere has it: documents are cut to `max_tokens_per_doc`, and an error is {"message"}."""
+
+    @_abc_1.abstractmethod
+    def Score(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """As vLLM has it: how relevant each text of one side is to the only one of the other, or to that
+        of its place.
+        """
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """As text-embeddings-inference has it: `inputs` to a list of vectors. An error is
+        {"error", "error_type"}.
+        """
+
+    @_abc_1.abstractmethod
+    def Tokenize(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """As vLLM has it, by `prompt` or `messages`, and as llama.cpp has it, by `content`."""
+
+    @_abc_1.abstractmethod
+    def Detokenize(
+        self,
+        request: _httpbody_pb2.HttpBody,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """As vLLM and llama.cpp have it: `tokens` to their text, which is `prompt` and `content` alike."""
 
     @_abc_1.abstractmethod
     def ListModels(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.errors import InvalidRequest
 from headrace_gateway.quoting import quoted
-from headrace_gateway.validation import NAME
+from headrace_gateway.wanted import NAME
 
 
 def checked_id(request_id: str) -> str:

@@ -49,6 +49,10 @@ def wanted_generation(request: GenerateRequest, call: Call, *, streams: bool = F
         tools=wanted_tools(request),
         streams=streams,
         detached=request.detached,
+        cache_salt=request.cache_salt if request.HasField("cache_salt") else None,
+        truncate_tokens=(
+            request.truncate_prompt_tokens if request.HasField("truncate_prompt_tokens") else None
+        ),
         names=_NAMES,
     )
 

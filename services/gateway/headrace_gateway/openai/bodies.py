@@ -1,100 +1,45 @@
 """The JSON bodies of OpenAI's API: what is in them, and of what type. Ranges are `validation`'s.
 
-Types are strict (no "1" for 1), unknown fields are refused, null is the same as
-absent. Fields that say in their comment that they have no effect are accepted
-because clients send them.
+Types are strict (no "1" for 1), and null is the same as absent. Fields of `NO_EFFECT` are accepted
+because clients send them; unknown ones are passed over and noted, or refused, as the caller or the
+operator will have it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from headrace.errors import InvalidRequest, RequestError, Unsupported
-from headrace_gateway.json_objects import MAX_ENTRIES, are_token_ids, read_object
-from headrace_gateway.openai.fields import CHAT, COMPLETION, MESSAGE, NotServed
+from headrace_gateway.json_objects import MAX_ENTRIES, read_object, texts_or_token_ids
+from headrace_gateway.openai.entries import call_entries, text_or_parts, tool_entries
+from headrace_gateway.openai.fields import (
+    BODY_NO_EFFECT,
+    CHAT,
+    COMPLETION,
+    MESSAGE,
+    MESSAGE_NO_EFFECT,
+    STREAM_NO_EFFECT,
+)
+from headrace_gateway.openai.strict import UNSUPPORTED, StrictBody, wrong
+from headrace_gateway.openai.unknown import Unknown
 from headrace_gateway.quoting import quoted
+from headrace_gateway.wanted import ROLES
 
 _UINT32 = 2**32 - 1
 TokenId = Annotated[int, Field(ge=0, le=_UINT32)]
 
-_UNSUPPORTED = "unsupported"
 
-
-class StrictBody(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
-
-    NOT_SERVED: ClassVar[NotServed] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_fields_that_work(cls, data: object) -> object:
-        """Why here: pydantic would collect an error for each of a million unknown fields."""
-        if not isinstance(data, dict):
-            return data
-        for name in data.keys() - cls.model_fields.keys():
-            value = data[name]
-            if name not in cls.NOT_SERVED:
-                raise PydanticCustomError("unknown_field", "{name}", {"name": name})
-            if value is not None and not _is_neutral(value, cls.NOT_SERVED[name]):
-                raise PydanticCustomError(
-                    _UNSUPPORTED, "{name} is not served", {"name": name, "field": name}
-                )
-        return {name: value for name, value in data.items() if name in cls.model_fields}
-
-
-def _is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
-    # Why the types: True == 1 in Python, and is not the same in JSON.
-    return any(value == one and type(value) is type(one) for one in neutral)
-
-
-def _joined_text(content: object) -> object:
-    """Text parts as one text, a line each, which is what chat templates take."""
-    if not isinstance(content, list):
-        return content
-    texts = []
-    for i, part in enumerate(content):
-        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise PydanticCustomError("part", "part {i} has no type", {"i": i})
-        if part["type"] != "text":
-            raise PydanticCustomError(
-                _UNSUPPORTED,
-                "part {i} is of type {type}; only text is served",
-                {"i": i, "type": quoted(part["type"])},
-            )
-        if not isinstance(part.get("text"), str):
-            raise PydanticCustomError("part", "part {i} has no text", {"i": i})
-        texts.append(part["text"])
-    return "\n".join(texts)
-
-
-def _one_prompt(prompt: object) -> str | list[int]:
-    """A text or token ids; a list of one of them is the same as that one."""
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
-        return _one_prompt(prompt[0])
-    if isinstance(prompt, str):
-        return prompt
-    if not isinstance(prompt, list):
-        raise PydanticCustomError("prompt", "should be a text or a list of token ids")
-    if prompt and isinstance(prompt[0], str | list):
-        raise PydanticCustomError(
-            _UNSUPPORTED,
-            "{count} prompts in one request are not served; send a request for each",
-            {"count": len(prompt)},
-        )
-    if not are_token_ids(prompt):
-        raise PydanticCustomError("prompt", "should be a list of token ids")
-    return prompt
+def _prompts(value: object) -> list[str] | list[list[int]]:
+    """Texts or lists of token ids; one that stands alone is a list of one."""
+    if (prompts := texts_or_token_ids(value)) is not None:
+        # An empty list is a prompt without tokens, which is refused as that.
+        return prompts or [""]
+    raise PydanticCustomError(
+        "prompt", "should be a text, a list of token ids, a list of texts or a list of such lists"
+    )
 
 
 def _bounded(entries: object) -> object:
@@ -114,28 +59,56 @@ def _listed(stop: object) -> object:
 
 class Message(StrictBody):
     NOT_SERVED = MESSAGE
+    NO_EFFECT = MESSAGE_NO_EFFECT
+    PLACE = "messages[]."
 
     role: str
-    content: Annotated[str | None, BeforeValidator(_joined_text)] = None
-    """May be absent beside tool calls only."""
+    content: Annotated[str | list[dict[str, str]] | None, PlainValidator(text_or_parts)] = None
+    """Nothing may stand for it in an answer or a result, and nowhere else."""
     name: str | None = None
     tool_calls: (
-        Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
+        Annotated[
+            list[dict[str, Any]],
+            Field(fail_fast=True, max_length=MAX_ENTRIES),
+            BeforeValidator(call_entries),
+        ]
+        | None
     ) = None
     tool_call_id: str | None = None
     """For templates that print it."""
+    reasoning_content: str | None = None
+    """What an answer was thought out by, for templates that print it; as the next."""
+    reasoning: str | None = None
+    refusal: str | None = None
+    """An answer of OpenAI's own models, where it has no content."""
+    function_call: dict[str, Any] | None = None
+    """The older form of one tool call."""
+
+    @model_validator(mode="after")
+    def _is_a_turn(self) -> Self:
+        if self.role not in ROLES:
+            raise wrong("role", f"{quoted(self.role)} is none of {', '.join(ROLES)}")
+        if self.content is None and self.role in ("system", "developer", "user"):
+            raise wrong("content", "is missing")
+        if self.role == "tool" and not self.tool_call_id:
+            raise wrong("tool_call_id", "is missing; it says which call this is the result of")
+        return self
 
 
 class StreamOptions(StrictBody):
+    NO_EFFECT = STREAM_NO_EFFECT
+    PLACE = "stream_options."
+
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
     """vLLM's: each chunk says what its choice has used so far."""
     include_obfuscation: bool | None = None
-    """No effect: chunks are never padded."""
 
 
 class Body(StrictBody):
     """What both endpoints take."""
+
+    NO_EFFECT = BODY_NO_EFFECT
 
     model: str
     stream: bool | None = None
@@ -154,12 +127,7 @@ class Body(StrictBody):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     user: str | None = None
-    """No effect, as the next five."""
     metadata: dict[str, Any] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: str | None = None
 
     background: bool | None = None
     """Ours, named as in OpenAI's Responses: it goes on without any reader."""
@@ -176,7 +144,23 @@ class Body(StrictBody):
     ) = None
     ignore_eos: bool | None = None
     return_token_ids: bool | None = None
-    """Each choice also says its output as token ids, end-of-sequence included."""
+    """Each choice also says its output as token ids, end-of-sequence included; and its prompt."""
+    return_tokens_as_token_ids: bool | None = None
+    """Logprobs name tokens `token_id:17`, of which no two are alike."""
+    min_tokens: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    bad_words: Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None = None
+    allowed_token_ids: (
+        Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
+    ) = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=_UINT32)] | None = None
+    """The last so many are read; -1: as many as there is room for."""
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    add_special_tokens: bool | None = None
+    cache_salt: str | None = None
+    request_id: str | None = None
+    priority: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    """Below 0 is interactive, above it bulk: in vLLM the lower goes first."""
     guided_json: str | dict[str, Any] | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
@@ -194,9 +178,11 @@ class Body(StrictBody):
                 "stream_options is allowed only when stream is true",
                 {"field": "stream_options"},
             )
+        if self.priority and self.service_tier not in (None, "auto"):
+            raise wrong("priority", "is set beside service_tier; one may be")
         if self.prompt_logprobs is not None and self.stream:
             raise PydanticCustomError(
-                _UNSUPPORTED,
+                UNSUPPORTED,
                 "prompt_logprobs is not served in streams",
                 {"field": "prompt_logprobs"},
             )
@@ -207,9 +193,14 @@ class ChatBody(Body):
     NOT_SERVED = CHAT
 
     messages: Annotated[list[Message], Field(fail_fast=True, max_length=MAX_ENTRIES)]
-    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None = (
-        None
-    )
+    tools: (
+        Annotated[
+            list[dict[str, Any]],
+            Field(fail_fast=True, max_length=MAX_ENTRIES),
+            BeforeValidator(tool_entries),
+        ]
+        | None
+    ) = None
     """Read by `tools`, as the next two."""
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -217,6 +208,30 @@ class ChatBody(Body):
     """The newer name of max_tokens; where both are set, this one counts."""
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    documents: (
+        Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
+    ) = None
+    add_generation_prompt: bool | None = None
+    """Unset: true, unless the last message is continued."""
+    continue_final_message: bool | None = None
+    echo: bool | None = None
+    """The text of the last message stands before each choice, where an assistant said it."""
+
+    @model_validator(mode="after")
+    def _opens_or_continues(self) -> Self:
+        if self.add_generation_prompt and self.continue_final_message:
+            raise wrong("continue_final_message", "and add_generation_prompt cannot both be true")
+        return self
+
+    @model_validator(mode="after")
+    def _has_tools_to_choose_from(self) -> Self:
+        if self.tools:
+            return self
+        if self.tool_choice not in (None, "none"):
+            raise wrong("tool_choice", "is allowed only when tools are offered")
+        if self.parallel_tool_calls is not None:
+            raise wrong("parallel_tool_calls", "is allowed only when tools are offered")
+        return self
 
     @model_validator(mode="after")
     def _likeliest_beside_the_chosen(self) -> Self:
@@ -232,7 +247,8 @@ class ChatBody(Body):
 class CompletionBody(Body):
     NOT_SERVED = COMPLETION
 
-    prompt: Annotated[str | list[int], PlainValidator(_one_prompt)]
+    prompt: Annotated[list[str] | list[list[int]], PlainValidator(_prompts)]
+    """Each has its own choices."""
     best_of: int | None = None
     """Served only where it equals n."""
     logprobs: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
@@ -244,7 +260,10 @@ class CompletionBody(Body):
     def _no_choosing_among_more(self) -> Self:
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise PydanticCustomError(
-                _UNSUPPORTED, "best_of other than n is not served", {"field": "best_of"}
+                UNSUPPORTED,
+                "best_of other than n is not served: choices are not ranked; ask for n and rank"
+                " them by their logprobs",
+                {"field": "best_of"},
             )
         return self
 
@@ -252,8 +271,8 @@ class CompletionBody(Body):
 T = TypeVar("T", bound=StrictBody)
 
 
-def parse(kind: type[T], data: bytes, *, max_bytes: int) -> T:
-    """Read a body.
+def parse(kind: type[T], data: bytes, *, max_bytes: int, unknown: Unknown | None = None) -> T:
+    """Read a body; what does nothing in it is noted in `unknown`, without which it is refused.
 
     Raises:
         InvalidRequest: it is too long, no JSON, or a field is unknown, missing or of a wrong type.
@@ -261,7 +280,7 @@ def parse(kind: type[T], data: bytes, *, max_bytes: int) -> T:
     """
     value = read_object(data, max_bytes=max_bytes)
     try:
-        return kind.model_validate(value)
+        return kind.model_validate(value, context=unknown)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise _refusal(first) from error
@@ -272,6 +291,7 @@ def _refusal(detail: ErrorDetails) -> RequestError:
     context = detail.get("ctx", {})
     if detail["type"] == "unknown_field":
         name = str(context["name"])
+        place += str(context.get("within", ""))
         field = f"{place}.{name[:64]}" if place else name[:64]
         return InvalidRequest(f"unknown field {quoted(name)}", field=field)
     if "field" in context:
@@ -279,7 +299,7 @@ def _refusal(detail: ErrorDetails) -> RequestError:
     message = detail["msg"]
     if detail["type"] == "missing":
         message = "is missing"
-    kind = Unsupported if detail["type"] == _UNSUPPORTED else InvalidRequest
+    kind = Unsupported if detail["type"] == UNSUPPORTED else InvalidRequest
     return kind(f"{place}: {message}", field=place)
 
 

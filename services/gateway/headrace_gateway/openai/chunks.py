@@ -43,6 +43,15 @@ COMPLETION = Form("cmpl-", "text_completion", "text_completion", opens=False)
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """Where a stream says how many tokens there were."""
+
+    at_end: bool = False
+    in_each: bool = False
+    """In each chunk, of its choice alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """What every part of an answer repeats."""
 
@@ -52,6 +61,8 @@ class Head:
     """Seconds of Unix time."""
     fingerprint: str
     """Equal for equal weights."""
+    first_choice: int = 0
+    """Index of its first choice: where a call has several prompts, each has an answer."""
 
     def fields(self, form: Form, kind: str) -> dict[str, Any]:
         return {
@@ -95,6 +106,7 @@ class Chunks:
         """Choices that have called a tool."""
         unopened = (choice for choice, place in enumerate(places) if not place.opened)
         self._unopened = list(unopened) if form.opens else []
+        self._first_choice = head.first_choice
         # Why not always: clients that read nothing but `data:` lines fail at any other line.
         self._ids = EventIds(head.request_id, places) if ids else NoIds()
         self._include_usage = include_usage
@@ -103,9 +115,11 @@ class Chunks:
     def opening(self) -> str:
         """The first event of each choice that is not open yet; empty where the form has none."""
         role = '"delta":{"role":"assistant","content":""}'
+        ids = () if self._telling is None else self._telling.chat_prompt_ids
+        more = [_ids(ids, "prompt_token_ids"), *[""] * len(self._unopened)]
         return "".join(
-            self._event(self._ids.opened(choice), (choice, 0), role, "null")
-            for choice in self._unopened
+            self._event(self._ids.opened(choice), (choice, 0), role, "null", more=each)
+            for choice, each in zip(self._unopened, more, strict=False)
         )
 
     def said(self, news: Iterable[Said]) -> str:
@@ -139,7 +153,8 @@ class Chunks:
         content = f"{self._open}{json.dumps(piece.text)}"
         if said.calls:
             content += f",{_calls(said.calls)}"
-        return f"{content}{self._close}{_ids(piece.token_ids)}", piece.logprobs
+        ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
+        return f"{content}{self._close}{ids}", piece.logprobs
 
     def ending(self, usage: Usage) -> str:
         """After the last of a good answer: usage, if it was asked for, and the mark of the end."""
@@ -148,13 +163,23 @@ class Chunks:
         return f"{event if self._include_usage else ''}data: [DONE]\n\n"
 
     def _event(
-        self, line: str, place: tuple[int, int], content: str, reason: str, logprobs: str = "null"
+        self,
+        line: str,
+        place: tuple[int, int],
+        content: str,
+        reason: str,
+        logprobs: str = "null",
+        *,
+        more: str = "",
     ) -> str:
-        """`place`: a choice, and how many of its tokens are said with this."""
+        """`place`: a choice, and how many of its tokens are said with this. `more`: a member of
+        the event, behind its choice."""
         choice, seen = place
         end = self._end if self._prompt_tokens is None else self._counted(self._prompt_tokens, seen)
+        if more:
+            end = f"{end[:2]}{more}{end[2:]}"
         return (
-            f'{line}{self._start}{choice},{content},"logprobs":{logprobs},'
+            f'{line}{self._start}{self._first_choice + choice},{content},"logprobs":{logprobs},'
             f'"finish_reason":{reason}{end}'
         )
 
@@ -171,10 +196,26 @@ _NO_USAGE = ',"usage":null'
 
 def whole(form: Form, head: Head, outcome: RequestOutcome, telling: Telling | None = None) -> bytes:
     """An answer in one piece."""
-    body = json.dumps(head.fields(form, form.whole) | {"usage": _usage(outcome.usage)})
-    choices = ",".join(_choice(form, choice, telling) for choice in outcome.choices)
+    choices = whole_choices(form, head, outcome, telling)
     of_prompt = _of_prompt(telling, outcome.choices[0]) if form.opens else ""
-    return f'{body[:-1]},"choices":[{choices}]{of_prompt}}}'.encode()
+    if telling is not None:
+        of_prompt += _ids(telling.chat_prompt_ids, "prompt_token_ids")
+    opening = whole_opening(form, head, outcome.usage)
+    return b"%s%s]%s}" % (opening, choices, of_prompt.encode())
+
+
+def whole_opening(form: Form, head: Head, usage: Usage) -> bytes:
+    """An answer in one piece, up to its first choice; after its last come two brackets."""
+    body = json.dumps(head.fields(form, form.whole) | {"usage": _usage(usage)})
+    return f'{body[:-1]},"choices":['.encode()
+
+
+def whole_choices(
+    form: Form, head: Head, outcome: RequestOutcome, telling: Telling | None = None
+) -> bytes:
+    """Its choices, with commas between them."""
+    first = head.first_choice
+    return ",".join(_choice(form, choice, telling, first) for choice in outcome.choices).encode()
 
 
 def accepted(form: Form, begun: Request) -> bytes:
@@ -196,7 +237,7 @@ def accepted(form: Form, begun: Request) -> bytes:
     return json.dumps(body).encode()
 
 
-def _choice(form: Form, choice: Choice, telling: Telling | None) -> str:
+def _choice(form: Form, choice: Choice, telling: Telling | None, first: int) -> str:
     piece = Piece(choice.text) if telling is None else telling.whole(choice)
     said: dict[str, Any] = {"text": piece.text}
     if form.opens:
@@ -205,14 +246,15 @@ def _choice(form: Form, choice: Choice, telling: Telling | None) -> str:
         said["message"]["tool_calls"] = [_whole_call(call) for call in choice.tool_calls]
         said["message"]["content"] = piece.text or None
     reason = _finish_reason(choice.finish_reason, bool(choice.tool_calls))
-    body = json.dumps({"index": choice.index, **said, "finish_reason": reason})
+    body = json.dumps({"index": first + choice.index, **said, "finish_reason": reason})
     of_prompt = "" if form.opens else _of_prompt(telling, choice)
-    return f'{body[:-1]},"logprobs":{piece.logprobs}{_ids(piece.token_ids)}{of_prompt}}}'
+    ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
+    return f'{body[:-1]},"logprobs":{piece.logprobs}{ids}{of_prompt}}}'
 
 
-def _ids(token_ids: Sequence[int]) -> str:
+def _ids(token_ids: Sequence[int], name: str = "token_ids") -> str:
     """A further member, as the next; nothing for none."""
-    return f',"token_ids":{json.dumps(list(token_ids), separators=(",", ":"))}' if token_ids else ""
+    return f',"{name}":{json.dumps(list(token_ids), separators=(",", ":"))}' if token_ids else ""
 
 
 def _of_prompt(telling: Telling | None, choice: Choice) -> str:

@@ -11,7 +11,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Iterable
 
 from headrace.logprobs import Row
-from headrace_gateway.spelling import Spelled, Spelling
+from headrace_gateway.spelling import Spelled, Spellings
 
 Told = tuple[int, Row | None]
 """A token id and what is told of it; None of a prompt's first token, which nothing precedes."""
@@ -34,7 +34,7 @@ class Place:
         return begin
 
 
-def chat_logprobs(told: Iterable[Told], spelling: Spelling) -> str:
+def chat_logprobs(told: Iterable[Told], spelling: Spellings) -> str:
     """`choices[].logprobs` of a chat answer."""
     entries = []
     for token_id, row in told:
@@ -50,7 +50,7 @@ def chat_logprobs(told: Iterable[Told], spelling: Spelling) -> str:
 
 
 def completion_logprobs(
-    told: Iterable[Told], spelling: Spelling, place: Place, *, width: int
+    told: Iterable[Told], spelling: Spellings, place: Place, *, width: int
 ) -> str:
     """`choices[].logprobs` of a plain completion; each token is also among its likeliest."""
     tokens, own, top, offsets = [], [], [], []
@@ -66,7 +66,7 @@ def completion_logprobs(
     )
 
 
-def _likeliest(token_id: int, row: Row, spelling: Spelling, width: int) -> str:
+def _likeliest(token_id: int, row: Row, spelling: Spellings, width: int) -> str:
     own, top_ids, top = row
     # Tokens that are spelled alike have one place; it is the likeliest's.
     texts: dict[str, float] = {}
@@ -80,7 +80,7 @@ def _object(members: Iterable[str]) -> str:
     return f"{{{','.join(members)}}}"
 
 
-def prompt_logprobs(told: Iterable[Told], spelling: Spelling, *, width: int) -> str:
+def prompt_logprobs(told: Iterable[Told], spelling: Spellings, *, width: int) -> str:
     """vLLM's `prompt_logprobs`: for each token, by id, those of the likeliest and its own."""
     places = []
     for token_id, row in told:

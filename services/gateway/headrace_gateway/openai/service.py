@@ -19,36 +19,42 @@ from headrace.v1.openai_pb2_grpc import OpenAIServiceServicer
 from headrace_gateway.answering import Answer
 from headrace_gateway.calls import Call, Context, call_of
 from headrace_gateway.catalog import Catalog, ServedModel
+from headrace_gateway.compat import cohere, scoring, tei, tokenizing
+from headrace_gateway.compat.serving import Serving
 from headrace_gateway.detaching import Detaching
 from headrace_gateway.generation import Queued
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
 from headrace_gateway.native.ports import Fleet, serving
-from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody, parse
+from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody
 from headrace_gateway.openai.chunks import (
     CHAT,
     COMPLETION,
     Chunks,
+    Counted,
     Form,
     Head,
     accepted,
     whole,
 )
 from headrace_gateway.openai.errors import OpenAIVoice
+from headrace_gateway.openai.prompt_run import SeveralPrompts
+from headrace_gateway.openai.reading import read_body
+from headrace_gateway.openai.several_prompts import PromptCalls
 from headrace_gateway.openai.telling import Asked, Prompt, Telling
 from headrace_gateway.openai.vector_calls import VectorCalls
 from headrace_gateway.openai.wishes import (
     asked_chat,
     asked_completion,
     wanted_chat,
-    wanted_completion,
+    wanted_completions,
 )
 from headrace_gateway.reply import Reply, comment, deliver, told
 from headrace_gateway.resuming import Resuming
 from headrace_gateway.returning import answered, wants_ids
 from headrace_gateway.tally import Tally
 from headrace_gateway.transcript import Said
-from headrace_gateway.wanted import Text, Wanted
+from headrace_gateway.wanted import Conversation, Text, Wanted, last_answer
 
 AnyBody = TypeVar("AnyBody", bound=Body)
 
@@ -87,12 +93,17 @@ class OpenAIDialect:
 class _Endpoint(Generic[AnyBody]):
     form: Form
     kind: type[AnyBody]
-    wanted: Callable[[AnyBody, Call], Wanted]
+    wanted: Callable[[AnyBody, Call], list[Wanted]]
+    """Of each of its prompts."""
     asked: Callable[[AnyBody], Asked]
 
 
-_CHAT = _Endpoint(CHAT, ChatBody, wanted_chat, asked_chat)
-_COMPLETION = _Endpoint(COMPLETION, CompletionBody, wanted_completion, asked_completion)
+def _wanted_chats(body: ChatBody, call: Call) -> list[Wanted]:
+    return [wanted_chat(body, call)]
+
+
+_CHAT = _Endpoint(CHAT, ChatBody, _wanted_chats, asked_chat)
+_COMPLETION = _Endpoint(COMPLETION, CompletionBody, wanted_completions, asked_completion)
 
 
 class OpenAIService(OpenAIServiceServicer):
@@ -105,6 +116,7 @@ class OpenAIService(OpenAIServiceServicer):
         catalog: Catalog,
         fleet: Fleet,
         vectors: VectorCalls,
+        serving: Serving,
         *,
         resuming: Resuming,
         detaching: Detaching,
@@ -114,8 +126,9 @@ class OpenAIService(OpenAIServiceServicer):
         self._detaching = detaching
         self._catalog = catalog
         self._fleet = fleet
-        self._vectors = vectors
+        self._vectors, self._serving = vectors, serving
         self._limits = limits
+        self._prompts = PromptCalls(intake, resuming, limits)
 
     async def ChatCompletions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
         await self._complete(request.data, context, _CHAT)
@@ -127,7 +140,25 @@ class OpenAIService(OpenAIServiceServicer):
         await self._vectors.embeddings(request.data, context)
 
     async def Rerank(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
-        await self._vectors.rerank(request.data, context)
+        if tei.is_of_texts(request.data):
+            await tei.rerank(self._serving, request.data, context)
+        else:
+            await self._vectors.rerank(request.data, context)
+
+    async def RerankV2(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await cohere.rerank(self._serving, request.data, context)
+
+    async def Score(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await scoring.score(self._serving, request.data, context)
+
+    async def Embed(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await tei.embed(self._serving, request.data, context)
+
+    async def Tokenize(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await tokenizing.tokenize(self._serving, request.data, context)
+
+    async def Detokenize(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await tokenizing.detokenize(self._serving, request.data, context)
 
     async def ListModels(self, request: Empty, context: Context) -> None:  # type: ignore[override]
         workers = serving(self._fleet)
@@ -166,9 +197,15 @@ class OpenAIService(OpenAIServiceServicer):
         with Tally("openai") as tally:
             reply = Reply(context, OpenAIVoice(), call.request_id, tally)
             async with told(reply):
-                body = parse(endpoint.kind, data, max_bytes=self._limits.max_body_bytes)
+                body = read_body(endpoint.kind, data, call, self._limits, reply)
                 tally.model = self._intake.known(body.model)
-                wanted, ids = endpoint.wanted(body, call), wants_ids(call)
+                ids = wants_ids(call)
+                wanted, *others = endpoint.wanted(body, call)
+                if others:
+                    asked, counted = endpoint.asked(body), _counted(body)
+                    several = SeveralPrompts([wanted, *others], asked, counted, _telling)
+                    await self._prompts.answer(several, call, reply)
+                    return
                 if wanted.detached and not wanted.streams:
                     named = wanted.request_id != call.request_id
                     begun = await self._detaching.begin(wanted, call, repeatable=named)
@@ -193,19 +230,24 @@ def _dialect(
         created=int(answer.arrival_s),
         fingerprint=f"fp_{request.weights}",
     )
-    options = body.stream_options
-    counted = options is not None and bool(options.include_usage)
-    each = options is not None and bool(options.continuous_usage_stats)
+    counted = _counted(body)
     chunks = Chunks(
         form,
         head,
         places=answer.places,
-        include_usage=counted,
-        prompt_tokens=request.prompt_tokens if each else None,
+        include_usage=counted.at_end,
+        prompt_tokens=request.prompt_tokens if counted.in_each else None,
         ids=ids,
         telling=telling,
     )
     return OpenAIDialect(form, head, chunks, telling, ids)
+
+
+def _counted(body: Body) -> Counted:
+    options = body.stream_options
+    if options is None:
+        return Counted()
+    return Counted(bool(options.include_usage), bool(options.continuous_usage_stats))
 
 
 def _telling(
@@ -213,10 +255,13 @@ def _telling(
 ) -> Telling | None:
     if not asked.anything:
         return None
-    text = ""
+    text, given = "", wanted.prompt
     if asked.echo:
-        given = wanted.prompt
-        text = given.text if isinstance(given, Text) else answer.tokenizer.decode(list(prompt_ids))
+        text = answer.tokenizer.decode(list(prompt_ids))
+        if isinstance(given, Text) and wanted.truncate_tokens is None:
+            text = given.text
+    if asked.repeats and isinstance(given, Conversation):
+        text = last_answer(given)
     prompt = Prompt(text, prompt_ids)
     return Telling(asked, answer.tokenizer.spelling, prompt, choices=answer.request.n)
 

@@ -15,7 +15,7 @@ from headrace_gateway.openai.logprobs import (
     completion_logprobs,
     prompt_logprobs,
 )
-from headrace_gateway.spelling import Spelling
+from headrace_gateway.spelling import ById, Spelling, Spellings
 from headrace_gateway.transcript import Said
 
 
@@ -29,6 +29,10 @@ class Asked:
     """vLLM's."""
     token_ids: bool = False
     """vLLM's, too."""
+    by_id: bool = False
+    """vLLM's: logprobs name tokens by their ids."""
+    repeats: bool = False
+    """vLLM's echo of chat: the last message's text stands before each choice."""
     echo: bool = False
     """The prompt stands before each choice."""
     mute: bool = False
@@ -37,7 +41,12 @@ class Asked:
     @property
     def anything(self) -> bool:
         widths = (self.logprobs, self.prompt_logprobs)
-        return self.echo or self.token_ids or any(width is not None for width in widths)
+        return (
+            self.echo
+            or self.repeats
+            or self.token_ids
+            or any(width is not None for width in widths)
+        )
 
     @property
     def of_prompt(self) -> int | None:
@@ -49,6 +58,7 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Prompt:
     text: str
+    """That stands before each choice, where one does."""
     token_ids: Sequence[int]
 
 
@@ -58,14 +68,16 @@ class Piece:
     logprobs: str = "null"
     """JSON."""
     token_ids: Sequence[int] = ()
-    """Empty where they were not asked for."""
+    """Empty where they were not asked for; as the next."""
+    prompt_ids: Sequence[int] = ()
 
 
 class Telling:
     """Of one answer, in order."""
 
     def __init__(self, asked: Asked, spelling: Spelling, prompt: Prompt, *, choices: int) -> None:
-        self._asked, self._spelling, self._prompt = asked, spelling, prompt
+        self._asked, self._prompt = asked, prompt
+        self._spelling: Spellings = ById(spelling) if asked.by_id else spelling
         self._places = [Place() for _ in range(choices)]
 
     def piece(self, said: Said) -> Piece | None:
@@ -75,6 +87,8 @@ class Telling:
         """
         begins = said.first_index == 0 and bool(said.token_ids)
         text, told = "", list[Told]()
+        if self._asked.repeats and begins:
+            text = self._prompt.text
         if echoes := self._asked.echo and begins:
             text = self._prompt.text
             told += self._of_prompt(said.prompt_logprobs or Logprobs())
@@ -87,7 +101,7 @@ class Telling:
         if not (text or ids or told):
             return None
         logprobs = self._logprobs(said.choice, told) if told else "null"
-        return Piece(text, logprobs, ids)
+        return Piece(text, logprobs, ids, self._prompt_ids() if begins else ())
 
     def whole(self, choice: Choice) -> Piece:
         """All that one choice says."""
@@ -96,10 +110,18 @@ class Telling:
             told += self._of_prompt(read_run(choice.prompt_logprobs))
         if not self._asked.mute:
             told += zip(choice.token_ids, read_run(choice.logprobs).rows(), strict=False)
-        before = self._prompt.text if self._asked.echo else ""
+        before = self._prompt.text if self._asked.echo or self._asked.repeats else ""
         text = "" if self._asked.mute else choice.text
         ids = choice.token_ids if self._asked.token_ids and not self._asked.mute else ()
-        return Piece(before + text, self._logprobs(choice.index, told), ids)
+        return Piece(before + text, self._logprobs(choice.index, told), ids, self._prompt_ids())
+
+    @property
+    def chat_prompt_ids(self) -> Sequence[int]:
+        """Of the answer, in chat; of each choice in completions, whose pieces have them."""
+        return self._prompt.token_ids if self._asked.token_ids and self._asked.chat else ()
+
+    def _prompt_ids(self) -> Sequence[int]:
+        return self._prompt.token_ids if self._asked.token_ids and not self._asked.chat else ()
 
     def of_prompt(self, choice: Choice) -> str | None:
         """JSON of vLLM's `prompt_logprobs`; None where it was not asked for."""

@@ -23,10 +23,6 @@ def _tool(entry: dict[str, Any], field: str) -> Tool:
             f"{field}: type {quoted(str(entry.get('type')))} is not served", field=f"{field}.type"
         )
     function = _object(entry.get("function"), f"{field}.function")
-    for unknown in function.keys() - {"name", "description", "parameters", "strict"}:
-        raise InvalidRequest(
-            f"unknown field {quoted(unknown)}", field=f"{field}.function.{unknown[:64]}"
-        )
     name, description = function.get("name"), function.get("description") or ""
     if not isinstance(name, str) or not isinstance(description, str):
         raise InvalidRequest(f"{field}.function.name is missing", field=f"{field}.function.name")
@@ -51,26 +47,40 @@ def _choice(value: str | dict[str, Any] | None, *, has_tools: bool) -> tuple[Cho
 
 def turn(message: Message, field: str) -> dict[str, Any]:
     """One message as chat templates take it: arguments of calls as objects, not as text."""
-    said: dict[str, Any] = message.model_dump(exclude_none=True)
-    said.setdefault("content", "")
-    if not message.tool_calls:
-        if message.content is None:
-            raise InvalidRequest(f"{field}.content: is missing", field=f"{field}.content")
-        said.pop("tool_calls", None)
-        return said
-    said["tool_calls"] = [
-        _call(call, f"{field}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls)
+    said: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+    if message.content is None and message.refusal:
+        said["content"] = message.refusal
+    if message.name is not None:
+        said["name"] = message.name
+    if message.tool_call_id is not None:
+        said["tool_call_id"] = message.tool_call_id
+    if (reasoning := message.reasoning_content or message.reasoning) is not None:
+        said["reasoning_content"] = reasoning
+    calls = [
+        _call(call, f"{field}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())
     ]
+    if message.function_call is not None:
+        older = {"type": "function", "function": message.function_call}
+        calls.append(_call(older, f"{field}.function_call"))
+    if calls:
+        said["tool_calls"] = calls
     return said
 
 
 def _call(call: dict[str, Any], field: str) -> dict[str, Any]:
+    if call.get("type") not in ("function", None):
+        raise Unsupported(
+            f"{field}: type {quoted(str(call['type']))} is not served", field=f"{field}.type"
+        )
     function = _object(call.get("function"), f"{field}.function")
-    name, arguments = function.get("name"), function.get("arguments")
-    if not isinstance(name, str) or not isinstance(arguments, str):
+    name = function.get("name")
+    if not isinstance(name, str) or "arguments" not in function:
         raise InvalidRequest(f"{field}.function needs a name and arguments", field=field)
+    arguments = function["arguments"]
+    if not isinstance(arguments, str | dict | None):
+        raise InvalidRequest(f"{field}.function.arguments should be a text", field=field)
     return {
-        "id": str(call.get("id", "")),
+        "id": str(call.get("id") or ""),
         "type": "function",
         "function": {"name": name, "arguments": as_object(arguments)},
     }

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from headrace_gateway.calls import Call
-from headrace_gateway.json_objects import are_token_ids
-from headrace_gateway.openai.bodies import StrictBody
-from headrace_gateway.openai.fields import EMBEDDINGS, RERANK
-from headrace_gateway.openai.wishes import PRIORITIES
+from headrace_gateway.json_objects import texts_or_token_ids
+from headrace_gateway.openai.fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
+from headrace_gateway.openai.strict import StrictBody, wrong
+from headrace_gateway.openai.wishes import priority_of
 from headrace_gateway.wanted import AnyInput, Text, TokenIds, WantedVectors
 
 _UINT32 = 2**32 - 1
 Count = Annotated[int, Field(ge=-_UINT32, le=_UINT32)]
 
 
-def _inputs(value: object) -> list[str] | list[list[int]]:
+def inputs_of(value: object) -> list[str] | list[list[int]]:
     """A text, token ids, or a list of either."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list):
-        kinds = set(map(type, value))
-        if kinds <= {str}:
-            return value
-        if kinds == {int} and are_token_ids(value):
-            return [value]
-        if kinds == {list} and all(map(are_token_ids, value)):
-            return value
+    if (inputs := texts_or_token_ids(value)) is not None:
+        return inputs
     raise PydanticCustomError(
         "inputs", "should be a text, a list of texts, a list of token ids or a list of such lists"
     )
 
 
-def _documents(value: object) -> list[str]:
+def documents_of(value: object) -> list[str]:
     """Texts, or objects that have nothing but a text."""
     if not isinstance(value, list):
         raise PydanticCustomError("documents", "should be a list of texts")
@@ -53,18 +45,27 @@ def _documents(value: object) -> list[str]:
 class VectorBody(StrictBody):
     """What both endpoints take."""
 
+    NO_EFFECT = VECTOR_NO_EFFECT
+
     model: str
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     truncate_prompt_tokens: Count | None = None
     """vLLM's; -1 is as many as the model takes."""
+    priority: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    """vLLM's, beside no service_tier: below 0 is interactive, above it bulk."""
     user: str | None = None
-    """No effect."""
+
+    @model_validator(mode="after")
+    def _has_one_priority(self) -> Self:
+        if self.priority and self.service_tier not in (None, "auto"):
+            raise wrong("priority", "is set beside service_tier; one may be")
+        return self
 
 
 class EmbeddingsBody(VectorBody):
     NOT_SERVED = EMBEDDINGS
 
-    input: Annotated[list[str] | list[list[int]], PlainValidator(_inputs)]
+    input: Annotated[list[str] | list[list[int]], PlainValidator(inputs_of)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Count | None = None
     prompt_name: str | None = None
@@ -75,7 +76,7 @@ class RerankBody(VectorBody):
     NOT_SERVED = RERANK
 
     query: str
-    documents: Annotated[list[str], PlainValidator(_documents)]
+    documents: Annotated[list[str], PlainValidator(documents_of)]
     top_n: Count | None = None
     return_documents: bool | None = None
     """Unset: they are returned, as Jina and vLLM do."""
@@ -87,28 +88,30 @@ def wanted_embeddings(body: EmbeddingsBody, call: Call) -> WantedVectors:
     for i, each in enumerate(body.input):
         field = f"input[{i}]" if is_list else "input"
         inputs.append(TokenIds(each, field) if isinstance(each, list) else Text(str(each), field))
-    return _wanted(body, call, inputs, name="input")
+    return wanted_vectors(body, call, inputs, name="input")
 
 
 def wanted_ranking(body: RerankBody, call: Call) -> WantedVectors:
     """Its inputs are the documents."""
     documents = [Text(text, f"documents[{i}]") for i, text in enumerate(body.documents)]
-    return _wanted(body, call, list[AnyInput](documents), name="documents")
+    return wanted_vectors(body, call, list[AnyInput](documents), name="documents")
 
 
-def _wanted(body: VectorBody, call: Call, inputs: list[AnyInput], *, name: str) -> WantedVectors:
+def wanted_vectors(
+    body: VectorBody, call: Call, inputs: list[AnyInput], *, name: str
+) -> WantedVectors:
     return WantedVectors(
         request_id=call.request_id,
         model=body.model,
         inputs=inputs,
-        priority=PRIORITIES[body.service_tier or "auto"],
+        priority=priority_of(body.priority, body.service_tier),
         truncate_tokens=body.truncate_prompt_tokens,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
         headers=call.headers,
         names={
             "inputs": name,
-            "priority": "service_tier",
+            "priority": "priority" if body.priority else "service_tier",
             "truncate_tokens": "truncate_prompt_tokens",
         },
     )

@@ -13,8 +13,8 @@ from headrace_gateway.embedding import Embedded, Embedding, Query, Ranked
 from headrace_gateway.inputs import check_top_n
 from headrace_gateway.intake import Intake
 from headrace_gateway.limits import Limits
-from headrace_gateway.openai.bodies import parse
 from headrace_gateway.openai.errors import OpenAIVoice
+from headrace_gateway.openai.reading import read_body
 from headrace_gateway.openai.vector_bodies import (
     EmbeddingsBody,
     RerankBody,
@@ -36,7 +36,7 @@ class VectorCalls:
         with Tally("openai") as tally:
             reply = Reply(context, OpenAIVoice(), call.request_id, tally)
             async with told(reply):
-                body = parse(EmbeddingsBody, data, max_bytes=self._limits.max_body_bytes)
+                body = read_body(EmbeddingsBody, data, call, self._limits, reply)
                 tally.model = self._intake.known(body.model)
                 wanted, prompt_name = wanted_embeddings(body, call), body.prompt_name
                 async with self._embedding.embedded(
@@ -50,7 +50,7 @@ class VectorCalls:
         with Tally("openai") as tally:
             reply = Reply(context, OpenAIVoice(), call.request_id, tally)
             async with told(reply):
-                body = parse(RerankBody, data, max_bytes=self._limits.max_body_bytes)
+                body = read_body(RerankBody, data, call, self._limits, reply)
                 tally.model = self._intake.known(body.model)
                 check_top_n(body.top_n)
                 query = Query(wanted_ranking(body, call), body.query)

@@ -30,25 +30,46 @@ _PENALTIES = ("presence_penalty", "frequency_penalty")
 
 def wanted_chat(body: ChatBody, call: Call) -> Wanted:
     messages = [turn(message, f"messages[{i}]") for i, message in enumerate(body.messages)]
+    continues = bool(body.continue_final_message)
+    if continues and messages and messages[-1].get("tool_calls"):
+        raise InvalidRequest(
+            "the last message calls tools, and cannot be continued", field="continue_final_message"
+        )
+    opens = not continues if body.add_generation_prompt is None else body.add_generation_prompt
     newer = body.max_completion_tokens is not None
     max_tokens = body.max_completion_tokens if newer else body.max_tokens
     names = {"max_tokens": "max_completion_tokens"} if newer else {}
     if body.top_logprobs:
         names["logprobs"] = "top_logprobs"
     parameters = _parameters(body, asked_chat(body), max_tokens)
-    wanted = _wanted(body, call, Conversation(messages), parameters, names)
+    prompt = Conversation(
+        messages, documents=body.documents or (), opens_answer=opens, continues=continues
+    )
+    wanted = _wanted(body, call, prompt, parameters, names)
     return dataclasses.replace(wanted, tools=wanted_tools(body))
 
 
+def wanted_completions(body: CompletionBody, call: Call) -> list[Wanted]:
+    """What is wanted of each prompt; all of them have the call's name."""
+    wanted = wanted_completion(body, call)
+    prompts = [_prompt(body, number) for number in range(len(body.prompt))]
+    return [dataclasses.replace(wanted, prompt=prompt) for prompt in prompts]
+
+
 def wanted_completion(body: CompletionBody, call: Call) -> Wanted:
-    prompt = (
-        Text(body.prompt) if isinstance(body.prompt, str) else TokenIds(body.prompt, field="prompt")
-    )
+    """What is wanted of the first prompt."""
+    prompt = _prompt(body, 0)
     max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
     asked = asked_completion(body)
     if asked.mute:
         max_tokens = 1
     return _wanted(body, call, prompt, _parameters(body, asked, max_tokens), {})
+
+
+def _prompt(body: CompletionBody, number: int) -> Text | TokenIds:
+    given = body.prompt[number]
+    field = "prompt" if len(body.prompt) == 1 else f"prompt[{number}]"
+    return Text(given, field) if isinstance(given, str) else TokenIds(given, field)
 
 
 def asked_chat(body: ChatBody) -> Asked:
@@ -59,6 +80,8 @@ def asked_chat(body: ChatBody) -> Asked:
         logprobs=logprobs,
         prompt_logprobs=body.prompt_logprobs,
         token_ids=bool(body.return_token_ids),
+        by_id=bool(body.return_tokens_as_token_ids),
+        repeats=bool(body.echo),
     )
 
 
@@ -68,6 +91,7 @@ def asked_completion(body: CompletionBody) -> Asked:
         logprobs=body.logprobs,
         prompt_logprobs=body.prompt_logprobs,
         token_ids=bool(body.return_token_ids),
+        by_id=bool(body.return_tokens_as_token_ids),
         echo=bool(body.echo),
         mute=bool(body.echo) and body.max_tokens == 0,
     )
@@ -84,11 +108,11 @@ def _wanted(
         parameters.structure.CopyFrom(structure[0])
         names = {**names, "structure": structure[1]}
     return Wanted(
-        request_id=call.request_id,
+        request_id=call.request_id if body.request_id is None else body.request_id,
         model=body.model,
         prompt=prompt,
         parameters=parameters,
-        priority=PRIORITIES[body.service_tier or "auto"],
+        priority=priority_of(body.priority, body.service_tier),
         # Why: OpenAI's seeds are signed.
         seed=None if body.seed is None else body.seed % 2**64,
         n=1 if body.n is None else body.n,
@@ -97,8 +121,19 @@ def _wanted(
         headers=call.headers,
         streams=bool(body.stream),
         detached=bool(body.background),
-        names={"priority": "service_tier", **names},
+        cache_salt=body.cache_salt,
+        truncate_tokens=body.truncate_prompt_tokens,
+        adds_special_tokens=body.add_special_tokens,
+        names={"priority": "priority" if body.priority else "service_tier", **names},
     )
+
+
+def priority_of(number: int | None, tier: str | None) -> Priority.ValueType:
+    """By vLLM's number, of which the lower goes first and 0 is what all have that name none; else
+    by OpenAI's tier."""
+    if not number:
+        return PRIORITIES[tier or "auto"]
+    return PRIORITIES["priority" if number < 0 else "flex"]
 
 
 def _parameters(body: Body, asked: Asked, max_tokens: int | None) -> SamplingParameters:
@@ -110,6 +145,13 @@ def _parameters(body: Body, asked: Asked, max_tokens: int | None) -> SamplingPar
         stop=body.stop,
         stop_token_ids=body.stop_token_ids,
         ignore_eos=body.ignore_eos,
+        min_tokens=body.min_tokens,
+        bad_words=body.bad_words,
+        allowed_token_ids=body.allowed_token_ids,
+        keep_special_tokens=None
+        if body.skip_special_tokens is None
+        else not body.skip_special_tokens,
+        include_stop=body.include_stop_str_in_output,
         logprobs=asked.logprobs,
         prompt_logprobs=asked.of_prompt,
         **given,

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from headrace.mesh.local_replies import COHERE_PATH, TEI_PATH
 from headrace.mesh.rest_paths import RestPath, read_paths
 from headrace.v1 import (
     embeddings_pb2,
@@ -33,6 +34,15 @@ from headrace.v1 import (
     requests_pb2,
     rest_pb2,
 )
+from headrace_gateway.compat.cohere import RerankV2Body
+from headrace_gateway.compat.scoring import ScoreBody
+from headrace_gateway.compat.tei import EmbedBody, RerankTextsBody
+from headrace_gateway.compat.tokenizing import (
+    DetokenizeBody,
+    TokenizeChatBody,
+    TokenizeContentBody,
+    TokenizePromptBody,
+)
 from headrace_gateway.openai.bodies import ChatBody, CompletionBody
 from headrace_gateway.openai.vector_bodies import EmbeddingsBody, RerankBody
 from headrace_gateway.probes.proto_schemas import field_schema, reference, schemas
@@ -40,13 +50,21 @@ from headrace_gateway.probes.proto_schemas import field_schema, reference, schem
 Json = dict[str, Any]
 
 _FILES = (openai_pb2, rest_pb2, models_pb2, requests_pb2, fleet_pb2, probes_pb2)
-_MODELS: Mapping[str, type[BaseModel]] = {
-    "headrace.v1.OpenAIService.ChatCompletions": ChatBody,
-    "headrace.v1.OpenAIService.Completions": CompletionBody,
-    "headrace.v1.OpenAIService.Embeddings": EmbeddingsBody,
-    "headrace.v1.OpenAIService.Rerank": RerankBody,
+_MODELS: Mapping[str, tuple[type[BaseModel], ...]] = {
+    f"headrace.v1.OpenAIService.{name}": bodies
+    for name, bodies in (
+        ("ChatCompletions", (ChatBody,)),
+        ("Completions", (CompletionBody,)),
+        ("Embeddings", (EmbeddingsBody,)),
+        ("Rerank", (RerankBody, RerankTextsBody)),
+        ("RerankV2", (RerankV2Body,)),
+        ("Score", (ScoreBody,)),
+        ("Embed", (EmbedBody,)),
+        ("Tokenize", (TokenizePromptBody, TokenizeChatBody, TokenizeContentBody)),
+        ("Detokenize", (DetokenizeBody,)),
+    )
 }
-"""What reads the bodies of calls that the transcoder hands over as bytes."""
+"""What reads the bodies of calls that the transcoder hands over as bytes: one of these."""
 _MESSAGES: Mapping[str, tuple[Descriptor, Descriptor]] = {
     f"headrace.v1.RestService.{name}": (asked.DESCRIPTOR, answer.DESCRIPTOR)
     for name, asked, answer in (
@@ -163,7 +181,8 @@ def _parameters(path: RestPath) -> Iterator[Json]:
 def _body(path: RestPath) -> Json | None:
     """Return the schema of the body; None: the call has none."""
     if path.rpc in _MODELS:
-        return {"$ref": f"#/components/schemas/{_MODELS[path.rpc].__name__}"}
+        first, *others = [_schema(model.__name__) for model in _MODELS[path.rpc]]
+        return {"anyOf": [first, *others]} if others else first
     if path.rpc in _MESSAGES:
         return reference(_MESSAGES[path.rpc][0])
     kind = _method(path).input_type
@@ -181,15 +200,20 @@ def _answer(path: RestPath) -> Json:
     events: Json = {"text/event-stream": {}}
     if path.rpc.endswith((".StreamGenerate", ".AttachRequest")):
         return {"description": "Server-sent events", "content": events}
-    if "stream" in getattr(_MODELS.get(path.rpc), "model_fields", ()):
+    if path.rpc.endswith((".ChatCompletions", ".Completions")):
         return {"description": "Events if `stream` is true", "content": whole | events}
     return {"description": "OK", "content": whole}
 
 
 def _refusal(path: RestPath) -> Json:
-    name = "google.rpc.Status" if path.path.startswith("/v2/") else "Error"
-    schema = {"$ref": f"#/components/schemas/{name}"}
+    schema = _schema("google.rpc.Status" if path.path.startswith("/v2/") else "Error")
+    if path.path in (COHERE_PATH, TEI_PATH):
+        schema = _ANY
     return {"description": "Refused", "content": {"application/json": {"schema": schema}}}
+
+
+def _schema(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _components(served: tuple[RestPath, ...]) -> Json:
@@ -197,7 +221,7 @@ def _components(served: tuple[RestPath, ...]) -> Json:
     kinds = [_method(path).output_type for path in served]
     answers = [kind for kind in kinds if kind.full_name != _BYTES]
     _, made = models_json_schema(
-        [(model, "validation") for model in _MODELS.values()],
+        [(model, "validation") for models in _MODELS.values() for model in models],
         ref_template="#/components/schemas/{model}",
         schema_generator=_Open,
     )

@@ -237,7 +237,12 @@ def _facts(
         # Packed, rounding varies with the neighbours in every type; stepwise, with
         # where a prompt was cut.
         batch_invariant=precision.batch_invariant,
-        capabilities=Capabilities(logprobs=True, grammar=origin.compile_grammar is not None),
+        capabilities=Capabilities(
+            logprobs=True,
+            grammar=origin.compile_grammar is not None,
+            token_masks=True,
+            cache_salt=True,
+        ),
     )
 
 

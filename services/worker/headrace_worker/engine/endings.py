@@ -70,7 +70,9 @@ def require_fit(sequence: Sequence, *, context_tokens: int, vocabulary_size: int
         )
     if not 0 <= sequence.seed < 1 << 64:
         raise SequenceRefused(f"the seed {sequence.seed} has more than 64 bits or is below 0")
-    for token_ids in (prompt, output, sequence.parameters.logit_bias):
+    parameters = sequence.parameters
+    masked = (*parameters.bad_words, parameters.allowed_token_ids)
+    for token_ids in (prompt, output, parameters.logit_bias, *masked):
         _require_known(token_ids, vocabulary_size)
 
 

@@ -129,6 +129,10 @@ class FollowingEngine:
     def _require_willing(self, sequence: Sequence) -> None:
         if sequence.grammar is not None:
             raise SequenceRefused(f"engine {self._facts.name} holds no output to grammars")
+        if sequence.parameters.forbids_tokens:
+            raise SequenceRefused(f"engine {self._facts.name} masks no tokens")
+        if sequence.cache_salt and not self._facts.capabilities.cache_salt:
+            raise SequenceRefused(f"engine {self._facts.name} keeps no caches apart by salts")
         if sequence.output_ids and not self._facts.capabilities.resume:
             raise SequenceRefused(
                 f"it has {len(sequence.output_ids)} output tokens, and engine {self._facts.name}"

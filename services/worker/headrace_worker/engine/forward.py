@@ -80,11 +80,18 @@ class Forward(Protocol):
         ...
 
     def place(
-        self, free: Sequence[int], token_ids: Ints, adapter: str = "", *, reuse: bool = True
+        self,
+        free: Sequence[int],
+        token_ids: Ints,
+        adapter: str = "",
+        *,
+        salt: str = "",
+        reuse: bool = True,
     ) -> int:
         """Choose one of the free slots, ascending, for a sequence with this context.
 
-        `adapter` is the digest of one that is held, or empty. Without `reuse` all of the
+        `adapter` is the digest of one that is held, or empty. Beginnings are shared among equal
+        salts alone. Without `reuse` all of the
         context will need a pass.
         """
         ...

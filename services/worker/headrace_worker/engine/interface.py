@@ -57,6 +57,17 @@ class SamplingParameters:
     """How many of the likeliest are told beside each output token's own; None tells nothing."""
     prompt_logprobs: int | None = None
     """The same of the prompt's tokens, unless there is output already: then they are known."""
+    min_tokens: int = 0
+    """Output tokens before one that ends the sequence, those of earlier attempts included."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Runs of tokens, none of them empty, that the output does not have."""
+    allowed_token_ids: frozenset[int] = frozenset()
+    """The only tokens that are drawn; empty: all."""
+
+    @property
+    def forbids_tokens(self) -> bool:
+        """Whether any of the last three asks for something."""
+        return bool(self.min_tokens or self.bad_words or self.allowed_token_ids)
 
 
 class GrammarKind(StrEnum):
@@ -102,6 +113,8 @@ class Sequence:
     """Digest of the adapter that it runs with; empty for the model itself."""
     second_begins: int = 0
     """Of an input that is a pair of texts: where the second begins; 0 for one text."""
+    cache_salt: str = ""
+    """What is cached of it is shared with sequences of equal salt alone."""
     priority: int = 2
     """Lower is more urgent; of the least urgent, the newest is parked when the cache is full."""
 
@@ -137,7 +150,8 @@ class StepOutput:
     """Sequences let go because the cache is full, to be continued elsewhere or later. Never the
     only one."""
     refused: list[tuple[int, str]] = field(default_factory=list)
-    """Sequences whose grammar is none, or cannot be followed, with the fact: no engine would."""
+    """Sequences whose grammar is none, or that have no token left which they may get, with the
+    fact: no engine would."""
     vectors: dict[int, bytes] = field(default_factory=dict)
     """Of those in `finished`, where the engine makes vectors: float32, little-endian."""
 
@@ -182,6 +196,10 @@ class Capabilities:
     """Lets go of a running sequence and hands over its output."""
     logprobs: bool = False
     grammar: bool = False
+    token_masks: bool = False
+    """Keeps to `min_tokens`, `bad_words` and `allowed_token_ids`."""
+    cache_salt: bool = False
+    """Shares nothing between sequences of different salts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,8 +141,17 @@ def _messages(text: str) -> list[dict[str, Any]]:
     except ValueError:
         found = None
     if isinstance(found, list) and found and all(map(_is_message, found)):
-        return found
+        return list(map(_as_sent, found))
     return [{"role": "user", "content": text}]
+
+
+def _as_sent(message: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of calls are objects in a conversation, and texts in OpenAI's API."""
+    for call in message.get("tool_calls", ()):
+        function = call["function"]
+        if not isinstance(function["arguments"], str):
+            function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
+    return message
 
 
 def _is_message(value: object) -> bool:

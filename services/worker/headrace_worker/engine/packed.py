@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headrace.prefixes import Names, adapted_root, block_names
+from headrace.prefixes import Names, adapted_root, block_names, salted_root
 from headrace_worker.engine.adapters import Adapters
 from headrace_worker.engine.attention import StepAttention, attending
 from headrace_worker.engine.forward import Decode, Ints, Prefill, Room
@@ -36,6 +36,8 @@ class PackedForward:
         """`prefix_root` is what `root_name` makes; without it no beginning is shared."""
         self._model, self._store, self._root = model, store, prefix_root
         self._adapters = adapters or Adapters()
+        self._salts: dict[int, str] = {}
+        """By slot, of what is in it."""
 
     @property
     def shares_prefixes(self) -> bool:
@@ -46,10 +48,17 @@ class PackedForward:
         return self._store.room
 
     def place(
-        self, free: Sequence[int], token_ids: Ints, adapter: str = "", *, reuse: bool = True
+        self,
+        free: Sequence[int],
+        token_ids: Ints,
+        adapter: str = "",
+        *,
+        salt: str = "",
+        reuse: bool = True,
     ) -> int:
-        context = Context(len(token_ids), self._name(token_ids, adapter), reuse)
+        context = Context(len(token_ids), self._name(token_ids, adapter, salt), reuse)
         slot = self._store.place(free, context)
+        self._salts[slot] = salt
         self._adapters.enter(slot, adapter)
         return slot
 
@@ -78,7 +87,7 @@ class PackedForward:
 
     def leave(self, slot: int, token_ids: Ints) -> None:
         adapter = self._adapters.leave(slot)
-        self._store.leave(slot, self._name(token_ids, adapter))
+        self._store.leave(slot, self._name(token_ids, adapter, self._salts.pop(slot, "")))
 
     @property
     def names(self) -> Collection[bytes]:
@@ -96,10 +105,10 @@ class PackedForward:
             at += len(prefill.token_ids)
         return rows
 
-    def _name(self, token_ids: Ints, adapter: str) -> Names:
+    def _name(self, token_ids: Ints, adapter: str, salt: str) -> Names:
         if self._root is None:
             return []
-        return block_names(token_ids, adapted_root(self._root, adapter))
+        return block_names(token_ids, salted_root(adapted_root(self._root, adapter), salt))
 
 
 def _pack(decode: Decode, prefills: Sequence[Prefill]) -> tuple[Tensor, Tensor, Tensor]:

@@ -91,9 +91,15 @@ class LeadingForward:
         return self._own.room
 
     def place(
-        self, free: Sequence[int], token_ids: Ints, adapter: str = "", *, reuse: bool = True
+        self,
+        free: Sequence[int],
+        token_ids: Ints,
+        adapter: str = "",
+        *,
+        salt: str = "",
+        reuse: bool = True,
     ) -> int:
-        slot: int = self._ask("place", list(free), token_ids, adapter, reuse=reuse)
+        slot: int = self._ask("place", list(free), token_ids, adapter, salt=salt, reuse=reuse)
         return slot
 
     def enter(self, slot: int, *, spare_tokens: int = 0) -> int | None:

@@ -1,6 +1,6 @@
 """Choose the next token of every row, each by its own parameters.
 
-In transformers' order: bias, repetition, presence and frequency penalties, the
+In transformers' order: bias, repetition, presence and frequency penalties, masks, the
 grammar's mask, temperature, top-k, top-p, min-p; then the draw. Which tokens survive is decided
 by value alone, ties included, and every sum runs over one row in one order, so a
 row's choice never depends on the rows beside it.

@@ -127,7 +127,7 @@ class ScriptedEngine:
             eos_token_ids=(end_token(),),
             weights_digest="scripted-1",
             batch_invariant=True,
-            capabilities=Capabilities(logprobs=True),
+            capabilities=Capabilities(logprobs=True, cache_salt=True),
         )
 
     @property

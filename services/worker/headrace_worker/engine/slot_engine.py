@@ -99,20 +99,20 @@ class SlotEngine:
         self._adapters.require(sequence.adapter)
         context_ids = np.array(sequence.prompt_ids + sequence.output_ids, dtype=np.int64)
         # What is told of a prompt is known of no other's beginning.
-        reuse = sequence.prompt_width is None
+        free, reuse = self._slots.require_free(), sequence.prompt_width is None
+        adapter, salt = sequence.adapter, sequence.cache_salt
+        slot = self._forward.place(free, context_ids, adapter, salt=salt, reuse=reuse)
         occupant = Occupant(
             sequence,
-            self._forward.place(
-                self._slots.require_free(), context_ids, sequence.adapter, reuse=reuse
-            ),
+            slot,
             context_ids,
             list(sequence.output_ids),
             stop_ids(sequence, eos_token_ids),
             already_over(sequence, eos_token_ids=eos_token_ids, context_tokens=context_tokens),
         )
         self._slots.occupy(occupant)
-        self._chooser.admit(occupant.slot, sequence)
-        self._grammars.admit(occupant.slot, sequence)
+        self._chooser.admit(slot, sequence, occupant.stop_ids)
+        self._grammars.admit(slot, sequence)
 
     def step(self) -> StepOutput:
         columns = StepOutput()
@@ -297,9 +297,10 @@ class SlotEngine:
         for row, run in choice.logprobs.items():
             if choice.sound[row]:
                 columns.logprobs[self._occupant(slots[row]).sequence.sequence_id] = run
-        for slot, token_id, sound in zip(slots, choice.token_ids, choice.sound, strict=True):
+        chosen = zip(slots, choice.token_ids, choice.sound, strict=True)
+        for row, (slot, token_id, sound) in enumerate(chosen):
             occupant = self._occupant(slot)
-            if self._grammars.is_stuck(slot):
+            if self._grammars.is_stuck(slot) or row in choice.stuck:
                 self._refuse(occupant, "after this output it allows no token", columns)
                 continue
             if not sound:

@@ -68,7 +68,13 @@ class StepwiseForward:
         return torch.cat(rows) if rows else torch.empty(0)
 
     def place(
-        self, free: Sequence[int], token_ids: Ints, adapter: str = "", *, reuse: bool = True
+        self,
+        free: Sequence[int],
+        token_ids: Ints,
+        adapter: str = "",
+        *,
+        salt: str = "",
+        reuse: bool = True,
     ) -> int:
         self._adapters.enter(free[0], adapter)
         return free[0]

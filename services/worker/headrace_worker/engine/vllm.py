@@ -15,7 +15,7 @@ from headrace_worker.engine.following import (
     seed_of,
     tokens_left,
 )
-from headrace_worker.engine.interface import EngineFacts, FinishReason, Sequence
+from headrace_worker.engine.interface import Capabilities, EngineFacts, FinishReason, Sequence
 from headrace_worker.engine.loaded import (
     GenerationDefaults,
     LoadedModel,
@@ -62,6 +62,8 @@ class VllmSource:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         prompt = TokensPrompt(prompt_token_ids=[*sequence.prompt_ids, *sequence.output_ids])
+        if sequence.cache_salt:
+            prompt["cache_salt"] = sequence.cache_salt
         request_id = str(next(self._numbers))
         try:
             outputs = self._engine.generate(prompt, self._parameters(sequence), request_id)
@@ -151,6 +153,7 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
         weights_digest=weights_digest(folder, settings.dtype),
         # Its kernels and its generators are its own.
         batch_invariant=False,
+        capabilities=Capabilities(cache_salt=True),
     )
     source = VllmSource(engine, files.eos_token_ids)
     return LoadedModel(FollowingEngine(facts, source, loop), files, GenerationDefaults(), 0)

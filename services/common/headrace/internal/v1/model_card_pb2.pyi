@@ -231,6 +231,8 @@ class Capabilities(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     GRAMMAR_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
+    TOKEN_MASKS_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_FIELD_NUMBER: _builtins.int
     resume: _builtins.bool
     """Goes on from output made elsewhere."""
     park: _builtins.bool
@@ -238,6 +240,10 @@ class Capabilities(_message.Message):
     logprobs: _builtins.bool
     grammar: _builtins.bool
     lora: _builtins.bool
+    token_masks: _builtins.bool
+    """Keeps to `min_tokens`, `bad_words` and `allowed_token_ids`."""
+    cache_salt: _builtins.bool
+    """Shares nothing that it has cached between requests of different `cache_salt`."""
     def __init__(
         self,
         *,
@@ -246,10 +252,12 @@ class Capabilities(_message.Message):
         logprobs: _builtins.bool = ...,
         grammar: _builtins.bool = ...,
         lora: _builtins.bool = ...,
+        token_masks: _builtins.bool = ...,
+        cache_salt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grammar", b"grammar", "logprobs", b"logprobs", "lora", b"lora", "park", b"park", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "grammar", b"grammar", "logprobs", b"logprobs", "lora", b"lora", "park", b"park", "resume", b"resume", "token_masks", b"token_masks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,6 +75,7 @@ class RequestRecord(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     RESULT_TTL_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     tenant: _builtins.str
     """Who shares: "default" where the gateway is not told."""
@@ -114,6 +115,10 @@ class RequestRecord(_message.Message):
     probe: _builtins.bool
     """A gateway's own, to see that tokens come through. It goes before all others of its model, no
     bound refuses it, and neither the figures of lanes nor estimates of waits count it.
+    """
+    cache_salt: _builtins.str
+    """What is cached of its prompt is shared with requests of equal salt alone. Empty: with all that
+    have none.
     """
     @_builtins.property
     def arrival(self) -> _timestamp_pb2.Timestamp: ...
@@ -180,10 +185,11 @@ class RequestRecord(_message.Message):
         detached: _builtins.bool = ...,
         result_ttl: _duration_pb2.Duration | None = ...,
         probe: _builtins.bool = ...,
+        cache_salt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "deadline", b"deadline", "patience", b"patience", "rendering", b"rendering", "result_ttl", b"result_ttl", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attachable", b"attachable", "attempt", b"attempt", "deadline", b"deadline", "delivery_address", b"delivery_address", "detached", b"detached", "failures", b"failures", "gateway_id", b"gateway_id", "held_since_attempt", b"held_since_attempt", "inputs", b"inputs", "model", b"model", "n", b"n", "patience", b"patience", "priority", b"priority", "probe", b"probe", "progress", b"progress", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "rendering", b"rendering", "request_id", b"request_id", "result_ttl", b"result_ttl", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attachable", b"attachable", "attempt", b"attempt", "cache_salt", b"cache_salt", "deadline", b"deadline", "delivery_address", b"delivery_address", "detached", b"detached", "failures", b"failures", "gateway_id", b"gateway_id", "held_since_attempt", b"held_since_attempt", "inputs", b"inputs", "model", b"model", "n", b"n", "patience", b"patience", "priority", b"priority", "probe", b"probe", "progress", b"progress", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "rendering", b"rendering", "request_id", b"request_id", "result_ttl", b"result_ttl", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,10 +204,16 @@ class Rendering(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     CALLS_TOOLS_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    KEEP_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
+    INCLUDE_STOP_FIELD_NUMBER: _builtins.int
     calls_tools: _builtins.bool
     """The text is searched for calls of tools."""
     digest: _builtins.bytes
     """Of all that decides the answer but the seed; equal for a request that is sent again."""
+    keep_special_tokens: _builtins.bool
+    """Special tokens are part of the text."""
+    include_stop: _builtins.bool
+    """The text ends with what stopped it."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -210,10 +222,12 @@ class Rendering(_message.Message):
         stop: _abc.Iterable[_builtins.str] | None = ...,
         calls_tools: _builtins.bool = ...,
         digest: _builtins.bytes = ...,
+        keep_special_tokens: _builtins.bool = ...,
+        include_stop: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_tools", b"calls_tools", "digest", b"digest", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_tools", b"calls_tools", "digest", b"digest", "include_stop", b"include_stop", "keep_special_tokens", b"keep_special_tokens", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -320,6 +334,9 @@ class Sampling(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     GRAMMAR_FIELD_NUMBER: _builtins.int
+    MIN_TOKENS_FIELD_NUMBER: _builtins.int
+    BAD_WORDS_FIELD_NUMBER: _builtins.int
+    ALLOWED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Output tokens at most, those of earlier attempts included."""
     temperature: _builtins.float
@@ -334,6 +351,8 @@ class Sampling(_message.Message):
     """Of this attempt's output."""
     prompt_logprobs: _builtins.int
     """Of a choice that has no output yet: with its first token the gateway has them all."""
+    min_tokens: _builtins.int
+    """Output tokens before any that ends the output, those of earlier attempts included."""
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]: ...
     @_builtins.property
@@ -341,6 +360,14 @@ class Sampling(_message.Message):
     @_builtins.property
     def grammar(self) -> Global___Grammar:
         """Unset: free text."""
+
+    @_builtins.property
+    def bad_words(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenRun]:
+        """Runs of tokens that the output does not contain."""
+
+    @_builtins.property
+    def allowed_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Empty: all."""
 
     def __init__(
         self,
@@ -359,10 +386,13 @@ class Sampling(_message.Message):
         logprobs: _builtins.int | None = ...,
         prompt_logprobs: _builtins.int | None = ...,
         grammar: Global___Grammar | None = ...,
+        min_tokens: _builtins.int = ...,
+        bad_words: _abc.Iterable[Global___TokenRun] | None = ...,
+        allowed_token_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "grammar", b"grammar", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "frequency_penalty", b"frequency_penalty", "grammar", b"grammar", "ignore_eos", b"ignore_eos", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "prompt_logprobs", b"prompt_logprobs", "repetition_penalty", b"repetition_penalty", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "allowed_token_ids", b"allowed_token_ids", "bad_words", b"bad_words", "frequency_penalty", b"frequency_penalty", "grammar", b"grammar", "ignore_eos", b"ignore_eos", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "min_p", b"min_p", "min_tokens", b"min_tokens", "presence_penalty", b"presence_penalty", "prompt_logprobs", b"prompt_logprobs", "repetition_penalty", b"repetition_penalty", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
     _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
@@ -374,6 +404,26 @@ class Sampling(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_logprobs) -> _WhichOneofReturnType__prompt_logprobs | None: ...
 
 Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
+
+@_typing.final
+class TokenRun(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenRun: _TypeAlias = TokenRun  # noqa: Y015
 
 @_typing.final
 class Grammar(_message.Message):

@@ -1,0 +1,1 @@
+"""Paths of other serving systems: Cohere, vLLM, llama.cpp, text-embeddings-inference."""

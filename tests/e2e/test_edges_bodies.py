@@ -1,0 +1,111 @@
+"""Two models in one mesh, one with a chat template that does not parse, and fields of vLLM's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import headrace_worker
+from helpers.fresh_mesh import FreshMesh
+from helpers.running_mesh import start, stop
+
+SHIPPED = Path(headrace_worker.__file__).parent / "default_model"
+HELLO = [{"role": "user", "content": "Who keeps the mill?"}]
+
+
+def copied(folder: Path, template: str | None = None) -> Path:
+    """The model that ships, with another chat template where one is given."""
+    shutil.copytree(SHIPPED, folder)
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshMesh]:
+    folder = tmp_path_factory.mktemp("both")
+    broken = copied(folder / "models" / "broken", "{{ bos_token }}\n{% for m in messages %}")
+    sound = copied(folder / "models" / "sound")
+    models = ("--model", f"{broken}=broken", "--model", f"{sound}=sound")
+    mesh = start(folder / ".headrace", *models, "--threads", "1")
+    yield FreshMesh(folder, mesh.url)
+    stop(mesh)
+
+
+@pytest.fixture
+def http(both: FreshMesh) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=both.url, trust_env=False, timeout=60)
+
+
+async def ask(http: httpx.AsyncClient, path: str, **fields: Any) -> httpx.Response:
+    prompt: dict[str, Any] = {"messages": HELLO} if "chat" in path else {"prompt": "The river"}
+    body = {"model": "sound", "max_tokens": 24, "temperature": 0} | prompt | fields
+    return await http.post(f"/v1/{path}", json=body)
+
+
+async def test_a_model_whose_chat_template_does_not_parse_costs_nobody_else_anything(
+    both: FreshMesh, http: httpx.AsyncClient
+) -> None:
+    async with http:
+        refused = await ask(http, "chat/completions", model="broken")
+        assert refused.status_code == 400
+        assert "chat template cannot be read: line 2" in refused.json()["error"]["message"]
+        for path in ("completions", "chat/completions"):
+            assert (await ask(http, path)).status_code == 200
+        completed = await ask(http, "completions", model="broken")
+        assert (
+            completed.json()["choices"][0]["text"]
+            == ((await ask(http, "completions")).json()["choices"][0]["text"])
+        )
+        listed = (await http.get("/v1/models")).json()["data"]
+        assert {model["id"] for model in listed} == {"broken", "sound"}
+    assert all(process.pid is not None for process in both.processes.values())
+
+
+async def test_masks_bind_the_output_and_go_on_where_a_worker_died(
+    both: FreshMesh, http: httpx.AsyncClient
+) -> None:
+    async with http:
+        free = (await ask(http, "chat/completions")).json()["choices"][0]["message"]["content"]
+        word = max(free.split(), key=len)
+        banned = await ask(http, "chat/completions", bad_words=[word])
+        assert word not in banned.json()["choices"][0]["message"]["content"].split()
+        few = list(range(40, 60))
+        asked = {
+            "allowed_token_ids": few,
+            "min_tokens": 150,
+            "max_tokens": 160,
+            "temperature": 1.0,
+            "seed": 7,
+            "cache_salt": "mine",
+            "return_token_ids": True,
+        }
+        whole = (await ask(http, "completions", **asked)).json()["choices"][0]["token_ids"]
+        assert set(whole) <= set(few)
+        assert len(whole) >= 150
+        assert await interrupted(both, http, asked) == whole
+
+
+async def interrupted(mesh: FreshMesh, http: httpx.AsyncClient, asked: dict[str, Any]) -> list[int]:
+    """The token ids of a stream in whose middle its worker is killed."""
+    body = {"model": "sound", "prompt": "The river", "stream": True} | asked
+    got: list[int] = []
+    before = None
+    async with http.stream("POST", "/v1/completions", json=body) as stream:
+        async for line in stream.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            for choice in json.loads(line.removeprefix("data: "))["choices"]:
+                got += choice.get("token_ids", [])
+            if len(got) > 10 and before is None:
+                before = await asyncio.to_thread(mesh.strike, "worker-sound-0")
+    assert before is not None
+    assert len(got) < 10_000
+    return got
