@@ -188,9 +188,10 @@ class ChatTemplate:
     def _tried(self, role: str) -> _Role:
         before, after = self._around(role)
         found = self._form(role, before, after)
-        if role == "developer" and found.form not in _GIVEN:
-            # Why: OpenAI's newer name of the same; most templates know the older alone.
-            return self._roles["system"]
+        # Why: one is OpenAI's newer name of the same, the other its older; most templates know
+        # neither.
+        if found.form not in _GIVEN and (same := _SAME_AS.get(role)) is not None:
+            return self._roles[same]
         return found
 
     def _system_after_the_first(self) -> _Form:
@@ -264,6 +265,7 @@ _TOOL = {
         "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
     },
 }
+_SAME_AS = {"developer": "system", "function": "tool"}
 _EXTRAS: Mapping[str, Mapping[str, Any]] = {
     "tool": {"tool_call_id": _CALL_ID, "name": "look"},
     "function": {"name": "look"},

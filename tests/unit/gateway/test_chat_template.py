@@ -112,6 +112,14 @@ def test_developers_are_the_system_where_the_template_does_not_know_them() -> No
     assert rendered(refuses, ("developer", "Be brief"), ("user", "Hi")).startswith("<system>")
 
 
+def test_results_of_functions_are_those_of_tools_where_the_template_knows_only_these() -> None:
+    knows_tools = MIXED.replace(
+        "{%- endif %}\n", "{%- elif m.role == 'tool' %}<tool>{{ m.content }}{% endif %}\n"
+    )
+    talk = [("user", "Sky?"), ("assistant", "look"), ("function", "blue")]
+    assert rendered(knows_tools, *talk) == "<user>Sky?|<assistant>look<tool>blue"
+
+
 def test_results_are_not_lost_where_they_are_read_beside_tools_alone() -> None:
     only_with_tools = (
         "{% for m in messages %}{% if m.role != 'tool' or tools %}<{{ m.role }}>{{ m.content }}"
