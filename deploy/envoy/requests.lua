@@ -3,6 +3,9 @@
 -- What Envoy adds by itself before this filter: x-forwarded-for, x-request-id and the like.
 local ADDED_BYTES = 1024
 
+-- What the gateway unpacks.
+local UNPACKED = {[""] = true, identity = true, gzip = true, ["x-gzip"] = true, deflate = true}
+
 local function is_grpc(headers)
   return string.sub(headers:get("content-type") or "", 1, 16) == "application/grpc"
 end
@@ -25,9 +28,9 @@ local function refusal(headers)
     return "400", "the header grpc-timeout is up to eight digits and one of the letters " ..
       "H, M, S, m, u and n, for example 30S"
   end
-  local encoding = string.lower(headers:get("content-encoding") or "identity")
-  if encoding ~= "identity" then
-    return "415", "a body with Content-Encoding is not taken; send it as plain JSON"
+  local encoding = headers:get("content-encoding")
+  if encoding ~= nil and not UNPACKED[string.lower(encoding)] then
+    return "415", "this Content-Encoding is not taken; send the body plain, or by gzip or deflate"
   end
   return nil
 end

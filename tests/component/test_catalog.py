@@ -107,7 +107,7 @@ async def test_a_changed_card_replaces_the_old_one_once_its_tokenizer_is_there(
         await until(lambda: catalog.get("valley").card.context_tokens == 77)
 
 
-@pytest.mark.parametrize("broken", [b"\xff\xff", card(tokenizer_digest="bad")])
+@pytest.mark.parametrize("broken", [b"\xff\xff", card(model="broken", tokenizer_digest="bad")])
 async def test_a_card_or_tokenizer_that_cannot_be_read_leaves_the_others_alone(
     cards: Cards, broken: bytes
 ) -> None:
@@ -169,7 +169,7 @@ async def test_a_chat_template_that_cannot_be_read_leaves_its_model_without_chat
     cards: Cards,
 ) -> None:
     await cards.put_tokenizer("bad", bundle(byte_level(), "\n{% if %}").SerializeToString())
-    await cards.put_card("broken", card(tokenizer_digest="bad"))
+    await cards.put_card("broken", card(model="broken", tokenizer_digest="bad"))
     async with following(cards) as catalog:
         await until(lambda: bool(catalog.base("broken")))
         tokenizer = catalog.get("broken").tokenizer

@@ -88,7 +88,7 @@ REFUSED: dict[str, tuple[int, str, list[str]]] = {
     "headers of 70 kB": (431, "61440 bytes", filler(70_000)),
     "a grpc-timeout that is none": (400, "grpc-timeout", ["grpc-timeout: abc"]),
     "a grpc-timeout of ten digits": (400, "grpc-timeout", ["grpc-timeout: 1234567890S"]),
-    "a compressed body": (415, "Content-Encoding", ["content-encoding: gzip"]),
+    "a body packed by brotli": (415, "Content-Encoding", ["content-encoding: br"]),
 }
 
 

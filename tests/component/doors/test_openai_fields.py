@@ -98,7 +98,8 @@ async def test_a_body_may_be_packed_or_marked(http: httpx.AsyncClient, path: str
         answer = await http.post(path, content=content, headers=headers)
         assert answer.status_code == 200, answer.text
     other = await http.post(path, content=data, headers={"content-encoding": "br"})
-    assert (other.status_code, other.json()["error"]["param"]) == (400, "content-encoding")
+    assert other.status_code == 415
+    assert "gzip or deflate" in other.json()["error"]["message"]
     bomb = gzip.compress(b" " * 100_000_000)
     refused = await http.post(path, content=bomb, headers=packed)
     assert refused.status_code == 400

@@ -11,11 +11,9 @@ from headrace_gateway.limits import Limits
 from headrace_gateway.openai.bodies import parse
 from headrace_gateway.openai.strict import StrictBody
 from headrace_gateway.openai.unknown import Unknown
-from headrace_gateway.quoting import quoted
 from headrace_gateway.reply import Reply
 
 STRICT_HEADER = "x-headrace-strict-fields"
-_ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
 IGNORED_HEADER = "x-headrace-ignored"
 
 AnyBody = TypeVar("AnyBody", bound=StrictBody)
@@ -29,7 +27,6 @@ def read_body(
         InvalidRequest: it is none, or has unknown fields where they are refused.
         Unsupported: a field is known but not served.
     """
-    _check_encoding(call)
     unknown = Unknown(strict=_is_strict(call, limits))
     body = parse(kind, data, max_bytes=limits.max_body_bytes, unknown=unknown)
     for name in unknown.labels():
@@ -37,16 +34,6 @@ def read_body(
     if unknown.count:
         reply.add_header(IGNORED_HEADER, unknown.header)
     return body
-
-
-def _check_encoding(call: Call) -> None:
-    """Those taken are told by the body itself; of the others nothing could be read."""
-    encoding = call.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in _ENCODINGS:
-        raise InvalidRequest(
-            f"content-encoding {quoted(encoding)} is not taken; send the body plain, or by gzip",
-            field="content-encoding",
-        )
 
 
 def _is_strict(call: Call, limits: Limits) -> bool:
