@@ -44,6 +44,7 @@ from headrace_worker.engine.precision import (
     quantize_to_int8,
     require_available_here,
 )
+from headrace_worker.engine.rope import rope_choice
 from headrace_worker.engine.selfcheck import Unfit
 from headrace_worker.engine.slot_engine import SlotEngine
 from headrace_worker.engine.sources import model_folder, weights_digest
@@ -113,7 +114,7 @@ def load(
         quantization=quantization,
     )
     engine = _build(source, model, settings, origin)
-    _log_choice(chosen, engine.facts, max_slots)
+    _log_choice(chosen, model.config, engine.facts, max_slots)
     return LoadedModel(
         engine,
         tokenizer,
@@ -167,14 +168,18 @@ def _choose(
     return {"threads": of_pass, "prefill_chunk_tokens": of_step}
 
 
-def _log_choice(chosen: dict[str, Chosen], facts: EngineFacts, max_slots: int | None) -> None:
+def _log_choice(
+    chosen: dict[str, Chosen], config: PreTrainedConfig, facts: EngineFacts, max_slots: int | None
+) -> None:
     """What the engine runs with and why, once: the first question about its speed."""
     values: dict[str, object] = {name: each.value for name, each in chosen.items()}
     whys = {f"{name}_why": each.why for name, each in chosen.items()}
     slots = {"max_slots": facts.max_slots, "context_tokens": facts.context_tokens}
     slots_why = "set" if facts.max_slots == max_slots else defaults.SLOTS_WHY
     how = {"engine": facts.name, "precision": facts.dtype, "max_slots_why": slots_why}
-    log.info("engine.chosen", extra=values | slots | how | whys)
+    choice = rope_choice(config.get_text_config(), facts.context_tokens)
+    rope = {} if choice is None else {"frequencies": choice.why}
+    log.info("engine.chosen", extra=values | slots | how | whys | rope)
 
 
 @contextmanager
