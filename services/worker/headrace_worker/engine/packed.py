@@ -114,13 +114,14 @@ def _pack(
     row = len(decode.slots)
     ids, positions = [decode.token_ids], [decode.positions]
     if origins:
-        positions[0] = positions[0] + [origins.get(slot, 0) for slot in decode.slots.tolist()]
+        first = [origins.get(slot, 0) for slot in decode.slots.tolist()]
+        positions[0] = decode.positions + np.array(first, dtype=np.int64)
     keep = list(range(row))
     for prefill in prefills:
         count = len(prefill.token_ids)
         ids.append(prefill.token_ids)
-        first = origins.get(prefill.slot, 0) + prefill.start
-        positions.append(np.arange(first, first + count))
+        begin = origins.get(prefill.slot, 0) + prefill.start
+        positions.append(np.arange(begin, begin + count))
         row += count
         if prefill.every:
             keep.extend(range(row - count, row))

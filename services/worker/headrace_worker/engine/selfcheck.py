@@ -195,6 +195,7 @@ def _check_steppable(model: PreTrainedModel, texts: list[_Text]) -> Stepping:
 
 def _try_stepping(model: PreTrainedModel, implementation: str, texts: list[_Text]) -> Stepping:
     expected = _plain_logits(model, texts)
+    _require_causal(model, texts, expected[1])
     model.set_attn_implementation(implementation)
     worst = _worst(_stepwise(model, texts, chunks_prompts=False), texts, expected)
     tolerance = _TOLERANCE[model.dtype]
@@ -203,6 +204,26 @@ def _try_stepping(model: PreTrainedModel, implementation: str, texts: list[_Text
     # Rounding is not what this asks for, so the tolerance of the type would be too kind.
     may_err = max(_TOLERANCE[torch.float32], 2 * worst.error)
     return Stepping(_error_in_chunks(model, texts, expected) <= may_err)
+
+
+def _require_causal(model: PreTrainedModel, texts: list[_Text], expected: Tensor) -> None:
+    """A token behind a text changes nothing before it, however far behind it stands.
+
+    Packed, a long neighbour would show that; here only the sequence's own growth can.
+    """
+    short, last = texts[1], texts[-1]
+    if not last.origin:
+        return
+    far = last.origin + len(last) - 1
+    ids = np.append(short.token_ids, last.token_ids[-1:])
+    positions = np.append(np.arange(len(short)), far)
+    inputs = [torch.from_numpy(each)[None].to(model.device) for each in (ids, positions)]
+    logits = model(input_ids=inputs[0], position_ids=inputs[1], use_cache=False).logits[0].float()
+    errors = [_error(logits[place], expected, place) for place in range(len(short))]
+    worst = _Worst(float(np.max(errors)), int(np.argmax(errors)))
+    if not worst.error <= _TOLERANCE[model.dtype]:
+        fact = worst.far_off(_TOLERANCE[model.dtype])
+        raise NotSteppable(f"with a token at position {far} behind it {fact}")
 
 
 def _measured(model: PreTrainedModel, stepping: Stepping) -> Stepping:
