@@ -42,9 +42,7 @@ def _rope(model_type: str, parameters: dict[str, Any], **changes: Any) -> Switch
 
 SWITCHING: dict[str, Switching] = {
     "llama, LongRoPE": _rope("llama", _LONG),
-    "phi3, LongRoPE": _rope(
-        "phi3", _LONG, pad_token_id=0, original_max_position_embeddings=SWITCH
-    ),
+    "phi3, LongRoPE": _rope("phi3", _LONG, pad_token_id=0, original_max_position_embeddings=SWITCH),
     "phi3, LongRoPE and a window": _rope(
         "phi3", _LONG, pad_token_id=0, original_max_position_embeddings=SWITCH, sliding_window=30
     ),
@@ -96,5 +94,6 @@ SWITCHING: dict[str, Switching] = {
             "floor_scale": SWITCH,
             "attn_scale": 4.0,
         },
+        context_tokens=SWITCH - 1,
     ),
 }

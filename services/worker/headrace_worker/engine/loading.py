@@ -14,6 +14,7 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -25,11 +26,15 @@ from headrace_worker.engine.adapters import AdapterBounds
 from headrace_worker.engine.building import CacheTooSmall, EngineSettings, Origin, build
 from headrace_worker.engine.compiling import Compile
 from headrace_worker.engine.defaults import Chosen
+from headrace_worker.engine.generation_config import (
+    configured_ends,
+    generation_defaults,
+    warn_of_open_turns,
+)
 from headrace_worker.engine.gpu import find_device
 from headrace_worker.engine.grammar_backends import BackendMissing, compiler_of
 from headrace_worker.engine.interface import EngineFacts
 from headrace_worker.engine.loaded import (
-    GenerationDefaults,
     LoadedModel,
     LoadStage,
     ModelLoadFailed,
@@ -96,7 +101,10 @@ def load(
     parameters = model.num_parameters()
     chosen = _choose(model, threads, prefill_chunk_tokens, workers)
     torch.set_num_threads(chosen["threads"].value)
-    tokenizer = tokenizer_files(source, folder, _eos_token_ids(model))
+    generation_config: GenerationConfig = model.generation_config or GenerationConfig()
+    ends = configured_ends(generation_config, model.config)
+    tokenizer = tokenizer_files(source, folder, ends)
+    warn_of_open_turns(tokenizer)
     settings = EngineSettings(
         max_slots,
         context_tokens,
@@ -118,7 +126,7 @@ def load(
     return LoadedModel(
         engine,
         tokenizer,
-        _generation_defaults(model),
+        generation_defaults(generation_config),
         parameters,
         adapters=engine if adapters is not None else None,
         prefixes=engine if engine.forward.shares_prefixes else None,
@@ -245,22 +253,3 @@ def _model(
         except PrecisionUnavailable as error:
             raise ModelLoadFailed(source, str(error)) from error
     return cast(PreTrainedModel, model)
-
-
-def _eos_token_ids(model: PreTrainedModel) -> tuple[int, ...]:
-    """The generation configuration's, else the model's own."""
-    for config in (model.generation_config, model.config.get_text_config()):
-        eos = getattr(config, "eos_token_id", None)
-        if eos is not None:
-            return tuple(eos) if isinstance(eos, list | tuple) else (int(eos),)
-    return ()
-
-
-def _generation_defaults(model: PreTrainedModel) -> GenerationDefaults:
-    config = model.generation_config
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    found = {name: getattr(config, name, None) for name in names}
-    if config.do_sample is False:
-        # Said outright: transformers, too, would then be greedy whatever the temperature.
-        found["temperature"] = 0.0
-    return GenerationDefaults(**found)

@@ -2,9 +2,10 @@
 
 Two kinds. Positions: what a token's own position, or the longest text's, decides, such as
 `original_max_position_embeddings`. Widths: how far back layers look, such as
-`sliding_window`. The check at load crosses the first by texts that begin just before one of
-them, and the second by windows that are made narrow for as long as it runs, so that neither
-takes a text as long as a switch is far.
+`sliding_window`, and what they count by tokens themselves, as Llama 4's `floor_scale`. The
+check at load crosses the first by texts that begin just before one of them, and the second by
+widths that are made small for as long as it runs, so that neither takes a text as long as a
+switch is far.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedModel
 
 _POSITIONS = re.compile(r"position|floor|context|seq_len|max_len|n_ctx")
-_WIDTHS = re.compile(r"window|attention_chunk|local_attention")
+_WIDTHS = re.compile(r"window|attention_chunk|local_attention|floor")
 _NEITHER = re.compile(r"(^|_)(num|n|use)_|layers|pattern|type")
 """Parts of names that count other things, as `max_window_layers` does."""
 _MOST = 4
@@ -36,9 +37,10 @@ def switch_positions(config: PreTrainedConfig, *, first: int, context_tokens: in
 
 @contextmanager
 def narrowed(model: PreTrainedModel, tokens: int) -> Iterator[list[int]]:
-    """For as long as this lasts the model's layers look back no further than `tokens`.
+    """For as long as this lasts all widths of the model's layers are `tokens`.
 
-    Yields the widths that they have otherwise, ascending; none where there was nothing to do.
+    Yields the contexts that do not go beyond the widths they have otherwise, ascending; none
+    where there was nothing to do.
     """
     places = [
         (owner, name, value)
@@ -49,7 +51,8 @@ def narrowed(model: PreTrainedModel, tokens: int) -> Iterator[list[int]]:
     try:
         for owner, name, _ in places:
             setattr(owner, name, tokens)
-        yield sorted({value for _, _, value in places})
+        # A window of so many tokens is whole in a context of as many; a floor is reached there.
+        yield sorted({value - ("floor" in name) for _, name, value in places})
     finally:
         for owner, name, value in places:
             setattr(owner, name, value)
