@@ -190,4 +190,5 @@ def test_a_tokenizer_that_cannot_be_read_is_told_from_one_that_is_not_there(
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
-    assert ran.returncode and fact.rpartition(".* ")[2] in ran.stderr.splitlines()[-1]
+    assert ran.returncode
+    assert fact.rpartition(".* ")[2] in ran.stderr.splitlines()[-1]
