@@ -167,10 +167,13 @@ def test_an_architecture_that_no_engine_gets_right_is_refused_with_both_reasons(
 ) -> None:
     # Its state lies in the model itself, one for all sequences.
     random_model("recurrent_gemma", num_hidden_layers=3, head_dim=16).save_pretrained(folder)
+    fact = ""
     try:
         loaded(folder)
     except ModelLoadFailed as refused:
-        assert re.search(r"RecurrentGemma.* packed, .* stepwise, .* off by", str(refused))
+        fact = str(refused)
+    if fact:
+        assert re.search(r"RecurrentGemma.* packed, .* stepwise, .* off by", fact)
     else:
         learned(f"{TRANSFORMERS} can run recurrent_gemma: refuse another in test_loading")
 

@@ -150,10 +150,13 @@ def test_state_that_sequences_share_is_found_out_at_load(
     model = random_model(family, num_hidden_layers=3, head_dim=16, attention_window_size=16)
     with pytest.raises(NotPackable):
         check_packable(model, KvStrips)
+    fact = ""
     try:
         check_steppable(model)
     except NotSteppable as refused:
-        assert re.search(r"with sdpa attention .* with eager attention", str(refused))
+        fact = str(refused)
+    if fact:
+        assert re.search(r"with sdpa attention .* with eager attention", fact)
         return
     parameters = replace(GREEDY, max_tokens=24, ignore_eos=True)
     sequences = [sequence(number, parameters) for number in range(5)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from tokenizers import Tokenizer
 
 from headrace_worker.engine.scripted_text import scripted_tokenizer_files
 from helpers.fresh_mesh import fresh_mesh
@@ -22,9 +23,11 @@ BEGUN = 200
 
 def longrope_model(folder: Path) -> str:
     """A random Llama whose frequencies transformers would change after `ORIGINAL` tokens."""
-    scripted_tokenizer_files().write_to(folder)
+    tokenizer = scripted_tokenizer_files()
+    tokenizer.write_to(folder)
     random_model(
         "llama",
+        vocab_size=Tokenizer.from_str(tokenizer.tokenizer_json.decode()).get_vocab_size(),
         bos_token_id=0,
         eos_token_id=1,
         max_position_embeddings=CONTEXT,
