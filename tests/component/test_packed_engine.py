@@ -101,7 +101,7 @@ def decoding_rows(decoding: dict[int, int]) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
-        ("gptj", {"n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8}),
+        ("codegen", {"n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8}),
         ("bloom", {}),
         ("mamba", {}),
         ("lfm2", {"layer_types": ["conv", "full_attention"]}),
