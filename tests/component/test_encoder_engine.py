@@ -123,7 +123,8 @@ class _Meddling(nn.Module):
 
     def __init__(self, model: Any, over: tuple[int, ...]) -> None:
         super().__init__()
-        self._model, self._over, self.dtype = model, over, model.dtype
+        self._model, self._over = model, over
+        self.dtype, self.config = model.dtype, model.config
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, return_dict: bool) -> Any:
         output = self._model(input_ids=input_ids, attention_mask=attention_mask)

@@ -101,8 +101,8 @@ def decoding_rows(decoding: dict[int, int]) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
-        ("codegen", {"n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8}),
         ("bloom", {}),
+        ("mpt", {"d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 256}),
         ("mamba", {}),
         ("lfm2", {"layer_types": ["conv", "full_attention"]}),
         ("llama4_text", {"intermediate_size_mlp": 96, "attention_chunk_size": 4, "head_dim": 16}),
