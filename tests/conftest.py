@@ -31,9 +31,10 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Say at the end of the run what libraries have learned, and what to do about it."""
-    if facts := sorted(set(config.stash.get(_LEARNED, []))):
+    facts: list[str] = config.stash.get(_LEARNED, [])
+    if facts:
         terminalreporter.section("libraries have learned")
-        for fact in facts:
+        for fact in sorted(set(facts)):
             terminalreporter.line(fact)
 
 
