@@ -31,7 +31,7 @@ _NOT_SERVED = (
     *("stop_strings", "watermarking_config", "renormalize_logits", "max_time", "dola_layers"),
 )
 """What else would change an answer of transformers' `generate`."""
-_NEUTRAL = (None, False, 0, 0.0, 1, 1.0, [], {})
+_NEUTRAL: tuple[Any, ...] = (None, False, 0, 0.0, 1, 1.0, [], {})
 _TURN_ENDS = (
     *("<|im_end|>", "<|eot_id|>", "<|eot|>", "<|end|>", "<|end_of_turn|>"),
     *("<end_of_turn>", "<turn|>", "[|endofturn|]"),
@@ -44,7 +44,7 @@ def read_generation_config(folder: Path) -> GenerationConfig:
     try:
         config: GenerationConfig = GenerationConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError):
-        return GenerationConfig()
+        return GenerationConfig()  # type: ignore[no-untyped-call]  # theirs
     return config
 
 

@@ -14,7 +14,6 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -101,8 +100,7 @@ def load(
     parameters = model.num_parameters()
     chosen = _choose(model, threads, prefill_chunk_tokens, workers)
     torch.set_num_threads(chosen["threads"].value)
-    generation_config: GenerationConfig = model.generation_config or GenerationConfig()
-    ends = configured_ends(generation_config, model.config)
+    ends = configured_ends(model.generation_config, model.config)
     tokenizer = tokenizer_files(source, folder, ends)
     warn_of_open_turns(tokenizer)
     settings = EngineSettings(
@@ -126,7 +124,7 @@ def load(
     return LoadedModel(
         engine,
         tokenizer,
-        generation_defaults(generation_config),
+        generation_defaults(model.generation_config),
         parameters,
         adapters=engine if adapters is not None else None,
         prefixes=engine if engine.forward.shares_prefixes else None,
