@@ -28,7 +28,7 @@ _NOT_SERVED = (
     *("bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens"),
     *("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),
     *("num_beams", "diversity_penalty", "min_length", "min_new_tokens", "max_new_tokens"),
-    *("stop_strings", "watermarking_config", "renormalize_logits", "max_time", "dola_layers"),
+    *("stop_strings", "watermarking_config", "max_time", "dola_layers"),
 )
 """What else would change an answer of transformers' `generate`."""
 _NEUTRAL: tuple[Any, ...] = (None, False, 0, 0.0, 1, 1.0, [], {})
