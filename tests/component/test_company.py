@@ -181,3 +181,11 @@ def test_workers_continue_each_others_answers_only_with_the_same_frequencies() -
     assert digest(long, 20) == digest(long, SWITCH) == digest(dynamic, SWITCH)
     assert digest(long, SWITCH + 1) == digest(long, CONTEXT) != digest(long, SWITCH)
     assert len({digest(dynamic, tokens) for tokens in (SWITCH, SWITCH + 1, CONTEXT)}) == 3
+
+
+def test_dynamic_frequencies_serve_longer_contexts_where_the_settings_ask_for_them() -> None:
+    one = SWITCHING["llama, dynamic NTK"]
+    contexts = {None: SWITCH, SWITCH - 4: SWITCH - 4, 60: 60, 999: 4 * SWITCH}
+    for wanted, got in contexts.items():
+        model = random_model(one.model_type, **one.changes)
+        assert packed(model, context_tokens=wanted).facts.context_tokens == got

@@ -21,6 +21,7 @@ from headrace_worker.engine.tokenizer_files import tokenizer_files
 from headrace_worker.model_card import model_card
 from helpers.running_engine import run
 from helpers.sentence_pieces import sentence_pieces
+from helpers.switching_families import SWITCHING
 from helpers.tiny_models import VOCABULARY, random_model
 
 END = 1
@@ -129,6 +130,20 @@ def test_the_models_own_sampling_is_on_its_card_and_what_is_not_applied_in_the_l
         assert getattr(card, name) == pytest.approx(value or 0)
     said = [r.__dict__["field"] for r in caplog.records if r.msg == "model.default_ignored"]
     assert said == ignored
+
+
+@pytest.mark.parametrize(("context_tokens", "said"), [(24, []), (25, ["long factors of LongRoPE"])])
+def test_frequencies_that_are_not_those_of_short_texts_are_in_the_log(
+    folder: Path, caplog: pytest.LogCaptureFixture, context_tokens: int, said: list[str]
+) -> None:
+    caplog.set_level("INFO")
+    one = SWITCHING["llama, LongRoPE"]
+    random_model("llama", **one.changes).save_pretrained(folder)
+    load(str(folder), threads=1, max_slots=2, context_tokens=context_tokens)
+    chosen = [record for record in caplog.records if record.msg == "engine.chosen"]
+    whys = [r.__dict__["frequencies"] for r in chosen if "frequencies" in r.__dict__]
+    assert len(whys) == len(said)
+    assert all(fact in why and "at most 24" in why for fact, why in zip(said, whys, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
