@@ -7,13 +7,35 @@ import os
 # Read when Triton is first imported, by whichever library that is: no test needs a GPU.
 os.environ["TRITON_INTERPRET"] = "1"
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from headrace.bus.jetstream import JetStreamBus, connect
 from headrace.testing.nats_server import NatsServer, nats_server
+
+_LEARNED = pytest.StashKey[list[str]]()
+
+Learned = Callable[[str], None]
+"""Told what a library can do by now that a test expected it not to."""
+
+
+@pytest.fixture
+def learned(request: pytest.FixtureRequest) -> Learned:
+    """For tests of what a library does not do: that it has learned it is news, and no failure."""
+    return request.config.stash.setdefault(_LEARNED, []).append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say at the end of the run what libraries have learned, and what to do about it."""
+    facts: list[str] = config.stash.get(_LEARNED, [])
+    if facts:
+        terminalreporter.section("libraries have learned")
+        for fact in sorted(set(facts)):
+            terminalreporter.line(fact)
 
 
 @pytest.fixture

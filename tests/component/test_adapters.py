@@ -97,7 +97,7 @@ def test_every_row_of_a_mixed_step_has_the_logits_of_its_own_merged_model(
     plain = [fresh(), *(merged(fresh(), folder) for folder in folders)]
     expected = [plain_logits(plain[slot % 4], text) for slot, text in enumerate(texts)]
     model = fresh()
-    trial = check_packable(model, KvStrips)
+    trial = check_packable(model, KvStrips).trial
     adapters = adapters_for(model, BOUNDS, PackedForward(model, trial), packed=True)
     forward = PackedForward(model, KvStrips(slots=6, tokens=24), adapters=adapters)
     digests = [""]

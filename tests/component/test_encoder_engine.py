@@ -15,6 +15,7 @@ from headrace_worker.engine.encoder_forward import EncoderForward, Unvectorable
 from headrace_worker.engine.inputs import Company
 from headrace_worker.engine.interface import EngineFacts, NoFreeSlot, SequenceRefused
 from headrace_worker.engine.pooling import TextHead
+from headrace_worker.engine.rope import fix_frequencies
 from helpers.tiny_encoders import (
     CONTEXT_TOKENS,
     states_alone,
@@ -122,7 +123,8 @@ class _Meddling(nn.Module):
 
     def __init__(self, model: Any, over: tuple[int, ...]) -> None:
         super().__init__()
-        self._model, self._over, self.dtype = model, over, model.dtype
+        self._model, self._over = model, over
+        self.dtype, self.config = model.dtype, model.config
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, return_dict: bool) -> Any:
         output = self._model(input_ids=input_ids, attention_mask=attention_mask)
@@ -139,6 +141,22 @@ def test_what_a_model_bears_is_found_by_trial(bert: Any) -> None:
     broken.embeddings.word_embeddings.weight.data[:] = float("nan")
     with pytest.raises(Unvectorable, match="not all finite"):
         forward_of(broken).company(VOCABULARY, CONTEXT_TOKENS)
+
+
+def test_frequencies_that_follow_the_longest_input_are_found_out_and_fixed() -> None:
+    long = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "factor": 4.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4, 8, 3, 2],
+        "original_max_position_embeddings": 24,
+    }
+    model = tiny_encoder("phi3", original_max_position_embeddings=24, rope_parameters=long)
+    forward = forward_of(model)
+    assert forward.company(VOCABULARY, CONTEXT_TOKENS)[0] is not Company.PADDED
+    fix_frequencies(model, CONTEXT_TOKENS)
+    assert forward.company(VOCABULARY, CONTEXT_TOKENS)[0] is Company.PADDED
 
 
 @pytest.mark.parametrize("nan", [False, True], ids=["raises", "nan"])

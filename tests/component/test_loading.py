@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
@@ -21,6 +24,7 @@ from headrace_worker.engine.scripted_text import scripted_tokenizer_files
 from helpers.running_engine import GREEDY, run, sequence
 from helpers.tiny_models import VOCABULARY, generated, random_model
 
+TRANSFORMERS = f"transformers {transformers.__version__}"
 DEFAULT_MODEL = Path(headrace_worker.__file__).parent / "default_model"
 
 
@@ -143,11 +147,15 @@ def test_a_missing_tokenizer_is_named(folder: Path) -> None:
         loaded(folder)
 
 
-def test_an_architecture_that_cannot_be_packed_is_served_stepwise(folder: Path) -> None:
+def test_an_architecture_that_cannot_be_packed_is_served_stepwise(
+    folder: Path, learned: Callable[[str], None]
+) -> None:
     bloom = random_model("bloom", eos_token_id=1)
     bloom.save_pretrained(folder)
     engine = loaded(folder).engine
-    assert (engine.facts.name, engine.facts.batch_invariant) == ("stepwise", True)
+    assert engine.facts.batch_invariant
+    if engine.facts.name != "stepwise":
+        learned(f"{TRANSFORMERS} can pack bloom: serve another stepwise in test_loading")
     parameters = replace(GREEDY, ignore_eos=True)
     history = run(engine, [sequence(number, parameters) for number in range(6)])
     for number, tokens in history.tokens.items():
@@ -155,12 +163,19 @@ def test_an_architecture_that_cannot_be_packed_is_served_stepwise(folder: Path) 
 
 
 def test_an_architecture_that_no_engine_gets_right_is_refused_with_both_reasons(
-    folder: Path,
+    folder: Path, learned: Callable[[str], None]
 ) -> None:
     # Its state lies in the model itself, one for all sequences.
     random_model("recurrent_gemma", num_hidden_layers=3, head_dim=16).save_pretrained(folder)
-    with pytest.raises(ModelLoadFailed, match=r"RecurrentGemma.* packed, .* stepwise, .* off by"):
+    fact = ""
+    try:
         loaded(folder)
+    except ModelLoadFailed as refused:
+        fact = str(refused)
+    if fact:
+        assert re.search(r"RecurrentGemma.* packed, .* stepwise, .* off by", fact)
+    else:
+        learned(f"{TRANSFORMERS} can run recurrent_gemma: refuse another in test_loading")
 
 
 def test_what_the_hub_library_says_is_passed_on() -> None:

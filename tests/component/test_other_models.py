@@ -42,6 +42,20 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(engine: str, pac
     assert f"pip install 'headrace[{engine}]'" in ran.stderr
 
 
+def test_tensor_parallel_without_its_package_says_how_to_install_it() -> None:
+    program = (
+        "import sys; sys.modules['accelerate'] = None\n"
+        "from headrace_worker.models import is_follower\n"
+        "from headrace_worker.settings import WorkerSettings\n"
+        "is_follower(WorkerSettings(tensor_parallel=True, model_source='x'))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "tensor_parallel needs the package accelerate, which is not installed" in ran.stderr
+    assert "pip install accelerate" in ran.stderr
+
+
 def test_a_gguf_file_that_is_none_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadFailed, match="there is no such file"):
         load_llama_cpp(LlamaCppSettings(str(tmp_path / "absent.gguf")))

@@ -62,7 +62,7 @@ _RANGES = (
     _Range("presence_penalty", -2, 2),
     _Range("frequency_penalty", -2, 2),
 )
-_MODELS_OWN = frozenset({"temperature", "top_p", "repetition_penalty"})
+_MODELS_OWN = frozenset({"temperature", "top_p", "min_p", "repetition_penalty"})
 """Fields that a model card may have a default for."""
 
 

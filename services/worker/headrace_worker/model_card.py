@@ -71,6 +71,7 @@ def model_card(name: str, loaded: LoadedModel, bundle: bytes, *, now_unix_s: flo
             temperature=defaults.temperature,
             top_p=defaults.top_p,
             top_k=defaults.top_k,
+            min_p=defaults.min_p,
             repetition_penalty=defaults.repetition_penalty,
         ),
         create_time=created,

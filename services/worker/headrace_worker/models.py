@@ -7,6 +7,7 @@ packages that are not there.
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -42,6 +43,9 @@ def is_follower(settings: WorkerSettings) -> bool:
     ):
         fact = "tensor_parallel takes transformers models alone, no adapters and no quantization"
         raise ModelLoadFailed(settings.model_source, fact)
+    if find_spec("accelerate") is None:
+        fact = "tensor_parallel needs the package accelerate, which is not installed here"
+        raise ModelLoadFailed(settings.model_source, f"{fact}: pip install accelerate")
     from headrace_worker.engine.parallel import join
 
     try:

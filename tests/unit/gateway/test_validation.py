@@ -141,7 +141,9 @@ def test_what_nobody_says_is_neutral() -> None:
 
 
 def test_the_models_own_defaults_come_before_neutral_and_after_the_caller() -> None:
-    own = SamplingDefaults(temperature=0.5, top_p=0.25, top_k=20, repetition_penalty=1.5)
+    own = SamplingDefaults(
+        temperature=0.5, top_p=0.25, top_k=20, min_p=0.125, repetition_penalty=1.5
+    )
     card = ModelCard()
     card.CopyFrom(CARD)
     card.defaults.CopyFrom(own)
@@ -152,8 +154,9 @@ def test_the_models_own_defaults_come_before_neutral_and_after_the_caller() -> N
         20,
         1.5,
     )
-    said = valid(asking(temperature=0.0, top_k=0), card=card).sampling
-    assert (said.temperature, said.top_k, said.top_p) == (0, 0, 0.25)
+    assert told.min_p == 0.125
+    said = valid(asking(temperature=0.0, top_k=0, min_p=0.0), card=card).sampling
+    assert (said.temperature, said.top_k, said.top_p, said.min_p) == (0, 0, 0.25, 0)
 
 
 def test_the_room_that_is_left_is_the_default_of_max_tokens() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,7 @@ from headrace_worker.engine.packed import PackedForward
 from headrace_worker.engine.parallel import is_joined, leading, least
 from headrace_worker.engine.precision import Precision
 from headrace_worker.engine.products import with_laid_out
+from headrace_worker.engine.rope import fix_frequencies, longest_context, rope_choice
 from headrace_worker.engine.selfcheck import (
     NotPackable,
     Unfit,
@@ -35,13 +37,12 @@ from headrace_worker.engine.selfcheck import (
 from headrace_worker.engine.slot_engine import SlotEngine
 from headrace_worker.engine.stepwise import StepwiseForward
 
+log = logging.getLogger(__name__)
+
 _PACKED_SLOTS = {"cpu": 64, "cuda": 256}
 _STEPWISE_SLOTS = 8
 """Fewer, for company makes no sequence faster: who waits for a slot loses nothing."""
 _CONTEXT_TOKENS = 4096
-_PACKED_BOUNDS = ("attention_chunk_size",)
-"""Layers that attend within chunks do not tell the attention function, but up to one chunk they
-are like all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +115,21 @@ def build_packed(model: PreTrainedModel, settings: EngineSettings, origin: Origi
         CacheTooSmall: `cache_bytes` does not take one slot.
     """
     model.train(False)
-    root = root_name(origin.weights_digest) if settings.prefix_cache else None
-    trial = check_packable(model, _kind_of_store(model, settings))
+    new_store = _kind_of_store(model, settings)
+    at_most = _CONTEXT_TOKENS if new_store is KvStrips else None
+    context_tokens = _context_tokens(model, settings, at_most=at_most)
+    fix_frequencies(model, context_tokens)
+    packing = check_packable(model, new_store, context_tokens)
+    context_tokens = _within(context_tokens, packing.at_most_tokens)
+    trial = packing.trial
     adapters = adapters_for(model, settings.adapters, PackedForward(model, trial), packed=True)
     if isinstance(trial, KvPages):
-        store: KvStore = _sized_pages(trial, model, settings)
+        store: KvStore = _sized_pages(trial, model, settings, context_tokens)
     else:
-        store = _sized_strips(trial, model, settings)
-    forward = PackedForward(model, store, prefix_root=root, adapters=adapters)
+        store = _sized_strips(trial, model, settings, context_tokens)
     facts = _facts("packed", model, origin, max_slots=store.slots, context_tokens=store.tokens)
+    root = root_name(facts.weights_digest) if settings.prefix_cache else None
+    forward = PackedForward(model, store, prefix_root=root, adapters=adapters)
     ahead = model.device.type != "cpu" if settings.ahead is None else settings.ahead
     ahead = ahead and not is_joined()
     graphs = decode_graphs(model, store) if ahead and isinstance(store, KvPages) else None
@@ -139,16 +146,18 @@ def _kind_of_store(
     return partial(KvPages, device=str(model.device), device_attention=attention)
 
 
-def _sized_strips(trial: KvStrips, model: PreTrainedModel, settings: EngineSettings) -> KvStrips:
-    context_tokens = _context_tokens(model, settings, *_PACKED_BOUNDS, at_most=_CONTEXT_TOKENS)
+def _sized_strips(
+    trial: KvStrips, model: PreTrainedModel, settings: EngineSettings, context_tokens: int
+) -> KvStrips:
     slot_bytes = trial.bytes_per_token * context_tokens
     max_slots = _max_slots(model, settings, slot_bytes, at_most=_PACKED_SLOTS["cpu"])
     return trial.resized(max_slots, context_tokens)
 
 
-def _sized_pages(trial: KvPages, model: PreTrainedModel, settings: EngineSettings) -> KvPages:
+def _sized_pages(
+    trial: KvPages, model: PreTrainedModel, settings: EngineSettings, context_tokens: int
+) -> KvPages:
     """As many pages as the memory takes, and never more than all slots can fill."""
-    context_tokens = _context_tokens(model, settings, *_PACKED_BOUNDS)
     max_slots = settings.max_slots or _PACKED_SLOTS[model.device.type]
     page_bytes = trial.bytes_per_token * BLOCK_TOKENS
     cache_bytes = _cache_bytes(model, settings)
@@ -176,8 +185,10 @@ def build_stepwise(model: PreTrainedModel, settings: EngineSettings, origin: Ori
         CacheTooSmall: `cache_bytes` does not take one slot.
     """
     model.train(False)
-    stepping = check_steppable(model)
     context_tokens = _context_tokens(model, settings, at_most=_CONTEXT_TOKENS)
+    fix_frequencies(model, context_tokens)
+    stepping = check_steppable(model, context_tokens)
+    context_tokens = _within(context_tokens, stepping.at_most_tokens)
     slot_bytes = stepping.slot_bytes(context_tokens)
     max_slots = _max_slots(model, settings, slot_bytes, at_most=_STEPWISE_SLOTS)
     chunks = stepping.chunks_prompts
@@ -225,15 +236,20 @@ def adapters_for(
 def _facts(
     name: str, model: PreTrainedModel, origin: Origin, *, max_slots: int, context_tokens: int
 ) -> EngineFacts:
+    """Of an engine about to serve; from here on the model has the frequencies of this context."""
+    config = model.config.get_text_config()
+    fix_frequencies(model, context_tokens)
+    choice = rope_choice(config, context_tokens)
     precision = Precision(str(model.dtype).removeprefix("torch."), origin.quantization)
+    digest = origin.weights_digest
     return EngineFacts(
         name=name,
         dtype=precision.name,
         max_slots=max_slots,
         context_tokens=context_tokens,
-        vocabulary_size=model.config.get_text_config().vocab_size,
+        vocabulary_size=config.vocab_size,
         eos_token_ids=origin.eos_token_ids,
-        weights_digest=origin.weights_digest,
+        weights_digest=digest if choice is None else choice.digest(digest),
         # Packed, rounding varies with the neighbours in every type; stepwise, with
         # where a prompt was cut.
         batch_invariant=precision.batch_invariant,
@@ -247,14 +263,26 @@ def _facts(
 
 
 def _context_tokens(
-    model: PreTrainedModel, settings: EngineSettings, *more: str, at_most: int | None = None
+    model: PreTrainedModel, settings: EngineSettings, *, at_most: int | None
 ) -> int:
     """What is asked for, else `at_most`; no more than the model's own bounds in any case."""
     config = model.config.get_text_config()
-    names = ("max_position_embeddings", "max_seq_len", *more)
+    names = ("max_position_embeddings", "max_seq_len")
     bounds: list[int | None] = [getattr(config, name, None) for name in names]
-    bounds.append(at_most if settings.context_tokens is None else settings.context_tokens)
+    if settings.context_tokens is None:
+        bounds.append(at_most)
+    else:
+        bounds = [longest_context(config), *bounds[1:], settings.context_tokens]
     return min((bound for bound in bounds if bound is not None), default=_CONTEXT_TOKENS)
+
+
+def _within(context_tokens: int, bound: int | None) -> int:
+    """The context, ended where layers that look back so far would come out wrong."""
+    if bound is None or context_tokens <= bound:
+        return context_tokens
+    why = f"its layers that look back {bound} tokens at most come out wrong in longer contexts"
+    log.warning("engine.context_ended", extra={"context_tokens": bound, "why": why})
+    return bound
 
 
 def _max_slots(

@@ -13,9 +13,12 @@ from transformers import PreTrainedModel
 from headrace_worker.engine import interface
 from headrace_worker.engine.inputs import Company
 from headrace_worker.engine.interface import SamplingParameters
+from headrace_worker.engine.switches import switch_positions
 
 _NOTHING_TO_SAMPLE = SamplingParameters(max_tokens=0)
 _TRIAL_LENGTHS = (5, 9, 12, 9)
+_LONGEST_TRIAL = 512
+"""Switches of a model's ways that lie further out are not crossed: it would take seconds."""
 _TOLERANCE = {torch.float32: 1e-4}
 _COARSE = 5e-2
 """Of half-precision types, whose rounding is that of the whole network."""
@@ -67,7 +70,9 @@ class EncoderForward:
             Unvectorable: not even one row alone comes out.
         """
         with torch.inference_mode():
-            rows = _trial_rows(vocabulary_size, context_tokens, self._pad_token_id)
+            rows = _trial_rows(
+                vocabulary_size, self._trial_lengths(context_tokens), self._pad_token_id
+            )
             alone = torch.cat([self._alone(row) for row in rows])
             if alone.ndim != 2 or not alone.isfinite().all():
                 raise Unvectorable(f"a trial gave {tuple(alone.shape)} values, not all finite")
@@ -76,6 +81,15 @@ class EncoderForward:
                 if self._agrees(some, alone[[row.sequence_id for row in some]]):
                     return company, alone.shape[1]
         return Company.ALONE, alone.shape[1]
+
+    def _trial_lengths(self, context_tokens: int) -> list[int]:
+        """Short ones, and such as cross what the configuration names."""
+        bound = min(context_tokens, _LONGEST_TRIAL)
+        config = self._model.config.get_text_config()
+        found = switch_positions(config, first=max(_TRIAL_LENGTHS), context_tokens=bound)
+        return [
+            min(length, context_tokens) for length in (*_TRIAL_LENGTHS, *(s + 2 for s in found))
+        ]
 
     def _alone(self, row: interface.Sequence) -> Tensor:
         try:
@@ -94,12 +108,12 @@ class EncoderForward:
 
 
 def _trial_rows(
-    vocabulary_size: int, context_tokens: int, pad_token_id: int
+    vocabulary_size: int, lengths: Sequence[int], pad_token_id: int
 ) -> list[interface.Sequence]:
     generator = torch.Generator().manual_seed(3)
     rows = []
-    for number, length in enumerate(_TRIAL_LENGTHS):
-        drawn = torch.randint(vocabulary_size, (min(length, context_tokens),), generator=generator)
+    for number, length in enumerate(lengths):
+        drawn = torch.randint(vocabulary_size, (length,), generator=generator)
         ids = _without(drawn.tolist(), pad_token_id, vocabulary_size)
         rows.append(interface.Sequence(number, tuple(ids), (), _NOTHING_TO_SAMPLE, seed=0))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +44,7 @@ from headrace_worker.engine.precision import (
     require_available_here,
 )
 from headrace_worker.engine.products import with_laid_out
+from headrace_worker.engine.rope import fix_frequencies, rope_choice
 from headrace_worker.engine.sentence_config import (
     Layer,
     SentenceConfig,
@@ -52,6 +54,8 @@ from headrace_worker.engine.sentence_config import (
 from headrace_worker.engine.sources import model_folder, weights_digest
 from headrace_worker.engine.tokenizer_files import UNREADABLE, first_line, tokenizer_files
 from headrace_worker.machine import this_machine
+
+log = logging.getLogger(__name__)
 
 _MAX_SLOTS = 256
 _CONTEXT_TOKENS = 4096
@@ -110,11 +114,16 @@ def load_encoder(
     wanted = settings.context_tokens or _CONTEXT_TOKENS
     # Where it was never set, a tokenizer's length is 10^30.
     bounds = (_positions(model), int(tokenizer.model_max_length), sentence.max_tokens or wanted)
+    context_tokens = min(wanted, *bounds)
+    fix_frequencies(model, context_tokens)
     digest = vectors_digest(folder, weights_digest(folder, precision.name, progress))
+    if (choice := rope_choice(model.config.get_text_config(), context_tokens)) is not None:
+        digest = choice.digest(digest)
+        log.info("engine.chosen", extra={"engine": "encoder", "frequencies": choice.why})
     try:
         engine, dimensions = with_laid_out(
             model,
-            lambda: _engine(forward, model, min(wanted, *bounds), settings, digest),
+            lambda: _engine(forward, model, context_tokens, settings, digest),
             Unvectorable,
         )
     except Unvectorable as error:

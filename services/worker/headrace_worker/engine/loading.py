@@ -25,11 +25,15 @@ from headrace_worker.engine.adapters import AdapterBounds
 from headrace_worker.engine.building import CacheTooSmall, EngineSettings, Origin, build
 from headrace_worker.engine.compiling import Compile
 from headrace_worker.engine.defaults import Chosen
+from headrace_worker.engine.generation_config import (
+    configured_ends,
+    generation_defaults,
+    warn_of_open_turns,
+)
 from headrace_worker.engine.gpu import find_device
 from headrace_worker.engine.grammar_backends import BackendMissing, compiler_of
 from headrace_worker.engine.interface import EngineFacts
 from headrace_worker.engine.loaded import (
-    GenerationDefaults,
     LoadedModel,
     LoadStage,
     ModelLoadFailed,
@@ -44,6 +48,7 @@ from headrace_worker.engine.precision import (
     quantize_to_int8,
     require_available_here,
 )
+from headrace_worker.engine.rope import rope_choice
 from headrace_worker.engine.selfcheck import Unfit
 from headrace_worker.engine.slot_engine import SlotEngine
 from headrace_worker.engine.sources import model_folder, weights_digest
@@ -95,7 +100,9 @@ def load(
     parameters = model.num_parameters()
     chosen = _choose(model, threads, prefill_chunk_tokens, workers)
     torch.set_num_threads(chosen["threads"].value)
-    tokenizer = tokenizer_files(source, folder, _eos_token_ids(model))
+    ends = configured_ends(model.generation_config, model.config)
+    tokenizer = tokenizer_files(source, folder, ends)
+    warn_of_open_turns(tokenizer)
     settings = EngineSettings(
         max_slots,
         context_tokens,
@@ -113,11 +120,11 @@ def load(
         quantization=quantization,
     )
     engine = _build(source, model, settings, origin)
-    _log_choice(chosen, engine.facts, max_slots)
+    _log_choice(chosen, model.config, engine.facts, max_slots)
     return LoadedModel(
         engine,
         tokenizer,
-        _generation_defaults(model),
+        generation_defaults(model.generation_config),
         parameters,
         adapters=engine if adapters is not None else None,
         prefixes=engine if engine.forward.shares_prefixes else None,
@@ -167,14 +174,18 @@ def _choose(
     return {"threads": of_pass, "prefill_chunk_tokens": of_step}
 
 
-def _log_choice(chosen: dict[str, Chosen], facts: EngineFacts, max_slots: int | None) -> None:
+def _log_choice(
+    chosen: dict[str, Chosen], config: PreTrainedConfig, facts: EngineFacts, max_slots: int | None
+) -> None:
     """What the engine runs with and why, once: the first question about its speed."""
     values: dict[str, object] = {name: each.value for name, each in chosen.items()}
     whys = {f"{name}_why": each.why for name, each in chosen.items()}
     slots = {"max_slots": facts.max_slots, "context_tokens": facts.context_tokens}
     slots_why = "set" if facts.max_slots == max_slots else defaults.SLOTS_WHY
     how = {"engine": facts.name, "precision": facts.dtype, "max_slots_why": slots_why}
-    log.info("engine.chosen", extra=values | slots | how | whys)
+    choice = rope_choice(config.get_text_config(), facts.context_tokens)
+    rope = {} if choice is None else {"frequencies": choice.why}
+    log.info("engine.chosen", extra=values | slots | how | whys | rope)
 
 
 @contextmanager
@@ -240,22 +251,3 @@ def _model(
         except PrecisionUnavailable as error:
             raise ModelLoadFailed(source, str(error)) from error
     return cast(PreTrainedModel, model)
-
-
-def _eos_token_ids(model: PreTrainedModel) -> tuple[int, ...]:
-    """The generation configuration's, else the model's own."""
-    for config in (model.generation_config, model.config.get_text_config()):
-        eos = getattr(config, "eos_token_id", None)
-        if eos is not None:
-            return tuple(eos) if isinstance(eos, list | tuple) else (int(eos),)
-    return ()
-
-
-def _generation_defaults(model: PreTrainedModel) -> GenerationDefaults:
-    config = model.generation_config
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    found = {name: getattr(config, name, None) for name in names}
-    if config.do_sample is False:
-        # Said outright: transformers, too, would then be greedy whatever the temperature.
-        found["temperature"] = 0.0
-    return GenerationDefaults(**found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -32,12 +32,17 @@ class PackedForward:
         *,
         prefix_root: bytes | None = None,
         adapters: Adapters | None = None,
+        origins: Mapping[int, int] | None = None,
     ) -> None:
-        """`prefix_root` is what `root_name` makes; without it no beginning is shared."""
+        """`prefix_root` is what `root_name` makes; without it no beginning is shared.
+
+        `origins` has the position of a slot's first token, where that is not 0: for trials.
+        """
         self._model, self._store, self._root = model, store, prefix_root
         self._adapters = adapters or Adapters()
         self._salts: dict[int, str] = {}
         """By slot, of what is in it."""
+        self._origins = origins or {}
 
     @property
     def shares_prefixes(self) -> bool:
@@ -69,7 +74,7 @@ class PackedForward:
         return self._store.reserve(slots, ends)
 
     def run(self, decode: Decode, prefills: Sequence[Prefill]) -> Tensor:
-        ids, positions, keep = _pack(decode, prefills)
+        ids, positions, keep = _pack(decode, prefills, self._origins)
         device = self._model.device
         attention = StepAttention(self._store, self._rows(decode, prefills))
         with attending(attention), self._adapters.during(decode, prefills):
@@ -111,15 +116,21 @@ class PackedForward:
         return block_names(token_ids, salted_root(adapted_root(self._root, adapter), salt))
 
 
-def _pack(decode: Decode, prefills: Sequence[Prefill]) -> tuple[Tensor, Tensor, Tensor]:
+def _pack(
+    decode: Decode, prefills: Sequence[Prefill], origins: Mapping[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Lay the step out: token ids and positions `(1, rows)`, and the rows whose logits are kept."""
     row = len(decode.slots)
     ids, positions = [decode.token_ids], [decode.positions]
+    if origins:
+        first = [origins.get(slot, 0) for slot in decode.slots.tolist()]
+        positions[0] = decode.positions + np.array(first, dtype=np.int64)
     keep = list(range(row))
     for prefill in prefills:
         count = len(prefill.token_ids)
         ids.append(prefill.token_ids)
-        positions.append(np.arange(prefill.start, prefill.start + count))
+        begin = origins.get(prefill.slot, 0) + prefill.start
+        positions.append(np.arange(begin, begin + count))
         row += count
         if prefill.every:
             keep.extend(range(row - count, row))

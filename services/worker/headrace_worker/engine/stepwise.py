@@ -7,7 +7,7 @@ makes nobody faster, and changes nobody's logits either.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,7 +21,9 @@ from headrace_worker.engine.forward import Decode, Ints, Prefill
 class OwnCache:
     """What a model keeps of one sequence: keys and values, states, whatever it returns."""
 
-    def __init__(self) -> None:
+    def __init__(self, origin: int) -> None:
+        self.origin = origin
+        """The position of its first token."""
         self.carried: dict[str, Any] = {"use_cache": True}
         """Arguments of the next call, as transformers updates them."""
         self.length = 0
@@ -42,14 +44,21 @@ class StepwiseForward:
     room = None
 
     def __init__(
-        self, model: PreTrainedModel, *, chunks_prompts: bool, adapters: Adapters | None = None
+        self,
+        model: PreTrainedModel,
+        *,
+        chunks_prompts: bool,
+        adapters: Adapters | None = None,
+        origins: Mapping[int, int] | None = None,
     ) -> None:
+        """`origins` has the position of a slot's first token, where that is not 0: for trials."""
         self._model: Any = model
         self._adapters = adapters or Adapters()
         self._chunks_prompts = chunks_prompts
         names = inspect.signature(model.forward).parameters
         self._only_last = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
         self.caches: dict[int, OwnCache] = {}
+        self._origins = origins or {}
 
     @property
     def chunks_prompts(self) -> bool:
@@ -95,7 +104,7 @@ class StepwiseForward:
 
     def _feed(self, slot: int, start: int, token_ids: Ints, *, every: bool = False) -> Tensor:
         """Return the logits behind the last of `token_ids`, or all, which stand from `start` on."""
-        cache = self.caches.setdefault(slot, OwnCache())
+        cache = self.caches.setdefault(slot, OwnCache(self._origins.get(slot, 0)))
         if cache.failure is not None:
             # Some layers have the tokens and some do not: nothing can follow.
             raise cache.failure
@@ -123,7 +132,12 @@ class StepwiseForward:
             **cache.carried,
             **({} if every else self._only_last),
         )
-        output = self._model(**inputs, return_dict=True)
+        if cache.origin:
+            first = cache.origin + cache.length
+            inputs["position_ids"] = torch.arange(first, first + count)[None]
+        # Why what is carried again: Phi-3's own code drops its cache at the length where its
+        # frequencies would change, for a whole text that it is not given here.
+        output = self._model(**{**cache.carried, **inputs}, return_dict=True)
         cache.carried = self._model._update_model_kwargs_for_generation(output, {"use_cache": True})
         # Why a copy: without logits_to_keep this is one row of many.
         logits = cast(Tensor, output.logits)[0]

@@ -17,7 +17,6 @@ from headrace_worker.engine.following import (
 )
 from headrace_worker.engine.interface import Capabilities, EngineFacts, FinishReason, Sequence
 from headrace_worker.engine.loaded import (
-    GenerationDefaults,
     LoadedModel,
     ModelLoadFailed,
     PackageMissing,
@@ -121,7 +120,14 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
     except ImportError as error:
         raise PackageMissing(settings.source, engine="vllm", package="vllm") from error
     folder = model_folder(settings.source, settings.revision)
-    files = tokenizer_files(settings.source, folder)
+    # Why here: transformers takes seconds to import, and it is vLLM that is asked for.
+    from headrace_worker.engine.generation_config import (
+        configured_ends_of,
+        generation_defaults,
+        read_generation_config,
+    )
+
+    files = tokenizer_files(settings.source, folder, configured_ends_of(folder))
     slots = settings.max_slots or _SLOTS
 
     async def start() -> Any:
@@ -156,4 +162,5 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
         capabilities=Capabilities(cache_salt=True),
     )
     source = VllmSource(engine, files.eos_token_ids)
-    return LoadedModel(FollowingEngine(facts, source, loop), files, GenerationDefaults(), 0)
+    defaults = generation_defaults(read_generation_config(folder))
+    return LoadedModel(FollowingEngine(facts, source, loop), files, defaults, 0)
