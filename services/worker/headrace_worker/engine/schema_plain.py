@@ -1,0 +1,133 @@
+"""Pure room: the shapes of a schema as a plainer schema, for llguidance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace_worker.engine.schema_keywords import SchemaRefused
+from headrace_worker.engine.schema_reader import ROOT, Nodes
+from headrace_worker.engine.schema_shapes import (
+    Array,
+    Constants,
+    Key,
+    Number,
+    Object,
+    Shape,
+    Text,
+)
+from headrace_worker.engine.value_regex import (
+    ANY_TEXT,
+    Alt,
+    And,
+    Cat,
+    Chars,
+    Not,
+    Regex,
+    Repeat,
+)
+
+
+def plain_schema(nodes: Nodes) -> dict[str, Any]:
+    """Raises SchemaRefused for what llguidance cannot be told."""
+    names = {key: f"v{i}" for i, key in enumerate(nodes)}
+    defs = {names[key]: _node(node.shapes, names) for key, node in nodes.items()}
+    return {"$ref": f"#/$defs/{names[ROOT]}", "$defs": defs}
+
+
+def _node(shapes: list[Shape], names: dict[Key, str]) -> Any:
+    if not shapes:
+        return False
+    plain = [_shape(shape, names) for shape in shapes]
+    return plain[0] if len(plain) == 1 else {"anyOf": plain}
+
+
+def _shape(shape: Shape, names: dict[Key, str]) -> dict[str, Any]:
+    match shape:
+        case Constants(values):
+            return {"enum": list(values)}
+        case Number():
+            return _number(shape)
+        case Text():
+            return _text(shape)
+        case Array(prefix, rest, least, most):
+            plain: dict[str, Any] = {"type": "array", "minItems": least}
+            if prefix:
+                plain["prefixItems"] = [_ref(key, names) for key in prefix]
+            plain["items"] = False if rest is None else _ref(rest, names)
+            return plain if most is None else plain | {"maxItems": most}
+    return _object(shape, names)
+
+
+def _ref(key: Key, names: dict[Key, str]) -> dict[str, str]:
+    return {"$ref": f"#/$defs/{names[key]}"}
+
+
+def _number(shape: Number) -> dict[str, Any]:
+    plain: dict[str, Any] = {"type": "integer" if shape.integer else "number"}
+    for bound, name in (
+        (shape.low, "exclusiveMinimum" if shape.above else "minimum"),
+        (shape.high, "exclusiveMaximum" if shape.below else "maximum"),
+    ):
+        if bound is not None:
+            plain[name] = int(bound) if bound.denominator == 1 else float(bound)
+    if shape.multiple_of > 1:
+        plain["multipleOf"] = shape.multiple_of
+    return plain
+
+
+def _text(shape: Text) -> dict[str, Any]:
+    plain: dict[str, Any] = {"type": "string"}
+    if shape.least:
+        plain["minLength"] = shape.least
+    if shape.most is not None:
+        plain["maxLength"] = shape.most
+    patterns = [{"pattern": _pattern(part)} for part in shape.parts if part != ANY_TEXT]
+    if len(patterns) == 1:
+        return plain | patterns[0]
+    return plain | {"allOf": patterns} if patterns else plain
+
+
+def _object(shape: Object, names: dict[Key, str]) -> dict[str, Any]:
+    properties: dict[str, Any] = {name: _ref(key, names) for name, key in shape.declared.items()}
+    properties |= dict.fromkeys(shape.excluded, False)
+    plain: dict[str, Any] = {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in shape.declared if name in shape.required],
+        "additionalProperties": False,
+    }
+    for free in shape.free:
+        if free.names is None:
+            plain["additionalProperties"] = _ref(free.value, names)
+        else:
+            pattern = _pattern(free.names)
+            plain["patternProperties"] = {pattern: _ref(free.value, names)}
+    if len(shape.free) > 1:
+        raise SchemaRefused("several kinds of names that are not declared; xgrammar takes them")
+    if shape.least > len(shape.required):
+        plain["minProperties"] = shape.least
+    if shape.most is not None:
+        plain["maxProperties"] = shape.most
+    return plain
+
+
+def _pattern(regex: Regex) -> str:
+    return f"^(?:{_regex(regex)})$"
+
+
+def _regex(regex: Regex) -> str:
+    match regex:
+        case Chars(ranges):
+            return f"[{''.join(_range(*each) for each in ranges)}]"
+        case Cat(parts):
+            return "".join(_regex(part) for part in parts)
+        case Alt(parts):
+            return f"(?:{'|'.join(_regex(part) for part in parts)})"
+        case Repeat(inner, least, most):
+            return f"(?:{_regex(inner)}){{{least},{'' if most is None else most}}}"
+        case And() | Not():
+            raise SchemaRefused("a look-ahead cannot be enforced by llguidance; xgrammar does")
+
+
+def _range(first: int, last: int) -> str:
+    return f"\\x{{{first:x}}}-\\x{{{last:x}}}"
