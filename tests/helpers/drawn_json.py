@@ -20,7 +20,7 @@ LONG = 60
 """Tokens after which what ends something is taken mostly, wherever it may come."""
 MOST = 3000
 _SEVERAL = ('{"', '": ', ', "', "\\u00", "é")
-_ENDING = ('"', "}", "]", "0")
+_ENDING = ('"', "}", "]")
 
 
 @cache
@@ -60,21 +60,21 @@ def compiled(backend: str, schema: object) -> Compiled:
     return compiler(backend)(Grammar(GrammarKind.JSON_SCHEMA, json.dumps(schema)))
 
 
-def draw(made: Compiled, seed: int) -> bytes:
-    """One whole text that the grammar allows."""
+def draw(made: Compiled, seed: int, *, likely: str = "") -> bytes:
+    """One whole text that the grammar allows; the longer it is, the more of `likely` characters."""
     choose = random.Random(seed)
     matcher = made()
     bits = torch.zeros(1, -(-len(_vocabulary()) // 32), dtype=torch.int32)
-    ending = {_vocabulary().index(_spelled(each)) for each in _ENDING}
+    ending = {END, *(_vocabulary().index(_spelled(each)) for each in _ENDING)}
+    familiar = {_vocabulary().index(_spelled(each)) for each in set(likely) if each.isascii()}
     tokens: list[int] = []
     while not matcher.is_over:
         matcher.fill(bits, 0)
         allowed = np.unpackbits(bits.numpy().view(np.uint8)[0], bitorder="little")
         options: list[int] = allowed[: len(_vocabulary())].nonzero()[0].tolist()
         assert options, f"nothing may follow {_text(tokens)!r}"
-        closing = [token for token in options if token == END or token in ending]
-        hurry = choose.random() < (0.7 if len(tokens) > LONG else 0.25)
-        token = choose.choice(closing if closing and hurry else options)
+        wanted = ending if choose.random() < 0.3 else familiar if len(tokens) > LONG else set()
+        token = choose.choice([each for each in options if each in wanted] or options)
         assert matcher.accept(token), f"{token} was allowed after {_text(tokens)!r}"
         if token == END:
             break

@@ -30,7 +30,12 @@ def _spelled_out(shape: Any) -> Any:
         return shape
     if shape.get("type") == "json_schema" and shape.get("style", "json") == "json":
         return {"type": "grammar", "grammar": grammar_of_schema(shape.get("json_schema"))}
-    return {name: _spelled_out(each) for name, each in shape.items()}
+    try:
+        return {name: _spelled_out(each) for name, each in shape.items()}
+    except SchemaRefused as refusal:
+        if shape.get("type") != "tag":
+            raise
+        raise SchemaRefused(f"{refusal}, after {json.dumps(shape.get('begin'))}") from refusal
 
 
 class _Matcher:

@@ -190,6 +190,42 @@ def _trimmed(edges: list[list[tuple[Ranges, int]]], ends: set[int]) -> Automaton
     return Automaton(kept, frozenset(number[state] for state in ends))
 
 
+def regex_of(form: Automaton) -> Regex:
+    """The same texts as one expression, state after state taken out.
+
+    Raises:
+        UntranslatedPattern: it would be too long.
+    """
+    start, end = len(form.edges), len(form.edges) + 1
+    ways: dict[tuple[int, int], Regex] = {(start, 0): EMPTY}
+    ways |= {(state, end): EMPTY for state in form.ends}
+    for state, out in enumerate(form.edges):
+        ways |= {(state, to): Chars(ranges) for ranges, to in out}
+    # The last first: most automata lead from the first to the last, and few lead back.
+    for state in range(len(form.edges) - 1, -1, -1):
+        round_ = ways.pop((state, state), None)
+        middle = EMPTY if round_ is None else Repeat(round_, 0, None)
+        before = [(a, way) for (a, b), way in ways.items() if b == state]
+        after = [(b, way) for (a, b), way in ways.items() if a == state]
+        for a, first in before:
+            for b, last in after:
+                way = cat(first, middle, last)
+                ways[a, b] = _alt([ways[a, b], way]) if (a, b) in ways else way
+        ways = {edge: way for edge, way in ways.items() if state not in edge}
+        if sum(_size(way) for way in ways.values()) > MAX_STEPS:
+            raise UntranslatedPattern("with what stands beside it, it becomes too long")
+    return ways.get((start, end), NEVER)
+
+
+def _size(regex: Regex) -> int:
+    match regex:
+        case Chars():
+            return 1
+        case Not(inner) | Repeat(inner, _, _):
+            return 1 + _size(inner)
+    return 1 + sum(_size(part) for part in regex.parts)
+
+
 def all_but(texts: tuple[str, ...]) -> Automaton:
     """Every text but these."""
     children: list[dict[int, int]] = [{}]

@@ -67,9 +67,10 @@ def _objects_apart(one: Object, other: Object, look: Look) -> set[str] | None:
         mine, theirs = look(one.declared[name]), look(other.declared[name])
         if mine is None or theirs is None or not theirs.shapes or theirs.narrowed:
             continue
-        if _all_constants(mine) and _all_constants(theirs):
-            if all(_apart(a, b, look) is not None for a in mine.shapes for b in theirs.shapes):
-                return set() if name in one.required else {name}
+        constant = _all_constants(mine) and _all_constants(theirs)
+        pairs = ((a, b) for a in mine.shapes for b in theirs.shapes)
+        if constant and all(_apart(a, b, look) is not None for a, b in pairs):
+            return set() if name in one.required else {name}
     return None
 
 

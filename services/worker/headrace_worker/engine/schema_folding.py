@@ -119,7 +119,7 @@ class Folding:
         if not ends and count and least <= count:
             # Nothing says what would follow, and nothing asks for it.
             rest = None
-        for place, schema in members:
+        for place, _ in members:
             free = unevaluated_may_come(self._places, place, "unevaluatedItems", members, ARRAYS)
             if not free and not ends:
                 rest = None

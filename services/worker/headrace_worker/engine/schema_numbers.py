@@ -50,6 +50,7 @@ def _integers(number: Number, add: AddRule) -> list[str]:
     assert number.low is not None
     low, high = int(number.low), None if number.high is None else int(number.high)
     step = number.multiple_of
+    multiples = _Multiples(step, add)
     found = []
     for prefix, first, last, free, more in _spans(low, high):
         if step == 1:
@@ -58,13 +59,13 @@ def _integers(number: Number, add: AddRule) -> list[str]:
             continue
         for digit in range(first, last + 1):
             left = int(prefix + str(digit)) % step
-            if (rest := _divisible(step, left, free, more, add)) is not None:
+            if (rest := multiples.rule(left, free, more)) is not None:
                 found.append(f"{_quoted(prefix + str(digit))} {rest}")
     return found
 
 
 def _spans(low: int, high: int | None) -> list[tuple[str, int, int, int, bool]]:
-    """Integers as a beginning, one digit of a range, and free digits; True for any more of these."""
+    """Integers as a beginning, a digit of a range, and free digits; True for any more of these."""
     spans: list[tuple[str, int, int, int, bool]] = []
     if low == 0:
         spans, low = [("", 0, 0, 0, False)], 1
@@ -97,25 +98,47 @@ def _same_length(low: str, high: str) -> list[tuple[str, int, int, int]]:
     return spans
 
 
-def _divisible(step: int, left: int, free: int, more: bool, add: AddRule) -> str | None:
-    """The rule of `free` digits, or of more, after which nothing is left over."""
-    name = f"by_{step}_{left}_{free}{'_more' if more else ''}"
-    if free == 0 and not more:
-        return '""' if left == 0 else None
-    if free == 0:
-        for each in range(step):
-            digits = [f'"{d}" by_{step}_{(each * 10 + d) % step}_0_more' for d in range(10)]
-            add(f"by_{step}_{each}_0_more", " | ".join([*(['""'] if each == 0 else []), *digits]))
-        return name
-    options = [
-        f'"{digit}" {rest}'
-        for digit in range(10)
-        if (rest := _divisible(step, (left * 10 + digit) % step, free - 1, more, add)) is not None
-    ]
-    if not options:
-        return None
-    add(name, " | ".join(options))
-    return name
+class _Multiples:
+    """Rules for the digits after which nothing is left over."""
+
+    def __init__(self, step: int, add: AddRule) -> None:
+        self._step, self._add = step, add
+        self._known: dict[tuple[int, int, bool], str | None] = {}
+        self._all_written = False
+
+    def rule(self, left: int, free: int, more: bool) -> str | None:
+        """The rule of `free` digits, or of more, where `left` is left over; None for no such digits."""
+        if free == 0 and not more:
+            return '""' if left == 0 else None
+        if free == 0:
+            return self._any_number(left)
+        key = left, free, more
+        if key not in self._known:
+            name = f"by_{self._step}_{left}_{free}{'_more' if more else ''}"
+            options = self._options(left, lambda after: self.rule(after, free - 1, more))
+            self._known[key] = name if options else None
+            if options:
+                self._add(name, " | ".join(options))
+        return self._known[key]
+
+    def _any_number(self, left: int) -> str:
+        """The rule of any number of digits. They lead to one another: all are written at once."""
+        names = [f"by_{self._step}_{each}_more" for each in range(self._step)]
+        if not self._all_written:
+            self._all_written = True
+            for each, name in enumerate(names):
+                options = ['""'] if each == 0 else []
+                self._add(name, " | ".join([*options, *self._options(each, names.__getitem__)]))
+        return names[left]
+
+    def _options(self, left: int, rule: Callable[[int], str | None]) -> list[str]:
+        """A digit and the rule for what is left over then; digits that leave the same together."""
+        digits: dict[int, str] = {}
+        for digit in range(10):
+            after = (left * 10 + digit) % self._step
+            digits[after] = digits.get(after, "") + str(digit)
+        rules = ((which, rule(after)) for after, which in digits.items())
+        return [f"[{which}] {name}" for which, name in rules if name is not None]
 
 
 def _decimals(number: Number) -> list[str]:

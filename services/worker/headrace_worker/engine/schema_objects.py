@@ -110,6 +110,13 @@ class Objects:
             if not own and "additionalProperties" in schema:
                 own.append(below(place, "additionalProperties"))
             said += own
+        if not said:
+            # Required, and not more: where others may not come, it may not either.
+            said = [
+                below(place, "unevaluatedProperties")
+                for place, schema in members
+                if schema.get("unevaluatedProperties") is False
+            ]
         return tuple(dict.fromkeys(said))
 
     def _free(
@@ -157,7 +164,7 @@ class Objects:
 
     def _is_open(self, members: Members) -> bool:
         """Whether names that match nothing may come."""
-        for place, schema in members:
+        for place, _ in members:
             if not unevaluated_may_come(
                 self._places, place, "unevaluatedProperties", members, OBJECTS
             ):

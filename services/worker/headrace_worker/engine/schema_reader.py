@@ -14,9 +14,8 @@ from headrace_worker.engine.schema_disjoint import required_to_differ
 from headrace_worker.engine.schema_folding import Folding
 from headrace_worker.engine.schema_keywords import SchemaRefused
 from headrace_worker.engine.schema_places import Places, below
-from headrace_worker.engine.schema_pruning import prune
+from headrace_worker.engine.schema_pruning import living, prune, why_empty
 from headrace_worker.engine.schema_shapes import Array, Key, Node, Object, Shape
-from headrace_worker.engine.value_regex import UntranslatedPattern
 
 MAX_NODES = 1000
 
@@ -47,6 +46,7 @@ class _Reader:
         self._under_way: set[Key] = set()
         self._impossible: list[str] = []
         self._folding = Folding(self._places, self.node, self._impossible)
+        self._reasons: dict[Key, list[str]] = {}
         self._told_apart: set[str] = set()
 
     def read(self) -> Nodes:
@@ -63,13 +63,10 @@ class _Reader:
             assert node is not None
             waiting += [child for shape in node.shapes for child in children(shape)]
         nodes = {key: node for key in reached if (node := self.node(key)) is not None}
-        try:
-            prune(nodes)
-        except UntranslatedPattern as error:
-            raise SchemaRefused(f"a pattern cannot be enforced: {error}") from error
-        if not nodes[ROOT].shapes:
-            why = f": {self._impossible[0]}" if self._impossible else ""
-            raise SchemaRefused(f"nothing fulfils the schema{why}")
+        if ROOT not in living(nodes):
+            why = why_empty(nodes, ROOT, self._reasons)
+            raise SchemaRefused(f"nothing fulfils the schema: {why}")
+        prune(nodes)
         return nodes
 
     def node(self, key: Key) -> Node | None:
@@ -90,6 +87,8 @@ class _Reader:
                 self._tell_apart(place)
         for flat in self._places.alternatives(key):
             shapes, more = self._folding.shapes(flat)
+            self._reasons.setdefault(key, []).extend(self._impossible)
+            self._impossible.clear()
             node.shapes += [shape for shape in shapes if shape not in node.shapes]
             narrowed |= more
         node.narrowed = frozenset(narrowed)

@@ -16,6 +16,7 @@ from headrace_worker.engine.value_regex import (
     Not,
     Regex,
     Repeat,
+    widths,
 )
 
 Key = tuple[str, ...]
@@ -73,8 +74,11 @@ class Text:
     def regex(self) -> Regex:
         """Length and parts as one."""
         whole = [part for part in self.parts if part != ANY_TEXT]
-        if self.least or self.most is not None:
-            whole.append(Repeat(ANY_CHARACTER, self.least, self.most))
+        least, most = widths(And(tuple(whole))) if whole else (0, None)
+        longest = self.most if self.most is None or most is None or most > self.most else None
+        if least < self.least or longest is not None:
+            # Bounds that the expressions keep by themselves would only make it larger.
+            whole.append(Repeat(ANY_CHARACTER, self.least, longest))
         if len(whole) == 2 and (joined := _shortened(whole[0], self)) is not None:
             return joined
         return whole[0] if len(whole) == 1 else And(tuple(whole)) if whole else ANY_TEXT

@@ -121,6 +121,38 @@ def common(one: Ranges, other: Ranges) -> Ranges:
     return invert(united([*invert(one), *invert(other)]))
 
 
+def widths(regex: Regex) -> tuple[int, int | None]:
+    """At least and at most how many characters its texts have; None for no bound."""
+    match regex:
+        case Chars():
+            return 1, 1
+        case Cat(parts):
+            each = [widths(part) for part in parts]
+            return sum(low for low, _ in each), _total([high for _, high in each])
+        case Alt(parts):
+            each = [widths(part) for part in parts]
+            most = [high for _, high in each]
+            return min(low for low, _ in each), None if None in most else max(h or 0 for h in most)
+        case And(parts):
+            each = [widths(part) for part in parts]
+            return max(low for low, _ in each), min(
+                (high for _, high in each if high is not None), default=None
+            )
+        case Not():
+            return 0, None
+        case Repeat(inner, least, most):
+            low, high = widths(inner)
+            return low * least, 0 if high == 0 else _times(high, most)
+
+
+def _total(numbers: list[int | None]) -> int | None:
+    return None if None in numbers else sum(each or 0 for each in numbers)
+
+
+def _times(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one * other
+
+
 def search(pattern: str) -> Regex:
     """The values in which the expression is found.
 
@@ -159,7 +191,22 @@ def _read(items: list[tuple[Any, Any]], *, first: bool, last: bool) -> Regex:
     if last:
         for place, (op, value) in enumerate(items):
             if op in (ops.ASSERT, ops.ASSERT_NOT):
-                return _ahead(items, place, value, left=left, right=right, plain=op is ops.ASSERT)
+                direction, inner = value
+                if direction < 0:
+                    raise UntranslatedPattern("a look-behind")
+                looked_for = list(inner)
+                if (
+                    first
+                    and not left
+                    and place == 0
+                    and looked_for[:1]
+                    and looked_for[0] in _BEGINS
+                ):
+                    # It stands at the beginning already.
+                    looked_for = looked_for[1:]
+                return _ahead(
+                    items, place, looked_for, left=left, right=right, plain=op is ops.ASSERT
+                )
     if len(items) == 1 and _has_anchor(items[0]):
         return _unit(items[0], first=left, last=right)
     parts: list[Regex] = []
@@ -176,14 +223,17 @@ def _read(items: list[tuple[Any, Any]], *, first: bool, last: bool) -> Regex:
 
 
 def _ahead(
-    items: list[tuple[Any, Any]], place: int, value: Any, *, left: bool, right: bool, plain: bool
+    items: list[tuple[Any, Any]],
+    place: int,
+    looked_for: list[tuple[Any, Any]],
+    *,
+    left: bool,
+    right: bool,
+    plain: bool,
 ) -> Regex:
     """What stands before a look-ahead, then what both it and the rest allow."""
-    direction, looked_for = value
-    if direction < 0:
-        raise UntranslatedPattern("a look-behind")
     before = _read(items[:place], first=left, last=False) if place or left else EMPTY
-    found = _read(list(looked_for), first=False, last=True)
+    found = _read(looked_for, first=False, last=True)
     rest = items[place + 1 :] if right else [*items[place + 1 :], (ops.AT, ops.AT_END)]
     return cat(before, And((found if plain else Not(found), _read(rest, first=False, last=True))))
 
