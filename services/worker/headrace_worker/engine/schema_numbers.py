@@ -107,7 +107,7 @@ class _Multiples:
         self._all_written = False
 
     def rule(self, left: int, free: int, more: bool) -> str | None:
-        """The rule of `free` digits, or of more, where `left` is left over; None for no such digits."""
+        """The rule of `free` digits (or more) after `left`; None if no digits will do."""
         if free == 0 and not more:
             return '""' if left == 0 else None
         if free == 0:

@@ -56,7 +56,7 @@ class Objects:
         """None where no object fulfils them. Raises SchemaRefused."""
         where = " and ".join(place for place, _ in members)
         patterns = {
-            pattern: _searched(pattern, place)
+            pattern: (_searched(pattern, place), _searched(pattern, place, widest=True))
             for place, schema in members
             for pattern in schema.get("patternProperties", {})
         }
@@ -97,17 +97,19 @@ class Objects:
             return None
         return shape
 
-    def _value(self, name: str, members: Members, patterns: dict[str, Regex]) -> Key:
+    def _value(self, name: str, members: Members, patterns: dict[str, tuple[Regex, Regex]]) -> Key:
         """The places that speak of a declared name."""
         said: list[str] = []
         for place, schema in members:
-            own = []
+            own, doubtful = [], False
             if name in schema.get("properties", {}):
                 own.append(below(place, "properties", name))
             for pattern in schema.get("patternProperties", {}):
-                if matches(patterns[pattern], name):
+                surely, perhaps = (matches(each, name) for each in patterns[pattern])
+                doubtful = doubtful or perhaps != surely
+                if perhaps:
                     own.append(below(place, "patternProperties", pattern))
-            if not own and "additionalProperties" in schema:
+            if (not own or doubtful) and "additionalProperties" in schema:
                 own.append(below(place, "additionalProperties"))
             said += own
         if not said:
@@ -122,7 +124,7 @@ class Objects:
     def _free(
         self,
         members: Members,
-        patterns: dict[str, Regex],
+        patterns: dict[str, tuple[Regex, Regex]],
         names: list[Regex],
         taken: tuple[str, ...],
     ) -> tuple[Free, ...]:
@@ -147,7 +149,8 @@ class Objects:
             if any(self._places.at(place) is False for place in said):
                 continue
             parts = [
-                p if match else Not(p) for p, match in zip(patterns.values(), chosen, strict=True)
+                surely if match else Not(perhaps)
+                for (surely, perhaps), match in zip(patterns.values(), chosen, strict=True)
             ]
             regex = _any_of([*parts, *names], taken)
             if regex is None or not self._is_never(regex, members):
@@ -234,8 +237,8 @@ def _names(members: Members) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _searched(pattern: str, place: str) -> Regex:
+def _searched(pattern: str, place: str, *, widest: bool = False) -> Regex:
     try:
-        return search(pattern)
+        return search(pattern, widest=widest)
     except UntranslatedPattern as error:
         raise SchemaRefused(f"patternProperties at {place} cannot be enforced: {error}") from error

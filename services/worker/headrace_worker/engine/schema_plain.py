@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace_worker.engine.regex_automaton import Automaton, regex_of
+from headrace_worker.engine.regex_automaton import Automaton, is_plain, regex_of
 from headrace_worker.engine.schema_keywords import SchemaRefused
 from headrace_worker.engine.schema_reader import ROOT, Nodes
 from headrace_worker.engine.schema_shapes import (
@@ -87,6 +87,8 @@ def _text(shape: Text) -> dict[str, Any]:
     parts = [part for part in shape.parts if part != ANY_TEXT]
     if not parts:
         return plain
+    if len(parts) > 1 and all(map(is_plain, parts)):
+        return plain | {"allOf": [{"pattern": _pattern(part)} for part in parts]}
     return plain | {"pattern": _pattern(parts[0] if len(parts) == 1 else And(tuple(parts)))}
 
 

@@ -153,18 +153,20 @@ def _times(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else one * other
 
 
-def search(pattern: str) -> Regex:
+def search(pattern: str, *, widest: bool = False) -> Regex:
     """The values in which the expression is found.
+
+    `widest` is for what must not match: all that anybody takes for a match.
 
     Raises:
         UntranslatedPattern: it is no regular expression, or has a part with no meaning here.
     """
-    return _read(_parsed(pattern), first=True, last=True)
+    return _Reader(widest).read(_parsed(pattern), first=True, last=True)
 
 
 def whole(pattern: str) -> Regex:
     """The values that the expression matches from their beginning to their end."""
-    return _read(_parsed(pattern), first=False, last=False)
+    return _Reader(widest=False).read(_parsed(pattern), first=False, last=False)
 
 
 def _parsed(pattern: str) -> list[tuple[Any, Any]]:
@@ -181,83 +183,121 @@ def _parsed(pattern: str) -> list[tuple[Any, Any]]:
     return list(tree)
 
 
-def _read(items: list[tuple[Any, Any]], *, first: bool, last: bool) -> Regex:
-    """The values of a sequence; at the edges of the whole, any text may stand beside it."""
-    left, right = first, last
-    while first and items and items[0] in _BEGINS:
-        items, left = items[1:], False
-    while last and items and items[-1] in _ENDS:
-        items, right = items[:-1], False
-    if last:
-        for place, (op, value) in enumerate(items):
-            if op in (ops.ASSERT, ops.ASSERT_NOT):
-                direction, inner = value
-                if direction < 0:
-                    raise UntranslatedPattern("a look-behind")
-                looked_for = list(inner)
-                if (
-                    first
-                    and not left
-                    and place == 0
-                    and looked_for[:1]
-                    and looked_for[0] in _BEGINS
-                ):
-                    # It stands at the beginning already.
-                    looked_for = looked_for[1:]
-                return _ahead(
-                    items, place, looked_for, left=left, right=right, plain=op is ops.ASSERT
-                )
-    if len(items) == 1 and _has_anchor(items[0]):
-        return _unit(items[0], first=left, last=right)
-    parts: list[Regex] = []
-    if left:
-        inner = bool(items) and _has_anchor(items[0])
-        parts = [_unit(items[0], first=True, last=False)] if inner else [ANY_TEXT]
-        items = items[1:] if inner else items
-    end: list[Regex] = []
-    if right:
-        inner = bool(items) and _has_anchor(items[-1])
-        end = [_unit(items[-1], first=False, last=True)] if inner else [ANY_TEXT]
-        items = items[:-1] if inner else items
-    return cat(*parts, *(_unit(item) for item in items), *end)
+class _Reader:
+    """Reads expressions that must match, or, with `widest`, that must not."""
 
+    def __init__(self, widest: bool) -> None:
+        self._widest = widest
 
-def _ahead(
-    items: list[tuple[Any, Any]],
-    place: int,
-    looked_for: list[tuple[Any, Any]],
-    *,
-    left: bool,
-    right: bool,
-    plain: bool,
-) -> Regex:
-    """What stands before a look-ahead, then what both it and the rest allow."""
-    before = _read(items[:place], first=left, last=False) if place or left else EMPTY
-    found = _read(looked_for, first=False, last=True)
-    rest = items[place + 1 :] if right else [*items[place + 1 :], (ops.AT, ops.AT_END)]
-    return cat(before, And((found if plain else Not(found), _read(rest, first=False, last=True))))
+    def read(self, items: list[tuple[Any, Any]], *, first: bool, last: bool) -> Regex:
+        """The values of a sequence; at the edges of the whole, any text may stand beside it."""
+        left, right = first, last
+        while first and items and items[0] in _BEGINS:
+            items, left = items[1:], False
+        while last and items and items[-1] in _ENDS:
+            items, right = items[:-1], False
+            # Why: for Python, "$" also stands before a line end that is the last character.
+            if self._widest:
+                items = [*items, (ops.MAX_REPEAT, (0, 1, [(ops.LITERAL, 10)]))]
+                break
+        if last:
+            for place, (op, value) in enumerate(items):
+                if op in (ops.ASSERT, ops.ASSERT_NOT):
+                    direction, inner = value
+                    if direction < 0:
+                        raise UntranslatedPattern("a look-behind")
+                    looked_for = list(inner)
+                    if (
+                        first
+                        and not left
+                        and place == 0
+                        and looked_for[:1]
+                        and looked_for[0] in _BEGINS
+                    ):
+                        # It stands at the beginning already.
+                        looked_for = looked_for[1:]
+                    return self._ahead(
+                        items, place, looked_for, left=left, right=right, plain=op is ops.ASSERT
+                    )
+        if len(items) == 1 and _has_anchor(items[0]):
+            return self._unit(items[0], first=left, last=right)
+        parts: list[Regex] = []
+        if left:
+            inner = bool(items) and _has_anchor(items[0])
+            parts = [self._unit(items[0], first=True, last=False)] if inner else [ANY_TEXT]
+            items = items[1:] if inner else items
+        end: list[Regex] = []
+        if right:
+            inner = bool(items) and _has_anchor(items[-1])
+            end = [self._unit(items[-1], first=False, last=True)] if inner else [ANY_TEXT]
+            items = items[:-1] if inner else items
+        return cat(*parts, *(self._unit(item) for item in items), *end)
 
-
-def _unit(item: tuple[Any, Any], *, first: bool = False, last: bool = False) -> Regex:
-    op, value = item
-    if op in (ops.LITERAL, ops.NOT_LITERAL, ops.ANY, ops.IN):
-        return Chars(_characters(op, value))
-    if op is ops.SUBPATTERN:
-        _, more, fewer, inner = value
-        if more or fewer:
-            raise UntranslatedPattern("flags within it")
-        return _read(list(inner), first=first, last=last)
-    if op is ops.BRANCH:
-        return Alt(tuple(_read(list(each), first=first, last=last) for each in value[1]))
-    if op in (ops.MAX_REPEAT, ops.MIN_REPEAT):
-        least, most, inner = value
-        unbounded = most is ops.MAXREPEAT
-        if least > MAX_REPEAT or (not unbounded and most > MAX_REPEAT):
-            raise UntranslatedPattern(f"a repetition of more than {MAX_REPEAT}")
-        return Repeat(
-            _read(list(inner), first=False, last=False), least, None if unbounded else most
+    def _ahead(
+        self,
+        items: list[tuple[Any, Any]],
+        place: int,
+        looked_for: list[tuple[Any, Any]],
+        *,
+        left: bool,
+        right: bool,
+        plain: bool,
+    ) -> Regex:
+        """What stands before a look-ahead, then what both it and the rest allow."""
+        before = self.read(items[:place], first=left, last=False) if place or left else EMPTY
+        reader = self if plain else _Reader(not self._widest)
+        found = reader.read(looked_for, first=False, last=True)
+        rest = items[place + 1 :] if right else [*items[place + 1 :], (ops.AT, ops.AT_END)]
+        return cat(
+            before, And((found if plain else Not(found), self.read(rest, first=False, last=True)))
         )
-    raise UntranslatedPattern(_NAMES.get(op, str(op).lower()))
+
+    def _unit(self, item: tuple[Any, Any], *, first: bool = False, last: bool = False) -> Regex:
+        op, value = item
+        if op in (ops.LITERAL, ops.NOT_LITERAL, ops.ANY, ops.IN):
+            return Chars(self._characters(op, value))
+        if op is ops.SUBPATTERN:
+            _, more, fewer, inner = value
+            if more or fewer:
+                raise UntranslatedPattern("flags within it")
+            return self.read(list(inner), first=first, last=last)
+        if op is ops.BRANCH:
+            return Alt(tuple(self.read(list(each), first=first, last=last) for each in value[1]))
+        if op in (ops.MAX_REPEAT, ops.MIN_REPEAT):
+            least, most, inner = value
+            unbounded = most is ops.MAXREPEAT
+            if least > MAX_REPEAT or (not unbounded and most > MAX_REPEAT):
+                raise UntranslatedPattern(f"a repetition of more than {MAX_REPEAT}")
+            return Repeat(
+                self.read(list(inner), first=False, last=False), least, None if unbounded else most
+            )
+        raise UntranslatedPattern(_NAMES.get(op, str(op).lower()))
+
+    def _characters(self, op: Any, value: Any) -> Ranges:
+        if op is ops.LITERAL:
+            return common(((value, value),), ANY_CHARACTER.ranges)
+        if op is ops.NOT_LITERAL:
+            return invert(((value, value),))
+        if op is ops.ANY:
+            return invert(((10, 10),) if self._widest else _LINE_ENDS)
+        negated = value[0][0] is ops.NEGATE
+        ranges = [
+            r
+            for each in value[negated:]
+            for r in self._in_class(*each, widest=negated != self._widest)
+        ]
+        return invert(united(ranges)) if negated else common(united(ranges), ANY_CHARACTER.ranges)
+
+    def _in_class(self, op: Any, value: Any, *, widest: bool) -> Ranges:
+        if op is ops.LITERAL:
+            return ((value, value),)
+        if op is ops.RANGE:
+            return (tuple(value),)
+        name = str(value).removeprefix("CATEGORY_").removeprefix("UNI_")
+        positive = name.removeprefix("NOT_")
+        if positive == name:
+            return _class(name, widest=widest)
+        return invert(_class(positive, widest=not widest))
 
 
 def _has_anchor(item: tuple[Any, Any]) -> bool:
@@ -267,30 +307,6 @@ def _has_anchor(item: tuple[Any, Any]) -> bool:
     if op is ops.BRANCH:
         return any(_has_anchor(each) for branch in value[1] for each in branch)
     return op in (ops.AT, ops.ASSERT, ops.ASSERT_NOT)
-
-
-def _characters(op: Any, value: Any) -> Ranges:
-    if op is ops.LITERAL:
-        return common(((value, value),), ANY_CHARACTER.ranges)
-    if op is ops.NOT_LITERAL:
-        return invert(((value, value),))
-    if op is ops.ANY:
-        return invert(_LINE_ENDS)
-    negated = value[0][0] is ops.NEGATE
-    ranges = [r for each in value[negated:] for r in _in_class(*each, widest=negated)]
-    return invert(united(ranges)) if negated else common(united(ranges), ANY_CHARACTER.ranges)
-
-
-def _in_class(op: Any, value: Any, *, widest: bool) -> Ranges:
-    if op is ops.LITERAL:
-        return ((value, value),)
-    if op is ops.RANGE:
-        return (tuple(value),)
-    name = str(value).removeprefix("CATEGORY_").removeprefix("UNI_")
-    positive = name.removeprefix("NOT_")
-    if positive == name:
-        return _class(name, widest=widest)
-    return invert(_class(positive, widest=not widest))
 
 
 @cache
