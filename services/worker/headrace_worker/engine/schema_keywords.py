@@ -141,7 +141,9 @@ KEYWORDS: dict[str, Keyword] = {
     "writeOnly": _NO_EFFECT,
     "examples": _NO_EFFECT,
     "nullable": Keyword(Effect.NONE, note="it is OpenAPI's; null does not come for it"),
-    "discriminator": Keyword(Effect.NONE, note="it is OpenAPI's; the constants themselves count"),
+    "discriminator": _enforced(
+        Form.ANYTHING, "it is OpenAPI's; the name that it gives is required, and not more"
+    ),
 }
 """A keyword that is not here has no effect, as JSON Schema has it."""
 

@@ -15,7 +15,8 @@ EXACT_DIGITS = 15
 """Digits that a double keeps; more would round over a bound."""
 FRACTION_DIGITS = 6
 ANY_INTEGER = '"-"? ("0" | [1-9] [0-9]*)'
-ANY_NUMBER = f'{ANY_INTEGER} ("." [0-9]+)? ([eE] [+-]? [0-9]+)?'
+# Bounded, so that a double can hold it.
+ANY_NUMBER = '"-"? ("0" | [1-9] [0-9]{0,99}) ("." [0-9]+)? ([eE] [+-]? [0-9]{1,2})?'
 
 
 def number_rule(number: Number, add: AddRule) -> str:

@@ -43,8 +43,10 @@ class Places:
 
     def require(self, place: str, names: list[str]) -> None:
         """From now on what fulfils the schema there has these names too."""
-        self._required[place] = narrowing = f"{place}, told apart"
-        self._known[narrowing] = {"required": names}
+        narrowing = self._required.setdefault(place, f"{place}, told apart")
+        known = self._known.get(narrowing)
+        more = [*known["required"], *names] if isinstance(known, dict) else names
+        self._known[narrowing] = {"required": more}
 
     def object_at(self, place: str) -> dict[str, Any]:
         """Of a place in a `Flat`, which has no true and false."""
@@ -67,6 +69,8 @@ class Places:
         if isinstance(schema, bool):
             return [()] if schema else []
         trail = (*trail, place)
+        if isinstance(name := _discriminator(schema), str) and place not in self._required:
+            self.require(place, [name])
         own = (place, self._required[place]) if place in self._required else (place,)
         parts: list[list[Flat]] = [[own]]
         for name in _REFERENCES:
@@ -123,6 +127,13 @@ class Places:
 def below(place: str, *names: str | int) -> str:
     """The place of what is within a schema."""
     return "/".join([place, *(str(name).replace("~", "~0").replace("/", "~1") for name in names)])
+
+
+def _discriminator(schema: dict[str, Any]) -> object:
+    """The name by which the schema's alternatives differ, as OpenAPI has it."""
+    named = schema.get("discriminator")
+    combined = "oneOf" in schema or "anyOf" in schema
+    return named.get("propertyName") if combined and isinstance(named, dict) else None
 
 
 def _joined(parts: list[list[Flat]], place: str) -> list[Flat]:
