@@ -213,7 +213,7 @@ DRAFT_7: dict[str, list[Any]] = {
         {"type": "array", "items": [A], "additionalItems": False, "minItems": 1},
     ],
 }
-CASES = [
+CASES: list[Any] = [
     pytest.param(schema, judge, id=f"{name}-{i}")
     for cases, judge in ((ENFORCED, Draft202012Validator), (DRAFT_7, Draft7Validator))
     for name, schemas in cases.items()

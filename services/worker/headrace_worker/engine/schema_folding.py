@@ -137,7 +137,8 @@ class Folding:
     def _constants(self, members: list[Any], types: list[str]) -> list[Shape]:
         lists = [schema["enum"] for _, schema in members if "enum" in schema]
         lists += [[schema["const"]] for _, schema in members if "const" in schema]
-        kept, complete = [], True
+        kept: list[Any] = []
+        complete = True
         for value in lists[0]:
             _check_constant(value, members)
             fits = _type_fits(value, types) and all(

@@ -157,7 +157,8 @@ def _decimals(number: Number) -> list[str]:
     if tail := _tail(start, None, number.above, False, places):
         found.append(f"{_quoted(str(whole_low))} {tail}")
     if whole_high is None or whole_high - whole_low > 1:
-        between = Number(True, Fraction(whole_low + 1), whole_high and Fraction(whole_high - 1))
+        last = None if whole_high is None else Fraction(whole_high - 1)
+        between = Number(True, Fraction(whole_low + 1), last)
         fraction = f'("." [0-9]{{1,{places}}})?' if places > 0 else ""
         found += [f"{each} {fraction}" for each in _integers(between, lambda *_: None)]
     if whole_high is not None and (tail := _tail("", end, False, number.below, places)):

@@ -180,7 +180,7 @@ class Objects:
 
     def _allowed_names(self, members: Members) -> list[Regex]:
         """What propertyNames asks of every name."""
-        found = []
+        found: list[Regex] = []
         for place, schema in members:
             if "propertyNames" not in schema:
                 continue

@@ -121,7 +121,8 @@ class Places:
             raise KeyError(place)
         if isinstance(found, dict):
             check_keywords(found, place)
-        return found
+            return found
+        return bool(found)
 
 
 def below(place: str, *names: str | int) -> str:
