@@ -200,25 +200,8 @@ class _Reader:
             if self._widest:
                 items = [*items, (ops.MAX_REPEAT, (0, 1, [(ops.LITERAL, 10)]))]
                 break
-        if last:
-            for place, (op, value) in enumerate(items):
-                if op in (ops.ASSERT, ops.ASSERT_NOT):
-                    direction, inner = value
-                    if direction < 0:
-                        raise UntranslatedPattern("a look-behind")
-                    looked_for = list(inner)
-                    if (
-                        first
-                        and not left
-                        and place == 0
-                        and looked_for[:1]
-                        and looked_for[0] in _BEGINS
-                    ):
-                        # It stands at the beginning already.
-                        looked_for = looked_for[1:]
-                    return self._ahead(
-                        items, place, looked_for, left=left, right=right, plain=op is ops.ASSERT
-                    )
+        if last and (place := _look_ahead_in(items)) is not None:
+            return self._ahead(items, place, starts=first and not left, left=left, right=right)
         if len(items) == 1 and _has_anchor(items[0]):
             return self._unit(items[0], first=left, last=right)
         parts: list[Regex] = []
@@ -237,20 +220,25 @@ class _Reader:
         self,
         items: list[tuple[Any, Any]],
         place: int,
-        looked_for: list[tuple[Any, Any]],
         *,
+        starts: bool,
         left: bool,
         right: bool,
-        plain: bool,
     ) -> Regex:
         """What stands before a look-ahead, then what both it and the rest allow."""
+        op, (direction, looked_for) = items[place]
+        if direction < 0:
+            raise UntranslatedPattern("a look-behind")
+        wanted = list(looked_for)
+        if starts and place == 0 and wanted[:1] and wanted[0] in _BEGINS:
+            # It stands at the beginning already.
+            wanted = wanted[1:]
+        negated = op is ops.ASSERT_NOT
+        found = _Reader(self._widest != negated).read(wanted, first=False, last=True)
         before = self.read(items[:place], first=left, last=False) if place or left else EMPTY
-        reader = self if plain else _Reader(not self._widest)
-        found = reader.read(looked_for, first=False, last=True)
         rest = items[place + 1 :] if right else [*items[place + 1 :], (ops.AT, ops.AT_END)]
-        return cat(
-            before, And((found if plain else Not(found), self.read(rest, first=False, last=True)))
-        )
+        after = self.read(rest, first=False, last=True)
+        return cat(before, And((Not(found) if negated else found, after)))
 
     def _unit(self, item: tuple[Any, Any], *, first: bool = False, last: bool = False) -> Regex:
         op, value = item
@@ -298,6 +286,11 @@ class _Reader:
         if positive == name:
             return _class(name, widest=widest)
         return invert(_class(positive, widest=not widest))
+
+
+def _look_ahead_in(items: list[tuple[Any, Any]]) -> int | None:
+    looks = (i for i, (op, _) in enumerate(items) if op in (ops.ASSERT, ops.ASSERT_NOT))
+    return next(looks, None)
 
 
 def _has_anchor(item: tuple[Any, Any]) -> bool:
