@@ -7,6 +7,7 @@ one expression; whether anything is left of it can be seen.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from headrace_worker.engine.value_regex import (
     ANY_CHARACTER,
@@ -30,7 +31,10 @@ from headrace_worker.engine.value_regex import (
 
 MAX_STATES = 400
 MAX_STEPS = 20_000
-"""Derivatives taken for one automaton: about a second."""
+"""For one automaton: about a second. A derivative is a step for each `STEP_PARTS` of its parts."""
+STEP_PARTS = 20
+MAX_PARTS = 2000
+MAX_CLASSES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +53,16 @@ class Automaton:
 
 def automaton(regex: Regex) -> Automaton:
     """Raises UntranslatedPattern where it has too many states."""
+    if _size(regex) > MAX_PARTS:
+        raise UntranslatedPattern("it is too long for what stands beside it")
     states: dict[Regex, int] = {regex: 0}
     order, edges, steps = [regex], [], 0
     for state in order:
         found: dict[int, list[tuple[int, int]]] = {}
+        price = 1 + _size(state) // STEP_PARTS
         for ranges in _classes(state):
             following = derivative(state, ranges[0][0])
-            steps += 1
+            steps += price
             if following == NEVER:
                 continue
             if following not in states:
@@ -147,31 +154,39 @@ def _not(inner: Regex) -> Regex:
     return inner.inner if isinstance(inner, Not) else Not(inner)
 
 
-def _classes(regex: Regex) -> list[Ranges]:
-    """Characters that the expression cannot tell apart at its beginning."""
+def _heads(regex: Regex, found: set[Ranges]) -> None:
+    """Collect the sets of characters that the expression looks at first."""
     match regex:
         case Chars(ranges):
-            return [r for r in (ranges, invert(ranges)) if r]
+            found.add(ranges)
         case Cat(parts):
-            if not parts:
-                return [ANY_CHARACTER.ranges]
-            found = _classes(parts[0])
-            return _split(found, _classes(cat(*parts[1:]))) if nullable(parts[0]) else found
-        case Alt(parts) | And(parts):
-            found = [ANY_CHARACTER.ranges]
             for part in parts:
-                found = _split(found, _classes(part))
-            return found
+                _heads(part, found)
+                if not nullable(part):
+                    break
+        case Alt(parts) | And(parts):
+            for part in parts:
+                _heads(part, found)
         case Not(inner) | Repeat(inner, _, _):
-            return _classes(inner)
+            _heads(inner, found)
 
 
-def _split(some: list[Ranges], others: list[Ranges]) -> list[Ranges]:
-    if len(some) == 1:
-        return others
-    if len(others) == 1:
-        return some
-    return [both for one in some for other in others if (both := common(one, other))]
+def _classes(regex: Regex) -> tuple[Ranges, ...]:
+    """Characters that the expression cannot tell apart at its beginning."""
+    heads: set[Ranges] = set()
+    _heads(regex, heads)
+    return _told_apart(frozenset(heads))
+
+
+@lru_cache(maxsize=512)
+def _told_apart(heads: frozenset[Ranges]) -> tuple[Ranges, ...]:
+    classes = [ANY_CHARACTER.ranges]
+    for head in sorted(heads):
+        halves = ((common(each, head), common(each, invert(head))) for each in classes)
+        classes = [half for both in halves for half in both if half]
+        if len(classes) > MAX_CLASSES:
+            raise UntranslatedPattern("with what stands beside it, too many sets of characters")
+    return tuple(classes)
 
 
 def _trimmed(edges: list[list[tuple[Ranges, int]]], ends: set[int]) -> Automaton:
@@ -219,8 +234,8 @@ def regex_of(form: Automaton) -> Regex:
 
 def _size(regex: Regex) -> int:
     match regex:
-        case Chars():
-            return 1
+        case Chars(ranges):
+            return 1 + len(ranges) // 8
         case Not(inner) | Repeat(inner, _, _):
             return 1 + _size(inner)
     return 1 + sum(_size(part) for part in regex.parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -27,6 +28,7 @@ from headrace_worker.engine.value_regex import (
     Regex,
     UntranslatedPattern,
     alternatives,
+    literal,
     search,
 )
 
@@ -42,6 +44,16 @@ OBJECTS = (
     "minProperties",
     "required",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What one propertyNames allows."""
+
+    regex: Regex
+    texts: frozenset[str]
+    only_texts: bool
+    """`texts` are all."""
 
 
 class Objects:
@@ -63,7 +75,7 @@ class Objects:
         names = self._allowed_names(members)
         declared, excluded = {}, []
         for name in _names(members):
-            if all(matches(each, name) for each in names):
+            if all(_allows(each, name) for each in names):
                 declared[name] = self._value(name, members, patterns)
             else:
                 excluded.append(name)
@@ -125,7 +137,7 @@ class Objects:
         self,
         members: Members,
         patterns: dict[str, tuple[Regex, Regex]],
-        names: list[Regex],
+        names: list[Names],
         taken: tuple[str, ...],
     ) -> tuple[Free, ...]:
         """Which names may come that are not declared; one entry for each set of patterns."""
@@ -152,7 +164,7 @@ class Objects:
                 surely if match else Not(perhaps)
                 for (surely, perhaps), match in zip(patterns.values(), chosen, strict=True)
             ]
-            regex = _any_of([*parts, *names], taken)
+            regex = _any_of([*parts, *(each.regex for each in names)], taken)
             if regex is None or not self._is_never(regex, members):
                 found.append(Free(regex, tuple(dict.fromkeys(said)), matched))
         return tuple(found)
@@ -178,9 +190,9 @@ class Objects:
             word in schema for _, schema in members for word in ("properties", "patternProperties")
         )
 
-    def _allowed_names(self, members: Members) -> list[Regex]:
+    def _allowed_names(self, members: Members) -> list[Names]:
         """What propertyNames asks of every name."""
-        found: list[Regex] = []
+        found: list[Names] = []
         for place, schema in members:
             if "propertyNames" not in schema:
                 continue
@@ -190,15 +202,17 @@ class Objects:
                     f"propertyNames at {place} cannot be enforced: it has itself in it"
                 )
             options: list[Regex] = []
+            texts: list[str] = []
             for shape in node.shapes:
                 if isinstance(shape, Text):
                     options.append(shape.regex)
                 elif isinstance(shape, Constants):
-                    options.append(alternatives(*(v for v in shape.values if isinstance(v, str))))
+                    texts += (value for value in shape.values if isinstance(value, str))
             if "string" in node.narrowed:
                 options.append(ANY_TEXT)
             if ANY_TEXT not in options:
-                found.append(Alt(tuple(options)) if options else NEVER)
+                regex = Alt((*options, *map(literal, texts))) if options or texts else NEVER
+                found.append(Names(regex, frozenset(texts), not options))
         return found
 
 
@@ -218,6 +232,10 @@ def unevaluated_may_come(
     if value is not False or not seen:
         raise SchemaRefused(f"{word} at {place} cannot be enforced here")
     return False
+
+
+def _allows(names: Names, name: str) -> bool:
+    return name in names.texts or (not names.only_texts and matches(names.regex, name))
 
 
 def _any_of(parts: list[Regex], taken: tuple[str, ...]) -> Regex | None:

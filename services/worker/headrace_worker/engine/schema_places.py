@@ -23,6 +23,8 @@ class Places:
         """Raises SchemaRefused for identifiers below the root."""
         self._known: dict[str, dict[str, Any] | bool] = {}
         self._required: dict[str, str] = {}
+        self._flats: dict[str, list[Flat]] = {}
+        self._under_way: set[str] = set()
         self._root = root
         self._anchors: dict[str, str] = {}
         self._base = str(root.get("$id", "")).partition("#")[0]
@@ -47,6 +49,7 @@ class Places:
         known = self._known.get(narrowing)
         more = [*known["required"], *names] if isinstance(known, dict) else names
         self._known[narrowing] = {"required": more}
+        self._flats.clear()
 
     def object_at(self, place: str) -> dict[str, Any]:
         """Of a place in a `Flat`, which has no true and false."""
@@ -60,31 +63,35 @@ class Places:
         Raises:
             SchemaRefused: a reference is wrong, or there are too many of them.
         """
-        return _joined([self._expanded(place, ()) for place in places], " and ".join(places))
+        return _joined([self._expanded(place) for place in places], " and ".join(places))
 
-    def _expanded(self, place: str, trail: tuple[str, ...]) -> list[Flat]:
-        if place in trail:
+    def _expanded(self, place: str) -> list[Flat]:
+        if place in self._under_way:
             raise SchemaRefused(f"the schema at {place} refers to itself, without anything between")
+        # Kept: what is referred to twice at each of many levels would be read without end.
+        if place not in self._flats:
+            self._under_way.add(place)
+            self._flats[place] = self._expand(place)
+            self._under_way.discard(place)
+        return self._flats[place]
+
+    def _expand(self, place: str) -> list[Flat]:
         schema = self.at(place)
         if isinstance(schema, bool):
             return [()] if schema else []
-        trail = (*trail, place)
         if isinstance(name := _discriminator(schema), str) and place not in self._required:
             self.require(place, [name])
         own = (place, self._required[place]) if place in self._required else (place,)
         parts: list[list[Flat]] = [[own]]
         for name in _REFERENCES:
             if name in schema:
-                target = self._target(schema[name], f"{name} at {place}")
-                parts.append(self._expanded(target, trail))
+                parts.append(self._expanded(self._target(schema[name], f"{name} at {place}")))
         for i in range(len(schema.get("allOf", ()))):
-            parts.append(self._expanded(f"{place}/allOf/{i}", trail))
+            parts.append(self._expanded(f"{place}/allOf/{i}"))
         for name in ("anyOf", "oneOf"):
             if name in schema:
-                each = (
-                    self._expanded(f"{place}/{name}/{i}", trail) for i in range(len(schema[name]))
-                )
-                parts.append([flat for one in each for flat in one])
+                each = (self._expanded(f"{place}/{name}/{i}") for i in range(len(schema[name])))
+                parts.append(list(dict.fromkeys(flat for one in each for flat in one)))
         return _joined(parts, place)
 
     def _target(self, reference: str, what: str) -> str:
@@ -146,7 +153,10 @@ def _joined(parts: list[list[Flat]], place: str) -> list[Flat]:
             f"the schema at {place} has {count} alternatives; it may have {MAX_ALTERNATIVES}"
         )
     # Each place once, in the order of reading.
-    return [tuple(dict.fromkeys(each for flat in one for each in flat)) for one in product(*parts)]
+    joined = (
+        tuple(dict.fromkeys(each for flat in one for each in flat)) for one in product(*parts)
+    )
+    return list(dict.fromkeys(joined))
 
 
 def _within(schema: object, place: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -17,7 +17,7 @@ from headrace_worker.engine.schema_places import Places, below
 from headrace_worker.engine.schema_pruning import living, prune, why_empty
 from headrace_worker.engine.schema_shapes import Array, Key, Node, Object, Shape
 
-MAX_NODES = 1000
+MAX_NODES = 4000
 
 Nodes = dict[Key, Node]
 ROOT: Key = ("#",)
