@@ -195,7 +195,11 @@ ENFORCED: dict[str, list[Any]] = {
     ],
     "minItems": [{"type": "array", "items": FLAG, "minItems": 2}],
     "uniqueItems": [{"type": "array", "uniqueItems": True, "maxItems": 1}],
-    "maxProperties": [{"type": "object", "maxProperties": 2, "additionalProperties": FLAG}],
+    "maxProperties": [
+        {"type": "object", "maxProperties": 0},
+        {"properties": {"a": FLAG, "b": FLAG, "c": FLAG}, "maxProperties": 1},
+        {"type": "object", "maxProperties": 2, "additionalProperties": FLAG},
+    ],
     "minProperties": [
         {"type": "object", "minProperties": 1},
         {"properties": {"a": FLAG, "b": FLAG}, "required": ["a", "b"], "minProperties": 2},
@@ -276,6 +280,8 @@ REFUSED: list[tuple[Any, str]] = [
     ({"oneOf": [{"properties": {"a": A}}, {"properties": {"b": B}}]}, "oneOf at #"),
     ({"type": "object", "minProperties": 2}, "minProperties at # cannot be enforced"),
     ({"type": "array", "uniqueItems": True}, "uniqueItems at # cannot be enforced"),
+    ({"type": "number", "minimum": 1e60}, "a bound at # has more than 40 digits"),
+    ({"type": "string", "minLength": 10**12}, "minLength at # is above 1000000"),
     ({"type": "number", "multipleOf": 0.01}, "multipleOf at # cannot be enforced"),
     ({"enum": [[1]], "minItems": 1}, "minItems at # cannot be enforced beside"),
     *(

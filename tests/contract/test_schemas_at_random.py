@@ -83,6 +83,11 @@ ZOD: Any = {
             ),
         },
         "whole": {"type": "integer", "minimum": -9007199254740991, "maximum": 9007199254740991},
+        "float64": {
+            "type": "number",
+            "minimum": -1.7976931348623157e308,
+            "maximum": 1.7976931348623157e308,
+        },
         "positive": {"type": "number", "exclusiveMinimum": 0},
         "record": {
             "type": "object",

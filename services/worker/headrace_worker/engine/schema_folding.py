@@ -9,7 +9,7 @@ from typing import Any
 
 from headrace_worker.engine.regex_automaton import matches
 from headrace_worker.engine.schema_formats import FORMATS
-from headrace_worker.engine.schema_keywords import TYPES, SchemaRefused
+from headrace_worker.engine.schema_keywords import MAX_COUNT, TYPES, SchemaRefused
 from headrace_worker.engine.schema_objects import OBJECTS, Objects, unevaluated_may_come
 from headrace_worker.engine.schema_places import Flat, Places, below
 from headrace_worker.engine.schema_shapes import (
@@ -24,6 +24,9 @@ from headrace_worker.engine.schema_shapes import (
 from headrace_worker.engine.value_regex import Regex, UntranslatedPattern, search, whole
 
 MAX_MULTIPLE = 1000
+MAX_DIGITS = 40
+NO_BOUND = 10**200
+"""Numbers that are written stay within it (see `ANY_NUMBER`)."""
 ARRAYS = ("prefixItems", "items", "maxItems", "minItems", "uniqueItems", "unevaluatedItems")
 _SPEAKS_OF = {
     "number": ("multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"),
@@ -245,10 +248,14 @@ def _number(members: list[Any], *, integer: bool) -> Number:
         for name, exclusive in (("minimum", False), ("exclusiveMinimum", True)):
             if name in schema:
                 bound = Fraction(str(schema[name])), exclusive
+                if bound[0] <= -NO_BOUND and not integer:
+                    continue
                 low = bound if low is None else max(low, bound)
         for name, exclusive in (("maximum", True), ("exclusiveMaximum", False)):
             if name in schema:
                 bound = Fraction(str(schema[name])), exclusive
+                if bound[0] >= NO_BOUND and not integer:
+                    continue
                 high = bound if high is None else min(high, bound)
         if "multipleOf" in schema:
             step = schema["multipleOf"]
@@ -260,6 +267,10 @@ def _number(members: list[Any], *, integer: bool) -> Number:
             multiple, integer = math.lcm(multiple, int(step)), True
             if multiple > MAX_MULTIPLE:
                 raise SchemaRefused(f"multipleOf at {place}, with others, is above {MAX_MULTIPLE}")
+    for each in (low, high):
+        if each is not None and _digits(each[0]) > MAX_DIGITS:
+            where = " and ".join(place for place, _ in members)
+            raise SchemaRefused(f"a bound at {where} has more than {MAX_DIGITS} digits")
     above, below_ = bool(low and low[1]), bool(high and not high[1])
     first, last = low and low[0], high and high[0]
     if integer:
@@ -269,6 +280,10 @@ def _number(members: list[Any], *, integer: bool) -> Number:
             last = Fraction(math.ceil(last) - 1 if below_ else math.floor(last))
         return Number(True, first, last, multiple_of=multiple)
     return Number(False, first, last, above, below_)
+
+
+def _digits(value: Fraction) -> int:
+    return max(len(str(abs(int(value)))), len(str(value.denominator)))
 
 
 def _items(place: str, schema: dict[str, Any]) -> tuple[list[str], str | None]:
@@ -283,4 +298,5 @@ def _items(place: str, schema: dict[str, Any]) -> tuple[list[str], str | None]:
 
 
 def _least(values: Any) -> int | None:
-    return min((int(value) for value in values if value is not None), default=None)
+    counts = (int(value) for value in values if value is not None and value <= MAX_COUNT)
+    return min(counts, default=None)

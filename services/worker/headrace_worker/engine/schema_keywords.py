@@ -47,6 +47,8 @@ class Keyword:
     note: str = ""
 
 
+MAX_COUNT = 1_000_000
+"""A minimum above it is refused; a maximum above it is longer than any answer."""
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
 
@@ -159,11 +161,15 @@ def check_keywords(schema: dict[str, Any], place: str) -> None:
             raise SchemaRefused(f"{name} at {place} cannot be enforced{advice}")
         if not _FORMS.get(keyword.form, _anything)(value):
             raise SchemaRefused(f"{name} at {place} should be {keyword.form.value}")
+        if name.startswith("min") and keyword.form is Form.COUNT and value > MAX_COUNT:
+            raise SchemaRefused(f"{name} at {place} is above {MAX_COUNT}")
 
 
 def is_number(value: object) -> bool:
     """Whether it is a number of JSON that has an end."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _anything(_: object) -> bool:

@@ -55,7 +55,7 @@ class ObjectRules:
     def _next(self, passed: int, had: int) -> list[str]:
         name = self._names[passed]
         options = []
-        if had != self._shape.most:
+        if self._shape.most is None or had < self._shape.most:
             following = self._known[passed + 1, min(had + 1, self._counted)]
             if following is not None:
                 value = self._node(self._shape.declared[name])
@@ -72,7 +72,7 @@ class ObjectRules:
         least, most = self._shape.least, self._shape.most
         # A name that is not declared may come twice: it counts once.
         options = ['""'] if had >= least else []
-        if not self._free or had == most or had + 1 < least:
+        if not self._free or (most is not None and had >= most) or had + 1 < least:
             return options
         one = f"({' | '.join(self._free)})"
         left = "" if most is None else most - had - 1

@@ -86,6 +86,8 @@ class Objects:
         free = self._free(members, patterns, names, (*declared, *excluded))
         least = int(max((schema.get("minProperties", 0) for _, schema in members), default=0))
         most = [int(s["maxProperties"]) for _, s in members if "maxProperties" in s]
+        if not free:
+            most = [each for each in most if each < len(declared)]
         closed = not free and any(
             schema.get("additionalProperties") is False for _, schema in members
         )

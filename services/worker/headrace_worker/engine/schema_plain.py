@@ -30,6 +30,10 @@ from headrace_worker.engine.value_regex import (
 )
 
 
+_LARGE = 1e50
+"""Above every bound that is enforced."""
+
+
 def plain_schema(nodes: Nodes) -> dict[str, Any]:
     """Raises SchemaRefused for what llguidance cannot be told."""
     names = {key: f"v{i}" for i, key in enumerate(nodes)}
@@ -72,7 +76,14 @@ def _number(shape: Number) -> dict[str, Any]:
         (shape.high, "exclusiveMaximum" if shape.below else "maximum"),
     ):
         if bound is not None:
-            plain[name] = int(bound) if bound.denominator == 1 else float(bound)
+            short = bound.denominator == 1 and abs(bound) < 2**63
+            plain[name] = int(bound) if short else float(bound)
+    if not shape.integer:
+        # Why: it writes any exponent where there is no bound, and a double does not hold it.
+        if shape.low is None:
+            plain["minimum"] = -_LARGE
+        if shape.high is None:
+            plain["maximum"] = _LARGE
     if shape.multiple_of > 1:
         plain["multipleOf"] = shape.multiple_of
     return plain
