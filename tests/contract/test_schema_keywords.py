@@ -255,7 +255,7 @@ def test_a_keyword_without_effect_changes_nothing(name: str) -> None:
 def test_a_keyword_that_cannot_be_enforced_is_refused_with_its_place(
     name: str, backend: str
 ) -> None:
-    schema = {"properties": {"a": {"items": {name: {}}}}}
+    schema: Any = {"properties": {"a": {"items": {name: {}}}}}
     with pytest.raises(GrammarRefused) as refused:
         compiled(backend, schema)
     assert str(refused.value).startswith(f"{name} at #/properties/a/items cannot be enforced")

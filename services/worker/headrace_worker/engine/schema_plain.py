@@ -29,9 +29,7 @@ from headrace_worker.engine.value_regex import (
     UntranslatedPattern,
 )
 
-
-_LARGE = 1e50
-"""Above every bound that is enforced."""
+_LARGE = 10**15
 
 
 def plain_schema(nodes: Nodes) -> dict[str, Any]:
@@ -80,9 +78,9 @@ def _number(shape: Number) -> dict[str, Any]:
             plain[name] = int(bound) if short else float(bound)
     if not shape.integer:
         # Why: it writes any exponent where there is no bound, and a double does not hold it.
-        if shape.low is None:
+        if shape.low is None and (shape.high is None or shape.high > -_LARGE):
             plain["minimum"] = -_LARGE
-        if shape.high is None:
+        if shape.high is None and (shape.low is None or shape.low < _LARGE):
             plain["maximum"] = _LARGE
     if shape.multiple_of > 1:
         plain["multipleOf"] = shape.multiple_of
