@@ -76,7 +76,8 @@ class Llguidance:
         matcher = llguidance.LLMatcher
         match grammar.kind:
             case GrammarKind.JSON_OBJECT:
-                return matcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)
+                any_object = schema_for_llguidance({"type": "object"})
+                return matcher.grammar_from_json_schema(any_object, overrides=_JSON)
             case GrammarKind.JSON_SCHEMA:
                 schema = schema_for_llguidance(parsed_schema(grammar.source))
                 return matcher.grammar_from_json_schema(schema, overrides=_JSON)
