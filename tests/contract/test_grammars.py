@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ DATE = Grammar(GrammarKind.REGEX, r"[12][0-9]{3}-(0[1-9]|1[0-2])( [a-c]+)?!")
 SUM = Grammar(
     GrammarKind.EBNF, 'root ::= number " = " number\nnumber ::= digit digit?\ndigit ::= [0-9]\n'
 )
-CALL = {
+CALL: dict[str, Any] = {
     "begin": '<tool_call>{"name": "sky", "arguments": ',
     "content": {
         "type": "json_schema",
@@ -31,7 +32,7 @@ CALL = {
     },
     "end": "}</tool_call>",
 }
-ONE_CALL = {
+ONE_CALL: dict[str, Any] = {
     "type": "tags_with_separator",
     "tags": [{"type": "tag", **CALL}],
     "separator": "",
@@ -102,6 +103,27 @@ def test_text_is_free_until_a_tool_call_begins(engine: SlotEngine) -> None:
     forced = run(engine, [bound(2, PERHAPS_CALLED, output_ids=opening, max_tokens=40)])
     said = text(list(opening) + forced.tokens[2])
     assert re.match(r'Let me see. <tool_call>{"name": "sky", "arguments": {"hour": [123], ', said)
+
+
+def test_a_call_can_be_begun_only_with_a_name_that_is_offered(engine: SlotEngine) -> None:
+    """Its arguments are any object; the text before it is free."""
+    loose = {"type": "json_schema", "json_schema": {"type": "object", "additionalProperties": True}}
+    tags = [
+        {**CALL, "type": "tag", "begin": CALL["begin"].replace("sky", name), "content": loose}
+        for name in ("get_weather", "get_time")
+    ]
+    shape = {"type": "triggered_tags", "triggers": ["<tool_call>"], "tags": tags}
+    grammar = Grammar(
+        GrammarKind.STRUCTURAL_TAG, json.dumps({"type": "structural_tag", "format": shape})
+    )
+    opening = tuple(tokenizer().encode("Let me see. <tool_call>").ids)
+    rests = [bound(n, grammar, output_ids=opening, max_tokens=40) for n in range(6)]
+    history = run(engine, rests)
+    for n in range(6):
+        said = text(list(opening) + history.tokens[n])
+        assert re.match(
+            r'Let me see\. <tool_call>\{"name": "get_(weather|time)", "arguments": \{', said
+        )
 
 
 def test_any_object_is_json_for_as_long_as_it_goes(engine: SlotEngine) -> None:

@@ -29,9 +29,10 @@ def with_tools(wanted: Wanted, card: ModelCard) -> Wanted:
     offered = [tool.for_template() for tool in tools.offered]
     prompt = dataclasses.replace(wanted.prompt, tools=offered)
     structure = structure_of(tools, card)
-    if structure is None:
+    other_form = wanted.parameters.HasField("structure")
+    if structure is None or (other_form and not tools.binding):
         return dataclasses.replace(wanted, prompt=prompt)
-    if wanted.parameters.HasField("structure"):
+    if other_form:
         other = wanted.name_of("structure")
         raise InvalidRequest(
             f"{other} and the calls that {field} and {choice_field} ask for cannot both hold the"

@@ -51,6 +51,12 @@ class Tools:
     parallel: bool = True
 
     @property
+    def binding(self) -> bool:
+        """Whether calls are held to more than the names that are offered."""
+        strict = any(tool.strict for tool in self.offered)
+        return self.choice == "required" or strict or not self.parallel
+
+    @property
     def usable(self) -> bool:
         """Whether the model hears of them, and its calls are looked for."""
         return bool(self.offered) and self.choice != "none"
@@ -87,17 +93,15 @@ def check_tools(tools: Tools, card: ModelCard, field: str, choice_field: str) ->
 
 
 def structure_of(tools: Tools, card: ModelCard) -> Structure | None:
-    """What holds the output to the caller's choice; None where the model is free.
+    """What holds the output to the caller's choice; None where nothing does.
 
-    Calls of one's own accord are held to their schemas where a tool is strict, and to
-    one call where only one is wanted, if the engine can.
+    If the engine can, calls of the model's own accord are held to the names that are
+    offered, to their schemas where a tool is strict, and to one call where only one is
+    wanted. The text around them is free.
     """
-    if not tools.usable:
+    if not tools.usable or not card.capabilities.grammar:
         return None
     forced = tools.choice == "required"
-    bound = any(tool.strict for tool in tools.offered) or not tools.parallel
-    if not forced and not (bound and card.capabilities.grammar):
-        return None
     line = _BREAKS[card.tool_format]
     callable_ = [tool for tool in tools.offered if tools.only in ("", tool.name)]
     tags = [_tag(tool, line, held=forced or tool.strict) for tool in callable_]

@@ -131,8 +131,8 @@ class WorkerSettings(ServiceSettings):
     text, and forced ones are written in a form that the model does not know."""
     grammar_backend: Literal["xgrammar", "llguidance"] = "xgrammar"
     """Who holds output to schemas, regular expressions and grammars. xgrammar is quicker per token;
-    llguidance (`pip install 'headrace[llguidance]'`) compiles sooner and knows more of JSON Schema.
-    The workers of one model need the same, or a request may fail where it is to go on."""
+    llguidance (`pip install 'headrace[llguidance]'`) compiles sooner. The workers of one
+    model need the same, or a request may fail where it is to go on."""
     adapters_dir: Path | None = None
     """Folder whose subfolders are LoRA adapters as peft saves them, each served as
     `<model>:<subfolder>`. What is put there is loaded, what is taken away is let go of once

@@ -52,7 +52,33 @@ def test_the_prompt_has_the_tools_and_the_model_is_free_to_call_them() -> None:
     assert isinstance(wanted.prompt, Conversation)
     assert wanted.prompt.tools == [{"type": "function", "function": SKY}]
     assert wanted.tools.usable
-    assert not wanted.parameters.HasField("structure")
+    assert shape(wanted)["type"] == "triggered_tags"
+
+
+def test_calls_are_held_to_the_names_that_are_offered_whatever_was_called_before() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "time", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "noon"},
+    ]
+    for parallel in (True, None):
+        asked = openai(messages=messages, tools=[function()], parallel_tool_calls=parallel)
+        held = shape(with_tools(asked, CARD))
+        assert held["triggers"] == ["<tool_call>"]
+        (tag,) = held["tags"]
+        assert tag["begin"] == '<tool_call>{"name": "sky", "arguments": '
+        assert tag["content"]["json_schema"] == {"type": "object", "additionalProperties": True}
+
+
+def test_a_form_of_the_callers_own_goes_before_names_alone() -> None:
+    wanted = with_tools(openai(tools=[function()], guided_regex="a+"), CARD)
+    assert wanted.parameters.structure.regex == "a+"
+    assert wanted.tools.usable
+
+
+def test_an_engine_that_follows_no_grammar_is_left_free() -> None:
+    assert not with_tools(openai(tools=[function()]), FREE).parameters.HasField("structure")
 
 
 def test_a_choice_of_none_hides_them() -> None:

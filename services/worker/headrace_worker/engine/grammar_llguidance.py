@@ -12,6 +12,8 @@ from torch import Tensor
 
 from headrace_worker.engine.compiling import Compiled, GrammarRefused
 from headrace_worker.engine.interface import Grammar, GrammarKind
+from headrace_worker.engine.schema_keywords import SchemaRefused
+from headrace_worker.engine.schemas import parsed_schema, schema_for_llguidance
 from headrace_worker.engine.tags_in_lark import tags_in_lark
 
 _JSON: Any = {
@@ -63,7 +65,7 @@ class Llguidance:
     def compile(self, grammar: Grammar) -> Compiled:
         try:
             source = self._source(grammar)
-        except ValueError as error:
+        except (ValueError, SchemaRefused) as error:
             raise GrammarRefused(str(error)) from error
         first = llguidance.LLMatcher(self._tokenizer, source, log_level=0)
         if first.is_error():
@@ -74,9 +76,11 @@ class Llguidance:
         matcher = llguidance.LLMatcher
         match grammar.kind:
             case GrammarKind.JSON_OBJECT:
-                return matcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)
+                any_object = schema_for_llguidance({"type": "object"})
+                return matcher.grammar_from_json_schema(any_object, overrides=_JSON)
             case GrammarKind.JSON_SCHEMA:
-                return matcher.grammar_from_json_schema(grammar.source, overrides=_JSON)
+                schema = schema_for_llguidance(parsed_schema(grammar.source))
+                return matcher.grammar_from_json_schema(schema, overrides=_JSON)
             case GrammarKind.REGEX:
                 return matcher.grammar_from_regex(grammar.source)
             case GrammarKind.EBNF:

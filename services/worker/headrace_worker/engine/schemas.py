@@ -1,74 +1,33 @@
-"""Which parts of a JSON Schema nothing would enforce: better refused than believed."""
+"""From the text of a JSON Schema to what each library that holds output takes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from typing import Any
 
-_NEVER = (
-    "contains",
-    "dependentRequired",
-    "dependentSchemas",
-    "dependencies",
-    "else",
-    "if",
-    "not",
-    "then",
-)
-_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_STRINGS = ("minLength", "maxLength", "pattern", "format")
-_ARRAYS = ("minItems", "maxItems")
-_OBJECTS = ("minProperties", "maxProperties", "required", "properties", "additionalProperties")
-_ALONE = ("$ref", "anyOf", "oneOf", "allOf", "enum", "const")
-"""Each decides by itself: what stands beside it is not looked at."""
-_WITHIN = ("properties", "patternProperties", "$defs", "definitions")
-_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_SINGLE = ("items", "additionalProperties", "unevaluatedItems", "unevaluatedProperties")
+from headrace_worker.engine.schema_keywords import SchemaRefused
+from headrace_worker.engine.schema_plain import plain_schema
+from headrace_worker.engine.schema_reader import read_schema
+from headrace_worker.engine.schema_rules import grammar_of
 
 
-def unenforced(schema: object, place: str = "#") -> str | None:
-    """The first keyword that xgrammar reads over, with its place; None if there is none.
-
-    Keywords that only describe, and formats that nobody knows, bind nothing and may stand.
-    """
-    if not isinstance(schema, dict):
-        return None
-    for keyword in _read_over(schema):
-        return f"{keyword} at {place}"
-    for name, inner in _inner(schema):
-        if (found := unenforced(inner, f"{place}/{name}")) is not None:
-            return found
-    return None
+def parsed_schema(source: str) -> object:
+    """Raises SchemaRefused if it is no JSON."""
+    try:
+        return json.loads(source, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise SchemaRefused(f"the schema is not JSON: {error}") from error
 
 
-def _read_over(schema: dict[str, Any]) -> Iterator[str]:
-    yield from (keyword for keyword in _NEVER if keyword in schema)
-    if schema.get("uniqueItems") is True:
-        yield "uniqueItems"
-    if len(schema.get("allOf", ())) > 1:
-        yield "allOf of more than one"
-    bounds = [k for k in (*_NUMBERS, *_STRINGS, *_ARRAYS) if k in schema]
-    for alone in _ALONE:
-        beside = [*bounds, *(k for k in _OBJECTS if k in schema)]
-        if alone in schema and beside:
-            yield f"{beside[0]} beside {alone}"
-    if "type" not in schema and bounds:
-        yield f"{bounds[0]} without a type"
-    if "multipleOf" in schema and schema.get("type") != "integer":
-        yield "multipleOf of other than integers"
-    lengths = [k for k in ("minLength", "maxLength") if k in schema]
-    for shape in ("pattern", "format"):
-        if shape in schema and lengths:
-            yield f"{lengths[0]} beside {shape}"
+def grammar_of_schema(schema: object) -> str:
+    """In xgrammar's notation. Raises SchemaRefused with the keyword and its place."""
+    return grammar_of(read_schema(schema))
 
 
-def _inner(schema: dict[str, Any]) -> Iterator[tuple[str, object]]:
-    for keyword in _WITHIN:
-        named = schema.get(keyword)
-        if isinstance(named, dict):
-            yield from ((f"{keyword}/{name}", inner) for name, inner in named.items())
-    for keyword in _LISTS:
-        listed = schema.get(keyword)
-        if isinstance(listed, list):
-            yield from ((f"{keyword}/{i}", inner) for i, inner in enumerate(listed))
-    yield from ((keyword, schema[keyword]) for keyword in _SINGLE if keyword in schema)
+def schema_for_llguidance(schema: object) -> dict[str, Any]:
+    """A plainer schema. Raises SchemaRefused with the keyword and its place."""
+    return plain_schema(read_schema(schema))
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from headrace_worker.engine.schemas import schema_for_llguidance
+
 
 def tags_in_lark(structural_tag: Mapping[str, Any], marks: frozenset[str], options: object) -> str:
     """Tags in a row, or in free text where a trigger opens one.
@@ -46,8 +48,7 @@ def _schema_of(tag: Mapping[str, Any]) -> dict[str, Any]:
     content = tag["content"]
     if content.get("type") != "json_schema":
         raise ValueError(f"llguidance takes no tag of type {content.get('type')}; xgrammar does")
-    schema: dict[str, Any] = content["json_schema"]
-    return schema
+    return schema_for_llguidance(content["json_schema"])
 
 
 def _spelled(text: str, marks: frozenset[str]) -> str:

@@ -1,0 +1,210 @@
+"""Which keywords of JSON Schema hold output, which have no effect, and which are refused.
+
+The documentation's table is made of this one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class SchemaRefused(Exception):
+    """The schema cannot be enforced, or nothing fulfils it; the text says where and why."""
+
+
+class Effect(StrEnum):
+    ENFORCED = "enforced"
+    NONE = "no effect"
+    REFUSED = "refused"
+
+
+class Form(StrEnum):
+    """What a keyword's value must be."""
+
+    ANYTHING = "anything"
+    SCHEMA = "a schema"
+    SCHEMA_OR_SCHEMAS = "a schema or a list of schemas"
+    SCHEMAS = "a list of one schema or more"
+    NAMED_SCHEMAS = "an object of schemas"
+    COUNT = "an integer of 0 or more"
+    NUMBER = "a number"
+    POSITIVE = "a number above 0"
+    TEXT = "a text"
+    TEXTS = "a list of texts"
+    FLAG = "true or false"
+    VALUES = "a list of one value or more"
+    TYPES = "a type of JSON, or a list of them"
+
+
+@dataclass(frozen=True, slots=True)
+class Keyword:
+    effect: Effect
+    form: Form = Form.ANYTHING
+    note: str = ""
+
+
+MAX_COUNT = 1_000_000
+"""A minimum above it is refused; a maximum above it is longer than any answer."""
+TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+
+
+def _enforced(form: Form, note: str = "") -> Keyword:
+    return Keyword(Effect.ENFORCED, form, note)
+
+
+def _refused(note: str = "") -> Keyword:
+    return Keyword(Effect.REFUSED, Form.ANYTHING, note)
+
+
+_NO_EFFECT = Keyword(Effect.NONE)
+_FIXED_ORDER = "properties come in the order in which they are declared"
+
+KEYWORDS: dict[str, Keyword] = {
+    # Core.
+    "$schema": _NO_EFFECT,
+    "$id": Keyword(Effect.NONE, Form.TEXT, "refused below the root"),
+    "$ref": _enforced(Form.TEXT, "to a place or an anchor of the same schema; others are refused"),
+    "$anchor": _enforced(Form.TEXT),
+    "$dynamicRef": _enforced(Form.TEXT, "as `$ref`: there is one schema resource"),
+    "$dynamicAnchor": _enforced(Form.TEXT),
+    "$recursiveRef": _refused("write `$ref`"),
+    "$defs": _enforced(Form.NAMED_SCHEMAS),
+    "definitions": _enforced(Form.NAMED_SCHEMAS),
+    "$comment": _NO_EFFECT,
+    "$vocabulary": _NO_EFFECT,
+    # Applicators.
+    "allOf": _enforced(Form.SCHEMAS),
+    "anyOf": _enforced(Form.SCHEMAS),
+    "oneOf": _enforced(Form.SCHEMAS, "refused where two of its schemas may hold at once"),
+    "not": _enforced(Form.SCHEMA, "`true`, `false` and `{}` only; others are refused"),
+    "if": _refused("write `anyOf`"),
+    "then": _refused(),
+    "else": _refused(),
+    "dependentSchemas": _refused("write `anyOf`"),
+    "dependencies": _refused("write `anyOf`"),
+    "prefixItems": _enforced(Form.SCHEMAS, "without `items`, no more items come than `minItems`"),
+    "items": _enforced(Form.SCHEMA_OR_SCHEMAS, "a list is read as `prefixItems`, as in draft 7"),
+    "additionalItems": _enforced(Form.SCHEMA, "beside a list of `items`, as in draft 7"),
+    "contains": _refused(),
+    "minContains": Keyword(Effect.NONE, note="it has one beside `contains` only"),
+    "maxContains": Keyword(Effect.NONE, note="it has one beside `contains` only"),
+    "properties": _enforced(Form.NAMED_SCHEMAS, _FIXED_ORDER),
+    "patternProperties": _enforced(Form.NAMED_SCHEMAS, "at most three of them at one place"),
+    "additionalProperties": _enforced(
+        Form.SCHEMA, "left out beside `properties` or `patternProperties`: no others come"
+    ),
+    "propertyNames": _enforced(Form.SCHEMA),
+    # Unevaluated.
+    "unevaluatedItems": _enforced(
+        Form.SCHEMA, "`true` or `false` only, in a schema that no other stands beside"
+    ),
+    "unevaluatedProperties": _enforced(
+        Form.SCHEMA, "`true` or `false` only, in a schema that no other stands beside"
+    ),
+    # Validation.
+    "type": _enforced(Form.TYPES),
+    "enum": _enforced(Form.VALUES, "values that what stands beside it forbids do not come"),
+    "const": _enforced(Form.ANYTHING),
+    "multipleOf": _enforced(Form.POSITIVE, "integers up to 1000 only"),
+    "maximum": _enforced(Form.NUMBER),
+    "exclusiveMaximum": _enforced(Form.NUMBER),
+    "minimum": _enforced(Form.NUMBER),
+    "exclusiveMinimum": _enforced(Form.NUMBER),
+    "maxLength": _enforced(Form.COUNT),
+    "minLength": _enforced(Form.COUNT),
+    "pattern": _enforced(
+        Form.TEXT,
+        "on the value, found anywhere in it; back-references, look-behinds, word boundaries"
+        " and flags are refused",
+    ),
+    "maxItems": _enforced(Form.COUNT),
+    "minItems": _enforced(Form.COUNT),
+    "uniqueItems": _enforced(Form.FLAG, "refused where more than one item may come"),
+    "maxProperties": _enforced(Form.COUNT),
+    "minProperties": _enforced(
+        Form.COUNT, "refused where more than one name that is not declared would be needed"
+    ),
+    "required": _enforced(Form.TEXTS),
+    "dependentRequired": _refused("write `anyOf`"),
+    # Formats, contents and descriptions.
+    "format": _enforced(Form.TEXT, "the names below; others have no effect"),
+    "contentEncoding": _NO_EFFECT,
+    "contentMediaType": _NO_EFFECT,
+    "contentSchema": _NO_EFFECT,
+    "title": _NO_EFFECT,
+    "description": _NO_EFFECT,
+    "default": _NO_EFFECT,
+    "deprecated": _NO_EFFECT,
+    "readOnly": _NO_EFFECT,
+    "writeOnly": _NO_EFFECT,
+    "examples": _NO_EFFECT,
+    "nullable": Keyword(Effect.NONE, note="it is OpenAPI's; null does not come for it"),
+    "discriminator": _enforced(
+        Form.ANYTHING, "it is OpenAPI's; the name that it gives is required, and not more"
+    ),
+}
+"""A keyword that is not here has no effect, as JSON Schema has it."""
+
+
+def check_keywords(schema: dict[str, Any], place: str) -> None:
+    """Raise SchemaRefused for the first keyword that is refused or whose value is none."""
+    for name, value in schema.items():
+        keyword = KEYWORDS.get(name)
+        if keyword is None:
+            continue
+        if keyword.effect is Effect.REFUSED:
+            advice = f"; {keyword.note}".replace("`", "") if keyword.note else ""
+            raise SchemaRefused(f"{name} at {place} cannot be enforced{advice}")
+        if not _FORMS.get(keyword.form, _anything)(value):
+            raise SchemaRefused(f"{name} at {place} should be {keyword.form.value}")
+        if name.startswith("min") and keyword.form is Form.COUNT and value > MAX_COUNT:
+            raise SchemaRefused(f"{name} at {place} is above {MAX_COUNT}")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number of JSON that has an end."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _anything(_: object) -> bool:
+    return True
+
+
+def _is_schema(value: object) -> bool:
+    return isinstance(value, dict | bool)
+
+
+def _are_schemas(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_schema, value))
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _is_type(value: object) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(each in TYPES for each in value)
+    return value in TYPES
+
+
+_FORMS: dict[Form, Callable[[Any], bool]] = {
+    Form.SCHEMA: _is_schema,
+    Form.SCHEMAS: _are_schemas,
+    Form.SCHEMA_OR_SCHEMAS: lambda v: _is_schema(v) or v == [] or _are_schemas(v),
+    Form.NAMED_SCHEMAS: lambda v: isinstance(v, dict) and all(map(_is_schema, v.values())),
+    Form.COUNT: lambda v: is_number(v) and v >= 0 and v == int(v),
+    Form.NUMBER: is_number,
+    Form.POSITIVE: lambda v: is_number(v) and v > 0,
+    Form.TEXT: lambda v: isinstance(v, str),
+    Form.TEXTS: _are_texts,
+    Form.FLAG: lambda v: isinstance(v, bool),
+    Form.VALUES: lambda v: isinstance(v, list) and bool(v),
+    Form.TYPES: _is_type,
+}

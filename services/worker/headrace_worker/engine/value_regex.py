@@ -1,0 +1,334 @@
+"""Pure room: regular expressions of JSON Schema, as sets of string values.
+
+A `pattern` is a search: `^` and `$` bind it, and nothing else does. Python and
+ECMA-262 differ in what `.`, `\\w`, `\\d` and `\\s` match; what is built here matches only
+what both match.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from re import _constants as ops  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
+from typing import Any
+
+Ranges = tuple[tuple[int, int], ...]
+"""Code points, first and last of each range; sorted and apart."""
+
+MAX_REPEAT = 10_000
+
+
+class UntranslatedPattern(Exception):
+    """The expression has a part that cannot be enforced; the text names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chars:
+    ranges: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Cat:
+    parts: tuple[Regex, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Alt:
+    parts: tuple[Regex, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    parts: tuple[Regex, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    inner: Regex
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    inner: Regex
+    least: int
+    most: int | None
+    """None: without end."""
+
+
+Regex = Chars | Cat | Alt | And | Not | Repeat
+
+EMPTY = Cat()
+"""The empty text."""
+NEVER = Chars(())
+"""No text at all."""
+ANY_CHARACTER = Chars(((0, 0xD7FF), (0xE000, 0x10FFFF)))
+"""All but the halves of surrogate pairs."""
+ANY_TEXT = Repeat(ANY_CHARACTER, 0, None)
+
+
+def cat(*parts: Regex) -> Regex:
+    """The parts one after another."""
+    flat: list[Regex] = []
+    for part in parts:
+        if part == NEVER:
+            return NEVER
+        flat += part.parts if isinstance(part, Cat) else [part]
+    return flat[0] if len(flat) == 1 else Cat(tuple(flat))
+
+
+def literal(text: str) -> Regex:
+    """Exactly this text."""
+    return cat(*(Chars(((ord(c), ord(c)),)) for c in text))
+
+
+def alternatives(*texts: str) -> Regex:
+    """Any one of these texts."""
+    return Alt(tuple(literal(text) for text in texts))
+
+
+def invert(ranges: Ranges) -> Ranges:
+    """All characters but these."""
+    left: list[tuple[int, int]] = []
+    for first, last in ANY_CHARACTER.ranges:
+        for low, high in ranges:
+            if high < first or low > last:
+                continue
+            if low > first:
+                left.append((first, low - 1))
+            first = high + 1
+        if first <= last:
+            left.append((first, last))
+    return tuple(left)
+
+
+def united(ranges: list[tuple[int, int]]) -> Ranges:
+    """The same characters, sorted and apart."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = joined[-1][0], max(last, joined[-1][1])
+        else:
+            joined.append((first, last))
+    return tuple(joined)
+
+
+def common(one: Ranges, other: Ranges) -> Ranges:
+    """The characters in both."""
+    return invert(united([*invert(one), *invert(other)]))
+
+
+def widths(regex: Regex) -> tuple[int, int | None]:
+    """At least and at most how many characters its texts have; None for no bound."""
+    match regex:
+        case Chars():
+            return 1, 1
+        case Cat(parts):
+            each = [widths(part) for part in parts]
+            return sum(low for low, _ in each), _total([high for _, high in each])
+        case Alt(parts):
+            each = [widths(part) for part in parts]
+            most = [high for _, high in each]
+            return min(low for low, _ in each), None if None in most else max(h or 0 for h in most)
+        case And(parts):
+            each = [widths(part) for part in parts]
+            return max(low for low, _ in each), min(
+                (high for _, high in each if high is not None), default=None
+            )
+        case Not():
+            return 0, None
+        case Repeat(inner, least, most):
+            low, high = widths(inner)
+            return low * least, 0 if high == 0 else _times(high, most)
+
+
+def _total(numbers: list[int | None]) -> int | None:
+    return None if None in numbers else sum(each or 0 for each in numbers)
+
+
+def _times(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one * other
+
+
+def search(pattern: str, *, widest: bool = False) -> Regex:
+    """The values in which the expression is found.
+
+    `widest` is for what must not match: all that anybody takes for a match.
+
+    Raises:
+        UntranslatedPattern: it is no regular expression, or has a part with no meaning here.
+    """
+    return _Reader(widest).read(_parsed(pattern), first=True, last=True)
+
+
+def whole(pattern: str) -> Regex:
+    """The values that the expression matches from their beginning to their end."""
+    return _Reader(widest=False).read(_parsed(pattern), first=False, last=False)
+
+
+def _parsed(pattern: str) -> list[tuple[Any, Any]]:
+    # ECMA-262 writes named groups without the P.
+    pattern = re.sub(r"\(\?<(?![=!])", "(?P<", pattern)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = parser.parse(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UntranslatedPattern(f"{error}") from error
+    if tree.state.flags & ~re.UNICODE.value:
+        raise UntranslatedPattern("flags within it")
+    return list(tree)
+
+
+class _Reader:
+    """Reads expressions that must match, or, with `widest`, that must not."""
+
+    def __init__(self, widest: bool) -> None:
+        self._widest = widest
+
+    def read(self, items: list[tuple[Any, Any]], *, first: bool, last: bool) -> Regex:
+        """The values of a sequence; at the edges of the whole, any text may stand beside it."""
+        left, right = first, last
+        while first and items and items[0] in _BEGINS:
+            items, left = items[1:], False
+        while last and items and items[-1] in _ENDS:
+            items, right = items[:-1], False
+            # Why: for Python, "$" also stands before a line end that is the last character.
+            if self._widest:
+                items = [*items, (ops.MAX_REPEAT, (0, 1, [(ops.LITERAL, 10)]))]
+                break
+        if last and (place := _look_ahead_in(items)) is not None:
+            return self._ahead(items, place, starts=first and not left, left=left, right=right)
+        if len(items) == 1 and _has_anchor(items[0]):
+            return self._unit(items[0], first=left, last=right)
+        parts: list[Regex] = []
+        if left:
+            inner = bool(items) and _has_anchor(items[0])
+            parts = [self._unit(items[0], first=True, last=False)] if inner else [ANY_TEXT]
+            items = items[1:] if inner else items
+        end: list[Regex] = []
+        if right:
+            inner = bool(items) and _has_anchor(items[-1])
+            end = [self._unit(items[-1], first=False, last=True)] if inner else [ANY_TEXT]
+            items = items[:-1] if inner else items
+        return cat(*parts, *(self._unit(item) for item in items), *end)
+
+    def _ahead(
+        self,
+        items: list[tuple[Any, Any]],
+        place: int,
+        *,
+        starts: bool,
+        left: bool,
+        right: bool,
+    ) -> Regex:
+        """What stands before a look-ahead, then what both it and the rest allow."""
+        op, (direction, looked_for) = items[place]
+        if direction < 0:
+            raise UntranslatedPattern("a look-behind")
+        wanted = list(looked_for)
+        if starts and place == 0 and wanted[:1] and wanted[0] in _BEGINS:
+            # It stands at the beginning already.
+            wanted = wanted[1:]
+        negated = op is ops.ASSERT_NOT
+        found = _Reader(self._widest != negated).read(wanted, first=False, last=True)
+        before = self.read(items[:place], first=left, last=False) if place or left else EMPTY
+        rest = items[place + 1 :] if right else [*items[place + 1 :], (ops.AT, ops.AT_END)]
+        after = self.read(rest, first=False, last=True)
+        return cat(before, And((Not(found) if negated else found, after)))
+
+    def _unit(self, item: tuple[Any, Any], *, first: bool = False, last: bool = False) -> Regex:
+        op, value = item
+        if op in (ops.LITERAL, ops.NOT_LITERAL, ops.ANY, ops.IN):
+            return Chars(self._characters(op, value))
+        if op is ops.SUBPATTERN:
+            _, more, fewer, inner = value
+            if more or fewer:
+                raise UntranslatedPattern("flags within it")
+            return self.read(list(inner), first=first, last=last)
+        if op is ops.BRANCH:
+            return Alt(tuple(self.read(list(each), first=first, last=last) for each in value[1]))
+        if op in (ops.MAX_REPEAT, ops.MIN_REPEAT):
+            least, most, inner = value
+            unbounded = most is ops.MAXREPEAT
+            if least > MAX_REPEAT or (not unbounded and most > MAX_REPEAT):
+                raise UntranslatedPattern(f"a repetition of more than {MAX_REPEAT}")
+            return Repeat(
+                self.read(list(inner), first=False, last=False), least, None if unbounded else most
+            )
+        raise UntranslatedPattern(_NAMES.get(op, str(op).lower()))
+
+    def _characters(self, op: Any, value: Any) -> Ranges:
+        if op is ops.LITERAL:
+            return common(((value, value),), ANY_CHARACTER.ranges)
+        if op is ops.NOT_LITERAL:
+            return invert(((value, value),))
+        if op is ops.ANY:
+            return invert(((10, 10),) if self._widest else _LINE_ENDS)
+        negated = value[0][0] is ops.NEGATE
+        ranges = [
+            r
+            for each in value[negated:]
+            for r in self._in_class(*each, widest=negated != self._widest)
+        ]
+        return invert(united(ranges)) if negated else common(united(ranges), ANY_CHARACTER.ranges)
+
+    def _in_class(self, op: Any, value: Any, *, widest: bool) -> Ranges:
+        if op is ops.LITERAL:
+            return ((value, value),)
+        if op is ops.RANGE:
+            return (tuple(value),)
+        name = str(value).removeprefix("CATEGORY_").removeprefix("UNI_")
+        positive = name.removeprefix("NOT_")
+        if positive == name:
+            return _class(name, widest=widest)
+        return invert(_class(positive, widest=not widest))
+
+
+def _look_ahead_in(items: list[tuple[Any, Any]]) -> int | None:
+    looks = (i for i, (op, _) in enumerate(items) if op in (ops.ASSERT, ops.ASSERT_NOT))
+    return next(looks, None)
+
+
+def _has_anchor(item: tuple[Any, Any]) -> bool:
+    op, value = item
+    if op is ops.SUBPATTERN:
+        return any(_has_anchor(each) for each in value[3])
+    if op is ops.BRANCH:
+        return any(_has_anchor(each) for branch in value[1] for each in branch)
+    return op in (ops.AT, ops.ASSERT, ops.ASSERT_NOT)
+
+
+@cache
+def _class(name: str, *, widest: bool) -> Ranges:
+    """What the class has in ECMA-262 (ASCII, but for spaces), or the widest anybody reads it."""
+    if name == "SPACE":
+        if not widest:
+            return ((9, 13), (32, 32))
+        return united([*((ord(c),) * 2 for c in _every() if c.isspace()), (0xFEFF, 0xFEFF)])
+    ascii_only = ((48, 57),) if name == "DIGIT" else ((48, 57), (65, 90), (95, 95), (97, 122))
+    if not widest:
+        return ascii_only
+    reads = str.isdecimal if name == "DIGIT" else str.isalnum
+    return united([*((ord(c),) * 2 for c in _every() if reads(c)), *ascii_only])
+
+
+def _every() -> map[str]:
+    return map(chr, range(sys.maxunicode + 1))
+
+
+_LINE_ENDS = ((10, 10), (13, 13), (0x2028, 0x2029))
+_BEGINS = ((ops.AT, ops.AT_BEGINNING), (ops.AT, ops.AT_BEGINNING_STRING))
+_ENDS = ((ops.AT, ops.AT_END), (ops.AT, ops.AT_END_STRING))
+_NAMES = {
+    ops.AT: "an anchor or boundary within it",
+    ops.ASSERT: "a look-ahead within a repetition or before its end",
+    ops.ASSERT_NOT: "a look-ahead within a repetition or before its end",
+    ops.GROUPREF: "a back-reference",
+    ops.GROUPREF_EXISTS: "a conditional group",
+    ops.ATOMIC_GROUP: "an atomic group",
+    ops.POSSESSIVE_REPEAT: "a possessive repetition",
+}
