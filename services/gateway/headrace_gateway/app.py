@@ -17,6 +17,7 @@ from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.rpc.addresses import UNSPECIFIED, join, own_address_towards, split, without_zone
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
 from headrace.rpc.unreadable import RefuseUnreadable
 from headrace.settings import write_ports
@@ -140,7 +141,7 @@ class _Gateway:
             bus,
             SystemClock(),
             gateway_id=gateway_id,
-            delivery_address=f"{settings.advertised_host or settings.host}:{delivery_port}",
+            delivery_address=join(_advertised_host(settings), delivery_port),
             tell=partial(told_again, self._catalog),
         )
         serve_delivery(self._delivery, self._mesh)
@@ -209,6 +210,15 @@ class _Gateway:
         if not self._mesh.freshness.within(window_s):
             return f"no token came through in {window_s:g} s"
         return None
+
+
+def _advertised_host(settings: GatewaySettings) -> str:
+    """The name under which workers reach this process."""
+    if settings.advertised_host or settings.host not in UNSPECIFIED:
+        return without_zone(settings.advertised_host or settings.host)
+    # Why: whatever reaches the broker as we do is on the network that we reach it by.
+    first = settings.nats_url.split(",", maxsplit=1)[0]
+    return own_address_towards(*split(first))
 
 
 def _limits(settings: GatewaySettings) -> Limits:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from headrace.bus.subjects import MODEL_NAME
 from headrace.mesh.failures import BadOption
+from headrace.rpc.addresses import BadAddress, without_zone
 
 MAX_PROCESSES = 64
 """Of one role and model. More on one machine is a slip of the finger."""
@@ -78,7 +79,9 @@ class MeshOptions:
             if not 1 <= (count := getattr(self, what)) <= MAX_PROCESSES:
                 raise BadOption(f"--{what} is {count}; it must be from 1 to {MAX_PROCESSES}")
         try:
-            ip_address(self.host)
+            ip_address(without_zone(self.host))
+        except BadAddress as error:
+            raise BadOption(f"--host: {error}") from None
         except ValueError:
             raise BadOption(
                 f"--host is {self.host!r}; it must be an IP address, such as 127.0.0.1 or 0.0.0.0"

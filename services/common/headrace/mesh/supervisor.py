@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 import httpx
+import psutil
 
 from headrace.mesh import plan
 from headrace.mesh.broker import Broker
@@ -20,6 +23,7 @@ from headrace.mesh.home import Home, MeshRecord
 from headrace.mesh.keeper import Keeper
 from headrace.mesh.plan import MeshOptions, Role
 from headrace.mesh.program import LOOPBACK, Program, Service
+from headrace.rpc.addresses import UNSPECIFIED, join, local
 
 _LISTENING_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.1
@@ -151,7 +155,7 @@ class Mesh:
     def _url(self) -> str | None:
         for keeper in self._keepers:
             if keeper.program is self._edge and keeper.ports:
-                return f"http://{_reachable(self._options.host)}:{keeper.ports['http']}"
+                return f"http://{join(local(self._options.host), keeper.ports['http'])}"
         return None
 
     def _changed(self) -> None:
@@ -192,22 +196,35 @@ class Mesh:
 def refuse_taken_port(host: str, port: int) -> None:
     """Raises PortTaken. Envoy would find out too, but say it less plainly."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # As Envoy listens: on :: for IPv6 alone.
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             probe.bind((host, port))
-        except OSError as error:
-            raise PortTaken(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; "
-                "take another with --port, or a free one with --port 0"
-            ) from error
+    except OSError as error:
+        way_out = "take another with --port, or a free one with --port 0"
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            way_out = "this machine does not have that address; take another with --host"
+        raise PortTaken(
+            f"cannot listen on {join(host, port)}: {error.strerror or error}; {way_out}"
+        ) from error
 
 
-def _reachable(host: str) -> str:
-    """Where a client on this machine finds what listens on `host`."""
-    if host in ("0.0.0.0", "::", ""):
-        return LOOPBACK
-    return f"[{host}]" if ":" in host else host
+def seen_from_outside(host: str, port: int) -> list[str]:
+    """URLs that other machines may use where the mesh listens on every address; else none."""
+    if host not in UNSPECIFIED:
+        return []
+    family = socket.AF_INET6 if host == "::" else socket.AF_INET
+    found = (address for every in psutil.net_if_addrs().values() for address in every)
+    return [
+        f"http://{join(address.address, port)}"
+        for address in found
+        if address.family == family
+        and "%" not in address.address
+        and not ip_address(address.address).is_loopback
+    ]
 
 
 async def _either(event: asyncio.Event, task: asyncio.Task[None]) -> None:

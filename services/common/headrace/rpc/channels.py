@@ -1,0 +1,46 @@
+"""gRPC channels to our own processes: the one place where such channels are made.
+
+None of them goes through a proxy, whatever `http_proxy`, `https_proxy`, `grpc_proxy` and their
+like say: gRPC would send every call to the proxy, which knows neither our loopback nor our pods.
+Engines that are clients of a server elsewhere have their own connections, and may use a proxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+
+from headrace.rpc.server import MAX_MESSAGE_BYTES
+
+Options = Sequence[tuple[str, int]]
+
+_OPTIONS: Options = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+_KEEPALIVE: Options = (
+    ("grpc.keepalive_time_ms", 2000),
+    ("grpc.keepalive_timeout_ms", 2000),
+    # Why beside the other: by itself that one closes nothing; this one's default is a minute.
+    ("grpc.http2.ping_timeout_ms", 2000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+
+def aio_channel(target: str, *, keepalive: bool = False) -> grpc.aio.Channel:
+    """A channel for the event loop.
+
+    Args:
+        target: `host:port`, as `headrace.rpc.addresses.join` writes it.
+        keepalive: between our own processes: a frozen or vanished peer is noticed within 4 s.
+    """
+    options = (*_OPTIONS, *_KEEPALIVE) if keepalive else _OPTIONS
+    return grpc.aio.insecure_channel(target, options=options)
+
+
+def blocking_channel(target: str) -> grpc.Channel:
+    """A channel for threads; `target` as for `aio_channel`."""
+    return grpc.insecure_channel(target, options=_OPTIONS)
