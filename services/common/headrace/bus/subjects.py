@@ -17,6 +17,10 @@ GATEWAY_REPORTS = "headrace.reports.gateway"
 """GatewayReport, from every gateway to every scheduler."""
 LANE_REPORTS = "headrace.reports.lanes"
 """LaneReport, from every leader to every gateway."""
+BROKER_REPORTS = "headrace.reports.broker"
+"""BrokerReport, from the supervisor of the broker to everything connected."""
+TRIALS = "headrace.trials"
+"""Empty messages, each stored in place of the last: whether the broker can store at all."""
 
 MODEL_NAME = re.compile(r"[a-z0-9-]{1,63}")
 """One form for subject, URL, metric label and Kubernetes name."""

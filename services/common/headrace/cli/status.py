@@ -14,7 +14,8 @@ from headrace.cli import terminal
 from headrace.cli.where import state_dir_option
 from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
-from headrace.mesh.health import health_url, is_well
+from headrace.mesh.disk import disk_trouble
+from headrace.mesh.health import complaint, health_url
 from headrace.mesh.home import Home, MeshRecord, ProcessRecord
 from headrace.v1 import common_pb2, fleet_pb2
 
@@ -32,6 +33,10 @@ class ProcessStatus:
     restarts: int
     drained: bool
     """Kept out by `headrace drain`."""
+    fault: str
+    """Why it is not well, as its supervisor or itself says; empty where it is."""
+    last_end: str
+    """How its last run ended; empty: this is the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,16 @@ class MeshStatus:
     """What `--json` prints."""
 
     url: str | None
+    disk: str
+    """Why nothing can be written to the state directory; empty where it can."""
     processes: list[ProcessStatus]
     models: list[ModelStatus]
+
+    @property
+    def is_well(self) -> bool:
+        """What is not known to be well is not."""
+        all_well = all(process.healthy or process.drained for process in self.processes)
+        return all_well and not self.disk and all(model.lanes for model in self.models)
 
 
 @click.command()
@@ -73,26 +86,30 @@ class MeshStatus:
 def status(state_dir: Path, as_json: bool) -> int:
     """Show every process and model of the mesh of --state-dir.
 
-    Exit 1 if a process is not well that has not been drained.
+    Exit 1 if a process is not well that has not been drained, or if its API does not answer.
     """
-    found = asyncio.run(read_status(Home(state_dir).read_record()))
+    found = asyncio.run(read_status(Home(state_dir)))
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
     else:
         _print(found)
-    return 0 if all(process.healthy or process.drained for process in found.processes) else 1
+    return 0 if found.is_well else 1
 
 
-async def read_status(record: MeshRecord) -> MeshStatus:
+async def read_status(home: Home) -> MeshStatus:
     """The mesh as it is now; models without lanes and workers if its API does not answer."""
+    record, disk = home.read_record(), disk_trouble(home.folder)
     async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as http:
         processes = await asyncio.gather(*(_process(http, each) for each in record.processes))
-    return MeshStatus(record.url, list(processes), await _models(record))
+    return MeshStatus(record.url, str(disk or ""), list(processes), await _models(record))
 
 
 async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessStatus:
-    healthy = await is_well(http, health_url(record.role, record.ports))
-    return ProcessStatus(healthy=healthy, **asdict(record))
+    why = await complaint(http, health_url(record.role, record.ports))
+    if why is None and not record.fault:
+        return ProcessStatus(healthy=True, **asdict(record))
+    known = asdict(record) | {"fault": record.fault or why or "does not answer"}
+    return ProcessStatus(healthy=False, **known)
 
 
 async def _models(record: MeshRecord) -> list[ModelStatus]:
@@ -139,6 +156,15 @@ def _print(found: MeshStatus) -> None:
             health = "[yellow]drained[/]"
         table.add_row(each.role, each.name, str(each.pid or "-"), ports, health, str(each.restarts))
     console.print(table)
+    if found.disk:
+        console.print(f"nothing can be stored: {found.disk}", markup=False, soft_wrap=True)
+    for each in found.processes:
+        if each.fault:
+            console.print(f"{each.name}: {each.fault}", markup=False, soft_wrap=True)
+        if each.last_end:
+            console.print(
+                f"{each.name}: its last run {each.last_end}", markup=False, soft_wrap=True
+            )
     for model in found.models:
         waiting = ", ".join(f"{lane.priority} {lane.waiting} waiting" for lane in model.lanes)
         slots = sum(worker.total_slots for worker in model.workers)

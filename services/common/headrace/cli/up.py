@@ -94,6 +94,14 @@ from headrace.mesh.supervisor import Mesh, Told
     show_default=True,
     help="Seconds for models to be fetched and loaded.",
 )
+@click.option(
+    "--replace-after",
+    "replace_after_s",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds without an answer after which a process that hangs is started again; 0: never.",
+)
 @click.option("--detach", is_flag=True, help="Return once a token has come through; stay up.")
 @click.option("--tell-parent", type=int, hidden=True)
 def up(

@@ -73,6 +73,10 @@ class MeshOptions:
     settings: tuple[ServiceSetting, ...] = field(default=())
     ready_within_s: float = 900.0
     """Time for models to load, downloads included."""
+    replace_after_s: float = 30.0
+    """A process that has not answered for so long is ended and started again; 0: never. Too small:
+    a machine that is busy for a moment loses processes, and what `headrace torture` freezes for
+    up to 6 s is restarted instead. Too large: what hangs is missed for longer."""
 
     def __post_init__(self) -> None:
         for what in ("workers", "gateways", "schedulers"):

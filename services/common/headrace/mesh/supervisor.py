@@ -21,8 +21,10 @@ from headrace.mesh.failures import PortTaken, ProcessFailed
 from headrace.mesh.health import canary_comes_through, complaint, health_url
 from headrace.mesh.home import Home, MeshRecord
 from headrace.mesh.keeper import Keeper
+from headrace.mesh.looking import Answers, Look, Stores
 from headrace.mesh.plan import MeshOptions, Role
 from headrace.mesh.program import LOOPBACK, Program, Service
+from headrace.mesh.watch import Watch
 from headrace.rpc.addresses import UNSPECIFIED, join, local
 
 _LISTENING_WITHIN_S = 60.0
@@ -63,6 +65,7 @@ class Mesh:
         self._keepers: list[Keeper] = []
         self._ready = False
         self._gateways: list[tuple[str, int]] = []
+        self._is_written, self._has_complained = True, False
 
     async def run(self, *, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Bring the mesh up, keep it until `stop`, then drain it; `hurry` ends it at once.
@@ -91,8 +94,10 @@ class Mesh:
         self._ready = True
         for keeper in self._keepers:
             keeper.started_up()
-        self._publish()
+        self._changed()
         self._told.progress("mesh", f"ready in {time.monotonic() - began_s:.1f} s")
+        for url in seen_from_outside(self._options.host, self._public_port or 0):
+            self._told.progress("mesh", f"other machines reach it at {url}, without authentication")
         await self._told.ready(self._url or "")
         await asyncio.Event().wait()
 
@@ -117,7 +122,18 @@ class Mesh:
         self._keepers.append(keeper)
         self._told.progress(program.name, "starts")
         group.create_task(keeper.keep())
+        group.create_task(Watch(keeper, self._look_at(program), on_look=self._write_again).run())
         return keeper
+
+    def _look_at(self, program: Program) -> Look:
+        silence_s = self._options.replace_after_s or None
+        match program.role:
+            case Role.NATS:
+                return Stores(self._home.broker, silence_s=silence_s)
+            case Role.ENVOY:
+                return Answers("admin", "/ready", silence_s=silence_s, must_be_ok=False)
+            case _:
+                return Answers("metrics", "/healthz", silence_s=silence_s, must_be_ok=True)
 
     async def _listening(self, keeper: Keeper) -> None:
         try:
@@ -152,22 +168,41 @@ class Mesh:
         return ProcessFailed(culprit.program.name, fact, culprit.log)
 
     @property
+    def _public_port(self) -> int | None:
+        """None while Envoy does not listen."""
+        ports = (keeper.ports for keeper in self._keepers if keeper.program is self._edge)
+        return next((each["http"] for each in ports if each), None)
+
+    @property
     def _url(self) -> str | None:
-        for keeper in self._keepers:
-            if keeper.program is self._edge and keeper.ports:
-                return f"http://{join(local(self._options.host), keeper.ports['http'])}"
-        return None
+        port = self._public_port
+        return None if port is None else f"http://{join(local(self._options.host), port)}"
 
     def _changed(self) -> None:
+        self._is_written = False
+        self._write_again()
+
+    def _write_again(self) -> None:
+        """Write what has changed. A disk that takes nothing must not end the mesh: the files stay
+        as they were, and are written when it takes something again."""
+        if self._is_written:
+            return
         gateways = [
             (LOOPBACK, keeper.ports["grpc"])
             for keeper in self._keepers
             if keeper.program.role is Role.GATEWAY and "grpc" in keeper.ports
         ]
-        if gateways != self._gateways:
-            self._gateways = gateways
-            self._edge.set_gateways(gateways)
-        self._publish()
+        try:
+            if gateways != self._gateways:
+                self._edge.set_gateways(gateways)
+                self._gateways = gateways
+            self._publish()
+        except OSError as error:
+            if not self._has_complained:
+                self._told.progress("mesh", f"its files cannot be written: {error}")
+            self._has_complained = True
+        else:
+            self._is_written, self._has_complained = True, False
 
     def _publish(self) -> None:
         record = MeshRecord(

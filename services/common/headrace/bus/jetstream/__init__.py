@@ -21,13 +21,14 @@ from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
 from headrace.bus.jetstream.leases import KeyLeases
 from headrace.bus.jetstream.records import StoredCards, StoredResults
 from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
+from headrace.bus.jetstream.trial import StoreTrial
 
 __all__ = ["JetStreamBus", "JetStreamLane", "connect"]
 
 log = logging.getLogger(__name__)
 
 
-class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResults):
+class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResults, StoreTrial):
     """Implements `headrace.bus.Bus`. Made by `connect`; reconnects for as long as it takes."""
 
     async def close(self) -> None:
@@ -95,6 +96,7 @@ async def connect(
     try:
         async with asyncio.timeout(wait_s):
             await client.connect(url.split(","), **options)
+            await bus.watch_broker()
             if replicas is not None:
                 await _until_stores(bus, replicas)
     except (TimeoutError, OSError, nats.errors.Error) as error:
