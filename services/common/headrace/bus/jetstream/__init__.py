@@ -6,7 +6,10 @@ Facts it builds on, all observed on nats-server 2.15: docs/adr/0002-lanes-on-jet
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import random
+from collections.abc import Coroutine
 from typing import Any
 
 import nats.errors
@@ -19,6 +22,7 @@ from headrace.bus import BusUnavailable
 from headrace.bus.jetstream.connection import CoreMessages
 from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
 from headrace.bus.jetstream.leases import KeyLeases
+from headrace.bus.jetstream.reasons import Reasons, is_readable, shown
 from headrace.bus.jetstream.records import StoredCards, StoredResults
 from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
 from headrace.bus.jetstream.trial import StoreTrial
@@ -26,6 +30,10 @@ from headrace.bus.jetstream.trial import StoreTrial
 __all__ = ["JetStreamBus", "JetStreamLane", "connect"]
 
 log = logging.getLogger(__name__)
+
+_CANCEL_AGAIN_S = 0.05
+PING_S = 1.0
+"""A server that has not answered two pings is taken for gone, 3 s after it fell silent."""
 
 
 class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResults, StoreTrial):
@@ -76,10 +84,19 @@ async def connect(
             log.warning("bus.disconnected")
 
     async def reconnected() -> None:
-        log.warning("bus.reconnected")
+        log.warning("bus.reconnected", extra={"server": bus.server})
 
     async def swallow(error: Exception) -> None:
+        reasons.note(error)
         log.debug("bus.error", extra={"error": repr(error)})
+
+    reasons = Reasons()
+    if not is_readable(url):
+        raise BusUnavailable(f"{shown(url)} is no URL of NATS; write nats://host:4222")
+    # Why by ourselves, and not by the client: it would draw again at each reconnect, and might
+    # come back to the server that has just fallen silent.
+    servers = url.split(",")
+    random.shuffle(servers)
 
     options: dict[str, Any] = {
         "name": name,
@@ -88,27 +105,55 @@ async def connect(
         "disconnected_cb": disconnected,
         "reconnected_cb": reconnected,
         "error_cb": swallow,
-        "ping_interval": 5,
+        "dont_randomize": True,
+        "ping_interval": PING_S,
         "max_outstanding_pings": 2,
     }
     client = Client()
     bus = JetStreamBus(client)
+
+    async def begin() -> None:
+        await client.connect(servers, **options)
+        await bus.watch_broker()
+        if replicas is not None:
+            await _until_stores(bus, replicas, reasons)
+
     try:
-        async with asyncio.timeout(wait_s):
-            await client.connect(url.split(","), **options)
-            await bus.watch_broker()
-            if replicas is not None:
-                await _until_stores(bus, replicas)
-    except (TimeoutError, OSError, nats.errors.Error) as error:
-        raise BusUnavailable(f"no NATS within {wait_s:g} s: {error or 'no answer'}") from error
-    return bus
+        if await _ends_within(wait_s, begin()):
+            return bus
+    except (OSError, nats.errors.Error) as error:
+        reasons.note(error)
+    bus.closing = True
+    with contextlib.suppress(OSError, nats.errors.Error, AssertionError):
+        await client.close()
+    raise BusUnavailable(f"no NATS within {wait_s:g} s at {shown(url)}: {reasons}")
 
 
-async def _until_stores(bus: JetStreamBus, replicas: int) -> None:
+async def _ends_within(wait_s: float, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether it has come to its end; what it raises is raised.
+
+    Why not asyncio.timeout: the client tries for ever, and loses a cancellation that comes in the
+    turn of the loop in which one of its attempts fails. So it is cancelled until it ends.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task}, timeout=wait_s)
+        if task.done():
+            task.result()
+            return True
+        return False
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCEL_AGAIN_S)
+
+
+async def _until_stores(bus: JetStreamBus, replicas: int, reasons: Reasons) -> None:
     # JetStream comes up a moment after the port does.
     while True:
         try:
             return await bus.ensure_stores(replicas)
         except nats.errors.Error as error:
+            reasons.note(error)
             log.info("bus.waiting_for_jetstream", extra={"error": repr(error)})
             await asyncio.sleep(0.2)

@@ -27,6 +27,7 @@ from headrace.internal.v1.reports_pb2 import BrokerReport
 log = logging.getLogger(__name__)
 
 STORE_TIMEOUT_S = 5.0
+_PING_ANSWER_S = 0.5
 FAULT_KEPT_S = 5.0
 """A report of the broker's supervisor counts for so long; it comes once a second."""
 
@@ -50,6 +51,22 @@ class Connected:
         self._kv: dict[str, KeyValue] = {}
         self._answers: set[asyncio.Task[None]] = set()
         self._fault, self._fault_until_s = "", float("-inf")
+
+    @property
+    def server(self) -> str:
+        """Host and port of the server that we are connected to; empty while there is none."""
+        url = self._client.connected_url
+        return "" if url is None else url.netloc.rpartition("@")[2]
+
+    async def leave_silent_server(self) -> None:
+        """Go to another server of the cluster where this one does not even answer a ping."""
+        if len(self._client.servers) < 2:
+            return
+        try:
+            await self._client.flush(timeout=_PING_ANSWER_S)  # type: ignore[arg-type]  # any number
+        except (TimeoutError, nats.errors.Error):
+            log.warning("bus.server_silent", extra={"server": self.server})
+            await self._client.force_reconnect()
 
     async def _store(self, subject: str, payload: bytes, *, ttl_s: float | None = None) -> None:
         try:
