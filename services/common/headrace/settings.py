@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -37,6 +38,10 @@ class SettingsRefused(Exception):
         self.lines = lines
 
 
+def _own_name() -> str:
+    return os.environ.get("POD_NAME") or socket.gethostname().partition(".")[0] or "one"
+
+
 class ServiceSettings(BaseSettings):
     """What every service has. Derived classes set `env_prefix`, as in HEADRACE_WORKER_."""
 
@@ -44,8 +49,10 @@ class ServiceSettings(BaseSettings):
         frozen=True, extra="forbid", use_attribute_docstrings=True, env_parse_none_str="none"
     )
 
-    name: str = "one"
-    """What operators call this process; in reports, logs and `headrace status`."""
+    name: str = Field(default="", validate_default=True)
+    """What operators call this process; in reports, logs and `headrace status`. Unset: POD_NAME
+    of the environment, or this machine's name. Names need not differ: ids that are made of them
+    do."""
     nats_url: str = "nats://127.0.0.1:4222"
     """Broker; of a cluster several, with commas between. May hold user and password; never
     logged with them."""
@@ -61,6 +68,11 @@ class ServiceSettings(BaseSettings):
     """File to write the bound ports to, as JSON {"metrics": 9100, ...}, once all are bound."""
     log_level: str = "info"
     """debug, info, warning or error."""
+
+    @field_validator("name")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        return name or _own_name()
 
     @classmethod
     def settings_customise_sources(

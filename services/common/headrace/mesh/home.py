@@ -50,6 +50,8 @@ class MeshRecord:
     """Whether a token of every model has come through since the mesh was started."""
     models: list[str]
     processes: list[ProcessRecord] = field(default_factory=list)
+    stops_within_s: float = 100.0
+    """Longest that it takes to end by itself once it is asked to."""
 
 
 class Home:

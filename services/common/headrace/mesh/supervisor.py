@@ -18,6 +18,7 @@ from headrace.mesh import plan
 from headrace.mesh.broker import Broker
 from headrace.mesh.edge import Edge
 from headrace.mesh.failures import PortTaken, ProcessFailed
+from headrace.mesh.grace import STOP_ORDER, mesh_stops_within_s, stop_within_s
 from headrace.mesh.health import canary_comes_through, complaint, health_url
 from headrace.mesh.home import Home, MeshRecord
 from headrace.mesh.keeper import Keeper
@@ -32,15 +33,6 @@ _LOOK_EVERY_S = 0.1
 _TELL_EVERY_S = 2.0
 """How far a worker is with its model is told at most this often. What the others lack
 meanwhile is a worker."""
-_DRAIN_ORDER_S = (
-    # Gateways first: they refuse what is new and finish what is open, which needs all the rest.
-    # By its defaults, all that a gateway may wait for comes to 42 s, and a worker's to 35 s.
-    (Role.GATEWAY, 45.0),
-    (Role.WORKER, 38.0),
-    (Role.SCHEDULER, 10.0),
-    (Role.ENVOY, 5.0),
-    (Role.NATS, 15.0),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +203,14 @@ class Mesh:
             ready=self._ready,
             models=[model.name for model in self._options.models],
             processes=[keeper.record for keeper in self._keepers],
+            stops_within_s=mesh_stops_within_s(self._options.settings),
         )
         self._home.write_record(record)
 
     async def _drain(self) -> None:
         self._told.progress("mesh", "drains; again to end it at once")
-        for role, deadline_s in _DRAIN_ORDER_S:
+        for role in STOP_ORDER:
+            deadline_s = stop_within_s(role, self._options.settings)
             async with asyncio.TaskGroup() as group:
                 for keeper in self._keepers:
                     if keeper.program.role is role:

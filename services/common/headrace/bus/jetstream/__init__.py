@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -26,6 +27,7 @@ from headrace.bus.jetstream.reasons import Reasons, is_readable, shown
 from headrace.bus.jetstream.records import StoredCards, StoredResults
 from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
 from headrace.bus.jetstream.trial import StoreTrial
+from headrace.telemetry.repeated import Repeated
 
 __all__ = ["JetStreamBus", "JetStreamLane", "connect"]
 
@@ -150,10 +152,13 @@ async def _ends_within(wait_s: float, work: Coroutine[Any, Any, None]) -> bool:
 
 async def _until_stores(bus: JetStreamBus, replicas: int, reasons: Reasons) -> None:
     # JetStream comes up a moment after the port does.
+    waiting = Repeated(log, began="bus.waiting_for_jetstream", over="bus.jetstream_ready")
     while True:
         try:
-            return await bus.ensure_stores(replicas)
+            await bus.ensure_stores(replicas)
+            waiting.end(time.monotonic())
+            return
         except nats.errors.Error as error:
             reasons.note(error)
-            log.info("bus.waiting_for_jetstream", extra={"error": repr(error)})
+            waiting.again(time.monotonic(), why=str(reasons))
             await asyncio.sleep(0.2)
