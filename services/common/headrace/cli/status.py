@@ -11,12 +11,12 @@ import click
 import httpx
 
 from headrace.cli import terminal
-from headrace.cli.where import state_dir_option
+from headrace.cli.where import mesh_options, mesh_url
 from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
 from headrace.mesh.disk import disk_trouble
 from headrace.mesh.health import complaint, health_url
-from headrace.mesh.home import Home, MeshRecord, ProcessRecord
+from headrace.mesh.home import Home, ProcessRecord
 from headrace.v1 import common_pb2, fleet_pb2
 
 _PROBE_S = 2.0
@@ -77,18 +77,22 @@ class MeshStatus:
     def is_well(self) -> bool:
         """What is not known to be well is not."""
         all_well = all(process.healthy or process.drained for process in self.processes)
-        return all_well and not self.disk and all(model.lanes for model in self.models)
+        knows_all = bool(self.models) and all(model.lanes for model in self.models)
+        return all_well and not self.disk and knows_all
 
 
 @click.command()
-@state_dir_option
+@mesh_options
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def status(state_dir: Path, as_json: bool) -> int:
-    """Show every process and model of the mesh of --state-dir.
+def status(url: str | None, state_dir: Path, as_json: bool) -> int:
+    """Show every process and model of the mesh of --state-dir, or what the mesh at --url says.
 
     Exit 1 if a process is not well that has not been drained, or if its API does not answer.
     """
-    found = asyncio.run(read_status(Home(state_dir)))
+    if url is None:
+        found = asyncio.run(read_status(Home(state_dir)))
+    else:
+        found = asyncio.run(read_status_of(mesh_url(url, state_dir)))
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
     else:
@@ -101,7 +105,20 @@ async def read_status(home: Home) -> MeshStatus:
     record, disk = home.read_record(), disk_trouble(home.folder)
     async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as http:
         processes = await asyncio.gather(*(_process(http, each) for each in record.processes))
-    return MeshStatus(record.url, str(disk or ""), list(processes), await _models(record))
+    return MeshStatus(
+        record.url, str(disk or ""), list(processes), await _models(record.url, record.models)
+    )
+
+
+async def read_status_of(url: str) -> MeshStatus:
+    """What its API tells of a mesh whose processes are elsewhere.
+
+    Raises:
+        MeshUnreachable: nothing answers there.
+    """
+    async with AsyncClient(url) as client:
+        models = [model.name for model in await client.models()]
+    return MeshStatus(url, "", [], await _models(url, models))
 
 
 async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessStatus:
@@ -112,12 +129,12 @@ async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessSta
     return ProcessStatus(healthy=False, **known)
 
 
-async def _models(record: MeshRecord) -> list[ModelStatus]:
+async def _models(url: str | None, names: list[str]) -> list[ModelStatus]:
     lanes: list[fleet_pb2.Lane] = []
     workers: list[fleet_pb2.Worker] = []
-    if record.url is not None:
+    if url is not None:
         try:
-            async with AsyncClient(record.url) as client:
+            async with AsyncClient(url) as client:
                 lanes, workers = await asyncio.gather(client.lanes(), client.workers())
         except HeadraceError as error:
             click.echo(f"headrace: lanes and workers are unknown: {error}", err=True)
@@ -127,7 +144,7 @@ async def _models(record: MeshRecord) -> list[ModelStatus]:
             [_lane(lane) for lane in lanes if lane.model == name],
             [_worker(worker) for worker in workers if name in worker.models],
         )
-        for name in record.models
+        for name in names
     ]
 
 
@@ -155,7 +172,8 @@ def _print(found: MeshStatus) -> None:
         if each.drained:
             health = "[yellow]drained[/]"
         table.add_row(each.role, each.name, str(each.pid or "-"), ports, health, str(each.restarts))
-    console.print(table)
+    if found.processes:
+        console.print(table)
     if found.disk:
         console.print(f"nothing can be stored: {found.disk}", markup=False, soft_wrap=True)
     for each in found.processes:

@@ -39,7 +39,15 @@ async def complaint(http: httpx.AsyncClient, url: str | None) -> str | None:
         answer = await http.get(url)
     except httpx.HTTPError:
         return ""
-    return None if answer.status_code == httpx.codes.OK else answer.text.strip()
+    return None if answer.status_code == httpx.codes.OK else said(answer)
+
+
+def said(answer: httpx.Response) -> str:
+    """What an answer complains of: nats-server writes JSON, the others plain text."""
+    try:
+        return str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text.strip()
 
 
 async def canary_comes_through(url: str, model: str, *, within_s: float = CANARY_WITHIN_S) -> None:

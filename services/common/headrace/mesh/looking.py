@@ -13,6 +13,7 @@ from headrace.bus import BusError, BusUnavailable, StoreRefused, subjects
 from headrace.bus.jetstream import JetStreamBus, connect
 from headrace.internal.v1.reports_pb2 import BrokerReport
 from headrace.mesh.disk import disk_trouble
+from headrace.mesh.health import said
 from headrace.mesh.patience import Fault
 from headrace.mesh.program import LOOPBACK
 
@@ -62,7 +63,7 @@ class Answers:
             return Fault(f"does not answer {self._path}", self._silence_s)
         if answer.status_code == httpx.codes.OK or not self._must_be_ok:
             return None
-        return Fault(answer.text.strip(), self._silence_s)
+        return Fault(said(answer), self._silence_s)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -104,7 +105,7 @@ class Stores:
         except httpx.HTTPError:
             return Fault("does not answer /healthz", self._silence_s)
         if answer.status_code != httpx.codes.OK:
-            return await self._by_disk(_said(answer), _BROKEN_S)
+            return await self._by_disk(said(answer), _BROKEN_S)
         if self._bus is None:
             return Fault("takes no connection", self._silence_s)
         try:
@@ -131,10 +132,3 @@ class Stores:
             report = BrokerReport(fault=text).SerializeToString()
             await self._bus.publish(subjects.BROKER_REPORTS, report)
             self._has_reported = fault is not None
-
-
-def _said(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["error"])
-    except (ValueError, KeyError):
-        return answer.text.strip()

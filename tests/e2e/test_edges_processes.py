@@ -1,0 +1,185 @@
+"""A mesh in surroundings as they are: proxies in the environment, IPv6, a disk that fills up.
+
+One mesh for all of it: on ::1, with proxies that nothing answers at, on a disk of 24 MiB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from headrace.client import Client
+from headrace.mesh.disk import disk_trouble
+from helpers.small_disk import SmallDisk, small_disk
+
+PROXY = "http://127.0.0.1:9"
+PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
+ENVIRONMENT = (
+    os.environ
+    | dict.fromkeys((*PROXIES, *(name.upper() for name in PROXIES)), PROXY)
+    | {"no_proxy": "", "NO_PROXY": ""}
+)
+WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class EdgeMesh:
+    folder: Path
+    disk: SmallDisk | None
+    url: str = ""
+
+    def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "headrace", *arguments, "--state-dir", str(self.folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=WITHIN_S,
+            input=stdin,
+            env=ENVIRONMENT,
+        )
+
+    def up(self) -> subprocess.CompletedProcess[str]:
+        chosen = ("--engine", "scripted", "--scripted-step-ms", "20", "--replace-after", "3")
+        return self.command("up", "--detach", "--port", "0", "--host", "::1", *chosen)
+
+    def status(self) -> dict[str, Any]:
+        found = json.loads(self.command("status", "--json").stdout)
+        assert isinstance(found, dict)
+        return found
+
+    def process(self, name: str) -> dict[str, Any]:
+        found = next(each for each in self.status()["processes"] if each["name"] == name)
+        assert isinstance(found, dict)
+        return found
+
+    def completion(self, **fields: object) -> httpx.Response:
+        body = {"model": "scripted", "prompt": "Hello", "max_tokens": 3, **fields}
+        with httpx.Client(trust_env=False, timeout=30) as http:
+            return http.post(f"{self.url}/v1/completions", json=body)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + WITHIN_S
+    while not is_so():
+        assert time.monotonic() < end_s
+        time.sleep(0.2)
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeMesh]:
+    if not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    folder = tmp_path_factory.mktemp("edges")
+    with ExitStack() as stack:
+        disk: SmallDisk | None = None
+        try:
+            disk = stack.enter_context(small_disk(folder / "disk"))
+        except pytest.skip.Exception:
+            (folder / "disk").mkdir(exist_ok=True)
+        mesh = EdgeMesh(folder / "disk" / "state", disk)
+        up = mesh.up()
+        assert up.returncode == 0, up.stdout + up.stderr
+        stack.callback(mesh.command, "down")
+        yield EdgeMesh(mesh.folder, disk, mesh.status()["url"])
+
+
+def test_a_mesh_on_ipv6_behind_useless_proxies_answers_every_command(edge: EdgeMesh) -> None:
+    assert edge.url.startswith("http://[::1]:")
+    assert edge.command("status").returncode == 0
+    assert "scripted" in edge.command("lanes").stdout
+    assert "worker-scripted-0" in edge.command("workers").stdout
+    assert edge.command("generate", "Hello", "--max-tokens", "4").stdout.strip()
+    assert edge.command("chat", "--max-tokens", "4", stdin="Hello\n").returncode == 0
+    load = ("--concurrency", "2", "--requests", "4", "--max-tokens", "4")
+    assert edge.command("bench", *load).returncode == 0
+    assert edge.command("drain", "scheduler-0").returncode == 0
+
+
+def test_a_mesh_elsewhere_is_known_by_its_url_alone(edge: EdgeMesh, tmp_path: Path) -> None:
+    nowhere = EdgeMesh(tmp_path, None)
+    assert nowhere.command("status").returncode == 1
+    told = nowhere.command("status", "--url", edge.url)
+    assert told.returncode == 0, told.stderr
+    assert "model scripted" in told.stdout
+    assert nowhere.command("status", "--url", "http://[::1]:9").returncode == 1
+    refused = nowhere.command("torture", "--url", edge.url, "--faults", "worker")
+    assert refused.returncode == 2
+    assert "processes of a mesh at --url are out of reach" in refused.stderr
+
+
+def test_a_process_that_hangs_is_replaced_and_status_says_why(edge: EdgeMesh) -> None:
+    hung = edge.process("gateway-0")
+    os.kill(hung["pid"], signal.SIGSTOP)
+    until(lambda: edge.process("gateway-0")["restarts"] > hung["restarts"])
+    until(lambda: edge.command("status").returncode == 0)
+    assert "does not answer /healthz" in edge.process("gateway-0")["last_end"]
+    until(lambda: edge.completion().status_code == httpx.codes.OK)
+
+
+def test_a_full_disk_refuses_requests_by_name_ends_no_stream_and_heals_once_it_is_freed(
+    edge: EdgeMesh,
+) -> None:
+    if edge.disk is None:
+        pytest.skip("no file system can be mounted here")
+    answers: list[str] = []
+
+    def long_answer() -> None:
+        with Client(edge.url) as client:
+            told = client.generate("Hello", model="scripted", max_tokens=600, ignore_eos=True)
+        answers.append(told.choices[0].text)
+
+    stream = threading.Thread(target=long_answer)
+    stream.start()
+    until(
+        lambda: (
+            "1" in json.dumps([w["running"] for m in edge.status()["models"] for w in m["workers"]])
+        )
+    )
+    edge.disk.fill()
+    until(lambda: "no space left on device" in edge.completion().text)
+    refused = edge.completion()
+    assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    fact = "the broker cannot store requests: no space left on device"
+    assert refused.json()["error"]["message"] == fact
+    told = edge.command("status")
+    assert told.returncode == 1
+    assert str(edge.disk.folder) in told.stdout
+    assert "8.0 MiB are needed" in told.stdout
+    stream.join()
+    assert len(answers[0].split()) == 600
+    edge.disk.free()
+    assert disk_trouble(edge.folder) is None
+    until(lambda: edge.completion().status_code == httpx.codes.OK)
+    until(lambda: edge.command("status").returncode == 0)
+    assert "no space left on device" in edge.process("nats")["last_end"]
+
+
+def test_a_mesh_is_not_started_on_a_full_disk_which_is_named(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        disk.fill()
+        refused = EdgeMesh(disk.folder / "state", disk).up()
+    assert refused.returncode == 1
+    assert f"mounted at {disk.folder}, which has 0.0 MiB of 24.0 MiB free" in refused.stderr
