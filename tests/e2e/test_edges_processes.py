@@ -5,7 +5,6 @@ One mesh for all of it: on ::1, with proxies that nothing answers at, on a disk 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -17,13 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from headrace.client import Client
-from headrace.mesh.disk import disk_trouble
+from headrace.mesh.home import Home, ProcessRecord
+from headrace.v1.generation_pb2 import StreamGenerateResponse
 from helpers.small_disk import SmallDisk, small_disk
 
 PROXY = "http://127.0.0.1:9"
@@ -57,15 +56,12 @@ class EdgeMesh:
         chosen = ("--engine", "scripted", "--scripted-step-ms", "20", "--replace-after", "3")
         return self.command("up", "--detach", "--port", "0", "--host", "::1", *chosen)
 
-    def status(self) -> dict[str, Any]:
-        found = json.loads(self.command("status", "--json").stdout)
-        assert isinstance(found, dict)
-        return found
+    def process(self, name: str) -> ProcessRecord:
+        """As its supervisor last wrote."""
+        return next(p for p in Home(self.folder).read_record().processes if p.name == name)
 
-    def process(self, name: str) -> dict[str, Any]:
-        found = next(each for each in self.status()["processes"] if each["name"] == name)
-        assert isinstance(found, dict)
-        return found
+    def is_well(self) -> bool:
+        return self.command("status").returncode == 0
 
     def completion(self, **fields: object) -> httpx.Response:
         body = {"model": "scripted", "prompt": "Hello", "max_tokens": 3, **fields}
@@ -103,19 +99,17 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeMesh]:
         up = mesh.up()
         assert up.returncode == 0, up.stdout + up.stderr
         stack.callback(mesh.command, "down")
-        yield EdgeMesh(mesh.folder, disk, mesh.status()["url"])
+        yield EdgeMesh(mesh.folder, disk, Home(mesh.folder).read_record().url or "")
 
 
 def test_a_mesh_on_ipv6_behind_useless_proxies_answers_every_command(edge: EdgeMesh) -> None:
     assert edge.url.startswith("http://[::1]:")
     assert edge.command("status").returncode == 0
     assert "scripted" in edge.command("lanes").stdout
-    assert "worker-scripted-0" in edge.command("workers").stdout
     assert edge.command("generate", "Hello", "--max-tokens", "4").stdout.strip()
     assert edge.command("chat", "--max-tokens", "4", stdin="Hello\n").returncode == 0
     load = ("--concurrency", "2", "--requests", "4", "--max-tokens", "4")
     assert edge.command("bench", *load).returncode == 0
-    assert edge.command("drain", "scheduler-0").returncode == 0
 
 
 def test_a_mesh_elsewhere_is_known_by_its_url_alone(edge: EdgeMesh, tmp_path: Path) -> None:
@@ -132,10 +126,11 @@ def test_a_mesh_elsewhere_is_known_by_its_url_alone(edge: EdgeMesh, tmp_path: Pa
 
 def test_a_process_that_hangs_is_replaced_and_status_says_why(edge: EdgeMesh) -> None:
     hung = edge.process("gateway-0")
-    os.kill(hung["pid"], signal.SIGSTOP)
-    until(lambda: edge.process("gateway-0")["restarts"] > hung["restarts"])
-    until(lambda: edge.command("status").returncode == 0)
-    assert "does not answer /healthz" in edge.process("gateway-0")["last_end"]
+    assert hung.pid is not None
+    os.kill(hung.pid, signal.SIGSTOP)
+    until(lambda: edge.process("gateway-0").restarts > hung.restarts)
+    until(edge.is_well)
+    assert "its last run was ended: does not answer /healthz" in edge.command("status").stdout
     until(lambda: edge.completion().status_code == httpx.codes.OK)
 
 
@@ -144,37 +139,33 @@ def test_a_full_disk_refuses_requests_by_name_ends_no_stream_and_heals_once_it_i
 ) -> None:
     if edge.disk is None:
         pytest.skip("no file system can be mounted here")
-    answers: list[str] = []
-
-    def long_answer() -> None:
-        with Client(edge.url) as client:
-            told = client.generate("Hello", model="scripted", max_tokens=600, ignore_eos=True)
-        answers.append(told.choices[0].text)
-
-    stream = threading.Thread(target=long_answer)
-    stream.start()
-    until(
-        lambda: (
-            "1" in json.dumps([w["running"] for m in edge.status()["models"] for w in m["workers"]])
-        )
-    )
-    edge.disk.fill()
-    until(lambda: "no space left on device" in edge.completion().text)
-    refused = edge.completion()
+    until(lambda: edge.completion().status_code == httpx.codes.OK)
+    answers: list[int] = []
+    with Client(edge.url) as client:
+        stream = client.stream("Hello", model="scripted", max_tokens=600, ignore_eos=True)
+        next(stream)
+        reader = threading.Thread(target=lambda: answers.append(tokens_of(stream)))
+        reader.start()
+        edge.disk.fill()
+        until(lambda: "no space left on device" in edge.completion().text)
+        refused = edge.completion()
+        told = edge.command("status")
+        reader.join()
+    assert answers == [600]
     assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
     fact = "the broker cannot store requests: no space left on device"
     assert refused.json()["error"]["message"] == fact
-    told = edge.command("status")
     assert told.returncode == 1
-    assert str(edge.disk.folder) in told.stdout
-    assert "8.0 MiB are needed" in told.stdout
-    stream.join()
-    assert len(answers[0].split()) == 600
+    assert f"mounted at {edge.disk.folder}, which has 0.0 MiB of 24.0 MiB free" in told.stdout
     edge.disk.free()
-    assert disk_trouble(edge.folder) is None
     until(lambda: edge.completion().status_code == httpx.codes.OK)
-    until(lambda: edge.command("status").returncode == 0)
-    assert "no space left on device" in edge.process("nats")["last_end"]
+    until(edge.is_well)
+    assert "no space left on device" in edge.process("nats").last_end
+
+
+def tokens_of(stream: Iterator[StreamGenerateResponse]) -> int:
+    """How many the answer has, once it has come to its end."""
+    return [event.finish.usage.output_tokens for event in stream][-1]
 
 
 def test_a_mesh_is_not_started_on_a_full_disk_which_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import click
 import httpx
 
 from headrace.cli import terminal
-from headrace.cli.where import mesh_options, mesh_url
+from headrace.cli.where import is_local, mesh_options, mesh_url
 from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
 from headrace.mesh.disk import disk_trouble
@@ -89,8 +89,9 @@ def status(url: str | None, state_dir: Path, as_json: bool) -> int:
 
     Exit 1 if a process is not well that has not been drained, or if its API does not answer.
     """
-    if url is None:
-        found = asyncio.run(read_status(Home(state_dir)))
+    home = Home(state_dir)
+    if url is None or is_local(url, home):
+        found = asyncio.run(read_status(home))
     else:
         found = asyncio.run(read_status_of(mesh_url(url, state_dir)))
     if as_json:

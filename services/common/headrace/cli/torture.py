@@ -11,7 +11,7 @@ import click
 
 from headrace.bench.figures import Spread
 from headrace.cli import terminal
-from headrace.cli.where import mesh_options, mesh_url
+from headrace.cli.where import is_local, mesh_options, mesh_url
 from headrace.clock import SystemClock
 from headrace.mesh.failures import BadOption
 from headrace.mesh.home import Home
@@ -110,9 +110,10 @@ def torture(
     """
     home, clock = Home(state_dir), SystemClock()
     door = mesh_url(url, state_dir)
-    chosen = _chosen(faults, is_elsewhere=url is not None)
+    is_elsewhere = url is not None and not is_local(url, home)
+    chosen = _chosen(faults, is_elsewhere=is_elsewhere)
     plan = Plan(door, chosen, 60 * minutes, streams, seed, rate, pause, asks, overlap)
-    history = (home.folder if url is None else Path.cwd()) / "torture.jsonl"
+    history = (Path.cwd() if is_elsewhere else home.folder) / "torture.jsonl"
     with Ledger(history, clock) as ledger:
 
         def tell(fact: str) -> None:
@@ -131,8 +132,9 @@ def _chosen(faults: tuple[FaultKind, ...] | None, *, is_elsewhere: bool) -> tupl
         return faults or tuple(FaultKind(each) for each in _DEFAULT_FAULTS.split(","))
     if impossible := [each for each in faults or () if each not in _WITHOUT_PROCESSES]:
         raise BadOption(
-            f"--faults {','.join(impossible)}: processes of a mesh at --url are out of reach; there "
-            f"is {', '.join(_WITHOUT_PROCESSES)}, or leave --url out for the mesh of --state-dir"
+            f"--faults {','.join(impossible)}: processes of a mesh at --url are out of reach; "
+            f"there is {', '.join(_WITHOUT_PROCESSES)}; or leave --url out for the mesh of "
+            "--state-dir"
         )
     return faults or _WITHOUT_PROCESSES
 
