@@ -124,6 +124,21 @@ def test_a_mesh_elsewhere_is_known_by_its_url_alone(edge: EdgeMesh, tmp_path: Pa
     assert "processes of a mesh at --url are out of reach" in refused.stderr
 
 
+def test_a_process_elsewhere_drains_when_it_is_told_over_its_broker(
+    edge: EdgeMesh, tmp_path: Path
+) -> None:
+    nowhere, broker = EdgeMesh(tmp_path, None), edge.process("nats").ports["nats"]
+    before = edge.process("scheduler-0")
+    told = nowhere.command("drain", "scheduler-0", "--nats-url", f"nats://127.0.0.1:{broker}")
+    assert told.returncode == 0, told.stderr
+    until(lambda: edge.process("scheduler-0").restarts > before.restarts)
+    assert edge.process("scheduler-0").last_end == "ended with status 0"
+    unknown = nowhere.command("drain", "nobody", "--nats-url", f"nats://127.0.0.1:{broker}")
+    assert unknown.returncode == 1
+    assert "no process named nobody is connected to nats://127.0.0.1" in unknown.stderr
+    until(edge.is_well)
+
+
 def test_a_process_that_hangs_is_replaced_and_status_says_why(edge: EdgeMesh) -> None:
     hung = edge.process("gateway-0")
     assert hung.pid is not None

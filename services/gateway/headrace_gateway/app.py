@@ -13,6 +13,7 @@ from uuid import uuid4
 import grpc
 
 from headrace.bus import Bus, BusUnavailable
+from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
@@ -165,6 +166,7 @@ class _Gateway:
                 # What is loaded by now stays: collections that walk it would stall every stream.
                 gc.freeze()
                 write_ports(settings, self._ports | {"metrics": side.port})
+                await serve_drain(self._bus, settings.name, stopped.set)
                 log.info("gateway.ready", extra=self._ports | {"metrics": side.port})
                 await stopped.wait()
                 canary.cancel()

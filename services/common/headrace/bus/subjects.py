@@ -83,6 +83,12 @@ def take_over(model: str) -> str:
     return f"headrace.scheduler.{model}.take_over"
 
 
+def drain(name: str) -> str:
+    """An empty message, answered with the name by each process that has it."""
+    # In hexadecimal, for a name may hold what has a meaning in subjects.
+    return f"headrace.control.{name.encode().hex()}.drain"
+
+
 def notice(gateway_id: str) -> str:
     """NoticeRequest -> NoticeResponse."""
     return f"headrace.gateway.{gateway_id}.notice"

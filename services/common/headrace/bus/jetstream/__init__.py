@@ -29,7 +29,7 @@ from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
 from headrace.bus.jetstream.trial import StoreTrial
 from headrace.telemetry.repeated import Repeated
 
-__all__ = ["JetStreamBus", "JetStreamLane", "connect"]
+__all__ = ["JetStreamBus", "JetStreamLane", "connect", "shown"]
 
 log = logging.getLogger(__name__)
 
