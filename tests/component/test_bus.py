@@ -276,6 +276,7 @@ async def test_a_broker_that_is_not_there_is_told_with_its_address(url: str, rea
     ("more", "jetstream", "user", "reason"),
     [
         ("", False, "", "JetStream is not enabled there"),
+        ("jetstream { max_file_store: 1MB }", False, "", "JetStream: insufficient storage"),
         (PASSWORD, True, "", "it refuses this user, password or token"),
         (PASSWORD, True, "a:secret@", "it refuses this user, password or token"),
     ],
