@@ -123,6 +123,8 @@ async def read_status_of(url: str) -> MeshStatus:
 
 
 async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessStatus:
+    if record.drained:
+        return ProcessStatus(healthy=False, **asdict(record))
     why = await complaint(http, health_url(record.role, record.ports))
     if why is None and not record.fault:
         return ProcessStatus(healthy=True, **asdict(record))

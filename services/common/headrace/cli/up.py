@@ -52,7 +52,8 @@ from headrace.mesh.supervisor import Mesh, Told
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Public address; 0.0.0.0 opens the mesh to the network, without authentication.",
+    help="Public address; 0.0.0.0, or :: for IPv6, opens the mesh to the network, without "
+    "authentication.",
 )
 @state_dir_option
 @click.option(
