@@ -23,7 +23,11 @@ async def test_status_tells_of_every_process_and_model(mesh: RunningMesh) -> Non
     roles = [process["role"] for process in found["processes"]]
     assert {role: roles.count(role) for role in roles} == ROLES
     for process in found["processes"]:
-        assert set(process) == {*("role", "name", "pid", "ports", "healthy", "restarts", "drained")}
+        assert set(process) == {
+            *("role", "name", "pid", "ports", "healthy", "restarts", "drained"),
+            *("fault", "last_end"),
+        }
+        assert process["fault"] == ""
         assert process["healthy"], process
         assert process["ports"], process
     (model,) = found["models"]
