@@ -13,16 +13,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from headrace.client import Client
+from headrace.client import AsyncClient, Client
+from headrace.errors import HeadraceError
 from headrace.mesh.home import Home, ProcessRecord
+from headrace.testing.nats_server import nats_server
 from headrace.v1.generation_pb2 import StreamGenerateResponse
+from helpers.eventually import eventually
+from helpers.service_process import service_process
 from helpers.small_disk import SmallDisk, small_disk
 
 PROXY = "http://127.0.0.1:9"
@@ -181,6 +185,36 @@ def test_a_full_disk_refuses_requests_by_name_ends_no_stream_and_heals_once_it_i
 def tokens_of(stream: Iterator[StreamGenerateResponse]) -> int:
     """How many the answer has, once it has come to its end."""
     return [event.finish.usage.output_tokens for event in stream][-1]
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+async def test_services_started_by_hand_on_ipv6_alone_find_one_another(
+    tmp_path: Path, host: str
+) -> None:
+    if not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(nats_server(tmp_path, host="::1"))
+        by = {"nats_url": broker.url, "host": host}
+        model = {"engine": "scripted", "model_source": "scripted", "model_name": "scripted"}
+        for module, more in (("headrace_scheduler", {}), ("headrace_worker", model)):
+            await stack.enter_async_context(service_process(module, tmp_path, module, **by, **more))
+        gateway = await stack.enter_async_context(
+            service_process("headrace_gateway", tmp_path, "gateway", **by, lame_duck_s=0)
+        )
+        client = await stack.enter_async_context(AsyncClient(f"[::1]:{gateway.ports['grpc']}"))
+
+        async def answers() -> bool:
+            try:
+                told = await client.generate("Hello", model="scripted", max_tokens=3)
+            except HeadraceError:
+                return False
+            return told.usage.output_tokens == 3
+
+        await eventually(answers, within_s=WITHIN_S)
+        async with httpx.AsyncClient(trust_env=False) as http:
+            port = gateway.ports["metrics"]
+            assert (await http.get(f"http://[::1]:{port}/healthz")).text == "ok\n"
 
 
 def test_a_mesh_is_not_started_on_a_full_disk_which_is_named(tmp_path: Path) -> None:
