@@ -210,6 +210,7 @@ async def test_a_broker_on_a_full_disk_is_left_alone_and_says_what_it_lacks(
     broken: BrokenBroker,
 ) -> None:
     assert broken.bus.fault == "no space left on device"
+    await eventually(lambda: broken.process.keeper.fault != "", within_s=WITHIN_S)
     fault = broken.process.keeper.fault
     assert fault.startswith("cannot store: no space left on device: ")
     assert str(broken.disk.folder) in fault
