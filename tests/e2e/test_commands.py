@@ -18,12 +18,16 @@ async def on(mesh: RunningMesh, *arguments: str, given: str | None = None) -> Ra
 async def test_status_tells_of_every_process_and_model(mesh: RunningMesh) -> None:
     ran = await on(mesh, "status", "--json")
     found = json.loads(ran.out)
-    assert set(found) == {"url", "processes", "models"}
+    assert set(found) == {"url", "disk", "processes", "models"}
     assert found["url"] == mesh.url
     roles = [process["role"] for process in found["processes"]]
     assert {role: roles.count(role) for role in roles} == ROLES
     for process in found["processes"]:
-        assert set(process) == {*("role", "name", "pid", "ports", "healthy", "restarts", "drained")}
+        assert set(process) == {
+            *("role", "name", "pid", "ports", "healthy", "restarts", "drained"),
+            *("fault", "last_end"),
+        }
+        assert process["fault"] == ""
         assert process["healthy"], process
         assert process["ports"], process
     (model,) = found["models"]

@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack, cast
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import grpc
@@ -27,7 +26,8 @@ import grpc
 from headrace.errors import CapacityError, Code
 from headrace.handles import AsyncDetached, Detached
 from headrace.reading import BREAKS, Thread
-from headrace.rpc.server import MAX_MESSAGE_BYTES
+from headrace.rpc.addresses import BadAddress, target
+from headrace.rpc.channels import CLIENT_PINGS, aio_channel, blocking_channel
 from headrace.rpc.status import from_rpc_error, from_status
 from headrace.v1 import (
     common_pb2,
@@ -49,14 +49,6 @@ _AsyncCall = grpc.aio.UnaryStreamCall[Any, generation_pb2.StreamGenerateResponse
 
 _CALL_S = 30.0
 _RETURN_PAUSE_S = 0.1
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # Proxies cut connections that are silent, and a stream may be for as long as a step takes.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.max_pings_without_data", 0),
-)
 
 
 class MeshUnreachable(CapacityError):
@@ -98,7 +90,7 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._channel = grpc.insecure_channel(_target(url), options=_OPTIONS)
+        self._channel = blocking_channel(_target(url), pings=CLIENT_PINGS)
         self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._models = models_pb2_grpc.ModelServiceStub(self._channel)
         self._requests = requests_pb2_grpc.RequestServiceStub(self._channel)
@@ -201,7 +193,7 @@ class AsyncClient:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._channel = grpc.aio.insecure_channel(_target(url), options=_OPTIONS)
+        self._channel = aio_channel(_target(url), pings=CLIENT_PINGS)
         self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._models = models_pb2_grpc.ModelServiceStub(self._channel)
         self._requests = requests_pb2_grpc.RequestServiceStub(self._channel)
@@ -305,9 +297,10 @@ class AsyncClient:
 
 
 def _target(url: str) -> str:
-    """host:port of an http URL; host:port alone is taken too."""
-    parts = urlsplit(url if "//" in url else f"//{url}")
-    return f"{parts.hostname or '127.0.0.1'}:{parts.port or 80}"
+    try:
+        return target(url)
+    except BadAddress as error:
+        raise MeshUnreachable(str(error)) from error
 
 
 def _checked(

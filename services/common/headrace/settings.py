@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -29,7 +31,8 @@ from pydantic_settings import (
 S = TypeVar("S", bound="ServiceSettings")
 
 
-_PLAIN = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_LONGEST_NAME = 128
 
 
 class SettingsRefused(Exception):
@@ -40,6 +43,10 @@ class SettingsRefused(Exception):
         self.lines = lines
 
 
+def _own_name() -> str:
+    return os.environ.get("POD_NAME") or socket.gethostname().partition(".")[0] or "one"
+
+
 class ServiceSettings(BaseSettings):
     """What every service has. Derived classes set `env_prefix`, as in HEADRACE_WORKER_."""
 
@@ -47,9 +54,10 @@ class ServiceSettings(BaseSettings):
         frozen=True, extra="forbid", use_attribute_docstrings=True, env_parse_none_str="none"
     )
 
-    name: str = Field(default="one", max_length=128, pattern=_PLAIN)
+    name: str = Field(default="", validate_default=True)
     """What operators call this process; in reports, logs, `headrace status` and subjects of the
-    broker: letters, digits, _ and -, with single dots between."""
+    broker: up to 128 letters, digits, _ and -, with single dots between. Unset: POD_NAME of the
+    environment, or this machine's name. Names need not differ: ids that are made of them do."""
     nats_url: str = "nats://127.0.0.1:4222"
     """Broker; of a cluster several, with commas between. May hold user and password; never
     logged with them."""
@@ -65,6 +73,17 @@ class ServiceSettings(BaseSettings):
     """File to write the bound ports to, as JSON {"metrics": 9100, ...}, once all are bound."""
     log_level: str = "info"
     """debug, info, warning or error."""
+
+    @field_validator("name")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        name = name or _own_name()
+        if len(name) > _LONGEST_NAME or not _PLAIN.fullmatch(name):
+            raise ValueError(
+                f"{name[:160]!r} is not 1 to {_LONGEST_NAME} letters, digits, _ and -, with single"
+                " dots between"
+            )
+        return name
 
     @classmethod
     def settings_customise_sources(

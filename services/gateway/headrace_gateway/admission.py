@@ -119,6 +119,11 @@ class LaneAdmission:
             return GatewayDraining("this gateway is shutting down", retry_after_s=DEFAULT_RETRY_S)
         if not self._bus.connected:
             return BrokerUnavailable("no connection to NATS", retry_after_s=DEFAULT_RETRY_S)
+        if fault := self._bus.fault:
+            # Why before it is tried: the broker would say nothing, and the caller wait for it.
+            return BrokerUnavailable(
+                f"the broker cannot store requests: {fault}", retry_after_s=DEFAULT_RETRY_S
+            )
         held = len(self._requests) + len(self._settling)
         if held >= self._terms.max_open:
             return LaneFull(
@@ -150,32 +155,36 @@ class LaneAdmission:
         return outlet.reader()
 
     async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> int:
+        payload = record.SerializeToString()
+        # Why not the request's id: an id may be used again after its end, and the broker
+        # would take the second request for a repeat of the first, and drop it in silence.
+        message_id = f"{record.request_id}.{token_hex(8)}"
+        cause: BusUnavailable | None = None
         try:
             async with asyncio.timeout(self._terms.submit_s):
-                return await self._until_stored(record, priority_name(priority))
+                while True:
+                    try:
+                        return await self._bus.submit(
+                            record.model, priority_name(priority), payload, message_id=message_id
+                        )
+                    except BusUnavailable as error:
+                        cause = error
+                        log.warning("request.not_stored", extra={"error": str(error)})
+                        await asyncio.sleep(0.1)
         except TimeoutError:
-            raise BrokerUnavailable(
-                f"NATS did not store the request within {self._terms.submit_s:g} s",
-                retry_after_s=DEFAULT_RETRY_S,
-            ) from None
+            raise self._not_stored(cause) from None
         except LaneAtBound as bound:
             raise LaneFull(
                 f"lane {lane_name(record.model, priority)}: {bound}", retry_after_s=DEFAULT_RETRY_S
             ) from bound
 
-    async def _until_stored(self, record: RequestRecord, priority: str) -> int:
-        payload = record.SerializeToString()
-        # Why not the request's id: an id may be used again after its end, and the broker
-        # would take the second request for a repeat of the first, and drop it in silence.
-        message_id = f"{record.request_id}.{token_hex(8)}"
-        while True:
-            try:
-                return await self._bus.submit(
-                    record.model, priority, payload, message_id=message_id
-                )
-            except BusUnavailable as error:
-                log.warning("request.not_stored", extra={"error": str(error)})
-                await asyncio.sleep(0.1)
+    def _not_stored(self, cause: BusUnavailable | None) -> BrokerUnavailable:
+        if fault := self._bus.fault:
+            text = f"the broker cannot store requests: {fault}"
+        else:
+            text = f"NATS did not store the request within {self._terms.submit_s:g} s"
+            text += f": {cause}" if cause else ""
+        return BrokerUnavailable(text, retry_after_s=DEFAULT_RETRY_S)
 
     def _withdraw(self, outlet: Outlet, error: BaseException) -> None:
         if isinstance(error, LaneFull):

@@ -13,10 +13,12 @@ from uuid import uuid4
 import grpc
 
 from headrace.bus import Bus, BusUnavailable
+from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.rpc.addresses import UNSPECIFIED, join, own_address_towards, split, without_zone
 from headrace.rpc.server import add_health_and_reflection, bind, make_server
 from headrace.rpc.unreadable import RefuseUnreadable
 from headrace.settings import write_ports
@@ -159,7 +161,7 @@ class _Gateway:
             bus,
             SystemClock(),
             gateway_id=gateway_id,
-            delivery_address=f"{settings.advertised_host or settings.host}:{delivery_port}",
+            delivery_address=join(_advertised_host(settings), delivery_port),
             tell=partial(told_again, self._catalog),
         )
         serve_delivery(self._delivery, self._mesh)
@@ -189,6 +191,7 @@ class _Gateway:
                 # What is loaded by now stays: collections that walk it would stall every stream.
                 gc.freeze()
                 write_ports(settings, self._ports | {"metrics": side.port})
+                await serve_drain(self._bus, settings.name, stopped.set)
                 log.info("gateway.ready", extra=self._ports | {"metrics": side.port})
                 await stopped.wait()
                 canary.cancel()
@@ -225,6 +228,15 @@ class _Gateway:
 
     def _reported_cards(self, model: str) -> list[ModelCard]:
         return self._mesh.fleet.cards(model, self._mesh.clock.monotonic_s())
+
+
+def _advertised_host(settings: GatewaySettings) -> str:
+    """The name under which workers reach this process."""
+    if settings.advertised_host or settings.host not in UNSPECIFIED:
+        return without_zone(settings.advertised_host or settings.host)
+    # Why: whatever reaches the broker as we do is on the network that we reach it by.
+    first = settings.nats_url.split(",", maxsplit=1)[0]
+    return own_address_towards(*split(first))
 
 
 def _limits(settings: GatewaySettings) -> Limits:

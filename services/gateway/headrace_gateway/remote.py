@@ -12,7 +12,7 @@ from headrace.errors import GatewayUnreachable, RequestNotFound
 from headrace.internal.v1.attach_pb2 import AttachRequest, AttachResponse
 from headrace.internal.v1.attach_pb2_grpc import AttachServiceStub
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace.rpc.server import KEEPALIVE_OPTIONS
+from headrace.rpc.channels import MESH_PINGS, aio_channel
 from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.generation import ChoiceEnded, Event, Failed, Generation, Tokens
@@ -47,9 +47,7 @@ class Remote:
             Unreachable: nobody answers there.
         """
         async with AsyncExitStack() as stack:
-            channel = await stack.enter_async_context(
-                grpc.aio.insecure_channel(address, options=KEEPALIVE_OPTIONS)
-            )
+            channel = await stack.enter_async_context(aio_channel(address, pings=MESH_PINGS))
             call = AttachServiceStub(channel).Attach(AttachRequest(request_id=request_id))
             try:
                 async with asyncio.timeout(REACH_S):

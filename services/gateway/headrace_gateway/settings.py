@@ -23,8 +23,8 @@ class GatewaySettings(ServiceSettings):
     delivery_port: int = 0
     """Where workers bring tokens, on `host`; 0 picks a free one."""
     advertised_host: str = ""
-    """Name or address of this process as workers reach it; empty: `host`. Needed where
-    `host` is 0.0.0.0, which nobody can reach."""
+    """Name or address of this process as workers reach it; empty: `host`. Where that is 0.0.0.0
+    or ::, the address from which this machine reaches the broker."""
 
     max_open_requests: int = Field(default=4096, gt=0)
     """Requests held at once, ended but unsettled ones included. Too small: refusals although

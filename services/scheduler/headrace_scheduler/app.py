@@ -9,6 +9,7 @@ import signal
 import uuid
 
 from headrace.bus import BusUnavailable
+from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.settings import write_ports
@@ -48,6 +49,7 @@ async def run(settings: SchedulerSettings) -> int:
         settings.host, settings.metrics_port, why_not_ready=lambda: service.why_not_ready
     ) as side_port:
         write_ports(settings, {"metrics": side_port.port})
+        await serve_drain(bus, settings.name, stop.set)
         log.info("scheduler.started", extra={"scheduler_id": scheduler_id})
         try:
             await _serve(service, stop, side_port)

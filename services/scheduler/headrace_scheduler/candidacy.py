@@ -9,6 +9,7 @@ from headrace.bus import Bus, BusError, LeaseTaken
 from headrace.clock import Clock
 from headrace.heeding import confined, heed
 from headrace.model_names import lane_id
+from headrace.telemetry.repeated import Repeated
 from headrace_scheduler import metrics
 from headrace_scheduler.events import ModelRemoved
 from headrace_scheduler.journal import MeteredJournal
@@ -52,6 +53,7 @@ class Candidacy:
         self._removed: bytes | None = None
         self._ours_until_s = float("-inf")
         self._seen_s = float("-inf")
+        self._unknown = Repeated(log, began="lease.unknown", over="lease.known")
         self.leader: Leader | None = None
 
     @property
@@ -84,11 +86,13 @@ class Candidacy:
             async with asyncio.timeout(ttl_s / 2):
                 epoch = await self._bus.acquire(self._lease, self._scheduler_id, ttl_s=ttl_s)
         except LeaseTaken:
+            self._unknown.end(started_s, model=self.model)
             self._seen_s = started_s
             return None
         except (BusError, TimeoutError) as error:
-            log.info("lease.unknown", extra={"model": self.model, "why": repr(error)})
+            self._unknown.again(started_s, model=self.model, why=str(error) or "no answer")
             return None
+        self._unknown.end(started_s, model=self.model)
         self._ours_until_s = started_s + ttl_s
         self._seen_s = started_s
         return epoch

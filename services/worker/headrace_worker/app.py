@@ -11,6 +11,7 @@ import time
 from functools import partial
 
 from headrace.bus import Bus, BusUnavailable
+from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.settings import read, write_ports
 from headrace.telemetry import logs
@@ -74,6 +75,7 @@ class WorkerApp:
                 log.critical("worker.not_announced", extra={"why": str(error)})
                 return 1
             self._is_ready = True
+            await serve_drain(self._bus, self._settings.name, self.stop)
             await self._stop.wait()
             self._is_ready = False
             reloads.cancel()

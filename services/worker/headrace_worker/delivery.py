@@ -25,7 +25,7 @@ from headrace.internal.v1.delivery_pb2 import (
 )
 from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
 from headrace.logprobs import Logprobs
-from headrace.rpc.server import KEEPALIVE_OPTIONS
+from headrace.rpc.channels import MESH_PINGS, aio_channel
 from headrace_worker.assignments import Held
 from headrace_worker.logprob_columns import add_prompt, add_rows, entries
 
@@ -238,9 +238,7 @@ class GatewayLink:
         """Hold a stream until it breaks; returns whether the gateway was there."""
         loop = asyncio.get_running_loop()
         try:
-            async with grpc.aio.insecure_channel(
-                self._address, options=KEEPALIVE_OPTIONS
-            ) as channel:
+            async with aio_channel(self._address, pings=MESH_PINGS) as channel:
                 async with asyncio.timeout(CONNECT_S):
                     await channel.channel_ready()
                 began_s = loop.time()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+
+from headrace.rpc.addresses import join, split
 
 _LINE_BYTES = 1 << 20
 
@@ -29,8 +30,7 @@ class Connection:
     """One request at a time, over one kept-alive connection. `close` it."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
+        self._host, self._port = split(url)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(
@@ -56,7 +56,7 @@ class Connection:
     ) -> Answer:
         reader, writer = streams
         writer.write(
-            f"POST {path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
+            f"POST {path} HTTP/1.1\r\nhost: {join(self._host, self._port)}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{more}\r\n".encode()
             + body
         )

@@ -28,6 +28,10 @@ class BusUnavailable(BusError):
     """The broker cannot be reached, or did not answer in time."""
 
 
+class StoreRefused(BusError):
+    """The broker answers that it does not store, by a limit of its own."""
+
+
 class NobodyAnswered(BusError):
     """No process serves this subject, or it did not answer in time."""
 
@@ -57,6 +61,12 @@ class Messages(Protocol):
 
     @property
     def connected(self) -> bool: ...
+
+    @property
+    def fault(self) -> str:
+        """Why the broker cannot store now, as its supervisor reports; empty where it can, or where
+        no supervisor reports."""
+        ...
 
     async def publish(self, subject: str, payload: bytes) -> None:
         """Send and forget. Dropped while the broker is away: reports repeat themselves."""
@@ -202,6 +212,17 @@ class Results(Protocol):
         ...
 
     async def get_result(self, request_id: str) -> bytes | None: ...
+
+
+class Trial(Protocol):
+    async def try_to_store(self, *, timeout_s: float) -> None:
+        """Store a message in place of the one before.
+
+        Raises:
+            StoreRefused: the broker answered that it does not.
+            BusUnavailable: it did not answer in time, or is away.
+        """
+        ...
 
 
 class Bus(Messages, Lanes, Cards, Leases, Results, Protocol):

@@ -20,6 +20,10 @@ GATEWAY_REPORTS = "headrace.reports.gateway"
 """GatewayReport, from every gateway to every scheduler."""
 LANE_REPORTS = "headrace.reports.lanes"
 """LaneReport, from every leader to every gateway."""
+BROKER_REPORTS = "headrace.reports.broker"
+"""BrokerReport, from the supervisor of the broker to everything connected."""
+TRIALS = "headrace.trials"
+"""Empty messages, each stored in place of the last: whether the broker can store at all."""
 
 PRIORITIES = ("interactive", "standard", "bulk")
 """Lower-case names of headrace.v1.Priority, most urgent first."""
@@ -90,6 +94,12 @@ def cancel(model: str) -> str:
 def take_over(model: str) -> str:
     """TakeOverRequest -> TakeOverResponse, served by the model's leader."""
     return f"headrace.scheduler.{lane_id(model)}.take_over"
+
+
+def drain(name: str) -> str:
+    """An empty message, answered with the name by each process that has it."""
+    # In hexadecimal, for a name may hold what has a meaning in subjects.
+    return f"headrace.control.{name.encode().hex()}.drain"
 
 
 def notice(gateway_id: str) -> str:

@@ -17,7 +17,10 @@ from headrace.mesh.failures import MeshRunning, ProcessFailed
 from headrace.mesh.home import Home
 from headrace.mesh.plan import MeshOptions
 
-PLAIN_OPTIONS = ("workers", "gateways", "schedulers", "host", "port", "ready_within_s")
+PLAIN_OPTIONS = (
+    *("workers", "gateways", "schedulers", "host", "port"),
+    *("ready_within_s", "replace_after_s"),
+)
 """Fields of MeshOptions that are options of the command under the same name."""
 
 
@@ -26,6 +29,7 @@ def start(options: MeshOptions) -> int:
     home = Home(options.state_dir)
     if home.is_held:
         raise MeshRunning(f"a mesh is running in {home.folder}; end it with `headrace down`")
+    home.require_room()
     home.logs.mkdir(parents=True, exist_ok=True)
     read_end, write_end = os.pipe()
     with home.supervisor_log.open("wb") as log:

@@ -19,14 +19,15 @@ _LOOK_EVERY_S = 0.1
 @click.option(
     "--within",
     "within_s",
-    default=100.0,
-    show_default=True,
-    help="Seconds to drain before the mesh is killed.",
+    type=click.FloatRange(min=0),
+    help="Seconds to drain before the mesh is killed. Default: what its settings add up to.",
 )
-def down(state_dir: Path, within_s: float) -> None:
+def down(state_dir: Path, within_s: float | None) -> None:
     """End the mesh of --state-dir: open requests finish, then every process goes."""
     home = Home(state_dir)
-    supervisor = psutil.Process(home.read_record().supervisor_pid)
+    record = home.read_record()
+    within_s = record.stops_within_s if within_s is None else within_s
+    supervisor = psutil.Process(record.supervisor_pid)
     supervisor.terminate()
     if not _ends(supervisor, within_s):
         # Its processes are on its leash: they go with it.

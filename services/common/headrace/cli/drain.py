@@ -12,9 +12,12 @@ from pathlib import Path
 import click
 import httpx
 
+from headrace.bus import BusError, NobodyListens
+from headrace.bus.control import order_drain
+from headrace.bus.jetstream import connect, shown
 from headrace.cli.where import state_dir_option
 from headrace.client import AsyncClient
-from headrace.errors import HeadraceError
+from headrace.errors import BrokerUnavailable, HeadraceError
 from headrace.mesh.failures import BadOption, MeshError
 from headrace.mesh.health import complaint, health_url
 from headrace.mesh.home import Home, ProcessRecord
@@ -22,6 +25,7 @@ from headrace.mesh.plan import Role
 from headrace.v1 import fleet_pb2
 
 _LOOK_EVERY_S = 0.1
+_ORDER_S = 5.0
 _DRAINED = (Role.WORKER, Role.SCHEDULER, Role.GATEWAY)
 
 
@@ -36,13 +40,25 @@ _DRAINED = (Role.WORKER, Role.SCHEDULER, Role.GATEWAY)
 )
 @click.option("--undo", is_flag=True, help="Let a drained worker in again.")
 @state_dir_option
-def drain(name: str, grace_s: float | None, undo: bool, state_dir: Path) -> None:
+@click.option(
+    "--nats-url",
+    help="Broker of a mesh elsewhere: the process is told to leave, as by SIGTERM, and whatever "
+    "started it may start it again.",
+)
+def drain(
+    name: str, grace_s: float | None, undo: bool, state_dir: Path, nats_url: str | None
+) -> None:
     """Let the process NAME of the mesh of --state-dir leave, and lose nothing.
 
     A worker takes no more work, hands over what it still runs, and is kept out until --undo or
     until the mesh is started anew. A scheduler or gateway leaves and is started again. Names are
     those of `headrace status`.
     """
+    if nats_url is not None:
+        if undo or grace_s is not None:
+            raise BadOption("--grace and --undo need the mesh of --state-dir; leave out --nats-url")
+        asyncio.run(_order(nats_url, name))
+        return
     home = Home(state_dir)
     process = _find(home, name)
     if undo:
@@ -53,6 +69,20 @@ def drain(name: str, grace_s: float | None, undo: bool, state_dir: Path) -> None
         asyncio.run(_keep_out(home, process, grace_s))
     else:
         asyncio.run(_restart(home, process))
+
+
+async def _order(nats_url: str, name: str) -> None:
+    try:
+        bus = await connect(nats_url, name="headrace drain", wait_s=_ORDER_S, replicas=None)
+        try:
+            await order_drain(bus, name, timeout_s=_ORDER_S)
+        finally:
+            await bus.close()
+    except NobodyListens:
+        raise MeshError(f"no process named {name} is connected to {shown(nats_url)}") from None
+    except BusError as error:
+        raise BrokerUnavailable(str(error)) from error
+    click.echo(f"{name} drains; it leaves once what it runs has ended or gone elsewhere")
 
 
 def _find(home: Home, name: str) -> ProcessRecord:

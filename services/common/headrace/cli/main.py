@@ -5,6 +5,7 @@ Exit status: 0 done, 1 it failed, 2 it was asked for something that cannot be.
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -46,6 +47,8 @@ def main() -> None:
 
 
 def _run() -> int:
+    # Commands say in words what becomes of their connection; its events are for services.
+    logging.getLogger("headrace.bus").setLevel(logging.ERROR)
     try:
         outcome = headrace.main(standalone_mode=False)
     except click.ClickException as error:

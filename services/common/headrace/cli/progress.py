@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -15,6 +16,12 @@ from rich.text import Text
 
 _DONE = ("ready", "listens", "a token")
 """How facts begin after which nothing more is waited for."""
+
+
+def _print(line: str) -> None:
+    # Why: where this is a file on a disk that is full, the mesh must not end of it.
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
 
 
 class Shown(Protocol):
@@ -35,7 +42,7 @@ class PlainLines:
     """For logs and pipes: a line per fact."""
 
     def progress(self, name: str, fact: str) -> None:
-        print(f"{name}: {fact}", flush=True)
+        _print(f"{name}: {fact}")
 
     def ready(self, url: str) -> None:
         """The welcome says it."""
@@ -95,7 +102,7 @@ class ToParent:
         self._descriptor: int | None = descriptor
 
     def progress(self, name: str, fact: str) -> None:
-        print(f"{name}: {fact}", flush=True)
+        _print(f"{name}: {fact}")
         self._tell({"name": name, "fact": fact})
 
     def ready(self, url: str) -> None:

@@ -11,8 +11,9 @@ import click
 
 from headrace.bench.figures import Spread
 from headrace.cli import terminal
-from headrace.cli.where import state_dir_option
+from headrace.cli.where import is_local, mesh_options, mesh_url
 from headrace.clock import SystemClock
+from headrace.mesh.failures import BadOption
 from headrace.mesh.home import Home
 from headrace.torture.faults import FaultKind
 from headrace.torture.history import Ledger, read
@@ -21,6 +22,8 @@ from headrace.torture.ordeal import Ordeal, Plan
 from headrace.torture.scorecard import Scorecard, scorecard
 
 _DEFAULT_FAULTS = "worker,scheduler,freeze,nats"
+_WITHOUT_PROCESSES = (FaultKind.SLOW_READER,)
+"""Faults of our own clients, which need no process of the mesh."""
 
 
 class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
@@ -48,9 +51,8 @@ class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
 @click.option(
     "--faults",
     type=FaultKinds(),
-    default=_DEFAULT_FAULTS,
-    show_default=True,
-    help=f"Of {', '.join(FaultKind)}.",
+    help=f"Of {', '.join(FaultKind)}. Default: {_DEFAULT_FAULTS}; with --url slow-reader, for its "
+    "processes are out of reach.",
 )
 @click.option(
     "--streams",
@@ -86,13 +88,14 @@ class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the scorecard here.",
 )
-@state_dir_option
+@mesh_options
 def torture(
     *,
+    url: str | None,
     state_dir: Path,
     minutes: float,
     json_file: Path | None,
-    faults: tuple[FaultKind, ...],
+    faults: tuple[FaultKind, ...] | None,
     streams: int,
     rate: float | None,
     seed: int,
@@ -103,12 +106,14 @@ def torture(
     """Kill and freeze processes of the mesh in --state-dir under load, and judge its answers.
 
     Exit 1 if anything was lost, repeated, altered or failed. All that the clients saw is kept
-    in torture.jsonl in the state directory.
+    in torture.jsonl in the state directory; of a mesh at --url, in the current one.
     """
     home, clock = Home(state_dir), SystemClock()
-    home.read_record()
-    plan = Plan(faults, 60 * minutes, streams, seed, rate, pause, asks, overlap)
-    history = home.folder / "torture.jsonl"
+    door = mesh_url(url, state_dir)
+    is_elsewhere = url is not None and not is_local(url, home)
+    chosen = _chosen(faults, is_elsewhere=is_elsewhere)
+    plan = Plan(door, chosen, 60 * minutes, streams, seed, rate, pause, asks, overlap)
+    history = (Path.cwd() if is_elsewhere else home.folder) / "torture.jsonl"
     with Ledger(history, clock) as ledger:
 
         def tell(fact: str) -> None:
@@ -120,6 +125,18 @@ def torture(
         json_file.write_text(json.dumps(asdict(card), indent=1) + "\n")
     _print(card, history)
     return 0 if card.passed else 1
+
+
+def _chosen(faults: tuple[FaultKind, ...] | None, *, is_elsewhere: bool) -> tuple[FaultKind, ...]:
+    if not is_elsewhere:
+        return faults or tuple(FaultKind(each) for each in _DEFAULT_FAULTS.split(","))
+    if impossible := [each for each in faults or () if each not in _WITHOUT_PROCESSES]:
+        raise BadOption(
+            f"--faults {','.join(impossible)}: processes of a mesh at --url are out of reach; "
+            f"there is {', '.join(_WITHOUT_PROCESSES)}; or leave --url out for the mesh of "
+            "--state-dir"
+        )
+    return faults or _WITHOUT_PROCESSES
 
 
 def _print(card: Scorecard, history: Path) -> None:

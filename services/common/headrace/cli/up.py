@@ -60,7 +60,8 @@ from headrace.mesh.supervisor import Mesh, Told
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Public address; 0.0.0.0 opens the mesh to the network, without authentication.",
+    help="Public address; 0.0.0.0, or :: for IPv6, opens the mesh to the network, without "
+    "authentication.",
 )
 @state_dir_option
 @click.option(
@@ -101,6 +102,14 @@ from headrace.mesh.supervisor import Mesh, Told
     default=900.0,
     show_default=True,
     help="Seconds for models to be fetched and loaded.",
+)
+@click.option(
+    "--replace-after",
+    "replace_after_s",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds without an answer after which a process that hangs is started again; 0: never.",
 )
 @click.option("--detach", is_flag=True, help="Return once a token has come through; stay up.")
 @click.option("--tell-parent", type=int, hidden=True)

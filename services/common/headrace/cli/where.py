@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from headrace.mesh.failures import NoMesh
 from headrace.mesh.home import DEFAULT_STATE_DIR, Home
 from headrace.mesh.plan import Role
 
@@ -47,6 +48,14 @@ def mesh_url(url: str | None, state_dir: Path) -> str:
     if found is None:
         raise click.ClickException(f"the mesh in {state_dir} is still starting; try again soon")
     return found
+
+
+def is_local(url: str, home: Home) -> bool:
+    """Whether the mesh at this URL is the one of `home`, whose processes are within reach."""
+    try:
+        return home.read_record().url == mesh_url(url, home.folder)
+    except NoMesh:
+        return False
 
 
 def broker_url(state_dir: Path) -> str:

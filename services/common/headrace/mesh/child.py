@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 _LEASH = Path(__file__).with_name("leash.py")
 
@@ -27,9 +28,8 @@ class Child:
     @classmethod
     async def start(cls, argv: Sequence[str], *, log: Path, folder: Path) -> Child:
         """Start a program whose output is appended to `log`. `argv[0]` is an absolute path."""
-        log.parent.mkdir(parents=True, exist_ok=True)
         leash = (sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()))
-        with log.open("ab") as output:
+        with _opened(log) as output:
             process = await asyncio.create_subprocess_exec(
                 *leash,
                 *argv,
@@ -75,3 +75,12 @@ class Child:
             await self._process.wait()
             return False
         return True
+
+
+def _opened(log: Path) -> IO[bytes]:
+    """The log, or nowhere where it cannot be: a full disk must not keep a program from running."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError:
+        return open(os.devnull, "ab")  # the caller closes it

@@ -4,6 +4,7 @@ MeshError
 ├── BadOption           what was asked for cannot be; nothing was started
 ├── AssetMissing        the installation is not whole
 ├── PortTaken           somebody listens where the mesh was to listen
+├── NoRoom              the state directory's file system takes no files
 ├── MeshRunning         another mesh has this state directory
 ├── NoMesh              no mesh has this state directory
 ├── ModelServed         a model is to be removed that a worker serves
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from headrace.mesh.disk import disk_trouble
 from headrace.mesh.files import last_lines
 
 _SHOWN_LINES = 12
@@ -36,6 +38,10 @@ class PortTaken(MeshError):
     """Somebody listens where the mesh was to listen; nothing was started."""
 
 
+class NoRoom(MeshError):
+    """The state directory's file system takes no files; nothing was started."""
+
+
 class MeshRunning(MeshError):
     """Another supervisor holds this state directory."""
 
@@ -54,6 +60,9 @@ class ProcessFailed(MeshError):
     def __init__(self, name: str, fact: str, log: Path) -> None:
         lines = last_lines(log, _SHOWN_LINES)
         shown = "".join(f"\n  | {line}" for line in lines)
+        if (trouble := disk_trouble(log.parent)) is not None:
+            # Then it is why, or at least why the log does not say why.
+            fact += f" ({trouble})"
         super().__init__(f"{name} {fact}; the end of {log}:{shown or ' (empty)'}")
 
 

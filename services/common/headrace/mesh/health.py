@@ -40,8 +40,16 @@ async def complaint(http: httpx.AsyncClient, url: str | None) -> str | None:
         answer = await http.get(url)
     except httpx.HTTPError:
         return ""
-    # Further lines are details, which are there when it is well too.
-    return None if answer.status_code == httpx.codes.OK else answer.text.partition("\n")[0]
+    return None if answer.status_code == httpx.codes.OK else said(answer)
+
+
+def said(answer: httpx.Response) -> str:
+    """What an answer complains of: nats-server writes JSON, the others plain text."""
+    try:
+        return str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        # Further lines are details, which are there when it is well too.
+        return answer.text.strip().partition("\n")[0]
 
 
 async def canary_comes_through(url: str, model: str, *, within_s: float = CANARY_WITHIN_S) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any
 
-from headrace.mesh.failures import MeshRunning, NoMesh
+from headrace.mesh.disk import disk_trouble
+from headrace.mesh.failures import MeshRunning, NoMesh, NoRoom
 from headrace.mesh.files import read_json_object, write_whole
 
 DEFAULT_STATE_DIR = Path(".headrace")
@@ -33,6 +34,10 @@ class ProcessRecord:
     restarts: int
     drained: bool = False
     """It has left, and is not started again before it is let in."""
+    fault: str = ""
+    """Why it runs and does not do its work; empty: nothing is known of that."""
+    last_end: str = ""
+    """How its last run ended; empty: this is the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ class MeshRecord:
     """Whether a token of every model has come through since the mesh was started."""
     models: list[str]
     processes: list[ProcessRecord] = field(default_factory=list)
+    stops_within_s: float = 100.0
+    """Longest that it takes to end by itself once it is asked to."""
 
 
 class Home:
@@ -84,13 +91,23 @@ class Home:
         """Of a detached mesh."""
         return self.logs / "supervisor.log"
 
+    def require_room(self) -> None:
+        """
+        Raises:
+            NoRoom: the file system takes no files; the text has what is free and what is needed.
+        """
+        if not self.is_held and (trouble := disk_trouble(self.folder)) is not None:
+            raise NoRoom(f"the mesh cannot keep its state: {trouble}")
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the directory for the length of the `with`; the kernel lets go if we die.
 
         Raises:
             MeshRunning: another supervisor holds it.
+            NoRoom: nothing can be written there.
         """
+        self.require_room()
         for folder in (self.folder, self.logs, self.ports):
             folder.mkdir(parents=True, exist_ok=True)
         with self._lock.open("a") as lock:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headrace.mesh.backoff import Backoff
 from headrace.mesh.child import Child
+from headrace.mesh.disk import NEEDED_BY_PROCESS_BYTES, disk_trouble
 from headrace.mesh.failures import ProcessFailed
 from headrace.mesh.home import Home, ProcessRecord
 from headrace.mesh.program import Program
@@ -18,13 +19,15 @@ _LOOK_EVERY_S = 0.05
 _BAD_SETTINGS = 2
 """Exit status that every service has for settings it refuses; the next start would too."""
 _DEATHS_AT_START = 3
+_LAST_CHANCE_S = 2.0
+"""For a process that is replaced to end by itself. One that hangs does not."""
 
 
 class Keeper:
     """One program of the mesh.
 
     Args:
-        on_change: called when pid or ports change.
+        on_change: called when the record changes.
         report: told in words what happened.
     """
 
@@ -39,15 +42,19 @@ class Keeper:
         self.program = program
         self.ports: dict[str, int] = {}
         self.restarts = 0
+        self.fault = ""
         self.listening = asyncio.Event()
         """Set while its ports are known."""
+        self.ended = asyncio.Event()
+        """It is not started again."""
         self._home = home
         self._log = home.log(program.name)
         self._child: Child | None = None
         self._backoff = Backoff()
-        self._ended = asyncio.Event()
         self._starting_up = True
         self._is_out = False
+        self._why_replaced = ""
+        self._last_end = ""
         self._on_change = on_change
         self._report = report
 
@@ -56,7 +63,10 @@ class Keeper:
         pid = None if self._child is None else self._child.pid
         program = self.program
         return ProcessRecord(
-            program.role, program.name, pid, dict(self.ports), self.restarts, self._is_out
+            *(program.role, program.name, pid, dict(self.ports), self.restarts),
+            drained=self._is_out,
+            fault=self.fault,
+            last_end=self._last_end,
         )
 
     @property
@@ -73,32 +83,62 @@ class Keeper:
         Raises:
             ProcessFailed: it keeps dying before the mesh was ready, or refuses its settings.
         """
-        while not self._ended.is_set():
+        while not self.ended.is_set():
             began_s = time.monotonic()
-            status = await self._run()
-            if self._ended.is_set():
+            cause, is_hopeless = await self._try_run()
+            if self.ended.is_set():
                 return
             if self._home.is_kept_out(self.program.name):
                 await self._stay_out()
             else:
-                await self._mourn(status, ran_s=time.monotonic() - began_s)
+                ran_s = time.monotonic() - began_s
+                await self._mourn(cause, is_hopeless=is_hopeless, ran_s=ran_s)
 
     async def stop(self, *, deadline_s: float) -> bool:
         """End it for good; False if it had to be killed."""
-        self._ended.set()
+        self.ended.set()
         return self._child is None or await self._child.stop(deadline_s=deadline_s)
 
     def kill(self) -> None:
         """End it for good, now."""
-        self._ended.set()
+        self.ended.set()
         if self._child is not None:
             self._child.kill()
 
+    async def replace(self, why: str) -> None:
+        """End this run; another is started."""
+        if (child := self._child) is not None:
+            self._why_replaced = why
+            await child.stop(deadline_s=_LAST_CHANCE_S)
+
+    def see(self, fault: str) -> None:
+        """Take note of why it does not do its work; empty where it does."""
+        if fault != self.fault:
+            self.fault = fault
+            self._report(self.program.name, fault or "is well again")
+            self._on_change()
+
+    async def _try_run(self) -> tuple[str, bool]:
+        """How the run ended, and whether the next would end so too."""
+        try:
+            status = await self._run()
+        except OSError as error:  # its files cannot be written, or there is no memory for it
+            return f"cannot be started: {error}", False
+        if self._why_replaced:
+            why, self._why_replaced = self._why_replaced, ""
+            return f"was ended: {why}", False
+        cause = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return cause, status == _BAD_SETTINGS
+
     async def _run(self) -> int:
+        trouble = disk_trouble(self._home.folder, needed_bytes=NEEDED_BY_PROCESS_BYTES)
+        if trouble is not None:
+            # Why not tried: it would run, and could tell nobody where it listens.
+            raise OSError(str(trouble))
         self.program.prepare()
         child = await Child.start(self.program.argv(), log=self._log, folder=Path.cwd())
         self._child = child
-        if self._ended.is_set():
+        if self.ended.is_set():
             child.kill()
         self._on_change()
         try:
@@ -127,20 +167,21 @@ class Keeper:
         self._report(name, f"has left and is kept out until `headrace drain {name} --undo`")
         self._is_out = True
         self._on_change()
-        while self._home.is_kept_out(name) and not self._ended.is_set():
+        while self._home.is_kept_out(name) and not self.ended.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._ended.wait()
+                    await self.ended.wait()
         self._is_out = False
 
-    async def _mourn(self, status: int, *, ran_s: float) -> None:
+    async def _mourn(self, cause: str, *, is_hopeless: bool, ran_s: float) -> None:
         self._backoff = self._backoff.after_death(ran_s=ran_s)
-        cause = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        gives_up = status == _BAD_SETTINGS or self._backoff.deaths >= _DEATHS_AT_START
+        gives_up = is_hopeless or self._backoff.deaths >= _DEATHS_AT_START
         if self._starting_up and gives_up:
             raise ProcessFailed(self.program.name, cause, self._log)
         self.restarts += 1
+        self._last_end = cause
         self._report(self.program.name, f"{cause}; starts again in {self._backoff.wait_s:g} s")
+        self._on_change()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._backoff.wait_s):
-                await self._ended.wait()
+                await self.ended.wait()

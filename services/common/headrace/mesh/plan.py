@@ -11,6 +11,7 @@ from pathlib import Path
 
 from headrace.mesh.failures import BadOption
 from headrace.model_names import fault, label, listed
+from headrace.rpc.addresses import BadAddress, without_zone
 
 MAX_PROCESSES = 64
 """Of one role and model. More on one machine is a slip of the finger."""
@@ -73,13 +74,19 @@ class MeshOptions:
     settings: tuple[ServiceSetting, ...] = field(default=())
     ready_within_s: float = 900.0
     """Time for models to load, downloads included."""
+    replace_after_s: float = 30.0
+    """A process that has not answered for so long is ended and started again; 0: never. Too small:
+    a machine that is busy for a moment loses processes, and what `headrace torture` freezes for
+    up to 6 s is restarted instead. Too large: what hangs is missed for longer."""
 
     def __post_init__(self) -> None:
         for what in ("workers", "gateways", "schedulers"):
             if not 1 <= (count := getattr(self, what)) <= MAX_PROCESSES:
                 raise BadOption(f"--{what} is {count}; it must be from 1 to {MAX_PROCESSES}")
         try:
-            ip_address(self.host)
+            ip_address(without_zone(self.host))
+        except BadAddress as error:
+            raise BadOption(f"--host: {error}") from None
         except ValueError:
             raise BadOption(
                 f"--host is {self.host!r}; it must be an IP address, such as 127.0.0.1 or 0.0.0.0"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 import httpx
+import psutil
 
 from headrace.bus import BusError
 from headrace.bus.jetstream import connect
@@ -18,26 +21,21 @@ from headrace.mesh.broker import Broker
 from headrace.mesh.edge import Edge
 from headrace.mesh.failures import PortTaken, ProcessFailed
 from headrace.mesh.forgetting import remove_unlisted
+from headrace.mesh.grace import STOP_ORDER, mesh_stops_within_s, stop_within_s
 from headrace.mesh.health import canary_comes_through, complaint, health_url
 from headrace.mesh.home import Home, MeshRecord
 from headrace.mesh.keeper import Keeper
+from headrace.mesh.looking import Answers, Look, Stores
 from headrace.mesh.plan import MeshOptions, Role
 from headrace.mesh.program import LOOPBACK, Program, Service
+from headrace.mesh.watch import Watch
+from headrace.rpc.addresses import UNSPECIFIED, join, local
 
 _LISTENING_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.1
 _TELL_EVERY_S = 2.0
 """How far a worker is with its model is told at most this often. What the others lack
 meanwhile is a worker."""
-_DRAIN_ORDER_S = (
-    # Gateways first: they refuse what is new and finish what is open, which needs all the rest.
-    # By its defaults, all that a gateway may wait for comes to 42 s, and a worker's to 35 s.
-    (Role.GATEWAY, 45.0),
-    (Role.WORKER, 38.0),
-    (Role.SCHEDULER, 10.0),
-    (Role.ENVOY, 5.0),
-    (Role.NATS, 15.0),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,7 @@ class Mesh:
         self._keepers: list[Keeper] = []
         self._ready = False
         self._gateways: list[tuple[str, int]] = []
+        self._is_written, self._has_complained = True, False
 
     async def run(self, *, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Bring the mesh up, keep it until `stop`, then drain it; `hurry` ends it at once.
@@ -90,8 +89,10 @@ class Mesh:
         self._ready = True
         for keeper in self._keepers:
             keeper.started_up()
-        self._publish()
+        self._changed()
         self._told.progress("mesh", f"ready in {time.monotonic() - began_s:.1f} s")
+        for url in seen_from_outside(self._options.host, self._public_port or 0):
+            self._told.progress("mesh", f"other machines reach it at {url}, without authentication")
         await self._told.ready(self._url or "")
         await asyncio.Event().wait()
 
@@ -131,7 +132,18 @@ class Mesh:
         self._keepers.append(keeper)
         self._told.progress(program.name, "starts")
         group.create_task(keeper.keep())
+        group.create_task(Watch(keeper, self._look_at(program), on_look=self._write_again).run())
         return keeper
+
+    def _look_at(self, program: Program) -> Look:
+        silence_s = self._options.replace_after_s or None
+        match program.role:
+            case Role.NATS:
+                return Stores(self._home.broker, silence_s=silence_s)
+            case Role.ENVOY:
+                return Answers("admin", "/ready", silence_s=silence_s, must_be_ok=False)
+            case _:
+                return Answers("metrics", "/healthz", silence_s=silence_s, must_be_ok=True)
 
     async def _listening(self, keeper: Keeper) -> None:
         try:
@@ -166,22 +178,41 @@ class Mesh:
         return ProcessFailed(culprit.program.name, fact, culprit.log)
 
     @property
+    def _public_port(self) -> int | None:
+        """None while Envoy does not listen."""
+        ports = (keeper.ports for keeper in self._keepers if keeper.program is self._edge)
+        return next((each["http"] for each in ports if each), None)
+
+    @property
     def _url(self) -> str | None:
-        for keeper in self._keepers:
-            if keeper.program is self._edge and keeper.ports:
-                return f"http://{_reachable(self._options.host)}:{keeper.ports['http']}"
-        return None
+        port = self._public_port
+        return None if port is None else f"http://{join(local(self._options.host), port)}"
 
     def _changed(self) -> None:
+        self._is_written = False
+        self._write_again()
+
+    def _write_again(self) -> None:
+        """Write what has changed. A disk that takes nothing must not end the mesh: the files stay
+        as they were, and are written when it takes something again."""
+        if self._is_written:
+            return
         gateways = [
             (LOOPBACK, keeper.ports["grpc"])
             for keeper in self._keepers
             if keeper.program.role is Role.GATEWAY and "grpc" in keeper.ports
         ]
-        if gateways != self._gateways:
-            self._gateways = gateways
-            self._edge.set_gateways(gateways)
-        self._publish()
+        try:
+            if gateways != self._gateways:
+                self._edge.set_gateways(gateways)
+                self._gateways = gateways
+            self._publish()
+        except OSError as error:
+            if not self._has_complained:
+                self._told.progress("mesh", f"its files cannot be written: {error}")
+            self._has_complained = True
+        else:
+            self._is_written, self._has_complained = True, False
 
     def _publish(self) -> None:
         record = MeshRecord(
@@ -190,12 +221,14 @@ class Mesh:
             ready=self._ready,
             models=[model.name for model in self._options.models],
             processes=[keeper.record for keeper in self._keepers],
+            stops_within_s=mesh_stops_within_s(self._options.settings),
         )
         self._home.write_record(record)
 
     async def _drain(self) -> None:
         self._told.progress("mesh", "drains; again to end it at once")
-        for role, deadline_s in _DRAIN_ORDER_S:
+        for role in STOP_ORDER:
+            deadline_s = stop_within_s(role, self._options.settings)
             async with asyncio.TaskGroup() as group:
                 for keeper in self._keepers:
                     if keeper.program.role is role:
@@ -210,22 +243,35 @@ class Mesh:
 def refuse_taken_port(host: str, port: int) -> None:
     """Raises PortTaken. Envoy would find out too, but say it less plainly."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # As Envoy listens: on :: for IPv6 alone.
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             probe.bind((host, port))
-        except OSError as error:
-            raise PortTaken(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; "
-                "take another with --port, or a free one with --port 0"
-            ) from error
+    except OSError as error:
+        way_out = "take another with --port, or a free one with --port 0"
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            way_out = "this machine does not have that address; take another with --host"
+        raise PortTaken(
+            f"cannot listen on {join(host, port)}: {error.strerror or error}; {way_out}"
+        ) from error
 
 
-def _reachable(host: str) -> str:
-    """Where a client on this machine finds what listens on `host`."""
-    if host in ("0.0.0.0", "::", ""):
-        return LOOPBACK
-    return f"[{host}]" if ":" in host else host
+def seen_from_outside(host: str, port: int) -> list[str]:
+    """URLs that other machines may use where the mesh listens on every address; else none."""
+    if host not in UNSPECIFIED:
+        return []
+    family = socket.AF_INET6 if host == "::" else socket.AF_INET
+    found = (address for every in psutil.net_if_addrs().values() for address in every)
+    return [
+        f"http://{join(address.address, port)}"
+        for address in found
+        if address.family == family
+        and "%" not in address.address
+        and not ip_address(address.address).is_loopback
+    ]
 
 
 async def _either(event: asyncio.Event, task: asyncio.Task[None]) -> None:

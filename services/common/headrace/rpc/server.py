@@ -8,6 +8,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from headrace.rpc.addresses import join
+
 MAX_MESSAGE_BYTES = 20 * 1024 * 1024
 """Above Envoy's body limit of 16 MiB, so that the limit is Envoy's, which answers 413."""
 
@@ -28,18 +30,6 @@ _OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
 )
-
-KEEPALIVE_OPTIONS = (
-    ("grpc.keepalive_time_ms", 2000),
-    ("grpc.keepalive_timeout_ms", 2000),
-    # Why beside the other: by itself that one closes nothing; this one's default is a minute.
-    ("grpc.http2.ping_timeout_ms", 2000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-)
-"""For channels between our own processes: a frozen or vanished peer is noticed within 4 s."""
 
 
 def make_server(interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.aio.Server:
@@ -74,10 +64,11 @@ def bind(server: grpc.aio.Server, host: str, port: int) -> int:
     Raises:
         OSError: the address is in use or not ours.
     """
+    address = join(host, port)
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        bound = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error}") from error
+        raise OSError(f"cannot listen on {address}: {error}") from error
     if bound == 0:
-        raise OSError(f"cannot listen on {host}:{port}")
+        raise OSError(f"cannot listen on {address}")
     return bound

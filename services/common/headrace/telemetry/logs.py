@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
+import os
 import time
 from typing import Any
 
@@ -37,10 +37,49 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class _Stdout(logging.Handler):
+    """Writes to standard output, which may be a file on a disk that is full: what cannot be written
+    is counted, the count is told as soon as something can be, and the process lives on."""
+
+    def __init__(self, origin: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(origin)
+        self._lost = 0
+        self._is_torn = False
+        """The last line was written in part."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except (TypeError, ValueError, KeyError):  # as of "%d" with a word
+            self.handleError(record)
+            return
+        if self._lost and self._write(self.format(_lost_lines(self._lost))):
+            self._lost = 0
+        if self._lost or not self._write(line):
+            self._lost += 1
+
+    def _write(self, line: str) -> bool:
+        data = f"{line}\n".encode(errors="backslashreplace")
+        if self._is_torn:
+            data = b"\n" + data
+        try:
+            written = os.write(1, data)
+        except OSError:
+            return False
+        self._is_torn = written < len(data)
+        return not self._is_torn
+
+
+def _lost_lines(count: int) -> logging.LogRecord:
+    record = logging.makeLogRecord({"levelno": logging.WARNING, "levelname": "WARNING"})
+    record.msg, record.lines = "log.lines_lost", count
+    return record
+
+
 def configure(*, service: str, name: str, level: str) -> None:
     """Send all logging of this process to stdout as JSON lines."""
-    out = logging.StreamHandler(sys.stdout)
-    out.setFormatter(JsonLines(service, name))
+    out = _Stdout(JsonLines(service, name))
     logging.basicConfig(level=level.upper(), handlers=[out], force=True)
     # Each failed reconnect would be a line of its own; the bus logs the change of state.
     logging.getLogger("nats").setLevel(logging.CRITICAL)

@@ -7,6 +7,7 @@ calls `beat` from the loop; without a beat for `LOOP_STUCK_S` the process is not
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +29,10 @@ event_loop_tasks = Gauge("headrace_event_loop_tasks", "Tasks of the process's ev
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+
+class _ServerOverIPv6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Quiet(WSGIRequestHandler):
@@ -61,7 +66,8 @@ class SidePort:
         self._details = details
         self._metrics = make_wsgi_app()
         self._beat_s = time.monotonic()
-        self._server = make_server(host, port, self._answer, _Server, _Quiet)
+        server = _ServerOverIPv6 if ":" in host else _Server
+        self._server = make_server(host, port, self._answer, server, _Quiet)
         # Why: it looks for its end this often, and a process waits for it.
         serve = partial(self._server.serve_forever, poll_interval=0.05)
         self._thread = threading.Thread(target=serve, daemon=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from headrace import binaries
+from headrace.rpc.addresses import join
 
 START_S = 10.0
 
@@ -18,8 +20,22 @@ START_S = 10.0
 class NatsServer:
     """A nats-server process that can be killed and started again on its port and store."""
 
-    def __init__(self, directory: Path, *, peers: Sequence[int] = (), number: int = 0) -> None:
-        """`peers`: the ports on which the servers of a cluster meet; of these, `number` is ours."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        peers: Sequence[int] = (),
+        number: int = 0,
+        host: str = "127.0.0.1",
+        jetstream: bool = True,
+        more: str = "",
+    ) -> None:
+        """
+        Args:
+            peers: the ports on which the servers of a cluster meet; of these, `number` is ours.
+            more: lines of its configuration file.
+        """
+        self._host, self._jetstream, self._more = host, jetstream, more
         self.directory = directory
         self.name = f"nats-{number}"
         self._peers, self._number = peers, number
@@ -28,7 +44,7 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{join(self._host, self.port)}"
 
     async def start(self) -> None:
         """Returns once it accepts connections."""
@@ -37,9 +53,9 @@ class NatsServer:
         ports.mkdir(parents=True)
         config = self.directory / "nats.conf"
         config.write_text(
-            f"listen: 127.0.0.1:{self.port}\n"
+            f'listen: "{join(self._host, self.port)}"\n'
             f'ports_file_dir: "{ports}"\n'
-            f'jetstream {{ store_dir: "{self.directory / "store"}" }}\n'
+            f"{self._store()}{self._more}\n"
             f'log_file: "{self.directory / "nats.log"}"\n'
             f"server_name: {self.name}\n" + self._cluster()
         )
@@ -51,12 +67,26 @@ class NatsServer:
                 await asyncio.sleep(0.01)
         self.port = int(json.loads(found[0].read_text())["nats"][0].rsplit(":", 1)[1])
 
+    def _store(self) -> str:
+        return (
+            f'jetstream {{ store_dir: "{self.directory / "store"}" }}\n' if self._jetstream else ""
+        )
+
     def _cluster(self) -> str:
         if not self._peers:
             return ""
         routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self._peers)
         listen = f"127.0.0.1:{self._peers[self._number]}"
         return f"cluster {{ name: headrace, listen: {listen}, routes: [{routes}] }}\n"
+
+    def freeze(self) -> None:
+        """Silence, as of a host that is cut off: connections stay, and nothing answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         """SIGKILL: what was not written is lost."""
@@ -65,15 +95,18 @@ class NatsServer:
             await self._process.wait()
 
     async def stop(self) -> None:
+        self.thaw()
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
             await self._process.wait()
 
 
 @asynccontextmanager
-async def nats_server(directory: Path) -> AsyncIterator[NatsServer]:
-    """A server that keeps all it writes in `directory`."""
-    server = NatsServer(directory)
+async def nats_server(
+    directory: Path, *, host: str = "127.0.0.1", jetstream: bool = True, more: str = ""
+) -> AsyncIterator[NatsServer]:
+    """A server that keeps all it writes in `directory`; `more`: lines of its file."""
+    server = NatsServer(directory, host=host, jetstream=jetstream, more=more)
     await server.start()
     try:
         yield server

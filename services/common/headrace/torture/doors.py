@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import grpc
 from grpc_status import rpc_status
 
 from headrace.bench.http1 import Answer, Connection, ConnectionLost
 from headrace.reading import BREAKS, Reading
+from headrace.rpc.addresses import target
+from headrace.rpc.channels import aio_channel
 from headrace.rpc.status import from_rpc_error, from_status, is_broken
 from headrace.torture.asks import Ask, Door
 from headrace.torture.history import UNREACHABLE
@@ -201,8 +202,7 @@ class NativeDoor:
     """headrace.v1 over gRPC, with token ids and their indices. `close` it."""
 
     def __init__(self, url: str, model: str) -> None:
-        parts = urlsplit(url)
-        self._channel = grpc.aio.insecure_channel(f"{parts.hostname}:{parts.port}")
+        self._channel = aio_channel(target(url))
         self._stub = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._requests = requests_pb2_grpc.RequestServiceStub(self._channel)
         self._model = model

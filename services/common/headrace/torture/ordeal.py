@@ -26,6 +26,7 @@ _LONGEST_TOKENS = 400
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    url: str
     faults: tuple[FaultKind, ...]
     seconds: float
     streams: int
@@ -50,16 +51,14 @@ class Ordeal:
     def __init__(
         self, plan: Plan, home: Home, ledger: Ledger, clock: Clock, tell: Callable[[str], None]
     ) -> None:
-        self._plan, self._home, self._ledger = plan, home, ledger
+        self._plan, self._ledger = plan, ledger
         self._clock, self._tell = clock, tell
         self._rng = random.Random(f"faults {plan.seed}")
         self._faults = Faults(home, ledger, self._rng, tell)
 
     async def run(self) -> None:
         """Raises MeshError if the mesh is not one that can be tried."""
-        url = self._home.read_record().url
-        if url is None:
-            raise MeshError("the mesh is still starting; try again soon")
+        url = self._plan.url
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(AsyncClient(url))
             model = await _served_model(client)

@@ -52,6 +52,7 @@ class HealthMonitor:
         return Health(
             leaving=self._leaving,
             broker_connected=self._mesh.bus.connected,
+            broker_fault=self._mesh.bus.fault,
             starting=self._still_starting(now_s),
             models=dict(sorted(models.items())),
             leader_age_s=self._mesh.lanes.age_s(now_s),

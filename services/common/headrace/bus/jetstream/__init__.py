@@ -6,7 +6,11 @@ Facts it builds on, all observed on nats-server 2.15: docs/adr/0002-lanes-on-jet
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import random
+import time
+from collections.abc import Coroutine
 from typing import Any
 
 import nats.errors
@@ -19,15 +23,22 @@ from headrace.bus import BusUnavailable
 from headrace.bus.jetstream.connection import CoreMessages
 from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
 from headrace.bus.jetstream.leases import KeyLeases
+from headrace.bus.jetstream.reasons import Reasons, is_readable, shown
 from headrace.bus.jetstream.records import StoredCards, StoredResults
 from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
+from headrace.bus.jetstream.trial import StoreTrial
+from headrace.telemetry.repeated import Repeated
 
-__all__ = ["JetStreamBus", "JetStreamLane", "connect"]
+__all__ = ["JetStreamBus", "JetStreamLane", "connect", "shown"]
 
 log = logging.getLogger(__name__)
 
+_CANCEL_AGAIN_S = 0.05
+PING_S = 1.0
+"""A server that has not answered two pings is taken for gone, 3 s after it fell silent."""
 
-class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResults):
+
+class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResults, StoreTrial):
     """Implements `headrace.bus.Bus`. Made by `connect`; reconnects for as long as it takes."""
 
     async def close(self) -> None:
@@ -74,10 +85,19 @@ async def connect(
             log.warning("bus.disconnected")
 
     async def reconnected() -> None:
-        log.warning("bus.reconnected")
+        log.warning("bus.reconnected", extra={"server": bus.server})
 
     async def swallow(error: Exception) -> None:
+        reasons.note(error)
         log.debug("bus.error", extra={"error": repr(error)})
+
+    reasons = Reasons()
+    if not is_readable(url):
+        raise BusUnavailable(f"{shown(url)} is no URL of NATS; write nats://host:4222")
+    # Why by ourselves, and not by the client: it would draw again at each reconnect, and might
+    # come back to the server that has just fallen silent.
+    servers = url.split(",")
+    random.shuffle(servers)
 
     options: dict[str, Any] = {
         "name": name,
@@ -86,26 +106,58 @@ async def connect(
         "disconnected_cb": disconnected,
         "reconnected_cb": reconnected,
         "error_cb": swallow,
-        "ping_interval": 5,
+        "dont_randomize": True,
+        "ping_interval": PING_S,
         "max_outstanding_pings": 2,
     }
     client = Client()
     bus = JetStreamBus(client)
+
+    async def begin() -> None:
+        await client.connect(servers, **options)
+        await bus.watch_broker()
+        if replicas is not None:
+            await _until_stores(bus, replicas, reasons)
+
     try:
-        async with asyncio.timeout(wait_s):
-            await client.connect(url.split(","), **options)
-            if replicas is not None:
-                await _until_stores(bus, replicas)
-    except (TimeoutError, OSError, nats.errors.Error) as error:
-        raise BusUnavailable(f"no NATS within {wait_s:g} s: {error or 'no answer'}") from error
-    return bus
+        if await _ends_within(wait_s, begin()):
+            return bus
+    except (OSError, nats.errors.Error) as error:
+        reasons.note(error)
+    bus.closing = True
+    with contextlib.suppress(OSError, nats.errors.Error, AssertionError):
+        await client.close()
+    raise BusUnavailable(f"no NATS within {wait_s:g} s at {shown(url)}: {reasons}")
 
 
-async def _until_stores(bus: JetStreamBus, replicas: int) -> None:
+async def _ends_within(wait_s: float, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether it has come to its end; what it raises is raised.
+
+    Why not asyncio.timeout: the client tries for ever, and loses a cancellation that comes in the
+    turn of the loop in which one of its attempts fails. So it is cancelled until it ends.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task}, timeout=wait_s)
+        if task.done():
+            task.result()
+            return True
+        return False
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCEL_AGAIN_S)
+
+
+async def _until_stores(bus: JetStreamBus, replicas: int, reasons: Reasons) -> None:
     # JetStream comes up a moment after the port does.
+    waiting = Repeated(log, began="bus.waiting_for_jetstream", over="bus.jetstream_ready")
     while True:
         try:
-            return await bus.ensure_stores(replicas)
+            await bus.ensure_stores(replicas)
+            waiting.end(time.monotonic())
+            return
         except nats.errors.Error as error:
-            log.info("bus.waiting_for_jetstream", extra={"error": repr(error)})
+            reasons.note(error)
+            waiting.again(time.monotonic(), why=str(reasons))
             await asyncio.sleep(0.2)

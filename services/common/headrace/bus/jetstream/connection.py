@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import nats.errors
+from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js.kv import KeyValue
 
-from headrace.bus import Answer, BusUnavailable, NobodyAnswered, NobodyListens, OnMessage
+from headrace.bus import (
+    Answer,
+    BusUnavailable,
+    NobodyAnswered,
+    NobodyListens,
+    OnMessage,
+    subjects,
+)
 from headrace.heeding import heeding
+from headrace.internal.v1.reports_pb2 import BrokerReport
 
 log = logging.getLogger(__name__)
 
 STORE_TIMEOUT_S = 5.0
+_PING_ANSWER_S = 0.5
+FAULT_KEPT_S = 5.0
+"""A report of the broker's supervisor counts for so long; it comes once a second."""
 
 
 class OpenSubscription:
@@ -37,6 +50,23 @@ class Connected:
         self._js = client.jetstream(timeout=STORE_TIMEOUT_S)
         self._kv: dict[str, KeyValue] = {}
         self._answers: set[asyncio.Task[None]] = set()
+        self._fault, self._fault_until_s = "", float("-inf")
+
+    @property
+    def server(self) -> str:
+        """Host and port of the server that we are connected to; empty while there is none."""
+        url = self._client.connected_url
+        return "" if url is None else url.netloc.rpartition("@")[2]
+
+    async def leave_silent_server(self) -> None:
+        """Go to another server of the cluster where this one does not even answer a ping."""
+        if len(self._client.servers) < 2:
+            return
+        try:
+            await self._client.flush(timeout=_PING_ANSWER_S)  # type: ignore[arg-type]  # any number
+        except (TimeoutError, nats.errors.Error):
+            log.warning("bus.server_silent", extra={"server": self.server})
+            await self._client.force_reconnect()
 
     async def _store(self, subject: str, payload: bytes, *, ttl_s: float | None = None) -> None:
         try:
@@ -51,6 +81,22 @@ class CoreMessages(Connected):
     @property
     def connected(self) -> bool:
         return self._client.is_connected
+
+    @property
+    def fault(self) -> str:
+        return self._fault if time.monotonic() < self._fault_until_s else ""
+
+    async def watch_broker(self) -> None:
+        """Take note from now on of what the broker's supervisor reports."""
+
+        def on_report(payload: bytes) -> None:
+            try:
+                self._fault = BrokerReport.FromString(payload).fault
+            except DecodeError:
+                log.warning("bus.unreadable_report", extra={"subject": subjects.BROKER_REPORTS})
+            self._fault_until_s = time.monotonic() + FAULT_KEPT_S
+
+        await self.subscribe(subjects.BROKER_REPORTS, on_report)
 
     async def publish(self, subject: str, payload: bytes) -> None:
         # Why: nats-py would buffer while disconnected and send stale reports later.

@@ -18,6 +18,9 @@ from headrace.heeding import heeding
 from headrace.model_names import lane_id
 
 _LANE_AT_BOUND = 10077
+SUBMIT_S = 1.5
+"""Longest wait for one request to be stored; then it is sent again, under the same id, and to
+another server where this one is silent."""
 ASK_AGAIN_S = 1.0
 ELECTION_S = 20.0
 """A consumer that is made while a server of a cluster is down answers once its copies have elected
@@ -33,13 +36,15 @@ class StoredLanes(Connected):
         headers = {"Nats-Msg-Id": message_id}
         try:
             stored = await self._js.publish(
-                subjects.lane(model, priority), payload, headers=headers
+                subjects.lane(model, priority), payload, timeout=SUBMIT_S, headers=headers
             )
         except nats.js.errors.APIError as error:
             if error.err_code == _LANE_AT_BOUND:
                 raise LaneAtBound(f"lane {model}/{priority} holds {LANE_BOUND} requests") from error
             raise BusUnavailable(f"request {message_id} was not stored: {error}") from error
-        except nats.errors.Error as error:
+        except (TimeoutError, nats.errors.Error) as error:
+            if isinstance(error, TimeoutError):
+                await self.leave_silent_server()
             raise BusUnavailable(
                 f"request {message_id} may not be stored: {error or 'no answer'}"
             ) from error

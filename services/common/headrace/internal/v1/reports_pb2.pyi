@@ -1006,3 +1006,27 @@ class DeadLetter(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeadLetter: _TypeAlias = DeadLetter  # noqa: Y015
+
+@_typing.final
+class BrokerReport(_message.Message):
+    """From the supervisor of a broker to every process that is connected to it, once a second while it
+    cannot store, and once when it can again. Only what answers over core NATS still hears it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULT_FIELD_NUMBER: _builtins.int
+    fault: _builtins.str
+    """Why requests cannot be stored, as "no space left on device"; empty: they can."""
+    def __init__(
+        self,
+        *,
+        fault: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BrokerReport: _TypeAlias = BrokerReport  # noqa: Y015
