@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 50
 MAX_ARGUMENTS = 6
-MAX_SOURCE_LINES = 45_000
+MAX_SOURCE_LINES = 50_000
 """All of services/. Raised only by a commit that says why. No code golf: fewer ideas, not denser
 lines."""
 
