@@ -141,6 +141,12 @@ async def everything(
         )
 
 
+def counts(answer: Answer) -> tuple[int, int]:
+    """Without what a cache had of the prompt, which differs from run to run."""
+    assert answer.usage is not None
+    return answer.usage.prompt_tokens, answer.usage.completion_tokens
+
+
 def long_stops(answers: list[Answer]) -> dict[int, list[str]]:
     """For each free answer a stop string that takes up most of its first choice: wherever the
     answer is cut, the cut is likely within it."""
@@ -164,7 +170,7 @@ async def test_tools_schemas_stops_penalties_and_logprobs_go_on_as_if_nothing_ha
         async with Strike(mesh, "worker-valley-1", after=SLOTS // CHOICES) as strike:
             seen = await everything(mesh, stops, strike)
     for answer, wanted in zip(seen, expected, strict=True):
-        assert answer.usage == wanted.usage
+        assert counts(answer) == counts(wanted)
         for choice, was in zip(answer.choices, wanted.choices, strict=True):
             assert (choice.text, choice.calls, choice.reasons) == (was.text, was.calls, was.reasons)
             assert choice.tokens == was.tokens

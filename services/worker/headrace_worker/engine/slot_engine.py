@@ -271,11 +271,7 @@ class SlotEngine:
             self._tally.prompt_tokens += len(prefill.token_ids)
             if prefill.completes:
                 completed.append(prefill.slot)
-                occupant = self._occupant(prefill.slot)
-                self._slots.start_decoding(occupant)
-                sequence = occupant.sequence
-                known = min(occupant.known, len(sequence.prompt_ids))
-                columns.cached_prompts[sequence.sequence_id] = known
+                self._slots.start_decoding(self._occupant(prefill.slot))
         slots = np.concatenate((rows.decoding, np.array(completed, dtype=np.int64)))
         if len(slots):
             choice = self._chooser.choose(logits, slots, self._slots.output_indices[slots])
@@ -309,8 +305,11 @@ class SlotEngine:
             if not self._grammars.accept(slot, token_id):
                 self._fail(occupant, f"its grammar takes back token {token_id}", columns)
                 continue
-            occupant.output_ids.append(token_id)
             sequence_id = occupant.sequence.sequence_id
+            if len(occupant.output_ids) == len(occupant.sequence.output_ids):
+                cached = min(occupant.known, len(occupant.sequence.prompt_ids))
+                columns.cached_prompts[sequence_id] = cached
+            occupant.output_ids.append(token_id)
             columns.sequence_ids.append(sequence_id)
             columns.token_ids.append(token_id)
             reason = finish_reason(
