@@ -59,8 +59,7 @@ class History:
             self.prompt_logprobs.setdefault(sequence_id, Logprobs()).extend(run)
         assert output.cached_prompts.keys() <= set(output.sequence_ids)
         for sequence_id, tokens in output.cached_prompts.items():
-            is_first = sequence_id not in self.tokens or sequence_id in self.parked
-            assert is_first, "of the prompt, behind output"
+            # Again behind output, where the sequence was parked and has come back.
             self.cached_prompts.setdefault(sequence_id, tokens)
         for sequence_id, token_id in zip(output.sequence_ids, output.token_ids, strict=True):
             assert sequence_id not in over, "a token after the end"
