@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -54,6 +55,22 @@ def test_the_architecture_names_every_module() -> None:
     }
     missing = {str(path) for name, path in modules.items() if name not in words}
     assert missing - {"services/common/headrace/testing/nats_server.py"} == set()
+
+
+def test_the_architecture_marks_the_rooms_that_the_import_contract_holds_pure() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (pure,) = (each for each in contracts["contracts"] if each["name"].startswith("Pure rooms"))
+    held = {module.rpartition(".")[2] for module in pure["source_modules"]}
+    assert set(re.findall(r"([a-z_0-9]+)`?°", ARCHITECTURE.read_text())) == held
+
+
+def test_what_is_said_to_show_a_promise_is_there() -> None:
+    shown = (ROOT / "docs" / "reliability.md").read_text().partition("### What is shown where")[2]
+    kinds = "unit|contract|component|e2e|chaos|bench"
+    named: list[str] = re.findall(rf"`((?:{kinds})/[\w./-]+)`", shown)
+    paths = [ROOT / "tests" / (name if "." in name else f"{name}.py") for name in named]
+    assert len(paths) > 30
+    assert [str(path) for path in paths if not path.exists()] == []
 
 
 def test_the_tables_of_settings_and_metrics_are_those_of_the_code() -> None:
