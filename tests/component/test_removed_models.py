@@ -14,14 +14,8 @@ from headrace.mesh.failures import ModelServed
 from headrace.mesh.forgetting import configured, forget, remove_unlisted
 from headrace.rpc.status import from_status
 from helpers.eventually import eventually
-from helpers.scheduler_actors import (
-    MODEL,
-    GatewayActor,
-    WorkerActor,
-    find,
-    scheduler,
-    unsettled,
-)
+from helpers.running_scheduler import scheduler
+from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, find, unsettled
 
 
 @pytest.fixture

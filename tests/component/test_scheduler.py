@@ -21,15 +21,8 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.model_names import lane_id
 from headrace.rpc.status import from_status
 from helpers.eventually import eventually
-from helpers.scheduler_actors import (
-    MODEL,
-    GatewayActor,
-    WorkerActor,
-    cancel,
-    find,
-    scheduler,
-    unsettled,
-)
+from helpers.running_scheduler import scheduler
+from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, cancel, find, unsettled
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from headrace.internal.v1.dispatch_pb2 import WorkerParkRequest, WorkerParkRespo
 from headrace.internal.v1.model_card_pb2 import Capabilities
 from headrace.internal.v1.reports_pb2 import LaneReport
 from helpers.eventually import eventually
-from helpers.scheduler_actors import GatewayActor, WorkerActor, scheduler, unsettled
+from helpers.running_scheduler import scheduler
+from helpers.scheduler_actors import GatewayActor, WorkerActor, unsettled
 
 
 class YieldingWorker(WorkerActor):

@@ -10,7 +10,8 @@ from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.prefixes import names_of
 from helpers.eventually import eventually
-from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, scheduler
+from helpers.running_scheduler import scheduler
+from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor
 
 PROMPT = list(range(100))
 NAMES = names_of(RequestRecord(weights_digest="w1", prompt_ids=PROMPT))

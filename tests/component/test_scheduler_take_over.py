@@ -11,16 +11,8 @@ from headrace_scheduler.journal import MeteredJournal
 from headrace_scheduler.leader import Leader
 from headrace_scheduler.machine import Leadership, Machine
 from helpers.eventually import eventually
-from helpers.scheduler_actors import (
-    MODEL,
-    GatewayActor,
-    WorkerActor,
-    find,
-    scheduler,
-    settings,
-    start_scheduler,
-    unsettled,
-)
+from helpers.running_scheduler import scheduler, settings, start_scheduler
+from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, find, unsettled
 
 
 async def test_a_standby_adopts_what_runs_and_dispatches_what_waits(

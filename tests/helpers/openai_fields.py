@@ -77,7 +77,8 @@ NOTES = {
     "truncate_prompt_tokens": "The last so many are read; -1: as many as there is room for.",
 }
 NOTES_OF_VECTORS = {
-    "truncate_prompt_tokens": "The first so many are read; -1: as many as the model takes."
+    "documents": "Texts, or objects that have nothing but a `text`.",
+    "truncate_prompt_tokens": "The first so many are read; -1: as many as the model takes.",
 }
 OURS = frozenset({"background"})
 """Fields of neither."""

@@ -19,9 +19,9 @@ from headrace_scheduler.events import (
 )
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.policy import Policy
+from helpers.counting_journal import CountingJournal
 from helpers.scheduler_events import (
     MODEL,
-    CountingJournal,
     answer,
     caught_up,
     gateway_reported,

@@ -6,9 +6,7 @@ They speak the real messages over the real bus and compute nothing.
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -16,73 +14,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
 from headrace.bus import Bus, BusError, NobodyAnswered, Subscription, subjects
-from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.internal.v1 import dispatch_pb2, reports_pb2, request_pb2
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace_scheduler.service import Service
-from headrace_scheduler.settings import SchedulerSettings
 
 MODEL = "tiny"
 BEAT_S = 0.05
 CALL_S = 2.0
-
-QUICK = {
-    "lease_ttl_s": 1,
-    "lease_renew_s": 0.25,
-    "lease_acquire_s": 0.1,
-    "adoption_window_s": 0.3,
-    "worker_silence_s": 0.5,
-    "gateway_silence_s": 1.0,
-    "dispatch_timeout_s": 0.5,
-    "notice_timeout_s": 0.5,
-    "notice_repeat_s": 0.1,
-    "settle_grace_s": 0.5,
-    "lane_report_s": 0.05,
-    "drain_s": 0.5,
-}
-"""Settings with a tenth of the usual patience."""
-
-
-def settings(**changes: Any) -> SchedulerSettings:
-    return SchedulerSettings(**(QUICK | changes))
-
-
-class SchedulerProcess:
-    """A scheduler in this event loop, with a connection of its own."""
-
-    def __init__(self, service: Service, bus: Bus, task: asyncio.Task[None]) -> None:
-        self.service, self._bus, self._task = service, bus, task
-
-    async def stop(self) -> None:
-        """As on SIGTERM: give the leases back."""
-        await self.service.drain()
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-        await self._bus.close()
-
-    async def kill(self) -> None:
-        """As by SIGKILL: nothing is said to anybody."""
-        await self._bus.close()
-        self._task.cancel()
-        with suppress(asyncio.CancelledError, BusError, ExceptionGroup):
-            await self._task
-
-
-async def start_scheduler(url: str, name: str = "one", **changes: Any) -> SchedulerProcess:
-    bus = await connect(url, name=name)
-    service = Service(f"{name}-{uuid.uuid4().hex[:6]}", bus, settings(**changes), SystemClock())
-    return SchedulerProcess(service, bus, asyncio.create_task(service.run()))
-
-
-@asynccontextmanager
-async def scheduler(url: str, name: str = "one", **changes: Any) -> AsyncIterator[SchedulerProcess]:
-    process = await start_scheduler(url, name, **changes)
-    try:
-        yield process
-    finally:
-        await process.stop()
 
 
 class _Beating:

@@ -26,10 +26,10 @@ from headrace_scheduler.events import (
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.prefixes import names_of
+from helpers.counting_journal import CountingJournal
 from helpers.scheduler_checks import ParkingChecks, check_attempts
 from helpers.scheduler_events import (
     MODEL,
-    CountingJournal,
     caught_up,
     lost,
     parked,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 import struct
+from typing import Any
+
+import httpx
 
 from headrace.internal.v1.model_card_pb2 import ModelCard, VectorFacts
 from headrace.v1.common_pb2 import ModelTask
@@ -33,6 +36,9 @@ EMBEDDER = vector_card(
         prompts={"query": "river ", "document": "mill "},
     ),
 )
+UNIT = vector_card(
+    "unit", VectorFacts(task=ModelTask.MODEL_TASK_EMBED, dimensions=4, normalised=True)
+)
 WIDE = vector_card("wide", VectorFacts(task=ModelTask.MODEL_TASK_EMBED, dimensions=1024))
 JUDGE = vector_card("judge", VectorFacts(task=ModelTask.MODEL_TASK_SCORE, dimensions=1))
 
@@ -57,3 +63,9 @@ def encoded(*texts: str) -> list[Input]:
 def paired(query: str, *documents: str) -> list[Input]:
     found = (word_pieces().encode(query, document) for document in documents)
     return [Input(tuple(each.ids), each.type_ids.index(1)) for each in found]
+
+
+async def posted(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
+    answer = await http.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()

@@ -1,7 +1,7 @@
 """What a gateway allows one request, as far as an operator may choose it.
 
-Bounds that are part of the public API (16 choices, 16 stop strings, ...) are not
-here: they are written in proto/headrace/v1/common.proto and held in `validation`.
+Bounds that are part of the public API (choices, stop strings, ...) are not here: they
+are written in proto/headrace/v1 and held in `validation`.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ class GatewaySettings(ServiceSettings):
     the lane's bound. Too large: a lane is refused long after it emptied, if its leader died."""
     queue_told_after_s: float = Field(default=0.5, ge=0)
     """Wait after which a stream is told how it stands in its lane. Too small: events for requests
-    that start at once. Too large: proxies and people take it for dead. What fails later than
-    this has no HTTP status of its own any more, but is an event of its stream."""
+    that start at once. Too large: people take it for dead. A `/v1` stream with event ids has its
+    head from then on, so what fails later has no HTTP status of its own, but is an event."""
     stream_head_after_s: float = Field(default=2.0, ge=0)
     """A `/v1` stream's head is sent after this time though nothing is known of its answer. Too
     small: what fails soon after, as in a full lane, has no HTTP status of its own, but is an event

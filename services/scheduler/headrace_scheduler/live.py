@@ -32,6 +32,7 @@ from headrace_scheduler.requests import (
     State,
     Waiting,
     first_attempt,
+    state_name,
 )
 from headrace_scheduler.settled import Settled
 from headrace_scheduler.waits import Waits
@@ -141,7 +142,7 @@ class LiveRequests:
         self._requests[request_id] = request
         self._by_gateway.setdefault(request.gateway_id, {})[request_id] = request
         self.journal.submitted(request.lane)
-        self.journal.moved(request.lane, "new", _name(request.state))
+        self.journal.moved(request.lane, "new", state_name(request.state))
         return request
 
     def _refuse_namesake(self, event: Submitted) -> None:
@@ -270,7 +271,7 @@ class LiveRequests:
 
     def _move(self, request: Request, state: State | None) -> None:
         """None: it is gone."""
-        self.journal.moved(request.lane, _name(request.state), _name(state))
+        self.journal.moved(request.lane, state_name(request.state), state_name(state))
         match request.state:
             case Waiting():
                 self.lanes[request.lane].remove(request)
@@ -339,10 +340,6 @@ class LiveRequests:
         called = {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
         assert called == {i for ids in self._calls.values() for i in ids}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
-
-
-def _name(state: State | None) -> str:
-    return "gone" if state is None else type(state).__name__.lower()
 
 
 def _drop(index: dict[str, dict[str, Request]], key: str, request_id: str) -> None:

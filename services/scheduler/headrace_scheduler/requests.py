@@ -98,6 +98,11 @@ class Orphaned:
 State = Held | Waiting | Running | Lost | Orphaned | Ending
 
 
+def state_name(state: State | None) -> str:
+    """Return what logs and figures call a state; None is that of a request that has left."""
+    return "gone" if state is None else type(state).__name__.lower()
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """`record.attempt` is the newest attempt known; it never goes back."""

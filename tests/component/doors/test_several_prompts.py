@@ -14,41 +14,17 @@ import openai
 import pytest
 
 from headrace.errors import EngineFailed, GatewayDraining, LaneFull
-from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens, ValidRequest
+from headrace_gateway.generation import Failed, Tokens, ValidRequest
 from headrace_gateway.keepalive import KeepAlive
 from headrace_gateway.limits import Limits
-from helpers.door_scripts import ended, hangs, hangs_after_a_word, ids_of, likely
+from helpers.door_scripts import ended, hangs, hangs_after_a_word, ids_of
 from helpers.eventually import eventually
+from helpers.prompt_scripts import PROMPTS, expected, turned
 from helpers.running_doors import RunningDoors, running_doors
-from helpers.scripted_admission import STOP, Gate, Script, ScriptedAdmission
-from helpers.tiny_tokenizers import byte_level
+from helpers.scripted_admission import Gate, Script, ScriptedAdmission
 
 ALIVE = KeepAlive(head_after_s=0.1, every_s=0.2)
 LIMITS = Limits(max_prompts=40, prompts_at_once=4, alive=ALIVE)
-PROMPTS = ["the mill", "river", "the wheel turns", "stone", "水", "a", "bridge", "the lock"]
-
-
-def turned(request: ValidRequest) -> Script:
-    """Each choice says its prompt backwards and its own number, a token at a time."""
-    steps: list[list[Event]] = []
-    for choice in range(request.n):
-        ids = [*reversed(request.prompt_ids), *ids_of(str(choice))]
-        steps += [[_token(request, choice, at, token_id)] for at, token_id in enumerate(ids)]
-        steps.append([ChoiceEnded(choice, STOP)])
-    return steps
-
-
-def _token(request: ValidRequest, choice: int, at: int, token_id: int) -> Tokens:
-    sampling = request.sampling
-    run = likely([token_id], sampling.logprobs) if sampling.HasField("logprobs") else None
-    of_prompt = None
-    if at == 0 and sampling.HasField("prompt_logprobs"):
-        of_prompt = likely(list(request.prompt_ids[1:]), sampling.prompt_logprobs)
-    return Tokens(choice, at, [token_id], run, of_prompt)
-
-
-def expected(prompt: str, choice: int = 0) -> str:
-    return byte_level().decode([*reversed(ids_of(prompt)), *ids_of(str(choice))])
 
 
 @pytest.fixture

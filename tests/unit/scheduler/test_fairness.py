@@ -15,11 +15,11 @@ from headrace_scheduler.lanes import Lane
 from headrace_scheduler.machine import Leadership, Machine
 from headrace_scheduler.policy import Policy
 from headrace_scheduler.requests import Held, Request
+from helpers.counting_journal import CountingJournal
 from helpers.scheduler_events import (
     EPOCH,
     MODEL,
     Bench,
-    CountingJournal,
     answer,
     caught_up,
     lost,
