@@ -14,13 +14,9 @@ from headrace_gateway.compat.errors import COHERE_ERRORS
 from headrace_gateway.compat.serving import RELEVANCE, OptionalModel, Serving
 from headrace_gateway.embedding import Query, Ranked
 from headrace_gateway.inputs import check_top_n
+from headrace_gateway.openai.entries import documents_of
 from headrace_gateway.openai.fields import RERANK_V2
-from headrace_gateway.openai.vector_bodies import (
-    Count,
-    VectorBody,
-    documents_of,
-    wanted_vectors,
-)
+from headrace_gateway.openai.vector_bodies import Count, VectorBody, wanted_vectors
 from headrace_gateway.wanted import WHOLE_CONTEXT, AnyInput, Text
 
 _DOCUMENT_TOKENS = 4096

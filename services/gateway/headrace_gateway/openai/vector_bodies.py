@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from headrace_gateway.calls import Call
 from headrace_gateway.json_objects import texts_or_token_ids
+from headrace_gateway.openai.entries import documents_of
 from headrace_gateway.openai.fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
 from headrace_gateway.openai.strict import StrictBody, wrong
 from headrace_gateway.openai.wishes import priority_of
@@ -25,21 +26,6 @@ def inputs_of(value: object) -> list[str] | list[list[int]]:
     raise PydanticCustomError(
         "inputs", "should be a text, a list of texts, a list of token ids or a list of such lists"
     )
-
-
-def documents_of(value: object) -> list[str]:
-    """Texts, or objects that have nothing but a text."""
-    if not isinstance(value, list):
-        raise PydanticCustomError("documents", "should be a list of texts")
-    texts = []
-    for i, each in enumerate(value):
-        text = each.get("text") if isinstance(each, dict) and len(each) == 1 else each
-        if not isinstance(text, str):
-            raise PydanticCustomError(
-                "documents", 'document {i} is neither a text nor {"text": "..."}', {"i": i}
-            )
-        texts.append(text)
-    return texts
 
 
 class VectorBody(StrictBody):
