@@ -41,12 +41,19 @@ def wanted_structure(body: Body) -> tuple[Structure, str] | None:
     return found[0] if found else None
 
 
-def _response_format(value: dict[str, Any], field: str) -> Structure | None:
+def _response_format(said: dict[str, Any], field: str) -> Structure | None:
+    value = {name: each for name, each in said.items() if each is not None}
     kind = value.get("type")
     match kind:
+        case None:
+            raise InvalidRequest(f"{field}.type is missing", field=f"{field}.type")
         case "text":
             _require_only(value, ("type",), field)
             return None
+        case "json_object" | "json_schema" if "schema" in value:
+            # Where llama.cpp, Fireworks and Together have it, with either type.
+            _require_only(value, ("type", "schema"), field)
+            return _schema(value["schema"], f"{field}.schema")
         case "json_object":
             _require_only(value, ("type",), field)
             return Structure(json_object=JsonObject())
@@ -87,15 +94,19 @@ def _structural_tag(value: dict[str, Any], field: str) -> dict[str, Any]:
 
 
 def _structured_outputs(value: dict[str, Any], field: str) -> Structure:
-    given = {name: each for name, each in value.items() if each is not None}
+    given = {
+        name: each
+        for name, each in value.items()
+        if each is not None and not any(each is unused for unused in _OPTIONS.get(name, ()))
+    }
+    for name in given.keys() - _OUTPUTS.keys():
+        raise Unsupported(f"{field}.{name[:64]} is not served", field=f"{field}.{name[:64]}")
     if len(given) != 1:
         raise InvalidRequest(
             f"{field} should say exactly one of {', '.join(_OUTPUTS)}; it says {len(given)}",
             field=field,
         )
     ((name, each),) = given.items()
-    if name not in _OUTPUTS:
-        raise Unsupported(f"{field}.{name[:64]} is not served", field=f"{field}.{name[:64]}")
     return _OUTPUTS[name](each, f"{field}.{name}")
 
 
@@ -142,6 +153,16 @@ def _require_only(value: dict[str, Any], names: tuple[str, ...], field: str) -> 
             f"unknown field {quoted(str(name))}", field=f"{field}.{str(name)[:64]}"
         )
 
+
+_OPTIONS: dict[str, tuple[bool, ...]] = {
+    "json_object": (False,),
+    # Between tokens of JSON there is one space or none anyway.
+    "disable_any_whitespace": (False, True),
+    "disable_additional_properties": (False,),
+    # Nothing falls back: what cannot be held to is refused.
+    "disable_fallback": (False, True),
+}
+"""Values in vLLM's `structured_outputs` that ask for nothing which would not be so without them."""
 
 _OUTPUTS: dict[str, Callable[[object, str], Structure]] = {
     "json": _schema,
