@@ -11,12 +11,12 @@ from headrace_gateway.calls import Call
 from headrace_gateway.json_objects import texts_or_token_ids
 from headrace_gateway.openai.entries import documents_of
 from headrace_gateway.openai.fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
-from headrace_gateway.openai.strict import StrictBody, wrong
+from headrace_gateway.openai.strict import StrictBody, Whole, wrong
 from headrace_gateway.openai.wishes import priority_of
 from headrace_gateway.wanted import AnyInput, Text, TokenIds, WantedVectors
 
 _UINT32 = 2**32 - 1
-Count = Annotated[int, Field(ge=-_UINT32, le=_UINT32)]
+Count = Annotated[Whole, Field(ge=-_UINT32, le=_UINT32)]
 
 
 def inputs_of(value: object) -> list[str] | list[list[int]]:
@@ -37,7 +37,7 @@ class VectorBody(StrictBody):
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     truncate_prompt_tokens: Count | None = None
     """vLLM's; -1 is as many as the model takes."""
-    priority: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    priority: Annotated[Whole, Field(ge=-(2**63), lt=2**63)] | None = None
     """vLLM's, beside no service_tier: below 0 is interactive, above it bulk."""
     user: str | None = None
 
