@@ -74,6 +74,10 @@ def asked(**fields: Any) -> Wanted:
             "json_schema",
             json.dumps(SCHEMA),
         ),
+        *(
+            ({"response_format": {"type": kind, "value": SCHEMA}}, "json_schema", None)
+            for kind in ("json", "json_object", "json_schema")
+        ),
         ({"guided_json": SCHEMA}, "json_schema", json.dumps(SCHEMA)),
         ({"guided_json": json.dumps(SCHEMA)}, "json_schema", json.dumps(SCHEMA)),
         ({"guided_regex": "a+"}, "regex", "a+"),
@@ -130,6 +134,12 @@ def test_text_as_the_format_asks_for_nothing() -> None:
             InvalidRequest,
             "response_format.foo",
         ),
+        (
+            {"response_format": {"type": "json_object", "schema": SCHEMA, "value": SCHEMA}},
+            InvalidRequest,
+            "response_format.value",
+        ),
+        ({"response_format": {"type": "json"}}, Unsupported, "response_format.type"),
         (
             {"response_format": {"type": "json_object", "schema": []}},
             InvalidRequest,

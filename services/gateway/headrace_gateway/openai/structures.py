@@ -50,10 +50,9 @@ def _response_format(said: dict[str, Any], field: str) -> Structure | None:
         case "text":
             _require_only(value, ("type",), field)
             return None
-        case "json_object" | "json_schema" if "schema" in value:
-            # Where llama.cpp, Fireworks and Together have it, with either type.
-            _require_only(value, ("type", "schema"), field)
-            return _schema(value["schema"], f"{field}.schema")
+        case "json_object" | "json_schema" | "json" if (name := _name_beside(value)) is not None:
+            _require_only(value, ("type", name), field)
+            return _schema(value[name], f"{field}.{name}")
         case "json_object":
             _require_only(value, ("type",), field)
             return Structure(json_object=JsonObject())
@@ -63,6 +62,15 @@ def _response_format(said: dict[str, Any], field: str) -> Structure | None:
         case "structural_tag":
             return Structure(structural_tag=json.dumps(_structural_tag(value, field)))
     raise Unsupported(f"{field}.type {quoted(str(kind))} is not served", field=f"{field}.type")
+
+
+def _name_beside(value: dict[str, Any]) -> str | None:
+    """Return where a schema stands beside the type.
+
+    It is `schema` for llama.cpp, Fireworks and Together, and `value` for TGI, and so for Hugging
+    Face's InferenceClient, which sends that whatever shape it is given.
+    """
+    return next((name for name in ("schema", "value") if name in value), None)
 
 
 def _named_schema(value: object, field: str) -> Structure:
