@@ -151,6 +151,17 @@ async def test_an_id_may_be_used_again_once_its_request_has_ended(bus: Bus) -> N
         assert len(await lane.pull(max_messages=8, timeout_s=2.0)) == 2
 
 
+async def test_an_id_that_is_used_again_at_once_waits_for_the_end_before_it(bus: Bus) -> None:
+    """Whoever has the whole answer cannot know that it is still to be settled."""
+    async with running_mesh(bus) as gateway:
+        first = await gateway.open("r1")
+        await first.settle(common_pb2.RequestOutcome())
+        again = asyncio.create_task(gateway.open("r1"))
+        async with leader(bus) as boss:
+            await again
+            assert len(boss.settled) == 1
+
+
 async def test_without_a_broker_nothing_is_admitted_and_nothing_is_held(
     bus: Bus, nats: NatsServer
 ) -> None:

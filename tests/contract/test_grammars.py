@@ -57,6 +57,14 @@ CALLED = Grammar(
 )
 
 
+def called_with(content: dict[str, Any]) -> Grammar:
+    """One call, with other arguments."""
+    shape = ONE_CALL | {"tags": [{**CALL, "type": "tag", "content": content}]}
+    return Grammar(
+        GrammarKind.STRUCTURAL_TAG, json.dumps({"type": "structural_tag", "format": shape})
+    )
+
+
 @pytest.fixture(scope="module", params=["xgrammar", "llguidance"])
 def engine(request: pytest.FixtureRequest) -> Iterator[SlotEngine]:
     made = held_engine(request.param)
@@ -93,6 +101,22 @@ def test_a_forced_tool_call_is_one(engine: SlotEngine) -> None:
         assert call["name"] == "sky"
         assert call["arguments"]["hour"] in (1, 2, 3)
         assert len(call["arguments"]["who"]) <= 4
+
+
+@pytest.mark.parametrize("schema", [{"type": "object", "if": {}}, {"type": "STRING"}, {"enum": []}])
+def test_a_call_of_best_effort_has_any_object_where_its_schema_cannot_be_enforced(
+    engine: SlotEngine, schema: dict[str, Any]
+) -> None:
+    content = {"type": "json_schema", "json_schema": schema}
+    strict = called_with(content)
+    assert run(engine, [bound(1, strict)]).refused.keys() == {1}
+    for number in range(4):
+        grammar = called_with(content | {"best_effort": True})
+        history = run(engine, [bound(number, grammar, max_tokens=60)])
+        assert text(history.tokens[number]).startswith(f"{CALL['begin']}{{")
+    held = called_with(CALL["content"] | {"best_effort": True})
+    for said in whole_texts(engine, held, range(4)):
+        assert json.loads(said[len("<tool_call>") : -len("</tool_call>")])["arguments"]["hour"] < 4
 
 
 def test_text_is_free_until_a_tool_call_begins(engine: SlotEngine) -> None:

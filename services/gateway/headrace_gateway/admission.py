@@ -91,6 +91,9 @@ class LaneAdmission:
             raise refusal
 
     async def open(self, request: ValidRequest) -> Generation:
+        # Why: its caller may have had the whole answer of the one that is ending, and so may use
+        # the name again.
+        await self._settling.settled(request.request_id)
         # Why again: others were admitted since. From here to `publishing` nothing awaits,
         # so the last place of a lane is given once.
         self.check(

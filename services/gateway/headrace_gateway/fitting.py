@@ -23,8 +23,8 @@ def check_prompt_size(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
     if prompt.characters > most:
         raise ContextLengthExceeded(
             f"This model's maximum context length is {card.context_tokens} tokens. However,"
-            f" {_place(wanted)} has {prompt.characters} characters, of which at most {most} are"
-            " taken. Please reduce its length.",
+            f" there are {prompt.characters} characters in {_place(wanted)}, of which at most"
+            f" {most} are taken. Please reduce the length of {_place(wanted)}.",
             field=prompt.field,
         )
 

@@ -45,8 +45,8 @@ def check_inputs(
             _check_vocabulary(each, card)
         elif each.characters > most:
             raise ContextLengthExceeded(
-                f"{each.field} has {each.characters} characters; model {card.model}, whose maximum"
-                f" length is {card.context_tokens} tokens, takes at most {most}",
+                f"{_maximum(card)} However, {each.field} has {each.characters} characters, of which"
+                f" at most {most} are taken. Please reduce its length.",
                 field=each.field,
             )
     times(wanted, limits)
@@ -68,8 +68,8 @@ def check_lengths(
             raise InvalidRequest(f"{each.field} has no tokens", field=each.field)
         if length > card.context_tokens:
             raise ContextLengthExceeded(
-                f"{each.field} has {length} tokens; the maximum length of model {card.model} is"
-                f" {card.context_tokens}. Shorten it, or set {wanted.name_of('truncate_tokens')}",
+                f"{_maximum(card)} However, {each.field} has {length} tokens. Please reduce its"
+                f" length, or set {wanted.name_of('truncate_tokens')}.",
                 field=each.field,
             )
     total = sum(len(tokens.token_ids) for tokens in found)
@@ -138,6 +138,11 @@ def _parts(inputs: Sequence[Input], most: int) -> list[list[Input]]:
             room = _PART_TOKENS - len(each.token_ids)
         parts[-1].append(each)
     return parts
+
+
+def _maximum(card: ModelCard) -> str:
+    """Return the sentence of OpenAI's refusals by which clients know a text that is too long."""
+    return f"This model's maximum context length is {card.context_tokens} tokens."
 
 
 def check_top_n(top_n: int | None) -> None:

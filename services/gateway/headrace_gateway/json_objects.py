@@ -22,6 +22,10 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 """What HTTP calls deflate."""
 _EITHER_HEADER = 32 + zlib.MAX_WBITS
+_HALF_A_PAIR = (
+    "; it has half of a surrogate pair, as in \\ud83d alone, which a text cut within an emoji has,"
+    " or a \\u without its four digits"
+)
 
 
 def read_object(data: bytes, *, max_bytes: int) -> dict[str, Any]:
@@ -41,7 +45,8 @@ def read_object(data: bytes, *, max_bytes: int) -> dict[str, Any]:
     try:
         value = from_json(data, allow_inf_nan=False)
     except ValueError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
+        hint = _HALF_A_PAIR if "hex escape" in str(error) else ""
+        raise InvalidRequest(f"the body is not JSON: {error}{hint}") from error
     if not isinstance(value, dict):
         raise InvalidRequest("the body is not a JSON object")
     return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -38,6 +39,7 @@ class _Ended:
     ended_s: float
     """On the monotonic clock."""
     end_time: Timestamp = field(default_factory=Timestamp)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def settlement(self) -> Settlement:
         usage = self.outcome.usage
@@ -83,6 +85,17 @@ class Settling:
         """The result of a request that is being settled."""
         ended = self._unsettled.get(request_id)
         return None if ended is None else ended.result()
+
+    async def settled(self, request_id: str) -> None:
+        """Return once a request of this name that has ended is settled, or after `answer_s`.
+
+        Return at once where there is none.
+        """
+        if (ended := self._unsettled.get(request_id)) is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._answer_s):
+                await ended.settled.wait()
 
     def close(self, outlet: Outlet, outcome: RequestOutcome) -> None:
         """Store the result and settle, as soon as the broker and the leader let us."""
@@ -148,6 +161,7 @@ class Settling:
             # A later request of the same name may be waiting to be settled in its place.
             if self._unsettled.get(one.admitted.request_id) is one:
                 del self._unsettled[one.admitted.request_id]
+            one.settled.set()
             metrics.settle_seconds.labels(model).observe(now_s - one.ended_s)
         metrics.unsettled_requests.set(len(self._unsettled))
 

@@ -25,18 +25,22 @@ def task_of(card: ModelCard) -> ModelTask.ValueType:
 
 
 def only_model(cards: Iterable[ModelCard], *tasks: ModelTask.ValueType) -> str:
-    """Which model is meant where a caller names none: the only one for such a task.
+    """Return the model that is meant where a caller names none: the only one for such a task.
+
+    Of several tasks the earlier goes first: a later one counts where no model has the earlier.
 
     Raises:
         InvalidRequest: there are several, or none.
     """
-    names = sorted(card.model for card in cards if not tasks or task_of(card) in tasks)
+    there = sorted((task_of(card), card.model) for card in cards)
+    by_task = [[name for task, name in there if task == wanted] for wanted in tasks]
+    names = next(filter(None, by_task), []) if tasks else sorted(name for _, name in there)
     if len(names) == 1:
         return names[0]
-    there = f"there are {len(names)} models for this: {', '.join(names)}; name one"
+    fact = f"there are {len(names)} models for this: {', '.join(names)}; name one"
     if not names:
-        there = "there is no model for this"
-    raise InvalidRequest(f"model: is missing; {there}", field="model")
+        fact = "there is no model for this"
+    raise InvalidRequest(f"model: is missing; {fact}", field="model")
 
 
 def require_task(card: ModelCard, *tasks: ModelTask.ValueType) -> None:

@@ -67,7 +67,8 @@ def check_tools(tools: Tools, card: ModelCard, field: str, choice_field: str) ->
 
     Raises:
         Unsupported: it calls no tools, or cannot be forced to.
-        InvalidRequest: too many, a bad name, the same name twice, or a choice of none of them.
+        InvalidRequest: too many, a bad name, the same name twice, parameters that are no object,
+            or a choice of none of them.
     """
     if len(tools.offered) > MAX_TOOLS:
         raise InvalidRequest(
@@ -78,6 +79,12 @@ def check_tools(tools: Tools, card: ModelCard, field: str, choice_field: str) ->
         if not _NAME.fullmatch(tool.name) or tool.name in seen:
             raise InvalidRequest(
                 f"{field}[{i}] needs a name of its own, 1 to 64 of A-Z a-z 0-9 _ . -",
+                field=f"{field}[{i}]",
+            )
+        if not _takes_objects(tool.parameters or {}):
+            raise InvalidRequest(
+                f"{field}[{i}]: its parameters should be a schema of type object, which the"
+                " arguments of every call are",
                 field=f"{field}[{i}]",
             )
         seen.add(tool.name)
@@ -97,14 +104,15 @@ def structure_of(tools: Tools, card: ModelCard) -> Structure | None:
 
     If the engine can, calls of the model's own accord are held to the names that are
     offered, to their schemas where a tool is strict, and to one call where only one is
-    wanted. The text around them is free.
+    wanted. The text around them is free. A forced call is held to its schema as well, unless
+    the tool is not strict and its schema cannot be enforced: then to any object.
     """
     if not tools.usable or not card.capabilities.grammar:
         return None
     forced = tools.choice == "required"
     line = _BREAKS[card.tool_format]
     callable_ = [tool for tool in tools.offered if tools.only in ("", tool.name)]
-    tags = [_tag(tool, line, held=forced or tool.strict) for tool in callable_]
+    tags = [_tag(tool, line, forced=forced) for tool in callable_]
     shape: dict[str, Any] = {"tags": tags, "stop_after_first": not tools.parallel}
     if forced:
         shape |= {"type": "tags_with_separator", "separator": line, "at_least_one": True}
@@ -130,11 +138,27 @@ def as_object(arguments: str | Mapping[str, Any] | None) -> Any:
     return {} if said is None else said
 
 
-def _tag(tool: Tool, line: str, *, held: bool) -> dict[str, Any]:
-    schema = tool.schema if held else {"type": "object", "additionalProperties": True}
+def _takes_objects(schema: Mapping[str, Any]) -> bool:
+    kinds = schema.get("type") or "object"
+    return "object" in (
+        str(kind).lower() for kind in (kinds if isinstance(kinds, list) else [kinds])
+    )
+
+
+def _tag(tool: Tool, line: str, *, forced: bool) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "type": "json_schema",
+        "json_schema": {"type": "object", "additionalProperties": True},
+    }
+    if forced or tool.strict:
+        # Why the type: what is no object is not taken for a call.
+        content["json_schema"] = {**tool.schema, "type": "object"}
+    if forced and not tool.strict:
+        # Why: OpenAI takes any schema where `strict` is not set, and clients send what they have.
+        content["best_effort"] = True
     return {
         "type": "tag",
         "begin": f'<tool_call>{line}{{"name": {json.dumps(tool.name)}, "arguments": ',
-        "content": {"type": "json_schema", "json_schema": schema},
+        "content": content,
         "end": f"}}{line}</tool_call>",
     }

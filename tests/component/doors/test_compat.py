@@ -120,7 +120,6 @@ COHERE_REFUSALS: list[tuple[dict[str, Any], int, str]] = [
     ({"max_tokens_per_doc": 0}, 400, "max_tokens_per_doc: "),
     ({"model": "nobody"}, 404, "known models: "),
     ({"model": "valley"}, 400, "model valley makes text"),
-    ({"model": None}, 400, "model: is missing; there are 3 models for this: judge, minilm, unit"),
 ]
 
 
@@ -201,7 +200,6 @@ SCORE_REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"text_2": ["a"] * 2049}, "text_2", "text_2 has 2049 entries"),
     ({"text_2": ["a", "river " * 300]}, "text_2[1]", "text_2[1] has "),
     ({"model": "valley"}, "model", "model valley makes text"),
-    ({"model": None}, "model", "judge, minilm, unit"),
 ]
 
 
@@ -242,6 +240,19 @@ async def test_tei_gets_ranks_of_texts(http: httpx.AsyncClient) -> None:
     assert ranks == [{"index": i, "score": scores[i]} for i in (1, 2, 0)]
     told = await posted(http, "/rerank", body | {"return_text": True})
     assert told[0] == {"index": 1, "text": TEXTS[1], "score": scores[1]}
+
+
+async def test_without_a_name_the_one_model_that_scores_ranks_though_others_embed(
+    http: httpx.AsyncClient,
+) -> None:
+    """Clients of text-embeddings-inference name no model, and most meshes have both."""
+    ranks = await posted(http, "/rerank", {"query": "the river", "texts": TEXTS})
+    assert [rank["score"] for rank in ranks] == sorted(relevances("the river", TEXTS))[::-1]
+    pairs = {"text_1": "the river", "text_2": TEXTS}
+    assert (await posted(http, "/score", pairs))["model"] == "judge"
+    await posted(http, "/v2/rerank", {"query": "the river", "documents": TEXTS, "model": None})
+    refused = await http.post("/embed", json={"inputs": "a"})
+    assert "there are 2 models for this: minilm, unit; name one" in refused.json()["error"]
 
 
 TEI_REFUSALS: list[tuple[str, dict[str, Any], str]] = [

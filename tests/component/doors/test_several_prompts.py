@@ -279,7 +279,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": [[5], [5.5]]}, "prompt", "a list of texts"),
     ({"prompt": [[5], [10**6]]}, "prompt[1]", "prompt[1] has token id 1000000"),
     ({"prompt": ["a", "a1" * 250]}, "prompt[1]", "prompt[1]: "),
-    ({"prompt": ["a", "x" * 100_000]}, "prompt[1]", "your prompt has 100000 characters"),
+    ({"prompt": ["a", "x" * 100_000]}, "prompt[1]", "100000 characters in your prompt"),
     ({"prompt": ["a", "b"], "max_tokens": 200}, "max_tokens", "prompt[0]: "),
     ({"prompt": ["a"] * 41}, "prompt", "prompt has 41 prompts; one call may have 40"),
     ({"temperature": 9}, "temperature", "temperature is 9"),

@@ -169,6 +169,17 @@ async def test_pairs_are_scored_and_the_best_come_first(
     assert best == {"index": 1, "relevance_score": scores[0]}
 
 
+async def test_of_a_document_that_is_an_object_the_text_is_ranked(http: httpx.AsyncClient) -> None:
+    documents = [{"text": "the mill", "id": 5}, {"title": "x", "text": "the mill and the wheel"}]
+    body = {"model": "judge", "query": "the river", "documents": documents}
+    answer = await http.post("/v1/rerank", json=body)
+    assert [each["index"] for each in answer.json()["results"]] == [1, 0]
+    assert answer.headers["x-headrace-ignored"] == "documents[].id, documents[].title"
+    strict = {"x-headrace-strict-fields": "true"}
+    refused = (await http.post("/v1/rerank", json=body, headers=strict)).json()["error"]
+    assert refused["param"] == "documents[0].id"
+
+
 async def test_a_model_that_embeds_ranks_by_the_cosine(
     http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:

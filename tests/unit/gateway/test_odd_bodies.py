@@ -66,6 +66,8 @@ def test_a_mark_before_the_text_or_packing_changes_nothing(data: bytes) -> None:
         (gzip.compress(OBJECT)[:-9], "does not end where"),
         (gzip.compress(OBJECT) + b"{}", "does not end where"),
         (b"\x1f\x8b" + OBJECT, "cannot be read"),
+        (b'{"a": "Hi \\ud83d"}', "half of a surrogate pair, as in"),
+        (b'{"a": "\\ude00"}', "a text cut within an emoji"),
         (b"\x28\xb5\x2f\xfd" + OBJECT, "zstd; send it plain, or by gzip"),
         (gzip.compress(gzip.compress(OBJECT)), "is not JSON"),
     ],

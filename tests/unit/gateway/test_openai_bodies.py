@@ -70,7 +70,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 10**100}, "max_tokens"),
     ({"max_tokens": True}, "max_tokens"),
     ({"max_completion_tokens": "5"}, "max_completion_tokens"),
-    ({"n": 1.0}, "n"),
+    ({"n": 1.5}, "n"),
+    ({"n": 1e300}, "n"),
+    ({"stop_token_ids": [3.5]}, "stop_token_ids[0]"),
     ({"n": 10**30}, "n"),
     ({"top_k": -2}, "top_k"),
     ({"seed": 2**64}, "seed"),
@@ -162,6 +164,14 @@ def test_a_known_field_that_is_not_served_is_refused_as_that(
 )
 def test_fields_that_mean_nothing_here_are_accepted(fields: dict[str, Any]) -> None:
     assert wanted(chat(**fields)).model == "valley"
+
+
+def test_whole_numbers_may_be_written_with_a_point() -> None:
+    """JSON has one kind of number, and Gson, Lua and R write 1 as 1.0."""
+    whole = {"max_tokens": 5, "n": 2, "top_k": 40, "seed": -3, "min_tokens": 1, "priority": -1}
+    pointed = {name: float(value) for name, value in whole.items()}
+    asked = wanted(chat(**pointed, stop_token_ids=[7.0, 8]))
+    assert asked == wanted(chat(**whole, stop_token_ids=[7, 8]))
 
 
 def test_parameters_are_carried_over() -> None:

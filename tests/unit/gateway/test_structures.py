@@ -28,6 +28,16 @@ ABLE = ModelCard(
 )
 UNABLE = ModelCard(model="plain", context_tokens=100, vocabulary_size=50, max_slots=8)
 
+UNUSED_OPTIONS = {
+    "json": None,
+    "json_object": False,
+    "disable_any_whitespace": False,
+    "disable_additional_properties": False,
+    "disable_fallback": False,
+    "whitespace_pattern": None,
+}
+"""What vLLM's own class of these parameters has beside the one that is set."""
+
 
 def asked(**fields: Any) -> Wanted:
     body = {"model": "valley", "messages": [{"role": "user", "content": "Hello"}]} | fields
@@ -49,6 +59,25 @@ def asked(**fields: Any) -> Wanted:
             "json_schema",
             json.dumps(SCHEMA),
         ),
+        (
+            {"response_format": {"type": "json_object", "json_schema": None, "schema": None}},
+            "json_object",
+            None,
+        ),
+        (
+            {"response_format": {"type": "json_object", "schema": SCHEMA}},
+            "json_schema",
+            json.dumps(SCHEMA),
+        ),
+        (
+            {"response_format": {"type": "json_schema", "schema": SCHEMA}},
+            "json_schema",
+            json.dumps(SCHEMA),
+        ),
+        *(
+            ({"response_format": {"type": kind, "value": SCHEMA}}, "json_schema", None)
+            for kind in ("json", "json_object", "json_schema")
+        ),
         ({"guided_json": SCHEMA}, "json_schema", json.dumps(SCHEMA)),
         ({"guided_json": json.dumps(SCHEMA)}, "json_schema", json.dumps(SCHEMA)),
         ({"guided_regex": "a+"}, "regex", "a+"),
@@ -57,6 +86,8 @@ def asked(**fields: Any) -> Wanted:
         ({"structured_outputs": {"regex": "a+"}}, "regex", "a+"),
         ({"structured_outputs": {"json": SCHEMA, "regex": None}}, "json_schema", None),
         ({"structured_outputs": {"json_object": True}}, "json_object", None),
+        ({"structured_outputs": {"regex": "a+", **UNUSED_OPTIONS}}, "regex", "a+"),
+        ({"structured_outputs": {"regex": "a+", "disable_any_whitespace": True}}, "regex", "a+"),
     ],
 )
 def test_every_field_that_asks_for_a_structure_gets_it(
@@ -87,7 +118,7 @@ def test_text_as_the_format_asks_for_nothing() -> None:
     ("fields", "error", "field"),
     [
         ({"response_format": {"type": "xml"}}, Unsupported, "response_format.type"),
-        ({"response_format": {}}, Unsupported, "response_format.type"),
+        ({"response_format": {}}, InvalidRequest, "response_format.type"),
         (
             {"response_format": {"type": "json_schema"}},
             InvalidRequest,
@@ -99,14 +130,41 @@ def test_text_as_the_format_asks_for_nothing() -> None:
             "response_format.json_schema.schema",
         ),
         (
-            {"response_format": {"type": "json_object", "schema": SCHEMA}},
+            {"response_format": {"type": "json_object", "schema": SCHEMA, "foo": 1}},
+            InvalidRequest,
+            "response_format.foo",
+        ),
+        (
+            {"response_format": {"type": "json_object", "schema": SCHEMA, "value": SCHEMA}},
+            InvalidRequest,
+            "response_format.value",
+        ),
+        ({"response_format": {"type": "json"}}, Unsupported, "response_format.type"),
+        (
+            {"response_format": {"type": "json_object", "schema": []}},
             InvalidRequest,
             "response_format.schema",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "schema": SCHEMA, "json_schema": {}}},
+            InvalidRequest,
+            "response_format.json_schema",
         ),
         ({"guided_choice": []}, InvalidRequest, "guided_choice"),
         ({"guided_regex": "a", "guided_json": SCHEMA}, InvalidRequest, "guided_regex"),
         ({"structured_outputs": {}}, InvalidRequest, "structured_outputs"),
         ({"structured_outputs": {"xml": "a"}}, Unsupported, "structured_outputs.xml"),
+        ({"structured_outputs": UNUSED_OPTIONS}, InvalidRequest, "structured_outputs"),
+        (
+            {"structured_outputs": {"regex": "a", "disable_additional_properties": True}},
+            Unsupported,
+            "structured_outputs.disable_additional_properties",
+        ),
+        (
+            {"structured_outputs": {"regex": "a", "whitespace_pattern": " "}},
+            Unsupported,
+            "structured_outputs.whitespace_pattern",
+        ),
     ],
 )
 def test_what_asks_for_no_structure_is_refused_by_its_name(

@@ -117,6 +117,26 @@ def test_a_strict_tool_is_held_to_its_schema_once_the_model_begins_a_call() -> N
     assert loose == {"type": "object", "additionalProperties": True}
 
 
+def test_a_forced_call_is_an_object_and_follows_its_schema_as_well_as_can_be() -> None:
+    either = {"anyOf": [PARAMETERS, {"type": "string"}]}
+    tools = [function(parameters=either), function(name="b", parameters=either, strict=True)]
+    held = shape(with_tools(openai(tools=tools, tool_choice="required"), CARD))
+    loose, strict = (tag["content"] for tag in held["tags"])
+    assert loose["json_schema"] == strict["json_schema"] == either | {"type": "object"}
+    assert loose["best_effort"]
+    assert "best_effort" not in strict
+
+
+@pytest.mark.parametrize("kind", ["array", "string", ["null", "string"], 5])
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_parameters_that_take_no_object_are_refused(kind: object, choice: str) -> None:
+    with pytest.raises(InvalidRequest, match="type object") as refused:
+        with_tools(openai(tools=[function(parameters={"type": kind})], tool_choice=choice), CARD)
+    assert refused.value.field == "tools[0]"
+    for taken in ("object", "OBJECT", None, ["object", "null"]):
+        with_tools(openai(tools=[function(parameters={"type": taken})], tool_choice=choice), CARD)
+
+
 def test_calls_are_written_as_the_model_writes_them() -> None:
     card = ModelCard(model="q", tool_format="hermes", capabilities=Capabilities(grammar=True))
     held = shape(with_tools(openai(tools=[function()], tool_choice="required"), card))

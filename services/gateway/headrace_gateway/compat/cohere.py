@@ -14,13 +14,10 @@ from headrace_gateway.compat.errors import COHERE_ERRORS
 from headrace_gateway.compat.serving import RELEVANCE, OptionalModel, Serving
 from headrace_gateway.embedding import Query, Ranked
 from headrace_gateway.inputs import check_top_n
+from headrace_gateway.openai.entries import documents_of
 from headrace_gateway.openai.fields import RERANK_V2
-from headrace_gateway.openai.vector_bodies import (
-    Count,
-    VectorBody,
-    documents_of,
-    wanted_vectors,
-)
+from headrace_gateway.openai.strict import Whole
+from headrace_gateway.openai.vector_bodies import Count, VectorBody, wanted_vectors
 from headrace_gateway.wanted import WHOLE_CONTEXT, AnyInput, Text
 
 _DOCUMENT_TOKENS = 4096
@@ -36,7 +33,7 @@ class RerankV2Body(VectorBody):
     query: str
     documents: Annotated[list[str], PlainValidator(documents_of)]
     top_n: Count | None = None
-    max_tokens_per_doc: Annotated[int, Field(ge=1, lt=2**32)] | None = None
+    max_tokens_per_doc: Annotated[Whole, Field(ge=1, lt=2**32)] | None = None
     return_documents: bool | None = None
     """Unset: they are not returned."""
 

@@ -1,8 +1,8 @@
 """The JSON bodies of OpenAI's API: what is in them, and of what type. Ranges are `validation`'s.
 
-Types are strict (no "1" for 1), and null is the same as absent. Fields of `NO_EFFECT` are accepted
-because clients send them; unknown ones are passed over and noted, or refused, as the caller or the
-operator will have it.
+Types are strict (no "1" for 1; but 1.0 is 1, as JSON Schema has it). Null is the same as absent.
+Fields of `NO_EFFECT` are accepted because clients send them; unknown ones are passed over and
+noted, or refused, as the caller or the operator will have it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from headrace_gateway.openai.fields import (
     MESSAGE_NO_EFFECT,
     STREAM_NO_EFFECT,
 )
-from headrace_gateway.openai.strict import UNSUPPORTED, StrictBody, wrong
+from headrace_gateway.openai.strict import UNSUPPORTED, StrictBody, Whole, wrong
 from headrace_gateway.openai.unknown import Unknown
 from headrace_gateway.quoting import quoted
 from headrace_gateway.wanted import ROLES
 
 _UINT32 = 2**32 - 1
-TokenId = Annotated[int, Field(ge=0, le=_UINT32)]
+TokenId = Annotated[Whole, Field(ge=0, le=_UINT32)]
 
 
 def _prompts(value: object) -> list[str] | list[list[int]]:
@@ -113,8 +113,8 @@ class Body(StrictBody):
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=-_UINT32, le=_UINT32)] | None = None
-    max_tokens: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    n: Annotated[Whole, Field(ge=-_UINT32, le=_UINT32)] | None = None
+    max_tokens: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     presence_penalty: float | None = None
@@ -124,7 +124,7 @@ class Body(StrictBody):
         BeforeValidator(_listed),
     ] = None
     logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_bounded)] = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    seed: Annotated[Whole, Field(ge=-(2**63), lt=2**64)] | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -133,11 +133,11 @@ class Body(StrictBody):
     """Ours, named as in OpenAI's Responses: it goes on without any reader."""
 
     # vLLM's
-    top_k: Annotated[int, Field(ge=-1, le=_UINT32)] | None = None
+    top_k: Annotated[Whole, Field(ge=-1, le=_UINT32)] | None = None
     """0 and -1 keep all."""
     min_p: float | None = None
     repetition_penalty: float | None = None
-    prompt_logprobs: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    prompt_logprobs: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
     """In whole answers only."""
     stop_token_ids: (
         Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
@@ -147,19 +147,19 @@ class Body(StrictBody):
     """Each choice also says its output as token ids, end-of-sequence included; and its prompt."""
     return_tokens_as_token_ids: bool | None = None
     """Logprobs name tokens `token_id:17`, of which no two are alike."""
-    min_tokens: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    min_tokens: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
     bad_words: Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None = None
     allowed_token_ids: (
         Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
     ) = None
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=_UINT32)] | None = None
+    truncate_prompt_tokens: Annotated[Whole, Field(ge=-1, le=_UINT32)] | None = None
     """The last so many are read; -1: as many as there is room for."""
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
     add_special_tokens: bool | None = None
     cache_salt: str | None = None
     request_id: str | None = None
-    priority: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    priority: Annotated[Whole, Field(ge=-(2**63), lt=2**63)] | None = None
     """Below 0 is interactive, above it bulk: in vLLM the lower goes first."""
     guided_json: str | dict[str, Any] | None = None
     guided_regex: str | None = None
@@ -204,10 +204,10 @@ class ChatBody(Body):
     """Read by `tools`, as the next two."""
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    max_completion_tokens: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    max_completion_tokens: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
     """The newer name of max_tokens; where both are set, this one counts."""
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
     documents: (
         Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
     ) = None
@@ -249,9 +249,9 @@ class CompletionBody(Body):
 
     prompt: Annotated[list[str] | list[list[int]], PlainValidator(_prompts)]
     """Each has its own choices."""
-    best_of: int | None = None
+    best_of: Whole | None = None
     """Served only where it equals n."""
-    logprobs: Annotated[int, Field(ge=0, le=_UINT32)] | None = None
+    logprobs: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
     echo: bool | None = None
     """The prompt stands before each choice, in its logprobs too. With `max_tokens` 0 it is all
     that is told, though one token is made."""

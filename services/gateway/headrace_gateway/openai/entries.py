@@ -21,6 +21,7 @@ TEXT = frozenset({"type", "text", *PART_NO_EFFECT})
 _KINDS = ("text", "input_text", "output_text", "refusal")
 """The second and third are those of OpenAI's Responses, which clients send here as well."""
 _REFUSAL = frozenset({"type", "refusal"})
+_DOCUMENT = frozenset({"text"})
 TOOL = frozenset({"type", "function"})
 FUNCTION = frozenset({"name", "description", "parameters", "strict"})
 CALL = frozenset({"id", "type", "function", *CALL_NO_EFFECT})
@@ -52,6 +53,26 @@ def _part(part: object, i: int, unknown: Unknown) -> dict[str, str]:
     if not isinstance(part.get(said), str):
         raise PydanticCustomError("part", "part {i} has no {said}", {"i": i, "said": said})
     return {"type": "text", "text": part[said]}
+
+
+def documents_of(value: object, info: ValidationInfo) -> list[str]:
+    """Return texts; of objects their `text`, by which alone documents are ranked."""
+    if not isinstance(value, list):
+        raise PydanticCustomError("documents", "should be a list of texts")
+    return [_document(each, i, unknown_of(info)) for i, each in enumerate(value)]
+
+
+def _document(document: object, i: int, unknown: Unknown) -> str:
+    text = document
+    if isinstance(document, dict):
+        text = document.get("text")
+    if not isinstance(text, str):
+        raise PydanticCustomError(
+            "documents", "document {i} is neither a text nor an object with a text", {"i": i}
+        )
+    if isinstance(document, dict):
+        _kept(document, _DOCUMENT, ("documents[].", f"[{i}]"), unknown)
+    return text
 
 
 def tool_entries(entries: object, info: ValidationInfo) -> object:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from headrace_gateway.openai.fields import NoEffect, NotServed
@@ -13,6 +13,14 @@ from headrace_gateway.openai.unknown import Unknown, sifted
 
 UNSUPPORTED = "unsupported"
 """Type of the errors that are told as Unsupported."""
+
+
+def _without_fraction(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_without_fraction)]
+"""A whole number, also as 1.0: what passes through Gson, Lua or R comes so."""
 
 
 class StrictBody(BaseModel):

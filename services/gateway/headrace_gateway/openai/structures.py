@@ -41,12 +41,18 @@ def wanted_structure(body: Body) -> tuple[Structure, str] | None:
     return found[0] if found else None
 
 
-def _response_format(value: dict[str, Any], field: str) -> Structure | None:
+def _response_format(said: dict[str, Any], field: str) -> Structure | None:
+    value = {name: each for name, each in said.items() if each is not None}
     kind = value.get("type")
     match kind:
+        case None:
+            raise InvalidRequest(f"{field}.type is missing", field=f"{field}.type")
         case "text":
             _require_only(value, ("type",), field)
             return None
+        case "json_object" | "json_schema" | "json" if (name := _name_beside(value)) is not None:
+            _require_only(value, ("type", name), field)
+            return _schema(value[name], f"{field}.{name}")
         case "json_object":
             _require_only(value, ("type",), field)
             return Structure(json_object=JsonObject())
@@ -56,6 +62,15 @@ def _response_format(value: dict[str, Any], field: str) -> Structure | None:
         case "structural_tag":
             return Structure(structural_tag=json.dumps(_structural_tag(value, field)))
     raise Unsupported(f"{field}.type {quoted(str(kind))} is not served", field=f"{field}.type")
+
+
+def _name_beside(value: dict[str, Any]) -> str | None:
+    """Return where a schema stands beside the type.
+
+    It is `schema` for llama.cpp, Fireworks and Together, and `value` for TGI, and so for Hugging
+    Face's InferenceClient, which sends that whatever shape it is given.
+    """
+    return next((name for name in ("schema", "value") if name in value), None)
 
 
 def _named_schema(value: object, field: str) -> Structure:
@@ -87,15 +102,19 @@ def _structural_tag(value: dict[str, Any], field: str) -> dict[str, Any]:
 
 
 def _structured_outputs(value: dict[str, Any], field: str) -> Structure:
-    given = {name: each for name, each in value.items() if each is not None}
+    given = {
+        name: each
+        for name, each in value.items()
+        if each is not None and not any(each is unused for unused in _OPTIONS.get(name, ()))
+    }
+    for name in given.keys() - _OUTPUTS.keys():
+        raise Unsupported(f"{field}.{name[:64]} is not served", field=f"{field}.{name[:64]}")
     if len(given) != 1:
         raise InvalidRequest(
             f"{field} should say exactly one of {', '.join(_OUTPUTS)}; it says {len(given)}",
             field=field,
         )
     ((name, each),) = given.items()
-    if name not in _OUTPUTS:
-        raise Unsupported(f"{field}.{name[:64]} is not served", field=f"{field}.{name[:64]}")
     return _OUTPUTS[name](each, f"{field}.{name}")
 
 
@@ -142,6 +161,16 @@ def _require_only(value: dict[str, Any], names: tuple[str, ...], field: str) -> 
             f"unknown field {quoted(str(name))}", field=f"{field}.{str(name)[:64]}"
         )
 
+
+_OPTIONS: dict[str, tuple[bool, ...]] = {
+    "json_object": (False,),
+    # Between tokens of JSON there is one space or none anyway.
+    "disable_any_whitespace": (False, True),
+    "disable_additional_properties": (False,),
+    # Nothing falls back: what cannot be held to is refused.
+    "disable_fallback": (False, True),
+}
+"""Values in vLLM's `structured_outputs` that ask for nothing which would not be so without them."""
 
 _OUTPUTS: dict[str, Callable[[object, str], Structure]] = {
     "json": _schema,

@@ -9,13 +9,14 @@ from pydantic_core import PydanticCustomError
 
 from headrace_gateway.calls import Call
 from headrace_gateway.json_objects import texts_or_token_ids
+from headrace_gateway.openai.entries import documents_of
 from headrace_gateway.openai.fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
-from headrace_gateway.openai.strict import StrictBody, wrong
+from headrace_gateway.openai.strict import StrictBody, Whole, wrong
 from headrace_gateway.openai.wishes import priority_of
 from headrace_gateway.wanted import AnyInput, Text, TokenIds, WantedVectors
 
 _UINT32 = 2**32 - 1
-Count = Annotated[int, Field(ge=-_UINT32, le=_UINT32)]
+Count = Annotated[Whole, Field(ge=-_UINT32, le=_UINT32)]
 
 
 def inputs_of(value: object) -> list[str] | list[list[int]]:
@@ -27,21 +28,6 @@ def inputs_of(value: object) -> list[str] | list[list[int]]:
     )
 
 
-def documents_of(value: object) -> list[str]:
-    """Texts, or objects that have nothing but a text."""
-    if not isinstance(value, list):
-        raise PydanticCustomError("documents", "should be a list of texts")
-    texts = []
-    for i, each in enumerate(value):
-        text = each.get("text") if isinstance(each, dict) and len(each) == 1 else each
-        if not isinstance(text, str):
-            raise PydanticCustomError(
-                "documents", 'document {i} is neither a text nor {"text": "..."}', {"i": i}
-            )
-        texts.append(text)
-    return texts
-
-
 class VectorBody(StrictBody):
     """What both endpoints take."""
 
@@ -51,7 +37,7 @@ class VectorBody(StrictBody):
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     truncate_prompt_tokens: Count | None = None
     """vLLM's; -1 is as many as the model takes."""
-    priority: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    priority: Annotated[Whole, Field(ge=-(2**63), lt=2**63)] | None = None
     """vLLM's, beside no service_tier: below 0 is interactive, above it bulk."""
     user: str | None = None
 

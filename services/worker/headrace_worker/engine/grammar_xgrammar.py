@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from headrace_worker.engine.compiling import Compiled, GrammarRefused
 from headrace_worker.engine.interface import Grammar, GrammarKind
 from headrace_worker.engine.schema_keywords import SchemaRefused
-from headrace_worker.engine.schemas import grammar_of_schema, parsed_schema
+from headrace_worker.engine.schemas import grammar_of_schema, parsed_schema, schema_of_tag
 
 _PLACE_IN_ITS_SOURCE = re.compile(r"^\[[\d:]+\] \S+\.cc:\d+: ")
 
@@ -29,7 +29,7 @@ def _spelled_out(shape: Any) -> Any:
     if not isinstance(shape, dict):
         return shape
     if shape.get("type") == "json_schema" and shape.get("style", "json") == "json":
-        return {"type": "grammar", "grammar": grammar_of_schema(shape.get("json_schema"))}
+        return {"type": "grammar", "grammar": schema_of_tag(shape, grammar_of_schema)}
     try:
         return {name: _spelled_out(each) for name, each in shape.items()}
     except SchemaRefused as refusal:

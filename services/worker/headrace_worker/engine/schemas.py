@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from headrace_worker.engine.schema_keywords import SchemaRefused
 from headrace_worker.engine.schema_plain import plain_schema
 from headrace_worker.engine.schema_reader import read_schema
 from headrace_worker.engine.schema_rules import grammar_of
+
+T = TypeVar("T")
 
 
 def parsed_schema(source: str) -> object:
@@ -27,6 +30,19 @@ def grammar_of_schema(schema: object) -> str:
 def schema_for_llguidance(schema: object) -> dict[str, Any]:
     """A plainer schema. Raises SchemaRefused with the keyword and its place."""
     return plain_schema(read_schema(schema))
+
+
+def schema_of_tag(content: Mapping[str, Any], translate: Callable[[object], T]) -> T:
+    """Return what `translate` makes of the schema in a structural tag.
+
+    Where the tag says `best_effort`, a schema that is refused is replaced by that of any object.
+    """
+    try:
+        return translate(content.get("json_schema"))
+    except SchemaRefused:
+        if not content.get("best_effort"):
+            raise
+        return translate({"type": "object"})
 
 
 def _no_number(name: str) -> None:

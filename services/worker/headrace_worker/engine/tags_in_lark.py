@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from headrace_worker.engine.schemas import schema_for_llguidance
+from headrace_worker.engine.schemas import schema_for_llguidance, schema_of_tag
 
 
 def tags_in_lark(structural_tag: Mapping[str, Any], marks: frozenset[str], options: object) -> str:
@@ -48,7 +48,7 @@ def _schema_of(tag: Mapping[str, Any]) -> dict[str, Any]:
     content = tag["content"]
     if content.get("type") != "json_schema":
         raise ValueError(f"llguidance takes no tag of type {content.get('type')}; xgrammar does")
-    return schema_for_llguidance(content["json_schema"])
+    return schema_of_tag(content, schema_for_llguidance)
 
 
 def _spelled(text: str, marks: frozenset[str]) -> str:
