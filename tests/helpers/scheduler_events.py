@@ -142,6 +142,7 @@ def submitted(
     detached: object = False,
     max_tokens: object = 4,
     probe: object = False,
+    once: object = False,
 ) -> Submitted:
     assert isinstance(n, int)
     assert isinstance(prompt_tokens, int)
@@ -161,6 +162,7 @@ def submitted(
         attachable=bool(attachable),
         detached=bool(detached),
         probe=bool(probe),
+        once=bool(once),
     )
     assert isinstance(max_tokens, int)
     record.sampling.max_tokens = max_tokens

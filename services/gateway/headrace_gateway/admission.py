@@ -232,6 +232,7 @@ class LaneAdmission:
             ),
             prompt_tokens=request.prompt_tokens,
             attachable=request.attachable or request.detached,
+            once=request.once,
             detached=request.detached,
             cache_salt=request.cache_salt,
         )

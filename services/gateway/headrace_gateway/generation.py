@@ -61,6 +61,8 @@ class ValidRequest:
     """The text ends with what stopped it."""
     cache_salt: str = ""
     """What is cached of its prompt is shared with requests of equal salt alone."""
+    once: bool = False
+    """Its id is its name: another request of that id is not run while its result is kept."""
     detached: bool = False
     """It goes on without any reader."""
     result_ttl_s: float = 0.0

@@ -129,6 +129,7 @@ def valid_request(
         includes_stop=wanted.parameters.include_stop,
         cache_salt=wanted.cache_salt or "",
         attachable=wanted.streams or wanted.returns,
+        once=wanted.returns or wanted.detached,
         detached=wanted.detached,
         result_ttl_s=limits.detached_result_ttl_s if wanted.detached else 0.0,
     )

@@ -121,10 +121,11 @@ class LiveRequests:
             known.acknowledgement = event.acknowledgement
             self.journal.ignored("redelivery")
             return None
-        if known is not None or self.settled.has(request_id, event.sequence):
+        answered = self.settled.answers(event)
+        if known is not None or answered or self.settled.has(request_id, event.sequence):
             self.command(Acknowledge(request_id, event.priority, event.acknowledgement))
             self.journal.ignored("duplicate")
-            if known is not None and known.gateway_id != event.record.gateway_id:
+            if answered or (known and known.gateway_id != event.record.gateway_id):
                 self._refuse_namesake(event)
             return None
         request = Request(
@@ -146,10 +147,10 @@ class LiveRequests:
         return request
 
     def _refuse_namesake(self, event: Submitted) -> None:
-        """Another gateway's caller chose the id of an open request; said once, as a courtesy:
-        if the word is lost, that gateway's own watch over deadlines ends it."""
+        """Its id is another request's; said once, as a courtesy: if the word is lost, its gateway's
+        own watch over deadlines ends it."""
         request_id = event.record.request_id
-        error = RequestExists(f"a request with the id {request_id} is open", field="request_id")
+        error = RequestExists(f"there is a request with the id {request_id}", field="request_id")
         self.command(Notify(event.record.gateway_id, ((request_id, error),), ()))
 
     # Moves
@@ -240,20 +241,20 @@ class LiveRequests:
         """Its gateway is done with it."""
         if code != 0:
             self._stop_on_worker(request, Code.CANCELLED.number)
-        self._leave(request)
+        self._leave(request, answered=code == 0 or request.record.detached)
         self.journal.settled(request.lane, code)
 
     def abandon(self, request: Request, cause: str) -> None:
         """Nobody waits for it."""
         self._stop_on_worker(request, Code.CANCELLED.number)
-        self._leave(request)
+        self._leave(request, answered=False)
         self.journal.abandoned(request.lane, cause, request.request_id)
 
     def conclude(self, request: Request, error: HeadraceError) -> None:
         """No gateway goes on with it, and somebody may yet ask for its end."""
         self._stop_on_worker(request, error.code.number)
         kept = Conclude(request.record, error, request.priority, request.acknowledgement)
-        self._leave(request, kept)
+        self._leave(request, answered=True, last=kept)
         self.journal.ended(request.lane, error.reason, request.request_id)
 
     def _stop_on_worker(self, request: Request, code: int) -> None:
@@ -261,13 +262,13 @@ class LiveRequests:
             attempt = request.record.attempt
             self.command(CancelOnWorker(worker_id, request.request_id, attempt, code))
 
-    def _leave(self, request: Request, last: Conclude | None = None) -> None:
-        request_id = request.request_id
+    def _leave(self, request: Request, *, answered: bool, last: Command | None = None) -> None:
+        request_id, acknowledgement = request.request_id, request.acknowledgement
         self._move(request, None)
         del self._requests[request_id]
         _drop(self._by_gateway, request.gateway_id, request_id)
-        self.settled.remember(request_id, request.sequence)
-        self.command(last or Acknowledge(request_id, request.priority, request.acknowledgement))
+        self.settled.leave(request, answered=answered)
+        self.command(last or Acknowledge(request_id, request.priority, acknowledgement))
 
     def _move(self, request: Request, state: State | None) -> None:
         """None: it is gone."""

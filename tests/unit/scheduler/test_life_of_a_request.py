@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.errors import EngineFailed, InvalidRequest, LaneFull, RequestCancelled
+from headrace.errors import EngineFailed, InvalidRequest, LaneFull, RequestCancelled, RequestExists
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause as Cause
 from headrace_scheduler.events import (
     Acknowledge,
@@ -248,3 +248,38 @@ def test_an_id_may_be_used_again_after_its_request_was_settled() -> None:
     bench.worker(number=2, counted=(EPOCH, 1))
     bench.submit("a")
     assert bench.only(Dispatch)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+@pytest.mark.parametrize("code", [0, 13])
+def test_a_name_is_run_once_though_its_second_message_is_read_after_the_end(
+    detached: bool, code: int
+) -> None:
+    """Its gateway had looked before the first came. What failed may run again, unless detached."""
+    bench = Bench()
+    bench.worker(free=4)
+    bench.submit("name", once=True, detached=detached)
+    bench.accept()
+    bench.settle("name", code=code)
+    bench.submit("name", once=True, detached=detached, gateway="other")
+    if code and not detached:
+        assert [r.request_id for d in bench.given(Dispatch) for r in d.message.requests] == ["name"]
+        return
+    assert bench.given(Dispatch) == []
+    (end,) = bench.only(Notify).ended
+    assert (end[0], type(end[1])) == ("name", RequestExists)
+    assert bench.only(Acknowledge).request_id == "name"
+    bench.now_s += 601.0  # Its result is gone; so the name is free.
+    bench.worker(number=2, free=4, counted=(EPOCH, 1))
+    bench.submit("name", once=True, detached=detached)
+    assert len(bench.given(Dispatch)) == 1
+
+
+def test_the_message_of_a_name_that_comes_again_says_nothing_new() -> None:
+    bench = Bench()
+    bench.worker(free=4)
+    bench.submit("name", once=True)
+    bench.accept()
+    bench.settle("name")
+    bench.tell(submitted("name", 1, once=True))
+    assert bench.given(Notify) == []

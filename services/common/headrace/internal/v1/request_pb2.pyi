@@ -75,6 +75,7 @@ class RequestRecord(_message.Message):
     DETACHED_FIELD_NUMBER: _builtins.int
     RESULT_TTL_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
+    ONCE_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     tenant: _builtins.str
@@ -115,6 +116,10 @@ class RequestRecord(_message.Message):
     probe: _builtins.bool
     """A gateway's own, to see that tokens come through. It goes before all others of its model, no
     bound refuses it, and neither the figures of lanes nor estimates of waits count it.
+    """
+    once: _builtins.bool
+    """Its id is its name for as long as its result is kept: of several messages of that id, whichever
+    gateways sent them and whenever they are read, one is run.
     """
     cache_salt: _builtins.str
     """What is cached of its prompt is shared with requests of equal salt alone. Empty: with all that
@@ -185,11 +190,12 @@ class RequestRecord(_message.Message):
         detached: _builtins.bool = ...,
         result_ttl: _duration_pb2.Duration | None = ...,
         probe: _builtins.bool = ...,
+        once: _builtins.bool = ...,
         cache_salt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "deadline", b"deadline", "patience", b"patience", "rendering", b"rendering", "result_ttl", b"result_ttl", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attachable", b"attachable", "attempt", b"attempt", "cache_salt", b"cache_salt", "deadline", b"deadline", "delivery_address", b"delivery_address", "detached", b"detached", "failures", b"failures", "gateway_id", b"gateway_id", "held_since_attempt", b"held_since_attempt", "inputs", b"inputs", "model", b"model", "n", b"n", "patience", b"patience", "priority", b"priority", "probe", b"probe", "progress", b"progress", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "rendering", b"rendering", "request_id", b"request_id", "result_ttl", b"result_ttl", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "adapter_digest", b"adapter_digest", "arrival", b"arrival", "attachable", b"attachable", "attempt", b"attempt", "cache_salt", b"cache_salt", "deadline", b"deadline", "delivery_address", b"delivery_address", "detached", b"detached", "failures", b"failures", "gateway_id", b"gateway_id", "held_since_attempt", b"held_since_attempt", "inputs", b"inputs", "model", b"model", "n", b"n", "once", b"once", "patience", b"patience", "priority", b"priority", "probe", b"probe", "progress", b"progress", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "rendering", b"rendering", "request_id", b"request_id", "result_ttl", b"result_ttl", "sampling", b"sampling", "seed", b"seed", "tenant", b"tenant", "trace_context", b"trace_context", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
