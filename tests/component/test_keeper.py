@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -78,6 +79,20 @@ async def test_a_process_that_dies_is_started_again_and_counted(kept: Kept) -> N
     second = await kept.pid(other_than=first)
     assert psutil.pid_exists(second)
     assert kept.keeper.restarts == 1
+    assert kept.told == ["was killed by signal 9; starts again in 0.2 s"]
+
+
+async def test_a_process_is_started_again_where_the_current_directory_has_been_removed(
+    kept: Kept, tmp_path: Path
+) -> None:
+    kept.keeper.started_up()
+    first = await kept.pid()
+    (tmp_path / "here").mkdir()
+    with contextlib.chdir(tmp_path / "here"):
+        (tmp_path / "here").rmdir()
+        os.kill(first, signal.SIGKILL)
+        second = await kept.pid(other_than=first)
+    assert psutil.Process(second).cwd() == str(tmp_path)
     assert kept.told == ["was killed by signal 9; starts again in 0.2 s"]
 
 

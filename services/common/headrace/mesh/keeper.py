@@ -136,7 +136,7 @@ class Keeper:
             # Why not tried: it would run, and could tell nobody where it listens.
             raise OSError(str(trouble))
         self.program.prepare()
-        child = await Child.start(self.program.argv(), log=self._log, folder=Path.cwd())
+        child = await Child.start(self.program.argv(), log=self._log, folder=self._folder())
         self._child = child
         if self.ended.is_set():
             child.kill()
@@ -153,6 +153,16 @@ class Keeper:
             self._child, self.ports = None, {}
             self.listening.clear()
             self._on_change()
+
+    def _folder(self) -> Path | None:
+        """Where the program runs: where we do, or in the state directory once that is removed."""
+        try:
+            Path.cwd()
+        except OSError:
+            # Why not there: a program that looks up its current directory fails.
+            return self._home.folder
+        # Why not named: where we may be, but not enter again (after sudo), it would not start.
+        return None
 
     async def _find_ports(self, child: Child) -> None:
         while (ports := await self.program.read_ports(child.pid)) is None:

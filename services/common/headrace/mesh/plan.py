@@ -17,6 +17,8 @@ MAX_PROCESSES = 64
 """Of one role and model. More on one machine is a slip of the finger."""
 
 
+LOOPBACK = "127.0.0.1"
+"""Where the processes of a mesh find one another."""
 DEFAULT_SYNC_INTERVAL = "2m"
 _SYNC_INTERVAL = re.compile(r"always|[1-9][0-9]*(ms|s|m|h)")
 
@@ -186,7 +188,7 @@ def services(options: MeshOptions, *, mesh_id: str = "") -> Iterator[ServicePlan
         loaded = (
             # As one word each: a source or a name may begin with a dash.
             *(f"--model-source={model.source}", f"--model-name={model.name}"),
-            *([f"--model-aliases={','.join(model.aliases)}"] if model.aliases else []),
+            f"--model-aliases={','.join(model.aliases)}",
             *([f"--configured-by={mesh_id}"] if mesh_id else []),
             *("--engine", options.engine.value),
             # So that each takes its share of the cores and not all of them.
@@ -194,10 +196,12 @@ def services(options: MeshOptions, *, mesh_id: str = "") -> Iterator[ServicePlan
         )
         for i in range(options.workers):
             yield _service(options, Role.WORKER, f"worker-{label(model.name)}-{i}", loaded)
+    # Why told: a name that is left in the environment would be one that no worker here reaches.
+    here = ("--advertised-host", LOOPBACK)
     # A lone gateway that ends has no other to take over: waiting for that helps nobody.
     alone = ("--lame-duck-s", "0") if options.gateways == 1 else ()
     for i in range(options.gateways):
-        yield _service(options, Role.GATEWAY, f"gateway-{i}", alone)
+        yield _service(options, Role.GATEWAY, f"gateway-{i}", (*here, *alone))
 
 
 def _service(options: MeshOptions, role: Role, name: str, more: Sequence[str] = ()) -> ServicePlan:

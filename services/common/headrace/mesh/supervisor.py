@@ -26,8 +26,8 @@ from headrace.mesh.health import canary_comes_through, complaint, health_url
 from headrace.mesh.home import Home, MeshRecord
 from headrace.mesh.keeper import Keeper
 from headrace.mesh.looking import Answers, Look, Stores
-from headrace.mesh.plan import MeshOptions, Role
-from headrace.mesh.program import LOOPBACK, Program, Service
+from headrace.mesh.plan import LOOPBACK, MeshOptions, Role
+from headrace.mesh.program import Program, Service
 from headrace.mesh.watch import Watch
 from headrace.rpc.addresses import UNSPECIFIED, join, local
 
