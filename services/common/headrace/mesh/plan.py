@@ -113,6 +113,8 @@ class ServicePlan:
     role: Role
     name: str
     flags: tuple[str, ...]
+    model: str = ""
+    """Primary name of the model that a worker serves."""
 
     @property
     def module(self) -> str:
@@ -195,7 +197,9 @@ def services(options: MeshOptions, *, mesh_id: str = "") -> Iterator[ServicePlan
             *("--workers-here", str(options.workers * len(options.models))),
         )
         for i in range(options.workers):
-            yield _service(options, Role.WORKER, f"worker-{label(model.name)}-{i}", loaded)
+            yield _service(
+                options, Role.WORKER, f"worker-{label(model.name)}-{i}", loaded, model=model.name
+            )
     # Why told: a name that is left in the environment would be one that no worker here reaches.
     here = ("--advertised-host", LOOPBACK)
     # A lone gateway that ends has no other to take over: waiting for that helps nobody.
@@ -204,7 +208,9 @@ def services(options: MeshOptions, *, mesh_id: str = "") -> Iterator[ServicePlan
         yield _service(options, Role.GATEWAY, f"gateway-{i}", (*here, *alone))
 
 
-def _service(options: MeshOptions, role: Role, name: str, more: Sequence[str] = ()) -> ServicePlan:
+def _service(
+    options: MeshOptions, role: Role, name: str, more: Sequence[str] = (), *, model: str = ""
+) -> ServicePlan:
     chosen = [s for s in options.settings if s.role == role]
     flags = [f"--{s.name.replace('_', '-')}={s.value}" for s in chosen]
-    return ServicePlan(role, name, ("--name", name, *more, *flags))
+    return ServicePlan(role, name, ("--name", name, *more, *flags), model)
