@@ -130,6 +130,43 @@ def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(folder: Path) ->
         loaded(folder)
 
 
+def test_weights_of_other_shapes_than_the_configuration_means_are_named(folder: Path) -> None:
+    edit(folder / "config.json", vocab_size=200)
+    reason = r"do not fit its config.json: lm_head.weight is of \(300, 64\) .* means \(200, 64\)"
+    with pytest.raises(ModelLoadFailed, match=reason):
+        loaded(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"max_position_embeddings": 0}, "config.json: max_position_embeddings is 0"),
+        (
+            {"num_attention_heads": 7},
+            r"config.json: .*validate_architecture.*: ValueError: The hid",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused_with_its_fault(
+    folder: Path, changes: dict[str, object], reason: str
+) -> None:
+    edit(folder / "config.json", **changes)
+    with pytest.raises(ModelLoadFailed, match=reason):
+        loaded(folder)
+
+
+def test_a_generation_configuration_is_named_where_it_is_what_cannot_be_read(folder: Path) -> None:
+    file = folder / "generation_config.json"
+    edit(file, eos_token_id=["<|end|>", 1], temperature="hot")
+    assert loaded(folder).engine.facts.eos_token_ids == (1,)
+    edit(file, max_new_tokens="many")
+    with pytest.raises(ModelLoadFailed, match=r"its generation_config.json: TypeError"):
+        loaded(folder)
+    file.write_text("[1, 2]")
+    with pytest.raises(ModelLoadFailed, match=r"its generation_config.json: TypeError"):
+        loaded(folder)
+
+
 def test_missing_or_broken_weights_are_named(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
