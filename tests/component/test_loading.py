@@ -21,6 +21,8 @@ from headrace_worker.engine.interface import SamplingParameters, Sequence
 from headrace_worker.engine.loaded import LoadedModel, LoadStage, ModelLoadFailed
 from headrace_worker.engine.loading import load
 from headrace_worker.engine.scripted_text import scripted_tokenizer_files
+from headrace_worker.models import load_model
+from headrace_worker.settings import WorkerSettings
 from helpers.running_engine import GREEDY, run, sequence
 from helpers.tiny_models import VOCABULARY, generated, random_model
 
@@ -165,6 +167,23 @@ def test_a_generation_configuration_is_named_where_it_is_what_cannot_be_read(fol
     file.write_text("[1, 2]")
     with pytest.raises(ModelLoadFailed, match=r"its generation_config.json: TypeError"):
         loaded(folder)
+
+
+def test_whatever_a_models_files_raise_is_that_it_cannot_be_loaded(folder: Path) -> None:
+    edit(folder / "config.json", pad_token_id=99_999)
+    settings = WorkerSettings(model_source=str(folder), model_name="odd", nats_url="nats://x:1")
+    with pytest.raises(ModelLoadFailed, match="AssertionError: Padding_idx"):
+        load_model(settings)
+
+
+def test_weights_that_the_configuration_leaves_out_are_in_the_log(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded(folder)
+    assert "model.weights_unused" not in caplog.messages
+    edit(folder / "config.json", num_hidden_layers=1)
+    loaded(folder)
+    assert "model.weights_unused" in caplog.messages
 
 
 def test_missing_or_broken_weights_are_named(folder: Path) -> None:

@@ -177,12 +177,6 @@ class Process:
         except asyncio.CancelledError:
             progress.abandon()
             raise
-        except ModelLoadFailed:
-            raise
-        except Exception as error:  # a model's files raise anything, and would the next time
-            log.error("model.load_failed", exc_info=True)
-            fact = f"{type(error).__name__}: {error}"
-            raise ModelLoadFailed(settings.model_source, fact) from error
         progress.done(loaded.parameters)
         return loaded
 

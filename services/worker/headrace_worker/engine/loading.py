@@ -264,6 +264,9 @@ def _model(
         # Why: transformers would go on with random numbers in their place.
         raise ModelLoadFailed(source, f"its weights lack {len(absent)} tensors, {absent[0]} first")
     refuse_other_shapes(source, report["mismatched_keys"])
+    if unused := sorted(report["unexpected_keys"]):
+        # Why not refused: many models bring heads for training or for drafting along.
+        log.warning("model.weights_unused", extra={"count": len(unused), "first": unused[0]})
     if precision.quantization == "int8":
         try:
             quantize_to_int8(model)
