@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 import headrace_worker
+from headrace.settings import read
 from headrace_worker.engine.interface import SamplingParameters, Sequence
 from headrace_worker.engine.loaded import LoadedModel, LoadStage, ModelLoadFailed
 from headrace_worker.engine.loading import load
@@ -171,7 +172,7 @@ def test_a_generation_configuration_is_named_where_it_is_what_cannot_be_read(fol
 
 def test_whatever_a_models_files_raise_is_that_it_cannot_be_loaded(folder: Path) -> None:
     edit(folder / "config.json", pad_token_id=99_999)
-    settings = WorkerSettings(model_source=str(folder), model_name="odd", nats_url="nats://x:1")
+    settings = read(WorkerSettings, [f"--model-source={folder}", "--model-name=odd"])
     with pytest.raises(ModelLoadFailed, match="AssertionError: Padding_idx"):
         load_model(settings)
 
