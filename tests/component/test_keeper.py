@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -47,13 +48,14 @@ class Script:
 class Kept:
     """A keeper at work."""
 
-    def __init__(self, code: str, folder: Path) -> None:
+    def __init__(self, code: str, folder: Path, *, can_be_missed: bool = False) -> None:
         self.told: list[str] = []
         self.keeper = Keeper(
             Script(code),
             Home(folder),
             on_change=lambda: None,
             report=lambda name, fact: self.told.append(fact),
+            can_be_missed=can_be_missed,
         )
         self.task = asyncio.create_task(self.keeper.keep())
 
@@ -81,6 +83,20 @@ async def test_a_process_that_dies_is_started_again_and_counted(kept: Kept) -> N
     assert kept.told == ["was killed by signal 9; starts again in 0.2 s"]
 
 
+async def test_a_process_is_started_again_where_the_current_directory_has_been_removed(
+    kept: Kept, tmp_path: Path
+) -> None:
+    kept.keeper.started_up()
+    first = await kept.pid()
+    (tmp_path / "here").mkdir()
+    with contextlib.chdir(tmp_path / "here"):
+        (tmp_path / "here").rmdir()
+        os.kill(first, signal.SIGKILL)
+        second = await kept.pid(other_than=first)
+    assert psutil.Process(second).cwd() == str(tmp_path)
+    assert kept.told == ["was killed by signal 9; starts again in 0.2 s"]
+
+
 async def test_ports_are_those_of_the_run_that_is_now(kept: Kept) -> None:
     kept.keeper.started_up()
     first = await kept.pid()
@@ -104,6 +120,27 @@ async def test_a_process_that_refuses_its_settings_is_not_started_again(tmp_path
     with pytest.raises(ProcessFailed, match="ended with status 2"):
         await kept.task
     assert kept.keeper.restarts == 0
+
+
+async def test_a_process_that_can_be_missed_tells_why_it_is_and_is_started_again(
+    tmp_path: Path,
+) -> None:
+    kept = Kept("import sys; sys.exit('no such model')", tmp_path, can_be_missed=True)
+    await eventually(lambda: kept.keeper.failure is not None)
+    assert "no such model" in str(kept.keeper.failure)
+    assert kept.keeper.restarts == 3
+    assert await kept.keeper.stop(deadline_s=5)
+    await kept.task
+
+
+async def test_files_that_cannot_be_loaded_are_tried_again_at_long_intervals(
+    tmp_path: Path,
+) -> None:
+    kept = Kept("import sys; sys.exit(2)", tmp_path, can_be_missed=True)
+    await eventually(lambda: bool(kept.told))
+    assert kept.told == ["ended with status 2; starts again in 30 s"]
+    assert await kept.keeper.stop(deadline_s=5)
+    await kept.task
 
 
 async def test_a_stopped_process_ends_and_is_not_started_again(kept: Kept) -> None:

@@ -17,10 +17,13 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 import headrace_worker
+from headrace.settings import read
 from headrace_worker.engine.interface import SamplingParameters, Sequence
 from headrace_worker.engine.loaded import LoadedModel, LoadStage, ModelLoadFailed
 from headrace_worker.engine.loading import load
 from headrace_worker.engine.scripted_text import scripted_tokenizer_files
+from headrace_worker.models import load_model
+from headrace_worker.settings import WorkerSettings
 from helpers.running_engine import GREEDY, run, sequence
 from helpers.tiny_models import VOCABULARY, generated, random_model
 
@@ -128,6 +131,60 @@ def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(folder: Path) ->
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelLoadFailed, match=r"lack 1 tensors, model\.norm\.weight first"):
         loaded(folder)
+
+
+def test_weights_of_other_shapes_than_the_configuration_means_are_named(folder: Path) -> None:
+    edit(folder / "config.json", vocab_size=200)
+    reason = r"do not fit its config.json: lm_head.weight is of \(300, 64\) .* means \(200, 64\)"
+    with pytest.raises(ModelLoadFailed, match=reason):
+        loaded(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"max_position_embeddings": 0}, "config.json: max_position_embeddings is 0"),
+        (
+            {"num_attention_heads": 7},
+            r"config.json: .*validate_architecture.*: ValueError: The hid",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused_with_its_fault(
+    folder: Path, changes: dict[str, object], reason: str
+) -> None:
+    edit(folder / "config.json", **changes)
+    with pytest.raises(ModelLoadFailed, match=reason):
+        loaded(folder)
+
+
+def test_a_generation_configuration_is_named_where_it_is_what_cannot_be_read(folder: Path) -> None:
+    file = folder / "generation_config.json"
+    edit(file, eos_token_id=["<|end|>", 1], temperature="hot")
+    assert loaded(folder).engine.facts.eos_token_ids == (1,)
+    edit(file, max_new_tokens="many")
+    with pytest.raises(ModelLoadFailed, match=r"its generation_config.json: TypeError"):
+        loaded(folder)
+    file.write_text("[1, 2]")
+    with pytest.raises(ModelLoadFailed, match=r"its generation_config.json: TypeError"):
+        loaded(folder)
+
+
+def test_whatever_a_models_files_raise_is_that_it_cannot_be_loaded(folder: Path) -> None:
+    edit(folder / "config.json", pad_token_id=99_999)
+    settings = read(WorkerSettings, [f"--model-source={folder}", "--model-name=odd"])
+    with pytest.raises(ModelLoadFailed, match="AssertionError: Padding_idx"):
+        load_model(settings)
+
+
+def test_weights_that_the_configuration_leaves_out_are_in_the_log(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded(folder)
+    assert "model.weights_unused" not in caplog.messages
+    edit(folder / "config.json", num_hidden_layers=1)
+    loaded(folder)
+    assert "model.weights_unused" in caplog.messages
 
 
 def test_missing_or_broken_weights_are_named(folder: Path) -> None:

@@ -1,4 +1,5 @@
-"""Two models in one mesh, one with a chat template that does not parse, and fields of vLLM's."""
+"""Models in one mesh, one with a chat template that does not parse and one with half a
+config.json, and fields of vLLM's."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 import headrace_worker
+from helpers.command import headrace
 from helpers.fresh_mesh import FreshMesh
 from helpers.running_mesh import start, stop
 
@@ -33,7 +35,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshMesh]:
     folder = tmp_path_factory.mktemp("both")
     broken = copied(folder / "models" / "broken", "{{ bos_token }}\n{% for m in messages %}")
     sound = copied(folder / "models" / "sound")
-    models = ("--model", f"{broken}=broken", "--model", f"{sound}=sound")
+    torn = copied(folder / "models" / "torn")
+    (torn / "config.json").write_text('{"model_type": "llama",')
+    models = tuple(f"--model={each}={each.name}" for each in (torn, broken, sound))
     mesh = start(folder / ".headrace", *models, "--threads", "1")
     yield FreshMesh(folder, mesh.url)
     stop(mesh)
@@ -66,7 +70,23 @@ async def test_a_model_whose_chat_template_does_not_parse_costs_nobody_else_anyt
         )
         listed = (await http.get("/v1/models")).json()["data"]
         assert {model["id"] for model in listed} == {"broken", "sound"}
-    assert all(process.pid is not None for process in both.processes.values())
+    processes = both.processes.items()
+    assert all(process.pid is not None for name, process in processes if name != "worker-torn-0")
+
+
+async def test_a_model_that_cannot_be_loaded_is_left_out_and_tried_again(
+    both: FreshMesh, http: httpx.AsyncClient
+) -> None:
+    async with http:
+        missing = await ask(http, "completions", model="torn")
+        assert missing.status_code == 404
+        assert missing.json()["error"]["code"] == "model_not_found"
+    worker = both.processes["worker-torn-0"]
+    assert worker.last_end == "ended with status 2"
+    assert worker.restarts >= 1
+    ran = await headrace("status", folder=both.folder)
+    assert ran.status == 1
+    assert "worker-torn-0: its last run ended with status 2" in ran.out
 
 
 async def test_masks_bind_the_output_and_go_on_where_a_worker_died(

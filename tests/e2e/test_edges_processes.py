@@ -5,6 +5,7 @@ One mesh for all of it: on ::1, with proxies that nothing answers at, on a disk 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -110,6 +111,8 @@ def test_a_mesh_on_ipv6_behind_useless_proxies_answers_every_command(edge: EdgeM
     assert edge.url.startswith("http://[::1]:")
     assert edge.command("status").returncode == 0
     assert "scripted" in edge.command("lanes").stdout
+    (worker,) = json.loads(edge.command("workers", "--json").stdout)
+    assert (worker["models"], worker["draining"]) == (["scripted"], False)
     assert edge.command("generate", "Hello", "--max-tokens", "4").stdout.strip()
     assert edge.command("chat", "--max-tokens", "4", stdin="Hello\n").returncode == 0
     load = ("--concurrency", "2", "--requests", "4", "--max-tokens", "4")

@@ -152,6 +152,8 @@ async def test_ctrl_c_while_it_starts_leaves_no_process_behind(tmp_path: Path) -
 
 
 async def test_a_detached_mesh_that_cannot_be_says_why(tmp_path: Path) -> None:
+    # A folder may have modules that are named like Python's own; ours must not import them.
+    (tmp_path / "random.py").write_text("raise SystemExit('another random')")
     up = ("up", "--engine", "scripted", "--port", "0", "--detach", "--set", "worker.nothing=1")
     ran = await headrace(*up, folder=tmp_path)
     assert ran.status == 1

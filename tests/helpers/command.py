@@ -19,7 +19,8 @@ class Ran:
 
 
 def command(*arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "headrace", *arguments)
+    # -P: the installed command does not look for modules in the current directory, either.
+    return (sys.executable, "-P", "-m", "headrace", *arguments)
 
 
 async def headrace(

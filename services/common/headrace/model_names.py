@@ -63,4 +63,6 @@ def fault(name: str) -> str | None:
         return f"it has a character that cannot be printed, U+{ord(stray):04X}"
     if name != name.strip():
         return "it begins or ends with a space"
+    if name in (".", ".."):
+        return "in a URL's path it means a folder"
     return None

@@ -31,9 +31,6 @@ async def run(settings: SchedulerSettings) -> int:
     """Serve until SIGTERM or SIGINT; then give the leases back. Returns the exit status."""
     logs.configure(service="scheduler", name=settings.name, level=settings.log_level)
     gc.set_threshold(YOUNG_OBJECTS)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         bus = await connect(
             settings.nats_url,
@@ -43,6 +40,10 @@ async def run(settings: SchedulerSettings) -> int:
     except BusUnavailable as error:
         log.error("scheduler.no_bus", extra={"why": str(error)})
         return 1
+    # Why not before: until there is something to give back, a signal ends the process at once.
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     scheduler_id = f"{settings.name}-{uuid.uuid4().hex[:12]}"
     service = Service(scheduler_id, bus, settings, SystemClock())
     with SidePort(

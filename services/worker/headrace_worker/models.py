@@ -22,6 +22,8 @@ from headrace_worker.engine.loaded import (
 from headrace_worker.engine.scripted import ScriptedFaults, ScriptedSettings, load_scripted
 from headrace_worker.settings import WorkerSettings
 
+log = logging.getLogger(__name__)
+
 DEFAULT_MODEL = Path(__file__).parent / "default_model"
 SHIPPED_NAME = "valley"
 """A source of this name is the model that ships, unless a folder has it."""
@@ -73,6 +75,17 @@ def load_model(settings: WorkerSettings, progress: Progress = unheard) -> Loaded
     Raises:
         ModelLoadFailed: with the fact.
     """
+    try:
+        return _load(settings, progress)
+    except ModelLoadFailed:
+        raise
+    except Exception as error:  # a model's files raise anything, and would again the next time
+        log.error("model.load_failed", exc_info=True)
+        fact = f"{type(error).__name__}: {error}"
+        raise ModelLoadFailed(settings.model_source, fact) from error
+
+
+def _load(settings: WorkerSettings, progress: Progress) -> LoadedModel:
     if settings.adapters_dir is not None:
         if settings.engine != "transformers":
             raise ModelLoadFailed(settings.engine, "it takes no adapters: unset adapters_dir")

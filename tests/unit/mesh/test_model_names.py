@@ -42,6 +42,8 @@ def test_any_printable_text_is_a_name_and_its_lane_id_and_label_are_plain(name: 
         (257 * "x", "it has 257 characters, and 256 is the most"),
         (" a", "it begins or ends with a space"),
         ("a ", "it begins or ends with a space"),
+        (".", "in a URL's path it means a folder"),
+        ("..", "in a URL's path it means a folder"),
         ("a\nb", "it has a character that cannot be printed, U+000A"),
         ("a\x7fb", "it has a character that cannot be printed, U+007F"),
         ("a\u202eb", "it has a character that cannot be printed, U+202E"),

@@ -114,9 +114,18 @@ def test_every_model_has_its_own_workers() -> None:
     ]
     assert plans["worker-b-1"].module == "headrace_worker"
     assert plans["worker-b-1"].flags == (
-        *("--name", "worker-b-1", "--model-source=y", "--model-name=b"),
+        *("--name", "worker-b-1", "--model-source=y", "--model-name=b", "--model-aliases="),
         *("--engine", "transformers", "--workers-here", "4"),
     )
+
+
+def test_what_is_left_in_the_environment_gives_no_process_another_name_or_address() -> None:
+    plans = planned(MeshOptions(HOME, (ModelSource("x", "a"),)))
+    assert "--model-aliases=" in plans["worker-a-0"].flags
+    assert plans["gateway-0"].flags[2:4] == ("--advertised-host", "127.0.0.1")
+    chosen = (parse_setting("gateway.advertised_host=10.1.2.3"),)
+    mine = planned(MeshOptions(HOME, (ModelSource("x", "a"),), settings=chosen))
+    assert mine["gateway-0"].flags[-1] == "--advertised-host=10.1.2.3"
 
 
 def test_the_engine_is_told_to_workers_alone() -> None:

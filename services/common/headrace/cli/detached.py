@@ -34,7 +34,12 @@ def start(options: MeshOptions) -> int:
     read_end, write_end = os.pipe()
     with home.supervisor_log.open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "headrace", *_arguments(options), f"--tell-parent={write_end}"],
+            # -P: a random.py in the current directory is not ours.
+            [
+                *(sys.executable, "-P", "-m", "headrace"),
+                *_arguments(options),
+                f"--tell-parent={write_end}",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -175,11 +176,11 @@ async def _run(options: MeshOptions, shown: Shown) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
     _listen_to_signals(stop, hurry)
 
-    async def ready(url: str) -> None:
+    async def ready(url: str, models: Sequence[str]) -> None:
         shown.ready(url)
         shown.settle()
         if not isinstance(shown, ToParent):
-            await show_welcome(url, [model.name for model in options.models])
+            await show_welcome(url, models)
 
     try:
         with home.held():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 
 from headrace.client import AsyncClient, Prompt, Sampling
 from headrace.errors import HeadraceError
@@ -13,7 +14,7 @@ SAMPLE_QUESTION = "Who are you?"
 _SAMPLE_TOKENS = 64
 
 
-async def show_welcome(url: str, models: list[str]) -> None:
+async def show_welcome(url: str, models: Sequence[str]) -> None:
     """Stream one answer of the first model to the terminal, then say how to ask for more."""
     model, chats = models[0], True
     try:

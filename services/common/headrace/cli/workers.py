@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import click
@@ -15,10 +16,14 @@ from headrace.v1 import fleet_pb2
 
 
 @click.command()
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @mesh_options
-def workers(url: str | None, state_dir: Path) -> None:
+def workers(url: str | None, state_dir: Path, as_json: bool) -> None:
     """Show the workers, their models and their free slots."""
     found = asyncio.run(_workers(mesh_url(url, state_dir)))
+    if as_json:
+        click.echo(json.dumps([_fields(worker) for worker in found], indent=1))
+        return
     table = terminal.table("name", "models", "running", "free slots", "state", "id")
     for worker in found:
         table.add_row(
@@ -30,6 +35,19 @@ def workers(url: str | None, state_dir: Path) -> None:
             worker.worker_id,
         )
     terminal.console().print(table)
+
+
+def _fields(worker: fleet_pb2.Worker) -> dict[str, object]:
+    """What `--json` prints of each."""
+    return {
+        "name": worker.name,
+        "id": worker.worker_id,
+        "models": list(worker.models),
+        "running": worker.running,
+        "free_slots": worker.free_slots,
+        "total_slots": worker.total_slots,
+        "draining": worker.draining,
+    }
 
 
 async def _workers(url: str) -> list[fleet_pb2.Worker]:

@@ -26,8 +26,11 @@ class Child:
         self._process = process
 
     @classmethod
-    async def start(cls, argv: Sequence[str], *, log: Path, folder: Path) -> Child:
-        """Start a program whose output is appended to `log`. `argv[0]` is an absolute path."""
+    async def start(cls, argv: Sequence[str], *, log: Path, folder: Path | None = None) -> Child:
+        """Start a program whose output is appended to `log`. `argv[0]` is an absolute path.
+
+        `folder`: the current directory of the program; None: that of this process.
+        """
         leash = (sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()))
         with _opened(log) as output:
             process = await asyncio.create_subprocess_exec(

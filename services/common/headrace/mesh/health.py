@@ -8,8 +8,7 @@ from urllib.parse import quote
 import httpx
 
 from headrace.mesh.failures import CanaryLost
-from headrace.mesh.plan import Role
-from headrace.mesh.program import LOOPBACK
+from headrace.mesh.plan import LOOPBACK, Role
 
 _CANARY_EVERY_S = 0.1
 CANARY_WITHIN_S = 30.0

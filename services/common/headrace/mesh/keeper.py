@@ -18,6 +18,8 @@ from headrace.mesh.program import Program
 _LOOK_EVERY_S = 0.05
 _BAD_SETTINGS = 2
 """Exit status that every service has for settings it refuses; the next start would too."""
+_HOPELESS_WAIT_S = 30.0
+"""Before the next try where only what somebody else changes can help: to load a model is dear."""
 _DEATHS_AT_START = 3
 _LAST_CHANCE_S = 2.0
 """For a process that is replaced to end by itself. One that hangs does not."""
@@ -27,6 +29,7 @@ class Keeper:
     """One program of the mesh.
 
     Args:
+        can_be_missed: the mesh may become ready without it; it is then tried again and again.
         on_change: called when the record changes.
         report: told in words what happened.
     """
@@ -38,6 +41,7 @@ class Keeper:
         *,
         on_change: Callable[[], None],
         report: Callable[[str, str], None],
+        can_be_missed: bool = False,
     ) -> None:
         self.program = program
         self.ports: dict[str, int] = {}
@@ -47,6 +51,9 @@ class Keeper:
         """Set while its ports are known."""
         self.ended = asyncio.Event()
         """It is not started again."""
+        self.failure: ProcessFailed | None = None
+        """Why the mesh becomes ready without it."""
+        self._can_be_missed = can_be_missed
         self._home = home
         self._log = home.log(program.name)
         self._child: Child | None = None
@@ -81,7 +88,8 @@ class Keeper:
         """Run until `stop`. Cancelled, it kills the process.
 
         Raises:
-            ProcessFailed: it keeps dying before the mesh was ready, or refuses its settings.
+            ProcessFailed: it keeps dying before the mesh was ready, or refuses its settings;
+                `failure` instead if it can be missed.
         """
         while not self.ended.is_set():
             began_s = time.monotonic()
@@ -136,7 +144,7 @@ class Keeper:
             # Why not tried: it would run, and could tell nobody where it listens.
             raise OSError(str(trouble))
         self.program.prepare()
-        child = await Child.start(self.program.argv(), log=self._log, folder=Path.cwd())
+        child = await Child.start(self.program.argv(), log=self._log, folder=self._folder())
         self._child = child
         if self.ended.is_set():
             child.kill()
@@ -153,6 +161,16 @@ class Keeper:
             self._child, self.ports = None, {}
             self.listening.clear()
             self._on_change()
+
+    def _folder(self) -> Path | None:
+        """Where the program runs: where we do, or in the state directory once that is removed."""
+        try:
+            Path.cwd()
+        except OSError:
+            # Why not there: a program that looks up its current directory fails.
+            return self._home.folder
+        # Why not named: where we may be, but not enter again (after sudo), it would not start.
+        return None
 
     async def _find_ports(self, child: Child) -> None:
         while (ports := await self.program.read_ports(child.pid)) is None:
@@ -176,12 +194,16 @@ class Keeper:
     async def _mourn(self, cause: str, *, is_hopeless: bool, ran_s: float) -> None:
         self._backoff = self._backoff.after_death(ran_s=ran_s)
         gives_up = is_hopeless or self._backoff.deaths >= _DEATHS_AT_START
-        if self._starting_up and gives_up:
-            raise ProcessFailed(self.program.name, cause, self._log)
+        if self._starting_up and gives_up and self.failure is None:
+            failure = ProcessFailed(self.program.name, cause, self._log)
+            if not self._can_be_missed:
+                raise failure
+            self.failure = failure
         self.restarts += 1
         self._last_end = cause
-        self._report(self.program.name, f"{cause}; starts again in {self._backoff.wait_s:g} s")
+        wait_s = _HOPELESS_WAIT_S if is_hopeless else self._backoff.wait_s
+        self._report(self.program.name, f"{cause}; starts again in {wait_s:g} s")
         self._on_change()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._backoff.wait_s):
+            async with asyncio.timeout(wait_s):
                 await self.ended.wait()

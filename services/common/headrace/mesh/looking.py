@@ -15,7 +15,7 @@ from headrace.internal.v1.reports_pb2 import BrokerReport
 from headrace.mesh.disk import disk_trouble
 from headrace.mesh.health import said
 from headrace.mesh.patience import Fault
-from headrace.mesh.program import LOOPBACK
+from headrace.mesh.plan import LOOPBACK
 
 PROBE_S = 2.0
 _BROKEN_S = 3.0

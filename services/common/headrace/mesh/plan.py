@@ -17,6 +17,8 @@ MAX_PROCESSES = 64
 """Of one role and model. More on one machine is a slip of the finger."""
 
 
+LOOPBACK = "127.0.0.1"
+"""Where the processes of a mesh find one another."""
 DEFAULT_SYNC_INTERVAL = "2m"
 _SYNC_INTERVAL = re.compile(r"always|[1-9][0-9]*(ms|s|m|h)")
 
@@ -111,6 +113,8 @@ class ServicePlan:
     role: Role
     name: str
     flags: tuple[str, ...]
+    model: str = ""
+    """Primary name of the model that a worker serves."""
 
     @property
     def module(self) -> str:
@@ -186,21 +190,27 @@ def services(options: MeshOptions, *, mesh_id: str = "") -> Iterator[ServicePlan
         loaded = (
             # As one word each: a source or a name may begin with a dash.
             *(f"--model-source={model.source}", f"--model-name={model.name}"),
-            *([f"--model-aliases={','.join(model.aliases)}"] if model.aliases else []),
+            f"--model-aliases={','.join(model.aliases)}",
             *([f"--configured-by={mesh_id}"] if mesh_id else []),
             *("--engine", options.engine.value),
             # So that each takes its share of the cores and not all of them.
             *("--workers-here", str(options.workers * len(options.models))),
         )
         for i in range(options.workers):
-            yield _service(options, Role.WORKER, f"worker-{label(model.name)}-{i}", loaded)
+            yield _service(
+                options, Role.WORKER, f"worker-{label(model.name)}-{i}", loaded, model=model.name
+            )
+    # Why told: a name that is left in the environment would be one that no worker here reaches.
+    here = ("--advertised-host", LOOPBACK)
     # A lone gateway that ends has no other to take over: waiting for that helps nobody.
     alone = ("--lame-duck-s", "0") if options.gateways == 1 else ()
     for i in range(options.gateways):
-        yield _service(options, Role.GATEWAY, f"gateway-{i}", alone)
+        yield _service(options, Role.GATEWAY, f"gateway-{i}", (*here, *alone))
 
 
-def _service(options: MeshOptions, role: Role, name: str, more: Sequence[str] = ()) -> ServicePlan:
+def _service(
+    options: MeshOptions, role: Role, name: str, more: Sequence[str] = (), *, model: str = ""
+) -> ServicePlan:
     chosen = [s for s in options.settings if s.role == role]
     flags = [f"--{s.name.replace('_', '-')}={s.value}" for s in chosen]
-    return ServicePlan(role, name, ("--name", name, *more, *flags))
+    return ServicePlan(role, name, ("--name", name, *more, *flags), model)

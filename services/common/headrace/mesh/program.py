@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from headrace.mesh.files import read_json_object
-from headrace.mesh.plan import Role, ServicePlan
-
-LOOPBACK = "127.0.0.1"
+from headrace.mesh.plan import LOOPBACK, Role, ServicePlan
 
 
 class Program(Protocol):

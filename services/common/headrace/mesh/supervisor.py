@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -26,8 +26,8 @@ from headrace.mesh.health import canary_comes_through, complaint, health_url
 from headrace.mesh.home import Home, MeshRecord
 from headrace.mesh.keeper import Keeper
 from headrace.mesh.looking import Answers, Look, Stores
-from headrace.mesh.plan import MeshOptions, Role
-from headrace.mesh.program import LOOPBACK, Program, Service
+from headrace.mesh.plan import LOOPBACK, MeshOptions, Role
+from headrace.mesh.program import Program, Service
 from headrace.mesh.watch import Watch
 from headrace.rpc.addresses import UNSPECIFIED, join, local
 
@@ -44,8 +44,8 @@ class Told:
 
     progress: Callable[[str, str], None]
     """A process, or "mesh", and what has become of it."""
-    ready: Callable[[str], Awaitable[None]]
-    """The mesh is ready at this URL; cancelled if it is to end meanwhile."""
+    ready: Callable[[str, Sequence[str]], Awaitable[None]]
+    """The mesh is ready at this URL with these models; cancelled if it is to end meanwhile."""
 
 
 class Mesh:
@@ -83,7 +83,7 @@ class Mesh:
         began_s = time.monotonic()
         try:
             async with asyncio.timeout(self._options.ready_within_s):
-                await self._bring_up(group)
+                models = await self._bring_up(group)
         except TimeoutError:
             raise self._not_ready() from None
         self._ready = True
@@ -91,24 +91,36 @@ class Mesh:
             keeper.started_up()
         self._changed()
         self._told.progress("mesh", f"ready in {time.monotonic() - began_s:.1f} s")
+        for keeper in self._keepers:
+            if keeper.failure is not None:
+                self._told.progress(keeper.program.name, f"left out for now: {keeper.failure}")
         for url in seen_from_outside(self._options.host, self._public_port or 0):
             self._told.progress("mesh", f"other machines reach it at {url}, without authentication")
-        await self._told.ready(self._url or "")
+        await self._told.ready(self._url or "", models)
         await asyncio.Event().wait()
 
-    async def _bring_up(self, group: asyncio.TaskGroup) -> None:
+    async def _bring_up(self, group: asyncio.TaskGroup) -> list[str]:
+        """Returns the models that are served."""
         nats = self._keep(group, self._broker)
         await self._listening(nats)
-        plans = plan.services(self._options, mesh_id=self._home.mesh_id)
-        services = [self._keep(group, self._service(each)) for each in plans]
+        workers: dict[str, list[Keeper]] = {}
+        services: list[Keeper] = []
+        for each in plan.services(self._options, mesh_id=self._home.mesh_id):
+            # Why: where there are several models, one that cannot be loaded costs no other.
+            can_be_missed = bool(each.model) and len(self._options.models) > 1
+            services.append(self._keep(group, self._service(each), can_be_missed=can_be_missed))
+            if each.model:
+                workers.setdefault(each.model, []).append(services[-1])
         envoy = self._keep(group, self._edge)
         async with asyncio.TaskGroup() as waits:
             for keeper in (*services, envoy):
                 waits.create_task(self._becomes_ready(keeper))
             waits.create_task(self._remove_unlisted())
-        for model in self._options.models:
-            await canary_comes_through(self._url or "", model.name)
-            self._told.progress("mesh", f"a token of {model.name} came through")
+        served = _with_a_worker(workers)
+        for model in served:
+            await canary_comes_through(self._url or "", model)
+            self._told.progress("mesh", f"a token of {model} came through")
+        return served
 
     async def _remove_unlisted(self) -> None:
         """Models of an earlier mesh of this directory that this one does not have."""
@@ -127,8 +139,16 @@ class Mesh:
         ports_file = self._home.ports / f"{each.name}.json"
         return Service(each, nats_url=self._broker.url, ports_file=ports_file)
 
-    def _keep(self, group: asyncio.TaskGroup, program: Program) -> Keeper:
-        keeper = Keeper(program, self._home, on_change=self._changed, report=self._told.progress)
+    def _keep(
+        self, group: asyncio.TaskGroup, program: Program, *, can_be_missed: bool = False
+    ) -> Keeper:
+        keeper = Keeper(
+            program,
+            self._home,
+            on_change=self._changed,
+            report=self._told.progress,
+            can_be_missed=can_be_missed,
+        )
         self._keepers.append(keeper)
         self._told.progress(program.name, "starts")
         group.create_task(keeper.keep())
@@ -159,6 +179,8 @@ class Mesh:
         async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
             told_s, told = began_s, ""
             while (why := await self._complaint(http, keeper)) is not None:
+                if keeper.failure is not None:
+                    return
                 is_news = keeper.program.role is Role.WORKER and why not in ("", told)
                 if is_news and time.monotonic() - told_s >= _TELL_EVERY_S:
                     self._told.progress(keeper.program.name, why)
@@ -238,6 +260,15 @@ class Mesh:
         in_time = await keeper.stop(deadline_s=deadline_s)
         fact = "has ended" if in_time else f"had not ended after {deadline_s:g} s and was killed"
         self._told.progress(keeper.program.name, fact)
+
+
+def _with_a_worker(workers: Mapping[str, Sequence[Keeper]]) -> list[str]:
+    """Models that a worker could be brought up for; raises ProcessFailed where there is none."""
+    found = [m for m, keepers in workers.items() if any(k.failure is None for k in keepers)]
+    failures = [keeper.failure for keepers in workers.values() for keeper in keepers]
+    if not found and failures and failures[0] is not None:
+        raise failures[0]
+    return found
 
 
 def refuse_taken_port(host: str, port: int) -> None:

@@ -35,6 +35,7 @@ from headrace_worker.engine.loaded import (
     TokenizerFiles,
     VectorModel,
     VectorTask,
+    refuse_other_shapes,
     unheard,
 )
 from headrace_worker.engine.pooling import Normalise, ScoreHead, TextHead
@@ -202,6 +203,7 @@ def _model(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # theirs raises, and says which ones in its log alone
         )
     except (*UNREADABLE, SafetensorError, RuntimeError, MemoryError) as error:
         raise ModelLoadFailed(source, f"its weights: {first_line(error)}") from error
@@ -209,6 +211,7 @@ def _model(
     absent = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if absent:
         raise ModelLoadFailed(source, f"its weights lack {len(absent)} tensors, {absent[0]} first")
+    refuse_other_shapes(source, report["mismatched_keys"])
     if model.config.pad_token_id is None:
         model.config.pad_token_id = _pad_token_id(model)
     model.train(False)

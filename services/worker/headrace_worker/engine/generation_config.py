@@ -59,7 +59,8 @@ def configured_ends(config: GenerationConfig, model: PreTrainedConfig) -> tuple[
         if eos is not None:
             ids = eos if isinstance(eos, list | tuple) else [eos]
             end = getattr(text, "vocab_size", None) or 2**31
-            return tuple(int(one) for one in ids if 0 <= int(one) < end)
+            # Why not refused: transformers and vLLM do not look, and a text there ends nothing.
+            return tuple(one for one in ids if type(one) is int and 0 <= one < end)
     return ()
 
 

@@ -14,6 +14,7 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -39,6 +40,7 @@ from headrace_worker.engine.loaded import (
     ModelLoadFailed,
     Progress,
     TokenizerFiles,
+    refuse_other_shapes,
     unheard,
 )
 from headrace_worker.engine.parallel import is_joined, sharding
@@ -92,6 +94,7 @@ def load(
     disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
     folder = model_folder(source, revision, progress)
     config = _config(source, folder)
+    _try_generation_config(source, folder)
     digest = weights_digest(folder, precision.name, progress)
     with _telling(progress):
         model = _model(source, folder, config, precision)
@@ -221,7 +224,21 @@ def _config(source: str, folder: Path) -> PreTrainedConfig:
         config.architectures and name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     ):
         raise ModelLoadFailed(source, f"{name} is not a causal language model")
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions < 1:
+        raise ModelLoadFailed(source, f"its config.json: max_position_embeddings is {positions}")
     return config
+
+
+def _try_generation_config(source: str, folder: Path) -> None:
+    """Why: reading the weights reads it as well, and what it raises would be told of these."""
+    try:
+        GenerationConfig.from_pretrained(folder)
+    except OSError:
+        return  # There is none, or it is no JSON: transformers goes on without.
+    except UNREADABLE as error:
+        fact = f"its generation_config.json: {first_line(error)}"
+        raise ModelLoadFailed(source, fact) from error
 
 
 def _model(
@@ -237,6 +254,7 @@ def _model(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # theirs raises, and says which ones in its log alone
             **sharding(config),
         )
     except (*UNREADABLE, SafetensorError, RuntimeError, MemoryError) as error:
@@ -245,6 +263,10 @@ def _model(
     if absent:
         # Why: transformers would go on with random numbers in their place.
         raise ModelLoadFailed(source, f"its weights lack {len(absent)} tensors, {absent[0]} first")
+    refuse_other_shapes(source, report["mismatched_keys"])
+    if unused := sorted(report["unexpected_keys"]):
+        # Why not refused: many models bring heads for training or for drafting along.
+        log.warning("model.weights_unused", extra={"count": len(unused), "first": unused[0]})
     if precision.quantization == "int8":
         try:
             quantize_to_int8(model)

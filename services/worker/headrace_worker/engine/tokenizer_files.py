@@ -28,7 +28,10 @@ _PROBES = ("The quick brown fox, 12345 times.", "naïve été 水 and  two space
 
 
 def first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+    """What an error says, without what follows its first line; two where the first ends in a
+    colon, as those of configurations do, which say what is wrong in the second."""
+    first, *more = f"{type(error).__name__}: {str(error).strip()}".splitlines()
+    return f"{first} {more[0].strip()}" if more and first.endswith(":") else first
 
 
 def tokenizer_files(

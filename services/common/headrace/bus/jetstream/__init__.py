@@ -89,9 +89,12 @@ async def connect(
 
     async def swallow(error: Exception) -> None:
         reasons.note(error)
+        if not client.is_connected and not has_begun:
+            unreached.again(time.monotonic(), servers=shown(url), why=str(reasons))
         log.debug("bus.error", extra={"error": repr(error)})
 
-    reasons = Reasons()
+    reasons, has_begun = Reasons(), False
+    unreached = Repeated(log, began="bus.unreached", over="bus.reached")
     if not is_readable(url):
         raise BusUnavailable(f"{shown(url)} is no URL of NATS; write nats://host:4222")
     # Why by ourselves, and not by the client: it would draw again at each reconnect, and might
@@ -114,7 +117,10 @@ async def connect(
     bus = JetStreamBus(client)
 
     async def begin() -> None:
+        nonlocal has_begun
         await client.connect(servers, **options)
+        has_begun = True
+        unreached.end(time.monotonic(), server=bus.server)
         await bus.watch_broker()
         if replicas is not None:
             await _until_stores(bus, replicas, reasons)
