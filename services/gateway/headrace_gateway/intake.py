@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import blake2b
 
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.answering import Answer
@@ -93,7 +94,7 @@ class Intake:
         prompt_ids = cut_to_fit(wanted, served.card, await _token_ids(wanted, served))
         limits = self._limits.of(wanted)
         request = valid_request(
-            wanted, served.card, limits, prompt_ids, draw_seed=lambda: secrets.randbits(64)
+            wanted, served.card, limits, prompt_ids, draw_seed=lambda: self._seed_of(wanted)
         )
         for run in served.tokenizer.runs_of(wanted.parameters.bad_words):
             request.sampling.bad_words.add(token_ids=run)
@@ -101,6 +102,17 @@ class Intake:
             adapter = served.adapter
             request = replace(request, adapter=adapter.name, adapter_digest=adapter.digest)
         return request
+
+    def _seed_of(self, wanted: Wanted) -> int:
+        """A random one; of a request whose id is its name, one that the name makes.
+
+        Why: of two calls with one name, whichever comes first runs, and the other may by then have
+        told its caller the seed.
+        """
+        if not (wanted.detached or wanted.returns):
+            return secrets.randbits(64)
+        name = f"{self._limits.tenants.of(wanted.headers)}\0{wanted.request_id}"
+        return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
 
     async def tokenize(self, wanted: Wanted) -> tuple[list[int], list[str]]:
         """Token ids of a prompt, and the text of each; nothing is admitted.
