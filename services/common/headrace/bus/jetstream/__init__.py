@@ -79,48 +79,14 @@ async def connect(
     Raises:
         BusUnavailable: no answer within `wait_s`.
     """
-
-    async def disconnected() -> None:
-        if not bus.closing:
-            log.warning("bus.disconnected")
-
-    async def reconnected() -> None:
-        log.warning("bus.reconnected", extra={"server": bus.server})
-
-    async def swallow(error: Exception) -> None:
-        reasons.note(error)
-        if not client.is_connected and not has_begun:
-            unreached.again(time.monotonic(), servers=shown(url), why=str(reasons))
-        log.debug("bus.error", extra={"error": repr(error)})
-
-    reasons, has_begun = Reasons(), False
-    unreached = Repeated(log, began="bus.unreached", over="bus.reached")
     if not is_readable(url):
         raise BusUnavailable(f"{shown(url)} is no URL of NATS; write nats://host:4222")
-    # Why by ourselves, and not by the client: it would draw again at each reconnect, and might
-    # come back to the server that has just fallen silent.
-    servers = url.split(",")
-    random.shuffle(servers)
-
-    options: dict[str, Any] = {
-        "name": name,
-        "max_reconnect_attempts": -1,
-        "reconnect_time_wait": 0.2,
-        "disconnected_cb": disconnected,
-        "reconnected_cb": reconnected,
-        "error_cb": swallow,
-        "dont_randomize": True,
-        "ping_interval": PING_S,
-        "max_outstanding_pings": 2,
-    }
     client = Client()
-    bus = JetStreamBus(client)
+    bus, reasons = JetStreamBus(client), Reasons()
+    connecting = _Connecting(client, bus, url, reasons)
 
     async def begin() -> None:
-        nonlocal has_begun
-        await client.connect(servers, **options)
-        has_begun = True
-        unreached.end(time.monotonic(), server=bus.server)
+        await connecting.begin(name)
         await bus.watch_broker()
         if replicas is not None:
             await _until_stores(bus, replicas, reasons)
@@ -134,6 +100,50 @@ async def connect(
     with contextlib.suppress(OSError, nats.errors.Error, AssertionError):
         await client.close()
     raise BusUnavailable(f"no NATS within {wait_s:g} s at {shown(url)}: {reasons}")
+
+
+class _Connecting:
+    """The client's connection as it comes and goes, in the log."""
+
+    def __init__(self, client: Client, bus: JetStreamBus, url: str, reasons: Reasons) -> None:
+        self._client, self._bus, self._url, self._reasons = client, bus, url, reasons
+        self._has_begun = False
+        self._unreached = Repeated(log, began="bus.unreached", over="bus.reached")
+
+    async def begin(self, name: str) -> None:
+        """Returns once there is a connection, however long that takes."""
+        # Why by ourselves, and not by the client: it would draw again at each reconnect, and might
+        # come back to the server that has just fallen silent.
+        servers = self._url.split(",")
+        random.shuffle(servers)
+        options: dict[str, Any] = {
+            "name": name,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.2,
+            "disconnected_cb": self._disconnected,
+            "reconnected_cb": self._reconnected,
+            "error_cb": self._swallow,
+            "dont_randomize": True,
+            "ping_interval": PING_S,
+            "max_outstanding_pings": 2,
+        }
+        await self._client.connect(servers, **options)
+        self._has_begun = True
+        self._unreached.end(time.monotonic(), server=self._bus.server)
+
+    async def _disconnected(self) -> None:
+        if not self._bus.closing:
+            log.warning("bus.disconnected")
+
+    async def _reconnected(self) -> None:
+        log.warning("bus.reconnected", extra={"server": self._bus.server})
+
+    async def _swallow(self, error: Exception) -> None:
+        self._reasons.note(error)
+        if not self._client.is_connected and not self._has_begun:
+            shown_url, why = shown(self._url), str(self._reasons)
+            self._unreached.again(time.monotonic(), servers=shown_url, why=why)
+        log.debug("bus.error", extra={"error": repr(error)})
 
 
 async def _ends_within(wait_s: float, work: Coroutine[Any, Any, None]) -> bool:
