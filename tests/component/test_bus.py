@@ -193,6 +193,13 @@ async def test_a_card_is_replaced_only_while_it_is_what_was_read(bus: JetStreamB
     await eventually(lambda: [each for each in seen if each[0] == lane] == ours)
 
 
+async def test_every_card_is_found_by_every_reading(bus: JetStreamBus) -> None:
+    await bus.put_card("m", b"1")
+    for _ in range(40):
+        found = await asyncio.gather(*(bus.all_cards() for _ in range(20)))
+        assert found == [[b"1"]] * 20
+
+
 async def test_cards_are_read_and_replaced_by_who_made_no_stores(
     bus: JetStreamBus, nats_url: str
 ) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 
+from headrace.bus import Bus
 from headrace.bus.jetstream import JetStreamBus
 from headrace.errors import ModelNotFound
 from headrace.internal.v1.model_card_pb2 import ModelCard
@@ -13,6 +16,7 @@ from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.mesh.failures import ModelServed
 from headrace.mesh.forgetting import configured, forget, remove_unlisted
 from headrace.rpc.status import from_status
+from headrace_scheduler.candidacy import FINISHED_S, LOOK_S
 from helpers.eventually import eventually
 from helpers.running_scheduler import scheduler
 from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, find, unsettled
@@ -67,6 +71,34 @@ async def test_what_an_earlier_mesh_left_in_the_lanes_of_a_removed_model_ends_to
         assert kept is not None, "somebody may ask for its end"
         error = from_status(ResultRecord.FromString(kept).outcome.error)
         assert isinstance(error, ModelNotFound)
+    assert await unsettled(bus) == []
+
+
+class SlowResults:
+    """A bus that takes its time to store a result; all else is as quick as the broker."""
+
+    def __init__(self, bus: Bus, store_s: float) -> None:
+        self._bus, self._store_s = bus, store_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    async def put_result(self, *args: Any, **kwargs: Any) -> None:
+        await asyncio.sleep(self._store_s)
+        await self._bus.put_result(*args, **kwargs)
+
+
+async def test_the_card_of_a_removed_model_stays_until_the_ends_of_its_requests_are_stored(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor
+) -> None:
+    await configure(bus, MODEL)
+    await gateway.submit("a", detached=True)
+    await gateway.die()
+    await forget(bus, MODEL, force=True)
+    store_s = FINISHED_S + 2 * LOOK_S + 1
+    async with scheduler(nats_url, through=lambda own: cast(Bus, SlowResults(own, store_s))):
+        await eventually(lambda: _has_no_cards(bus), within_s=15)
+        assert await bus.get_result("a") is not None
     assert await unsettled(bus) == []
 
 

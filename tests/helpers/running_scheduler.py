@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -57,8 +57,10 @@ class SchedulerProcess:
             await self._task
 
 
-async def start_scheduler(url: str, name: str = "one", **changes: Any) -> SchedulerProcess:
-    bus = await connect(url, name=name)
+async def start_scheduler(
+    url: str, name: str = "one", *, through: Callable[[Bus], Bus] = lambda bus: bus, **changes: Any
+) -> SchedulerProcess:
+    bus = through(await connect(url, name=name))
     service = Service(f"{name}-{uuid.uuid4().hex[:6]}", bus, settings(**changes), SystemClock())
     return SchedulerProcess(service, bus, asyncio.create_task(service.run()))
 

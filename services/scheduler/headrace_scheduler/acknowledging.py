@@ -40,6 +40,10 @@ class Acknowledgements:
         waits = [self._unconfirmed[i] for i in request_ids if i in self._unconfirmed]
         await asyncio.gather(*(asyncio.shield(wait) for wait in waits))
 
+    @property
+    def none_unconfirmed(self) -> bool:
+        return not self._unconfirmed
+
     async def all_confirmed(self) -> None:
         await self.confirmed(list(self._unconfirmed))
 

@@ -67,6 +67,7 @@ class Calls:
         self._model, self._bus, self._settings = leadership.model, bus, settings
         self._tell = tell
         self._tasks: asyncio.TaskGroup | None = None
+        self._open: set[asyncio.Task[None]] = set()
         self._words = asyncio.Semaphore(WORDS_AT_ONCE)
 
     def start_in(self, tasks: asyncio.TaskGroup) -> None:
@@ -75,7 +76,13 @@ class Calls:
 
     def _start(self, call: Coroutine[Any, Any, None]) -> None:
         assert self._tasks is not None, "a command before the leadership runs"
-        self._tasks.create_task(call)
+        task = self._tasks.create_task(call)
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    @property
+    def all_answered(self) -> bool:
+        return not self._open
 
     def dispatch(self, command: Dispatch) -> None:
         self._start(self._dispatch(command, command.message.SerializeToString()))

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 RENEW_S = 1.0
 """Longest wait for one renewal to be answered."""
 LOOK_S = 0.5
-EMPTY_S = 2.0
+FINISHED_S = 2.0
 """A gateway that has not heard of a removal yet may put a request into a lane meanwhile."""
 
 
@@ -121,7 +121,7 @@ class Candidacy:
             leader = self._make_leader(epoch)
             tasks.create_task(self._renew())
             tasks.create_task(leader.run())
-            tasks.create_task(self._delete_card_once_empty(leader.machine))
+            tasks.create_task(self._delete_card_once_finished(leader))
 
     def _make_leader(self, epoch: int) -> Leader:
         now_s = self._clock.monotonic_s()
@@ -137,15 +137,19 @@ class Candidacy:
         )
         return self.leader
 
-    async def _delete_card_once_empty(self, machine: Machine) -> None:
-        """The end of a removal; `Service` ends this candidacy when it hears of it."""
-        empty_since_s = self._clock.monotonic_s()
+    async def _delete_card_once_finished(self, leader: Leader) -> None:
+        """The end of a removal; `Service` ends this candidacy when it hears of it.
+
+        Why not once the machine is empty: the results of what it has ended may still be
+        on their way to the broker, and ending the candidacy cancels them.
+        """
+        finished_since_s = self._clock.monotonic_s()
         while True:
             await asyncio.sleep(LOOK_S)
             now_s = self._clock.monotonic_s()
-            if self._removed is None or not machine.is_empty:
-                empty_since_s = now_s
-            elif now_s - empty_since_s >= EMPTY_S:
+            if self._removed is None or not leader.has_finished:
+                finished_since_s = now_s
+            elif now_s - finished_since_s >= FINISHED_S:
                 try:
                     await self._bus.replace_card(self.model, self._removed, None)
                 except BusError as error:

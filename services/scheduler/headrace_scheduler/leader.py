@@ -121,6 +121,15 @@ class Leader:
         except TimeoutError:
             log.warning("leader.unacknowledged", extra={"model": self.leadership.model})
 
+    @property
+    def has_finished(self) -> bool:
+        """Nothing of the lanes is live, and every call and acknowledgement is confirmed."""
+        return (
+            self.machine.is_empty
+            and self._calls.all_answered
+            and self._acknowledgements.none_unconfirmed
+        )
+
     # Events
 
     def tell(self, *events: Event) -> bool:

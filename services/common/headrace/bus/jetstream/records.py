@@ -59,13 +59,17 @@ class StoredCards(Connected):
 
     @heeding
     async def all_cards(self) -> list[bytes]:
-        found: list[bytes] = []
+        # Why not `bucket.keys()`: it finds none now and then, where the broker has delivered all
+        # keys before the client asks how many there are.
+        prefix, found = f"$KV.{CARD_BUCKET}.", list[bytes]()
         try:
             bucket = await self._bucket_of_cards()
-            for key in await bucket.keys():
-                with contextlib.suppress(nats.js.errors.NotFoundError):  # it goes as it is read
-                    found.append((await bucket.get(key)).value or b"")
-        except (nats.js.errors.NoKeysError, nats.js.errors.NotFoundError):
+            stored = await self._js.stream_info(f"KV_{CARD_BUCKET}", subjects_filter=f"{prefix}>")
+            for subject in sorted(stored.state.subjects or ()):
+                with contextlib.suppress(nats.js.errors.NotFoundError):  # it is deleted
+                    entry = await bucket.get(subject.removeprefix(prefix))
+                    found.append(entry.value or b"")
+        except nats.js.errors.NotFoundError:
             return []  # nor is there a bucket before the first process has made it
         except nats.errors.Error as error:
             raise BusUnavailable(f"model cards: {error or 'no answer'}") from error
