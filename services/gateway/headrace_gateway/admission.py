@@ -20,11 +20,12 @@ from headrace.errors import (
     RequestExists,
 )
 from headrace.internal.v1.request_pb2 import Input, RequestRecord
+from headrace.priorities import priority_name
 from headrace.v1 import common_pb2
 from headrace_gateway import metrics
 from headrace_gateway.generation import Generation, ValidRequest
 from headrace_gateway.kept import admitted_as, digest_of
-from headrace_gateway.lanes import DEFAULT_RETRY_S, LaneView, lane_name, priority_name
+from headrace_gateway.lanes import DEFAULT_RETRY_S, LaneView, lane_name
 from headrace_gateway.open_requests import OpenRequests
 from headrace_gateway.outlet import Outlet
 from headrace_gateway.settling import Settling, timestamp

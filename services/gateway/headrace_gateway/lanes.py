@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from headrace.errors import CapacityError, LaneFull, PatienceExhausted
 from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
 from headrace.model_names import lane_id
+from headrace.priorities import priority_name
 from headrace.v1 import common_pb2, fleet_pb2
 from headrace_gateway.generation import Queued
 
@@ -183,11 +184,6 @@ def _seconds(duration: Duration) -> float:
 
 def lane_name(model: str, priority: common_pb2.Priority.ValueType) -> str:
     return f"{model}/{priority_name(priority)}"
-
-
-def priority_name(priority: common_pb2.Priority.ValueType) -> str:
-    """As in `headrace.bus.subjects.PRIORITIES`, and in metric labels."""
-    return common_pb2.Priority.Name(priority).removeprefix("PRIORITY_").lower()
 
 
 def _as_lane(model: str, scheduler_id: str, state: LaneState) -> fleet_pb2.Lane:

@@ -18,10 +18,10 @@ from headrace.bus import Bus, BusError, subjects
 from headrace.clock import Clock
 from headrace.internal.v1.reports_pb2 import ResultRecord, Settlement, SettleRequest
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.priorities import priority_name
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway import metrics
 from headrace_gateway.kept import admitted_as
-from headrace_gateway.lanes import priority_name
 from headrace_gateway.outlet import Admitted, Outlet
 from headrace_gateway.reporting import ModelReporters, Reporter
 

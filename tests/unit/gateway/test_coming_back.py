@@ -20,7 +20,8 @@ from headrace_gateway.catching_up import CatchingUp
 from headrace_gateway.generation import ChoiceEnded, Described, RecordedRequest, Tokens
 from headrace_gateway.native.rest_service import RestDialect
 from headrace_gateway.openai.chunks import CHAT, COMPLETION, Chunks, Form, Head
-from headrace_gateway.openai.telling import Asked, Prompt, Telling
+from headrace_gateway.openai.output_options import Asked
+from headrace_gateway.openai.telling import Prompt, Telling
 from headrace_gateway.position import (
     UNSEEN,
     EventIds,

@@ -16,7 +16,8 @@ from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason, RequestOutcome
 from headrace_gateway.generation import ChoiceEnded, Tokens
 from headrace_gateway.openai.chunks import CHAT, COMPLETION, Chunks, Form, Head, whole
-from headrace_gateway.openai.telling import Asked, Prompt, Telling
+from headrace_gateway.openai.output_options import Asked
+from headrace_gateway.openai.telling import Prompt, Telling
 from headrace_gateway.position import UNSEEN
 from headrace_gateway.spelling import Spelling
 from headrace_gateway.text import StopStrings, TextStream

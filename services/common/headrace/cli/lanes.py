@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli import terminal
-from headrace.cli.status import priority_name
 from headrace.cli.where import mesh_options, mesh_url
 from headrace.client import AsyncClient
+from headrace.priorities import priority_name
 from headrace.v1 import fleet_pb2
 
 _LOOK_EVERY_S = 0.5

@@ -18,7 +18,8 @@ from headrace.errors import HeadraceError
 from headrace.mesh.disk import disk_trouble
 from headrace.mesh.health import complaint, health_url
 from headrace.mesh.home import Home, ProcessRecord
-from headrace.v1 import common_pb2, fleet_pb2
+from headrace.priorities import priority_name
+from headrace.v1 import fleet_pb2
 
 _PROBE_S = 2.0
 
@@ -150,10 +151,6 @@ async def _models(url: str | None, names: list[str]) -> list[ModelStatus]:
         )
         for name in names
     ]
-
-
-def priority_name(priority: common_pb2.Priority.ValueType) -> str:
-    return common_pb2.Priority.Name(priority).removeprefix("PRIORITY_").lower()
 
 
 def _lane(lane: fleet_pb2.Lane) -> LaneStatus:

@@ -22,7 +22,8 @@ from headrace_gateway.openai.chunks import (
     whole_choices,
     whole_opening,
 )
-from headrace_gateway.openai.telling import Asked, Telling
+from headrace_gateway.openai.output_options import Asked
+from headrace_gateway.openai.telling import Telling
 from headrace_gateway.pacing import in_pieces
 from headrace_gateway.reply import Reply, comment, written
 from headrace_gateway.wanted import Wanted

@@ -38,10 +38,11 @@ from headrace_gateway.openai.chunks import (
     whole,
 )
 from headrace_gateway.openai.errors import OpenAIVoice
+from headrace_gateway.openai.output_options import Asked
 from headrace_gateway.openai.prompt_run import SeveralPrompts
 from headrace_gateway.openai.reading import read_body
 from headrace_gateway.openai.several_prompts import PromptCalls
-from headrace_gateway.openai.telling import Asked, Prompt, Telling
+from headrace_gateway.openai.telling import Prompt, Telling
 from headrace_gateway.openai.vector_calls import VectorCalls
 from headrace_gateway.openai.wishes import (
     asked_chat,

@@ -8,8 +8,8 @@ from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.calls import Call
 from headrace_gateway.openai.bodies import Body, ChatBody, CompletionBody
+from headrace_gateway.openai.output_options import Asked
 from headrace_gateway.openai.structures import wanted_structure
-from headrace_gateway.openai.telling import Asked
 from headrace_gateway.openai.tools import turn, wanted_tools
 from headrace_gateway.quoting import quoted
 from headrace_gateway.wanted import Conversation, Text, TokenIds, Wanted
