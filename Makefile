@@ -104,7 +104,7 @@ docs: $(VENV)/.installed-dev
 # so that running needs no compiler.
 OUT ?= services/common
 proto: $(VENV)/.installed-dev
-	@mkdir -p $(OUT)/headrace/mesh
+	@mkdir -p $(OUT)/headrace/supervisor/servers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I proto \
 		--python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=quiet:$(OUT) --mypy_grpc_out=quiet:$(OUT) \
 		$$(cd proto && find headrace -name '*.proto' | sort)
@@ -112,7 +112,7 @@ proto: $(VENV)/.installed-dev
 	@find $(OUT)/headrace -name '*_pb2_grpc.py' -exec grep -L '^class ' {} + \
 		| while read -r empty; do rm -f "$$empty" "$${empty}i"; done
 	@$(BIN)/python -m grpc_tools.protoc -I proto --include_imports \
-		--descriptor_set_out=$(OUT)/headrace/mesh/headrace.binpb \
+		--descriptor_set_out=$(OUT)/headrace/supervisor/servers/headrace.binpb \
 		$$(cd proto && find headrace/v1 -name '*.proto' | sort) google/rpc/error_details.proto
 
 proto-check: $(VENV)/.installed-dev

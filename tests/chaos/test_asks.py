@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.torture.asks import Door, make_asks
+from headrace.chaos.plan import Door, make_asks
 
 DOORS = [Door.NATIVE, Door.COMPLETIONS, Door.CHAT]
 

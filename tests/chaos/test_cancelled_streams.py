@@ -1,4 +1,4 @@
-"""Cancelled streams leave nothing behind. 10,000 of them: tests/bench/cancelled_streams.py."""
+"""Cancelled streams leave nothing behind. 10,000 of them: benchmarks/cancelled_streams.py."""
 
 from __future__ import annotations
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.clock import SystemClock
-from headrace.torture.history import (
+from headrace.chaos.history import (
     UNREACHABLE,
     Accepted,
     ChoiceEnded,
@@ -29,9 +28,10 @@ from headrace.torture.history import (
     Struck,
     read,
 )
-from headrace.torture.judge import judge
-from headrace.torture.scorecard import scorecard
-from headrace.torture.traces import Wrong
+from headrace.chaos.judge import judge
+from headrace.chaos.scorecard import scorecard
+from headrace.chaos.traces import Wrong
+from headrace.clock import SystemClock
 from helpers.histories import DISTURBED, good, spoiled, stream
 
 AT_S = 10.15

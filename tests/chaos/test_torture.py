@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace.torture.history import Ended, Struck, read
+from headrace.chaos.history import Ended, Struck, read
 from helpers.command import Ran, headrace
 from helpers.fresh_mesh import fresh_mesh
 

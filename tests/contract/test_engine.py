@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace_worker.engine.following import FollowingEngine
-from headrace_worker.engine.interface import (
+from headrace_worker.engine.backends.remote_engine import FollowingEngine
+from headrace_worker.engine.base.interface import (
     Engine,
     FinishReason,
     Grammar,

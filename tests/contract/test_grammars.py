@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from headrace_worker.engine.interface import FinishReason, Grammar, GrammarKind
-from headrace_worker.engine.slot_engine import SlotEngine
+from headrace_worker.engine.base.interface import FinishReason, Grammar, GrammarKind
+from headrace_worker.engine.core.slot_engine import SlotEngine
 from helpers.grammars import END, FLOWER, Flower, bound, held_engine, text, tokenizer
 from helpers.running_engine import alone, run
 

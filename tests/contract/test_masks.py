@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from headrace_worker.engine.interface import Engine, SequenceRefused
+from headrace_worker.engine.base.interface import Engine, SequenceRefused
 from helpers.engine_kinds import STEPPED
 from helpers.running_engine import GREEDY, SAMPLED, alone, run, sequence
 

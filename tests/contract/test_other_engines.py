@@ -12,10 +12,10 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from headrace_worker.engine.following import FollowingEngine
-from headrace_worker.engine.interface import Sequence, SequenceRefused
-from headrace_worker.engine.openai_source import Speech
-from headrace_worker.engine.scripted_text import scripted_tokenizer_files
+from headrace_worker.engine.backends.openai_source import Speech
+from headrace_worker.engine.backends.remote_engine import FollowingEngine
+from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
+from headrace_worker.engine.base.interface import Sequence, SequenceRefused
 from helpers import other_engines
 from helpers.running_engine import GREEDY, alone, run, sequence
 from helpers.running_mesh import RunningMesh

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from headrace_worker.engine.compiling import GrammarRefused
-from headrace_worker.engine.schema_formats import FORMATS
-from headrace_worker.engine.schema_keywords import KEYWORDS, Effect
+from headrace_worker.engine.grammar.compiling import GrammarRefused
+from headrace_worker.engine.schema.formats import FORMATS
+from headrace_worker.engine.schema.keywords import KEYWORDS, Effect
 from helpers.drawn_json import compiled, draw
 
 SAMPLES = 50

@@ -15,8 +15,8 @@ import pytest
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from headrace.client import AsyncClient
-from headrace.mesh.home import Home
-from headrace_worker.models import DEFAULT_MODEL
+from headrace.supervisor.state.state_dir import Home
+from headrace_worker.serving.models import DEFAULT_MODEL
 from helpers.eventually import eventually
 from helpers.random_adapters import merged, write_adapter
 from helpers.running_mesh import RunningMesh, start, stop

@@ -9,7 +9,7 @@ import openai
 import pytest
 from tokenizers import Tokenizer
 
-from headrace_worker.engine.scripted_text import scripted_tokenizer_files
+from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from helpers.fresh_mesh import fresh_mesh
 from helpers.streams import Seen, chat
 from helpers.strikes import Strike

@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from headrace_worker.models import DEFAULT_MODEL
+from headrace_worker.serving.models import DEFAULT_MODEL
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh
 from helpers.running_mesh import start, stop

@@ -23,7 +23,7 @@ import pytest
 
 from headrace.client import AsyncClient, Client
 from headrace.errors import HeadraceError
-from headrace.mesh.home import Home, ProcessRecord
+from headrace.supervisor.state.state_dir import Home, ProcessRecord
 from headrace.testing.nats_server import nats_server
 from headrace.v1.generation_pb2 import StreamGenerateResponse
 from helpers.eventually import eventually

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headrace.cli.welcome import SAMPLE_QUESTION
+from headrace.cli.mesh.welcome import SAMPLE_QUESTION
 from headrace.client import AsyncClient
-from headrace.mesh.home import Home
+from headrace.supervisor.state.state_dir import Home
 from helpers.command import command, headrace, processes_with
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from headrace.client import AsyncClient
+from headrace.client.background import AsyncDetached
 from headrace.errors import RequestCancelled
-from headrace.handles import AsyncDetached
 from headrace.v1.generation_pb2 import GenerateResponse
 from helpers.command import headrace
 from helpers.eventually import eventually

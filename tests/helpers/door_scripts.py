@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from headrace.errors import AttemptsExhausted, PatienceExhausted
 from headrace.logprobs import Logprobs
-from headrace_gateway.generation import Event, Failed, Tokens, ValidRequest
+from headrace_gateway.request.generation import Event, Failed, Tokens, ValidRequest
 from helpers.scripted_admission import Script, ScriptedGeneration, one_by_one
 from helpers.tiny_tokenizers import byte_level
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from headrace_worker.engine.compiling import Compile, Compiled
-from headrace_worker.engine.grammar_backends import compiler_of
-from headrace_worker.engine.interface import Grammar, GrammarKind
-from headrace_worker.engine.loaded import TokenizerFiles
+from headrace_worker.engine.base.interface import Grammar, GrammarKind
+from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.grammar.backends import compiler_of
+from headrace_worker.engine.grammar.compiling import Compile, Compiled
 
 END = 0
 LONG = 60

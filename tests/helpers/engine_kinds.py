@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from headrace_worker.engine.interface import Engine, Sequence
-from headrace_worker.engine.scripted import ScriptedEngine, ScriptedFaults, ScriptedSettings
+from headrace_worker.engine.backends.scripted import (
+    ScriptedEngine,
+    ScriptedFaults,
+    ScriptedSettings,
+)
+from headrace_worker.engine.base.interface import Engine, Sequence
 from helpers.running_engine import sequence
 from helpers.tiny_models import (
     POISON,

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.mesh.home import Home, ProcessRecord
+from headrace.supervisor.state.state_dir import Home, ProcessRecord
 from helpers.command import headrace
 from helpers.eventually import eventually
 

@@ -16,7 +16,7 @@ from headrace.v1.common_pb2 import ModelTask
 from headrace.v1.openai_pb2_grpc import OpenAIServiceStub
 from headrace.v1.rest_pb2 import RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceStub
-from headrace_gateway.generation import ChoiceEnded, ValidRequest
+from headrace_gateway.request.generation import ChoiceEnded, ValidRequest
 from helpers.door_scripts import says
 from helpers.fuzzed import TYPED
 from helpers.running_doors import CARD, RunningDoors, running_doors

@@ -37,14 +37,20 @@ from headrace.rpc.server import bind, make_server
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
 from headrace.v1.fleet_pb2 import Lane
-from headrace_gateway.answering import Answer
-from headrace_gateway.generation import Event, Generation, RecordedRequest, Tokens, ValidRequest
-from headrace_gateway.mesh import Mesh, assemble, serve_delivery
-from headrace_gateway.outlet import Outlet
-from headrace_gateway.settings import GatewaySettings
-from headrace_gateway.text import StopStrings
-from headrace_gateway.tokenizer import Tokenizer
-from headrace_gateway.transcript import Transcript
+from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.models.text import StopStrings
+from headrace_gateway.models.tokenizer import Tokenizer
+from headrace_gateway.output.answering import Answer
+from headrace_gateway.output.assembler import Transcript
+from headrace_gateway.request.generation import (
+    Event,
+    Generation,
+    RecordedRequest,
+    Tokens,
+    ValidRequest,
+)
+from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.wiring import Mesh, assemble, serve_delivery
 from helpers.tiny_tokenizers import bundle, byte_level
 
 MODEL = "toy"

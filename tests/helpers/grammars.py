@@ -10,16 +10,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
-from headrace_worker.engine.building import EngineSettings, Origin, build_packed
-from headrace_worker.engine.grammar_backends import compiler_of
-from headrace_worker.engine.interface import (
+from headrace_worker.engine.base.interface import (
     Grammar,
     GrammarKind,
     SamplingParameters,
     Sequence,
 )
-from headrace_worker.engine.loaded import TokenizerFiles
-from headrace_worker.engine.slot_engine import SlotEngine
+from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.core.slot_engine import SlotEngine
+from headrace_worker.engine.grammar.backends import compiler_of
+from headrace_worker.engine.loading.building import EngineSettings, Origin, build_packed
 from helpers.tiny_models import random_model
 
 VALLEY = Path("services/worker/headrace_worker/default_model")

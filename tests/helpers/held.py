@@ -10,8 +10,8 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.mesh.home import MeshRecord, ProcessRecord
-from headrace.mesh.plan import Role
+from headrace.supervisor.plan.plan import Role
+from headrace.supervisor.state.state_dir import MeshRecord, ProcessRecord
 
 _OWN = {
     Role.GATEWAY: ("headrace_gateway_open_requests", "headrace_gateway_unsettled_requests"),

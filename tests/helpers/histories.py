@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from headrace.torture.history import (
+from headrace.chaos.history import (
     Accepted,
     Began,
     ChoiceEnded,

@@ -19,7 +19,7 @@ from headrace.internal.v1.delivery_pb2 import (
 )
 from headrace.logprobs import Logprobs
 from headrace.rpc.server import bind, make_server
-from headrace_gateway.logprob_columns import by_row, read_run
+from headrace_gateway.request.logprob_columns import by_row, read_run
 from helpers.eventually import eventually
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from headrace_gateway.calls import Call
-from headrace_gateway.openai.bodies import ChatBody, CompletionBody, parse
-from headrace_gateway.openai.wishes import wanted_chat, wanted_completion
-from headrace_gateway.wanted import Wanted
+from headrace_gateway.api.bodies.convert import wanted_chat, wanted_completion
+from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, parse
+from headrace_gateway.base.calls import Call
+from headrace_gateway.request.generation_request import Wanted
 
 MB = 1024 * 1024
 CALL = Call("id-1", None, {})

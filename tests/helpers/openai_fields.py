@@ -18,17 +18,17 @@ from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.shared_params import FunctionDefinition
 from pydantic import BaseModel
 
-from headrace_gateway.openai.bodies import ChatBody, CompletionBody, Message, StreamOptions
-from headrace_gateway.openai.entries import CALL, CALLED, FUNCTION, TEXT, TOOL
-from headrace_gateway.openai.fields import (
+from headrace_gateway.api.bodies.entries import CALL, CALLED, FUNCTION, TEXT, TOOL
+from headrace_gateway.api.bodies.fields import (
     CALL_NO_EFFECT,
     CALLED_NO_EFFECT,
     PART_NO_EFFECT,
     NoEffect,
     NotServed,
 )
-from headrace_gateway.openai.strict import StrictBody
-from headrace_gateway.openai.vector_bodies import EmbeddingsBody, RerankBody
+from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, Message, StreamOptions
+from headrace_gateway.api.bodies.strict import StrictBody
+from headrace_gateway.api.bodies.vectors import EmbeddingsBody, RerankBody
 
 INTRODUCTION = """\
 # Fields of OpenAI's API

@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.llama_cpp import LlamaCppSettings, load_llama_cpp
-from headrace_worker.engine.loaded import LoadedModel
-from headrace_worker.engine.openai_model import OpenAISettings, load_openai
-from headrace_worker.engine.openai_source import Speech
-from headrace_worker.engine.scripted_text import (
+from headrace_worker.engine.backends.llama_cpp import LlamaCppSettings, load_llama_cpp
+from headrace_worker.engine.backends.openai_model import OpenAISettings, load_openai
+from headrace_worker.engine.backends.openai_source import Speech
+from headrace_worker.engine.backends.scripted_text import (
     end_token,
     scripted_tokenizer_files,
     vocabulary_size,
 )
-from headrace_worker.engine.upstream import UpstreamSettings
+from headrace_worker.engine.backends.upstream import UpstreamSettings
+from headrace_worker.engine.base.loaded import LoadedModel
 from helpers.gguf_files import write_gguf
 from helpers.tiny_models import random_model
 

@@ -9,9 +9,9 @@ import json
 import sys
 from dataclasses import replace
 
-from headrace_worker.engine import parallel
-from headrace_worker.engine.loading import load
-from headrace_worker.engine.slot_engine import SlotEngine
+from headrace_worker.engine.core.slot_engine import SlotEngine
+from headrace_worker.engine.loading.loading import load
+from headrace_worker.engine.model import parallel
 from helpers.running_engine import GREEDY, SAMPLED, run, sequence
 
 SEQUENCES = [

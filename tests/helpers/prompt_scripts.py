@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace_gateway.generation import ChoiceEnded, Event, Tokens, ValidRequest
+from headrace_gateway.request.generation import ChoiceEnded, Event, Tokens, ValidRequest
 from helpers.door_scripts import ids_of, likely
 from helpers.scripted_admission import STOP, Script
 from helpers.tiny_tokenizers import byte_level

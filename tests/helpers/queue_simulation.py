@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from headrace.bus.subjects import PRIORITIES
-from headrace_scheduler.events import (
+from headrace_scheduler.machine.machine import Leadership, Machine
+from headrace_scheduler.state.events import (
     Dispatch,
     DispatchAnswered,
     Event,
     Notify,
     ParkOnWorker,
 )
-from headrace_scheduler.machine import Leadership, Machine
-from headrace_scheduler.policy import Policy
+from headrace_scheduler.workers.policy import Policy
 from helpers.counting_journal import CountingJournal
 from helpers.scheduler_events import (
     MODEL,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from headrace_gateway.generation import Event
-from headrace_gateway.relay import NOTHING, Relay, Wishes
+from headrace_gateway.request.generation import Event
+from headrace_gateway.stream.output_log import NOTHING, Relay, Wishes
 
 
 class ReadRelay(Relay):

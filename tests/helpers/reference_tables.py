@@ -13,13 +13,13 @@ from typing import Any
 from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
-import headrace_gateway.metrics
-import headrace_scheduler.metrics
-import headrace_worker.metrics
+import headrace_gateway.base.metrics
+import headrace_scheduler.base.metrics
+import headrace_worker.runtime.metrics
 from headrace.settings import ServiceSettings
-from headrace_gateway.settings import GatewaySettings
-from headrace_scheduler.settings import SchedulerSettings
-from headrace_worker.settings import WorkerSettings
+from headrace_gateway.base.settings import GatewaySettings
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_worker.base.settings import WorkerSettings
 
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "gateway": GatewaySettings,
@@ -27,9 +27,9 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "worker": WorkerSettings,
 }
 METRICS = {
-    "gateway": headrace_gateway.metrics,
-    "scheduler": headrace_scheduler.metrics,
-    "worker": headrace_worker.metrics,
+    "gateway": headrace_gateway.base.metrics,
+    "scheduler": headrace_scheduler.base.metrics,
+    "worker": headrace_worker.runtime.metrics,
 }
 
 

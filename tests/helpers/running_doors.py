@@ -28,24 +28,24 @@ from headrace.v1 import (
     requests_pb2_grpc,
     rest_pb2_grpc,
 )
-from headrace_gateway.catalog import Catalog
-from headrace_gateway.compat.serving import Serving
-from headrace_gateway.detaching import Detaching
-from headrace_gateway.embedding import Embedding
-from headrace_gateway.intake import Intake
-from headrace_gateway.limits import Limits
-from headrace_gateway.native.embedding_service import EmbeddingService
-from headrace_gateway.native.fleet_service import FleetService, RequestService
-from headrace_gateway.native.generation_service import GenerationService
-from headrace_gateway.native.model_service import ModelService
-from headrace_gateway.native.rest_service import RestService
-from headrace_gateway.openai.service import OpenAIService
-from headrace_gateway.openai.vector_calls import VectorCalls
-from headrace_gateway.probes.health import Health, ModelState
-from headrace_gateway.probes.open_api import open_api
-from headrace_gateway.probes.service import ProbeService
-from headrace_gateway.resuming import Attachable, Resuming
-from headrace_gateway.slow_readers import CutSlowReaders
+from headrace_gateway.api.compat.endpoint import Serving
+from headrace_gateway.api.http.slow_readers import CutSlowReaders
+from headrace_gateway.api.native.embedding_service import EmbeddingService
+from headrace_gateway.api.native.fleet_service import FleetService, RequestService
+from headrace_gateway.api.native.generation_service import GenerationService
+from headrace_gateway.api.native.model_service import ModelService
+from headrace_gateway.api.native.rest_service import RestService
+from headrace_gateway.api.openai.embeddings import VectorCalls
+from headrace_gateway.api.openai.service import OpenAIService
+from headrace_gateway.api.probes.health import Health, ModelState
+from headrace_gateway.api.probes.open_api import open_api
+from headrace_gateway.api.probes.service import ProbeService
+from headrace_gateway.checks.limits import Limits
+from headrace_gateway.models.catalog import Catalog
+from headrace_gateway.output.locate import Attachable, Resuming
+from headrace_gateway.resume.background_calls import Detaching
+from headrace_gateway.submit.embedding import Embedding
+from headrace_gateway.submit.intake import Intake
 from helpers.scripted_admission import ScriptedAdmission
 from helpers.tiny_tokenizers import bundle, byte_level, word_pieces
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx
 
-from headrace.mesh.child import Child
-from headrace.mesh.edge import Edge
-from headrace.mesh.local_replies import Timeouts
+from headrace.supervisor.child import Child
+from headrace.supervisor.servers.envoy import Edge
+from headrace.supervisor.servers.local_replies import Timeouts
 
 START_S = 20.0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from headrace.logprobs import Logprobs
-from headrace_worker.engine.interface import (
+from headrace_worker.engine.base.interface import (
     Engine,
     FinishReason,
     NoFreeSlot,

@@ -11,8 +11,8 @@ from typing import Any
 from headrace.bus import Bus, BusError
 from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
-from headrace_scheduler.service import Service
-from headrace_scheduler.settings import SchedulerSettings
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.runtime.service import Service
 
 QUICK = {
     "lease_ttl_s": 1,

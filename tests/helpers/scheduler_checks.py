@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from headrace_scheduler.events import Dispatch, ParkOnWorker
-from headrace_scheduler.machine import Machine
-from headrace_scheduler.requests import Waiting
+from headrace_scheduler.machine.machine import Machine
+from headrace_scheduler.request.request import Waiting
+from headrace_scheduler.state.events import Dispatch, ParkOnWorker
 from helpers.scheduler_models import Client, WorkerModel
 
 MAX_PREEMPTIONS = 2

@@ -25,7 +25,8 @@ from headrace.internal.v1.reports_pb2 import (
 )
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace.v1.common_pb2 import FinishReason
-from headrace_scheduler.events import (
+from headrace_scheduler.machine.machine import Leadership, Machine
+from headrace_scheduler.state.events import (
     Command,
     Dispatch,
     DispatchAnswered,
@@ -42,8 +43,7 @@ from headrace_scheduler.events import (
     TakeOverAsked,
     WorkerReported,
 )
-from headrace_scheduler.machine import Leadership, Machine
-from headrace_scheduler.policy import Policy
+from headrace_scheduler.workers.policy import Policy
 from helpers.counting_journal import CountingJournal
 
 MODEL = "tiny"

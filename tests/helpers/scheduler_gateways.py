@@ -8,16 +8,16 @@ from enum import Enum, auto
 from headrace.errors import GatewayUnreachable
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.answering import taken_over
-from headrace_scheduler.events import (
+from headrace_scheduler.machine.machine import Machine
+from headrace_scheduler.runtime.handlers import taken_over
+from headrace_scheduler.state.events import (
     CancelRequested,
     Event,
     NoticeAnswered,
     NoticeUnanswered,
     Notify,
 )
-from headrace_scheduler.machine import Machine
-from headrace_scheduler.policy import Policy
+from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import asked, gateway_reported, point, settled
 from helpers.scheduler_models import Client
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.events import Event, Submitted
-from headrace_worker.changes import Changes
+from headrace_scheduler.state.events import Event, Submitted
+from headrace_worker.dispatch.report_delta import Changes
 from helpers.scheduler_events import reported
 
 

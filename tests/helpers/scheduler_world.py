@@ -10,7 +10,9 @@ from collections import Counter
 
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
 from headrace.internal.v1.request_pb2 import ChoiceProgress
-from headrace_scheduler.events import (
+from headrace_scheduler.machine.machine import Leadership, Machine
+from headrace_scheduler.request.prefixes import names_of
+from headrace_scheduler.state.events import (
     Acknowledge,
     CancelOnWorker,
     Command,
@@ -23,9 +25,7 @@ from headrace_scheduler.events import (
     ParkOnWorker,
     Submitted,
 )
-from headrace_scheduler.machine import Leadership, Machine
-from headrace_scheduler.policy import Policy
-from headrace_scheduler.prefixes import names_of
+from headrace_scheduler.workers.policy import Policy
 from helpers.counting_journal import CountingJournal
 from helpers.scheduler_checks import ParkingChecks, check_attempts
 from helpers.scheduler_events import (

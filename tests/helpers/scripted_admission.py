@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from headrace.errors import HeadraceError, LaneFull
 from headrace.v1.common_pb2 import FinishReason, Priority, RequestOutcome
-from headrace_gateway.generation import ChoiceEnded, Event, Failed, Tokens, ValidRequest
+from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Tokens, ValidRequest
 
 Gate = asyncio.Event
 """In a script: nothing more is said until it is set."""

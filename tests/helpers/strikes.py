@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from headrace.mesh.home import ProcessRecord
+from headrace.supervisor.state.state_dir import ProcessRecord
 from helpers.fresh_mesh import FreshMesh
 
 _LOST = "headrace_gateway_lost_total"

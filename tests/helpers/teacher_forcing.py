@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.interface import Sequence
+from headrace_worker.engine.base.interface import Sequence
 
 STEPS = 2
 """How many steps of bfloat16, at the best logit's size, a choice may lie below it."""

@@ -18,8 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from headrace_worker.engine.interface import Engine, SamplingParameters
-from headrace_worker.engine.interface import Sequence as Input
+from headrace_worker.engine.base.interface import Engine, SamplingParameters
+from headrace_worker.engine.base.interface import Sequence as Input
 from helpers.tiny_tokenizers import SPECIALS, word_pieces
 
 WIDTH = 32

@@ -9,11 +9,16 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from headrace_worker.engine.building import EngineSettings, Origin, build_packed, build_stepwise
-from headrace_worker.engine.kv_pages import KvPages
-from headrace_worker.engine.kv_strips import KvStrips
-from headrace_worker.engine.products import lay_out
-from headrace_worker.engine.slot_engine import SlotEngine
+from headrace_worker.engine.base.products import lay_out
+from headrace_worker.engine.core.slot_engine import SlotEngine
+from headrace_worker.engine.kvcache.contiguous import KvStrips
+from headrace_worker.engine.kvcache.paged import KvPages
+from headrace_worker.engine.loading.building import (
+    EngineSettings,
+    Origin,
+    build_packed,
+    build_stepwise,
+)
 
 VOCABULARY = 300
 EOS = 7

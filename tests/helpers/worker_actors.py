@@ -34,17 +34,17 @@ from headrace.internal.v1.reports_pb2 import ParkRequest, ParkResponse, ResumePo
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord, Sampling
 from headrace.rpc.status import from_status
 from headrace_worker.app import WorkerApp
-from headrace_worker.engine.interface import Engine, PrefixEngine, SamplingParameters, Sequence
-from headrace_worker.engine.loaded import GenerationDefaults, LoadedModel, ModelLoadFailed
-from headrace_worker.engine.scripted import (
+from headrace_worker.base.settings import WorkerSettings
+from headrace_worker.engine.backends.scripted import (
     ScriptedEngine,
     ScriptedFaults,
     ScriptedSettings,
     kill_this_process,
 )
-from headrace_worker.engine.scripted_text import scripted_tokenizer_files
-from headrace_worker.reloading import Load
-from headrace_worker.settings import WorkerSettings
+from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
+from headrace_worker.engine.base.interface import Engine, PrefixEngine, SamplingParameters, Sequence
+from headrace_worker.engine.base.loaded import GenerationDefaults, LoadedModel, ModelLoadFailed
+from headrace_worker.serving.reloading import Load
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.running_engine import alone

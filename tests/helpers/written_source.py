@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from headrace_worker.engine.following import FollowingEngine, Piece
-from headrace_worker.engine.interface import Capabilities, EngineFacts
-from headrace_worker.engine.interface import Sequence as EngineSequence
-from headrace_worker.engine.loop_thread import LoopThread
-from headrace_worker.engine.scripted_text import vocabulary_size
+from headrace_worker.engine.backends.loop_thread import LoopThread
+from headrace_worker.engine.backends.remote_engine import FollowingEngine, Piece
+from headrace_worker.engine.backends.scripted_text import vocabulary_size
+from headrace_worker.engine.base.interface import Capabilities, EngineFacts
+from headrace_worker.engine.base.interface import Sequence as EngineSequence
 
 Written = Sequence[Piece | Exception]
 

@@ -10,13 +10,16 @@ ROOT = Path(__file__).parents[2]
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 50
 MAX_ARGUMENTS = 6
+MAX_MODULES = 12
+"""Of a package, besides its `__init__`."""
 MAX_SOURCE_LINES = 50_000
 """All of services/. Raised only by a commit that says why. No code golf: fewer ideas, not denser
 lines."""
 
 
 def modules() -> list[Path]:
-    found = (p for top in ("services", "tests") for p in (ROOT / top).rglob("*.py"))
+    tops = ("services", "tests", "benchmarks", "tools")
+    found = (p for top in tops for p in (ROOT / top).rglob("*.py"))
     return sorted(p for p in found if not p.name.endswith(("_pb2.py", "_pb2_grpc.py")))
 
 
@@ -64,3 +67,33 @@ def test_no_function_takes_more_positional_arguments_than_a_reader_can_hold() ->
 def test_the_source_keeps_its_budget() -> None:
     lines = sum(p.read_text().count("\n") for p in modules() if p.is_relative_to(ROOT / "services"))
     assert lines <= MAX_SOURCE_LINES, f"{lines} lines of source"
+
+
+def packages() -> Iterator[tuple[Path, list[Path]]]:
+    """Each package of `services/`, and its modules."""
+    for init in sorted((ROOT / "services").rglob("__init__.py")):
+        found = [p for p in init.parent.glob("*.py") if p != init and "_pb2" not in p.name]
+        yield init.parent, found
+
+
+def test_no_package_has_more_modules_than_a_reader_can_survey() -> None:
+    sizes = {str(folder.relative_to(ROOT)): len(found) for folder, found in packages()}
+    assert worst(sizes, MAX_MODULES) == []
+
+
+def test_every_package_says_what_it_is_for() -> None:
+    for folder, found in packages():
+        if found:
+            assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
+
+
+def test_tests_lie_where_the_packages_lie_that_they_test() -> None:
+    """`tests/unit/gateway/queue` tests `headrace_gateway.queue`, and so on."""
+    tops = {"common": "services/common/headrace"} | {
+        name: f"services/{name}/headrace_{name}" for name in ("gateway", "scheduler", "worker")
+    }
+    for kind in ("unit", "component"):
+        for test in (ROOT / "tests" / kind).rglob("test_*.py"):
+            service, *package = test.relative_to(ROOT / "tests" / kind).parent.parts or ("",)
+            if service:
+                assert (ROOT / tops[service] / Path(*package) / "__init__.py").exists(), test

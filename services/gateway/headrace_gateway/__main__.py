@@ -6,7 +6,7 @@ import sys
 
 from headrace.settings import settings_main
 from headrace_gateway.app import run
-from headrace_gateway.settings import GatewaySettings
+from headrace_gateway.base.settings import GatewaySettings
 
 if __name__ == "__main__":
     sys.exit(settings_main(GatewaySettings, run))

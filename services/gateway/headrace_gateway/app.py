@@ -43,33 +43,33 @@ from headrace.v1 import (
     rest_pb2_grpc,
 )
 from headrace.v1.common_pb2 import Priority
-from headrace_gateway.attach_service import AttachService
-from headrace_gateway.canary import Canary, CanaryPace
-from headrace_gateway.catalog import Catalog
-from headrace_gateway.compat.serving import Serving
-from headrace_gateway.detaching import Detaching
-from headrace_gateway.embedding import Embedding
-from headrace_gateway.intake import Intake
-from headrace_gateway.keepalive import KeepAlive
-from headrace_gateway.leaving import LeavingTimes, leave
-from headrace_gateway.limits import Limits
-from headrace_gateway.mesh import Mesh, assemble, serve_delivery
-from headrace_gateway.native.embedding_service import EmbeddingService
-from headrace_gateway.native.fleet_service import FleetService, RequestService
-from headrace_gateway.native.generation_service import GenerationService
-from headrace_gateway.native.model_service import ModelService
-from headrace_gateway.native.rest_service import RestService
-from headrace_gateway.openai.service import OpenAIService
-from headrace_gateway.openai.vector_calls import VectorCalls
-from headrace_gateway.probes.monitor import HealthMonitor
-from headrace_gateway.probes.open_api import open_api
-from headrace_gateway.probes.service import ProbeService
-from headrace_gateway.reports import ReportedFleet
-from headrace_gateway.resuming import Resuming, told_again
-from headrace_gateway.settings import GatewaySettings
-from headrace_gateway.slow_readers import CutSlowReaders
-from headrace_gateway.tenants import Tenants
-from headrace_gateway.whereabouts import Whereabouts
+from headrace_gateway.api.compat.endpoint import Serving
+from headrace_gateway.api.http.slow_readers import CutSlowReaders
+from headrace_gateway.api.native.embedding_service import EmbeddingService
+from headrace_gateway.api.native.fleet_service import FleetService, RequestService
+from headrace_gateway.api.native.generation_service import GenerationService
+from headrace_gateway.api.native.model_service import ModelService
+from headrace_gateway.api.native.rest_service import RestService
+from headrace_gateway.api.openai.embeddings import VectorCalls
+from headrace_gateway.api.openai.service import OpenAIService
+from headrace_gateway.api.probes.open_api import open_api
+from headrace_gateway.api.probes.service import ProbeService
+from headrace_gateway.base.keepalive import KeepAlive
+from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.checks.limits import Limits
+from headrace_gateway.health_monitor import HealthMonitor
+from headrace_gateway.models.catalog import Catalog
+from headrace_gateway.output.locate import Resuming, told_again
+from headrace_gateway.queue.reports import ReportedFleet
+from headrace_gateway.request.tenants import Tenants
+from headrace_gateway.resume.attach_service import AttachService
+from headrace_gateway.resume.background_calls import Detaching
+from headrace_gateway.resume.lookup import Whereabouts
+from headrace_gateway.shutdown import LeavingTimes, leave
+from headrace_gateway.submit.canary import Canary, CanaryPace
+from headrace_gateway.submit.embedding import Embedding
+from headrace_gateway.submit.intake import Intake
+from headrace_gateway.wiring import Mesh, assemble, serve_delivery
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import sys
 
 from headrace.settings import settings_main
 from headrace_scheduler.app import run
-from headrace_scheduler.settings import SchedulerSettings
+from headrace_scheduler.base.settings import SchedulerSettings
 
 if __name__ == "__main__":
     sys.exit(settings_main(SchedulerSettings, run))

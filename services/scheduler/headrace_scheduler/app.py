@@ -15,8 +15,8 @@ from headrace.clock import SystemClock
 from headrace.settings import write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.side_port import SidePort
-from headrace_scheduler.service import Service
-from headrace_scheduler.settings import SchedulerSettings
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.runtime.service import Service
 
 log = logging.getLogger(__name__)
 

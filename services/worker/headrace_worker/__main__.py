@@ -7,7 +7,7 @@ import sys
 
 from headrace.settings import settings_main
 from headrace_worker.app import run
-from headrace_worker.settings import WorkerSettings
+from headrace_worker.base.settings import WorkerSettings
 
 # Read by OpenMP when torch loads it. Long enough for a barrier that all are on their way to;
 # by default a thread spins for milliseconds, on the very core that another one waits for.

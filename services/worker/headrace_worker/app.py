@@ -16,13 +16,13 @@ from headrace.bus.jetstream import connect
 from headrace.settings import read, write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.side_port import SidePort
-from headrace_worker.engine.loaded import LoadedModel, ModelLoadFailed, ModelOutOfReach
-from headrace_worker.load_progress import LoadProgress
-from headrace_worker.models import follow, is_follower, load_model
-from headrace_worker.own_thread import in_own_thread
-from headrace_worker.reloading import Load, Reloading, Reread
-from headrace_worker.serving import Serving
-from headrace_worker.settings import WorkerSettings
+from headrace_worker.base.settings import WorkerSettings
+from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed, ModelOutOfReach
+from headrace_worker.runtime.dedicated_thread import in_own_thread
+from headrace_worker.serving.load_progress import LoadProgress
+from headrace_worker.serving.models import follow, is_follower, load_model
+from headrace_worker.serving.reloading import Load, Reloading, Reread
+from headrace_worker.serving.serving import Serving
 
 log = logging.getLogger(__name__)
 

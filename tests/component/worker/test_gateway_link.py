@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
-from headrace_worker.assignments import Held
-from headrace_worker.delivery import MESSAGE_ENTRIES, GatewayLink
+from headrace_worker.runtime.assignments import Held
+from headrace_worker.runtime.delivery import MESSAGE_ENTRIES, GatewayLink
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 

@@ -8,8 +8,8 @@ from functools import partial
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace.v1.common_pb2 import FinishReason
-from headrace_worker.engine.following import Piece
-from headrace_worker.engine.interface import FinishReason as Ended
+from headrace_worker.engine.backends.remote_engine import Piece
+from headrace_worker.engine.base.interface import FinishReason as Ended
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.worker_actors import SchedulerActor, record, worker_here

@@ -6,7 +6,7 @@ import threading
 
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.testing.nats_server import NatsServer
-from headrace_worker.engine.scripted import ScriptedFaults
+from headrace_worker.engine.backends.scripted import ScriptedFaults
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor, has_tokens
 from helpers.worker_actors import (

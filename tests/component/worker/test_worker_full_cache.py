@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from headrace.internal.v1.reports_pb2 import ParkCause
 from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.v1.common_pb2 import Priority
-from headrace_worker.engine.interface import SamplingParameters, Sequence
-from headrace_worker.engine.slot_engine import SlotEngine
+from headrace_worker.engine.base.interface import SamplingParameters, Sequence
+from headrace_worker.engine.core.slot_engine import SlotEngine
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.running_engine import alone

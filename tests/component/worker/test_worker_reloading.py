@@ -11,11 +11,11 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 
 from headrace.internal.v1.reports_pb2 import ParkCause, WorkerReport
-from headrace_worker.engine.interface import Engine, EngineFacts
-from headrace_worker.engine.loaded import GenerationDefaults, LoadedModel
-from headrace_worker.engine.scripted import ScriptedEngine, ScriptedSettings
-from headrace_worker.engine.scripted_text import scripted_tokenizer_files
-from headrace_worker.settings import WorkerSettings
+from headrace_worker.base.settings import WorkerSettings
+from headrace_worker.engine.backends.scripted import ScriptedEngine, ScriptedSettings
+from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
+from headrace_worker.engine.base.interface import Engine, EngineFacts
+from headrace_worker.engine.base.loaded import GenerationDefaults, LoadedModel
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor, has_tokens
 from helpers.worker_actors import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from headrace.mesh.home import MeshRecord
+from headrace.supervisor.state.state_dir import MeshRecord
 
 
 def cpu_seconds(record: MeshRecord | None) -> dict[str, float]:

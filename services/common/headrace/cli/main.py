@@ -10,20 +10,20 @@ import sys
 
 import click
 
-from headrace.cli.bench import bench
-from headrace.cli.chat import chat
-from headrace.cli.dead_letters import dead_letters
-from headrace.cli.down import down
-from headrace.cli.drain import drain
-from headrace.cli.generate import generate
-from headrace.cli.lanes import lanes
-from headrace.cli.model import model
-from headrace.cli.status import status
-from headrace.cli.torture import torture
-from headrace.cli.up import up
-from headrace.cli.workers import workers
+from headrace.cli.admin.chaos import torture
+from headrace.cli.admin.dead_letters import dead_letters
+from headrace.cli.admin.lanes import lanes
+from headrace.cli.admin.model import model
+from headrace.cli.admin.status import status
+from headrace.cli.admin.workers import workers
+from headrace.cli.mesh.down import down
+from headrace.cli.mesh.drain import drain
+from headrace.cli.mesh.up import up
+from headrace.cli.requests.bench import bench
+from headrace.cli.requests.chat import chat
+from headrace.cli.requests.generate import generate
 from headrace.errors import HeadraceError, RequestError
-from headrace.mesh.failures import BadOption, MeshError
+from headrace.supervisor.state.failures import BadOption, MeshError
 
 INTERRUPTED = 130
 

@@ -1,0 +1,1 @@
+"""Engines: `core` is ours, `backends` runs others; only this package imports torch."""

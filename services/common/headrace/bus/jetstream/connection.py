@@ -13,15 +13,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js.kv import KeyValue
 
-from headrace.bus import (
-    Answer,
-    BusUnavailable,
-    NobodyAnswered,
-    NobodyListens,
-    OnMessage,
-    subjects,
-)
-from headrace.heeding import heeding
+from headrace.bus import Answer, BusUnavailable, NobodyAnswered, NobodyListens, OnMessage, subjects
+from headrace.cancellation import heeding
 from headrace.internal.v1.reports_pb2 import BrokerReport
 
 log = logging.getLogger(__name__)

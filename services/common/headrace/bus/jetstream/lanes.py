@@ -14,7 +14,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from headrace.bus import Buried, BusUnavailable, LaneAtBound, LaneBroken, Pulled, subjects
 from headrace.bus.jetstream.connection import Connected
 from headrace.bus.jetstream.stores import ACK_WAIT_S, DEAD_STREAM, LANE_BOUND, REQUEST_STREAM
-from headrace.heeding import heeding
+from headrace.cancellation import heeding
 from headrace.model_names import lane_id
 
 _LANE_AT_BOUND = 10077

@@ -10,7 +10,7 @@ from nats.js.api import RawStreamMsg
 from headrace.bus import BusUnavailable, LeaseTaken
 from headrace.bus.jetstream.connection import Connected
 from headrace.bus.jetstream.stores import LEASE_BUCKET, WRONG_LAST_SEQUENCE
-from headrace.heeding import heeding
+from headrace.cancellation import heeding
 
 
 class KeyLeases(Connected):

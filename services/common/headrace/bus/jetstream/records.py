@@ -19,7 +19,7 @@ from headrace.bus.jetstream.stores import (
     TOKENIZER_BUCKET,
     WRONG_LAST_SEQUENCE,
 )
-from headrace.heeding import heeding
+from headrace.cancellation import heeding
 from headrace.model_names import lane_id
 
 

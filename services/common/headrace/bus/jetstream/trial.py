@@ -8,7 +8,7 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from headrace.bus import BusUnavailable, StoreRefused, subjects
 from headrace.bus.jetstream.connection import Connected
-from headrace.heeding import heeding
+from headrace.cancellation import heeding
 
 TRIAL_STREAM = "TRIALS"
 

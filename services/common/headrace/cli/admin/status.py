@@ -1,0 +1,194 @@
+"""headrace status"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import httpx
+from rich.markup import escape
+
+from headrace.cli.console import terminal
+from headrace.cli.console.options import is_local, mesh_options, mesh_url
+from headrace.client import AsyncClient
+from headrace.errors import HeadraceError
+from headrace.priorities import priority_name
+from headrace.supervisor.health import complaint, health_url
+from headrace.supervisor.state.disk import disk_trouble
+from headrace.supervisor.state.state_dir import Home, ProcessRecord
+from headrace.v1 import fleet_pb2
+
+_PROBE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStatus:
+    role: str
+    name: str
+    pid: int | None
+    ports: dict[str, int]
+    healthy: bool
+    """Its own readiness, asked for now."""
+    restarts: int
+    drained: bool
+    """Kept out by `headrace drain`."""
+    fault: str
+    """Why it is not well, as its supervisor or itself says; empty where it is."""
+    last_end: str
+    """How its last run ended; empty: this is the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    priority: str
+    waiting: int
+    running: int
+    max_waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    name: str
+    free_slots: int
+    total_slots: int
+    running: int
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    id: str
+    lanes: list[LaneStatus]
+    workers: list[WorkerStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class MeshStatus:
+    """What `--json` prints."""
+
+    url: str | None
+    disk: str
+    """Why nothing can be written to the state directory; empty where it can."""
+    processes: list[ProcessStatus]
+    models: list[ModelStatus]
+
+    @property
+    def is_well(self) -> bool:
+        """What is not known to be well is not."""
+        all_well = all(process.healthy or process.drained for process in self.processes)
+        knows_all = bool(self.models) and all(model.lanes for model in self.models)
+        return all_well and not self.disk and knows_all
+
+
+@click.command()
+@mesh_options
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def status(url: str | None, state_dir: Path, as_json: bool) -> int:
+    """Show every process and model of the mesh of --state-dir, or what the mesh at --url says.
+
+    Exit 1 if a process is not well that has not been drained, or if its API does not answer.
+    """
+    home = Home(state_dir)
+    if url is None or is_local(url, home):
+        found = asyncio.run(read_status(home))
+    else:
+        found = asyncio.run(read_status_of(mesh_url(url, state_dir)))
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=1))
+    else:
+        _print(found)
+    return 0 if found.is_well else 1
+
+
+async def read_status(home: Home) -> MeshStatus:
+    """The mesh as it is now; models without lanes and workers if its API does not answer."""
+    record, disk = home.read_record(), disk_trouble(home.folder)
+    async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as http:
+        processes = await asyncio.gather(*(_process(http, each) for each in record.processes))
+    return MeshStatus(
+        record.url, str(disk or ""), list(processes), await _models(record.url, record.models)
+    )
+
+
+async def read_status_of(url: str) -> MeshStatus:
+    """What its API tells of a mesh whose processes are elsewhere.
+
+    Raises:
+        MeshUnreachable: nothing answers there.
+    """
+    async with AsyncClient(url) as client:
+        models = [model.name for model in await client.models()]
+    return MeshStatus(url, "", [], await _models(url, models))
+
+
+async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessStatus:
+    if record.drained:
+        return ProcessStatus(healthy=False, **asdict(record))
+    why = await complaint(http, health_url(record.role, record.ports))
+    if why is None and not record.fault:
+        return ProcessStatus(healthy=True, **asdict(record))
+    known = asdict(record) | {"fault": record.fault or why or "does not answer"}
+    return ProcessStatus(healthy=False, **known)
+
+
+async def _models(url: str | None, names: list[str]) -> list[ModelStatus]:
+    lanes: list[fleet_pb2.Lane] = []
+    workers: list[fleet_pb2.Worker] = []
+    if url is not None:
+        try:
+            async with AsyncClient(url) as client:
+                lanes, workers = await asyncio.gather(client.lanes(), client.workers())
+        except HeadraceError as error:
+            click.echo(f"headrace: lanes and workers are unknown: {error}", err=True)
+    return [
+        ModelStatus(
+            name,
+            [_lane(lane) for lane in lanes if lane.model == name],
+            [_worker(worker) for worker in workers if name in worker.models],
+        )
+        for name in names
+    ]
+
+
+def _lane(lane: fleet_pb2.Lane) -> LaneStatus:
+    return LaneStatus(priority_name(lane.priority), lane.waiting, lane.running, lane.max_waiting)
+
+
+def _worker(worker: fleet_pb2.Worker) -> WorkerStatus:
+    return WorkerStatus(
+        worker.name, worker.free_slots, worker.total_slots, worker.running, worker.draining
+    )
+
+
+def _print(found: MeshStatus) -> None:
+    console = terminal.console()
+    console.print(f"mesh at {found.url or '(no port yet)'}")
+    table = terminal.table("role", "name", "pid", "ports", "health", "restarts")
+    for each in found.processes:
+        ports = " ".join(f"{name}:{port}" for name, port in sorted(each.ports.items()))
+        health = "[green]well[/]" if each.healthy else "[red]not well[/]"
+        if each.drained:
+            health = "[yellow]drained[/]"
+        table.add_row(each.role, each.name, str(each.pid or "-"), ports, health, str(each.restarts))
+    if found.processes:
+        console.print(table)
+    if found.disk:
+        console.print(f"nothing can be stored: {found.disk}", markup=False, soft_wrap=True)
+    for each in found.processes:
+        if each.fault:
+            console.print(f"{each.name}: {each.fault}", markup=False, soft_wrap=True)
+        if each.last_end:
+            console.print(
+                f"{each.name}: its last run {each.last_end}", markup=False, soft_wrap=True
+            )
+    for model in found.models:
+        waiting = ", ".join(f"{lane.priority} {lane.waiting} waiting" for lane in model.lanes)
+        slots = sum(worker.total_slots for worker in model.workers)
+        free = sum(worker.free_slots for worker in model.workers)
+        console.print(
+            f"model {escape(model.id)}: {len(model.workers)} workers, {free} of {slots} slots "
+            f"free; lanes: {waiting or 'none yet'}"
+        )

@@ -1,0 +1,55 @@
+"""headrace workers"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import click
+from rich.markup import escape
+
+from headrace.cli.console import terminal
+from headrace.cli.console.options import mesh_options, mesh_url
+from headrace.client import AsyncClient
+from headrace.v1 import fleet_pb2
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@mesh_options
+def workers(url: str | None, state_dir: Path, as_json: bool) -> None:
+    """Show the workers, their models and their free slots."""
+    found = asyncio.run(_workers(mesh_url(url, state_dir)))
+    if as_json:
+        click.echo(json.dumps([_fields(worker) for worker in found], indent=1))
+        return
+    table = terminal.table("name", "models", "running", "free slots", "state", "id")
+    for worker in found:
+        table.add_row(
+            worker.name,
+            escape(" ".join(worker.models)),
+            str(worker.running),
+            f"{worker.free_slots} of {worker.total_slots}",
+            "drains" if worker.draining else "serves",
+            worker.worker_id,
+        )
+    terminal.console().print(table)
+
+
+def _fields(worker: fleet_pb2.Worker) -> dict[str, object]:
+    """What `--json` prints of each."""
+    return {
+        "name": worker.name,
+        "id": worker.worker_id,
+        "models": list(worker.models),
+        "running": worker.running,
+        "free_slots": worker.free_slots,
+        "total_slots": worker.total_slots,
+        "draining": worker.draining,
+    }
+
+
+async def _workers(url: str) -> list[fleet_pb2.Worker]:
+    async with AsyncClient(url) as client:
+        return await client.workers()

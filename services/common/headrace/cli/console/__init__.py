@@ -1,0 +1,1 @@
+"""How the commands print, and the options that all of them have."""

@@ -1,0 +1,1 @@
+"""Commands that start, stop and drain a mesh."""

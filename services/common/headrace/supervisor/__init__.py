@@ -1,0 +1,1 @@
+"""One machine's mesh: processes started, watched, replaced and stopped."""

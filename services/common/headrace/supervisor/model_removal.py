@@ -1,0 +1,96 @@
+"""Models that are not to be configured any more: by a mesh that lists them no longer, or by hand.
+
+A removal is a mark on the model's card. Gateways answer 404 for it from then on; its leader ends
+what still waits in its lanes, and then deletes the card.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection
+
+from google.protobuf.message import DecodeError
+
+from headrace.bus import Bus, Cards
+from headrace.bus.subjects import WORKER_REPORTS
+from headrace.errors import ModelNotFound
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.reports_pb2 import WorkerReport
+from headrace.supervisor.state.failures import ModelServed
+
+HEARD_S = 3.0
+"""A worker that lives reports within that time."""
+
+
+async def remove_unlisted(bus: Bus, mesh_id: str, listed: Collection[str]) -> list[str]:
+    """Remove the models that this mesh has configured and does not list; returns their names.
+
+    Those that a live worker serves stay, and those that another mesh or nobody answers for.
+    """
+    cards = [card for card in await configured(bus) if card.configured_by == mesh_id]
+    unlisted = [card for card in cards if card.model not in listed]
+    if not unlisted:
+        return []
+    served = await models_served(bus)
+    return [
+        card.model for card in unlisted if card.model not in served and await _remove(bus, card)
+    ]
+
+
+async def forget(bus: Bus, name: str, *, force: bool) -> None:
+    """Remove one model.
+
+    Raises:
+        ModelNotFound: none of this name is configured.
+        ModelServed: a live worker serves it, and `force` is not set.
+    """
+    cards = await configured(bus)
+    found = next((card for card in cards if card.model == name), None)
+    if found is None:
+        owner = next(
+            (f"; {name!r} is an alias of {c.model!r}" for c in cards if name in c.aliases), ""
+        )
+        raise ModelNotFound(f"no model {name!r} is configured{owner}; see headrace model list")
+    if not force and name in await models_served(bus):
+        raise ModelServed(
+            f"a worker serves {name}; end it first, or remove the model with --force, until a"
+            " worker announces it again"
+        )
+    await _remove(bus, found)
+
+
+async def configured(cards: Cards) -> list[ModelCard]:
+    """The cards of all models that are not removed."""
+    found: list[ModelCard] = []
+    for payload in await cards.all_cards():
+        with contextlib.suppress(DecodeError):
+            found.append(ModelCard.FromString(payload))
+    return [card for card in found if not card.removed]
+
+
+async def models_served(bus: Bus) -> set[str]:
+    """Primary names of what live workers serve; takes as long as they may be silent."""
+    served: dict[str, list[str]] = {}
+
+    def on_report(payload: bytes) -> None:
+        with contextlib.suppress(DecodeError):
+            report = WorkerReport.FromString(payload)
+            models = [] if report.leaving else [each.card.model for each in report.models]
+            served[report.worker_id] = models
+
+    subscription = await bus.subscribe(WORKER_REPORTS, on_report)
+    await asyncio.sleep(HEARD_S)
+    await subscription.close()
+    return {model for models in served.values() for model in models}
+
+
+async def _remove(cards: Cards, card: ModelCard) -> bool:
+    """False if a worker has announced it anew meanwhile."""
+    before = await cards.get_card(card.model)
+    if before is None or ModelCard.FromString(before) != card:
+        return False
+    marked = ModelCard()
+    marked.CopyFrom(card)
+    marked.removed = True
+    return await cards.replace_card(card.model, before, marked.SerializeToString())

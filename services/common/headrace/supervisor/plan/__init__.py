@@ -1,0 +1,1 @@
+"""Pure decisions of the supervisor: which processes, pauses, patience, stop times."""

@@ -1,0 +1,67 @@
+"""What the mesh keeps running, and where to ask whether it is well."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from headrace.supervisor.plan.plan import LOOPBACK, Role, ServicePlan
+from headrace.supervisor.state.files import read_json_object
+
+
+class Program(Protocol):
+    """A process that may be started again and again."""
+
+    @property
+    def role(self) -> Role: ...
+
+    @property
+    def name(self) -> str:
+        """Unique in the mesh."""
+        ...
+
+    def prepare(self) -> None:
+        """Before each start: write its files, forget the ports of the last run."""
+        ...
+
+    def argv(self) -> Sequence[str]: ...
+
+    async def read_ports(self, pid: int) -> dict[str, int] | None:
+        """What the run with this pid listens on; None while it does not."""
+        ...
+
+
+class Service:
+    """A Python process of the mesh."""
+
+    def __init__(self, plan: ServicePlan, *, nats_url: str, ports_file: Path) -> None:
+        self._plan = plan
+        self._nats_url = nats_url
+        self._ports_file = ports_file
+
+    @property
+    def role(self) -> Role:
+        return self._plan.role
+
+    @property
+    def name(self) -> str:
+        return self._plan.name
+
+    def prepare(self) -> None:
+        self._ports_file.parent.mkdir(parents=True, exist_ok=True)
+        self._ports_file.unlink(missing_ok=True)
+
+    def argv(self) -> Sequence[str]:
+        # -P: a headrace_worker.py in the current directory is not ours.
+        # Flags and not the environment: what the user has exported stays in force beside them.
+        return (
+            *(sys.executable, "-P", "-m", self._plan.module, *self._plan.flags),
+            *("--nats-url", self._nats_url, "--host", LOOPBACK),
+            *("--ports-file", str(self._ports_file)),
+        )
+
+    async def read_ports(self, pid: int) -> dict[str, int] | None:
+        found = read_json_object(self._ports_file)
+        return None if found is None else {name: int(str(port)) for name, port in found.items()}

@@ -1,0 +1,1 @@
+"""Envoy's and NATS's files and command lines."""

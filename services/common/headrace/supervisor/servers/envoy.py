@@ -1,0 +1,144 @@
+"""Envoy's files and command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from headrace.supervisor.plan.plan import Role
+from headrace.supervisor.servers import assets, local_replies
+from headrace.supervisor.servers.local_replies import Timeouts
+from headrace.supervisor.servers.rest_paths import read_paths, read_services
+from headrace.supervisor.state.files import render, write_whole
+
+_CONSTANTS = (
+    f"local MAX_HEADER_BYTES = {local_replies.MAX_HEADER_BYTES}\n"
+    f'local COHERE_PATH, TEI_PATH = "{local_replies.COHERE_PATH}", "{local_replies.TEI_PATH}"\n'
+)
+
+
+class Edge:
+    """Envoy, with its files in `folder` and its access log in `logs`."""
+
+    role = Role.ENVOY
+    name = "envoy"
+
+    def __init__(
+        self, folder: Path, logs: Path, *, host: str, port: int, timeouts: Timeouts | None = None
+    ) -> None:
+        self._folder = folder
+        self._gateways: tuple[tuple[str, int], ...] = ()
+        self._endpoints = folder / "endpoints.json"
+        self._access_log = logs / "access.log"
+        self._host = host
+        self._port = port
+        self._timeouts = timeouts or Timeouts()
+
+    @property
+    def config(self) -> Path:
+        return self._folder / "envoy.yaml"
+
+    @property
+    def _admin_address(self) -> Path:
+        return self._folder / "admin_address"
+
+    def prepare(self) -> None:
+        self._access_log.parent.mkdir(parents=True, exist_ok=True)
+        self._admin_address.unlink(missing_ok=True)
+        self._write_endpoints()
+        self._write_config()
+
+    def argv(self) -> tuple[str, ...]:
+        # Of all processes it needs the least; one thread carries tens of thousands of tokens/s.
+        concurrency = max(1, (os.cpu_count() or 1) // 8)
+        return (
+            *(str(assets.envoy_binary()), "-c", str(self.config), "--log-level", "warning"),
+            *("--admin-address-path", str(self._admin_address)),
+            *("--concurrency", str(concurrency), "--disable-hot-restart"),
+            # Its default of ten seconds is long for who looks into the log for what just happened.
+            *("--file-flush-interval-msec", "1000"),
+        )
+
+    def set_gateways(self, addresses: Iterable[tuple[str, int]]) -> None:
+        """Send traffic to these from now on; takes Envoy about a second."""
+        self._gateways = tuple(addresses)
+        self._write_endpoints()
+
+    async def read_ports(self, pid: int) -> dict[str, int] | None:
+        """`http` and `admin`, or None while Envoy is not yet listening.
+
+        Once known, `http` is kept: an Envoy that is started again takes the same.
+        """
+        try:
+            admin = self._admin_address.read_text(encoding="utf-8").strip()
+            async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
+                answer = await http.get(f"http://{admin}/listeners?format=json")
+                answer.raise_for_status()
+        except (OSError, httpx.HTTPError):
+            return None
+        port = _listener_port(answer.json())
+        if port is None:
+            return None
+        self._port = port
+        return {"http": port, "admin": int(admin.rpartition(":")[2])}
+
+    def _write_endpoints(self) -> None:
+        endpoints = [
+            {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
+            for host, port in self._gateways
+        ]
+        assignment = {
+            "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            "cluster_name": "gateway",
+            "endpoints": [{"lb_endpoints": endpoints}] if endpoints else [],
+        }
+        write_whole(self._endpoints, json.dumps({"resources": [assignment]}))
+
+    def _write_config(self) -> None:
+        template = assets.deploy_file("envoy/envoy.yaml").read_text(encoding="utf-8")
+        descriptors = assets.descriptor_set()
+        values: dict[str, Any] = {
+            "admin_port": 0,
+            "host": self._host,
+            "port": self._port,
+            "access_log": str(self._access_log),
+            "descriptor_set": str(descriptors),
+            "endpoints_file": str(self._endpoints),
+            "endpoints_dir": str(self._folder),
+            "requests_lua": _CONSTANTS + _lua("requests"),
+            "refusals_lua": _lua("refusals"),
+            "max_body_bytes": local_replies.MAX_BODY_BYTES,
+        }
+        known = descriptors.read_bytes()
+        values |= _durations(self._timeouts)
+        values["services"] = read_services(known)
+        values["local_replies"] = local_replies.mappers(read_paths(known), self._timeouts)
+        write_whole(self.config, render(template, values))
+
+
+def _lua(name: str) -> str:
+    return assets.deploy_file(f"envoy/{name}.lua").read_text(encoding="utf-8")
+
+
+def _durations(timeouts: Timeouts) -> dict[str, str]:
+    """Return the names of the template, with values as Envoy writes durations."""
+    return {
+        "headers_time": f"{timeouts.headers_s:g}s",
+        "body_idle": f"{timeouts.body_idle_s:g}s",
+        "request_time": f"{timeouts.request_s:g}s",
+        "stream_idle": f"{timeouts.stream_idle_s:g}s",
+        "connection_idle": f"{timeouts.connection_idle_s:g}s",
+    }
+
+
+def _listener_port(listeners: dict[str, Any]) -> int | None:
+    for status in listeners.get("listener_statuses", ()):
+        port = status["local_address"]["socket_address"].get("port_value", 0)
+        if status["name"] == "edge" and port:
+            return int(port)
+    return None

@@ -1,0 +1,239 @@
+"""Pure room: what Envoy itself answers, in the shape that the caller of the path expects.
+
+Returns the mappers of Envoy's `local_reply_config`. Envoy takes the first that fits, so that the
+faults of one shape stand together, the narrow ones first, and OpenAI's shape, which is everybody's
+where the path is not known, stands last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.supervisor.servers.rest_paths import RestPath
+
+Json = dict[str, Any]
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+MAX_HEADER_BYTES = 60 * 1024
+"""Request line and headers together."""
+
+_BODY = "%LOCAL_REPLY_BODY%"
+_ASKED = "%REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH):200%"
+_GRPC_TYPE = "application/grpc"
+COHERE_PATH = "/v2/rerank"
+TEI_PATH = "/embed"
+"""As text-embeddings-inference has it."""
+_CEL = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+_INVALID_ARGUMENT, _DEADLINE_EXCEEDED, _NOT_FOUND = 3, 4, 5
+_RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAVAILABLE = 8, 12, 14
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long the edge waits for a request to arrive, and for anything to happen to it."""
+
+    headers_s: float = 10.0
+    """For all headers of a request, from its first byte."""
+    body_idle_s: float = 30.0
+    """Between two pieces of a body. Too small: an upload over a poor line is cut. Too large:
+    whoever sends half a body holds a connection and a buffer for so long."""
+    request_s: float = 600.0
+    """For a whole request with its body: 16 MiB at 28 kB/s."""
+    stream_idle_s: float = 3600.0
+    """Between two pieces of an answer, and before its first. Above the longest that a gateway
+    lets a request run: one that waits in its lane, not streaming, is silent for all that time."""
+    connection_idle_s: float = 620.0
+    """Without a request. Above the 600 s of most load balancers: of the two ends of a kept
+    connection, the client has to be the first to close it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    status: int
+    message: str
+    code: str
+    """The reason, in lower case; OpenAI's `code`."""
+    grpc_code: int
+    details: str = ""
+    """Envoy's own name of the fault; empty: any of this status."""
+    and_above: bool = False
+    """Any status from this one on."""
+    retry: bool = False
+
+
+_NOT_HTTP = {
+    "missing_host_header": "the Host header is missing",
+    "path_normalization_failed": "the path has a fragment (#), an escaped NUL or a broken escape",
+    "http.invalid_authority": "the Host header is not a host name with an optional port",
+    "http1.invalid_scheme": "the URL of the request line is not one of http or https",
+    "http1.invalid_characters": "a header has a control character",
+    "http1.content_length_and_chunked_not_allowed": (
+        "it has both Content-Length and Transfer-Encoding; send one of them"
+    ),
+    "http1.codec_error": (
+        "its request line, a header, Content-Length or the length of a chunk is malformed"
+    ),
+}
+"""By Envoy's own name of the fault."""
+
+
+def _faults(unknown_path: str, timeouts: Timeouts) -> Iterator[_Fault]:
+    yield _Fault(404, unknown_path, "unknown_path", _NOT_FOUND)
+    yield _Fault(
+        408,
+        "the request did not arrive: its headers have to come within "
+        f"{timeouts.headers_s:g} s, something of its body every {timeouts.body_idle_s:g} s, "
+        f"and all of it within {timeouts.request_s:g} s",
+        "request_timeout",
+        _DEADLINE_EXCEEDED,
+    )
+    too_large = f"the request body is larger than {MAX_BODY_BYTES} bytes"
+    yield _Fault(413, too_large, "body_too_large", _INVALID_ARGUMENT)
+    yield _Fault(415, _BODY, "unsupported_content_encoding", _INVALID_ARGUMENT)
+    yield _Fault(
+        431,
+        f"the request line and headers are larger than {MAX_HEADER_BYTES} bytes, or far too many",
+        "headers_too_large",
+        _RESOURCE_EXHAUSTED,
+    )
+    for details, fact in _NOT_HTTP.items():
+        message = f"the request is not valid HTTP: {fact}"
+        yield _Fault(400, message, "invalid_http", _INVALID_ARGUMENT, details)
+    yield _Fault(
+        501,
+        "Transfer-Encoding is not understood; the only one is chunked",
+        "invalid_http",
+        _UNIMPLEMENTED,
+    )
+    yield _Fault(
+        504, f"the request's time ran out: {_BODY}", "deadline_exceeded", _DEADLINE_EXCEEDED
+    )
+    yield _Fault(
+        500,
+        f"no gateway could be reached: {_BODY}",
+        "gateway_unavailable",
+        _UNAVAILABLE,
+        and_above=True,
+        retry=True,
+    )
+    yield _Fault(400, _BODY, "invalid_request", _INVALID_ARGUMENT, and_above=True)
+
+
+def mappers(paths: Sequence[RestPath], timeouts: Timeouts) -> list[Json]:
+    """Return all mappers, for an edge that serves these paths."""
+    native = [path for path in paths if path.path.startswith("/v2/")]
+    others = [path for path in paths if path not in native]
+    shapes = (
+        (_NATIVE_GRPC, _grpc, f"there is no {_ASKED}"),
+        (_on_path(_exactly(COHERE_PATH)), _cohere, f"there is no {_ASKED}; it is a POST"),
+        (_on_path(_exactly(TEI_PATH)), _tei, f"there is no {_ASKED}; it is a POST"),
+        (_on_path({"prefix": "/v2/"}), _status, f"there is no {_ASKED}; {_there_are(native)}"),
+        (
+            None,
+            _openai,
+            f"there is no {_ASKED}; {_there_are(others)}; and the native API: GET /v2/models",
+        ),
+    )
+    return [
+        _mapper(place, fault) | shape(fault)
+        for place, shape, unknown_path in shapes
+        for fault in _faults(unknown_path, timeouts)
+    ]
+
+
+def _there_are(paths: Sequence[RestPath]) -> str:
+    return f"there are: {', '.join(map(str, paths))}"
+
+
+def _mapper(place: Json | None, fault: _Fault) -> Json:
+    comparison = {
+        "op": "GE" if fault.and_above else "EQ",
+        "value": {"default_value": fault.status, "runtime_key": "headrace.local_reply"},
+    }
+    filters: list[Json] = [{"status_code_filter": {"comparison": comparison}}]
+    if place is not None:
+        filters.append(place)
+    if fault.details:
+        expression = f"response.code_details == {json.dumps(fault.details)}"
+        cel = {"@type": _CEL, "expression": expression}
+        name = "envoy.access_loggers.extension_filters.cel"
+        filters.append({"extension_filter": {"name": name, "typed_config": cel}})
+    chosen = filters[0] if len(filters) == 1 else {"and_filter": {"filters": filters}}
+    retry = [_header("retry-after", "1")] if fault.retry else []
+    return {"filter": chosen, "headers_to_add": retry}
+
+
+def _header(name: str, value: str) -> Json:
+    return {"header": {"key": name, "value": value}, "append_action": "ADD_IF_ABSENT"}
+
+
+def _has_header(name: str, condition: Json) -> Json:
+    return {"header_filter": {"header": {"name": name, **condition}}}
+
+
+def _on_path(match: Json) -> Json:
+    """Fits a path as it was asked for, and one that has been transcoded since."""
+    named = ("x-envoy-original-path", ":path")
+    return {"or_filter": {"filters": [_has_header(n, {"string_match": match}) for n in named]}}
+
+
+def _exactly(path: str) -> Json:
+    return {"safe_regex": {"regex": rf"{path}(\?.*)?"}}
+
+
+_NATIVE_GRPC: Json = {
+    "and_filter": {
+        "filters": [
+            _has_header("content-type", {"string_match": {"prefix": _GRPC_TYPE}}),
+            # Transcoded calls look like native ones by then, but have their original path.
+            _has_header("x-envoy-original-path", {"present_match": False}),
+        ]
+    }
+}
+
+
+def _grpc(fault: _Fault) -> Json:
+    """Return the plain text: Envoy makes it the call's message."""
+    retry = [_header("retry-after", "1")] if fault.retry else []
+    return {
+        "headers_to_add": [*retry, _header("grpc-status", str(fault.grpc_code))],
+        "body_format_override": {"text_format_source": {"inline_string": fault.message}},
+    }
+
+
+def _cohere(fault: _Fault) -> Json:
+    return _json({"message": fault.message})
+
+
+def _tei(fault: _Fault) -> Json:
+    kind = "Validation" if fault.status < 500 else "Overloaded" if fault.retry else "Backend"
+    return _json({"error": fault.message, "error_type": kind})
+
+
+def _status(fault: _Fault) -> Json:
+    """Return google.rpc.Status."""
+    details: list[Json] = [
+        {
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": fault.code.upper(),
+            "domain": "headrace.dev",
+        }
+    ]
+    if fault.retry:
+        kind = "type.googleapis.com/google.rpc.RetryInfo"
+        details.append({"@type": kind, "retryDelay": "1s"})
+    return _json({"code": fault.grpc_code, "message": fault.message, "details": details})
+
+
+def _openai(fault: _Fault) -> Json:
+    kind = "server_error" if fault.status >= 500 else "invalid_request_error"
+    error = {"message": fault.message, "type": kind, "param": None, "code": fault.code}
+    return _json({"error": error})
+
+
+def _json(body: Json) -> Json:
+    override = {"content_type": "application/json", "json_format": body}
+    return {"body_format_override": override}

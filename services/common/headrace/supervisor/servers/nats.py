@@ -1,0 +1,71 @@
+"""nats-server's files and command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from headrace.supervisor.plan.plan import DEFAULT_SYNC_INTERVAL, Role
+from headrace.supervisor.servers import assets
+from headrace.supervisor.state.files import read_json_object, render, write_whole
+
+
+class Broker:
+    """nats-server in `folder`, on the loopback and a free port."""
+
+    role = Role.NATS
+    name = "nats"
+
+    def __init__(self, folder: Path, *, sync_interval: str = DEFAULT_SYNC_INTERVAL) -> None:
+        self._folder = folder
+        self._sync_interval = sync_interval
+        self._port = -1
+
+    @property
+    def config(self) -> Path:
+        return self._folder / "nats.conf"
+
+    @property
+    def _ports_dir(self) -> Path:
+        return self._folder / "ports"
+
+    @property
+    def url(self) -> str:
+        """Meaningful once `read_ports` has found the ports; it does not change afterwards."""
+        return f"nats://127.0.0.1:{self._port}"
+
+    def prepare(self) -> None:
+        self._ports_dir.mkdir(parents=True, exist_ok=True)
+        for stale in self._ports_dir.glob("*.ports"):
+            stale.unlink(missing_ok=True)
+        template = assets.deploy_file("nats/nats.conf").read_text(encoding="utf-8")
+        values: dict[str, str | int] = {
+            "server_name": "headrace",
+            "listen": f"127.0.0.1:{self._port}",
+            "ports_dir": str(self._ports_dir),
+            "store_dir": str(self._folder),
+            "sync_interval": self._sync_interval,
+        }
+        write_whole(self.config, render(template, values))
+
+    def argv(self) -> tuple[str, ...]:
+        return (str(assets.nats_server_binary()), "-c", str(self.config))
+
+    async def read_ports(self, pid: int) -> dict[str, int] | None:
+        """`nats` and `http`, or None while it is not yet listening.
+
+        Once known, `nats` is kept: clients come back to where they were.
+        """
+        found = read_json_object(self._ports_dir / f"nats-server_{pid}.ports")
+        if found is None:
+            return None
+        ports = {"nats": _first_port(found.get("nats")), "http": _first_port(found["monitoring"])}
+        self._port = ports["nats"]
+        return ports
+
+
+def _first_port(urls: object) -> int:
+    first = urls[0] if isinstance(urls, list) else None
+    port = urlsplit(str(first)).port
+    assert port is not None, f"nats-server wrote no port: {urls!r}"
+    return port

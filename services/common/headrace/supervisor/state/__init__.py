@@ -1,0 +1,1 @@
+"""The state directory: records, locks, files, free space."""

@@ -1,0 +1,186 @@
+"""The state directory of one mesh: its files, its lock, and what it says about itself."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from secrets import token_hex
+from typing import IO, Any
+
+from headrace.supervisor.state.disk import disk_trouble
+from headrace.supervisor.state.failures import MeshRunning, NoMesh, NoRoom
+from headrace.supervisor.state.files import read_json_object, write_whole
+
+DEFAULT_STATE_DIR = Path(".headrace")
+"""In the directory where the command is given: two clones have two meshes."""
+_LOCK_TRIES = 5
+_LOCK_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """One process, as the supervisor last saw it."""
+
+    role: str
+    name: str
+    pid: int | None
+    """None between a death and the next start."""
+    ports: dict[str, int]
+    restarts: int
+    drained: bool = False
+    """It has left, and is not started again before it is let in."""
+    fault: str = ""
+    """Why it runs and does not do its work; empty: nothing is known of that."""
+    last_end: str = ""
+    """How its last run ended; empty: this is the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeshRecord:
+    """`mesh.json`."""
+
+    supervisor_pid: int
+    url: str | None
+    """None until the port is known."""
+    ready: bool
+    """Whether a token of every model has come through since the mesh was started."""
+    models: list[str]
+    processes: list[ProcessRecord] = field(default_factory=list)
+    stops_within_s: float = 100.0
+    """Longest that it takes to end by itself once it is asked to."""
+
+
+class Home:
+    """Paths below the state directory, which is made absolute here."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.folder = state_dir.expanduser().absolute()
+        self.logs = self.folder / "logs"
+        self.ports = self.folder / "ports"
+        self.edge = self.folder / "edge"
+        self.broker = self.folder / "nats"
+        self._out = self.folder / "out"
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / "lock"
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / "mesh.json"
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    @property
+    def mesh_id(self) -> str:
+        """By which a mesh of this directory knows what earlier ones have configured; made at the
+        first use, and kept with the rest, wherever the directory is moved to."""
+        file = self.folder / "mesh_id"
+        if not file.exists():
+            write_whole(file, f"mesh-{token_hex(8)}")
+        return file.read_text("utf-8").strip()
+
+    @property
+    def supervisor_log(self) -> Path:
+        """Of a detached mesh."""
+        return self.logs / "supervisor.log"
+
+    def require_room(self) -> None:
+        """
+        Raises:
+            NoRoom: the file system takes no files; the text has what is free and what is needed.
+        """
+        if not self.is_held and (trouble := disk_trouble(self.folder)) is not None:
+            raise NoRoom(f"the mesh cannot keep its state: {trouble}")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the directory for the length of the `with`; the kernel lets go if we die.
+
+        Raises:
+            MeshRunning: another supervisor holds it.
+            NoRoom: nothing can be written there.
+        """
+        self.require_room()
+        for folder in (self.folder, self.logs, self.ports):
+            folder.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("a") as lock:
+            if not _try_lock(lock):
+                raise MeshRunning(
+                    f"a mesh is running in {self.folder}; "
+                    "end it with `headrace down`, or give this one another --state-dir"
+                )
+            self._record.unlink(missing_ok=True)
+            for name in self._out.glob("*"):
+                name.unlink()
+            try:
+                yield
+            finally:
+                self._record.unlink(missing_ok=True)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a supervisor runs here. Unlike a pid in a file, the lock cannot be stale."""
+        try:
+            with self._lock.open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+    def write_record(self, record: MeshRecord) -> None:
+        write_whole(self._record, json.dumps(asdict(record), indent=1))
+
+    def read_record(self) -> MeshRecord:
+        """What the running supervisor last wrote.
+
+        Raises:
+            NoMesh: none runs here, or it has not yet written anything.
+        """
+        found = read_json_object(self._record) if self.is_held else None
+        if found is None:
+            raise NoMesh(f"no mesh is running in {self.folder}; start one with `headrace up`")
+        return _record(found)
+
+    def keep_out(self, name: str) -> None:
+        """Once this process has ended, its supervisor is not to start it again; until `let_in`,
+        or until the mesh is started anew."""
+        self._out.mkdir(exist_ok=True)
+        (self._out / name).touch()
+
+    def let_in(self, name: str) -> None:
+        (self._out / name).unlink(missing_ok=True)
+
+    def is_kept_out(self, name: str) -> bool:
+        return (self._out / name).exists()
+
+    def rotate_logs(self) -> None:
+        """Keep the last mesh's logs beside this one's, and no more."""
+        for log in self.logs.glob("*.log"):
+            if log != self.supervisor_log:
+                log.replace(log.with_suffix(".log.1"))
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    # Why more than once: `is_held` of somebody else's `headrace status` holds it for a moment.
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False
+
+
+def _record(found: dict[str, Any]) -> MeshRecord:
+    processes = [ProcessRecord(**process) for process in found.pop("processes")]
+    return MeshRecord(processes=processes, **found)

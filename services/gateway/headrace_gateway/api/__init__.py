@@ -1,0 +1,1 @@
+"""Public APIs over gRPC and HTTP. Each converts its own bodies; none knows another."""

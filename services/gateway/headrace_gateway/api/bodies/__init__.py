@@ -1,0 +1,1 @@
+"""JSON bodies: which fields they may have, how they are read, and what they convert to."""

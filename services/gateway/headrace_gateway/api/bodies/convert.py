@@ -1,0 +1,167 @@
+"""OpenAI's bodies to what the mesh understands: `Wanted`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from headrace.errors import InvalidRequest
+from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.api.bodies.generation import Body, ChatBody, CompletionBody
+from headrace_gateway.api.bodies.output_options import Asked
+from headrace_gateway.api.bodies.structures import wanted_structure
+from headrace_gateway.api.bodies.tools import turn, wanted_tools
+from headrace_gateway.base.calls import Call
+from headrace_gateway.base.quoting import quoted
+from headrace_gateway.request.generation_request import Conversation, Text, TokenIds, Wanted
+
+PRIORITIES = {
+    "auto": Priority.PRIORITY_UNSPECIFIED,
+    "default": Priority.PRIORITY_STANDARD,
+    "flex": Priority.PRIORITY_BULK,
+    "priority": Priority.PRIORITY_INTERACTIVE,
+}
+
+_COMPLETION_TOKENS = 16
+"""OpenAI's default of max_tokens for completions; chat's is the room that is left."""
+
+_PLAIN = ("temperature", "top_p", "min_p", "repetition_penalty")
+_PENALTIES = ("presence_penalty", "frequency_penalty")
+
+
+def wanted_chat(body: ChatBody, call: Call) -> Wanted:
+    messages = [turn(message, f"messages[{i}]") for i, message in enumerate(body.messages)]
+    continues = bool(body.continue_final_message)
+    if continues and messages and messages[-1].get("tool_calls"):
+        raise InvalidRequest(
+            "the last message calls tools, and cannot be continued", field="continue_final_message"
+        )
+    opens = not continues if body.add_generation_prompt is None else body.add_generation_prompt
+    newer = body.max_completion_tokens is not None
+    max_tokens = body.max_completion_tokens if newer else body.max_tokens
+    names = {"max_tokens": "max_completion_tokens"} if newer else {}
+    if body.top_logprobs:
+        names["logprobs"] = "top_logprobs"
+    parameters = _parameters(body, asked_chat(body), max_tokens)
+    prompt = Conversation(
+        messages, documents=body.documents or (), opens_answer=opens, continues=continues
+    )
+    wanted = _wanted(body, call, prompt, parameters, names)
+    return dataclasses.replace(wanted, tools=wanted_tools(body))
+
+
+def wanted_completions(body: CompletionBody, call: Call) -> list[Wanted]:
+    """What is wanted of each prompt; all of them have the call's name."""
+    wanted = wanted_completion(body, call)
+    prompts = [_prompt(body, number) for number in range(len(body.prompt))]
+    return [dataclasses.replace(wanted, prompt=prompt) for prompt in prompts]
+
+
+def wanted_completion(body: CompletionBody, call: Call) -> Wanted:
+    """What is wanted of the first prompt."""
+    prompt = _prompt(body, 0)
+    max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
+    asked = asked_completion(body)
+    if asked.mute:
+        max_tokens = 1
+    return _wanted(body, call, prompt, _parameters(body, asked, max_tokens), {})
+
+
+def _prompt(body: CompletionBody, number: int) -> Text | TokenIds:
+    given = body.prompt[number]
+    field = "prompt" if len(body.prompt) == 1 else f"prompt[{number}]"
+    return Text(given, field) if isinstance(given, str) else TokenIds(given, field)
+
+
+def asked_chat(body: ChatBody) -> Asked:
+    """What is to be told beside the text, as the next."""
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    return Asked(
+        chat=True,
+        logprobs=logprobs,
+        prompt_logprobs=body.prompt_logprobs,
+        token_ids=bool(body.return_token_ids),
+        by_id=bool(body.return_tokens_as_token_ids),
+        repeats=bool(body.echo),
+    )
+
+
+def asked_completion(body: CompletionBody) -> Asked:
+    return Asked(
+        chat=False,
+        logprobs=body.logprobs,
+        prompt_logprobs=body.prompt_logprobs,
+        token_ids=bool(body.return_token_ids),
+        by_id=bool(body.return_tokens_as_token_ids),
+        echo=bool(body.echo),
+        mute=bool(body.echo) and body.max_tokens == 0,
+    )
+
+
+def _wanted(
+    body: Body,
+    call: Call,
+    prompt: Text | Conversation | TokenIds,
+    parameters: SamplingParameters,
+    names: dict[str, str],
+) -> Wanted:
+    if (structure := wanted_structure(body)) is not None:
+        parameters.structure.CopyFrom(structure[0])
+        names = {**names, "structure": structure[1]}
+    return Wanted(
+        request_id=call.request_id if body.request_id is None else body.request_id,
+        model=body.model,
+        prompt=prompt,
+        parameters=parameters,
+        priority=priority_of(body.priority, body.service_tier),
+        # Why: OpenAI's seeds are signed.
+        seed=None if body.seed is None else body.seed % 2**64,
+        n=1 if body.n is None else body.n,
+        time_remaining_s=None if body.background else call.time_remaining_s,
+        trace_context=call.trace_context,
+        headers=call.headers,
+        streams=bool(body.stream),
+        detached=bool(body.background),
+        cache_salt=body.cache_salt,
+        truncate_tokens=body.truncate_prompt_tokens,
+        adds_special_tokens=body.add_special_tokens,
+        names={"priority": "priority" if body.priority else "service_tier", **names},
+    )
+
+
+def priority_of(number: int | None, tier: str | None) -> Priority.ValueType:
+    """By vLLM's number, of which the lower goes first and 0 is what all have that name none; else
+    by OpenAI's tier."""
+    if not number:
+        return PRIORITIES[tier or "auto"]
+    return PRIORITIES["priority" if number < 0 else "flex"]
+
+
+def _parameters(body: Body, asked: Asked, max_tokens: int | None) -> SamplingParameters:
+    given = {name: getattr(body, name) for name in (*_PLAIN, *_PENALTIES)}
+    return SamplingParameters(
+        max_tokens=max_tokens,
+        top_k=None if body.top_k is None else max(body.top_k, 0),
+        logit_bias=_logit_bias(body.logit_bias or {}),
+        stop=body.stop,
+        stop_token_ids=body.stop_token_ids,
+        ignore_eos=body.ignore_eos,
+        min_tokens=body.min_tokens,
+        bad_words=body.bad_words,
+        allowed_token_ids=body.allowed_token_ids,
+        keep_special_tokens=None
+        if body.skip_special_tokens is None
+        else not body.skip_special_tokens,
+        include_stop=body.include_stop_str_in_output,
+        logprobs=asked.logprobs,
+        prompt_logprobs=asked.of_prompt,
+        **given,
+    )
+
+
+def _logit_bias(entries: dict[str, float]) -> dict[int, float]:
+    biases = {}
+    for key, bias in entries.items():
+        if not (key.isascii() and key.isdigit() and len(key) <= 9):
+            raise InvalidRequest(f"logit_bias: {quoted(key)} is no token id", field="logit_bias")
+        biases[int(key)] = bias
+    return biases

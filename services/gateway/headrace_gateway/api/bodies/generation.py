@@ -1,0 +1,310 @@
+"""The JSON bodies of OpenAI's API: what is in them, and of what type. Ranges are `validation`'s.
+
+Types are strict (no "1" for 1; but 1.0 is 1, as JSON Schema has it). Null is the same as absent.
+Fields of `NO_EFFECT` are accepted because clients send them; unknown ones are passed over and
+noted, or refused, as the caller or the operator will have it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from headrace.errors import InvalidRequest, RequestError, Unsupported
+from headrace_gateway.api.bodies.entries import call_entries, text_or_parts, tool_entries
+from headrace_gateway.api.bodies.fields import (
+    BODY_NO_EFFECT,
+    CHAT,
+    COMPLETION,
+    MESSAGE,
+    MESSAGE_NO_EFFECT,
+    STREAM_NO_EFFECT,
+)
+from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES, read_object, texts_or_token_ids
+from headrace_gateway.api.bodies.strict import UNSUPPORTED, StrictBody, Whole, wrong
+from headrace_gateway.api.bodies.unknown import Unknown
+from headrace_gateway.base.quoting import quoted
+from headrace_gateway.request.generation_request import ROLES
+
+_UINT32 = 2**32 - 1
+TokenId = Annotated[Whole, Field(ge=0, le=_UINT32)]
+
+
+def _prompts(value: object) -> list[str] | list[list[int]]:
+    """Texts or lists of token ids; one that stands alone is a list of one."""
+    if (prompts := texts_or_token_ids(value)) is not None:
+        # An empty list is a prompt without tokens, which is refused as that.
+        return prompts or [""]
+    raise PydanticCustomError(
+        "prompt", "should be a text, a list of token ids, a list of texts or a list of such lists"
+    )
+
+
+def _bounded(entries: object) -> object:
+    """Why before: pydantic would collect an error for each of a million wrong entries."""
+    if isinstance(entries, dict) and len(entries) > MAX_ENTRIES:
+        raise PydanticCustomError(
+            "too_long",
+            "has {count} entries; it may have {most}",
+            {"count": len(entries), "most": MAX_ENTRIES},
+        )
+    return entries
+
+
+def _listed(stop: object) -> object:
+    return [stop] if isinstance(stop, str) else stop
+
+
+class Message(StrictBody):
+    NOT_SERVED = MESSAGE
+    NO_EFFECT = MESSAGE_NO_EFFECT
+    PLACE = "messages[]."
+
+    role: str
+    content: Annotated[str | list[dict[str, str]] | None, PlainValidator(text_or_parts)] = None
+    """Nothing may stand for it in an answer or a result, and nowhere else."""
+    name: str | None = None
+    tool_calls: (
+        Annotated[
+            list[dict[str, Any]],
+            Field(fail_fast=True, max_length=MAX_ENTRIES),
+            BeforeValidator(call_entries),
+        ]
+        | None
+    ) = None
+    tool_call_id: str | None = None
+    """For templates that print it."""
+    reasoning_content: str | None = None
+    """What an answer was thought out by, for templates that print it; as the next."""
+    reasoning: str | None = None
+    refusal: str | None = None
+    """An answer of OpenAI's own models, where it has no content."""
+    function_call: dict[str, Any] | None = None
+    """The older form of one tool call."""
+
+    @model_validator(mode="after")
+    def _is_a_turn(self) -> Self:
+        if self.role not in ROLES:
+            raise wrong("role", f"{quoted(self.role)} is none of {', '.join(ROLES)}")
+        if self.content is None and self.role in ("system", "developer", "user"):
+            raise wrong("content", "is missing")
+        if self.role == "tool" and not self.tool_call_id:
+            raise wrong("tool_call_id", "is missing; it says which call this is the result of")
+        return self
+
+
+class StreamOptions(StrictBody):
+    NO_EFFECT = STREAM_NO_EFFECT
+    PLACE = "stream_options."
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    """vLLM's: each chunk says what its choice has used so far."""
+    include_obfuscation: bool | None = None
+
+
+class Body(StrictBody):
+    """What both endpoints take."""
+
+    NO_EFFECT = BODY_NO_EFFECT
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[Whole, Field(ge=-_UINT32, le=_UINT32)] | None = None
+    max_tokens: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop: Annotated[
+        Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None,
+        BeforeValidator(_listed),
+    ] = None
+    logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_bounded)] = None
+    seed: Annotated[Whole, Field(ge=-(2**63), lt=2**64)] | None = None
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+
+    background: bool | None = None
+    """Ours, named as in OpenAI's Responses: it goes on without any reader."""
+
+    # vLLM's
+    top_k: Annotated[Whole, Field(ge=-1, le=_UINT32)] | None = None
+    """0 and -1 keep all."""
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    prompt_logprobs: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    """In whole answers only."""
+    stop_token_ids: (
+        Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
+    ) = None
+    ignore_eos: bool | None = None
+    return_token_ids: bool | None = None
+    """Each choice also says its output as token ids, end-of-sequence included; and its prompt."""
+    return_tokens_as_token_ids: bool | None = None
+    """Logprobs name tokens `token_id:17`, of which no two are alike."""
+    min_tokens: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    bad_words: Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None = None
+    allowed_token_ids: (
+        Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
+    ) = None
+    truncate_prompt_tokens: Annotated[Whole, Field(ge=-1, le=_UINT32)] | None = None
+    """The last so many are read; -1: as many as there is room for."""
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    add_special_tokens: bool | None = None
+    cache_salt: str | None = None
+    request_id: str | None = None
+    priority: Annotated[Whole, Field(ge=-(2**63), lt=2**63)] | None = None
+    """Below 0 is interactive, above it bulk: in vLLM the lower goes first."""
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: dict[str, Any] | None = None
+
+    response_format: dict[str, Any] | None = None
+    """Read by `structures`, as the five before it."""
+
+    @model_validator(mode="after")
+    def _fits_its_stream(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise PydanticCustomError(
+                "stream_options",
+                "stream_options is allowed only when stream is true",
+                {"field": "stream_options"},
+            )
+        if self.priority and self.service_tier not in (None, "auto"):
+            raise wrong("priority", "is set beside service_tier; one may be")
+        if self.prompt_logprobs is not None and self.stream:
+            raise PydanticCustomError(
+                UNSUPPORTED,
+                "prompt_logprobs is not served in streams",
+                {"field": "prompt_logprobs"},
+            )
+        return self
+
+
+class ChatBody(Body):
+    NOT_SERVED = CHAT
+
+    messages: Annotated[list[Message], Field(fail_fast=True, max_length=MAX_ENTRIES)]
+    tools: (
+        Annotated[
+            list[dict[str, Any]],
+            Field(fail_fast=True, max_length=MAX_ENTRIES),
+            BeforeValidator(tool_entries),
+        ]
+        | None
+    ) = None
+    """Read by `tools`, as the next two."""
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    max_completion_tokens: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    """The newer name of max_tokens; where both are set, this one counts."""
+    logprobs: bool | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    documents: (
+        Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
+    ) = None
+    add_generation_prompt: bool | None = None
+    """Unset: true, unless the last message is continued."""
+    continue_final_message: bool | None = None
+    echo: bool | None = None
+    """The text of the last message stands before each choice, where an assistant said it."""
+
+    @model_validator(mode="after")
+    def _opens_or_continues(self) -> Self:
+        if self.add_generation_prompt and self.continue_final_message:
+            raise wrong("continue_final_message", "and add_generation_prompt cannot both be true")
+        return self
+
+    @model_validator(mode="after")
+    def _has_tools_to_choose_from(self) -> Self:
+        if self.tools:
+            return self
+        if self.tool_choice not in (None, "none"):
+            raise wrong("tool_choice", "is allowed only when tools are offered")
+        if self.parallel_tool_calls is not None:
+            raise wrong("parallel_tool_calls", "is allowed only when tools are offered")
+        return self
+
+    @model_validator(mode="after")
+    def _likeliest_beside_the_chosen(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise PydanticCustomError(
+                "top_logprobs",
+                "top_logprobs is allowed only when logprobs is true",
+                {"field": "top_logprobs"},
+            )
+        return self
+
+
+class CompletionBody(Body):
+    NOT_SERVED = COMPLETION
+
+    prompt: Annotated[list[str] | list[list[int]], PlainValidator(_prompts)]
+    """Each has its own choices."""
+    best_of: Whole | None = None
+    """Served only where it equals n."""
+    logprobs: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    echo: bool | None = None
+    """The prompt stands before each choice, in its logprobs too. With `max_tokens` 0 it is all
+    that is told, though one token is made."""
+
+    @model_validator(mode="after")
+    def _no_choosing_among_more(self) -> Self:
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise PydanticCustomError(
+                UNSUPPORTED,
+                "best_of other than n is not served: choices are not ranked; ask for n and rank"
+                " them by their logprobs",
+                {"field": "best_of"},
+            )
+        return self
+
+
+T = TypeVar("T", bound=StrictBody)
+
+
+def parse(kind: type[T], data: bytes, *, max_bytes: int, unknown: Unknown | None = None) -> T:
+    """Read a body; what does nothing in it is noted in `unknown`, without which it is refused.
+
+    Raises:
+        InvalidRequest: it is too long, no JSON, or a field is unknown, missing or of a wrong type.
+        Unsupported: a field is known but not served.
+    """
+    value = read_object(data, max_bytes=max_bytes)
+    try:
+        return kind.model_validate(value, context=unknown)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise _refusal(first) from error
+
+
+def _refusal(detail: ErrorDetails) -> RequestError:
+    place = _path(detail["loc"])
+    context = detail.get("ctx", {})
+    if detail["type"] == "unknown_field":
+        name = str(context["name"])
+        place += str(context.get("within", ""))
+        field = f"{place}.{name[:64]}" if place else name[:64]
+        return InvalidRequest(f"unknown field {quoted(name)}", field=field)
+    if "field" in context:
+        place = f"{place}.{context['field']}" if place else str(context["field"])
+    message = detail["msg"]
+    if detail["type"] == "missing":
+        message = "is missing"
+    kind = Unsupported if detail["type"] == UNSUPPORTED else InvalidRequest
+    return kind(f"{place}: {message}", field=place)
+
+
+def _path(places: tuple[int | str, ...]) -> str:
+    path = ""
+    for place in places:
+        path += f"[{place}]" if isinstance(place, int) else f".{place[:64]}"
+    return path.removeprefix(".")

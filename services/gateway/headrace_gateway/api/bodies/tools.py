@@ -1,0 +1,92 @@
+"""OpenAI's tools, tool choices and the calls of earlier turns, in the mesh's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.errors import InvalidRequest, Unsupported
+from headrace_gateway.api.bodies.generation import ChatBody, Message
+from headrace_gateway.base.quoting import quoted
+from headrace_gateway.request.tools import Choice, Tool, Tools, as_object
+
+
+def wanted_tools(body: ChatBody) -> Tools:
+    """Raises InvalidRequest or Unsupported, naming the field."""
+    offered = tuple(_tool(entry, f"tools[{i}]") for i, entry in enumerate(body.tools or ()))
+    choice, only = _choice(body.tool_choice, has_tools=bool(offered))
+    return Tools(offered, choice, only, parallel=body.parallel_tool_calls is not False)
+
+
+def _tool(entry: dict[str, Any], field: str) -> Tool:
+    if entry.get("type") != "function":
+        raise Unsupported(
+            f"{field}: type {quoted(str(entry.get('type')))} is not served", field=f"{field}.type"
+        )
+    function = _object(entry.get("function"), f"{field}.function")
+    name, description = function.get("name"), function.get("description") or ""
+    if not isinstance(name, str) or not isinstance(description, str):
+        raise InvalidRequest(f"{field}.function.name is missing", field=f"{field}.function.name")
+    parameters = function.get("parameters")
+    if parameters is not None:
+        parameters = _object(parameters, f"{field}.function.parameters")
+    return Tool(name, description, parameters, strict=function.get("strict") is True)
+
+
+def _choice(value: str | dict[str, Any] | None, *, has_tools: bool) -> tuple[Choice, str]:
+    match value:
+        case None | "auto":
+            return "auto", ""
+        case "none":
+            return "none", ""
+        case "required":
+            return "required", ""
+        case {"type": "function", "function": {"name": str(name)}}:
+            return "required", name or "?"
+    raise Unsupported("tool_choice of this kind is not served", field="tool_choice")
+
+
+def turn(message: Message, field: str) -> dict[str, Any]:
+    """One message as chat templates take it: arguments of calls as objects, not as text."""
+    said: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+    if message.content is None and message.refusal:
+        said["content"] = message.refusal
+    if message.name is not None:
+        said["name"] = message.name
+    if message.tool_call_id is not None:
+        said["tool_call_id"] = message.tool_call_id
+    if (reasoning := message.reasoning_content or message.reasoning) is not None:
+        said["reasoning_content"] = reasoning
+    calls = [
+        _call(call, f"{field}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())
+    ]
+    if message.function_call is not None:
+        older = {"type": "function", "function": message.function_call}
+        calls.append(_call(older, f"{field}.function_call"))
+    if calls:
+        said["tool_calls"] = calls
+    return said
+
+
+def _call(call: dict[str, Any], field: str) -> dict[str, Any]:
+    if call.get("type") not in ("function", None):
+        raise Unsupported(
+            f"{field}: type {quoted(str(call['type']))} is not served", field=f"{field}.type"
+        )
+    function = _object(call.get("function"), f"{field}.function")
+    name = function.get("name")
+    if not isinstance(name, str) or "arguments" not in function:
+        raise InvalidRequest(f"{field}.function needs a name and arguments", field=field)
+    arguments = function["arguments"]
+    if not isinstance(arguments, str | dict | None):
+        raise InvalidRequest(f"{field}.function.arguments should be a text", field=field)
+    return {
+        "id": str(call.get("id") or ""),
+        "type": "function",
+        "function": {"name": name, "arguments": as_object(arguments)},
+    }
+
+
+def _object(value: object, field: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{field} should be an object", field=field)
+    return value

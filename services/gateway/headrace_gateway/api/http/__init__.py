@@ -1,0 +1,1 @@
+"""What every HTTP API shares: responses, error bodies, slow readers, call counters."""

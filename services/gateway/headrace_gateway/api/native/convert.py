@@ -1,0 +1,101 @@
+"""Native messages to what the mesh understands: `Wanted`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from headrace.errors import InvalidRequest
+from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
+from headrace.v1.models_pb2 import TokenizeRequest
+from headrace_gateway.api.native.tools import called, wanted_tools
+from headrace_gateway.base.calls import Call
+from headrace_gateway.request.generation_request import Conversation, Text, TokenIds, Wanted
+
+_NAMES = {name: f"parameters.{name}" for name in SamplingParameters.DESCRIPTOR.fields_by_name}
+
+
+def call_for(request: GenerateRequest, call: Call) -> Call:
+    """The call under the caller's own request id, if there is one."""
+    return dataclasses.replace(call, request_id=request.request_id or call.request_id)
+
+
+def wanted_generation(request: GenerateRequest, call: Call, *, streams: bool = False) -> Wanted:
+    """`call.request_id` is the request's."""
+    prompts: list[Text | Conversation | TokenIds] = []
+    if request.prompt:
+        prompts.append(Text(request.prompt))
+    if request.messages:
+        prompts.append(_conversation(request.messages))
+    if request.prompt_token_ids:
+        prompts.append(TokenIds(list(request.prompt_token_ids)))
+    return Wanted(
+        request_id=call.request_id,
+        model=request.model,
+        prompt=_only(prompts, "prompt, messages and prompt_token_ids"),
+        parameters=request.parameters,
+        priority=request.priority,
+        seed=request.seed if request.HasField("seed") else None,
+        n=request.n if request.HasField("n") else 1,
+        timeout_s=seconds(request.timeout) if request.HasField("timeout") else None,
+        patience_s=seconds(request.patience) if request.HasField("patience") else None,
+        time_remaining_s=None if request.detached else call.time_remaining_s,
+        trace_context=call.trace_context,
+        headers=call.headers,
+        tools=wanted_tools(request),
+        streams=streams,
+        detached=request.detached,
+        cache_salt=request.cache_salt if request.HasField("cache_salt") else None,
+        truncate_tokens=(
+            request.truncate_prompt_tokens if request.HasField("truncate_prompt_tokens") else None
+        ),
+        names=_NAMES,
+    )
+
+
+def wanted_tokens(request: TokenizeRequest, call: Call) -> Wanted:
+    prompts: list[Text | Conversation | TokenIds] = []
+    if request.text:
+        prompts.append(Text(request.text, field="text"))
+    if request.messages:
+        prompts.append(_conversation(request.messages))
+    return Wanted(
+        request_id=call.request_id,
+        model=request.model,
+        prompt=_only(prompts, "text and messages"),
+        parameters=SamplingParameters(),
+        priority=Priority.PRIORITY_UNSPECIFIED,
+    )
+
+
+def _only(
+    prompts: list[Text | Conversation | TokenIds], fields: str
+) -> Text | Conversation | TokenIds:
+    if len(prompts) != 1:
+        raise InvalidRequest(
+            f"exactly one of {fields} is to be set; {len(prompts)} are",
+            field=prompts[-1].field if prompts else fields.split(maxsplit=1)[0].rstrip(","),
+        )
+    return prompts[0]
+
+
+def _conversation(messages: Iterable[ChatMessage]) -> Conversation:
+    turns = []
+    for message in messages:
+        turn: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.name:
+            turn["name"] = message.name
+        if message.tool_call_id:
+            turn["tool_call_id"] = message.tool_call_id
+        if message.tool_calls:
+            turn["tool_calls"] = [called(call) for call in message.tool_calls]
+        turns.append(turn)
+    return Conversation(turns)
+
+
+def seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

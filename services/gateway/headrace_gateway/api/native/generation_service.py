@@ -1,0 +1,96 @@
+"""GenerationService: text from prompts, typed."""
+
+# ruff: noqa: N802  # methods are named by the proto
+
+from __future__ import annotations
+
+import logging
+
+from headrace.errors import HeadraceError, InternalError, InvalidRequest
+from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
+from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
+from headrace_gateway.api.http.call_counter import Tally
+from headrace_gateway.api.native.convert import call_for, wanted_generation
+from headrace_gateway.api.native.grpc_errors import BROKEN, told_by_status
+from headrace_gateway.api.native.messages import delta, finish, generated, queued_message, started
+from headrace_gateway.base.calls import Context, call_of
+from headrace_gateway.output.answering import Answer, GenerationFailed
+from headrace_gateway.output.locate import Resuming
+from headrace_gateway.resume.idempotency import opened
+from headrace_gateway.submit.intake import Intake
+
+log = logging.getLogger(__name__)
+
+
+class GenerationService(GenerationServiceServicer):
+    """StreamGenerate writes to its context, for the reason that `OpenAIService` gives."""
+
+    def __init__(self, intake: Intake, resuming: Resuming) -> None:
+        self._intake, self._resuming = intake, resuming
+
+    async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
+        with Tally("native", self._intake.known(request.model)) as tally:
+            opening = self._open(request, context, streams=True)
+            await write_answer(await told_by_status(context, opening, tally), context, tally)
+
+    async def Generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
+        with Tally("native", self._intake.known(request.model)) as tally:
+            response = await told_by_status(context, self._generate(request, context), tally)
+            tally.told()
+            return response
+
+    async def _generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
+        if request.detached:
+            raise InvalidRequest(
+                "a detached request is not waited for: use RequestService.CreateRequest, or"
+                " StreamGenerate to read it as it is made",
+                field="detached",
+            )
+        async with await self._open(request, context, streams=False) as answer:
+            try:
+                async for _ in answer:
+                    pass
+            except GenerationFailed as failed:
+                await answer.settle()
+                raise failed.error from failed
+            await answer.settle()
+            return generated(answer.request, answer.outcome())
+
+    async def _open(self, request: GenerateRequest, context: Context, *, streams: bool) -> Answer:
+        call = call_for(request, call_of(context))
+        wanted = wanted_generation(request, call, streams=streams)
+        named = bool(request.request_id)
+        answer, _ = await opened(wanted, self._intake, self._resuming, named=named)
+        return answer
+
+
+async def write_answer(answer: Answer, context: Context, tally: Tally) -> None:
+    """All of it, typed; left half-way, it is abandoned."""
+    async with answer:
+        await context.write(started(answer.request))
+        error = await _stream(answer, context)
+        await context.write(finish(answer.usage(), error))
+        tally.told(error)
+        if error is None or error is answer.error:
+            await answer.settle()
+
+
+async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
+    """Write deltas to the end; returns what it failed with."""
+    try:
+        async for news in answer:
+            if answer.queued is not None and (message := queued_message(answer.queued)) is not None:
+                await context.write(message)
+            for said in news:
+                if not said.heard:
+                    await context.write(delta(said))
+            if answer.complete:
+                break
+    except GenerationFailed as failed:
+        return failed.error
+    except HeadraceError as error:
+        return error
+    except Exception:
+        log.exception("call.broken", extra={"request_id": answer.request.request_id})
+        return InternalError(BROKEN)
+    return None

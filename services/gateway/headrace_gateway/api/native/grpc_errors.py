@@ -1,0 +1,34 @@
+"""Errors of typed calls: every one becomes the call's status."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from headrace.errors import HeadraceError, InternalError
+from headrace.rpc.status import abort
+from headrace_gateway.api.http.call_counter import Tally
+from headrace_gateway.base.calls import Context
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+BROKEN = "the gateway failed; its log says how"
+
+
+async def told_by_status(context: Context, work: Awaitable[T], tally: Tally | None = None) -> T:
+    """What the work returns; whatever goes wrong in it ends the call, and is logged once."""
+    try:
+        return await work
+    except HeadraceError as error:
+        failure = error
+        log.info("call.failed", extra={"reason": error.reason, "field": error.field})
+    except Exception:
+        failure = InternalError(BROKEN)
+        log.exception("call.broken")
+    if tally is not None:
+        tally.told(failure)
+    return await abort(context, failure)

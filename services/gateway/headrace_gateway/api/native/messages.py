@@ -1,0 +1,78 @@
+"""Pure room: what has been said, as headrace.v1's messages."""
+
+from __future__ import annotations
+
+from headrace.errors import HeadraceError
+from headrace.rpc.status import to_status
+from headrace.v1 import generation_pb2
+from headrace.v1.common_pb2 import RequestOutcome, Usage
+from headrace.v1.generation_pb2 import (
+    Delta,
+    Finish,
+    GenerateResponse,
+    Started,
+    StreamGenerateResponse,
+    ToolCallDelta,
+)
+from headrace_gateway.output.assembler import Said
+from headrace_gateway.request.generation import Described, Queued
+from headrace_gateway.request.logprob_columns import written
+
+
+def started(request: Described) -> StreamGenerateResponse:
+    return StreamGenerateResponse(
+        started=Started(
+            request_id=request.request_id,
+            model=request.model,
+            seed=request.seed,
+            prompt_tokens=request.prompt_tokens,
+        )
+    )
+
+
+def delta(said: Said) -> StreamGenerateResponse:
+    return StreamGenerateResponse(
+        delta=Delta(
+            choice=said.choice,
+            text=said.text,
+            token_ids=said.token_ids,
+            first_index=said.first_index,
+            finish_reason=said.finish_reason,
+            logprobs=written(said.logprobs),
+            prompt_logprobs=written(said.prompt_logprobs),
+            tool_calls=[
+                ToolCallDelta(
+                    index=piece.index,
+                    call_id=piece.call_id,
+                    name=piece.name or "",
+                    arguments=piece.arguments,
+                )
+                for piece in said.calls
+            ],
+        )
+    )
+
+
+def queued_message(queued: Queued) -> StreamGenerateResponse | None:
+    """None where there is nothing to tell."""
+    if queued.ahead is None:
+        return None
+    message = StreamGenerateResponse(queued=generation_pb2.Queued(position=queued.ahead))
+    if queued.wait_s is not None:
+        message.queued.estimated_wait.FromMilliseconds(round(queued.wait_s * 1000))
+    return message
+
+
+def finish(usage: Usage | None, error: HeadraceError | None = None) -> StreamGenerateResponse:
+    status = to_status(error) if error is not None else None
+    return StreamGenerateResponse(finish=Finish(usage=usage, error=status))
+
+
+def generated(request: Described, outcome: RequestOutcome) -> GenerateResponse:
+    return GenerateResponse(
+        request_id=request.request_id,
+        model=request.model,
+        seed=request.seed,
+        choices=outcome.choices,
+        usage=outcome.usage,
+    )

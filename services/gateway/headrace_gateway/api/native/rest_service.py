@@ -1,0 +1,217 @@
+"""RestService: the native calls that have a body, as JSON through Envoy."""
+
+# ruff: noqa: N802  # methods are named by the proto
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from headrace.errors import HeadraceError, InvalidRequest
+from headrace.rpc.status import to_status
+from headrace.v1.common_pb2 import FinishReason, RequestOutcome, Usage
+from headrace.v1.embeddings_pb2 import EmbedRequest, RerankRequest
+from headrace.v1.generation_pb2 import GenerateRequest
+from headrace.v1.models_pb2 import TokenizeRequest, TokenizeResponse
+from headrace.v1.rest_pb2 import RestAttachRequest, RestModelRequest
+from headrace.v1.rest_pb2_grpc import RestServiceServicer
+from headrace_gateway.api.http.call_counter import Tally
+from headrace_gateway.api.http.errors import retry_headers
+from headrace_gateway.api.http.reply import Refusal, Reply, comment, deliver, told
+from headrace_gateway.api.native.convert import call_for, wanted_generation, wanted_tokens
+from headrace_gateway.api.native.messages import delta, finish, generated, queued_message, started
+from headrace_gateway.api.native.proto_json import parse
+from headrace_gateway.api.native.request_ids import checked_id
+from headrace_gateway.api.native.vector_messages import (
+    embed_json,
+    optional,
+    rerank_response,
+    wanted_query,
+    wanted_vectors,
+)
+from headrace_gateway.base.calls import Call, Context, call_of
+from headrace_gateway.base.pacing import in_pieces
+from headrace_gateway.base.quoting import quoted
+from headrace_gateway.checks.inputs import check_top_n
+from headrace_gateway.checks.limits import Limits
+from headrace_gateway.output.answering import Answer
+from headrace_gateway.output.assembler import UNFINISHED, Said
+from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.position import EventIds, Place
+from headrace_gateway.request.generation import Described, Queued
+from headrace_gateway.request.generation_request import Wanted
+from headrace_gateway.resume.background_calls import Detaching
+from headrace_gateway.resume.open_or_resume import answered, place_after
+from headrace_gateway.submit.embedding import Embedding
+from headrace_gateway.submit.intake import Intake
+
+Named = TypeVar("Named", GenerateRequest, TokenizeRequest, EmbedRequest, RerankRequest)
+
+
+def as_json(message: Message) -> str:
+    """As Envoy prints the calls it transcodes itself: snake_case, zeros included."""
+    return json_format.MessageToJson(
+        message,
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+        indent=None,
+    )
+
+
+class RestVoice:
+    def refusal(self, error: HeadraceError) -> Refusal:
+        body = as_json(to_status(error)).encode()
+        return Refusal(error.code.http_status, body, retry_headers(error))
+
+    def failure(self, error: HeadraceError, usage: Usage | None) -> str:
+        return f"data: {as_json(finish(usage, error))}\n\n"
+
+
+class RestDialect:
+    eager = True
+
+    def __init__(self, request: Described, places: Sequence[Place]) -> None:
+        self._request = request
+        self._ids = EventIds(request.request_id, places)
+
+    def opening(self) -> str:
+        # Also for who comes back: it says what request this is.
+        lines = [self._ids.opened(choice) for choice in range(self._request.n)]
+        return f"{lines[-1]}data: {as_json(started(self._request))}\n\n"
+
+    def said(self, news: Iterable[Said]) -> str:
+        return "".join(self._event(said) for said in news if not said.heard)
+
+    def _event(self, said: Said) -> str:
+        ended = said.finish_reason != UNFINISHED
+        line = self._ids.said(said.choice, said.seen, ended=ended)
+        return f"{line}data: {delta_json(said)}\n\n"
+
+    def queued(self, queued: Queued) -> str:
+        message = queued_message(queued)
+        event = f"data: {as_json(message)}\n\n" if message is not None else ""
+        return self.alive(queued) + event
+
+    def alive(self, queued: Queued | None) -> str:
+        return comment(queued, ids=True)
+
+    def ending(self, usage: Usage) -> str:
+        return f"data: {as_json(finish(usage))}\n\n"
+
+    def whole(self, outcome: RequestOutcome) -> bytes:
+        return as_json(generated(self._request, outcome)).encode()
+
+
+def delta_json(said: Said) -> str:
+    """What `as_json(delta(said))` says, at a tenth of its cost: this one is made per step."""
+    if said.calls or said.logprobs is not None or said.prompt_logprobs is not None:
+        return as_json(delta(said))
+    ended = said.finish_reason != UNFINISHED
+    reason = f',"finish_reason":"{FinishReason.Name(said.finish_reason)}"' if ended else ""
+    ids = ",".join(map(str, said.token_ids))
+    return (
+        f'{{"delta":{{"choice":{said.choice},"text":{json.dumps(said.text)},'
+        f'"token_ids":[{ids}],"first_index":{said.first_index}{reason}}}}}'
+    )
+
+
+class RestService(RestServiceServicer):
+    def __init__(
+        self,
+        intake: Intake,
+        embedding: Embedding,
+        limits: Limits,
+        resuming: Resuming,
+        detaching: Detaching,
+    ) -> None:
+        self._intake, self._embedding, self._resuming = intake, embedding, resuming
+        self._limits, self._detaching = limits, detaching
+
+    async def StreamGenerate(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
+        await self._generate(request, context, stream=True)
+
+    async def Generate(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
+        await self._generate(request, context, stream=False)
+
+    async def Tokenize(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
+        call = call_of(context)
+        with Tally("native", self._intake.known(request.model)) as tally:
+            reply = Reply(context, RestVoice(), call.request_id, tally)
+            async with told(reply):
+                body = self._parse(TokenizeRequest, request)
+                token_ids, tokens = await self._intake.tokenize(wanted_tokens(body, call))
+                response = TokenizeResponse(token_ids=token_ids, tokens=tokens)
+                await reply.send(as_json(response).encode())
+
+    async def Embed(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
+        call = call_of(context)
+        with Tally("native", self._intake.known(request.model)) as tally:
+            reply = Reply(context, RestVoice(), call.request_id, tally)
+            async with told(reply):
+                body = self._parse(EmbedRequest, request)
+                prompt_name = body.prompt_name if body.HasField("prompt_name") else None
+                async with self._embedding.embedded(
+                    wanted_vectors(body, call),
+                    dimensions=optional(body, "dimensions"),
+                    prompt_name=prompt_name,
+                ) as embedded:
+                    await reply.send_pieces(in_pieces(embed_json(embedded, call.request_id)))
+
+    async def Rerank(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
+        call = call_of(context)
+        with Tally("native", self._intake.known(request.model)) as tally:
+            reply = Reply(context, RestVoice(), call.request_id, tally)
+            async with told(reply):
+                body = self._parse(RerankRequest, request)
+                top_n = optional(body, "top_n")
+                check_top_n(top_n)
+                async with self._embedding.ranked(wanted_query(body, call)) as ranked:
+                    response = rerank_response(ranked, call.request_id, top_n)
+                    await reply.send(as_json(response).encode())
+
+    async def AttachRequest(self, request: RestAttachRequest, context: Context) -> None:  # type: ignore[override]
+        call = call_of(context)
+        with Tally("native") as tally:
+            reply = Reply(context, RestVoice(), call.request_id, tally)
+            async with told(reply):
+                request_id = checked_id(request.request_id)
+                after = place_after(request_id, request.after, call)
+                answer = await self._resuming.resume(request_id, after)
+                tally.model = self._intake.known(answer.request.model)
+                await self._deliver(answer, reply, stream=True)
+
+    async def _generate(self, request: RestModelRequest, context: Context, *, stream: bool) -> None:
+        call = call_of(context)
+        with Tally("native", self._intake.known(request.model)) as tally:
+            reply = Reply(context, RestVoice(), call.request_id, tally)
+            async with told(reply):
+                body = self._parse(GenerateRequest, request)
+                wanted = wanted_generation(body, call_for(body, call), streams=stream)
+                if wanted.detached and not stream:
+                    await self._begin(wanted, call, reply, repeatable=bool(body.request_id))
+                    return
+                answer, _ = await answered(wanted, call, self._intake, self._resuming)
+                await self._deliver(answer, reply, stream=stream)
+
+    async def _begin(self, wanted: Wanted, call: Call, reply: Reply, *, repeatable: bool) -> None:
+        begun = await self._detaching.begin(wanted, call, repeatable=repeatable)
+        await reply.accept(as_json(begun).encode(), begun.request_id)
+
+    async def _deliver(self, answer: Answer, reply: Reply, *, stream: bool) -> None:
+        reply.request_id = answer.request.request_id
+        dialect = RestDialect(answer.request, answer.places)
+        await deliver(answer, reply, dialect, alive=self._limits.alive if stream else None)
+
+    def _parse(self, kind: type[Named], request: RestModelRequest) -> Named:
+        body = parse(kind, request.body.data, max_bytes=self._limits.max_body_bytes)
+        if body.model and body.model != request.model:
+            raise InvalidRequest(
+                f"the body says model {quoted(body.model)}, the path {quoted(request.model)}",
+                field="model",
+            )
+        body.model = request.model
+        return body

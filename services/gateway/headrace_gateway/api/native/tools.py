@@ -1,0 +1,47 @@
+"""Native tools, tool choices and calls of earlier turns, in the mesh's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.errors import InvalidRequest
+from headrace.v1.common_pb2 import ToolCall
+from headrace.v1.generation_pb2 import GenerateRequest, ToolChoiceMode
+from headrace.v1.generation_pb2 import Tool as OfferedTool
+from headrace_gateway.request.tools import Choice, Tool, Tools, as_object
+
+_CHOICES: dict[ToolChoiceMode.ValueType, Choice] = {
+    ToolChoiceMode.TOOL_CHOICE_MODE_UNSPECIFIED: "auto",
+    ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "none",
+    ToolChoiceMode.TOOL_CHOICE_MODE_AUTO: "auto",
+    ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED: "required",
+}
+
+
+def wanted_tools(request: GenerateRequest) -> Tools:
+    """Raises InvalidRequest, naming the field."""
+    choice = _CHOICES.get(request.tool_choice.mode)
+    if choice is None or (request.tool_choice.name and choice != "required"):
+        raise InvalidRequest(
+            "tool_choice has a name without REQUIRED, or a mode that is none", field="tool_choice"
+        )
+    parallel = not request.HasField("parallel_tool_calls") or request.parallel_tool_calls
+    offered = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(request.tools))
+    return Tools(offered, choice, request.tool_choice.name, parallel)
+
+
+def called(call: ToolCall) -> dict[str, Any]:
+    """A call as chat templates take it."""
+    function = {"name": call.name, "arguments": as_object(call.arguments)}
+    return {"id": call.call_id, "type": "function", "function": function}
+
+
+def _tool(tool: OfferedTool, field: str) -> Tool:
+    parameters = None
+    if tool.parameters:
+        parameters = as_object(tool.parameters)
+        if not isinstance(parameters, dict):
+            raise InvalidRequest(
+                f"{field}.parameters is no JSON Schema", field=f"{field}.parameters"
+            )
+    return Tool(tool.name, tool.description, parameters, tool.strict)

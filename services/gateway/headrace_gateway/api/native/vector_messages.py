@@ -1,0 +1,101 @@
+"""Pure room: calls for vectors as headrace.v1's messages, and as their JSON."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from google.protobuf.message import Message
+from pydantic_core import to_json
+
+from headrace.errors import InvalidRequest
+from headrace.v1.common_pb2 import Usage
+from headrace.v1.embeddings_pb2 import (
+    EmbedInput,
+    EmbedRequest,
+    EmbedResponse,
+    Ranking,
+    RerankRequest,
+    RerankResponse,
+    Vector,
+)
+from headrace_gateway.api.native.convert import seconds
+from headrace_gateway.base.calls import Call
+from headrace_gateway.base.pacing import unhurried
+from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, WantedVectors
+from headrace_gateway.request.vectors import values_of
+from headrace_gateway.submit.embedding import Embedded, Query, Ranked
+
+
+def wanted_vectors(request: EmbedRequest, call: Call) -> WantedVectors:
+    inputs = [_input(each, f"inputs[{i}]") for i, each in enumerate(request.inputs)]
+    return _wanted(request, call, inputs, name="inputs")
+
+
+def wanted_query(request: RerankRequest, call: Call) -> Query:
+    documents = [Text(text, f"documents[{i}]") for i, text in enumerate(request.documents)]
+    return Query(_wanted(request, call, list[AnyInput](documents), name="documents"), request.query)
+
+
+async def embed_response(embedded: Embedded, request_id: str) -> EmbedResponse:
+    response = EmbedResponse(
+        request_id=request_id, model=embedded.card.model, usage=_usage(embedded.prompt_tokens)
+    )
+    async for vector in unhurried(embedded.vectors):
+        response.vectors.append(Vector(values=values_of(vector)))
+    return response
+
+
+async def embed_json(embedded: Embedded, request_id: str) -> AsyncIterator[bytes]:
+    """What `EmbedResponse` is as JSON, in parts; `json_format` takes a hundred times as long."""
+    head = to_json({"request_id": request_id, "model": embedded.card.model})
+    yield head[:-1] + b',"vectors":['
+    async for index, vector in unhurried(enumerate(embedded.vectors)):
+        comma = b"," if index else b""
+        yield comma + b'{"values":%b}' % to_json(values_of(vector).tolist())
+    usage = to_json({"prompt_tokens": embedded.prompt_tokens, "output_tokens": 0})
+    yield b'],"usage":%b}' % usage
+
+
+def rerank_response(ranked: Ranked, request_id: str, top_n: int | None) -> RerankResponse:
+    best = ranked.rankings[:top_n]
+    return RerankResponse(
+        request_id=request_id,
+        model=ranked.card.model,
+        rankings=(Ranking(index=index, relevance=relevance) for index, relevance in best),
+        usage=_usage(ranked.prompt_tokens),
+    )
+
+
+def optional(message: Message, field: str) -> int | None:
+    """The number, or None where it is not set."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def _input(each: EmbedInput, field: str) -> AnyInput:
+    if each.text and each.token_ids:
+        raise InvalidRequest(f"{field} has both text and token_ids; set one", field=field)
+    if each.token_ids:
+        return TokenIds(list(each.token_ids), f"{field}.token_ids")
+    return Text(each.text, f"{field}.text")
+
+
+def _wanted(
+    request: EmbedRequest | RerankRequest, call: Call, inputs: list[AnyInput], *, name: str
+) -> WantedVectors:
+    return WantedVectors(
+        request_id=call.request_id,
+        model=request.model,
+        inputs=inputs,
+        priority=request.priority,
+        truncate_tokens=optional(request, "truncate_tokens"),
+        timeout_s=seconds(request.timeout) if request.HasField("timeout") else None,
+        patience_s=seconds(request.patience) if request.HasField("patience") else None,
+        time_remaining_s=call.time_remaining_s,
+        trace_context=call.trace_context,
+        headers=call.headers,
+        names={"inputs": name},
+    )
+
+
+def _usage(prompt_tokens: int) -> Usage:
+    return Usage(prompt_tokens=prompt_tokens)

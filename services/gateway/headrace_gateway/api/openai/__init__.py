@@ -1,0 +1,1 @@
+"""OpenAI's API: bodies in, JSON and server-sent events out, as OpenAI's clients expect."""

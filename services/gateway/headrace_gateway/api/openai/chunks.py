@@ -1,0 +1,297 @@
+"""Pure room: what has been said, as OpenAI's JSON and server-sent events.
+
+A chunk is a prefix and a suffix that are made once, with the text between them:
+a tenth of the time that `json.dumps` of the whole takes. The text is escaped to
+ASCII, because some clients split lines at U+2028 and its like.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
+from headrace.v1.requests_pb2 import Request
+from headrace_gateway.api.openai.choice_details import Piece, Telling
+from headrace_gateway.output.assembler import UNFINISHED, Said
+from headrace_gateway.output.position import EventIds, NoIds, Place
+from headrace_gateway.output.tool_calls import CallPiece
+
+_FINISH_REASONS = {
+    FinishReason.FINISH_REASON_STOP: "stop",
+    FinishReason.FINISH_REASON_LENGTH: "length",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What tells chat from plain completions."""
+
+    prefix: str
+    """Of the id."""
+    whole: str
+    chunk: str
+    """`object` of the whole answer and of a chunk."""
+    opens: bool
+    """The first chunk of a choice has its role and nothing else."""
+
+
+CHAT = Form("chatcmpl-", "chat.completion", "chat.completion.chunk", opens=True)
+COMPLETION = Form("cmpl-", "text_completion", "text_completion", opens=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Where a stream says how many tokens there were."""
+
+    at_end: bool = False
+    in_each: bool = False
+    """In each chunk, of its choice alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What every part of an answer repeats."""
+
+    request_id: str
+    model: str
+    created: int
+    """Seconds of Unix time."""
+    fingerprint: str
+    """Equal for equal weights."""
+    first_choice: int = 0
+    """Index of its first choice: where a call has several prompts, each has an answer."""
+
+    def fields(self, form: Form, kind: str) -> dict[str, Any]:
+        return {
+            "id": form.prefix + self.request_id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+        }
+
+
+class Chunks:
+    """Server-sent events of one answer."""
+
+    def __init__(
+        self,
+        form: Form,
+        head: Head,
+        *,
+        places: Sequence[Place],
+        include_usage: bool,
+        prompt_tokens: int | None = None,
+        ids: bool = False,
+        telling: Telling | None = None,
+    ) -> None:
+        """
+        Args:
+            places: what the reader has of each choice.
+            include_usage: usage comes last.
+            prompt_tokens: set where each chunk says the usage of its choice so far, too.
+            ids: each event says how far it brings the reader.
+            telling: where more than text was asked for.
+        """
+        self._head = json.dumps(head.fields(form, form.chunk), separators=(",", ":"))[:-1]
+        self._start = f'data: {self._head},"choices":[{{"index":'
+        self._prompt_tokens = prompt_tokens
+        self._end = f"}}]{_NO_USAGE if include_usage else ''}}}\n\n"
+        self._open, self._close = ('"delta":{"content":', "}") if form.opens else ('"text":', "")
+        self._nothing = '"delta":{}' if form.opens else '"text":""'
+        self._called: set[int] = set()
+        """Choices that have called a tool."""
+        unopened = (choice for choice, place in enumerate(places) if not place.opened)
+        self._unopened = list(unopened) if form.opens else []
+        self._first_choice = head.first_choice
+        # Why not always: clients that read nothing but `data:` lines fail at any other line.
+        self._ids = EventIds(head.request_id, places) if ids else NoIds()
+        self._include_usage = include_usage
+        self._telling = telling
+
+    def opening(self) -> str:
+        """The first event of each choice that is not open yet; empty where the form has none."""
+        role = '"delta":{"role":"assistant","content":""}'
+        ids = () if self._telling is None else self._telling.chat_prompt_ids
+        more = [_ids(ids, "prompt_token_ids"), *[""] * len(self._unopened)]
+        return "".join(
+            self._event(self._ids.opened(choice), (choice, 0), role, "null", more=each)
+            for choice, each in zip(self._unopened, more, strict=False)
+        )
+
+    def said(self, news: Iterable[Said]) -> str:
+        """Events for the news; empty where there is neither text nor an end."""
+        return "".join([event for said in news for event in self._events(said)])
+
+    def _events(self, said: Said) -> Iterator[str]:
+        """One for tokens and one for the end: a reader who is cut off between two events has
+        all of the first and nothing of the second."""
+        choice, seen = said.choice, said.seen
+        ends = said.finish_reason != UNFINISHED
+        content, logprobs = self._content(said)
+        if said.heard:
+            return
+        if content and not (ends and not said.token_ids):
+            line = self._ids.said(choice, seen)
+            yield self._event(line, (choice, seen), content, "null", logprobs)
+            content, logprobs = "", "null"
+        if ends:
+            reason = f'"{_finish_reason(said.finish_reason, choice in self._called)}"'
+            line = self._ids.said(choice, seen, ended=True)
+            yield self._event(line, (choice, seen), content or self._nothing, reason, logprobs)
+
+    def _content(self, said: Said) -> tuple[str, str]:
+        """Members of an event's choice, none if there is nothing to say; and its logprobs."""
+        if said.calls:
+            self._called.add(said.choice)
+        piece = Piece(said.text) if self._telling is None else self._telling.piece(said)
+        if piece is None or (self._telling is None and not piece.text):
+            return (f'"delta":{{{_calls(said.calls)}}}' if said.calls else ""), "null"
+        content = f"{self._open}{json.dumps(piece.text)}"
+        if said.calls:
+            content += f",{_calls(said.calls)}"
+        ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
+        return f"{content}{self._close}{ids}", piece.logprobs
+
+    def ending(self, usage: Usage) -> str:
+        """After the last of a good answer: usage, if it was asked for, and the mark of the end."""
+        counted = json.dumps(_usage(usage), separators=(",", ":"))
+        event = f'data: {self._head},"choices":[],"usage":{counted}}}\n\n'
+        return f"{event if self._include_usage else ''}data: [DONE]\n\n"
+
+    def _event(
+        self,
+        line: str,
+        place: tuple[int, int],
+        content: str,
+        reason: str,
+        logprobs: str = "null",
+        *,
+        more: str = "",
+    ) -> str:
+        """`place`: a choice, and how many of its tokens are said with this. `more`: a member of
+        the event, behind its choice."""
+        choice, seen = place
+        end = self._end if self._prompt_tokens is None else self._counted(self._prompt_tokens, seen)
+        if more:
+            end = f"{end[:2]}{more}{end[2:]}"
+        return (
+            f'{line}{self._start}{self._first_choice + choice},{content},"logprobs":{logprobs},'
+            f'"finish_reason":{reason}{end}'
+        )
+
+    def _counted(self, prompt_tokens: int, seen: int) -> str:
+        """As `_end`; of this choice alone, as vLLM has it."""
+        return (
+            f'}}],"usage":{{"prompt_tokens":{prompt_tokens},"completion_tokens":{seen},'
+            f'"total_tokens":{prompt_tokens + seen}}}}}\n\n'
+        )
+
+
+_NO_USAGE = ',"usage":null'
+
+
+def whole(form: Form, head: Head, outcome: RequestOutcome, telling: Telling | None = None) -> bytes:
+    """An answer in one piece."""
+    choices = whole_choices(form, head, outcome, telling)
+    of_prompt = _of_prompt(telling, outcome.choices[0]) if form.opens else ""
+    if telling is not None:
+        of_prompt += _ids(telling.chat_prompt_ids, "prompt_token_ids")
+    opening = whole_opening(form, head, outcome.usage)
+    return b"%s%s]%s}" % (opening, choices, of_prompt.encode())
+
+
+def whole_opening(form: Form, head: Head, usage: Usage) -> bytes:
+    """An answer in one piece, up to its first choice; after its last come two brackets."""
+    body = json.dumps(head.fields(form, form.whole) | {"usage": _usage(usage)})
+    return f'{body[:-1]},"choices":['.encode()
+
+
+def whole_choices(
+    form: Form, head: Head, outcome: RequestOutcome, telling: Telling | None = None
+) -> bytes:
+    """Its choices, with commas between them."""
+    first = head.first_choice
+    return ",".join(_choice(form, choice, telling, first) for choice in outcome.choices).encode()
+
+
+def accepted(form: Form, begun: Request) -> bytes:
+    """An answer that its caller does not wait for: nothing is in it yet but what it is called.
+
+    OpenAI has no such answer on these paths; the fields are those of its background Responses.
+    """
+    body = {
+        "id": form.prefix + begun.request_id,
+        "object": form.whole,
+        "created": begun.create_time.seconds,
+        "model": begun.model,
+        "background": True,
+        "status": "queued",
+        "request_id": begun.request_id,
+        "expires_at": begun.expire_time.seconds,
+        "choices": [],
+    }
+    return json.dumps(body).encode()
+
+
+def _choice(form: Form, choice: Choice, telling: Telling | None, first: int) -> str:
+    piece = Piece(choice.text) if telling is None else telling.whole(choice)
+    said: dict[str, Any] = {"text": piece.text}
+    if form.opens:
+        said = {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
+    if choice.tool_calls:
+        said["message"]["tool_calls"] = [_whole_call(call) for call in choice.tool_calls]
+        said["message"]["content"] = piece.text or None
+    reason = _finish_reason(choice.finish_reason, bool(choice.tool_calls))
+    body = json.dumps({"index": first + choice.index, **said, "finish_reason": reason})
+    of_prompt = "" if form.opens else _of_prompt(telling, choice)
+    ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
+    return f'{body[:-1]},"logprobs":{piece.logprobs}{ids}{of_prompt}}}'
+
+
+def _ids(token_ids: Sequence[int], name: str = "token_ids") -> str:
+    """A further member, as the next; nothing for none."""
+    return f',"{name}":{json.dumps(list(token_ids), separators=(",", ":"))}' if token_ids else ""
+
+
+def _of_prompt(telling: Telling | None, choice: Choice) -> str:
+    """A further member, where it was asked for."""
+    told = None if telling is None else telling.of_prompt(choice)
+    return "" if told is None else f',"prompt_logprobs":{told}'
+
+
+def _calls(pieces: Sequence[CallPiece]) -> str:
+    """As a member; pieces of one call that come together are one."""
+    calls: dict[int, dict[str, Any]] = {}
+    for piece in pieces:
+        call = calls.setdefault(piece.index, {"index": piece.index, "function": {}})
+        function = call["function"]
+        if piece.name is not None:
+            call |= {"id": piece.call_id, "type": "function"}
+            function["name"] = piece.name
+        function["arguments"] = function.get("arguments", "") + piece.arguments
+    return f'"tool_calls":{json.dumps(list(calls.values()))}'
+
+
+def _whole_call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.call_id, "type": "function", "function": function}
+
+
+def _finish_reason(reason: FinishReason.ValueType, called: bool) -> str:
+    if called and reason == FinishReason.FINISH_REASON_STOP:
+        return "tool_calls"
+    return _FINISH_REASONS[reason]
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.prompt_tokens + usage.output_tokens,
+        # 0 as well where the engine does not tell: clients take it for a number.
+        "prompt_tokens_details": {"cached_tokens": usage.cached_prompt_tokens},
+    }

@@ -1,0 +1,220 @@
+"""The prompts of one call on their way to one answer: a few at a time, to one end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+from headrace.errors import HeadraceError
+from headrace.v1.common_pb2 import Usage
+from headrace_gateway.api.bodies.output_options import Asked
+from headrace_gateway.api.http.reply import Reply, comment, written
+from headrace_gateway.api.openai.choice_details import Telling
+from headrace_gateway.api.openai.chunks import (
+    COMPLETION,
+    Chunks,
+    Counted,
+    Head,
+    whole_choices,
+    whole_opening,
+)
+from headrace_gateway.base.keepalive import KeepAlive, kept_alive
+from headrace_gateway.base.pacing import in_pieces
+from headrace_gateway.output.answering import Answer, GenerationFailed
+from headrace_gateway.request.generation import ValidRequest
+from headrace_gateway.request.generation_request import Wanted
+
+
+class TellingOf(Protocol):
+    def __call__(
+        self, asked: Asked, wanted: Wanted, answer: Answer, prompt_ids: Sequence[int]
+    ) -> Telling | None:
+        """What an answer has beside its text, where that was asked for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralPrompts:
+    """What one call asks for."""
+
+    wanted: Sequence[Wanted]
+    """Of each prompt; alike but for the prompt."""
+    asked: Asked
+    counted: Counted
+    telling_of: TellingOf
+
+
+class Prompts(Protocol):
+    async def opened(self, wanted: Wanted, *, patiently: bool) -> tuple[Answer, ValidRequest]:
+        """The answer to one prompt, and its request.
+
+        Args:
+            patiently: where there is no room now, wait for it as long as a request may.
+
+        Raises:
+            HeadraceError: it was refused; nothing is held.
+        """
+        ...
+
+
+class PromptRun:
+    """One call: readers take its prompts in their order, each reads one after the other."""
+
+    def __init__(
+        self, several: SeveralPrompts, call_id: str, reply: Reply, prompts: Prompts
+    ) -> None:
+        self._several, self._call_id, self._reply, self._prompts = several, call_id, reply, prompts
+        self._streams = several.wanted[0].streams
+        self._left = deque(enumerate(several.wanted))
+        self._readers: list[asyncio.Task[None]] = []
+        self._not_in = 0
+        """Readers whose first prompt is not admitted yet."""
+        self._all_in = asyncio.Event()
+        """Their first prompts are admitted, or the call has failed."""
+        self._open: dict[int, Answer] = {}
+        self._error: Exception | None = None
+        self._head: Head | None = None
+        self._usage = Usage()
+        self._choices = [b""] * len(several.wanted)
+        """JSON of each prompt's choices, where the answer is not streamed."""
+        self._began_s = asyncio.get_running_loop().time()
+
+    async def to_its_end(self, *, at_once: int, alive: KeepAlive) -> None:
+        """Answer the call.
+
+        Raises:
+            HeadraceError: a prompt was refused, or failed; nothing is held.
+        """
+        self._not_in = min(at_once, len(self._left))
+        async with asyncio.TaskGroup() as tasks:
+            readers = range(self._not_in)
+            self._readers = [tasks.create_task(self._read_or_stop()) for _ in readers]
+            await self._all_in.wait()
+            try:
+                await self._wait(alive)
+            except HeadraceError as error:
+                await self._stop(error)
+        if self._error is not None:
+            raise self._error
+        assert self._head is not None
+        if self._streams:
+            chunks = self._chunks(self._head)
+            await self._reply.send_events(chunks.ending(self._usage), last=True)
+        else:
+            await self._reply.send_pieces(in_pieces(self._whole(self._head)))
+
+    async def _wait(self, alive: KeepAlive) -> None:
+        """Until all have been read, keeping their stream alive."""
+        if not self._streams:
+            await asyncio.wait(self._readers)
+            return
+        async with kept_alive(self._reply, self._that_it_waits, alive):
+            await asyncio.wait(self._readers)
+
+    def _that_it_waits(self) -> str:
+        oldest = self._open[min(self._open)] if self._open else None
+        return comment(None if oldest is None else oldest.queued, ids=False)
+
+    async def _read_or_stop(self) -> None:
+        try:
+            await self._read()
+        except Exception as error:  # noqa: BLE001  # it is raised once the others have left
+            await self._stop(error)
+
+    async def _stop(self, error: Exception) -> None:
+        """End the call with its first error."""
+        # Why in turn: half a head must not be left behind.
+        async with self._reply.turn:
+            self._error = self._error or error
+            for reader in self._readers:
+                if reader is not asyncio.current_task():
+                    reader.cancel()
+        self._all_in.set()
+
+    async def _read(self) -> None:
+        is_first = True
+        while self._left:
+            number, wanted = self._left.popleft()
+            opened = self._prompts.opened(self._in_time(wanted), patiently=not is_first)
+            answer, request = await opened
+            async with answer:
+                if is_first:
+                    await self._wait_for_the_first()
+                is_first = False
+                asked, prompt_ids = self._several.asked, request.prompt_ids
+                telling = self._several.telling_of(asked, wanted, answer, prompt_ids)
+                self._open[number] = answer
+                try:
+                    await self._tell(number, answer, telling)
+                except GenerationFailed as failed:
+                    await answer.settle()
+                    raise failed.error from failed
+                await answer.settle()
+                del self._open[number]
+                _add(self._usage, answer.usage())
+
+    async def _wait_for_the_first(self) -> None:
+        self._not_in -= 1
+        if not self._not_in:
+            self._all_in.set()
+        await self._all_in.wait()
+
+    async def _tell(self, number: int, answer: Answer, telling: Telling | None) -> None:
+        head = self._head_of(number, answer)
+        if self._streams:
+            chunks = self._chunks(head, answer.request.prompt_tokens, telling)
+            await self._stream(answer, chunks)
+            return
+        async for _ in answer:
+            pass
+        write = partial(whole_choices, COMPLETION, head, telling=telling)
+        self._choices[number] = await written(write, answer.outcome())
+
+    async def _stream(self, answer: Answer, chunks: Chunks) -> None:
+        async for news in answer:
+            if events := chunks.said(news):
+                await self._reply.send_events(events, last=False)
+            if answer.complete:
+                return
+
+    async def _whole(self, head: Head) -> AsyncIterator[bytes]:
+        yield whole_opening(COMPLETION, head, self._usage)
+        for number, choices in enumerate(self._choices):
+            yield (b"," if number else b"") + choices
+        yield b"]}"
+
+    def _chunks(self, head: Head, prompt_tokens: int = 0, telling: Telling | None = None) -> Chunks:
+        counted = self._several.counted
+        return Chunks(
+            COMPLETION,
+            head,
+            places=(),
+            include_usage=counted.at_end,
+            prompt_tokens=prompt_tokens if counted.in_each else None,
+            telling=telling,
+        )
+
+    def _head_of(self, number: int, answer: Answer) -> Head:
+        request = answer.request
+        if self._head is None:
+            created = int(answer.arrival_s)
+            self._head = Head(self._call_id, request.model, created, f"fp_{request.weights}")
+        first_choice = number * request.n
+        # Why its own: a model may be loaded anew while a call goes on.
+        return replace(self._head, fingerprint=f"fp_{request.weights}", first_choice=first_choice)
+
+    def _in_time(self, wanted: Wanted) -> Wanted:
+        """The call's own deadline as it is now."""
+        if wanted.time_remaining_s is None:
+            return wanted
+        since_s = asyncio.get_running_loop().time() - self._began_s
+        return replace(wanted, time_remaining_s=max(0.0, wanted.time_remaining_s - since_s))
+
+
+def _add(total: Usage, usage: Usage) -> None:
+    for counted, tokens in usage.ListFields():
+        setattr(total, counted.name, getattr(total, counted.name) + tokens)

@@ -1,0 +1,283 @@
+"""OpenAI's paths, as Envoy's transcoder hands them over."""
+
+# ruff: noqa: N802  # methods are named by the proto
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.empty_pb2 import Empty
+
+from headrace.v1.common_pb2 import RequestOutcome, Usage
+from headrace.v1.models_pb2 import GetModelRequest
+from headrace.v1.openai_pb2_grpc import OpenAIServiceServicer
+from headrace_gateway.api.bodies.convert import (
+    asked_chat,
+    asked_completion,
+    wanted_chat,
+    wanted_completions,
+)
+from headrace_gateway.api.bodies.generation import Body, ChatBody, CompletionBody
+from headrace_gateway.api.bodies.output_options import Asked
+from headrace_gateway.api.bodies.reading import read_body
+from headrace_gateway.api.compat import cohere, scoring, tei, tokenizing
+from headrace_gateway.api.compat.endpoint import Serving
+from headrace_gateway.api.http.call_counter import Tally
+from headrace_gateway.api.http.errors import OpenAIVoice
+from headrace_gateway.api.http.reply import Reply, comment, deliver, told
+from headrace_gateway.api.openai.choice_details import Prompt, Telling
+from headrace_gateway.api.openai.chunks import (
+    CHAT,
+    COMPLETION,
+    Chunks,
+    Counted,
+    Form,
+    Head,
+    accepted,
+    whole,
+)
+from headrace_gateway.api.openai.embeddings import VectorCalls
+from headrace_gateway.api.openai.prompt_run import SeveralPrompts
+from headrace_gateway.api.openai.several_prompts import PromptCalls
+from headrace_gateway.base.calls import Call, Context, call_of
+from headrace_gateway.checks.limits import Limits
+from headrace_gateway.models.catalog import Catalog, ServedModel
+from headrace_gateway.output.answering import Answer
+from headrace_gateway.output.assembler import Said
+from headrace_gateway.output.locate import Resuming
+from headrace_gateway.request.generation import Queued
+from headrace_gateway.request.generation_request import Conversation, Text, Wanted, last_answer
+from headrace_gateway.resume.background_calls import Detaching
+from headrace_gateway.resume.open_or_resume import answered, wants_ids
+from headrace_gateway.resume.ports import Fleet, serving
+from headrace_gateway.submit.intake import Intake
+
+AnyBody = TypeVar("AnyBody", bound=Body)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIDialect:
+    form: Form
+    head: Head
+    chunks: Chunks
+    telling: Telling | None
+    ids: bool
+    """Events have ids. Its reader then reads all of server-sent events, comments too."""
+    eager: bool = False
+
+    def opening(self) -> str:
+        return self.chunks.opening()
+
+    def said(self, news: Iterable[Said]) -> str:
+        return self.chunks.said(news)
+
+    def queued(self, queued: Queued) -> str:
+        # Why not to all: benchmarks read each line as data, and their requests wait by the hundred.
+        return self.alive(queued) if self.ids else ""
+
+    def alive(self, queued: Queued | None) -> str:
+        return comment(queued, ids=self.ids)
+
+    def ending(self, usage: Usage) -> str:
+        return self.chunks.ending(usage)
+
+    def whole(self, outcome: RequestOutcome) -> bytes:
+        return whole(self.form, self.head, outcome, self.telling)
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint(Generic[AnyBody]):
+    form: Form
+    kind: type[AnyBody]
+    wanted: Callable[[AnyBody, Call], list[Wanted]]
+    """Of each of its prompts."""
+    asked: Callable[[AnyBody], Asked]
+
+
+def _wanted_chats(body: ChatBody, call: Call) -> list[Wanted]:
+    return [wanted_chat(body, call)]
+
+
+_CHAT = _Endpoint(CHAT, ChatBody, _wanted_chats, asked_chat)
+_COMPLETION = _Endpoint(COMPLETION, CompletionBody, wanted_completions, asked_completion)
+
+
+class OpenAIService(OpenAIServiceServicer):
+    """Handlers write to their context, and are no generators: a generator that is waiting
+    at a `yield` when its caller leaves is not told so, but only forgotten some time later."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        catalog: Catalog,
+        fleet: Fleet,
+        vectors: VectorCalls,
+        serving: Serving,
+        *,
+        resuming: Resuming,
+        detaching: Detaching,
+        limits: Limits,
+    ) -> None:
+        self._intake, self._resuming = intake, resuming
+        self._detaching = detaching
+        self._catalog = catalog
+        self._fleet = fleet
+        self._vectors, self._serving = vectors, serving
+        self._limits = limits
+        self._prompts = PromptCalls(intake, resuming, limits)
+
+    async def ChatCompletions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await self._complete(request.data, context, _CHAT)
+
+    async def Completions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await self._complete(request.data, context, _COMPLETION)
+
+    async def Embeddings(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await self._vectors.embeddings(request.data, context)
+
+    async def Rerank(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        if tei.is_of_texts(request.data):
+            await tei.rerank(self._serving, request.data, context)
+        else:
+            await self._vectors.rerank(request.data, context)
+
+    async def RerankV2(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await cohere.rerank(self._serving, request.data, context)
+
+    async def Score(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await scoring.score(self._serving, request.data, context)
+
+    async def Embed(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await tei.embed(self._serving, request.data, context)
+
+    async def Tokenize(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await tokenizing.tokenize(self._serving, request.data, context)
+
+    async def Detokenize(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
+        await tokenizing.detokenize(self._serving, request.data, context)
+
+    async def ListModels(self, request: Empty, context: Context) -> None:  # type: ignore[override]
+        workers = serving(self._fleet)
+        entries = [entry for s in self._catalog.all() for entry in self._entries(s, workers)]
+        # A client that picks the first should get an answer soon.
+        entries.sort(key=lambda entry: not entry["ready"])
+        await self._look_up(context, lambda: {"object": "list", "data": entries})
+
+    def _entries(self, served: ServedModel, workers: Counter[str]) -> Iterator[dict[str, Any]]:
+        """One for each name that a client may send."""
+        ready = workers[served.card.model] > 0
+        for name in (served.name, *self._catalog.aliases(served)):
+            yield _model(served, name, ready=ready)
+        for adapter in self._catalog.adapters(served):
+            if adapter.digest:
+                adapted = replace(served, adapter=adapter)
+                yield _model(adapted, adapted.name, ready=adapter.workers > 0)
+
+    async def GetModel(self, request: GetModelRequest, context: Context) -> None:  # type: ignore[override]
+        await self._look_up(context, lambda: self._entry(request.model))
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        served = self._catalog.get(name)
+        if served.adapter is not None:
+            return _model(served, served.name, ready=served.adapter.workers > 0)
+        return _model(served, name, ready=serving(self._fleet)[served.card.model] > 0)
+
+    async def _look_up(self, context: Context, find: Callable[[], dict[str, Any]]) -> None:
+        with Tally("openai") as tally:
+            reply = Reply(context, OpenAIVoice(), call_of(context).request_id, tally)
+            async with told(reply):
+                await reply.send(json.dumps(find()).encode())
+
+    async def _complete(self, data: bytes, context: Context, endpoint: _Endpoint[AnyBody]) -> None:
+        call = call_of(context)
+        with Tally("openai") as tally:
+            reply = Reply(context, OpenAIVoice(), call.request_id, tally)
+            async with told(reply):
+                body = read_body(endpoint.kind, data, call, self._limits, reply)
+                tally.model = self._intake.known(body.model)
+                ids = wants_ids(call)
+                wanted, *others = endpoint.wanted(body, call)
+                if others:
+                    asked, counted = endpoint.asked(body), _counted(body)
+                    several = SeveralPrompts([wanted, *others], asked, counted, _telling)
+                    await self._prompts.answer(several, call, reply)
+                    return
+                if wanted.detached and not wanted.streams:
+                    named = wanted.request_id != call.request_id
+                    begun = await self._detaching.begin(wanted, call, repeatable=named)
+                    await reply.accept(accepted(endpoint.form, begun), begun.request_id)
+                    return
+                answer, request = await answered(wanted, call, self._intake, self._resuming)
+                reply.request_id = answer.request.request_id
+                telling = _telling(endpoint.asked(body), wanted, answer, request.prompt_ids)
+                dialect = _dialect(endpoint.form, body, answer, telling, ids=ids)
+                alive = self._limits.alive if wanted.streams else None
+                await deliver(answer, reply, dialect, alive=alive)
+
+
+def _dialect(
+    form: Form, body: Body, answer: Answer, telling: Telling | None, *, ids: bool
+) -> OpenAIDialect:
+    request = answer.request
+    head = Head(
+        request.request_id,
+        request.model,
+        # Why: who comes back for the rest finds it the same in every chunk.
+        created=int(answer.arrival_s),
+        fingerprint=f"fp_{request.weights}",
+    )
+    counted = _counted(body)
+    chunks = Chunks(
+        form,
+        head,
+        places=answer.places,
+        include_usage=counted.at_end,
+        prompt_tokens=request.prompt_tokens if counted.in_each else None,
+        ids=ids,
+        telling=telling,
+    )
+    return OpenAIDialect(form, head, chunks, telling, ids)
+
+
+def _counted(body: Body) -> Counted:
+    options = body.stream_options
+    if options is None:
+        return Counted()
+    return Counted(bool(options.include_usage), bool(options.continuous_usage_stats))
+
+
+def _telling(
+    asked: Asked, wanted: Wanted, answer: Answer, prompt_ids: Sequence[int]
+) -> Telling | None:
+    if not asked.anything:
+        return None
+    text, given = "", wanted.prompt
+    if asked.echo:
+        text = answer.tokenizer.decode(list(prompt_ids))
+        if isinstance(given, Text) and wanted.truncate_tokens is None:
+            text = given.text
+    if asked.repeats and isinstance(given, Conversation):
+        text = last_answer(given)
+    prompt = Prompt(text, prompt_ids)
+    return Telling(asked, answer.tokenizer.spelling, prompt, choices=answer.request.n)
+
+
+def _model(served: ServedModel, name: str, *, ready: bool) -> dict[str, Any]:
+    card = served.card
+    model = {
+        "id": name,
+        "object": "model",
+        "created": card.create_time.seconds,
+        "owned_by": "headrace",
+        # vLLM's fields, which some clients read; `parent`, of adapters, as well.
+        "max_model_len": card.context_tokens,
+        "root": card.model,
+        # Ours: whether a worker serves it now. Else its requests wait.
+        "ready": ready,
+    }
+    return model if served.adapter is None else model | {"parent": card.model}

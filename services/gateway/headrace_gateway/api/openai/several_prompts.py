@@ -1,0 +1,136 @@
+"""Several prompts in one call of /v1/completions: a request for each, and one answer of all.
+
+Every prompt is checked before the first is submitted, and the first few are admitted together or
+refused together; the others are submitted as these end, so that one call does not fill a lane. A
+prompt that fails ends the call with its error, and what is still open of the call is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from headrace.errors import (
+    BrokerUnavailable,
+    ContextLengthExceeded,
+    InvalidRequest,
+    LaneFull,
+    NoWorker,
+    PatienceExhausted,
+    RequestError,
+    Unsupported,
+)
+from headrace_gateway.api.http.reply import Reply
+from headrace_gateway.api.openai.prompt_run import PromptRun, SeveralPrompts
+from headrace_gateway.base.calls import Call
+from headrace_gateway.base.pacing import unhurried
+from headrace_gateway.checks.limits import Limits
+from headrace_gateway.output.answering import Answer
+from headrace_gateway.output.locate import Resuming
+from headrace_gateway.request.generation import ValidRequest
+from headrace_gateway.request.generation_request import Wanted
+from headrace_gateway.resume.idempotency import answered_once
+from headrace_gateway.resume.open_or_resume import HEADER as LAST_EVENT_ID
+from headrace_gateway.resume.open_or_resume import RESUME_HEADER, keyed, wants_ids
+from headrace_gateway.submit.intake import Intake
+
+_RETRY_S = 1.0
+
+_NO_ROOM = (LaneFull, PatienceExhausted, NoWorker, BrokerUnavailable)
+"""Refusals that a prompt waits out once others of its call have been let in."""
+
+
+class PromptCalls:
+    """Of one gateway."""
+
+    def __init__(self, intake: Intake, resuming: Resuming, limits: Limits) -> None:
+        self._intake, self._resuming, self._limits = intake, resuming, limits
+
+    async def answer(self, several: SeveralPrompts, call: Call, reply: Reply) -> None:
+        """Answer all prompts of a call; left half-way, those that are open are abandoned.
+
+        Raises:
+            HeadraceError: a prompt was refused, or failed; nothing is held.
+        """
+        first = several.wanted[0]
+        _check(several, call, self._limits)
+        with _naming_the_prompt(first):
+            self._intake.require_room(first)
+        first = keyed(first, call, self._intake) or first
+        named = [_named(each, first, number) for number, each in enumerate(several.wanted)]
+        names = [await self._checked(each) async for each in unhurried(named)]
+        # Why of a request: on its way in, its name may be told its lane.
+        reply.request_id = names[0].removesuffix("-0")
+        run = PromptRun(replace(several, wanted=named), reply.request_id, reply, self)
+        await run.to_its_end(at_once=self._limits.prompts_at_once, alive=self._limits.alive)
+
+    async def _checked(self, wanted: Wanted) -> str:
+        """The name of a request that would not be refused for what it is."""
+        with _naming_the_prompt(wanted):
+            request = await self._intake.repeated(wanted)
+        return request.request_id
+
+    async def opened(self, wanted: Wanted, *, patiently: bool) -> tuple[Answer, ValidRequest]:
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + self._limits.max_patience_s
+        while True:
+            try:
+                with _naming_the_prompt(wanted):
+                    return await self._open(wanted)
+            except _NO_ROOM as error:
+                pause_s = error.retry_after_s or _RETRY_S
+                if not patiently or now_s() + pause_s > until_s:
+                    raise
+            await asyncio.sleep(pause_s)
+
+    async def _open(self, wanted: Wanted) -> tuple[Answer, ValidRequest]:
+        if wanted.returns:
+            return await answered_once(wanted, self._intake, self._resuming)
+        return await self._intake.open(wanted)
+
+
+def _check(several: SeveralPrompts, call: Call, limits: Limits) -> None:
+    first, count = several.wanted[0], len(several.wanted)
+    if count > limits.max_prompts:
+        raise InvalidRequest(
+            f"prompt has {count} prompts; one call may have {limits.max_prompts}. Send the others"
+            " in further calls",
+            field="prompt",
+        )
+    if first.detached:
+        raise Unsupported(
+            f"background is served for one prompt, and this call has {count}; send a call for each",
+            field="background",
+        )
+    if call.last_event_id or (first.streams and wants_ids(call)):
+        header = LAST_EVENT_ID if call.last_event_id else RESUME_HEADER
+        raise Unsupported(
+            f"{header} is not served for several prompts in one call, whose stream has no position"
+            " to come back to; send a call for each prompt, or send an Idempotency-Key and repeat"
+            " the call under it",
+            field=header,
+        )
+
+
+def _named(wanted: Wanted, first: Wanted, number: int) -> Wanted:
+    """By a name and a seed of its own, made from those of the call or of its key."""
+    seed = wanted.seed
+    if seed is None and first.seed is not None:
+        seed = (first.seed + number) % 2**64
+    request_id = f"{first.request_id}-{number}"
+    return replace(wanted, request_id=request_id, seed=seed, returns=first.returns)
+
+
+@contextmanager
+def _naming_the_prompt(wanted: Wanted) -> Iterator[None]:
+    """A refusal of a prompt says which one it is of."""
+    try:
+        yield
+    except RequestError as error:
+        field = wanted.prompt.field
+        is_of_prompt = error.field == field or isinstance(error, ContextLengthExceeded)
+        if not is_of_prompt or field in error.message:
+            raise
+        raise type(error)(f"{field}: {error.message}", field=error.field) from error

@@ -1,0 +1,1 @@
+"""What is requested before generation: health, version, the OpenAPI document."""

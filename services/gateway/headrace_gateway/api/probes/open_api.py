@@ -1,0 +1,229 @@
+"""The REST paths as an OpenAPI 3.1 document, made from what serves them.
+
+The paths and the native API's messages come from the descriptors, OpenAI's bodies from the models
+that read them. Ranges that are checked later, and bodies that this table does not have, are left
+open: the document refuses nothing that the gateway takes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import Default
+from google.rpc.status_pb2 import Status
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
+
+from headrace.supervisor.servers.local_replies import COHERE_PATH, TEI_PATH
+from headrace.supervisor.servers.rest_paths import RestPath, read_paths
+from headrace.v1 import (
+    embeddings_pb2,
+    fleet_pb2,
+    generation_pb2,
+    models_pb2,
+    openai_pb2,
+    probes_pb2,
+    requests_pb2,
+    rest_pb2,
+)
+from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody
+from headrace_gateway.api.bodies.vectors import EmbeddingsBody, RerankBody
+from headrace_gateway.api.compat.cohere import RerankV2Body
+from headrace_gateway.api.compat.scoring import ScoreBody
+from headrace_gateway.api.compat.tei import EmbedBody, RerankTextsBody
+from headrace_gateway.api.compat.tokenizing import (
+    DetokenizeBody,
+    TokenizeChatBody,
+    TokenizeContentBody,
+    TokenizePromptBody,
+)
+from headrace_gateway.api.probes.proto_schemas import field_schema, reference, schemas
+
+Json = dict[str, Any]
+
+_FILES = (openai_pb2, rest_pb2, models_pb2, requests_pb2, fleet_pb2, probes_pb2)
+_MODELS: Mapping[str, tuple[type[BaseModel], ...]] = {
+    f"headrace.v1.OpenAIService.{name}": bodies
+    for name, bodies in (
+        ("ChatCompletions", (ChatBody,)),
+        ("Completions", (CompletionBody,)),
+        ("Embeddings", (EmbeddingsBody,)),
+        ("Rerank", (RerankBody, RerankTextsBody)),
+        ("RerankV2", (RerankV2Body,)),
+        ("Score", (ScoreBody,)),
+        ("Embed", (EmbedBody,)),
+        ("Tokenize", (TokenizePromptBody, TokenizeChatBody, TokenizeContentBody)),
+        ("Detokenize", (DetokenizeBody,)),
+    )
+}
+"""What reads the bodies of calls that the transcoder hands over as bytes: one of these."""
+_MESSAGES: Mapping[str, tuple[Descriptor, Descriptor]] = {
+    f"headrace.v1.RestService.{name}": (asked.DESCRIPTOR, answer.DESCRIPTOR)
+    for name, asked, answer in (
+        ("Generate", generation_pb2.GenerateRequest, generation_pb2.GenerateResponse),
+        ("StreamGenerate", generation_pb2.GenerateRequest, generation_pb2.StreamGenerateResponse),
+        ("Embed", embeddings_pb2.EmbedRequest, embeddings_pb2.EmbedResponse),
+        ("Rerank", embeddings_pb2.RerankRequest, embeddings_pb2.RerankResponse),
+        ("Tokenize", models_pb2.TokenizeRequest, models_pb2.TokenizeResponse),
+    )
+}
+_BYTES = "google.api.HttpBody"
+_ANY: Json = {"type": "object"}
+_ERROR: Json = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+
+
+class _Open(GenerateJsonSchema):
+    """Claims nothing narrower than what is read."""
+
+    def function_before_schema(
+        self, schema: core_schema.BeforeValidatorFunctionSchema
+    ) -> JsonSchemaValue:
+        """Leave open what is converted before its type is checked, but of whole models."""
+        if schema["schema"]["type"] in ("model", "model-fields"):
+            return super().function_before_schema(schema)
+        return {}
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        made = super().model_schema(schema)
+        made.pop("additionalProperties", None)
+        return made
+
+    def handle_invalid_for_json_schema(
+        self, schema: core_schema.CoreSchema, error_info: str
+    ) -> JsonSchemaValue:
+        return {}
+
+
+@cache
+def open_api() -> bytes:
+    """Return the document."""
+    return json.dumps(document(paths())).encode()
+
+
+def paths() -> tuple[RestPath, ...]:
+    """Return every path that the public services have."""
+    files = FileDescriptorSet()
+    for module in _FILES:
+        module.DESCRIPTOR.CopyToProto(files.file.add())
+    return read_paths(files.SerializeToString())
+
+
+def document(served: tuple[RestPath, ...]) -> Json:
+    """Describe these paths."""
+    described: dict[str, Json] = {}
+    for path in served:
+        operations = described.setdefault(path.path, {})
+        operations[path.method.lower()] = _operation(path)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Headrace", "version": metadata.version("headrace")},
+        "paths": described,
+        "components": {"schemas": _components(served)},
+    }
+
+
+def _operation(path: RestPath) -> Json:
+    service, _, name = path.rpc.rpartition(".")
+    operation: Json = {
+        "operationId": re.sub(r"\W+", "_", f"{path.method.lower()}{path.path}"),
+        "summary": re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name),
+        "tags": [service.rpartition(".")[2].removesuffix("Service")],
+        "responses": {"200": _answer(path), "default": _refusal(path)},
+    }
+    if parameters := list(_parameters(path)):
+        operation["parameters"] = parameters
+    if path.method == "POST" and (body := _body(path)) is not None:
+        content = {"application/json": {"schema": body}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _method(path: RestPath) -> MethodDescriptor:
+    return Default().FindMethodByName(path.rpc)
+
+
+def _variables(path: RestPath) -> list[str]:
+    return re.findall(r"\{(\w+)\}", path.path)
+
+
+def _parameters(path: RestPath) -> Iterator[Json]:
+    """Variables of the path; what else a call without a body has is in its query."""
+    variables = _variables(path)
+    for name in variables:
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    if path.method == "GET":
+        for field in _method(path).input_type.fields:
+            if field.name not in variables and field.message_type is None:
+                yield {"name": field.name, "in": "query", "schema": field_schema(field)}
+
+
+def _body(path: RestPath) -> Json | None:
+    """Return the schema of the body; None: the call has none."""
+    if path.rpc in _MODELS:
+        first, *others = [_schema(model.__name__) for model in _MODELS[path.rpc]]
+        return {"anyOf": [first, *others]} if others else first
+    if path.rpc in _MESSAGES:
+        return reference(_MESSAGES[path.rpc][0])
+    kind = _method(path).input_type
+    # Why: what is left of a message when its path has been read may be nothing.
+    return None if {field.name for field in kind.fields} == set(_variables(path)) else _ANY
+
+
+def _answer(path: RestPath) -> Json:
+    kind = _method(path).output_type
+    if path.rpc in _MESSAGES:
+        schema = reference(_MESSAGES[path.rpc][1])
+    else:
+        schema = _ANY if kind.full_name == _BYTES else reference(kind)
+    whole: Json = {"application/json": {"schema": schema}}
+    events: Json = {"text/event-stream": {}}
+    if path.rpc.endswith((".StreamGenerate", ".AttachRequest")):
+        return {"description": "Server-sent events", "content": events}
+    if path.rpc.endswith((".ChatCompletions", ".Completions")):
+        return {"description": "Events if `stream` is true", "content": whole | events}
+    return {"description": "OK", "content": whole}
+
+
+def _refusal(path: RestPath) -> Json:
+    schema = _schema("google.rpc.Status" if path.path.startswith("/v2/") else "Error")
+    if path.path in (COHERE_PATH, TEI_PATH):
+        schema = _ANY
+    return {"description": "Refused", "content": {"application/json": {"schema": schema}}}
+
+
+def _schema(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _components(served: tuple[RestPath, ...]) -> Json:
+    used = [each for path in served if path.rpc in _MESSAGES for each in _MESSAGES[path.rpc]]
+    kinds = [_method(path).output_type for path in served]
+    answers = [kind for kind in kinds if kind.full_name != _BYTES]
+    _, made = models_json_schema(
+        [(model, "validation") for models in _MODELS.values() for model in models],
+        ref_template="#/components/schemas/{model}",
+        schema_generator=_Open,
+    )
+    messages = schemas([*used, *answers, Status.DESCRIPTOR])
+    return dict(sorted((made["$defs"] | messages | {"Error": _ERROR}).items()))

@@ -1,0 +1,46 @@
+"""ProbeService: what is asked before requests are sent."""
+
+# ruff: noqa: N802  # methods are named by the proto
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import metadata
+
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.empty_pb2 import Empty
+
+from headrace.v1.probes_pb2_grpc import ProbeServiceServicer
+from headrace_gateway.api.http.reply import JSON
+from headrace_gateway.api.probes.health import Health
+from headrace_gateway.base.calls import Context
+
+_VERSION = json.dumps({"version": metadata.version("headrace")}).encode()
+
+
+class ProbeService(ProbeServiceServicer):
+    def __init__(self, observe: Callable[[], Health], open_api: bytes) -> None:
+        """`observe` returns how the gateway stands now; `open_api` is the document."""
+        self._observe = observe
+        self._open_api = open_api
+
+    async def GetHealth(self, request: Empty, context: Context) -> HttpBody:
+        health = self._observe()
+        await _head(context, health)
+        return HttpBody(content_type=JSON, data=health.body())
+
+    async def Ping(self, request: Empty, context: Context) -> HttpBody:
+        await _head(context, self._observe())
+        return HttpBody(content_type="text/plain")
+
+    async def GetVersion(self, request: Empty, context: Context) -> HttpBody:
+        return HttpBody(content_type=JSON, data=_VERSION)
+
+    async def GetOpenApi(self, request: Empty, context: Context) -> HttpBody:
+        return HttpBody(content_type=JSON, data=self._open_api)
+
+
+async def _head(context: Context, health: Health) -> None:
+    status = () if health.problem is None else (("x-hr-status", "503"),)
+    await context.send_initial_metadata((("cache-control", "no-store"), *status))

@@ -1,0 +1,1 @@
+"""Settings, metrics and small mechanisms that all floors above use."""

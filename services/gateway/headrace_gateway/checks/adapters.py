@@ -1,0 +1,66 @@
+"""Pure room: what a model can be asked for with, by all that its workers say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from headrace.errors import ModelNotFound, NoWorker
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace_gateway.base.quoting import quoted
+
+_UNUSABLE_RETRY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    name: str
+    digest: str
+    """Empty where no worker can run it."""
+    workers: int
+    """That run it with this digest now."""
+    failure: str
+    """Why some worker could not load its newest files; else empty."""
+
+
+def known(announced: ModelCard, reported: Iterable[ModelCard]) -> list[Adapter]:
+    """The adapters of a model by name, from its last announced card and those of live workers.
+
+    Where workers have unlike ones of a name, as while one is replaced, that is meant which
+    most of them have. One that was announced and is run by nobody is known: its worker may
+    come back.
+    """
+    reported = list(reported)
+    digests: dict[str, Counter[str]] = {}
+    failures: dict[str, str] = {}
+    for card in (announced, *reported):
+        for each in card.adapters:
+            digests.setdefault(each.name, Counter())[each.digest] += card is not announced
+            if each.failure:
+                failures[each.name] = each.failure
+    return [_adapter(name, digests[name], failures.get(name, "")) for name in sorted(digests)]
+
+
+def _adapter(name: str, digests: Counter[str], failure: str) -> Adapter:
+    digest = max((d for d in digests if d), key=lambda d: (digests[d], d), default="")
+    return Adapter(name, digest, digests[digest] if digest else 0, failure)
+
+
+def chosen(model: str, name: str, adapters: Iterable[Adapter]) -> Adapter:
+    """The adapter of this name.
+
+    Raises:
+        ModelNotFound: no worker has announced it.
+        NoWorker: it was announced, and no worker could load it.
+    """
+    by_name = {each.name: each for each in adapters}
+    found = by_name.get(name)
+    if found is None:
+        names = ", ".join(by_name) or "none"
+        fact = f"model {model} has no adapter {quoted(name)}; its adapters: {names}"
+        raise ModelNotFound(fact, field="model")
+    if not found.digest:
+        fact = f"adapter {name} of model {model} cannot be served: {found.failure}"
+        raise NoWorker(fact, retry_after_s=_UNUSABLE_RETRY_S)
+    return found

@@ -1,0 +1,186 @@
+"""Pure room: what is to become vectors, checked, and cut into requests of a bearable size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.errors import ContextLengthExceeded, InvalidRequest
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.request_pb2 import Sampling
+from headrace_gateway.checks.limits import Limits
+from headrace_gateway.checks.validation import priority, times
+from headrace_gateway.request.generation import Input, ValidRequest
+from headrace_gateway.request.generation_request import (
+    WHOLE_CONTEXT,
+    AnyInput,
+    Text,
+    TokenIds,
+    WantedVectors,
+)
+
+MAX_INPUTS = 2048
+MAX_CALL_TOKENS = 300_000
+"""As OpenAI has both."""
+
+_PART_INPUTS = 32
+"""Of one request: few enough to start beside others, enough for passes that are full."""
+_PART_TOKENS = 65_536
+"""Of one request, unless a single input has more: some 200 KiB as a message."""
+
+
+def check_inputs(
+    inputs: Sequence[AnyInput], wanted: WantedVectors, card: ModelCard, limits: Limits
+) -> None:
+    """Everything that can be refused without tokens.
+
+    `inputs` are those of `wanted` as the model takes them: with its prompts, or in pairs.
+
+    Raises:
+        InvalidRequest: there are none, too many, or a number is out of its range.
+        ContextLengthExceeded: an input cannot fit, however it is tokenised.
+    """
+    name, count = wanted.name_of("inputs"), len(wanted.inputs)
+    if not 1 <= count <= MAX_INPUTS:
+        raise InvalidRequest(
+            f"{name} has {count} entries; it may have 1 to {MAX_INPUTS}", field=name
+        )
+    _check_truncation(wanted, card)
+    most = card.context_tokens * limits.max_prompt_characters_per_token
+    for each in inputs:
+        if isinstance(each, TokenIds):
+            _check_vocabulary(each, card)
+        elif each.characters > most:
+            raise ContextLengthExceeded(
+                f"{_maximum(card)} However, {each.field} has {each.characters} characters, of which"
+                f" at most {most} are taken. Please reduce its length.",
+                field=each.field,
+            )
+    times(wanted, limits)
+
+
+def check_lengths(
+    inputs: Sequence[AnyInput], wanted: WantedVectors, card: ModelCard, found: Sequence[Input]
+) -> None:
+    """
+    `found` is what the tokenizer made of `inputs`.
+
+    Raises:
+        InvalidRequest: an input has no tokens, or all of them have too many.
+        ContextLengthExceeded: one has too many for the model.
+    """
+    for each, tokens in zip(inputs, found, strict=True):
+        length = len(tokens.token_ids)
+        if not length:
+            raise InvalidRequest(f"{each.field} has no tokens", field=each.field)
+        if length > card.context_tokens:
+            raise ContextLengthExceeded(
+                f"{_maximum(card)} However, {each.field} has {length} tokens. Please reduce its"
+                f" length, or set {wanted.name_of('truncate_tokens')}.",
+                field=each.field,
+            )
+    total = sum(len(tokens.token_ids) for tokens in found)
+    if total > MAX_CALL_TOKENS:
+        name = wanted.name_of("inputs")
+        raise InvalidRequest(
+            f"{name} has {total} tokens in all; one call may have {MAX_CALL_TOKENS}", field=name
+        )
+
+
+def requests_for(
+    wanted: WantedVectors, card: ModelCard, limits: Limits, inputs: Sequence[Input]
+) -> list[ValidRequest]:
+    """One request for as many inputs as fit, in their order; named apart by "-1", "-2", ..."""
+    timeout_s, patience_s = times(wanted, limits)
+    return [
+        ValidRequest(
+            request_id=wanted.request_id if number == 0 else f"{wanted.request_id}-{number}",
+            card=card,
+            prompt_ids=(),
+            sampling=Sampling(),
+            seed=0,
+            n=len(part),
+            priority=priority(wanted, limits),
+            tenant=limits.tenants.of(wanted.headers),
+            timeout_s=timeout_s,
+            patience_s=patience_s,
+            trace_context=dict(wanted.trace_context),
+            inputs=tuple(part),
+        )
+        for number, part in enumerate(_parts(inputs, min(_PART_INPUTS, card.max_slots)))
+    ]
+
+
+def prefixed(inputs: Sequence[AnyInput], prompt: str) -> list[AnyInput]:
+    """The texts with what the model wants before them; token ids are taken as they are."""
+    return [
+        Text(prompt + each.text, each.field) if isinstance(each, Text) else each for each in inputs
+    ]
+
+
+def prompt_text(card: ModelCard, name: str | None, field: str) -> str:
+    """The model's prompt of this name; None is its default, "" none at all.
+
+    Raises:
+        InvalidRequest: it has none of this name.
+    """
+    prompts = card.vectors.prompts
+    if name is None:
+        return prompts.get(card.vectors.default_prompt, "")
+    if name and name not in prompts:
+        known = ", ".join(sorted(prompts)) or "none"
+        raise InvalidRequest(
+            f"model {card.model} has no prompt {name[:64]!a}; it has: {known}", field=field
+        )
+    return prompts[name] if name else ""
+
+
+def _parts(inputs: Sequence[Input], most: int) -> list[list[Input]]:
+    parts: list[list[Input]] = []
+    room = 0
+    for each in inputs:
+        room -= len(each.token_ids)
+        if not parts or room < 0 or len(parts[-1]) == most:
+            parts.append([])
+            room = _PART_TOKENS - len(each.token_ids)
+        parts[-1].append(each)
+    return parts
+
+
+def _maximum(card: ModelCard) -> str:
+    """Return the sentence of OpenAI's refusals by which clients know a text that is too long."""
+    return f"This model's maximum context length is {card.context_tokens} tokens."
+
+
+def check_top_n(top_n: int | None) -> None:
+    """
+    Raises:
+        InvalidRequest: it is below 1.
+    """
+    if top_n is not None and top_n < 1:
+        raise InvalidRequest(f"top_n is {top_n}; it must be at least 1", field="top_n")
+
+
+def longest_input(wanted: WantedVectors, card: ModelCard) -> int | None:
+    """To how many tokens inputs are to be cut; None: to none."""
+    cut = wanted.truncate_tokens
+    return card.context_tokens if cut == WHOLE_CONTEXT else cut
+
+
+def _check_truncation(wanted: WantedVectors, card: ModelCard) -> None:
+    cut = longest_input(wanted, card)
+    if cut is not None and not 1 <= cut <= card.context_tokens:
+        name = wanted.name_of("truncate_tokens")
+        raise InvalidRequest(
+            f"{name} is {cut}; for model {card.model} it must be 1 to {card.context_tokens}",
+            field=name,
+        )
+
+
+def _check_vocabulary(ids: TokenIds, card: ModelCard) -> None:
+    highest = max(ids.token_ids, default=0)
+    if highest >= card.vocabulary_size:
+        raise InvalidRequest(
+            f"{ids.field} has token id {highest}; model {card.model} has ids 0 to"
+            f" {card.vocabulary_size - 1}",
+            field=ids.field,
+        )

@@ -1,0 +1,1 @@
+"""Served models: cards, tokenizers, chat templates, detokenization."""

@@ -1,0 +1,212 @@
+"""The models this gateway knows: their cards from the bus, their tokenizers ready to use."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from google.protobuf.message import DecodeError
+
+from headrace.bus import BusError, Cards
+from headrace.errors import ModelNotFound, NoWorker
+from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
+from headrace.model_names import lane_id
+from headrace_gateway.base.quoting import quoted
+from headrace_gateway.checks.adapters import Adapter, chosen, known
+from headrace_gateway.checks.limits import Limits
+from headrace_gateway.models.tokenizer import Tokenizer, TokenizerUnusable
+from headrace_gateway.request.served_names import SEPARATOR, ServedNames, served_names
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    card: ModelCard
+    tokenizer: Tokenizer
+    adapter: Adapter | None = None
+    """What it was asked for with."""
+
+    @property
+    def name(self) -> str:
+        """Its primary name, and the adapter's."""
+        if self.adapter is None:
+            return self.card.model
+        return f"{self.card.model}{SEPARATOR}{self.adapter.name}"
+
+
+class Catalog:
+    """Models that are configured. A changed card takes effect once its tokenizer is loaded; one
+    that is removed, at once."""
+
+    def __init__(
+        self,
+        cards: Cards,
+        limits: Limits,
+        reported: Callable[[str], Iterable[ModelCard]] = lambda _: (),
+    ) -> None:
+        """`reported` gives the cards of a model's live workers."""
+        self._source = cards
+        self._reported = reported
+        self._inline_characters = limits.inline_text_characters
+        self._cards: dict[str, ModelCard] = {}
+        """Newest of each model, by lane id, as the next four; also of those not usable yet."""
+        self._models: dict[str, ServedModel] = {}
+        self._pending: dict[str, bytes] = {}
+        """Newest card of each model that is not yet in `_models`."""
+        self._unusable: dict[str, str] = {}
+        """Why a model's newest card cannot be used, where an older one is not known."""
+        self._waiting: set[str] = set()
+        """Models of `_pending` that have been tried; said once in the log."""
+        self._tokenizers: dict[str, Tokenizer] = {}
+        """By digest; those of `_models` and no others."""
+        self._names = ServedNames()
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the cards until cancelled."""
+        subscription = await self._source.watch_cards(self._on_card)
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_RETRY_S):
+                        await self._changed.wait()
+                self._changed.clear()
+                for lane in list(self._pending):
+                    if lane in self._pending:
+                        await self._adopt(lane)
+        finally:
+            await subscription.close()
+
+    def base(self, name: str) -> str:
+        """The model's own name, whatever alias or adapter is asked for; empty where there is
+        none."""
+        model, _ = self._names.reading(name) or ("", None)
+        return model if lane_id(model) in self._models else ""
+
+    def get(self, name: str) -> ServedModel:
+        """The model of this served name or alias, with its adapter where it names one.
+
+        Raises:
+            ModelNotFound: no such model is configured, or no worker ever announced the adapter.
+            NoWorker: it is, but its tokenizer is not here yet, or no worker could load the
+                adapter.
+        """
+        model, adapter = self._names.reading(name) or (name, None)
+        lane = lane_id(model)
+        if (served := self._models.get(lane)) is not None:
+            if adapter is None:
+                return served
+            return replace(served, adapter=chosen(model, adapter, self.adapters(served)))
+        if lane in self._pending:
+            raise NoWorker(
+                f"model {model} has been announced; this gateway is loading its tokenizer",
+                retry_after_s=_RETRY_S,
+            )
+        if lane in self._unusable:
+            raise NoWorker(
+                f"model {model} cannot be served: {self._unusable[lane]}", retry_after_s=60.0
+            )
+        known = ", ".join(sorted(self._names.models)) or "none"
+        # Why these words: clients of OpenAI look for them.
+        raise ModelNotFound(
+            f"The model `{quoted(name)[1:-1]}` does not exist; known models: {known}", field="model"
+        )
+
+    def all(self) -> list[ServedModel]:
+        """Every model that can be used, by name."""
+        return sorted(self._models.values(), key=lambda served: served.name)
+
+    def loading(self) -> list[str]:
+        """Models that have been announced, and whose tokenizer is not here yet."""
+        return [self._cards[lane].model for lane in self._pending if lane not in self._models]
+
+    def adapters(self, served: ServedModel) -> list[Adapter]:
+        """What a model can be asked for with, by name."""
+        return known(served.card, self._reported(served.card.model))
+
+    def aliases(self, served: ServedModel) -> list[str]:
+        """Its other names, as they are in use."""
+        return self._names.aliases(served.card)
+
+    def taken_aliases(self, served: ServedModel) -> list[str]:
+        """Names that it wants and that mean another model."""
+        return sorted(self._names.taken.get(served.card.model, ()))
+
+    def _on_card(self, lane: str, payload: bytes) -> None:
+        try:
+            card = ModelCard.FromString(payload)
+        except DecodeError as error:
+            log.error("model.unusable", extra={"lane": lane, "error": str(error)})
+            self._unusable[lane] = str(error)
+            return
+        if not payload or card.removed:
+            self._drop(lane)
+            return
+        self._cards[lane] = card
+        self._rename()
+        self._pending[lane] = payload
+        self._changed.set()
+
+    def _drop(self, lane: str) -> None:
+        self._waiting.discard(lane)
+        for facts in (self._models, self._pending, self._unusable):
+            facts.pop(lane, None)
+        if (card := self._cards.pop(lane, None)) is not None:
+            log.info("model.removed", extra={"model": card.model})
+            self._rename()
+            self._forget_unused_tokenizers()
+
+    def _rename(self) -> None:
+        before, self._names = self._names, served_names(self._cards.values())
+        for model, taken in self._names.taken.items():
+            if taken != before.taken.get(model):
+                # In the log, for which of two models answers is seen nowhere else.
+                log.warning("model.alias_taken", extra={"model": model, "aliases": taken})
+
+    async def _adopt(self, lane: str) -> None:
+        payload, card = self._pending[lane], self._cards[lane]
+        model = card.model
+        try:
+            served = ServedModel(card, await self._tokenizer(card.tokenizer_digest))
+        except (BusError, KeyError) as error:
+            # Why: the card may overtake its bundle on the way; both are there soon.
+            if lane not in self._waiting:
+                self._waiting.add(lane)
+                log.warning("model.waits", extra={"model": model, "error": repr(error)})
+            return
+        except (DecodeError, TokenizerUnusable) as error:
+            log.error("model.unusable", extra={"model": model, "error": str(error)})
+            if lane in self._pending:
+                self._unusable[lane] = str(error)
+        else:
+            if lane in self._pending:  # else it was removed meanwhile
+                self._models[lane] = served
+                self._unusable.pop(lane, None)
+                log.info("model.ready", extra={"model": model, "weights": card.weights_digest})
+            if fault := served.tokenizer.template_fault:
+                log.error("model.chat_refused", extra={"model": model, "error": fault})
+        self._waiting.discard(lane)
+        if self._pending.get(lane) == payload:
+            del self._pending[lane]
+        self._forget_unused_tokenizers()
+
+    async def _tokenizer(self, digest: str) -> Tokenizer:
+        tokenizer = self._tokenizers.get(digest)
+        if tokenizer is None:
+            bundle = TokenizerBundle.FromString(await self._source.get_tokenizer(digest))
+            tokenizer = await asyncio.to_thread(
+                Tokenizer, bundle, inline_characters=self._inline_characters
+            )
+            self._tokenizers[digest] = tokenizer
+        return tokenizer
+
+    def _forget_unused_tokenizers(self) -> None:
+        used = {served.card.tokenizer_digest for served in self._models.values()}
+        for digest in self._tokenizers.keys() - used:
+            del self._tokenizers[digest]

@@ -1,1 +1,0 @@
-"""The native door: headrace.v1 over gRPC, and the same as strict JSON over REST."""

@@ -1,1 +1,0 @@
-"""The OpenAI door: bodies in, JSON and server-sent events out, as OpenAI's clients expect."""

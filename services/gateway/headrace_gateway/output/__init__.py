@@ -1,0 +1,1 @@
+"""From token ids to what each choice says, and replaying it from any position."""

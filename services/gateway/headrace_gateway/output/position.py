@@ -1,0 +1,112 @@
+"""Pure room: where in an answer a reader is, in words that any gateway understands.
+
+For each choice the output tokens whose text has been said, `f` behind it once its end has
+been said too, and nothing where not even its opening was: `12.7f`, `0.`, `31`. What is said
+with so many tokens is determined (`transcript`), so a position does not depend on how the
+output was cut into events, nor on who said it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from headrace.errors import InvalidRequest
+from headrace_gateway.base.quoting import quoted
+from headrace_gateway.request.generation_request import NAME
+
+_PLACE = re.compile(r"(?:[0-9]{1,9}f?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How much of one choice a reader has."""
+
+    opened: bool = False
+    tokens: int = 0
+    ended: bool = False
+
+
+UNSEEN = Place()
+
+
+@dataclass(frozen=True, slots=True)
+class EventId:
+    """Of a server-sent event: all up to it has been read. `<request id>:<position>`."""
+
+    request_id: str
+    position: str
+
+
+def read_event_id(text: str, *, field: str) -> EventId:
+    """
+    Raises:
+        InvalidRequest: no event of ours has such an id.
+    """
+    request_id, colon, position = text.partition(":")
+    if not colon or not NAME.fullmatch(request_id):
+        raise InvalidRequest(
+            f"{field} {quoted(text)} is no id of an event of this mesh, <request id>:<position>",
+            field=field,
+        )
+    return EventId(request_id, position)
+
+
+def read_position(text: str, choices: int, *, field: str) -> list[Place]:
+    """One place for each choice; an empty text is the beginning.
+
+    Raises:
+        InvalidRequest: it is no position in an answer of so many choices.
+    """
+    if not text:
+        return [UNSEEN] * choices
+    parts = text.split(".")
+    if len(parts) != choices or not all(map(_PLACE.fullmatch, parts)):
+        shape = "a number of tokens, with an f behind it once the answer has ended"
+        if choices > 1:
+            shape = (
+                f"{choices} numbers of tokens with dots between them, each with an f behind it"
+                " once its choice has ended"
+            )
+        raise InvalidRequest(
+            f"{field} says {quoted(text)}; a position in this answer is {shape}", field=field
+        )
+    return [Place(bool(part), int(part.rstrip("f") or 0), part.endswith("f")) for part in parts]
+
+
+class NoIds:
+    """In place of `EventIds`, for a reader that did not ask for ids."""
+
+    def opened(self, choice: int) -> str:
+        return ""
+
+    def said(self, choice: int, tokens: int, *, ended: bool = False) -> str:
+        return ""
+
+
+class EventIds:
+    """The ids of one answer's events, as it is said."""
+
+    def __init__(self, request_id: str, places: Iterable[Place]) -> None:
+        self._head = f"id: {request_id}:"
+        self._places = [_written(place) for place in places]
+
+    def opened(self, choice: int) -> str:
+        """The line of an event that opens a choice."""
+        self._places[choice] = self._places[choice] or "0"
+        return self._line()
+
+    def said(self, choice: int, tokens: int, *, ended: bool = False) -> str:
+        """The line of an event up to which so many tokens of a choice are said."""
+        self._places[choice] = f"{tokens}f" if ended else str(tokens)
+        return self._line()
+
+    def _line(self) -> str:
+        return f"{self._head}{'.'.join(self._places)}\n"
+
+
+def _written(place: Place) -> str:
+    if not place.opened:
+        return ""
+    return f"{place.tokens}{'f' if place.ended else ''}"

@@ -1,1 +1,0 @@
-"""What is asked before requests are sent: health, version, the description of the paths."""

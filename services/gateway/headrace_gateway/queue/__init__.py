@@ -1,0 +1,1 @@
+"""The gateway's view of lanes and workers: admission, queue positions, settling."""

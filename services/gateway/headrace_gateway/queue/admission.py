@@ -1,0 +1,252 @@
+"""The way into a lane: refuse at once, or publish and hold the outlet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from secrets import token_hex
+
+from google.protobuf.duration_pb2 import Duration
+
+from headrace.bus import Bus, BusUnavailable, LaneAtBound
+from headrace.clock import Clock
+from headrace.errors import (
+    BrokerUnavailable,
+    CapacityError,
+    GatewayDraining,
+    LaneFull,
+    RequestExists,
+)
+from headrace.internal.v1.request_pb2 import Input, RequestRecord
+from headrace.priorities import priority_name
+from headrace.v1 import common_pb2
+from headrace_gateway.base import metrics
+from headrace_gateway.queue.lanes import DEFAULT_RETRY_S, LaneView, lane_name
+from headrace_gateway.queue.settling import Settling, timestamp
+from headrace_gateway.request.generation import Generation, ValidRequest
+from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_requests import OpenRequests
+from headrace_gateway.stream.stored_record import admitted_as, digest_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionTerms:
+    gateway_id: str
+    delivery_address: str
+    """Where workers reach our DeliveryService."""
+    max_open: int
+    """Open and unsettled requests together."""
+    submit_s: float
+    """Longest that the broker may take to store a record, repeats included."""
+
+
+class LaneAdmission:
+    """The `Admission` of this gateway."""
+
+    def __init__(
+        self,
+        terms: AdmissionTerms,
+        bus: Bus,
+        clock: Clock,
+        requests: OpenRequests,
+        settling: Settling,
+        lanes: LaneView,
+        *,
+        read_detached: Callable[[Outlet], None],
+    ) -> None:
+        self._terms = terms
+        self._bus = bus
+        self._clock = clock
+        self._requests = requests
+        self._settling = settling
+        self._lanes = lanes
+        self._read_detached = read_detached
+        self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    def drain(self) -> None:
+        """Refuse everything from now on."""
+        self._draining = True
+
+    def check(
+        self,
+        model: str,
+        priority: common_pb2.Priority.ValueType,
+        *,
+        tenant: str,
+        patience_s: float,
+    ) -> None:
+        now_s = self._clock.monotonic_s()
+        refusal = self._gateway_refusal() or self._lanes.refusal(
+            model, priority, tenant=tenant, patience_s=patience_s, now_s=now_s
+        )
+        if refusal is not None:
+            metrics.refusals_total.labels(model, priority_name(priority), refusal.reason).inc()
+            raise refusal
+
+    async def open(self, request: ValidRequest) -> Generation:
+        # Why: its caller may have had the whole answer of the one that is ending, and so may use
+        # the name again.
+        await self._settling.settled(request.request_id)
+        # Why again: others were admitted since. From here to `publishing` nothing awaits,
+        # so the last place of a lane is given once.
+        self.check(
+            request.card.model,
+            request.priority,
+            tenant=request.tenant,
+            patience_s=request.patience_s,
+        )
+        return await self._publish(request, is_canary=False)
+
+    async def open_canary(self, request: ValidRequest) -> Generation:
+        """As `open`, for a request of our own: no lane's report refuses it, nothing measures it."""
+        self.require_room()
+        return await self._publish(request, is_canary=True)
+
+    def require_room(self) -> None:
+        """
+        Raises:
+            CapacityError: this gateway takes nothing more, whatever its lanes have room for.
+        """
+        if (refusal := self._gateway_refusal()) is not None:
+            raise refusal
+
+    def _gateway_refusal(self) -> CapacityError | None:
+        if self._draining:
+            return GatewayDraining("this gateway is shutting down", retry_after_s=DEFAULT_RETRY_S)
+        if not self._bus.connected:
+            return BrokerUnavailable("no connection to NATS", retry_after_s=DEFAULT_RETRY_S)
+        if fault := self._bus.fault:
+            # Why before it is tried: the broker would say nothing, and the caller wait for it.
+            return BrokerUnavailable(
+                f"the broker cannot store requests: {fault}", retry_after_s=DEFAULT_RETRY_S
+            )
+        held = len(self._requests) + len(self._settling)
+        if held >= self._terms.max_open:
+            return LaneFull(
+                f"this gateway holds {held} requests, its bound", retry_after_s=DEFAULT_RETRY_S
+            )
+        return None
+
+    async def _publish(self, request: ValidRequest, *, is_canary: bool) -> Generation:
+        record = self._record(request)
+        record.probe = is_canary
+        outlet = self._outlet(request, record, is_canary=is_canary)
+        if self._settling.find(request.request_id) is not None:
+            raise RequestExists(f"request {request.request_id} is ending", field="request_id")
+        # Before it is published: its first token may come before the broker's word to us.
+        self._requests.add(outlet)
+        if not is_canary:
+            self._lanes.publishing(record.model, request.priority)
+        try:
+            outlet.sequence = await self._submit(record, request.priority)
+        except BaseException as error:
+            if not is_canary:
+                self._lanes.withdrawn(record.model, request.priority)
+            self._withdraw(outlet, error)
+            raise
+        if not is_canary:
+            self._lanes.published(record.model, request.priority)
+        if request.detached:
+            self._read_detached(outlet)
+        return outlet.reader()
+
+    async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> int:
+        payload = record.SerializeToString()
+        # Why not the request's id: an id may be used again after its end, and the broker
+        # would take the second request for a repeat of the first, and drop it in silence.
+        message_id = f"{record.request_id}.{token_hex(8)}"
+        cause: BusUnavailable | None = None
+        try:
+            async with asyncio.timeout(self._terms.submit_s):
+                while True:
+                    try:
+                        return await self._bus.submit(
+                            record.model, priority_name(priority), payload, message_id=message_id
+                        )
+                    except BusUnavailable as error:
+                        cause = error
+                        log.warning("request.not_stored", extra={"error": str(error)})
+                        await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise self._not_stored(cause) from None
+        except LaneAtBound as bound:
+            raise LaneFull(
+                f"lane {lane_name(record.model, priority)}: {bound}", retry_after_s=DEFAULT_RETRY_S
+            ) from bound
+
+    def _not_stored(self, cause: BusUnavailable | None) -> BrokerUnavailable:
+        if fault := self._bus.fault:
+            text = f"the broker cannot store requests: {fault}"
+        else:
+            text = f"NATS did not store the request within {self._terms.submit_s:g} s"
+            text += f": {cause}" if cause else ""
+        return BrokerUnavailable(text, retry_after_s=DEFAULT_RETRY_S)
+
+    def _withdraw(self, outlet: Outlet, error: BaseException) -> None:
+        if isinstance(error, LaneFull):
+            self._requests.remove(outlet)
+            return
+        # It may be stored: the caller was told that it is not, so it is settled as cancelled.
+        outlet.abandon()
+
+    def _outlet(self, request: ValidRequest, record: RequestRecord, *, is_canary: bool) -> Outlet:
+        deadline_s = self._clock.monotonic_s() + request.timeout_s
+        admitted = admitted_as(record, deadline_s=deadline_s, is_canary=is_canary)
+        return Outlet(admitted, self._clock, self.close)
+
+    def close(self, outlet: Outlet, outcome: common_pb2.RequestOutcome) -> None:
+        """What an outlet of this gateway does at its end."""
+        self._requests.remove(outlet)
+        self._settling.close(outlet, outcome)
+
+    def _record(self, request: ValidRequest) -> RequestRecord:
+        now_s = self._clock.unix_s()
+        record = RequestRecord(
+            request_id=request.request_id,
+            tenant=request.tenant,
+            model=request.card.model,
+            weights_digest=request.card.weights_digest,
+            adapter=request.adapter,
+            adapter_digest=request.adapter_digest,
+            priority=request.priority,
+            arrival=timestamp(now_s),
+            deadline=timestamp(now_s + request.timeout_s),
+            patience=_duration(request.patience_s),
+            prompt_ids=request.prompt_ids,
+            sampling=request.sampling,
+            seed=request.seed,
+            n=request.n,
+            gateway_id=self._terms.gateway_id,
+            delivery_address=self._terms.delivery_address,
+            trace_context=request.trace_context,
+            inputs=(
+                Input(token_ids=each.token_ids, second_begins=each.second_begins)
+                for each in request.inputs
+            ),
+            prompt_tokens=request.prompt_tokens,
+            attachable=request.attachable or request.detached,
+            once=request.once,
+            detached=request.detached,
+            cache_salt=request.cache_salt,
+        )
+        if request.result_ttl_s:
+            record.result_ttl.CopyFrom(_duration(request.result_ttl_s))
+        if not request.inputs:
+            rendering = request.rendering
+            rendering.digest = digest_of(request)
+            record.rendering.CopyFrom(rendering)
+        return record
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(int(seconds * 1e9))
+    return duration

@@ -1,0 +1,203 @@
+"""Pure room: what the leaders last said of their lanes, and whom that refuses."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from google.protobuf.duration_pb2 import Duration
+
+from headrace.errors import CapacityError, LaneFull, PatienceExhausted
+from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
+from headrace.model_names import lane_id
+from headrace.priorities import priority_name
+from headrace.v1 import common_pb2, fleet_pb2
+from headrace_gateway.request.generation import Queued
+
+DEFAULT_RETRY_S = 1.0
+"""Where no estimate is known."""
+
+
+@dataclass(slots=True)
+class _Leader:
+    scheduler_id: str
+    epoch: int
+    heard_s: float
+    lanes: dict[int, LaneState] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Own:
+    """What this gateway itself has put into a lane that no report can have counted yet."""
+
+    publishing: int = 0
+    published: int = 0
+    """Since the last report."""
+
+    @property
+    def uncounted(self) -> int:
+        return self.publishing + self.published
+
+
+class LaneView:
+    """The newest report of each model. Older than `fresh_s` it refuses nobody."""
+
+    def __init__(self, *, fresh_s: float) -> None:
+        self._fresh_s = fresh_s
+        self._leaders: dict[str, _Leader] = {}
+        self._own: dict[tuple[str, int], _Own] = {}
+
+    def take(self, report: LaneReport, now_s: float) -> None:
+        """A leader's report; one of an epoch older than seen is a deposed leader's."""
+        seen = self._leaders.get(report.model)
+        if seen is not None and report.epoch < seen.epoch:
+            return
+        self._leaders[report.model] = _Leader(
+            report.scheduler_id, report.epoch, now_s, {s.priority: s for s in report.lanes}
+        )
+        for (model, _), own in self._own.items():
+            if model == report.model:
+                own.published = 0
+
+    def age_s(self, now_s: float) -> float | None:
+        """Since the newest report of any model's leader; None: there was none yet."""
+        heard_s = [leader.heard_s for leader in list(self._leaders.values())]
+        return now_s - max(heard_s) if heard_s else None
+
+    def refusal(
+        self,
+        model: str,
+        priority: common_pb2.Priority.ValueType,
+        *,
+        tenant: str,
+        patience_s: float,
+        now_s: float,
+    ) -> CapacityError | None:
+        """Why one more request would be refused; None if it would not, or nobody knows."""
+        leader = self._leaders.get(model)
+        if leader is None or now_s - leader.heard_s > self._fresh_s:
+            return None
+        lane = leader.lanes.get(priority)
+        if lane is None:
+            return None
+        waiting = lane.waiting + self._owned(model, priority).uncounted
+        if waiting >= lane.max_waiting:
+            excess = waiting - lane.max_waiting + 1
+            return LaneFull(
+                f"lane {lane_name(model, priority)} is full: {waiting} of {lane.max_waiting} wait",
+                retry_after_s=excess * _seconds(lane.place_interval) or DEFAULT_RETRY_S,
+            )
+        own = _state_of(lane, tenant)
+        wait_s, place_s = _seconds(own.estimated_wait), _seconds(own.place_interval)
+        if own.HasField("estimated_wait") and wait_s > patience_s:
+            return PatienceExhausted(
+                f"lane {lane_name(model, priority)} would wait {wait_s:.1f} s, "
+                f"beyond the patience of {patience_s:.1f} s",
+                retry_after_s=max(wait_s - patience_s, place_s),
+            )
+        return None
+
+    def place(
+        self,
+        model: str,
+        priority: common_pb2.Priority.ValueType,
+        *,
+        tenant: str,
+        sequence: int,
+        now_s: float,
+    ) -> Queued:
+        """Where a request of this place in the stream waits; of one that does not, nothing."""
+        leader = self._leaders.get(model)
+        if leader is None or now_s - leader.heard_s > self._fresh_s:
+            return Queued()
+        lane = leader.lanes.get(priority)
+        own = TenantState() if lane is None else _state_of(lane, tenant)
+        if (found := standing(own, sequence)) is None:
+            return Queued()
+        place, ahead = found
+        if not own.HasField("estimated_wait"):
+            return Queued(ahead)
+        behind_s = (own.waiting - place) * _seconds(own.place_interval)
+        return Queued(ahead, max(0.0, _seconds(own.estimated_wait) - behind_s))
+
+    def publishing(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
+        """A request is on its way into the lane; `published` or `withdrawn` follows."""
+        self._owned(model, priority).publishing += 1
+
+    def published(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
+        own = self._owned(model, priority)
+        own.publishing -= 1
+        own.published += 1
+
+    def withdrawn(self, model: str, priority: common_pb2.Priority.ValueType) -> None:
+        self._owned(model, priority).publishing -= 1
+
+    def lanes(self, now_s: float) -> Iterator[fleet_pb2.Lane]:
+        """Lanes of every leader that still reports, by model and priority."""
+        for model, leader in sorted(self._leaders.items()):
+            if now_s - leader.heard_s > self._fresh_s:
+                continue
+            for _, state in sorted(leader.lanes.items()):
+                yield _as_lane(model, leader.scheduler_id, state)
+
+    def _owned(self, model: str, priority: common_pb2.Priority.ValueType) -> _Own:
+        return self._own.setdefault((model, int(priority)), _Own())
+
+
+def standing(state: TenantState, sequence: int) -> tuple[int, int] | None:
+    """How many of its tenant, and of its lane, go before a request of this place in the stream,
+    by a leader's sketch; None: it does not wait.
+
+    What was stored after the sketch was made is behind all of its tenant's in it.
+    """
+    sequences, last = state.sequences, len(state.sequences) - 1
+    at = bisect_left(sequences, sequence)
+    if not sequences:
+        return None
+    if at > last:
+        return state.waiting, state.ahead[last] + 1
+    if sequences[at] == sequence:
+        return _place(state, at), state.ahead[at]
+    if at == 0 or last + 1 == state.waiting:
+        return None
+    part = (sequence - sequences[at - 1]) / (sequences[at] - sequences[at - 1])
+    before, after = _place(state, at - 1), _place(state, at)
+    ahead = state.ahead[at - 1] + part * (state.ahead[at] - state.ahead[at - 1])
+    return before + round(part * (after - before)), round(ahead)
+
+
+def _place(state: TenantState, at: int) -> int:
+    """Of a mark of the sketch: they are at even distances."""
+    return (state.waiting - 1) * at // max(1, len(state.sequences) - 1)
+
+
+def _state_of(lane: LaneState, tenant: str) -> TenantState:
+    """What is said of a tenant; nothing, if it is not known."""
+    named = {state.tenant: state for state in lane.tenants}
+    return named.get(tenant) or named.get("") or TenantState()
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToNanoseconds() / 1e9
+
+
+def lane_name(model: str, priority: common_pb2.Priority.ValueType) -> str:
+    return f"{model}/{priority_name(priority)}"
+
+
+def _as_lane(model: str, scheduler_id: str, state: LaneState) -> fleet_pb2.Lane:
+    lane = fleet_pb2.Lane(
+        model=model,
+        priority=state.priority,
+        waiting=state.waiting,
+        running=state.running,
+        max_waiting=state.max_waiting,
+        scheduler=scheduler_id,
+        lane_id=lane_id(model),
+    )
+    if state.HasField("oldest_wait"):
+        lane.oldest_wait.CopyFrom(state.oldest_wait)
+    if state.HasField("estimated_wait"):
+        lane.estimated_wait.CopyFrom(state.estimated_wait)
+    return lane

@@ -1,0 +1,277 @@
+"""The seam between the doors and the mesh: a valid request goes in, token ids come out.
+
+The doors (`openai`, `native`) turn bodies into `ValidRequest` and token ids into
+text and bytes; the mesh side (`relay` and what is around it) knows no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.errors import HeadraceError
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
+from headrace.logprobs import Logprobs
+from headrace.v1 import common_pb2
+from headrace_gateway.request.served_names import SEPARATOR
+from headrace_gateway.request.tenants import DEFAULT_TENANT
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What becomes one vector."""
+
+    token_ids: tuple[int, ...]
+    second_begins: int = 0
+    """Of a pair of texts: where the second begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidRequest:
+    """A request past every check that needs no knowledge of load. Nobody checks again."""
+
+    request_id: str
+    card: ModelCard
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    seed: int
+    n: int
+    priority: common_pb2.Priority.ValueType
+    timeout_s: float
+    """Counted from arrival."""
+    patience_s: float
+    trace_context: dict[str, str]
+    adapter: str = ""
+    """What the model runs with, by name; empty: nothing."""
+    adapter_digest: str = ""
+    tenant: str = DEFAULT_TENANT
+    inputs: tuple[Input, ...] = ()
+    """In place of `prompt_ids`, for a model that makes vectors; `n` is their count."""
+    stop: tuple[str, ...] = ()
+    """Stop strings, of which engines do not know."""
+    calls_tools: bool = False
+    """Its text is searched for calls of tools."""
+    attachable: bool = False
+    """Its caller reads a stream, and may come back for the rest of it."""
+    keeps_special: bool = False
+    """Special tokens are part of the text."""
+    includes_stop: bool = False
+    """The text ends with what stopped it."""
+    cache_salt: str = ""
+    """What is cached of its prompt is shared with requests of equal salt alone."""
+    once: bool = False
+    """Its id is its name: another request of that id is not run while its result is kept."""
+    detached: bool = False
+    """It goes on without any reader."""
+    result_ttl_s: float = 0.0
+    """How long its result is kept; 0: as long as the bus keeps results anyway."""
+
+    @property
+    def rendering(self) -> Rendering:
+        """What makes text of its tokens, without its digest."""
+        return Rendering(
+            stop=self.stop,
+            calls_tools=self.calls_tools,
+            keep_special_tokens=self.keeps_special,
+            include_stop=self.includes_stop,
+        )
+
+    @property
+    def model(self) -> str:
+        """By its primary name, whichever of its names the caller used."""
+        return f"{self.card.model}{SEPARATOR}{self.adapter}" if self.adapter else self.card.model
+
+    @property
+    def weights(self) -> str:
+        return weights_name(self.card.weights_digest, self.adapter_digest)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt_ids) + sum(len(each.token_ids) for each in self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """New output of one choice; contiguous over the life of a generation."""
+
+    choice: int
+    first_index: int
+    token_ids: list[int]
+    logprobs: Logprobs | None = None
+    """Of `token_ids`, where they are wanted."""
+    prompt_logprobs: Logprobs | None = None
+    """Of all of the prompt but its first token, where they are wanted; with the first output."""
+    cached_prompt: int | None = None
+    """Tokens of the prompt that were in a cache; with the first output, where that is known."""
+
+    def split(self, count: int) -> tuple[Tokens, Tokens | None]:
+        """The first `count` tokens, and the others if there are any."""
+        ids, told = self.token_ids, self.logprobs
+        if count >= len(ids):
+            return self, None
+        begin = Tokens(
+            self.choice,
+            self.first_index,
+            ids[:count],
+            told and told.cut(0, count),
+            self.prompt_logprobs,
+            self.cached_prompt,
+        )
+        return begin, Tokens(
+            self.choice, self.first_index + count, ids[count:], told and told.cut(count)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceEnded:
+    """The engine ended this choice; no tokens of it follow."""
+
+    choice: int
+    finish_reason: common_pb2.FinishReason.ValueType
+    vector: bytes = b""
+    """Of an input: float32, little-endian."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The whole request ended with an error; nothing follows."""
+
+    error: HeadraceError
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """No worker runs it now. It stands alone in its list, and says nothing of the output."""
+
+    ahead: int | None = None
+    """Of its lane, requests that came before it and wait; None where nobody knows."""
+    wait_s: float | None = None
+    """Estimated; None where nobody knows."""
+
+
+Event = Tokens | ChoiceEnded | Failed | Queued
+
+
+class Described(Protocol):
+    """What an answer repeats of its request."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def weights(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """The same, of a request that another call has opened."""
+
+    record: RequestRecord
+
+    @property
+    def request_id(self) -> str:
+        return self.record.request_id
+
+    @property
+    def model(self) -> str:
+        return SEPARATOR.join(filter(None, (self.record.model, self.record.adapter)))
+
+    @property
+    def weights(self) -> str:
+        return weights_name(self.record.weights_digest, self.record.adapter_digest)
+
+    @property
+    def seed(self) -> int:
+        return self.record.seed
+
+    @property
+    def n(self) -> int:
+        return max(1, self.record.n)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.record.prompt_tokens
+
+
+def weights_name(*digests: str) -> str:
+    """A short name of all weights that an answer comes from."""
+    return "-".join(digest[:12] for digest in filter(None, digests))
+
+
+class Generation(Protocol):
+    """One reader's end of a request. Exactly one of `settle` and `abandon` ends it, always."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def arrival_s(self) -> float:
+        """Of the request, in Unix time."""
+        ...
+
+    def events(self) -> AsyncIterator[list[Event]]:
+        """What has come since the last list, at most one `Tokens` per choice and list.
+
+        A slow caller gets longer lists; nothing is dropped. Ends after every choice has
+        ended (by `ChoiceEnded` or `end_choice`) or after `Failed`.
+        """
+        ...
+
+    def end_choice(self, choice: int) -> None:
+        """Stop one choice: a stop string came. Its worker hears of it at once."""
+        ...
+
+    async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
+        """Say that the end has been relayed. Stores the outcome, frees what is held.
+
+        Safe to be cancelled: the settling itself goes on.
+        """
+        ...
+
+    async def abandon(self) -> None:
+        """The reader is gone. If nobody else reads it, cancel what runs, free what is held;
+        detached requests are read by their gateway.
+
+        A no-op after `settle`.
+        """
+        ...
+
+
+class Admission(Protocol):
+    def check(
+        self,
+        model: str,
+        priority: common_pb2.Priority.ValueType,
+        *,
+        tenant: str,
+        patience_s: float,
+    ) -> None:
+        """Refuse now what would only be refused later; cheap, before tokenising.
+
+        Raises:
+            CapacityError: the lane is full, its wait exceeds the patience, or we drain.
+        """
+        ...
+
+    async def open(self, request: ValidRequest) -> Generation:
+        """Put a request into its lane; returns once it is durable.
+
+        Raises:
+            CapacityError: the lane is full or the broker away; nothing is queued.
+            RequestExists: its id is open.
+        """
+        ...

@@ -1,0 +1,186 @@
+"""What a caller asks for, as its door understood it: of the right types, not yet checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.request.tools import Tools
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""A request id, or a role: templates print roles between special tokens."""
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+"""Who may have a turn, as OpenAI has it."""
+
+Message = Mapping[str, Any]
+"""One turn: "role", "content", and what else the caller set; never an empty optional. The content
+is a text, or parts of type "text" as OpenAI has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Tokenised as it stands, with what the model puts before every text."""
+
+    text: str
+    field: str = "prompt"
+
+    @property
+    def characters(self) -> int:
+        return len(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Rendered by the chat template, which writes every special token itself."""
+
+    messages: Sequence[Message]
+    field: str = "messages"
+    tools: Sequence[Mapping[str, Any]] = ()
+    """As OpenAI has them, which is as templates take them."""
+    documents: Sequence[Mapping[str, Any]] = ()
+    """For templates that print them; others refuse them."""
+    opens_answer: bool = True
+    """The prompt ends with what opens an answer of the model's."""
+    continues: bool = False
+    """It ends within its last message, which the model continues; then nothing is opened."""
+
+    @property
+    def characters(self) -> int:
+        """Of everything in it: ten thousand empty messages are no small conversation."""
+        return sum(_characters(each) for each in (*self.messages, *self.tools, *self.documents))
+
+
+def _characters(value: object) -> int:
+    """Of a text, or of all that is in something larger."""
+    total, left = 0, [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            total += len(each)
+        elif isinstance(each, Mapping):
+            total += sum(map(len, each.keys()))
+            left += each.values()
+        elif isinstance(each, list):
+            left += each
+    return total
+
+
+def last_answer(conversation: Conversation) -> str:
+    """What an assistant said last, where nobody has said anything since."""
+    last = conversation.messages[-1]
+    if last["role"] != "assistant":
+        return ""
+    content = last["content"]
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """Taken as they are."""
+
+    token_ids: Sequence[int]
+    field: str = "prompt_token_ids"
+
+
+@dataclass(frozen=True, slots=True)
+class TextPair:
+    """Two texts that become one input: what is asked, and what may answer it."""
+
+    first: str
+    second: str
+    field: str
+
+    @property
+    def characters(self) -> int:
+        return len(self.first) + len(self.second)
+
+
+AnyInput = Text | TextPair | TokenIds
+"""What becomes one vector."""
+
+
+WHOLE_CONTEXT = -1
+
+
+class Terms(Protocol):
+    """How urgent a request is, and how long it may take."""
+
+    @property
+    def priority(self) -> Priority.ValueType: ...
+
+    @property
+    def timeout_s(self) -> float | None: ...
+
+    @property
+    def patience_s(self) -> float | None: ...
+
+    @property
+    def time_remaining_s(self) -> float | None: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    def name_of(self, field_name: str) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    request_id: str
+    model: str
+    prompt: Text | Conversation | TokenIds
+    parameters: SamplingParameters
+    priority: Priority.ValueType
+    seed: int | None = None
+    """Unset: drawn."""
+    n: int = 1
+    timeout_s: float | None = None
+    """Unset, as the next: the gateway's limit."""
+    patience_s: float | None = None
+    time_remaining_s: float | None = None
+    """Of the call's own deadline, which no limit binds; unset without one."""
+    trace_context: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tools: Tools = field(default_factory=Tools)
+    streams: bool = False
+    """Its caller reads it as it is made, and may come back for the rest."""
+    returns: bool = False
+    """Its caller may come back for it, streamed or whole."""
+    detached: bool = False
+    """It goes on without any reader; no call's deadline binds it."""
+    cache_salt: str | None = None
+    """What is cached of its prompt is shared with requests of equal salt alone."""
+    truncate_tokens: int | None = None
+    """Only the last so many tokens of its prompt are read, or WHOLE_CONTEXT. Unset: all."""
+    adds_special_tokens: bool | None = None
+    """Whether the tokenizer puts its own around the prompt. Unset: around texts, and not around
+    conversations, whose template writes them."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Our names of fields to the caller's, where they differ."""
+
+    def name_of(self, field_name: str) -> str:
+        return self.names.get(field_name, field_name)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedVectors:
+    """Inputs that are each to become a vector, or a score."""
+
+    request_id: str
+    model: str
+    inputs: Sequence[AnyInput]
+    priority: Priority.ValueType = Priority.PRIORITY_UNSPECIFIED
+    truncate_tokens: int | None = None
+    """Longest input, special tokens included: it is cut to that, or to WHOLE_CONTEXT. Unset: too
+    long is refused."""
+    timeout_s: float | None = None
+    patience_s: float | None = None
+    time_remaining_s: float | None = None
+    trace_context: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def name_of(self, field_name: str) -> str:
+        return self.names.get(field_name, field_name)

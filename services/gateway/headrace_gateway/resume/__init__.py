@@ -1,0 +1,1 @@
+"""Requests that a second call reaches: resumed streams, idempotency, background, takeovers."""

@@ -1,0 +1,65 @@
+"""Detached requests at the gateway that holds them: it reads them itself, so nobody else has to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from headrace.errors import InternalError
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.rpc.status import to_status
+from headrace.v1.common_pb2 import RequestOutcome
+from headrace_gateway.base import metrics
+from headrace_gateway.output.answering import Answer, GenerationFailed
+from headrace_gateway.request.generation import Generation
+from headrace_gateway.stream.open_request import Outlet
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[Generation, RequestRecord], Answer]
+"""One reader's answer, in the words of the request that it is of."""
+
+
+class DetachedReaders:
+    """A reader of each detached request, from its beginning to its end: no more than are open."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def read(self, outlet: Outlet) -> None:
+        """From now on; so whoever else reads it may leave.
+
+        Raises:
+            HeadraceError: its model is not known here.
+        """
+        answer = self._tell(outlet.reader(), outlet.admitted.record)
+        task = asyncio.create_task(_read(answer, outlet))
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        metrics.detached_requests.set(len(self._tasks))
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        metrics.detached_requests.set(len(self._tasks))
+
+    async def close(self) -> None:
+        """Read no more; what is open here then goes on elsewhere."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _read(answer: Answer, outlet: Outlet) -> None:
+    # Why not `async with`: a gateway that stops must not abandon what others will go on with.
+    try:
+        async for _ in answer:
+            pass
+    except GenerationFailed:
+        pass  # Its outcome says so.
+    except Exception:
+        log.exception("request.broken", extra={"request_id": outlet.request_id})
+        error = InternalError("the gateway failed; its log says how")
+        outlet.close(RequestOutcome(usage=answer.usage(), error=to_status(error)))
+    await answer.settle()

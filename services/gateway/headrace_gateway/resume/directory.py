@@ -1,0 +1,228 @@
+"""A reader who comes to a request: wherever it is, open here, ended, elsewhere, or orphaned.
+
+Near before far: the gateway's own table, kept results, then the leader, who says which
+gateway holds it. A gateway that cannot be reached is named to the leader, which takes it
+for gone once it does not hear it either, and gives its request to who asks (`claims`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+from headrace.bus import Bus, BusError, subjects
+from headrace.clock import Clock
+from headrace.errors import BrokerUnavailable, GatewayUnreachable, HeadraceError, RequestNotFound
+from headrace.internal.v1.reports_pb2 import ResultRecord, TakeOverRequest, TakeOverResponse
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.rpc.status import from_status
+from headrace.v1.common_pb2 import Choice, RequestOutcome
+from headrace_gateway.output.assembler import UNFINISHED
+from headrace_gateway.output.locate import Attachable
+from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
+from headrace_gateway.queue.settling import Settling
+from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation, Tokens
+from headrace_gateway.request.logprob_columns import read_run
+from headrace_gateway.resume.remote import Remote, Unreachable
+from headrace_gateway.resume.takeovers import Claims
+from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_requests import OpenRequests
+
+ANSWER_S = 1.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHere:
+    outlet: Outlet
+    failed = False
+
+    @property
+    def record(self) -> RequestRecord:
+        return self.outlet.admitted.record
+
+    async def open(self) -> Generation:
+        # Also if it has been closed meanwhile: what it said is there as long as somebody reads.
+        return self.outlet.reader()
+
+
+class Ended:
+    """A kept result as the `Generation` of who comes late; nobody has to end it."""
+
+    def __init__(self, result: ResultRecord) -> None:
+        self._result = result
+
+    @property
+    def record(self) -> RequestRecord:
+        return self._result.request
+
+    @property
+    def failed(self) -> bool:
+        return self._result.outcome.HasField("error")
+
+    @property
+    def request_id(self) -> str:
+        return self._result.request_id
+
+    @property
+    def arrival_s(self) -> float:
+        return self._result.arrival.ToNanoseconds() / 1e9
+
+    async def open(self) -> Generation:
+        sampling, choices = self.record.sampling, self._result.outcome.choices
+        wants = sampling.HasField("logprobs") or sampling.HasField("prompt_logprobs")
+        if wants and any(choice.token_ids and not _has_logprobs(choice) for choice in choices):
+            raise RequestNotFound(
+                f"request {self.request_id} has ended, and with its log probabilities it was"
+                " too large to be kept",
+                field="request_id",
+            )
+        return self
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        outcome, events = self._result.outcome, list[Event]()
+        usage = outcome.usage
+        known = usage.HasField("cached_prompt_tokens")
+        cached = usage.cached_prompt_tokens if known else None
+        for choice in outcome.choices:
+            logprobs = read_run(choice.logprobs) if choice.HasField("logprobs") else None
+            of_prompt = (
+                read_run(choice.prompt_logprobs) if choice.HasField("prompt_logprobs") else None
+            )
+            ids = list(choice.token_ids)
+            if ids:
+                events.append(Tokens(choice.index, 0, ids, logprobs, of_prompt, cached))
+            if choice.finish_reason != UNFINISHED:
+                events.append(ChoiceEnded(choice.index, choice.finish_reason))
+        if outcome.HasField("error"):
+            events.append(Failed(from_status(outcome.error)))
+        yield events
+
+    def end_choice(self, choice: int) -> None:
+        pass
+
+    async def settle(self, outcome: RequestOutcome) -> None:
+        pass
+
+    async def abandon(self) -> None:
+        pass
+
+
+def _has_logprobs(choice: Choice) -> bool:
+    return choice.HasField("logprobs") or choice.HasField("prompt_logprobs")
+
+
+class Attachments:
+    """What this gateway's doors come to requests by."""
+
+    def __init__(
+        self,
+        gateway_id: str,
+        bus: Bus,
+        clock: Clock,
+        requests: OpenRequests,
+        settling: Settling,
+        claims: Claims,
+        *,
+        wait_s: float,
+    ) -> None:
+        self._gateway_id = gateway_id
+        self._bus, self._clock = bus, clock
+        self._requests, self._settling, self._claims = requests, settling, claims
+        self._wait_s = wait_s
+
+    async def find(self, request_id: str, models: Iterable[str]) -> Attachable:
+        """The request, which one of these models has.
+
+        Raises:
+            RequestNotFound: no leader knows it, and no result is kept.
+            GatewayUnreachable: the gateway that has it cannot be reached, and is not gone.
+            BrokerUnavailable: nobody else could be asked.
+        """
+        search = _Search(request_id, list(models))
+        ends_s, pause_s = self._clock.monotonic_s() + self._wait_s, FIRST_PAUSE_S
+        while True:
+            try:
+                if (found := await self._look(search)) is not None:
+                    return found
+                error: HeadraceError = search.why_not()
+            except BusError as unavailable:
+                error = BrokerUnavailable(
+                    f"nobody could be asked for request {request_id}: {unavailable}",
+                    retry_after_s=DEFAULT_RETRY_S,
+                )
+            if self._clock.monotonic_s() + pause_s >= ends_s:
+                raise error
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _look(self, search: _Search) -> Attachable | None:
+        request_id = search.request_id
+        if (near := await self.near(request_id)) is not None:
+            return near
+        answers = await asyncio.gather(*(self._ask(model, search) for model in search.models))
+        found = next((answer for answer in answers if answer is not None and answer.found), None)
+        if found is None:
+            if None in answers:
+                return None
+            # Why once more: it may have ended since, and its result is stored before its leader
+            # forgets it.
+            if (near := await self.near(request_id)) is not None:
+                return near
+            raise RequestNotFound(
+                f"no request {request_id} is open or lately ended", field="request_id"
+            )
+        if found.pending:
+            return None
+        if found.gateway_id == self._gateway_id:
+            return self._claims.given(found.record)
+        return await self._dial(search, found)
+
+    async def near(self, request_id: str) -> Attachable | None:
+        """As `resuming.Finding` has it."""
+        if (outlet := self._requests.find(request_id)) is not None:
+            return OpenHere(outlet)
+        if (result := self._settling.find(request_id)) is not None:
+            return Ended(result)
+        stored = await self._bus.get_result(request_id)
+        return None if stored is None else Ended(ResultRecord.FromString(stored))
+
+    async def _dial(self, search: _Search, found: TakeOverResponse) -> Attachable | None:
+        try:
+            return await Remote.reach(found.delivery_address, search.request_id)
+        except (RequestNotFound, Unreachable) as error:
+            # Not found: it ended there a moment ago, or another run of it listens there now.
+            search.unreachable, search.fact = found.gateway_id, str(error)
+            return None
+
+    async def _ask(self, model: str, search: _Search) -> TakeOverResponse | None:
+        """None where no leader answers."""
+        question = TakeOverRequest(
+            request_id=search.request_id,
+            gateway_id=self._gateway_id,
+            delivery_address=self._claims.delivery_address,
+            unreachable_gateway_id=search.unreachable,
+        )
+        try:
+            answer = await self._bus.request(
+                subjects.take_over(model), question.SerializeToString(), timeout_s=ANSWER_S
+            )
+        except BusError:
+            return None
+        return TakeOverResponse.FromString(answer)
+
+
+@dataclass(slots=True)
+class _Search:
+    request_id: str
+    models: list[str]
+    unreachable: str = ""
+    """Gateway that holds it, and could not be reached from here."""
+    fact: str = ""
+
+    def why_not(self) -> HeadraceError:
+        what = f"the gateway that has request {self.request_id} cannot be reached ({self.fact})"
+        if not self.unreachable:
+            what = f"no scheduler could say yet where request {self.request_id} is"
+        return GatewayUnreachable(what, retry_after_s=DEFAULT_RETRY_S)

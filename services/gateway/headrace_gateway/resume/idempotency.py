@@ -1,0 +1,158 @@
+"""A request that is sent again because its answer may be lost: it runs once, and is answered alike.
+
+Its key makes its id, so that it is found wherever it is, as by a reader who comes back; a detached
+request may have an id of its caller's instead. What two
+gateways are sent at the same moment neither finds: the leader lets the first run and tells the
+other gateway, whose call then reads what the first one has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
+
+from headrace.errors import (
+    GatewayUnreachable,
+    HeadraceError,
+    InvalidRequest,
+    RequestExists,
+    RequestNotFound,
+)
+from headrace.v1.common_pb2 import RequestOutcome
+from headrace_gateway.base.calls import Call
+from headrace_gateway.output.answering import Answer
+from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.position import EventId
+from headrace_gateway.request.generation import Event, Failed, Generation, ValidRequest
+from headrace_gateway.request.generation_request import Wanted
+from headrace_gateway.submit.intake import Intake
+
+HEADER = "Idempotency-Key"
+_LONGEST = 255
+
+
+def key_of(call: Call) -> str | None:
+    """
+    Raises:
+        InvalidRequest: it is none.
+    """
+    key = call.headers.get(HEADER.lower())
+    if key is not None and not 0 < len(key) <= _LONGEST:
+        raise InvalidRequest(
+            f"{HEADER} has {len(key)} characters; it may have 1 to {_LONGEST}", field=HEADER
+        )
+    return key
+
+
+def under_key(wanted: Wanted, key: str, *, tenant: str) -> Wanted:
+    """The request by the name that a tenant's key makes, and with the seed, if it has none."""
+    digest = blake2b(f"{tenant}\0{key}".encode(), digest_size=24).digest()
+    seed = int.from_bytes(digest[16:]) if wanted.seed is None else wanted.seed
+    return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, returns=True)
+
+
+async def opened(
+    wanted: Wanted, intake: Intake, resuming: Resuming, *, named: bool
+) -> tuple[Answer, ValidRequest]:
+    """The answer to a new request; `named`: its caller has chosen its id.
+
+    A name of a detached request is that request's for as long as its result is kept: a call that
+    sends it again gets its answer, and nothing replaces that.
+
+    Raises:
+        RequestExists: the name is another request's.
+        HeadraceError: it was refused; nothing is held.
+    """
+    if named and (wanted.detached or await resuming.names_detached(wanted.request_id)):
+        field = wanted.name_of("request_id")
+        return await answered_once(wanted, intake, resuming, field=field, detached=True)
+    return await intake.open(wanted)
+
+
+async def answered_once(
+    wanted: Wanted,
+    intake: Intake,
+    resuming: Resuming,
+    *,
+    field: str = HEADER,
+    detached: bool = False,
+) -> tuple[Answer, ValidRequest]:
+    """The answer to a request under a key or a name, whichever call came first with it.
+
+    What failed runs again, unless it is `detached`: that has the end that it had.
+
+    Raises:
+        InvalidRequest: the key has been another request's.
+        RequestExists: the same, where `detached`.
+        HeadraceError: it was refused; nothing is held.
+    """
+    request = await intake.repeated(wanted)
+    event = EventId(request.request_id, "")
+    like = partial(resuming.find_as, seeded=wanted.seed is not None, field=field, detached=detached)
+
+    async def join() -> Generation:
+        return await (await like(event, request)).open()
+
+    def seen(own: Generation) -> Generation:
+        return FirstOfTwo(own, join)
+
+    again = partial(resuming.resume_as, event, request, seen=seen, **like.keywords)
+    try:
+        return await again(failed=detached), request
+    except RequestNotFound:
+        pass
+    except GatewayUnreachable:
+        # Where no leader can say so now, the next one lets the first of two go on.
+        if not detached:
+            raise
+    try:
+        return await intake.open(wanted, seen=seen)
+    except RequestExists:
+        # Another call has brought it here since.
+        return await again(), request
+
+
+class FirstOfTwo:
+    """A `Generation` of our own, or of the gateway whose request the leader had before ours."""
+
+    def __init__(self, own: Generation, join: Callable[[], Awaitable[Generation]]) -> None:
+        self._read, self._join = own, join
+
+    @property
+    def request_id(self) -> str:
+        return self._read.request_id
+
+    @property
+    def arrival_s(self) -> float:
+        return self._read.arrival_s
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        async for events in self._read.events():
+            if not any(map(_is_second, events)):
+                yield events
+                continue
+            await self._read.abandon()
+            try:
+                self._read = await self._join()
+            except HeadraceError as error:
+                yield [Failed(error)]
+                return
+            async for others in self._read.events():
+                yield others
+            return
+
+    def end_choice(self, choice: int) -> None:
+        self._read.end_choice(choice)
+
+    async def settle(self, outcome: RequestOutcome) -> None:
+        await self._read.settle(outcome)
+
+    async def abandon(self) -> None:
+        await self._read.abandon()
+
+
+def _is_second(event: Event) -> bool:
+    """Whether another request of its name was there before."""
+    return isinstance(event, Failed) and isinstance(event.error, RequestExists)

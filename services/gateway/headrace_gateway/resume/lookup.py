@@ -1,0 +1,208 @@
+"""One request, wherever it is: open here, ended, or in the hands of some leader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from headrace.bus import RESULT_KEPT_S, Bus, BusError, subjects
+from headrace.errors import (
+    BrokerUnavailable,
+    GatewayUnreachable,
+    HeadraceError,
+    RequestCancelled,
+    RequestNotFound,
+)
+from headrace.internal.v1.reports_pb2 import (
+    CancelRequest,
+    FindRequest,
+    FindResponse,
+    ResultRecord,
+)
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.v1 import requests_pb2
+from headrace_gateway.base.own_ids import to_ask
+from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
+from headrace_gateway.queue.settling import Settling, timestamp
+from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_requests import OpenRequests
+
+
+class Whereabouts:
+    """Asks near before far: own table, results, then the leader that the id tells of. Where it
+    tells of none, every model's leader at once."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        requests: OpenRequests,
+        settling: Settling,
+        models: Callable[[], Iterable[str]],
+        *,
+        answer_s: float,
+    ) -> None:
+        self._bus = bus
+        self._requests = requests
+        self._settling = settling
+        self._models = models
+        self._answer_s = answer_s
+
+    async def get(self, request_id: str) -> requests_pb2.Request:
+        """
+        Raises:
+            RequestNotFound: no leader knows it, and no result is kept.
+            GatewayUnreachable: some leader cannot be asked, or has just begun.
+            BrokerUnavailable: it is not here, and nobody else could be asked.
+        """
+        found, _ = await self.look(request_id)
+        return found
+
+    async def look(self, request_id: str) -> tuple[requests_pb2.Request, RequestRecord]:
+        """The same, and what was asked for, without prompt and output.
+
+        Raises:
+            HeadraceError: as `get`.
+        """
+        if (outlet := self._requests.find(request_id)) is None:
+            return await self._elsewhere(FindRequest(request_id=request_id))
+        leader = await self._ask([outlet.admitted.model], FindRequest(request_id=request_id))
+        return _open(outlet, leader), outlet.admitted.record
+
+    async def opened(self, request_id: str) -> requests_pb2.Request:
+        """A request that has just been opened here, without asking anybody else.
+
+        Raises:
+            HeadraceError: it has ended meanwhile, and what it came to cannot be read.
+        """
+        if (outlet := self._requests.find(request_id)) is not None:
+            return _open(outlet, FindResponse())
+        found, _ = await self._elsewhere(FindRequest(request_id=request_id))
+        return found
+
+    async def cancel(self, request_id: str) -> requests_pb2.Request:
+        """End it, if it has not ended; its reader gets RequestCancelled.
+
+        Raises:
+            RequestNotFound: no leader knows it, and no result is kept.
+            GatewayUnreachable: some leader cannot be asked, or has just begun.
+            BrokerUnavailable: it is not here, and nobody else could be asked.
+        """
+        if (outlet := self._requests.find(request_id)) is None:
+            found, _ = await self._elsewhere(CancelRequest(request_id=request_id))
+            return found
+        outlet.fail(RequestCancelled(f"request {request_id} was cancelled"))
+        try:
+            # Its door relays the end and settles at once, unless its client reads slowly.
+            async with asyncio.timeout(self._answer_s):
+                await outlet.closed.wait()
+        except TimeoutError:
+            return _open(outlet, FindResponse())
+        found, _ = await self._elsewhere(FindRequest(request_id=request_id))
+        return found
+
+    async def _elsewhere(
+        self, question: FindRequest | CancelRequest
+    ) -> tuple[requests_pb2.Request, RequestRecord]:
+        request_id = question.request_id
+        if (result := await self._result(request_id)) is not None:
+            return _ended(result), result.request
+        found = await self._ask(to_ask(request_id, self._models()), question)
+        if not found.found:
+            # It may have ended since, and its result is stored before its leader forgets it.
+            if (result := await self._result(request_id)) is not None:
+                return _ended(result), result.request
+            raise _not_found(request_id, found)
+        request = requests_pb2.Request(request_id=request_id)
+        _set_life(request, found.record)
+        return _with_leader(request, found), found.record
+
+    async def _result(self, request_id: str) -> ResultRecord | None:
+        if (settling := self._settling.find(request_id)) is not None:
+            return settling
+        try:
+            payload = await self._bus.get_result(request_id)
+        except BusError as error:
+            raise BrokerUnavailable(
+                f"results could not be read: {error}", retry_after_s=DEFAULT_RETRY_S
+            ) from error
+        return None if payload is None else ResultRecord.FromString(payload)
+
+    async def _ask(
+        self, models: Iterable[str], question: FindRequest | CancelRequest
+    ) -> FindResponse:
+        """What the leader that knows it says; of none, that there is none, or that one of them
+        cannot say so now."""
+        answers = await asyncio.gather(*(self._ask_one(model, question) for model in models))
+        pending = any(answer.pending for answer in answers)
+        found = (answer for answer in answers if answer.found)
+        return next(found, FindResponse(pending=pending))
+
+    async def _ask_one(self, model: str, question: FindRequest | CancelRequest) -> FindResponse:
+        subject = subjects.find if isinstance(question, FindRequest) else subjects.cancel
+        payload = question.SerializeToString()
+        try:
+            answer = await self._bus.request(subject(model), payload, timeout_s=self._answer_s)
+        except BusError:
+            return FindResponse(pending=True)
+        return FindResponse.FromString(answer)
+
+
+def _not_found(request_id: str, answer: FindResponse) -> HeadraceError:
+    if answer.pending:
+        return GatewayUnreachable(
+            f"no scheduler could say yet whether request {request_id} is open",
+            retry_after_s=DEFAULT_RETRY_S,
+        )
+    return RequestNotFound(f"no request {request_id} is open or lately ended", field="request_id")
+
+
+def _ended(record: ResultRecord) -> requests_pb2.Request:
+    request = requests_pb2.Request(
+        request_id=record.request_id,
+        model=record.model,
+        priority=record.priority,
+        state=requests_pb2.REQUEST_STATE_ENDED,
+        attempt=record.attempt,
+        create_time=record.arrival,
+        outcome=record.outcome,
+        end_time=record.end_time if record.HasField("end_time") else None,
+    )
+    _set_life(request, record.request)
+    return request
+
+
+def _open(outlet: Outlet, leader: FindResponse) -> requests_pb2.Request:
+    """What we know of an open request, and what its leader adds."""
+    admitted, attempt = outlet.admitted, outlet.relay.newest
+    state = requests_pb2.REQUEST_STATE_RUNNING if attempt else requests_pb2.REQUEST_STATE_WAITING
+    known = requests_pb2.Request(
+        request_id=admitted.request_id,
+        model=admitted.model,
+        priority=admitted.priority,
+        state=state,
+        attempt=attempt,
+        create_time=timestamp(admitted.arrival_s),
+    )
+    _set_life(known, admitted.record)
+    return _with_leader(known, leader) if leader.found else known
+
+
+def _set_life(request: requests_pb2.Request, record: RequestRecord) -> None:
+    """Whether it needs readers, and until when it is known."""
+    request.detached = record.detached
+    end = request.end_time if request.HasField("end_time") else record.deadline
+    kept_ns = record.result_ttl.ToNanoseconds() or int(RESULT_KEPT_S * 1e9)
+    if end.ToNanoseconds():
+        request.expire_time.FromNanoseconds(end.ToNanoseconds() + kept_ns)
+
+
+def _with_leader(request: requests_pb2.Request, leader: FindResponse) -> requests_pb2.Request:
+    request.model = leader.model
+    request.priority = leader.priority
+    request.attempt = max(request.attempt, leader.attempt)
+    request.worker = leader.worker_name
+    request.create_time.CopyFrom(leader.arrival)
+    request.state = (
+        requests_pb2.REQUEST_STATE_RUNNING if leader.running else requests_pb2.REQUEST_STATE_WAITING
+    )
+    return request

@@ -1,0 +1,102 @@
+"""What a leader tells this gateway: requests that ended without a worker, workers that are gone,
+detached requests that it is to go on with."""
+
+from __future__ import annotations
+
+import logging
+
+from headrace.bus import BusError, Results
+from headrace.errors import GatewayUnreachable, HeadraceError, RequestExists
+from headrace.internal.v1.reports_pb2 import (
+    FenceNotice,
+    NoticeRequest,
+    NoticeResponse,
+    ResultRecord,
+    ResumePoint,
+)
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.rpc.status import from_status
+from headrace_gateway.queue.settling import Settling
+from headrace_gateway.resume.takeovers import Claims
+from headrace_gateway.stream.losses import payloads
+from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_requests import OpenRequests
+
+log = logging.getLogger(__name__)
+
+_ELSEWHERE = (GatewayUnreachable, RequestExists)
+"""Ends of what another gateway holds."""
+
+
+class Notices:
+    def __init__(
+        self, requests: OpenRequests, settling: Settling, claims: Claims, results: Results
+    ) -> None:
+        self._requests = requests
+        self._settling, self._results = settling, results
+        self._claims = claims
+
+    async def answer(self, payload: bytes) -> bytes:
+        """NoticeRequest -> NoticeResponse.
+
+        Of more fences than fit one answer the rest is left out, though fenced; the leader
+        repeats what it has no answer for.
+        """
+        notice = NoticeRequest.FromString(payload)
+        unknown: list[str] = []
+        for ended in notice.ended:
+            if (outlet := self._requests.find(ended.request_id)) is not None:
+                self._end(outlet, from_status(ended.error))
+            else:
+                self._note_unknown(ended.request_id, unknown)
+        points: list[ResumePoint] = []
+        for fence in notice.fences:
+            if (outlet := await self._held(fence)) is not None:
+                outlet.fence(fence.attempt)
+                points.append(outlet.resume_point())
+            else:
+                self._note_unknown(fence.request_id, unknown)
+        response = NoticeResponse(points=next(payloads(points), []), unknown_request_ids=unknown)
+        return response.SerializeToString()
+
+    def _end(self, outlet: Outlet, error: HeadraceError) -> None:
+        if isinstance(error, _ELSEWHERE):
+            # Its readers are told; to settle it, and to keep its result, is the other's.
+            self._requests.remove(outlet)
+            outlet.let_go(error)
+        else:
+            outlet.fail(error)
+
+    async def _held(self, fence: FenceNotice) -> Outlet | None:
+        """What is held here, or from now on; None: its leader has to find somebody else."""
+        held = self._requests.find(fence.request_id)
+        if held is not None or not fence.HasField("record"):
+            return held
+        try:
+            if await self._has_ended(fence.record):
+                return None
+            return self._requests.find(fence.request_id) or self._claims.take(fence.record)
+        except (BusError, HeadraceError) as refusal:
+            facts = {"request_id": fence.request_id, "why": str(refusal)}
+            log.warning("request.not_taken_over", extra=facts)
+            return None
+
+    async def _has_ended(self, record: RequestRecord) -> bool:
+        """Its gateway died between keeping the result and saying so: that is said from here."""
+        if self._settling.find(record.request_id) is not None:
+            return True
+        stored = await self._results.get_result(record.request_id)
+        if stored is None:
+            return False
+        result = ResultRecord.FromString(stored)
+        # Why arrivals: the name may have been another request's before.
+        if result.request.arrival != record.arrival:
+            return False
+        self._settling.settle_kept(record, result.outcome)
+        return True
+
+    def _note_unknown(self, request_id: str, unknown: list[str]) -> None:
+        # What is being settled is known: its settlement is on its way.
+        is_ours = self._settling.find(request_id) or self._requests.has_released(request_id)
+        if not is_ours:
+            unknown.append(request_id)

@@ -1,0 +1,88 @@
+"""A call that asks for something new, or comes back for the rest of what it asked for."""
+
+from __future__ import annotations
+
+from headrace.errors import InvalidRequest
+from headrace_gateway.base.calls import Call
+from headrace_gateway.base.quoting import quoted
+from headrace_gateway.output.answering import Answer
+from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.position import read_event_id
+from headrace_gateway.request.generation import ValidRequest
+from headrace_gateway.request.generation_request import Wanted
+from headrace_gateway.resume.idempotency import HEADER as KEY_HEADER
+from headrace_gateway.resume.idempotency import answered_once, key_of, opened, under_key
+from headrace_gateway.submit.intake import Intake
+
+HEADER = "Last-Event-ID"
+RESUME_HEADER = "X-Headrace-Resume"
+_ASKED = {"true": True, "1": True, "false": False, "0": False}
+
+
+def wants_ids(call: Call) -> bool:
+    """Whether each event of a stream is to have an id. A call that comes back asks for them, too.
+
+    Raises:
+        InvalidRequest: the header says neither yes nor no.
+    """
+    said = call.headers.get(RESUME_HEADER.lower(), "false")
+    if (asked := _ASKED.get(said.strip().lower())) is None:
+        raise InvalidRequest(
+            f"{RESUME_HEADER} is {quoted(said)}; it may be true or false", field=RESUME_HEADER
+        )
+    return asked or bool(call.last_event_id)
+
+
+async def answered(
+    wanted: Wanted, call: Call, intake: Intake, resuming: Resuming
+) -> tuple[Answer, ValidRequest]:
+    """The answer, and the request as this call wrote it.
+
+    Raises:
+        HeadraceError: it was refused; nothing is held.
+    """
+    if not call.last_event_id:
+        if (once := keyed(wanted, call, intake)) is not None:
+            return await answered_once(once, intake, resuming, detached=wanted.detached)
+        named = wanted.request_id != call.request_id
+        return await opened(wanted, intake, resuming, named=named)
+    if not wanted.streams:
+        raise InvalidRequest(
+            f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER
+        )
+    event = read_event_id(call.last_event_id, field=HEADER)
+    request = await intake.repeated(wanted)
+    seeded = wanted.seed is not None
+    return await resuming.resume_as(event, request, field=HEADER, seeded=seeded), request
+
+
+def keyed(wanted: Wanted, call: Call, intake: Intake) -> Wanted | None:
+    """The request by the name that its call's key makes; None of a call without one.
+
+    Raises:
+        InvalidRequest: it has a name already, or the key is none.
+    """
+    if (key := key_of(call)) is None:
+        return None
+    if wanted.request_id != call.request_id:
+        raise InvalidRequest(
+            f"request_id names the request already; leave it or {KEY_HEADER} out",
+            field=KEY_HEADER,
+        )
+    return under_key(wanted, key, tenant=intake.tenant(call))
+
+
+def place_after(request_id: str, after: str, call: Call) -> str:
+    """Where a reader of a request has come to, by what it says or by its last event.
+
+    Raises:
+        InvalidRequest: that was another request's.
+    """
+    if after or not call.last_event_id:
+        return after
+    event = read_event_id(call.last_event_id, field=HEADER)
+    if event.request_id != request_id:
+        raise InvalidRequest(
+            f"{HEADER} is of request {event.request_id}, the path of {request_id}", field=HEADER
+        )
+    return event.position

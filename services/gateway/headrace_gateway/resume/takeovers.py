@@ -1,0 +1,163 @@
+"""Requests of gateways that are gone, taken over by this one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headrace.bus import Bus, BusError, subjects
+from headrace.clock import Clock
+from headrace.errors import GatewayUnreachable, HeadraceError, RequestExists
+from headrace.internal.v1.reports_pb2 import (
+    GatewayReport,
+    TakenOver,
+    TakeOverRequest,
+    TakeOverResponse,
+)
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_gateway.base import metrics
+from headrace_gateway.queue.admission import LaneAdmission
+from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
+from headrace_gateway.request.generation import Generation
+from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_requests import OpenRequests
+from headrace_gateway.stream.stored_record import admitted_as
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 1.0
+
+
+class Claims:
+    """What a leader gives goes on here once this gateway has said from where."""
+
+    def __init__(
+        self,
+        gateway_id: str,
+        delivery_address: str,
+        bus: Bus,
+        clock: Clock,
+        requests: OpenRequests,
+        admission: LaneAdmission,
+        *,
+        read_detached: Callable[[Outlet], None],
+    ) -> None:
+        self.delivery_address = delivery_address
+        self._gateway_id = gateway_id
+        self._bus, self._clock = bus, clock
+        self._requests, self._admission = requests, admission
+        self._read_detached = read_detached
+
+    def given(self, record: RequestRecord) -> Given:
+        return Given(self, record)
+
+    def report(self) -> GatewayReport:
+        """What leaders have to know of this gateway beside its name. All that is open here and
+        was published elsewhere is for a later one."""
+        records = (outlet.admitted.record for outlet in self._requests)
+        taken_over = [
+            TakenOver(
+                request_id=record.request_id,
+                held_since_attempt=record.held_since_attempt,
+                delivery_address=self.delivery_address,
+            )
+            for record in records
+            if record.held_since_attempt
+        ]
+        return GatewayReport(
+            taken_over=taken_over,
+            draining=self._admission.draining,
+            delivery_address=self.delivery_address,
+        )
+
+    async def open(self, record: RequestRecord) -> Generation:
+        """Hold the request, and have its leader go on with it.
+
+        Raises:
+            GatewayUnreachable: the leader does not (any more) have it go on for this gateway.
+            CapacityError: this gateway takes nothing more.
+        """
+        self._admission.require_room()
+        outlet = self._outlet(record)
+        try:
+            self._requests.add(outlet)
+        except RequestExists:
+            # Two readers came at once.
+            if (found := self._requests.find(record.request_id)) is None:
+                raise
+            return found.reader()
+        reader = outlet.reader()
+        if record.detached:
+            # Before its leader is asked: this reader may leave meanwhile.
+            self._read_detached(outlet)
+        try:
+            await self._confirm(record.model, outlet)
+        except HeadraceError as error:
+            # Not settled: it is the leader's to say what becomes of it.
+            self._requests.remove(outlet)
+            outlet.let_go(error)
+            raise
+        except BaseException:
+            await reader.abandon()
+            raise
+        _count(record)
+        return reader
+
+    def take(self, record: RequestRecord) -> Outlet:
+        """Hold a detached request that its leader gives to this gateway, and that nobody asked for.
+
+        Raises:
+            HeadraceError: this gateway takes nothing more, or does not know the model.
+        """
+        self._admission.require_room()
+        outlet = self._outlet(record)
+        self._read_detached(outlet)
+        self._requests.add(outlet)
+        _count(record)
+        return outlet
+
+    def _outlet(self, record: RequestRecord) -> Outlet:
+        left_s = record.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s()
+        admitted = admitted_as(record, deadline_s=self._clock.monotonic_s() + left_s)
+        outlet = Outlet(admitted, self._clock, self._admission.close)
+        wishes = admitted.wishes
+        # Why: what was told of the tokens is not kept with them. They are made again, equal.
+        anew = wishes.logprobs or wishes.prompt_logprobs is not None
+        outlet.relay.resume(record.attempt, () if anew else record.progress)
+        return outlet
+
+    async def _confirm(self, model: str, outlet: Outlet) -> None:
+        request = TakeOverRequest(
+            request_id=outlet.request_id,
+            gateway_id=self._gateway_id,
+            delivery_address=self.delivery_address,
+            point=outlet.resume_point(),
+        )
+        try:
+            answer = await self._bus.request(
+                subjects.take_over(model), request.SerializeToString(), timeout_s=ANSWER_S
+            )
+        except BusError as error:
+            fact = f"the scheduler did not say whether request {outlet.request_id} goes on: {error}"
+            raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S) from error
+        if TakeOverResponse.FromString(answer).gateway_id != self._gateway_id:
+            fact = f"request {outlet.request_id} went to another gateway"
+            raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S)
+
+
+def _count(record: RequestRecord) -> None:
+    metrics.taken_over_total.labels(record.model).inc()
+    log.info("request.taken_over", extra={"request_id": record.request_id})
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An `Attachable` that its leader has given to this gateway."""
+
+    claims: Claims
+    record: RequestRecord
+    failed = False
+
+    async def open(self) -> Generation:
+        return await self.claims.open(self.record)

@@ -1,0 +1,76 @@
+"""How a gateway stops: nothing new, what is open goes on for a while, everybody gets an end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sized
+from dataclasses import dataclass
+
+from headrace.errors import GatewayDraining
+from headrace_gateway.stream.open_requests import OpenRequests
+
+log = logging.getLogger(__name__)
+
+HAND_OVER_S = 2.0
+"""For detached requests to go to other gateways."""
+LAST_WORDS_S = 2.0
+"""For doors to write the error event of a request that was cut short."""
+_LOOK_EVERY_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class LeavingTimes:
+    lame_duck_s: float
+    drain_s: float
+    settle_s: float
+
+
+async def leave(
+    requests: OpenRequests,
+    unsettled: Sized,
+    refuse_all: Callable[[], Awaitable[None]],
+    times: LeavingTimes,
+) -> None:
+    """Returns when nothing is held, or when the times have run out.
+
+    `refuse_all` also says so to leaders, who then give detached requests to other gateways.
+    """
+    log.info("gateway.draining", extra={"open": len(requests)})
+    await asyncio.sleep(times.lame_duck_s)
+    await refuse_all()
+    if await _until(lambda: not _attended(requests), within_s=times.drain_s):
+        # Without another gateway the rest waits for the next one; that is no reason to stay.
+        await _empty(requests, within_s=HAND_OVER_S)
+    if len(requests):
+        log.warning("gateway.cut", extra={"open": len(requests)})
+        for outlet in requests:
+            error = GatewayDraining("this gateway had to stop before the end", retry_after_s=1)
+            if outlet.admitted.record.attachable:
+                # It is had from another gateway, as after our death.
+                requests.release(outlet)
+                outlet.let_go(error)
+            else:
+                outlet.fail(error)
+        await _empty(requests, within_s=LAST_WORDS_S)
+    if not await _empty(unsettled, within_s=times.settle_s):
+        log.warning("gateway.unsettled", extra={"unsettled": len(unsettled)})
+
+
+def _attended(requests: OpenRequests) -> bool:
+    """Whether there is anything that ends with its readers, or with us."""
+    return any(not outlet.admitted.record.detached for outlet in requests)
+
+
+async def _empty(held: Sized, *, within_s: float) -> bool:
+    return await _until(lambda: not len(held), within_s=within_s)
+
+
+async def _until(holds: Callable[[], bool], *, within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            while not holds():
+                await asyncio.sleep(_LOOK_EVERY_S)
+    except TimeoutError:
+        return False
+    return True

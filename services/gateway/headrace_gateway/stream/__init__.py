@@ -1,0 +1,1 @@
+"""Open requests and the workers' streams that feed them."""

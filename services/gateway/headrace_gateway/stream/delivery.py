@@ -1,0 +1,86 @@
+"""DeliveryService: the workers' end of the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from headrace.errors import InvalidRequest
+from headrace.internal.v1 import delivery_pb2_grpc
+from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse
+from headrace.rpc.status import abort
+from headrace_gateway.base import metrics
+from headrace_gateway.stream.last_token import Freshness
+from headrace_gateway.stream.losses import Losses
+from headrace_gateway.stream.open_requests import OpenRequests
+from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerLine
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[DeliverRequest, DeliverResponse]
+
+
+class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
+    def __init__(self, requests: OpenRequests, losses: Losses, freshness: Freshness) -> None:
+        self._requests = requests
+        self._losses = losses
+        self._freshness = freshness
+
+    async def Deliver(  # type: ignore[override]  # noqa: N802 - the coroutine style of grpc.aio
+        self, request_iterator: AsyncIterator[DeliverRequest], context: Any
+    ) -> None:
+        first = await anext(aiter(request_iterator), None)
+        if first is None:
+            return
+        if not first.worker_id:
+            await abort(
+                context, InvalidRequest("the first message names its worker", field="worker_id")
+            )
+        line = WorkerLine(first.worker_id, self._requests, self._losses.fault)
+        log.info("delivery.opened", extra={"worker_id": line.worker_id})
+        metrics.worker_streams.inc()
+        malformed: MalformedMessage | None = None
+        try:
+            malformed = await self._converse(line, first, request_iterator, context)
+        finally:
+            # Whatever ended the stream, its unfinished slots are waited for, then lost.
+            feeds = line.broken()
+            metrics.worker_streams.dec()
+            log.info("delivery.closed", extra={"worker_id": line.worker_id, "bound": len(feeds)})
+            self._losses.stream_broke(line.worker_id, feeds)
+        if malformed is not None:
+            log.error("delivery.malformed", extra={"worker_id": line.worker_id, "fault": malformed})
+            await abort(context, InvalidRequest(str(malformed)))
+
+    async def _converse(
+        self,
+        line: WorkerLine,
+        first: DeliverRequest,
+        rest: AsyncIterator[DeliverRequest],
+        context: Context,
+    ) -> MalformedMessage | None:
+        malformed = None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_write(line, context))
+            try:
+                self._take(line, first)
+                async for message in rest:
+                    self._take(line, message)
+            except MalformedMessage as error:
+                # Why: carried out by hand, because a TaskGroup would wrap it, and the abort.
+                malformed = error
+            line.finish()
+        return malformed
+
+    def _take(self, line: WorkerLine, message: DeliverRequest) -> None:
+        if line.take(message):
+            self._freshness.token_came()
+
+
+async def _write(line: WorkerLine, context: Context) -> None:
+    while (response := await line.response()) is not None:
+        await context.write(response)

@@ -1,0 +1,58 @@
+"""What is kept of a request while it is open, and afterwards."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_gateway.request.generation import ValidRequest
+from headrace_gateway.stream.open_request import Admitted
+from headrace_gateway.stream.output_log import Wishes
+
+_DIGEST_BYTES = 16
+
+
+def admitted_as(record: RequestRecord, *, deadline_s: float, is_canary: bool = False) -> Admitted:
+    """`deadline_s`: on the monotonic clock."""
+    return Admitted(
+        request_id=record.request_id,
+        model=record.model,
+        priority=record.priority,
+        arrival_s=record.arrival.ToNanoseconds() / 1e9,
+        deadline_s=deadline_s,
+        prompt_tokens=record.prompt_tokens,
+        choices=max(1, record.n),
+        max_tokens=record.sampling.max_tokens,
+        record=without_prompt(record),
+        wishes=_wishes(record),
+        is_canary=is_canary,
+    )
+
+
+def without_prompt(record: RequestRecord) -> RequestRecord:
+    """What an answer is said by. Prompt and output are elsewhere, or are nobody's business."""
+    kept = RequestRecord()
+    kept.CopyFrom(record)
+    for field in ("prompt_ids", "inputs", "progress", "trace_context"):
+        kept.ClearField(field)
+    return kept
+
+
+def _wishes(record: RequestRecord) -> Wishes:
+    sampling = record.sampling
+    told = record.prompt_tokens - 1 if sampling.HasField("prompt_logprobs") else None
+    return Wishes(logprobs=sampling.HasField("logprobs"), prompt_logprobs=told)
+
+
+def digest_of(request: ValidRequest) -> bytes:
+    """Of all that decides the answer but its seed and the model's weights."""
+    asked = RequestRecord(
+        model=request.card.model,
+        adapter=request.adapter,
+        prompt_ids=request.prompt_ids,
+        sampling=request.sampling,
+        n=request.n,
+        rendering=request.rendering,
+    )
+    octets = asked.SerializeToString(deterministic=True)
+    return blake2b(octets, digest_size=_DIGEST_BYTES).digest()

@@ -1,0 +1,1 @@
+"""From a checked request to an open generation; embeddings, canaries, deadlines."""

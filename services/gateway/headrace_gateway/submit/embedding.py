@@ -1,0 +1,265 @@
+"""From inputs to their vectors: one call, as many requests as it takes, joined in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from headrace.errors import InternalError
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.rpc.status import to_status
+from headrace.v1.common_pb2 import ModelTask, RequestOutcome, Usage
+from headrace_gateway.base.pacing import unhurried
+from headrace_gateway.checks.inputs import (
+    check_inputs,
+    check_lengths,
+    longest_input,
+    prefixed,
+    prompt_text,
+    requests_for,
+)
+from headrace_gateway.checks.limits import Limits
+from headrace_gateway.checks.validation import priority, times
+from headrace_gateway.models.catalog import Catalog, ServedModel
+from headrace_gateway.request.generation import (
+    Admission,
+    ChoiceEnded,
+    Failed,
+    Generation,
+    Input,
+    ValidRequest,
+)
+from headrace_gateway.request.generation_request import (
+    AnyInput,
+    Text,
+    TextPair,
+    TokenIds,
+    WantedVectors,
+)
+from headrace_gateway.request.tasks import require_task, task_of
+from headrace_gateway.request.vectors import check_dimensions, cosine, shortened, values_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    card: ModelCard
+    vectors: list[bytes]
+    """In the order of the inputs; float32, little-endian."""
+    prompt_tokens: int
+    arrival_s: float
+    """Of the call, in Unix time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    card: ModelCard
+    relevances: list[float]
+    """Of each document to its query, in the order of the documents."""
+    prompt_tokens: int
+    arrival_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What documents are held against."""
+
+    wanted: WantedVectors
+    """Its inputs are the documents, as `Text`."""
+    text: str
+    field: str = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    card: ModelCard
+    rankings: list[tuple[int, float]]
+    """Document and relevance, best first."""
+    prompt_tokens: int
+
+
+class Embedding:
+    """The seam of the doors for vectors.
+
+    A call is told its vectors while its requests are open: they are settled when the `with` is
+    left, or abandoned if that is by an error or because the caller went away.
+    """
+
+    def __init__(self, catalog: Catalog, admission: Admission, limits: Limits) -> None:
+        self._catalog, self._admission, self._limits = catalog, admission, limits
+
+    @asynccontextmanager
+    async def embedded(
+        self, wanted: WantedVectors, *, dimensions: int | None, prompt_name: str | None
+    ) -> AsyncIterator[Embedded]:
+        """
+        Raises:
+            HeadraceError: it was refused, or failed; nothing is held.
+        """
+        served = self._catalog.get(wanted.model)
+        card = served.card
+        require_task(card, ModelTask.MODEL_TASK_EMBED)
+        check_dimensions(dimensions, card)
+        prompt = prompt_text(card, prompt_name, wanted.name_of("prompt_name"))
+        inputs = prefixed(wanted.inputs, prompt)
+        async with self._computed(wanted, inputs, served) as embedded:
+            vectors = [
+                shortened(vector, dimensions) async for vector in unhurried(embedded.vectors)
+            ]
+            yield Embedded(card, vectors, embedded.prompt_tokens, embedded.arrival_s)
+
+    @asynccontextmanager
+    async def ranked(self, query: Query) -> AsyncIterator[Ranked]:
+        """
+        Raises:
+            HeadraceError: as `embedded`.
+        """
+        asked = [Text(query.text, query.field)]
+        async with self.scored(query.wanted, asked) as scored:
+            rankings = sorted(enumerate(scored.relevances), key=lambda each: -each[1])
+            yield Ranked(scored.card, rankings, scored.prompt_tokens)
+
+    @asynccontextmanager
+    async def scored(self, wanted: WantedVectors, queries: Sequence[Text]) -> AsyncIterator[Scored]:
+        """The documents, which are the inputs of `wanted`, each held against the only query or
+        against that of its place.
+
+        Raises:
+            HeadraceError: as `embedded`.
+        """
+        served = self._catalog.get(wanted.model)
+        card = served.card
+        require_task(card, ModelTask.MODEL_TASK_SCORE, ModelTask.MODEL_TASK_EMBED)
+        scores = task_of(card) == ModelTask.MODEL_TASK_SCORE
+        inputs = _pairs(queries, wanted) if scores else _each_alone(queries, wanted, card)
+        async with self._computed(wanted, inputs, served) as embedded:
+            values = [values_of(vector) for vector in embedded.vectors]
+            if scores:
+                relevances = [score for (score,) in values]
+            else:
+                asked, documents = values[: len(queries)], values[len(queries) :]
+                pairs = zip(_for_each(asked, documents), documents, strict=True)
+                relevances = [cosine(*pair) async for pair in unhurried(pairs)]
+            yield Scored(card, relevances, embedded.prompt_tokens, embedded.arrival_s)
+
+    @asynccontextmanager
+    async def _computed(
+        self,
+        wanted: WantedVectors,
+        inputs: Sequence[AnyInput],
+        served: ServedModel,
+    ) -> AsyncIterator[Embedded]:
+        card = served.card
+        check_inputs(inputs, wanted, card, self._limits)
+        _, patience_s = times(wanted, self._limits)
+        lane = priority(wanted, self._limits)
+        tenant = self._limits.tenants.of(wanted.headers)
+        self._admission.check(card.model, lane, tenant=tenant, patience_s=patience_s)
+        found = await _tokenized(inputs, served, longest_input(wanted, card))
+        check_lengths(inputs, wanted, card, found)
+        async with _open(self._admission, requests_for(wanted, card, self._limits, found)) as parts:
+            vectors = [vector for part in parts for vector in await part.vectors()]
+            prompt_tokens = sum(part.request.prompt_tokens for part in parts)
+            yield Embedded(card, vectors, prompt_tokens, parts[0].arrival_s)
+
+
+class _Part:
+    """One request of a call, and whether it has been ended."""
+
+    def __init__(self, request: ValidRequest, generation: Generation) -> None:
+        self.request = request
+        self.arrival_s = generation.arrival_s
+        self._generation = generation
+        self._ended = False
+
+    async def vectors(self) -> list[bytes]:
+        """In the order of its inputs; waits for all of them.
+
+        Raises:
+            HeadraceError: what the mesh ended it with.
+        """
+        found: dict[int, bytes] = {}
+        async for events in self._generation.events():
+            for event in events:
+                if isinstance(event, Failed):
+                    outcome = self._outcome()
+                    outcome.error.CopyFrom(to_status(event.error))
+                    await self._settle(outcome)
+                    raise event.error
+                if isinstance(event, ChoiceEnded):
+                    found[event.choice] = event.vector
+        size = 4 * self.request.card.vectors.dimensions
+        vectors = [found.get(choice, b"") for choice in range(self.request.n)]
+        if strays := [i for i, vector in enumerate(vectors) if len(vector) != size]:
+            raise InternalError(
+                f"input {strays[0]} of request {self.request.request_id} came to"
+                f" {len(vectors[strays[0]])} bytes instead of {size}"
+            )
+        return vectors
+
+    async def settle(self) -> None:
+        await self._settle(self._outcome())
+
+    async def abandon(self) -> None:
+        if not self._ended:
+            self._ended = True
+            await self._generation.abandon()
+
+    async def _settle(self, outcome: RequestOutcome) -> None:
+        self._ended = True
+        await self._generation.settle(outcome)
+
+    def _outcome(self) -> RequestOutcome:
+        # Why without the vectors: nobody can come back for them, and they are large.
+        return RequestOutcome(usage=Usage(prompt_tokens=self.request.prompt_tokens))
+
+
+@asynccontextmanager
+async def _open(
+    admission: Admission, requests: Sequence[ValidRequest]
+) -> AsyncIterator[list[_Part]]:
+    """All of them admitted, or none: what a refusal finds open is abandoned."""
+    parts: list[_Part] = []
+    try:
+        for request in requests:
+            parts.append(_Part(request, await admission.open(request)))
+        yield parts
+        for part in parts:
+            await part.settle()
+    finally:
+        for part in parts:
+            await part.abandon()
+
+
+async def _tokenized(
+    inputs: Sequence[AnyInput], served: ServedModel, cut_tokens: int | None
+) -> list[Input]:
+    texts = [each for each in inputs if not isinstance(each, TokenIds)]
+    encoded = iter(await served.tokenizer.encode_inputs(texts, cut_tokens=cut_tokens))
+    return [
+        Input(tuple(each.token_ids[:cut_tokens])) if isinstance(each, TokenIds) else next(encoded)
+        for each in inputs
+    ]
+
+
+def _pairs(queries: Sequence[Text], wanted: WantedVectors) -> list[AnyInput]:
+    documents = [each for each in wanted.inputs if isinstance(each, Text)]
+    return [
+        TextPair(query.text, document.text, document.field)
+        for query, document in zip(_for_each(queries, documents), documents, strict=True)
+    ]
+
+
+def _each_alone(queries: Sequence[Text], wanted: WantedVectors, card: ModelCard) -> list[AnyInput]:
+    prompts = card.vectors.prompts
+    default = prompts.get(card.vectors.default_prompt, "")
+    asked = prefixed(queries, prompts.get("query", default))
+    return [*asked, *prefixed(wanted.inputs, prompts.get("document", default))]
+
+
+def _for_each(queries: Sequence[T], documents: Sequence[object]) -> Sequence[T]:
+    """The query of each document."""
+    return list(queries) * len(documents) if len(queries) == 1 else queries

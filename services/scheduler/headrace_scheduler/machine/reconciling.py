@@ -1,0 +1,168 @@
+"""Worker reports held against what is believed to run: reports win."""
+
+from __future__ import annotations
+
+from headrace.errors import Code
+from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, WorkerReport
+from headrace_scheduler.machine.attempts import ends_by_failures
+from headrace_scheduler.request.request import (
+    Ending,
+    Held,
+    Lost,
+    Orphaned,
+    Request,
+    Running,
+    Waiting,
+)
+from headrace_scheduler.state.events import CancelOnWorker, ParkOnWorker, StepDown
+from headrace_scheduler.state.live import LiveRequests
+from headrace_scheduler.workers.fleet import Fleet
+from headrace_scheduler.workers.routing import Routing
+from headrace_scheduler.workers.worker import News, Worker
+
+SETTLED_STRAY_S = 1.0
+"""Longer than a report and a settlement can cross on their way."""
+
+
+class Reconciler:
+    """Takes what workers, and gateways about workers, say of running requests."""
+
+    def __init__(self, live: LiveRequests, fleet: Fleet, routing: Routing) -> None:
+        self._live, self._fleet, self._routing = live, fleet, routing
+
+    def take_report(self, report: WorkerReport, *, heard_s: float, now_s: float) -> None:
+        known = self._fleet.get(report.worker_id)
+        if known is not None and report.number <= known.report_number:
+            self._live.journal.ignored("late report")
+            return
+        if report.since > (known.report_number if known is not None else 0):
+            # What it leaves out is not known; a report that leaves nothing out comes with the beat.
+            self._live.journal.ignored("report with a gap")
+            return
+        news = None if report.leaving else self._fleet.hear(report, now_s=heard_s)
+        if news is None:
+            self.drop_worker(report.worker_id, is_failure=False, now_s=now_s)
+            return
+        worker = news.worker
+        if worker.counted[0] > self._live.epoch:
+            self._live.command(
+                StepDown(f"{worker.worker_id} was dispatched to by epoch {worker.counted[0]}")
+            )
+            return
+        self._compare(news, now_s)
+
+    def _compare(self, news: News, now_s: float) -> None:
+        worker = news.worker
+        believed = self._live.on_worker(worker.worker_id)
+        for request_id, attempt in news.running.items():
+            # Nearly all are where they are believed to be.
+            request = believed.get(request_id)
+            state = request.state if request is not None else None
+            if isinstance(state, Running) and state.attempt == attempt:
+                state.vanished_s = None
+            else:
+                self._found(worker, request_id, attempt, now_s)
+        gone = believed.keys() - news.running.keys() if news.gone is None else news.gone
+        for request_id in sorted(gone):
+            if (request := believed.get(request_id)) is not None:
+                self._missed(worker, request, now_s)
+
+    def drop_worker(self, worker_id: str, *, is_failure: bool, now_s: float) -> None:
+        """It is gone, and with it all that ran there."""
+        if self._fleet.remove(worker_id) is None:
+            return
+        self._routing.forget(worker_id)
+        running = list(self._live.on_worker(worker_id).values())
+        self._live.journal.worker_lost(worker_id, len(running))
+        for orphan in self._live.orphans():
+            if isinstance(orphan.state, Orphaned) and orphan.state.worker_id == worker_id:
+                orphan.state.worker_id = None
+        for request in running:
+            if is_failure:
+                request.count_failure(f"worker {worker_id} fell silent")
+            self._live.lose(request, "worker gone", now_s=now_s)
+
+    def _found(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
+        request = self._live.get(request_id)
+        if request is None:
+            self._stray(worker, request_id, attempt, now_s)
+            return
+        match request.state:
+            case Held():
+                self._live.adopt(request, worker, attempt)
+            case Waiting() | Running() if attempt > request.record.attempt:
+                self._live.adopt(request, worker, attempt)
+            case Waiting() | Running() | Ending():
+                self._cancel(worker, request_id, attempt)
+            case Orphaned() as orphaned:
+                # What was said to a worker once may have been lost.
+                orphaned.worker_id = worker.worker_id
+                self._live.command(
+                    ParkOnWorker(
+                        worker.worker_id, self._live.epoch, request_id, attempt, orphaned=True
+                    )
+                )
+            case Lost() as lost:
+                # Not before the gateway has fenced: it would take the worker's
+                # ending of a cancelled attempt for the request's.
+                lost.worker_id = worker.worker_id
+
+    def _missed(self, worker: Worker, request: Request, now_s: float) -> None:
+        running = request.state
+        assert isinstance(running, Running)
+        if worker.counted < running.dispatch or running.vanished_s is not None:
+            return
+        self._live.vanish(request, running, now_s=now_s)
+
+    def _stray(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
+        """Settled a moment ago, or not yet read from its lane; else it runs for nobody."""
+        since_s = self._fleet.stray(worker, request_id, now_s)
+        was_settled = self._live.settled.knows(request_id)
+        grace_s = SETTLED_STRAY_S if was_settled else self._live.policy.stray_grace_s
+        if now_s - since_s >= grace_s:
+            worker.strays[request_id] = now_s
+            self._cancel(worker, request_id, attempt)
+
+    def _cancel(self, worker: Worker, request_id: str, attempt: int) -> None:
+        self._live.command(
+            CancelOnWorker(worker.worker_id, request_id, attempt, Code.CANCELLED.number)
+        )
+
+    def take_parked(self, parked: ParkRequest, *, now_s: float) -> None:
+        for point in parked.points:
+            request = self._live.get(point.request_id)
+            if request is not None and isinstance(request.state, Orphaned):
+                continue  # `Orphans` has taken it.
+            if request is None or not _is_of(point, request, parked.worker_id):
+                self._live.journal.ignored("stale point")
+            else:
+                self._park(request, point, now_s=now_s)
+
+    def _park(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
+        request.merge_progress(point.progress)
+        if point.HasField("error"):
+            request.count_failure(point.error.message)
+        if not ends_by_failures(self._live, request, now_s=now_s):
+            cause = "preempted" if request.parked_for else "parked"
+            cause = "failed" if point.HasField("error") else cause
+            self._live.lose(request, cause, now_s=now_s)
+
+    def take_lost(self, worker_id: str, points: list[ResumePoint], *, now_s: float) -> None:
+        """A gateway's stream from the worker broke; the worker itself may live."""
+        for point in points:
+            request = self._live.get(point.request_id)
+            if request is None or not _is_of(point, request, worker_id):
+                self._live.journal.ignored("stale point")
+                continue
+            request.merge_progress(point.progress)
+            what = point.error.message or f"its gateway lost worker {worker_id}"
+            request.count_failure(what)
+            self._live.lose(request, "lost", now_s=now_s, worker_id=worker_id)
+
+
+def _is_of(point: ResumePoint, request: Request, worker_id: str) -> bool:
+    """Whether a worker's attempt is the one that is believed to run."""
+    match request.state:
+        case Running(worker_id=found, attempt=attempt):
+            return found == worker_id and attempt == point.attempt
+    return False

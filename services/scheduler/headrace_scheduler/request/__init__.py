@@ -1,0 +1,1 @@
+"""One request: its states, its tenant's share, its known prefixes."""

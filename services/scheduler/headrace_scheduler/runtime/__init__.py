@@ -1,0 +1,1 @@
+"""Leader election, bus messages to events, commands to calls."""

@@ -1,0 +1,199 @@
+"""The calls that a leader makes: to workers, to gateways, to the dead-letter stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.bus import Bus, BusError, NobodyListens, subjects
+from headrace.cancellation import heed
+from headrace.internal.v1.dispatch_pb2 import (
+    DispatchResponse,
+    WorkerCancelRequest,
+    WorkerParkRequest,
+)
+from headrace.internal.v1.reports_pb2 import (
+    DeadLetter,
+    EndedNotice,
+    FenceNotice,
+    NoticeRequest,
+    NoticeResponse,
+)
+from headrace.rpc.status import to_status
+from headrace_scheduler.base import metrics
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.machine import Leadership
+from headrace_scheduler.runtime.results import keep_end
+from headrace_scheduler.state.events import (
+    Bury,
+    CancelOnWorker,
+    Conclude,
+    Dispatch,
+    DispatchAnswered,
+    DispatchUnanswered,
+    Event,
+    NoticeAnswered,
+    NoticeUnanswered,
+    Notify,
+    ParkOnWorker,
+)
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+WORDS_AT_ONCE = 32
+WORD_S = 2.0
+
+
+class Calls:
+    """Every call is a task of the leadership and ends with it.
+
+    Bounded: one dispatch per worker and one notice per gateway by the machine's
+    own rule; cancellations, parkings and burials by the requests that are live.
+    """
+
+    def __init__(
+        self,
+        leadership: Leadership,
+        bus: Bus,
+        settings: SchedulerSettings,
+        tell: Callable[[Event], object],
+    ) -> None:
+        self._model, self._bus, self._settings = leadership.model, bus, settings
+        self._tell = tell
+        self._tasks: asyncio.TaskGroup | None = None
+        self._open: set[asyncio.Task[None]] = set()
+        self._words = asyncio.Semaphore(WORDS_AT_ONCE)
+
+    def start_in(self, tasks: asyncio.TaskGroup) -> None:
+        """From now on calls can be made; they end with the group."""
+        self._tasks = tasks
+
+    def _start(self, call: Coroutine[Any, Any, None]) -> None:
+        assert self._tasks is not None, "a command before the leadership runs"
+        task = self._tasks.create_task(call)
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    @property
+    def all_answered(self) -> bool:
+        return not self._open
+
+    def dispatch(self, command: Dispatch) -> None:
+        self._start(self._dispatch(command, command.message.SerializeToString()))
+
+    def notify(self, command: Notify) -> None:
+        self._start(self._notify(command))
+
+    def cancel(self, command: CancelOnWorker) -> None:
+        self._start(self._cancel(command))
+
+    def park(self, command: ParkOnWorker) -> None:
+        self._start(self._park(command))
+
+    def conclude(self, command: Conclude, acknowledge: Callable[[], None]) -> None:
+        self._start(self._conclude(command, acknowledge))
+
+    def bury(self, command: Bury) -> None:
+        self._start(self.bury_now(command, reason="attempts exhausted"))
+
+    async def _dispatch(self, command: Dispatch, payload: bytes) -> None:
+        subject, timeout_s = subjects.dispatch(command.worker_id), self._settings.dispatch_timeout_s
+        try:
+            answer = await self._bus.request(subject, payload, timeout_s=timeout_s)
+            refusals = tuple(DispatchResponse.FromString(answer).refusals)
+        except (BusError, DecodeError) as error:
+            log.warning(
+                "dispatch.unanswered", extra={"worker_id": command.worker_id, "why": str(error)}
+            )
+            self._tell(DispatchUnanswered(command.worker_id, command.number))
+        else:
+            self._tell(DispatchAnswered(command.worker_id, command.number, refusals))
+
+    async def _notify(self, command: Notify) -> None:
+        given = {record.request_id: record for record in command.records}
+        notice = NoticeRequest(
+            ended=[EndedNotice(request_id=i, error=to_status(e)) for i, e in command.ended],
+            fences=[
+                FenceNotice(request_id=i, attempt=a, record=given.get(i)) for i, a in command.fences
+            ],
+        )
+        subject, timeout_s = subjects.notice(command.gateway_id), self._settings.notice_timeout_s
+        try:
+            answer = await self._bus.request(
+                subject, notice.SerializeToString(), timeout_s=timeout_s
+            )
+            response = NoticeResponse.FromString(answer)
+        except (BusError, DecodeError) as error:
+            log.info(
+                "notice.unanswered", extra={"gateway_id": command.gateway_id, "why": str(error)}
+            )
+            self._tell(NoticeUnanswered(command, isinstance(error, NobodyListens)))
+        else:
+            unknown = tuple(response.unknown_request_ids)
+            self._tell(NoticeAnswered(command, tuple(response.points), unknown))
+
+    async def _cancel(self, command: CancelOnWorker) -> None:
+        message = WorkerCancelRequest(
+            request_id=command.request_id, attempt=command.attempt, code=command.code
+        )
+        subject = subjects.worker_cancel(command.worker_id)
+        await self._say("cancel", subject, message.SerializeToString())
+
+    async def _park(self, command: ParkOnWorker) -> None:
+        message = WorkerParkRequest(
+            epoch=command.epoch,
+            request_id=command.request_id,
+            attempt=command.attempt,
+            orphaned=command.orphaned,
+        )
+        subject = subjects.worker_park(command.worker_id)
+        await self._say("park", subject, message.SerializeToString())
+
+    async def _say(self, what: str, subject: str, payload: bytes) -> None:
+        """To a worker, whose next report says whether it heard; if not, it is said again."""
+        async with self._words:
+            try:
+                await self._bus.request(subject, payload, timeout_s=WORD_S)
+            except BusError as error:
+                log.info(f"{what}.unanswered", extra={"subject": subject, "why": str(error)})
+
+    async def _conclude(self, command: Conclude, acknowledge: Callable[[], None]) -> None:
+        """Acknowledged afterwards: whoever succeeds us would else know nothing of it."""
+        while True:
+            try:
+                await keep_end(self._bus, command.record, command.error)
+            except BusError:
+                metrics.retried.labels("conclude").inc()
+                await asyncio.sleep(RETRY_S)
+            else:
+                heed()
+                acknowledge()
+                return
+
+    async def bury_now(self, command: Bury, *, reason: str) -> None:
+        """Returns once the letter is stored."""
+        when = Timestamp()
+        when.GetCurrentTime()
+        letter = DeadLetter(
+            message=command.message,
+            reason=command.reason,
+            time=when,
+            attempts=command.attempts,
+            model=self._model,
+        )
+        while True:
+            try:
+                await self._bus.bury(self._model, letter.SerializeToString())
+            except BusError:
+                metrics.retried.labels("bury").inc()
+                await asyncio.sleep(RETRY_S)
+            else:
+                metrics.dead_letters.labels(self._model, reason).inc()
+                heed()
+                return

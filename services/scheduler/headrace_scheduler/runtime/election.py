@@ -1,0 +1,198 @@
+"""Wanting to lead one model: stand by, lead, step down, stand by again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from headrace.bus import Bus, BusError, LeaseTaken
+from headrace.cancellation import confined, heed
+from headrace.clock import Clock
+from headrace.model_names import lane_id
+from headrace.telemetry.repeated import Repeated
+from headrace_scheduler.base import metrics
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.machine import Leadership, Machine
+from headrace_scheduler.runtime.leader import Leader, SteppedDown
+from headrace_scheduler.runtime.metered_journal import MeteredJournal
+from headrace_scheduler.runtime.report_cache import Sightings
+from headrace_scheduler.state.events import ModelRemoved
+
+log = logging.getLogger(__name__)
+
+RENEW_S = 1.0
+"""Longest wait for one renewal to be answered."""
+LOOK_S = 0.5
+FINISHED_S = 2.0
+"""A gateway that has not heard of a removal yet may put a request into a lane meanwhile."""
+
+
+class Candidacy:
+    """At most one process leads a model; the lease says which.
+
+    The lease is ours until `lease_ttl_s` after the start of the last call that
+    renewed it: by our own clock never longer than by the broker's.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        scheduler_id: str,
+        bus: Bus,
+        settings: SchedulerSettings,
+        clock: Clock,
+        sightings: Sightings,
+        *,
+        listening_since_s: float,
+    ) -> None:
+        self.model, self._scheduler_id = model, scheduler_id
+        self._bus, self._settings, self._clock = bus, settings, clock
+        self._sightings = sightings
+        self._listening_since_s = listening_since_s
+        self._lease = f"leader.{lane_id(model)}"
+        self._removed: bytes | None = None
+        self._ours_until_s = float("-inf")
+        self._seen_s = float("-inf")
+        self._unknown = Repeated(log, began="lease.unknown", over="lease.known")
+        self.leader: Leader | None = None
+
+    @property
+    def knows_the_lease(self) -> bool:
+        """Whether we lead, or have lately seen that somebody does."""
+        return self._clock.monotonic_s() - self._seen_s < self._settings.lease_ttl_s
+
+    @property
+    def removed(self) -> bool:
+        """The model is not configured any more, and its lanes are to be emptied."""
+        return self._removed is not None
+
+    def take_card(self, card: bytes, *, removed: bool) -> None:
+        """The model's newest card."""
+        self._removed = card if removed else None
+        if self.leader is not None:
+            self.leader.tell(ModelRemoved(self.removed))
+
+    async def run(self) -> None:
+        """Stand by and lead as long as it is not cancelled; then give the lease back."""
+        while True:
+            if (epoch := await self._try_acquire()) is not None:
+                await self._lead(epoch)
+            heed()
+            await asyncio.sleep(self._settings.lease_acquire_s)
+
+    async def _try_acquire(self) -> int | None:
+        started_s, ttl_s = self._clock.monotonic_s(), self._settings.lease_ttl_s
+        try:
+            async with asyncio.timeout(ttl_s / 2):
+                epoch = await self._bus.acquire(self._lease, self._scheduler_id, ttl_s=ttl_s)
+        except LeaseTaken:
+            self._unknown.end(started_s, model=self.model)
+            self._seen_s = started_s
+            return None
+        except (BusError, TimeoutError) as error:
+            self._unknown.again(started_s, model=self.model, why=str(error) or "no answer")
+            return None
+        self._unknown.end(started_s, model=self.model)
+        self._ours_until_s = started_s + ttl_s
+        self._seen_s = started_s
+        return epoch
+
+    async def _lead(self, epoch: int) -> None:
+        metrics.leader.labels(self.model).set(1)
+        metrics.epoch.labels(self.model).set(epoch)
+        metrics.take_overs.labels(self.model).inc()
+        log.info("leadership.begun", extra={"model": self.model, "epoch": epoch})
+        try:
+            heed()
+            await confined(self._lead_until_over(epoch))
+        except* SteppedDown as over:
+            log.warning("leadership.over", extra={"model": self.model, "why": str(_first(over))})
+        except* BusError as failed:
+            log.warning(
+                "leadership.failed", extra={"model": self.model, "why": repr(_first(failed))}
+            )
+        finally:
+            self.leader = None
+            metrics.stop_leading(self.model)
+            await self._give_back()
+
+    async def _lead_until_over(self, epoch: int) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            leader = self._make_leader(epoch)
+            tasks.create_task(self._renew())
+            tasks.create_task(leader.run())
+            tasks.create_task(self._delete_card_once_finished(leader))
+
+    def _make_leader(self, epoch: int) -> Leader:
+        now_s = self._clock.monotonic_s()
+        leadership = Leadership(
+            self._scheduler_id, self.model, epoch, now_s, self._listening_since_s
+        )
+        machine = Machine(leadership, self._settings.policy(), MeteredJournal(self.model))
+        for event in self._sightings.recent(now_s):
+            machine.apply(event, now_s=now_s)
+        machine.apply(ModelRemoved(self.removed), now_s=now_s)
+        self.leader = Leader(
+            leadership, machine, self._bus, self._settings, self._clock, self._is_ours
+        )
+        return self.leader
+
+    async def _delete_card_once_finished(self, leader: Leader) -> None:
+        """The end of a removal; `Service` ends this candidacy when it hears of it.
+
+        Why not once the machine is empty: the results of what it has ended may still be
+        on their way to the broker, and ending the candidacy cancels them.
+        """
+        finished_since_s = self._clock.monotonic_s()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s = self._clock.monotonic_s()
+            if self._removed is None or not leader.has_finished:
+                finished_since_s = now_s
+            elif now_s - finished_since_s >= FINISHED_S:
+                try:
+                    await self._bus.replace_card(self.model, self._removed, None)
+                except BusError as error:
+                    log.info("card.not_deleted", extra={"model": self.model, "why": repr(error)})
+                heed()
+
+    def _is_ours(self) -> bool:
+        return self._clock.monotonic_s() < self._ours_until_s
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_renew_s)
+            started_s, ttl_s = self._clock.monotonic_s(), self._settings.lease_ttl_s
+            try:
+                async with asyncio.timeout(RENEW_S):
+                    await self._bus.renew(self._lease, self._scheduler_id, ttl_s=ttl_s)
+            except LeaseTaken as error:
+                self._ours_until_s = float("-inf")
+                raise SteppedDown(str(error)) from error
+            except (BusError, TimeoutError) as error:
+                metrics.retried.labels("renew").inc()
+                heed()
+                if not self._is_ours():
+                    raise SteppedDown(f"not renewed in {ttl_s} s: {error!r}") from error
+            else:
+                self._ours_until_s = started_s + ttl_s
+                self._seen_s = started_s
+                heed()
+
+    async def _give_back(self) -> None:
+        """So that the next leader need not wait for the lease to run out."""
+        if not self._is_ours():
+            return
+        self._ours_until_s = float("-inf")
+        try:
+            async with asyncio.timeout(RENEW_S):
+                await self._bus.release(self._lease)
+        except (BusError, TimeoutError) as error:
+            log.info("lease.not_released", extra={"model": self.model, "why": repr(error)})
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

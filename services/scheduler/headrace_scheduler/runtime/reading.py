@@ -1,0 +1,57 @@
+"""Stored messages to events; what cannot be read is said so, with the reason."""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+
+from headrace.bus import Pulled
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_scheduler.state.events import Submitted
+
+NEVER = float("inf")
+
+
+class Unreadable(Exception):
+    """This message can never be run by anybody."""
+
+
+def read_request(
+    pulled: Pulled, *, model: str, priority: str, now_s: float, unix_s: float
+) -> Submitted:
+    """A stored message as an event.
+
+    Timestamps are of the gateway's wall clock. They are turned into times of this
+    process's monotonic clock once, here: a later jump of the wall clock expires nobody.
+
+    Raises:
+        Unreadable: it is no RequestRecord of this lane.
+    """
+    try:
+        record = RequestRecord.FromString(pulled.payload)
+    except DecodeError as error:
+        raise Unreadable(f"not a RequestRecord: {error}") from error
+    if not record.request_id:
+        raise Unreadable("it has no request_id")
+    if not record.gateway_id:
+        raise Unreadable("it has no gateway_id: nobody could be told of it")
+    if record.model != model:
+        raise Unreadable(f"it is for model {record.model!r}, in a lane of {model!r}")
+    age_s = 0.0
+    if record.HasField("arrival"):
+        age_s = max(0.0, unix_s - record.arrival.ToNanoseconds() / 1e9)
+    arrival_s = now_s - age_s
+    deadline_s = patient_until_s = NEVER
+    if record.HasField("deadline"):
+        deadline_s = now_s + record.deadline.ToNanoseconds() / 1e9 - unix_s
+    if record.HasField("patience"):
+        patient_until_s = arrival_s + record.patience.ToNanoseconds() / 1e9
+    return Submitted(
+        record,
+        priority,
+        pulled.sequence,
+        pulled.acknowledgement,
+        arrival_s=arrival_s,
+        deadline_s=deadline_s,
+        patient_until_s=patient_until_s,
+        stored_bytes=len(pulled.payload),
+    )

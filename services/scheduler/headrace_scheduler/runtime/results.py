@@ -1,0 +1,45 @@
+"""The end of a request that no gateway could end, kept as its result."""
+
+from __future__ import annotations
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.bus import Results
+from headrace.errors import HeadraceError
+from headrace.internal.v1.reports_pb2 import ResultRecord
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.rpc.status import to_status
+from headrace.v1.common_pb2 import RequestOutcome, Usage
+from headrace_scheduler.request.request import without_prompt
+
+
+async def keep_end(results: Results, record: RequestRecord, error: HeadraceError) -> None:
+    """Returns once it is stored, or its gateway's own word of its end is found.
+
+    Raises:
+        BusUnavailable: it is not known to be stored; repeat.
+    """
+    stored = await results.get_result(record.request_id)
+    # Why arrivals: the name may have been another request's before.
+    if stored is not None and ResultRecord.FromString(stored).request.arrival == record.arrival:
+        return
+    when = Timestamp()
+    when.GetCurrentTime()
+    usage = Usage(
+        prompt_tokens=record.prompt_tokens,
+        output_tokens=sum(len(each.output_ids) for each in record.progress),
+    )
+    request = without_prompt(record)
+    request.ClearField("progress")
+    result = ResultRecord(
+        request_id=record.request_id,
+        model=record.model,
+        priority=record.priority,
+        arrival=record.arrival,
+        attempt=record.attempt,
+        outcome=RequestOutcome(usage=usage, error=to_status(error)),
+        request=request,
+        end_time=when,
+    )
+    ttl_s = record.result_ttl.ToNanoseconds() / 1e9
+    await results.put_result(record.request_id, result.SerializeToString(), kept_s=ttl_s)

@@ -1,0 +1,153 @@
+"""All models of one scheduler process: learns of them, and stands for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from google.protobuf.message import DecodeError
+
+from headrace.bus import Bus, Subscription
+from headrace.bus.subjects import GATEWAY_REPORTS, PREFIX_REPORTS, WORKER_REPORTS
+from headrace.cancellation import heed
+from headrace.clock import Clock
+from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.reports_pb2 import PrefixReport
+from headrace.model_names import fault, lane_id
+from headrace_scheduler.base import metrics
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.runtime.election import Candidacy
+from headrace_scheduler.runtime.report_cache import (
+    Sightings,
+    read_gateway_report,
+    read_worker_report,
+)
+from headrace_scheduler.state.events import GatewayReported, PrefixesReported, WorkerReported
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """Listens to reports and cards. Every model it hears of gets a candidacy."""
+
+    def __init__(
+        self, scheduler_id: str, bus: Bus, settings: SchedulerSettings, clock: Clock
+    ) -> None:
+        self._scheduler_id = scheduler_id
+        self._bus, self._settings, self._clock = bus, settings, clock
+        kept_s = max(settings.worker_silence_s, settings.gateway_silence_s)
+        self._sightings = Sightings(kept_s=kept_s)
+        self._candidacies: dict[str, Candidacy] = {}
+        self._runs: dict[str, asyncio.Task[None]] = {}
+        """Of the candidacies, by model as they are."""
+        self._tasks: asyncio.TaskGroup | None = None
+        self._listening_since_s = clock.monotonic_s()
+
+    @property
+    def why_not_ready(self) -> str | None:
+        """None: connected, and of every known model we lead it or know that it is led."""
+        if not self._bus.connected:
+            return "out of reach of NATS"
+        unled = [m for m, c in list(self._candidacies.items()) if not c.knows_the_lease]
+        return f"it is not known who leads {', '.join(sorted(unled))}" if unled else None
+
+    def leads(self, model: str) -> bool:
+        candidacy = self._candidacies.get(model)
+        return candidacy is not None and candidacy.leader is not None
+
+    async def run(self) -> None:
+        """Serve as long as it is not cancelled; a cancellation gives all leases back first."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            subscriptions: list[Subscription] = [
+                await self._bus.subscribe(WORKER_REPORTS, self._on_worker_report),
+                await self._bus.subscribe(GATEWAY_REPORTS, self._on_gateway_report),
+                await self._bus.subscribe(PREFIX_REPORTS, self._on_prefix_report),
+            ]
+            self._listening_since_s = self._clock.monotonic_s()
+            subscriptions.append(await self._bus.watch_cards(self._on_card))
+            heed()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                for subscription in subscriptions:
+                    await subscription.close()
+
+    async def drain(self) -> None:
+        """Let acknowledgements reach the broker; call before cancelling `run`."""
+        leaders = [c.leader for c in self._candidacies.values() if c.leader is not None]
+        await asyncio.gather(*(leader.drain() for leader in leaders))
+
+    def _on_card(self, lane: str, payload: bytes) -> None:
+        if not payload:
+            self._forget(lane)
+            return
+        try:
+            card = ModelCard.FromString(payload)
+        except DecodeError:
+            metrics.unreadable.labels("model card").inc()
+            return
+        self._know(card.model)
+        if (candidacy := self._candidacies.get(card.model)) is not None:
+            candidacy.take_card(payload, removed=card.removed)
+
+    def _forget(self, lane: str) -> None:
+        """A card was deleted: nothing is left of the model, unless a worker brings it back."""
+        for model in [m for m, c in self._candidacies.items() if c.removed and lane_id(m) == lane]:
+            del self._candidacies[model]
+            self._runs.pop(model).cancel()
+            log.info("model.removed", extra={"model": model})
+
+    def _on_worker_report(self, payload: bytes) -> None:
+        try:
+            event = read_worker_report(payload, now_s=self._clock.monotonic_s())
+        except DecodeError:
+            metrics.unreadable.labels("worker report").inc()
+            return
+        self._sightings.see_worker(event)
+        for served in event.report.models:
+            self._know(served.card.model)
+        self._tell_leaders(event)
+
+    def _on_gateway_report(self, payload: bytes) -> None:
+        try:
+            event = read_gateway_report(payload, now_s=self._clock.monotonic_s())
+        except DecodeError:
+            metrics.unreadable.labels("gateway report").inc()
+            return
+        self._sightings.see_gateway(event)
+        self._tell_leaders(event)
+
+    def _on_prefix_report(self, payload: bytes) -> None:
+        try:
+            report = PrefixReport.FromString(payload)
+        except DecodeError:
+            metrics.unreadable.labels("prefix report").inc()
+            return
+        candidacy = self._candidacies.get(report.model)
+        if candidacy is not None and candidacy.leader is not None:
+            candidacy.leader.tell(PrefixesReported(report))
+
+    def _tell_leaders(self, event: WorkerReported | GatewayReported) -> None:
+        for candidacy in self._candidacies.values():
+            if candidacy.leader is not None:
+                candidacy.leader.tell(event)
+
+    def _know(self, model: str) -> None:
+        if model in self._candidacies or self._tasks is None:
+            return
+        if fault(model) is not None:
+            metrics.unreadable.labels("model name").inc()
+            return
+        candidacy = Candidacy(
+            model,
+            self._scheduler_id,
+            self._bus,
+            self._settings,
+            self._clock,
+            self._sightings,
+            listening_since_s=self._listening_since_s,
+        )
+        self._candidacies[model] = candidacy
+        self._runs[model] = self._tasks.create_task(candidacy.run())
+        log.info("model.known", extra={"model": model})

@@ -1,0 +1,1 @@
+"""Live requests and what is known of lanes, waiting times and tenants."""

@@ -1,0 +1,214 @@
+"""The lanes of one model: who waits, in which order."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from headrace_scheduler.request.fairness import Account, Accounts, Shares, moved
+from headrace_scheduler.request.request import LANES, PROBES, Request
+from headrace_scheduler.state.lengths import FIRST_EXPECTED
+from headrace_scheduler.state.tenant_shares import Mark, Standing, ahead, ranks
+
+LOOKED_AT = 8
+"""Requests of a tenant, for what the next of them will cost."""
+
+
+class Lane:
+    """Waiting requests of one priority: the tenant that has had least first, of its own the oldest.
+
+    A request that returns after an attempt keeps its place in the stream, and so
+    comes before all of its tenant's that were stored after it.
+
+    What a request costs its tenant is charged when it starts, at the length that is
+    expected of it, and put right when its length is known: when it ends, or comes
+    back. Why not only then: of requests that start together, the second would not
+    know of the first. So a counter is off by no more than what the tenant's running
+    requests may still make, and the paper's bound between two tenants that both
+    wait, max(prompt cost of a request, cost of all that runs), grows by that much.
+    A request that is started again pays for nothing twice: the break was not its own.
+    """
+
+    def __init__(self, shares: Shares) -> None:
+        self._accounts = Accounts(shares)
+        self._requests: dict[str, Request] = {}
+        self._expected_output = FIRST_EXPECTED
+        self._usual_cost = shares.output_token * FIRST_EXPECTED
+        self.credit = 0.0
+        self.slots = 0
+        """Wanted by all that wait."""
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[Request]:
+        """In no order."""
+        return iter(self._requests.values())
+
+    def __contains__(self, request_id: object) -> bool:
+        return request_id in self._requests
+
+    def get(self, request_id: str) -> Request | None:
+        return self._requests.get(request_id)
+
+    def put(self, request: Request) -> None:
+        assert request.request_id not in self._requests
+        # Its account may have been forgotten while it was elsewhere, and another begun.
+        request.account = self._accounts.find(request.tenant)
+        self._settle_up(request, request.output_tokens)
+        self._requests[request.request_id] = request
+        account = self._account(request)
+        account.slots += request.slots
+        self.slots += request.slots
+        self._accounts.put(account, (request.sequence, request.request_id))
+
+    def remove(self, request: Request) -> None:
+        del self._requests[request.request_id]
+        account = self._account(request)
+        account.slots -= request.slots
+        self.slots -= request.slots
+        self._accounts.remove(account, (request.sequence, request.request_id))
+
+    def in_turn(self, may_leave: Callable[[Request], bool]) -> Iterator[Request]:
+        """Those that may leave, in the order in which they are to.
+
+        Whoever asks for the next has taken the one before: its tenant is taken to have paid.
+        Nothing may be put or removed meanwhile. Costs as much as is looked at, not as waits.
+        """
+        turns, next_turn = self._accounts.turns, 0
+        begun: list[tuple[float, int, str, Iterator[Request]]] = []
+        while begun or next_turn < len(turns):
+            if not begun or (next_turn < len(turns) and turns[next_turn] < begun[0][:3]):
+                counter, turn, tenant = turns[next_turn]
+                next_turn += 1
+                rest = self._of_tenant(tenant, may_leave)
+            else:
+                counter, turn, tenant, rest = heapq.heappop(begun)
+            if (request := next(rest, None)) is not None:
+                yield request
+                account = self._account(request)
+                counter += (self._cost_of_start(request) - request.paid) / account.weight
+                heapq.heappush(begun, (counter, turn, tenant, rest))
+
+    def _of_tenant(self, tenant: str, may_leave: Callable[[Request], bool]) -> Iterator[Request]:
+        waiting = (self._requests[request_id] for _, request_id in self._accounts[tenant].waiting)
+        return filter(may_leave, waiting)
+
+    def start(self, request: Request) -> None:
+        """It runs from now on, wherever it was before: its tenant pays what is expected."""
+        self._charge(request, self._cost_of_start(request))
+
+    def end(self, request: Request, output_tokens: int) -> None:
+        """It made so much, and is at its end."""
+        self._settle_up(request, output_tokens)
+        if request.has_run:
+            account = self._account(request)
+            account.expected_output = moved(account.expected_output, output_tokens)
+            self._expected_output = moved(self._expected_output, output_tokens)
+            self._usual_cost = moved(self._usual_cost, request.paid)
+
+    def _settle_up(self, request: Request, output_tokens: int) -> None:
+        """Its tenant has paid for what was made; for nothing, if it never ran."""
+        self._charge(request, self._cost(request, output_tokens) if request.has_run else 0.0)
+
+    def _charge(self, request: Request, cost: float) -> None:
+        self._accounts.charge(self._account(request), cost - request.paid)
+        request.paid = cost
+
+    def _cost_of_start(self, request: Request) -> float:
+        lately = self._account(request).expected_output
+        expected = self._expected_output if lately is None else lately
+        expected = min(expected, request.max_output_tokens)
+        return self._cost(request, max(expected, request.output_tokens))
+
+    def _cost(self, request: Request, output_tokens: float) -> float:
+        shares = self._accounts.shares
+        return shares.prompt_token * request.prompt_tokens + shares.output_token * output_tokens
+
+    def _account(self, request: Request) -> Account:
+        if request.account is None:
+            request.account = self._accounts.find(request.tenant)
+        return request.account
+
+    # Looking
+
+    def standings(self) -> list[Standing]:
+        """Of all tenants that wait, and those without whose next request would not go first."""
+        least = self._accounts.least
+        told = (a for a in self._accounts if a.waiting or a.counter > least)
+        return [self._standing(account) for account in told]
+
+    def newcomer(self, tenant: str) -> Standing:
+        """As of one that has nothing waiting, and has had no more than others; what it asks for
+        is taken to cost what the last that ended did."""
+        return Standing(tenant, self._accounts.least, self._step_of_any(tenant))
+
+    def _standing(self, account: Account) -> Standing:
+        """Its step is the mean of the next few that wait: a look at all would cost too much."""
+        looked_at = account.waiting[:LOOKED_AT]
+        requests = [self._requests[request_id] for _, request_id in looked_at]
+        cost = sum(self._cost_of_start(r) - r.paid for r in requests)
+        step = cost / len(requests) / account.weight if requests else 0.0
+        return Standing(
+            account.tenant,
+            account.counter,
+            step or self._step_of_any(account.tenant),
+            len(account.waiting),
+            account.slots,
+        )
+
+    def _step_of_any(self, tenant: str) -> float:
+        weight = self._accounts.shares.weights.get(tenant, 1.0)
+        return self._usual_cost / weight
+
+    def marks(self, standings: Sequence[Standing], own: Standing, size: int) -> list[Mark]:
+        """Where some of a tenant's waiting requests stand, the first and the last among them."""
+        if not own.waiting:
+            return []
+        others = [s for s in standings if s is not own]
+        waiting = self._accounts[own.tenant].waiting
+        return [
+            Mark(waiting[place][0], ahead(own, others, place)) for place in ranks(own.waiting, size)
+        ]
+
+    @property
+    def known_tenants(self) -> int:
+        return self._accounts.known
+
+    def check_integrity(self) -> None:
+        self._accounts.check_integrity()
+        tenants = (tenant for _, _, tenant in self._accounts.turns)
+        keys = [key for tenant in tenants for key in self._accounts[tenant].waiting]
+        assert sorted(keys) == sorted((r.sequence, r.request_id) for r in self)
+        assert self.slots == sum(r.slots for r in self)
+        assert self.slots == sum(account.slots for account in self._accounts)
+
+
+class Lanes(Mapping[str, Lane]):
+    """The lanes of a model, most urgent first."""
+
+    def __init__(self, shares: Shares) -> None:
+        self._lanes = {name: Lane(shares) for name in LANES}
+
+    def __getitem__(self, name: str) -> Lane:
+        return self._lanes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lanes)
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether any caller's request waits."""
+        return any(lane for name, lane in self._lanes.items() if name != PROBES)
+
+    @property
+    def waiting(self) -> int:
+        """In all lanes, probes among them."""
+        return sum(map(len, self._lanes.values()))
+
+    def set_credits(self, credits: tuple[float, ...]) -> None:
+        for lane, credit in zip(self._lanes.values(), credits, strict=True):
+            lane.credit = credit

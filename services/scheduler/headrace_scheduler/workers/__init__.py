@@ -1,0 +1,1 @@
+"""Workers of a model, and the policies that choose among them."""

@@ -1,0 +1,111 @@
+"""Which worker a waiting request is better left to, for what that one holds of its prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.internal.v1.reports_pb2 import PrefixReport
+from headrace_scheduler.request.prefixes import Held, PrefixDirectory, names_of
+from headrace_scheduler.request.request import Request
+from headrace_scheduler.workers.fleet import Fleet
+from headrace_scheduler.workers.worker import Worker
+
+LOOK_PAST = 8
+"""Requests left to others while one worker's batch is formed; so its cost does not grow with the
+queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingLimits:
+    enabled: bool = True
+    load_slack: float = 0.25
+    wait_s_per_token: float = 0.0002
+
+
+class Routing:
+    """Keeps a request for the worker with the longest beginning of its prompt.
+
+    Unless that one is loaded more than the fleet by `load_slack`. It is kept no longer than its
+    prefill would take elsewhere, so a worker that has no room, or does not answer, costs no more
+    than it could have saved. Order within lanes is untouched: a worker passes over what is not
+    for it.
+    """
+
+    def __init__(self, fleet: Fleet, limits: RoutingLimits) -> None:
+        self._fleet, self._limits = fleet, limits
+        self._directory = PrefixDirectory()
+        self._left_to_pass = 0
+        self._most_load = 0.0
+        """Of a worker that is worth waiting for."""
+        self.next_due_s = float("inf")
+        """When the first of those that are kept goes to anybody."""
+
+    def hear(self, report: PrefixReport) -> None:
+        """From workers that have not been heard, what they hold is forgotten with the next full
+        report at the latest."""
+        if self._limits.enabled and self._fleet.get(report.worker_id) is not None:
+            self._directory.hear(report)
+
+    def forget(self, worker_id: str) -> None:
+        self._directory.forget(worker_id)
+
+    def begin(self) -> None:
+        """Another round of dispatches is planned."""
+        self.next_due_s = float("inf")
+
+    def begin_worker(self) -> None:
+        """Of that round, another worker's batch."""
+        self._left_to_pass = LOOK_PAST if self._directory else 0
+        self._most_load = self._fleet.load + self._limits.load_slack
+
+    def is_for_another(self, request: Request, worker: Worker, *, now_s: float) -> bool:
+        """Whether this worker is to pass over a request that it could take.
+
+        While it is kept, which is not long, neither who holds its beginning is looked up again nor
+        how loaded they are; who is gone, or holds it no more, is seen.
+        """
+        if not self._left_to_pass:
+            return False
+        if request.kept_until_s is None and not self._keep(request, worker, now_s):
+            return False
+        until_s = request.kept_until_s
+        if until_s is None or now_s >= until_s or not _is_elsewhere(request.kept_by, worker):
+            return False
+        self.next_due_s = min(self.next_due_s, until_s)
+        self._left_to_pass -= 1
+        return True
+
+    def _keep(self, request: Request, worker: Worker, now_s: float) -> bool:
+        """Whether it is kept for those that hold its beginning, from now on."""
+        held = self._held(request)
+        if not _is_elsewhere(held, worker):
+            return False
+        if not any(map(self._may_be_waited_for, held.worker_ids)):
+            return False
+        request.kept_by = held
+        request.kept_until_s = now_s + held.tokens * self._limits.wait_s_per_token
+        return True
+
+    def tokens_at(self, request: Request, worker: Worker) -> int:
+        """Of the prompt, how many the worker holds if none holds more; 0 if another does."""
+        if not self._directory:
+            return 0
+        held = self._held(request)
+        return held.tokens if worker.worker_id in held.worker_ids else 0
+
+    def _held(self, request: Request) -> Held:
+        if request.prefix_names is None:
+            request.prefix_names = names_of(request.record)
+        return self._directory.longest(request.prefix_names)
+
+    def _may_be_waited_for(self, worker_id: str) -> bool:
+        worker = self._fleet.get(worker_id)
+        return worker is not None and worker.is_open and worker.load <= self._most_load
+
+    def check_integrity(self) -> None:
+        self._directory.check_integrity()
+
+
+def _is_elsewhere(held: Held, worker: Worker) -> bool:
+    """Whether somebody holds it, and not this worker."""
+    return bool(held.worker_ids) and worker.worker_id not in held.worker_ids

@@ -1,0 +1,165 @@
+"""One worker of a model, as its reports and what was dispatched since have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from headrace.internal.v1.reports_pb2 import ServedModel
+from headrace_scheduler.request.request import DispatchNumber, Request
+from headrace_scheduler.workers.forming import Room, Weights, has_weights
+
+
+@dataclass(slots=True)
+class Occupied:
+    """What a dispatched request takes until a report counts it."""
+
+    slots: int
+    cache_tokens: int
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker as last reported, less what has been dispatched to it since."""
+
+    worker_id: str
+    name: str
+    heard_s: float = float("-inf")
+    report_number: int = 0
+    total_slots: int = 0
+    reported_slots: int = 0
+    """Free by its last report; so are the next."""
+    reported_cache_tokens: int = 0
+    counted: DispatchNumber = (0, 0)
+    """Last dispatch that the report counts."""
+    weights_digest: str = ""
+    adapter_digests: frozenset[str] = frozenset()
+    token_s: float = 0.0
+    """That a further token of a request takes there lately; 0 while unknown."""
+    parks: bool = False
+    """Whether it lets go of what it runs, for others to go on with."""
+    running: dict[str, int] = field(default_factory=dict)
+    """Attempt by request id, as reported."""
+    draining: bool = False
+    refusing: bool = False
+    """It said that it has no room; believed until its next report."""
+    unreported: dict[int, dict[str, Occupied]] = field(default_factory=dict)
+    """Dispatches, by number, that its reports do not yet count."""
+    taken: Occupied = field(default_factory=lambda: Occupied(0, 0))
+    """Their sum, kept because it is asked for with every event."""
+    unanswered: int | None = None
+    """Number of the one dispatch on its way."""
+    strays: dict[str, float] = field(default_factory=dict)
+    """Requests it runs that nobody here knows, and since when."""
+
+    def take(self, served: ServedModel) -> None:
+        """Read what a report says of room and weights, once: both are asked for all the time."""
+        self.total_slots, self.reported_slots = served.total_slots, served.free_slots
+        self.reported_cache_tokens = served.free_cache_tokens
+        self.counted = served.dispatch_epoch, served.dispatch_number
+        self.token_s = served.token_time.ToNanoseconds() / 1e9
+        card = served.card
+        self.weights_digest = card.weights_digest
+        self.adapter_digests = frozenset(a.digest for a in card.adapters if a.digest)
+        self.parks = card.capabilities.park and card.capabilities.resume
+
+    @property
+    def free_slots(self) -> int:
+        return max(0, self.reported_slots - self.taken.slots)
+
+    @property
+    def free_cache_tokens(self) -> int:
+        return max(0, self.reported_cache_tokens - self.taken.cache_tokens)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be given anything at all."""
+        return not self.draining and not self.refusing
+
+    def has_weights_for(self, request: Weights) -> bool:
+        """Whether model and adapter are those that the request was made for."""
+        return has_weights(request, self.weights_digest, self.adapter_digests)
+
+    @property
+    def room(self) -> Room:
+        return Room(
+            slots=self.free_slots,
+            total_slots=self.total_slots,
+            cache_tokens=self.free_cache_tokens,
+            weights_digest=self.weights_digest,
+            idle=not self.running and not self.unreported,
+            adapter_digests=self.adapter_digests,
+        )
+
+    @property
+    def part(self) -> Part:
+        """What it adds to its fleet."""
+        free, total = self.free_slots, self.total_slots
+        return Part(
+            weights_digest=self.weights_digest,
+            open_slots=free if self.is_open else 0,
+            capacity=0 if self.draining else total,
+            taken=0 if self.draining else total - free,
+            leaving=total - free if self.draining else 0,
+            parks=self.parks,
+        )
+
+    @property
+    def load(self) -> float:
+        return 1.0 - self.free_slots / max(1, self.total_slots)
+
+    def occupy(self, number: int, batch: Iterable[Request]) -> None:
+        """A dispatch is on its way."""
+        self.unanswered = number
+        self.unreported[number] = {r.request_id: Occupied(r.slots, r.cache_tokens) for r in batch}
+        for occupied in self.unreported[number].values():
+            self.taken.slots += occupied.slots
+            self.taken.cache_tokens += occupied.cache_tokens
+
+    def vacate(self, number: int, request_ids: Iterable[str]) -> None:
+        """A dispatch was answered; these of it did not stay."""
+        if self.unanswered == number:
+            self.unanswered = None
+        dispatched = self.unreported.get(number, {})
+        for request_id in request_ids:
+            if (occupied := dispatched.pop(request_id, None)) is not None:
+                self.taken.slots -= occupied.slots
+                self.taken.cache_tokens -= occupied.cache_tokens
+        if not dispatched:
+            self.unreported.pop(number, None)
+
+    def forget(self, number: int) -> None:
+        """The next report says what became of a dispatch, or has said so."""
+        self.vacate(number, list(self.unreported.get(number, {})))
+
+    def check_integrity(self) -> None:
+        occupied = [o for d in self.unreported.values() for o in d.values()]
+        slots, tokens = sum(o.slots for o in occupied), sum(o.cache_tokens for o in occupied)
+        assert (slots, tokens) == (self.taken.slots, self.taken.cache_tokens)
+
+
+class Part(NamedTuple):
+    """Of a worker in the sums of its fleet."""
+
+    weights_digest: str
+    open_slots: int
+    """Free, and to be had now."""
+    capacity: int
+    """Free or not, if it takes new work, or will when it has room."""
+    taken: int
+    """Of these."""
+    leaving: int
+    """Taken while it drains."""
+    parks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a report says of a worker's requests."""
+
+    worker: Worker
+    running: dict[str, int]
+    """Attempt by id of those it names: all that run, or those that changed."""
+    gone: Iterable[str] | None
+    """Those that are to run there and do not; None if whatever it leaves out does not."""

@@ -1,0 +1,1 @@
+"""Dispatches from schedulers in, reports to schedulers out, the step watchdog."""

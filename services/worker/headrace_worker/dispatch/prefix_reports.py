@@ -1,0 +1,89 @@
+"""What of the engine's known beginnings the schedulers have to be told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from headrace.bus import Messages, subjects
+from headrace.internal.v1.reports_pb2 import PrefixReport
+from headrace.prefixes import short_name
+from headrace_worker.engine.base.interface import PrefixEngine
+from headrace_worker.runtime.pump import Pump
+
+GAP_S = 0.25
+"""At least between two reports. Too small: work for engine, bus and leader under load. Too large: a
+conversation's next turn may come before its worker has said what it holds."""
+FULL_S = 10.0
+"""Between two that name everything: so long a new leader may know nothing of an idle worker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    held: list[int]
+    dropped: list[int]
+
+
+class Told:
+    """What has been told of the names that are held, `limit` of them at most.
+
+    What does not fit is told when others have gone. Beginnings come before what follows on
+    them, so what has been told is of use, whatever is left out.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._names: dict[int, None] = {}
+
+    @property
+    def names(self) -> Collection[int]:
+        return self._names.keys()
+
+    def tell(self, held: list[bytes]) -> Difference:
+        """What is to be told now that these are held, beginnings first."""
+        now = dict.fromkeys(map(short_name, held))
+        dropped = [name for name in self._names if name not in now]
+        for name in dropped:
+            del self._names[name]
+        room = self._limit - len(self._names)
+        new = [name for name in now if name not in self._names][:room]
+        self._names.update(dict.fromkeys(new))
+        return Difference(new, dropped)
+
+
+class PrefixReporter:
+    """Tells the schedulers what an engine holds, while that changes."""
+
+    def __init__(
+        self,
+        bus: Messages,
+        worker_id: str,
+        model: str,
+        engine: PrefixEngine,
+        pump: Pump,
+        told: Told,
+    ) -> None:
+        self._bus, self._worker_id, self._model = bus, worker_id, model
+        self._engine, self._pump, self._told = engine, pump, told
+
+    async def run(self, now_s: Callable[[], float]) -> None:
+        """Report until cancelled."""
+        seen, full_s = -1, float("-inf")
+        while True:
+            steps, full = self._pump.statistics().steps, now_s() - full_s >= FULL_S
+            if steps != seen or full:
+                seen = steps
+                await self._report(full=full)
+            if full:
+                full_s = now_s()
+            await asyncio.sleep(GAP_S)
+
+    async def _report(self, *, full: bool) -> None:
+        difference = self._told.tell(await self._pump.do(self._engine.known_blocks))
+        if not (full or difference.held or difference.dropped):
+            return
+        report = PrefixReport(worker_id=self._worker_id, model=self._model, full=full)
+        report.held.extend(self._told.names if full else difference.held)
+        report.dropped.extend(() if full else difference.dropped)
+        await self._bus.publish(subjects.PREFIX_REPORTS, report.SerializeToString())

@@ -1,0 +1,1 @@
+"""Engines that run elsewhere or run no model: llama.cpp, vLLM, OpenAI servers, scripted."""

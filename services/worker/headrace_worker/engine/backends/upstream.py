@@ -1,0 +1,268 @@
+"""A server elsewhere that answers by server-sent events: asked again, or left alone for a while.
+
+Nothing here logs a body or a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from headrace_worker.engine.backends.breaker import Breaker
+from headrace_worker.engine.backends.remote_engine import SourceFailed
+
+log = logging.getLogger(__name__)
+# It names every request at "info"; who wants that can set it back.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+CONNECT_S = 5.0
+FIRST_PAUSE_S = 0.25
+"""Before the first repetition where the server names no time; each further one waits twice as
+long."""
+MAX_EVENT_BYTES = 1 << 20
+"""Of one event, and of a refusal's body; whoever sends more is no server of tokens."""
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses that the same request may not get again."""
+
+
+class UpstreamFailed(SourceFailed):
+    """It is out of reach, overloaded or broken: not this request's fault."""
+
+
+class UpstreamRefused(SourceFailed):
+    """It answers, and will not do this."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """Whom to ask, and how patiently."""
+
+    url: str
+    """Paths are appended to it: http://host:8000/v1."""
+    api_key: SecretStr | None = None
+    timeout_s: float = 60.0
+    """Longest silence, and the longest pause before a repetition that the server may ask for."""
+    retries: int = 2
+    """Repetitions of a request of which nothing has come yet."""
+    failures: int = 5
+    """In a row, until callers' requests are refused."""
+    pause_s: float = 5.0
+    """Between probes, while they are."""
+    probe_path: str = "/models"
+    by_proxy: bool = True
+    """Whether the environment's proxies are used."""
+
+
+class Upstream:
+    """One server. Made and used on one event loop; `refusing` alone is for any thread."""
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        self._settings = settings
+        headers = {}
+        if settings.api_key is not None:
+            headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
+        self._client = httpx.AsyncClient(
+            base_url=settings.url.rstrip("/") + "/",
+            headers=headers,
+            trust_env=settings.by_proxy,
+            timeout=httpx.Timeout(settings.timeout_s, connect=CONNECT_S),
+            # Requests are bounded by the engine's slots.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        )
+        self._breaker = Breaker(failures=settings.failures)
+        self._recovery: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        return self._settings.url
+
+    @property
+    def refusing(self) -> str:
+        refusing = self._breaker.refusing
+        return f"{self.url} is left alone: {refusing}" if refusing else ""
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """The JSON object there; asked once, whatever the breaker says, and not counted.
+
+        Raises:
+            UpstreamFailed: it is out of reach or answers nonsense.
+            UpstreamRefused: it says no.
+        """
+        try:
+            response = await self._client.get(path.lstrip("/"))
+        except httpx.HTTPError as error:
+            raise self._failure(error) from error
+        if response.status_code >= 400:
+            raise _refusal(self.url, response.status_code, response.content)
+        return _object(self.url, response.content)
+
+    async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """Post a JSON body and yield the events of the answer, up to [DONE] or its end.
+
+        Raises:
+            UpstreamFailed: out of reach, also after repetitions, or the stream broke off.
+            UpstreamRefused: it says no, or ends the stream with an error.
+        """
+        async with self._counted(), self._opened(path, body) as response:
+            async for data in _events(self.url, response.aiter_bytes()):
+                self._breaker.succeeded()
+                if data == b"[DONE]":
+                    return
+                event = _object(self.url, data)
+                if "error" in event:
+                    raise UpstreamRefused(f"{self.url} ended it: {_message(event)}")
+                yield event
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Post a JSON body for a JSON object. Raises and is repeated as `events` is."""
+        async with self._counted(), self._opened(path, body) as response:
+            return _object(self.url, await response.aread())
+
+    @asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        """Tell the breaker of failures, and the caller of them in our words."""
+        try:
+            yield
+        except httpx.HTTPError as error:
+            failure = self._failure(error)
+            self._count(failure)
+            raise failure from error
+        except UpstreamFailed as failure:
+            self._count(failure)
+            raise
+
+    @asynccontextmanager
+    async def _opened(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[httpx.Response]:
+        """The response once its head is good; repeated while that may help."""
+        pause_s = FIRST_PAUSE_S
+        for left in range(self._settings.retries, -1, -1):
+            request = self._client.build_request("POST", path.lstrip("/"), json=body)
+            try:
+                response = await self._client.send(request, stream=True)
+            except httpx.TransportError as error:
+                if left == 0:
+                    raise
+                log.warning("upstream.unreached", extra={"url": self.url, "error": repr(error)})
+                await asyncio.sleep(pause_s)
+            else:
+                try:
+                    if response.status_code < 400:
+                        yield response
+                        return
+                    wanted_s = await self._pause_after(response, left)
+                finally:
+                    await response.aclose()
+                await asyncio.sleep(pause_s if wanted_s is None else wanted_s)
+            pause_s *= 2
+
+    async def _pause_after(self, response: httpx.Response, left: int) -> float | None:
+        """Seconds that the server wants to be left alone; None if it does not say.
+
+        Raises:
+            SourceFailed: to ask again would not help.
+        """
+        content = await _bounded(response.aiter_bytes())
+        refusal = _refusal(self.url, response.status_code, content)
+        wanted_s = _retry_after_s(response.headers.get("retry-after", ""))
+        too_long = wanted_s is not None and wanted_s > self._settings.timeout_s
+        if left == 0 or too_long or isinstance(refusal, UpstreamRefused):
+            raise refusal
+        log.warning("upstream.busy", extra={"url": self.url, "status": response.status_code})
+        return wanted_s
+
+    def _failure(self, error: httpx.HTTPError) -> UpstreamFailed:
+        return UpstreamFailed(f"{self.url} is out of reach: {type(error).__name__} {error}".strip())
+
+    def _count(self, failure: UpstreamFailed) -> None:
+        if self._breaker.failed(str(failure)):
+            log.error("upstream.left_alone", extra={"url": self.url, "why": str(failure)})
+            self._recovery = asyncio.get_running_loop().create_task(self._recover())
+
+    async def _recover(self) -> None:
+        """Probe until it answers. An answer of any kind but its own failure is one."""
+        while self._breaker.is_open:
+            await asyncio.sleep(self._settings.pause_s)
+            try:
+                await self.get(self._settings.probe_path)
+            except UpstreamRefused:
+                self._breaker.succeeded()
+            except UpstreamFailed:
+                continue
+            else:
+                self._breaker.succeeded()
+        log.info("upstream.back", extra={"url": self.url})
+
+    async def close(self) -> None:
+        if self._recovery is not None:
+            self._recovery.cancel()
+        await self._client.aclose()
+
+
+async def _events(url: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The data of each event. Lines end with LF alone: text may hold all else that ends lines."""
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MAX_EVENT_BYTES:
+            raise UpstreamFailed(f"{url} sent an event of more than {MAX_EVENT_BYTES} bytes")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+
+
+async def _bounded(chunks: AsyncIterator[bytes]) -> bytes:
+    content = b""
+    async for chunk in chunks:
+        content += chunk
+        if len(content) > MAX_EVENT_BYTES:
+            break
+    return content
+
+
+def _object(url: str, data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UpstreamFailed(f"{url} answers what is no JSON object: {data[:80]!r}")
+    return found
+
+
+def _refusal(url: str, status: int, content: bytes) -> SourceFailed:
+    try:
+        said = _message(json.loads(content))
+    except ValueError:
+        said = content[:200].decode(errors="replace")
+    kind = UpstreamFailed if status in _PASSING else UpstreamRefused
+    return kind(f"{url} answers {status}: {said}")
+
+
+def _message(event: Any) -> str:
+    """What OpenAI's error body says, or the whole where it is another's."""
+    error = event.get("error", event) if isinstance(event, dict) else event
+    said = error.get("message", error) if isinstance(error, dict) else error
+    return str(said)[:500]
+
+
+def _retry_after_s(text: str) -> float | None:
+    """Retry-After is seconds or a date; None where it is neither."""
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

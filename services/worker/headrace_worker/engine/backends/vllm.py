@@ -1,0 +1,166 @@
+"""Models computed by vLLM, in processes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from headrace_worker.engine.backends.loop_thread import LoopThread
+from headrace_worker.engine.backends.remote_engine import (
+    FollowingEngine,
+    Piece,
+    SourceFailed,
+    seed_of,
+    tokens_left,
+)
+from headrace_worker.engine.base.interface import Capabilities, EngineFacts, FinishReason, Sequence
+from headrace_worker.engine.base.loaded import (
+    LoadedModel,
+    ModelLoadFailed,
+    PackageMissing,
+)
+from headrace_worker.engine.files.sources import model_folder, weights_digest
+from headrace_worker.engine.files.tokenizer_files import first_line, tokenizer_files
+
+_SLOTS = 64
+_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+
+
+@dataclass(frozen=True, slots=True)
+class VllmSettings:
+    source: str
+    """Folder or hub id, as transformers has it."""
+    revision: str | None = None
+    dtype: str = "float32"
+    max_slots: int | None = None
+    """None: 64."""
+    context_tokens: int | None = None
+    """None: the model's own."""
+    prefix_cache: bool = True
+
+
+class VllmSource:
+    """vLLM's asynchronous engine, asked for token ids alone."""
+
+    def __init__(self, engine: Any, eos_token_ids: tuple[int, ...]) -> None:
+        self._engine, self._eos_token_ids = engine, eos_token_ids
+        self._numbers = count()
+
+    @property
+    def refusing(self) -> str:
+        return ""
+
+    async def close(self) -> None:
+        self._engine.shutdown()
+
+    async def follow(self, sequence: Sequence) -> AsyncGenerator[Piece, None]:
+        from vllm import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        prompt = TokensPrompt(prompt_token_ids=[*sequence.prompt_ids, *sequence.output_ids])
+        if sequence.cache_salt:
+            prompt["cache_salt"] = sequence.cache_salt
+        request_id = str(next(self._numbers))
+        try:
+            outputs = self._engine.generate(prompt, self._parameters(sequence), request_id)
+            # Closing it early aborts the request there.
+            async with aclosing(outputs):
+                async for output in outputs:
+                    choice = output.outputs[0]
+                    yield Piece(tuple(choice.token_ids), self._finish(choice.finish_reason))
+        except (EngineDeadError, SourceFailed):
+            raise
+        except Exception as error:  # what it refuses, by a class of its own in each version
+            raise SourceFailed(f"vLLM refuses it: {first_line(error)}") from error
+
+    def _finish(self, reason: str | None) -> FinishReason | None:
+        if reason is None:
+            return None
+        if reason not in _FINISHES:
+            raise SourceFailed(f"vLLM ended it by {reason!r}")
+        return _FINISHES[reason]
+
+    def _parameters(self, sequence: Sequence) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        parameters = sequence.parameters
+        ends = () if parameters.ignore_eos else self._eos_token_ids
+        return SamplingParams(
+            max_tokens=tokens_left(sequence),
+            temperature=parameters.temperature,
+            top_p=parameters.top_p,
+            top_k=parameters.top_k,
+            min_p=parameters.min_p,
+            repetition_penalty=parameters.repetition_penalty,
+            presence_penalty=parameters.presence_penalty,
+            frequency_penalty=parameters.frequency_penalty,
+            logit_bias=dict(parameters.logit_bias) or None,
+            # What the model's files say, it would heed by itself.
+            ignore_eos=parameters.ignore_eos,
+            stop_token_ids=sorted(parameters.stop_token_ids.union(ends)),
+            seed=seed_of(sequence, bits=63),
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+
+
+def load_vllm(settings: VllmSettings) -> LoadedModel:
+    """Load a transformers model into vLLM; blocks for as long as that takes.
+
+    Raises:
+        ModelLoadFailed: with the reason.
+    """
+    try:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+    except ImportError as error:
+        raise PackageMissing(settings.source, engine="vllm", package="vllm") from error
+    folder = model_folder(settings.source, settings.revision)
+    # Why here: transformers takes seconds to import, and it is vLLM that is asked for.
+    from headrace_worker.engine.files.generation_config import (
+        configured_ends_of,
+        generation_defaults,
+        read_generation_config,
+    )
+
+    files = tokenizer_files(settings.source, folder, configured_ends_of(folder))
+    slots = settings.max_slots or _SLOTS
+
+    async def start() -> Any:
+        return AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=str(folder),
+                dtype=settings.dtype,
+                max_num_seqs=slots,
+                max_model_len=settings.context_tokens,
+                enable_prefix_caching=settings.prefix_cache,
+                # Its input and output are ids; the gateway has the tokenizer.
+                skip_tokenizer_init=True,
+            )
+        )
+
+    loop = LoopThread("vllm")
+    try:
+        engine = loop.run(start())
+    except Exception as error:  # of its own processes, of all kinds
+        raise ModelLoadFailed(settings.source, f"vLLM says: {first_line(error)}") from error
+    config = engine.model_config
+    facts = EngineFacts(
+        name="vllm",
+        dtype=str(config.dtype).removeprefix("torch."),
+        max_slots=slots,
+        context_tokens=int(config.max_model_len),
+        vocabulary_size=int(config.get_vocab_size()),
+        eos_token_ids=files.eos_token_ids,
+        weights_digest=weights_digest(folder, settings.dtype),
+        # Its kernels and its generators are its own.
+        batch_invariant=False,
+        capabilities=Capabilities(cache_salt=True),
+    )
+    source = VllmSource(engine, files.eos_token_ids)
+    defaults = generation_defaults(read_generation_config(folder))
+    return LoadedModel(FollowingEngine(facts, source, loop), files, defaults, 0)

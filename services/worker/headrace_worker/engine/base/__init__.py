@@ -1,0 +1,1 @@
+"""Interfaces of engines, and what all of them share."""

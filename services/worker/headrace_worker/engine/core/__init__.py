@@ -1,0 +1,1 @@
+"""Continuous batching: slots, and when sequences end."""

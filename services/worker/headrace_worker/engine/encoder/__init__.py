@@ -1,0 +1,1 @@
+"""Engine of models that make vectors."""

@@ -1,0 +1,114 @@
+"""What a model's files say of generating with it: where a turn ends, and how tokens are drawn."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+
+from headrace_worker.engine.base.loaded import GenerationDefaults, TokenizerFiles
+from headrace_worker.engine.files.tokenizer_files import UNREADABLE
+
+log = logging.getLogger(__name__)
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0, 2),
+    "top_p": (1e-9, 1),
+    "min_p": (0, 1),
+    "repetition_penalty": (1e-9, 10),
+    "top_k": (-1, 2**31 - 1),
+}
+"""As requests may have them. -1 for `top_k` is how others write 0: all tokens."""
+_NOT_SERVED = (
+    *("typical_p", "top_h", "epsilon_cutoff", "eta_cutoff", "penalty_alpha", "guidance_scale"),
+    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty"),
+    *("bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens"),
+    *("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),
+    *("num_beams", "diversity_penalty", "min_length", "min_new_tokens", "max_new_tokens"),
+    *("stop_strings", "watermarking_config", "max_time", "dola_layers"),
+)
+"""What else would change an answer of transformers' `generate`."""
+_NEUTRAL: tuple[Any, ...] = (None, False, 0, 0.0, 1, 1.0, [], {})
+_TURN_ENDS = (
+    *("<|im_end|>", "<|eot_id|>", "<|eot|>", "<|end|>", "<|end_of_turn|>"),
+    *("<end_of_turn>", "<turn|>", "[|endofturn|]"),
+)
+"""Special tokens that chat templates end a turn with, as llama.cpp knows them by their texts."""
+
+
+def read_generation_config(folder: Path) -> GenerationConfig:
+    """The one of a folder; an empty one where there is none, or none that can be read."""
+    try:
+        config: GenerationConfig = GenerationConfig.from_pretrained(folder)
+    except (OSError, ValueError, TypeError):
+        return GenerationConfig()  # type: ignore[no-untyped-call]  # theirs
+    return config
+
+
+def configured_ends(config: GenerationConfig, model: PreTrainedConfig) -> tuple[int, ...]:
+    """Tokens that end a turn by the generation configuration, else by the model's own.
+
+    The tokenizer's end-of-sequence token ends it too, as in vLLM: `tokenizer_files` adds it.
+    """
+    text = model.get_text_config()
+    for each in (config, model, text):
+        eos = getattr(each, "eos_token_id", None)
+        if eos is not None:
+            ids = eos if isinstance(eos, list | tuple) else [eos]
+            end = getattr(text, "vocab_size", None) or 2**31
+            # Why not refused: transformers and vLLM do not look, and a text there ends nothing.
+            return tuple(one for one in ids if type(one) is int and 0 <= one < end)
+    return ()
+
+
+def configured_ends_of(folder: Path) -> tuple[int, ...]:
+    """The same, of a folder whose model another engine loads."""
+    try:
+        model = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except UNREADABLE:
+        # Of an architecture that transformers does not know.
+        model = PreTrainedConfig()
+    return configured_ends(read_generation_config(folder), model)
+
+
+def generation_defaults(config: GenerationConfig) -> GenerationDefaults:
+    """For callers who say nothing; what is out of range, or not served here, is in the log."""
+    found: dict[str, Any] = {name: getattr(config, name, None) for name in _RANGES}
+    for name, (low, high) in _RANGES.items():
+        value = found[name]
+        if value is None:
+            continue
+        if type(value) not in (int, float) or not low <= value <= high:
+            why = f"it is {value!r}, and a request may have {low:g} to {high:g}"
+            log.warning("model.default_ignored", extra={"field": name, "why": why})
+            found[name] = None
+    if found["top_k"] is not None:
+        found["top_k"] = max(0, int(found["top_k"]))
+    if config.do_sample is False:
+        # Said outright: transformers, too, would then be greedy whatever the temperature.
+        found["temperature"] = 0.0
+    for name in _NOT_SERVED:
+        if (value := getattr(config, name, None)) not in _NEUTRAL:
+            why = "generation_config.json has it, and it is not applied here"
+            log.warning("model.default_ignored", extra={"field": name, "why": why})
+    return GenerationDefaults(**found)
+
+
+def warn_of_open_turns(files: TokenizerFiles) -> None:
+    """Say so in the log where a chat template ends turns with a token that ends none.
+
+    Why no more than that: vLLM and transformers do not end a turn by such a token either.
+    """
+    added = json.loads(files.tokenizer_json).get("added_tokens", ())
+    for token in added:
+        text, token_id = token["content"], token["id"]
+        if text not in _TURN_ENDS or text not in (files.chat_template or ""):
+            continue
+        if token_id not in files.eos_token_ids:
+            why = "the chat template writes it, and it ends no answer; if answers do not end, add"
+            why = f"{why} its id to eos_token_id in generation_config.json"
+            extra = {"token": text, "token_id": token_id, "why": why}
+            log.warning("model.turn_end_unknown", extra=extra)

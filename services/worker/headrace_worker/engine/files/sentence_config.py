@@ -1,0 +1,157 @@
+"""What a folder says of the vectors that its model makes, in sentence-transformers' files.
+
+Without these files a model that embeds takes the mean over its tokens, and scores
+pass through a sigmoid: sentence-transformers' own rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from headrace_worker.engine.base.loaded import ModelLoadFailed, VectorTask
+
+_LEGACY_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""In the order in which sentence-transformers puts several side by side."""
+_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A module after the pooling."""
+
+    kind: str
+    """`Dense` or `Normalize`."""
+    folder: Path
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceConfig:
+    modes: tuple[str, ...] = ("mean",)
+    """Ways of pooling, side by side."""
+    layers: tuple[Layer, ...] = ()
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    max_tokens: int | None = None
+    """Where training cut its texts."""
+    lower_case: bool = False
+    """Texts are to be lowered before the tokenizer."""
+    activation: str | None = None
+    """Of scores: a path of torch's."""
+
+
+def vector_task(folder: Path) -> VectorTask | None:
+    """What a folder's model makes; None: tokens, or nothing that is known.
+
+    A pooling module in modules.json says EMBED, whatever the architecture; without one, the
+    architecture's name says it: "...ForSequenceClassification" SCORE, "...Model" EMBED, but for
+    those with a language model's head ("GPT2LMHeadModel").
+    """
+    if any(_kind(module) == "Pooling" for module in _modules(folder)):
+        return VectorTask.EMBED
+    name, *_ = _read(folder / "config.json").get("architectures") or [""]
+    if name.endswith("ForSequenceClassification"):
+        return VectorTask.SCORE
+    is_bare = name.endswith("Model") and not name.endswith(("HeadModel", "HeadsModel"))
+    return VectorTask.EMBED if is_bare else None
+
+
+def read_sentence_config(source: str, folder: Path) -> SentenceConfig:
+    """
+    Raises:
+        ModelLoadFailed: a module or a way of pooling is not served.
+    """
+    modes: tuple[str, ...] = ("mean",)
+    layers = []
+    for module in _modules(folder):
+        kind, place = _kind(module), folder / str(module.get("path", ""))
+        if kind == "Transformer":
+            if place != folder:
+                raise ModelLoadFailed(source, f"its transformer is in {place.name}/, not on top")
+        elif kind == "Pooling":
+            modes = _modes(source, _read(place / "config.json"))
+        elif kind in ("Dense", "Normalize"):
+            layers.append(Layer(kind, place, _read(place / "config.json")))
+        else:
+            raise ModelLoadFailed(source, f"module {kind} of its modules.json is not served")
+    own, cut = _read(folder / _FILES[1]), _read(folder / _FILES[2])
+    prompts = {name: text for name, text in (own.get("prompts") or {}).items() if text}
+    return SentenceConfig(
+        modes=modes,
+        layers=tuple(layers),
+        prompts=prompts,
+        default_prompt=own.get("default_prompt_name") or None,
+        max_tokens=cut.get("max_seq_length"),
+        lower_case=bool(cut.get("do_lower_case")),
+        activation=_activation(own, _read(folder / "config.json")),
+    )
+
+
+def vectors_digest(folder: Path, weights_digest: str) -> str:
+    """Equal for equal weights, configuration and modules: all of it shapes a vector."""
+    digest = sha256(weights_digest.encode())
+    for name in _FILES:
+        fields = _read_any(folder / name)
+        if isinstance(fields, dict):
+            fields.pop("__version__", None)
+        digest.update(json.dumps(fields, sort_keys=True).encode())
+    for module in _modules(folder):
+        path = str(module.get("path", ""))
+        for file in sorted((folder / path).glob("*")) if path else ():
+            digest.update(f"{path}/{file.name}".encode())
+            digest.update(file.read_bytes())
+    return f"{weights_digest.partition(':')[0]}:{digest.hexdigest()}"
+
+
+def _modes(source: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    if not config.get("include_prompt", True):
+        raise ModelLoadFailed(source, "it pools without its prompt (include_prompt), not served")
+    given = config.get("pooling_mode")
+    if given is None:
+        given = [mode for name, mode in _LEGACY_MODES.items() if config.get(name)] or "mean"
+    modes = (given,) if isinstance(given, str) else tuple(given)
+    strays = [mode for mode in modes if mode not in _LEGACY_MODES.values()]
+    if strays:
+        raise ModelLoadFailed(source, f"pooling by {strays[0]} is not served")
+    return modes
+
+
+def _activation(own: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Where sentence-transformers keeps it, newest place first."""
+    nested = config.get("sentence_transformers") or {}
+    older = config.get("sbert_ce_default_activation_function")
+    return nested.get("activation_fn") or older or own.get("activation_fn")
+
+
+def _kind(module: Mapping[str, Any]) -> str:
+    return str(module.get("type", "")).rpartition(".")[2]
+
+
+def _modules(folder: Path) -> list[Mapping[str, Any]]:
+    modules = _read_any(folder / "modules.json")
+    return modules if isinstance(modules, list) else []
+
+
+def _read(file: Path) -> dict[str, Any]:
+    fields = _read_any(file)
+    return fields if isinstance(fields, dict) else {}
+
+
+def _read_any(file: Path) -> Any:
+    """None where there is no such file, or no JSON in it."""
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,123 @@
+"""Where a model's files are: a local folder, or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from tqdm import tqdm
+
+from headrace_worker.engine.base.loaded import LoadStage, ModelLoadFailed, Progress, unheard
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+_WHOLE_BYTES = 4 << 30
+_SAMPLE_BYTES = 1 << 20
+_SAMPLES = 64
+
+
+def model_folder(source: str, revision: str | None, progress: Progress = unheard) -> Path:
+    """The folder with the model's files, fetched first where the source is a hub id.
+
+    Raises:
+        ModelLoadFailed: there is no such folder, the hub does not give it, or it
+            is no transformers model with safetensors weights.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
+            raise ModelLoadFailed(
+                source,
+                f"there is no such folder: {folder.absolute()}; and it is no id of the Hugging Face"
+                ' hub, which are as in org/name, nor "valley", the model that ships',
+            )
+        folder = _fetched(source, revision, progress)
+    if not (folder / "config.json").is_file():
+        raise ModelLoadFailed(source, "its folder has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        # Why not *.bin: those are pickles, and reading one runs whatever it says.
+        raise ModelLoadFailed(source, "its folder has no safetensors weights")
+    return folder
+
+
+def weights_digest(folder: Path, precision: str, progress: Progress = unheard) -> str:
+    """Equal for equal weights and configuration, computed with in the same precision.
+
+    Why the precision: a request goes on wherever the digest is the same, and in other
+    numbers the same weights say something else. Up to 4 GiB every byte counts. Beyond,
+    names, sizes and 64 pieces of 1 MiB of each file do: that tells models apart, but not
+    a change of a few bytes.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    sizes = [file.stat().st_size for file in files]
+    total, done = sum(sizes), 0
+    digest = sha256(_without_version((folder / "config.json").read_bytes()))
+    digest.update(f"{precision}\n".encode())
+    for file, size in zip(files, sizes, strict=True):
+        digest.update(f"{file.name} {size}\n".encode())
+        stride = _SAMPLE_BYTES if total <= _WHOLE_BYTES else max(_SAMPLE_BYTES, size // _SAMPLES)
+        with file.open("rb") as stream:
+            for at in range(0, size, stride):
+                stream.seek(at)
+                digest.update(stream.read(_SAMPLE_BYTES))
+                progress(LoadStage.READING, done + min(at + stride, size), total)
+        done += size
+    kind = "sha256" if total <= _WHOLE_BYTES else "sampled-sha256"
+    return f"{kind}:{digest.hexdigest()}"
+
+
+def _without_version(config: bytes) -> bytes:
+    """The configuration less what says who wrote it rather than what it is."""
+    fields = json.loads(config)
+    for name in ("transformers_version", "_name_or_path"):
+        fields.pop(name, None)
+    return json.dumps(fields, sort_keys=True).encode()
+
+
+def _fetched(source: str, revision: str | None, progress: Progress) -> Path:
+    try:
+        return Path(
+            snapshot_download(
+                source,
+                revision=revision,
+                allow_patterns=_WANTED,
+                tqdm_class=_bars_that_tell(progress),
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        fact = str(error).strip().splitlines()[0]
+        raise ModelLoadFailed(
+            source,
+            f"there is no such folder: {Path(source).absolute()}; it was asked for at the Hugging"
+            f" Face hub, and the hub says: {fact}",
+        ) from error
+
+
+def _bars_that_tell(progress: Progress) -> type[tqdm]:
+    """Progress bars that draw nothing; those that count bytes tell how far they are.
+
+    The hub's library has two of them, for bytes received and for bytes written, and the
+    latter knows what was there before: the one that is ahead is told.
+    """
+    ahead = 0.0
+
+    class Bar(tqdm):  # type: ignore[misc]  # it has no types
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            self._counts_bytes = named.get("unit") == "B"
+            super().__init__(*arguments, **{**named, "disable": True})
+            self.done = named.get("initial") or 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            nonlocal ahead
+            self.done += n or 0
+            if self._counts_bytes and self.done >= ahead:
+                ahead = self.done
+                progress(LoadStage.FETCHING, int(self.done), int(self.total or 0))
+            return None
+
+    return Bar

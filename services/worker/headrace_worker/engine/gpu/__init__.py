@@ -1,0 +1,1 @@
+"""What a GPU adds: async scheduling, captured graphs, the paged attention kernel."""

@@ -1,0 +1,1 @@
+"""Output held to grammars: compilation and masks, by xgrammar or llguidance."""

@@ -1,0 +1,89 @@
+"""Grammars by llguidance, an optional part: `pip install headrace[llguidance]`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import llguidance
+from llguidance.gbnf_to_lark import gbnf_to_lark
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from headrace_worker.engine.base.interface import Grammar, GrammarKind
+from headrace_worker.engine.grammar.compiling import Compiled, GrammarRefused
+from headrace_worker.engine.grammar.schemas import parsed_schema, schema_for_llguidance
+from headrace_worker.engine.grammar.tags_in_lark import tags_in_lark
+from headrace_worker.engine.schema.keywords import SchemaRefused
+
+_JSON: Any = {
+    # As xgrammar has it, so that both write the same JSON.
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    # Of several alternatives any one: two that both fit are no reason to refuse.
+    "coerce_one_of": True,
+}
+_WORD = 4
+
+
+class _Matcher:
+    def __init__(self, matcher: llguidance.LLMatcher) -> None:
+        self._matcher = matcher
+
+    def fill(self, bits: Tensor, row: int) -> None:
+        words = bits[row]
+        self._matcher.unsafe_compute_mask_ptr(words.data_ptr(), words.numel() * _WORD)
+        if self._matcher.is_error():
+            # Too complex to go on with; its mask would end the sequence as if it were whole.
+            words.zero_()
+
+    def accept(self, token_id: int) -> bool:
+        return (
+            not self.is_over
+            and bool(self._matcher.validate_tokens([token_id]))
+            and bool(self._matcher.consume_token(token_id))
+        )
+
+    @property
+    def is_over(self) -> bool:
+        return self._matcher.is_stopped() and not self._matcher.is_error()
+
+
+class Llguidance:
+    """Compiles for one tokenizer."""
+
+    def __init__(
+        self, tokenizer_json: bytes, *, vocabulary_size: int, eos_token_ids: tuple[int, ...]
+    ) -> None:
+        self._tokenizer = llguidance.LLTokenizer(
+            tokenizer_json.decode(), n_vocab=vocabulary_size, eos_token=list(eos_token_ids)
+        )
+        added = Tokenizer.from_buffer(tokenizer_json).get_added_tokens_decoder().values()
+        self._marks = frozenset(token.content for token in added)
+
+    def compile(self, grammar: Grammar) -> Compiled:
+        try:
+            source = self._source(grammar)
+        except (ValueError, SchemaRefused) as error:
+            raise GrammarRefused(str(error)) from error
+        first = llguidance.LLMatcher(self._tokenizer, source, log_level=0)
+        if first.is_error():
+            raise GrammarRefused(first.get_error().strip().splitlines()[0])
+        return lambda: _Matcher(first.deep_copy())
+
+    def _source(self, grammar: Grammar) -> str:
+        matcher = llguidance.LLMatcher
+        match grammar.kind:
+            case GrammarKind.JSON_OBJECT:
+                any_object = schema_for_llguidance({"type": "object"})
+                return matcher.grammar_from_json_schema(any_object, overrides=_JSON)
+            case GrammarKind.JSON_SCHEMA:
+                schema = schema_for_llguidance(parsed_schema(grammar.source))
+                return matcher.grammar_from_json_schema(schema, overrides=_JSON)
+            case GrammarKind.REGEX:
+                return matcher.grammar_from_regex(grammar.source)
+            case GrammarKind.EBNF:
+                return matcher.grammar_from_lark(gbnf_to_lark(grammar.source))
+            case GrammarKind.STRUCTURAL_TAG:
+                return tags_in_lark(json.loads(grammar.source), self._marks, _JSON)

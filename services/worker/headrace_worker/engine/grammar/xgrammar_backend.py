@@ -1,0 +1,108 @@
+"""Grammars by xgrammar."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import xgrammar
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from headrace_worker.engine.base.interface import Grammar, GrammarKind
+from headrace_worker.engine.grammar.compiling import Compiled, GrammarRefused
+from headrace_worker.engine.grammar.schemas import grammar_of_schema, parsed_schema, schema_of_tag
+from headrace_worker.engine.schema.keywords import SchemaRefused
+
+_PLACE_IN_ITS_SOURCE = re.compile(r"^\[[\d:]+\] \S+\.cc:\d+: ")
+
+
+def _spelled_out(shape: Any) -> Any:
+    """The structural tag with a grammar where it has a schema.
+
+    Why: so that schemas mean the same in there as elsewhere.
+    """
+    if isinstance(shape, list):
+        return [_spelled_out(each) for each in shape]
+    if not isinstance(shape, dict):
+        return shape
+    if shape.get("type") == "json_schema" and shape.get("style", "json") == "json":
+        return {"type": "grammar", "grammar": schema_of_tag(shape, grammar_of_schema)}
+    try:
+        return {name: _spelled_out(each) for name, each in shape.items()}
+    except SchemaRefused as refusal:
+        if shape.get("type") != "tag":
+            raise
+        raise SchemaRefused(f"{refusal}, after {json.dumps(shape.get('begin'))}") from refusal
+
+
+class _Matcher:
+    def __init__(self, compiled: xgrammar.CompiledGrammar) -> None:
+        self._matcher = xgrammar.GrammarMatcher(compiled)
+
+    def fill(self, bits: Tensor, row: int) -> None:
+        self._matcher.fill_next_token_bitmask(bits, row)
+
+    def accept(self, token_id: int) -> bool:
+        return not self.is_over and self._matcher.accept_token(token_id)
+
+    @property
+    def is_over(self) -> bool:
+        return self._matcher.is_terminated()
+
+
+class Xgrammar:
+    """Compiles for one tokenizer."""
+
+    def __init__(
+        self, tokenizer_json: bytes, *, vocabulary_size: int, eos_token_ids: tuple[int, ...]
+    ) -> None:
+        """`eos_token_ids` are those that may come once a grammar is fulfilled; at least one."""
+        tokenizer = Tokenizer.from_buffer(tokenizer_json)
+        seen = xgrammar.TokenizerInfo.from_huggingface(
+            PreTrainedTokenizerFast(tokenizer_object=tokenizer),  # type: ignore[no-untyped-call]
+            vocab_size=vocabulary_size,
+            stop_token_ids=list(eos_token_ids),
+        )
+        texts = list(seen.decoded_vocab)
+        for token_id, token in tokenizer.get_added_tokens_decoder().items():
+            # Why: it would let "<|user|>" into a JSON string by the token of that name, and
+            # gateways leave special tokens out of what they say.
+            if token.special and token_id < vocabulary_size:
+                texts[token_id] = b""
+
+        info = xgrammar.TokenizerInfo(
+            texts,
+            xgrammar.VocabType.RAW,
+            vocab_size=vocabulary_size,
+            stop_token_ids=list(eos_token_ids),
+            add_prefix_space=seen.add_prefix_space,
+        )
+        # What is compiled is remembered elsewhere; threads are for the forward pass.
+        self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
+
+    def compile(self, grammar: Grammar) -> Compiled:
+        try:
+            compiled = self._compile(grammar)
+        except SchemaRefused as refusal:
+            raise GrammarRefused(str(refusal)) from refusal
+        except RuntimeError as error:
+            fact = _PLACE_IN_ITS_SOURCE.sub("", str(error).strip()).splitlines()[0]
+            raise GrammarRefused(fact) from error
+        return lambda: _Matcher(compiled)
+
+    def _compile(self, grammar: Grammar) -> xgrammar.CompiledGrammar:
+        compiler, source = self._compiler, grammar.source
+        match grammar.kind:
+            case GrammarKind.JSON_OBJECT:
+                return compiler.compile_grammar(grammar_of_schema({"type": "object"}))
+            case GrammarKind.JSON_SCHEMA:
+                return compiler.compile_grammar(grammar_of_schema(parsed_schema(source)))
+            case GrammarKind.REGEX:
+                return compiler.compile_regex(source)
+            case GrammarKind.EBNF:
+                return compiler.compile_grammar(source)
+            case GrammarKind.STRUCTURAL_TAG:
+                return compiler.compile_structural_tag(json.dumps(_spelled_out(json.loads(source))))

@@ -1,0 +1,1 @@
+"""The key-value cache: contiguous or paged, blocks and prefixes."""

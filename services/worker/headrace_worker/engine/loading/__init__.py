@@ -1,0 +1,1 @@
+"""Load a transformers model, check how it can run, build its engine."""

@@ -1,0 +1,1 @@
+"""LoRA adapters: their files, where they apply, and each row with its own."""

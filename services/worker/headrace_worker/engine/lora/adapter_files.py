@@ -1,0 +1,145 @@
+"""An adapter's folder, as peft writes it: `adapter_config.json` and `adapter_model.safetensors`.
+
+What would change the computation in a way that is not applied is refused, never passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from headrace_worker.engine.base.interface import AdapterRefused
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+_TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
+_COPY = re.compile(r"base_model\.model\.(?P<module>.+)\.base_layer\.weight")
+_NOT_APPLIED = (
+    *("use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters"),
+    *("layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config"),
+    *("kasa_config", "monteclora_config"),
+)
+"""Settings of peft's that change more than a module's output by two small matrices."""
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """What is added to a module's output for its input x: `x @ down.T @ up`, scale included."""
+
+    down: Tensor
+    """`(rank, inputs)`."""
+    up: Tensor
+    """`(rank, outputs)`."""
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def bytes(self) -> int:
+        return sum(half.numel() * half.element_size() for half in (self.down, self.up))
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """What was read; not yet known to fit any model."""
+
+    digest: str
+    """Of both files: equal for equal adapters."""
+    modules: Mapping[str, LowRank]
+    """By the module's path within the model; in float32."""
+    copies: Mapping[str, Tensor]
+    """Weights of the model itself, by module: peft saves those of changed embeddings too."""
+
+
+def read_adapter(folder: Path) -> AdapterFiles:
+    """Read an adapter's folder.
+
+    Raises:
+        AdapterRefused: files are missing or damaged, or ask for what is not applied.
+    """
+    config_bytes, weights = _bytes(folder / CONFIG), _bytes(folder / WEIGHTS)
+    config = _config(config_bytes)
+    try:
+        tensors = load(weights)
+    except SafetensorError as error:
+        raise AdapterRefused(f"{WEIGHTS} is no safetensors file: {error}") from error
+    digest = sha256(config_bytes + weights).hexdigest()
+    copies = {m["module"]: t for name, t in tensors.items() if (m := _COPY.fullmatch(name))}
+    return AdapterFiles(f"sha256:{digest}", _modules(tensors, config), copies)
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise AdapterRefused(f"{file.name} cannot be read: {error.strerror}") from error
+
+
+def _config(octets: bytes) -> dict[str, Any]:
+    try:
+        config = json.loads(octets)
+    except ValueError as error:
+        raise AdapterRefused(f"{CONFIG} is no JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise AdapterRefused(f"{CONFIG} is not peft's of a LoRA adapter (peft_type LORA)")
+    asked = [name for name in _NOT_APPLIED if config.get(name)]
+    if config.get("bias", "none") != "none":
+        asked.append("bias")
+    if asked:
+        raise AdapterRefused(f"{CONFIG} sets {', '.join(asked)}, which is not applied here")
+    return config
+
+
+def _modules(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, LowRank]:
+    halves: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if _COPY.fullmatch(name):
+            continue
+        match = _TENSOR.fullmatch(name)
+        if match is None:
+            raise AdapterRefused(f"tensor {name} is no lora_A or lora_B weight of a module")
+        if not bool(tensor.isfinite().all()):
+            raise AdapterRefused(f"tensor {name} has numbers that are not finite")
+        halves.setdefault(match["module"], {})[match["half"]] = tensor
+    if not halves:
+        raise AdapterRefused(f"{WEIGHTS} has no tensors")
+    return {module: _low_rank(module, pair, config) for module, pair in halves.items()}
+
+
+def _low_rank(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any]) -> LowRank:
+    if set(pair) != {"A", "B"}:
+        raise AdapterRefused(f"module {module} has lora_{next(iter(pair))} alone")
+    down, up = pair["A"], pair["B"]
+    if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1]:
+        shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
+        raise AdapterRefused(f"lora_A and lora_B of module {module} do not match: {shapes}")
+    try:
+        rank = int(_of_module(module, config, "rank_pattern", "r"))
+        alpha = float(_of_module(module, config, "alpha_pattern", "lora_alpha"))
+    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
+        raise AdapterRefused(f"{CONFIG} gives no rank or alpha for module {module}") from error
+    if rank != down.shape[0]:
+        fact = f"rank {down.shape[0]}, where {CONFIG} says {rank}"
+        raise AdapterRefused(f"module {module} has {fact}")
+    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return LowRank(down.float(), up.float().T.mul(scale).contiguous())
+
+
+def _of_module(module: str, config: Mapping[str, Any], pattern: str, default: str) -> Any:
+    """What peft takes: the value of the first pattern that ends the module's path, else the
+    adapter's own."""
+    for key, value in (config.get(pattern) or {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return config[default]

@@ -1,0 +1,199 @@
+"""The adapters that an engine holds, and which slot runs with which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headrace_worker.engine.base.forward import Decode, Ints, Prefill
+from headrace_worker.engine.base.interface import AdapterRefused, FittedAdapter, SequenceRefused
+from headrace_worker.engine.base.products import weight_of
+from headrace_worker.engine.lora.adapter_files import LowRank, read_adapter
+from headrace_worker.engine.lora.adapter_sites import Site
+from headrace_worker.engine.lora.lora import NONE, Patch, Span, Wearing, wearing
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterBounds:
+    max_adapters: int = 0
+    """Held at once, those not counted that only finish what runs."""
+    max_rank: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted(FittedAdapter):
+    modules: Mapping[str, LowRank]
+
+
+@dataclass(slots=True)
+class _Held:
+    number: int
+    fitted: Fitted
+    leaving: bool = False
+    """Nothing new may begin with it; it goes with the last slot that has it."""
+
+
+class Adapters:
+    """Numbers the adapters held, from 1. All but `fit` is for the engine's thread alone."""
+
+    def __init__(
+        self,
+        sites: Mapping[str, Site] | None = None,
+        bounds: AdapterBounds | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """`sites` is what `find_sites` found; without any, no adapter fits."""
+        self._sites, self._bounds, self._dtype = sites or {}, bounds or AdapterBounds(), dtype
+        self._held: dict[str, _Held] = {}
+        """By digest."""
+        self._patches: dict[str, Patch] = {}
+        """By module; of those that any adapter held changes."""
+        self._worn: dict[int, int] = {}
+        """Number by slot, of those that have one."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no slot has one."""
+        return not self._worn
+
+    def fit(self, folder: Path) -> Fitted:
+        """Read an adapter and hold it against the model; from any thread.
+
+        Raises:
+            AdapterRefused: it cannot be run with this model, or not within the bounds.
+        """
+        files = read_adapter(folder)
+        for path, copy in files.copies.items():
+            own = weight_of(self._sites[path].module) if path in self._sites else None
+            if own is None or not torch.equal(own, copy.to(own)):
+                raise AdapterRefused(f"it brings weights of {path} that are not this model's")
+        modules = {path: self._fitted(path, change) for path, change in files.modules.items()}
+        return Fitted(
+            files.digest,
+            rank=max(change.rank for change in modules.values()),
+            bytes=sum(change.bytes for change in modules.values()),
+            modules=modules,
+        )
+
+    def _fitted(self, path: str, change: LowRank) -> LowRank:
+        site = self._sites.get(path)
+        if site is None:
+            raise AdapterRefused(f"it changes {path}, which this model has not, or not as a layer")
+        shape = change.down.shape[1], change.up.shape[1]
+        if shape != (site.inputs, site.outputs):
+            fact = f"{shape[0]} to {shape[1]}, where the model's is {site.inputs} to {site.outputs}"
+            raise AdapterRefused(f"its {path} is {fact}")
+        if change.rank > self._bounds.max_rank:
+            raise AdapterRefused(f"its rank {change.rank} is over {self._bounds.max_rank}")
+        device = next(site.module.parameters()).device
+        halves = [half.to(device, self._dtype) for half in (change.down, change.up)]
+        if not all(bool(half.isfinite().all()) for half in halves):
+            raise AdapterRefused(f"its {path} has numbers too large for {self._dtype}")
+        return LowRank(*halves)
+
+    def hold(self, fitted: Fitted) -> None:
+        """Sequences may run with it from now on; one that is held already is fine.
+
+        Raises:
+            AdapterRefused: as many as may be are held.
+        """
+        known = self._held.get(fitted.digest)
+        staying = sum(not held.leaving for held in self._held.values())
+        if (known is None or known.leaving) and staying >= self._bounds.max_adapters:
+            raise AdapterRefused(f"{staying} adapters are held, which is the bound")
+        if known is not None:
+            known.leaving = False
+            return
+        numbers = {held.number for held in self._held.values()}
+        number = next(n for n in range(NONE + 1, len(numbers) + 2) if n not in numbers)
+        self._held[fitted.digest] = _Held(number, fitted)
+        for path, change in fitted.modules.items():
+            site = self._sites[path]
+            patch = self._patches.setdefault(path, Patch(site.of_output_embeddings))
+            patch.put(site.module, number, change)
+
+    def let_go(self, digest: str) -> None:
+        """Nothing begins with it any more; it is gone once no slot has it."""
+        held = self._held.get(digest)
+        if held is not None:
+            held.leaving = True
+            self._drop_if_done(held)
+
+    def _drop_if_done(self, held: _Held) -> None:
+        if not held.leaving or held.number in self._worn.values():
+            return
+        for path in held.fitted.modules:
+            self._patches[path].remove(held.number)
+            if not self._patches[path].by_adapter:
+                del self._patches[path]
+        del self._held[held.fitted.digest]
+
+    def require(self, digest: str) -> None:
+        """Raise SequenceRefused unless a sequence may begin with this adapter; empty is none."""
+        held = self._held.get(digest)
+        if digest and (held is None or held.leaving):
+            raise SequenceRefused(f"adapter {digest} is not held")
+
+    def enter(self, slot: int, digest: str) -> None:
+        """What the slot's rows pass through from now on."""
+        if digest:
+            self._worn[slot] = self._held[digest].number
+
+    def leave(self, slot: int) -> str:
+        """The slot is free; returns what it had."""
+        number = self._worn.pop(slot, None)
+        if number is None:
+            return ""
+        held = next(each for each in self._held.values() if each.number == number)
+        self._drop_if_done(held)
+        return held.fitted.digest
+
+    def during(self, decode: Decode, prefills: Sequence[Prefill]) -> AbstractContextManager[None]:
+        """For the length of a pass over these rows, decode rows first."""
+        return wearing(self._wearing(decode, prefills) if self._worn else None)
+
+    def during_slot(self, slot: int) -> AbstractContextManager[None]:
+        """For the length of a pass over rows of this slot alone."""
+        spans = [Span(slice(None), self._numbers([slot]))] if slot in self._worn else []
+        return wearing(Wearing(spans, spans) if spans else None)
+
+    def _wearing(self, decode: Decode, prefills: Sequence[Prefill]) -> Wearing | None:
+        decoding = self._numbers(decode.slots.tolist())
+        chunks = self._numbers([prefill.slot for prefill in prefills])
+        if not decoding.any() and not chunks.any():
+            return None
+        # A chunk apart: it has one adapter and many rows, of which none would be masked.
+        spans, row = [Span(slice(0, len(decoding)), decoding)], len(decoding)
+        for number, prefill in zip(chunks, prefills, strict=True):
+            end = row + len(prefill.token_ids)
+            spans.append(Span(slice(row, end), number[None]))
+            row = end
+        wanted = [len(p.token_ids) if p.every else int(p.completes) for p in prefills]
+        kept = np.concatenate((decoding, np.repeat(chunks, wanted)))
+        return Wearing(
+            [span for span in spans if span.adapters],
+            [span for span in [Span(slice(0, len(kept)), kept)] if span.adapters],
+        )
+
+    def _numbers(self, slots: Sequence[int]) -> Ints:
+        return np.array([self._worn.get(slot, NONE) for slot in slots], dtype=np.int64)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of those held."""
+        return sum(held.fitted.bytes for held in self._held.values())
+
+    def check_integrity(self, free: Sequence[int]) -> None:
+        """Raise AssertionError if one is held for nobody, or a slot has what is not held."""
+        numbers = {held.number for held in self._held.values()}
+        worn = set(self._worn.values())
+        assert worn <= numbers, "a slot has an adapter that is not held"
+        assert self._worn.keys().isdisjoint(free), "a free slot has an adapter"
+        assert all(h.number in worn for h in self._held.values() if h.leaving)
+        patched = {n for patch in self._patches.values() for n in patch.by_adapter}
+        assert patched == numbers, "a module is changed by what is not held"

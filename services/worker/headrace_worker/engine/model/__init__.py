@@ -1,0 +1,1 @@
+"""Forward passes: packed rows, one cache per sequence, tensor parallel."""

@@ -1,0 +1,1 @@
+"""Regular expressions of JSON Schema as automata over characters."""

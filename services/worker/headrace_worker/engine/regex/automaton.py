@@ -1,0 +1,279 @@
+"""Pure room: regular expressions as deterministic automata, by Brzozowski's derivatives.
+
+So what must hold together (several patterns, a length, names that are taken) becomes
+one expression; whether anything is left of it can be seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from headrace_worker.engine.regex.value_regex import (
+    ANY_CHARACTER,
+    ANY_TEXT,
+    EMPTY,
+    NEVER,
+    Alt,
+    And,
+    Cat,
+    Chars,
+    Not,
+    Ranges,
+    Regex,
+    Repeat,
+    UntranslatedPattern,
+    cat,
+    common,
+    invert,
+    united,
+)
+
+MAX_STATES = 400
+MAX_STEPS = 20_000
+"""For one automaton: about a second. A derivative is a step for each `STEP_PARTS` of its parts."""
+STEP_PARTS = 20
+MAX_PARTS = 2000
+MAX_CLASSES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Automaton:
+    """State 0 is the beginning; every state can reach an end, but for an automaton of no text."""
+
+    edges: tuple[tuple[tuple[Ranges, int], ...], ...]
+    """By state: the characters that lead on, and to which state."""
+    ends: frozenset[int]
+
+    @property
+    def is_empty(self) -> bool:
+        """No text leads through."""
+        return not self.ends
+
+
+def automaton(regex: Regex) -> Automaton:
+    """Raises UntranslatedPattern where it has too many states."""
+    if _size(regex) > MAX_PARTS:
+        raise UntranslatedPattern("it is too long for what stands beside it")
+    states: dict[Regex, int] = {regex: 0}
+    order, edges, steps = [regex], [], 0
+    for state in order:
+        found: dict[int, list[tuple[int, int]]] = {}
+        price = 1 + _size(state) // STEP_PARTS
+        for ranges in _classes(state):
+            following = derivative(state, ranges[0][0])
+            steps += price
+            if following == NEVER:
+                continue
+            if following not in states:
+                states[following] = len(order)
+                order.append(following)
+            found.setdefault(states[following], []).extend(ranges)
+            if len(states) > MAX_STATES or steps > MAX_STEPS:
+                raise UntranslatedPattern("with what stands beside it, too many states")
+        edges.append([(united(ranges), to) for to, ranges in found.items()])
+    ends = {number for state, number in states.items() if nullable(state)}
+    return _trimmed(edges, ends)
+
+
+def matches(regex: Regex, text: str) -> bool:
+    """Whether the text, as a whole, is one of the expression's."""
+    for character in text:
+        regex = derivative(regex, ord(character))
+        if regex == NEVER:
+            return False
+    return nullable(regex)
+
+
+def nullable(regex: Regex) -> bool:
+    """Whether the empty text is one of the expression's."""
+    match regex:
+        case Chars():
+            return False
+        case Cat(parts) | And(parts):
+            return all(nullable(part) for part in parts)
+        case Alt(parts):
+            return any(nullable(part) for part in parts)
+        case Not(inner):
+            return not nullable(inner)
+        case Repeat(inner, least, _):
+            return least == 0 or nullable(inner)
+
+
+def derivative(regex: Regex, character: int) -> Regex:
+    """What may follow the character."""
+    match regex:
+        case Chars(ranges):
+            return EMPTY if any(a <= character <= b for a, b in ranges) else NEVER
+        case Cat(parts):
+            if not parts:
+                return NEVER
+            head, rest = parts[0], cat(*parts[1:])
+            first = cat(derivative(head, character), rest)
+            return _alt([first, derivative(rest, character)]) if nullable(head) else first
+        case Alt(parts):
+            return _alt([derivative(part, character) for part in parts])
+        case And(parts):
+            return _and([derivative(part, character) for part in parts])
+        case Not(inner):
+            return _not(derivative(inner, character))
+        case Repeat(inner, least, most):
+            if most == 0:
+                return NEVER
+            rest = Repeat(inner, max(0, least - 1), None if most is None else most - 1)
+            return cat(derivative(inner, character), EMPTY if rest.most == 0 else rest)
+
+
+def _alt(parts: list[Regex]) -> Regex:
+    kept: dict[Regex, None] = {}
+    for part in parts:
+        for each in part.parts if isinstance(part, Alt) else (part,):
+            if each == Not(NEVER):
+                return each
+            if each != NEVER:
+                kept[each] = None
+    if not kept:
+        return NEVER
+    return next(iter(kept)) if len(kept) == 1 else Alt(tuple(sorted(kept, key=repr)))
+
+
+def _and(parts: list[Regex]) -> Regex:
+    kept: dict[Regex, None] = {}
+    for part in parts:
+        for each in part.parts if isinstance(part, And) else (part,):
+            if each == NEVER:
+                return NEVER
+            if each != Not(NEVER):
+                kept[each] = None
+    if not kept:
+        return Not(NEVER)
+    return next(iter(kept)) if len(kept) == 1 else And(tuple(sorted(kept, key=repr)))
+
+
+def _not(inner: Regex) -> Regex:
+    return inner.inner if isinstance(inner, Not) else Not(inner)
+
+
+def _heads(regex: Regex, found: set[Ranges]) -> None:
+    """Collect the sets of characters that the expression looks at first."""
+    match regex:
+        case Chars(ranges):
+            found.add(ranges)
+        case Cat(parts):
+            for part in parts:
+                _heads(part, found)
+                if not nullable(part):
+                    break
+        case Alt(parts) | And(parts):
+            for part in parts:
+                _heads(part, found)
+        case Not(inner) | Repeat(inner, _, _):
+            _heads(inner, found)
+
+
+def _classes(regex: Regex) -> tuple[Ranges, ...]:
+    """Characters that the expression cannot tell apart at its beginning."""
+    heads: set[Ranges] = set()
+    _heads(regex, heads)
+    return _told_apart(frozenset(heads))
+
+
+@lru_cache(maxsize=512)
+def _told_apart(heads: frozenset[Ranges]) -> tuple[Ranges, ...]:
+    classes = [ANY_CHARACTER.ranges]
+    for head in sorted(heads):
+        halves = ((common(each, head), common(each, invert(head))) for each in classes)
+        classes = [half for both in halves for half in both if half]
+        if len(classes) > MAX_CLASSES:
+            raise UntranslatedPattern("with what stands beside it, too many sets of characters")
+    return tuple(classes)
+
+
+def _trimmed(edges: list[list[tuple[Ranges, int]]], ends: set[int]) -> Automaton:
+    """Without the states from which no end can be reached."""
+    alive = set(ends)
+    while True:
+        more = {s for s, out in enumerate(edges) if any(to in alive for _, to in out)} - alive
+        if not more:
+            break
+        alive |= more
+    number = {state: i for i, state in enumerate(sorted(alive | {0}))}
+    kept = tuple(
+        tuple((ranges, number[to]) for ranges, to in edges[state] if to in alive)
+        for state in sorted(alive | {0})
+    )
+    return Automaton(kept, frozenset(number[state] for state in ends))
+
+
+def regex_of(form: Automaton) -> Regex:
+    """The same texts as one expression, state after state taken out.
+
+    Raises:
+        UntranslatedPattern: it would be too long.
+    """
+    start, end = len(form.edges), len(form.edges) + 1
+    ways: dict[tuple[int, int], Regex] = {(start, 0): EMPTY}
+    ways |= {(state, end): EMPTY for state in form.ends}
+    for state, out in enumerate(form.edges):
+        ways |= {(state, to): Chars(ranges) for ranges, to in out}
+    # The last first: most automata lead from the first to the last, and few lead back.
+    for state in range(len(form.edges) - 1, -1, -1):
+        round_ = ways.pop((state, state), None)
+        middle = EMPTY if round_ is None else Repeat(round_, 0, None)
+        before = [(a, way) for (a, b), way in ways.items() if b == state]
+        after = [(b, way) for (a, b), way in ways.items() if a == state]
+        for a, first in before:
+            for b, last in after:
+                way = cat(first, middle, last)
+                ways[a, b] = _alt([ways[a, b], way]) if (a, b) in ways else way
+        ways = {edge: way for edge, way in ways.items() if state not in edge}
+        if sum(_size(way) for way in ways.values()) > MAX_STEPS:
+            raise UntranslatedPattern("with what stands beside it, it becomes too long")
+    return ways.get((start, end), NEVER)
+
+
+def _size(regex: Regex) -> int:
+    match regex:
+        case Chars(ranges):
+            return 1 + len(ranges) // 8
+        case Not(inner) | Repeat(inner, _, _):
+            return 1 + _size(inner)
+    return 1 + sum(_size(part) for part in regex.parts)
+
+
+def all_but(texts: tuple[str, ...]) -> Automaton:
+    """Every text but these."""
+    children: list[dict[int, int]] = [{}]
+    taken = set()
+    for text in texts:
+        at = 0
+        for character in text:
+            if ord(character) not in children[at]:
+                children[at][ord(character)] = len(children)
+                children.append({})
+            at = children[at][ord(character)]
+        taken.add(at)
+    free = len(children)
+    edges = [
+        (
+            *((((c, c),), to) for c, to in out.items()),
+            (invert(united([(c, c) for c in out])), free),
+        )
+        for out in [*children, {}]
+    ]
+    return Automaton(tuple(edges), frozenset(range(free + 1)) - taken)
+
+
+def is_plain(regex: Regex) -> bool:
+    """Whether it can be followed part by part, with no two ways at once through any text's edge."""
+    match regex:
+        case Chars():
+            return bool(regex.ranges)
+        case Cat(parts):
+            return all(part != ANY_TEXT and is_plain(part) for part in parts)
+        case Alt(parts):
+            return all(is_plain(part) for part in parts)
+        case Repeat(inner, _, _):
+            return is_plain(inner)
+        case And() | Not():
+            return False

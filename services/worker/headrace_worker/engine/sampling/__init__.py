@@ -1,0 +1,1 @@
+"""Sampling: penalties, masks, noise by counter, log probabilities."""

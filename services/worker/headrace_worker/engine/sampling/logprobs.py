@@ -1,0 +1,85 @@
+"""Log probabilities of chosen tokens and of prompts, for the rows that want them.
+
+They are of the model's own logits, before everything that shapes a draw. Every sum
+and every choice of the likeliest runs over one row, so no row's depend on the others.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headrace.logprobs import LEAST, Logprobs
+from headrace_worker.engine.base.forward import Prefill
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+def row_logprobs(logits: Tensor, token_ids: Ints, widths: Ints) -> list[Logprobs]:
+    """Each row of `(rows, vocabulary)` as a run of one, with `widths[row]` of the likeliest."""
+    runs: list[Logprobs] = [Logprobs()] * len(widths)
+    # Why not the greatest width for all: which of equal logits come in would depend on it.
+    for width in np.unique(widths):
+        rows = (widths == width).nonzero()[0]
+        some = logits if len(rows) == len(widths) else logits[torch.from_numpy(rows)]
+        own, top_ids, top = _columns(some, token_ids[rows], int(width))
+        for row, *columns in zip(rows.tolist(), own, top_ids, top, strict=True):
+            runs[row] = _run(*columns)
+    return runs
+
+
+def run_logprobs(logits: Tensor, token_ids: Ints, width: int) -> Logprobs:
+    """All rows of `(rows, vocabulary)` as one run."""
+    return _run(*_columns(logits, token_ids, width))
+
+
+def part(
+    logits: Tensor, decoding: int, prefills: Sequence[Prefill]
+) -> tuple[Tensor, list[tuple[Prefill, Tensor]]]:
+    """Part a pass's logits: the rows that choose tokens, and those of prompts that are told.
+
+    What a prompt's last token leads to is in both.
+    """
+    if not any(prefill.every for prefill in prefills):
+        return logits, []
+    choosing, row = list(range(decoding)), decoding
+    told = []
+    for prefill in prefills:
+        if prefill.every:
+            told.append((prefill, logits[row : row + len(prefill.token_ids)]))
+            row += len(prefill.token_ids) - 1
+        if prefill.every or prefill.completes:
+            row += 1
+        if prefill.completes:
+            choosing.append(row - 1)
+    return logits[choosing], told
+
+
+def _columns(
+    logits: Tensor, token_ids: Ints, width: int
+) -> tuple[Floats, NDArray[np.uint32], Floats]:
+    norms = logits.logsumexp(dim=-1, keepdim=True)
+    own = logits.gather(1, torch.from_numpy(token_ids)[:, None]) - norms
+    values, top_ids = logits.topk(min(width, logits.shape[-1]), dim=-1)
+    return (
+        _bounded(own[:, 0]),
+        top_ids.numpy().astype(np.uint32),
+        _bounded(values - norms),
+    )
+
+
+def _bounded(logprobs: Tensor) -> Floats:
+    bounded: Floats = torch.nan_to_num(logprobs, nan=LEAST).clamp_(LEAST, 0).numpy()
+    return bounded
+
+
+def _run(own: Floats, top_ids: NDArray[np.uint32], top: Floats) -> Logprobs:
+    return Logprobs(
+        array("f", own.tobytes()), array("I", top_ids.tobytes()), array("f", top.tobytes())
+    )

@@ -1,0 +1,123 @@
+"""The sampling parameters of every slot, and the choice of a step's tokens by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headrace.logprobs import Logprobs
+from headrace_worker.engine.base.interface import Sequence
+from headrace_worker.engine.grammar.grammars import Grammars
+from headrace_worker.engine.sampling.logprobs import row_logprobs
+from headrace_worker.engine.sampling.masks import Masks
+from headrace_worker.engine.sampling.noise import seed_key
+from headrace_worker.engine.sampling.penalties import Penalties
+from headrace_worker.engine.sampling.sampling import Draw, Shape, highest, sample
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Row by row: the token, and whether the row's logits were numbers at all."""
+
+    token_ids: list[int]
+    sound: list[bool]
+    logprobs: dict[int, Logprobs] = field(default_factory=dict)
+    """By row, of those that want them."""
+    stuck: frozenset[int] = frozenset()
+    """Rows whose sequence may get no token at all."""
+
+
+_NONE = -1
+"""Width of the slots that want no logprobs."""
+
+
+class Chooser:
+    """Parameters in columns by slot, so a step gathers them instead of reading requests."""
+
+    def __init__(self, slots: int, vocabulary_size: int, grammars: Grammars | None = None) -> None:
+        self._grammars = grammars
+        self._penalties = Penalties(slots, vocabulary_size)
+        self._masks = Masks(vocabulary_size)
+        self._sampled = np.zeros(slots, dtype=bool)
+        self._shape = Shape(
+            temperature=torch.ones(slots),
+            top_k=torch.zeros(slots, dtype=torch.int64),
+            top_p=torch.ones(slots, dtype=torch.float64),
+            min_p=torch.zeros(slots),
+        )
+        self._seed_keys = np.zeros(slots, dtype=np.uint64)
+        self._widths = np.full(slots, _NONE)
+
+    def admit(self, slot: int, sequence: Sequence, ends: frozenset[int] = frozenset()) -> None:
+        """`ends`: the token ids that end the sequence."""
+        parameters = sequence.parameters
+        self._penalties.admit(slot, sequence)
+        self._masks.admit(slot, sequence, ends)
+        self._widths[slot] = _NONE if parameters.logprobs is None else parameters.logprobs
+        self._sampled[slot] = parameters.temperature > 0
+        if parameters.temperature > 0:
+            self._shape.temperature[slot] = parameters.temperature
+            self._shape.top_k[slot] = parameters.top_k
+            self._shape.top_p[slot] = parameters.top_p
+            self._shape.min_p[slot] = parameters.min_p
+            self._seed_keys[slot] = seed_key(sequence.seed)
+
+    def release(self, slot: int) -> None:
+        self._penalties.release(slot)
+        self._masks.release(slot)
+        self._sampled[slot] = False
+        self._widths[slot] = _NONE
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no sequence wants more than a draw: nothing that only the host can do."""
+        untouched = self._penalties.idle and self._masks.idle
+        return untouched and bool((self._widths == _NONE).all())
+
+    def choose(self, logits: Tensor, slots: Ints, output_indices: Ints) -> Choice:
+        """Choose for each row of `(rows, vocabulary)`; changes the logits.
+
+        Row i belongs to `slots[i]` and becomes its output `output_indices[i]`.
+        """
+        told = (self._widths[slots] != _NONE).nonzero()[0]
+        raw = logits[torch.from_numpy(told)] if len(told) else None  # a copy
+        if not self._penalties.idle:
+            self._penalties.apply(logits, slots.tolist())
+        if not self._masks.idle:
+            self._masks.apply(logits, slots.tolist(), output_indices.tolist())
+        if self._grammars is not None and not self._grammars.idle:
+            self._grammars.mask(logits, slots)
+        token_ids, sound = highest(logits)
+        rows = (self._sampled[slots] & sound).nonzero()[0]
+        if len(rows):
+            token_ids[rows] = self._sample(logits, rows, slots[rows], output_indices[rows])
+        choice = Choice(token_ids.tolist(), sound.tolist(), stuck=self._stuck(logits, slots, sound))
+        if raw is not None:
+            runs = row_logprobs(raw, token_ids[told], self._widths[slots[told]])
+            choice.logprobs.update(zip(told.tolist(), runs, strict=True))
+        if not self._penalties.idle:
+            self._penalties.note(slots.tolist(), choice.token_ids)
+        self._masks.note(slots.tolist(), choice.token_ids)
+        return choice
+
+    def _stuck(self, logits: Tensor, slots: Ints, sound: NDArray[np.bool_]) -> frozenset[int]:
+        """Those that have a mask, and no logit that it has left: no fault of the model's."""
+        if self._masks.idle or sound.all():
+            return frozenset()
+        rows = (~sound).nonzero()[0].tolist()
+        return frozenset(
+            row
+            for row in rows
+            if self._masks.has(int(slots[row])) and bool(logits[row].isneginf().all())
+        )
+
+    def _sample(self, logits: Tensor, rows: Ints, slots: Ints, output_indices: Ints) -> Ints:
+        own = logits if len(rows) == len(logits) else logits[torch.from_numpy(rows)]
+        draw = Draw(self._seed_keys[slots], output_indices.astype(np.uint64))
+        return sample(own, self._shape[torch.from_numpy(slots)], draw)

@@ -1,0 +1,1 @@
+"""JSON Schema to the shapes that a value may have at each place."""

@@ -1,0 +1,156 @@
+"""Pure room: what a schema comes to: for each place, the shapes that a value may have there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from headrace_worker.engine.regex.automaton import Automaton, automaton, is_plain
+from headrace_worker.engine.regex.value_regex import (
+    ANY_CHARACTER,
+    ANY_TEXT,
+    And,
+    Chars,
+    Not,
+    Regex,
+    Repeat,
+    widths,
+)
+
+Key = tuple[str, ...]
+"""The places of the schemas that must all hold; the empty one is any value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """One of these values."""
+
+    values: tuple[Any, ...]
+    complete: bool = True
+    """No other value of the enum fits either; False where an expression was read narrowly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Bounds are inclusive unless `above` or `below`; those of integers are inclusive integers."""
+
+    integer: bool = False
+    low: Fraction | None = None
+    high: Fraction | None = None
+    above: bool = False
+    below: bool = False
+    multiple_of: int = 1
+    """Of integers."""
+
+    def holds(self, value: int | float) -> bool:
+        """Whether the number is one of these."""
+        exact = Fraction(str(value))
+        if self.low is not None and (exact < self.low or (self.above and exact == self.low)):
+            return False
+        if self.high is not None and (exact > self.high or (self.below and exact == self.high)):
+            return False
+        return not self.integer or (exact.denominator == 1 and exact % self.multiple_of == 0)
+
+    @property
+    def is_empty(self) -> bool:
+        if self.low is None or self.high is None:
+            return False
+        if self.integer:
+            return self.high // self.multiple_of < -(-self.low // self.multiple_of)
+        return self.low > self.high or (self.low == self.high and (self.above or self.below))
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """All of `parts` hold for its value."""
+
+    parts: tuple[Regex, ...] = ()
+    least: int = 0
+    most: int | None = None
+
+    @property
+    def regex(self) -> Regex:
+        """Length and parts as one."""
+        whole = [part for part in self.parts if part != ANY_TEXT]
+        least, most = widths(And(tuple(whole))) if whole else (0, None)
+        longest = self.most if self.most is None or most is None or most > self.most else None
+        if least < self.least or longest is not None:
+            # Bounds that the expressions keep by themselves would only make it larger.
+            whole.append(Repeat(ANY_CHARACTER, self.least, longest))
+        if len(whole) == 2 and (joined := _shortened(whole[0], self)) is not None:
+            return joined
+        return whole[0] if len(whole) == 1 else And(tuple(whole)) if whole else ANY_TEXT
+
+    @property
+    def is_empty(self) -> bool:
+        """Raises UntranslatedPattern where it cannot be told."""
+        if self.most is not None and self.least > self.most:
+            return True
+        form = spelled(self.regex)
+        return isinstance(form, Automaton) and form.is_empty
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    prefix: tuple[Key, ...]
+    rest: Key | None
+    """What comes after `prefix`; None for nothing."""
+    least: int = 0
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Names that are not declared: those of `names`, or any but the declared ones."""
+
+    names: Regex | None
+    value: Key
+    patterns: tuple[str, ...] = ()
+    """Which patternProperties the names match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    declared: dict[str, Key]
+    """In the order in which they come."""
+    required: frozenset[str]
+    free: tuple[Free, ...]
+    least: int = 0
+    most: int | None = None
+    closed: bool = False
+    """By the schema's own word; where `free` is empty without it, others are only not written."""
+    excluded: tuple[str, ...] = ()
+    """Names that may not come, of those that are not declared."""
+
+
+Shape = Constants | Number | Text | Array | Object
+
+
+@dataclass(slots=True)
+class Node:
+    shapes: list[Shape] = field(default_factory=list)
+    narrowed: frozenset[str] = frozenset()
+    """Types that the schema allows and that are not written, because it speaks of others."""
+
+
+@lru_cache(maxsize=512)
+def spelled(regex: Regex) -> Regex | Automaton:
+    """The expression itself where it can be written down part by part; else its automaton.
+
+    Raises:
+        UntranslatedPattern: the automaton has too many states.
+    """
+    return regex if is_plain(regex) else automaton(regex)
+
+
+def _shortened(regex: Regex, text: Text) -> Regex | None:
+    """The repetition of one character, within the lengths."""
+    if isinstance(regex, Not) or not isinstance(regex, Repeat):
+        return None
+    if not isinstance(regex.inner, Chars):
+        return None
+    least = max(regex.least, text.least)
+    most = min((m for m in (regex.most, text.most) if m is not None), default=None)
+    return Repeat(regex.inner, least, most) if most is None or least <= most else None

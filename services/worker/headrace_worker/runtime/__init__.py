@@ -1,0 +1,1 @@
+"""The running batch: assignments, the engine's thread, delivery to gateways."""

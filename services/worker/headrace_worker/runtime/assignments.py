@@ -1,0 +1,311 @@
+"""What a worker holds: which sequence belongs to which request, attempt and gateway.
+
+A pure room: no engine, no network, no clock. A sequence is held from its
+acceptance until its gateway has acknowledged its end, and occupies a slot
+until the engine has let go of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from google.rpc import status_pb2
+
+from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
+from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
+from headrace.logprobs import Logprobs
+from headrace.v1.common_pb2 import FinishReason
+from headrace_worker.engine.base.interface import EngineFacts, Sequence, SequenceRefused
+from headrace_worker.engine.core.endings import require_fit
+from headrace_worker.engine.encoder.inputs import require_input_fit
+from headrace_worker.runtime.records import (
+    masks_of,
+    prompts_of,
+    sequence_of,
+    unfinished,
+    wrong_kind,
+)
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One choice of one request on this worker."""
+
+    sequence_id: int
+    request_id: str
+    choice: int
+    attempt: int
+    gateway_id: str
+    delivery_address: str
+    first_index: int
+    """Output that earlier attempts made; the gateway has it, and it is not said again."""
+    output_ids: list[int]
+    """All of the output, that of earlier attempts included."""
+    accepted_s: float
+    """Monotonic, of this process."""
+    last_token_s: float | None = None
+    finish_reason: FinishReason.ValueType | None = None
+    """Set once the sequence is at its end; it has no slot then."""
+    error: status_pb2.Status | None = None
+    logprobs: Logprobs | None = None
+    """Of the output from `first_index` on; None where they are not wanted."""
+    prompt_logprobs: Logprobs | None = None
+    """As far as the prompt has been told; None where it is not wanted, or the gateway has it."""
+    is_probe: bool = False
+    """A gateway's own request: no figure of requests counts it."""
+    cached_prompt: int | None = None
+    """Tokens of the prompt that the first attempt with output found in a cache; None: not known."""
+    vector: bytes = b""
+    """What became of an input; kept, as output is, until the gateway has it."""
+
+
+@dataclass(slots=True)
+class Assignment:
+    """A request as it was dispatched, and its sequences that are still held."""
+
+    record: RequestRecord
+    held: dict[int, Held] = field(default_factory=dict)
+    """By choice."""
+    done: list[ChoiceProgress] = field(default_factory=list)
+    """Choices at their end that are not held (any more), while others run."""
+    running: int = 0
+    """Of `held`, those that are not at their end."""
+
+
+class Assignments:
+    """Everything held, by request and by sequence."""
+
+    def __init__(self, facts: EngineFacts) -> None:
+        self._facts = facts
+        self._requests: dict[str, Assignment] = {}
+        self._sequences: dict[int, Held] = {}
+        self._next_id = 0
+        self._running = 0
+
+    @property
+    def free_slots(self) -> int:
+        return self._facts.max_slots - self._running
+
+    @property
+    def running_sequences(self) -> int:
+        return self._running
+
+    def attempt_of(self, request_id: str) -> int | None:
+        found = self._requests.get(request_id)
+        return found.record.attempt if found else None
+
+    def slots_wanted(self, record: RequestRecord) -> int:
+        return len(unfinished(record))
+
+    def slots_for(self, record: RequestRecord) -> int:
+        """Slots this request may have: the free ones, and those that its older attempt gives up."""
+        older = self._requests.get(record.request_id)
+        return self.free_slots + (older.running if older else 0)
+
+    def misfit(self, record: RequestRecord) -> str | None:
+        """Why this request could never run here; None if it could."""
+        facts = self._facts
+        if record.sampling.HasField("grammar") and not facts.capabilities.grammar:
+            return "this worker's engine takes no grammars"
+        if masks_of(record.sampling) and not facts.capabilities.token_masks:
+            return "this worker's engine masks no tokens"
+        if record.cache_salt and not facts.capabilities.cache_salt:
+            return "this worker's engine keeps no caches apart by a salt"
+        if record.n > facts.max_slots:
+            return f"{record.n} choices do not fit {facts.max_slots} slots"
+        if not unfinished(record):
+            return f"all of its {max(1, record.n)} choices are at their end"
+        if misfit := wrong_kind(record, facts):
+            return misfit
+        require = require_input_fit if facts.makes_vectors else require_fit
+        try:
+            prompts = prompts_of(record)
+            for choice, output_ids in unfinished(record):
+                require(
+                    sequence_of(record, prompts[choice], choice, output_ids, sequence_id=0),
+                    context_tokens=facts.context_tokens,
+                    vocabulary_size=facts.vocabulary_size,
+                )
+        except SequenceRefused as refusal:
+            return str(refusal)
+        return None
+
+    def unresumable(self, record: RequestRecord) -> str | None:
+        """Why this request cannot go on here from what earlier attempts made; None if it can."""
+        delivered = sum(len(output_ids) for _, output_ids in unfinished(record))
+        if self._facts.capabilities.resume or not delivered:
+            return None
+        return (
+            f"{delivered} tokens of the answer have been delivered, and engine {self._facts.name}"
+            f" of model {record.model} begins answers anew; it cannot go on from them"
+        )
+
+    def accept(self, record: RequestRecord, *, now_s: float) -> list[Sequence]:
+        """Hold a request that fits and has room; returns what the engine must admit.
+
+        Nothing may be held of an older attempt of it.
+        """
+        assert record.request_id not in self._requests
+        assignment = Assignment(record, done=[p for p in record.progress if p.finish_reason])
+        self._requests[record.request_id] = assignment
+        prompts = prompts_of(record)
+        return [
+            sequence_of(record, prompts[choice], choice, output_ids, sequence_id=held.sequence_id)
+            for choice, output_ids in unfinished(record)
+            for held in [self._hold(assignment, choice, output_ids, now_s)]
+        ]
+
+    def _hold(
+        self, assignment: Assignment, choice: int, output_ids: list[int], now_s: float
+    ) -> Held:
+        record = assignment.record
+        held = Held(
+            sequence_id=self._next_id,
+            request_id=record.request_id,
+            choice=choice,
+            attempt=record.attempt,
+            gateway_id=record.gateway_id,
+            delivery_address=record.delivery_address,
+            first_index=len(output_ids),
+            output_ids=output_ids,
+            accepted_s=now_s,
+            is_probe=record.probe,
+            logprobs=Logprobs() if record.sampling.HasField("logprobs") else None,
+            prompt_logprobs=(
+                Logprobs()
+                if record.sampling.HasField("prompt_logprobs") and not output_ids
+                else None
+            ),
+            cached_prompt=_cached_before(record, choice),
+        )
+        self._next_id += 1
+        self._running += 1
+        assignment.running += 1
+        assignment.held[choice] = held
+        self._sequences[held.sequence_id] = held
+        return held
+
+    def binding_field(self, request_id: str) -> str:
+        """What binds its output: what the caller called its structure, else what masks tokens."""
+        sampling = self._requests[request_id].record.sampling
+        return sampling.grammar.field or next(iter(masks_of(sampling)), "parameters")
+
+    def sequence(self, sequence_id: int) -> Held | None:
+        return self._sequences.get(sequence_id)
+
+    def running_of(self, request_id: str) -> int:
+        """Choices of a request that are not at their end."""
+        found = self._requests.get(request_id)
+        return found.running if found else 0
+
+    def continuation(self, held: Held) -> Sequence:
+        """What the engine must admit to go on with a choice that it has let go of."""
+        record = self._requests[held.request_id].record
+        prompt = prompts_of(record)[held.choice]
+        return sequence_of(
+            record, prompt, held.choice, held.output_ids, sequence_id=held.sequence_id
+        )
+
+    def of_request(self, request_id: str) -> list[Held]:
+        found = self._requests.get(request_id)
+        return list(found.held.values()) if found else []
+
+    def of_gateway(self, gateway_id: str) -> list[Held]:
+        return [h for h in self._sequences.values() if h.gateway_id == gateway_id]
+
+    def keep_vector(self, sequence_id: int, vector: bytes) -> None:
+        """The input has come to its vector; one that was let go meanwhile is fine."""
+        held = self._sequences.get(sequence_id)
+        if held is not None and held.finish_reason is None:
+            held.vector = vector
+
+    def end(
+        self, held: Held, reason: FinishReason.ValueType, error: status_pb2.Status | None = None
+    ) -> None:
+        """The sequence is at its end: its slot is free, its output stays until acknowledged."""
+        if held.finish_reason is None:
+            held.finish_reason = reason
+            held.error = error
+            self._vacate(held)
+
+    def forget(self, held: Held) -> None:
+        """Acknowledged, cancelled or parked: nothing of it is kept."""
+        if self._sequences.pop(held.sequence_id, None) is None:
+            return
+        if held.finish_reason is None:
+            self._vacate(held)
+        assignment = self._requests[held.request_id]
+        del assignment.held[held.choice]
+        if not assignment.held:
+            del self._requests[held.request_id]
+        elif held.finish_reason is not None:
+            assignment.done.append(_progress(held))
+
+    def _vacate(self, held: Held) -> None:
+        self._running -= 1
+        self._requests[held.request_id].running -= 1
+
+    def running(self) -> list[tuple[str, int]]:
+        """Requests that occupy slots, and which attempt of each."""
+        return [
+            (request_id, assignment.record.attempt)
+            for request_id, assignment in self._requests.items()
+            if assignment.running
+        ]
+
+    def running_adapters(self) -> list[str]:
+        """Names of the adapters that anything runs with, ascending."""
+        running = (a.record.adapter for a in self._requests.values() if a.running)
+        return sorted(set(filter(None, running)))
+
+    def resume_point(
+        self, request_id: str, cause: ParkCause.ValueType, error: status_pb2.Status | None = None
+    ) -> ResumePoint:
+        """Where a request stands, for another worker to go on from. Ended choices included.
+
+        But not those whose vector the gateway may not have: a point has no room for it, so they
+        are computed again.
+        """
+        assignment = self._requests[request_id]
+        held = (each for each in assignment.held.values() if not each.vector)
+        return ResumePoint(
+            request_id=request_id,
+            attempt=assignment.record.attempt,
+            progress=[*assignment.done, *map(_progress, held)],
+            error=error,
+            cause=cause,
+        )
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._sequences.values()))
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless both indices and the count of slots agree."""
+        by_request: Iterable[Held] = (h for a in self._requests.values() for h in a.held.values())
+        assert {h.sequence_id for h in by_request} == set(self._sequences)
+        for assignment in self._requests.values():
+            assert assignment.held
+            unended = [h for h in assignment.held.values() if h.finish_reason is None]
+            assert len(unended) == assignment.running
+        running = sum(h.finish_reason is None for h in self._sequences.values())
+        assert running == self._running, f"{running} run, {self._running} counted"
+        assert 0 <= self._running <= self._facts.max_slots
+
+
+def _progress(held: Held) -> ChoiceProgress:
+    return ChoiceProgress(
+        choice=held.choice,
+        output_ids=held.output_ids,
+        finish_reason=held.finish_reason or FinishReason.FINISH_REASON_UNSPECIFIED,
+        cached_prompt_tokens=held.cached_prompt,
+    )
+
+
+def _cached_before(record: RequestRecord, choice: int) -> int | None:
+    """What an earlier attempt has told."""
+    told = (p for p in record.progress if p.choice == choice and p.HasField("cached_prompt_tokens"))
+    return next((point.cached_prompt_tokens for point in told), None)

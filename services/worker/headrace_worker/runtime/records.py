@@ -1,0 +1,101 @@
+"""Pure room: what a request's record says to an engine."""
+
+from __future__ import annotations
+
+from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
+from headrace.v1.common_pb2 import Priority, Structure
+from headrace_worker.engine.base.interface import (
+    EngineFacts,
+    Grammar,
+    GrammarKind,
+    SamplingParameters,
+    Sequence,
+)
+
+SEED_RANGE = 1 << 64
+
+
+def unfinished(record: RequestRecord) -> list[tuple[int, list[int]]]:
+    """Choices to run, with what earlier attempts made of each."""
+    progress = {p.choice: p for p in record.progress}
+    return [
+        (choice, list(progress[choice].output_ids) if choice in progress else [])
+        for choice in range(max(1, record.n))
+        if choice not in progress or not progress[choice].finish_reason
+    ]
+
+
+def prompt_tokens(record: RequestRecord) -> int:
+    """Of the prompt, or of all inputs."""
+    return len(record.prompt_ids) + sum(len(each.token_ids) for each in record.inputs)
+
+
+def wrong_kind(record: RequestRecord, facts: EngineFacts) -> str | None:
+    """Why this engine is not for such a request; None if it is."""
+    if not facts.makes_vectors:
+        return "it has inputs for vectors, and this engine makes tokens" if record.inputs else None
+    if len(record.inputs) != record.n:
+        return f"it has {len(record.inputs)} inputs for {record.n} vectors"
+    return None
+
+
+def prompts_of(record: RequestRecord) -> list[tuple[tuple[int, ...], int]]:
+    """By choice: token ids, and where the second text of a pair begins."""
+    if record.inputs:
+        return [(tuple(each.token_ids), each.second_begins) for each in record.inputs]
+    return [(tuple(record.prompt_ids), 0)] * max(1, record.n)
+
+
+def sequence_of(
+    record: RequestRecord,
+    prompt: tuple[tuple[int, ...], int],
+    choice: int,
+    output_ids: list[int],
+    *,
+    sequence_id: int,
+) -> Sequence:
+    sampling = record.sampling
+    return Sequence(
+        sequence_id=sequence_id,
+        prompt_ids=prompt[0],
+        second_begins=prompt[1],
+        output_ids=tuple(output_ids),
+        parameters=SamplingParameters(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            logit_bias=dict(sampling.logit_bias),
+            stop_token_ids=frozenset(sampling.stop_token_ids),
+            ignore_eos=sampling.ignore_eos,
+            logprobs=sampling.logprobs if sampling.HasField("logprobs") else None,
+            prompt_logprobs=(
+                sampling.prompt_logprobs if sampling.HasField("prompt_logprobs") else None
+            ),
+            min_tokens=sampling.min_tokens,
+            bad_words=tuple(tuple(run.token_ids) for run in sampling.bad_words),
+            allowed_token_ids=frozenset(sampling.allowed_token_ids),
+        ),
+        seed=(record.seed + choice) % SEED_RANGE,
+        priority=record.priority or Priority.PRIORITY_STANDARD,
+        grammar=_grammar(sampling.grammar.structure) if sampling.HasField("grammar") else None,
+        adapter=record.adapter_digest,
+        cache_salt=record.cache_salt,
+    )
+
+
+def masks_of(sampling: Sampling) -> list[str]:
+    """The fields by which tokens of the output are forbidden."""
+    names = ("allowed_token_ids", "bad_words", "min_tokens")
+    return [name for name in names if getattr(sampling, name)]
+
+
+def _grammar(structure: Structure) -> Grammar:
+    form = structure.WhichOneof("form")
+    if form is None or form == "json_object":
+        return Grammar(GrammarKind.JSON_OBJECT)
+    return Grammar(GrammarKind(form), getattr(structure, form))

@@ -1,0 +1,348 @@
+"""The worker itself: requests in, engine events through, tokens out, slots back.
+
+Everything here runs on the event loop; the engine is behind the pump. Each end
+of a sequence, whatever its cause, passes through `_end` (its gateway must hear
+of it) or `_forget` (nobody waits for it any more).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from math import isfinite
+
+from google.rpc import status_pb2
+
+from headrace.clock import Clock
+from headrace.errors import (
+    DeadlinePassed,
+    EngineFailed,
+    HeadraceError,
+    InvalidStructure,
+    RequestCancelled,
+)
+from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.rpc.status import to_status
+from headrace.v1.common_pb2 import FinishReason
+from headrace_worker.engine.base import interface
+from headrace_worker.engine.base.interface import Engine, EngineFacts, SequenceRefused, StepOutput
+from headrace_worker.runtime.assignments import Assignments, Held
+from headrace_worker.runtime.delivery import GatewayLink
+from headrace_worker.runtime.metrics import WorkerMetrics
+from headrace_worker.runtime.pump import Pump
+
+log = logging.getLogger(__name__)
+
+_REASONS = {
+    interface.FinishReason.STOP: FinishReason.FINISH_REASON_STOP,
+    interface.FinishReason.LENGTH: FinishReason.FINISH_REASON_LENGTH,
+}
+
+
+class Worker:
+    """One engine's requests.
+
+    Args:
+        group: every task of the worker lives in it.
+        on_release: called when a slot has become free.
+        on_park: called with resume points that the scheduler must have.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        engine: Engine,
+        *,
+        clock: Clock,
+        metrics: WorkerMetrics,
+        group: asyncio.TaskGroup,
+        orphan_grace_s: float,
+        on_release: Callable[[], None],
+        on_park: Callable[[list[ResumePoint]], None],
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self.worker_id = worker_id
+        self.facts: EngineFacts = engine.facts
+        self.assignments = Assignments(engine.facts)
+        self._clock, self._metrics, self._group = clock, metrics, group
+        self._orphan_grace_s = orphan_grace_s
+        self._on_release, self._on_park = on_release, on_park
+        self._links: dict[str, tuple[GatewayLink, asyncio.Task[None]]] = {}
+        self._deadlines: dict[str, asyncio.TimerHandle] = {}
+        self.pump = Pump(
+            engine, on_step=self._take_step, on_refused=self._take_refusal, on_death=on_death
+        )
+
+    # In
+
+    def accept(self, record: RequestRecord, *, left_s: float | None = None) -> None:
+        """Run a request that fits and has room. An older attempt of it here is dropped.
+
+        Args:
+            left_s: until its deadline; None where the record alone says it.
+        """
+        for stale in self.assignments.of_request(record.request_id):
+            self._forget(stale)
+        now_s = self._clock.monotonic_s()
+        sequences = self.assignments.accept(record, now_s=now_s)
+        self._metrics.accepted(record)
+        link = self._link(record.gateway_id, record.delivery_address)
+        for held in self.assignments.of_request(record.request_id):
+            link.open(held)
+        for sequence in sequences:
+            self.pump.admit(sequence)
+        if left_s is None and record.HasField("deadline"):
+            left_s = record.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s()
+        if left_s is not None and isfinite(left_s):
+            self._expire_in(left_s, record)
+
+    def _expire_in(self, left_s: float, record: RequestRecord) -> None:
+        error = DeadlinePassed(f"request {record.request_id} ran out of time while it ran")
+        handle = asyncio.get_running_loop().call_later(
+            max(0.0, left_s), self.cancel, record.request_id, record.attempt, error
+        )
+        self._deadlines[record.request_id] = handle
+
+    def cancel(self, request_id: str, attempt: int, error: HeadraceError) -> bool:
+        """End a request with an error; its gateway hears of it. False if it does not run here."""
+        held = [
+            h
+            for h in self.assignments.of_request(request_id)
+            if h.attempt <= attempt and h.finish_reason is None
+        ]
+        for sequence in held:
+            self.pump.cancel(sequence.sequence_id)
+            self._end(sequence, _ending_reason(error), to_status(error))
+        return bool(held)
+
+    def fail_all(self, fact: str) -> None:
+        """Let go of everything unfinished: the engine could not go on with any of it."""
+        for held in [h for h in self.assignments if h.finish_reason is None]:
+            self._fail(held.sequence_id, fact)
+
+    def hand_back(self, request_id: str, attempt: int) -> bool:
+        """Let go of a request whose gateway is gone, with what has ended and nobody took.
+
+        False if it is not held here.
+        """
+        held = [h for h in self.assignments.of_request(request_id) if h.attempt <= attempt]
+        if held:
+            self._on_park([self._park(request_id, ParkCause.PARK_CAUSE_ORPHANED)])
+        return bool(held)
+
+    def park_all(self, cause: ParkCause.ValueType) -> list[ResumePoint]:
+        """Let go of everything unfinished; returns where it stands."""
+        requests = {h.request_id for h in self.assignments if h.finish_reason is None}
+        return [self._park(request_id, cause) for request_id in requests]
+
+    def make_way(self, request_id: str, attempt: int) -> bool:
+        """Let go of an attempt for a more urgent request. False if it does not run here."""
+        here = self.assignments.attempt_of(request_id)
+        if here != attempt or not self.assignments.running_of(request_id):
+            return False
+        self._on_park([self._park(request_id, ParkCause.PARK_CAUSE_PREEMPTED)])
+        return True
+
+    def _park(self, request_id: str, cause: ParkCause.ValueType) -> ResumePoint:
+        # Why not Engine.park: what has been delivered to the loop is the output; a token that
+        # the engine has made since is made again, equal, by the next attempt.
+        point = self.assignments.resume_point(request_id, cause)
+        for held in self.assignments.of_request(request_id):
+            self._forget(held)
+        self._metrics.parked.inc()
+        log.info("request.parked", extra={"request_id": request_id, "attempt": point.attempt})
+        return point
+
+    # Through
+
+    def _take_step(self, output: StepOutput) -> None:
+        now_s = self._clock.monotonic_s()
+        self._take_logprobs(output)
+        for sequence_id, tokens in output.cached_prompts.items():
+            held = self._running(sequence_id)
+            if held is not None and held.cached_prompt is None:
+                self._links[held.gateway_id][0].cached(held, tokens)
+        for gateway_id, news in self._take_tokens(output, now_s).items():
+            self._links[gateway_id][0].tokens(news)
+        for sequence_id, reason in output.finished:
+            if vector := output.vectors.get(sequence_id):
+                self.assignments.keep_vector(sequence_id, vector)
+            self._finish(sequence_id, reason, now_s)
+        for sequence_id, message in output.failed:
+            self._fail(sequence_id, message)
+        for sequence_id, message in output.refused:
+            self._refuse(sequence_id, message)
+        for sequence_id in output.parked:
+            self._make_way(sequence_id)
+
+    def _take_logprobs(self, output: StepOutput) -> None:
+        """Keep them; their tokens, for those of output, are taken next."""
+        for sequence_id, run in output.prompt_logprobs.items():
+            held = self._running(sequence_id)
+            if held is not None and held.prompt_logprobs is not None:
+                self._links[held.gateway_id][0].prompt(held, run)
+                held.prompt_logprobs.extend(run)
+        for sequence_id, run in output.logprobs.items():
+            held = self._running(sequence_id)
+            if held is not None and held.logprobs is not None:
+                held.logprobs.extend(run)
+
+    def _running(self, sequence_id: int) -> Held | None:
+        held = self.assignments.sequence(sequence_id)
+        return held if held is not None and held.finish_reason is None else None
+
+    def _take_tokens(self, output: StepOutput, now_s: float) -> dict[str, list[tuple[Held, int]]]:
+        """Keep the tokens and return them by gateway. The one loop here that runs per token."""
+        news: dict[str, list[tuple[Held, int]]] = {}
+        waited: dict[float, int] = {}
+        for sequence_id, token_id in zip(output.sequence_ids, output.token_ids, strict=True):
+            held = self.assignments.sequence(sequence_id)
+            if held is None or held.finish_reason is not None:
+                continue  # let go while the step ran
+            held.output_ids.append(token_id)
+            if held.last_token_s is None:
+                self._metrics.first_token(held, now_s)
+            else:
+                waited[held.last_token_s] = waited.get(held.last_token_s, 0) + 1
+            held.last_token_s = now_s
+            news.setdefault(held.gateway_id, []).append((held, token_id))
+        self._metrics.stepped(len(output.sequence_ids))
+        for last_s, tokens in waited.items():
+            self._metrics.further_tokens(now_s - last_s, tokens)
+        return news
+
+    def _finish(self, sequence_id: int, reason: interface.FinishReason, now_s: float) -> None:
+        held = self.assignments.sequence(sequence_id)
+        if held is not None and held.finish_reason is None:
+            self._metrics.ended(held, reason.value, now_s)
+            self._end(held, _REASONS[reason])
+
+    def _make_way(self, sequence_id: int) -> None:
+        """The engine's cache is full, and this one was to wait.
+
+        Choices of one request stay together: while another of them runs here, this
+        one waits here for its turn. Else the scheduler finds a place for it.
+        """
+        held = self.assignments.sequence(sequence_id)
+        if held is None or held.finish_reason is not None:
+            return
+        # What was told of a prompt is told from its beginning by another attempt alone.
+        may_stay = bool(held.output_ids) or held.prompt_logprobs is None
+        if may_stay and self.assignments.running_of(held.request_id) > 1:
+            self._metrics.parked.inc()
+            self.pump.admit(self.assignments.continuation(held))
+        else:
+            self._on_park([self._park(held.request_id, ParkCause.PARK_CAUSE_PREEMPTED)])
+
+    def _take_refusal(self, sequence_id: int, refusal: SequenceRefused) -> None:
+        self._fail(sequence_id, str(refusal))
+
+    def _fail(self, sequence_id: int, message: str) -> None:
+        """The engine could not go on with this one: the scheduler decides about another try."""
+        held = self.assignments.sequence(sequence_id)
+        if held is None or held.finish_reason is not None:
+            return
+        self._metrics.failed.inc()
+        error = to_status(EngineFailed(f"the engine failed at {held.request_id}: {message}"))
+        point = self.assignments.resume_point(
+            held.request_id, ParkCause.PARK_CAUSE_UNSPECIFIED, error
+        )
+        for choice in self.assignments.of_request(held.request_id):
+            self._forget(choice)
+        log.error("request.failed", extra={"request_id": held.request_id, "reason": message})
+        self._on_park([point])
+
+    def _refuse(self, sequence_id: int, fact: str) -> None:
+        """No engine could keep to what it asks of its output: its caller must change that, and it
+        is not tried again."""
+        held = self.assignments.sequence(sequence_id)
+        if held is None or held.finish_reason is not None:
+            return
+        field = self.assignments.binding_field(held.request_id)
+        error = InvalidStructure(f"{field}: {fact}", field=field)
+        log.info("request.refused", extra={"request_id": held.request_id, "field": field})
+        self.cancel(held.request_id, held.attempt, error)
+
+    # Out
+
+    def _end(
+        self, held: Held, reason: FinishReason.ValueType, error: status_pb2.Status | None = None
+    ) -> None:
+        self.assignments.end(held, reason, error)
+        self._links[held.gateway_id][0].end(held)
+        self._release(held.request_id)
+
+    def _forget(self, held: Held) -> None:
+        if held.finish_reason is None:
+            self.pump.cancel(held.sequence_id)
+        self.assignments.forget(held)
+        self._links[held.gateway_id][0].drop(held)
+        self._release(held.request_id)
+
+    def _release(self, request_id: str) -> None:
+        running = any(h.finish_reason is None for h in self.assignments.of_request(request_id))
+        if not running and (timer := self._deadlines.pop(request_id, None)):
+            timer.cancel()
+        self._on_release()
+
+    # Links: this worker is their owner
+
+    def _link(self, gateway_id: str, address: str) -> GatewayLink:
+        if gateway_id not in self._links:
+            link = GatewayLink(
+                gateway_id, address, self.worker_id, self, grace_s=self._orphan_grace_s
+            )
+            task = self._group.create_task(link.run(), name=f"link {gateway_id}")
+            self._links[gateway_id] = (link, task)
+        return self._links[gateway_id][0]
+
+    def of_gateway(self, gateway_id: str) -> list[Held]:
+        return self.assignments.of_gateway(gateway_id)
+
+    def acknowledged(self, held: Held) -> None:
+        self.assignments.forget(held)
+
+    def cancelled(self, held: Held) -> None:
+        self._forget(held)
+
+    def unreachable(self, gateway_id: str) -> None:
+        """Park what the gateway's requests have, and let the link go: nobody is there."""
+        held = self.assignments.of_gateway(gateway_id)
+        running = {h.request_id for h in held if h.finish_reason is None}
+        points = [self._park(r, ParkCause.PARK_CAUSE_ORPHANED) for r in running]
+        for ended in self.assignments.of_gateway(gateway_id):
+            self._forget(ended)
+        del self._links[gateway_id]
+        self._metrics.orphaned.inc(len(points))
+        log.warning("gateway.unreachable", extra={"gateway": gateway_id, "parked": len(points)})
+        if points:
+            self._on_park(points)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, and every end has been acknowledged."""
+        return len(self.assignments) == 0
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if a slot, a link or a timer is held for nobody, or is missing."""
+        self.assignments.check_integrity()
+        assert {h.gateway_id for h in self.assignments} <= set(self._links)
+        running = {h.request_id for h in self.assignments if h.finish_reason is None}
+        assert set(self._deadlines) <= running
+        for link, _ in self._links.values():
+            link.check_integrity()
+
+    def close(self) -> None:
+        """End the links. What is held is lost with the process."""
+        for timer in self._deadlines.values():
+            timer.cancel()
+        for _, task in self._links.values():
+            task.cancel()
+
+
+def _ending_reason(error: HeadraceError) -> FinishReason.ValueType:
+    if isinstance(error, RequestCancelled):
+        return FinishReason.FINISH_REASON_CANCELLED
+    return FinishReason.FINISH_REASON_ERROR

@@ -1,0 +1,1 @@
+"""One served model from loading to unloading: card, adapters, reloads."""

@@ -1,0 +1,142 @@
+"""A folder of adapters: what is put there is loaded, what is taken away is let go of.
+
+A subfolder is an adapter, its name the adapter's. Nothing but this folder says what is
+served: no caller names a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+from headrace.internal.v1.model_card_pb2 import Adapter, ModelCard
+from headrace_worker.engine.base.interface import AdapterEngine, AdapterRefused, FittedAdapter
+from headrace_worker.runtime.dedicated_thread import in_own_thread
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[a-z0-9-]{1,63}")
+_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+OnEngine = Callable[[Callable[[], None]], Awaitable[None]]
+"""Runs something where the engine may be called."""
+Stamp = tuple[tuple[int, int] | None, ...]
+"""Time of change and size of each of an adapter's files; None where there is none."""
+
+
+class AdapterFolder:
+    """Keeps an engine's adapters and a model card in line with a folder."""
+
+    def __init__(self, folder: Path, engine: AdapterEngine, card: ModelCard) -> None:
+        """`card` is changed in place: who reports it, reports what is held."""
+        self._folder, self._engine, self._card = folder, engine, card
+        self._stamps: dict[str, Stamp] = {}
+        self._digests: dict[str, str] = {}
+        self._failures: dict[str, str] = {}
+        self._misnamed: set[str] = set()
+
+    async def run(
+        self, on_engine: OnEngine, on_change: Callable[[], None], *, every_s: float
+    ) -> None:
+        """Look again and again until cancelled; `on_change` follows a change of the card."""
+        while True:
+            await asyncio.sleep(every_s)
+            if await self.scan(on_engine):
+                on_change()
+
+    async def scan(self, on_engine: OnEngine) -> bool:
+        """Load what is new, let go of what is gone; returns whether the card has changed.
+
+        An adapter that cannot be loaded is told in the card with why; an older one of its
+        name goes on. A folder that cannot be read changes nothing.
+        """
+        try:
+            stamps = await asyncio.to_thread(self._look)
+        except OSError as error:
+            log.warning(
+                "adapters.unreadable", extra={"folder": str(self._folder), "why": str(error)}
+            )
+            return False
+        gone = self._stamps.keys() - stamps.keys()
+        for name in gone:
+            await self._swap(name, None, on_engine)
+            self._failures.pop(name, None)
+            log.info("adapter.removed", extra={"adapter": name})
+        # Those that failed may fail no more where something has made room.
+        again = self._failures.keys() if gone else ()
+        due = [n for n, stamp in stamps.items() if n in again or stamp != self._stamps.get(n)]
+        for name in due:
+            await self._load(name, on_engine)
+        self._stamps = stamps
+        if gone or due:
+            self._tell()
+        return bool(gone or due)
+
+    def _look(self) -> dict[str, Stamp]:
+        stamps = {}
+        for each in sorted(self._folder.iterdir()):
+            if each.name.startswith(".") or not each.is_dir():
+                continue
+            if NAME.fullmatch(each.name):
+                stamps[each.name] = tuple(_stamp(each / file) for file in _FILES)
+            elif each.name not in self._misnamed:
+                self._misnamed.add(each.name)
+                fact = f"its name is not {NAME.pattern}"
+                log.warning("adapter.refused", extra={"adapter": each.name, "why": fact})
+        return stamps
+
+    async def _load(self, name: str, on_engine: OnEngine) -> None:
+        try:
+            fitted = await in_own_thread(partial(self._engine.fit_adapter, self._folder / name))
+            if fitted.digest != self._digests.get(name):
+                await self._swap(name, fitted, on_engine)
+                extra = {"adapter": name, "rank": fitted.rank, "bytes": fitted.bytes}
+                log.info("adapter.loaded", extra=extra)
+            self._failures.pop(name, None)
+        except AdapterRefused as error:
+            self._fail(name, str(error))
+        except Exception as error:  # noqa: BLE001  # no file may cost what is served
+            self._fail(name, repr(error))
+
+    def _fail(self, name: str, why: str) -> None:
+        self._failures[name] = why
+        log.error("adapter.refused", extra={"adapter": name, "why": why})
+
+    async def _swap(self, name: str, fitted: FittedAdapter | None, on_engine: OnEngine) -> None:
+        before = self._digests.pop(name, "")
+        shared = before in self._digests.values()
+        # Why first: whatever was accepted by this card comes to the engine before the change.
+        self._tell()
+
+        def change() -> None:
+            if before and not shared:
+                self._engine.let_go_of_adapter(before)
+            if fitted is not None:
+                self._engine.hold_adapter(fitted)
+
+        await on_engine(change)
+        if fitted is not None:
+            self._digests[name] = fitted.digest
+
+    def _tell(self) -> None:
+        del self._card.adapters[:]
+        self._card.adapters.extend(
+            Adapter(
+                name=name,
+                digest=self._digests.get(name, ""),
+                failure=self._failures.get(name, ""),
+            )
+            for name in sorted(self._digests.keys() | self._failures.keys())
+        )
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size

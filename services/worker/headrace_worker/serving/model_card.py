@@ -1,0 +1,92 @@
+"""What the mesh must know of a loaded model."""
+
+from __future__ import annotations
+
+import hashlib
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.internal.v1.model_card_pb2 import (
+    Capabilities,
+    ModelCard,
+    SamplingDefaults,
+    TokenizerBundle,
+    VectorFacts,
+)
+from headrace.v1.common_pb2 import ModelTask
+from headrace_worker.engine.base.loaded import LoadedModel, TokenizerFiles, VectorModel, VectorTask
+
+_TASKS = {
+    VectorTask.EMBED: ModelTask.MODEL_TASK_EMBED,
+    VectorTask.SCORE: ModelTask.MODEL_TASK_SCORE,
+}
+
+
+def tokenizer_bundle(files: TokenizerFiles) -> bytes:
+    """TokenizerBundle, equal bytes for equal tokenizers."""
+    bundle = TokenizerBundle(
+        tokenizer_json=files.tokenizer_json,
+        chat_template=files.chat_template,
+        special_tokens=files.special_tokens,
+    )
+    return bundle.SerializeToString(deterministic=True)
+
+
+def tool_format(chat_template: str | None) -> str:
+    """How a model writes tool calls, by the way its template writes those of earlier turns."""
+    template = chat_template or ""
+    # Qwen3-Coder writes XML between the same tags.
+    if "<tool_call>" not in template or "<function=" in template:
+        return ""
+    lines = "<tool_call>\n" in template or "<tool_call>\\n" in template
+    return "hermes" if lines else "hermes_inline"
+
+
+def model_card(name: str, loaded: LoadedModel, bundle: bytes, *, now_unix_s: float) -> ModelCard:
+    facts, defaults = loaded.engine.facts, loaded.generation_defaults
+    can = facts.capabilities
+    created = Timestamp()
+    created.FromNanoseconds(int(now_unix_s * 1e9))
+    return ModelCard(
+        model=name,
+        weights_digest=facts.weights_digest,
+        tokenizer_digest=hashlib.sha256(bundle).hexdigest(),
+        context_tokens=facts.context_tokens,
+        vocabulary_size=facts.vocabulary_size,
+        eos_token_ids=facts.eos_token_ids,
+        dtype=facts.dtype,
+        engine=facts.name,
+        batch_invariant=facts.batch_invariant,
+        max_slots=facts.max_slots,
+        capabilities=Capabilities(
+            resume=can.resume,
+            park=can.park,
+            logprobs=can.logprobs,
+            grammar=can.grammar,
+            token_masks=can.token_masks,
+            cache_salt=can.cache_salt,
+            lora=loaded.adapters is not None,
+        ),
+        defaults=SamplingDefaults(
+            temperature=defaults.temperature,
+            top_p=defaults.top_p,
+            top_k=defaults.top_k,
+            min_p=defaults.min_p,
+            repetition_penalty=defaults.repetition_penalty,
+        ),
+        create_time=created,
+        tool_format=tool_format(loaded.tokenizer.chat_template),
+        vectors=_vector_facts(loaded.vectors),
+    )
+
+
+def _vector_facts(vectors: VectorModel | None) -> VectorFacts | None:
+    if vectors is None:
+        return None
+    return VectorFacts(
+        task=_TASKS[vectors.task],
+        dimensions=vectors.dimensions,
+        normalised=vectors.normalised,
+        prompts=vectors.prompts,
+        default_prompt=vectors.default_prompt or "",
+    )

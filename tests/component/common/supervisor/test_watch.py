@@ -1,0 +1,229 @@
+"""Processes that run and do not do their work, with real processes and a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from headrace.bus import BusUnavailable
+from headrace.bus.jetstream import JetStreamBus, connect
+from headrace.supervisor.keeper import Keeper
+from headrace.supervisor.plan.plan import Role
+from headrace.supervisor.plan.program import Program
+from headrace.supervisor.probes import Answers, Look, Stores
+from headrace.supervisor.servers.nats import Broker
+from headrace.supervisor.state.files import read_json_object
+from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.watch import Watch
+from helpers.eventually import eventually
+from helpers.small_disk import SmallDisk, small_disk
+
+SILENCE_S = 1.0
+WITHIN_S = 30.0
+SERVES = """
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        word = Path(sys.argv[2]).read_text()
+        self.send_response(200 if word == "ok" else 503)
+        self.end_headers()
+        self.wfile.write(word.encode())
+server = HTTPServer(("127.0.0.1", 0), Handler)
+Path(sys.argv[1]).write_text(json.dumps({"metrics": server.server_port}))
+server.serve_forever()
+"""
+
+
+class Serving:
+    """A process that answers what a file says; anything but "ok" with 503."""
+
+    role = Role.GATEWAY
+    name = "serving"
+
+    def __init__(self, folder: Path) -> None:
+        self._ports, self.answer = folder / "ports.json", folder / "answer"
+        self.answer.write_text("ok")
+
+    def prepare(self) -> None:
+        self._ports.unlink(missing_ok=True)
+
+    def argv(self) -> Sequence[str]:
+        return (sys.executable, "-c", SERVES, str(self._ports), str(self.answer))
+
+    async def read_ports(self, pid: int) -> dict[str, int] | None:
+        found = read_json_object(self._ports)
+        return None if found is None else {name: int(str(port)) for name, port in found.items()}
+
+
+class Watched:
+    """A kept process under a watch."""
+
+    def __init__(self, keeper: Keeper, told: list[str]) -> None:
+        self.keeper, self.told = keeper, told
+
+    @property
+    def pid(self) -> int:
+        assert self.keeper.record.pid is not None
+        return self.keeper.record.pid
+
+    async def is_replaced(self, pid: int) -> None:
+        """Another run listens."""
+        await eventually(
+            lambda: self.keeper.listening.is_set() and self.keeper.record.pid != pid,
+            within_s=WITHIN_S,
+        )
+
+
+@asynccontextmanager
+async def watched(program: Program, look: Look, folder: Path) -> AsyncIterator[Watched]:
+    told: list[str] = []
+    keeper = Keeper(
+        program,
+        Home(folder),
+        on_change=lambda: None,
+        report=lambda name, fact: told.append(fact),
+    )
+    keeper.started_up()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(keeper.keep())
+        group.create_task(Watch(keeper, look, on_look=lambda: None).run())
+        try:
+            await eventually(keeper.listening.is_set, within_s=WITHIN_S)
+            yield Watched(keeper, told)
+        finally:
+            keeper.kill()
+
+
+def healthz() -> Answers:
+    return Answers("metrics", "/healthz", silence_s=SILENCE_S, must_be_ok=True)
+
+
+async def test_a_process_that_hangs_is_replaced_with_the_reason_told(tmp_path: Path) -> None:
+    async with watched(Serving(tmp_path), healthz(), tmp_path) as process:
+        hung = process.pid
+        os.kill(hung, signal.SIGSTOP)
+        await process.is_replaced(hung)
+        assert (
+            process.keeper.record.last_end
+            == "was ended: does not answer /healthz, for more than 1 s"
+        )
+        assert process.keeper.restarts == 1
+        await eventually(lambda: process.told[-1] == "is well again", within_s=WITHIN_S)
+
+
+async def test_a_process_that_says_that_it_is_stuck_is_replaced(tmp_path: Path) -> None:
+    program = Serving(tmp_path)
+    async with watched(program, healthz(), tmp_path) as process:
+        stuck = process.pid
+        program.answer.write_text("its event loop is stuck")
+        await eventually(lambda: process.keeper.fault == "its event loop is stuck")
+        await process.is_replaced(stuck)
+        assert "its event loop is stuck" in process.keeper.record.last_end
+
+
+async def test_a_process_that_answers_at_all_is_left_alone_where_that_is_enough(
+    tmp_path: Path,
+) -> None:
+    program = Serving(tmp_path)
+    program.answer.write_text("draining")
+    look = Answers("metrics", "/ready", silence_s=0.0, must_be_ok=False)
+    async with watched(program, look, tmp_path) as process:
+        assert await look.look(process.keeper.ports) is None
+
+
+async def test_a_frozen_process_is_told_and_kept_where_no_time_is_set(tmp_path: Path) -> None:
+    look = Answers("metrics", "/healthz", silence_s=None, must_be_ok=True)
+    async with watched(Serving(tmp_path), look, tmp_path) as process:
+        frozen = process.pid
+        os.kill(frozen, signal.SIGSTOP)
+        await eventually(lambda: process.keeper.fault != "", within_s=WITHIN_S)
+        os.kill(frozen, signal.SIGCONT)
+        await eventually(lambda: process.keeper.fault == "", within_s=WITHIN_S)
+        assert process.pid == frozen
+        assert process.told == ["does not answer /healthz", "is well again"]
+
+
+async def test_a_process_whose_files_cannot_be_written_is_started_once_they_can(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        broker = Broker(disk.folder / "nats")
+        async with watched(broker, Stores(disk.folder, silence_s=None), disk.folder) as process:
+            disk.fill()
+            os.kill(process.pid, signal.SIGKILL)
+            await eventually(lambda: process.keeper.restarts >= 2, within_s=WITHIN_S)
+            disk.free()
+            await eventually(process.keeper.listening.is_set, within_s=WITHIN_S)
+            assert "cannot be started: no space left on device" in process.keeper.record.last_end
+
+
+class BrokenBroker:
+    """A broker on a disk that can be filled, and a client of it."""
+
+    def __init__(self, process: Watched, disk: SmallDisk, bus: JetStreamBus) -> None:
+        self.process, self.disk, self.bus = process, disk, bus
+        self._sent = 0
+
+    async def submit(self) -> None:
+        self._sent += 1
+        async with asyncio.timeout(1.0):
+            await self.bus.submit("m", "standard", bytes(100_000), message_id=f"{self._sent}")
+
+    async def stores(self) -> bool:
+        try:
+            await self.submit()
+        except (BusUnavailable, TimeoutError):
+            return False
+        return True
+
+    async def break_it(self) -> None:
+        """Until its supervisor has told everybody that it cannot store."""
+        self.disk.fill()
+        assert not await self.stores()
+        await eventually(lambda: self.bus.fault != "", within_s=WITHIN_S)
+
+
+@pytest.fixture
+async def broken(tmp_path: Path) -> AsyncIterator[BrokenBroker]:
+    with small_disk(tmp_path / "disk") as disk:
+        broker = Broker(disk.folder / "nats")
+        look = Stores(disk.folder / "nats", silence_s=WITHIN_S)
+        async with watched(broker, look, disk.folder) as process:
+            bus = await connect(broker.url, name="test")
+            found = BrokenBroker(process, disk, bus)
+            await found.submit()
+            await found.break_it()
+            yield found
+            await bus.close()
+
+
+async def test_a_broker_on_a_full_disk_is_left_alone_and_says_what_it_lacks(
+    broken: BrokenBroker,
+) -> None:
+    assert broken.bus.fault == "no space left on device"
+    await eventually(lambda: broken.process.keeper.fault != "", within_s=WITHIN_S)
+    fault = broken.process.keeper.fault
+    assert fault.startswith("cannot store: no space left on device: ")
+    assert str(broken.disk.folder) in fault
+    assert broken.process.keeper.restarts == 0
+
+
+async def test_a_broker_that_stays_broken_after_the_disk_is_free_again_is_replaced(
+    broken: BrokenBroker,
+) -> None:
+    pid = broken.process.pid
+    broken.disk.free()
+    await broken.process.is_replaced(pid)
+    await eventually(broken.stores, within_s=WITHIN_S)
+    await eventually(lambda: broken.bus.fault == "", within_s=WITHIN_S)
+    assert "no space left on device" in broken.process.keeper.record.last_end
+    assert broken.process.keeper.restarts == 1

@@ -1,0 +1,188 @@
+"""Detached requests at the gateway that holds them, and a leader that gives it some."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from headrace.bus import Bus
+from headrace.errors import GatewayUnreachable, RequestExists
+from headrace.internal.v1.reports_pb2 import ResultRecord
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.v1 import common_pb2
+from headrace_gateway.request.generation import ChoiceEnded, Failed, Tokens
+from headrace_gateway.shutdown import LeavingTimes, leave
+from helpers.eventually import eventually
+from helpers.gateway_actors import (
+    MODEL,
+    RunningMesh,
+    leader,
+    read,
+    running_mesh,
+    valid_request,
+    worker,
+)
+from helpers.tiny_tokenizers import byte_level
+
+LENGTH, STOP = common_pb2.FINISH_REASON_LENGTH, common_pb2.FINISH_REASON_STOP
+
+
+async def begin(gateway: RunningMesh, request_id: str, *stop: str) -> None:
+    """Nobody reads it from here on."""
+    request = valid_request(request_id, detached=True, stop=stop)
+    await (await gateway.mesh.admission.open(request)).abandon()
+
+
+async def kept(bus: Bus, request_id: str) -> ResultRecord | None:
+    stored = await bus.get_result(request_id)
+    return None if stored is None else ResultRecord.FromString(stored)
+
+
+def ids_of(text: str) -> list[int]:
+    return list(byte_level().encode(text).ids)
+
+
+async def given(bus: Bus, request_id: str) -> RequestRecord:
+    """A stored request of a gateway that is gone, as its leader gives it to another."""
+    async with running_mesh(bus, "gone") as gone:
+        await begin(gone, request_id)
+        lane = await bus.take_over(MODEL, "standard")
+        (pulled,) = await lane.pull(max_messages=1, timeout_s=5.0)
+        await lane.close()
+    record = RequestRecord.FromString(pulled.payload)
+    del record.prompt_ids[:]
+    record.attempt = record.held_since_attempt = 5
+    record.progress.add(output_ids=ids_of("ab"))
+    return record
+
+
+async def test_it_goes_on_without_a_reader_and_its_text_is_kept(bus: Bus) -> None:
+    async with (
+        running_mesh(bus) as gateway,
+        worker(gateway.address) as w1,
+        leader(bus) as boss,
+    ):
+        await begin(gateway, "r1")
+        ids = ids_of("hello")
+        slot = await w1.start("r1", attempt=1)
+        await w1.run_on(slot, first=0, ids=ids)
+        await w1.end(slot, output_tokens=len(ids))
+        await eventually(lambda: boss.has_settled(1))
+        result = await kept(bus, "r1")
+    assert result is not None
+    (choice,) = result.outcome.choices
+    assert (choice.text, list(choice.token_ids), choice.finish_reason) == ("hello", ids, LENGTH)
+    assert boss.settled[0].code == 0
+
+
+async def test_a_stop_string_ends_it_though_nobody_reads(bus: Bus) -> None:
+    async with (
+        running_mesh(bus) as gateway,
+        worker(gateway.address) as w1,
+        leader(bus) as boss,
+    ):
+        await begin(gateway, "r1", "lo")
+        slot = await w1.start("r1", attempt=1)
+        await w1.run_on(slot, first=0, ids=ids_of("hello there"))
+        await eventually(lambda: boss.has_settled(1))
+        await eventually(lambda: w1.cancelled == [slot])
+        result = await kept(bus, "r1")
+    assert result is not None
+    assert (result.outcome.choices[0].text, result.outcome.choices[0].finish_reason) == (
+        "hel",
+        STOP,
+    )
+
+
+async def test_its_readers_come_and_go(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
+        await begin(gateway, "r1")
+        for _ in range(3):
+            await gateway.outlet("r1").reader().abandon()
+        reader = gateway.outlet("r1").reader()
+        slot = await w1.start("r1", attempt=1)
+        await w1.run_on(slot, first=0, ids=[70])
+        await w1.end(slot, output_tokens=1)
+        assert await read(reader) == [Tokens(0, 0, [70]), ChoiceEnded(0, LENGTH)]
+
+
+async def test_a_request_that_is_given_goes_on_from_what_is_known_of_it(bus: Bus) -> None:
+    record = await given(bus, "r1")
+    async with (
+        running_mesh(bus) as gateway,
+        worker(gateway.address) as w1,
+        leader(bus) as boss,
+    ):
+        answer = await boss.notify(given=[record])
+        (point,) = answer.points
+        assert (point.request_id, list(point.progress[0].output_ids)) == ("r1", ids_of("ab"))
+        again = await boss.notify(given=[record])
+        assert len(again.points) == 1, "the first answer may have got lost"
+        slot = await w1.start("r1", attempt=6)
+        await w1.run_on(slot, first=2, ids=ids_of("c"))
+        await w1.end(slot, output_tokens=3)
+        await eventually(lambda: boss.has_settled(1))
+        result = await kept(bus, "r1")
+    assert boss.settled[0].held_since_attempt == 5
+    assert result is not None
+    assert result.outcome.choices[0].text == "abc"
+
+
+async def test_a_gateway_that_is_leaving_takes_nothing(bus: Bus) -> None:
+    record = await given(bus, "r1")
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        await gateway.mesh.drain()
+        answer = await boss.notify(given=[record])
+    assert list(answer.unknown_request_ids) == ["r1"]
+    assert list(answer.points) == []
+
+
+async def test_one_whose_result_is_kept_is_settled_and_not_made_again(bus: Bus) -> None:
+    record = await given(bus, "r1")
+    outcome = common_pb2.RequestOutcome(usage=common_pb2.Usage(output_tokens=7))
+    stored = ResultRecord(request_id="r1", model=MODEL, outcome=outcome, request=record)
+    await bus.put_result("r1", stored.SerializeToString())
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        answer = await boss.notify(given=[record])
+        assert (list(answer.points), list(answer.unknown_request_ids)) == ([], [])
+        await eventually(lambda: boss.has_settled(1))
+        (settlement,) = boss.settled
+        assert (settlement.output_tokens, settlement.held_since_attempt) == (7, 5)
+        assert gateway.mesh.requests.find("r1") is None
+        await eventually(lambda: len(gateway.mesh.settling) == 0)
+        record.arrival.seconds += 1
+        answer = await boss.notify(given=[record])
+        assert len(answer.points) == 1, "an earlier request had its name"
+
+
+@pytest.mark.parametrize("error", [GatewayUnreachable("moved"), RequestExists("namesake")])
+async def test_what_is_anothers_is_neither_settled_nor_kept_here(
+    bus: Bus, error: GatewayUnreachable | RequestExists
+) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        await begin(gateway, "r1")
+        reader = gateway.outlet("r1").reader()
+        await boss.notify(ended={"r1": error})
+        (failed,) = await read(reader)
+        assert isinstance(failed, Failed)
+        assert type(failed.error) is type(error)
+        await reader.abandon()
+        assert len(gateway.mesh.requests) == len(gateway.mesh.settling) == 0
+        await begin(gateway, "r2")
+        await gateway.outlet("r2").reader().settle(common_pb2.RequestOutcome())
+        await eventually(lambda: boss.has_settled(1))
+        assert boss.settled[0].request_id == "r2"
+        assert await kept(bus, "r1") is None
+
+
+async def test_a_leaving_gateway_does_not_wait_for_them_and_ends_none(bus: Bus) -> None:
+    async with running_mesh(bus) as gateway, leader(bus) as boss:
+        mesh = gateway.mesh
+        await begin(gateway, "r1")
+        times = LeavingTimes(lame_duck_s=0.0, drain_s=600.0, settle_s=0.0)
+        async with asyncio.timeout(60):
+            await leave(mesh.requests, mesh.settling, mesh.drain, times)
+        assert len(mesh.requests) == len(mesh.settling) == 0
+        assert boss.settled == []
+        assert await kept(bus, "r1") is None

@@ -1,0 +1,150 @@
+"""A server elsewhere: what is asked again, what is not, and when it is left alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from headrace_worker.engine.backends.openai_source import OpenAISource, Speech
+from headrace_worker.engine.backends.upstream import (
+    Upstream,
+    UpstreamFailed,
+    UpstreamRefused,
+    UpstreamSettings,
+)
+from headrace_worker.engine.base.interface import SamplingParameters, Sequence
+from helpers.eventually import eventually
+from helpers.http_server import HttpServer, answer, broken, http_server
+from helpers.tiny_tokenizers import byte_level
+
+GOOD = answer(body='data: {"n": 1}\n\ndata: {"n": 2}\n\ndata: [DONE]\n\n')
+BUSY = answer(503, '{"error": {"message": "loading"}}', retry_after="0")
+
+
+@asynccontextmanager
+async def upstream(
+    *answers: bytes | None, **settings: Any
+) -> AsyncIterator[tuple[Upstream, HttpServer]]:
+    async with http_server(*answers) as server:
+        made = Upstream(UpstreamSettings(server.url, **settings))
+        try:
+            yield made, server
+        finally:
+            await made.close()
+
+
+async def heard(asked: Upstream) -> list[dict[str, Any]]:
+    return [event async for event in asked.events("/completions", {"prompt": [1]})]
+
+
+async def test_events_come_as_they_are_sent_whatever_ends_lines_in_their_text() -> None:
+    text = "a\u2028b\x85c"
+    body = f': note\r\n\r\ndata: {{"text": "{text}"}}\r\n\r\ndata:{{"n": 2}}\n\ndata: [DONE]\n\n'
+    async with upstream(answer(body=body)) as (asked, server):
+        assert await heard(asked) == [{"text": text}, {"n": 2}]
+    assert server.asked[0].line == "POST /v1/completions HTTP/1.1"
+    assert server.asked[0].body == b'{"prompt":[1]}'
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [BUSY, answer(429, retry_after="Wed, 21 Oct 2015 07:28:00 GMT"), answer(500), b""],
+    ids=["503", "429 until a date", "500", "no answer"],
+)
+async def test_what_may_pass_is_asked_again(passing: bytes) -> None:
+    async with upstream(passing, GOOD) as (asked, server):
+        assert await heard(asked) == [{"n": 1}, {"n": 2}]
+    assert len(server.asked) == 2
+
+
+async def test_after_the_last_repetition_the_fact_is_told() -> None:
+    async with upstream(BUSY, retries=2) as (asked, server):
+        with pytest.raises(UpstreamFailed, match=r"answers 503: loading"):
+            await heard(asked)
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("refusal", "fact"),
+    [
+        (answer(401, '{"error": {"message": "no such key"}}'), "answers 401: no such key"),
+        (answer(400, '{"detail": "no model"}'), "answers 400: .*no model"),
+        (answer(404, "what?"), "answers 404: what"),
+        (answer(body='data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
+    ],
+)
+async def test_what_the_server_will_not_do_is_asked_once(refusal: bytes, fact: str) -> None:
+    async with upstream(refusal) as (asked, server):
+        with pytest.raises(UpstreamRefused, match=fact):
+            await heard(asked)
+        assert asked.refusing == ""
+    assert len(server.asked) == 1
+
+
+async def test_a_server_that_wants_to_be_left_alone_for_longer_than_we_wait_is() -> None:
+    async with upstream(answer(429, retry_after="3600"), timeout_s=5) as (asked, server):
+        with pytest.raises(UpstreamFailed, match="429"):
+            await heard(asked)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "breaking", [broken('data: {"n": 1}\n\n'), answer(body="data: nonsense\n\n")]
+)
+async def test_a_stream_that_breaks_is_not_asked_for_again(breaking: bytes) -> None:
+    async with upstream(breaking) as (asked, server):
+        with pytest.raises(UpstreamFailed):
+            await heard(asked)
+    assert len(server.asked) == 1
+
+
+async def test_silence_has_an_end() -> None:
+    async with upstream(None, timeout_s=0.05, retries=0) as (asked, _):
+        with pytest.raises(UpstreamFailed, match="out of reach: ReadTimeout"):
+            await heard(asked)
+
+
+async def test_failures_in_a_row_leave_it_alone_until_a_probe_is_answered() -> None:
+    async with upstream(BUSY, retries=0, failures=2, pause_s=0.01) as (asked, server):
+        for _ in range(2):
+            assert asked.refusing == ""
+            with pytest.raises(UpstreamFailed):
+                await heard(asked)
+        assert "left alone: 2 failures in a row; the last:" in asked.refusing
+        await eventually(lambda: len(server.asked) >= 5)
+        assert asked.refusing
+        assert {each.line.split()[0] for each in server.asked[2:]} == {"GET"}, "callers' requests"
+        server.answers = [answer()]
+        await eventually(lambda: asked.refusing == "")
+
+
+async def test_the_key_goes_to_the_server_and_into_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = SecretStr("sk-very-secret")
+    async with upstream(BUSY, GOOD, api_key=key) as (asked, server):
+        await heard(asked)
+        assert "sk-very" not in repr(UpstreamSettings("http://x", key))
+    assert server.asked[0].headers["authorization"] == "bearer sk-very-secret"
+    assert caplog.records
+    assert not [r for r in caplog.records if "very-secret" in f"{r.getMessage()} {vars(r)}"]
+
+
+async def test_arguments_of_earlier_calls_go_to_a_chat_server_as_texts() -> None:
+    tokenizer = byte_level()
+    call = {"id": "c", "type": "function", "function": {"name": "sky", "arguments": {"a": "é"}}}
+    talk = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    prompt_ids = tuple(tokenizer.encode(json.dumps(talk)).ids)
+    one = Sequence(1, prompt_ids, (), SamplingParameters(max_tokens=1, temperature=0), 0)
+    async with upstream(GOOD) as (asked, server):
+        source = OpenAISource(asked, "toy", Speech.CHAT, tokenizer, "")
+        _ = [piece async for piece in source.follow(one)]
+    (message,) = json.loads(server.asked[0].body)["messages"]
+    assert message["tool_calls"][0]["function"] == {"name": "sky", "arguments": '{"a": "é"}'}

@@ -1,0 +1,84 @@
+"""Hosts and ports in URLs and gRPC targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headrace.rpc.addresses import (
+    BadAddress,
+    join,
+    local,
+    own_address_towards,
+    split,
+    target,
+    without_zone,
+)
+from headrace.supervisor.plan.plan import DEFAULT_MODEL, MeshOptions
+from headrace.supervisor.state.failures import BadOption, PortTaken
+from headrace.supervisor.supervisor import refuse_taken_port, seen_from_outside
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+        ("127.0.0.1:8080", "127.0.0.1:8080"),
+        ("http://gateway-0.mesh:8090/v1", "gateway-0.mesh:8090"),
+        ("http://[::1]:8080", "[::1]:8080"),
+        ("http://[::1]:8080/v1", "[::1]:8080"),
+        ("[2001:db8::7]:90", "[2001:db8::7]:90"),
+        ("http://[::1]", "[::1]:80"),
+        ("::1", "[::1]:80"),
+        ("localhost", "localhost:80"),
+        ("nats://user:secret@[::1]:4222", "[::1]:4222"),
+    ],
+)
+def test_a_url_and_an_address_name_the_same_target(url: str, expected: str) -> None:
+    assert target(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["http://host:0x50", "http://host:99999", "http://[::1", "1::2:x:3"]
+)
+def test_what_is_no_address_is_refused_by_name(url: str) -> None:
+    with pytest.raises(BadAddress, match="is no address"):
+        split(url)
+
+
+def test_brackets_are_written_once() -> None:
+    assert join("::1", 80) == join("[::1]", 80) == "[::1]:80"
+    assert join("10.0.0.1", 80) == "10.0.0.1:80"
+
+
+def test_what_listens_everywhere_is_found_on_the_loopback() -> None:
+    assert [local(host) for host in ("0.0.0.0", "::", "10.0.0.1")] == [
+        "127.0.0.1",
+        "::1",
+        "10.0.0.1",
+    ]
+
+
+def test_an_address_with_a_zone_is_refused_with_the_reason() -> None:
+    with pytest.raises(BadAddress, match=r"has a zone \(eth0\)"):
+        without_zone("fe80::1%eth0")
+    with pytest.raises(BadOption, match=r"--host: .*zone"):
+        MeshOptions(state_dir=Path("/x"), models=(DEFAULT_MODEL,), host="fe80::1%eth0")
+
+
+def test_this_machine_knows_its_address_towards_another() -> None:
+    assert own_address_towards("127.0.0.1", 4222) == "127.0.0.1"
+    assert own_address_towards("::1", 4222) == "::1"
+    assert own_address_towards("no.such.host.invalid", 4222) == "127.0.0.1"
+
+
+def test_an_address_that_this_machine_lacks_is_told_as_such() -> None:
+    with pytest.raises(PortTaken, match=r"\[2001:db8::7\]:0.*--host"):
+        refuse_taken_port("2001:db8::7", 0)
+
+
+def test_only_a_mesh_on_every_address_has_urls_for_other_machines() -> None:
+    assert seen_from_outside("127.0.0.1", 80) == []
+    assert not [url for url in seen_from_outside("0.0.0.0", 80) if "127.0.0.1" in url]
+    assert all(url.endswith("]:80") for url in seen_from_outside("::", 80))

@@ -1,0 +1,53 @@
+"""Whether a gateway can admit requests."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from headrace_gateway.api.probes.health import Health, ModelState
+
+WELL = Health(
+    leaving=False,
+    broker_connected=True,
+    models={"asleep": ModelState.NO_WORKER, "valley": ModelState.READY},
+    leader_age_s=0.3,
+    window_s=15.0,
+)
+
+
+def test_it_can_while_its_broker_and_a_scheduler_are_there_whatever_the_workers_do() -> None:
+    assert WELL.problem is None
+    assert replace(WELL, models={"valley": ModelState.NO_WORKER}).problem is None
+    assert json.loads(WELL.body()) == {
+        "status": "ok",
+        "models": {"asleep": "no_worker", "valley": "ready"},
+    }
+
+
+def test_without_any_model_no_scheduler_has_to_report() -> None:
+    assert replace(WELL, models={}, leader_age_s=None).problem is None
+
+
+def test_it_says_what_is_missing() -> None:
+    assert replace(WELL, leaving=True).problem == "leaving"
+    assert replace(WELL, broker_connected=False).problem == "out of reach of NATS"
+    assert "reading the models" in str(replace(WELL, starting=True).problem)
+    full = replace(WELL, broker_fault="its disk is full")
+    assert full.problem == "the broker cannot store requests: its disk is full"
+    assert replace(WELL, leader_age_s=None).problem == "no scheduler has reported yet"
+    silent = replace(WELL, leader_age_s=15.4)
+    assert silent.problem == "no scheduler has reported for 15 s"
+    assert json.loads(silent.body())["status"] == "unavailable"
+    assert json.loads(silent.body())["reason"] == silent.problem
+
+
+def test_the_last_token_is_told_and_decides_nothing() -> None:
+    assert WELL.details() == (
+        "no token has come yet",
+        "model asleep: no_worker",
+        "model valley: ready",
+    )
+    old = replace(WELL, token_age_s=3600.0)
+    assert old.problem is None
+    assert old.details()[0] == "last token 3600 s ago"

@@ -1,0 +1,247 @@
+"""Whoever comes back after any event gets the rest: what it had and what it gets is the whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.errors import InvalidRequest
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.logprobs import Logprobs
+from headrace.v1.common_pb2 import FinishReason
+from headrace_gateway.api.bodies.output_options import Asked
+from headrace_gateway.api.http.reply import Dialect
+from headrace_gateway.api.native.rest_service import RestDialect
+from headrace_gateway.api.openai.choice_details import Prompt, Telling
+from headrace_gateway.api.openai.chunks import CHAT, COMPLETION, Chunks, Form, Head
+from headrace_gateway.models.text import StopStrings, TextStream
+from headrace_gateway.models.token_text import Spelling
+from headrace_gateway.output.assembler import Transcript
+from headrace_gateway.output.position import (
+    UNSEEN,
+    EventIds,
+    Place,
+    read_event_id,
+    read_position,
+)
+from headrace_gateway.output.replay import CatchingUp
+from headrace_gateway.request.generation import ChoiceEnded, Described, RecordedRequest, Tokens
+from helpers.tiny_tokenizers import byte_level
+
+HEAD = Head("r-1", "valley", created=1, fingerprint="fp_1")
+SPELLING = Spelling(byte_level())
+CALL = '<tool_call>\n{"name": "sky", "arguments": {"at": "水🌊"}}\n</tool_call>'
+TEXTS = ["the mill 🌊", "go STO", "run STOP, and more", "", f"so {CALL} and \n{CALL}  done", CALL]
+LENGTH = FinishReason.FINISH_REASON_LENGTH
+
+Said = list[tuple[str, Any]]
+"""Event ids and what came with them."""
+
+
+@dataclass
+class Question:
+    """What was made of it, whoever reads it."""
+
+    outputs: list[list[int]]
+    form: Form | None
+    logprobs: bool
+    echo: bool
+
+    def transcript(self) -> Transcript:
+        stops = StopStrings(["STOP", "\n\nthe"])
+        streams = [
+            TextStream(
+                byte_level().decode,
+                stops=stops,
+                silent=frozenset({1}),
+                includes_stop=choice % 3 == 1,
+                unstopped_tokens=3 * (choice % 3 == 2),
+            )
+            for choice in range(len(self.outputs))
+        ]
+        return Transcript(streams, prompt_tokens=2, request_id="r-1", calls_tools=True)
+
+    def dialect(self, places: list[Place]) -> Dialect | Chunks:
+        if self.form is None:
+            request: Described = RecordedRequest(
+                RequestRecord(request_id="r-1", n=len(self.outputs))
+            )
+            return RestDialect(request, places)
+        asked = Asked(
+            chat=self.form is CHAT,
+            logprobs=2 if self.logprobs else None,
+            token_ids=True,
+            echo=self.echo and self.form is COMPLETION,
+            repeats=self.echo and self.form is CHAT,
+            by_id=self.echo,
+        )
+        told = Telling(asked, SPELLING, Prompt("the ", [5]), choices=len(self.outputs))
+        return Chunks(self.form, HEAD, places=places, include_usage=True, ids=True, telling=told)
+
+    def events(self, cuts: Random) -> Iterator[list[Tokens | ChoiceEnded]]:
+        """In runs of some length, of one choice or of all, the ends with them or behind."""
+        sent = [0] * len(self.outputs)
+        over = [False] * len(self.outputs)
+        while not all(over):
+            some: list[Tokens | ChoiceEnded] = []
+            for choice, ids in enumerate(self.outputs):
+                upto = min(len(ids), sent[choice] + cuts.randint(0, 9))
+                if upto > sent[choice]:
+                    some.append(self._run(choice, sent[choice], upto))
+                    sent[choice] = upto
+                if upto == len(ids) and not over[choice] and cuts.random() < 0.5:
+                    over[choice] = True
+                    some.append(ChoiceEnded(choice, LENGTH))
+            if some:
+                yield some
+
+    def _run(self, choice: int, first: int, upto: int) -> Tokens:
+        ids = self.outputs[choice][first:upto]
+        run = None
+        if self.logprobs:
+            run = Logprobs()
+            for index, token in enumerate(ids, first):
+                run.extend(Logprobs.of([-index / 8], [token, 3], [-index / 8, -9]))
+        return Tokens(choice, first, ids, run)
+
+    def said(self, cuts: Random, after: str | None = None) -> Said:
+        """Every event of a stream, to its end."""
+        transcript, take = self.transcript(), None
+        places = [UNSEEN] * len(self.outputs)
+        if after is not None:
+            places = read_position(after, len(self.outputs), field="after")
+            take = CatchingUp(transcript, places).take
+        dialect = self.dialect(places)
+        text = dialect.opening()
+        for some in self.events(cuts):
+            text += dialect.said((take or transcript.take)(some))
+        return list(_parsed(text))
+
+
+def _parsed(text: str) -> Iterator[tuple[str, Any]]:
+    for block in text.split("\n\n")[:-1]:
+        line, data = block.split("\n")
+        yield line.removeprefix("id: "), json.loads(data.removeprefix("data: "))
+
+
+@dataclass
+class Whole:
+    """What a client puts together of a stream's events."""
+
+    opened: int = 0
+    text: str = ""
+    ids: list[int] = field(default_factory=list)
+    calls: list[list[str]] = field(default_factory=list)
+    told: list[Any] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+
+def whole(said: Said, choices: int) -> list[Whole]:
+    wholes = [Whole() for _ in range(choices)]
+    for _, event in said:
+        if "delta" in event:
+            _add_native(wholes[event["delta"]["choice"]], event["delta"])
+        for choice in event.get("choices", ()):
+            _add_openai(wholes[choice["index"]], choice)
+    return wholes
+
+
+def _add_native(to: Whole, delta: dict[str, Any]) -> None:
+    assert delta["first_index"] == len(to.ids), "a gap, or a repeat"
+    to.text += delta["text"]
+    to.ids += delta["token_ids"]
+    for call in delta.get("tool_calls", ()):
+        _add_call(to, call["index"], call["name"], call["arguments"])
+    to.told += delta.get("logprobs", {}).get("logprobs", [])
+    to.reasons += [delta["finish_reason"]] if delta.get("finish_reason", "")[14:-11] else []
+
+
+def _add_openai(to: Whole, choice: dict[str, Any]) -> None:
+    delta = choice.get("delta", choice)
+    to.opened += "role" in delta
+    to.text += delta.get("content") or delta.get("text") or ""
+    to.ids += choice.get("token_ids", [])
+    for call in delta.get("tool_calls", ()):
+        function = call["function"]
+        _add_call(to, call["index"], function.get("name", ""), function.get("arguments", ""))
+    told = choice["logprobs"] or {}
+    to.told += told.get("content") or list(
+        zip(*(told[k] for k in ("tokens", "token_logprobs", "text_offset")), strict=True)
+        if "tokens" in told
+        else ()
+    )
+    to.reasons += [choice["finish_reason"]] if choice["finish_reason"] else []
+
+
+def _add_call(to: Whole, index: int, name: str, arguments: str) -> None:
+    if index == len(to.calls):
+        to.calls.append(["", ""])
+    to.calls[index][0] += name
+    to.calls[index][1] += arguments
+
+
+outputs = st.lists(
+    st.sampled_from(TEXTS).map(lambda text: list(byte_level().encode(text).ids)),
+    min_size=1,
+    max_size=2,
+)
+questions = st.builds(
+    Question,
+    outputs,
+    form=st.sampled_from([CHAT, COMPLETION, None]),
+    logprobs=st.booleans(),
+    echo=st.booleans(),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(question=questions, seed=st.integers(0, 2**32))
+def test_what_a_client_had_and_what_it_gets_is_the_undisturbed_answer(
+    question: Question, seed: int
+) -> None:
+    choices, cuts = len(question.outputs), Random(seed)
+    undisturbed = whole(question.said(cuts), choices)
+    begun = question.said(cuts)
+    kept = begun[: cuts.randint(1, len(begun))]
+    event = read_event_id(kept[-1][0], field="Last-Event-ID")
+    assert event.request_id == "r-1"
+    rest = question.said(cuts, event.position)
+    assert whole(kept + rest, choices) == undisturbed
+
+
+def test_a_position_is_read_as_it_was_written() -> None:
+    ids = EventIds("r-1", [UNSEEN, UNSEEN])
+    assert ids.opened(0) == "id: r-1:0.\n"
+    ids.said(1, 7)
+    assert ids.said(0, 12, ended=True) == "id: r-1:12f.7\n"
+    assert read_position("12f.7", 2, field="after") == [Place(True, 12, True), Place(True, 7)]
+    assert read_position("", 2, field="after") == [UNSEEN, UNSEEN]
+    assert read_position("0.", 2, field="after") == [Place(True), UNSEEN]
+
+
+@pytest.mark.parametrize("text", ["1", "1.2.3", "a.b", "1f2.3", "-1.0", "1.2x", "1." + "9" * 10])
+def test_what_is_no_position_is_refused_with_its_field(text: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read_position(text, 2, field="after")
+    assert refused.value.field == "after"
+
+
+@pytest.mark.parametrize("text", ["", "r-1", "a b:1", ":1", "r/1:2"])
+def test_what_is_no_id_of_an_event_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        read_event_id(text, field="Last-Event-ID")
+
+
+def test_a_reader_who_says_to_have_more_than_there_is_is_told_so() -> None:
+    question = Question([[5, 6, 7]], CHAT, logprobs=False, echo=False)
+    for place in (Place(True, 9), Place(True, 2, True)):
+        take = CatchingUp(question.transcript(), [place]).take
+        with pytest.raises(InvalidRequest, match="tokens"):
+            take([Tokens(0, 0, [5, 6, 7]), ChoiceEnded(0, LENGTH)])

@@ -1,0 +1,123 @@
+"""When those that wait are told of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+
+from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.v1.common_pb2 import PRIORITY_STANDARD, FinishReason
+from headrace_gateway.queue.lanes import LaneView
+from headrace_gateway.queue.queueing import news
+from headrace_gateway.request.generation import ChoiceEnded, Queued, Tokens
+from headrace_gateway.stream.open_request import Admitted, Feed, Outlet
+
+AFTER_S = 0.5
+STOP = FinishReason.FINISH_REASON_STOP
+
+
+@dataclass
+class ManualClock:
+    now_s: float = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def unix_s(self) -> float:
+        return self.now_s
+
+
+class SilentLine:
+    def cancel(self, slot: int) -> None: ...
+
+
+class Waiter:
+    """One request in a lane of which a leader reports."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.lanes = LaneView(fresh_s=60.0)
+        admitted = Admitted("r", "toy", PRIORITY_STANDARD, 0.0, 600.0, 1, 1, 100, RequestRecord())
+        self.outlet = Outlet(admitted, self.clock, lambda *_: None)
+        self.outlet.sequence = 9
+
+    def report(self, *sequences: int, wait_s: int) -> None:
+        state = LaneState(
+            priority=PRIORITY_STANDARD,
+            waiting=len(sequences),
+            tenants=[
+                TenantState(
+                    tenant="default",
+                    waiting=len(sequences),
+                    estimated_wait=Duration(seconds=wait_s),
+                    sequences=sequences,
+                    ahead=range(len(sequences)),
+                )
+            ],
+        )
+        self.lanes.take(LaneReport(model="toy", epoch=1, lanes=[state]), self.clock.now_s)
+
+    def told(self, now_s: float) -> Queued | None:
+        self.clock.now_s = now_s
+        queued = news(self.outlet, self.lanes, now_s, after_s=AFTER_S, every_s=10.0)
+        if queued is not None:
+            self.outlet.tell_queued(queued)
+        return queued
+
+
+def test_who_waits_is_told_after_a_while_and_then_of_changes_once_a_second() -> None:
+    waiter = Waiter()
+    waiter.report(5, 9, wait_s=3)
+    assert waiter.told(0.4) is None
+    assert waiter.told(0.6) == Queued(1, 3.0)
+    assert waiter.told(2.0) is None, "nothing has changed"
+    waiter.report(9, wait_s=2)
+    assert waiter.told(2.1) == Queued(0, 2.0)
+    waiter.report(9, wait_s=1)
+    assert waiter.told(2.9) is None, "the last was less than a second ago"
+    assert waiter.told(3.2) == Queued(0, 1.0)
+
+
+def test_where_nothing_changes_the_stream_is_kept_alive() -> None:
+    waiter = Waiter()
+    waiter.report(9, wait_s=3)
+    assert waiter.told(0.6) == Queued(0, 3.0)
+    assert waiter.told(10.5) is None
+    assert waiter.told(10.7) == Queued(0, 3.0)
+
+
+def test_where_nothing_is_known_the_stream_is_kept_alive_all_the_same() -> None:
+    waiter = Waiter()
+    assert waiter.told(0.6) is None
+    assert waiter.told(10.1) == Queued()
+
+
+def test_who_is_fed_or_has_ended_does_not_wait() -> None:
+    outlet = Waiter().outlet
+    assert outlet.is_waiting
+    feed = Feed(SilentLine(), 0, outlet, 0, 1)
+    outlet.bind(feed)
+    assert not outlet.is_waiting
+    outlet.unbind(feed)
+    assert outlet.is_waiting, "it has lost its worker"
+    outlet.relay.end(0, 1, STOP, 0)
+    assert not outlet.is_waiting
+
+
+async def test_tokens_come_before_news_of_a_wait_that_is_over() -> None:
+    outlet = Waiter().outlet
+    events = outlet.reader().events()
+    outlet.tell_queued(Queued(2, 1.0))
+    assert await anext(events) == [Queued(2, 1.0)]
+    outlet.tell_queued(Queued(0, 0.0))
+    outlet.bind(Feed(SilentLine(), 0, outlet, 0, 1))
+    outlet.relay.take(0, 1, 0, 7)
+    outlet.wake()
+    assert await anext(events) == [Tokens(0, 0, [7])]
+    outlet.relay.end(0, 1, STOP, 1)
+    outlet.wake()
+    async with asyncio.timeout(5):
+        assert await anext(events) == [ChoiceEnded(0, STOP)]

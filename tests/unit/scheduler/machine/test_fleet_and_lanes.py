@@ -1,0 +1,119 @@
+"""Small parts of the machine: lanes in order, progress by choice, reports as figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from headrace.internal.v1.request_pb2 import ChoiceProgress
+from headrace.v1.common_pb2 import FinishReason, Priority
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.forecast import Outlook, Wait
+from headrace_scheduler.machine.machine import LaneFigures, Leadership
+from headrace_scheduler.request.request import longest
+from headrace_scheduler.runtime.report_cache import Sightings
+from headrace_scheduler.runtime.reporting import lane_report
+from headrace_scheduler.state.events import Dispatch
+from headrace_scheduler.state.tenant_shares import Mark
+from helpers.scheduler_events import Bench, gateway_reported, reported
+
+
+def test_a_lane_keeps_the_order_of_the_stream_whatever_the_order_of_events() -> None:
+    from helpers.scheduler_events import submitted
+
+    bench = Bench()
+    bench.tell(submitted("c", 3), submitted("a", 1), submitted("b", 2))
+    bench.worker()
+    (dispatch,) = bench.commands
+    assert [r.request_id for r in dispatch.message.requests] == ["a", "b", "c"]  # type: ignore[union-attr]
+
+
+def test_what_no_empty_worker_of_this_size_and_weights_could_run_holds_nobody_up() -> None:
+    bench = Bench()
+    bench.submit("wide", n=5)
+    bench.submit("of other weights", digest="w2")
+    bench.submit("for an adapter", adapter="x")
+    bench.submit("a", digest="w1")
+    bench.submit("b")
+    bench.worker(free=4, total=4, digest="w1")
+    (dispatch,) = bench.given(Dispatch)
+    assert [r.request_id for r in dispatch.message.requests] == ["a", "b"]
+
+
+def test_of_two_accounts_of_a_choice_the_longer_counts_and_of_equals_the_finished() -> None:
+    stop = FinishReason.FINISH_REASON_STOP
+    accounts = [
+        ChoiceProgress(choice=1, output_ids=[1]),
+        ChoiceProgress(choice=0, output_ids=[1, 2]),
+        ChoiceProgress(choice=1, output_ids=[1], finish_reason=stop),
+        ChoiceProgress(choice=0, output_ids=[1]),
+        ChoiceProgress(choice=2, output_ids=[9]),
+    ]
+    best = longest(accounts, choices=2)
+    assert [(p.choice, len(p.output_ids), p.finish_reason) for p in best] == [
+        (0, 2, 0),
+        (1, 1, stop),
+    ]
+
+
+def test_a_lane_report_leaves_out_a_wait_that_is_unknown() -> None:
+    leadership = Leadership("s", "tiny", 3, 0.0, 0.0)
+    figures = [
+        LaneFigures(
+            "interactive",
+            2,
+            1,
+            0.5,
+            Wait(1.25, 0.5),
+            (Outlook("t", 2, Wait(2.5, 0.5), (Mark(7, 0), Mark(9, 3))), Outlook("", 0, None)),
+        ),
+        LaneFigures("bulk", 0, 0, 0.0, None),
+    ]
+    report = lane_report(leadership, figures, max_waiting=9)
+    urgent, bulk = report.lanes
+    assert (urgent.waiting, urgent.running, urgent.max_waiting) == (2, 1, 9)
+    assert urgent.estimated_wait.ToMilliseconds() == 1250
+    assert urgent.place_interval.ToMilliseconds() == 500
+    named, any_other = urgent.tenants
+    assert (named.tenant, named.waiting) == ("t", 2)
+    assert named.estimated_wait.ToMilliseconds() == 2500
+    assert (list(named.sequences), list(named.ahead)) == ([7, 9], [0, 3])
+    assert (any_other.tenant, any_other.HasField("estimated_wait")) == ("", False)
+    assert bulk.priority == Priority.PRIORITY_BULK
+    assert not bulk.HasField("estimated_wait")
+    assert not bulk.HasField("place_interval")
+
+
+def test_a_new_leader_is_told_of_all_who_were_heard_lately() -> None:
+    sightings = Sightings(kept_s=5.0)
+    sightings.see_worker(reported("old", 1, heard_s=1.0))
+    sightings.see_worker(reported("w", 1, heard_s=8.0))
+    latest = reported("w", 2, heard_s=9.0)
+    sightings.see_worker(latest)
+    gateway = gateway_reported(heard_s=9.0)
+    sightings.see_gateway(gateway)
+    assert sightings.recent(10.0) == [latest, gateway]
+
+
+def test_every_number_of_the_policy_comes_from_a_setting() -> None:
+    policy = SchedulerSettings(max_waiting=7, floor_share=0.5, adoption_window_s=9.0).policy()
+    assert (policy.max_waiting, policy.limits.floor_share) == (7, 0.5)
+    assert policy.adoption_window_s == 9.0
+
+
+def test_a_short_lane_is_told_whole_and_a_long_one_in_outline() -> None:
+    bench = Bench()
+    bench.submit(*(f"r{i}" for i in range(64)))
+    marks = marks_of_the_only_tenant(bench)
+    assert [(m.sequence, m.ahead) for m in marks] == [(i + 1, i) for i in range(64)]
+    bench.submit(*(f"s{i}" for i in range(337)))
+    sequences = [mark.sequence for mark in marks_of_the_only_tenant(bench)]
+    assert (len(sequences), sequences[0], sequences[-1]) == (64, 1, 401)
+    assert {b - a for a, b in pairwise(sequences)} <= {6, 7}
+
+
+def marks_of_the_only_tenant(bench: Bench) -> Sequence[Mark]:
+    (_, standard, _) = bench.machine.lanes(now_s=bench.now_s)
+    (only, _) = standard.tenants
+    assert (only.tenant, only.waiting) == ("default", standard.waiting)
+    return only.marks

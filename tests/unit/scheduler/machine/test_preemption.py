@@ -1,0 +1,240 @@
+"""Bulk requests make way for interactive ones that would wait, and come back unharmed."""
+
+from __future__ import annotations
+
+from headrace_scheduler.state.events import Dispatch, Notify, ParkOnWorker
+from headrace_scheduler.workers.forming import BatchLimits
+from headrace_scheduler.workers.policy import Policy
+from helpers.scheduler_events import EPOCH, Bench, answer, parked, point
+
+
+class Full:
+    """A worker of four slots, all of them held by bulk requests."""
+
+    def __init__(self, policy: Policy | None = None, *, parks: bool = True) -> None:
+        self.bench = Bench(policy)
+        self.parks = parks
+        self.running: dict[str, int] = {}
+        self.number = 0
+        self.counted = 0
+        self.report()
+        self.bench.submit("a", "b", "c", "d", priority="bulk")
+        self.take()
+        self.report()
+
+    def take(self) -> list[str]:
+        """The worker takes what it was just given; returns what that was."""
+        taken = []
+        for dispatch in self.bench.given(Dispatch):
+            self.counted = dispatch.number
+            records = dispatch.message.requests
+            self.running |= {r.request_id: r.attempt for r in records}
+            taken += [r.request_id for r in records]
+        self.bench.accept()
+        return taken
+
+    def report(self) -> None:
+        self.number += 1
+        self.bench.worker(
+            number=self.number,
+            free=4 - len(self.running),
+            running=dict(self.running),
+            counted=(EPOCH, self.counted),
+            parks=self.parks,
+        )
+
+    def asked(self) -> list[str]:
+        return [command.request_id for command in self.bench.given(ParkOnWorker)]
+
+    def park(self, request_id: str, *output_ids: int) -> None:
+        """It does as it was asked, the leader learns where the request stands, and reports."""
+        attempt = self.running.pop(request_id)
+        where = point(request_id, attempt, list(output_ids))
+        self.bench.tell(parked("w", where))
+        self.bench.tell(answer(self.bench.only(Notify), where))
+
+    def end(self, request_id: str) -> None:
+        del self.running[request_id]
+        self.bench.settle(request_id)
+        self.report()
+
+
+def test_the_newest_bulk_request_is_parked_for_an_interactive_one_that_finds_no_slot() -> None:
+    full = Full()
+    full.bench.submit("urgent", priority="interactive")
+    assert full.asked() == ["d"]
+    full.park("d", 1, 2)
+    full.report()
+    assert full.take() == ["urgent"]
+    assert full.bench.journal.counts["returned: preempted"] == 1
+
+
+def test_what_was_parked_goes_on_from_its_output_with_no_failure_counted() -> None:
+    full = Full()
+    first = full.running["d"]
+    full.bench.submit("urgent", priority="interactive")
+    full.park("d", 1, 2)
+    full.report()
+    full.take()
+    full.report()
+    full.end("urgent")
+    (record,) = full.bench.only(Dispatch).message.requests
+    assert record.request_id == "d"
+    assert list(record.progress[0].output_ids) == [1, 2]
+    assert record.attempt > first
+    assert record.failures == 0
+
+
+def test_one_is_parked_for_each_slot_that_is_wanted_and_no_more() -> None:
+    full = Full()
+    full.bench.submit("u1", "u2", priority="interactive")
+    assert full.asked() == ["d", "c"]
+    full.report()
+    assert full.asked() == []
+    full.park("d")
+    assert full.asked() == []
+    full.report()
+    assert full.take() == ["u1"]
+    assert full.asked() == []
+    full.park("c")
+    full.report()
+    assert full.take() == ["u2"]
+    full.report()
+    assert full.bench.journal.counts["preempted"] == 2
+
+
+def test_a_slot_that_a_report_shows_before_the_parking_is_told_is_not_counted_twice() -> None:
+    full = Full()
+    full.bench.submit("u1", priority="interactive")
+    attempt = full.running.pop("d")
+    full.report()
+    assert full.take() == ["u1"]
+    full.bench.submit("u2", priority="interactive")
+    assert full.asked() == ["c"]
+    full.bench.tell(parked("w", point("d", attempt)))
+    assert full.asked() == []
+
+
+def test_choices_that_run_side_by_side_have_as_many_parked() -> None:
+    full = Full()
+    full.bench.submit("urgent", priority="interactive", n=3)
+    assert full.asked() == ["d", "c", "b"]
+
+
+def test_nothing_is_parked_where_all_of_it_would_not_make_room() -> None:
+    full = Full()
+    full.bench.submit("too large", priority="interactive", n=5)
+    full.bench.submit("other weights", priority="interactive", digest="w2")
+    assert full.bench.journal.counts["preempted"] == 0
+
+
+def test_nothing_is_parked_for_what_is_not_interactive() -> None:
+    full = Full()
+    full.bench.submit("e", priority="standard")
+    assert full.asked() == []
+
+
+def test_standard_requests_are_left_alone() -> None:
+    bench = Bench()
+    bench.worker(free=1, total=1)
+    bench.submit("a", priority="standard")
+    attempt = bench.only(Dispatch).message.requests[0].attempt
+    bench.accept()
+    bench.worker(number=2, free=0, total=1, running={"a": attempt}, counted=(EPOCH, 1))
+    bench.submit("urgent", priority="interactive")
+    assert not bench.given(ParkOnWorker)
+
+
+def test_an_engine_that_cannot_park_is_left_alone() -> None:
+    full = Full(parks=False)
+    full.bench.submit("urgent", priority="interactive")
+    assert full.asked() == []
+
+
+def test_nothing_is_parked_where_that_is_not_wanted() -> None:
+    full = Full(Policy(preemption=False))
+    full.bench.submit("urgent", priority="interactive")
+    assert full.asked() == []
+
+
+def test_a_worker_that_still_runs_what_it_was_to_park_is_asked_again() -> None:
+    full = Full()
+    full.bench.submit("urgent", priority="interactive")
+    assert full.asked() == ["d"]
+    full.report()
+    assert full.asked() == []
+    full.bench.after(1.0)
+    assert full.asked() == ["d"]
+    assert full.bench.journal.counts["preempted"] == 1
+
+
+def test_a_worker_is_not_asked_again_for_what_has_gone_or_for_nobody() -> None:
+    full = Full()
+    full.bench.submit("urgent", priority="interactive")
+    assert full.asked() == ["d"]
+    full.bench.settle("d", code=1)
+    full.bench.after(1.0)
+    assert "d" not in full.asked()
+    full.bench.settle("urgent", code=1)
+    full.bench.after(1.0)
+    assert full.asked() == []
+
+
+def test_a_victim_starts_after_the_one_it_was_parked_for_whatever_its_lane_has_earned() -> None:
+    full = Full(Policy(limits=BatchLimits(ageing_s=0.0, floor_share=1.0)))
+    full.bench.submit("u1", "u2", priority="interactive")
+    full.park("d")
+    full.park("c")
+    full.report()
+    assert full.take() == ["u1", "u2"]
+
+
+def test_a_victim_waits_for_nobody_who_left() -> None:
+    full = Full()
+    full.bench.submit("urgent", priority="interactive")
+    full.bench.settle("urgent", code=1)
+    full.park("d")
+    full.report()
+    assert full.take() == ["d"]
+
+
+def test_a_request_is_parked_so_often_and_then_keeps_its_slot() -> None:
+    full = Full(Policy(max_preemptions=1))
+    for i in range(4):
+        full.bench.submit(f"u{i}", priority="interactive")
+        (victim,) = full.asked()
+        full.park(victim)
+        full.report()
+        assert full.take() == [f"u{i}"]
+        full.report()
+        full.end(f"u{i}")
+        assert full.take() == [victim]
+        full.report()
+        assert victim == "dcba"[i]
+    full.bench.submit("last", priority="interactive")
+    assert full.asked() == []
+
+
+def test_under_endless_urgent_load_the_bulk_lane_keeps_its_share_of_the_slots() -> None:
+    limits = BatchLimits(ageing_s=0.0, floor_share=0.25)
+    full = Full(Policy(limits=limits, max_preemptions=3, gateway_silence_s=1e9))
+    bulk, urgent_ended = [], 0
+    for i in range(100):
+        full.bench.submit(f"u{i}", priority="interactive")
+        full.bench.after(1.0)  # whoever was asked when nobody looked is asked again
+        for request_id in full.asked():
+            full.park(request_id)
+        full.report()
+        full.take()
+        full.report()
+        if urgent := [r for r in full.running if r.startswith("u")]:
+            full.end(urgent[0])
+            urgent_ended += 1
+            full.take()
+            full.report()
+        bulk.append([r for r in full.running if not r.startswith("u")])
+        full.bench.submit(f"u{i}-too", priority="interactive")
+    settled_down = bulk[20:]
+    assert all(len(running) == 1 for running in settled_down)
+    assert settled_down[0] == settled_down[-1]
+    assert urgent_ended == 100
