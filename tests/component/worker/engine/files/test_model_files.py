@@ -125,7 +125,7 @@ def test_the_models_own_sampling_is_on_its_card_and_what_is_not_applied_in_the_l
     assert model.generation_defaults == defaults
     card = model_card("m", model, b"", now_unix_s=0).defaults
     for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
-        value = getattr(defaults, name)
+        value = defaults.get(name)
         assert card.HasField(name) == (value is not None)
         assert getattr(card, name) == pytest.approx(value or 0)
     said = [r.__dict__["field"] for r in caplog.records if r.msg == "model.default_ignored"]
