@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from headrace_gateway.request.generation import Event
-from headrace_gateway.stream.output_log import NOTHING, Relay, Wishes
+from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest, OutputLog
 
 
-class ReadRelay(Relay):
-    def __init__(self, *, choices: int, max_tokens: int, wishes: Wishes = NOTHING) -> None:
+class ReadRelay(OutputLog):
+    def __init__(self, *, choices: int, max_tokens: int, wishes: LogprobsRequest = NOTHING) -> None:
         super().__init__(choices=choices, max_tokens=max_tokens, wishes=wishes)
         self._reader = self.reading()
 

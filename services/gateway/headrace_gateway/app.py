@@ -59,16 +59,16 @@ from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import Resuming, told_again
+from headrace_gateway.output.locate import AnswerResumer, rebuild_answer
 from headrace_gateway.queue.reports import ReportedFleet
 from headrace_gateway.request.tenants import Tenants
 from headrace_gateway.resume.attach_service import AttachService
-from headrace_gateway.resume.background_calls import Detaching
-from headrace_gateway.resume.lookup import Whereabouts
+from headrace_gateway.resume.background_calls import BackgroundRequests
+from headrace_gateway.resume.lookup import RequestLookup
 from headrace_gateway.shutdown import LeavingTimes, leave
 from headrace_gateway.submit.canary import Canary, CanaryPace
 from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 from headrace_gateway.wiring import Mesh, assemble, serve_delivery
 
 log = logging.getLogger(__name__)
@@ -92,9 +92,9 @@ def serve_doors(
     server: grpc.aio.Server, mesh: Mesh, catalog: Catalog, limits: Limits, monitor: HealthMonitor
 ) -> tuple[str, ...]:
     """Add every public service; returns their names."""
-    intake = Intake(catalog, mesh.admission, limits)
+    submitter = Submitter(catalog, mesh.admission, limits)
     fleet = ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock)
-    whereabouts = Whereabouts(
+    whereabouts = RequestLookup(
         mesh.bus,
         mesh.requests,
         mesh.settling,
@@ -102,12 +102,12 @@ def serve_doors(
         answer_s=mesh.answer_s,
     )
     embedding = Embedding(catalog, mesh.admission, limits)
-    vectors = VectorCalls(intake, embedding, limits)
-    serving = Serving(catalog, intake, embedding, limits)
-    resuming = Resuming(catalog, mesh.attachments)
-    detaching = Detaching(intake, whereabouts)
+    vectors = VectorCalls(submitter, embedding, limits)
+    serving = Serving(catalog, submitter, embedding, limits)
+    resuming = AnswerResumer(catalog, mesh.attachments)
+    detaching = BackgroundRequests(submitter, whereabouts)
     openai = OpenAIService(
-        intake,
+        submitter,
         catalog,
         fleet,
         vectors,
@@ -117,13 +117,13 @@ def serve_doors(
         limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation = GenerationService(intake, resuming)
+    generation = GenerationService(submitter, resuming)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
-    embeddings = EmbeddingService(intake, embedding)
+    embeddings = EmbeddingService(submitter, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
-    models = ModelService(catalog, intake, fleet)
+    models = ModelService(catalog, submitter, fleet)
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(intake, embedding, limits, resuming, detaching)
+    rest = RestService(submitter, embedding, limits, resuming, detaching)
     rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
     requests = RequestService(whereabouts, resuming, detaching)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
@@ -162,10 +162,12 @@ class _Gateway:
             SystemClock(),
             gateway_id=gateway_id,
             delivery_address=join(_advertised_host(settings), delivery_port),
-            tell=partial(told_again, self._catalog),
+            tell=partial(rebuild_answer, self._catalog),
         )
         serve_delivery(self._delivery, self._mesh)
-        attach = AttachService(self._mesh.requests, Resuming(self._catalog, self._mesh.attachments))
+        attach = AttachService(
+            self._mesh.requests, AnswerResumer(self._catalog, self._mesh.attachments)
+        )
         add_AttachServiceServicer_to_server(attach, self._delivery)
         self._monitor = HealthMonitor(self._mesh, self._catalog, window_s=settings.ready_window_s)
         self._services = serve_doors(

@@ -49,7 +49,7 @@ async def leave(
             if outlet.admitted.record.attachable:
                 # It is had from another gateway, as after our death.
                 requests.release(outlet)
-                outlet.let_go(error)
+                outlet.release(error)
             else:
                 outlet.fail(error)
         await _empty(requests, within_s=LAST_WORDS_S)

@@ -19,14 +19,14 @@ from headrace_gateway.queue.heartbeat import Heartbeat
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.queue.queueing import tell_queued
 from headrace_gateway.queue.reports import following
-from headrace_gateway.queue.settling import Settling
-from headrace_gateway.resume.background import DetachedReaders, Tell
-from headrace_gateway.resume.directory import Attachments
+from headrace_gateway.queue.settling import Settlements
+from headrace_gateway.resume.background import BackgroundReaders, Tell
+from headrace_gateway.resume.directory import RequestDirectory
 from headrace_gateway.resume.notices import Notices
-from headrace_gateway.resume.takeovers import Claims
+from headrace_gateway.resume.takeovers import Takeovers
 from headrace_gateway.stream.delivery import DeliveryService
-from headrace_gateway.stream.last_token import Freshness
-from headrace_gateway.stream.losses import Losses
+from headrace_gateway.stream.last_token import LastTokenClock
+from headrace_gateway.stream.losses import LostAttempts
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.submit.watchdog import watch_deadlines
 
@@ -39,16 +39,16 @@ class Mesh:
     bus: Bus
     clock: Clock
     requests: OpenRequests
-    settling: Settling
-    losses: Losses
+    settling: Settlements
+    losses: LostAttempts
     lanes: LaneView
     fleet: FleetView
-    freshness: Freshness
+    freshness: LastTokenClock
     admission: LaneAdmission
-    attachments: Attachments
+    attachments: RequestDirectory
     heartbeat: Heartbeat
-    claims: Claims
-    detached: DetachedReaders
+    claims: Takeovers
+    detached: BackgroundReaders
     deadline_slack_s: float
     queue_told_after_s: float
     stream_keepalive_s: float
@@ -109,18 +109,18 @@ def assemble(
 ) -> Mesh:
     answer_s = settings.leader_answer_timeout_s
     requests, lanes = OpenRequests(), LaneView(fresh_s=settings.lane_report_max_age_s)
-    settling = Settling(
+    settling = Settlements(
         gateway_id, bus, clock, store_s=settings.result_store_timeout_s, answer_s=answer_s
     )
-    losses = Losses(
+    losses = LostAttempts(
         gateway_id, bus, clock, grace_s=settings.worker_reconnect_grace_s, answer_s=answer_s
     )
     terms = _terms(settings, gateway_id=gateway_id, delivery_address=delivery_address)
-    detached = DetachedReaders(tell)
+    detached = BackgroundReaders(tell)
     admission = LaneAdmission(
         terms, bus, clock, requests, settling, lanes, read_detached=detached.read
     )
-    claims = Claims(
+    claims = Takeovers(
         gateway_id, delivery_address, bus, clock, requests, admission, read_detached=detached.read
     )
     return Mesh(
@@ -132,9 +132,9 @@ def assemble(
         losses=losses,
         lanes=lanes,
         fleet=FleetView(),
-        freshness=Freshness(clock),
+        freshness=LastTokenClock(clock),
         admission=admission,
-        attachments=Attachments(
+        attachments=RequestDirectory(
             gateway_id, bus, clock, requests, settling, claims, wait_s=settings.attach_wait_s
         ),
         heartbeat=Heartbeat(gateway_id, bus, claims.report),

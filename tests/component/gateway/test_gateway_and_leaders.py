@@ -22,9 +22,9 @@ from headrace.errors import (
 from headrace.internal.v1.reports_pb2 import FindResponse, ResultRecord
 from headrace.testing.nats_server import NatsServer
 from headrace.v1 import common_pb2, requests_pb2
-from headrace_gateway.base.own_ids import draw_id, in_lane_of
+from headrace_gateway.base.own_ids import draw_id, with_lane
 from headrace_gateway.request.generation import ChoiceEnded, Failed, Tokens
-from headrace_gateway.resume.lookup import Whereabouts
+from headrace_gateway.resume.lookup import RequestLookup
 from helpers.eventually import eventually
 from helpers.gateway_actors import (
     MODEL,
@@ -40,9 +40,9 @@ from helpers.gateway_actors import (
 LENGTH = common_pb2.FINISH_REASON_LENGTH
 
 
-def whereabouts(bus: Bus, gateway: RunningMesh) -> Whereabouts:
+def whereabouts(bus: Bus, gateway: RunningMesh) -> RequestLookup:
     mesh = gateway.mesh
-    return Whereabouts(bus, mesh.requests, mesh.settling, lambda: [MODEL, "orphan"], answer_s=0.5)
+    return RequestLookup(bus, mesh.requests, mesh.settling, lambda: [MODEL, "orphan"], answer_s=0.5)
 
 
 async def test_settling_goes_on_until_a_leader_answers_and_coalesces_meanwhile(bus: Bus) -> None:
@@ -129,9 +129,9 @@ async def test_of_an_unknown_id_of_ours_only_the_leader_that_it_tells_of_is_aske
         with pytest.raises(GatewayUnreachable):
             await whereabouts(bus, gateway).get("their-own")
         with pytest.raises(RequestNotFound):
-            await whereabouts(bus, gateway).get(in_lane_of(MODEL, drawn))
+            await whereabouts(bus, gateway).get(with_lane(MODEL, drawn))
         with pytest.raises(GatewayUnreachable):
-            await whereabouts(bus, gateway).cancel(in_lane_of("orphan", drawn))
+            await whereabouts(bus, gateway).cancel(with_lane("orphan", drawn))
 
 
 async def test_an_id_that_is_open_is_refused(bus: Bus) -> None:

@@ -33,7 +33,7 @@ def draw_id(random: str) -> str:
     return f"req_{_NO_LANE}{random}"
 
 
-def in_lane_of(model: str, request_id: str) -> str:
+def with_lane(model: str, request_id: str) -> str:
     """The id with the model's lane in it, if it was drawn; a caller's own as it is.
 
     Raises:
@@ -52,7 +52,7 @@ def in_lane_of(model: str, request_id: str) -> str:
     return request_id
 
 
-def to_ask(request_id: str, models: Iterable[str]) -> list[str]:
+def candidate_models(request_id: str, models: Iterable[str]) -> list[str]:
     """The models whose leaders may have a request of this id."""
     lane, known = _lane_in(request_id), list(models)
     told = [model for model in known if lane_id(model).startswith(lane)] if lane else []

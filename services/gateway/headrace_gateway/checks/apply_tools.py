@@ -7,11 +7,11 @@ import dataclasses
 from headrace.errors import InvalidRequest
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.v1.common_pb2 import SamplingParameters
-from headrace_gateway.request.generation_request import Conversation, Wanted
+from headrace_gateway.request.generation_request import Conversation, GenerationRequest
 from headrace_gateway.request.tools import check_tools, structure_of
 
 
-def with_tools(wanted: Wanted, card: ModelCard) -> Wanted:
+def apply_tools(wanted: GenerationRequest, card: ModelCard) -> GenerationRequest:
     """The request as it is where it offers nothing.
 
     Raises:

@@ -10,12 +10,12 @@ from headrace_gateway.request.generation_request import (
     NAME,
     WHOLE_CONTEXT,
     Conversation,
+    GenerationRequest,
     TokenIds,
-    Wanted,
 )
 
 
-def check_prompt_size(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
+def check_prompt_size(wanted: GenerationRequest, card: ModelCard, limits: Limits) -> None:
     """Refuse what can be refused without tokens: ContextLengthExceeded, or InvalidRequest."""
     prompt = wanted.prompt
     _check_cut(wanted, card)
@@ -35,7 +35,7 @@ def check_prompt_size(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
         )
 
 
-def cut_to_fit(wanted: Wanted, card: ModelCard, prompt_ids: list[int]) -> list[int]:
+def cut_to_fit(wanted: GenerationRequest, card: ModelCard, prompt_ids: list[int]) -> list[int]:
     """The last tokens of a prompt that is to be cut, of any other all; `check_prompt_size` has
     passed."""
     most = wanted.truncate_tokens
@@ -47,7 +47,7 @@ def cut_to_fit(wanted: Wanted, card: ModelCard, prompt_ids: list[int]) -> list[i
     return prompt_ids[-most:]
 
 
-def _check_cut(wanted: Wanted, card: ModelCard) -> None:
+def _check_cut(wanted: GenerationRequest, card: ModelCard) -> None:
     most = wanted.truncate_tokens
     if most is None or most == WHOLE_CONTEXT or 1 <= most < card.context_tokens:
         return
@@ -58,7 +58,7 @@ def _check_cut(wanted: Wanted, card: ModelCard) -> None:
     )
 
 
-def _place(wanted: Wanted) -> str:
+def _place(wanted: GenerationRequest) -> str:
     """Where the prompt is, in the words of OpenAI's refusals, which clients look for."""
     return "the messages" if isinstance(wanted.prompt, Conversation) else "your prompt"
 
@@ -74,7 +74,7 @@ def _check_messages(conversation: Conversation) -> None:
             )
 
 
-def check_room(wanted: Wanted, card: ModelCard, prompt_tokens: int) -> int:
+def check_room(wanted: GenerationRequest, card: ModelCard, prompt_tokens: int) -> int:
     """How many tokens may follow on the prompt; at least one, or ContextLengthExceeded."""
     room = card.context_tokens - prompt_tokens
     if room < 1:
@@ -87,7 +87,7 @@ def check_room(wanted: Wanted, card: ModelCard, prompt_tokens: int) -> int:
     return room
 
 
-def max_tokens(wanted: Wanted, card: ModelCard, prompt_tokens: int) -> int:
+def max_tokens(wanted: GenerationRequest, card: ModelCard, prompt_tokens: int) -> int:
     """How many are to follow at most, or ContextLengthExceeded."""
     room = check_room(wanted, card, prompt_tokens)
     if not wanted.parameters.HasField("max_tokens"):

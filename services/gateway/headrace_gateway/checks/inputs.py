@@ -15,7 +15,7 @@ from headrace_gateway.request.generation_request import (
     AnyInput,
     Text,
     TokenIds,
-    WantedVectors,
+    VectorRequest,
 )
 
 MAX_INPUTS = 2048
@@ -29,7 +29,7 @@ _PART_TOKENS = 65_536
 
 
 def check_inputs(
-    inputs: Sequence[AnyInput], wanted: WantedVectors, card: ModelCard, limits: Limits
+    inputs: Sequence[AnyInput], wanted: VectorRequest, card: ModelCard, limits: Limits
 ) -> None:
     """Everything that can be refused without tokens.
 
@@ -59,7 +59,7 @@ def check_inputs(
 
 
 def check_lengths(
-    inputs: Sequence[AnyInput], wanted: WantedVectors, card: ModelCard, found: Sequence[Input]
+    inputs: Sequence[AnyInput], wanted: VectorRequest, card: ModelCard, found: Sequence[Input]
 ) -> None:
     """
     `found` is what the tokenizer made of `inputs`.
@@ -87,7 +87,7 @@ def check_lengths(
 
 
 def requests_for(
-    wanted: WantedVectors, card: ModelCard, limits: Limits, inputs: Sequence[Input]
+    wanted: VectorRequest, card: ModelCard, limits: Limits, inputs: Sequence[Input]
 ) -> list[ValidRequest]:
     """One request for as many inputs as fit, in their order; named apart by "-1", "-2", ..."""
     timeout_s, patience_s = times(wanted, limits)
@@ -160,13 +160,13 @@ def check_top_n(top_n: int | None) -> None:
         raise InvalidRequest(f"top_n is {top_n}; it must be at least 1", field="top_n")
 
 
-def longest_input(wanted: WantedVectors, card: ModelCard) -> int | None:
+def longest_input(wanted: VectorRequest, card: ModelCard) -> int | None:
     """To how many tokens inputs are to be cut; None: to none."""
     cut = wanted.truncate_tokens
     return card.context_tokens if cut == WHOLE_CONTEXT else cut
 
 
-def _check_truncation(wanted: WantedVectors, card: ModelCard) -> None:
+def _check_truncation(wanted: VectorRequest, card: ModelCard) -> None:
     cut = longest_input(wanted, card)
     if cut is not None and not 1 <= cut <= card.context_tokens:
         name = wanted.name_of("truncate_tokens")

@@ -19,7 +19,7 @@ from headrace_gateway.checks.fitting import check_prompt_size, max_tokens
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.structures import check_structure
 from headrace_gateway.request.generation import ValidRequest
-from headrace_gateway.request.generation_request import NAME, Terms, TokenIds, Wanted
+from headrace_gateway.request.generation_request import NAME, GenerationRequest, Terms, TokenIds
 
 MAX_CHOICES = 128
 MAX_STOP_STRINGS = 1024
@@ -66,7 +66,7 @@ _MODELS_OWN = frozenset({"temperature", "top_p", "min_p", "repetition_penalty"})
 """Fields that a model card may have a default for."""
 
 
-def check(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
+def check(wanted: GenerationRequest, card: ModelCard, limits: Limits) -> None:
     """Everything that can be refused without tokens.
 
     Raises:
@@ -92,7 +92,7 @@ def check(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
 
 
 def valid_request(
-    wanted: Wanted,
+    wanted: GenerationRequest,
     card: ModelCard,
     limits: Limits,
     prompt_ids: list[int],
@@ -166,7 +166,7 @@ def _within(name: str, wanted: Terms, value_s: float | None, limit_s: float) -> 
     return value_s
 
 
-def _check_choices(wanted: Wanted, card: ModelCard) -> None:
+def _check_choices(wanted: GenerationRequest, card: ModelCard) -> None:
     most = max_choices(card)
     if not 1 <= wanted.n <= most:
         raise InvalidRequest(
@@ -179,7 +179,7 @@ def max_choices(card: ModelCard) -> int:
     return min(MAX_CHOICES, card.max_slots)
 
 
-def _check_numbers(wanted: Wanted) -> None:
+def _check_numbers(wanted: GenerationRequest) -> None:
     parameters = wanted.parameters
     if parameters.HasField("max_tokens") and parameters.max_tokens < 1:
         raise InvalidRequest(
@@ -200,7 +200,7 @@ def _check_numbers(wanted: Wanted) -> None:
             )
 
 
-def _check_logprobs(wanted: Wanted, card: ModelCard) -> None:
+def _check_logprobs(wanted: GenerationRequest, card: ModelCard) -> None:
     parameters = wanted.parameters
     for name in _LOGPROBS:
         if not parameters.HasField(name):
@@ -214,7 +214,7 @@ def _check_logprobs(wanted: Wanted, card: ModelCard) -> None:
             )
 
 
-def _check_texts(wanted: Wanted) -> None:
+def _check_texts(wanted: GenerationRequest) -> None:
     stops, words = wanted.parameters.stop, wanted.parameters.bad_words
     name = wanted.name_of("stop")
     _check_lengths(stops, MAX_STOP_STRINGS, name, "stop string")
@@ -242,7 +242,7 @@ def _check_lengths(texts: Sequence[str], most: int, name: str, called: str) -> N
             )
 
 
-def _check_token_ids(wanted: Wanted, card: ModelCard) -> None:
+def _check_token_ids(wanted: GenerationRequest, card: ModelCard) -> None:
     parameters = wanted.parameters
     _check_count(
         len(parameters.stop_token_ids), MAX_STOP_TOKEN_IDS, wanted.name_of("stop_token_ids")
@@ -264,7 +264,7 @@ def _check_token_ids(wanted: Wanted, card: ModelCard) -> None:
         _check_vocabulary(max(wanted.prompt.token_ids, default=0), card, wanted.prompt.field)
 
 
-def _check_masks(wanted: Wanted, card: ModelCard) -> None:
+def _check_masks(wanted: GenerationRequest, card: ModelCard) -> None:
     """What the engine masks tokens for, beside a structure, and what it keeps apart."""
     parameters = wanted.parameters
     for name in ("min_tokens", "bad_words", "allowed_token_ids"):

@@ -10,10 +10,10 @@ from headrace.errors import HeadraceError, InternalError
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace_gateway.models.tokenizer import Tokenizer
-from headrace_gateway.output.assembler import Said, Transcript
-from headrace_gateway.output.position import UNSEEN, Place
-from headrace_gateway.output.replay import CatchingUp
-from headrace_gateway.request.generation import Described, Failed, Generation, Queued
+from headrace_gateway.output.assembler import ChoiceDelta, OutputAssembler
+from headrace_gateway.output.position import BEGINNING, Offset
+from headrace_gateway.output.replay import Replay
+from headrace_gateway.request.generation import Failed, Generation, Queued, RequestDescription
 
 
 class GenerationFailed(Exception):
@@ -34,21 +34,21 @@ class Answer:
     def __init__(
         self,
         generation: Generation,
-        request: Described,
-        transcript: Transcript,
+        request: RequestDescription,
+        transcript: OutputAssembler,
         tokenizer: Tokenizer,
-        places: Sequence[Place] | None = None,
+        places: Sequence[Offset] | None = None,
     ) -> None:
         """`places`: what the caller has of it already; unset: nothing."""
         self.request = request
         self.tokenizer = tokenizer
-        self.places = places or [UNSEEN] * request.n
+        self.places = places or [BEGINNING] * request.n
         self._generation = generation
         self._events = generation.events()
         self._transcript = transcript
         self._take = transcript.take
         if places is not None:
-            self._take = CatchingUp(transcript, places).take
+            self._take = Replay(transcript, places).take
         self._error: HeadraceError | None = None
         self._ended = False
         self.queued: Queued | None = None
@@ -70,7 +70,7 @@ class Answer:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> list[Said]:
+    async def __anext__(self) -> list[ChoiceDelta]:
         """What has been said since the last call; ends when every choice has.
 
         Raises:

@@ -16,7 +16,7 @@ UNFINISHED = FinishReason.FINISH_REASON_UNSPECIFIED
 
 
 @dataclass(slots=True)
-class Said:
+class ChoiceDelta:
     """News of one choice."""
 
     choice: int
@@ -58,7 +58,7 @@ class _Spoken:
     finish_reason: FinishReason.ValueType = UNFINISHED
 
 
-class Transcript:
+class OutputAssembler:
     """All that has been said. Holds its text and ids until it is dropped."""
 
     def __init__(
@@ -85,14 +85,14 @@ class Transcript:
         # A count, because it is asked for several times with every token.
         return self._unfinished == 0
 
-    def take(self, events: Iterable[Tokens | ChoiceEnded]) -> list[Said]:
+    def take(self, events: Iterable[Tokens | ChoiceEnded]) -> list[ChoiceDelta]:
         """The news in these events: at most one for each choice, each with text, ids or an end.
 
         But text that only the end sets free is news of its own, without tokens: so what is said
         with so many tokens does not depend on when the end comes.
         """
-        news: dict[int, Said] = {}
-        last: list[Said] = []
+        news: dict[int, ChoiceDelta] = {}
+        last: list[ChoiceDelta] = []
         for event in events:
             choice = self._choices[event.choice]
             if choice.finish_reason != UNFINISHED:
@@ -100,7 +100,7 @@ class Transcript:
                 continue
             said = news.get(event.choice)
             if said is None:
-                said = news[event.choice] = Said(event.choice, len(choice.token_ids))
+                said = news[event.choice] = ChoiceDelta(event.choice, len(choice.token_ids))
             if isinstance(event, Tokens):
                 self._hear(choice, said, event)
             else:
@@ -131,7 +131,7 @@ class Transcript:
         ]
         return RequestOutcome(choices=choices, usage=self.usage())
 
-    def _hear(self, choice: _Spoken, said: Said, tokens: Tokens) -> None:
+    def _hear(self, choice: _Spoken, said: ChoiceDelta, tokens: Tokens) -> None:
         used, stopped = self._spell(choice, said, tokens.token_ids)
         said.token_ids = tokens.token_ids[:used]
         choice.token_ids += said.token_ids
@@ -148,7 +148,7 @@ class Transcript:
             said.stopped = True
             said.finish_reason = choice.finish_reason = FinishReason.FINISH_REASON_STOP
 
-    def _spell(self, choice: _Spoken, said: Said, token_ids: list[int]) -> tuple[int, bool]:
+    def _spell(self, choice: _Spoken, said: ChoiceDelta, token_ids: list[int]) -> tuple[int, bool]:
         """Say their text; how many of them it took, and whether a stop string came."""
         if choice.parser is None:
             piece = choice.stream.feed(token_ids)
@@ -163,10 +163,12 @@ class Transcript:
                 return used, True
         return len(token_ids), False
 
-    def _end(self, choice: _Spoken, said: Said, reason: FinishReason.ValueType) -> list[Said]:
+    def _end(
+        self, choice: _Spoken, said: ChoiceDelta, reason: FinishReason.ValueType
+    ) -> list[ChoiceDelta]:
         """The end, said with what is said anyway, unless it has text of its own."""
         choice.finish_reason = reason
-        last = Said(said.choice, len(choice.token_ids))
+        last = ChoiceDelta(said.choice, len(choice.token_ids))
         self._say(choice, last, choice.stream.flush(), last=True)
         if said.token_ids and (last.text or last.calls):
             last.finish_reason = reason
@@ -175,7 +177,7 @@ class Transcript:
         said.finish_reason = reason
         return []
 
-    def _say(self, choice: _Spoken, said: Said, text: str, *, last: bool) -> None:
+    def _say(self, choice: _Spoken, said: ChoiceDelta, text: str, *, last: bool) -> None:
         pieces: list[str | CallPiece] = [text] if text else []
         if choice.parser is not None:
             pieces = choice.parser.feed(text) + (choice.parser.flush() if last else [])

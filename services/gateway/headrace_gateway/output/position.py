@@ -20,7 +20,7 @@ _PLACE = re.compile(r"(?:[0-9]{1,9}f?)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Offset:
     """How much of one choice a reader has."""
 
     opened: bool = False
@@ -28,7 +28,7 @@ class Place:
     ended: bool = False
 
 
-UNSEEN = Place()
+BEGINNING = Offset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ def read_event_id(text: str, *, field: str) -> EventId:
     return EventId(request_id, position)
 
 
-def read_position(text: str, choices: int, *, field: str) -> list[Place]:
+def read_position(text: str, choices: int, *, field: str) -> list[Offset]:
     """One place for each choice; an empty text is the beginning.
 
     Raises:
         InvalidRequest: it is no position in an answer of so many choices.
     """
     if not text:
-        return [UNSEEN] * choices
+        return [BEGINNING] * choices
     parts = text.split(".")
     if len(parts) != choices or not all(map(_PLACE.fullmatch, parts)):
         shape = "a number of tokens, with an f behind it once the answer has ended"
@@ -72,7 +72,7 @@ def read_position(text: str, choices: int, *, field: str) -> list[Place]:
         raise InvalidRequest(
             f"{field} says {quoted(text)}; a position in this answer is {shape}", field=field
         )
-    return [Place(bool(part), int(part.rstrip("f") or 0), part.endswith("f")) for part in parts]
+    return [Offset(bool(part), int(part.rstrip("f") or 0), part.endswith("f")) for part in parts]
 
 
 class NoIds:
@@ -88,7 +88,7 @@ class NoIds:
 class EventIds:
     """The ids of one answer's events, as it is said."""
 
-    def __init__(self, request_id: str, places: Iterable[Place]) -> None:
+    def __init__(self, request_id: str, places: Iterable[Offset]) -> None:
         self._head = f"id: {request_id}:"
         self._places = [_written(place) for place in places]
 
@@ -106,7 +106,7 @@ class EventIds:
         return f"{self._head}{'.'.join(self._places)}\n"
 
 
-def _written(place: Place) -> str:
+def _written(place: Offset) -> str:
     if not place.opened:
         return ""
     return f"{place.tokens}{'f' if place.ended else ''}"

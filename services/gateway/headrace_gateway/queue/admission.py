@@ -24,9 +24,9 @@ from headrace.priorities import priority_name
 from headrace.v1 import common_pb2
 from headrace_gateway.base import metrics
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S, LaneView, lane_name
-from headrace_gateway.queue.settling import Settling, timestamp
+from headrace_gateway.queue.settling import Settlements, timestamp
 from headrace_gateway.request.generation import Generation, ValidRequest
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.stored_record import admitted_as, digest_of
 
@@ -53,10 +53,10 @@ class LaneAdmission:
         bus: Bus,
         clock: Clock,
         requests: OpenRequests,
-        settling: Settling,
+        settling: Settlements,
         lanes: LaneView,
         *,
-        read_detached: Callable[[Outlet], None],
+        read_detached: Callable[[OpenRequest], None],
     ) -> None:
         self._terms = terms
         self._bus = bus
@@ -190,19 +190,21 @@ class LaneAdmission:
             text += f": {cause}" if cause else ""
         return BrokerUnavailable(text, retry_after_s=DEFAULT_RETRY_S)
 
-    def _withdraw(self, outlet: Outlet, error: BaseException) -> None:
+    def _withdraw(self, outlet: OpenRequest, error: BaseException) -> None:
         if isinstance(error, LaneFull):
             self._requests.remove(outlet)
             return
         # It may be stored: the caller was told that it is not, so it is settled as cancelled.
         outlet.abandon()
 
-    def _outlet(self, request: ValidRequest, record: RequestRecord, *, is_canary: bool) -> Outlet:
+    def _outlet(
+        self, request: ValidRequest, record: RequestRecord, *, is_canary: bool
+    ) -> OpenRequest:
         deadline_s = self._clock.monotonic_s() + request.timeout_s
         admitted = admitted_as(record, deadline_s=deadline_s, is_canary=is_canary)
-        return Outlet(admitted, self._clock, self.close)
+        return OpenRequest(admitted, self._clock, self.close)
 
-    def close(self, outlet: Outlet, outcome: common_pb2.RequestOutcome) -> None:
+    def close(self, outlet: OpenRequest, outcome: common_pb2.RequestOutcome) -> None:
         """What an outlet of this gateway does at its end."""
         self._requests.remove(outlet)
         self._settling.close(outlet, outcome)

@@ -8,7 +8,7 @@ from headrace.clock import Clock
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.request.generation import Queued
 from headrace_gateway.request.tenants import DEFAULT_TENANT
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 
 LOOK_EVERY_S = 0.25
@@ -33,7 +33,7 @@ async def tell_queued(
 
 
 def news(
-    outlet: Outlet, lanes: LaneView, now_s: float, *, after_s: float, every_s: float
+    outlet: OpenRequest, lanes: LaneView, now_s: float, *, after_s: float, every_s: float
 ) -> Queued | None:
     """What there is to tell of a request that waits, if it is time."""
     silent_s = now_s - outlet.told_s

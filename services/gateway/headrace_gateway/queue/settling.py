@@ -22,7 +22,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.priorities import priority_name
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.base import metrics
-from headrace_gateway.stream.open_request import Admitted, Outlet
+from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest
 from headrace_gateway.stream.stored_record import admitted_as
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    admitted: Admitted
+    admitted: AdmittedRequest
     attempt: int
     outcome: RequestOutcome
     ended_s: float
@@ -61,7 +61,7 @@ class _Ended:
         )
 
 
-class Settling:
+class Settlements:
     def __init__(
         self, gateway_id: str, bus: Bus, clock: Clock, *, store_s: float, answer_s: float
     ) -> None:
@@ -94,7 +94,7 @@ class Settling:
             async with asyncio.timeout(self._answer_s):
                 await ended.settled.wait()
 
-    def close(self, outlet: Outlet, outcome: RequestOutcome) -> None:
+    def close(self, outlet: OpenRequest, outcome: RequestOutcome) -> None:
         """Store the result and settle, as soon as the broker and the leader let us."""
         now_s, end_time = self._clock.monotonic_s(), timestamp(self._clock.unix_s())
         ended = _Ended(outlet.admitted, outlet.relay.newest, outcome, now_s, end_time)

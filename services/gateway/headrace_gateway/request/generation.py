@@ -154,7 +154,7 @@ class Queued:
 Event = Tokens | ChoiceEnded | Failed | Queued
 
 
-class Described(Protocol):
+class RequestDescription(Protocol):
     """What an answer repeats of its request."""
 
     @property

@@ -127,7 +127,7 @@ class Terms(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class GenerationRequest:
     request_id: str
     model: str
     prompt: Text | Conversation | TokenIds
@@ -165,7 +165,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class WantedVectors:
+class VectorRequest:
     """Inputs that are each to become a vector, or a score."""
 
     request_id: str

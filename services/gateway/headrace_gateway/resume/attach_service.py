@@ -15,14 +15,14 @@ from headrace.internal.v1.attach_pb2_grpc import AttachServiceServicer
 from headrace.rpc.status import abort, to_status
 from headrace_gateway.base.calls import Context
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.output.assembler import UNFINISHED, Said
-from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
+from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.request.logprob_columns import written
 from headrace_gateway.stream.open_requests import OpenRequests
 
 
 class AttachService(AttachServiceServicer):
-    def __init__(self, requests: OpenRequests, resuming: Resuming) -> None:
+    def __init__(self, requests: OpenRequests, resuming: AnswerResumer) -> None:
         self._requests, self._resuming = requests, resuming
 
     async def Attach(self, request: AttachRequest, context: Context) -> None:  # type: ignore[override]
@@ -56,7 +56,7 @@ async def _pass_on(answer: Answer, context: Context) -> None:
             return
 
 
-def _add(message: AttachResponse, said: Said) -> None:
+def _add(message: AttachResponse, said: ChoiceDelta) -> None:
     if said.token_ids:
         piece = AttachedTokens(
             choice=said.choice,

@@ -21,12 +21,12 @@ from headrace.v1.common_pb2 import Choice, RequestOutcome
 from headrace_gateway.output.assembler import UNFINISHED
 from headrace_gateway.output.locate import Attachable
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
-from headrace_gateway.queue.settling import Settling
+from headrace_gateway.queue.settling import Settlements
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation, Tokens
 from headrace_gateway.request.logprob_columns import read_run
 from headrace_gateway.resume.remote import Remote, Unreachable
-from headrace_gateway.resume.takeovers import Claims
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.resume.takeovers import Takeovers
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 
 ANSWER_S = 1.0
@@ -35,7 +35,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.2
 
 @dataclass(frozen=True, slots=True)
 class OpenHere:
-    outlet: Outlet
+    outlet: OpenRequest
     failed = False
 
     @property
@@ -113,7 +113,7 @@ def _has_logprobs(choice: Choice) -> bool:
     return choice.HasField("logprobs") or choice.HasField("prompt_logprobs")
 
 
-class Attachments:
+class RequestDirectory:
     """What this gateway's doors come to requests by."""
 
     def __init__(
@@ -122,8 +122,8 @@ class Attachments:
         bus: Bus,
         clock: Clock,
         requests: OpenRequests,
-        settling: Settling,
-        claims: Claims,
+        settling: Settlements,
+        claims: Takeovers,
         *,
         wait_s: float,
     ) -> None:

@@ -21,14 +21,14 @@ from headrace.internal.v1.reports_pb2 import (
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import requests_pb2
-from headrace_gateway.base.own_ids import to_ask
+from headrace_gateway.base.own_ids import candidate_models
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
-from headrace_gateway.queue.settling import Settling, timestamp
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.queue.settling import Settlements, timestamp
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 
 
-class Whereabouts:
+class RequestLookup:
     """Asks near before far: own table, results, then the leader that the id tells of. Where it
     tells of none, every model's leader at once."""
 
@@ -36,7 +36,7 @@ class Whereabouts:
         self,
         bus: Bus,
         requests: OpenRequests,
-        settling: Settling,
+        settling: Settlements,
         models: Callable[[], Iterable[str]],
         *,
         answer_s: float,
@@ -106,7 +106,7 @@ class Whereabouts:
         request_id = question.request_id
         if (result := await self._result(request_id)) is not None:
             return _ended(result), result.request
-        found = await self._ask(to_ask(request_id, self._models()), question)
+        found = await self._ask(candidate_models(request_id, self._models()), question)
         if not found.found:
             # It may have ended since, and its result is stored before its leader forgets it.
             if (result := await self._result(request_id)) is not None:
@@ -171,7 +171,7 @@ def _ended(record: ResultRecord) -> requests_pb2.Request:
     return request
 
 
-def _open(outlet: Outlet, leader: FindResponse) -> requests_pb2.Request:
+def _open(outlet: OpenRequest, leader: FindResponse) -> requests_pb2.Request:
     """What we know of an open request, and what its leader adds."""
     admitted, attempt = outlet.admitted, outlet.relay.newest
     state = requests_pb2.REQUEST_STATE_RUNNING if attempt else requests_pb2.REQUEST_STATE_WAITING

@@ -17,9 +17,9 @@ from headrace.internal.v1.reports_pb2 import (
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import from_status
-from headrace_gateway.queue.settling import Settling
-from headrace_gateway.resume.takeovers import Claims
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.queue.settling import Settlements
+from headrace_gateway.resume.takeovers import Takeovers
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _ELSEWHERE = (GatewayUnreachable, RequestExists)
 
 class Notices:
     def __init__(
-        self, requests: OpenRequests, settling: Settling, claims: Claims, results: Results
+        self, requests: OpenRequests, settling: Settlements, claims: Takeovers, results: Results
     ) -> None:
         self._requests = requests
         self._settling, self._results = settling, results
@@ -60,15 +60,15 @@ class Notices:
         response = NoticeResponse(points=fitting, unknown_request_ids=unknown)
         return response.SerializeToString()
 
-    def _end(self, outlet: Outlet, error: HeadraceError) -> None:
+    def _end(self, outlet: OpenRequest, error: HeadraceError) -> None:
         if isinstance(error, _ELSEWHERE):
             # Its readers are told; to settle it, and to keep its result, is the other's.
             self._requests.remove(outlet)
-            outlet.let_go(error)
+            outlet.release(error)
         else:
             outlet.fail(error)
 
-    async def _held(self, fence: FenceNotice) -> Outlet | None:
+    async def _held(self, fence: FenceNotice) -> OpenRequest | None:
         """What is held here, or from now on; None: its leader has to find somebody else."""
         held = self._requests.find(fence.request_id)
         if held is not None or not fence.HasField("record"):

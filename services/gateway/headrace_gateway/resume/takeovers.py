@@ -20,7 +20,7 @@ from headrace_gateway.base import metrics
 from headrace_gateway.queue.admission import LaneAdmission
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.request.generation import Generation
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.stored_record import admitted_as
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 ANSWER_S = 1.0
 
 
-class Claims:
+class Takeovers:
     """What a leader gives goes on here once this gateway has said from where."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Claims:
         requests: OpenRequests,
         admission: LaneAdmission,
         *,
-        read_detached: Callable[[Outlet], None],
+        read_detached: Callable[[OpenRequest], None],
     ) -> None:
         self.delivery_address = delivery_address
         self._gateway_id = gateway_id
@@ -96,7 +96,7 @@ class Claims:
         except HeadraceError as error:
             # Not settled: it is the leader's to say what becomes of it.
             self._requests.remove(outlet)
-            outlet.let_go(error)
+            outlet.release(error)
             raise
         except BaseException:
             await reader.abandon()
@@ -104,7 +104,7 @@ class Claims:
         _count(record)
         return reader
 
-    def take(self, record: RequestRecord) -> Outlet:
+    def take(self, record: RequestRecord) -> OpenRequest:
         """Hold a detached request that its leader gives to this gateway, and that nobody asked for.
 
         Raises:
@@ -117,17 +117,17 @@ class Claims:
         _count(record)
         return outlet
 
-    def _outlet(self, record: RequestRecord) -> Outlet:
+    def _outlet(self, record: RequestRecord) -> OpenRequest:
         left_s = record.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s()
         admitted = admitted_as(record, deadline_s=self._clock.monotonic_s() + left_s)
-        outlet = Outlet(admitted, self._clock, self._admission.close)
+        outlet = OpenRequest(admitted, self._clock, self._admission.close)
         wishes = admitted.wishes
         # Why: what was told of the tokens is not kept with them. They are made again, equal.
         anew = wishes.logprobs or wishes.prompt_logprobs is not None
         outlet.relay.resume(record.attempt, () if anew else record.progress)
         return outlet
 
-    async def _confirm(self, model: str, outlet: Outlet) -> None:
+    async def _confirm(self, model: str, outlet: OpenRequest) -> None:
         request = TakeOverRequest(
             request_id=outlet.request_id,
             gateway_id=self._gateway_id,
@@ -155,7 +155,7 @@ def _count(record: RequestRecord) -> None:
 class Given:
     """An `Attachable` that its leader has given to this gateway."""
 
-    claims: Claims
+    claims: Takeovers
     record: RequestRecord
     failed = False
 

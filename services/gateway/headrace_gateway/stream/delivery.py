@@ -14,10 +14,10 @@ from headrace.internal.v1 import delivery_pb2_grpc
 from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse
 from headrace.rpc.status import abort
 from headrace_gateway.base import metrics
-from headrace_gateway.stream.last_token import Freshness
-from headrace_gateway.stream.losses import Losses
+from headrace_gateway.stream.last_token import LastTokenClock
+from headrace_gateway.stream.losses import LostAttempts
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerLine
+from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerStream
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,9 @@ Context = grpc.aio.ServicerContext[DeliverRequest, DeliverResponse]
 
 
 class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
-    def __init__(self, requests: OpenRequests, losses: Losses, freshness: Freshness) -> None:
+    def __init__(
+        self, requests: OpenRequests, losses: LostAttempts, freshness: LastTokenClock
+    ) -> None:
         self._requests = requests
         self._losses = losses
         self._freshness = freshness
@@ -40,7 +42,7 @@ class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
             await abort(
                 context, InvalidRequest("the first message names its worker", field="worker_id")
             )
-        line = WorkerLine(first.worker_id, self._requests, self._losses.fault)
+        line = WorkerStream(first.worker_id, self._requests, self._losses.fault)
         log.info("delivery.opened", extra={"worker_id": line.worker_id})
         metrics.worker_streams.inc()
         malformed: MalformedMessage | None = None
@@ -58,7 +60,7 @@ class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
 
     async def _converse(
         self,
-        line: WorkerLine,
+        line: WorkerStream,
         first: DeliverRequest,
         rest: AsyncIterator[DeliverRequest],
         context: Context,
@@ -76,11 +78,11 @@ class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
             line.finish()
         return malformed
 
-    def _take(self, line: WorkerLine, message: DeliverRequest) -> None:
+    def _take(self, line: WorkerStream, message: DeliverRequest) -> None:
         if line.take(message):
-            self._freshness.token_came()
+            self._freshness.record_token()
 
 
-async def _write(line: WorkerLine, context: Context) -> None:
+async def _write(line: WorkerStream, context: Context) -> None:
     while (response := await line.response()) is not None:
         await context.write(response)

@@ -12,14 +12,14 @@ from headrace.clock import Clock
 from headrace.errors import EngineFailed
 from headrace.internal.v1.reports_pb2 import LostRequest, ResumePoint
 from headrace_gateway.base import metrics
-from headrace_gateway.stream.open_request import Feed, Outlet
+from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    outlet: Outlet
+    outlet: OpenRequest
     attempt: int
     worker_id: str
     error: EngineFailed | None
@@ -34,11 +34,11 @@ class _Loss:
 @dataclass(frozen=True, slots=True)
 class _BrokenStream:
     worker_id: str
-    feeds: list[Feed]
+    feeds: list[SlotBinding]
     judged_s: float
 
 
-class Losses:
+class LostAttempts:
     """Attempts that gateway and worker lost between them.
 
     Bounded by the open requests: each has at most one attempt to lose at a time.
@@ -55,13 +55,13 @@ class Losses:
         self._broken: asyncio.Queue[_BrokenStream] = asyncio.Queue()
         self._reports = OutboxPerModel[_Loss]("lost", self._send)
 
-    def stream_broke(self, worker_id: str, feeds: list[Feed]) -> None:
+    def stream_broke(self, worker_id: str, feeds: list[SlotBinding]) -> None:
         """These slots were bound when their stream ended; the worker may come back for them."""
         if feeds:
             judged_s = self._clock.monotonic_s() + self._grace_s
             self._broken.put_nowait(_BrokenStream(worker_id, feeds, judged_s))
 
-    def fault(self, feed: Feed, worker_id: str, error: EngineFailed) -> None:
+    def fault(self, feed: SlotBinding, worker_id: str, error: EngineFailed) -> None:
         """This attempt cannot go on: fence it at once."""
         self._lose(feed, worker_id, error)
 
@@ -79,9 +79,9 @@ class Losses:
                 if not _is_resumed(feed):
                     self._lose(feed, broken.worker_id, None)
 
-    def _lose(self, feed: Feed, worker_id: str, error: EngineFailed | None) -> None:
+    def _lose(self, feed: SlotBinding, worker_id: str, error: EngineFailed | None) -> None:
         outlet = feed.outlet
-        if not outlet.relay.hears(feed.attempt):
+        if not outlet.relay.accepts(feed.attempt):
             return
         outlet.fence(feed.attempt)
         metrics.lost_total.labels(outlet.admitted.model).inc()
@@ -112,6 +112,6 @@ class Losses:
                 )
 
 
-def _is_resumed(feed: Feed) -> bool:
+def _is_resumed(feed: SlotBinding) -> bool:
     """The worker came back for it on another stream, or it has ended."""
     return feed.outlet.relay.has_ended(feed.choice) or feed.outlet.is_fed(feed.choice, feed.attempt)

@@ -1,6 +1,6 @@
 """One open request at the gateway: fed by workers' streams, read by doors.
 
-The outlet is the rim around a `Relay`: it wakes the readers, and it knows which slots
+The outlet is the rim around a `OutputLog`: it wakes the readers, and it knows which slots
 of which streams feed it, so that whoever must stop hears of it at once. The first of
 its readers to come to the end settles it; the last to leave before that abandons it.
 """
@@ -20,11 +20,11 @@ from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
 from headrace_gateway.base.metrics import LaneMeter, lane_meter
 from headrace_gateway.request.generation import Event, Queued, Tokens
-from headrace_gateway.stream.output_log import NOTHING, Relay, Wishes
+from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest, OutputLog
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
+class AdmittedRequest:
     """What is kept of a request once its record is in its lane."""
 
     request_id: str
@@ -39,7 +39,7 @@ class Admitted:
     max_tokens: int
     record: RequestRecord
     """Without prompt and output."""
-    wishes: Wishes = NOTHING
+    wishes: LogprobsRequest = NOTHING
     is_canary: bool = False
     """Ours, not a caller's: neither measured nor kept as a result."""
 
@@ -53,27 +53,27 @@ class Line(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Feed:
+class SlotBinding:
     """One slot of one worker's stream, bound to one choice of one attempt."""
 
     line: Line
     slot: int
-    outlet: Outlet
+    outlet: OpenRequest
     choice: int
     attempt: int
 
 
-class Outlet:
+class OpenRequest:
     """`on_close` is called exactly once: when a reader settles, or when the last one leaves."""
 
     def __init__(
         self,
-        admitted: Admitted,
+        admitted: AdmittedRequest,
         clock: Clock,
-        on_close: Callable[[Outlet, common_pb2.RequestOutcome], None],
+        on_close: Callable[[OpenRequest, common_pb2.RequestOutcome], None],
     ) -> None:
         self.admitted = admitted
-        self.relay = Relay(
+        self.relay = OutputLog(
             choices=admitted.choices, max_tokens=admitted.max_tokens, wishes=admitted.wishes
         )
         self.closed = asyncio.Event()
@@ -86,7 +86,7 @@ class Outlet:
         """When that was; before it, when it came."""
         self._clock = clock
         self._on_close = on_close
-        self._feeds: set[Feed] = set()
+        self._feeds: set[SlotBinding] = set()
         self._readers: set[Reader] = set()
         self._meter: LaneMeter | None = None
         if not admitted.is_canary:
@@ -140,7 +140,7 @@ class Outlet:
         self.wake()
         self._on_close(self, outcome)
 
-    def let_go(self, error: HeadraceError) -> None:
+    def release(self, error: HeadraceError) -> None:
         """Others go on with it: readers are told why it ends here, and nothing is settled."""
         self.closed.set()
         self.fail(error)
@@ -168,7 +168,7 @@ class Outlet:
         for reader in self._readers:
             reader.wake()
 
-    def bind(self, feed: Feed) -> bool:
+    def bind(self, feed: SlotBinding) -> bool:
         """Hear this feed from now on; False: it must be cancelled by its stream.
 
         Raises:
@@ -184,7 +184,7 @@ class Outlet:
             self._feeds.add(feed)
         return heard
 
-    def unbind(self, feed: Feed) -> None:
+    def unbind(self, feed: SlotBinding) -> None:
         """The feed's slot is gone: ended, reused, or its stream broke."""
         self._feeds.discard(feed)
 
@@ -217,7 +217,7 @@ class Outlet:
     def feeds(self) -> int:
         return len(self._feeds)
 
-    def _cancel_feeds(self, which: Callable[[Feed], bool]) -> None:
+    def _cancel_feeds(self, which: Callable[[SlotBinding], bool]) -> None:
         for feed in [feed for feed in self._feeds if which(feed)]:
             self._feeds.discard(feed)
             feed.line.cancel(feed.slot)
@@ -226,7 +226,7 @@ class Outlet:
 class Reader:
     """A `Generation`: one reader of an outlet."""
 
-    def __init__(self, outlet: Outlet, measure: Callable[[list[Event]], None] | None) -> None:
+    def __init__(self, outlet: OpenRequest, measure: Callable[[list[Event]], None] | None) -> None:
         self._outlet, self._measure = outlet, measure
         self._reading = outlet.relay.reading()
         self._news = asyncio.Event()

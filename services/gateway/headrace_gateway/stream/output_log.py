@@ -39,7 +39,7 @@ class SenderFault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class LogprobsRequest:
     """What is to come with the tokens."""
 
     logprobs: bool = False
@@ -47,13 +47,13 @@ class Wishes:
     """How many tokens of the prompt are told of, before any output; None where none are wanted."""
 
 
-NOTHING = Wishes()
+NOTHING = LogprobsRequest()
 
 
 class _Choice:
     __slots__ = ("cached", "ended", "ids", "logprobs", "prompt", "reason", "vector")
 
-    def __init__(self, wishes: Wishes) -> None:
+    def __init__(self, wishes: LogprobsRequest) -> None:
         self.ids: list[int] = []
         self.logprobs = Logprobs() if wishes.logprobs else None
         """Of `ids`; None where they are not wanted, as the next."""
@@ -65,8 +65,8 @@ class _Choice:
         self.ended = False
 
 
-class Relay:
-    def __init__(self, *, choices: int, max_tokens: int, wishes: Wishes = NOTHING) -> None:
+class OutputLog:
+    def __init__(self, *, choices: int, max_tokens: int, wishes: LogprobsRequest = NOTHING) -> None:
         self._wishes = wishes
         self._choices = [_Choice(self._wishes) for _ in range(choices)]
         self._max_tokens = max_tokens
@@ -86,9 +86,9 @@ class Relay:
         """Nothing more will be taken; there may be something left to drain."""
         return self._error is not None or all(choice.ended for choice in self._choices)
 
-    def reading(self) -> Reading:
+    def reading(self) -> OutputCursor:
         """From the beginning, for one more reader."""
-        return Reading(self)
+        return OutputCursor(self)
 
     def resume(self, attempt: int, progress: Iterable[ChoiceProgress]) -> None:
         """Begin, before anything is heard, where attempts up to this one came under another relay.
@@ -109,7 +109,7 @@ class Relay:
     def output_tokens(self) -> int:
         return sum(len(choice.ids) for choice in self._choices)
 
-    def hears(self, attempt: int) -> bool:
+    def accepts(self, attempt: int) -> bool:
         """Whether tokens of this attempt are taken."""
         return attempt == self._heard and not self.ended
 
@@ -248,7 +248,7 @@ class Relay:
             if kept.ids or kept.ended
         ]
 
-    # For `Reading`
+    # For `OutputCursor`
 
     @property
     def choices(self) -> int:
@@ -282,10 +282,10 @@ class Relay:
         return ChoiceEnded(choice, kept.reason, vector)
 
 
-class Reading:
+class OutputCursor:
     """How far one reader of a relay is: each hears all of it, from the beginning."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: OutputLog) -> None:
         self._relay = relay
         self._relayed = [0] * relay.choices
         """How many tokens of each choice have been drained."""

@@ -24,7 +24,7 @@ from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import FinishReason
 from headrace_gateway.base import metrics
 from headrace_gateway.request.logprob_columns import UnequalColumns, by_row, read_run
-from headrace_gateway.stream.open_request import Feed
+from headrace_gateway.stream.open_request import SlotBinding
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.output_log import SenderFault, Verdict
 
@@ -38,18 +38,18 @@ class MalformedMessage(Exception):
 
 
 class OnFault(Protocol):
-    def __call__(self, feed: Feed, worker_id: str, error: EngineFailed) -> None:
+    def __call__(self, feed: SlotBinding, worker_id: str, error: EngineFailed) -> None:
         """The feed's attempt is of no use any more."""
         ...
 
 
-class WorkerLine:
+class WorkerStream:
     def __init__(self, worker_id: str, requests: OpenRequests, on_fault: OnFault) -> None:
         self.worker_id = worker_id
         self._news = asyncio.Event()
         self._requests = requests
         self._on_fault = on_fault
-        self._feeds: dict[int, Feed] = {}
+        self._feeds: dict[int, SlotBinding] = {}
         self._response = DeliverResponse()
         self._finished = False
 
@@ -95,7 +95,7 @@ class WorkerLine:
         self._finished = True
         self._news.set()
 
-    def broken(self) -> list[Feed]:
+    def broken(self) -> list[SlotBinding]:
         """The stream is gone: unbind every slot, and return what was bound."""
         feeds = list(self._feeds.values())
         self._feeds.clear()
@@ -110,7 +110,7 @@ class WorkerLine:
         if outlet is None:
             self.cancel(opening.slot)
             return
-        feed = Feed(self, opening.slot, outlet, opening.choice, opening.attempt)
+        feed = SlotBinding(self, opening.slot, outlet, opening.choice, opening.attempt)
         self._feeds[opening.slot] = feed
         try:
             if not outlet.bind(feed):
@@ -159,7 +159,7 @@ class WorkerLine:
             metrics.stale_tokens_total.inc(late)
         return is_new
 
-    def _oddity(self, feed: Feed, verdict: Verdict) -> None:
+    def _oddity(self, feed: SlotBinding, verdict: Verdict) -> None:
         match verdict:
             case Verdict.REPEATED:
                 metrics.repeated_tokens_total.inc()
@@ -194,8 +194,8 @@ class WorkerLine:
             outlet.wake()
         return verdict is Verdict.TAKEN and bool(ending.vector)
 
-    def _end_in_failure(self, feed: Feed, ending: Ending) -> None:
-        if not feed.outlet.relay.hears(feed.attempt):
+    def _end_in_failure(self, feed: SlotBinding, ending: Ending) -> None:
+        if not feed.outlet.relay.accepts(feed.attempt):
             self._oddity(feed, Verdict.STALE)
             return
         self._acknowledge(feed)
@@ -206,13 +206,13 @@ class WorkerLine:
         else:
             feed.outlet.fail(EngineFailed("the engine failed without saying why"))
 
-    def _acknowledge(self, feed: Feed) -> None:
+    def _acknowledge(self, feed: SlotBinding) -> None:
         del self._feeds[feed.slot]
         feed.outlet.unbind(feed)
         self._response.acknowledged_slots.append(feed.slot)
         self._news.set()
 
-    def _fault(self, feed: Feed, fault: SenderFault) -> None:
+    def _fault(self, feed: SlotBinding, fault: SenderFault) -> None:
         log.error(
             "delivery.sender_fault",
             extra={

@@ -26,8 +26,8 @@ from headrace_gateway.request.generation import (
     Tokens,
     ValidRequest,
 )
-from headrace_gateway.request.generation_request import TokenIds, Wanted, WantedVectors
-from headrace_gateway.stream.last_token import Freshness
+from headrace_gateway.request.generation_request import GenerationRequest, TokenIds, VectorRequest
+from headrace_gateway.stream.last_token import LastTokenClock
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Canary:
         self,
         admission: CanaryAdmission,
         cards: Callable[[], Iterable[ModelCard]],
-        freshness: Freshness,
+        freshness: LastTokenClock,
         clock: Clock,
         pace: CanaryPace,
     ) -> None:
@@ -110,9 +110,9 @@ def _request(card: ModelCard, timeout_s: float) -> ValidRequest:
     request_id = f"canary-{uuid4().hex}"
     priority = common_pb2.PRIORITY_INTERACTIVE
     if card.HasField("vectors"):
-        inputs = WantedVectors(request_id, card.model, (TokenIds([prompt]),), priority)
+        inputs = VectorRequest(request_id, card.model, (TokenIds([prompt]),), priority)
         (request,) = requests_for(inputs, card, limits, [Input((prompt,))])
         return request
     parameters = common_pb2.SamplingParameters(max_tokens=1, temperature=0.0, ignore_eos=True)
-    wanted = Wanted(request_id, card.model, TokenIds([prompt]), parameters, priority)
+    wanted = GenerationRequest(request_id, card.model, TokenIds([prompt]), parameters, priority)
     return valid_request(wanted, card, limits, [prompt], draw_seed=lambda: 0)

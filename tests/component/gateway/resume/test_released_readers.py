@@ -9,7 +9,7 @@ from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_se
 from headrace.rpc.server import bind, make_server
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.request.generation import Input
 from headrace_gateway.resume.attach_service import AttachService
 from headrace_gateway.resume.remote import Remote
@@ -28,7 +28,7 @@ async def test_what_a_leaving_gateway_lets_go_of_is_not_unknown_to_it(bus: Bus) 
 async def test_vectors_are_left_to_who_asked_for_them(bus: Bus) -> None:
     async with running_mesh(bus) as gateway:
         mesh, server = gateway.mesh, make_server()
-        resuming = Resuming(Catalog(bus, Limits()), mesh.attachments)
+        resuming = AnswerResumer(Catalog(bus, Limits()), mesh.attachments)
         add_AttachServiceServicer_to_server(AttachService(mesh.requests, resuming), server)
         port = bind(server, "127.0.0.1", 0)
         await server.start()

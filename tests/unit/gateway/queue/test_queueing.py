@@ -13,7 +13,7 @@ from headrace.v1.common_pb2 import PRIORITY_STANDARD, FinishReason
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.queue.queueing import news
 from headrace_gateway.request.generation import ChoiceEnded, Queued, Tokens
-from headrace_gateway.stream.open_request import Admitted, Feed, Outlet
+from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest, SlotBinding
 
 AFTER_S = 0.5
 STOP = FinishReason.FINISH_REASON_STOP
@@ -40,8 +40,10 @@ class Waiter:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.lanes = LaneView(fresh_s=60.0)
-        admitted = Admitted("r", "toy", PRIORITY_STANDARD, 0.0, 600.0, 1, 1, 100, RequestRecord())
-        self.outlet = Outlet(admitted, self.clock, lambda *_: None)
+        admitted = AdmittedRequest(
+            "r", "toy", PRIORITY_STANDARD, 0.0, 600.0, 1, 1, 100, RequestRecord()
+        )
+        self.outlet = OpenRequest(admitted, self.clock, lambda *_: None)
         self.outlet.sequence = 9
 
     def report(self, *sequences: int, wait_s: int) -> None:
@@ -98,7 +100,7 @@ def test_where_nothing_is_known_the_stream_is_kept_alive_all_the_same() -> None:
 def test_who_is_fed_or_has_ended_does_not_wait() -> None:
     outlet = Waiter().outlet
     assert outlet.is_waiting
-    feed = Feed(SilentLine(), 0, outlet, 0, 1)
+    feed = SlotBinding(SilentLine(), 0, outlet, 0, 1)
     outlet.bind(feed)
     assert not outlet.is_waiting
     outlet.unbind(feed)
@@ -113,7 +115,7 @@ async def test_tokens_come_before_news_of_a_wait_that_is_over() -> None:
     outlet.tell_queued(Queued(2, 1.0))
     assert await anext(events) == [Queued(2, 1.0)]
     outlet.tell_queued(Queued(0, 0.0))
-    outlet.bind(Feed(SilentLine(), 0, outlet, 0, 1))
+    outlet.bind(SlotBinding(SilentLine(), 0, outlet, 0, 1))
     outlet.relay.take(0, 1, 0, 7)
     outlet.wake()
     assert await anext(events) == [Tokens(0, 0, [7])]

@@ -185,7 +185,7 @@ def test_a_choice_that_does_not_exist_is_a_fault_of_the_newest_attempt() -> None
     made = opened(choices=2)
     with pytest.raises(SenderFault, match="choice 2 of a request with 2"):
         made.open(2, 3)
-    assert made.hears(3)
+    assert made.accepts(3)
 
 
 def test_progress_tells_ids_and_ends_of_the_choices_that_have_any() -> None:

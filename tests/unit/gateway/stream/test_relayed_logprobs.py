@@ -6,7 +6,7 @@ import pytest
 
 from headrace.logprobs import Logprobs
 from headrace_gateway.request.generation import Tokens
-from headrace_gateway.stream.output_log import SenderFault, Verdict, Wishes
+from headrace_gateway.stream.output_log import LogprobsRequest, SenderFault, Verdict
 from helpers.read_relay import ReadRelay
 
 
@@ -17,7 +17,7 @@ def told(*own: float) -> Logprobs:
 
 def telling(prompt_logprobs: int | None = None) -> ReadRelay:
     """A relay that wants logprobs, and hears attempt 1."""
-    wishes = Wishes(logprobs=True, prompt_logprobs=prompt_logprobs)
+    wishes = LogprobsRequest(logprobs=True, prompt_logprobs=prompt_logprobs)
     made = ReadRelay(choices=1, max_tokens=9, wishes=wishes)
     made.open(0, 1)
     return made

@@ -21,10 +21,10 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
 from headrace_gateway.request.generation import ChoiceEnded, Tokens
-from headrace_gateway.stream.open_request import Admitted, Feed, Outlet
+from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest, SlotBinding
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.output_log import NOTHING, Wishes
-from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerLine
+from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest
+from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerStream
 from headrace_worker.runtime.logprob_columns import add_prompt, add_rows
 
 LENGTH = common_pb2.FINISH_REASON_LENGTH
@@ -37,8 +37,10 @@ class Room:
     requests: OpenRequests = field(default_factory=OpenRequests)
     faults: list[str] = field(default_factory=list)
 
-    def open(self, request_id: str, *, choices: int = 1, wishes: Wishes = NOTHING) -> Outlet:
-        admitted = Admitted(
+    def open(
+        self, request_id: str, *, choices: int = 1, wishes: LogprobsRequest = NOTHING
+    ) -> OpenRequest:
+        admitted = AdmittedRequest(
             request_id=request_id,
             model="toy",
             priority=common_pb2.PRIORITY_STANDARD,
@@ -50,14 +52,16 @@ class Room:
             record=RequestRecord(),
             wishes=wishes,
         )
-        outlet = Outlet(admitted, SystemClock(), lambda closed, _: self.requests.remove(closed))
+        outlet = OpenRequest(
+            admitted, SystemClock(), lambda closed, _: self.requests.remove(closed)
+        )
         self.requests.add(outlet)
         return outlet
 
-    def line(self) -> WorkerLine:
-        return WorkerLine("w1", self.requests, self.on_fault)
+    def line(self) -> WorkerStream:
+        return WorkerStream("w1", self.requests, self.on_fault)
 
-    def on_fault(self, feed: Feed, worker_id: str, error: EngineFailed) -> None:
+    def on_fault(self, feed: SlotBinding, worker_id: str, error: EngineFailed) -> None:
         self.faults.append(f"{worker_id}: {error.message}")
         feed.outlet.fence(feed.attempt)
 
@@ -76,7 +80,7 @@ def ending(slot: int, output_tokens: int) -> DeliverRequest:
     return DeliverRequest(endings=[last])
 
 
-async def said(line: WorkerLine) -> DeliverResponse:
+async def said(line: WorkerStream) -> DeliverResponse:
     response = await line.response()
     assert response is not None
     return response
@@ -216,7 +220,7 @@ def telling(**columns: list[Any]) -> DeliverRequest:
 async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
     room = Room()
     silent = room.open("r1")
-    wide, narrow = (room.open(name, wishes=Wishes(logprobs=True)) for name in ("r2", "r3"))
+    wide, narrow = (room.open(name, wishes=LogprobsRequest(logprobs=True)) for name in ("r2", "r3"))
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1), opening(2, "r2"), opening(3, "r3")]))
     message = tokens((3, 0, 6), (1, 0, 7), (2, 0, 8), (2, 1, 9))
@@ -231,7 +235,7 @@ async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
 
 async def test_what_is_told_of_a_prompt_comes_with_its_first_output() -> None:
     room = Room()
-    outlet = room.open("r1", wishes=Wishes(prompt_logprobs=2))
+    outlet = room.open("r1", wishes=LogprobsRequest(prompt_logprobs=2))
     line = room.line()
     message = DeliverRequest(openings=[opening(1)])
     add_prompt(message, 1, 0, run := Logprobs.of([-1, -2]))
@@ -242,7 +246,7 @@ async def test_what_is_told_of_a_prompt_comes_with_its_first_output() -> None:
 
 async def test_missing_logprobs_cost_their_own_request_and_no_other() -> None:
     room = Room()
-    room.open("r1", wishes=Wishes(logprobs=True))
+    room.open("r1", wishes=LogprobsRequest(logprobs=True))
     good = room.open("r2")
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1), opening(2, "r2")]))

@@ -1,4 +1,4 @@
-"""OpenAI's bodies to what the mesh understands: `Wanted`."""
+"""OpenAI's bodies to what the mesh understands: `GenerationRequest`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from headrace_gateway.api.bodies.structures import wanted_structure
 from headrace_gateway.api.bodies.tools import turn, wanted_tools
 from headrace_gateway.base.calls import Call
 from headrace_gateway.base.quoting import quoted
-from headrace_gateway.request.generation_request import Conversation, Text, TokenIds, Wanted
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    TokenIds,
+)
 
 PRIORITIES = {
     "auto": Priority.PRIORITY_UNSPECIFIED,
@@ -28,7 +33,7 @@ _PLAIN = ("temperature", "top_p", "min_p", "repetition_penalty")
 _PENALTIES = ("presence_penalty", "frequency_penalty")
 
 
-def wanted_chat(body: ChatBody, call: Call) -> Wanted:
+def wanted_chat(body: ChatBody, call: Call) -> GenerationRequest:
     messages = [turn(message, f"messages[{i}]") for i, message in enumerate(body.messages)]
     continues = bool(body.continue_final_message)
     if continues and messages and messages[-1].get("tool_calls"):
@@ -49,14 +54,14 @@ def wanted_chat(body: ChatBody, call: Call) -> Wanted:
     return dataclasses.replace(wanted, tools=wanted_tools(body))
 
 
-def wanted_completions(body: CompletionBody, call: Call) -> list[Wanted]:
+def wanted_completions(body: CompletionBody, call: Call) -> list[GenerationRequest]:
     """What is wanted of each prompt; all of them have the call's name."""
     wanted = wanted_completion(body, call)
     prompts = [_prompt(body, number) for number in range(len(body.prompt))]
     return [dataclasses.replace(wanted, prompt=prompt) for prompt in prompts]
 
 
-def wanted_completion(body: CompletionBody, call: Call) -> Wanted:
+def wanted_completion(body: CompletionBody, call: Call) -> GenerationRequest:
     """What is wanted of the first prompt."""
     prompt = _prompt(body, 0)
     max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
@@ -103,11 +108,11 @@ def _wanted(
     prompt: Text | Conversation | TokenIds,
     parameters: SamplingParameters,
     names: dict[str, str],
-) -> Wanted:
+) -> GenerationRequest:
     if (structure := wanted_structure(body)) is not None:
         parameters.structure.CopyFrom(structure[0])
         names = {**names, "structure": structure[1]}
-    return Wanted(
+    return GenerationRequest(
         request_id=call.request_id if body.request_id is None else body.request_id,
         model=body.model,
         prompt=prompt,

@@ -20,7 +20,7 @@ from headrace_gateway.api.compat.endpoint import HttpCall, OptionalModel, Servin
 from headrace_gateway.api.http.errors import OpenAIVoice
 from headrace_gateway.base.calls import Context
 from headrace_gateway.models.catalog import ServedModel
-from headrace_gateway.request.generation_request import Text, Wanted
+from headrace_gateway.request.generation_request import GenerationRequest, Text
 
 _MESSAGES, _CONTENT = has_member(b"messages"), has_member(b"content")
 
@@ -102,7 +102,7 @@ async def _chat(serving: Serving, data: bytes, http: HttpCall) -> dict[str, obje
     body = serving.read(TokenizeChatBody, data, http)
     model = serving.model(body.model, http, ModelTask.MODEL_TASK_GENERATE)
     wanted = dataclasses.replace(wanted_chat(body, http.call), model=model)
-    served, token_ids = await serving.intake.encoded(wanted)
+    served, token_ids = await serving.submitter.encoded(wanted)
     return _counted(served, token_ids, with_names=bool(body.return_token_strs))
 
 
@@ -120,7 +120,7 @@ async def _content(serving: Serving, data: bytes, http: HttpCall) -> dict[str, o
 async def _encoded(
     serving: Serving, model: str, text: Text, http: HttpCall, *, special: bool
 ) -> tuple[ServedModel, list[int]]:
-    wanted = Wanted(
+    wanted = GenerationRequest(
         http.call.request_id,
         serving.model(model, http),
         text,
@@ -128,7 +128,7 @@ async def _encoded(
         Priority.PRIORITY_UNSPECIFIED,
         adds_special_tokens=special,
     )
-    return await serving.intake.encoded(wanted)
+    return await serving.submitter.encoded(wanted)
 
 
 def _counted(served: ServedModel, token_ids: list[int], *, with_names: bool) -> dict[str, object]:

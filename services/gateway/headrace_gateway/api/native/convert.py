@@ -1,4 +1,4 @@
-"""Native messages to what the mesh understands: `Wanted`."""
+"""Native messages to what the mesh understands: `GenerationRequest`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest
 from headrace_gateway.api.native.tools import called, wanted_tools
 from headrace_gateway.base.calls import Call
-from headrace_gateway.request.generation_request import Conversation, Text, TokenIds, Wanted
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    TokenIds,
+)
 
 _NAMES = {name: f"parameters.{name}" for name in SamplingParameters.DESCRIPTOR.fields_by_name}
 
@@ -24,7 +29,9 @@ def call_for(request: GenerateRequest, call: Call) -> Call:
     return dataclasses.replace(call, request_id=request.request_id or call.request_id)
 
 
-def wanted_generation(request: GenerateRequest, call: Call, *, streams: bool = False) -> Wanted:
+def wanted_generation(
+    request: GenerateRequest, call: Call, *, streams: bool = False
+) -> GenerationRequest:
     """`call.request_id` is the request's."""
     prompts: list[Text | Conversation | TokenIds] = []
     if request.prompt:
@@ -33,7 +40,7 @@ def wanted_generation(request: GenerateRequest, call: Call, *, streams: bool = F
         prompts.append(_conversation(request.messages))
     if request.prompt_token_ids:
         prompts.append(TokenIds(list(request.prompt_token_ids)))
-    return Wanted(
+    return GenerationRequest(
         request_id=call.request_id,
         model=request.model,
         prompt=_only(prompts, "prompt, messages and prompt_token_ids"),
@@ -57,13 +64,13 @@ def wanted_generation(request: GenerateRequest, call: Call, *, streams: bool = F
     )
 
 
-def wanted_tokens(request: TokenizeRequest, call: Call) -> Wanted:
+def wanted_tokens(request: TokenizeRequest, call: Call) -> GenerationRequest:
     prompts: list[Text | Conversation | TokenIds] = []
     if request.text:
         prompts.append(Text(request.text, field="text"))
     if request.messages:
         prompts.append(_conversation(request.messages))
-    return Wanted(
+    return GenerationRequest(
         request_id=call.request_id,
         model=request.model,
         prompt=_only(prompts, "text and messages"),

@@ -25,22 +25,22 @@ from headrace_gateway.api.native.vector_messages import (
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.checks.inputs import check_top_n
 from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 
 class EmbeddingService(EmbeddingServiceServicer):
-    def __init__(self, intake: Intake, embedding: Embedding) -> None:
-        self._intake, self._embedding = intake, embedding
+    def __init__(self, submitter: Submitter, embedding: Embedding) -> None:
+        self._submitter, self._embedding = submitter, embedding
 
     async def Embed(self, request: EmbedRequest, context: Context) -> EmbedResponse:
-        with Tally("native", self._intake.known(request.model)) as tally:
+        with Tally("native", self._submitter.known(request.model)) as tally:
             call = call_of(context)
             response = await told_by_status(context, self._embed(request, call), tally)
             tally.told()
             return response
 
     async def Rerank(self, request: RerankRequest, context: Context) -> RerankResponse:
-        with Tally("native", self._intake.known(request.model)) as tally:
+        with Tally("native", self._submitter.known(request.model)) as tally:
             call = call_of(context)
             response = await told_by_status(context, self._rerank(request, call), tally)
             tally.told()

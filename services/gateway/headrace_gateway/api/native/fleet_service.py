@@ -26,8 +26,8 @@ from headrace_gateway.api.native.grpc_errors import told_by_status
 from headrace_gateway.api.native.request_ids import checked_id
 from headrace_gateway.base.calls import Context, call_of
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import Resuming
-from headrace_gateway.resume.background_calls import Detaching
+from headrace_gateway.output.locate import AnswerResumer
+from headrace_gateway.resume.background_calls import BackgroundRequests
 from headrace_gateway.resume.ports import Fleet, Requests
 
 
@@ -45,7 +45,9 @@ class FleetService(FleetServiceServicer):
 
 
 class RequestService(RequestServiceServicer):
-    def __init__(self, requests: Requests, resuming: Resuming, detaching: Detaching) -> None:
+    def __init__(
+        self, requests: Requests, resuming: AnswerResumer, detaching: BackgroundRequests
+    ) -> None:
         self._requests, self._resuming = requests, resuming
         self._detaching = detaching
 

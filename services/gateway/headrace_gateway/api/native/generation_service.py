@@ -15,9 +15,9 @@ from headrace_gateway.api.native.grpc_errors import BROKEN, told_by_status
 from headrace_gateway.api.native.messages import delta, finish, generated, queued_message, started
 from headrace_gateway.base.calls import Context, call_of
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.resume.idempotency import opened
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 class GenerationService(GenerationServiceServicer):
     """StreamGenerate writes to its context, for the reason that `OpenAIService` gives."""
 
-    def __init__(self, intake: Intake, resuming: Resuming) -> None:
-        self._intake, self._resuming = intake, resuming
+    def __init__(self, submitter: Submitter, resuming: AnswerResumer) -> None:
+        self._submitter, self._resuming = submitter, resuming
 
     async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
-        with Tally("native", self._intake.known(request.model)) as tally:
+        with Tally("native", self._submitter.known(request.model)) as tally:
             opening = self._open(request, context, streams=True)
             await write_answer(await told_by_status(context, opening, tally), context, tally)
 
     async def Generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
-        with Tally("native", self._intake.known(request.model)) as tally:
+        with Tally("native", self._submitter.known(request.model)) as tally:
             response = await told_by_status(context, self._generate(request, context), tally)
             tally.told()
             return response
@@ -60,7 +60,7 @@ class GenerationService(GenerationServiceServicer):
         call = call_for(request, call_of(context))
         wanted = wanted_generation(request, call, streams=streams)
         named = bool(request.request_id)
-        answer, _ = await opened(wanted, self._intake, self._resuming, named=named)
+        answer, _ = await opened(wanted, self._submitter, self._resuming, named=named)
         return answer
 
 

@@ -9,14 +9,14 @@ from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import Choice
 from headrace_gateway.api.bodies.output_options import Asked
 from headrace_gateway.api.openai.logprobs import (
-    Place,
+    Offset,
     Told,
     chat_logprobs,
     completion_logprobs,
     prompt_logprobs,
 )
-from headrace_gateway.models.token_text import ById, Spelling, Spellings
-from headrace_gateway.output.assembler import Said
+from headrace_gateway.models.token_text import ById, TokenTexts, VocabularyTexts
+from headrace_gateway.output.assembler import ChoiceDelta
 from headrace_gateway.request.logprob_columns import read_run
 
 
@@ -40,12 +40,14 @@ class Piece:
 class Telling:
     """Of one answer, in order."""
 
-    def __init__(self, asked: Asked, spelling: Spelling, prompt: Prompt, *, choices: int) -> None:
+    def __init__(
+        self, asked: Asked, spelling: VocabularyTexts, prompt: Prompt, *, choices: int
+    ) -> None:
         self._asked, self._prompt = asked, prompt
-        self._spelling: Spellings = ById(spelling) if asked.by_id else spelling
-        self._places = [Place() for _ in range(choices)]
+        self._spelling: TokenTexts = ById(spelling) if asked.by_id else spelling
+        self._places = [Offset() for _ in range(choices)]
 
-    def piece(self, said: Said) -> Piece | None:
+    def piece(self, said: ChoiceDelta) -> Piece | None:
         """What is to be sent for the news; None if there is nothing in it.
 
         Call it for all of them, in order: places within the text are counted.

@@ -15,8 +15,8 @@ from typing import Any
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.api.openai.choice_details import Piece, Telling
-from headrace_gateway.output.assembler import UNFINISHED, Said
-from headrace_gateway.output.position import EventIds, NoIds, Place
+from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
+from headrace_gateway.output.position import EventIds, NoIds, Offset
 from headrace_gateway.output.tool_calls import CallPiece
 
 _FINISH_REASONS = {
@@ -82,7 +82,7 @@ class Chunks:
         form: Form,
         head: Head,
         *,
-        places: Sequence[Place],
+        places: Sequence[Offset],
         include_usage: bool,
         prompt_tokens: int | None = None,
         ids: bool = False,
@@ -122,11 +122,11 @@ class Chunks:
             for choice, each in zip(self._unopened, more, strict=False)
         )
 
-    def said(self, news: Iterable[Said]) -> str:
+    def said(self, news: Iterable[ChoiceDelta]) -> str:
         """Events for the news; empty where there is neither text nor an end."""
         return "".join([event for said in news for event in self._events(said)])
 
-    def _events(self, said: Said) -> Iterator[str]:
+    def _events(self, said: ChoiceDelta) -> Iterator[str]:
         """One for tokens and one for the end: a reader who is cut off between two events has
         all of the first and nothing of the second."""
         choice, seen = said.choice, said.seen
@@ -143,7 +143,7 @@ class Chunks:
             line = self._ids.said(choice, seen, ended=True)
             yield self._event(line, (choice, seen), content or self._nothing, reason, logprobs)
 
-    def _content(self, said: Said) -> tuple[str, str]:
+    def _content(self, said: ChoiceDelta) -> tuple[str, str]:
         """Members of an event's choice, none if there is nothing to say; and its logprobs."""
         if said.calls:
             self._called.add(said.choice)

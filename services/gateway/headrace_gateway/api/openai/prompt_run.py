@@ -23,15 +23,15 @@ from headrace_gateway.api.openai.chunks import (
     whole_opening,
 )
 from headrace_gateway.base.keepalive import KeepAlive, kept_alive
-from headrace_gateway.base.pacing import in_pieces
+from headrace_gateway.base.pacing import joined_chunks
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.request.generation import ValidRequest
-from headrace_gateway.request.generation_request import Wanted
+from headrace_gateway.request.generation_request import GenerationRequest
 
 
 class TellingOf(Protocol):
     def __call__(
-        self, asked: Asked, wanted: Wanted, answer: Answer, prompt_ids: Sequence[int]
+        self, asked: Asked, wanted: GenerationRequest, answer: Answer, prompt_ids: Sequence[int]
     ) -> Telling | None:
         """What an answer has beside its text, where that was asked for."""
         ...
@@ -41,7 +41,7 @@ class TellingOf(Protocol):
 class SeveralPrompts:
     """What one call asks for."""
 
-    wanted: Sequence[Wanted]
+    wanted: Sequence[GenerationRequest]
     """Of each prompt; alike but for the prompt."""
     asked: Asked
     counted: Counted
@@ -49,7 +49,9 @@ class SeveralPrompts:
 
 
 class Prompts(Protocol):
-    async def opened(self, wanted: Wanted, *, patiently: bool) -> tuple[Answer, ValidRequest]:
+    async def opened(
+        self, wanted: GenerationRequest, *, patiently: bool
+    ) -> tuple[Answer, ValidRequest]:
         """The answer to one prompt, and its request.
 
         Args:
@@ -105,7 +107,7 @@ class PromptRun:
             chunks = self._chunks(self._head)
             await self._reply.send_events(chunks.ending(self._usage), last=True)
         else:
-            await self._reply.send_pieces(in_pieces(self._whole(self._head)))
+            await self._reply.send_pieces(joined_chunks(self._whole(self._head)))
 
     async def _wait(self, alive: KeepAlive) -> None:
         """Until all have been read, keeping their stream alive."""
@@ -207,7 +209,7 @@ class PromptRun:
         # Why its own: a model may be loaded anew while a call goes on.
         return replace(self._head, fingerprint=f"fp_{request.weights}", first_choice=first_choice)
 
-    def _in_time(self, wanted: Wanted) -> Wanted:
+    def _in_time(self, wanted: GenerationRequest) -> GenerationRequest:
         """The call's own deadline as it is now."""
         if wanted.time_remaining_s is None:
             return wanted

@@ -48,14 +48,19 @@ from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.assembler import Said
-from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.assembler import ChoiceDelta
+from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.request.generation import Queued
-from headrace_gateway.request.generation_request import Conversation, Text, Wanted, last_answer
-from headrace_gateway.resume.background_calls import Detaching
-from headrace_gateway.resume.open_or_resume import answered, wants_ids
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    last_answer,
+)
+from headrace_gateway.resume.background_calls import BackgroundRequests
+from headrace_gateway.resume.open_or_resume import answered, wants_event_ids
 from headrace_gateway.resume.ports import Fleet, serving
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 AnyBody = TypeVar("AnyBody", bound=Body)
 
@@ -73,7 +78,7 @@ class OpenAIDialect:
     def opening(self) -> str:
         return self.chunks.opening()
 
-    def said(self, news: Iterable[Said]) -> str:
+    def said(self, news: Iterable[ChoiceDelta]) -> str:
         return self.chunks.said(news)
 
     def queued(self, queued: Queued) -> str:
@@ -94,12 +99,12 @@ class OpenAIDialect:
 class _Endpoint(Generic[AnyBody]):
     form: Form
     kind: type[AnyBody]
-    wanted: Callable[[AnyBody, Call], list[Wanted]]
+    wanted: Callable[[AnyBody, Call], list[GenerationRequest]]
     """Of each of its prompts."""
     asked: Callable[[AnyBody], Asked]
 
 
-def _wanted_chats(body: ChatBody, call: Call) -> list[Wanted]:
+def _wanted_chats(body: ChatBody, call: Call) -> list[GenerationRequest]:
     return [wanted_chat(body, call)]
 
 
@@ -113,23 +118,23 @@ class OpenAIService(OpenAIServiceServicer):
 
     def __init__(
         self,
-        intake: Intake,
+        submitter: Submitter,
         catalog: Catalog,
         fleet: Fleet,
         vectors: VectorCalls,
         serving: Serving,
         *,
-        resuming: Resuming,
-        detaching: Detaching,
+        resuming: AnswerResumer,
+        detaching: BackgroundRequests,
         limits: Limits,
     ) -> None:
-        self._intake, self._resuming = intake, resuming
+        self._submitter, self._resuming = submitter, resuming
         self._detaching = detaching
         self._catalog = catalog
         self._fleet = fleet
         self._vectors, self._serving = vectors, serving
         self._limits = limits
-        self._prompts = PromptCalls(intake, resuming, limits)
+        self._prompts = PromptCalls(submitter, resuming, limits)
 
     async def ChatCompletions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
         await self._complete(request.data, context, _CHAT)
@@ -199,8 +204,8 @@ class OpenAIService(OpenAIServiceServicer):
             reply = Reply(context, OpenAIVoice(), call.request_id, tally)
             async with told(reply):
                 body = read_body(endpoint.kind, data, call, self._limits, reply)
-                tally.model = self._intake.known(body.model)
-                ids = wants_ids(call)
+                tally.model = self._submitter.known(body.model)
+                ids = wants_event_ids(call)
                 wanted, *others = endpoint.wanted(body, call)
                 if others:
                     asked, counted = endpoint.asked(body), _counted(body)
@@ -212,7 +217,7 @@ class OpenAIService(OpenAIServiceServicer):
                     begun = await self._detaching.begin(wanted, call, repeatable=named)
                     await reply.accept(accepted(endpoint.form, begun), begun.request_id)
                     return
-                answer, request = await answered(wanted, call, self._intake, self._resuming)
+                answer, request = await answered(wanted, call, self._submitter, self._resuming)
                 reply.request_id = answer.request.request_id
                 telling = _telling(endpoint.asked(body), wanted, answer, request.prompt_ids)
                 dialect = _dialect(endpoint.form, body, answer, telling, ids=ids)
@@ -252,7 +257,7 @@ def _counted(body: Body) -> Counted:
 
 
 def _telling(
-    asked: Asked, wanted: Wanted, answer: Answer, prompt_ids: Sequence[int]
+    asked: Asked, wanted: GenerationRequest, answer: Answer, prompt_ids: Sequence[int]
 ) -> Telling | None:
     if not asked.anything:
         return None

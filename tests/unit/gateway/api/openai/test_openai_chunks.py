@@ -24,8 +24,8 @@ from headrace.errors import (
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
 from headrace_gateway.api.http.errors import error_body, http_status, retry_headers
 from headrace_gateway.api.openai.chunks import CHAT, COMPLETION, Chunks, Head, whole
-from headrace_gateway.output.assembler import Said
-from headrace_gateway.output.position import UNSEEN
+from headrace_gateway.output.assembler import ChoiceDelta
+from headrace_gateway.output.position import BEGINNING
 
 HEAD = Head("abc", "valley", created=1_700_000_000, fingerprint="fp_1")
 STOP, LENGTH = FinishReason.FINISH_REASON_STOP, FinishReason.FINISH_REASON_LENGTH
@@ -47,7 +47,7 @@ def chunks(text: str) -> list[ChatCompletionChunk]:
 
 
 def test_a_chat_stream_opens_with_the_role_of_every_choice() -> None:
-    opening = chunks(Chunks(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=False).opening())
+    opening = chunks(Chunks(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=False).opening())
     assert [chunk.choices[0].index for chunk in opening] == [0, 1]
     assert {chunk.choices[0].delta.role for chunk in opening} == {"assistant"}
     assert {(c.id, c.model, c.created, c.system_fingerprint) for c in opening} == {
@@ -57,16 +57,21 @@ def test_a_chat_stream_opens_with_the_role_of_every_choice() -> None:
 
 def test_text_survives_whatever_is_in_it() -> None:
     (chunk,) = chunks(
-        Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=False).said([Said(0, 0, AWKWARD)])
+        Chunks(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=False).said(
+            [ChoiceDelta(0, 0, AWKWARD)]
+        )
     )
     assert chunk.choices[0].delta.content == AWKWARD
     assert chunk.choices[0].finish_reason is None
 
 
 def test_the_end_of_a_choice_is_an_event_of_its_own() -> None:
-    said = [Said(1, 0, "x", [5], finish_reason=LENGTH), Said(0, 0, finish_reason=STOP)]
+    said = [
+        ChoiceDelta(1, 0, "x", [5], finish_reason=LENGTH),
+        ChoiceDelta(0, 0, finish_reason=STOP),
+    ]
     text, length, stop = chunks(
-        Chunks(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=False).said(said)
+        Chunks(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=False).said(said)
     )
     assert (text.choices[0].delta.content, text.choices[0].finish_reason) == ("x", None)
     assert (length.choices[0].index, length.choices[0].finish_reason) == (1, "length")
@@ -75,12 +80,12 @@ def test_the_end_of_a_choice_is_an_event_of_its_own() -> None:
 
 
 def test_news_without_text_or_end_is_no_event() -> None:
-    said = [Said(0, 0, "", [5])]
-    assert Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=True).said(said) == ""
+    said = [ChoiceDelta(0, 0, "", [5])]
+    assert Chunks(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=True).said(said) == ""
 
 
 def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
-    asked = Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=True)
+    asked = Chunks(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=True)
     ending = asked.ending(USAGE)
     assert ending.endswith("\n\ndata: [DONE]\n\n")
     (chunk,) = chunks(ending.removesuffix("data: [DONE]\n\n"))
@@ -92,18 +97,18 @@ def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
         "total_tokens": 7,
         "prompt_tokens_details": {"cached_tokens": 0},
     }
-    assert events(asked.said([Said(0, 0, "x")]))[0]["usage"] is None
-    silent = Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=False)
+    assert events(asked.said([ChoiceDelta(0, 0, "x")]))[0]["usage"] is None
+    silent = Chunks(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=False)
     assert silent.ending(USAGE) == "data: [DONE]\n\n"
-    assert "usage" not in events(silent.said([Said(0, 0, "x")]))[0]
+    assert "usage" not in events(silent.said([ChoiceDelta(0, 0, "x")]))[0]
 
 
 def test_each_chunk_counts_its_choices_tokens_where_that_was_asked_for() -> None:
-    stream = Chunks(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=True, prompt_tokens=3)
+    stream = Chunks(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=True, prompt_tokens=3)
     said = [
-        Said(0, 0, "x", [5]),
-        Said(1, 0, "y", [5, 6, 7]),
-        Said(0, 1, "z", [6], finish_reason=STOP),
+        ChoiceDelta(0, 0, "x", [5]),
+        ChoiceDelta(1, 0, "y", [5, 6, 7]),
+        ChoiceDelta(0, 1, "z", [6], finish_reason=STOP),
     ]
     counted = [chunk.usage for chunk in chunks(stream.opening() + stream.said(said))]
     assert [usage and usage.completion_tokens for usage in counted] == [0, 0, 1, 3, 2, 2]
@@ -112,7 +117,7 @@ def test_each_chunk_counts_its_choices_tokens_where_that_was_asked_for() -> None
 
 def test_usage_names_the_prompts_tokens_that_were_in_the_cache() -> None:
     cached = Usage(prompt_tokens=30, output_tokens=4, cached_prompt_tokens=16)
-    stream = Chunks(COMPLETION, HEAD, places=[UNSEEN], include_usage=True)
+    stream = Chunks(COMPLETION, HEAD, places=[BEGINNING], include_usage=True)
     (last,) = events(stream.ending(cached).removesuffix("data: [DONE]\n\n"))
     answer = ChatCompletion.model_validate_json(
         whole(CHAT, HEAD, RequestOutcome(choices=OUTCOME.choices, usage=cached)), strict=True
@@ -124,9 +129,9 @@ def test_usage_names_the_prompts_tokens_that_were_in_the_cache() -> None:
 
 
 def test_a_completions_stream_has_text_and_no_roles() -> None:
-    stream = Chunks(COMPLETION, HEAD, places=[UNSEEN] * 2, include_usage=False)
+    stream = Chunks(COMPLETION, HEAD, places=[BEGINNING] * 2, include_usage=False)
     assert stream.opening() == ""
-    first, last = events(stream.said([Said(1, 0, AWKWARD, [5], finish_reason=STOP)]))
+    first, last = events(stream.said([ChoiceDelta(1, 0, AWKWARD, [5], finish_reason=STOP)]))
     # As the client does it: its type has no null reason, though every stream of OpenAI's has.
     read = Completion.construct(**first)
     assert (read.id, read.object) == ("cmpl-abc", "text_completion")
