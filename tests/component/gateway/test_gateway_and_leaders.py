@@ -22,7 +22,7 @@ from headrace.errors import (
 from headrace.internal.v1.reports_pb2 import FindResponse, ResultRecord
 from headrace.testing.nats_server import NatsServer
 from headrace.v1 import common_pb2, requests_pb2
-from headrace_gateway.base.own_ids import draw_id, with_lane
+from headrace_gateway.base.generated_ids import draw_id, with_lane
 from headrace_gateway.request.generation import ChoiceEnded, Failed, Tokens
 from headrace_gateway.resume.lookup import RequestLookup
 from helpers.eventually import eventually

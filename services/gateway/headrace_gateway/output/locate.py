@@ -8,7 +8,7 @@ from typing import Protocol
 from headrace.bus import BusError
 from headrace.errors import HeadraceError, InvalidRequest, RequestExists, RequestNotFound
 from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
-from headrace_gateway.base.own_ids import candidate_models
+from headrace_gateway.base.generated_ids import candidate_models
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.models.text import StopStrings

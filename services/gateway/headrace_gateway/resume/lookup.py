@@ -21,7 +21,7 @@ from headrace.internal.v1.reports_pb2 import (
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import requests_pb2
-from headrace_gateway.base.own_ids import candidate_models
+from headrace_gateway.base.generated_ids import candidate_models
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.queue.settling import Settlements, timestamp
 from headrace_gateway.stream.open_request import OpenRequest

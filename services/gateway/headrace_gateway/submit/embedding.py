@@ -11,7 +11,7 @@ from headrace.errors import InternalError
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import ModelTask, RequestOutcome, Usage
-from headrace_gateway.base.pacing import cooperatively
+from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.checks.inputs import (
     check_inputs,
     check_lengths,

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.base.calls import Call
-from headrace_gateway.base.own_ids import with_lane
+from headrace_gateway.base.generated_ids import with_lane
 from headrace_gateway.checks.apply_tools import apply_tools
 from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.checks.limits import Limits

@@ -24,7 +24,7 @@ from headrace_gateway.api.compat.endpoint import (
 )
 from headrace_gateway.api.compat.errors import TEI_ERRORS
 from headrace_gateway.base.calls import Context
-from headrace_gateway.base.pacing import cooperatively, joined_chunks
+from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 from headrace_gateway.request.generation_request import (
     WHOLE_CONTEXT,
     AnyInput,

@@ -34,7 +34,7 @@ from headrace_gateway.api.native.vector_messages import (
     wanted_vectors,
 )
 from headrace_gateway.base.calls import Call, Context, call_of
-from headrace_gateway.base.pacing import joined_chunks
+from headrace_gateway.base.cooperative import joined_chunks
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.checks.inputs import check_top_n
 from headrace_gateway.checks.limits import Limits

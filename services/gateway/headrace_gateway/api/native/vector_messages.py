@@ -20,7 +20,7 @@ from headrace.v1.embeddings_pb2 import (
 )
 from headrace_gateway.api.native.convert import seconds
 from headrace_gateway.base.calls import Call
-from headrace_gateway.base.pacing import cooperatively
+from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, VectorRequest
 from headrace_gateway.request.vectors import values_of
 from headrace_gateway.submit.embedding import Embedded, Query, Ranked

@@ -19,7 +19,7 @@ from headrace_gateway.api.http.call_counter import Tally
 from headrace_gateway.api.http.errors import OpenAIVoice
 from headrace_gateway.api.http.reply import Reply, told
 from headrace_gateway.base.calls import Context, call_of
-from headrace_gateway.base.pacing import cooperatively, joined_chunks
+from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 from headrace_gateway.checks.inputs import check_top_n
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.request.vectors import values_of

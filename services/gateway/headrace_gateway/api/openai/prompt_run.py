@@ -22,8 +22,8 @@ from headrace_gateway.api.openai.chunks import (
     whole_choices,
     whole_opening,
 )
+from headrace_gateway.base.cooperative import joined_chunks
 from headrace_gateway.base.keepalive import KeepAlive, kept_alive
-from headrace_gateway.base.pacing import joined_chunks
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest

@@ -25,7 +25,7 @@ from headrace.errors import (
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.openai.prompt_run import PromptRun, SeveralPrompts
 from headrace_gateway.base.calls import Call
-from headrace_gateway.base.pacing import cooperatively
+from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.locate import AnswerResumer

@@ -6,17 +6,17 @@ import doctest
 
 import pytest
 
-import headrace_gateway.base.own_ids
+import headrace_gateway.base.generated_ids
 from headrace.errors import InvalidRequest
 from headrace.model_names import lane_id
-from headrace_gateway.base.own_ids import candidate_models, draw_id, with_lane
+from headrace_gateway.base.generated_ids import candidate_models, draw_id, with_lane
 
 DRAWN = draw_id(22 * "a")
 MODELS = ["valley", "Qwen/Qwen3-0.6B", "模型"]
 
 
 def test_the_examples_hold() -> None:
-    assert doctest.testmod(headrace_gateway.base.own_ids).failed == 0
+    assert doctest.testmod(headrace_gateway.base.generated_ids).failed == 0
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -4,11 +4,11 @@ So a gateway that is asked for one it does not hold asks one leader and not thos
 An id is drawn when a call comes, and gets its lane when its model is known:
 
     >>> drawn = draw_id("0123456789abcdef012345")
-    >>> drawn, in_lane_of("valley", drawn)
+    >>> drawn, with_lane("valley", drawn)
     ('req_0000000123456789abcdef012345', 'req_mj75hu0123456789abcdef012345')
-    >>> to_ask("req_mj75hu0123456789abcdef012345", ["delta", "valley"])
+    >>> candidate_models("req_mj75hu0123456789abcdef012345", ["delta", "valley"])
     ['valley']
-    >>> to_ask("an id of the caller's own", ["delta", "valley"])
+    >>> candidate_models("an id of the caller's own", ["delta", "valley"])
     ['delta', 'valley']
 """
 
