@@ -22,11 +22,11 @@ from headrace_gateway.stream.worker_stream import WorkerStream
 STEPS = 500
 
 
-def _faultless(feed: SlotBinding, worker_id: str, error: EngineFailed) -> None:
+def _faultless(binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
     raise error
 
 
-def _outlet(number: int) -> OpenRequest:
+def _open_request(number: int) -> OpenRequest:
     admitted = AdmittedRequest(
         request_id=f"r{number}",
         model="toy",
@@ -41,9 +41,9 @@ def _outlet(number: int) -> OpenRequest:
     return OpenRequest(admitted, SystemClock(), lambda *_: None)
 
 
-async def _read(outlet: OpenRequest) -> None:
+async def _read(open_request: OpenRequest) -> None:
     tokens = 0
-    async for events in outlet.reader().events():
+    async for events in open_request.reader().events():
         tokens += sum(len(event.token_ids) for event in events if isinstance(event, Tokens))
         if tokens == STEPS:
             return
@@ -52,9 +52,9 @@ async def _read(outlet: OpenRequest) -> None:
 async def microseconds_per_token(sequences: int) -> float:
     """One token for each sequence in every message; every reader is woken for every token."""
     requests = OpenRequests()
-    outlets = [_outlet(number) for number in range(sequences)]
-    for outlet in outlets:
-        requests.add(outlet)
+    open_requests = [_open_request(number) for number in range(sequences)]
+    for open_request in open_requests:
+        requests.add(open_request)
     line = WorkerStream("w1", requests, _faultless)
     openings = [Opening(slot=n, request_id=f"r{n}", attempt=1) for n in range(sequences)]
     line.take(DeliverRequest(openings=openings))
@@ -65,8 +65,8 @@ async def microseconds_per_token(sequences: int) -> float:
         for step in range(STEPS)
     ]
     async with asyncio.TaskGroup() as readers:
-        for outlet in outlets:
-            readers.create_task(_read(outlet))
+        for open_request in open_requests:
+            readers.create_task(_read(open_request))
         await asyncio.sleep(0)
         started_s = time.process_time()
         for message in messages:

@@ -66,7 +66,7 @@ class RunningMesh:
     async def open(self, request_id: str, *, n: int = 1, max_tokens: int = 100) -> Generation:
         return await self.mesh.admission.open(valid_request(request_id, n=n, max_tokens=max_tokens))
 
-    def outlet(self, request_id: str) -> OpenRequest:
+    def open_request(self, request_id: str) -> OpenRequest:
         found = self.mesh.requests.find(request_id)
         assert found is not None, f"{request_id} is not open"
         return found

@@ -197,32 +197,32 @@ def serve(
     probes: StandinProbes,
     limits: Limits,
 ) -> None:
-    resuming = AnswerResumer(catalog, StandinFinding())
+    resumer = AnswerResumer(catalog, StandinFinding())
     submitter = Submitter(catalog, admission, limits)
     embedding = Embedding(catalog, admission, limits)
     vectors = VectorCalls(submitter, embedding, limits)
-    detaching = BackgroundRequests(submitter, StandinRequests())
+    background = BackgroundRequests(submitter, StandinRequests())
     openai = OpenAIService(
         submitter,
         catalog,
         StandinFleet(),
         vectors,
         Serving(catalog, submitter, embedding, limits),
-        resuming=resuming,
-        detaching=detaching,
+        resumer=resumer,
+        background=background,
         limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation = GenerationService(submitter, resuming)
+    generation = GenerationService(submitter, resumer)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
     embeddings = EmbeddingService(submitter, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, submitter, StandinFleet())
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(submitter, embedding, limits, resuming, detaching)
+    rest = RestService(submitter, embedding, limits, resumer, background)
     rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(StandinFleet()), server)
-    requests = RequestService(StandinRequests(), resuming, detaching)
+    requests = RequestService(StandinRequests(), resumer, background)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
     probe_service = ProbeService(probes.observe, open_api())
     probes_pb2_grpc.add_ProbeServiceServicer_to_server(probe_service, server)

@@ -94,38 +94,38 @@ def serve_doors(
     """Add every public service; returns their names."""
     submitter = Submitter(catalog, mesh.admission, limits)
     fleet = ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock)
-    whereabouts = RequestLookup(
+    lookup = RequestLookup(
         mesh.bus,
         mesh.requests,
-        mesh.settling,
+        mesh.settlements,
         lambda: [served.card.model for served in catalog.all()],
         answer_s=mesh.answer_s,
     )
     embedding = Embedding(catalog, mesh.admission, limits)
     vectors = VectorCalls(submitter, embedding, limits)
     serving = Serving(catalog, submitter, embedding, limits)
-    resuming = AnswerResumer(catalog, mesh.attachments)
-    detaching = BackgroundRequests(submitter, whereabouts)
+    resumer = AnswerResumer(catalog, mesh.directory)
+    background = BackgroundRequests(submitter, lookup)
     openai = OpenAIService(
         submitter,
         catalog,
         fleet,
         vectors,
         serving,
-        resuming=resuming,
-        detaching=detaching,
+        resumer=resumer,
+        background=background,
         limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation = GenerationService(submitter, resuming)
+    generation = GenerationService(submitter, resumer)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
     embeddings = EmbeddingService(submitter, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
     models = ModelService(catalog, submitter, fleet)
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(submitter, embedding, limits, resuming, detaching)
+    rest = RestService(submitter, embedding, limits, resumer, background)
     rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
-    requests = RequestService(whereabouts, resuming, detaching)
+    requests = RequestService(lookup, resumer, background)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(fleet), server)
     probes = ProbeService(monitor.observe, open_api())
@@ -166,7 +166,7 @@ class _Gateway:
         )
         serve_delivery(self._delivery, self._mesh)
         attach = AttachService(
-            self._mesh.requests, AnswerResumer(self._catalog, self._mesh.attachments)
+            self._mesh.requests, AnswerResumer(self._catalog, self._mesh.directory)
         )
         add_AttachServiceServicer_to_server(attach, self._delivery)
         self._monitor = HealthMonitor(self._mesh, self._catalog, window_s=settings.ready_window_s)
@@ -212,7 +212,7 @@ class _Gateway:
     def _canary(self) -> Canary:
         settings, mesh = self._settings, self._mesh
         pace = CanaryPace(settings.canary_interval_s, settings.canary_timeout_s)
-        return Canary(mesh.admission, self._served_cards, mesh.freshness, mesh.clock, pace)
+        return Canary(mesh.admission, self._served_cards, mesh.last_token, mesh.clock, pace)
 
     async def _leave(self) -> None:
         self._monitor.leave()
@@ -220,7 +220,7 @@ class _Gateway:
         await self._health.enter_graceful_shutdown()
         mesh, settings = self._mesh, self._settings
         times = LeavingTimes(settings.lame_duck_s, settings.drain_s, settings.settle_s)
-        await leave(mesh.requests, mesh.settling, mesh.drain, times)
+        await leave(mesh.requests, mesh.settlements, mesh.drain, times)
         await self._public.stop(grace=1.0)
 
     def _served_cards(self) -> list[ModelCard]:

@@ -22,22 +22,22 @@ from headrace_gateway.stream.open_requests import OpenRequests
 
 
 class AttachService(AttachServiceServicer):
-    def __init__(self, requests: OpenRequests, resuming: AnswerResumer) -> None:
-        self._requests, self._resuming = requests, resuming
+    def __init__(self, requests: OpenRequests, resumer: AnswerResumer) -> None:
+        self._requests, self._resumer = requests, resumer
 
     async def Attach(self, request: AttachRequest, context: Context) -> None:  # type: ignore[override]
-        outlet = self._requests.find(request.request_id)
-        if outlet is None:
+        open_request = self._requests.find(request.request_id)
+        if open_request is None:
             fact = f"no request {request.request_id} is open at this gateway"
             await abort(context, RequestNotFound(fact, field="request_id"))
-        record = outlet.admitted.record
+        record = open_request.admitted.record
         if not record.HasField("rendering"):
             # Vectors are given out once, to who asked for them: who came here sees that there is
             # nothing to read by what the record lacks.
             await context.write(AttachResponse(record=record))
             return
         # Its text is made here too: so its end is found and settled if no other reader is left.
-        async with self._resuming.answer(outlet.reader(), record) as answer:
+        async with self._resumer.answer(open_request.reader(), record) as answer:
             await context.write(AttachResponse(record=record))
             try:
                 await _pass_on(answer, context)

@@ -28,14 +28,14 @@ class BackgroundReaders:
         self._tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def read(self, outlet: OpenRequest) -> None:
+    def read(self, open_request: OpenRequest) -> None:
         """From now on; so whoever else reads it may leave.
 
         Raises:
             HeadraceError: its model is not known here.
         """
-        answer = self._tell(outlet.reader(), outlet.admitted.record)
-        task = asyncio.create_task(_read(answer, outlet))
+        answer = self._tell(open_request.reader(), open_request.admitted.record)
+        task = asyncio.create_task(_read(answer, open_request))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         metrics.detached_requests.set(len(self._tasks))
@@ -51,7 +51,7 @@ class BackgroundReaders:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _read(answer: Answer, outlet: OpenRequest) -> None:
+async def _read(answer: Answer, open_request: OpenRequest) -> None:
     # Why not `async with`: a gateway that stops must not abandon what others will go on with.
     try:
         async for _ in answer:
@@ -59,7 +59,7 @@ async def _read(answer: Answer, outlet: OpenRequest) -> None:
     except GenerationFailed:
         pass  # Its outcome says so.
     except Exception:
-        log.exception("request.broken", extra={"request_id": outlet.request_id})
+        log.exception("request.broken", extra={"request_id": open_request.request_id})
         error = InternalError("the gateway failed; its log says how")
-        outlet.close(RequestOutcome(usage=answer.usage(), error=to_status(error)))
+        open_request.close(RequestOutcome(usage=answer.usage(), error=to_status(error)))
     await answer.settle()

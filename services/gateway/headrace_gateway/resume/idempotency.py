@@ -54,7 +54,7 @@ def named_by_key(wanted: GenerationRequest, key: str, *, tenant: str) -> Generat
 
 
 async def opened(
-    wanted: GenerationRequest, submitter: Submitter, resuming: AnswerResumer, *, named: bool
+    wanted: GenerationRequest, submitter: Submitter, resumer: AnswerResumer, *, named: bool
 ) -> tuple[Answer, ValidRequest]:
     """The answer to a new request; `named`: its caller has chosen its id.
 
@@ -65,16 +65,16 @@ async def opened(
         RequestExists: the name is another request's.
         HeadraceError: it was refused; nothing is held.
     """
-    if named and (wanted.detached or await resuming.names_detached(wanted.request_id)):
+    if named and (wanted.detached or await resumer.names_detached(wanted.request_id)):
         field = wanted.name_of("request_id")
-        return await open_or_join(wanted, submitter, resuming, field=field, detached=True)
+        return await open_or_join(wanted, submitter, resumer, field=field, detached=True)
     return await submitter.open(wanted)
 
 
 async def open_or_join(
     wanted: GenerationRequest,
     submitter: Submitter,
-    resuming: AnswerResumer,
+    resumer: AnswerResumer,
     *,
     field: str = HEADER,
     detached: bool = False,
@@ -90,7 +90,7 @@ async def open_or_join(
     """
     request = await submitter.repeated(wanted)
     event = EventId(request.request_id, "")
-    like = partial(resuming.find_as, seeded=wanted.seed is not None, field=field, detached=detached)
+    like = partial(resumer.find_as, seeded=wanted.seed is not None, field=field, detached=detached)
 
     async def join() -> Generation:
         return await (await like(event, request)).open()
@@ -98,7 +98,7 @@ async def open_or_join(
     def seen(own: Generation) -> Generation:
         return JoinOnDuplicate(own, join)
 
-    again = partial(resuming.resume_as, event, request, seen=seen, **like.keywords)
+    again = partial(resumer.resume_as, event, request, seen=seen, **like.keywords)
     try:
         return await again(failed=detached), request
     except RequestNotFound:

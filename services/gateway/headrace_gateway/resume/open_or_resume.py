@@ -34,7 +34,7 @@ def wants_event_ids(call: Call) -> bool:
 
 
 async def answered(
-    wanted: GenerationRequest, call: Call, submitter: Submitter, resuming: AnswerResumer
+    wanted: GenerationRequest, call: Call, submitter: Submitter, resumer: AnswerResumer
 ) -> tuple[Answer, ValidRequest]:
     """The answer, and the request as this call wrote it.
 
@@ -43,9 +43,9 @@ async def answered(
     """
     if not call.last_event_id:
         if (once := keyed(wanted, call, submitter)) is not None:
-            return await open_or_join(once, submitter, resuming, detached=wanted.detached)
+            return await open_or_join(once, submitter, resumer, detached=wanted.detached)
         named = wanted.request_id != call.request_id
-        return await opened(wanted, submitter, resuming, named=named)
+        return await opened(wanted, submitter, resumer, named=named)
     if not wanted.streams:
         raise InvalidRequest(
             f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER
@@ -53,7 +53,7 @@ async def answered(
     event = read_event_id(call.last_event_id, field=HEADER)
     request = await submitter.repeated(wanted)
     seeded = wanted.seed is not None
-    return await resuming.resume_as(event, request, field=HEADER, seeded=seeded), request
+    return await resumer.resume_as(event, request, field=HEADER, seeded=seeded), request
 
 
 def keyed(wanted: GenerationRequest, call: Call, submitter: Submitter) -> GenerationRequest | None:

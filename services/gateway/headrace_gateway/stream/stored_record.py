@@ -26,7 +26,7 @@ def admitted_as(
         choices=max(1, record.n),
         max_tokens=record.sampling.max_tokens,
         record=without_prompt(record),
-        wishes=_wishes(record),
+        logprobs_request=_logprobs_request(record),
         is_canary=is_canary,
     )
 
@@ -40,7 +40,7 @@ def without_prompt(record: RequestRecord) -> RequestRecord:
     return kept
 
 
-def _wishes(record: RequestRecord) -> LogprobsRequest:
+def _logprobs_request(record: RequestRecord) -> LogprobsRequest:
     sampling = record.sampling
     told = record.prompt_tokens - 1 if sampling.HasField("prompt_logprobs") else None
     return LogprobsRequest(logprobs=sampling.HasField("logprobs"), prompt_logprobs=told)

@@ -50,13 +50,13 @@ class Canary:
         self,
         admission: CanaryAdmission,
         cards: Callable[[], Iterable[ModelCard]],
-        freshness: LastTokenClock,
+        last_token: LastTokenClock,
         clock: Clock,
         pace: CanaryPace,
     ) -> None:
         self._admission = admission
         self._cards = cards
-        self._freshness = freshness
+        self._last_token = last_token
         self._clock = clock
         self._pace = pace
 
@@ -64,9 +64,9 @@ class Canary:
         """Until cancelled."""
         for turn in itertools.count():
             cards = list(self._cards())
-            if cards and not self._freshness.within(self._pace.every_s):
+            if cards and not self._last_token.within(self._pace.every_s):
                 await self._fly(cards[turn % len(cards)])
-            has_sung = self._freshness.within(2 * self._pace.every_s)
+            has_sung = self._last_token.within(2 * self._pace.every_s)
             await asyncio.sleep(self._pace.every_s if has_sung else self._pace.every_s / 20)
 
     async def _fly(self, card: ModelCard) -> None:

@@ -46,13 +46,13 @@ class FleetService(FleetServiceServicer):
 
 class RequestService(RequestServiceServicer):
     def __init__(
-        self, requests: Requests, resuming: AnswerResumer, detaching: BackgroundRequests
+        self, requests: Requests, resumer: AnswerResumer, background: BackgroundRequests
     ) -> None:
-        self._requests, self._resuming = requests, resuming
-        self._detaching = detaching
+        self._requests, self._resumer = requests, resumer
+        self._background = background
 
     async def CreateRequest(self, request: GenerateRequest, context: Context) -> Request:
-        with Tally("native", self._detaching.known(request.model)) as tally:
+        with Tally("native", self._background.known(request.model)) as tally:
             created = await told_by_status(context, self._create(request, context), tally)
             tally.told()
             return created
@@ -66,11 +66,11 @@ class RequestService(RequestServiceServicer):
     async def AttachRequest(self, request: AttachRequestRequest, context: Context) -> None:  # type: ignore[override]
         with Tally("native") as tally:
             answer = await told_by_status(context, self._attach(request), tally)
-            tally.model = self._detaching.known(answer.request.model)
+            tally.model = self._background.known(answer.request.model)
             await write_answer(answer, context, tally)
 
     async def _attach(self, request: AttachRequestRequest) -> Answer:
-        return await self._resuming.resume(checked_id(request.request_id), request.after)
+        return await self._resumer.resume(checked_id(request.request_id), request.after)
 
     async def _create(self, request: GenerateRequest, context: Context) -> Request:
         call = call_of(context)
@@ -78,7 +78,7 @@ class RequestService(RequestServiceServicer):
         detached.CopyFrom(request)
         detached.detached = True
         wanted = wanted_generation(detached, call_for(detached, call))
-        return await self._detaching.begin(wanted, call, repeatable=bool(request.request_id))
+        return await self._background.begin(wanted, call, repeatable=bool(request.request_id))
 
     async def _get(self, request_id: str) -> Request:
         return await self._requests.get(checked_id(request_id))

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 class GenerationService(GenerationServiceServicer):
     """StreamGenerate writes to its context, for the reason that `OpenAIService` gives."""
 
-    def __init__(self, submitter: Submitter, resuming: AnswerResumer) -> None:
-        self._submitter, self._resuming = submitter, resuming
+    def __init__(self, submitter: Submitter, resumer: AnswerResumer) -> None:
+        self._submitter, self._resumer = submitter, resumer
 
     async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
         with Tally("native", self._submitter.known(request.model)) as tally:
@@ -60,7 +60,7 @@ class GenerationService(GenerationServiceServicer):
         call = call_for(request, call_of(context))
         wanted = wanted_generation(request, call, streams=streams)
         named = bool(request.request_id)
-        answer, _ = await opened(wanted, self._submitter, self._resuming, named=named)
+        answer, _ = await opened(wanted, self._submitter, self._resumer, named=named)
         return answer
 
 

@@ -125,11 +125,11 @@ class RestService(RestServiceServicer):
         submitter: Submitter,
         embedding: Embedding,
         limits: Limits,
-        resuming: AnswerResumer,
-        detaching: BackgroundRequests,
+        resumer: AnswerResumer,
+        background: BackgroundRequests,
     ) -> None:
-        self._submitter, self._embedding, self._resuming = submitter, embedding, resuming
-        self._limits, self._detaching = limits, detaching
+        self._submitter, self._embedding, self._resumer = submitter, embedding, resumer
+        self._limits, self._background = limits, background
 
     async def StreamGenerate(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
         await self._generate(request, context, stream=True)
@@ -180,7 +180,7 @@ class RestService(RestServiceServicer):
             async with told(reply):
                 request_id = checked_id(request.request_id)
                 after = resume_position(request_id, request.after, call)
-                answer = await self._resuming.resume(request_id, after)
+                answer = await self._resumer.resume(request_id, after)
                 tally.model = self._submitter.known(answer.request.model)
                 await self._deliver(answer, reply, stream=True)
 
@@ -194,13 +194,13 @@ class RestService(RestServiceServicer):
                 if wanted.detached and not stream:
                     await self._begin(wanted, call, reply, repeatable=bool(body.request_id))
                     return
-                answer, _ = await answered(wanted, call, self._submitter, self._resuming)
+                answer, _ = await answered(wanted, call, self._submitter, self._resumer)
                 await self._deliver(answer, reply, stream=stream)
 
     async def _begin(
         self, wanted: GenerationRequest, call: Call, reply: Reply, *, repeatable: bool
     ) -> None:
-        begun = await self._detaching.begin(wanted, call, repeatable=repeatable)
+        begun = await self._background.begin(wanted, call, repeatable=repeatable)
         await reply.accept(as_json(begun).encode(), begun.request_id)
 
     async def _deliver(self, answer: Answer, reply: Reply, *, stream: bool) -> None:

@@ -124,17 +124,17 @@ class OpenAIService(OpenAIServiceServicer):
         vectors: VectorCalls,
         serving: Serving,
         *,
-        resuming: AnswerResumer,
-        detaching: BackgroundRequests,
+        resumer: AnswerResumer,
+        background: BackgroundRequests,
         limits: Limits,
     ) -> None:
-        self._submitter, self._resuming = submitter, resuming
-        self._detaching = detaching
+        self._submitter, self._resumer = submitter, resumer
+        self._background = background
         self._catalog = catalog
         self._fleet = fleet
         self._vectors, self._serving = vectors, serving
         self._limits = limits
-        self._prompts = PromptCalls(submitter, resuming, limits)
+        self._prompts = PromptCalls(submitter, resumer, limits)
 
     async def ChatCompletions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
         await self._complete(request.data, context, _CHAT)
@@ -214,10 +214,10 @@ class OpenAIService(OpenAIServiceServicer):
                     return
                 if wanted.detached and not wanted.streams:
                     named = wanted.request_id != call.request_id
-                    begun = await self._detaching.begin(wanted, call, repeatable=named)
+                    begun = await self._background.begin(wanted, call, repeatable=named)
                     await reply.accept(accepted(endpoint.form, begun), begun.request_id)
                     return
-                answer, request = await answered(wanted, call, self._submitter, self._resuming)
+                answer, request = await answered(wanted, call, self._submitter, self._resumer)
                 reply.request_id = answer.request.request_id
                 telling = _telling(endpoint.asked(body), wanted, answer, request.prompt_ids)
                 dialect = _dialect(endpoint.form, body, answer, telling, ids=ids)

@@ -45,8 +45,8 @@ _NO_ROOM = (LaneFull, PatienceExhausted, NoWorker, BrokerUnavailable)
 class PromptCalls:
     """Of one gateway."""
 
-    def __init__(self, submitter: Submitter, resuming: AnswerResumer, limits: Limits) -> None:
-        self._submitter, self._resuming, self._limits = submitter, resuming, limits
+    def __init__(self, submitter: Submitter, resumer: AnswerResumer, limits: Limits) -> None:
+        self._submitter, self._resumer, self._limits = submitter, resumer, limits
 
     async def answer(self, several: SeveralPrompts, call: Call, reply: Reply) -> None:
         """Answer all prompts of a call; left half-way, those that are open are abandoned.
@@ -89,7 +89,7 @@ class PromptCalls:
 
     async def _open(self, wanted: GenerationRequest) -> tuple[Answer, ValidRequest]:
         if wanted.returns:
-            return await open_or_join(wanted, self._submitter, self._resuming)
+            return await open_or_join(wanted, self._submitter, self._resumer)
         return await self._submitter.open(wanted)
 
 

@@ -94,11 +94,13 @@ class Settlements:
             async with asyncio.timeout(self._answer_s):
                 await ended.settled.wait()
 
-    def close(self, outlet: OpenRequest, outcome: RequestOutcome) -> None:
+    def close(self, open_request: OpenRequest, outcome: RequestOutcome) -> None:
         """Store the result and settle, as soon as the broker and the leader let us."""
         now_s, end_time = self._clock.monotonic_s(), timestamp(self._clock.unix_s())
-        ended = _Ended(outlet.admitted, outlet.relay.newest, outcome, now_s, end_time)
-        self._unsettled[outlet.request_id] = ended
+        ended = _Ended(
+            open_request.admitted, open_request.output.newest_attempt, outcome, now_s, end_time
+        )
+        self._unsettled[open_request.request_id] = ended
         metrics.unsettled_requests.set(len(self._unsettled))
         model, priority = ended.admitted.model, priority_name(ended.admitted.priority)
         if ended.admitted.is_canary:

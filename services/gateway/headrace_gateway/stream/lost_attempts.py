@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    outlet: OpenRequest
+    open_request: OpenRequest
     attempt: int
     worker_id: str
     error: EngineFailed | None
@@ -27,14 +27,14 @@ class _Loss:
     @property
     def is_moot(self) -> bool:
         """It ended, or somebody else already goes on with it."""
-        relay = self.outlet.relay
-        return relay.ended or relay.newest > self.attempt
+        output = self.open_request.output
+        return output.ended or output.newest_attempt > self.attempt
 
 
 @dataclass(frozen=True, slots=True)
 class _BrokenStream:
     worker_id: str
-    feeds: list[SlotBinding]
+    bindings: list[SlotBinding]
     judged_s: float
 
 
@@ -55,15 +55,15 @@ class LostAttempts:
         self._broken: asyncio.Queue[_BrokenStream] = asyncio.Queue()
         self._reports = OutboxPerModel[_Loss]("lost", self._send)
 
-    def stream_broke(self, worker_id: str, feeds: list[SlotBinding]) -> None:
+    def on_stream_broken(self, worker_id: str, bindings: list[SlotBinding]) -> None:
         """These slots were bound when their stream ended; the worker may come back for them."""
-        if feeds:
+        if bindings:
             judged_s = self._clock.monotonic_s() + self._grace_s
-            self._broken.put_nowait(_BrokenStream(worker_id, feeds, judged_s))
+            self._broken.put_nowait(_BrokenStream(worker_id, bindings, judged_s))
 
-    def fault(self, feed: SlotBinding, worker_id: str, error: EngineFailed) -> None:
+    def fault(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
         """This attempt cannot go on: fence it at once."""
-        self._lose(feed, worker_id, error)
+        self._lose(binding, worker_id, error)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -73,35 +73,37 @@ class LostAttempts:
 
     async def _judge(self) -> None:
         while True:
-            broken = await self._broken.get()
-            await asyncio.sleep(broken.judged_s - self._clock.monotonic_s())
-            for feed in broken.feeds:
-                if not _is_resumed(feed):
-                    self._lose(feed, broken.worker_id, None)
+            unbind_all = await self._broken.get()
+            await asyncio.sleep(unbind_all.judged_s - self._clock.monotonic_s())
+            for binding in unbind_all.bindings:
+                if not _is_resumed(binding):
+                    self._lose(binding, unbind_all.worker_id, None)
 
-    def _lose(self, feed: SlotBinding, worker_id: str, error: EngineFailed | None) -> None:
-        outlet = feed.outlet
-        if not outlet.relay.accepts(feed.attempt):
+    def _lose(self, binding: SlotBinding, worker_id: str, error: EngineFailed | None) -> None:
+        open_request = binding.open_request
+        if not open_request.output.accepts(binding.attempt):
             return
-        outlet.fence(feed.attempt)
-        metrics.lost_total.labels(outlet.admitted.model).inc()
+        open_request.fence(binding.attempt)
+        metrics.lost_total.labels(open_request.admitted.model).inc()
         log.warning(
             "request.lost",
             extra={
-                "request_id": outlet.request_id,
-                "attempt": feed.attempt,
+                "request_id": open_request.request_id,
+                "attempt": binding.attempt,
                 "worker_id": worker_id,
-                "output_tokens": outlet.relay.output_tokens,
+                "output_tokens": open_request.output.output_tokens,
             },
         )
-        self._reports.add(outlet.admitted.model, _Loss(outlet, feed.attempt, worker_id, error))
+        self._reports.add(
+            open_request.admitted.model, _Loss(open_request, binding.attempt, worker_id, error)
+        )
 
-    async def _send(self, model: str, losses: list[_Loss]) -> None:
+    async def _send(self, model: str, lost_attempts: list[_Loss]) -> None:
         # Points are made here and not when lost, so that a late report is true when it is made.
-        current = [loss for loss in losses if not loss.is_moot]
+        current = [loss for loss in lost_attempts if not loss.is_moot]
         for worker_id in {loss.worker_id for loss in current}:
             points = (
-                loss.outlet.resume_point(loss.error)
+                loss.open_request.resume_point(loss.error)
                 for loss in current
                 if loss.worker_id == worker_id
             )
@@ -112,6 +114,8 @@ class LostAttempts:
                 )
 
 
-def _is_resumed(feed: SlotBinding) -> bool:
+def _is_resumed(binding: SlotBinding) -> bool:
     """The worker came back for it on another stream, or it has ended."""
-    return feed.outlet.relay.has_ended(feed.choice) or feed.outlet.is_fed(feed.choice, feed.attempt)
+    return binding.open_request.output.has_ended(
+        binding.choice
+    ) or binding.open_request.has_binding(binding.choice, binding.attempt)
