@@ -122,7 +122,7 @@ def valid_request(
     max_tokens: int = 100,
     timeout_s: float = 60.0,
     priority: common_pb2.Priority.ValueType = common_pb2.PRIORITY_STANDARD,
-    detached: bool = False,
+    background: bool = False,
     stop: tuple[str, ...] = (),
 ) -> ValidRequest:
     return ValidRequest(
@@ -136,7 +136,7 @@ def valid_request(
         timeout_s=timeout_s,
         patience_s=30.0,
         trace_context={"traceparent": "00-1-2-01"},
-        detached=detached,
+        background=background,
         stop=stop,
     )
 

@@ -35,20 +35,20 @@ class Answer:
         self,
         generation: Generation,
         request: RequestDescription,
-        transcript: OutputAssembler,
+        assembler: OutputAssembler,
         tokenizer: Tokenizer,
-        places: Sequence[Offset] | None = None,
+        offsets: Sequence[Offset] | None = None,
     ) -> None:
-        """`places`: what the caller has of it already; unset: nothing."""
+        """`offsets`: what the caller has of it already; unset: nothing."""
         self.request = request
         self.tokenizer = tokenizer
-        self.places = places or [BEGINNING] * request.n
+        self.offsets = offsets or [BEGINNING] * request.n
         self._generation = generation
         self._events = generation.events()
-        self._transcript = transcript
-        self._take = transcript.take
-        if places is not None:
-            self._take = Replay(transcript, places).take
+        self._assembler = assembler
+        self._take = assembler.take
+        if offsets is not None:
+            self._take = Replay(assembler, offsets).take
         self._error: HeadraceError | None = None
         self._ended = False
         self.queued: Queued | None = None
@@ -86,14 +86,14 @@ class Answer:
                 raise
             raise InternalError("the mesh left a generation without its end") from None
         self.queued = next((event for event in events if isinstance(event, Queued)), None)
-        said = self._take(e for e in events if not isinstance(e, Failed | Queued))
-        for news in said:
+        delta = self._take(e for e in events if not isinstance(e, Failed | Queued))
+        for news in delta:
             if news.stopped:
                 self._generation.end_choice(news.choice)
         failed = next((event for event in events if isinstance(event, Failed)), None)
         if failed is not None and not self.complete:
             self._error = failed.error
-        return said
+        return delta
 
     @property
     def arrival_s(self) -> float:
@@ -103,7 +103,7 @@ class Answer:
     @property
     def complete(self) -> bool:
         """Every choice has been said to its end; there is nothing to wait for."""
-        return self._transcript.complete
+        return self._assembler.complete
 
     @property
     def error(self) -> HeadraceError | None:
@@ -112,10 +112,10 @@ class Answer:
 
     def usage(self) -> Usage:
         """Of what has been said so far."""
-        return self._transcript.usage()
+        return self._assembler.usage()
 
     def outcome(self) -> RequestOutcome:
-        outcome = self._transcript.outcome()
+        outcome = self._assembler.outcome()
         if self._error is not None:
             outcome.error.CopyFrom(to_status(self._error))
         return outcome

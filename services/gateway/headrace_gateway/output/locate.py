@@ -159,14 +159,14 @@ class AnswerResumer:
                 f"request {record.request_id} makes no text that could be read",
                 field="request_id",
             )
-        places = read_position(after, max(1, record.n), field=field)
+        offsets = read_position(after, max(1, record.n), field=field)
         self._catalog.get(record.model)
-        return self.answer(seen(await found.open()), record, places)
+        return self.answer(seen(await found.open()), record, offsets)
 
     def answer(
-        self, generation: Generation, record: RequestRecord, places: Sequence[Offset] | None = None
+        self, generation: Generation, record: RequestRecord, offsets: Sequence[Offset] | None = None
     ) -> Answer:
-        return rebuild_answer(self._catalog, generation, record, places)
+        return rebuild_answer(self._catalog, generation, record, offsets)
 
 
 def same_request(record: RequestRecord, request: ValidRequest, seeded: bool) -> bool:
@@ -186,7 +186,7 @@ def rebuild_answer(
     catalog: Catalog,
     generation: Generation,
     record: RequestRecord,
-    places: Sequence[Offset] | None = None,
+    offsets: Sequence[Offset] | None = None,
 ) -> Answer:
     """One reader's answer, in the words of the request that it is of.
 
@@ -195,11 +195,11 @@ def rebuild_answer(
     """
     served = catalog.get(record.model)
     request = RecordedRequest(record)
-    made = transcript(request, served, record.sampling, record.rendering)
-    return Answer(generation, request, made, served.tokenizer, places)
+    made = make_assembler(request, served, record.sampling, record.rendering)
+    return Answer(generation, request, made, served.tokenizer, offsets)
 
 
-def transcript(
+def make_assembler(
     request: RecordedRequest | ValidRequest,
     served: ServedModel,
     sampling: Sampling,

@@ -2,7 +2,7 @@
 
 For each choice the output tokens whose text has been said, `f` behind it once its end has
 been said too, and nothing where not even its opening was: `12.7f`, `0.`, `31`. What is said
-with so many tokens is determined (`transcript`), so a position does not depend on how the
+with so many tokens is determined (`assembler`), so a position does not depend on how the
 output was cut into events, nor on who said it.
 """
 
@@ -81,32 +81,32 @@ class NoIds:
     def opened(self, choice: int) -> str:
         return ""
 
-    def said(self, choice: int, tokens: int, *, ended: bool = False) -> str:
+    def after_tokens(self, choice: int, tokens: int, *, ended: bool = False) -> str:
         return ""
 
 
 class EventIds:
     """The ids of one answer's events, as it is said."""
 
-    def __init__(self, request_id: str, places: Iterable[Offset]) -> None:
+    def __init__(self, request_id: str, offsets: Iterable[Offset]) -> None:
         self._head = f"id: {request_id}:"
-        self._places = [_written(place) for place in places]
+        self._offsets = [_written(offset) for offset in offsets]
 
     def opened(self, choice: int) -> str:
         """The line of an event that opens a choice."""
-        self._places[choice] = self._places[choice] or "0"
+        self._offsets[choice] = self._offsets[choice] or "0"
         return self._line()
 
-    def said(self, choice: int, tokens: int, *, ended: bool = False) -> str:
+    def after_tokens(self, choice: int, tokens: int, *, ended: bool = False) -> str:
         """The line of an event up to which so many tokens of a choice are said."""
-        self._places[choice] = f"{tokens}f" if ended else str(tokens)
+        self._offsets[choice] = f"{tokens}f" if ended else str(tokens)
         return self._line()
 
     def _line(self) -> str:
-        return f"{self._head}{'.'.join(self._places)}\n"
+        return f"{self._head}{'.'.join(self._offsets)}\n"
 
 
-def _written(place: Offset) -> str:
-    if not place.opened:
+def _written(offset: Offset) -> str:
+    if not offset.opened:
         return ""
-    return f"{place.tokens}{'f' if place.ended else ''}"
+    return f"{offset.tokens}{'f' if offset.ended else ''}"

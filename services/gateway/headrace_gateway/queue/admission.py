@@ -154,7 +154,7 @@ class LaneAdmission:
             raise
         if not is_canary:
             self._lanes.published(record.model, request.priority)
-        if request.detached:
+        if request.background:
             self._read_in_background(open_request)
         return open_request.reader()
 
@@ -234,9 +234,9 @@ class LaneAdmission:
                 for each in request.inputs
             ),
             prompt_tokens=request.prompt_tokens,
-            attachable=request.attachable or request.detached,
+            attachable=request.resumable or request.background,
             once=request.once,
-            detached=request.detached,
+            detached=request.background,
             cache_salt=request.cache_salt,
         )
         if request.result_ttl_s:

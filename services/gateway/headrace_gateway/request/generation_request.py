@@ -144,11 +144,11 @@ class GenerationRequest:
     trace_context: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     tools: Tools = field(default_factory=Tools)
-    streams: bool = False
+    stream: bool = False
     """Its caller reads it as it is made, and may come back for the rest."""
-    returns: bool = False
+    idempotent: bool = False
     """Its caller may come back for it, streamed or whole."""
-    detached: bool = False
+    background: bool = False
     """It goes on without any reader; no call's deadline binds it."""
     cache_salt: str | None = None
     """What is cached of its prompt is shared with requests of equal salt alone."""

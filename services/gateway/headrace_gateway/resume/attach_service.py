@@ -49,23 +49,25 @@ class AttachService(AttachServiceServicer):
 async def _pass_on(answer: Answer, context: Context) -> None:
     async for news in answer:
         message = AttachResponse()
-        for said in news:
-            _add(message, said)
+        for delta in news:
+            _add(message, delta)
         await context.write(message)
         if answer.complete:
             return
 
 
-def _add(message: AttachResponse, said: ChoiceDelta) -> None:
-    if said.token_ids:
+def _add(message: AttachResponse, delta: ChoiceDelta) -> None:
+    if delta.token_ids:
         piece = AttachedTokens(
-            choice=said.choice,
-            first_index=said.first_index,
-            token_ids=said.token_ids,
-            logprobs=written(said.logprobs),
-            prompt_logprobs=written(said.prompt_logprobs),
-            cached_prompt_tokens=said.cached_prompt,
+            choice=delta.choice,
+            first_index=delta.first_index,
+            token_ids=delta.token_ids,
+            logprobs=written(delta.logprobs),
+            prompt_logprobs=written(delta.prompt_logprobs),
+            cached_prompt_tokens=delta.cached_prompt,
         )
         message.tokens.append(piece)
-    if said.finish_reason != UNFINISHED:
-        message.endings.append(AttachedEnding(choice=said.choice, finish_reason=said.finish_reason))
+    if delta.finish_reason != UNFINISHED:
+        message.endings.append(
+            AttachedEnding(choice=delta.choice, finish_reason=delta.finish_reason)
+        )

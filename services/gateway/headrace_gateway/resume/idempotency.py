@@ -50,7 +50,7 @@ def named_by_key(wanted: GenerationRequest, key: str, *, tenant: str) -> Generat
     """The request by the name that a tenant's key makes, and with the seed, if it has none."""
     digest = blake2b(f"{tenant}\0{key}".encode(), digest_size=24).digest()
     seed = int.from_bytes(digest[16:]) if wanted.seed is None else wanted.seed
-    return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, returns=True)
+    return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, idempotent=True)
 
 
 async def opened(
@@ -65,7 +65,7 @@ async def opened(
         RequestExists: the name is another request's.
         HeadraceError: it was refused; nothing is held.
     """
-    if named and (wanted.detached or await resumer.names_detached(wanted.request_id)):
+    if named and (wanted.background or await resumer.names_detached(wanted.request_id)):
         field = wanted.name_of("request_id")
         return await open_or_join(wanted, submitter, resumer, field=field, detached=True)
     return await submitter.open(wanted)

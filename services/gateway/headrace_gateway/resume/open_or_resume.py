@@ -43,10 +43,10 @@ async def answered(
     """
     if not call.last_event_id:
         if (once := keyed(wanted, call, submitter)) is not None:
-            return await open_or_join(once, submitter, resumer, detached=wanted.detached)
+            return await open_or_join(once, submitter, resumer, detached=wanted.background)
         named = wanted.request_id != call.request_id
         return await opened(wanted, submitter, resumer, named=named)
-    if not wanted.streams:
+    if not wanted.stream:
         raise InvalidRequest(
             f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER
         )

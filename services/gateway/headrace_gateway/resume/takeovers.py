@@ -139,7 +139,7 @@ class Takeovers:
                 subjects.take_over(model), request.SerializeToString(), timeout_s=ANSWER_S
             )
         except BusError as error:
-            fact = f"the scheduler did not say whether request {open_request.request_id} goes on: {error}"
+            fact = f"no scheduler answered for request {open_request.request_id}: {error}"
             raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S) from error
         if TakeOverResponse.FromString(answer).gateway_id != self._gateway_id:
             fact = f"request {open_request.request_id} went to another gateway"

@@ -16,7 +16,7 @@ from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.validation import check, priority, times, valid_request
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import transcript
+from headrace_gateway.output.locate import make_assembler
 from headrace_gateway.request.generation import Admission, Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest, TokenIds
 from headrace_gateway.request.tasks import require_task
@@ -57,7 +57,7 @@ class Submitter:
         served, wanted = self._admissible(wanted)
         request = await self._request(wanted, served)
         generation = seen(await self._admission.open(request))
-        made = transcript(request, served, request.sampling, request.rendering)
+        made = make_assembler(request, served, request.sampling, request.rendering)
         return Answer(generation, request, made, served.tokenizer), request
 
     def require_room(self, wanted: GenerationRequest) -> None:
@@ -112,7 +112,7 @@ class Submitter:
         Why: of two calls with one name, whichever comes first runs, and the other may by then have
         told its caller the seed.
         """
-        if not (wanted.detached or wanted.returns):
+        if not (wanted.background or wanted.idempotent):
             return secrets.randbits(64)
         name = f"{self._limits.tenants.of(wanted.headers)}\0{wanted.request_id}"
         return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())

@@ -30,7 +30,7 @@ LENGTH, STOP = common_pb2.FINISH_REASON_LENGTH, common_pb2.FINISH_REASON_STOP
 
 async def begin(gateway: RunningMesh, request_id: str, *stop: str) -> None:
     """Nobody reads it from here on."""
-    request = valid_request(request_id, detached=True, stop=stop)
+    request = valid_request(request_id, background=True, stop=stop)
     await (await gateway.mesh.admission.open(request)).abandon()
 
 

@@ -18,7 +18,7 @@ from helpers.gateway_actors import leader, running_mesh, valid_request
 
 async def test_what_a_leaving_gateway_lets_go_of_is_not_unknown_to_it(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, leader(bus) as boss:
-        await gateway.mesh.admission.open(replace(valid_request("r1"), attachable=True))
+        await gateway.mesh.admission.open(replace(valid_request("r1"), resumable=True))
         gateway.mesh.requests.release(gateway.open_request("r1"))
         answer = await boss.notify(fences={"r1": 5, "never heard of": 5})
         assert list(answer.unknown_request_ids) == ["never heard of"]

@@ -224,8 +224,8 @@ def test_what_a_client_had_and_what_it_gets_is_the_undisturbed_answer(
 def test_a_position_is_read_as_it_was_written() -> None:
     ids = EventIds("r-1", [BEGINNING, BEGINNING])
     assert ids.opened(0) == "id: r-1:0.\n"
-    ids.said(1, 7)
-    assert ids.said(0, 12, ended=True) == "id: r-1:12f.7\n"
+    ids.after_tokens(1, 7)
+    assert ids.after_tokens(0, 12, ended=True) == "id: r-1:12f.7\n"
     assert read_position("12f.7", 2, field="after") == [Offset(True, 12, True), Offset(True, 7)]
     assert read_position("", 2, field="after") == [BEGINNING, BEGINNING]
     assert read_position("0.", 2, field="after") == [Offset(True), BEGINNING]

@@ -54,8 +54,8 @@ def wanted_generation(
         trace_context=call.trace_context,
         headers=call.headers,
         tools=wanted_tools(request),
-        streams=streams,
-        detached=request.detached,
+        stream=streams,
+        background=request.detached,
         cache_salt=request.cache_salt if request.HasField("cache_salt") else None,
         truncate_tokens=(
             request.truncate_prompt_tokens if request.HasField("truncate_prompt_tokens") else None

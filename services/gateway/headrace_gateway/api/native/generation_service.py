@@ -82,7 +82,7 @@ async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
             if answer.queued is not None and (message := queued_message(answer.queued)) is not None:
                 await context.write(message)
             for said in news:
-                if not said.heard:
+                if not said.replayed:
                     await context.write(delta(said))
             if answer.complete:
                 break

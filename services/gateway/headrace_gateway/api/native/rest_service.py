@@ -84,11 +84,11 @@ class RestDialect:
         return f"{lines[-1]}data: {as_json(started(self._request))}\n\n"
 
     def said(self, news: Iterable[ChoiceDelta]) -> str:
-        return "".join(self._event(said) for said in news if not said.heard)
+        return "".join(self._event(said) for said in news if not said.replayed)
 
     def _event(self, said: ChoiceDelta) -> str:
         ended = said.finish_reason != UNFINISHED
-        line = self._ids.said(said.choice, said.seen, ended=ended)
+        line = self._ids.after_tokens(said.choice, said.end_index, ended=ended)
         return f"{line}data: {delta_json(said)}\n\n"
 
     def queued(self, queued: Queued) -> str:
@@ -191,7 +191,7 @@ class RestService(RestServiceServicer):
             async with told(reply):
                 body = self._parse(GenerateRequest, request)
                 wanted = wanted_generation(body, call_for(body, call), streams=stream)
-                if wanted.detached and not stream:
+                if wanted.background and not stream:
                     await self._begin(wanted, call, reply, repeatable=bool(body.request_id))
                     return
                 answer, _ = await answered(wanted, call, self._submitter, self._resumer)
@@ -205,7 +205,7 @@ class RestService(RestServiceServicer):
 
     async def _deliver(self, answer: Answer, reply: Reply, *, stream: bool) -> None:
         reply.request_id = answer.request.request_id
-        dialect = RestDialect(answer.request, answer.places)
+        dialect = RestDialect(answer.request, answer.offsets)
         await deliver(answer, reply, dialect, alive=self._limits.alive if stream else None)
 
     def _parse(self, kind: type[Named], request: RestModelRequest) -> Named:

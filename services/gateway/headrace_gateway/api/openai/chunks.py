@@ -129,18 +129,18 @@ class Chunks:
     def _events(self, said: ChoiceDelta) -> Iterator[str]:
         """One for tokens and one for the end: a reader who is cut off between two events has
         all of the first and nothing of the second."""
-        choice, seen = said.choice, said.seen
+        choice, seen = said.choice, said.end_index
         ends = said.finish_reason != UNFINISHED
         content, logprobs = self._content(said)
-        if said.heard:
+        if said.replayed:
             return
         if content and not (ends and not said.token_ids):
-            line = self._ids.said(choice, seen)
+            line = self._ids.after_tokens(choice, seen)
             yield self._event(line, (choice, seen), content, "null", logprobs)
             content, logprobs = "", "null"
         if ends:
             reason = f'"{_finish_reason(said.finish_reason, choice in self._called)}"'
-            line = self._ids.said(choice, seen, ended=True)
+            line = self._ids.after_tokens(choice, seen, ended=True)
             yield self._event(line, (choice, seen), content or self._nothing, reason, logprobs)
 
     def _content(self, said: ChoiceDelta) -> tuple[str, str]:

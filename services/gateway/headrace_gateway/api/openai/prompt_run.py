@@ -70,7 +70,7 @@ class PromptRun:
         self, several: SeveralPrompts, call_id: str, reply: Reply, prompts: Prompts
     ) -> None:
         self._several, self._call_id, self._reply, self._prompts = several, call_id, reply, prompts
-        self._streams = several.wanted[0].streams
+        self._streams = several.wanted[0].stream
         self._left = deque(enumerate(several.wanted))
         self._readers: list[asyncio.Task[None]] = []
         self._not_in = 0

@@ -212,7 +212,7 @@ class OpenAIService(OpenAIServiceServicer):
                     several = SeveralPrompts([wanted, *others], asked, counted, _telling)
                     await self._prompts.answer(several, call, reply)
                     return
-                if wanted.detached and not wanted.streams:
+                if wanted.background and not wanted.stream:
                     named = wanted.request_id != call.request_id
                     begun = await self._background.begin(wanted, call, repeatable=named)
                     await reply.accept(accepted(endpoint.form, begun), begun.request_id)
@@ -221,7 +221,7 @@ class OpenAIService(OpenAIServiceServicer):
                 reply.request_id = answer.request.request_id
                 telling = _telling(endpoint.asked(body), wanted, answer, request.prompt_ids)
                 dialect = _dialect(endpoint.form, body, answer, telling, ids=ids)
-                alive = self._limits.alive if wanted.streams else None
+                alive = self._limits.alive if wanted.stream else None
                 await deliver(answer, reply, dialect, alive=alive)
 
 
@@ -240,7 +240,7 @@ def _dialect(
     chunks = Chunks(
         form,
         head,
-        places=answer.places,
+        places=answer.offsets,
         include_usage=counted.at_end,
         prompt_tokens=request.prompt_tokens if counted.in_each else None,
         ids=ids,

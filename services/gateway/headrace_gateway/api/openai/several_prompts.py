@@ -88,7 +88,7 @@ class PromptCalls:
             await asyncio.sleep(pause_s)
 
     async def _open(self, wanted: GenerationRequest) -> tuple[Answer, ValidRequest]:
-        if wanted.returns:
+        if wanted.idempotent:
             return await open_or_join(wanted, self._submitter, self._resumer)
         return await self._submitter.open(wanted)
 
@@ -101,12 +101,12 @@ def _check(several: SeveralPrompts, call: Call, limits: Limits) -> None:
             " in further calls",
             field="prompt",
         )
-    if first.detached:
+    if first.background:
         raise Unsupported(
             f"background is served for one prompt, and this call has {count}; send a call for each",
             field="background",
         )
-    if call.last_event_id or (first.streams and wants_event_ids(call)):
+    if call.last_event_id or (first.stream and wants_event_ids(call)):
         header = LAST_EVENT_ID if call.last_event_id else RESUME_HEADER
         raise Unsupported(
             f"{header} is not served for several prompts in one call, whose stream has no position"
@@ -122,7 +122,7 @@ def _named(wanted: GenerationRequest, first: GenerationRequest, number: int) -> 
     if seed is None and first.seed is not None:
         seed = (first.seed + number) % 2**64
     request_id = f"{first.request_id}-{number}"
-    return replace(wanted, request_id=request_id, seed=seed, returns=first.returns)
+    return replace(wanted, request_id=request_id, seed=seed, idempotent=first.idempotent)
 
 
 @contextmanager
