@@ -68,7 +68,7 @@ def finish(usage: Usage | None, error: HeadraceError | None = None) -> StreamGen
     return StreamGenerateResponse(finish=Finish(usage=usage, error=status))
 
 
-def generated(request: Described, outcome: RequestOutcome) -> GenerateResponse:
+def generate_response(request: Described, outcome: RequestOutcome) -> GenerateResponse:
     return GenerateResponse(
         request_id=request.request_id,
         model=request.model,
