@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from headrace_gateway.api.bodies.convert import wanted_chat, wanted_completion
+from headrace_gateway.api.bodies.convert import chat_request, completion_request
 from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, parse
 from headrace_gateway.base.calls import Call
 from headrace_gateway.request.generation_request import GenerationRequest
@@ -24,8 +24,8 @@ def completion(**fields: Any) -> bytes:
 
 
 def wanted(data: bytes) -> GenerationRequest:
-    return wanted_chat(parse(ChatBody, data, max_bytes=MB), CALL)
+    return chat_request(parse(ChatBody, data, max_bytes=MB), CALL)
 
 
 def completing(data: bytes) -> GenerationRequest:
-    return wanted_completion(parse(CompletionBody, data, max_bytes=MB), CALL)
+    return completion_request(parse(CompletionBody, data, max_bytes=MB), CALL)

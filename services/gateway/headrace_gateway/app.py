@@ -43,14 +43,14 @@ from headrace.v1 import (
     rest_pb2_grpc,
 )
 from headrace.v1.common_pb2 import Priority
-from headrace_gateway.api.compat.endpoint import Serving
-from headrace_gateway.api.http.slow_readers import CutSlowReaders
+from headrace_gateway.api.compat.endpoint import ApiServices
+from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.native.embedding_service import EmbeddingService
 from headrace_gateway.api.native.fleet_service import FleetService, RequestService
 from headrace_gateway.api.native.generation_service import GenerationService
 from headrace_gateway.api.native.model_service import ModelService
 from headrace_gateway.api.native.rest_service import RestService
-from headrace_gateway.api.openai.embeddings import VectorCalls
+from headrace_gateway.api.openai.embeddings import VectorHandlers
 from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
@@ -65,7 +65,7 @@ from headrace_gateway.request.tenants import Tenants
 from headrace_gateway.resume.attach_service import AttachService
 from headrace_gateway.resume.background_calls import BackgroundRequests
 from headrace_gateway.resume.lookup import RequestLookup
-from headrace_gateway.shutdown import LeavingTimes, leave
+from headrace_gateway.shutdown import ShutdownTimes, shut_down
 from headrace_gateway.submit.canary import Canary, CanaryPace
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
@@ -88,7 +88,7 @@ PUBLIC_SERVICES = tuple(
 )
 
 
-def serve_doors(
+def add_public_services(
     server: grpc.aio.Server, mesh: Mesh, catalog: Catalog, limits: Limits, monitor: HealthMonitor
 ) -> tuple[str, ...]:
     """Add every public service; returns their names."""
@@ -102,8 +102,8 @@ def serve_doors(
         answer_s=mesh.answer_s,
     )
     embedding = Embedding(catalog, mesh.admission, limits)
-    vectors = VectorCalls(submitter, embedding, limits)
-    serving = Serving(catalog, submitter, embedding, limits)
+    vectors = VectorHandlers(submitter, embedding, limits)
+    serving = ApiServices(catalog, submitter, embedding, limits)
     resumer = AnswerResumer(catalog, mesh.directory)
     background = BackgroundRequests(submitter, lookup)
     openai = OpenAIService(
@@ -151,7 +151,9 @@ class _Gateway:
         self._settings = settings
         self._bus = bus
         self._delivery = make_server()
-        self._public = make_server([RefuseUnreadable(), CutSlowReaders(settings.reader_stall_s)])
+        self._public = make_server(
+            [RefuseUnreadable(), SlowReaderInterceptor(settings.reader_stall_s)]
+        )
         delivery_port = bind(self._delivery, settings.host, settings.delivery_port)
         public_port = bind(self._public, settings.host, settings.grpc_port)
         self._ports = {"grpc": public_port, "delivery": delivery_port}
@@ -170,7 +172,7 @@ class _Gateway:
         )
         add_AttachServiceServicer_to_server(attach, self._delivery)
         self._monitor = HealthMonitor(self._mesh, self._catalog, window_s=settings.ready_window_s)
-        self._services = serve_doors(
+        self._services = add_public_services(
             self._public, self._mesh, self._catalog, _limits(settings), self._monitor
         )
         self._health = add_health_and_reflection(self._public, self._services)
@@ -215,12 +217,12 @@ class _Gateway:
         return Canary(mesh.admission, self._served_cards, mesh.last_token, mesh.clock, pace)
 
     async def _leave(self) -> None:
-        self._monitor.leave()
+        self._monitor.shut_down()
         # Health first: Envoy must have noticed before the first refusal.
         await self._health.enter_graceful_shutdown()
         mesh, settings = self._mesh, self._settings
-        times = LeavingTimes(settings.lame_duck_s, settings.drain_s, settings.settle_s)
-        await leave(mesh.requests, mesh.settlements, mesh.drain, times)
+        times = ShutdownTimes(settings.lame_duck_s, settings.drain_s, settings.settle_s)
+        await shut_down(mesh.requests, mesh.settlements, mesh.drain, times)
         await self._public.stop(grace=1.0)
 
     def _served_cards(self) -> list[ModelCard]:

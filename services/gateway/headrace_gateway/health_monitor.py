@@ -36,7 +36,7 @@ class HealthMonitor:
         self.last = Health(leaving=False, broker_connected=True, starting=True)
         """At most `LOOK_EVERY_S` old; for other threads."""
 
-    def leave(self) -> None:
+    def shut_down(self) -> None:
         """The process has been told to stop."""
         self._leaving = True
         self.last = self.observe()

@@ -1,4 +1,4 @@
-"""Requests that their callers do not wait for, at every door."""
+"""Requests that their callers do not wait for, in every API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from headrace.v1 import generation_pb2, generation_pb2_grpc, requests_pb2, requests_pb2_grpc
-from helpers.door_scripts import SAYING
+from helpers.api_scripts import SAYING
 from helpers.eventually import eventually
 from helpers.scripted_admission import ScriptedAdmission
 

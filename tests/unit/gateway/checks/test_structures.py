@@ -10,7 +10,7 @@ import pytest
 from headrace.errors import HeadraceError, InvalidRequest, InvalidStructure, Unsupported
 from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard
 from headrace.v1.common_pb2 import JsonObject, Priority, SamplingParameters, Structure
-from headrace_gateway.api.bodies.convert import wanted_chat
+from headrace_gateway.api.bodies.convert import chat_request
 from headrace_gateway.api.bodies.generation import ChatBody, parse
 from headrace_gateway.base.calls import Call
 from headrace_gateway.checks.limits import Limits
@@ -42,7 +42,7 @@ UNUSED_OPTIONS = {
 def asked(**fields: Any) -> GenerationRequest:
     body = {"model": "valley", "messages": [{"role": "user", "content": "Hello"}]} | fields
     parsed = parse(ChatBody, json.dumps(body).encode(), max_bytes=1 << 20)
-    return wanted_chat(parsed, Call("id-1", None, {}))
+    return chat_request(parsed, Call("id-1", None, {}))
 
 
 @pytest.mark.parametrize(

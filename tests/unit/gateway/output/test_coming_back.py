@@ -16,11 +16,17 @@ from headrace.errors import InvalidRequest
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
-from headrace_gateway.api.bodies.output_options import Asked
-from headrace_gateway.api.http.reply import Dialect
-from headrace_gateway.api.native.rest_service import RestDialect
-from headrace_gateway.api.openai.choice_details import Prompt, Telling
-from headrace_gateway.api.openai.chunks import CHAT, COMPLETION, Chunks, Form, Head
+from headrace_gateway.api.bodies.output_options import OutputOptions
+from headrace_gateway.api.http.reply import ResponseFormat
+from headrace_gateway.api.native.rest_service import RestResponseFormat
+from headrace_gateway.api.openai.chunks import (
+    CHAT,
+    COMPLETION,
+    ChunkFormatter,
+    ResponseFields,
+    ResponseShape,
+)
+from headrace_gateway.api.openai.logprobs_formatter import LogprobsFormatter, Prompt
 from headrace_gateway.models.text import StopStrings, TextStream
 from headrace_gateway.models.token_text import VocabularyTexts
 from headrace_gateway.output.assembler import OutputAssembler
@@ -40,7 +46,7 @@ from headrace_gateway.request.generation import (
 )
 from helpers.tiny_tokenizers import byte_level
 
-HEAD = Head("r-1", "valley", created=1, fingerprint="fp_1")
+HEAD = ResponseFields("r-1", "valley", created=1, fingerprint="fp_1")
 SPELLING = VocabularyTexts(byte_level())
 CALL = '<tool_call>\n{"name": "sky", "arguments": {"at": "水🌊"}}\n</tool_call>'
 TEXTS = ["the mill 🌊", "go STO", "run STOP, and more", "", f"so {CALL} and \n{CALL}  done", CALL]
@@ -55,7 +61,7 @@ class Question:
     """What was made of it, whoever reads it."""
 
     outputs: list[list[int]]
-    form: Form | None
+    form: ResponseShape | None
     logprobs: bool
     echo: bool
 
@@ -73,22 +79,24 @@ class Question:
         ]
         return OutputAssembler(streams, prompt_tokens=2, request_id="r-1", calls_tools=True)
 
-    def dialect(self, places: list[Offset]) -> Dialect | Chunks:
+    def dialect(self, places: list[Offset]) -> ResponseFormat | ChunkFormatter:
         if self.form is None:
             request: RequestDescription = RecordedRequest(
                 RequestRecord(request_id="r-1", n=len(self.outputs))
             )
-            return RestDialect(request, places)
-        asked = Asked(
+            return RestResponseFormat(request, places)
+        asked = OutputOptions(
             chat=self.form is CHAT,
             logprobs=2 if self.logprobs else None,
             token_ids=True,
             echo=self.echo and self.form is COMPLETION,
-            repeats=self.echo and self.form is CHAT,
-            by_id=self.echo,
+            echo_last_message=self.echo and self.form is CHAT,
+            tokens_as_ids=self.echo,
         )
-        told = Telling(asked, SPELLING, Prompt("the ", [5]), choices=len(self.outputs))
-        return Chunks(self.form, HEAD, places=places, include_usage=True, ids=True, telling=told)
+        told = LogprobsFormatter(asked, SPELLING, Prompt("the ", [5]), choices=len(self.outputs))
+        return ChunkFormatter(
+            self.form, HEAD, places=places, include_usage=True, ids=True, formatter=told
+        )
 
     def events(self, cuts: Random) -> Iterator[list[Tokens | ChoiceEnded]]:
         """In runs of some length, of one choice or of all, the ends with them or behind."""
@@ -126,7 +134,7 @@ class Question:
         dialect = self.dialect(places)
         text = dialect.opening()
         for some in self.events(cuts):
-            text += dialect.said((take or transcript.take)(some))
+            text += dialect.events((take or transcript.take)(some))
         return list(_parsed(text))
 
 

@@ -68,7 +68,7 @@ def finish(usage: Usage | None, error: HeadraceError | None = None) -> StreamGen
     return StreamGenerateResponse(finish=Finish(usage=usage, error=status))
 
 
-def generated(request: RequestDescription, outcome: RequestOutcome) -> GenerateResponse:
+def generate_response(request: RequestDescription, outcome: RequestOutcome) -> GenerateResponse:
     return GenerateResponse(
         request_id=request.request_id,
         model=request.model,

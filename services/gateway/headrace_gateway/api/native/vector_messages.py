@@ -26,12 +26,12 @@ from headrace_gateway.request.vectors import values_of
 from headrace_gateway.submit.embedding import Embedded, Query, Ranked
 
 
-def wanted_vectors(request: EmbedRequest, call: Call) -> VectorRequest:
+def vector_request(request: EmbedRequest, call: Call) -> VectorRequest:
     inputs = [_input(each, f"inputs[{i}]") for i, each in enumerate(request.inputs)]
     return _wanted(request, call, inputs, name="inputs")
 
 
-def wanted_query(request: RerankRequest, call: Call) -> Query:
+def rerank_query(request: RerankRequest, call: Call) -> Query:
     documents = [Text(text, f"documents[{i}]") for i, text in enumerate(request.documents)]
     return Query(_wanted(request, call, list[AnyInput](documents), name="documents"), request.query)
 

@@ -11,9 +11,9 @@ from google.protobuf import json_format
 from headrace.errors import HeadraceError, InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard
 from headrace.v1.generation_pb2 import GenerateRequest
-from headrace_gateway.api.bodies.convert import wanted_chat
+from headrace_gateway.api.bodies.convert import chat_request
 from headrace_gateway.api.bodies.generation import ChatBody, parse
-from headrace_gateway.api.native.convert import wanted_generation
+from headrace_gateway.api.native.convert import generate_request
 from headrace_gateway.base.calls import Call
 from headrace_gateway.checks.apply_tools import apply_tools
 from headrace_gateway.request.generation_request import Conversation, GenerationRequest
@@ -33,12 +33,12 @@ def function(**changes: Any) -> dict[str, Any]:
 
 def openai(**fields: Any) -> GenerationRequest:
     body = {"model": "valley", "messages": [{"role": "user", "content": "Hello"}]} | fields
-    return wanted_chat(parse(ChatBody, json.dumps(body).encode(), max_bytes=1 << 20), CALL)
+    return chat_request(parse(ChatBody, json.dumps(body).encode(), max_bytes=1 << 20), CALL)
 
 
 def native(**fields: Any) -> GenerationRequest:
     body = {"model": "valley", "messages": [{"role": "user", "content": "Hello"}]} | fields
-    return wanted_generation(json_format.ParseDict(body, GenerateRequest()), CALL)
+    return generate_request(json_format.ParseDict(body, GenerateRequest()), CALL)
 
 
 def shape(wanted: GenerationRequest) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def test_calls_are_written_as_the_model_writes_them() -> None:
     assert held["tags"][0]["end"] == "}\n</tool_call>"
 
 
-def test_both_doors_mean_the_same() -> None:
+def test_openai_and_native_tools_mean_the_same() -> None:
     tool = {**SKY, "parameters": json.dumps(PARAMETERS), "strict": True}
     choice = {"mode": "TOOL_CHOICE_MODE_REQUIRED", "name": "sky"}
     theirs = native(tools=[tool], tool_choice=choice, parallel_tool_calls=False)

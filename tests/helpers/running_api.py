@@ -1,4 +1,4 @@
-"""The gateway's doors on a real gRPC server, over a scripted admission."""
+"""The gateway's API on a real gRPC server, over a scripted admission."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from headrace.v1 import (
     requests_pb2_grpc,
     rest_pb2_grpc,
 )
-from headrace_gateway.api.compat.endpoint import Serving
-from headrace_gateway.api.http.slow_readers import CutSlowReaders
+from headrace_gateway.api.compat.endpoint import ApiServices
+from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.native.embedding_service import EmbeddingService
 from headrace_gateway.api.native.fleet_service import FleetService, RequestService
 from headrace_gateway.api.native.generation_service import GenerationService
 from headrace_gateway.api.native.model_service import ModelService
 from headrace_gateway.api.native.rest_service import RestService
-from headrace_gateway.api.openai.embeddings import VectorCalls
+from headrace_gateway.api.openai.embeddings import VectorHandlers
 from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.health import Health, ModelState
 from headrace_gateway.api.probes.open_api import open_api
@@ -179,7 +179,7 @@ class StandinProbes:
 
 
 @dataclass
-class RunningDoors:
+class RunningApi:
     admission: ScriptedAdmission
     catalog: Catalog
     port: int
@@ -200,14 +200,14 @@ def serve(
     resumer = AnswerResumer(catalog, StandinFinding())
     submitter = Submitter(catalog, admission, limits)
     embedding = Embedding(catalog, admission, limits)
-    vectors = VectorCalls(submitter, embedding, limits)
+    vectors = VectorHandlers(submitter, embedding, limits)
     background = BackgroundRequests(submitter, StandinRequests())
     openai = OpenAIService(
         submitter,
         catalog,
         StandinFleet(),
         vectors,
-        Serving(catalog, submitter, embedding, limits),
+        ApiServices(catalog, submitter, embedding, limits),
         resumer=resumer,
         background=background,
         limits=limits,
@@ -229,10 +229,10 @@ def serve(
 
 
 @asynccontextmanager
-async def running_doors(
+async def running_api(
     admission: ScriptedAdmission, *more: ModelCard, limits: Limits | None = None
-) -> AsyncIterator[RunningDoors]:
-    """Doors that know two models with the tiny byte-level tokenizer and ChatML.
+) -> AsyncIterator[RunningApi]:
+    """Serve the API over two models with the tiny byte-level tokenizer and ChatML.
 
     A worker serves "valley" and its adapter "poet"; none serves "asleep" now, whose engine
     does no more than generate. The tokenizer "t2" has word pieces. One of `more` may be
@@ -254,7 +254,7 @@ async def running_doors(
         },
     )
     catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
-    server = make_server([RefuseUnreadable(), CutSlowReaders(READER_STALL_S)])
+    server = make_server([RefuseUnreadable(), SlowReaderInterceptor(READER_STALL_S)])
     probes = StandinProbes()
     serve(server, catalog, admission, probes, limits or Limits())
     health = add_health_and_reflection(server, SERVICES)
@@ -266,7 +266,7 @@ async def running_doors(
                 await asyncio.sleep(0)
         await server.start()
         await set_serving(health, SERVICES, serving=True)
-        yield RunningDoors(admission, catalog, port, probes)
+        yield RunningApi(admission, catalog, port, probes)
     finally:
         following.cancel()
         with suppress(asyncio.CancelledError):

@@ -23,7 +23,7 @@ from headrace.errors import (
     Unsupported,
 )
 from headrace_gateway.api.http.reply import Reply
-from headrace_gateway.api.openai.prompt_run import PromptRun, SeveralPrompts
+from headrace_gateway.api.openai.multi_prompt_run import MultiPromptRequest, MultiPromptRun
 from headrace_gateway.base.calls import Call
 from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.checks.limits import Limits
@@ -42,13 +42,13 @@ _NO_ROOM = (LaneFull, PatienceExhausted, NoWorker, BrokerUnavailable)
 """Refusals that a prompt waits out once others of its call have been let in."""
 
 
-class PromptCalls:
+class MultiPromptHandler:
     """Of one gateway."""
 
     def __init__(self, submitter: Submitter, resumer: AnswerResumer, limits: Limits) -> None:
         self._submitter, self._resumer, self._limits = submitter, resumer, limits
 
-    async def answer(self, several: SeveralPrompts, call: Call, reply: Reply) -> None:
+    async def answer(self, several: MultiPromptRequest, call: Call, reply: Reply) -> None:
         """Answer all prompts of a call; left half-way, those that are open are abandoned.
 
         Raises:
@@ -63,7 +63,7 @@ class PromptCalls:
         names = [await self._checked(each) async for each in cooperatively(named)]
         # Why of a request: on its way in, its name may be told its lane.
         reply.request_id = names[0].removesuffix("-0")
-        run = PromptRun(replace(several, wanted=named), reply.request_id, reply, self)
+        run = MultiPromptRun(replace(several, wanted=named), reply.request_id, reply, self)
         await run.to_its_end(at_once=self._limits.prompts_at_once, alive=self._limits.alive)
 
     async def _checked(self, wanted: GenerationRequest) -> str:
@@ -93,7 +93,7 @@ class PromptCalls:
         return await self._submitter.open(wanted)
 
 
-def _check(several: SeveralPrompts, call: Call, limits: Limits) -> None:
+def _check(several: MultiPromptRequest, call: Call, limits: Limits) -> None:
     first, count = several.wanted[0], len(several.wanted)
     if count > limits.max_prompts:
         raise InvalidRequest(

@@ -13,20 +13,20 @@ from collections.abc import Iterable
 from headrace.logprobs import Row
 from headrace_gateway.models.token_text import TokenText, TokenTexts
 
-Told = tuple[int, Row | None]
+TokenLogprobs = tuple[int, Row | None]
 """A token id and what is told of it; None of a prompt's first token, which nothing precedes."""
 
 _DECODER = getincrementaldecoder("utf-8")
 
 
-class Offset:
+class TextOffset:
     """Where in a choice's text its tokens stand, in characters."""
 
     def __init__(self) -> None:
         self._at = 0
         self._decoder = _DECODER("replace")
 
-    def pass_over(self, token: TokenText) -> int:
+    def advance(self, token: TokenText) -> int:
         """Return where it begins: the character that it begins or belongs to."""
         begin = self._at
         if not token.is_special:
@@ -34,7 +34,7 @@ class Offset:
         return begin
 
 
-def chat_logprobs(told: Iterable[Told], spelling: TokenTexts) -> str:
+def chat_logprobs(told: Iterable[TokenLogprobs], spelling: TokenTexts) -> str:
     """`choices[].logprobs` of a chat answer."""
     entries = []
     for token_id, row in told:
@@ -50,14 +50,14 @@ def chat_logprobs(told: Iterable[Told], spelling: TokenTexts) -> str:
 
 
 def completion_logprobs(
-    told: Iterable[Told], spelling: TokenTexts, place: Offset, *, width: int
+    told: Iterable[TokenLogprobs], spelling: TokenTexts, place: TextOffset, *, width: int
 ) -> str:
     """`choices[].logprobs` of a plain completion; each token is also among its likeliest."""
     tokens, own, top, offsets = [], [], [], []
     for token_id, row in told:
         spelled = spelling[token_id]
         tokens.append(spelled.text)
-        offsets.append(str(place.pass_over(spelled)))
+        offsets.append(str(place.advance(spelled)))
         own.append("null" if row is None else f"{row[0]:.7g}")
         top.append("null" if row is None else _likeliest(token_id, row, spelling, width))
     return (
@@ -80,7 +80,7 @@ def _object(members: Iterable[str]) -> str:
     return f"{{{','.join(members)}}}"
 
 
-def prompt_logprobs(told: Iterable[Told], spelling: TokenTexts, *, width: int) -> str:
+def prompt_logprobs(told: Iterable[TokenLogprobs], spelling: TokenTexts, *, width: int) -> str:
     """vLLM's `prompt_logprobs`: for each token, by id, those of the likeliest and its own."""
     places = []
     for token_id, row in told:
