@@ -42,10 +42,10 @@ from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import Attachable, Resuming
-from headrace_gateway.resume.background_calls import Detaching
+from headrace_gateway.output.locate import AnswerResumer, Attachable
+from headrace_gateway.resume.background_calls import BackgroundRequests
 from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 from helpers.scripted_admission import ScriptedAdmission
 from helpers.tiny_tokenizers import bundle, byte_level, word_pieces
 
@@ -197,32 +197,32 @@ def serve(
     probes: StandinProbes,
     limits: Limits,
 ) -> None:
-    resuming = Resuming(catalog, StandinFinding())
-    intake = Intake(catalog, admission, limits)
+    resumer = AnswerResumer(catalog, StandinFinding())
+    submitter = Submitter(catalog, admission, limits)
     embedding = Embedding(catalog, admission, limits)
-    vectors = VectorHandlers(intake, embedding, limits)
-    detaching = Detaching(intake, StandinRequests())
+    vectors = VectorHandlers(submitter, embedding, limits)
+    background = BackgroundRequests(submitter, StandinRequests())
     openai = OpenAIService(
-        intake,
+        submitter,
         catalog,
         StandinFleet(),
         vectors,
-        ApiServices(catalog, intake, embedding, limits),
-        resuming=resuming,
-        detaching=detaching,
+        ApiServices(catalog, submitter, embedding, limits),
+        resumer=resumer,
+        background=background,
         limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation = GenerationService(intake, resuming)
+    generation = GenerationService(submitter, resumer)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
-    embeddings = EmbeddingService(intake, embedding)
+    embeddings = EmbeddingService(submitter, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
-    models = ModelService(catalog, intake, StandinFleet())
+    models = ModelService(catalog, submitter, StandinFleet())
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(intake, embedding, limits, resuming, detaching)
+    rest = RestService(submitter, embedding, limits, resumer, background)
     rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(StandinFleet()), server)
-    requests = RequestService(StandinRequests(), resuming, detaching)
+    requests = RequestService(StandinRequests(), resumer, background)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
     probe_service = ProbeService(probes.observe, open_api())
     probes_pb2_grpc.add_ProbeServiceServicer_to_server(probe_service, server)

@@ -59,16 +59,16 @@ from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import Resuming, told_again
+from headrace_gateway.output.locate import AnswerResumer, rebuild_answer
 from headrace_gateway.queue.reports import ReportedFleet
 from headrace_gateway.request.tenants import Tenants
 from headrace_gateway.resume.attach_service import AttachService
-from headrace_gateway.resume.background_calls import Detaching
-from headrace_gateway.resume.lookup import Whereabouts
+from headrace_gateway.resume.background_calls import BackgroundRequests
+from headrace_gateway.resume.lookup import RequestLookup
 from headrace_gateway.shutdown import ShutdownTimes, shut_down
 from headrace_gateway.submit.canary import Canary, CanaryPace
 from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 from headrace_gateway.wiring import Mesh, assemble, serve_delivery
 
 log = logging.getLogger(__name__)
@@ -92,40 +92,40 @@ def add_public_services(
     server: grpc.aio.Server, mesh: Mesh, catalog: Catalog, limits: Limits, monitor: HealthMonitor
 ) -> tuple[str, ...]:
     """Add every public service; returns their names."""
-    intake = Intake(catalog, mesh.admission, limits)
+    submitter = Submitter(catalog, mesh.admission, limits)
     fleet = ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock)
-    whereabouts = Whereabouts(
+    lookup = RequestLookup(
         mesh.bus,
         mesh.requests,
-        mesh.settling,
+        mesh.settlements,
         lambda: [served.card.model for served in catalog.all()],
         answer_s=mesh.answer_s,
     )
     embedding = Embedding(catalog, mesh.admission, limits)
-    vectors = VectorHandlers(intake, embedding, limits)
-    serving = ApiServices(catalog, intake, embedding, limits)
-    resuming = Resuming(catalog, mesh.attachments)
-    detaching = Detaching(intake, whereabouts)
+    vectors = VectorHandlers(submitter, embedding, limits)
+    serving = ApiServices(catalog, submitter, embedding, limits)
+    resumer = AnswerResumer(catalog, mesh.directory)
+    background = BackgroundRequests(submitter, lookup)
     openai = OpenAIService(
-        intake,
+        submitter,
         catalog,
         fleet,
         vectors,
         serving,
-        resuming=resuming,
-        detaching=detaching,
+        resumer=resumer,
+        background=background,
         limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation = GenerationService(intake, resuming)
+    generation = GenerationService(submitter, resumer)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
-    embeddings = EmbeddingService(intake, embedding)
+    embeddings = EmbeddingService(submitter, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
-    models = ModelService(catalog, intake, fleet)
+    models = ModelService(catalog, submitter, fleet)
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(intake, embedding, limits, resuming, detaching)
+    rest = RestService(submitter, embedding, limits, resumer, background)
     rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
-    requests = RequestService(whereabouts, resuming, detaching)
+    requests = RequestService(lookup, resumer, background)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(fleet), server)
     probes = ProbeService(monitor.observe, open_api())
@@ -164,10 +164,12 @@ class _Gateway:
             SystemClock(),
             gateway_id=gateway_id,
             delivery_address=join(_advertised_host(settings), delivery_port),
-            tell=partial(told_again, self._catalog),
+            tell=partial(rebuild_answer, self._catalog),
         )
         serve_delivery(self._delivery, self._mesh)
-        attach = AttachService(self._mesh.requests, Resuming(self._catalog, self._mesh.attachments))
+        attach = AttachService(
+            self._mesh.requests, AnswerResumer(self._catalog, self._mesh.directory)
+        )
         add_AttachServiceServicer_to_server(attach, self._delivery)
         self._monitor = HealthMonitor(self._mesh, self._catalog, window_s=settings.ready_window_s)
         self._services = add_public_services(
@@ -212,7 +214,7 @@ class _Gateway:
     def _canary(self) -> Canary:
         settings, mesh = self._settings, self._mesh
         pace = CanaryPace(settings.canary_interval_s, settings.canary_timeout_s)
-        return Canary(mesh.admission, self._served_cards, mesh.freshness, mesh.clock, pace)
+        return Canary(mesh.admission, self._served_cards, mesh.last_token, mesh.clock, pace)
 
     async def _leave(self) -> None:
         self._monitor.shut_down()
@@ -220,7 +222,7 @@ class _Gateway:
         await self._health.enter_graceful_shutdown()
         mesh, settings = self._mesh, self._settings
         times = ShutdownTimes(settings.lame_duck_s, settings.drain_s, settings.settle_s)
-        await shut_down(mesh.requests, mesh.settling, mesh.drain, times)
+        await shut_down(mesh.requests, mesh.settlements, mesh.drain, times)
         await self._public.stop(grace=1.0)
 
     def _served_cards(self) -> list[ModelCard]:

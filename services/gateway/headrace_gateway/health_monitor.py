@@ -56,7 +56,7 @@ class HealthMonitor:
             starting=self._still_starting(now_s),
             models=dict(sorted(models.items())),
             leader_age_s=self._mesh.lanes.age_s(now_s),
-            token_age_s=self._mesh.freshness.age_s(),
+            token_age_s=self._mesh.last_token.age_s(),
             window_s=self._window_s,
         )
 

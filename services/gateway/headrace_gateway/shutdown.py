@@ -44,14 +44,14 @@ async def shut_down(
         await _empty(requests, within_s=BACKGROUND_HANDOVER_S)
     if len(requests):
         log.warning("gateway.cut", extra={"open": len(requests)})
-        for outlet in requests:
+        for open_request in requests:
             error = GatewayDraining("this gateway had to stop before the end", retry_after_s=1)
-            if outlet.admitted.record.attachable:
+            if open_request.admitted.record.attachable:
                 # It is had from another gateway, as after our death.
-                requests.release(outlet)
-                outlet.let_go(error)
+                requests.release(open_request)
+                open_request.release(error)
             else:
-                outlet.fail(error)
+                open_request.fail(error)
         await _empty(requests, within_s=ERROR_EVENT_S)
     if not await _empty(unsettled, within_s=times.settle_s):
         log.warning("gateway.unsettled", extra={"unsettled": len(unsettled)})
@@ -59,7 +59,7 @@ async def shut_down(
 
 def _has_foreground(requests: OpenRequests) -> bool:
     """Whether there is anything that ends with its readers, or with us."""
-    return any(not outlet.admitted.record.detached for outlet in requests)
+    return any(not open_request.admitted.record.detached for open_request in requests)
 
 
 async def _empty(held: Sized, *, within_s: float) -> bool:

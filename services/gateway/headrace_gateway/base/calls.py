@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from headrace_gateway.base.own_ids import RANDOM_CHARACTERS, draw_id
+from headrace_gateway.base.generated_ids import RANDOM_CHARACTERS, draw_id
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_BAGGAGE = 1024

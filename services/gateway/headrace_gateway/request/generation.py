@@ -53,7 +53,7 @@ class ValidRequest:
     """Stop strings, of which engines do not know."""
     calls_tools: bool = False
     """Its text is searched for calls of tools."""
-    attachable: bool = False
+    resumable: bool = False
     """Its caller reads a stream, and may come back for the rest of it."""
     keeps_special: bool = False
     """Special tokens are part of the text."""
@@ -63,7 +63,7 @@ class ValidRequest:
     """What is cached of its prompt is shared with requests of equal salt alone."""
     once: bool = False
     """Its id is its name: another request of that id is not run while its result is kept."""
-    detached: bool = False
+    background: bool = False
     """It goes on without any reader."""
     result_ttl_s: float = 0.0
     """How long its result is kept; 0: as long as the bus keeps results anyway."""
@@ -154,7 +154,7 @@ class Queued:
 Event = Tokens | ChoiceEnded | Failed | Queued
 
 
-class Described(Protocol):
+class RequestDescription(Protocol):
     """What an answer repeats of its request."""
 
     @property

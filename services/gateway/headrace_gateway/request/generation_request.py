@@ -127,7 +127,7 @@ class Terms(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class GenerationRequest:
     request_id: str
     model: str
     prompt: Text | Conversation | TokenIds
@@ -144,11 +144,11 @@ class Wanted:
     trace_context: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     tools: Tools = field(default_factory=Tools)
-    streams: bool = False
+    stream: bool = False
     """Its caller reads it as it is made, and may come back for the rest."""
-    returns: bool = False
+    idempotent: bool = False
     """Its caller may come back for it, streamed or whole."""
-    detached: bool = False
+    background: bool = False
     """It goes on without any reader; no call's deadline binds it."""
     cache_salt: str | None = None
     """What is cached of its prompt is shared with requests of equal salt alone."""
@@ -165,7 +165,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class WantedVectors:
+class VectorRequest:
     """Inputs that are each to become a vector, or a score."""
 
     request_id: str

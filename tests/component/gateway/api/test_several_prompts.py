@@ -325,4 +325,4 @@ async def test_under_a_key_every_prompt_has_a_name_of_its_own(
         (g.request_id, g.request.seed) for g in second
     }
     assert len({each.request.seed for each in first}) == len(PROMPTS)
-    assert all(each.request.attachable for each in admission.generations)
+    assert all(each.request.resumable for each in admission.generations)

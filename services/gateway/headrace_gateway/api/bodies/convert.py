@@ -1,4 +1,4 @@
-"""OpenAI's bodies to what the mesh understands: `Wanted`."""
+"""OpenAI's bodies to what the mesh understands: `GenerationRequest`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from headrace_gateway.api.bodies.structures import requested_structure
 from headrace_gateway.api.bodies.tools import requested_tools, template_message
 from headrace_gateway.base.calls import Call
 from headrace_gateway.base.quoting import quoted
-from headrace_gateway.request.generation_request import Conversation, Text, TokenIds, Wanted
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    TokenIds,
+)
 
 PRIORITIES = {
     "auto": Priority.PRIORITY_UNSPECIFIED,
@@ -28,7 +33,7 @@ _PLAIN = ("temperature", "top_p", "min_p", "repetition_penalty")
 _PENALTIES = ("presence_penalty", "frequency_penalty")
 
 
-def chat_request(body: ChatBody, call: Call) -> Wanted:
+def chat_request(body: ChatBody, call: Call) -> GenerationRequest:
     messages = [
         template_message(message, f"messages[{i}]") for i, message in enumerate(body.messages)
     ]
@@ -51,14 +56,14 @@ def chat_request(body: ChatBody, call: Call) -> Wanted:
     return dataclasses.replace(wanted, tools=requested_tools(body))
 
 
-def completion_requests(body: CompletionBody, call: Call) -> list[Wanted]:
+def completion_requests(body: CompletionBody, call: Call) -> list[GenerationRequest]:
     """What is wanted of each prompt; all of them have the call's name."""
     wanted = completion_request(body, call)
     prompts = [_prompt(body, number) for number in range(len(body.prompt))]
     return [dataclasses.replace(wanted, prompt=prompt) for prompt in prompts]
 
 
-def completion_request(body: CompletionBody, call: Call) -> Wanted:
+def completion_request(body: CompletionBody, call: Call) -> GenerationRequest:
     """What is wanted of the first prompt."""
     prompt = _prompt(body, 0)
     max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
@@ -105,11 +110,11 @@ def _wanted(
     prompt: Text | Conversation | TokenIds,
     parameters: SamplingParameters,
     names: dict[str, str],
-) -> Wanted:
+) -> GenerationRequest:
     if (structure := requested_structure(body)) is not None:
         parameters.structure.CopyFrom(structure[0])
         names = {**names, "structure": structure[1]}
-    return Wanted(
+    return GenerationRequest(
         request_id=call.request_id if body.request_id is None else body.request_id,
         model=body.model,
         prompt=prompt,
@@ -121,8 +126,8 @@ def _wanted(
         time_remaining_s=None if body.background else call.time_remaining_s,
         trace_context=call.trace_context,
         headers=call.headers,
-        streams=bool(body.stream),
-        detached=bool(body.background),
+        stream=bool(body.stream),
+        background=bool(body.background),
         cache_salt=body.cache_salt,
         truncate_tokens=body.truncate_prompt_tokens,
         adds_special_tokens=body.add_special_tokens,

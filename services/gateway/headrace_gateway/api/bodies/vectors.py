@@ -13,7 +13,7 @@ from headrace_gateway.api.bodies.json_objects import texts_or_token_ids
 from headrace_gateway.api.bodies.strict_body import StrictBody, WholeNumber, field_error
 from headrace_gateway.api.bodies.unsupported_fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
 from headrace_gateway.base.calls import Call
-from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, WantedVectors
+from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, VectorRequest
 
 _UINT32 = 2**32 - 1
 Count = Annotated[WholeNumber, Field(ge=-_UINT32, le=_UINT32)]
@@ -68,7 +68,7 @@ class RerankBody(VectorBody):
     """Unset: they are returned, as Jina and vLLM do."""
 
 
-def embeddings_request(body: EmbeddingsBody, call: Call) -> WantedVectors:
+def embeddings_request(body: EmbeddingsBody, call: Call) -> VectorRequest:
     inputs: list[AnyInput] = []
     is_list = len(body.input) > 1
     for i, each in enumerate(body.input):
@@ -77,7 +77,7 @@ def embeddings_request(body: EmbeddingsBody, call: Call) -> WantedVectors:
     return vector_request(body, call, inputs, name="input")
 
 
-def rerank_request(body: RerankBody, call: Call) -> WantedVectors:
+def rerank_request(body: RerankBody, call: Call) -> VectorRequest:
     """Its inputs are the documents."""
     documents = [Text(text, f"documents[{i}]") for i, text in enumerate(body.documents)]
     return vector_request(body, call, list[AnyInput](documents), name="documents")
@@ -85,8 +85,8 @@ def rerank_request(body: RerankBody, call: Call) -> WantedVectors:
 
 def vector_request(
     body: VectorBody, call: Call, inputs: list[AnyInput], *, name: str
-) -> WantedVectors:
-    return WantedVectors(
+) -> VectorRequest:
+    return VectorRequest(
         request_id=call.request_id,
         model=body.model,
         inputs=inputs,

@@ -20,7 +20,7 @@ from headrace_gateway.checks.limits import Limits
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.request.tasks import only_model
 from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 
 def member_pattern(name: bytes) -> re.Pattern[bytes]:
@@ -54,9 +54,9 @@ class ApiServices:
     """What the paths of this package are served with."""
 
     def __init__(
-        self, catalog: Catalog, intake: Intake, embedding: Embedding, limits: Limits
+        self, catalog: Catalog, submitter: Submitter, embedding: Embedding, limits: Limits
     ) -> None:
-        self.catalog, self.intake, self.embedding = catalog, intake, embedding
+        self.catalog, self.submitter, self.embedding = catalog, submitter, embedding
         self.limits = limits
 
     @asynccontextmanager
@@ -84,7 +84,7 @@ class ApiServices:
             InvalidRequest: none is named, and there is not one.
         """
         name = name or only_model((served.card for served in self.catalog.all()), *tasks)
-        http.counter.model = self.intake.known(name)
+        http.counter.model = self.submitter.known(name)
         return name
 
     async def beginnings(self, model: str, texts: list[str], most_tokens: int) -> list[str]:

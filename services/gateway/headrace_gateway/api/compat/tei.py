@@ -24,13 +24,13 @@ from headrace_gateway.api.compat.endpoint import (
 )
 from headrace_gateway.api.compat.errors import TEI_ERRORS
 from headrace_gateway.base.calls import Context
-from headrace_gateway.base.pacing import in_pieces, unhurried
+from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 from headrace_gateway.request.generation_request import (
     WHOLE_CONTEXT,
     AnyInput,
     Text,
     TokenIds,
-    WantedVectors,
+    VectorRequest,
 )
 from headrace_gateway.request.vectors import unit, values_of
 from headrace_gateway.submit.embedding import Embedded, Query
@@ -82,7 +82,7 @@ async def embed(serving: ApiServices, data: bytes, context: Context) -> None:
         async with serving.embedding.embedded(
             wanted, dimensions=body.dimensions, prompt_name=body.prompt_name
         ) as embedded:
-            await http.reply.send_pieces(in_pieces(_vectors(embedded, normalised=normalised)))
+            await http.reply.send_pieces(joined_chunks(_vectors(embedded, normalised=normalised)))
 
 
 def _input(body: EmbedBody, number: int) -> AnyInput:
@@ -113,7 +113,7 @@ def _wanted(
     inputs: list[AnyInput],
     name: str,
     *tasks: ModelTask.ValueType,
-) -> WantedVectors:
+) -> VectorRequest:
     wanted = vector_request(body, http.call, inputs, name=name)
     return dataclasses.replace(
         wanted,
@@ -125,7 +125,7 @@ def _wanted(
 
 async def _vectors(embedded: Embedded, *, normalised: bool) -> AsyncIterator[bytes]:
     yield b"["
-    async for index, vector in unhurried(enumerate(embedded.vectors)):
+    async for index, vector in cooperatively(enumerate(embedded.vectors)):
         printed = to_json(values_of(unit(vector) if normalised else vector).tolist())
         yield (b"," if index else b"") + printed
     yield b"]"

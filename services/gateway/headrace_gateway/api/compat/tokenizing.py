@@ -25,7 +25,7 @@ from headrace_gateway.api.compat.endpoint import (
 from headrace_gateway.api.http.errors import OpenAIErrorFormat
 from headrace_gateway.base.calls import Context
 from headrace_gateway.models.catalog import ServedModel
-from headrace_gateway.request.generation_request import Text, Wanted
+from headrace_gateway.request.generation_request import GenerationRequest, Text
 
 _MESSAGES, _CONTENT = member_pattern(b"messages"), member_pattern(b"content")
 
@@ -107,7 +107,7 @@ async def _chat(serving: ApiServices, data: bytes, http: HttpCall) -> dict[str, 
     body = serving.read(TokenizeChatBody, data, http)
     model = serving.model(body.model, http, ModelTask.MODEL_TASK_GENERATE)
     wanted = dataclasses.replace(chat_request(body, http.call), model=model)
-    served, token_ids = await serving.intake.encoded(wanted)
+    served, token_ids = await serving.submitter.encoded(wanted)
     return _counted(served, token_ids, with_names=bool(body.return_token_strs))
 
 
@@ -125,7 +125,7 @@ async def _content(serving: ApiServices, data: bytes, http: HttpCall) -> dict[st
 async def _encoded(
     serving: ApiServices, model: str, text: Text, http: HttpCall, *, special: bool
 ) -> tuple[ServedModel, list[int]]:
-    wanted = Wanted(
+    wanted = GenerationRequest(
         http.call.request_id,
         serving.model(model, http),
         text,
@@ -133,7 +133,7 @@ async def _encoded(
         Priority.PRIORITY_UNSPECIFIED,
         adds_special_tokens=special,
     )
-    return await serving.intake.encoded(wanted)
+    return await serving.submitter.encoded(wanted)
 
 
 def _counted(served: ServedModel, token_ids: list[int], *, with_names: bool) -> dict[str, object]:

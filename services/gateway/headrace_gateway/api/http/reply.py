@@ -17,7 +17,7 @@ from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.base.calls import Context
 from headrace_gateway.base.keepalive import KeepAlive, kept_alive
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.output.assembler import Said
+from headrace_gateway.output.assembler import ChoiceDelta
 from headrace_gateway.request.generation import Queued
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class ResponseFormat(Protocol):
 
     def opening(self) -> str: ...
 
-    def events(self, news: Iterable[Said]) -> str:
+    def events(self, news: Iterable[ChoiceDelta]) -> str:
         """May be empty."""
         ...
 

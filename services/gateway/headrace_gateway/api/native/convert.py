@@ -1,4 +1,4 @@
-"""Native messages to what the mesh understands: `Wanted`."""
+"""Native messages to what the mesh understands: `GenerationRequest`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest
 from headrace_gateway.api.native.tools import requested_tools, template_tool_call
 from headrace_gateway.base.calls import Call
-from headrace_gateway.request.generation_request import Conversation, Text, TokenIds, Wanted
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    TokenIds,
+)
 
 _NAMES = {name: f"parameters.{name}" for name in SamplingParameters.DESCRIPTOR.fields_by_name}
 
@@ -24,7 +29,9 @@ def with_request_id(request: GenerateRequest, call: Call) -> Call:
     return dataclasses.replace(call, request_id=request.request_id or call.request_id)
 
 
-def generate_request(request: GenerateRequest, call: Call, *, streams: bool = False) -> Wanted:
+def generate_request(
+    request: GenerateRequest, call: Call, *, streams: bool = False
+) -> GenerationRequest:
     """`call.request_id` is the request's."""
     prompts: list[Text | Conversation | TokenIds] = []
     if request.prompt:
@@ -33,7 +40,7 @@ def generate_request(request: GenerateRequest, call: Call, *, streams: bool = Fa
         prompts.append(_conversation(request.messages))
     if request.prompt_token_ids:
         prompts.append(TokenIds(list(request.prompt_token_ids)))
-    return Wanted(
+    return GenerationRequest(
         request_id=call.request_id,
         model=request.model,
         prompt=_only(prompts, "prompt, messages and prompt_token_ids"),
@@ -47,8 +54,8 @@ def generate_request(request: GenerateRequest, call: Call, *, streams: bool = Fa
         trace_context=call.trace_context,
         headers=call.headers,
         tools=requested_tools(request),
-        streams=streams,
-        detached=request.detached,
+        stream=streams,
+        background=request.detached,
         cache_salt=request.cache_salt if request.HasField("cache_salt") else None,
         truncate_tokens=(
             request.truncate_prompt_tokens if request.HasField("truncate_prompt_tokens") else None
@@ -57,13 +64,13 @@ def generate_request(request: GenerateRequest, call: Call, *, streams: bool = Fa
     )
 
 
-def tokenize_request(request: TokenizeRequest, call: Call) -> Wanted:
+def tokenize_request(request: TokenizeRequest, call: Call) -> GenerationRequest:
     prompts: list[Text | Conversation | TokenIds] = []
     if request.text:
         prompts.append(Text(request.text, field="text"))
     if request.messages:
         prompts.append(_conversation(request.messages))
-    return Wanted(
+    return GenerationRequest(
         request_id=call.request_id,
         model=request.model,
         prompt=_only(prompts, "text and messages"),

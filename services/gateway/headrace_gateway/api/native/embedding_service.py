@@ -25,22 +25,22 @@ from headrace_gateway.api.native.vector_messages import (
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.checks.inputs import check_top_n
 from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 
 class EmbeddingService(EmbeddingServiceServicer):
-    def __init__(self, intake: Intake, embedding: Embedding) -> None:
-        self._intake, self._embedding = intake, embedding
+    def __init__(self, submitter: Submitter, embedding: Embedding) -> None:
+        self._submitter, self._embedding = submitter, embedding
 
     async def Embed(self, request: EmbedRequest, context: Context) -> EmbedResponse:
-        with CallCounter("native", self._intake.known(request.model)) as counter:
+        with CallCounter("native", self._submitter.known(request.model)) as counter:
             call = call_of(context)
             response = await abort_on_error(context, self._embed(request, call), counter)
             counter.finish()
             return response
 
     async def Rerank(self, request: RerankRequest, context: Context) -> RerankResponse:
-        with CallCounter("native", self._intake.known(request.model)) as counter:
+        with CallCounter("native", self._submitter.known(request.model)) as counter:
             call = call_of(context)
             response = await abort_on_error(context, self._rerank(request, call), counter)
             counter.finish()

@@ -26,8 +26,8 @@ from headrace_gateway.api.native.grpc_errors import abort_on_error
 from headrace_gateway.api.native.request_ids import validate_request_id
 from headrace_gateway.base.calls import Context, call_of
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import Resuming
-from headrace_gateway.resume.background_calls import Detaching
+from headrace_gateway.output.locate import AnswerResumer
+from headrace_gateway.resume.background_calls import BackgroundRequests
 from headrace_gateway.resume.ports import Fleet, Requests
 
 
@@ -45,12 +45,14 @@ class FleetService(FleetServiceServicer):
 
 
 class RequestService(RequestServiceServicer):
-    def __init__(self, requests: Requests, resuming: Resuming, detaching: Detaching) -> None:
-        self._requests, self._resuming = requests, resuming
-        self._detaching = detaching
+    def __init__(
+        self, requests: Requests, resumer: AnswerResumer, background: BackgroundRequests
+    ) -> None:
+        self._requests, self._resumer = requests, resumer
+        self._background = background
 
     async def CreateRequest(self, request: GenerateRequest, context: Context) -> Request:
-        with CallCounter("native", self._detaching.known(request.model)) as counter:
+        with CallCounter("native", self._background.known(request.model)) as counter:
             created = await abort_on_error(context, self._create(request, context), counter)
             counter.finish()
             return created
@@ -64,11 +66,11 @@ class RequestService(RequestServiceServicer):
     async def AttachRequest(self, request: AttachRequestRequest, context: Context) -> None:  # type: ignore[override]
         with CallCounter("native") as counter:
             answer = await abort_on_error(context, self._attach(request), counter)
-            counter.model = self._detaching.known(answer.request.model)
+            counter.model = self._background.known(answer.request.model)
             await write_answer(answer, context, counter)
 
     async def _attach(self, request: AttachRequestRequest) -> Answer:
-        return await self._resuming.resume(validate_request_id(request.request_id), request.after)
+        return await self._resumer.resume(validate_request_id(request.request_id), request.after)
 
     async def _create(self, request: GenerateRequest, context: Context) -> Request:
         call = call_of(context)
@@ -76,7 +78,7 @@ class RequestService(RequestServiceServicer):
         detached.CopyFrom(request)
         detached.detached = True
         wanted = generate_request(detached, with_request_id(detached, call))
-        return await self._detaching.begin(wanted, call, repeatable=bool(request.request_id))
+        return await self._background.begin(wanted, call, repeatable=bool(request.request_id))
 
     async def _get(self, request_id: str) -> Request:
         return await self._requests.get(validate_request_id(request_id))

@@ -21,9 +21,9 @@ from headrace_gateway.api.native.messages import (
 )
 from headrace_gateway.base.calls import Context, call_of
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.resume.idempotency import opened
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +31,16 @@ log = logging.getLogger(__name__)
 class GenerationService(GenerationServiceServicer):
     """StreamGenerate writes to its context, for the reason that `OpenAIService` gives."""
 
-    def __init__(self, intake: Intake, resuming: Resuming) -> None:
-        self._intake, self._resuming = intake, resuming
+    def __init__(self, submitter: Submitter, resumer: AnswerResumer) -> None:
+        self._submitter, self._resumer = submitter, resumer
 
     async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
-        with CallCounter("native", self._intake.known(request.model)) as counter:
+        with CallCounter("native", self._submitter.known(request.model)) as counter:
             opening = self._open(request, context, streams=True)
             await write_answer(await abort_on_error(context, opening, counter), context, counter)
 
     async def Generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
-        with CallCounter("native", self._intake.known(request.model)) as counter:
+        with CallCounter("native", self._submitter.known(request.model)) as counter:
             response = await abort_on_error(context, self._generate(request, context), counter)
             counter.finish()
             return response
@@ -66,7 +66,7 @@ class GenerationService(GenerationServiceServicer):
         call = with_request_id(request, call_of(context))
         wanted = generate_request(request, call, streams=streams)
         named = bool(request.request_id)
-        answer, _ = await opened(wanted, self._intake, self._resuming, named=named)
+        answer, _ = await opened(wanted, self._submitter, self._resumer, named=named)
         return answer
 
 
@@ -88,7 +88,7 @@ async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
             if answer.queued is not None and (message := queued_message(answer.queued)) is not None:
                 await context.write(message)
             for said in news:
-                if not said.heard:
+                if not said.replayed:
                     await context.write(delta(said))
             if answer.complete:
                 break

@@ -27,13 +27,13 @@ from headrace_gateway.checks.validation import max_choices
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.request.tasks import task_of
 from headrace_gateway.resume.ports import Fleet, serving
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 
 class ModelService(ModelServiceServicer):
-    def __init__(self, catalog: Catalog, intake: Intake, fleet: Fleet) -> None:
+    def __init__(self, catalog: Catalog, submitter: Submitter, fleet: Fleet) -> None:
         self._catalog = catalog
-        self._intake = intake
+        self._submitter = submitter
         self._fleet = fleet
 
     async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
@@ -51,7 +51,9 @@ class ModelService(ModelServiceServicer):
         return self._model(self._catalog.get(model), serving(self._fleet))
 
     async def _tokenize(self, request: TokenizeRequest, context: Context) -> TokenizeResponse:
-        token_ids, tokens = await self._intake.tokenize(tokenize_request(request, call_of(context)))
+        token_ids, tokens = await self._submitter.tokenize(
+            tokenize_request(request, call_of(context))
+        )
         return TokenizeResponse(token_ids=token_ids, tokens=tokens)
 
     def _model(self, served: ServedModel, workers: Counter[str]) -> Model:

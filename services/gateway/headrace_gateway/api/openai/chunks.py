@@ -15,8 +15,8 @@ from typing import Any
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.api.openai.logprobs_formatter import ChoiceContent, LogprobsFormatter
-from headrace_gateway.output.assembler import UNFINISHED, Said
-from headrace_gateway.output.position import EventIds, NoIds, Place
+from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
+from headrace_gateway.output.position import EventIds, NoIds, Offset
 from headrace_gateway.output.tool_calls import CallPiece
 
 _FINISH_REASONS = {
@@ -82,7 +82,7 @@ class ChunkFormatter:
         shape: ResponseShape,
         head: ResponseFields,
         *,
-        places: Sequence[Place],
+        places: Sequence[Offset],
         include_usage: bool,
         prompt_tokens: int | None = None,
         ids: bool = False,
@@ -122,28 +122,28 @@ class ChunkFormatter:
             for choice, each in zip(self._unopened, more, strict=False)
         )
 
-    def events(self, news: Iterable[Said]) -> str:
+    def events(self, news: Iterable[ChoiceDelta]) -> str:
         """Events for the news; empty where there is neither text nor an end."""
         return "".join([event for said in news for event in self._events(said)])
 
-    def _events(self, said: Said) -> Iterator[str]:
+    def _events(self, said: ChoiceDelta) -> Iterator[str]:
         """One for tokens and one for the end: a reader who is cut off between two events has
         all of the first and nothing of the second."""
-        choice, seen = said.choice, said.seen
+        choice, seen = said.choice, said.end_index
         ends = said.finish_reason != UNFINISHED
         content, logprobs = self._content(said)
-        if said.heard:
+        if said.replayed:
             return
         if content and not (ends and not said.token_ids):
-            line = self._ids.said(choice, seen)
+            line = self._ids.after_tokens(choice, seen)
             yield self._event(line, (choice, seen), content, "null", logprobs)
             content, logprobs = "", "null"
         if ends:
             reason = f'"{_finish_reason(said.finish_reason, choice in self._called)}"'
-            line = self._ids.said(choice, seen, ended=True)
+            line = self._ids.after_tokens(choice, seen, ended=True)
             yield self._event(line, (choice, seen), content or self._nothing, reason, logprobs)
 
-    def _content(self, said: Said) -> tuple[str, str]:
+    def _content(self, said: ChoiceDelta) -> tuple[str, str]:
         """Members of an event's choice, none if there is nothing to say; and its logprobs."""
         if said.calls:
             self._called.add(said.choice)

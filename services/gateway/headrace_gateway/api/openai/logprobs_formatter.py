@@ -15,8 +15,8 @@ from headrace_gateway.api.openai.logprobs_json import (
     completion_logprobs,
     prompt_logprobs,
 )
-from headrace_gateway.models.token_text import ById, Spelling, Spellings
-from headrace_gateway.output.assembler import Said
+from headrace_gateway.models.token_text import ById, TokenTexts, VocabularyTexts
+from headrace_gateway.output.assembler import ChoiceDelta
 from headrace_gateway.request.logprob_columns import read_run
 
 
@@ -41,13 +41,13 @@ class LogprobsFormatter:
     """Of one answer, in order."""
 
     def __init__(
-        self, options: OutputOptions, spelling: Spelling, prompt: Prompt, *, choices: int
+        self, options: OutputOptions, spelling: VocabularyTexts, prompt: Prompt, *, choices: int
     ) -> None:
         self._options, self._prompt = options, prompt
-        self._spelling: Spellings = ById(spelling) if options.tokens_as_ids else spelling
+        self._spelling: TokenTexts = ById(spelling) if options.tokens_as_ids else spelling
         self._places = [TextOffset() for _ in range(choices)]
 
-    def delta_content(self, said: Said) -> ChoiceContent | None:
+    def delta_content(self, said: ChoiceDelta) -> ChoiceContent | None:
         """What is to be sent for the news; None if there is nothing in it.
 
         Call it for all of them, in order: places within the text are counted.

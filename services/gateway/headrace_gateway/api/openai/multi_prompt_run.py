@@ -22,16 +22,20 @@ from headrace_gateway.api.openai.chunks import (
     response_start,
 )
 from headrace_gateway.api.openai.logprobs_formatter import LogprobsFormatter
+from headrace_gateway.base.cooperative import joined_chunks
 from headrace_gateway.base.keepalive import KeepAlive, kept_alive
-from headrace_gateway.base.pacing import in_pieces
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.request.generation import ValidRequest
-from headrace_gateway.request.generation_request import Wanted
+from headrace_gateway.request.generation_request import GenerationRequest
 
 
 class MakeFormatter(Protocol):
     def __call__(
-        self, options: OutputOptions, wanted: Wanted, answer: Answer, prompt_ids: Sequence[int]
+        self,
+        options: OutputOptions,
+        wanted: GenerationRequest,
+        answer: Answer,
+        prompt_ids: Sequence[int],
     ) -> LogprobsFormatter | None:
         """What an answer has beside its text, where that was asked for."""
         ...
@@ -41,7 +45,7 @@ class MakeFormatter(Protocol):
 class MultiPromptRequest:
     """What one call asks for."""
 
-    wanted: Sequence[Wanted]
+    wanted: Sequence[GenerationRequest]
     """Of each prompt; alike but for the prompt."""
     options: OutputOptions
     counted: UsageOptions
@@ -49,7 +53,9 @@ class MultiPromptRequest:
 
 
 class PromptOpener(Protocol):
-    async def opened(self, wanted: Wanted, *, patiently: bool) -> tuple[Answer, ValidRequest]:
+    async def opened(
+        self, wanted: GenerationRequest, *, patiently: bool
+    ) -> tuple[Answer, ValidRequest]:
         """The answer to one prompt, and its request.
 
         Args:
@@ -68,7 +74,7 @@ class MultiPromptRun:
         self, several: MultiPromptRequest, call_id: str, reply: Reply, prompts: PromptOpener
     ) -> None:
         self._several, self._call_id, self._reply, self._prompts = several, call_id, reply, prompts
-        self._streams = several.wanted[0].streams
+        self._streams = several.wanted[0].stream
         self._left = deque(enumerate(several.wanted))
         self._readers: list[asyncio.Task[None]] = []
         self._not_in = 0
@@ -105,7 +111,7 @@ class MultiPromptRun:
             chunks = self._chunks(self._head)
             await self._reply.send_events(chunks.ending(self._usage), last=True)
         else:
-            await self._reply.send_pieces(in_pieces(self._whole(self._head)))
+            await self._reply.send_pieces(joined_chunks(self._whole(self._head)))
 
     async def _wait(self, alive: KeepAlive) -> None:
         """Until all have been read, keeping their stream alive."""
@@ -214,7 +220,7 @@ class MultiPromptRun:
         # Why its own: a model may be loaded anew while a call goes on.
         return replace(self._head, fingerprint=f"fp_{request.weights}", first_choice=first_choice)
 
-    def _in_time(self, wanted: Wanted) -> Wanted:
+    def _in_time(self, wanted: GenerationRequest) -> GenerationRequest:
         """The call's own deadline as it is now."""
         if wanted.time_remaining_s is None:
             return wanted

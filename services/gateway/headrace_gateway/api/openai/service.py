@@ -48,14 +48,19 @@ from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.assembler import Said
-from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.assembler import ChoiceDelta
+from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.request.generation import Queued
-from headrace_gateway.request.generation_request import Conversation, Text, Wanted, last_answer
-from headrace_gateway.resume.background_calls import Detaching
-from headrace_gateway.resume.open_or_resume import answered, wants_ids
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    last_answer,
+)
+from headrace_gateway.resume.background_calls import BackgroundRequests
+from headrace_gateway.resume.open_or_resume import answered, wants_event_ids
 from headrace_gateway.resume.ports import Fleet, serving
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 AnyBody = TypeVar("AnyBody", bound=Body)
 
@@ -73,7 +78,7 @@ class OpenAIResponseFormat:
     def opening(self) -> str:
         return self.chunks.opening()
 
-    def events(self, news: Iterable[Said]) -> str:
+    def events(self, news: Iterable[ChoiceDelta]) -> str:
         return self.chunks.events(news)
 
     def queued(self, queued: Queued) -> str:
@@ -94,12 +99,12 @@ class OpenAIResponseFormat:
 class _Endpoint(Generic[AnyBody]):
     shape: ResponseShape
     kind: type[AnyBody]
-    wanted: Callable[[AnyBody, Call], list[Wanted]]
+    wanted: Callable[[AnyBody, Call], list[GenerationRequest]]
     """Of each of its prompts."""
     options: Callable[[AnyBody], OutputOptions]
 
 
-def _wanted_chats(body: ChatBody, call: Call) -> list[Wanted]:
+def _wanted_chats(body: ChatBody, call: Call) -> list[GenerationRequest]:
     return [chat_request(body, call)]
 
 
@@ -113,23 +118,23 @@ class OpenAIService(OpenAIServiceServicer):
 
     def __init__(
         self,
-        intake: Intake,
+        submitter: Submitter,
         catalog: Catalog,
         fleet: Fleet,
         vectors: VectorHandlers,
         serving: ApiServices,
         *,
-        resuming: Resuming,
-        detaching: Detaching,
+        resumer: AnswerResumer,
+        background: BackgroundRequests,
         limits: Limits,
     ) -> None:
-        self._intake, self._resuming = intake, resuming
-        self._detaching = detaching
+        self._submitter, self._resumer = submitter, resumer
+        self._background = background
         self._catalog = catalog
         self._fleet = fleet
         self._vectors, self._serving = vectors, serving
         self._limits = limits
-        self._prompts = MultiPromptHandler(intake, resuming, limits)
+        self._prompts = MultiPromptHandler(submitter, resumer, limits)
 
     async def ChatCompletions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
         await self._complete(request.data, context, _CHAT)
@@ -199,24 +204,24 @@ class OpenAIService(OpenAIServiceServicer):
             reply = Reply(context, OpenAIErrorFormat(), call.request_id, counter)
             async with handle_errors(reply):
                 body = read_body(endpoint.kind, data, call, self._limits, reply)
-                counter.model = self._intake.known(body.model)
-                ids = wants_ids(call)
+                counter.model = self._submitter.known(body.model)
+                ids = wants_event_ids(call)
                 wanted, *others = endpoint.wanted(body, call)
                 if others:
                     options, counted = endpoint.options(body), _counted(body)
                     several = MultiPromptRequest([wanted, *others], options, counted, _formatter)
                     await self._prompts.answer(several, call, reply)
                     return
-                if wanted.detached and not wanted.streams:
+                if wanted.background and not wanted.stream:
                     named = wanted.request_id != call.request_id
-                    begun = await self._detaching.begin(wanted, call, repeatable=named)
+                    begun = await self._background.begin(wanted, call, repeatable=named)
                     await reply.accept(accepted_body(endpoint.shape, begun), begun.request_id)
                     return
-                answer, request = await answered(wanted, call, self._intake, self._resuming)
+                answer, request = await answered(wanted, call, self._submitter, self._resumer)
                 reply.request_id = answer.request.request_id
                 formatter = _formatter(endpoint.options(body), wanted, answer, request.prompt_ids)
                 response_format = _response_format(endpoint.shape, body, answer, formatter, ids=ids)
-                alive = self._limits.alive if wanted.streams else None
+                alive = self._limits.alive if wanted.stream else None
                 await deliver(answer, reply, response_format, alive=alive)
 
 
@@ -240,7 +245,7 @@ def _response_format(
     chunks = ChunkFormatter(
         shape,
         head,
-        places=answer.places,
+        places=answer.offsets,
         include_usage=counted.include_usage,
         prompt_tokens=request.prompt_tokens if counted.continuous_usage else None,
         ids=ids,
@@ -257,7 +262,7 @@ def _counted(body: Body) -> UsageOptions:
 
 
 def _formatter(
-    options: OutputOptions, wanted: Wanted, answer: Answer, prompt_ids: Sequence[int]
+    options: OutputOptions, wanted: GenerationRequest, answer: Answer, prompt_ids: Sequence[int]
 ) -> LogprobsFormatter | None:
     if not options.any_requested:
         return None

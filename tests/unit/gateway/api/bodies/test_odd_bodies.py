@@ -17,7 +17,7 @@ from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, par
 from headrace_gateway.api.bodies.json_objects import read_object
 from headrace_gateway.api.bodies.unknown_fields import UnknownFields
 from headrace_gateway.base.calls import Call
-from headrace_gateway.request.generation_request import Conversation, Wanted
+from headrace_gateway.request.generation_request import Conversation, GenerationRequest
 
 KB = 1024
 CALL = Call("id-1", None, {})
@@ -30,7 +30,7 @@ def body(**fields: Any) -> bytes:
     return json.dumps({"model": "valley", "messages": [USER]} | fields).encode()
 
 
-def wanted(data: bytes, unknown: UnknownFields | None = None) -> Wanted:
+def wanted(data: bytes, unknown: UnknownFields | None = None) -> GenerationRequest:
     return chat_request(parse(ChatBody, data, max_bytes=64 * KB, unknown=unknown), CALL)
 
 

@@ -20,7 +20,7 @@ from headrace_gateway.api.native.messages import delta, finish
 from headrace_gateway.api.native.proto_json import parse
 from headrace_gateway.api.native.rest_service import as_json, delta_json
 from headrace_gateway.base.calls import Call, trace_context
-from headrace_gateway.output.assembler import Said
+from headrace_gateway.output.assembler import ChoiceDelta
 from headrace_gateway.output.tool_calls import CallPiece
 from headrace_gateway.request.generation_request import Conversation, Text, TokenIds
 
@@ -163,13 +163,15 @@ def test_a_text_to_tokenise_goes_by_its_own_name() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        Said(0, 0, 'a"\n\u2028🌊', [1, 2]),
-        Said(3, 7, "", []),
-        Said(1, 2, "x", [9], finish_reason=FinishReason.FINISH_REASON_STOP),
-        Said(0, 2, "", [9], calls=[CallPiece(0, "sky", "", "call_1"), CallPiece(0, None, "{}")]),
+        ChoiceDelta(0, 0, 'a"\n\u2028🌊', [1, 2]),
+        ChoiceDelta(3, 7, "", []),
+        ChoiceDelta(1, 2, "x", [9], finish_reason=FinishReason.FINISH_REASON_STOP),
+        ChoiceDelta(
+            0, 2, "", [9], calls=[CallPiece(0, "sky", "", "call_1"), CallPiece(0, None, "{}")]
+        ),
     ],
 )
-def test_hand_written_deltas_are_the_json_of_the_message(said: Said) -> None:
+def test_hand_written_deltas_are_the_json_of_the_message(said: ChoiceDelta) -> None:
     assert json_format.Parse(delta_json(said), StreamGenerateResponse()) == delta(said)
 
 

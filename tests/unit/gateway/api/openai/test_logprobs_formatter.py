@@ -25,15 +25,15 @@ from headrace_gateway.api.openai.chunks import (
 )
 from headrace_gateway.api.openai.logprobs_formatter import LogprobsFormatter, Prompt
 from headrace_gateway.models.text import StopStrings, TextStream
-from headrace_gateway.models.token_text import Spelling
-from headrace_gateway.output.assembler import Said, Transcript
-from headrace_gateway.output.position import UNSEEN
+from headrace_gateway.models.token_text import VocabularyTexts
+from headrace_gateway.output.assembler import ChoiceDelta, OutputAssembler
+from headrace_gateway.output.position import BEGINNING
 from headrace_gateway.request.generation import ChoiceEnded, Tokens
 from helpers.tiny_tokenizers import END, byte_fallback, byte_level
 
 HEAD = ResponseFields("abc", "valley", created=1_700_000_000, fingerprint="fp_1")
 TEXT = "the mill 水🌊!"
-SPELLING = Spelling(byte_level())
+SPELLING = VocabularyTexts(byte_level())
 
 
 def ids_of(text: str) -> list[int]:
@@ -51,14 +51,14 @@ def run_of(token_ids: list[int]) -> Logprobs:
 
 def heard(
     stop: str | None = None, *, prompt: list[int] | None = None, each: int = 1
-) -> tuple[list[Said], RequestOutcome]:
+) -> tuple[list[ChoiceDelta], RequestOutcome]:
     """TEXT and the end, `each` tokens at a time; what is said of it in a stream and as a whole."""
     ids = [*ids_of(TEXT), 1]
     run, of_prompt = run_of(ids), None if prompt is None else run_of(prompt[1:])
     stops = StopStrings([stop]) if stop else None
     stream = TextStream(byte_level().decode, stops=stops, silent=frozenset({1}))
-    transcript = Transcript([stream], prompt_tokens=3)
-    news: list[Said] = []
+    transcript = OutputAssembler([stream], prompt_tokens=3)
+    news: list[ChoiceDelta] = []
     for at in range(0, len(ids), each):
         some = run.cut(at, at + each)
         tokens = Tokens(0, at, ids[at : at + each], some, of_prompt if at == 0 else None)
@@ -67,9 +67,9 @@ def heard(
     return news, transcript.outcome()
 
 
-def events(form: ResponseShape, formatter: LogprobsFormatter, news: list[Said]) -> list[Any]:
+def events(form: ResponseShape, formatter: LogprobsFormatter, news: list[ChoiceDelta]) -> list[Any]:
     chunks = ChunkFormatter(
-        form, HEAD, places=[UNSEEN] * 1, include_usage=False, formatter=formatter
+        form, HEAD, places=[BEGINNING] * 1, include_usage=False, formatter=formatter
     )
     blocks = chunks.events(news).split("\n\n")[:-1]
     return [json.loads(block.partition("data: ")[2]) for block in blocks]
@@ -86,7 +86,7 @@ def formatter(asked: OutputOptions, prompt: Prompt | None = None) -> LogprobsFor
     | st.text(max_size=12)
 )
 def test_the_bytes_of_tokens_add_up_to_the_text(tokenizer: Tokenizer, text: str) -> None:
-    spelling = Spelling(tokenizer)
+    spelling = VocabularyTexts(tokenizer)
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     if 0 in ids:  # what this vocabulary has no token for
         return

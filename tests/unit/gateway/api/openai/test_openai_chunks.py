@@ -30,8 +30,8 @@ from headrace_gateway.api.openai.chunks import (
     ResponseFields,
     response_body,
 )
-from headrace_gateway.output.assembler import Said
-from headrace_gateway.output.position import UNSEEN
+from headrace_gateway.output.assembler import ChoiceDelta
+from headrace_gateway.output.position import BEGINNING
 
 HEAD = ResponseFields("abc", "valley", created=1_700_000_000, fingerprint="fp_1")
 STOP, LENGTH = FinishReason.FINISH_REASON_STOP, FinishReason.FINISH_REASON_LENGTH
@@ -53,7 +53,9 @@ def chunks(text: str) -> list[ChatCompletionChunk]:
 
 
 def test_a_chat_stream_opens_with_the_role_of_every_choice() -> None:
-    opening = chunks(ChunkFormatter(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=False).opening())
+    opening = chunks(
+        ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=False).opening()
+    )
     assert [chunk.choices[0].index for chunk in opening] == [0, 1]
     assert {chunk.choices[0].delta.role for chunk in opening} == {"assistant"}
     assert {(c.id, c.model, c.created, c.system_fingerprint) for c in opening} == {
@@ -63,8 +65,8 @@ def test_a_chat_stream_opens_with_the_role_of_every_choice() -> None:
 
 def test_text_survives_whatever_is_in_it() -> None:
     (chunk,) = chunks(
-        ChunkFormatter(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=False).events(
-            [Said(0, 0, AWKWARD)]
+        ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=False).events(
+            [ChoiceDelta(0, 0, AWKWARD)]
         )
     )
     assert chunk.choices[0].delta.content == AWKWARD
@@ -72,9 +74,12 @@ def test_text_survives_whatever_is_in_it() -> None:
 
 
 def test_the_end_of_a_choice_is_an_event_of_its_own() -> None:
-    said = [Said(1, 0, "x", [5], finish_reason=LENGTH), Said(0, 0, finish_reason=STOP)]
+    said = [
+        ChoiceDelta(1, 0, "x", [5], finish_reason=LENGTH),
+        ChoiceDelta(0, 0, finish_reason=STOP),
+    ]
     text, length, stop = chunks(
-        ChunkFormatter(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=False).events(said)
+        ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=False).events(said)
     )
     assert (text.choices[0].delta.content, text.choices[0].finish_reason) == ("x", None)
     assert (length.choices[0].index, length.choices[0].finish_reason) == (1, "length")
@@ -83,12 +88,12 @@ def test_the_end_of_a_choice_is_an_event_of_its_own() -> None:
 
 
 def test_news_without_text_or_end_is_no_event() -> None:
-    said = [Said(0, 0, "", [5])]
-    assert ChunkFormatter(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=True).events(said) == ""
+    said = [ChoiceDelta(0, 0, "", [5])]
+    assert ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=True).events(said) == ""
 
 
 def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
-    asked = ChunkFormatter(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=True)
+    asked = ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=True)
     ending = asked.ending(USAGE)
     assert ending.endswith("\n\ndata: [DONE]\n\n")
     (chunk,) = chunks(ending.removesuffix("data: [DONE]\n\n"))
@@ -100,18 +105,18 @@ def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
         "total_tokens": 7,
         "prompt_tokens_details": {"cached_tokens": 0},
     }
-    assert events(asked.events([Said(0, 0, "x")]))[0]["usage"] is None
-    silent = ChunkFormatter(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=False)
+    assert events(asked.events([ChoiceDelta(0, 0, "x")]))[0]["usage"] is None
+    silent = ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=False)
     assert silent.ending(USAGE) == "data: [DONE]\n\n"
-    assert "usage" not in events(silent.events([Said(0, 0, "x")]))[0]
+    assert "usage" not in events(silent.events([ChoiceDelta(0, 0, "x")]))[0]
 
 
 def test_each_chunk_counts_its_choices_tokens_where_that_was_asked_for() -> None:
-    stream = ChunkFormatter(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=True, prompt_tokens=3)
+    stream = ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=True, prompt_tokens=3)
     said = [
-        Said(0, 0, "x", [5]),
-        Said(1, 0, "y", [5, 6, 7]),
-        Said(0, 1, "z", [6], finish_reason=STOP),
+        ChoiceDelta(0, 0, "x", [5]),
+        ChoiceDelta(1, 0, "y", [5, 6, 7]),
+        ChoiceDelta(0, 1, "z", [6], finish_reason=STOP),
     ]
     counted = [chunk.usage for chunk in chunks(stream.opening() + stream.events(said))]
     assert [usage and usage.completion_tokens for usage in counted] == [0, 0, 1, 3, 2, 2]
@@ -120,7 +125,7 @@ def test_each_chunk_counts_its_choices_tokens_where_that_was_asked_for() -> None
 
 def test_usage_names_the_prompts_tokens_that_were_in_the_cache() -> None:
     cached = Usage(prompt_tokens=30, output_tokens=4, cached_prompt_tokens=16)
-    stream = ChunkFormatter(COMPLETION, HEAD, places=[UNSEEN], include_usage=True)
+    stream = ChunkFormatter(COMPLETION, HEAD, places=[BEGINNING], include_usage=True)
     (last,) = events(stream.ending(cached).removesuffix("data: [DONE]\n\n"))
     answer = ChatCompletion.model_validate_json(
         response_body(CHAT, HEAD, RequestOutcome(choices=OUTCOME.choices, usage=cached)),
@@ -133,9 +138,9 @@ def test_usage_names_the_prompts_tokens_that_were_in_the_cache() -> None:
 
 
 def test_a_completions_stream_has_text_and_no_roles() -> None:
-    stream = ChunkFormatter(COMPLETION, HEAD, places=[UNSEEN] * 2, include_usage=False)
+    stream = ChunkFormatter(COMPLETION, HEAD, places=[BEGINNING] * 2, include_usage=False)
     assert stream.opening() == ""
-    first, last = events(stream.events([Said(1, 0, AWKWARD, [5], finish_reason=STOP)]))
+    first, last = events(stream.events([ChoiceDelta(1, 0, AWKWARD, [5], finish_reason=STOP)]))
     # As the client does it: its type has no null reason, though every stream of OpenAI's has.
     read = Completion.construct(**first)
     assert (read.id, read.object) == ("cmpl-abc", "text_completion")
