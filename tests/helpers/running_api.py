@@ -40,6 +40,8 @@ from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.health import Health, ModelState
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
+from headrace_gateway.base.callers import Tenants
+from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.output.locate import AnswerResumer, Attachable
@@ -230,7 +232,10 @@ def serve(
 
 @asynccontextmanager
 async def running_api(
-    admission: ScriptedAdmission, *more: ModelCard, limits: Limits | None = None
+    admission: ScriptedAdmission,
+    *more: ModelCard,
+    limits: Limits | None = None,
+    tenants: Tenants | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Serve the API over two models with the tiny byte-level tokenizer and ChatML.
 
@@ -254,7 +259,13 @@ async def running_api(
         },
     )
     catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
-    server = make_server([RefuseUnreadable(), SlowReaderInterceptor(READER_STALL_S)])
+    server = make_server(
+        [
+            RefuseUnreadable(),
+            CallerInterceptor(tenants or Tenants()),
+            SlowReaderInterceptor(READER_STALL_S),
+        ]
+    )
     probes = StandinProbes()
     serve(server, catalog, admission, probes, limits or Limits())
     health = add_health_and_reflection(server, SERVICES)

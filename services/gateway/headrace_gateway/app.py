@@ -54,6 +54,8 @@ from headrace_gateway.api.openai.embeddings import VectorHandlers
 from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
+from headrace_gateway.base.callers import Tenants
+from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.keepalive import KeepAlive
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.limits import Limits
@@ -61,7 +63,6 @@ from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.output.locate import AnswerResumer, rebuild_answer
 from headrace_gateway.queue.reports import ReportedFleet
-from headrace_gateway.request.tenants import Tenants
 from headrace_gateway.resume.attach_service import AttachService
 from headrace_gateway.resume.background_calls import BackgroundRequests
 from headrace_gateway.resume.lookup import RequestLookup
@@ -152,7 +153,11 @@ class _Gateway:
         self._bus = bus
         self._delivery = make_server()
         self._public = make_server(
-            [RefuseUnreadable(), SlowReaderInterceptor(settings.reader_stall_s)]
+            [
+                RefuseUnreadable(),
+                CallerInterceptor(_tenants(settings)),
+                SlowReaderInterceptor(settings.reader_stall_s),
+            ]
         )
         delivery_port = bind(self._delivery, settings.host, settings.delivery_port)
         public_port = bind(self._public, settings.host, settings.grpc_port)
@@ -256,11 +261,14 @@ def _limits(settings: GatewaySettings) -> Limits:
         max_prompts=settings.max_prompts,
         prompts_at_once=settings.prompts_at_once,
         alive=KeepAlive(settings.stream_head_after_s, settings.stream_keepalive_s),
-        tenants=Tenants(
-            header=settings.tenant_header,
-            default_priorities=_priorities(settings.tenant_default_priority),
-            highest_priorities=_priorities(settings.tenant_highest_priority),
-        ),
+    )
+
+
+def _tenants(settings: GatewaySettings) -> Tenants:
+    return Tenants(
+        header=settings.tenant_header,
+        default_priorities=_priorities(settings.tenant_default_priority),
+        highest_priorities=_priorities(settings.tenant_highest_priority),
     )
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from headrace_gateway.base.keepalive import KeepAlive
 from headrace_gateway.request.generation_request import GenerationRequest
-from headrace_gateway.request.tenants import Tenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,6 @@ class Limits:
     alive: KeepAlive = field(default_factory=KeepAlive)
     strict_fields: bool = False
     """Whether unknown fields of OpenAI's bodies are refused where the caller does not say."""
-    tenants: Tenants = field(default_factory=Tenants)
 
     def of(self, request: GenerationRequest) -> Limits:
         """Those of detached requests are their own."""

@@ -88,8 +88,8 @@ def valid_request(
         sampling=sampling,
         seed=draw_seed() if request.seed is None else request.seed,
         n=request.n,
-        priority=priority(request, limits),
-        tenant=limits.tenants.of(request.headers),
+        priority=priority(request),
+        tenant=request.caller.tenant,
         timeout_s=timeout_s,
         patience_s=patience_s,
         trace_context=dict(request.trace_context),
@@ -105,15 +105,13 @@ def valid_request(
     )
 
 
-def priority(request: Terms, limits: Limits) -> Priority.ValueType:
+def priority(request: Terms) -> Priority.ValueType:
     """The lane's priority; unset is the tenant's, STANDARD where it has none."""
     if request.priority not in Priority.values():
         raise InvalidRequest(
             f"priority is {request.priority}, which is none", field=request.name_of("priority")
         )
-    tenants = limits.tenants
-    field_name = request.name_of("priority")
-    return tenants.priority(tenants.of(request.headers), request.priority, field_name=field_name)
+    return request.caller.priority(request.priority, field_name=request.name_of("priority"))
 
 
 def times(request: Terms, limits: Limits) -> tuple[float, float]:

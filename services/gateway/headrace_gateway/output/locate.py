@@ -8,6 +8,7 @@ from typing import Protocol
 from headrace.bus import BusError
 from headrace.errors import HeadraceError, InvalidRequest, RequestExists, RequestNotFound
 from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
+from headrace_gateway.base.callers import DEFAULT_TENANT
 from headrace_gateway.base.generated_ids import candidate_models
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.models.catalog import Catalog, ServedModel
@@ -16,7 +17,6 @@ from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import OutputAssembler
 from headrace_gateway.output.position import EventId, Offset, read_position
 from headrace_gateway.request.generation import Generation, RecordedRequest, ValidRequest
-from headrace_gateway.request.tenants import DEFAULT_TENANT
 from headrace_gateway.stream.stored_record import digest_of
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from headrace.clock import Clock
+from headrace_gateway.base.callers import DEFAULT_TENANT
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.request.generation import Queued
-from headrace_gateway.request.tenants import DEFAULT_TENANT
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 

@@ -15,8 +15,8 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
+from headrace_gateway.base.callers import DEFAULT_TENANT
 from headrace_gateway.request.served_names import SEPARATOR
-from headrace_gateway.request.tenants import DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)

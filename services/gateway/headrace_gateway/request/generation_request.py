@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.base.callers import Caller
 from headrace_gateway.request.tools import Tools
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -121,7 +122,7 @@ class Terms(Protocol):
     def time_remaining_s(self) -> float | None: ...
 
     @property
-    def headers(self) -> Mapping[str, str]: ...
+    def caller(self) -> Caller: ...
 
     def name_of(self, field_name: str) -> str: ...
 
@@ -142,7 +143,7 @@ class GenerationRequest:
     time_remaining_s: float | None = None
     """Of the call's own deadline, which no limit binds; unset without one."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    caller: Caller = field(default_factory=Caller)
     tools: Tools = field(default_factory=Tools)
     stream: bool = False
     """Its caller reads it as it is made, and may come back for the rest."""
@@ -179,7 +180,7 @@ class VectorRequest:
     patience_s: float | None = None
     time_remaining_s: float | None = None
     trace_context: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    caller: Caller = field(default_factory=Caller)
     names: Mapping[str, str] = field(default_factory=dict)
 
     def name_of(self, field_name: str) -> str:

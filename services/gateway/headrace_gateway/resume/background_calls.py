@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from headrace.errors import GatewayUnreachable, InvalidRequest, RequestExists, RequestNotFound
 from headrace.v1.requests_pb2 import Request
+from headrace_gateway.base.callers import DEFAULT_TENANT
 from headrace_gateway.base.calls import Call
 from headrace_gateway.output.locate import name_taken, same_request
 from headrace_gateway.request.generation_request import GenerationRequest
-from headrace_gateway.request.tenants import DEFAULT_TENANT
 from headrace_gateway.resume.idempotency import HEADER, key_of, named_by_key
 from headrace_gateway.resume.ports import Requests
 from headrace_gateway.submit.submitter import Submitter
@@ -34,7 +34,7 @@ class BackgroundRequests:
                 raise InvalidRequest(
                     f"request_id names the request already; leave it or {HEADER} out", field=HEADER
                 )
-            wanted = named_by_key(wanted, key, tenant=self._submitter.tenant(call))
+            wanted = named_by_key(wanted, key)
             repeatable = True
         if repeatable and (same := await self._begun(wanted)) is not None:
             return same

@@ -46,9 +46,9 @@ def key_of(call: Call) -> str | None:
     return key
 
 
-def named_by_key(wanted: GenerationRequest, key: str, *, tenant: str) -> GenerationRequest:
+def named_by_key(wanted: GenerationRequest, key: str) -> GenerationRequest:
     """The request by the name that a tenant's key makes, and with the seed, if it has none."""
-    digest = blake2b(f"{tenant}\0{key}".encode(), digest_size=24).digest()
+    digest = blake2b(f"{wanted.caller.tenant}\0{key}".encode(), digest_size=24).digest()
     seed = int.from_bytes(digest[16:]) if wanted.seed is None else wanted.seed
     return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, idempotent=True)
 

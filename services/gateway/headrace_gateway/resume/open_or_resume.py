@@ -42,7 +42,7 @@ async def answered(
         HeadraceError: it was refused; nothing is held.
     """
     if not call.last_event_id:
-        if (once := keyed(wanted, call, submitter)) is not None:
+        if (once := keyed(wanted, call)) is not None:
             return await open_or_join(once, submitter, resumer, detached=wanted.background)
         named = wanted.request_id != call.request_id
         return await opened(wanted, submitter, resumer, named=named)
@@ -56,7 +56,7 @@ async def answered(
     return await resumer.resume_as(event, request, field=HEADER, seeded=seeded), request
 
 
-def keyed(wanted: GenerationRequest, call: Call, submitter: Submitter) -> GenerationRequest | None:
+def keyed(wanted: GenerationRequest, call: Call) -> GenerationRequest | None:
     """The request by the name that its call's key makes; None of a call without one.
 
     Raises:
@@ -69,7 +69,7 @@ def keyed(wanted: GenerationRequest, call: Call, submitter: Submitter) -> Genera
             f"request_id names the request already; leave it or {KEY_HEADER} out",
             field=KEY_HEADER,
         )
-    return named_by_key(wanted, key, tenant=submitter.tenant(call))
+    return named_by_key(wanted, key)
 
 
 def resume_position(request_id: str, after: str, call: Call) -> str:

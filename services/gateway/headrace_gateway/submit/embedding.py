@@ -155,8 +155,8 @@ class Embedding:
         card = served.card
         check_inputs(inputs, wanted, card, self._limits)
         _, patience_s = times(wanted, self._limits)
-        lane = priority(wanted, self._limits)
-        tenant = self._limits.tenants.of(wanted.headers)
+        lane = priority(wanted)
+        tenant = wanted.caller.tenant
         self._admission.check(card.model, lane, tenant=tenant, patience_s=patience_s)
         found = await _tokenized(inputs, served, longest_input(wanted, card))
         check_lengths(inputs, wanted, card, found)

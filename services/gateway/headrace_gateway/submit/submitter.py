@@ -8,7 +8,6 @@ from dataclasses import replace
 from hashlib import blake2b
 
 from headrace.v1.common_pb2 import ModelTask
-from headrace_gateway.base.calls import Call
 from headrace_gateway.base.generated_ids import with_lane
 from headrace_gateway.checks.apply_tools import apply_tools
 from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
@@ -32,14 +31,6 @@ class Submitter:
         """The model that this name asks for, if there is one. For labels, which callers must not
         make: adapters have none of their own."""
         return self._catalog.base(model)
-
-    def tenant(self, call: Call) -> str:
-        """Whose call it is.
-
-        Raises:
-            InvalidRequest: its header is no name.
-        """
-        return self._limits.tenants.of(call.headers)
 
     async def open(
         self,
@@ -71,8 +62,8 @@ class Submitter:
     def _admissible(self, wanted: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
         served, wanted = self._checked(wanted)
         _, patience_s = times(wanted, self._limits.of(wanted))
-        lane = priority(wanted, self._limits)
-        tenant = self._limits.tenants.of(wanted.headers)
+        lane = priority(wanted)
+        tenant = wanted.caller.tenant
         self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
         return served, wanted
 
@@ -114,7 +105,7 @@ class Submitter:
         """
         if not (wanted.background or wanted.idempotent):
             return secrets.randbits(64)
-        name = f"{self._limits.tenants.of(wanted.headers)}\0{wanted.request_id}"
+        name = f"{wanted.caller.tenant}\0{wanted.request_id}"
         return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
 
     async def tokenize(self, wanted: GenerationRequest) -> tuple[list[int], list[str]]:

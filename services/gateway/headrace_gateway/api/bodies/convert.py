@@ -123,7 +123,7 @@ def _wanted(
         n=1 if body.n is None else body.n,
         time_remaining_s=None if body.background else call.time_remaining_s,
         trace_context=call.trace_context,
-        headers=call.headers,
+        caller=call.caller,
         stream=bool(body.stream),
         background=bool(body.background),
         cache_salt=body.cache_salt,

@@ -94,7 +94,7 @@ def vector_request(
         truncate_tokens=body.truncate_prompt_tokens,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
-        headers=call.headers,
+        caller=call.caller,
         names={
             "inputs": name,
             "priority": "priority" if body.priority else "service_tier",

@@ -52,7 +52,7 @@ def generate_request(
         patience_s=seconds(request.patience) if request.HasField("patience") else None,
         time_remaining_s=None if request.detached else call.time_remaining_s,
         trace_context=call.trace_context,
-        headers=call.headers,
+        caller=call.caller,
         tools=requested_tools(request),
         stream=streams,
         background=request.detached,

@@ -92,7 +92,7 @@ def _wanted(
         patience_s=seconds(request.patience) if request.HasField("patience") else None,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
-        headers=call.headers,
+        caller=call.caller,
         names={"inputs": name},
     )
 

@@ -58,7 +58,7 @@ class MultiPromptHandler:
         _check(several, call, self._limits)
         with _naming_the_prompt(first):
             self._submitter.require_room(first)
-        first = keyed(first, call, self._submitter) or first
+        first = keyed(first, call) or first
         named = [_named(each, first, number) for number, each in enumerate(several.wanted)]
         names = [await self._checked(each) async for each in cooperatively(named)]
         # Why of a request: on its way in, its name may be told its lane.
