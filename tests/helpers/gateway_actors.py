@@ -41,7 +41,7 @@ from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.text import StopStrings
 from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.assembler import Transcript
+from headrace_gateway.output.assembler import OutputAssembler
 from headrace_gateway.request.generation import (
     Event,
     Generation,
@@ -49,7 +49,7 @@ from headrace_gateway.request.generation import (
     Tokens,
     ValidRequest,
 )
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.wiring import Mesh, assemble, serve_delivery
 from helpers.tiny_tokenizers import bundle, byte_level
 
@@ -66,7 +66,7 @@ class RunningMesh:
     async def open(self, request_id: str, *, n: int = 1, max_tokens: int = 100) -> Generation:
         return await self.mesh.admission.open(valid_request(request_id, n=n, max_tokens=max_tokens))
 
-    def outlet(self, request_id: str) -> Outlet:
+    def open_request(self, request_id: str) -> OpenRequest:
         found = self.mesh.requests.find(request_id)
         assert found is not None, f"{request_id} is not open"
         return found
@@ -109,7 +109,9 @@ def tell(generation: Generation, record: RequestRecord) -> Answer:
     tokenizer = Tokenizer(bundle(byte_level()), inline_characters=2048)
     stops = StopStrings(tuple(record.rendering.stop)) if record.rendering.stop else None
     streams = [tokenizer.text_stream(stops, frozenset()) for _ in range(request.n)]
-    made = Transcript(streams, prompt_tokens=request.prompt_tokens, request_id=request.request_id)
+    made = OutputAssembler(
+        streams, prompt_tokens=request.prompt_tokens, request_id=request.request_id
+    )
     return Answer(generation, request, made, tokenizer)
 
 
@@ -120,7 +122,7 @@ def valid_request(
     max_tokens: int = 100,
     timeout_s: float = 60.0,
     priority: common_pb2.Priority.ValueType = common_pb2.PRIORITY_STANDARD,
-    detached: bool = False,
+    background: bool = False,
     stop: tuple[str, ...] = (),
 ) -> ValidRequest:
     return ValidRequest(
@@ -134,7 +136,7 @@ def valid_request(
         timeout_s=timeout_s,
         patience_s=30.0,
         trace_context={"traceparent": "00-1-2-01"},
-        detached=detached,
+        background=background,
         stop=stop,
     )
 

@@ -43,32 +43,33 @@ from headrace.v1 import (
     rest_pb2_grpc,
 )
 from headrace.v1.common_pb2 import Priority
-from headrace_gateway.api.compat.endpoint import Serving
-from headrace_gateway.api.http.slow_readers import CutSlowReaders
+from headrace_gateway.api.compat.endpoint import ApiServices
+from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.native.embedding_service import EmbeddingService
 from headrace_gateway.api.native.fleet_service import FleetService, RequestService
 from headrace_gateway.api.native.generation_service import GenerationService
 from headrace_gateway.api.native.model_service import ModelService
 from headrace_gateway.api.native.rest_service import RestService
-from headrace_gateway.api.openai.embeddings import VectorCalls
+from headrace_gateway.api.openai.embeddings import VectorHandlers
 from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
+from headrace_gateway.base.callers import Tenants
+from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.keepalive import KeepAlive
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import Resuming, told_again
+from headrace_gateway.output.locate import AnswerResumer, rebuild_answer
 from headrace_gateway.queue.reports import ReportedFleet
-from headrace_gateway.request.tenants import Tenants
 from headrace_gateway.resume.attach_service import AttachService
-from headrace_gateway.resume.background_calls import Detaching
-from headrace_gateway.resume.lookup import Whereabouts
-from headrace_gateway.shutdown import LeavingTimes, leave
+from headrace_gateway.resume.background_calls import BackgroundRequests
+from headrace_gateway.resume.lookup import RequestLookup
+from headrace_gateway.shutdown import ShutdownTimes, shut_down
 from headrace_gateway.submit.canary import Canary, CanaryPace
 from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 from headrace_gateway.wiring import Mesh, assemble, serve_delivery
 
 log = logging.getLogger(__name__)
@@ -88,44 +89,44 @@ PUBLIC_SERVICES = tuple(
 )
 
 
-def serve_doors(
+def add_public_services(
     server: grpc.aio.Server, mesh: Mesh, catalog: Catalog, limits: Limits, monitor: HealthMonitor
 ) -> tuple[str, ...]:
     """Add every public service; returns their names."""
-    intake = Intake(catalog, mesh.admission, limits)
+    submitter = Submitter(catalog, mesh.admission, limits)
     fleet = ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock)
-    whereabouts = Whereabouts(
+    lookup = RequestLookup(
         mesh.bus,
         mesh.requests,
-        mesh.settling,
+        mesh.settlements,
         lambda: [served.card.model for served in catalog.all()],
         answer_s=mesh.answer_s,
     )
     embedding = Embedding(catalog, mesh.admission, limits)
-    vectors = VectorCalls(intake, embedding, limits)
-    serving = Serving(catalog, intake, embedding, limits)
-    resuming = Resuming(catalog, mesh.attachments)
-    detaching = Detaching(intake, whereabouts)
+    vectors = VectorHandlers(submitter, embedding, limits)
+    serving = ApiServices(catalog, submitter, embedding, limits)
+    resumer = AnswerResumer(catalog, mesh.directory)
+    background = BackgroundRequests(submitter, lookup)
     openai = OpenAIService(
-        intake,
+        submitter,
         catalog,
         fleet,
         vectors,
         serving,
-        resuming=resuming,
-        detaching=detaching,
+        resumer=resumer,
+        background=background,
         limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation = GenerationService(intake, resuming)
+    generation = GenerationService(submitter, resumer)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
-    embeddings = EmbeddingService(intake, embedding)
+    embeddings = EmbeddingService(submitter, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
-    models = ModelService(catalog, intake, fleet)
+    models = ModelService(catalog, submitter, fleet)
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(intake, embedding, limits, resuming, detaching)
+    rest = RestService(submitter, embedding, limits, resumer, background)
     rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
-    requests = RequestService(whereabouts, resuming, detaching)
+    requests = RequestService(lookup, resumer, background)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(fleet), server)
     probes = ProbeService(monitor.observe, open_api())
@@ -151,7 +152,13 @@ class _Gateway:
         self._settings = settings
         self._bus = bus
         self._delivery = make_server()
-        self._public = make_server([RefuseUnreadable(), CutSlowReaders(settings.reader_stall_s)])
+        self._public = make_server(
+            [
+                RefuseUnreadable(),
+                CallerInterceptor(_tenants(settings)),
+                SlowReaderInterceptor(settings.reader_stall_s),
+            ]
+        )
         delivery_port = bind(self._delivery, settings.host, settings.delivery_port)
         public_port = bind(self._public, settings.host, settings.grpc_port)
         self._ports = {"grpc": public_port, "delivery": delivery_port}
@@ -162,13 +169,15 @@ class _Gateway:
             SystemClock(),
             gateway_id=gateway_id,
             delivery_address=join(_advertised_host(settings), delivery_port),
-            tell=partial(told_again, self._catalog),
+            tell=partial(rebuild_answer, self._catalog),
         )
         serve_delivery(self._delivery, self._mesh)
-        attach = AttachService(self._mesh.requests, Resuming(self._catalog, self._mesh.attachments))
+        attach = AttachService(
+            self._mesh.requests, AnswerResumer(self._catalog, self._mesh.directory)
+        )
         add_AttachServiceServicer_to_server(attach, self._delivery)
         self._monitor = HealthMonitor(self._mesh, self._catalog, window_s=settings.ready_window_s)
-        self._services = serve_doors(
+        self._services = add_public_services(
             self._public, self._mesh, self._catalog, _limits(settings), self._monitor
         )
         self._health = add_health_and_reflection(self._public, self._services)
@@ -210,15 +219,15 @@ class _Gateway:
     def _canary(self) -> Canary:
         settings, mesh = self._settings, self._mesh
         pace = CanaryPace(settings.canary_interval_s, settings.canary_timeout_s)
-        return Canary(mesh.admission, self._served_cards, mesh.freshness, mesh.clock, pace)
+        return Canary(mesh.admission, self._served_cards, mesh.last_token, mesh.clock, pace)
 
     async def _leave(self) -> None:
-        self._monitor.leave()
+        self._monitor.shut_down()
         # Health first: Envoy must have noticed before the first refusal.
         await self._health.enter_graceful_shutdown()
         mesh, settings = self._mesh, self._settings
-        times = LeavingTimes(settings.lame_duck_s, settings.drain_s, settings.settle_s)
-        await leave(mesh.requests, mesh.settling, mesh.drain, times)
+        times = ShutdownTimes(settings.lame_duck_s, settings.drain_s, settings.settle_s)
+        await shut_down(mesh.requests, mesh.settlements, mesh.drain, times)
         await self._public.stop(grace=1.0)
 
     def _served_cards(self) -> list[ModelCard]:
@@ -252,11 +261,14 @@ def _limits(settings: GatewaySettings) -> Limits:
         max_prompts=settings.max_prompts,
         prompts_at_once=settings.prompts_at_once,
         alive=KeepAlive(settings.stream_head_after_s, settings.stream_keepalive_s),
-        tenants=Tenants(
-            header=settings.tenant_header,
-            default_priorities=_priorities(settings.tenant_default_priority),
-            highest_priorities=_priorities(settings.tenant_highest_priority),
-        ),
+    )
+
+
+def _tenants(settings: GatewaySettings) -> Tenants:
+    return Tenants(
+        header=settings.tenant_header,
+        default_priorities=_priorities(settings.tenant_default_priority),
+        highest_priorities=_priorities(settings.tenant_highest_priority),
     )
 
 

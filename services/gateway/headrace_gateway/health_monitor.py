@@ -36,7 +36,7 @@ class HealthMonitor:
         self.last = Health(leaving=False, broker_connected=True, starting=True)
         """At most `LOOK_EVERY_S` old; for other threads."""
 
-    def leave(self) -> None:
+    def shut_down(self) -> None:
         """The process has been told to stop."""
         self._leaving = True
         self.last = self.observe()
@@ -56,7 +56,7 @@ class HealthMonitor:
             starting=self._still_starting(now_s),
             models=dict(sorted(models.items())),
             leader_age_s=self._mesh.lanes.age_s(now_s),
-            token_age_s=self._mesh.freshness.age_s(),
+            token_age_s=self._mesh.last_token.age_s(),
             window_s=self._window_s,
         )
 

@@ -12,25 +12,25 @@ from headrace_gateway.stream.open_requests import OpenRequests
 
 log = logging.getLogger(__name__)
 
-HAND_OVER_S = 2.0
+BACKGROUND_HANDOVER_S = 2.0
 """For detached requests to go to other gateways."""
-LAST_WORDS_S = 2.0
+ERROR_EVENT_S = 2.0
 """For doors to write the error event of a request that was cut short."""
 _LOOK_EVERY_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class LeavingTimes:
+class ShutdownTimes:
     lame_duck_s: float
     drain_s: float
     settle_s: float
 
 
-async def leave(
+async def shut_down(
     requests: OpenRequests,
     unsettled: Sized,
     refuse_all: Callable[[], Awaitable[None]],
-    times: LeavingTimes,
+    times: ShutdownTimes,
 ) -> None:
     """Returns when nothing is held, or when the times have run out.
 
@@ -39,34 +39,34 @@ async def leave(
     log.info("gateway.draining", extra={"open": len(requests)})
     await asyncio.sleep(times.lame_duck_s)
     await refuse_all()
-    if await _until(lambda: not _attended(requests), within_s=times.drain_s):
+    if await _wait_until(lambda: not _has_foreground(requests), within_s=times.drain_s):
         # Without another gateway the rest waits for the next one; that is no reason to stay.
-        await _empty(requests, within_s=HAND_OVER_S)
+        await _empty(requests, within_s=BACKGROUND_HANDOVER_S)
     if len(requests):
         log.warning("gateway.cut", extra={"open": len(requests)})
-        for outlet in requests:
+        for open_request in requests:
             error = GatewayDraining("this gateway had to stop before the end", retry_after_s=1)
-            if outlet.admitted.record.attachable:
+            if open_request.admitted.record.attachable:
                 # It is had from another gateway, as after our death.
-                requests.release(outlet)
-                outlet.let_go(error)
+                requests.release(open_request)
+                open_request.release(error)
             else:
-                outlet.fail(error)
-        await _empty(requests, within_s=LAST_WORDS_S)
+                open_request.fail(error)
+        await _empty(requests, within_s=ERROR_EVENT_S)
     if not await _empty(unsettled, within_s=times.settle_s):
         log.warning("gateway.unsettled", extra={"unsettled": len(unsettled)})
 
 
-def _attended(requests: OpenRequests) -> bool:
+def _has_foreground(requests: OpenRequests) -> bool:
     """Whether there is anything that ends with its readers, or with us."""
-    return any(not outlet.admitted.record.detached for outlet in requests)
+    return any(not open_request.admitted.record.detached for open_request in requests)
 
 
 async def _empty(held: Sized, *, within_s: float) -> bool:
-    return await _until(lambda: not len(held), within_s=within_s)
+    return await _wait_until(lambda: not len(held), within_s=within_s)
 
 
-async def _until(holds: Callable[[], bool], *, within_s: float) -> bool:
+async def _wait_until(holds: Callable[[], bool], *, within_s: float) -> bool:
     try:
         async with asyncio.timeout(within_s):
             while not holds():

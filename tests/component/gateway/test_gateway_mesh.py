@@ -75,7 +75,7 @@ async def test_a_broken_stream_is_lost_and_another_worker_goes_on_without_gap_or
         async with worker(gateway.address, "w1") as w1:
             slot = await w1.start("r1", attempt=1)
             await w1.run_on(slot, first=0, ids=[7, 8, 9])
-            await eventually(lambda: gateway.outlet("r1").relay.output_tokens == 3)
+            await eventually(lambda: gateway.open_request("r1").output.output_tokens == 3)
         await eventually(lambda: len(boss.lost) == 1)
         (point,) = boss.lost[0].points
         assert (boss.lost[0].worker_id, point.attempt) == ("w1", 1)
@@ -97,7 +97,7 @@ async def test_a_worker_that_comes_back_in_time_goes_on_where_it_was(bus: Bus) -
         async with worker(gateway.address) as w1:
             slot = await w1.start("r1", attempt=1)
             await w1.run_on(slot, first=0, ids=[7, 8])
-            await eventually(lambda: gateway.outlet("r1").relay.output_tokens == 2)
+            await eventually(lambda: gateway.open_request("r1").output.output_tokens == 2)
         async with worker(gateway.address) as again:
             slot = await again.start("r1", attempt=1)
             await again.run_on(slot, first=0, ids=[7, 8, 9])
@@ -112,7 +112,7 @@ async def test_a_zombies_late_tokens_are_fenced_and_it_is_told_to_stop(bus: Bus)
         async with worker(gateway.address, "zombie") as old, worker(gateway.address, "w2") as new:
             stale = await old.start("r1", attempt=1)
             await old.run_on(stale, first=0, ids=[7])
-            await eventually(lambda: gateway.outlet("r1").relay.output_tokens == 1)
+            await eventually(lambda: gateway.open_request("r1").output.output_tokens == 1)
             slot = await new.start("r1", attempt=2)
             await eventually(lambda: old.cancelled == [stale])
             await old.run_on(stale, first=1, ids=[666, 667])

@@ -12,7 +12,7 @@ from typing import Protocol
 class Stream(Protocol):
     """A caller's end of server-sent events."""
 
-    turn: asyncio.Lock
+    write_lock: asyncio.Lock
     """Held while something is written."""
 
     @property
@@ -56,7 +56,7 @@ async def kept_alive(
                 yield
             finally:
                 # Why in turn: half a head must not be left behind.
-                async with stream.turn:
+                async with stream.write_lock:
                     beat.cancel()
     except BaseExceptionGroup as group:
         # One of the two failed, and ended the other.

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from headrace_gateway.base.keepalive import KeepAlive
-from headrace_gateway.request.generation_request import Wanted
-from headrace_gateway.request.tenants import Tenants
+from headrace_gateway.request.generation_request import GenerationRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,9 @@ class Limits:
     alive: KeepAlive = field(default_factory=KeepAlive)
     strict_fields: bool = False
     """Whether unknown fields of OpenAI's bodies are refused where the caller does not say."""
-    tenants: Tenants = field(default_factory=Tenants)
 
-    def of(self, wanted: Wanted) -> Limits:
+    def of(self, request: GenerationRequest) -> Limits:
         """Those of detached requests are their own."""
-        if not wanted.detached:
+        if not request.background:
             return self
         return replace(self, max_timeout_s=self.max_detached_s, max_patience_s=self.max_detached_s)

@@ -10,10 +10,10 @@ from headrace.errors import HeadraceError, InternalError
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace_gateway.models.tokenizer import Tokenizer
-from headrace_gateway.output.assembler import Said, Transcript
-from headrace_gateway.output.position import UNSEEN, Place
-from headrace_gateway.output.replay import CatchingUp
-from headrace_gateway.request.generation import Described, Failed, Generation, Queued
+from headrace_gateway.output.assembler import ChoiceDelta, OutputAssembler
+from headrace_gateway.output.position import BEGINNING, Offset
+from headrace_gateway.output.replay import Replay
+from headrace_gateway.request.generation import Failed, Generation, Queued, RequestDescription
 
 
 class GenerationFailed(Exception):
@@ -34,21 +34,21 @@ class Answer:
     def __init__(
         self,
         generation: Generation,
-        request: Described,
-        transcript: Transcript,
+        request: RequestDescription,
+        assembler: OutputAssembler,
         tokenizer: Tokenizer,
-        places: Sequence[Place] | None = None,
+        offsets: Sequence[Offset] | None = None,
     ) -> None:
-        """`places`: what the caller has of it already; unset: nothing."""
+        """`offsets`: what the caller has of it already; unset: nothing."""
         self.request = request
         self.tokenizer = tokenizer
-        self.places = places or [UNSEEN] * request.n
+        self.offsets = offsets or [BEGINNING] * request.n
         self._generation = generation
         self._events = generation.events()
-        self._transcript = transcript
-        self._take = transcript.take
-        if places is not None:
-            self._take = CatchingUp(transcript, places).take
+        self._assembler = assembler
+        self._take = assembler.take
+        if offsets is not None:
+            self._take = Replay(assembler, offsets).take
         self._error: HeadraceError | None = None
         self._ended = False
         self.queued: Queued | None = None
@@ -70,7 +70,7 @@ class Answer:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> list[Said]:
+    async def __anext__(self) -> list[ChoiceDelta]:
         """What has been said since the last call; ends when every choice has.
 
         Raises:
@@ -86,14 +86,14 @@ class Answer:
                 raise
             raise InternalError("the mesh left a generation without its end") from None
         self.queued = next((event for event in events if isinstance(event, Queued)), None)
-        said = self._take(e for e in events if not isinstance(e, Failed | Queued))
-        for news in said:
+        delta = self._take(e for e in events if not isinstance(e, Failed | Queued))
+        for news in delta:
             if news.stopped:
                 self._generation.end_choice(news.choice)
         failed = next((event for event in events if isinstance(event, Failed)), None)
         if failed is not None and not self.complete:
             self._error = failed.error
-        return said
+        return delta
 
     @property
     def arrival_s(self) -> float:
@@ -103,7 +103,7 @@ class Answer:
     @property
     def complete(self) -> bool:
         """Every choice has been said to its end; there is nothing to wait for."""
-        return self._transcript.complete
+        return self._assembler.complete
 
     @property
     def error(self) -> HeadraceError | None:
@@ -112,10 +112,10 @@ class Answer:
 
     def usage(self) -> Usage:
         """Of what has been said so far."""
-        return self._transcript.usage()
+        return self._assembler.usage()
 
     def outcome(self) -> RequestOutcome:
-        outcome = self._transcript.outcome()
+        outcome = self._assembler.outcome()
         if self._error is not None:
             outcome.error.CopyFrom(to_status(self._error))
         return outcome

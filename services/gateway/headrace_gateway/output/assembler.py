@@ -16,7 +16,7 @@ UNFINISHED = FinishReason.FINISH_REASON_UNSPECIFIED
 
 
 @dataclass(slots=True)
-class Said:
+class ChoiceDelta:
     """News of one choice."""
 
     choice: int
@@ -37,17 +37,17 @@ class Said:
     """As `Tokens` has it."""
     calls: list[CallPiece] = field(default_factory=list)
     """Pieces of tool calls, which are no `text`."""
-    heard: bool = False
+    replayed: bool = False
     """The reader has it already: it is passed on for what comes after it, not to be said."""
 
     @property
-    def seen(self) -> int:
+    def end_index(self) -> int:
         """How many tokens of the choice have been said with it."""
         return self.first_index + len(self.token_ids)
 
 
 @dataclass(slots=True)
-class _Spoken:
+class _ChoiceOutput:
     stream: TextStream
     parser: ToolCalls | None
     calls: list[ToolCall] = field(default_factory=list)
@@ -58,7 +58,7 @@ class _Spoken:
     finish_reason: FinishReason.ValueType = UNFINISHED
 
 
-class Transcript:
+class OutputAssembler:
     """All that has been said. Holds its text and ids until it is dropped."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Transcript:
     ) -> None:
         """With `calls_tools` the text is searched for calls, whose ids the request's id makes."""
         self._choices = [
-            _Spoken(stream, ToolCalls() if calls_tools else None) for stream in streams
+            _ChoiceOutput(stream, ToolCalls() if calls_tools else None) for stream in streams
         ]
         self._request_id = request_id
         self._prompt_tokens = prompt_tokens
@@ -85,26 +85,26 @@ class Transcript:
         # A count, because it is asked for several times with every token.
         return self._unfinished == 0
 
-    def take(self, events: Iterable[Tokens | ChoiceEnded]) -> list[Said]:
+    def take(self, events: Iterable[Tokens | ChoiceEnded]) -> list[ChoiceDelta]:
         """The news in these events: at most one for each choice, each with text, ids or an end.
 
         But text that only the end sets free is news of its own, without tokens: so what is said
         with so many tokens does not depend on when the end comes.
         """
-        news: dict[int, Said] = {}
-        last: list[Said] = []
+        news: dict[int, ChoiceDelta] = {}
+        last: list[ChoiceDelta] = []
         for event in events:
             choice = self._choices[event.choice]
             if choice.finish_reason != UNFINISHED:
                 # After a stop string, until the worker hears of it.
                 continue
-            said = news.get(event.choice)
-            if said is None:
-                said = news[event.choice] = Said(event.choice, len(choice.token_ids))
+            delta = news.get(event.choice)
+            if delta is None:
+                delta = news[event.choice] = ChoiceDelta(event.choice, len(choice.token_ids))
             if isinstance(event, Tokens):
-                self._hear(choice, said, event)
+                self._take_replayed(choice, delta, event)
             else:
-                last += self._end(choice, said, event.finish_reason)
+                last += self._end(choice, delta, event.finish_reason)
             if choice.finish_reason != UNFINISHED:
                 self._unfinished -= 1
         return [*news.values(), *last]
@@ -131,63 +131,67 @@ class Transcript:
         ]
         return RequestOutcome(choices=choices, usage=self.usage())
 
-    def _hear(self, choice: _Spoken, said: Said, tokens: Tokens) -> None:
-        used, stopped = self._spell(choice, said, tokens.token_ids)
-        said.token_ids = tokens.token_ids[:used]
-        choice.token_ids += said.token_ids
+    def _take_replayed(self, choice: _ChoiceOutput, delta: ChoiceDelta, tokens: Tokens) -> None:
+        used, stopped = self._spell(choice, delta, tokens.token_ids)
+        delta.token_ids = tokens.token_ids[:used]
+        choice.token_ids += delta.token_ids
         if tokens.prompt_logprobs is not None:
-            said.prompt_logprobs = choice.prompt_logprobs = tokens.prompt_logprobs
+            delta.prompt_logprobs = choice.prompt_logprobs = tokens.prompt_logprobs
         if tokens.cached_prompt is not None:
-            said.cached_prompt = tokens.cached_prompt
-            self._cached = tokens.cached_prompt if said.choice == 0 else self._cached
+            delta.cached_prompt = tokens.cached_prompt
+            self._cached = tokens.cached_prompt if delta.choice == 0 else self._cached
         if tokens.logprobs is not None:
-            said.logprobs = tokens.logprobs.cut(0, used)
+            delta.logprobs = tokens.logprobs.cut(0, used)
             choice.logprobs = choice.logprobs or Logprobs()
-            choice.logprobs.extend(said.logprobs)
+            choice.logprobs.extend(delta.logprobs)
         if stopped:
-            said.stopped = True
-            said.finish_reason = choice.finish_reason = FinishReason.FINISH_REASON_STOP
+            delta.stopped = True
+            delta.finish_reason = choice.finish_reason = FinishReason.FINISH_REASON_STOP
 
-    def _spell(self, choice: _Spoken, said: Said, token_ids: list[int]) -> tuple[int, bool]:
+    def _spell(
+        self, choice: _ChoiceOutput, delta: ChoiceDelta, token_ids: list[int]
+    ) -> tuple[int, bool]:
         """Say their text; how many of them it took, and whether a stop string came."""
         if choice.parser is None:
             piece = choice.stream.feed(token_ids)
-            self._say(choice, said, piece.text, last=False)
+            self._say(choice, delta, piece.text, last=False)
             return piece.used, piece.stopped
         # Why one by one: white space between calls is kept or not by what it comes with, and
         # what so many tokens say must not depend on how they came.
         for used, token_id in enumerate(token_ids, 1):
             piece = choice.stream.feed([token_id])
-            self._say(choice, said, piece.text, last=piece.stopped)
+            self._say(choice, delta, piece.text, last=piece.stopped)
             if piece.stopped:
                 return used, True
         return len(token_ids), False
 
-    def _end(self, choice: _Spoken, said: Said, reason: FinishReason.ValueType) -> list[Said]:
+    def _end(
+        self, choice: _ChoiceOutput, delta: ChoiceDelta, reason: FinishReason.ValueType
+    ) -> list[ChoiceDelta]:
         """The end, said with what is said anyway, unless it has text of its own."""
         choice.finish_reason = reason
-        last = Said(said.choice, len(choice.token_ids))
+        last = ChoiceDelta(delta.choice, len(choice.token_ids))
         self._say(choice, last, choice.stream.flush(), last=True)
-        if said.token_ids and (last.text or last.calls):
+        if delta.token_ids and (last.text or last.calls):
             last.finish_reason = reason
             return [last]
-        said.text, said.calls = said.text + last.text, said.calls + last.calls
-        said.finish_reason = reason
+        delta.text, delta.calls = delta.text + last.text, delta.calls + last.calls
+        delta.finish_reason = reason
         return []
 
-    def _say(self, choice: _Spoken, said: Said, text: str, *, last: bool) -> None:
+    def _say(self, choice: _ChoiceOutput, delta: ChoiceDelta, text: str, *, last: bool) -> None:
         pieces: list[str | CallPiece] = [text] if text else []
         if choice.parser is not None:
             pieces = choice.parser.feed(text) + (choice.parser.flush() if last else [])
         for piece in pieces:
             if isinstance(piece, str):
-                said.text += piece
+                delta.text += piece
                 choice.texts.append(piece)
                 continue
             if piece.name is not None:
                 # Whoever hears the request's output again gives its calls the same ids.
-                call_id = f"call_{self._request_id}_{said.choice}_{piece.index}"
+                call_id = f"call_{self._request_id}_{delta.choice}_{piece.index}"
                 choice.calls.append(ToolCall(call_id=call_id, name=piece.name))
                 piece = replace(piece, call_id=call_id)
-            said.calls.append(piece)
+            delta.calls.append(piece)
             choice.calls[-1].arguments += piece.arguments

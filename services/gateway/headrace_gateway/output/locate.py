@@ -8,15 +8,15 @@ from typing import Protocol
 from headrace.bus import BusError
 from headrace.errors import HeadraceError, InvalidRequest, RequestExists, RequestNotFound
 from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
-from headrace_gateway.base.own_ids import to_ask
+from headrace_gateway.base.callers import DEFAULT_TENANT
+from headrace_gateway.base.generated_ids import candidate_models
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.models.text import StopStrings
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.assembler import Transcript
-from headrace_gateway.output.position import EventId, Place, read_position
+from headrace_gateway.output.assembler import OutputAssembler
+from headrace_gateway.output.position import EventId, Offset, read_position
 from headrace_gateway.request.generation import Generation, RecordedRequest, ValidRequest
-from headrace_gateway.request.tenants import DEFAULT_TENANT
 from headrace_gateway.stream.stored_record import digest_of
 
 
@@ -60,7 +60,7 @@ class Finding(Protocol):
         ...
 
 
-class Resuming:
+class AnswerResumer:
     def __init__(self, catalog: Catalog, finding: Finding) -> None:
         self._catalog, self._finding = catalog, finding
 
@@ -71,7 +71,7 @@ class Resuming:
             HeadraceError: there is none, or `after` is no place in it; nothing is held.
         """
         models = (served.card.model for served in self._catalog.all())
-        found = await self._finding.find(request_id, to_ask(request_id, models))
+        found = await self._finding.find(request_id, candidate_models(request_id, models))
         return await self._open(found, after, field)
 
     async def resume_as(
@@ -159,14 +159,14 @@ class Resuming:
                 f"request {record.request_id} makes no text that could be read",
                 field="request_id",
             )
-        places = read_position(after, max(1, record.n), field=field)
+        offsets = read_position(after, max(1, record.n), field=field)
         self._catalog.get(record.model)
-        return self.answer(seen(await found.open()), record, places)
+        return self.answer(seen(await found.open()), record, offsets)
 
     def answer(
-        self, generation: Generation, record: RequestRecord, places: Sequence[Place] | None = None
+        self, generation: Generation, record: RequestRecord, offsets: Sequence[Offset] | None = None
     ) -> Answer:
-        return told_again(self._catalog, generation, record, places)
+        return rebuild_answer(self._catalog, generation, record, offsets)
 
 
 def same_request(record: RequestRecord, request: ValidRequest, seeded: bool) -> bool:
@@ -182,11 +182,11 @@ def name_taken(request_id: str, *, field: str) -> HeadraceError:
     )
 
 
-def told_again(
+def rebuild_answer(
     catalog: Catalog,
     generation: Generation,
     record: RequestRecord,
-    places: Sequence[Place] | None = None,
+    offsets: Sequence[Offset] | None = None,
 ) -> Answer:
     """One reader's answer, in the words of the request that it is of.
 
@@ -195,16 +195,16 @@ def told_again(
     """
     served = catalog.get(record.model)
     request = RecordedRequest(record)
-    made = transcript(request, served, record.sampling, record.rendering)
-    return Answer(generation, request, made, served.tokenizer, places)
+    made = make_assembler(request, served, record.sampling, record.rendering)
+    return Answer(generation, request, made, served.tokenizer, offsets)
 
 
-def transcript(
+def make_assembler(
     request: RecordedRequest | ValidRequest,
     served: ServedModel,
     sampling: Sampling,
     rendering: Rendering,
-) -> Transcript:
+) -> OutputAssembler:
     stops = StopStrings(rendering.stop) if rendering.stop else None
     silent = set(sampling.stop_token_ids)
     if not sampling.ignore_eos:
@@ -219,7 +219,7 @@ def transcript(
         )
         for _ in range(request.n)
     ]
-    return Transcript(
+    return OutputAssembler(
         streams,
         prompt_tokens=request.prompt_tokens,
         request_id=request.request_id,

@@ -2,7 +2,7 @@
 
 For each choice the output tokens whose text has been said, `f` behind it once its end has
 been said too, and nothing where not even its opening was: `12.7f`, `0.`, `31`. What is said
-with so many tokens is determined (`transcript`), so a position does not depend on how the
+with so many tokens is determined (`assembler`), so a position does not depend on how the
 output was cut into events, nor on who said it.
 """
 
@@ -20,7 +20,7 @@ _PLACE = re.compile(r"(?:[0-9]{1,9}f?)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Offset:
     """How much of one choice a reader has."""
 
     opened: bool = False
@@ -28,7 +28,7 @@ class Place:
     ended: bool = False
 
 
-UNSEEN = Place()
+BEGINNING = Offset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ def read_event_id(text: str, *, field: str) -> EventId:
     return EventId(request_id, position)
 
 
-def read_position(text: str, choices: int, *, field: str) -> list[Place]:
+def read_position(text: str, choices: int, *, field: str) -> list[Offset]:
     """One place for each choice; an empty text is the beginning.
 
     Raises:
         InvalidRequest: it is no position in an answer of so many choices.
     """
     if not text:
-        return [UNSEEN] * choices
+        return [BEGINNING] * choices
     parts = text.split(".")
     if len(parts) != choices or not all(map(_PLACE.fullmatch, parts)):
         shape = "a number of tokens, with an f behind it once the answer has ended"
@@ -72,7 +72,7 @@ def read_position(text: str, choices: int, *, field: str) -> list[Place]:
         raise InvalidRequest(
             f"{field} says {quoted(text)}; a position in this answer is {shape}", field=field
         )
-    return [Place(bool(part), int(part.rstrip("f") or 0), part.endswith("f")) for part in parts]
+    return [Offset(bool(part), int(part.rstrip("f") or 0), part.endswith("f")) for part in parts]
 
 
 class NoIds:
@@ -81,32 +81,32 @@ class NoIds:
     def opened(self, choice: int) -> str:
         return ""
 
-    def said(self, choice: int, tokens: int, *, ended: bool = False) -> str:
+    def after_tokens(self, choice: int, tokens: int, *, ended: bool = False) -> str:
         return ""
 
 
 class EventIds:
     """The ids of one answer's events, as it is said."""
 
-    def __init__(self, request_id: str, places: Iterable[Place]) -> None:
+    def __init__(self, request_id: str, offsets: Iterable[Offset]) -> None:
         self._head = f"id: {request_id}:"
-        self._places = [_written(place) for place in places]
+        self._offsets = [_written(offset) for offset in offsets]
 
     def opened(self, choice: int) -> str:
         """The line of an event that opens a choice."""
-        self._places[choice] = self._places[choice] or "0"
+        self._offsets[choice] = self._offsets[choice] or "0"
         return self._line()
 
-    def said(self, choice: int, tokens: int, *, ended: bool = False) -> str:
+    def after_tokens(self, choice: int, tokens: int, *, ended: bool = False) -> str:
         """The line of an event up to which so many tokens of a choice are said."""
-        self._places[choice] = f"{tokens}f" if ended else str(tokens)
+        self._offsets[choice] = f"{tokens}f" if ended else str(tokens)
         return self._line()
 
     def _line(self) -> str:
-        return f"{self._head}{'.'.join(self._places)}\n"
+        return f"{self._head}{'.'.join(self._offsets)}\n"
 
 
-def _written(place: Place) -> str:
-    if not place.opened:
+def _written(offset: Offset) -> str:
+    if not offset.opened:
         return ""
-    return f"{place.tokens}{'f' if place.ended else ''}"
+    return f"{offset.tokens}{'f' if offset.ended else ''}"

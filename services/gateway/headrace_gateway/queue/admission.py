@@ -24,9 +24,9 @@ from headrace.priorities import priority_name
 from headrace.v1 import common_pb2
 from headrace_gateway.base import metrics
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S, LaneView, lane_name
-from headrace_gateway.queue.settling import Settling, timestamp
+from headrace_gateway.queue.settlements import Settlements, timestamp
 from headrace_gateway.request.generation import Generation, ValidRequest
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.stored_record import admitted_as, digest_of
 
@@ -53,18 +53,18 @@ class LaneAdmission:
         bus: Bus,
         clock: Clock,
         requests: OpenRequests,
-        settling: Settling,
+        settlements: Settlements,
         lanes: LaneView,
         *,
-        read_detached: Callable[[Outlet], None],
+        read_in_background: Callable[[OpenRequest], None],
     ) -> None:
         self._terms = terms
         self._bus = bus
         self._clock = clock
         self._requests = requests
-        self._settling = settling
+        self._settlements = settlements
         self._lanes = lanes
-        self._read_detached = read_detached
+        self._read_in_background = read_in_background
         self._draining = False
 
     @property
@@ -94,7 +94,7 @@ class LaneAdmission:
     async def open(self, request: ValidRequest) -> Generation:
         # Why: its caller may have had the whole answer of the one that is ending, and so may use
         # the name again.
-        await self._settling.settled(request.request_id)
+        await self._settlements.settled(request.request_id)
         # Why again: others were admitted since. From here to `publishing` nothing awaits,
         # so the last place of a lane is given once.
         self.check(
@@ -128,7 +128,7 @@ class LaneAdmission:
             return BrokerUnavailable(
                 f"the broker cannot store requests: {fault}", retry_after_s=DEFAULT_RETRY_S
             )
-        held = len(self._requests) + len(self._settling)
+        held = len(self._requests) + len(self._settlements)
         if held >= self._terms.max_open:
             return LaneFull(
                 f"this gateway holds {held} requests, its bound", retry_after_s=DEFAULT_RETRY_S
@@ -138,25 +138,25 @@ class LaneAdmission:
     async def _publish(self, request: ValidRequest, *, is_canary: bool) -> Generation:
         record = self._record(request)
         record.probe = is_canary
-        outlet = self._outlet(request, record, is_canary=is_canary)
-        if self._settling.find(request.request_id) is not None:
+        open_request = self._open_request(request, record, is_canary=is_canary)
+        if self._settlements.find(request.request_id) is not None:
             raise RequestExists(f"request {request.request_id} is ending", field="request_id")
         # Before it is published: its first token may come before the broker's word to us.
-        self._requests.add(outlet)
+        self._requests.add(open_request)
         if not is_canary:
             self._lanes.publishing(record.model, request.priority)
         try:
-            outlet.sequence = await self._submit(record, request.priority)
+            open_request.sequence = await self._submit(record, request.priority)
         except BaseException as error:
             if not is_canary:
                 self._lanes.withdrawn(record.model, request.priority)
-            self._withdraw(outlet, error)
+            self._withdraw(open_request, error)
             raise
         if not is_canary:
             self._lanes.published(record.model, request.priority)
-        if request.detached:
-            self._read_detached(outlet)
-        return outlet.reader()
+        if request.background:
+            self._read_in_background(open_request)
+        return open_request.reader()
 
     async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> int:
         payload = record.SerializeToString()
@@ -190,22 +190,24 @@ class LaneAdmission:
             text += f": {cause}" if cause else ""
         return BrokerUnavailable(text, retry_after_s=DEFAULT_RETRY_S)
 
-    def _withdraw(self, outlet: Outlet, error: BaseException) -> None:
+    def _withdraw(self, open_request: OpenRequest, error: BaseException) -> None:
         if isinstance(error, LaneFull):
-            self._requests.remove(outlet)
+            self._requests.remove(open_request)
             return
         # It may be stored: the caller was told that it is not, so it is settled as cancelled.
-        outlet.abandon()
+        open_request.abandon()
 
-    def _outlet(self, request: ValidRequest, record: RequestRecord, *, is_canary: bool) -> Outlet:
+    def _open_request(
+        self, request: ValidRequest, record: RequestRecord, *, is_canary: bool
+    ) -> OpenRequest:
         deadline_s = self._clock.monotonic_s() + request.timeout_s
         admitted = admitted_as(record, deadline_s=deadline_s, is_canary=is_canary)
-        return Outlet(admitted, self._clock, self.close)
+        return OpenRequest(admitted, self._clock, self.close)
 
-    def close(self, outlet: Outlet, outcome: common_pb2.RequestOutcome) -> None:
+    def close(self, open_request: OpenRequest, outcome: common_pb2.RequestOutcome) -> None:
         """What an outlet of this gateway does at its end."""
-        self._requests.remove(outlet)
-        self._settling.close(outlet, outcome)
+        self._requests.remove(open_request)
+        self._settlements.close(open_request, outcome)
 
     def _record(self, request: ValidRequest) -> RequestRecord:
         now_s = self._clock.unix_s()
@@ -232,9 +234,9 @@ class LaneAdmission:
                 for each in request.inputs
             ),
             prompt_tokens=request.prompt_tokens,
-            attachable=request.attachable or request.detached,
+            attachable=request.resumable or request.background,
             once=request.once,
-            detached=request.detached,
+            detached=request.background,
             cache_salt=request.cache_salt,
         )
         if request.result_ttl_s:

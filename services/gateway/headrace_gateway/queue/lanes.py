@@ -23,7 +23,7 @@ DEFAULT_RETRY_S = 1.0
 class _Leader:
     scheduler_id: str
     epoch: int
-    heard_s: float
+    received_s: float
     lanes: dict[int, LaneState] = field(default_factory=dict)
 
 
@@ -62,8 +62,8 @@ class LaneView:
 
     def age_s(self, now_s: float) -> float | None:
         """Since the newest report of any model's leader; None: there was none yet."""
-        heard_s = [leader.heard_s for leader in list(self._leaders.values())]
-        return now_s - max(heard_s) if heard_s else None
+        received_s = [leader.received_s for leader in list(self._leaders.values())]
+        return now_s - max(received_s) if received_s else None
 
     def refusal(
         self,
@@ -76,7 +76,7 @@ class LaneView:
     ) -> CapacityError | None:
         """Why one more request would be refused; None if it would not, or nobody knows."""
         leader = self._leaders.get(model)
-        if leader is None or now_s - leader.heard_s > self._fresh_s:
+        if leader is None or now_s - leader.received_s > self._fresh_s:
             return None
         lane = leader.lanes.get(priority)
         if lane is None:
@@ -109,7 +109,7 @@ class LaneView:
     ) -> Queued:
         """Where a request of this place in the stream waits; of one that does not, nothing."""
         leader = self._leaders.get(model)
-        if leader is None or now_s - leader.heard_s > self._fresh_s:
+        if leader is None or now_s - leader.received_s > self._fresh_s:
             return Queued()
         lane = leader.lanes.get(priority)
         own = TenantState() if lane is None else _state_of(lane, tenant)
@@ -136,7 +136,7 @@ class LaneView:
     def lanes(self, now_s: float) -> Iterator[fleet_pb2.Lane]:
         """Lanes of every leader that still reports, by model and priority."""
         for model, leader in sorted(self._leaders.items()):
-            if now_s - leader.heard_s > self._fresh_s:
+            if now_s - leader.received_s > self._fresh_s:
                 continue
             for _, state in sorted(leader.lanes.items()):
                 yield _as_lane(model, leader.scheduler_id, state)

@@ -15,8 +15,8 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
+from headrace_gateway.base.callers import DEFAULT_TENANT
 from headrace_gateway.request.served_names import SEPARATOR
-from headrace_gateway.request.tenants import DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class ValidRequest:
     """Stop strings, of which engines do not know."""
     calls_tools: bool = False
     """Its text is searched for calls of tools."""
-    attachable: bool = False
+    resumable: bool = False
     """Its caller reads a stream, and may come back for the rest of it."""
     keeps_special: bool = False
     """Special tokens are part of the text."""
@@ -63,7 +63,7 @@ class ValidRequest:
     """What is cached of its prompt is shared with requests of equal salt alone."""
     once: bool = False
     """Its id is its name: another request of that id is not run while its result is kept."""
-    detached: bool = False
+    background: bool = False
     """It goes on without any reader."""
     result_ttl_s: float = 0.0
     """How long its result is kept; 0: as long as the bus keeps results anyway."""
@@ -154,7 +154,7 @@ class Queued:
 Event = Tokens | ChoiceEnded | Failed | Queued
 
 
-class Described(Protocol):
+class RequestDescription(Protocol):
     """What an answer repeats of its request."""
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.base.callers import Caller
 from headrace_gateway.request.tools import Tools
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -121,13 +122,13 @@ class Terms(Protocol):
     def time_remaining_s(self) -> float | None: ...
 
     @property
-    def headers(self) -> Mapping[str, str]: ...
+    def caller(self) -> Caller: ...
 
     def name_of(self, field_name: str) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class GenerationRequest:
     request_id: str
     model: str
     prompt: Text | Conversation | TokenIds
@@ -142,13 +143,13 @@ class Wanted:
     time_remaining_s: float | None = None
     """Of the call's own deadline, which no limit binds; unset without one."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    caller: Caller = field(default_factory=Caller)
     tools: Tools = field(default_factory=Tools)
-    streams: bool = False
+    stream: bool = False
     """Its caller reads it as it is made, and may come back for the rest."""
-    returns: bool = False
+    idempotent: bool = False
     """Its caller may come back for it, streamed or whole."""
-    detached: bool = False
+    background: bool = False
     """It goes on without any reader; no call's deadline binds it."""
     cache_salt: str | None = None
     """What is cached of its prompt is shared with requests of equal salt alone."""
@@ -165,7 +166,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class WantedVectors:
+class VectorRequest:
     """Inputs that are each to become a vector, or a score."""
 
     request_id: str
@@ -179,7 +180,7 @@ class WantedVectors:
     patience_s: float | None = None
     time_remaining_s: float | None = None
     trace_context: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    caller: Caller = field(default_factory=Caller)
     names: Mapping[str, str] = field(default_factory=dict)
 
     def name_of(self, field_name: str) -> str:

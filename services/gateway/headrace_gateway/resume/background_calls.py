@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from headrace.errors import GatewayUnreachable, InvalidRequest, RequestExists, RequestNotFound
 from headrace.v1.requests_pb2 import Request
+from headrace_gateway.base.callers import DEFAULT_TENANT
 from headrace_gateway.base.calls import Call
 from headrace_gateway.output.locate import name_taken, same_request
-from headrace_gateway.request.generation_request import Wanted
-from headrace_gateway.request.tenants import DEFAULT_TENANT
-from headrace_gateway.resume.idempotency import HEADER, key_of, under_key
+from headrace_gateway.request.generation_request import GenerationRequest
+from headrace_gateway.resume.idempotency import HEADER, key_of, named_by_key
 from headrace_gateway.resume.ports import Requests
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 
-class Detaching:
-    def __init__(self, intake: Intake, requests: Requests) -> None:
-        self._intake, self._requests = intake, requests
+class BackgroundRequests:
+    def __init__(self, submitter: Submitter, requests: Requests) -> None:
+        self._submitter, self._requests = submitter, requests
 
     def known(self, model: str) -> str:
-        """For labels, as of `Intake`."""
-        return self._intake.known(model)
+        """For labels, as of `Submitter`."""
+        return self._submitter.known(model)
 
-    async def begin(self, wanted: Wanted, call: Call, *, repeatable: bool) -> Request:
+    async def begin(self, wanted: GenerationRequest, call: Call, *, repeatable: bool) -> Request:
         """Returns as soon as it is stored. `repeatable`: its caller has chosen its id, so this may
         be a call that was made before, whose answer got lost.
 
@@ -34,12 +34,12 @@ class Detaching:
                 raise InvalidRequest(
                     f"request_id names the request already; leave it or {HEADER} out", field=HEADER
                 )
-            wanted = under_key(wanted, key, tenant=self._intake.tenant(call))
+            wanted = named_by_key(wanted, key)
             repeatable = True
         if repeatable and (same := await self._begun(wanted)) is not None:
             return same
         try:
-            answer, request = await self._intake.open(wanted)
+            answer, request = await self._submitter.open(wanted)
         except RequestExists:
             # The same call has come here twice at once.
             if not repeatable or (same := await self._begun(wanted)) is None:
@@ -49,8 +49,8 @@ class Detaching:
             pass  # Its gateway reads it: this reader may leave.
         return await self._requests.opened(request.request_id)
 
-    async def _begun(self, wanted: Wanted) -> Request | None:
-        request = await self._intake.repeated(wanted)
+    async def _begun(self, wanted: GenerationRequest) -> Request | None:
+        request = await self._submitter.repeated(wanted)
         try:
             found, record = await self._requests.look(request.request_id)
         except (RequestNotFound, GatewayUnreachable):

@@ -2,7 +2,7 @@
 
 Near before far: the gateway's own table, kept results, then the leader, who says which
 gateway holds it. A gateway that cannot be reached is named to the leader, which takes it
-for gone once it does not hear it either, and gives its request to who asks (`claims`).
+for gone once it does not hear it either, and gives its request to who asks (`takeovers`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from headrace.v1.common_pb2 import Choice, RequestOutcome
 from headrace_gateway.output.assembler import UNFINISHED
 from headrace_gateway.output.locate import Attachable
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
-from headrace_gateway.queue.settling import Settling
+from headrace_gateway.queue.settlements import Settlements
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation, Tokens
 from headrace_gateway.request.logprob_columns import read_run
 from headrace_gateway.resume.remote import Remote, Unreachable
-from headrace_gateway.resume.takeovers import Claims
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.resume.takeovers import Takeovers
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 
 ANSWER_S = 1.0
@@ -35,16 +35,16 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.2
 
 @dataclass(frozen=True, slots=True)
 class OpenHere:
-    outlet: Outlet
+    open_request: OpenRequest
     failed = False
 
     @property
     def record(self) -> RequestRecord:
-        return self.outlet.admitted.record
+        return self.open_request.admitted.record
 
     async def open(self) -> Generation:
         # Also if it has been closed meanwhile: what it said is there as long as somebody reads.
-        return self.outlet.reader()
+        return self.open_request.reader()
 
 
 class Ended:
@@ -113,7 +113,7 @@ def _has_logprobs(choice: Choice) -> bool:
     return choice.HasField("logprobs") or choice.HasField("prompt_logprobs")
 
 
-class Attachments:
+class RequestDirectory:
     """What this gateway's doors come to requests by."""
 
     def __init__(
@@ -122,14 +122,14 @@ class Attachments:
         bus: Bus,
         clock: Clock,
         requests: OpenRequests,
-        settling: Settling,
-        claims: Claims,
+        settlements: Settlements,
+        takeovers: Takeovers,
         *,
         wait_s: float,
     ) -> None:
         self._gateway_id = gateway_id
         self._bus, self._clock = bus, clock
-        self._requests, self._settling, self._claims = requests, settling, claims
+        self._requests, self._settlements, self._takeovers = requests, settlements, takeovers
         self._wait_s = wait_s
 
     async def find(self, request_id: str, models: Iterable[str]) -> Attachable:
@@ -176,14 +176,14 @@ class Attachments:
         if found.pending:
             return None
         if found.gateway_id == self._gateway_id:
-            return self._claims.given(found.record)
+            return self._takeovers.given(found.record)
         return await self._dial(search, found)
 
     async def near(self, request_id: str) -> Attachable | None:
-        """As `resuming.Finding` has it."""
-        if (outlet := self._requests.find(request_id)) is not None:
-            return OpenHere(outlet)
-        if (result := self._settling.find(request_id)) is not None:
+        """As `resumer.Finding` has it."""
+        if (open_request := self._requests.find(request_id)) is not None:
+            return OpenHere(open_request)
+        if (result := self._settlements.find(request_id)) is not None:
             return Ended(result)
         stored = await self._bus.get_result(request_id)
         return None if stored is None else Ended(ResultRecord.FromString(stored))
@@ -201,7 +201,7 @@ class Attachments:
         question = TakeOverRequest(
             request_id=search.request_id,
             gateway_id=self._gateway_id,
-            delivery_address=self._claims.delivery_address,
+            delivery_address=self._takeovers.delivery_address,
             unreachable_gateway_id=search.unreachable,
         )
         try:

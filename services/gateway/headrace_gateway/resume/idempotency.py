@@ -23,11 +23,11 @@ from headrace.errors import (
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.base.calls import Call
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.output.position import EventId
 from headrace_gateway.request.generation import Event, Failed, Generation, ValidRequest
-from headrace_gateway.request.generation_request import Wanted
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.request.generation_request import GenerationRequest
+from headrace_gateway.submit.submitter import Submitter
 
 HEADER = "Idempotency-Key"
 _LONGEST = 255
@@ -46,15 +46,15 @@ def key_of(call: Call) -> str | None:
     return key
 
 
-def under_key(wanted: Wanted, key: str, *, tenant: str) -> Wanted:
+def named_by_key(wanted: GenerationRequest, key: str) -> GenerationRequest:
     """The request by the name that a tenant's key makes, and with the seed, if it has none."""
-    digest = blake2b(f"{tenant}\0{key}".encode(), digest_size=24).digest()
+    digest = blake2b(f"{wanted.caller.tenant}\0{key}".encode(), digest_size=24).digest()
     seed = int.from_bytes(digest[16:]) if wanted.seed is None else wanted.seed
-    return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, returns=True)
+    return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, idempotent=True)
 
 
 async def opened(
-    wanted: Wanted, intake: Intake, resuming: Resuming, *, named: bool
+    wanted: GenerationRequest, submitter: Submitter, resumer: AnswerResumer, *, named: bool
 ) -> tuple[Answer, ValidRequest]:
     """The answer to a new request; `named`: its caller has chosen its id.
 
@@ -65,16 +65,16 @@ async def opened(
         RequestExists: the name is another request's.
         HeadraceError: it was refused; nothing is held.
     """
-    if named and (wanted.detached or await resuming.names_detached(wanted.request_id)):
+    if named and (wanted.background or await resumer.names_detached(wanted.request_id)):
         field = wanted.name_of("request_id")
-        return await answered_once(wanted, intake, resuming, field=field, detached=True)
-    return await intake.open(wanted)
+        return await open_or_join(wanted, submitter, resumer, field=field, detached=True)
+    return await submitter.open(wanted)
 
 
-async def answered_once(
-    wanted: Wanted,
-    intake: Intake,
-    resuming: Resuming,
+async def open_or_join(
+    wanted: GenerationRequest,
+    submitter: Submitter,
+    resumer: AnswerResumer,
     *,
     field: str = HEADER,
     detached: bool = False,
@@ -88,17 +88,17 @@ async def answered_once(
         RequestExists: the same, where `detached`.
         HeadraceError: it was refused; nothing is held.
     """
-    request = await intake.repeated(wanted)
+    request = await submitter.repeated(wanted)
     event = EventId(request.request_id, "")
-    like = partial(resuming.find_as, seeded=wanted.seed is not None, field=field, detached=detached)
+    like = partial(resumer.find_as, seeded=wanted.seed is not None, field=field, detached=detached)
 
     async def join() -> Generation:
         return await (await like(event, request)).open()
 
     def seen(own: Generation) -> Generation:
-        return FirstOfTwo(own, join)
+        return JoinOnDuplicate(own, join)
 
-    again = partial(resuming.resume_as, event, request, seen=seen, **like.keywords)
+    again = partial(resumer.resume_as, event, request, seen=seen, **like.keywords)
     try:
         return await again(failed=detached), request
     except RequestNotFound:
@@ -108,13 +108,13 @@ async def answered_once(
         if not detached:
             raise
     try:
-        return await intake.open(wanted, seen=seen)
+        return await submitter.open(wanted, seen=seen)
     except RequestExists:
         # Another call has brought it here since.
         return await again(), request
 
 
-class FirstOfTwo:
+class JoinOnDuplicate:
     """A `Generation` of our own, or of the gateway whose request the leader had before ours."""
 
     def __init__(self, own: Generation, join: Callable[[], Awaitable[Generation]]) -> None:

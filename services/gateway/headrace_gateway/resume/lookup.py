@@ -21,14 +21,14 @@ from headrace.internal.v1.reports_pb2 import (
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import requests_pb2
-from headrace_gateway.base.own_ids import to_ask
+from headrace_gateway.base.generated_ids import candidate_models
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
-from headrace_gateway.queue.settling import Settling, timestamp
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.queue.settlements import Settlements, timestamp
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 
 
-class Whereabouts:
+class RequestLookup:
     """Asks near before far: own table, results, then the leader that the id tells of. Where it
     tells of none, every model's leader at once."""
 
@@ -36,14 +36,14 @@ class Whereabouts:
         self,
         bus: Bus,
         requests: OpenRequests,
-        settling: Settling,
+        settlements: Settlements,
         models: Callable[[], Iterable[str]],
         *,
         answer_s: float,
     ) -> None:
         self._bus = bus
         self._requests = requests
-        self._settling = settling
+        self._settlements = settlements
         self._models = models
         self._answer_s = answer_s
 
@@ -63,10 +63,10 @@ class Whereabouts:
         Raises:
             HeadraceError: as `get`.
         """
-        if (outlet := self._requests.find(request_id)) is None:
+        if (open_request := self._requests.find(request_id)) is None:
             return await self._elsewhere(FindRequest(request_id=request_id))
-        leader = await self._ask([outlet.admitted.model], FindRequest(request_id=request_id))
-        return _open(outlet, leader), outlet.admitted.record
+        leader = await self._ask([open_request.admitted.model], FindRequest(request_id=request_id))
+        return _open(open_request, leader), open_request.admitted.record
 
     async def opened(self, request_id: str) -> requests_pb2.Request:
         """A request that has just been opened here, without asking anybody else.
@@ -74,8 +74,8 @@ class Whereabouts:
         Raises:
             HeadraceError: it has ended meanwhile, and what it came to cannot be read.
         """
-        if (outlet := self._requests.find(request_id)) is not None:
-            return _open(outlet, FindResponse())
+        if (open_request := self._requests.find(request_id)) is not None:
+            return _open(open_request, FindResponse())
         found, _ = await self._elsewhere(FindRequest(request_id=request_id))
         return found
 
@@ -87,16 +87,16 @@ class Whereabouts:
             GatewayUnreachable: some leader cannot be asked, or has just begun.
             BrokerUnavailable: it is not here, and nobody else could be asked.
         """
-        if (outlet := self._requests.find(request_id)) is None:
+        if (open_request := self._requests.find(request_id)) is None:
             found, _ = await self._elsewhere(CancelRequest(request_id=request_id))
             return found
-        outlet.fail(RequestCancelled(f"request {request_id} was cancelled"))
+        open_request.fail(RequestCancelled(f"request {request_id} was cancelled"))
         try:
             # Its door relays the end and settles at once, unless its client reads slowly.
             async with asyncio.timeout(self._answer_s):
-                await outlet.closed.wait()
+                await open_request.closed.wait()
         except TimeoutError:
-            return _open(outlet, FindResponse())
+            return _open(open_request, FindResponse())
         found, _ = await self._elsewhere(FindRequest(request_id=request_id))
         return found
 
@@ -106,7 +106,7 @@ class Whereabouts:
         request_id = question.request_id
         if (result := await self._result(request_id)) is not None:
             return _ended(result), result.request
-        found = await self._ask(to_ask(request_id, self._models()), question)
+        found = await self._ask(candidate_models(request_id, self._models()), question)
         if not found.found:
             # It may have ended since, and its result is stored before its leader forgets it.
             if (result := await self._result(request_id)) is not None:
@@ -117,8 +117,8 @@ class Whereabouts:
         return _with_leader(request, found), found.record
 
     async def _result(self, request_id: str) -> ResultRecord | None:
-        if (settling := self._settling.find(request_id)) is not None:
-            return settling
+        if (settlements := self._settlements.find(request_id)) is not None:
+            return settlements
         try:
             payload = await self._bus.get_result(request_id)
         except BusError as error:
@@ -171,9 +171,9 @@ def _ended(record: ResultRecord) -> requests_pb2.Request:
     return request
 
 
-def _open(outlet: Outlet, leader: FindResponse) -> requests_pb2.Request:
+def _open(open_request: OpenRequest, leader: FindResponse) -> requests_pb2.Request:
     """What we know of an open request, and what its leader adds."""
-    admitted, attempt = outlet.admitted, outlet.relay.newest
+    admitted, attempt = open_request.admitted, open_request.output.newest_attempt
     state = requests_pb2.REQUEST_STATE_RUNNING if attempt else requests_pb2.REQUEST_STATE_WAITING
     known = requests_pb2.Request(
         request_id=admitted.request_id,

@@ -20,7 +20,7 @@ from headrace_gateway.base import metrics
 from headrace_gateway.queue.admission import LaneAdmission
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.request.generation import Generation
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.stored_record import admitted_as
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 ANSWER_S = 1.0
 
 
-class Claims:
+class Takeovers:
     """What a leader gives goes on here once this gateway has said from where."""
 
     def __init__(
@@ -41,13 +41,13 @@ class Claims:
         requests: OpenRequests,
         admission: LaneAdmission,
         *,
-        read_detached: Callable[[Outlet], None],
+        read_in_background: Callable[[OpenRequest], None],
     ) -> None:
         self.delivery_address = delivery_address
         self._gateway_id = gateway_id
         self._bus, self._clock = bus, clock
         self._requests, self._admission = requests, admission
-        self._read_detached = read_detached
+        self._read_in_background = read_in_background
 
     def given(self, record: RequestRecord) -> Given:
         return Given(self, record)
@@ -55,7 +55,7 @@ class Claims:
     def report(self) -> GatewayReport:
         """What leaders have to know of this gateway beside its name. All that is open here and
         was published elsewhere is for a later one."""
-        records = (outlet.admitted.record for outlet in self._requests)
+        records = (open_request.admitted.record for open_request in self._requests)
         taken_over = [
             TakenOver(
                 request_id=record.request_id,
@@ -79,24 +79,24 @@ class Claims:
             CapacityError: this gateway takes nothing more.
         """
         self._admission.require_room()
-        outlet = self._outlet(record)
+        open_request = self._open_request(record)
         try:
-            self._requests.add(outlet)
+            self._requests.add(open_request)
         except RequestExists:
             # Two readers came at once.
             if (found := self._requests.find(record.request_id)) is None:
                 raise
             return found.reader()
-        reader = outlet.reader()
+        reader = open_request.reader()
         if record.detached:
             # Before its leader is asked: this reader may leave meanwhile.
-            self._read_detached(outlet)
+            self._read_in_background(open_request)
         try:
-            await self._confirm(record.model, outlet)
+            await self._confirm(record.model, open_request)
         except HeadraceError as error:
             # Not settled: it is the leader's to say what becomes of it.
-            self._requests.remove(outlet)
-            outlet.let_go(error)
+            self._requests.remove(open_request)
+            open_request.release(error)
             raise
         except BaseException:
             await reader.abandon()
@@ -104,45 +104,45 @@ class Claims:
         _count(record)
         return reader
 
-    def take(self, record: RequestRecord) -> Outlet:
+    def take(self, record: RequestRecord) -> OpenRequest:
         """Hold a detached request that its leader gives to this gateway, and that nobody asked for.
 
         Raises:
             HeadraceError: this gateway takes nothing more, or does not know the model.
         """
         self._admission.require_room()
-        outlet = self._outlet(record)
-        self._read_detached(outlet)
-        self._requests.add(outlet)
+        open_request = self._open_request(record)
+        self._read_in_background(open_request)
+        self._requests.add(open_request)
         _count(record)
-        return outlet
+        return open_request
 
-    def _outlet(self, record: RequestRecord) -> Outlet:
+    def _open_request(self, record: RequestRecord) -> OpenRequest:
         left_s = record.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s()
         admitted = admitted_as(record, deadline_s=self._clock.monotonic_s() + left_s)
-        outlet = Outlet(admitted, self._clock, self._admission.close)
-        wishes = admitted.wishes
+        open_request = OpenRequest(admitted, self._clock, self._admission.close)
+        logprobs_request = admitted.logprobs_request
         # Why: what was told of the tokens is not kept with them. They are made again, equal.
-        anew = wishes.logprobs or wishes.prompt_logprobs is not None
-        outlet.relay.resume(record.attempt, () if anew else record.progress)
-        return outlet
+        anew = logprobs_request.logprobs or logprobs_request.prompt_logprobs is not None
+        open_request.output.resume(record.attempt, () if anew else record.progress)
+        return open_request
 
-    async def _confirm(self, model: str, outlet: Outlet) -> None:
+    async def _confirm(self, model: str, open_request: OpenRequest) -> None:
         request = TakeOverRequest(
-            request_id=outlet.request_id,
+            request_id=open_request.request_id,
             gateway_id=self._gateway_id,
             delivery_address=self.delivery_address,
-            point=outlet.resume_point(),
+            point=open_request.resume_point(),
         )
         try:
             answer = await self._bus.request(
                 subjects.take_over(model), request.SerializeToString(), timeout_s=ANSWER_S
             )
         except BusError as error:
-            fact = f"the scheduler did not say whether request {outlet.request_id} goes on: {error}"
+            fact = f"no scheduler answered for request {open_request.request_id}: {error}"
             raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S) from error
         if TakeOverResponse.FromString(answer).gateway_id != self._gateway_id:
-            fact = f"request {outlet.request_id} went to another gateway"
+            fact = f"request {open_request.request_id} went to another gateway"
             raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S)
 
 
@@ -155,9 +155,9 @@ def _count(record: RequestRecord) -> None:
 class Given:
     """An `Attachable` that its leader has given to this gateway."""
 
-    claims: Claims
+    takeovers: Takeovers
     record: RequestRecord
     failed = False
 
     async def open(self) -> Generation:
-        return await self.claims.open(self.record)
+        return await self.takeovers.open(self.record)

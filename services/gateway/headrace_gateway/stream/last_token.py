@@ -5,12 +5,12 @@ from __future__ import annotations
 from headrace.clock import Clock
 
 
-class Freshness:
+class LastTokenClock:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._last_s: float | None = None
 
-    def token_came(self) -> None:
+    def record_token(self) -> None:
         self._last_s = self._clock.monotonic_s()
 
     def age_s(self) -> float | None:

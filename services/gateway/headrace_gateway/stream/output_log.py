@@ -39,7 +39,7 @@ class SenderFault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class LogprobsRequest:
     """What is to come with the tokens."""
 
     logprobs: bool = False
@@ -47,17 +47,17 @@ class Wishes:
     """How many tokens of the prompt are told of, before any output; None where none are wanted."""
 
 
-NOTHING = Wishes()
+NOTHING = LogprobsRequest()
 
 
 class _Choice:
     __slots__ = ("cached", "ended", "ids", "logprobs", "prompt", "reason", "vector")
 
-    def __init__(self, wishes: Wishes) -> None:
+    def __init__(self, logprobs_request: LogprobsRequest) -> None:
         self.ids: list[int] = []
-        self.logprobs = Logprobs() if wishes.logprobs else None
+        self.logprobs = Logprobs() if logprobs_request.logprobs else None
         """Of `ids`; None where they are not wanted, as the next."""
-        self.prompt = Logprobs() if wishes.prompt_logprobs is not None else None
+        self.prompt = Logprobs() if logprobs_request.prompt_logprobs is not None else None
         self.reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
         self.vector = b""
         self.cached: int | None = None
@@ -65,30 +65,32 @@ class _Choice:
         self.ended = False
 
 
-class Relay:
-    def __init__(self, *, choices: int, max_tokens: int, wishes: Wishes = NOTHING) -> None:
-        self._wishes = wishes
-        self._choices = [_Choice(self._wishes) for _ in range(choices)]
+class OutputLog:
+    def __init__(
+        self, *, choices: int, max_tokens: int, logprobs_request: LogprobsRequest = NOTHING
+    ) -> None:
+        self._logprobs_request = logprobs_request
+        self._choices = [_Choice(self._logprobs_request) for _ in range(choices)]
         self._max_tokens = max_tokens
-        self._heard = 0
+        self._accepted_attempt = 0
         """The one attempt whose tokens are taken; 0 while there is none."""
-        self._newest = 0
+        self._newest_attempt = 0
         self._fence = 0
         self._error: HeadraceError | None = None
 
     @property
-    def newest(self) -> int:
+    def newest_attempt(self) -> int:
         """Newest attempt seen; 0 before the first."""
-        return self._newest
+        return self._newest_attempt
 
     @property
     def ended(self) -> bool:
         """Nothing more will be taken; there may be something left to drain."""
         return self._error is not None or all(choice.ended for choice in self._choices)
 
-    def reading(self) -> Reading:
+    def reading(self) -> OutputCursor:
         """From the beginning, for one more reader."""
-        return Reading(self)
+        return OutputCursor(self)
 
     def resume(self, attempt: int, progress: Iterable[ChoiceProgress]) -> None:
         """Begin, before anything is heard, where attempts up to this one came under another relay.
@@ -96,7 +98,7 @@ class Relay:
         Of what was to come with these tokens nothing is known: where there are such wishes they
         are to be made anew, and `progress` is to be empty.
         """
-        self._newest = attempt
+        self._newest_attempt = attempt
         self.fence(attempt)
         for point in progress:
             kept = self._choices[point.choice]
@@ -109,9 +111,9 @@ class Relay:
     def output_tokens(self) -> int:
         return sum(len(choice.ids) for choice in self._choices)
 
-    def hears(self, attempt: int) -> bool:
+    def accepts(self, attempt: int) -> bool:
         """Whether tokens of this attempt are taken."""
-        return attempt == self._heard and not self.ended
+        return attempt == self._accepted_attempt and not self.ended
 
     def has_ended(self, choice: int) -> bool:
         return self._choices[choice].ended or self._error is not None
@@ -122,9 +124,9 @@ class Relay:
         Raises:
             SenderFault: there is no such choice.
         """
-        if attempt <= self._fence or attempt < self._newest or self._error is not None:
+        if attempt <= self._fence or attempt < self._newest_attempt or self._error is not None:
             return False
-        self._newest = self._heard = attempt
+        self._newest_attempt = self._accepted_attempt = attempt
         if choice >= len(self._choices):
             raise SenderFault(f"choice {choice} of a request with {len(self._choices)}")
         return not self._choices[choice].ended
@@ -132,8 +134,8 @@ class Relay:
     def fence(self, attempt: int) -> None:
         """Hear nothing more of attempts up to this one."""
         self._fence = max(self._fence, attempt)
-        if self._heard <= self._fence:
-            self._heard = 0
+        if self._accepted_attempt <= self._fence:
+            self._accepted_attempt = 0
 
     def take_prompt(self, choice: int, attempt: int, first_index: int, run: Logprobs) -> None:
         """What a sender knows of the prompt, in order. Not compared with what was said before.
@@ -141,8 +143,8 @@ class Relay:
         Raises:
             SenderFault: a part is missing before it, or there is too much of it.
         """
-        kept, whole = self._choices[choice].prompt, self._wishes.prompt_logprobs
-        if attempt != self._heard or kept is None or whole is None:
+        kept, whole = self._choices[choice].prompt, self._logprobs_request.prompt_logprobs
+        if attempt != self._accepted_attempt or kept is None or whole is None:
             return
         if first_index > len(kept) or first_index + len(run) > whole:
             raise SenderFault(
@@ -154,7 +156,7 @@ class Relay:
     def take_cached(self, choice: int, attempt: int, tokens: int) -> None:
         """How much of the prompt a sender had in its cache."""
         kept = self._choices[choice]
-        if attempt == self._heard and kept.cached is None:
+        if attempt == self._accepted_attempt and kept.cached is None:
             kept.cached = tokens
 
     def take(
@@ -171,7 +173,7 @@ class Relay:
             SenderFault: the index is not the next, or beyond the request's bound; or logprobs
                 are missing, its own or the prompt's.
         """
-        if attempt != self._heard:
+        if attempt != self._accepted_attempt:
             return Verdict.STALE
         kept = self._choices[choice]
         ids = kept.ids
@@ -193,8 +195,8 @@ class Relay:
         return Verdict.REPEATED if ids[index] == token_id else Verdict.MISMATCHED
 
     def _require_whole(self, prompt: Logprobs) -> None:
-        if len(prompt) != self._wishes.prompt_logprobs:
-            whole = self._wishes.prompt_logprobs
+        if len(prompt) != self._logprobs_request.prompt_logprobs:
+            whole = self._logprobs_request.prompt_logprobs
             raise SenderFault(f"output after {len(prompt)} of {whole} logprobs of the prompt")
 
     def end(
@@ -213,7 +215,7 @@ class Relay:
             SenderFault: tokens are missing before the end.
         """
         kept = self._choices[choice]
-        if attempt != self._heard or kept.ended or self._error is not None:
+        if attempt != self._accepted_attempt or kept.ended or self._error is not None:
             return Verdict.STALE
         if output_tokens > len(kept.ids):
             raise SenderFault(f"the end of {output_tokens} tokens after {len(kept.ids)}")
@@ -248,7 +250,7 @@ class Relay:
             if kept.ids or kept.ended
         ]
 
-    # For `Reading`
+    # For `OutputCursor`
 
     @property
     def choices(self) -> int:
@@ -282,14 +284,14 @@ class Relay:
         return ChoiceEnded(choice, kept.reason, vector)
 
 
-class Reading:
+class OutputCursor:
     """How far one reader of a relay is: each hears all of it, from the beginning."""
 
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-        self._relayed = [0] * relay.choices
+    def __init__(self, output: OutputLog) -> None:
+        self._output = output
+        self._relayed = [0] * output.choices
         """How many tokens of each choice have been drained."""
-        self._told = [False] * relay.choices
+        self._told = [False] * output.choices
         """Whether the reader knows of the end."""
         self._over = False
 
@@ -300,26 +302,26 @@ class Reading:
 
     def stop(self, choice: int) -> None:
         """The reader's own end of a choice."""
-        self._relay.stop(choice)
-        self._relayed[choice], self._told[choice] = self._relay.length(choice), True
+        self._output.stop(choice)
+        self._relayed[choice], self._told[choice] = self._output.length(choice), True
         self._over = self._over or all(self._told)
 
     def drain(self) -> list[Event]:
         """What has come since the last call; after the end, nothing."""
         if self._over:
             return []
-        relay, events = self._relay, list[Event]()
+        output, events = self._output, list[Event]()
         for choice, relayed in enumerate(self._relayed):
             if self._told[choice]:
                 continue
-            if relayed < (length := relay.length(choice)):
-                events.append(relay.news(choice, relayed))
+            if relayed < (length := output.length(choice)):
+                events.append(output.news(choice, relayed))
                 self._relayed[choice] = length
-            if (ending := relay.ending(choice)) is not None:
+            if (ending := output.ending(choice)) is not None:
                 events.append(ending)
                 self._told[choice] = True
-        if relay.error is not None:
-            events.append(Failed(relay.error))
+        if output.error is not None:
+            events.append(Failed(output.error))
             self._over = True
         elif all(self._told):
             self._over = True

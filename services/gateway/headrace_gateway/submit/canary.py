@@ -26,8 +26,8 @@ from headrace_gateway.request.generation import (
     Tokens,
     ValidRequest,
 )
-from headrace_gateway.request.generation_request import TokenIds, Wanted, WantedVectors
-from headrace_gateway.stream.last_token import Freshness
+from headrace_gateway.request.generation_request import GenerationRequest, TokenIds, VectorRequest
+from headrace_gateway.stream.last_token import LastTokenClock
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +50,13 @@ class Canary:
         self,
         admission: CanaryAdmission,
         cards: Callable[[], Iterable[ModelCard]],
-        freshness: Freshness,
+        last_token: LastTokenClock,
         clock: Clock,
         pace: CanaryPace,
     ) -> None:
         self._admission = admission
         self._cards = cards
-        self._freshness = freshness
+        self._last_token = last_token
         self._clock = clock
         self._pace = pace
 
@@ -64,9 +64,9 @@ class Canary:
         """Until cancelled."""
         for turn in itertools.count():
             cards = list(self._cards())
-            if cards and not self._freshness.within(self._pace.every_s):
+            if cards and not self._last_token.within(self._pace.every_s):
                 await self._fly(cards[turn % len(cards)])
-            has_sung = self._freshness.within(2 * self._pace.every_s)
+            has_sung = self._last_token.within(2 * self._pace.every_s)
             await asyncio.sleep(self._pace.every_s if has_sung else self._pace.every_s / 20)
 
     async def _fly(self, card: ModelCard) -> None:
@@ -110,9 +110,9 @@ def _request(card: ModelCard, timeout_s: float) -> ValidRequest:
     request_id = f"canary-{uuid4().hex}"
     priority = common_pb2.PRIORITY_INTERACTIVE
     if card.HasField("vectors"):
-        inputs = WantedVectors(request_id, card.model, (TokenIds([prompt]),), priority)
+        inputs = VectorRequest(request_id, card.model, (TokenIds([prompt]),), priority)
         (request,) = requests_for(inputs, card, limits, [Input((prompt,))])
         return request
     parameters = common_pb2.SamplingParameters(max_tokens=1, temperature=0.0, ignore_eos=True)
-    wanted = Wanted(request_id, card.model, TokenIds([prompt]), parameters, priority)
+    wanted = GenerationRequest(request_id, card.model, TokenIds([prompt]), parameters, priority)
     return valid_request(wanted, card, limits, [prompt], draw_seed=lambda: 0)

@@ -20,7 +20,9 @@ async def watch_deadlines(requests: OpenRequests, clock: Clock, *, slack_s: floa
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         metrics.open_requests.set(len(requests))
-        for outlet in requests.overdue(clock.monotonic_s(), slack_s=slack_s):
-            metrics.overdue_total.labels(outlet.admitted.model).inc()
-            log.warning("request.overdue", extra={"request_id": outlet.request_id})
-            outlet.fail(DeadlinePassed("the request's time ran out, and nobody had answered it"))
+        for open_request in requests.overdue(clock.monotonic_s(), slack_s=slack_s):
+            metrics.overdue_total.labels(open_request.admitted.model).inc()
+            log.warning("request.overdue", extra={"request_id": open_request.request_id})
+            open_request.fail(
+                DeadlinePassed("the request's time ran out, and nobody had answered it")
+            )

@@ -1,4 +1,4 @@
-"""Each class of the one error table, at both doors, before the first token and after it."""
+"""Each class of the one error table, over HTTP and gRPC, before the first token and after it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from headrace.errors import (
 from headrace.rpc.status import DOMAIN, from_rpc_error, from_status
 from headrace.v1 import generation_pb2, generation_pb2_grpc
 from headrace_gateway.request.generation import Failed, Tokens, ValidRequest
-from helpers.door_scripts import ids_of
+from helpers.api_scripts import ids_of
 from helpers.scripted_admission import Script, ScriptedAdmission
 
 RAISED: dict[type[HeadraceError], type[openai.APIStatusError]] = {
@@ -85,7 +85,7 @@ async def test_openais_client_raises_the_class_of_each(
         assert (FACT in error.message, error.response.headers["retry-after"]) == (True, "3")
 
 
-async def test_the_native_door_says_each_with_its_details(
+async def test_the_native_api_reports_each_with_its_details(
     channel: grpc.aio.Channel, http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     stub = generation_pb2_grpc.GenerationServiceStub(channel)

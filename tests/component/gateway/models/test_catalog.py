@@ -14,7 +14,7 @@ from headrace.errors import ModelNotFound, NoWorker
 from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.models.catalog import Catalog
-from helpers.running_doors import CARD, StaticCards
+from helpers.running_api import CARD, StaticCards
 from helpers.tiny_tokenizers import bundle, byte_level
 
 BUNDLE = bundle(byte_level()).SerializeToString()

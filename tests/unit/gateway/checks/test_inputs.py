@@ -28,7 +28,7 @@ from headrace_gateway.request.generation_request import (
     AnyInput,
     Text,
     TokenIds,
-    WantedVectors,
+    VectorRequest,
 )
 
 CARD = ModelCard(
@@ -40,9 +40,9 @@ CARD = ModelCard(
 )
 
 
-def wanted(inputs: Sequence[AnyInput], **fields: Any) -> WantedVectors:
+def wanted(inputs: Sequence[AnyInput], **fields: Any) -> VectorRequest:
     names = {"inputs": "input", "truncate_tokens": "truncate_prompt_tokens"}
-    return WantedVectors("r", "minilm", inputs, names=names, **fields)
+    return VectorRequest("r", "minilm", inputs, names=names, **fields)
 
 
 def texts(*each: str) -> list[AnyInput]:

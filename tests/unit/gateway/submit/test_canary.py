@@ -18,7 +18,7 @@ from headrace_gateway.request.generation import (
     Tokens,
     ValidRequest,
 )
-from headrace_gateway.stream.last_token import Freshness
+from headrace_gateway.stream.last_token import LastTokenClock
 from headrace_gateway.submit.canary import Canary, CanaryPace
 from helpers.eventually import eventually
 
@@ -74,7 +74,7 @@ async def test_every_model_gets_its_turn_and_each_canary_is_let_go() -> None:
     good_one = ModelCard(model="good", context_tokens=16, eos_token_ids=[9])
     cards = [bad, good_one]
     pace = CanaryPace(every_s=0.02, timeout_s=1.0)
-    canary = Canary(aviary, lambda: cards, Freshness(clock), clock, pace)
+    canary = Canary(aviary, lambda: cards, LastTokenClock(clock), clock, pace)
     flying = asyncio.create_task(canary.run())
     await eventually(lambda: len(aviary.requests) >= 4)
     flying.cancel()
@@ -98,7 +98,7 @@ async def test_a_model_that_makes_vectors_is_asked_for_one() -> None:
     clock, aviary = SystemClock(), Encoders()
     card = ModelCard(model="encoder", vectors=VectorFacts(dimensions=1))
     canary = Canary(
-        aviary, lambda: [card], Freshness(clock), clock, CanaryPace(every_s=0.05, timeout_s=1)
+        aviary, lambda: [card], LastTokenClock(clock), clock, CanaryPace(every_s=0.05, timeout_s=1)
     )
     flying = asyncio.create_task(canary.run())
     try:

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from headrace.errors import InvalidRequest
 from headrace_gateway.api.bodies.generation import parse
-from headrace_gateway.api.bodies.strict import StrictBody
-from headrace_gateway.api.bodies.unknown import Unknown
+from headrace_gateway.api.bodies.strict_body import StrictBody
+from headrace_gateway.api.bodies.unknown_fields import UnknownFields
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.base import metrics
 from headrace_gateway.base.calls import Call
@@ -27,7 +27,7 @@ def read_body(
         InvalidRequest: it is none, or has unknown fields where they are refused.
         Unsupported: a field is known but not served.
     """
-    unknown = Unknown(strict=_is_strict(call, limits))
+    unknown = UnknownFields(strict=_is_strict(call, limits))
     body = parse(kind, data, max_bytes=limits.max_body_bytes, unknown=unknown)
     for name in unknown.labels():
         metrics.ignored_fields_total.labels(name).inc()

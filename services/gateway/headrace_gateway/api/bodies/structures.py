@@ -22,7 +22,7 @@ _FIELDS = (
 )
 
 
-def wanted_structure(body: Body) -> tuple[Structure, str] | None:
+def requested_structure(body: Body) -> tuple[Structure, str] | None:
     """The structure, and the field that asks for it; None for free text.
 
     Raises:

@@ -10,10 +10,10 @@ from typing import Annotated
 from pydantic import Field, PlainValidator
 
 from headrace_gateway.api.bodies.entries import documents_of
-from headrace_gateway.api.bodies.fields import RERANK_V2
-from headrace_gateway.api.bodies.strict import Whole
-from headrace_gateway.api.bodies.vectors import Count, VectorBody, wanted_vectors
-from headrace_gateway.api.compat.endpoint import RELEVANCE, OptionalModel, Serving
+from headrace_gateway.api.bodies.strict_body import WholeNumber
+from headrace_gateway.api.bodies.unsupported_fields import RERANK_V2
+from headrace_gateway.api.bodies.vectors import Count, VectorBody, vector_request
+from headrace_gateway.api.compat.endpoint import RELEVANCE, ApiServices, OptionalModel
 from headrace_gateway.api.compat.errors import COHERE_ERRORS
 from headrace_gateway.base.calls import Context
 from headrace_gateway.checks.inputs import check_top_n
@@ -27,18 +27,18 @@ _SEARCH_UNIT_DOCUMENTS = 100
 
 
 class RerankV2Body(VectorBody):
-    NOT_SERVED = RERANK_V2
+    UNSUPPORTED_FIELDS = RERANK_V2
 
     model: OptionalModel = ""
     query: str
     documents: Annotated[list[str], PlainValidator(documents_of)]
     top_n: Count | None = None
-    max_tokens_per_doc: Annotated[Whole, Field(ge=1, lt=2**32)] | None = None
+    max_tokens_per_doc: Annotated[WholeNumber, Field(ge=1, lt=2**32)] | None = None
     return_documents: bool | None = None
     """Unset: they are not returned."""
 
 
-async def rerank(serving: Serving, data: bytes, context: Context) -> None:
+async def rerank(serving: ApiServices, data: bytes, context: Context) -> None:
     async with serving.call(context, COHERE_ERRORS) as http:
         body = serving.read(RerankV2Body, data, http)
         model = serving.model(body.model, http, *RELEVANCE)
@@ -46,7 +46,7 @@ async def rerank(serving: Serving, data: bytes, context: Context) -> None:
         most = body.max_tokens_per_doc or _DOCUMENT_TOKENS
         texts = await serving.beginnings(model, body.documents, most)
         documents = [Text(text, f"documents[{i}]") for i, text in enumerate(texts)]
-        wanted = wanted_vectors(body, http.call, list[AnyInput](documents), name="documents")
+        wanted = vector_request(body, http.call, list[AnyInput](documents), name="documents")
         wanted = dataclasses.replace(
             wanted, model=model, truncate_tokens=body.truncate_prompt_tokens or WHOLE_CONTEXT
         )

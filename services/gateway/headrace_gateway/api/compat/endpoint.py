@@ -12,18 +12,18 @@ from pydantic import BeforeValidator
 
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.api.bodies.reading import read_body
-from headrace_gateway.api.bodies.strict import StrictBody
-from headrace_gateway.api.http.call_counter import Tally
-from headrace_gateway.api.http.reply import Reply, Voice, told
+from headrace_gateway.api.bodies.strict_body import StrictBody
+from headrace_gateway.api.http.call_counter import CallCounter
+from headrace_gateway.api.http.reply import ErrorFormat, Reply, handle_errors
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.request.tasks import only_model
 from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 
-def has_member(name: bytes) -> re.Pattern[bytes]:
+def member_pattern(name: bytes) -> re.Pattern[bytes]:
     """What finds a member of this name that is not null in the bytes of a JSON body.
 
     Bodies are told apart by it before they are read, which is done once: in JSON a string before
@@ -47,26 +47,26 @@ class HttpCall:
 
     call: Call
     reply: Reply
-    tally: Tally
+    counter: CallCounter
 
 
-class Serving:
+class ApiServices:
     """What the paths of this package are served with."""
 
     def __init__(
-        self, catalog: Catalog, intake: Intake, embedding: Embedding, limits: Limits
+        self, catalog: Catalog, submitter: Submitter, embedding: Embedding, limits: Limits
     ) -> None:
-        self.catalog, self.intake, self.embedding = catalog, intake, embedding
+        self.catalog, self.submitter, self.embedding = catalog, submitter, embedding
         self.limits = limits
 
     @asynccontextmanager
-    async def call(self, context: Context, errors: Voice) -> AsyncIterator[HttpCall]:
+    async def call(self, context: Context, errors: ErrorFormat) -> AsyncIterator[HttpCall]:
         """A call from its metadata to its one end; what goes wrong inside is told by `errors`."""
         call = call_of(context)
-        with Tally("openai") as tally:
-            reply = Reply(context, errors, call.request_id, tally)
-            async with told(reply):
-                yield HttpCall(call, reply, tally)
+        with CallCounter("openai") as counter:
+            reply = Reply(context, errors, call.request_id, counter)
+            async with handle_errors(reply):
+                yield HttpCall(call, reply, counter)
 
     def read(self, kind: type[AnyBody], data: bytes, http: HttpCall) -> AnyBody:
         """The call's body.
@@ -84,7 +84,7 @@ class Serving:
             InvalidRequest: none is named, and there is not one.
         """
         name = name or only_model((served.card for served in self.catalog.all()), *tasks)
-        http.tally.model = self.intake.known(name)
+        http.counter.model = self.submitter.known(name)
         return name
 
     async def beginnings(self, model: str, texts: list[str], most_tokens: int) -> list[str]:

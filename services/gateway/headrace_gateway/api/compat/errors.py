@@ -8,21 +8,21 @@ from collections.abc import Callable
 from headrace.errors import Code, HeadraceError, RequestError
 from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.http.errors import http_status, retry_headers
-from headrace_gateway.api.http.reply import Refusal
+from headrace_gateway.api.http.reply import HttpResponse
 
 
-class JsonErrors:
+class JsonErrorFormat:
     """Errors of an API without streams."""
 
     def __init__(self, body: Callable[[HeadraceError], dict[str, str]]) -> None:
         self._body = body
 
-    def refusal(self, error: HeadraceError) -> Refusal:
-        return Refusal(
+    def error_response(self, error: HeadraceError) -> HttpResponse:
+        return HttpResponse(
             http_status(error), json.dumps(self._body(error)).encode(), retry_headers(error)
         )
 
-    def failure(self, error: HeadraceError, usage: Usage | None) -> str:
+    def error_event(self, error: HeadraceError, usage: Usage | None) -> str:
         """Behind a part of a body, which is then no JSON any more: its reader must notice."""
         return json.dumps(self._body(error))
 
@@ -41,6 +41,6 @@ def _tei(error: HeadraceError) -> dict[str, str]:
     return {"error": error.message, "error_type": kind}
 
 
-COHERE_ERRORS = JsonErrors(_cohere)
-TEI_ERRORS = JsonErrors(_tei)
+COHERE_ERRORS = JsonErrorFormat(_cohere)
+TEI_ERRORS = JsonErrorFormat(_tei)
 """Of text-embeddings-inference."""

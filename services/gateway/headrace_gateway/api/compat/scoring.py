@@ -10,10 +10,10 @@ from pydantic import PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from headrace.errors import InvalidRequest
-from headrace_gateway.api.bodies.fields import SCORE
-from headrace_gateway.api.bodies.vectors import VectorBody, wanted_vectors
-from headrace_gateway.api.compat.endpoint import RELEVANCE, OptionalModel, Serving
-from headrace_gateway.api.http.errors import OpenAIVoice
+from headrace_gateway.api.bodies.unsupported_fields import SCORE
+from headrace_gateway.api.bodies.vectors import VectorBody, vector_request
+from headrace_gateway.api.compat.endpoint import RELEVANCE, ApiServices, OptionalModel
+from headrace_gateway.api.http.errors import OpenAIErrorFormat
 from headrace_gateway.base.calls import Context
 from headrace_gateway.checks.inputs import MAX_INPUTS
 from headrace_gateway.request.generation_request import AnyInput, Text
@@ -40,7 +40,7 @@ Texts = Annotated[list[str], PlainValidator(_texts)]
 
 
 class ScoreBody(VectorBody):
-    NOT_SERVED = SCORE
+    UNSUPPORTED_FIELDS = SCORE
 
     model: OptionalModel = ""
     queries: Texts | None = None
@@ -73,14 +73,14 @@ class ScoreBody(VectorBody):
         return self
 
 
-async def score(serving: Serving, data: bytes, context: Context) -> None:
-    async with serving.call(context, OpenAIVoice()) as http:
+async def score(serving: ApiServices, data: bytes, context: Context) -> None:
+    async with serving.call(context, OpenAIErrorFormat()) as http:
         body = serving.read(ScoreBody, data, http)
         model = serving.model(body.model, http, *RELEVANCE)
         first, second = body.sides
         queries, documents = _named(body, first), _named(body, second)
         _check_counts(first, len(queries), second, len(documents))
-        wanted = wanted_vectors(body, http.call, list[AnyInput](documents), name=second)
+        wanted = vector_request(body, http.call, list[AnyInput](documents), name=second)
         wanted = dataclasses.replace(wanted, model=model)
         async with serving.embedding.scored(wanted, queries) as scored:
             answer = _answer(scored, http.call.request_id)

@@ -12,30 +12,30 @@ from pydantic_core import to_json
 
 from headrace.errors import Unsupported
 from headrace.v1.common_pb2 import ModelTask
-from headrace_gateway.api.bodies.fields import TEI_EMBED, TEI_RERANK
 from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES
-from headrace_gateway.api.bodies.vectors import Count, VectorBody, inputs_of, wanted_vectors
+from headrace_gateway.api.bodies.unsupported_fields import TEI_EMBED, TEI_RERANK
+from headrace_gateway.api.bodies.vectors import Count, VectorBody, inputs_of, vector_request
 from headrace_gateway.api.compat.endpoint import (
     RELEVANCE,
+    ApiServices,
     HttpCall,
     OptionalModel,
-    Serving,
-    has_member,
+    member_pattern,
 )
 from headrace_gateway.api.compat.errors import TEI_ERRORS
 from headrace_gateway.base.calls import Context
-from headrace_gateway.base.pacing import in_pieces, unhurried
+from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 from headrace_gateway.request.generation_request import (
     WHOLE_CONTEXT,
     AnyInput,
     Text,
     TokenIds,
-    WantedVectors,
+    VectorRequest,
 )
 from headrace_gateway.request.vectors import unit, values_of
 from headrace_gateway.submit.embedding import Embedded, Query
 
-_TEXTS, _DOCUMENTS = has_member(b"texts"), has_member(b"documents")
+_TEXTS, _DOCUMENTS = member_pattern(b"texts"), member_pattern(b"documents")
 
 
 class TeiBody(VectorBody):
@@ -45,7 +45,7 @@ class TeiBody(VectorBody):
 
 
 class EmbedBody(TeiBody):
-    NOT_SERVED = TEI_EMBED
+    UNSUPPORTED_FIELDS = TEI_EMBED
 
     inputs: Annotated[list[str] | list[list[int]], PlainValidator(inputs_of)]
     normalize: bool | None = None
@@ -55,7 +55,7 @@ class EmbedBody(TeiBody):
 
 
 class RerankTextsBody(TeiBody):
-    NOT_SERVED = TEI_RERANK
+    UNSUPPORTED_FIELDS = TEI_RERANK
 
     query: str
     texts: Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)]
@@ -67,7 +67,7 @@ def is_of_texts(data: bytes) -> bool:
     return bool(_TEXTS.search(data)) and not _DOCUMENTS.search(data)
 
 
-async def embed(serving: Serving, data: bytes, context: Context) -> None:
+async def embed(serving: ApiServices, data: bytes, context: Context) -> None:
     async with serving.call(context, TEI_ERRORS) as http:
         body = serving.read(EmbedBody, data, http)
         inputs = [_input(body, i) for i in range(len(body.inputs))]
@@ -82,7 +82,7 @@ async def embed(serving: Serving, data: bytes, context: Context) -> None:
         async with serving.embedding.embedded(
             wanted, dimensions=body.dimensions, prompt_name=body.prompt_name
         ) as embedded:
-            await http.reply.send_pieces(in_pieces(_vectors(embedded, normalised=normalised)))
+            await http.reply.send_pieces(joined_chunks(_vectors(embedded, normalised=normalised)))
 
 
 def _input(body: EmbedBody, number: int) -> AnyInput:
@@ -91,7 +91,7 @@ def _input(body: EmbedBody, number: int) -> AnyInput:
     return Text(given, field) if isinstance(given, str) else TokenIds(given, field)
 
 
-async def rerank(serving: Serving, data: bytes, context: Context) -> None:
+async def rerank(serving: ApiServices, data: bytes, context: Context) -> None:
     async with serving.call(context, TEI_ERRORS) as http:
         body = serving.read(RerankTextsBody, data, http)
         texts: list[AnyInput] = [Text(text, f"texts[{i}]") for i, text in enumerate(body.texts)]
@@ -107,14 +107,14 @@ async def rerank(serving: Serving, data: bytes, context: Context) -> None:
 
 
 def _wanted(
-    serving: Serving,
+    serving: ApiServices,
     body: TeiBody,
     http: HttpCall,
     inputs: list[AnyInput],
     name: str,
     *tasks: ModelTask.ValueType,
-) -> WantedVectors:
-    wanted = wanted_vectors(body, http.call, inputs, name=name)
+) -> VectorRequest:
+    wanted = vector_request(body, http.call, inputs, name=name)
     return dataclasses.replace(
         wanted,
         model=serving.model(body.model, http, *tasks),
@@ -125,7 +125,7 @@ def _wanted(
 
 async def _vectors(embedded: Embedded, *, normalised: bool) -> AsyncIterator[bytes]:
     yield b"["
-    async for index, vector in unhurried(enumerate(embedded.vectors)):
+    async for index, vector in cooperatively(enumerate(embedded.vectors)):
         printed = to_json(values_of(unit(vector) if normalised else vector).tolist())
         yield (b"," if index else b"") + printed
     yield b"]"

@@ -11,18 +11,23 @@ from pydantic_core import PydanticCustomError
 
 from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import ModelTask, Priority, SamplingParameters
-from headrace_gateway.api.bodies.convert import wanted_chat
-from headrace_gateway.api.bodies.fields import TOKENIZE_CONTENT
+from headrace_gateway.api.bodies.convert import chat_request
 from headrace_gateway.api.bodies.generation import ChatBody
 from headrace_gateway.api.bodies.json_objects import are_token_ids
-from headrace_gateway.api.bodies.strict import StrictBody
-from headrace_gateway.api.compat.endpoint import HttpCall, OptionalModel, Serving, has_member
-from headrace_gateway.api.http.errors import OpenAIVoice
+from headrace_gateway.api.bodies.strict_body import StrictBody
+from headrace_gateway.api.bodies.unsupported_fields import TOKENIZE_CONTENT
+from headrace_gateway.api.compat.endpoint import (
+    ApiServices,
+    HttpCall,
+    OptionalModel,
+    member_pattern,
+)
+from headrace_gateway.api.http.errors import OpenAIErrorFormat
 from headrace_gateway.base.calls import Context
 from headrace_gateway.models.catalog import ServedModel
-from headrace_gateway.request.generation_request import Text, Wanted
+from headrace_gateway.request.generation_request import GenerationRequest, Text
 
-_MESSAGES, _CONTENT = has_member(b"messages"), has_member(b"content")
+_MESSAGES, _CONTENT = member_pattern(b"messages"), member_pattern(b"content")
 
 
 class TokenizePromptBody(StrictBody):
@@ -45,7 +50,7 @@ class TokenizeChatBody(ChatBody):
 class TokenizeContentBody(StrictBody):
     """llama.cpp's."""
 
-    NOT_SERVED = TOKENIZE_CONTENT
+    UNSUPPORTED_FIELDS = TOKENIZE_CONTENT
 
     model: OptionalModel = ""
     content: str
@@ -65,8 +70,8 @@ class DetokenizeBody(StrictBody):
     tokens: Annotated[list[int], PlainValidator(_token_ids)]
 
 
-async def tokenize(serving: Serving, data: bytes, context: Context) -> None:
-    async with serving.call(context, OpenAIVoice()) as http:
+async def tokenize(serving: ApiServices, data: bytes, context: Context) -> None:
+    async with serving.call(context, OpenAIErrorFormat()) as http:
         if _MESSAGES.search(data):
             answer = await _chat(serving, data, http)
         elif _CONTENT.search(data):
@@ -76,8 +81,8 @@ async def tokenize(serving: Serving, data: bytes, context: Context) -> None:
         await http.reply.send(json.dumps(answer).encode())
 
 
-async def detokenize(serving: Serving, data: bytes, context: Context) -> None:
-    async with serving.call(context, OpenAIVoice()) as http:
+async def detokenize(serving: ApiServices, data: bytes, context: Context) -> None:
+    async with serving.call(context, OpenAIErrorFormat()) as http:
         body = serving.read(DetokenizeBody, data, http)
         served = serving.catalog.get(serving.model(body.model, http))
         most = served.card.vocabulary_size
@@ -90,7 +95,7 @@ async def detokenize(serving: Serving, data: bytes, context: Context) -> None:
         await http.reply.send(json.dumps({"prompt": text, "content": text}).encode())
 
 
-async def _prompt(serving: Serving, data: bytes, http: HttpCall) -> dict[str, object]:
+async def _prompt(serving: ApiServices, data: bytes, http: HttpCall) -> dict[str, object]:
     body = serving.read(TokenizePromptBody, data, http)
     served, token_ids = await _encoded(
         serving, body.model, Text(body.prompt), http, special=body.add_special_tokens is not False
@@ -98,15 +103,15 @@ async def _prompt(serving: Serving, data: bytes, http: HttpCall) -> dict[str, ob
     return _counted(served, token_ids, with_names=bool(body.return_token_strs))
 
 
-async def _chat(serving: Serving, data: bytes, http: HttpCall) -> dict[str, object]:
+async def _chat(serving: ApiServices, data: bytes, http: HttpCall) -> dict[str, object]:
     body = serving.read(TokenizeChatBody, data, http)
     model = serving.model(body.model, http, ModelTask.MODEL_TASK_GENERATE)
-    wanted = dataclasses.replace(wanted_chat(body, http.call), model=model)
-    served, token_ids = await serving.intake.encoded(wanted)
+    wanted = dataclasses.replace(chat_request(body, http.call), model=model)
+    served, token_ids = await serving.submitter.encoded(wanted)
     return _counted(served, token_ids, with_names=bool(body.return_token_strs))
 
 
-async def _content(serving: Serving, data: bytes, http: HttpCall) -> dict[str, object]:
+async def _content(serving: ApiServices, data: bytes, http: HttpCall) -> dict[str, object]:
     body = serving.read(TokenizeContentBody, data, http)
     served, token_ids = await _encoded(
         serving, body.model, Text(body.content, "content"), http, special=bool(body.add_special)
@@ -118,9 +123,9 @@ async def _content(serving: Serving, data: bytes, http: HttpCall) -> dict[str, o
 
 
 async def _encoded(
-    serving: Serving, model: str, text: Text, http: HttpCall, *, special: bool
+    serving: ApiServices, model: str, text: Text, http: HttpCall, *, special: bool
 ) -> tuple[ServedModel, list[int]]:
-    wanted = Wanted(
+    wanted = GenerationRequest(
         http.call.request_id,
         serving.model(model, http),
         text,
@@ -128,7 +133,7 @@ async def _encoded(
         Priority.PRIORITY_UNSPECIFIED,
         adds_special_tokens=special,
     )
-    return await serving.intake.encoded(wanted)
+    return await serving.submitter.encoded(wanted)
 
 
 def _counted(served: ServedModel, token_ids: list[int], *, with_names: bool) -> dict[str, object]:

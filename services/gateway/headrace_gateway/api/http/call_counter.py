@@ -9,7 +9,7 @@ from headrace.errors import HeadraceError
 from headrace_gateway.base import metrics
 
 
-class Tally:
+class CallCounter:
     """One call, counted when its `with` is left: CANCELLED unless its caller was told an end."""
 
     def __init__(self, door: str, model: str = "") -> None:
@@ -18,7 +18,7 @@ class Tally:
         """Only a name that is known: callers must not make labels."""
         self._code = "CANCELLED"
 
-    def told(self, error: HeadraceError | None = None) -> None:
+    def finish(self, error: HeadraceError | None = None) -> None:
         self._code = "OK" if error is None else error.code.name
 
     def __enter__(self) -> Self:

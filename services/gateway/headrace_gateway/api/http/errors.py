@@ -16,7 +16,7 @@ from headrace.errors import (
     RequestError,
 )
 from headrace.v1.common_pb2 import Usage
-from headrace_gateway.api.http.reply import Refusal
+from headrace_gateway.api.http.reply import HttpResponse
 
 _TYPES = {429: "rate_limit_error"}
 
@@ -57,11 +57,11 @@ def retry_headers(error: HeadraceError) -> tuple[tuple[str, str], ...]:
     return (("x-should-retry", "true"),) if isinstance(error, CapacityError) else ()
 
 
-class OpenAIVoice:
-    def refusal(self, error: HeadraceError) -> Refusal:
+class OpenAIErrorFormat:
+    def error_response(self, error: HeadraceError) -> HttpResponse:
         body = json.dumps(error_body(error)).encode()
-        return Refusal(http_status(error), body, retry_headers(error))
+        return HttpResponse(http_status(error), body, retry_headers(error))
 
-    def failure(self, error: HeadraceError, usage: Usage | None) -> str:
+    def error_event(self, error: HeadraceError, usage: Usage | None) -> str:
         # No [DONE] follows: clients would take the answer for a good one.
         return f"data: {json.dumps(error_body(error))}\n\n"

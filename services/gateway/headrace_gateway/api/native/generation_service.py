@@ -9,15 +9,21 @@ import logging
 from headrace.errors import HeadraceError, InternalError, InvalidRequest
 from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
-from headrace_gateway.api.http.call_counter import Tally
-from headrace_gateway.api.native.convert import call_for, wanted_generation
-from headrace_gateway.api.native.grpc_errors import BROKEN, told_by_status
-from headrace_gateway.api.native.messages import delta, finish, generated, queued_message, started
+from headrace_gateway.api.http.call_counter import CallCounter
+from headrace_gateway.api.native.convert import generate_request, with_request_id
+from headrace_gateway.api.native.grpc_errors import INTERNAL_ERROR, abort_on_error
+from headrace_gateway.api.native.messages import (
+    delta,
+    finish,
+    generate_response,
+    queued_message,
+    started,
+)
 from headrace_gateway.base.calls import Context, call_of
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.resume.idempotency import opened
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 log = logging.getLogger(__name__)
 
@@ -25,18 +31,18 @@ log = logging.getLogger(__name__)
 class GenerationService(GenerationServiceServicer):
     """StreamGenerate writes to its context, for the reason that `OpenAIService` gives."""
 
-    def __init__(self, intake: Intake, resuming: Resuming) -> None:
-        self._intake, self._resuming = intake, resuming
+    def __init__(self, submitter: Submitter, resumer: AnswerResumer) -> None:
+        self._submitter, self._resumer = submitter, resumer
 
     async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
-        with Tally("native", self._intake.known(request.model)) as tally:
+        with CallCounter("native", self._submitter.known(request.model)) as counter:
             opening = self._open(request, context, streams=True)
-            await write_answer(await told_by_status(context, opening, tally), context, tally)
+            await write_answer(await abort_on_error(context, opening, counter), context, counter)
 
     async def Generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
-        with Tally("native", self._intake.known(request.model)) as tally:
-            response = await told_by_status(context, self._generate(request, context), tally)
-            tally.told()
+        with CallCounter("native", self._submitter.known(request.model)) as counter:
+            response = await abort_on_error(context, self._generate(request, context), counter)
+            counter.finish()
             return response
 
     async def _generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
@@ -54,23 +60,23 @@ class GenerationService(GenerationServiceServicer):
                 await answer.settle()
                 raise failed.error from failed
             await answer.settle()
-            return generated(answer.request, answer.outcome())
+            return generate_response(answer.request, answer.outcome())
 
     async def _open(self, request: GenerateRequest, context: Context, *, streams: bool) -> Answer:
-        call = call_for(request, call_of(context))
-        wanted = wanted_generation(request, call, streams=streams)
+        call = with_request_id(request, call_of(context))
+        wanted = generate_request(request, call, streams=streams)
         named = bool(request.request_id)
-        answer, _ = await opened(wanted, self._intake, self._resuming, named=named)
+        answer, _ = await opened(wanted, self._submitter, self._resumer, named=named)
         return answer
 
 
-async def write_answer(answer: Answer, context: Context, tally: Tally) -> None:
+async def write_answer(answer: Answer, context: Context, counter: CallCounter) -> None:
     """All of it, typed; left half-way, it is abandoned."""
     async with answer:
         await context.write(started(answer.request))
         error = await _stream(answer, context)
         await context.write(finish(answer.usage(), error))
-        tally.told(error)
+        counter.finish(error)
         if error is None or error is answer.error:
             await answer.settle()
 
@@ -82,7 +88,7 @@ async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
             if answer.queued is not None and (message := queued_message(answer.queued)) is not None:
                 await context.write(message)
             for said in news:
-                if not said.heard:
+                if not said.replayed:
                     await context.write(delta(said))
             if answer.complete:
                 break
@@ -92,5 +98,5 @@ async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
         return error
     except Exception:
         log.exception("call.broken", extra={"request_id": answer.request.request_id})
-        return InternalError(BROKEN)
+        return InternalError(INTERNAL_ERROR)
     return None

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from headrace.errors import HeadraceError, InternalError
 from headrace.rpc.status import abort
-from headrace_gateway.api.http.call_counter import Tally
+from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.base.calls import Context
 
 log = logging.getLogger(__name__)
@@ -16,10 +16,12 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-BROKEN = "the gateway failed; its log says how"
+INTERNAL_ERROR = "the gateway failed; its log says how"
 
 
-async def told_by_status(context: Context, work: Awaitable[T], tally: Tally | None = None) -> T:
+async def abort_on_error(
+    context: Context, work: Awaitable[T], counter: CallCounter | None = None
+) -> T:
     """What the work returns; whatever goes wrong in it ends the call, and is logged once."""
     try:
         return await work
@@ -27,8 +29,8 @@ async def told_by_status(context: Context, work: Awaitable[T], tally: Tally | No
         failure = error
         log.info("call.failed", extra={"reason": error.reason, "field": error.field})
     except Exception:
-        failure = InternalError(BROKEN)
+        failure = InternalError(INTERNAL_ERROR)
         log.exception("call.broken")
-    if tally is not None:
-        tally.told(failure)
+    if counter is not None:
+        counter.finish(failure)
     return await abort(context, failure)

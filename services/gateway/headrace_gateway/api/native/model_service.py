@@ -19,21 +19,21 @@ from headrace.v1.models_pb2 import (
     TokenizeResponse,
 )
 from headrace.v1.models_pb2_grpc import ModelServiceServicer
-from headrace_gateway.api.native.convert import wanted_tokens
-from headrace_gateway.api.native.grpc_errors import told_by_status
+from headrace_gateway.api.native.convert import tokenize_request
+from headrace_gateway.api.native.grpc_errors import abort_on_error
 from headrace_gateway.base.calls import Context, call_of
 from headrace_gateway.checks.adapters import Adapter as KnownAdapter
 from headrace_gateway.checks.validation import max_choices
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.request.tasks import task_of
 from headrace_gateway.resume.ports import Fleet, serving
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 
 class ModelService(ModelServiceServicer):
-    def __init__(self, catalog: Catalog, intake: Intake, fleet: Fleet) -> None:
+    def __init__(self, catalog: Catalog, submitter: Submitter, fleet: Fleet) -> None:
         self._catalog = catalog
-        self._intake = intake
+        self._submitter = submitter
         self._fleet = fleet
 
     async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
@@ -42,16 +42,18 @@ class ModelService(ModelServiceServicer):
         return ListModelsResponse(models=models)
 
     async def GetModel(self, request: GetModelRequest, context: Context) -> Model:
-        return await told_by_status(context, self._get(request.model))
+        return await abort_on_error(context, self._get(request.model))
 
     async def Tokenize(self, request: TokenizeRequest, context: Context) -> TokenizeResponse:
-        return await told_by_status(context, self._tokenize(request, context))
+        return await abort_on_error(context, self._tokenize(request, context))
 
     async def _get(self, model: str) -> Model:
         return self._model(self._catalog.get(model), serving(self._fleet))
 
     async def _tokenize(self, request: TokenizeRequest, context: Context) -> TokenizeResponse:
-        token_ids, tokens = await self._intake.tokenize(wanted_tokens(request, call_of(context)))
+        token_ids, tokens = await self._submitter.tokenize(
+            tokenize_request(request, call_of(context))
+        )
         return TokenizeResponse(token_ids=token_ids, tokens=tokens)
 
     def _model(self, served: ServedModel, workers: Counter[str]) -> Model:

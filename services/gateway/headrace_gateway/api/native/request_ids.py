@@ -7,7 +7,7 @@ from headrace_gateway.base.quoting import quoted
 from headrace_gateway.request.generation_request import NAME
 
 
-def checked_id(request_id: str) -> str:
+def validate_request_id(request_id: str) -> str:
     """Why: ids become subjects of the bus, where dots and stars mean something."""
     if not NAME.fullmatch(request_id):
         raise InvalidRequest(

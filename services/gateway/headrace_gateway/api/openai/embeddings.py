@@ -12,48 +12,48 @@ from headrace_gateway.api.bodies.reading import read_body
 from headrace_gateway.api.bodies.vectors import (
     EmbeddingsBody,
     RerankBody,
-    wanted_embeddings,
-    wanted_ranking,
+    embeddings_request,
+    rerank_request,
 )
-from headrace_gateway.api.http.call_counter import Tally
-from headrace_gateway.api.http.errors import OpenAIVoice
-from headrace_gateway.api.http.reply import Reply, told
+from headrace_gateway.api.http.call_counter import CallCounter
+from headrace_gateway.api.http.errors import OpenAIErrorFormat
+from headrace_gateway.api.http.reply import Reply, handle_errors
 from headrace_gateway.base.calls import Context, call_of
-from headrace_gateway.base.pacing import in_pieces, unhurried
+from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 from headrace_gateway.checks.inputs import check_top_n
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.request.vectors import values_of
 from headrace_gateway.submit.embedding import Embedded, Embedding, Query, Ranked
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 
-class VectorCalls:
-    def __init__(self, intake: Intake, embedding: Embedding, limits: Limits) -> None:
-        self._intake, self._embedding, self._limits = intake, embedding, limits
+class VectorHandlers:
+    def __init__(self, submitter: Submitter, embedding: Embedding, limits: Limits) -> None:
+        self._submitter, self._embedding, self._limits = submitter, embedding, limits
 
     async def embeddings(self, data: bytes, context: Context) -> None:
         call = call_of(context)
-        with Tally("openai") as tally:
-            reply = Reply(context, OpenAIVoice(), call.request_id, tally)
-            async with told(reply):
+        with CallCounter("openai") as counter:
+            reply = Reply(context, OpenAIErrorFormat(), call.request_id, counter)
+            async with handle_errors(reply):
                 body = read_body(EmbeddingsBody, data, call, self._limits, reply)
-                tally.model = self._intake.known(body.model)
-                wanted, prompt_name = wanted_embeddings(body, call), body.prompt_name
+                counter.model = self._submitter.known(body.model)
+                wanted, prompt_name = embeddings_request(body, call), body.prompt_name
                 async with self._embedding.embedded(
                     wanted, dimensions=body.dimensions, prompt_name=prompt_name
                 ) as embedded:
                     parts = _embeddings_json(embedded, as_text=body.encoding_format == "base64")
-                    await reply.send_pieces(in_pieces(parts))
+                    await reply.send_pieces(joined_chunks(parts))
 
     async def rerank(self, data: bytes, context: Context) -> None:
         call = call_of(context)
-        with Tally("openai") as tally:
-            reply = Reply(context, OpenAIVoice(), call.request_id, tally)
-            async with told(reply):
+        with CallCounter("openai") as counter:
+            reply = Reply(context, OpenAIErrorFormat(), call.request_id, counter)
+            async with handle_errors(reply):
                 body = read_body(RerankBody, data, call, self._limits, reply)
-                tally.model = self._intake.known(body.model)
+                counter.model = self._submitter.known(body.model)
                 check_top_n(body.top_n)
-                query = Query(wanted_ranking(body, call), body.query)
+                query = Query(rerank_request(body, call), body.query)
                 async with self._embedding.ranked(query) as ranked:
                     answer = _rankings(body, ranked, call.request_id)
                     await reply.send(json.dumps(answer).encode())
@@ -61,7 +61,7 @@ class VectorCalls:
 
 async def _embeddings_json(embedded: Embedded, *, as_text: bool) -> AsyncIterator[bytes]:
     yield b'{"object":"list","data":['
-    async for index, vector in unhurried(enumerate(embedded.vectors)):
+    async for index, vector in cooperatively(enumerate(embedded.vectors)):
         printed = (
             b'"' + base64.b64encode(vector) + b'"'
             if as_text

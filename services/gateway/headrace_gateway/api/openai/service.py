@@ -17,55 +17,60 @@ from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace.v1.models_pb2 import GetModelRequest
 from headrace.v1.openai_pb2_grpc import OpenAIServiceServicer
 from headrace_gateway.api.bodies.convert import (
-    asked_chat,
-    asked_completion,
-    wanted_chat,
-    wanted_completions,
+    chat_output_options,
+    chat_request,
+    completion_output_options,
+    completion_requests,
 )
 from headrace_gateway.api.bodies.generation import Body, ChatBody, CompletionBody
-from headrace_gateway.api.bodies.output_options import Asked
+from headrace_gateway.api.bodies.output_options import OutputOptions
 from headrace_gateway.api.bodies.reading import read_body
 from headrace_gateway.api.compat import cohere, scoring, tei, tokenizing
-from headrace_gateway.api.compat.endpoint import Serving
-from headrace_gateway.api.http.call_counter import Tally
-from headrace_gateway.api.http.errors import OpenAIVoice
-from headrace_gateway.api.http.reply import Reply, comment, deliver, told
-from headrace_gateway.api.openai.choice_details import Prompt, Telling
+from headrace_gateway.api.compat.endpoint import ApiServices
+from headrace_gateway.api.http.call_counter import CallCounter
+from headrace_gateway.api.http.errors import OpenAIErrorFormat
+from headrace_gateway.api.http.reply import Reply, comment, deliver, handle_errors
 from headrace_gateway.api.openai.chunks import (
     CHAT,
     COMPLETION,
-    Chunks,
-    Counted,
-    Form,
-    Head,
-    accepted,
-    whole,
+    ChunkFormatter,
+    ResponseFields,
+    ResponseShape,
+    UsageOptions,
+    accepted_body,
+    response_body,
 )
-from headrace_gateway.api.openai.embeddings import VectorCalls
-from headrace_gateway.api.openai.prompt_run import SeveralPrompts
-from headrace_gateway.api.openai.several_prompts import PromptCalls
+from headrace_gateway.api.openai.embeddings import VectorHandlers
+from headrace_gateway.api.openai.logprobs_formatter import LogprobsFormatter, Prompt
+from headrace_gateway.api.openai.multi_prompt import MultiPromptHandler
+from headrace_gateway.api.openai.multi_prompt_run import MultiPromptRequest
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.assembler import Said
-from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.assembler import ChoiceDelta
+from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.request.generation import Queued
-from headrace_gateway.request.generation_request import Conversation, Text, Wanted, last_answer
-from headrace_gateway.resume.background_calls import Detaching
-from headrace_gateway.resume.open_or_resume import answered, wants_ids
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    last_answer,
+)
+from headrace_gateway.resume.background_calls import BackgroundRequests
+from headrace_gateway.resume.open_or_resume import answered, wants_event_ids
 from headrace_gateway.resume.ports import Fleet, serving
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 AnyBody = TypeVar("AnyBody", bound=Body)
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAIDialect:
-    form: Form
-    head: Head
-    chunks: Chunks
-    telling: Telling | None
+class OpenAIResponseFormat:
+    shape: ResponseShape
+    head: ResponseFields
+    chunks: ChunkFormatter
+    formatter: LogprobsFormatter | None
     ids: bool
     """Events have ids. Its reader then reads all of server-sent events, comments too."""
     eager: bool = False
@@ -73,38 +78,38 @@ class OpenAIDialect:
     def opening(self) -> str:
         return self.chunks.opening()
 
-    def said(self, news: Iterable[Said]) -> str:
-        return self.chunks.said(news)
+    def events(self, news: Iterable[ChoiceDelta]) -> str:
+        return self.chunks.events(news)
 
     def queued(self, queued: Queued) -> str:
         # Why not to all: benchmarks read each line as data, and their requests wait by the hundred.
-        return self.alive(queued) if self.ids else ""
+        return self.keep_alive(queued) if self.ids else ""
 
-    def alive(self, queued: Queued | None) -> str:
+    def keep_alive(self, queued: Queued | None) -> str:
         return comment(queued, ids=self.ids)
 
     def ending(self, usage: Usage) -> str:
         return self.chunks.ending(usage)
 
-    def whole(self, outcome: RequestOutcome) -> bytes:
-        return whole(self.form, self.head, outcome, self.telling)
+    def response_body(self, outcome: RequestOutcome) -> bytes:
+        return response_body(self.shape, self.head, outcome, self.formatter)
 
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint(Generic[AnyBody]):
-    form: Form
+    shape: ResponseShape
     kind: type[AnyBody]
-    wanted: Callable[[AnyBody, Call], list[Wanted]]
+    wanted: Callable[[AnyBody, Call], list[GenerationRequest]]
     """Of each of its prompts."""
-    asked: Callable[[AnyBody], Asked]
+    options: Callable[[AnyBody], OutputOptions]
 
 
-def _wanted_chats(body: ChatBody, call: Call) -> list[Wanted]:
-    return [wanted_chat(body, call)]
+def _wanted_chats(body: ChatBody, call: Call) -> list[GenerationRequest]:
+    return [chat_request(body, call)]
 
 
-_CHAT = _Endpoint(CHAT, ChatBody, _wanted_chats, asked_chat)
-_COMPLETION = _Endpoint(COMPLETION, CompletionBody, wanted_completions, asked_completion)
+_CHAT = _Endpoint(CHAT, ChatBody, _wanted_chats, chat_output_options)
+_COMPLETION = _Endpoint(COMPLETION, CompletionBody, completion_requests, completion_output_options)
 
 
 class OpenAIService(OpenAIServiceServicer):
@@ -113,23 +118,23 @@ class OpenAIService(OpenAIServiceServicer):
 
     def __init__(
         self,
-        intake: Intake,
+        submitter: Submitter,
         catalog: Catalog,
         fleet: Fleet,
-        vectors: VectorCalls,
-        serving: Serving,
+        vectors: VectorHandlers,
+        serving: ApiServices,
         *,
-        resuming: Resuming,
-        detaching: Detaching,
+        resumer: AnswerResumer,
+        background: BackgroundRequests,
         limits: Limits,
     ) -> None:
-        self._intake, self._resuming = intake, resuming
-        self._detaching = detaching
+        self._submitter, self._resumer = submitter, resumer
+        self._background = background
         self._catalog = catalog
         self._fleet = fleet
         self._vectors, self._serving = vectors, serving
         self._limits = limits
-        self._prompts = PromptCalls(intake, resuming, limits)
+        self._prompts = MultiPromptHandler(submitter, resumer, limits)
 
     async def ChatCompletions(self, request: HttpBody, context: Context) -> None:  # type: ignore[override]
         await self._complete(request.data, context, _CHAT)
@@ -188,43 +193,48 @@ class OpenAIService(OpenAIServiceServicer):
         return _model(served, name, ready=serving(self._fleet)[served.card.model] > 0)
 
     async def _look_up(self, context: Context, find: Callable[[], dict[str, Any]]) -> None:
-        with Tally("openai") as tally:
-            reply = Reply(context, OpenAIVoice(), call_of(context).request_id, tally)
-            async with told(reply):
+        with CallCounter("openai") as counter:
+            reply = Reply(context, OpenAIErrorFormat(), call_of(context).request_id, counter)
+            async with handle_errors(reply):
                 await reply.send(json.dumps(find()).encode())
 
     async def _complete(self, data: bytes, context: Context, endpoint: _Endpoint[AnyBody]) -> None:
         call = call_of(context)
-        with Tally("openai") as tally:
-            reply = Reply(context, OpenAIVoice(), call.request_id, tally)
-            async with told(reply):
+        with CallCounter("openai") as counter:
+            reply = Reply(context, OpenAIErrorFormat(), call.request_id, counter)
+            async with handle_errors(reply):
                 body = read_body(endpoint.kind, data, call, self._limits, reply)
-                tally.model = self._intake.known(body.model)
-                ids = wants_ids(call)
+                counter.model = self._submitter.known(body.model)
+                ids = wants_event_ids(call)
                 wanted, *others = endpoint.wanted(body, call)
                 if others:
-                    asked, counted = endpoint.asked(body), _counted(body)
-                    several = SeveralPrompts([wanted, *others], asked, counted, _telling)
+                    options, counted = endpoint.options(body), _counted(body)
+                    several = MultiPromptRequest([wanted, *others], options, counted, _formatter)
                     await self._prompts.answer(several, call, reply)
                     return
-                if wanted.detached and not wanted.streams:
+                if wanted.background and not wanted.stream:
                     named = wanted.request_id != call.request_id
-                    begun = await self._detaching.begin(wanted, call, repeatable=named)
-                    await reply.accept(accepted(endpoint.form, begun), begun.request_id)
+                    begun = await self._background.begin(wanted, call, repeatable=named)
+                    await reply.accept(accepted_body(endpoint.shape, begun), begun.request_id)
                     return
-                answer, request = await answered(wanted, call, self._intake, self._resuming)
+                answer, request = await answered(wanted, call, self._submitter, self._resumer)
                 reply.request_id = answer.request.request_id
-                telling = _telling(endpoint.asked(body), wanted, answer, request.prompt_ids)
-                dialect = _dialect(endpoint.form, body, answer, telling, ids=ids)
-                alive = self._limits.alive if wanted.streams else None
-                await deliver(answer, reply, dialect, alive=alive)
+                formatter = _formatter(endpoint.options(body), wanted, answer, request.prompt_ids)
+                response_format = _response_format(endpoint.shape, body, answer, formatter, ids=ids)
+                alive = self._limits.alive if wanted.stream else None
+                await deliver(answer, reply, response_format, alive=alive)
 
 
-def _dialect(
-    form: Form, body: Body, answer: Answer, telling: Telling | None, *, ids: bool
-) -> OpenAIDialect:
+def _response_format(
+    shape: ResponseShape,
+    body: Body,
+    answer: Answer,
+    formatter: LogprobsFormatter | None,
+    *,
+    ids: bool,
+) -> OpenAIResponseFormat:
     request = answer.request
-    head = Head(
+    head = ResponseFields(
         request.request_id,
         request.model,
         # Why: who comes back for the rest finds it the same in every chunk.
@@ -232,39 +242,39 @@ def _dialect(
         fingerprint=f"fp_{request.weights}",
     )
     counted = _counted(body)
-    chunks = Chunks(
-        form,
+    chunks = ChunkFormatter(
+        shape,
         head,
-        places=answer.places,
-        include_usage=counted.at_end,
-        prompt_tokens=request.prompt_tokens if counted.in_each else None,
+        places=answer.offsets,
+        include_usage=counted.include_usage,
+        prompt_tokens=request.prompt_tokens if counted.continuous_usage else None,
         ids=ids,
-        telling=telling,
+        formatter=formatter,
     )
-    return OpenAIDialect(form, head, chunks, telling, ids)
+    return OpenAIResponseFormat(shape, head, chunks, formatter, ids)
 
 
-def _counted(body: Body) -> Counted:
+def _counted(body: Body) -> UsageOptions:
     options = body.stream_options
     if options is None:
-        return Counted()
-    return Counted(bool(options.include_usage), bool(options.continuous_usage_stats))
+        return UsageOptions()
+    return UsageOptions(bool(options.include_usage), bool(options.continuous_usage_stats))
 
 
-def _telling(
-    asked: Asked, wanted: Wanted, answer: Answer, prompt_ids: Sequence[int]
-) -> Telling | None:
-    if not asked.anything:
+def _formatter(
+    options: OutputOptions, wanted: GenerationRequest, answer: Answer, prompt_ids: Sequence[int]
+) -> LogprobsFormatter | None:
+    if not options.any_requested:
         return None
     text, given = "", wanted.prompt
-    if asked.echo:
+    if options.echo:
         text = answer.tokenizer.decode(list(prompt_ids))
         if isinstance(given, Text) and wanted.truncate_tokens is None:
             text = given.text
-    if asked.repeats and isinstance(given, Conversation):
+    if options.echo_last_message and isinstance(given, Conversation):
         text = last_answer(given)
     prompt = Prompt(text, prompt_ids)
-    return Telling(asked, answer.tokenizer.spelling, prompt, choices=answer.request.n)
+    return LogprobsFormatter(options, answer.tokenizer.spelling, prompt, choices=answer.request.n)
 
 
 def _model(served: ServedModel, name: str, *, ready: bool) -> dict[str, Any]:

@@ -11,45 +11,51 @@ from typing import Protocol
 
 from headrace.errors import HeadraceError
 from headrace.v1.common_pb2 import Usage
-from headrace_gateway.api.bodies.output_options import Asked
-from headrace_gateway.api.http.reply import Reply, comment, written
-from headrace_gateway.api.openai.choice_details import Telling
+from headrace_gateway.api.bodies.output_options import OutputOptions
+from headrace_gateway.api.http.reply import Reply, comment, serialize_in_thread
 from headrace_gateway.api.openai.chunks import (
     COMPLETION,
-    Chunks,
-    Counted,
-    Head,
-    whole_choices,
-    whole_opening,
+    ChunkFormatter,
+    ResponseFields,
+    UsageOptions,
+    choices_json,
+    response_start,
 )
+from headrace_gateway.api.openai.logprobs_formatter import LogprobsFormatter
+from headrace_gateway.base.cooperative import joined_chunks
 from headrace_gateway.base.keepalive import KeepAlive, kept_alive
-from headrace_gateway.base.pacing import in_pieces
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.request.generation import ValidRequest
-from headrace_gateway.request.generation_request import Wanted
+from headrace_gateway.request.generation_request import GenerationRequest
 
 
-class TellingOf(Protocol):
+class MakeFormatter(Protocol):
     def __call__(
-        self, asked: Asked, wanted: Wanted, answer: Answer, prompt_ids: Sequence[int]
-    ) -> Telling | None:
+        self,
+        options: OutputOptions,
+        wanted: GenerationRequest,
+        answer: Answer,
+        prompt_ids: Sequence[int],
+    ) -> LogprobsFormatter | None:
         """What an answer has beside its text, where that was asked for."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class SeveralPrompts:
+class MultiPromptRequest:
     """What one call asks for."""
 
-    wanted: Sequence[Wanted]
+    wanted: Sequence[GenerationRequest]
     """Of each prompt; alike but for the prompt."""
-    asked: Asked
-    counted: Counted
-    telling_of: TellingOf
+    options: OutputOptions
+    counted: UsageOptions
+    make_formatter: MakeFormatter
 
 
-class Prompts(Protocol):
-    async def opened(self, wanted: Wanted, *, patiently: bool) -> tuple[Answer, ValidRequest]:
+class PromptOpener(Protocol):
+    async def opened(
+        self, wanted: GenerationRequest, *, patiently: bool
+    ) -> tuple[Answer, ValidRequest]:
         """The answer to one prompt, and its request.
 
         Args:
@@ -61,14 +67,14 @@ class Prompts(Protocol):
         ...
 
 
-class PromptRun:
+class MultiPromptRun:
     """One call: readers take its prompts in their order, each reads one after the other."""
 
     def __init__(
-        self, several: SeveralPrompts, call_id: str, reply: Reply, prompts: Prompts
+        self, several: MultiPromptRequest, call_id: str, reply: Reply, prompts: PromptOpener
     ) -> None:
         self._several, self._call_id, self._reply, self._prompts = several, call_id, reply, prompts
-        self._streams = several.wanted[0].streams
+        self._streams = several.wanted[0].stream
         self._left = deque(enumerate(several.wanted))
         self._readers: list[asyncio.Task[None]] = []
         self._not_in = 0
@@ -77,7 +83,7 @@ class PromptRun:
         """Their first prompts are admitted, or the call has failed."""
         self._open: dict[int, Answer] = {}
         self._error: Exception | None = None
-        self._head: Head | None = None
+        self._head: ResponseFields | None = None
         self._usage = Usage()
         self._choices = [b""] * len(several.wanted)
         """JSON of each prompt's choices, where the answer is not streamed."""
@@ -105,7 +111,7 @@ class PromptRun:
             chunks = self._chunks(self._head)
             await self._reply.send_events(chunks.ending(self._usage), last=True)
         else:
-            await self._reply.send_pieces(in_pieces(self._whole(self._head)))
+            await self._reply.send_pieces(joined_chunks(self._whole(self._head)))
 
     async def _wait(self, alive: KeepAlive) -> None:
         """Until all have been read, keeping their stream alive."""
@@ -128,7 +134,7 @@ class PromptRun:
     async def _stop(self, error: Exception) -> None:
         """End the call with its first error."""
         # Why in turn: half a head must not be left behind.
-        async with self._reply.turn:
+        async with self._reply.write_lock:
             self._error = self._error or error
             for reader in self._readers:
                 if reader is not asyncio.current_task():
@@ -145,11 +151,11 @@ class PromptRun:
                 if is_first:
                     await self._wait_for_the_first()
                 is_first = False
-                asked, prompt_ids = self._several.asked, request.prompt_ids
-                telling = self._several.telling_of(asked, wanted, answer, prompt_ids)
+                options, prompt_ids = self._several.options, request.prompt_ids
+                formatter = self._several.make_formatter(options, wanted, answer, prompt_ids)
                 self._open[number] = answer
                 try:
-                    await self._tell(number, answer, telling)
+                    await self._tell(number, answer, formatter)
                 except GenerationFailed as failed:
                     await answer.settle()
                     raise failed.error from failed
@@ -163,51 +169,58 @@ class PromptRun:
             self._all_in.set()
         await self._all_in.wait()
 
-    async def _tell(self, number: int, answer: Answer, telling: Telling | None) -> None:
+    async def _tell(self, number: int, answer: Answer, formatter: LogprobsFormatter | None) -> None:
         head = self._head_of(number, answer)
         if self._streams:
-            chunks = self._chunks(head, answer.request.prompt_tokens, telling)
+            chunks = self._chunks(head, answer.request.prompt_tokens, formatter)
             await self._stream(answer, chunks)
             return
         async for _ in answer:
             pass
-        write = partial(whole_choices, COMPLETION, head, telling=telling)
-        self._choices[number] = await written(write, answer.outcome())
+        write = partial(choices_json, COMPLETION, head, formatter=formatter)
+        self._choices[number] = await serialize_in_thread(write, answer.outcome())
 
-    async def _stream(self, answer: Answer, chunks: Chunks) -> None:
+    async def _stream(self, answer: Answer, chunks: ChunkFormatter) -> None:
         async for news in answer:
-            if events := chunks.said(news):
+            if events := chunks.events(news):
                 await self._reply.send_events(events, last=False)
             if answer.complete:
                 return
 
-    async def _whole(self, head: Head) -> AsyncIterator[bytes]:
-        yield whole_opening(COMPLETION, head, self._usage)
+    async def _whole(self, head: ResponseFields) -> AsyncIterator[bytes]:
+        yield response_start(COMPLETION, head, self._usage)
         for number, choices in enumerate(self._choices):
             yield (b"," if number else b"") + choices
         yield b"]}"
 
-    def _chunks(self, head: Head, prompt_tokens: int = 0, telling: Telling | None = None) -> Chunks:
+    def _chunks(
+        self,
+        head: ResponseFields,
+        prompt_tokens: int = 0,
+        formatter: LogprobsFormatter | None = None,
+    ) -> ChunkFormatter:
         counted = self._several.counted
-        return Chunks(
+        return ChunkFormatter(
             COMPLETION,
             head,
             places=(),
-            include_usage=counted.at_end,
-            prompt_tokens=prompt_tokens if counted.in_each else None,
-            telling=telling,
+            include_usage=counted.include_usage,
+            prompt_tokens=prompt_tokens if counted.continuous_usage else None,
+            formatter=formatter,
         )
 
-    def _head_of(self, number: int, answer: Answer) -> Head:
+    def _head_of(self, number: int, answer: Answer) -> ResponseFields:
         request = answer.request
         if self._head is None:
             created = int(answer.arrival_s)
-            self._head = Head(self._call_id, request.model, created, f"fp_{request.weights}")
+            self._head = ResponseFields(
+                self._call_id, request.model, created, f"fp_{request.weights}"
+            )
         first_choice = number * request.n
         # Why its own: a model may be loaded anew while a call goes on.
         return replace(self._head, fingerprint=f"fp_{request.weights}", first_choice=first_choice)
 
-    def _in_time(self, wanted: Wanted) -> Wanted:
+    def _in_time(self, wanted: GenerationRequest) -> GenerationRequest:
         """The call's own deadline as it is now."""
         if wanted.time_remaining_s is None:
             return wanted

@@ -1,4 +1,4 @@
-"""The gateway's doors on a real gRPC server, over a scripted admission."""
+"""The gateway's API on a real gRPC server, over a scripted admission."""
 
 from __future__ import annotations
 
@@ -28,24 +28,26 @@ from headrace.v1 import (
     requests_pb2_grpc,
     rest_pb2_grpc,
 )
-from headrace_gateway.api.compat.endpoint import Serving
-from headrace_gateway.api.http.slow_readers import CutSlowReaders
+from headrace_gateway.api.compat.endpoint import ApiServices
+from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.native.embedding_service import EmbeddingService
 from headrace_gateway.api.native.fleet_service import FleetService, RequestService
 from headrace_gateway.api.native.generation_service import GenerationService
 from headrace_gateway.api.native.model_service import ModelService
 from headrace_gateway.api.native.rest_service import RestService
-from headrace_gateway.api.openai.embeddings import VectorCalls
+from headrace_gateway.api.openai.embeddings import VectorHandlers
 from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.health import Health, ModelState
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
+from headrace_gateway.base.callers import Tenants
+from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import Attachable, Resuming
-from headrace_gateway.resume.background_calls import Detaching
+from headrace_gateway.output.locate import AnswerResumer, Attachable
+from headrace_gateway.resume.background_calls import BackgroundRequests
 from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 from helpers.scripted_admission import ScriptedAdmission
 from helpers.tiny_tokenizers import bundle, byte_level, word_pieces
 
@@ -179,7 +181,7 @@ class StandinProbes:
 
 
 @dataclass
-class RunningDoors:
+class RunningApi:
     admission: ScriptedAdmission
     catalog: Catalog
     port: int
@@ -197,42 +199,45 @@ def serve(
     probes: StandinProbes,
     limits: Limits,
 ) -> None:
-    resuming = Resuming(catalog, StandinFinding())
-    intake = Intake(catalog, admission, limits)
+    resumer = AnswerResumer(catalog, StandinFinding())
+    submitter = Submitter(catalog, admission, limits)
     embedding = Embedding(catalog, admission, limits)
-    vectors = VectorCalls(intake, embedding, limits)
-    detaching = Detaching(intake, StandinRequests())
+    vectors = VectorHandlers(submitter, embedding, limits)
+    background = BackgroundRequests(submitter, StandinRequests())
     openai = OpenAIService(
-        intake,
+        submitter,
         catalog,
         StandinFleet(),
         vectors,
-        Serving(catalog, intake, embedding, limits),
-        resuming=resuming,
-        detaching=detaching,
+        ApiServices(catalog, submitter, embedding, limits),
+        resumer=resumer,
+        background=background,
         limits=limits,
     )
     openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation = GenerationService(intake, resuming)
+    generation = GenerationService(submitter, resumer)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
-    embeddings = EmbeddingService(intake, embedding)
+    embeddings = EmbeddingService(submitter, embedding)
     embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
-    models = ModelService(catalog, intake, StandinFleet())
+    models = ModelService(catalog, submitter, StandinFleet())
     models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(intake, embedding, limits, resuming, detaching)
+    rest = RestService(submitter, embedding, limits, resumer, background)
     rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(StandinFleet()), server)
-    requests = RequestService(StandinRequests(), resuming, detaching)
+    requests = RequestService(StandinRequests(), resumer, background)
     requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
     probe_service = ProbeService(probes.observe, open_api())
     probes_pb2_grpc.add_ProbeServiceServicer_to_server(probe_service, server)
 
 
 @asynccontextmanager
-async def running_doors(
-    admission: ScriptedAdmission, *more: ModelCard, limits: Limits | None = None
-) -> AsyncIterator[RunningDoors]:
-    """Doors that know two models with the tiny byte-level tokenizer and ChatML.
+async def running_api(
+    admission: ScriptedAdmission,
+    *more: ModelCard,
+    limits: Limits | None = None,
+    tenants: Tenants | None = None,
+) -> AsyncIterator[RunningApi]:
+    """Serve the API over two models with the tiny byte-level tokenizer and ChatML.
 
     A worker serves "valley" and its adapter "poet"; none serves "asleep" now, whose engine
     does no more than generate. The tokenizer "t2" has word pieces. One of `more` may be
@@ -254,7 +259,13 @@ async def running_doors(
         },
     )
     catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
-    server = make_server([RefuseUnreadable(), CutSlowReaders(READER_STALL_S)])
+    server = make_server(
+        [
+            RefuseUnreadable(),
+            CallerInterceptor(tenants or Tenants()),
+            SlowReaderInterceptor(READER_STALL_S),
+        ]
+    )
     probes = StandinProbes()
     serve(server, catalog, admission, probes, limits or Limits())
     health = add_health_and_reflection(server, SERVICES)
@@ -266,7 +277,7 @@ async def running_doors(
                 await asyncio.sleep(0)
         await server.start()
         await set_serving(health, SERVICES, serving=True)
-        yield RunningDoors(admission, catalog, port, probes)
+        yield RunningApi(admission, catalog, port, probes)
     finally:
         following.cancel()
         with suppress(asyncio.CancelledError):

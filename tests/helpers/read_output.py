@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from headrace_gateway.request.generation import Event
-from headrace_gateway.stream.output_log import NOTHING, Relay, Wishes
+from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest, OutputLog
 
 
-class ReadRelay(Relay):
-    def __init__(self, *, choices: int, max_tokens: int, wishes: Wishes = NOTHING) -> None:
-        super().__init__(choices=choices, max_tokens=max_tokens, wishes=wishes)
+class ReadOutputLog(OutputLog):
+    def __init__(
+        self, *, choices: int, max_tokens: int, logprobs_request: LogprobsRequest = NOTHING
+    ) -> None:
+        super().__init__(choices=choices, max_tokens=max_tokens, logprobs_request=logprobs_request)
         self._reader = self.reading()
 
     def drain(self) -> list[Event]:

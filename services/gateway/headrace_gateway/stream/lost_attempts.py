@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from headrace.bus import Messages, subjects
+from headrace.bus.outbox import OutboxPerModel, portions
 from headrace.clock import Clock
 from headrace.errors import EngineFailed
 from headrace.internal.v1.reports_pb2 import LostRequest, ResumePoint
 from headrace_gateway.base import metrics
-from headrace_gateway.stream.open_request import Feed, Outlet
-from headrace_gateway.stream.reporting import ModelReporters
+from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
 
 log = logging.getLogger(__name__)
-
-MAX_PAYLOAD_BYTES = 512 * 1024
-"""Half of what NATS takes by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    outlet: Outlet
+    open_request: OpenRequest
     attempt: int
     worker_id: str
     error: EngineFailed | None
@@ -31,18 +27,18 @@ class _Loss:
     @property
     def is_moot(self) -> bool:
         """It ended, or somebody else already goes on with it."""
-        relay = self.outlet.relay
-        return relay.ended or relay.newest > self.attempt
+        output = self.open_request.output
+        return output.ended or output.newest_attempt > self.attempt
 
 
 @dataclass(frozen=True, slots=True)
 class _BrokenStream:
     worker_id: str
-    feeds: list[Feed]
+    bindings: list[SlotBinding]
     judged_s: float
 
 
-class Losses:
+class LostAttempts:
     """Attempts that gateway and worker lost between them.
 
     Bounded by the open requests: each has at most one attempt to lose at a time.
@@ -57,17 +53,17 @@ class Losses:
         self._grace_s = grace_s
         self._answer_s = answer_s
         self._broken: asyncio.Queue[_BrokenStream] = asyncio.Queue()
-        self._reports = ModelReporters[_Loss]("lost", self._send)
+        self._reports = OutboxPerModel[_Loss]("lost", self._send)
 
-    def stream_broke(self, worker_id: str, feeds: list[Feed]) -> None:
+    def on_stream_broken(self, worker_id: str, bindings: list[SlotBinding]) -> None:
         """These slots were bound when their stream ended; the worker may come back for them."""
-        if feeds:
+        if bindings:
             judged_s = self._clock.monotonic_s() + self._grace_s
-            self._broken.put_nowait(_BrokenStream(worker_id, feeds, judged_s))
+            self._broken.put_nowait(_BrokenStream(worker_id, bindings, judged_s))
 
-    def fault(self, feed: Feed, worker_id: str, error: EngineFailed) -> None:
+    def fault(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
         """This attempt cannot go on: fence it at once."""
-        self._lose(feed, worker_id, error)
+        self._lose(binding, worker_id, error)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -77,59 +73,49 @@ class Losses:
 
     async def _judge(self) -> None:
         while True:
-            broken = await self._broken.get()
-            await asyncio.sleep(broken.judged_s - self._clock.monotonic_s())
-            for feed in broken.feeds:
-                if not _is_resumed(feed):
-                    self._lose(feed, broken.worker_id, None)
+            unbind_all = await self._broken.get()
+            await asyncio.sleep(unbind_all.judged_s - self._clock.monotonic_s())
+            for binding in unbind_all.bindings:
+                if not _is_resumed(binding):
+                    self._lose(binding, unbind_all.worker_id, None)
 
-    def _lose(self, feed: Feed, worker_id: str, error: EngineFailed | None) -> None:
-        outlet = feed.outlet
-        if not outlet.relay.hears(feed.attempt):
+    def _lose(self, binding: SlotBinding, worker_id: str, error: EngineFailed | None) -> None:
+        open_request = binding.open_request
+        if not open_request.output.accepts(binding.attempt):
             return
-        outlet.fence(feed.attempt)
-        metrics.lost_total.labels(outlet.admitted.model).inc()
+        open_request.fence(binding.attempt)
+        metrics.lost_total.labels(open_request.admitted.model).inc()
         log.warning(
             "request.lost",
             extra={
-                "request_id": outlet.request_id,
-                "attempt": feed.attempt,
+                "request_id": open_request.request_id,
+                "attempt": binding.attempt,
                 "worker_id": worker_id,
-                "output_tokens": outlet.relay.output_tokens,
+                "output_tokens": open_request.output.output_tokens,
             },
         )
-        self._reports.add(outlet.admitted.model, _Loss(outlet, feed.attempt, worker_id, error))
+        self._reports.add(
+            open_request.admitted.model, _Loss(open_request, binding.attempt, worker_id, error)
+        )
 
-    async def _send(self, model: str, losses: list[_Loss]) -> None:
+    async def _send(self, model: str, lost_attempts: list[_Loss]) -> None:
         # Points are made here and not when lost, so that a late report is true when it is made.
-        current = [loss for loss in losses if not loss.is_moot]
+        current = [loss for loss in lost_attempts if not loss.is_moot]
         for worker_id in {loss.worker_id for loss in current}:
             points = (
-                loss.outlet.resume_point(loss.error)
+                loss.open_request.resume_point(loss.error)
                 for loss in current
                 if loss.worker_id == worker_id
             )
-            for some in payloads(points):
+            for some in portions(points, ResumePoint.ByteSize):
                 request = LostRequest(gateway_id=self._gateway_id, worker_id=worker_id, points=some)
                 await self._messages.request(
                     subjects.lost(model), request.SerializeToString(), timeout_s=self._answer_s
                 )
 
 
-def payloads(points: Iterable[ResumePoint]) -> Iterator[list[ResumePoint]]:
-    """Portions that fit a message each."""
-    portion: list[ResumePoint] = []
-    size = 0
-    for point in points:
-        if portion and size + point.ByteSize() > MAX_PAYLOAD_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(point)
-        size += point.ByteSize()
-    if portion:
-        yield portion
-
-
-def _is_resumed(feed: Feed) -> bool:
+def _is_resumed(binding: SlotBinding) -> bool:
     """The worker came back for it on another stream, or it has ended."""
-    return feed.outlet.relay.has_ended(feed.choice) or feed.outlet.is_fed(feed.choice, feed.attempt)
+    return binding.open_request.output.has_ended(
+        binding.choice
+    ) or binding.open_request.has_binding(binding.choice, binding.attempt)

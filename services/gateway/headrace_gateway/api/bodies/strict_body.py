@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from headrace_gateway.api.bodies.fields import NoEffect, NotServed
-from headrace_gateway.api.bodies.unknown import Unknown, sifted
+from headrace_gateway.api.bodies.unknown_fields import UnknownFields, split_known
+from headrace_gateway.api.bodies.unsupported_fields import IgnoredFields, UnsupportedFields
 
 UNSUPPORTED = "unsupported"
 """Type of the errors that are told as Unsupported."""
@@ -19,16 +19,16 @@ def _without_fraction(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_without_fraction)]
+WholeNumber = Annotated[int, BeforeValidator(_without_fraction)]
 """A whole number, also as 1.0: what passes through Gson, Lua or R comes so."""
 
 
 class StrictBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 
-    NOT_SERVED: ClassVar[NotServed] = {}
-    NO_EFFECT: ClassVar[NoEffect] = {}
-    PLACE: ClassVar[str] = ""
+    UNSUPPORTED_FIELDS: ClassVar[UnsupportedFields] = {}
+    IGNORED_FIELDS: ClassVar[IgnoredFields] = {}
+    PATH: ClassVar[str] = ""
     """Before the names of unknown fields: `messages[].`."""
 
     @model_validator(mode="before")
@@ -37,30 +37,30 @@ class StrictBody(BaseModel):
         """Why here: pydantic would collect an error for each of a million unknown fields."""
         if not isinstance(data, dict):
             return data
-        unknown = unknown_of(info)
-        kept, refused = sifted(data, _known(cls), cls.PLACE, unknown)
+        unknown = unknown_fields(info)
+        kept, refused = split_known(data, _known(cls), cls.PATH, unknown)
         if refused is not None:
             raise PydanticCustomError("unknown_field", "{name}", {"name": refused})
-        for name in kept.keys() & cls.NOT_SERVED.keys():
-            value, rule = kept[name], cls.NOT_SERVED[name]
+        for name in kept.keys() & cls.UNSUPPORTED_FIELDS.keys():
+            value, rule = kept[name], cls.UNSUPPORTED_FIELDS[name]
             if value is not None and not _is_neutral(value, rule.neutral):
                 raise PydanticCustomError(
                     UNSUPPORTED,
                     "{name} is not served: {why}",
                     {"name": name, "why": rule.why, "field": name},
                 )
-        unknown.without_effect |= {n for n in kept.keys() & cls.NO_EFFECT if kept[n] is not None}
+        unknown.ignored |= {n for n in kept.keys() & cls.IGNORED_FIELDS if kept[n] is not None}
         return {name: value for name, value in kept.items() if name in cls.model_fields}
 
 
 @cache
 def _known(kind: type[StrictBody]) -> frozenset[str]:
-    return frozenset((*kind.model_fields, *kind.NOT_SERVED, *kind.NO_EFFECT))
+    return frozenset((*kind.model_fields, *kind.UNSUPPORTED_FIELDS, *kind.IGNORED_FIELDS))
 
 
-def unknown_of(info: ValidationInfo) -> Unknown:
+def unknown_fields(info: ValidationInfo) -> UnknownFields:
     """Where fields are noted that do nothing."""
-    return info.context if isinstance(info.context, Unknown) else Unknown()
+    return info.context if isinstance(info.context, UnknownFields) else UnknownFields()
 
 
 def _is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
@@ -68,6 +68,6 @@ def _is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
     return any(value == one and type(value) is type(one) for one in neutral)
 
 
-def wrong(field: str, fact: str) -> PydanticCustomError:
+def field_error(field: str, fact: str) -> PydanticCustomError:
     """What a validator of a whole body raises of one of its fields."""
     return PydanticCustomError("wrong", "{fact}", {"fact": fact, "field": field})

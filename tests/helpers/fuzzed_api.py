@@ -1,4 +1,4 @@
-"""Doors over two models that can do everything, for bodies that nobody should send."""
+"""The API over two models that can do everything, for bodies that nobody should send."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from headrace.v1.openai_pb2_grpc import OpenAIServiceStub
 from headrace.v1.rest_pb2 import RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceStub
 from headrace_gateway.request.generation import ChoiceEnded, ValidRequest
-from helpers.door_scripts import says
+from helpers.api_scripts import says
 from helpers.fuzzed import TYPED
-from helpers.running_doors import CARD, RunningDoors, running_doors
+from helpers.running_api import CARD, RunningApi, running_api
 from helpers.scripted_admission import STOP, Script, ScriptedAdmission
 from helpers.tiny_tokenizers import word_pieces
 
@@ -34,7 +34,7 @@ def _says_or_embeds(request: ValidRequest) -> Script:
 
 
 @asynccontextmanager
-async def fuzzed_doors() -> AsyncIterator[RunningDoors]:
+async def fuzzed_api() -> AsyncIterator[RunningApi]:
     """ "valley" is held to forms and calls tools; "sense" makes vectors."""
     valley, sense = ModelCard(), ModelCard()
     valley.CopyFrom(CARD)
@@ -45,7 +45,7 @@ async def fuzzed_doors() -> AsyncIterator[RunningDoors]:
     sense.vocabulary_size = word_pieces().get_vocab_size()
     facts = VectorFacts(task=ModelTask.MODEL_TASK_EMBED, dimensions=WIDTH)
     sense.vectors.CopyFrom(facts)
-    async with running_doors(ScriptedAdmission(_says_or_embeds), valley, sense) as running:
+    async with running_api(ScriptedAdmission(_says_or_embeds), valley, sense) as running:
         yield running
 
 

@@ -23,18 +23,18 @@ from headrace.errors import (
     Unsupported,
 )
 from headrace_gateway.api.http.reply import Reply
-from headrace_gateway.api.openai.prompt_run import PromptRun, SeveralPrompts
+from headrace_gateway.api.openai.multi_prompt_run import MultiPromptRequest, MultiPromptRun
 from headrace_gateway.base.calls import Call
-from headrace_gateway.base.pacing import unhurried
+from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.request.generation import ValidRequest
-from headrace_gateway.request.generation_request import Wanted
-from headrace_gateway.resume.idempotency import answered_once
+from headrace_gateway.request.generation_request import GenerationRequest
+from headrace_gateway.resume.idempotency import open_or_join
 from headrace_gateway.resume.open_or_resume import HEADER as LAST_EVENT_ID
-from headrace_gateway.resume.open_or_resume import RESUME_HEADER, keyed, wants_ids
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.resume.open_or_resume import RESUME_HEADER, keyed, wants_event_ids
+from headrace_gateway.submit.submitter import Submitter
 
 _RETRY_S = 1.0
 
@@ -42,13 +42,13 @@ _NO_ROOM = (LaneFull, PatienceExhausted, NoWorker, BrokerUnavailable)
 """Refusals that a prompt waits out once others of its call have been let in."""
 
 
-class PromptCalls:
+class MultiPromptHandler:
     """Of one gateway."""
 
-    def __init__(self, intake: Intake, resuming: Resuming, limits: Limits) -> None:
-        self._intake, self._resuming, self._limits = intake, resuming, limits
+    def __init__(self, submitter: Submitter, resumer: AnswerResumer, limits: Limits) -> None:
+        self._submitter, self._resumer, self._limits = submitter, resumer, limits
 
-    async def answer(self, several: SeveralPrompts, call: Call, reply: Reply) -> None:
+    async def answer(self, several: MultiPromptRequest, call: Call, reply: Reply) -> None:
         """Answer all prompts of a call; left half-way, those that are open are abandoned.
 
         Raises:
@@ -57,22 +57,24 @@ class PromptCalls:
         first = several.wanted[0]
         _check(several, call, self._limits)
         with _naming_the_prompt(first):
-            self._intake.require_room(first)
-        first = keyed(first, call, self._intake) or first
+            self._submitter.require_room(first)
+        first = keyed(first, call) or first
         named = [_named(each, first, number) for number, each in enumerate(several.wanted)]
-        names = [await self._checked(each) async for each in unhurried(named)]
+        names = [await self._checked(each) async for each in cooperatively(named)]
         # Why of a request: on its way in, its name may be told its lane.
         reply.request_id = names[0].removesuffix("-0")
-        run = PromptRun(replace(several, wanted=named), reply.request_id, reply, self)
+        run = MultiPromptRun(replace(several, wanted=named), reply.request_id, reply, self)
         await run.to_its_end(at_once=self._limits.prompts_at_once, alive=self._limits.alive)
 
-    async def _checked(self, wanted: Wanted) -> str:
+    async def _checked(self, wanted: GenerationRequest) -> str:
         """The name of a request that would not be refused for what it is."""
         with _naming_the_prompt(wanted):
-            request = await self._intake.repeated(wanted)
+            request = await self._submitter.repeated(wanted)
         return request.request_id
 
-    async def opened(self, wanted: Wanted, *, patiently: bool) -> tuple[Answer, ValidRequest]:
+    async def opened(
+        self, wanted: GenerationRequest, *, patiently: bool
+    ) -> tuple[Answer, ValidRequest]:
         now_s = asyncio.get_running_loop().time
         until_s = now_s() + self._limits.max_patience_s
         while True:
@@ -85,13 +87,13 @@ class PromptCalls:
                     raise
             await asyncio.sleep(pause_s)
 
-    async def _open(self, wanted: Wanted) -> tuple[Answer, ValidRequest]:
-        if wanted.returns:
-            return await answered_once(wanted, self._intake, self._resuming)
-        return await self._intake.open(wanted)
+    async def _open(self, wanted: GenerationRequest) -> tuple[Answer, ValidRequest]:
+        if wanted.idempotent:
+            return await open_or_join(wanted, self._submitter, self._resumer)
+        return await self._submitter.open(wanted)
 
 
-def _check(several: SeveralPrompts, call: Call, limits: Limits) -> None:
+def _check(several: MultiPromptRequest, call: Call, limits: Limits) -> None:
     first, count = several.wanted[0], len(several.wanted)
     if count > limits.max_prompts:
         raise InvalidRequest(
@@ -99,12 +101,12 @@ def _check(several: SeveralPrompts, call: Call, limits: Limits) -> None:
             " in further calls",
             field="prompt",
         )
-    if first.detached:
+    if first.background:
         raise Unsupported(
             f"background is served for one prompt, and this call has {count}; send a call for each",
             field="background",
         )
-    if call.last_event_id or (first.streams and wants_ids(call)):
+    if call.last_event_id or (first.stream and wants_event_ids(call)):
         header = LAST_EVENT_ID if call.last_event_id else RESUME_HEADER
         raise Unsupported(
             f"{header} is not served for several prompts in one call, whose stream has no position"
@@ -114,17 +116,17 @@ def _check(several: SeveralPrompts, call: Call, limits: Limits) -> None:
         )
 
 
-def _named(wanted: Wanted, first: Wanted, number: int) -> Wanted:
+def _named(wanted: GenerationRequest, first: GenerationRequest, number: int) -> GenerationRequest:
     """By a name and a seed of its own, made from those of the call or of its key."""
     seed = wanted.seed
     if seed is None and first.seed is not None:
         seed = (first.seed + number) % 2**64
     request_id = f"{first.request_id}-{number}"
-    return replace(wanted, request_id=request_id, seed=seed, returns=first.returns)
+    return replace(wanted, request_id=request_id, seed=seed, idempotent=first.idempotent)
 
 
 @contextmanager
-def _naming_the_prompt(wanted: Wanted) -> Iterator[None]:
+def _naming_the_prompt(wanted: GenerationRequest) -> Iterator[None]:
     """A refusal of a prompt says which one it is of."""
     try:
         yield

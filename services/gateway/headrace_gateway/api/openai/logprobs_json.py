@@ -11,22 +11,22 @@ from codecs import getincrementaldecoder
 from collections.abc import Iterable
 
 from headrace.logprobs import Row
-from headrace_gateway.models.token_text import Spelled, Spellings
+from headrace_gateway.models.token_text import TokenText, TokenTexts
 
-Told = tuple[int, Row | None]
+TokenLogprobs = tuple[int, Row | None]
 """A token id and what is told of it; None of a prompt's first token, which nothing precedes."""
 
 _DECODER = getincrementaldecoder("utf-8")
 
 
-class Place:
+class TextOffset:
     """Where in a choice's text its tokens stand, in characters."""
 
     def __init__(self) -> None:
         self._at = 0
         self._decoder = _DECODER("replace")
 
-    def pass_over(self, token: Spelled) -> int:
+    def advance(self, token: TokenText) -> int:
         """Return where it begins: the character that it begins or belongs to."""
         begin = self._at
         if not token.is_special:
@@ -34,7 +34,7 @@ class Place:
         return begin
 
 
-def chat_logprobs(told: Iterable[Told], spelling: Spellings) -> str:
+def chat_logprobs(told: Iterable[TokenLogprobs], spelling: TokenTexts) -> str:
     """`choices[].logprobs` of a chat answer."""
     entries = []
     for token_id, row in told:
@@ -50,14 +50,14 @@ def chat_logprobs(told: Iterable[Told], spelling: Spellings) -> str:
 
 
 def completion_logprobs(
-    told: Iterable[Told], spelling: Spellings, place: Place, *, width: int
+    told: Iterable[TokenLogprobs], spelling: TokenTexts, place: TextOffset, *, width: int
 ) -> str:
     """`choices[].logprobs` of a plain completion; each token is also among its likeliest."""
     tokens, own, top, offsets = [], [], [], []
     for token_id, row in told:
         spelled = spelling[token_id]
         tokens.append(spelled.text)
-        offsets.append(str(place.pass_over(spelled)))
+        offsets.append(str(place.advance(spelled)))
         own.append("null" if row is None else f"{row[0]:.7g}")
         top.append("null" if row is None else _likeliest(token_id, row, spelling, width))
     return (
@@ -66,7 +66,7 @@ def completion_logprobs(
     )
 
 
-def _likeliest(token_id: int, row: Row, spelling: Spellings, width: int) -> str:
+def _likeliest(token_id: int, row: Row, spelling: TokenTexts, width: int) -> str:
     own, top_ids, top = row
     # Tokens that are spelled alike have one place; it is the likeliest's.
     texts: dict[str, float] = {}
@@ -80,7 +80,7 @@ def _object(members: Iterable[str]) -> str:
     return f"{{{','.join(members)}}}"
 
 
-def prompt_logprobs(told: Iterable[Told], spelling: Spellings, *, width: int) -> str:
+def prompt_logprobs(told: Iterable[TokenLogprobs], spelling: TokenTexts, *, width: int) -> str:
     """vLLM's `prompt_logprobs`: for each token, by id, those of the likeliest and its own."""
     places = []
     for token_id, row in told:
@@ -95,5 +95,5 @@ def prompt_logprobs(told: Iterable[Told], spelling: Spellings, *, width: int) ->
     return f"[{','.join(places)}]"
 
 
-def _entry(logprob: float, rank: int | None, token: Spelled) -> str:
+def _entry(logprob: float, rank: int | None, token: TokenText) -> str:
     return f'{{"logprob":{logprob:.7g},"rank":{json.dumps(rank)},"decoded_token":{token.text}}}'

@@ -6,41 +6,41 @@ import doctest
 
 import pytest
 
-import headrace_gateway.base.own_ids
+import headrace_gateway.base.generated_ids
 from headrace.errors import InvalidRequest
 from headrace.model_names import lane_id
-from headrace_gateway.base.own_ids import draw_id, in_lane_of, to_ask
+from headrace_gateway.base.generated_ids import candidate_models, draw_id, with_lane
 
 DRAWN = draw_id(22 * "a")
 MODELS = ["valley", "Qwen/Qwen3-0.6B", "模型"]
 
 
 def test_the_examples_hold() -> None:
-    assert doctest.testmod(headrace_gateway.base.own_ids).failed == 0
+    assert doctest.testmod(headrace_gateway.base.generated_ids).failed == 0
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_for_an_id_of_ours_one_leader_is_asked(model: str) -> None:
-    own = in_lane_of(model, DRAWN)
+    own = with_lane(model, DRAWN)
     assert own == f"req_{lane_id(model)[:6]}{22 * 'a'}"
     assert len(own) == 32
-    assert to_ask(own, MODELS) == [model]
-    assert to_ask(f"{own}-1", MODELS) == [model]
+    assert candidate_models(own, MODELS) == [model]
+    assert candidate_models(f"{own}-1", MODELS) == [model]
 
 
 @pytest.mark.parametrize("own", ["night-17", "req_1", 32 * "0", f"x{DRAWN}", f"{DRAWN}x"])
 def test_an_id_of_the_callers_own_stays_and_every_leader_is_asked_for_it(own: str) -> None:
-    assert in_lane_of("valley", own) == own
-    assert to_ask(own, MODELS) == MODELS
+    assert with_lane("valley", own) == own
+    assert candidate_models(own, MODELS) == MODELS
 
 
 def test_where_no_known_model_has_the_lane_every_leader_is_asked() -> None:
-    assert to_ask(in_lane_of("gone", DRAWN), MODELS) == MODELS
-    assert to_ask(DRAWN, MODELS) == MODELS
+    assert candidate_models(with_lane("gone", DRAWN), MODELS) == MODELS
+    assert candidate_models(DRAWN, MODELS) == MODELS
 
 
 def test_an_id_that_was_given_out_is_taken_again_for_its_own_model_alone() -> None:
-    own = in_lane_of("valley", DRAWN)
-    assert in_lane_of("valley", own) == own
+    own = with_lane("valley", DRAWN)
+    assert with_lane("valley", own) == own
     with pytest.raises(InvalidRequest, match="another model"):
-        in_lane_of("模型", own)
+        with_lane("模型", own)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import Choice
-from headrace_gateway.api.bodies.output_options import Asked
-from headrace_gateway.api.openai.logprobs import (
-    Place,
-    Told,
+from headrace_gateway.api.bodies.output_options import OutputOptions
+from headrace_gateway.api.openai.logprobs_json import (
+    TextOffset,
+    TokenLogprobs,
     chat_logprobs,
     completion_logprobs,
     prompt_logprobs,
 )
-from headrace_gateway.models.token_text import ById, Spelling, Spellings
-from headrace_gateway.output.assembler import Said
+from headrace_gateway.models.token_text import ById, TokenTexts, VocabularyTexts
+from headrace_gateway.output.assembler import ChoiceDelta
 from headrace_gateway.request.logprob_columns import read_run
 
 
@@ -28,7 +28,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ChoiceContent:
     text: str
     logprobs: str = "null"
     """JSON."""
@@ -37,71 +37,75 @@ class Piece:
     prompt_ids: Sequence[int] = ()
 
 
-class Telling:
+class LogprobsFormatter:
     """Of one answer, in order."""
 
-    def __init__(self, asked: Asked, spelling: Spelling, prompt: Prompt, *, choices: int) -> None:
-        self._asked, self._prompt = asked, prompt
-        self._spelling: Spellings = ById(spelling) if asked.by_id else spelling
-        self._places = [Place() for _ in range(choices)]
+    def __init__(
+        self, options: OutputOptions, spelling: VocabularyTexts, prompt: Prompt, *, choices: int
+    ) -> None:
+        self._options, self._prompt = options, prompt
+        self._spelling: TokenTexts = ById(spelling) if options.tokens_as_ids else spelling
+        self._places = [TextOffset() for _ in range(choices)]
 
-    def piece(self, said: Said) -> Piece | None:
+    def delta_content(self, said: ChoiceDelta) -> ChoiceContent | None:
         """What is to be sent for the news; None if there is nothing in it.
 
         Call it for all of them, in order: places within the text are counted.
         """
         begins = said.first_index == 0 and bool(said.token_ids)
-        text, told = "", list[Told]()
-        if self._asked.repeats and begins:
+        text, told = "", list[TokenLogprobs]()
+        if self._options.echo_last_message and begins:
             text = self._prompt.text
-        if echoes := self._asked.echo and begins:
+        if echoes := self._options.echo and begins:
             text = self._prompt.text
             told += self._of_prompt(said.prompt_logprobs or Logprobs())
-        if self._asked.mute:
-            return Piece(text, self._logprobs(said.choice, told)) if echoes else None
+        if self._options.echo_only:
+            return ChoiceContent(text, self._logprobs(said.choice, told)) if echoes else None
         text += said.text
-        ids = said.token_ids if self._asked.token_ids else ()
+        ids = said.token_ids if self._options.token_ids else ()
         if said.logprobs is not None:
             told += zip(said.token_ids, said.logprobs.rows(), strict=True)
         if not (text or ids or told):
             return None
         logprobs = self._logprobs(said.choice, told) if told else "null"
-        return Piece(text, logprobs, ids, self._prompt_ids() if begins else ())
+        return ChoiceContent(text, logprobs, ids, self._prompt_ids() if begins else ())
 
-    def whole(self, choice: Choice) -> Piece:
+    def choice_content(self, choice: Choice) -> ChoiceContent:
         """All that one choice says."""
-        told: list[Told] = []
-        if self._asked.echo:
+        told: list[TokenLogprobs] = []
+        if self._options.echo:
             told += self._of_prompt(read_run(choice.prompt_logprobs))
-        if not self._asked.mute:
+        if not self._options.echo_only:
             told += zip(choice.token_ids, read_run(choice.logprobs).rows(), strict=False)
-        before = self._prompt.text if self._asked.echo or self._asked.repeats else ""
-        text = "" if self._asked.mute else choice.text
-        ids = choice.token_ids if self._asked.token_ids and not self._asked.mute else ()
-        return Piece(before + text, self._logprobs(choice.index, told), ids, self._prompt_ids())
+        before = self._prompt.text if self._options.echo or self._options.echo_last_message else ""
+        text = "" if self._options.echo_only else choice.text
+        ids = choice.token_ids if self._options.token_ids and not self._options.echo_only else ()
+        return ChoiceContent(
+            before + text, self._logprobs(choice.index, told), ids, self._prompt_ids()
+        )
 
     @property
     def chat_prompt_ids(self) -> Sequence[int]:
         """Of the answer, in chat; of each choice in completions, whose pieces have them."""
-        return self._prompt.token_ids if self._asked.token_ids and self._asked.chat else ()
+        return self._prompt.token_ids if self._options.token_ids and self._options.chat else ()
 
     def _prompt_ids(self) -> Sequence[int]:
-        return self._prompt.token_ids if self._asked.token_ids and not self._asked.chat else ()
+        return self._prompt.token_ids if self._options.token_ids and not self._options.chat else ()
 
-    def of_prompt(self, choice: Choice) -> str | None:
+    def prompt_logprobs_json(self, choice: Choice) -> str | None:
         """JSON of vLLM's `prompt_logprobs`; None where it was not asked for."""
-        if (width := self._asked.prompt_logprobs) is None:
+        if (width := self._options.prompt_logprobs) is None:
             return None
         told = self._of_prompt(read_run(choice.prompt_logprobs))
         return prompt_logprobs(told, self._spelling, width=width)
 
-    def _of_prompt(self, run: Logprobs) -> list[Told]:
+    def _of_prompt(self, run: Logprobs) -> list[TokenLogprobs]:
         first, *rest = self._prompt.token_ids
         return [(first, None), *zip(rest, run.rows(), strict=False)]
 
-    def _logprobs(self, choice: int, told: Iterable[Told]) -> str:
-        if (width := self._asked.logprobs) is None:
+    def _logprobs(self, choice: int, told: Iterable[TokenLogprobs]) -> str:
+        if (width := self._options.logprobs) is None:
             return "null"
-        if self._asked.chat:
+        if self._options.chat:
             return chat_logprobs(told, self._spelling)
         return completion_logprobs(told, self._spelling, self._places[choice], width=width)

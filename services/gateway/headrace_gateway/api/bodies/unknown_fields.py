@@ -12,7 +12,7 @@ _PLAIN = "[]._-"
 
 
 @dataclass(slots=True)
-class Unknown:
+class UnknownFields:
     """Fields of one body that are not known, and known ones that have no effect."""
 
     strict: bool = True
@@ -21,7 +21,7 @@ class Unknown:
     """Some of the unknown, in order: `messages[].foo`."""
     count: int = 0
     """Of all of them."""
-    without_effect: set[str] = field(default_factory=set)
+    ignored: set[str] = field(default_factory=set)
     """Of the tables' names alone."""
 
     def note(self, place: str, name: str) -> None:
@@ -38,13 +38,13 @@ class Unknown:
 
     def labels(self) -> Iterator[str]:
         """For a metric: names that callers cannot make."""
-        yield from sorted(self.without_effect)
+        yield from sorted(self.ignored)
         if self.count:
             yield "unknown"
 
 
-def sifted(
-    entry: Mapping[str, object], known: frozenset[str], place: str, unknown: Unknown
+def split_known(
+    entry: Mapping[str, object], known: frozenset[str], place: str, unknown: UnknownFields
 ) -> tuple[dict[str, object], str | None]:
     """The known fields of an entry; and, where unknown ones are refused, the first of these."""
     kept: dict[str, object] = {}

@@ -8,21 +8,20 @@ from dataclasses import replace
 from hashlib import blake2b
 
 from headrace.v1.common_pb2 import ModelTask
-from headrace_gateway.base.calls import Call
-from headrace_gateway.base.own_ids import in_lane_of
-from headrace_gateway.checks.apply_tools import with_tools
+from headrace_gateway.base.generated_ids import with_lane
+from headrace_gateway.checks.apply_tools import apply_tools
 from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.validation import check, priority, times, valid_request
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import transcript
+from headrace_gateway.output.locate import make_assembler
 from headrace_gateway.request.generation import Admission, Generation, ValidRequest
-from headrace_gateway.request.generation_request import TokenIds, Wanted
+from headrace_gateway.request.generation_request import GenerationRequest, TokenIds
 from headrace_gateway.request.tasks import require_task
 
 
-class Intake:
+class Submitter:
     def __init__(self, catalog: Catalog, admission: Admission, limits: Limits) -> None:
         self._catalog = catalog
         self._admission = admission
@@ -33,16 +32,11 @@ class Intake:
         make: adapters have none of their own."""
         return self._catalog.base(model)
 
-    def tenant(self, call: Call) -> str:
-        """Whose call it is.
-
-        Raises:
-            InvalidRequest: its header is no name.
-        """
-        return self._limits.tenants.of(call.headers)
-
     async def open(
-        self, wanted: Wanted, *, seen: Callable[[Generation], Generation] = lambda own: own
+        self,
+        wanted: GenerationRequest,
+        *,
+        seen: Callable[[Generation], Generation] = lambda own: own,
     ) -> tuple[Answer, ValidRequest]:
         """Check, tokenise and submit; the cheap refusals come first.
 
@@ -54,10 +48,10 @@ class Intake:
         served, wanted = self._admissible(wanted)
         request = await self._request(wanted, served)
         generation = seen(await self._admission.open(request))
-        made = transcript(request, served, request.sampling, request.rendering)
+        made = make_assembler(request, served, request.sampling, request.rendering)
         return Answer(generation, request, made, served.tokenizer), request
 
-    def require_room(self, wanted: Wanted) -> None:
+    def require_room(self, wanted: GenerationRequest) -> None:
         """Refuse now what would be refused whatever its prompt comes to.
 
         Raises:
@@ -65,15 +59,15 @@ class Intake:
         """
         self._admissible(wanted)
 
-    def _admissible(self, wanted: Wanted) -> tuple[ServedModel, Wanted]:
+    def _admissible(self, wanted: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
         served, wanted = self._checked(wanted)
         _, patience_s = times(wanted, self._limits.of(wanted))
-        lane = priority(wanted, self._limits)
-        tenant = self._limits.tenants.of(wanted.headers)
+        lane = priority(wanted)
+        tenant = wanted.caller.tenant
         self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
         return served, wanted
 
-    async def repeated(self, wanted: Wanted) -> ValidRequest:
+    async def repeated(self, wanted: GenerationRequest) -> ValidRequest:
         """The request as it would be opened; nothing is, nor is a full lane looked at.
 
         Raises:
@@ -82,15 +76,15 @@ class Intake:
         served, wanted = self._checked(wanted)
         return await self._request(wanted, served)
 
-    def _checked(self, wanted: Wanted) -> tuple[ServedModel, Wanted]:
+    def _checked(self, wanted: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
         served = self._catalog.get(wanted.model)
         require_task(served.card, ModelTask.MODEL_TASK_GENERATE)
-        wanted = replace(wanted, request_id=in_lane_of(served.card.model, wanted.request_id))
-        wanted = with_tools(wanted, served.card)
+        wanted = replace(wanted, request_id=with_lane(served.card.model, wanted.request_id))
+        wanted = apply_tools(wanted, served.card)
         check(wanted, served.card, self._limits.of(wanted))
         return served, wanted
 
-    async def _request(self, wanted: Wanted, served: ServedModel) -> ValidRequest:
+    async def _request(self, wanted: GenerationRequest, served: ServedModel) -> ValidRequest:
         prompt_ids = cut_to_fit(wanted, served.card, await _token_ids(wanted, served))
         limits = self._limits.of(wanted)
         request = valid_request(
@@ -103,18 +97,18 @@ class Intake:
             request = replace(request, adapter=adapter.name, adapter_digest=adapter.digest)
         return request
 
-    def _seed_of(self, wanted: Wanted) -> int:
+    def _seed_of(self, wanted: GenerationRequest) -> int:
         """A random one; of a request whose id is its name, one that the name makes.
 
         Why: of two calls with one name, whichever comes first runs, and the other may by then have
         told its caller the seed.
         """
-        if not (wanted.detached or wanted.returns):
+        if not (wanted.background or wanted.idempotent):
             return secrets.randbits(64)
-        name = f"{self._limits.tenants.of(wanted.headers)}\0{wanted.request_id}"
+        name = f"{wanted.caller.tenant}\0{wanted.request_id}"
         return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
 
-    async def tokenize(self, wanted: Wanted) -> tuple[list[int], list[str]]:
+    async def tokenize(self, wanted: GenerationRequest) -> tuple[list[int], list[str]]:
         """Token ids of a prompt, and the text of each; nothing is admitted.
 
         Raises:
@@ -123,19 +117,19 @@ class Intake:
         served, token_ids = await self.encoded(wanted)
         return token_ids, await served.tokenizer.pieces(token_ids)
 
-    async def encoded(self, wanted: Wanted) -> tuple[ServedModel, list[int]]:
+    async def encoded(self, wanted: GenerationRequest) -> tuple[ServedModel, list[int]]:
         """The model, and a prompt's token ids as they would go to it; nothing is admitted.
 
         Raises:
             HeadraceError: as `tokenize`.
         """
         served = self._catalog.get(wanted.model)
-        wanted = with_tools(wanted, served.card)
+        wanted = apply_tools(wanted, served.card)
         check_prompt_size(wanted, served.card, self._limits)
         return served, await _token_ids(wanted, served)
 
 
-async def _token_ids(wanted: Wanted, served: ServedModel) -> list[int]:
+async def _token_ids(wanted: GenerationRequest, served: ServedModel) -> list[int]:
     if isinstance(wanted.prompt, TokenIds):
         return list(wanted.prompt.token_ids)
     return await served.tokenizer.encode(wanted.prompt, special_tokens=wanted.adds_special_tokens)

@@ -4,11 +4,11 @@ So a gateway that is asked for one it does not hold asks one leader and not thos
 An id is drawn when a call comes, and gets its lane when its model is known:
 
     >>> drawn = draw_id("0123456789abcdef012345")
-    >>> drawn, in_lane_of("valley", drawn)
+    >>> drawn, with_lane("valley", drawn)
     ('req_0000000123456789abcdef012345', 'req_mj75hu0123456789abcdef012345')
-    >>> to_ask("req_mj75hu0123456789abcdef012345", ["delta", "valley"])
+    >>> candidate_models("req_mj75hu0123456789abcdef012345", ["delta", "valley"])
     ['valley']
-    >>> to_ask("an id of the caller's own", ["delta", "valley"])
+    >>> candidate_models("an id of the caller's own", ["delta", "valley"])
     ['delta', 'valley']
 """
 
@@ -33,7 +33,7 @@ def draw_id(random: str) -> str:
     return f"req_{_NO_LANE}{random}"
 
 
-def in_lane_of(model: str, request_id: str) -> str:
+def with_lane(model: str, request_id: str) -> str:
     """The id with the model's lane in it, if it was drawn; a caller's own as it is.
 
     Raises:
@@ -52,7 +52,7 @@ def in_lane_of(model: str, request_id: str) -> str:
     return request_id
 
 
-def to_ask(request_id: str, models: Iterable[str]) -> list[str]:
+def candidate_models(request_id: str, models: Iterable[str]) -> list[str]:
     """The models whose leaders may have a request of this id."""
     lane, known = _lane_in(request_id), list(models)
     told = [model for model in known if lane_id(model).startswith(lane)] if lane else []

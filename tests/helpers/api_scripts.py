@@ -1,4 +1,4 @@
-"""What a scripted mesh says in the tests of the doors."""
+"""Scripts of a scripted mesh for the tests of the API."""
 
 from __future__ import annotations
 

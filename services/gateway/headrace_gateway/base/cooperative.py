@@ -13,7 +13,7 @@ _AT_ONCE = 16
 _PIECE_BYTES = 256 * 1024
 
 
-async def unhurried(items: Iterable[T]) -> AsyncIterator[T]:
+async def cooperatively(items: Iterable[T]) -> AsyncIterator[T]:
     """The items, with a turn for everybody else every few of them."""
     for number, item in enumerate(items):
         if number % _AT_ONCE == _AT_ONCE - 1:
@@ -21,7 +21,7 @@ async def unhurried(items: Iterable[T]) -> AsyncIterator[T]:
         yield item
 
 
-async def in_pieces(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def joined_chunks(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The parts joined to pieces that are worth a message each."""
     held: list[bytes] = []
     size = 0
