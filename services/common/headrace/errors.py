@@ -16,7 +16,7 @@ HeadraceError
 │   ├── BrokerUnavailable       UNAVAILABLE         BROKER_UNAVAILABLE
 │   ├── GatewayDraining         UNAVAILABLE         GATEWAY_DRAINING
 │   └── GatewayUnreachable      UNAVAILABLE         GATEWAY_UNREACHABLE
-├── DeadlinePassed              DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
+├── DeadlineExceeded              DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
 ├── RequestCancelled            CANCELLED           CANCELLED
 │   └── SlowReader                                  SLOW_READER
 └── InternalError           ours to mend
@@ -167,7 +167,7 @@ class GatewayUnreachable(CapacityError):
     reason = "GATEWAY_UNREACHABLE"
 
 
-class DeadlinePassed(HeadraceError):
+class DeadlineExceeded(HeadraceError):
     """The request's time ran out, waiting or running."""
 
     code = Code.DEADLINE_EXCEEDED
@@ -203,9 +203,9 @@ class EngineFailed(InternalError):
     reason = "ENGINE_FAILED"
 
 
-def leaves(root: type[HeadraceError] = HeadraceError) -> dict[str, type[HeadraceError]]:
+def errors_by_reason(root: type[HeadraceError] = HeadraceError) -> dict[str, type[HeadraceError]]:
     """Every error class of the tree by its reason."""
     found = {root.reason: root} if "reason" in vars(root) else {}
     for child in root.__subclasses__():
-        found |= leaves(child)
+        found |= errors_by_reason(child)
     return found

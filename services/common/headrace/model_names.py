@@ -23,7 +23,7 @@ MAX_CHARACTERS = 256
 LANE_ID_CHARACTERS = 12
 """60 bits: among a thousand models two are alike with a chance of one in a million million."""
 
-PLAIN = re.compile(r"[a-z0-9-]{1,63}")
+SAFE_NAME = re.compile(r"[a-z0-9-]{1,63}")
 """Names that are their own label."""
 LANE_ID = re.compile(r"[a-z2-7]{12}")
 _LABEL_CHARACTERS = 40
@@ -41,18 +41,18 @@ def label(model: str) -> str:
 
     Where that is not all of it, the lane id tells models apart whose names read alike.
     """
-    if PLAIN.fullmatch(model):
+    if SAFE_NAME.fullmatch(model):
         return model
     readable = re.sub(r"[^a-z0-9]+", "-", model.lower())[:_LABEL_CHARACTERS].strip("-")
     return f"{readable}-{lane_id(model)}" if readable else lane_id(model)
 
 
-def listed(names: str) -> tuple[str, ...]:
+def parse_names(names: str) -> tuple[str, ...]:
     """Names with commas between; a repeated one counts once."""
     return tuple(dict.fromkeys(filter(None, (name.strip(" ") for name in names.split(",")))))
 
 
-def fault(name: str) -> str | None:
+def invalid_reason(name: str) -> str | None:
     """Why no model can have this name; None where one can."""
     if not name:
         return "it is empty"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Protocol
 
-Names = list[bytes]
+BlockHashes = list[bytes]
 """Of the blocks of one text, in order."""
 
 BLOCK_TOKENS = 16
@@ -24,12 +24,12 @@ class TokenIds(Protocol):
     def tobytes(self) -> bytes: ...
 
 
-def root_name(weights_digest: str) -> bytes:
+def root_hash(weights_digest: str) -> bytes:
     """What a text's first block follows on: keys and values of other weights are others."""
     return blake2b(weights_digest.encode(), digest_size=_NAME_BYTES).digest()
 
 
-def adapted_root(root: bytes, adapter: str) -> bytes:
+def adapter_root(root: bytes, adapter: str) -> bytes:
     """What follows on the weights of `root` changed by an adapter, by its digest; empty is none."""
     if not adapter:
         return root
@@ -43,7 +43,7 @@ def salted_root(root: bytes, salt: str) -> bytes:
     return blake2b(root + salt.encode(), digest_size=_NAME_BYTES, person=b"salt").digest()
 
 
-def block_names(token_ids: TokenIds, root: bytes) -> Names:
+def block_hashes(token_ids: TokenIds, root: bytes) -> BlockHashes:
     """Name the full blocks of a text; equal names, equal tokens from the very first on."""
     octets, size = token_ids.tobytes(), BLOCK_TOKENS * _TOKEN_BYTES
     names, name = [], root
@@ -53,7 +53,7 @@ def block_names(token_ids: TokenIds, root: bytes) -> Names:
     return names
 
 
-def short_name(name: bytes) -> int:
+def short_hash(name: bytes) -> int:
     """A name as reports have it, below 2**64: two in a billion are equal by chance once in a
     billion times, and then a prefill is not saved."""
     return int.from_bytes(name[:_SHORT_BYTES], "little")

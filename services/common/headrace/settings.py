@@ -35,7 +35,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _LONGEST_NAME = 128
 
 
-class SettingsRefused(Exception):
+class InvalidSettings(Exception):
     """Settings that cannot be; `lines` has one line per fault."""
 
     def __init__(self, lines: list[str]) -> None:
@@ -134,7 +134,7 @@ def load(settings_class: type[S], arguments: list[str]) -> S:
     """
     try:
         return read(settings_class, arguments)
-    except SettingsRefused as refused:
+    except InvalidSettings as refused:
         print(*(f"settings: {line}" for line in refused.lines), sep="\n", file=sys.stderr)
         sys.exit(2)
 
@@ -143,11 +143,11 @@ def read(settings_class: type[S], arguments: list[str]) -> S:
     """Settings as flags, environment and file say at this moment.
 
     Raises:
-        SettingsRefused: with every fault.
+        InvalidSettings: with every fault.
         SystemExit: there is a flag that no setting has.
     """
     if unknown := settings_class.unknown_environment():
-        raise SettingsRefused([f"{name}: no such setting" for name in unknown])
+        raise InvalidSettings([f"{name}: no such setting" for name in unknown])
     flags = CliSettingsSource[Any](
         settings_class,
         cli_parse_args=arguments,
@@ -161,12 +161,12 @@ def read(settings_class: type[S], arguments: list[str]) -> S:
             f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
             for e in error.errors()
         ]
-        raise SettingsRefused(lines) from error
+        raise InvalidSettings(lines) from error
     except SettingsError as error:
-        raise SettingsRefused([str(error)]) from error
+        raise InvalidSettings([str(error)]) from error
 
 
-def printable(settings: ServiceSettings) -> str:
+def redacted_json(settings: ServiceSettings) -> str:
     """Effective settings as JSON, secrets and passwords masked."""
     shown = settings.model_dump(mode="json")
     if "@" in settings.nats_url:
@@ -187,7 +187,7 @@ def settings_main(
     wants_print = "--print-settings" in arguments
     settings = load(settings_class, [a for a in arguments if a != "--print-settings"])
     if wants_print:
-        print(printable(settings))
+        print(redacted_json(settings))
         return 0
     # Why uvloop: less CPU per message in every service; the figures in docs are with it.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from headrace.rpc.addresses import join, split
+from headrace.rpc.addresses import join_host_port, split_host_port
 
 _LINE_BYTES = 1 << 20
 
@@ -30,7 +30,7 @@ class Connection:
     """One request at a time, over one kept-alive connection. `close` it."""
 
     def __init__(self, url: str) -> None:
-        self._host, self._port = split(url)
+        self._host, self._port = split_host_port(url)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(
@@ -56,7 +56,7 @@ class Connection:
     ) -> Answer:
         reader, writer = streams
         writer.write(
-            f"POST {path} HTTP/1.1\r\nhost: {join(self._host, self._port)}\r\n"
+            f"POST {path} HTTP/1.1\r\nhost: {join_host_port(self._host, self._port)}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{more}\r\n".encode()
             + body
         )

@@ -17,7 +17,7 @@ RESULT_KEPT_AT_MOST_S = 7 * 24 * 3600.0
 
 OnMessage = Callable[[bytes], None]
 """Called on the event loop, in order of arrival; must not block and must not raise."""
-Answer = Callable[[bytes], Awaitable[bytes]]
+RequestHandler = Callable[[bytes], Awaitable[bytes]]
 
 
 class BusError(Exception):
@@ -32,15 +32,15 @@ class StoreRefused(BusError):
     """The broker answers that it does not store, by a limit of its own."""
 
 
-class NobodyAnswered(BusError):
+class NoReply(BusError):
     """No process serves this subject, or it did not answer in time."""
 
 
-class NobodyListens(NobodyAnswered):
+class NoResponders(NoReply):
     """No process serves this subject: whoever did is gone, or out of reach of the broker."""
 
 
-class LaneAtBound(BusError):
+class LaneLimitReached(BusError):
     """The broker holds as many unsettled requests of this lane as it may; nothing was stored."""
 
 
@@ -76,14 +76,14 @@ class Messages(Protocol):
         """Send and wait for one answer.
 
         Raises:
-            NobodyAnswered: none serves the subject, or none answered in `timeout_s`.
+            NoReply: none serves the subject, or none answered in `timeout_s`.
             BusUnavailable: the broker is away.
         """
         ...
 
     async def subscribe(self, subject: str, on_message: OnMessage) -> Subscription: ...
 
-    async def serve(self, subject: str, answer: Answer) -> Subscription:
+    async def serve(self, subject: str, answer: RequestHandler) -> Subscription:
         """Answer requests on a subject, each in a task of its own.
 
         An exception of `answer` is logged and leaves the request unanswered.
@@ -92,7 +92,7 @@ class Messages(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pulled:
+class PulledMessage:
     """A stored message in the hands of its lane's leader; it stays stored until acknowledged."""
 
     payload: bytes
@@ -103,7 +103,7 @@ class Pulled:
 
 
 @dataclass(frozen=True, slots=True)
-class Buried:
+class StoredDeadLetter:
     """A dead letter."""
 
     lane: str
@@ -115,7 +115,7 @@ class Buried:
 class LaneReader(Protocol):
     """The leader's end of one lane. Opening another reader of the lane makes this one useless."""
 
-    async def pull(self, *, max_messages: int, timeout_s: float) -> list[Pulled]:
+    async def pull(self, *, max_messages: int, timeout_s: float) -> list[PulledMessage]:
         """The lane's next messages, oldest first; empty if none came in `timeout_s`.
 
         Raises:
@@ -137,11 +137,11 @@ class LaneReader(Protocol):
 
 class Lanes(Protocol):
     async def submit(self, model: str, priority: str, payload: bytes, *, message_id: str) -> int:
-        """Store a request; returns its position in the stream, as `Pulled.sequence`, once it is
+        """Store a request; returns its position in the stream, as `PulledMessage.sequence`, once it is
         stored. Repeats of a `message_id` are stored once.
 
         Raises:
-            LaneAtBound: the lane's bound in the broker is reached.
+            LaneLimitReached: the lane's bound in the broker is reached.
             BusUnavailable: not known to be stored; repeat with the same `message_id`.
         """
         ...
@@ -150,7 +150,7 @@ class Lanes(Protocol):
         """Become the lane's reader: everything unacknowledged comes again, from the oldest."""
         ...
 
-    async def bury(self, model: str, letter: bytes) -> None:
+    async def store_dead_letter(self, model: str, letter: bytes) -> None:
         """Keep a DeadLetter."""
         ...
 
@@ -214,8 +214,8 @@ class Results(Protocol):
     async def get_result(self, request_id: str) -> bytes | None: ...
 
 
-class Trial(Protocol):
-    async def try_to_store(self, *, timeout_s: float) -> None:
+class StoreProbe(Protocol):
+    async def probe_store(self, *, timeout_s: float) -> None:
         """Store a message in place of the one before.
 
         Raises:

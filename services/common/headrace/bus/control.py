@@ -20,11 +20,11 @@ async def serve_drain(messages: Messages, name: str, drain: Callable[[], None]) 
     return await messages.serve(subjects.drain(name), answer)
 
 
-async def order_drain(messages: Messages, name: str, *, timeout_s: float) -> None:
+async def request_drain(messages: Messages, name: str, *, timeout_s: float) -> None:
     """
     Raises:
-        NobodyListens: no process of this name is connected.
-        NobodyAnswered: it did not answer in time.
+        NoResponders: no process of this name is connected.
+        NoReply: it did not answer in time.
         BusUnavailable: the broker is away.
     """
     await messages.request(subjects.drain(name), b"", timeout_s=timeout_s)

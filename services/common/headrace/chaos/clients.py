@@ -15,9 +15,9 @@ from headrace.chaos.event_log import Pen
 from headrace.chaos.history import UNREACHABLE
 from headrace.chaos.plan import Ask, Door
 from headrace.client.reader import BREAKS, Reading
-from headrace.rpc.addresses import target
+from headrace.rpc.addresses import grpc_target
 from headrace.rpc.channels import aio_channel
-from headrace.rpc.status import from_rpc_error, from_status, is_broken
+from headrace.rpc.status import can_be_resumed, from_rpc_error, from_status
 from headrace.v1 import (
     common_pb2,
     generation_pb2,
@@ -202,7 +202,7 @@ class NativeDoor:
     """headrace.v1 over gRPC, with token ids and their indices. `close` it."""
 
     def __init__(self, url: str, model: str) -> None:
-        self._channel = aio_channel(target(url))
+        self._channel = aio_channel(grpc_target(url))
         self._stub = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._requests = requests_pb2_grpc.RequestServiceStub(self._channel)
         self._model = model
@@ -251,7 +251,7 @@ class NativeDoor:
                         return False
                     await _linger(pen, pause_s)
         except grpc.aio.AioRpcError as error:
-            if is_broken(error) and returning.may(pen):
+            if can_be_resumed(error) and returning.may(pen):
                 pen.returned(str(error.details()))
                 return True
             _note_status(error, pen)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from headrace.errors import CapacityError, DeadlinePassed
+from headrace.errors import CapacityError, DeadlineExceeded
 from headrace.rpc.status import from_status
 from headrace.v1.generation_pb2 import GenerateResponse, StreamGenerateResponse
 from headrace.v1.requests_pb2 import REQUEST_STATE_ENDED, Request
@@ -55,7 +55,7 @@ class Detached:
         """The whole answer, once it has ended.
 
         Raises:
-            DeadlinePassed: it has not within `timeout_s`, and goes on.
+            DeadlineExceeded: it has not within `timeout_s`, and goes on.
             HeadraceError: what it ended with, or that nothing is known of it (any more).
         """
         waiting = _Waiting(self.request_id, timeout_s)
@@ -130,7 +130,7 @@ class _Waiting:
         left_s = self._ends_s - time.monotonic()
         if left_s <= 0:
             fact = f"request {self._request_id} has not ended within {self._timeout_s:g} s"
-            raise DeadlinePassed(f"{fact}; it goes on")
+            raise DeadlineExceeded(f"{fact}; it goes on")
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
         return min(pause_s, left_s)
 

@@ -15,7 +15,7 @@ import grpc
 from headrace.client.background import AsyncDetached, Detached
 from headrace.client.reader import BREAKS, Thread
 from headrace.errors import CapacityError, Code
-from headrace.rpc.addresses import BadAddress, target
+from headrace.rpc.addresses import InvalidAddress, grpc_target
 from headrace.rpc.channels import CLIENT_PINGS, aio_channel, blocking_channel
 from headrace.rpc.status import from_rpc_error, from_status
 from headrace.v1 import (
@@ -287,8 +287,8 @@ class AsyncClient:
 
 def _target(url: str) -> str:
     try:
-        return target(url)
-    except BadAddress as error:
+        return grpc_target(url)
+    except InvalidAddress as error:
         raise MeshUnreachable(str(error)) from error
 
 

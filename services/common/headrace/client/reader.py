@@ -8,7 +8,7 @@ from typing import cast
 import grpc
 
 from headrace.errors import GatewayDraining, GatewayUnreachable, HeadraceError
-from headrace.rpc.status import is_broken
+from headrace.rpc.status import can_be_resumed
 from headrace.v1 import generation_pb2, requests_pb2
 
 _RETURN_WITHIN_S = 30.0
@@ -56,7 +56,7 @@ class Thread:
 
     def may_go_on(self, error: grpc.RpcError | HeadraceError) -> bool:
         # What the mesh refuses or fails with has details; a connection that broke has none.
-        lost = isinstance(error, HeadraceError) or is_broken(cast(grpc.aio.AioRpcError, error))
+        lost = isinstance(error, HeadraceError) or can_be_resumed(cast(grpc.aio.AioRpcError, error))
         in_time = time.monotonic() - self._heard_s < _RETURN_WITHIN_S
         return self._reattach and lost and in_time and bool(self._reading.request_id)
 

@@ -8,7 +8,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from headrace.rpc.addresses import join
+from headrace.rpc.addresses import join_host_port
 
 MAX_MESSAGE_BYTES = 20 * 1024 * 1024
 """Above Envoy's body limit of 16 MiB, so that the limit is Envoy's, which answers 413."""
@@ -64,7 +64,7 @@ def bind(server: grpc.aio.Server, host: str, port: int) -> int:
     Raises:
         OSError: the address is in use or not ours.
     """
-    address = join(host, port)
+    address = join_host_port(host, port)
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from headrace.errors import CapacityError, Code, HeadraceError, InternalError, leaves
+from headrace.errors import CapacityError, Code, HeadraceError, InternalError, errors_by_reason
 
 DOMAIN = "headrace.dev"
 
@@ -45,12 +45,12 @@ def from_status(status: status_pb2.Status) -> HeadraceError:
             field = bad.field_violations[0].field
         else:
             detail.Unpack(info)
-    kind = leaves().get(info.reason) or _by_code(status.code)
+    kind = errors_by_reason().get(info.reason) or _by_code(status.code)
     return kind(status.message, field=field, retry_after_s=retry_after_s)
 
 
 def _by_code(number: int) -> type[HeadraceError]:
-    for kind in leaves().values():
+    for kind in errors_by_reason().values():
         if kind.code.number == number:
             return kind
     return InternalError
@@ -65,7 +65,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> HeadraceError:
     return from_status(status)
 
 
-def is_broken(error: grpc.aio.AioRpcError) -> bool:
+def can_be_resumed(error: grpc.aio.AioRpcError) -> bool:
     """Whether a call failed on its way, and nobody of ours said so or that it is to come back."""
     if rpc_status.from_call(error) is None:  # type: ignore[arg-type]  # as above
         return error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)

@@ -109,7 +109,7 @@ class Stores:
         if self._bus is None:
             return Fault("takes no connection", self._silence_s)
         try:
-            await self._bus.try_to_store(timeout_s=PROBE_S)
+            await self._bus.probe_store(timeout_s=PROBE_S)
         except StoreRefused as error:
             return Fault(f"cannot store: {error}", None, str(error))
         except BusUnavailable as error:

@@ -16,7 +16,7 @@ import psutil
 
 from headrace.bus import BusError
 from headrace.bus.jetstream import connect
-from headrace.rpc.addresses import UNSPECIFIED, join, local
+from headrace.rpc.addresses import UNSPECIFIED, connect_host, join_host_port
 from headrace.supervisor.health import canary_comes_through, complaint, health_url
 from headrace.supervisor.keeper import Keeper
 from headrace.supervisor.model_removal import remove_unlisted
@@ -208,7 +208,11 @@ class Mesh:
     @property
     def _url(self) -> str | None:
         port = self._public_port
-        return None if port is None else f"http://{join(local(self._options.host), port)}"
+        return (
+            None
+            if port is None
+            else f"http://{join_host_port(connect_host(self._options.host), port)}"
+        )
 
     def _changed(self) -> None:
         self._is_written = False
@@ -286,7 +290,7 @@ def refuse_taken_port(host: str, port: int) -> None:
         if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             way_out = "this machine does not have that address; take another with --host"
         raise PortTaken(
-            f"cannot listen on {join(host, port)}: {error.strerror or error}; {way_out}"
+            f"cannot listen on {join_host_port(host, port)}: {error.strerror or error}; {way_out}"
         ) from error
 
 
@@ -297,7 +301,7 @@ def seen_from_outside(host: str, port: int) -> list[str]:
     family = socket.AF_INET6 if host == "::" else socket.AF_INET
     found = (address for every in psutil.net_if_addrs().values() for address in every)
     return [
-        f"http://{join(address.address, port)}"
+        f"http://{join_host_port(address.address, port)}"
         for address in found
         if address.family == family
         and "%" not in address.address

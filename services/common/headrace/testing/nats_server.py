@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from headrace import binaries
-from headrace.rpc.addresses import join
+from headrace.rpc.addresses import join_host_port
 
 START_S = 10.0
 
@@ -44,7 +44,7 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        return f"nats://{join(self._host, self.port)}"
+        return f"nats://{join_host_port(self._host, self.port)}"
 
     async def start(self) -> None:
         """Returns once it accepts connections."""
@@ -53,7 +53,7 @@ class NatsServer:
         ports.mkdir(parents=True)
         config = self.directory / "nats.conf"
         config.write_text(
-            f'listen: "{join(self._host, self.port)}"\n'
+            f'listen: "{join_host_port(self._host, self.port)}"\n'
             f'ports_file_dir: "{ports}"\n'
             f"{self._store()}{self._more}\n"
             f'log_file: "{self.directory / "nats.log"}"\n'

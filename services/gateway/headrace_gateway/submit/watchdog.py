@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from headrace.clock import Clock
-from headrace.errors import DeadlinePassed
+from headrace.errors import DeadlineExceeded
 from headrace_gateway.base import metrics
 from headrace_gateway.stream.open_requests import OpenRequests
 
@@ -23,4 +23,4 @@ async def watch_deadlines(requests: OpenRequests, clock: Clock, *, slack_s: floa
         for outlet in requests.overdue(clock.monotonic_s(), slack_s=slack_s):
             metrics.overdue_total.labels(outlet.admitted.model).inc()
             log.warning("request.overdue", extra={"request_id": outlet.request_id})
-            outlet.fail(DeadlinePassed("the request's time ran out, and nobody had answered it"))
+            outlet.fail(DeadlineExceeded("the request's time ran out, and nobody had answered it"))

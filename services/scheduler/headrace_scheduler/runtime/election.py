@@ -9,7 +9,7 @@ from headrace.bus import Bus, BusError, LeaseTaken
 from headrace.cancellation import confined, heed
 from headrace.clock import Clock
 from headrace.model_names import lane_id
-from headrace.telemetry.repeated import Repeated
+from headrace.telemetry.condition_log import ConditionLog
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.machine import Leadership, Machine
@@ -53,7 +53,7 @@ class Candidacy:
         self._removed: bytes | None = None
         self._ours_until_s = float("-inf")
         self._seen_s = float("-inf")
-        self._unknown = Repeated(log, began="lease.unknown", over="lease.known")
+        self._unknown = ConditionLog(log, began="lease.unknown", over="lease.known")
         self.leader: Leader | None = None
 
     @property

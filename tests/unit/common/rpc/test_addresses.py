@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from headrace.rpc.addresses import (
-    BadAddress,
-    join,
-    local,
-    own_address_towards,
-    split,
-    target,
+    InvalidAddress,
+    connect_host,
+    grpc_target,
+    join_host_port,
+    own_address_for,
+    split_host_port,
     without_zone,
 )
 from headrace.supervisor.plan.plan import DEFAULT_MODEL, MeshOptions
@@ -36,24 +36,24 @@ from headrace.supervisor.supervisor import refuse_taken_port, seen_from_outside
     ],
 )
 def test_a_url_and_an_address_name_the_same_target(url: str, expected: str) -> None:
-    assert target(url) == expected
+    assert grpc_target(url) == expected
 
 
 @pytest.mark.parametrize(
     "url", ["http://host:0x50", "http://host:99999", "http://[::1", "1::2:x:3"]
 )
 def test_what_is_no_address_is_refused_by_name(url: str) -> None:
-    with pytest.raises(BadAddress, match="is no address"):
-        split(url)
+    with pytest.raises(InvalidAddress, match="is no address"):
+        split_host_port(url)
 
 
 def test_brackets_are_written_once() -> None:
-    assert join("::1", 80) == join("[::1]", 80) == "[::1]:80"
-    assert join("10.0.0.1", 80) == "10.0.0.1:80"
+    assert join_host_port("::1", 80) == join_host_port("[::1]", 80) == "[::1]:80"
+    assert join_host_port("10.0.0.1", 80) == "10.0.0.1:80"
 
 
 def test_what_listens_everywhere_is_found_on_the_loopback() -> None:
-    assert [local(host) for host in ("0.0.0.0", "::", "10.0.0.1")] == [
+    assert [connect_host(host) for host in ("0.0.0.0", "::", "10.0.0.1")] == [
         "127.0.0.1",
         "::1",
         "10.0.0.1",
@@ -61,16 +61,16 @@ def test_what_listens_everywhere_is_found_on_the_loopback() -> None:
 
 
 def test_an_address_with_a_zone_is_refused_with_the_reason() -> None:
-    with pytest.raises(BadAddress, match=r"has a zone \(eth0\)"):
+    with pytest.raises(InvalidAddress, match=r"has a zone \(eth0\)"):
         without_zone("fe80::1%eth0")
     with pytest.raises(BadOption, match=r"--host: .*zone"):
         MeshOptions(state_dir=Path("/x"), models=(DEFAULT_MODEL,), host="fe80::1%eth0")
 
 
 def test_this_machine_knows_its_address_towards_another() -> None:
-    assert own_address_towards("127.0.0.1", 4222) == "127.0.0.1"
-    assert own_address_towards("::1", 4222) == "::1"
-    assert own_address_towards("no.such.host.invalid", 4222) == "127.0.0.1"
+    assert own_address_for("127.0.0.1", 4222) == "127.0.0.1"
+    assert own_address_for("::1", 4222) == "::1"
+    assert own_address_for("no.such.host.invalid", 4222) == "127.0.0.1"
 
 
 def test_an_address_that_this_machine_lacks_is_told_as_such() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from headrace.bus import NobodyAnswered
+from headrace.bus import NoReply
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace_gateway.stream.losses import MAX_PAYLOAD_BYTES, payloads
@@ -27,7 +27,7 @@ class Listener:
     async def hear(self, items: list[int]) -> None:
         self.asked += 1
         if self.is_away:
-            raise NobodyAnswered("away")
+            raise NoReply("away")
         heard = list(items)
         await self.may_answer.wait()
         self.heard.append(heard)
@@ -76,7 +76,7 @@ async def test_a_model_without_a_leader_holds_up_no_other() -> None:
 
     async def send(model: str, items: list[int]) -> None:
         if model == "orphan":
-            raise NobodyAnswered("away")
+            raise NoReply("away")
         heard.append((model, list(items)))
 
     reporters = ModelReporters[int]("numbers", send)

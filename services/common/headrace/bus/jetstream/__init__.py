@@ -20,16 +20,16 @@ from nats.js.api import KeyValueConfig, ObjectStoreConfig
 from nats.js.kv import KeyValue
 
 from headrace.bus import BusUnavailable
+from headrace.bus.jetstream.connect_errors import ConnectErrors, is_valid_url, redact_url
 from headrace.bus.jetstream.connection import CoreMessages
 from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
 from headrace.bus.jetstream.leases import KeyLeases
-from headrace.bus.jetstream.reasons import Reasons, is_readable, shown
 from headrace.bus.jetstream.records import StoredCards, StoredResults
+from headrace.bus.jetstream.store_probe import JetStreamProbe
 from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
-from headrace.bus.jetstream.trial import StoreTrial
-from headrace.telemetry.repeated import Repeated
+from headrace.telemetry.condition_log import ConditionLog
 
-__all__ = ["JetStreamBus", "JetStreamLane", "connect", "shown"]
+__all__ = ["JetStreamBus", "JetStreamLane", "connect", "redact_url"]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,9 @@ PING_S = 1.0
 """A server that has not answered two pings is taken for gone, 3 s after it fell silent."""
 
 
-class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResults, StoreTrial):
+class JetStreamBus(
+    CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResults, JetStreamProbe
+):
     """Implements `headrace.bus.Bus`. Made by `connect`; reconnects for as long as it takes."""
 
     async def close(self) -> None:
@@ -79,10 +81,10 @@ async def connect(
     Raises:
         BusUnavailable: no answer within `wait_s`.
     """
-    if not is_readable(url):
-        raise BusUnavailable(f"{shown(url)} is no URL of NATS; write nats://host:4222")
+    if not is_valid_url(url):
+        raise BusUnavailable(f"{redact_url(url)} is no URL of NATS; write nats://host:4222")
     client = Client()
-    bus, reasons = JetStreamBus(client), Reasons()
+    bus, reasons = JetStreamBus(client), ConnectErrors()
     connecting = _Connecting(client, bus, url, reasons)
 
     async def begin() -> None:
@@ -99,16 +101,16 @@ async def connect(
     bus.closing = True
     with contextlib.suppress(OSError, nats.errors.Error, AssertionError):
         await client.close()
-    raise BusUnavailable(f"no NATS within {wait_s:g} s at {shown(url)}: {reasons}")
+    raise BusUnavailable(f"no NATS within {wait_s:g} s at {redact_url(url)}: {reasons}")
 
 
 class _Connecting:
     """The client's connection as it comes and goes, in the log."""
 
-    def __init__(self, client: Client, bus: JetStreamBus, url: str, reasons: Reasons) -> None:
+    def __init__(self, client: Client, bus: JetStreamBus, url: str, reasons: ConnectErrors) -> None:
         self._client, self._bus, self._url, self._reasons = client, bus, url, reasons
         self._has_begun = False
-        self._unreached = Repeated(log, began="bus.unreached", over="bus.reached")
+        self._unreached = ConditionLog(log, began="bus.unreached", over="bus.reached")
 
     async def begin(self, name: str) -> None:
         """Returns once there is a connection, however long that takes."""
@@ -141,7 +143,7 @@ class _Connecting:
     async def _swallow(self, error: Exception) -> None:
         self._reasons.note(error)
         if not self._client.is_connected and not self._has_begun:
-            shown_url, why = shown(self._url), str(self._reasons)
+            shown_url, why = redact_url(self._url), str(self._reasons)
             self._unreached.again(time.monotonic(), servers=shown_url, why=why)
         log.debug("bus.error", extra={"error": repr(error)})
 
@@ -165,9 +167,9 @@ async def _ends_within(wait_s: float, work: Coroutine[Any, Any, None]) -> bool:
             await asyncio.wait({task}, timeout=_CANCEL_AGAIN_S)
 
 
-async def _until_stores(bus: JetStreamBus, replicas: int, reasons: Reasons) -> None:
+async def _until_stores(bus: JetStreamBus, replicas: int, reasons: ConnectErrors) -> None:
     # JetStream comes up a moment after the port does.
-    waiting = Repeated(log, began="bus.waiting_for_jetstream", over="bus.jetstream_ready")
+    waiting = ConditionLog(log, began="bus.waiting_for_jetstream", over="bus.jetstream_ready")
     while True:
         try:
             await bus.ensure_stores(replicas)

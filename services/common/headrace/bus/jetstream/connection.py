@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js.kv import KeyValue
 
-from headrace.bus import Answer, BusUnavailable, NobodyAnswered, NobodyListens, OnMessage, subjects
+from headrace.bus import BusUnavailable, NoReply, NoResponders, OnMessage, RequestHandler, subjects
 from headrace.cancellation import heeding
 from headrace.internal.v1.reports_pb2 import BrokerReport
 
@@ -51,7 +51,7 @@ class Connected:
         url = self._client.connected_url
         return "" if url is None else url.netloc.rpartition("@")[2]
 
-    async def leave_silent_server(self) -> None:
+    async def reconnect_if_silent(self) -> None:
         """Go to another server of the cluster where this one does not even answer a ping."""
         if len(self._client.servers) < 2:
             return
@@ -103,9 +103,9 @@ class CoreMessages(Connected):
         try:
             answer = await self._client.request(subject, payload, timeout=timeout_s)
         except nats.errors.NoRespondersError as error:
-            raise NobodyListens(f"nobody serves {subject}") from error
+            raise NoResponders(f"nobody serves {subject}") from error
         except (TimeoutError, nats.errors.TimeoutError) as error:
-            raise NobodyAnswered(f"no answer from {subject} in {timeout_s:g} s") from error
+            raise NoReply(f"no answer from {subject} in {timeout_s:g} s") from error
         except nats.errors.Error as error:
             raise BusUnavailable(f"{subject}: {error}") from error
         return answer.data
@@ -116,7 +116,7 @@ class CoreMessages(Connected):
 
         return OpenSubscription(await self._client.subscribe(subject, cb=receive))
 
-    async def serve(self, subject: str, answer: Answer) -> OpenSubscription:
+    async def serve(self, subject: str, answer: RequestHandler) -> OpenSubscription:
         async def answer_one(message: Msg) -> None:
             try:
                 await message.respond(await answer(message.data))

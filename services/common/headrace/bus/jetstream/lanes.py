@@ -11,7 +11,14 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from headrace.bus import Buried, BusUnavailable, LaneAtBound, LaneBroken, Pulled, subjects
+from headrace.bus import (
+    BusUnavailable,
+    LaneBroken,
+    LaneLimitReached,
+    PulledMessage,
+    StoredDeadLetter,
+    subjects,
+)
 from headrace.bus.jetstream.connection import Connected
 from headrace.bus.jetstream.stores import ACK_WAIT_S, DEAD_STREAM, LANE_BOUND, REQUEST_STREAM
 from headrace.cancellation import heeding
@@ -40,11 +47,13 @@ class StoredLanes(Connected):
             )
         except nats.js.errors.APIError as error:
             if error.err_code == _LANE_AT_BOUND:
-                raise LaneAtBound(f"lane {model}/{priority} holds {LANE_BOUND} requests") from error
+                raise LaneLimitReached(
+                    f"lane {model}/{priority} holds {LANE_BOUND} requests"
+                ) from error
             raise BusUnavailable(f"request {message_id} was not stored: {error}") from error
         except (TimeoutError, nats.errors.Error) as error:
             if isinstance(error, TimeoutError):
-                await self.leave_silent_server()
+                await self.reconnect_if_silent()
             raise BusUnavailable(
                 f"request {message_id} may not be stored: {error or 'no answer'}"
             ) from error
@@ -92,17 +101,17 @@ class StoredLanes(Connected):
                 return
 
     @heeding
-    async def bury(self, model: str, letter: bytes) -> None:
+    async def store_dead_letter(self, model: str, letter: bytes) -> None:
         await self._store(subjects.dead_letter(model), letter)
 
     @heeding
-    async def buried(self, *, limit: int) -> list[Buried]:
-        """The latest of what `bury` keeps, newest first.
+    async def dead_letters(self, *, limit: int) -> list[StoredDeadLetter]:
+        """The latest of what `store_dead_letter` keeps, newest first.
 
         Raises:
             BusUnavailable: the broker is away.
         """
-        found: list[Buried] = []
+        found: list[StoredDeadLetter] = []
         try:
             kept = (await self._js.stream_info(DEAD_STREAM)).state
             number = kept.last_seq
@@ -110,7 +119,7 @@ class StoredLanes(Connected):
                 with contextlib.suppress(nats.js.errors.NotFoundError):  # one that was removed
                     message = await self._js.get_msg(DEAD_STREAM, number)
                     lane = (message.subject or "").rpartition(".")[2]
-                    found.append(Buried(lane, message.data or b""))
+                    found.append(StoredDeadLetter(lane, message.data or b""))
                 number -= 1
         except nats.errors.Error as error:
             raise BusUnavailable(f"dead letters: {error or 'no answer'}") from error
@@ -128,7 +137,7 @@ class JetStreamLane:
         self._doubted = False
 
     @heeding
-    async def pull(self, *, max_messages: int, timeout_s: float) -> list[Pulled]:
+    async def pull(self, *, max_messages: int, timeout_s: float) -> list[PulledMessage]:
         try:
             found = await self._pull.fetch(max_messages, timeout=timeout_s)
         except (TimeoutError, nats.errors.TimeoutError):
@@ -141,7 +150,7 @@ class JetStreamLane:
             if number > self._arrived + 1:
                 raise LaneBroken(f"delivery {number} came, and {self._arrived + 1} did not")
             self._arrived = max(self._arrived, number)
-        return [Pulled(m.data, m.metadata.sequence.stream, m.reply) for m in found]
+        return [PulledMessage(m.data, m.metadata.sequence.stream, m.reply) for m in found]
 
     async def _check_that_all_came(self) -> None:
         """Why: what is on its way when a broker or a connection dies has been delivered as far as

@@ -11,7 +11,7 @@ import click
 from google.protobuf.message import DecodeError
 from rich.markup import escape
 
-from headrace.bus import Buried, BusUnavailable
+from headrace.bus import BusUnavailable, StoredDeadLetter
 from headrace.bus.jetstream import connect
 from headrace.cli.console import terminal
 from headrace.cli.console.options import broker_url, state_dir_option
@@ -63,22 +63,22 @@ async def _read(nats_url: str, limit: int) -> list[DeadLetter]:
             nats_url, name="headrace dead-letters", wait_s=_CONNECT_S, replicas=None
         )
         try:
-            return [_shown(each) for each in await bus.buried(limit=limit)]
+            return [_shown(each) for each in await bus.dead_letters(limit=limit)]
         finally:
             await bus.close()
     except BusUnavailable as error:
         raise BrokerUnavailable(str(error)) from error
 
 
-def _shown(buried: Buried) -> DeadLetter:
-    letter = Letter.FromString(buried.letter)
+def _shown(stored: StoredDeadLetter) -> DeadLetter:
+    letter = Letter.FromString(stored.letter)
     try:
         request_id = RequestRecord.FromString(letter.message).request_id
     except DecodeError:
         request_id = ""
     return DeadLetter(
         request_id,
-        letter.model or buried.lane,
+        letter.model or stored.lane,
         letter.time.ToJsonString(),
         letter.attempts,
         letter.reason,

@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 import httpx
 
-from headrace.bus import BusError, NobodyListens
-from headrace.bus.control import order_drain
-from headrace.bus.jetstream import connect, shown
+from headrace.bus import BusError, NoResponders
+from headrace.bus.control import request_drain
+from headrace.bus.jetstream import connect, redact_url
 from headrace.cli.console.options import state_dir_option
 from headrace.client import AsyncClient
 from headrace.errors import BrokerUnavailable, HeadraceError
@@ -75,11 +75,11 @@ async def _order(nats_url: str, name: str) -> None:
     try:
         bus = await connect(nats_url, name="headrace drain", wait_s=_ORDER_S, replicas=None)
         try:
-            await order_drain(bus, name, timeout_s=_ORDER_S)
+            await request_drain(bus, name, timeout_s=_ORDER_S)
         finally:
             await bus.close()
-    except NobodyListens:
-        raise MeshError(f"no process named {name} is connected to {shown(nats_url)}") from None
+    except NoResponders:
+        raise MeshError(f"no process named {name} is connected to {redact_url(nats_url)}") from None
     except BusError as error:
         raise BrokerUnavailable(str(error)) from error
     click.echo(f"{name} drains; it leaves once what it runs has ended or gone elsewhere")

@@ -9,8 +9,8 @@ from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 
-from headrace.model_names import fault, label, listed
-from headrace.rpc.addresses import BadAddress, without_zone
+from headrace.model_names import invalid_reason, label, parse_names
+from headrace.rpc.addresses import InvalidAddress, without_zone
 from headrace.supervisor.state.failures import BadOption
 
 MAX_PROCESSES = 64
@@ -87,7 +87,7 @@ class MeshOptions:
                 raise BadOption(f"--{what} is {count}; it must be from 1 to {MAX_PROCESSES}")
         try:
             ip_address(without_zone(self.host))
-        except BadAddress as error:
+        except InvalidAddress as error:
             raise BadOption(f"--host: {error}") from None
         except ValueError:
             raise BadOption(
@@ -151,9 +151,9 @@ def parse_model(text: str) -> ModelSource:
 
 
 def _named(source: str, names: str, option: str) -> ModelSource:
-    found = listed(names) or ("",)
+    found = parse_names(names) or ("",)
     for name in found:
-        if (why := fault(name)) is not None:
+        if (why := invalid_reason(name)) is not None:
             raise BadOption(f"the name {name!r} of {option} cannot be: {why}; see SOURCE=NAME")
     return ModelSource(source, found[0], found[1:])
 

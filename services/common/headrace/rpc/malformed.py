@@ -23,7 +23,7 @@ class _Unreadable:
     fact: str
 
 
-class RefuseUnreadable(grpc.aio.ServerInterceptor):
+class RejectMalformed(grpc.aio.ServerInterceptor):
     """Calls with one message from their caller; it comes to a handler only if it can be read."""
 
     async def intercept_service(

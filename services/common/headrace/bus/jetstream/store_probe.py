@@ -10,22 +10,22 @@ from headrace.bus import BusUnavailable, StoreRefused, subjects
 from headrace.bus.jetstream.connection import Connected
 from headrace.cancellation import heeding
 
-TRIAL_STREAM = "TRIALS"
+TRIAL_STREAM = "STORE_PROBES"
 
 
-class StoreTrial(Connected):
+class JetStreamProbe(Connected):
     """Implements `headrace.bus.Trial`."""
 
     _has_stream = False
 
     @heeding
-    async def try_to_store(self, *, timeout_s: float) -> None:
+    async def probe_store(self, *, timeout_s: float) -> None:
         impatient = self._client.jetstream(timeout=timeout_s)
         try:
             if not self._has_stream:
                 await impatient.add_stream(_stream())
                 self._has_stream = True
-            await impatient.publish(subjects.TRIALS, b"")
+            await impatient.publish(subjects.STORE_PROBES, b"")
         except nats.js.errors.NoStreamResponseError as error:
             self._has_stream = False
             raise BusUnavailable("JetStream does not answer: is it enabled?") from error
@@ -38,7 +38,7 @@ class StoreTrial(Connected):
 def _stream() -> StreamConfig:
     return StreamConfig(
         name=TRIAL_STREAM,
-        subjects=[subjects.TRIALS],
+        subjects=[subjects.STORE_PROBES],
         storage=StorageType.FILE,
         max_msgs=1,
         discard=DiscardPolicy.OLD,

@@ -6,13 +6,13 @@ import logging
 
 import pytest
 
-from headrace.telemetry.repeated import Repeated
+from headrace.telemetry.condition_log import ConditionLog
 
 
 def test_a_state_is_logged_once_then_every_half_minute_and_when_it_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    state = Repeated(logging.getLogger("test"), began="lease.unknown", over="lease.known")
+    state = ConditionLog(logging.getLogger("test"), began="lease.unknown", over="lease.known")
     state.end(0.0)
     for second in range(61):
         state.again(float(second), model="m")

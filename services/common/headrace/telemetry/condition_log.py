@@ -7,7 +7,7 @@ import logging
 TOLD_EVERY_S = 30.0
 
 
-class Repeated:
+class ConditionLog:
     """One such state. `began` and `over` are the events that are logged."""
 
     def __init__(self, log: logging.Logger, *, began: str, over: str) -> None:

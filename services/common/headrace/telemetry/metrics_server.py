@@ -44,7 +44,7 @@ def _tasks(loop: asyncio.AbstractEventLoop) -> int:
     return len(asyncio.all_tasks(loop))
 
 
-class SidePort:
+class MetricsServer:
     """A context manager; binds on entry.
 
     Args:
@@ -82,7 +82,7 @@ class SidePort:
         # Counted when somebody looks: a count of the last beat would miss what came since.
         event_loop_tasks.set_function(partial(_tasks, asyncio.get_running_loop()))
 
-    def __enter__(self) -> SidePort:
+    def __enter__(self) -> MetricsServer:
         self._thread.start()
         return self
 

@@ -15,7 +15,7 @@ _NO_JETSTREAM = (
 )
 
 
-class Reasons:
+class ConnectErrors:
     """The errors of one attempt to connect, of which one is the reason to tell."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Reasons:
         return next((r for r, rank in reversed(self._ranked.items()) if rank == best), "no answer")
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """URLs of servers without user and password."""
     return ", ".join(_without_user(each) for each in url.split(","))
 
@@ -42,7 +42,7 @@ def _without_user(url: str) -> str:
     return f"{user.partition('//')[0]}//{rest}" if at else url
 
 
-def is_readable(url: str) -> bool:
+def is_valid_url(url: str) -> bool:
     """Whether it can be asked at all; nats-py looks malformed ones up as names, for ever."""
     try:
         return all(
