@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from headrace.client import AsyncClient
-from headrace.client.background import AsyncDetached
+from headrace.client.background import AsyncBackgroundRequest
 from headrace.errors import RequestCancelled
 from headrace.v1.generation_pb2 import GenerateResponse
 from helpers.command import headrace
@@ -47,11 +47,11 @@ def ask(number: int) -> dict[str, Any]:
     return {"prompt": f"Number {number}", "model": MODEL, "seed": number} | sampling
 
 
-async def begin_all(client: AsyncClient) -> list[AsyncDetached]:
+async def begin_all(client: AsyncClient) -> list[AsyncBackgroundRequest]:
     return [await client.detach(**ask(number)) for number in range(REQUESTS)]
 
 
-async def results(begun: list[AsyncDetached]) -> list[GenerateResponse]:
+async def results(begun: list[AsyncBackgroundRequest]) -> list[GenerateResponse]:
     return await asyncio.gather(*(each.result(timeout_s=90) for each in begun))
 
 

@@ -11,10 +11,10 @@ import grpc
 from grpc_status import rpc_status
 
 from headrace.bench.http1 import Answer, Connection, ConnectionLost
-from headrace.chaos.event_log import Pen
 from headrace.chaos.history import UNREACHABLE
-from headrace.chaos.plan import Ask, Door
-from headrace.client.reader import BREAKS, Reading
+from headrace.chaos.requests import Api, ChaosRequest
+from headrace.chaos.stream_recorder import StreamRecorder
+from headrace.client.resume import RESUMABLE_ERRORS, StreamPosition
 from headrace.rpc.addresses import grpc_target
 from headrace.rpc.channels import aio_channel
 from headrace.rpc.status import can_be_resumed, from_rpc_error, from_status
@@ -32,9 +32,9 @@ SILENCE_S = 90.0
 RETURN_WITHIN_S = 30.0
 """A client whose stream broke off tries for so long to get on with it."""
 _RETURN_PAUSE_S = 0.1
-_PATHS = {Door.CHAT: "/v1/chat/completions", Door.COMPLETIONS: "/v1/completions"}
+_PATHS = {Api.CHAT: "/v1/chat/completions", Api.COMPLETIONS: "/v1/completions"}
 _DONE = b"[DONE]"
-_BREAKS = {error.reason.lower() for error in BREAKS}
+_BREAKS = {error.reason.lower() for error in RESUMABLE_ERRORS}
 _OF_ENVOY = "gateway_unavailable"
 """Code of Envoy's own answer: it reached no gateway."""
 
@@ -42,8 +42,8 @@ _OF_ENVOY = "gateway_unavailable"
 Call = grpc.aio.UnaryStreamCall[Any, generation_pb2.StreamGenerateResponse]
 
 
-class Asking(Protocol):
-    async def ask(self, ask: Ask, pen: Pen, *, pause_s: float = 0.0) -> None:
+class ChaosClient(Protocol):
+    async def ask(self, ask: ChaosRequest, pen: StreamRecorder, *, pause_s: float = 0.0) -> None:
         """Note all that comes, to the end; `pause_s` after each of the first pieces makes a slow
         reader, for whom the rest piles up meanwhile.
 
@@ -52,7 +52,7 @@ class Asking(Protocol):
         ...
 
 
-class Returning:
+class Reconnect:
     """How a client comes back whose stream broke off."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Returning:
         """Of a call to OpenAI's API: that its events are to have ids, or the last that came."""
         return {"last-event-id": self.last_id} if self.last_id else {"x-headrace-resume": "true"}
 
-    def may(self, pen: Pen) -> bool:
+    def may(self, pen: StreamRecorder) -> bool:
         """It knows what to come back to, and has not tried for too long."""
         waited_s = self._now_s() - self._since_s
         return bool(self.last_id) and not pen.is_over and waited_s < RETURN_WITHIN_S
@@ -79,26 +79,28 @@ class Returning:
         return asyncio.get_running_loop().time()
 
 
-async def _linger(pen: Pen, pause_s: float) -> None:
+async def _linger(pen: StreamRecorder, pause_s: float) -> None:
     if pause_s and pen.pieces <= _SLOW_PIECES:
         await asyncio.sleep(pause_s)
 
 
-class HttpDoor:
+class OpenAIClient:
     """OpenAI's API as server-sent events; a connection for each request."""
 
     def __init__(self, url: str, model: str) -> None:
         self._url, self._model = url, model
 
-    async def ask(self, ask: Ask, pen: Pen, *, pause_s: float = 0.0) -> None:
-        returning = Returning()
+    async def ask(self, ask: ChaosRequest, pen: StreamRecorder, *, pause_s: float = 0.0) -> None:
+        returning = Reconnect()
         try:
             while await self._read(ask, pen, returning, pause_s):
                 await returning.pause()
         finally:
             pen.over()
 
-    async def _read(self, ask: Ask, pen: Pen, returning: Returning, pause_s: float) -> bool:
+    async def _read(
+        self, ask: ChaosRequest, pen: StreamRecorder, returning: Reconnect, pause_s: float
+    ) -> bool:
         """One connection's part of the answer; True if the client should come back for more."""
         connection, how = Connection(self._url), "it just ended"
         try:
@@ -134,7 +136,7 @@ class HttpDoor:
         pen.broke(how)
         return False
 
-    def _body(self, ask: Ask) -> bytes:
+    def _body(self, ask: ChaosRequest) -> bytes:
         body: dict[str, Any] = {
             "model": self._model,
             "stream": True,
@@ -143,7 +145,7 @@ class HttpDoor:
             "n": ask.n,
             **ask.sampling,
         }
-        if ask.door is Door.CHAT:
+        if ask.door is Api.CHAT:
             body["messages"] = [{"role": "user", "content": ask.prompt}]
             if "logprobs" in ask.sampling:
                 body |= {"logprobs": True, "top_logprobs": ask.sampling["logprobs"]}
@@ -152,7 +154,7 @@ class HttpDoor:
         return json.dumps(body).encode()
 
 
-async def _refused(answer: Answer, pen: Pen) -> None:
+async def _refused(answer: Answer, pen: StreamRecorder) -> None:
     whole = b"".join([piece async for piece in answer.body])
     try:
         error = json.loads(whole)["error"]
@@ -181,7 +183,7 @@ def _break_of(data: bytes) -> str:
     return code if code in _BREAKS else ""
 
 
-def _note_chunk(data: bytes, pen: Pen) -> None:
+def _note_chunk(data: bytes, pen: StreamRecorder) -> None:
     if data == _DONE:
         pen.ended()
         return
@@ -198,7 +200,7 @@ def _note_chunk(data: bytes, pen: Pen) -> None:
         pen.counted(usage["prompt_tokens"], usage["completion_tokens"])
 
 
-class NativeDoor:
+class GrpcClient:
     """headrace.v1 over gRPC, with token ids and their indices. `close` it."""
 
     def __init__(self, url: str, model: str) -> None:
@@ -207,15 +209,15 @@ class NativeDoor:
         self._requests = requests_pb2_grpc.RequestServiceStub(self._channel)
         self._model = model
 
-    async def ask(self, ask: Ask, pen: Pen, *, pause_s: float = 0.0) -> None:
-        returning, reading = Returning(), Reading(ask.n)
+    async def ask(self, ask: ChaosRequest, pen: StreamRecorder, *, pause_s: float = 0.0) -> None:
+        returning, reading = Reconnect(), StreamPosition(ask.n)
         try:
             while await self._read(self._call(ask, reading), pen, returning, reading, pause_s):
                 await returning.pause()
         finally:
             pen.over()
 
-    def _call(self, ask: Ask, reading: Reading) -> Call:
+    def _call(self, ask: ChaosRequest, reading: StreamPosition) -> Call:
         if reading.request_id:
             return self._requests.AttachRequest(
                 requests_pb2.AttachRequestRequest(
@@ -233,7 +235,12 @@ class NativeDoor:
         )
 
     async def _read(
-        self, call: Call, pen: Pen, returning: Returning, reading: Reading, pause_s: float
+        self,
+        call: Call,
+        pen: StreamRecorder,
+        returning: Reconnect,
+        reading: StreamPosition,
+        pause_s: float,
     ) -> bool:
         """One call's part of the answer; True if the client should come back for more."""
         try:
@@ -270,10 +277,10 @@ def _break_in(event: generation_pb2.StreamGenerateResponse) -> str:
     if not event.finish.HasField("error"):
         return ""
     error = from_status(event.finish.error)
-    return error.reason if isinstance(error, BREAKS) else ""
+    return error.reason if isinstance(error, RESUMABLE_ERRORS) else ""
 
 
-def _note_event(event: generation_pb2.StreamGenerateResponse, pen: Pen) -> None:
+def _note_event(event: generation_pb2.StreamGenerateResponse, pen: StreamRecorder) -> None:
     match event.WhichOneof("event"):
         case "started":
             if not pen.has_begun:  # Who comes back is told again what it reads.
@@ -290,7 +297,7 @@ def _note_event(event: generation_pb2.StreamGenerateResponse, pen: Pen) -> None:
                 pen.ended()
 
 
-def _note_delta(delta: generation_pb2.Delta, pen: Pen) -> None:
+def _note_delta(delta: generation_pb2.Delta, pen: StreamRecorder) -> None:
     if delta.text or delta.token_ids:
         pen.said(delta.choice, delta.text, list(delta.token_ids), delta.first_index)
     if delta.finish_reason:
@@ -298,7 +305,7 @@ def _note_delta(delta: generation_pb2.Delta, pen: Pen) -> None:
         pen.choice_ended(delta.choice, name.removeprefix("FINISH_REASON_").lower())
 
 
-def _note_status(error: grpc.aio.AioRpcError, pen: Pen) -> None:
+def _note_status(error: grpc.aio.AioRpcError, pen: StreamRecorder) -> None:
     has_details = rpc_status.from_call(error) is not None  # type: ignore[arg-type]
     if pen.has_begun or not has_details:
         pen.broke(f"{error.code().name} {error.details()}")

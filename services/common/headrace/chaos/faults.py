@@ -12,10 +12,10 @@ from enum import StrEnum
 
 import httpx
 
-from headrace.chaos.history import Ledger, Mended, Struck
-from headrace.supervisor.health import health_url, is_well
-from headrace.supervisor.plan.plan import Role
-from headrace.supervisor.state.state_dir import Home, ProcessRecord
+from headrace.chaos.history import EventLog, FaultInjected, FaultRecovered
+from headrace.supervisor.health import health_url, is_ready
+from headrace.supervisor.plan.mesh_options import Role
+from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 
 FREEZE_S = (3.5, 6.0)
 """Beyond the silence after which a scheduler gives a worker up."""
@@ -47,18 +47,18 @@ _VICTIMS = {
 }
 
 
-class Faults:
+class FaultInjector:
     """Strikes, and waits until what was struck is well again."""
 
     def __init__(
-        self, home: Home, ledger: Ledger, rng: random.Random, tell: Callable[[str], None]
+        self, state_dir: StateDir, ledger: EventLog, rng: random.Random, tell: Callable[[str], None]
     ) -> None:
-        self._home, self._ledger, self._rng, self._tell = home, ledger, rng, tell
+        self._state_dir, self._ledger, self._rng, self._tell = state_dir, ledger, rng, tell
         self._count = 0
 
     async def strike(self, kind: FaultKind) -> None:
         """One of those that are up, all of them where it is rolling; nothing if none is."""
-        processes = self._home.read_record().processes
+        processes = self._state_dir.read_record().processes
         up = [p for p in processes if p.role in _VICTIMS[kind] and p.pid and p.ports]
         chosen = up if kind is FaultKind.ROLLING or not up else [self._rng.choice(up)]
         for victim in chosen:
@@ -81,11 +81,11 @@ class Faults:
     def struck(self, kind: FaultKind, target: str) -> int:
         self._count += 1
         self._tell(f"{kind}: {target}")
-        self._ledger.note(Struck(self._ledger.now_s, self._count, kind, target))
+        self._ledger.note(FaultInjected(self._ledger.now_s, self._count, kind, target))
         return self._count
 
     def mended(self, number: int) -> None:
-        self._ledger.note(Mended(self._ledger.now_s, number))
+        self._ledger.note(FaultRecovered(self._ledger.now_s, number))
 
     async def _end(self, victim: ProcessRecord, kind: FaultKind) -> None:
         drains = kind in (FaultKind.DRAIN, FaultKind.ROLLING)
@@ -103,9 +103,9 @@ class Faults:
     async def _until_well(self, name: str, *, other_than: int | None) -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=1) as http:
             while True:
-                now = next(p for p in self._home.read_record().processes if p.name == name)
+                now = next(p for p in self._state_dir.read_record().processes if p.name == name)
                 is_new = now.pid not in (None, other_than)
-                if is_new and await is_well(http, health_url(now.role, now.ports)):
+                if is_new and await is_ready(http, health_url(now.role, now.ports)):
                     return
                 await asyncio.sleep(_LOOK_EVERY_S)
 

@@ -19,7 +19,7 @@ UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class RunStarted:
     at_s: float
     model: str
     engine: str
@@ -29,7 +29,7 @@ class Began:
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class RequestSent:
     """A client sends a request. Streams are numbered by the ledger."""
 
     at_s: float
@@ -42,14 +42,14 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class StreamStarted:
     at_s: float
     stream: int
     request_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class DeltaReceived:
     at_s: float
     stream: int
     choice: int
@@ -60,7 +60,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class ChoiceEnded:
+class ChoiceFinished:
     at_s: float
     stream: int
     choice: int
@@ -68,7 +68,7 @@ class ChoiceEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class UsageReceived:
     """The usage that the mesh tells."""
 
     at_s: float
@@ -78,7 +78,7 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class StreamFinished:
     """The good end."""
 
     at_s: float
@@ -86,7 +86,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RequestRejected:
     """An error instead of an answer; `UNREACHABLE` is our word, all other codes are the mesh's."""
 
     at_s: float
@@ -96,7 +96,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class StreamFailed:
     """An error at the end of a stream that had begun."""
 
     at_s: float
@@ -106,7 +106,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class StreamResumed:
     """The stream broke off, and the client came back for the rest of it."""
 
     at_s: float
@@ -115,7 +115,7 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class ClientClosed:
     """The client itself closed the stream."""
 
     at_s: float
@@ -123,7 +123,7 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class StreamBroken:
     """The stream was over, or fell silent for good, and nobody had said so."""
 
     at_s: float
@@ -132,7 +132,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Struck:
+class FaultInjected:
     at_s: float
     fault: int
     kind: str
@@ -140,7 +140,7 @@ class Struck:
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class FaultRecovered:
     """What was struck is well again."""
 
     at_s: float
@@ -148,7 +148,7 @@ class Mended:
 
 
 @dataclass(frozen=True, slots=True)
-class Rested:
+class RunEnded:
     """After the last stream: requests that the mesh still holds, though nobody waits."""
 
     at_s: float
@@ -156,21 +156,21 @@ class Rested:
 
 
 Event = (
-    Began
-    | Offered
-    | Accepted
-    | Said
-    | ChoiceEnded
-    | Counted
-    | Ended
-    | Refused
-    | Failed
-    | Returned
-    | Left
-    | Cut
-    | Struck
-    | Mended
-    | Rested
+    RunStarted
+    | RequestSent
+    | StreamStarted
+    | DeltaReceived
+    | ChoiceFinished
+    | UsageReceived
+    | StreamFinished
+    | RequestRejected
+    | StreamFailed
+    | StreamResumed
+    | ClientClosed
+    | StreamBroken
+    | FaultInjected
+    | FaultRecovered
+    | RunEnded
 )
 _KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 
@@ -190,7 +190,7 @@ def read(path: Path) -> Iterator[Event]:
         yield from map(from_line, lines)
 
 
-class Ledger:
+class EventLog:
     """Appends events to a new file. A context manager, or `close` it."""
 
     def __init__(self, path: Path, clock: Clock) -> None:

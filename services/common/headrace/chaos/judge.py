@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 from headrace.chaos.history import (
     UNREACHABLE,
-    Began,
-    Counted,
-    Cut,
-    Ended,
     Event,
-    Failed,
-    Mended,
-    Refused,
-    Rested,
-    Struck,
+    FaultInjected,
+    FaultRecovered,
+    RequestRejected,
+    RunEnded,
+    RunStarted,
+    StreamBroken,
+    StreamFailed,
+    StreamFinished,
+    UsageReceived,
 )
-from headrace.chaos.traces import Finding, Trace, Wrong, take
+from headrace.chaos.traces import Finding, Trace, Violation, take
 
 CAPACITY = frozenset(
     {"lane_full", "patience_exhausted", "no_worker", "broker_unavailable", "gateway_draining"}
@@ -35,9 +35,9 @@ GATEWAY_LOSS_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    began: Began
+    began: RunStarted
     traces: dict[int, Trace]
-    strikes: list[Struck]
+    strikes: list[FaultInjected]
     mended_s: dict[int, float]
     """When each fault's target was well again; faults whose never was are missing."""
     held: int | None
@@ -51,12 +51,12 @@ def judge(history: Iterable[Event]) -> Judgement:
     others: list[Event] = []
     for event in history:
         take(found, event)
-        if isinstance(event, Began | Struck | Mended | Rested):
+        if isinstance(event, RunStarted | FaultInjected | FaultRecovered | RunEnded):
             others.append(event)
-    began = next((event for event in others if isinstance(event, Began)), None)
+    began = next((event for event in others if isinstance(event, RunStarted)), None)
     if began is None:
         raise ValueError("a history without a beginning")
-    strikes = [event for event in others if isinstance(event, Struck)]
+    strikes = [event for event in others if isinstance(event, FaultInjected)]
     references = {t.offered.ask: t for t in found.values() if not t.offered.disturbed}
     gateway_losses_s = [strike.at_s for strike in strikes if strike.kind == "gateway"]
     for trace in found.values():
@@ -66,8 +66,8 @@ def judge(history: Iterable[Event]) -> Judgement:
         began,
         found,
         strikes,
-        {event.fault: event.at_s for event in others if isinstance(event, Mended)},
-        next((event.held for event in others if isinstance(event, Rested)), None),
+        {event.fault: event.at_s for event in others if isinstance(event, FaultRecovered)},
+        next((event.held for event in others if isinstance(event, RunEnded)), None),
         [finding for trace in found.values() for finding in trace.findings],
     )
 
@@ -75,17 +75,17 @@ def judge(history: Iterable[Event]) -> Judgement:
 def _judge_end(trace: Trace, gateway_losses_s: list[float]) -> None:
     match trace.end:
         case None:
-            trace.find(Wrong.LOST, "it has no end")
-        case Cut(how=how):
-            trace.find(Wrong.LOST, f"cut: {how}")
-        case Refused(at_s=at_s, code=code, message=message) if code == UNREACHABLE:
+            trace.find(Violation.LOST, "it has no end")
+        case StreamBroken(how=how):
+            trace.find(Violation.LOST, f"cut: {how}")
+        case RequestRejected(at_s=at_s, code=code, message=message) if code == UNREACHABLE:
             if not _by_gateway_loss(trace, at_s, gateway_losses_s):
-                trace.find(Wrong.FAILED, f"unreachable: {message}")
-        case Refused(code=code, message=message) if code not in CAPACITY:
-            trace.find(Wrong.FAILED, f"refused with {code}: {message}")
-        case Failed(code=code, message=message) if code not in CAPACITY or trace.said_s:
-            trace.find(Wrong.FAILED, f"failed with {code}: {message}")
-        case Ended():
+                trace.find(Violation.FAILED, f"unreachable: {message}")
+        case RequestRejected(code=code, message=message) if code not in CAPACITY:
+            trace.find(Violation.FAILED, f"refused with {code}: {message}")
+        case StreamFailed(code=code, message=message) if code not in CAPACITY or trace.said_s:
+            trace.find(Violation.FAILED, f"failed with {code}: {message}")
+        case StreamFinished():
             _judge_good_end(trace)
 
 
@@ -99,16 +99,16 @@ def _by_gateway_loss(trace: Trace, at_s: float, losses_s: list[float]) -> bool:
 def _judge_good_end(trace: Trace) -> None:
     for number, choice in enumerate(trace.choices):
         if choice.reason is None:
-            trace.find(Wrong.LOST, f"choice {number} has no end")
+            trace.find(Violation.LOST, f"choice {number} has no end")
     if trace.accepted is None:
-        trace.find(Wrong.LOST, "it ended without having begun")
+        trace.find(Violation.LOST, "it ended without having begun")
     if trace.counted is None:
-        trace.find(Wrong.LOST, "its usage was not told")
+        trace.find(Violation.LOST, "its usage was not told")
         return
     made = sum(len(choice.token_ids) for choice in trace.choices)
     if made and made != trace.counted.output_tokens:
         told = trace.counted.output_tokens
-        trace.find(Wrong.ALTERED, f"usage tells {told} output tokens of {made}")
+        trace.find(Violation.ALTERED, f"usage tells {told} output tokens of {made}")
 
 
 def _judge_content(trace: Trace, reference: Trace | None, *, exact: bool) -> None:
@@ -116,7 +116,7 @@ def _judge_content(trace: Trace, reference: Trace | None, *, exact: bool) -> Non
     if not trace.offered.disturbed or not (trace.said_s or trace.is_good):
         return
     if reference is None or not reference.is_good:
-        trace.find(Wrong.FAILED, f"request {trace.offered.ask} has no undisturbed run")
+        trace.find(Violation.FAILED, f"request {trace.offered.ask} has no undisturbed run")
         return
     if not exact:
         return
@@ -126,11 +126,12 @@ def _judge_content(trace: Trace, reference: Trace | None, *, exact: bool) -> Non
         _compare(trace, f"text of choice {number}", is_.text, was.text, whole=whole)
         if is_.reason is not None and is_.reason != was.reason:
             trace.find(
-                Wrong.ALTERED, f"choice {number} ended with {is_.reason}, and with {was.reason}"
+                Violation.ALTERED, f"choice {number} ended with {is_.reason}, and with {was.reason}"
             )
     if trace.is_good and _usage(trace.counted) != _usage(reference.counted):
         trace.find(
-            Wrong.ALTERED, f"usage {_usage(trace.counted)}, and {_usage(reference.counted)} before"
+            Violation.ALTERED,
+            f"usage {_usage(trace.counted)}, and {_usage(reference.counted)} before",
         )
 
 
@@ -142,8 +143,8 @@ def _compare(
     pairs = enumerate(zip(is_, was, strict=False))
     at = next((i for i, (mine, its) in pairs if mine != its), min(len(is_), len(was)))
     fact = f"{what}: differs at {at} of {len(was)}: {is_[at : at + 8]!r}, not {was[at : at + 8]!r}"
-    trace.find(Wrong.ALTERED, fact)
+    trace.find(Violation.ALTERED, fact)
 
 
-def _usage(counted: Counted | None) -> tuple[int, int] | None:
+def _usage(counted: UsageReceived | None) -> tuple[int, int] | None:
     return None if counted is None else (counted.prompt_tokens, counted.output_tokens)

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from headrace.chaos.clients import Asking, HttpDoor, NativeDoor
-from headrace.chaos.faults import FaultKind, Faults
-from headrace.chaos.history import Began, Ledger, Rested
-from headrace.chaos.plan import Door, make_asks
+from headrace.chaos.clients import ChaosClient, GrpcClient, OpenAIClient
+from headrace.chaos.faults import FaultInjector, FaultKind
+from headrace.chaos.history import EventLog, RunEnded, RunStarted
+from headrace.chaos.requests import Api, make_requests
 from headrace.chaos.traffic import Traffic
 from headrace.client import AsyncClient
 from headrace.clock import Clock
 from headrace.errors import HeadraceError
 from headrace.supervisor.state.failures import MeshError
-from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.state.state_dir import StateDir
 from headrace.v1 import models_pb2
 
 _REST_WITHIN_S = 30.0
@@ -25,7 +25,7 @@ _LONGEST_TOKENS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunOptions:
     url: str
     faults: tuple[FaultKind, ...]
     seconds: float
@@ -41,7 +41,7 @@ class Plan:
     """Strike again without waiting until what was struck is well."""
 
 
-class Ordeal:
+class Run:
     """`run` once.
 
     Args:
@@ -49,12 +49,17 @@ class Ordeal:
     """
 
     def __init__(
-        self, plan: Plan, home: Home, ledger: Ledger, clock: Clock, tell: Callable[[str], None]
+        self,
+        plan: RunOptions,
+        state_dir: StateDir,
+        ledger: EventLog,
+        clock: Clock,
+        tell: Callable[[str], None],
     ) -> None:
         self._plan, self._ledger = plan, ledger
         self._clock, self._tell = clock, tell
         self._rng = random.Random(f"faults {plan.seed}")
-        self._faults = Faults(home, ledger, self._rng, tell)
+        self._faults = FaultInjector(state_dir, ledger, self._rng, tell)
 
     async def run(self) -> None:
         """Raises MeshError if the mesh is not one that can be tried."""
@@ -62,7 +67,7 @@ class Ordeal:
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(AsyncClient(url))
             model = await _served_model(client)
-            native = NativeDoor(url, model.name)
+            native = GrpcClient(url, model.name)
             stack.push_async_callback(native.close)
             traffic = self._traffic(url, model, native)
             await self._try(traffic, model)
@@ -70,7 +75,7 @@ class Ordeal:
 
     async def _try(self, traffic: Traffic, model: models_pb2.Model) -> None:
         plan = self._plan
-        began = Began(
+        began = RunStarted(
             self._ledger.now_s, model.name, model.engine, model.batch_invariant, plan.seed
         )
         self._ledger.note(began)
@@ -88,12 +93,12 @@ class Ordeal:
             stop.set()
             self._tell("no more faults; waits for the open streams")
 
-    def _traffic(self, url: str, model: models_pb2.Model, native: NativeDoor) -> Traffic:
-        http = HttpDoor(url, model.name)
-        doors: dict[Door, Asking] = {Door.NATIVE: native, Door.COMPLETIONS: http}
+    def _traffic(self, url: str, model: models_pb2.Model, native: GrpcClient) -> Traffic:
+        http = OpenAIClient(url, model.name)
+        doors: dict[Api, ChaosClient] = {Api.NATIVE: native, Api.COMPLETIONS: http}
         if model.chat:
-            doors[Door.CHAT] = http
-        asks = make_asks(
+            doors[Api.CHAT] = http
+        asks = make_requests(
             self._plan.asks,
             seed=self._plan.seed,
             doors=list(doors),
@@ -135,7 +140,7 @@ class Ordeal:
         except TimeoutError:
             self._tell(f"{_REST_WITHIN_S:g} s later the mesh holds {held} requests")
         if held is not None:
-            self._ledger.note(Rested(self._ledger.now_s, held))
+            self._ledger.note(RunEnded(self._ledger.now_s, held))
 
 
 async def _served_model(client: AsyncClient) -> models_pb2.Model:

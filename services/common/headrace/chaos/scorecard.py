@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from statistics import median
 
 from headrace.bench.figures import Spread, spread
-from headrace.chaos.history import Ended, Failed, Left, Refused, Struck
+from headrace.chaos.history import (
+    ClientClosed,
+    FaultInjected,
+    RequestRejected,
+    StreamFailed,
+    StreamFinished,
+)
 from headrace.chaos.judge import Judgement
-from headrace.chaos.traces import Trace, Wrong
+from headrace.chaos.traces import Trace, Violation
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +82,10 @@ _SHOWN = 20
 
 def scorecard(judgement: Judgement) -> Scorecard:
     disturbed = [t for t in judgement.traces.values() if t.offered.disturbed]
-    wrong = {kind: {f.stream for f in judgement.findings if f.wrong is kind} for kind in Wrong}
-    errors = Counter(t.end.code for t in disturbed if isinstance(t.end, Refused | Failed))
+    wrong = {kind: {f.stream for f in judgement.findings if f.wrong is kind} for kind in Violation}
+    errors = Counter(
+        t.end.code for t in disturbed if isinstance(t.end, RequestRejected | StreamFailed)
+    )
     good = [t for t in disturbed if t.is_good]
     stalls_s = [stall_s for t in disturbed if (stall_s := _stall_s(t)) is not None]
     waits_s = [t.said_s[0] - t.offered.at_s for t in disturbed if t.said_s]
@@ -92,15 +100,15 @@ def scorecard(judgement: Judgement) -> Scorecard:
         asks=len(judgement.traces) - len(disturbed),
         requests=len(disturbed),
         completed=len(good),
-        left_by_client=sum(isinstance(t.end, Left) for t in disturbed),
-        refused=sum(isinstance(t.end, Refused) and not t.findings for t in disturbed),
+        left_by_client=sum(isinstance(t.end, ClientClosed) for t in disturbed),
+        refused=sum(isinstance(t.end, RequestRejected) and not t.findings for t in disturbed),
         errors=dict(sorted(errors.items())),
         tokens=sum(t.counted.output_tokens for t in good if t.counted is not None),
         faults=_faults(judgement, disturbed),
-        lost=len(wrong[Wrong.LOST]),
-        repeated=len(wrong[Wrong.REPEATED]),
-        altered=len(wrong[Wrong.ALTERED]),
-        failed=len(wrong[Wrong.FAILED]),
+        lost=len(wrong[Violation.LOST]),
+        repeated=len(wrong[Violation.REPEATED]),
+        altered=len(wrong[Violation.ALTERED]),
+        failed=len(wrong[Violation.FAILED]),
         returned=sum(trace.returns > 0 for trace in disturbed),
         held=judgement.held,
         first_piece=spread(waits_s),
@@ -129,7 +137,7 @@ def _faults(judgement: Judgement, disturbed: list[Trace]) -> list[FaultFigures]:
 
 
 def _fault(
-    judgement: Judgement, strikes: Sequence[Struck], disturbed: Sequence[Trace]
+    judgement: Judgement, strikes: Sequence[FaultInjected], disturbed: Sequence[Trace]
 ) -> FaultFigures:
     resumed_s: list[float] = []
     streams_open = 0
@@ -161,7 +169,7 @@ def _next_s(trace: Trace, at_s: float) -> list[float]:
     later = [s for s in trace.said_s if s > at_s]
     if later:
         return later[:1]
-    return [trace.end.at_s] if isinstance(trace.end, Ended) else []
+    return [trace.end.at_s] if isinstance(trace.end, StreamFinished) else []
 
 
 def _last(values_s: Iterable[float]) -> list[float]:
@@ -171,7 +179,7 @@ def _last(values_s: Iterable[float]) -> list[float]:
 
 def _examples(judgement: Judgement) -> list[str]:
     shown: list[str] = []
-    for kind in Wrong:
+    for kind in Violation:
         found = [f for f in judgement.findings if f.wrong is kind]
         shown += [f"{kind}: stream {f.stream}: {f.fact}" for f in found[:_SHOWN]]
     return shown

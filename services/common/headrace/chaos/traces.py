@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from headrace.chaos.history import (
-    Accepted,
-    ChoiceEnded,
-    Counted,
-    Cut,
-    Ended,
+    ChoiceFinished,
+    ClientClosed,
+    DeltaReceived,
     Event,
-    Failed,
-    Left,
-    Offered,
-    Refused,
-    Returned,
-    Said,
+    RequestRejected,
+    RequestSent,
+    StreamBroken,
+    StreamFailed,
+    StreamFinished,
+    StreamResumed,
+    StreamStarted,
+    UsageReceived,
 )
 
 
-class Wrong(StrEnum):
+class Violation(StrEnum):
     LOST = "lost"
     """Tokens or an end that never came."""
     REPEATED = "repeated"
@@ -35,7 +35,7 @@ class Wrong(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     stream: int
-    wrong: Wrong
+    wrong: Violation
     fact: str
 
 
@@ -48,11 +48,11 @@ class Choice:
 
 @dataclass(slots=True)
 class Trace:
-    offered: Offered
+    offered: RequestSent
     choices: list[Choice]
-    accepted: Accepted | None = None
-    counted: Counted | None = None
-    end: Ended | Refused | Failed | Left | Cut | None = None
+    accepted: StreamStarted | None = None
+    counted: UsageReceived | None = None
+    end: StreamFinished | RequestRejected | StreamFailed | ClientClosed | StreamBroken | None = None
     returns: int = 0
     """How often its client came back for the rest."""
     said_s: list[float] = field(default_factory=list)
@@ -64,55 +64,59 @@ class Trace:
 
     @property
     def is_good(self) -> bool:
-        return isinstance(self.end, Ended)
+        return isinstance(self.end, StreamFinished)
 
-    def find(self, wrong: Wrong, fact: str) -> None:
+    def find(self, wrong: Violation, fact: str) -> None:
         self.findings.append(Finding(self.stream, wrong, fact))
 
 
 def take(found: dict[int, Trace], event: Event) -> None:
     """Add an event to the trace of its stream; events of no stream are passed over."""
     match event:
-        case Offered():
+        case RequestSent():
             found[event.stream] = Trace(event, [Choice() for _ in range(event.choices)])
-        case Accepted() | Said() | ChoiceEnded() | Counted():
+        case StreamStarted() | DeltaReceived() | ChoiceFinished() | UsageReceived():
             _take(found[event.stream], event)
-        case Returned():
+        case StreamResumed():
             found[event.stream].returns += 1
-        case Ended() | Refused() | Failed() | Left() | Cut():
+        case (
+            StreamFinished() | RequestRejected() | StreamFailed() | ClientClosed() | StreamBroken()
+        ):
             _end(found[event.stream], event)
 
 
-def _take(trace: Trace, event: Accepted | Said | ChoiceEnded | Counted) -> None:
+def _take(
+    trace: Trace, event: StreamStarted | DeltaReceived | ChoiceFinished | UsageReceived
+) -> None:
     if trace.end is not None:
-        trace.find(Wrong.REPEATED, f"{type(event).__name__} after {type(trace.end).__name__}")
+        trace.find(Violation.REPEATED, f"{type(event).__name__} after {type(trace.end).__name__}")
         return
     match event:
-        case Accepted():
+        case StreamStarted():
             if trace.accepted is not None:
-                trace.find(Wrong.REPEATED, "accepted twice")
+                trace.find(Violation.REPEATED, "accepted twice")
             trace.accepted = event
-        case Said():
+        case DeltaReceived():
             _say(trace, event)
-        case ChoiceEnded(choice=number, reason=reason):
+        case ChoiceFinished(choice=number, reason=reason):
             choice = trace.choices[number]
             if choice.reason is not None:
-                trace.find(Wrong.REPEATED, f"choice {number} ended twice")
+                trace.find(Violation.REPEATED, f"choice {number} ended twice")
             choice.reason = reason
-        case Counted():
+        case UsageReceived():
             if trace.counted is not None:
-                trace.find(Wrong.REPEATED, "usage told twice")
+                trace.find(Violation.REPEATED, "usage told twice")
             trace.counted = event
 
 
-def _say(trace: Trace, said: Said) -> None:
+def _say(trace: Trace, said: DeltaReceived) -> None:
     choice = trace.choices[said.choice]
     if choice.reason is not None:
-        trace.find(Wrong.REPEATED, f"choice {said.choice} went on after its end")
+        trace.find(Violation.REPEATED, f"choice {said.choice} went on after its end")
         return
     expected = len(choice.token_ids)
     if said.first_index is not None and said.token_ids and said.first_index != expected:
-        wrong = Wrong.REPEATED if said.first_index < expected else Wrong.LOST
+        wrong = Violation.REPEATED if said.first_index < expected else Violation.LOST
         fact = f"choice {said.choice}: index {said.first_index} where {expected} was next"
         trace.find(wrong, fact)
     choice.token_ids += said.token_ids
@@ -120,10 +124,13 @@ def _say(trace: Trace, said: Said) -> None:
     trace.said_s.append(said.at_s)
 
 
-def _end(trace: Trace, event: Ended | Refused | Failed | Left | Cut) -> None:
+def _end(
+    trace: Trace,
+    event: StreamFinished | RequestRejected | StreamFailed | ClientClosed | StreamBroken,
+) -> None:
     if trace.end is not None:
         trace.find(
-            Wrong.REPEATED, f"{type(event).__name__} after {type(trace.end).__name__}: two ends"
+            Violation.REPEATED, f"{type(event).__name__} after {type(trace.end).__name__}: two ends"
         )
         return
     trace.end = event

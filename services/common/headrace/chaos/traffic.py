@@ -7,10 +7,10 @@ import random
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.chaos.clients import Asking
-from headrace.chaos.event_log import Pen
-from headrace.chaos.history import Ledger
-from headrace.chaos.plan import Ask, Door
+from headrace.chaos.clients import ChaosClient
+from headrace.chaos.history import EventLog
+from headrace.chaos.requests import Api, ChaosRequest
+from headrace.chaos.stream_recorder import StreamRecorder
 
 _LEAVERS = 0.08
 """Share of requests whose client closes the stream early."""
@@ -25,9 +25,9 @@ _SLOW_PAUSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    asks: Sequence[Ask]
-    doors: Mapping[Door, Asking]
-    ledger: Ledger
+    asks: Sequence[ChaosRequest]
+    doors: Mapping[Api, ChaosClient]
+    ledger: EventLog
     seed: int
 
     async def undisturbed(self, *, streams: int) -> None:
@@ -36,7 +36,7 @@ class Traffic:
 
         async def client() -> None:
             for ask in left:
-                pen = Pen(self.ledger, ask, disturbed=False)
+                pen = StreamRecorder(self.ledger, ask, disturbed=False)
                 await self.doors[ask.door].ask(ask, pen)
 
         await _together(client() for _ in range(min(streams, len(self.asks))))
@@ -64,7 +64,7 @@ class Traffic:
         """One reader that cannot keep up, with the longest of the asks."""
         longest = sorted(self.asks, key=lambda ask: -int(ask.sampling["max_tokens"]))
         ask = longest[number % min(4, len(longest))]
-        pen = Pen(self.ledger, ask, disturbed=True)
+        pen = StreamRecorder(self.ledger, ask, disturbed=True)
         await self.doors[ask.door].ask(ask, pen, pause_s=_SLOW_PAUSE_S)
 
     async def _client(self, number: int, stop: asyncio.Event) -> None:
@@ -78,7 +78,7 @@ class Traffic:
         ask = rng.choice(self.asks)
         leaves = rng.random() < _LEAVERS
         leave_after = rng.randint(1, _LEAVE_WITHIN) if leaves else None
-        pen = Pen(self.ledger, ask, disturbed=True, leave_after=leave_after)
+        pen = StreamRecorder(self.ledger, ask, disturbed=True, leave_after=leave_after)
         await self.doors[ask.door].ask(ask, pen)
         return not pen.was_refused
 

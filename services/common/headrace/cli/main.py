@@ -23,7 +23,7 @@ from headrace.cli.requests.bench import bench
 from headrace.cli.requests.chat import chat
 from headrace.cli.requests.generate import generate
 from headrace.errors import HeadraceError, RequestError
-from headrace.supervisor.state.failures import BadOption, MeshError
+from headrace.supervisor.state.failures import InvalidOption, MeshError
 
 INTERRUPTED = 130
 
@@ -56,7 +56,7 @@ def _run() -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except (RequestError, BadOption) as error:
+    except (RequestError, InvalidOption) as error:
         return _say(error, 2)
     # OSError: a folder that cannot be written, a disk that is full.
     except (HeadraceError, MeshError, OSError) as error:

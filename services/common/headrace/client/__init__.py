@@ -11,7 +11,7 @@ Every call raises a `HeadraceError` for what the mesh refuses or fails with,
 `MeshUnreachable` where nothing answers at the URL.
 """
 
-from headrace.client.background import AsyncDetached, Detached
+from headrace.client.background import AsyncBackgroundRequest, BackgroundRequest
 from headrace.client.clients import (
     AsyncClient,
     Client,
@@ -22,10 +22,10 @@ from headrace.client.clients import (
 )
 
 __all__ = [
+    "AsyncBackgroundRequest",
     "AsyncClient",
-    "AsyncDetached",
+    "BackgroundRequest",
     "Client",
-    "Detached",
     "MeshUnreachable",
     "Prompt",
     "Sampling",

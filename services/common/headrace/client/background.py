@@ -41,7 +41,7 @@ class AsyncRequests(Protocol):
     ) -> AsyncIterator[StreamGenerateResponse]: ...
 
 
-class Detached:
+class BackgroundRequest:
     """A request that goes on without us: it ends neither with this object nor with our process."""
 
     def __init__(self, requests: Requests, request_id: str) -> None:
@@ -75,8 +75,8 @@ class Detached:
         return self._requests.cancel_request(self.request_id)
 
 
-class AsyncDetached:
-    """`Detached` for one event loop."""
+class AsyncBackgroundRequest:
+    """`BackgroundRequest` for one event loop."""
 
     def __init__(self, requests: AsyncRequests, request_id: str) -> None:
         self._requests, self.request_id = requests, request_id

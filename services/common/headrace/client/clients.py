@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import grpc
 
-from headrace.client.background import AsyncDetached, Detached
-from headrace.client.reader import BREAKS, Thread
+from headrace.client.background import AsyncBackgroundRequest, BackgroundRequest
+from headrace.client.resume import RESUMABLE_ERRORS, ResumableStream
 from headrace.errors import CapacityError, Code
 from headrace.rpc.addresses import InvalidAddress, grpc_target
 from headrace.rpc.channels import CLIENT_PINGS, aio_channel, blocking_channel
@@ -107,15 +107,19 @@ class Client:
         gateway; without, it raises.
         """
         request = make_request(prompt, model=model, seed=seed, **sampling)
-        return self._read(lambda: self._generation.StreamGenerate(request), Thread(reattach))
+        return self._read(
+            lambda: self._generation.StreamGenerate(request), ResumableStream(reattach)
+        )
 
     def attach(self, request_id: str, *, after: str = "", reattach: bool = True) -> Events:
         """The same of a request that was sent before, from behind a position. Closing the iterator
         cancels it if nobody else reads it and it is not detached."""
         rest = requests_pb2.AttachRequestRequest(request_id=request_id, after=after)
-        return self._read(lambda: self._requests.AttachRequest(rest), Thread(reattach, after))
+        return self._read(
+            lambda: self._requests.AttachRequest(rest), ResumableStream(reattach, after)
+        )
 
-    def _read(self, begin: Callable[[], Any], thread: Thread) -> Events:
+    def _read(self, begin: Callable[[], Any], thread: ResumableStream) -> Events:
         with _translated(self.url):
             call = begin()
             while True:
@@ -124,7 +128,7 @@ class Client:
                         if thread.take(event):
                             yield _checked(event)
                     return
-                except (grpc.RpcError, *BREAKS) as error:
+                except (grpc.RpcError, *RESUMABLE_ERRORS) as error:
                     if not thread.may_go_on(error):
                         raise
                 finally:
@@ -134,7 +138,7 @@ class Client:
 
     def detach(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
-    ) -> Detached:
+    ) -> BackgroundRequest:
         """Begin something that goes on without us; returns once it is stored."""
         request = make_request(prompt, model=model, seed=seed, **sampling)
         # Why a name of ours: the call may be made again, and begins nothing twice.
@@ -143,9 +147,9 @@ class Client:
             begun = self._requests.CreateRequest(request, timeout=_CALL_S)
         return self.detached(begun.request_id)
 
-    def detached(self, request_id: str) -> Detached:
+    def detached(self, request_id: str) -> BackgroundRequest:
         """A request that has been begun before; nothing is asked yet."""
-        return Detached(self, request_id)
+        return BackgroundRequest(self, request_id)
 
     def get_request(self, request_id: str) -> requests_pb2.Request:
         question = requests_pb2.GetRequestRequest(request_id=request_id)
@@ -207,14 +211,18 @@ class AsyncClient:
     ) -> AsyncEvents:
         """As `Client.stream`."""
         request = make_request(prompt, model=model, seed=seed, **sampling)
-        return self._read(lambda: self._generation.StreamGenerate(request), Thread(reattach))
+        return self._read(
+            lambda: self._generation.StreamGenerate(request), ResumableStream(reattach)
+        )
 
     def attach(self, request_id: str, *, after: str = "", reattach: bool = True) -> AsyncEvents:
         """As `Client.attach`."""
         rest = requests_pb2.AttachRequestRequest(request_id=request_id, after=after)
-        return self._read(lambda: self._requests.AttachRequest(rest), Thread(reattach, after))
+        return self._read(
+            lambda: self._requests.AttachRequest(rest), ResumableStream(reattach, after)
+        )
 
-    async def _read(self, begin: Callable[[], _AsyncCall], thread: Thread) -> AsyncEvents:
+    async def _read(self, begin: Callable[[], _AsyncCall], thread: ResumableStream) -> AsyncEvents:
         with _translated(self.url):
             call = begin()
             while True:
@@ -223,7 +231,7 @@ class AsyncClient:
                         if thread.take(event):
                             yield _checked(event)
                     return
-                except (grpc.RpcError, *BREAKS) as error:
+                except (grpc.RpcError, *RESUMABLE_ERRORS) as error:
                     if not thread.may_go_on(error):
                         raise
                 finally:
@@ -233,7 +241,7 @@ class AsyncClient:
 
     async def detach(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
-    ) -> AsyncDetached:
+    ) -> AsyncBackgroundRequest:
         """As `Client.detach`."""
         request = make_request(prompt, model=model, seed=seed, **sampling)
         request.request_id = uuid4().hex
@@ -241,9 +249,9 @@ class AsyncClient:
             begun = await self._requests.CreateRequest(request, timeout=_CALL_S)
         return self.detached(begun.request_id)
 
-    def detached(self, request_id: str) -> AsyncDetached:
+    def detached(self, request_id: str) -> AsyncBackgroundRequest:
         """As `Client.detached`."""
-        return AsyncDetached(self, request_id)
+        return AsyncBackgroundRequest(self, request_id)
 
     async def get_request(self, request_id: str) -> requests_pb2.Request:
         question = requests_pb2.GetRequestRequest(request_id=request_id)

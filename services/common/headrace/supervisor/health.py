@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import httpx
 
-from headrace.supervisor.plan.plan import LOOPBACK, Role
-from headrace.supervisor.state.failures import CanaryLost
+from headrace.supervisor.plan.mesh_options import LOOPBACK, Role
+from headrace.supervisor.state.failures import CanaryFailed
 
 _CANARY_EVERY_S = 0.1
 CANARY_WITHIN_S = 30.0
@@ -27,11 +27,11 @@ def health_url(role: str, ports: dict[str, int]) -> str | None:
     return None if port is None else f"http://{LOOPBACK}:{port}/{path}"
 
 
-async def is_well(http: httpx.AsyncClient, url: str | None) -> bool:
-    return await complaint(http, url) is None
+async def is_ready(http: httpx.AsyncClient, url: str | None) -> bool:
+    return await not_ready_reason(http, url) is None
 
 
-async def complaint(http: httpx.AsyncClient, url: str | None) -> str | None:
+async def not_ready_reason(http: httpx.AsyncClient, url: str | None) -> str | None:
     """What a process says that it lacks, empty where it says nothing; None if it is well."""
     if url is None:
         return ""
@@ -39,10 +39,10 @@ async def complaint(http: httpx.AsyncClient, url: str | None) -> str | None:
         answer = await http.get(url)
     except httpx.HTTPError:
         return ""
-    return None if answer.status_code == httpx.codes.OK else said(answer)
+    return None if answer.status_code == httpx.codes.OK else error_text(answer)
 
 
-def said(answer: httpx.Response) -> str:
+def error_text(answer: httpx.Response) -> str:
     """What an answer complains of: nats-server writes JSON, the others plain text."""
     try:
         return str(answer.json()["error"])
@@ -51,23 +51,23 @@ def said(answer: httpx.Response) -> str:
         return answer.text.strip().partition("\n")[0]
 
 
-async def canary_comes_through(url: str, model: str, *, within_s: float = CANARY_WITHIN_S) -> None:
+async def wait_for_canary(url: str, model: str, *, within_s: float = CANARY_WITHIN_S) -> None:
     """Ask the public door for one token until it comes.
 
     Raises:
-        CanaryLost: not within `within_s`; the text has the last answer.
+        CanaryFailed: not within `within_s`; the text has the last answer.
     """
-    complaint: str | None = "no answer"
+    not_ready_reason: str | None = "no answer"
     try:
         async with (
             asyncio.timeout(within_s),
             httpx.AsyncClient(trust_env=False, timeout=within_s) as http,
         ):
-            while (complaint := await _send_canary(http, url, model)) is not None:
+            while (not_ready_reason := await _send_canary(http, url, model)) is not None:
                 await asyncio.sleep(_CANARY_EVERY_S)
     except TimeoutError:
-        raise CanaryLost(
-            f"no token of {model} came through in {within_s:g} s; the last answer: {complaint}"
+        raise CanaryFailed(
+            f"no token of {model} came through in {within_s:g} s; the last answer: {not_ready_reason}"
         ) from None
 
 

@@ -19,7 +19,7 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import WorkerReport
 from headrace.supervisor.state.failures import ModelServed
 
-HEARD_S = 3.0
+REPORT_WAIT_S = 3.0
 """A worker that lives reports within that time."""
 
 
@@ -28,31 +28,31 @@ async def remove_unlisted(bus: Bus, mesh_id: str, listed: Collection[str]) -> li
 
     Those that a live worker serves stay, and those that another mesh or nobody answers for.
     """
-    cards = [card for card in await configured(bus) if card.configured_by == mesh_id]
+    cards = [card for card in await configured_models(bus) if card.configured_by == mesh_id]
     unlisted = [card for card in cards if card.model not in listed]
     if not unlisted:
         return []
-    served = await models_served(bus)
+    served = await served_models(bus)
     return [
         card.model for card in unlisted if card.model not in served and await _remove(bus, card)
     ]
 
 
-async def forget(bus: Bus, name: str, *, force: bool) -> None:
+async def remove_model(bus: Bus, name: str, *, force: bool) -> None:
     """Remove one model.
 
     Raises:
         ModelNotFound: none of this name is configured.
         ModelServed: a live worker serves it, and `force` is not set.
     """
-    cards = await configured(bus)
+    cards = await configured_models(bus)
     found = next((card for card in cards if card.model == name), None)
     if found is None:
         owner = next(
             (f"; {name!r} is an alias of {c.model!r}" for c in cards if name in c.aliases), ""
         )
         raise ModelNotFound(f"no model {name!r} is configured{owner}; see headrace model list")
-    if not force and name in await models_served(bus):
+    if not force and name in await served_models(bus):
         raise ModelServed(
             f"a worker serves {name}; end it first, or remove the model with --force, until a"
             " worker announces it again"
@@ -60,7 +60,7 @@ async def forget(bus: Bus, name: str, *, force: bool) -> None:
     await _remove(bus, found)
 
 
-async def configured(cards: Cards) -> list[ModelCard]:
+async def configured_models(cards: Cards) -> list[ModelCard]:
     """The cards of all models that are not removed."""
     found: list[ModelCard] = []
     for payload in await cards.all_cards():
@@ -69,7 +69,7 @@ async def configured(cards: Cards) -> list[ModelCard]:
     return [card for card in found if not card.removed]
 
 
-async def models_served(bus: Bus) -> set[str]:
+async def served_models(bus: Bus) -> set[str]:
     """Primary names of what live workers serve; takes as long as they may be silent."""
     served: dict[str, list[str]] = {}
 
@@ -80,7 +80,7 @@ async def models_served(bus: Bus) -> set[str]:
             served[report.worker_id] = models
 
     subscription = await bus.subscribe(WORKER_REPORTS, on_report)
-    await asyncio.sleep(HEARD_S)
+    await asyncio.sleep(REPORT_WAIT_S)
     await subscription.close()
     return {model for models in served.values() for model in models}
 

@@ -12,10 +12,10 @@ import httpx
 from headrace.bus import BusError, BusUnavailable, StoreRefused, subjects
 from headrace.bus.jetstream import JetStreamBus, connect
 from headrace.internal.v1.reports_pb2 import BrokerReport
-from headrace.supervisor.health import said
-from headrace.supervisor.plan.patience import Fault
-from headrace.supervisor.plan.plan import LOOPBACK
-from headrace.supervisor.state.disk import disk_trouble
+from headrace.supervisor.health import error_text
+from headrace.supervisor.plan.mesh_options import LOOPBACK
+from headrace.supervisor.plan.replacement import Fault
+from headrace.supervisor.state.disk import disk_problem
 
 PROBE_S = 2.0
 _BROKEN_S = 3.0
@@ -23,7 +23,7 @@ _BROKEN_S = 3.0
 time: its error does not pass by itself, for nats-server keeps it until it is started again."""
 
 
-class Look(Protocol):
+class Probe(Protocol):
     """Finds out whether one process does its work."""
 
     @property
@@ -43,7 +43,7 @@ def _silent(silence_s: float | None) -> Fault:
     return Fault("listens nowhere", None if silence_s is None else 4 * silence_s)
 
 
-class Answers:
+class HttpProbe:
     """Any answer of an HTTP address within `PROBE_S` is well, and of some only 200.
 
     Not /readyz: a process that waits for others, or for its model, is not mended by a new run.
@@ -63,13 +63,13 @@ class Answers:
             return Fault(f"does not answer {self._path}", self._silence_s)
         if answer.status_code == httpx.codes.OK or not self._must_be_ok:
             return None
-        return Fault(said(answer), self._silence_s)
+        return Fault(error_text(answer), self._silence_s)
 
     async def close(self) -> None:
         await self._http.aclose()
 
 
-class Stores:
+class BrokerProbe:
     """A broker is well if it says so and stores what it is given. What it lacks is reported to all
     that are connected, for a nats-server that cannot store does not answer who publishes."""
 
@@ -105,7 +105,7 @@ class Stores:
         except httpx.HTTPError:
             return Fault("does not answer /healthz", self._silence_s)
         if answer.status_code != httpx.codes.OK:
-            return await self._by_disk(said(answer), _BROKEN_S)
+            return await self._by_disk(error_text(answer), _BROKEN_S)
         if self._bus is None:
             return Fault("takes no connection", self._silence_s)
         try:
@@ -118,7 +118,7 @@ class Stores:
 
     async def _by_disk(self, said: str, replace_after_s: float | None) -> Fault:
         """The disk's fault where it has one: a new run on it would fail as this one."""
-        trouble = await asyncio.to_thread(disk_trouble, self._folder)
+        trouble = await asyncio.to_thread(disk_problem, self._folder)
         if trouble is not None:
             return Fault(f"cannot store: {trouble}", None, trouble.reason)
         return Fault(f"cannot store: {said}", replace_after_s, said.rpartition(": ")[2])

@@ -15,9 +15,9 @@ from headrace.rpc.addresses import (
     split_host_port,
     without_zone,
 )
-from headrace.supervisor.plan.plan import DEFAULT_MODEL, MeshOptions
-from headrace.supervisor.state.failures import BadOption, PortTaken
-from headrace.supervisor.supervisor import refuse_taken_port, seen_from_outside
+from headrace.supervisor.mesh import external_urls, require_free_port
+from headrace.supervisor.plan.mesh_options import DEFAULT_MODEL, MeshOptions
+from headrace.supervisor.state.failures import InvalidOption, PortTaken
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_what_listens_everywhere_is_found_on_the_loopback() -> None:
 def test_an_address_with_a_zone_is_refused_with_the_reason() -> None:
     with pytest.raises(InvalidAddress, match=r"has a zone \(eth0\)"):
         without_zone("fe80::1%eth0")
-    with pytest.raises(BadOption, match=r"--host: .*zone"):
+    with pytest.raises(InvalidOption, match=r"--host: .*zone"):
         MeshOptions(state_dir=Path("/x"), models=(DEFAULT_MODEL,), host="fe80::1%eth0")
 
 
@@ -75,10 +75,10 @@ def test_this_machine_knows_its_address_towards_another() -> None:
 
 def test_an_address_that_this_machine_lacks_is_told_as_such() -> None:
     with pytest.raises(PortTaken, match=r"\[2001:db8::7\]:0.*--host"):
-        refuse_taken_port("2001:db8::7", 0)
+        require_free_port("2001:db8::7", 0)
 
 
 def test_only_a_mesh_on_every_address_has_urls_for_other_machines() -> None:
-    assert seen_from_outside("127.0.0.1", 80) == []
-    assert not [url for url in seen_from_outside("0.0.0.0", 80) if "127.0.0.1" in url]
-    assert all(url.endswith("]:80") for url in seen_from_outside("::", 80))
+    assert external_urls("127.0.0.1", 80) == []
+    assert not [url for url in external_urls("0.0.0.0", 80) if "127.0.0.1" in url]
+    assert all(url.endswith("]:80") for url in external_urls("::", 80))

@@ -11,15 +11,15 @@ import click
 
 from headrace.bench.figures import Spread
 from headrace.chaos.faults import FaultKind
-from headrace.chaos.history import Ledger, read
+from headrace.chaos.history import EventLog, read
 from headrace.chaos.judge import judge
-from headrace.chaos.run import Ordeal, Plan
+from headrace.chaos.run import Run, RunOptions
 from headrace.chaos.scorecard import Scorecard, scorecard
 from headrace.cli.console import terminal
 from headrace.cli.console.options import is_local, mesh_options, mesh_url
 from headrace.clock import SystemClock
-from headrace.supervisor.state.failures import BadOption
-from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.state.failures import InvalidOption
+from headrace.supervisor.state.state_dir import StateDir
 
 _DEFAULT_FAULTS = "worker,scheduler,freeze,nats"
 _WITHOUT_PROCESSES = (FaultKind.SLOW_READER,)
@@ -108,18 +108,18 @@ def torture(
     Exit 1 if anything was lost, repeated, altered or failed. All that the clients saw is kept
     in torture.jsonl in the state directory; of a mesh at --url, in the current one.
     """
-    home, clock = Home(state_dir), SystemClock()
+    home, clock = StateDir(state_dir), SystemClock()
     door = mesh_url(url, state_dir)
     is_elsewhere = url is not None and not is_local(url, home)
     chosen = _chosen(faults, is_elsewhere=is_elsewhere)
-    plan = Plan(door, chosen, 60 * minutes, streams, seed, rate, pause, asks, overlap)
+    plan = RunOptions(door, chosen, 60 * minutes, streams, seed, rate, pause, asks, overlap)
     history = (Path.cwd() if is_elsewhere else home.folder) / "torture.jsonl"
-    with Ledger(history, clock) as ledger:
+    with EventLog(history, clock) as ledger:
 
         def tell(fact: str) -> None:
             click.echo(f"{ledger.now_s:7.1f} s  {fact}", err=True)
 
-        asyncio.run(Ordeal(plan, home, ledger, clock, tell).run())
+        asyncio.run(Run(plan, home, ledger, clock, tell).run())
     card = scorecard(judge(read(history)))
     if json_file is not None:
         json_file.write_text(json.dumps(asdict(card), indent=1) + "\n")
@@ -131,7 +131,7 @@ def _chosen(faults: tuple[FaultKind, ...] | None, *, is_elsewhere: bool) -> tupl
     if not is_elsewhere:
         return faults or tuple(FaultKind(each) for each in _DEFAULT_FAULTS.split(","))
     if impossible := [each for each in faults or () if each not in _WITHOUT_PROCESSES]:
-        raise BadOption(
+        raise InvalidOption(
             f"--faults {','.join(impossible)}: processes of a mesh at --url are out of reach; "
             f"there is {', '.join(_WITHOUT_PROCESSES)}; or leave --url out for the mesh of "
             "--state-dir"

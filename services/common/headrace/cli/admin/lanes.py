@@ -43,7 +43,7 @@ class LaneRow:
     """Of the model: what names it in the broker's subjects, and in Kubernetes."""
 
     @property
-    def what_counts(self) -> tuple[object, ...]:
+    def change_key(self) -> tuple[object, ...]:
         """What must differ for a line of its own: waits differ from moment to moment."""
         return self.waiting, self.running, self.max_waiting, self.workers, self.scheduler
 
@@ -104,7 +104,7 @@ def when_changed(show: Callable[[list[LaneRow], list[LaneRow]], None]) -> Show:
 
 
 def _differs(before: LaneRow | None, now: LaneRow) -> bool:
-    return before is None or before.what_counts != now.what_counts
+    return before is None or before.change_key != now.change_key
 
 
 def _print_changed(_: list[LaneRow], changed: list[LaneRow]) -> None:

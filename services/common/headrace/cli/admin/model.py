@@ -16,7 +16,7 @@ from headrace.cli.console import terminal
 from headrace.cli.console.options import broker_url, mesh_options, mesh_url, state_dir_option
 from headrace.client import AsyncClient
 from headrace.errors import BrokerUnavailable
-from headrace.supervisor.model_removal import forget as forget_model
+from headrace.supervisor.model_removal import remove_model as forget_model
 from headrace.v1 import models_pb2
 
 _CONNECT_S = 5.0

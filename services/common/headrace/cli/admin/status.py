@@ -16,9 +16,9 @@ from headrace.cli.console.options import is_local, mesh_options, mesh_url
 from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
 from headrace.priorities import priority_name
-from headrace.supervisor.health import complaint, health_url
-from headrace.supervisor.state.disk import disk_trouble
-from headrace.supervisor.state.state_dir import Home, ProcessRecord
+from headrace.supervisor.health import health_url, not_ready_reason
+from headrace.supervisor.state.disk import disk_problem
+from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 from headrace.v1 import fleet_pb2
 
 _PROBE_S = 2.0
@@ -91,7 +91,7 @@ def status(url: str | None, state_dir: Path, as_json: bool) -> int:
 
     Exit 1 if a process is not well that has not been drained, or if its API does not answer.
     """
-    home = Home(state_dir)
+    home = StateDir(state_dir)
     if url is None or is_local(url, home):
         found = asyncio.run(read_status(home))
     else:
@@ -103,9 +103,9 @@ def status(url: str | None, state_dir: Path, as_json: bool) -> int:
     return 0 if found.is_well else 1
 
 
-async def read_status(home: Home) -> MeshStatus:
+async def read_status(home: StateDir) -> MeshStatus:
     """The mesh as it is now; models without lanes and workers if its API does not answer."""
-    record, disk = home.read_record(), disk_trouble(home.folder)
+    record, disk = home.read_record(), disk_problem(home.folder)
     async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as http:
         processes = await asyncio.gather(*(_process(http, each) for each in record.processes))
     return MeshStatus(
@@ -127,7 +127,7 @@ async def read_status_of(url: str) -> MeshStatus:
 async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessStatus:
     if record.drained:
         return ProcessStatus(healthy=False, **asdict(record))
-    why = await complaint(http, health_url(record.role, record.ports))
+    why = await not_ready_reason(http, health_url(record.role, record.ports))
     if why is None and not record.fault:
         return ProcessStatus(healthy=True, **asdict(record))
     known = asdict(record) | {"fault": record.fault or why or "does not answer"}

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from headrace.supervisor.plan.plan import Role
-from headrace.supervisor.state.failures import NoMesh
-from headrace.supervisor.state.state_dir import DEFAULT_STATE_DIR, Home
+from headrace.supervisor.plan.mesh_options import Role
+from headrace.supervisor.state.failures import MeshNotRunning
+from headrace.supervisor.state.state_dir import DEFAULT_STATE_DIR, StateDir
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,22 +39,22 @@ def mesh_url(url: str | None, state_dir: Path) -> str:
     """The URL to speak to.
 
     Raises:
-        NoMesh: none was named and none runs in `state_dir`.
+        MeshNotRunning: none was named and none runs in `state_dir`.
         ClickException: the mesh there has no port yet.
     """
     if url is not None:
         return url.rstrip("/").removesuffix("/v1")
-    found = Home(state_dir).read_record().url
+    found = StateDir(state_dir).read_record().url
     if found is None:
         raise click.ClickException(f"the mesh in {state_dir} is still starting; try again soon")
     return found
 
 
-def is_local(url: str, home: Home) -> bool:
+def is_local(url: str, home: StateDir) -> bool:
     """Whether the mesh at this URL is the one of `home`, whose processes are within reach."""
     try:
         return home.read_record().url == mesh_url(url, home.folder)
-    except NoMesh:
+    except MeshNotRunning:
         return False
 
 
@@ -62,10 +62,10 @@ def broker_url(state_dir: Path) -> str:
     """The broker of the mesh that runs in `state_dir`.
 
     Raises:
-        NoMesh: none runs there.
+        MeshNotRunning: none runs there.
         ClickException: its broker has no port yet.
     """
-    processes = Home(state_dir).read_record().processes
+    processes = StateDir(state_dir).read_record().processes
     ports = next((each.ports for each in processes if each.role == Role.NATS), {})
     if "nats" not in ports:
         raise click.ClickException(f"the broker of the mesh in {state_dir} has no port yet")

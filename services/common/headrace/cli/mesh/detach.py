@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import click
 from rich.console import Console
 
-from headrace.cli.mesh.progress import Board, PlainLines, Shown
-from headrace.supervisor.plan.plan import MeshOptions
+from headrace.cli.mesh.progress import LiveTable, PlainLines, ProgressDisplay
+from headrace.supervisor.plan.mesh_options import MeshOptions
 from headrace.supervisor.state.failures import MeshRunning, ProcessFailed
-from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.state.state_dir import StateDir
 
 PLAIN_OPTIONS = (
     *("workers", "gateways", "schedulers", "host", "port"),
@@ -26,10 +26,10 @@ PLAIN_OPTIONS = (
 
 def start(options: MeshOptions) -> int:
     """Start `headrace up` in a session of its own and wait until it is ready; the exit status."""
-    home = Home(options.state_dir)
-    if home.is_held:
+    home = StateDir(options.state_dir)
+    if home.is_locked:
         raise MeshRunning(f"a mesh is running in {home.folder}; end it with `headrace down`")
-    home.require_room()
+    home.require_space()
     home.logs.mkdir(parents=True, exist_ok=True)
     read_end, write_end = os.pipe()
     with home.supervisor_log.open("wb") as log:
@@ -55,9 +55,9 @@ def start(options: MeshOptions) -> int:
         raise
 
 
-def _wait(read_end: int, child: subprocess.Popen[bytes], home: Home) -> int:
+def _wait(read_end: int, child: subprocess.Popen[bytes], home: StateDir) -> int:
     console = Console()
-    shown: Shown = Board(console) if console.is_terminal else PlainLines()
+    shown: ProgressDisplay = LiveTable(console) if console.is_terminal else PlainLines()
     try:
         with os.fdopen(read_end, encoding="utf-8") as pipe:
             for line in pipe:

@@ -9,7 +9,7 @@ import click
 import psutil
 
 from headrace.cli.console.options import state_dir_option
-from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.state.state_dir import StateDir
 
 _LOOK_EVERY_S = 0.1
 
@@ -24,7 +24,7 @@ _LOOK_EVERY_S = 0.1
 )
 def down(state_dir: Path, within_s: float | None) -> None:
     """End the mesh of --state-dir: open requests finish, then every process goes."""
-    home = Home(state_dir)
+    home = StateDir(state_dir)
     record = home.read_record()
     within_s = record.stops_within_s if within_s is None else within_s
     supervisor = psutil.Process(record.supervisor_pid)

@@ -18,10 +18,10 @@ from headrace.bus.jetstream import connect, redact_url
 from headrace.cli.console.options import state_dir_option
 from headrace.client import AsyncClient
 from headrace.errors import BrokerUnavailable, HeadraceError
-from headrace.supervisor.health import complaint, health_url
-from headrace.supervisor.plan.plan import Role
-from headrace.supervisor.state.failures import BadOption, MeshError
-from headrace.supervisor.state.state_dir import Home, ProcessRecord
+from headrace.supervisor.health import health_url, not_ready_reason
+from headrace.supervisor.plan.mesh_options import Role
+from headrace.supervisor.state.failures import InvalidOption, MeshError
+from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 from headrace.v1 import fleet_pb2
 
 _LOOK_EVERY_S = 0.1
@@ -56,10 +56,12 @@ def drain(
     """
     if nats_url is not None:
         if undo or grace_s is not None:
-            raise BadOption("--grace and --undo need the mesh of --state-dir; leave out --nats-url")
+            raise InvalidOption(
+                "--grace and --undo need the mesh of --state-dir; leave out --nats-url"
+            )
         asyncio.run(_order(nats_url, name))
         return
-    home = Home(state_dir)
+    home = StateDir(state_dir)
     process = _find(home, name)
     if undo:
         asyncio.run(_let_in(home, process))
@@ -85,21 +87,21 @@ async def _order(nats_url: str, name: str) -> None:
     click.echo(f"{name} drains; it leaves once what it runs has ended or gone elsewhere")
 
 
-def _find(home: Home, name: str) -> ProcessRecord:
+def _find(home: StateDir, name: str) -> ProcessRecord:
     processes = [p for p in home.read_record().processes if p.role in _DRAINED]
     found = next((p for p in processes if p.name == name), None)
     if found is None:
         known = ", ".join(p.name for p in processes)
-        raise BadOption(f"{name} is nothing that can be drained here; these can: {known}")
+        raise InvalidOption(f"{name} is nothing that can be drained here; these can: {known}")
     return found
 
 
-async def _keep_out(home: Home, worker: ProcessRecord, grace_s: float | None) -> None:
+async def _keep_out(home: StateDir, worker: ProcessRecord, grace_s: float | None) -> None:
     began_s, told, is_hurried = time.monotonic(), "", False
     async with AsyncClient(home.read_record().url or "") as client:
         await _tell_who_is_left(client, worker.name)
-        if not home.is_kept_out(worker.name):  # else it drains already, and would be hurried
-            home.keep_out(worker.name)
+        if not home.is_marked_drained(worker.name):  # else it drains already, and would be hurried
+            home.mark_drained(worker.name)
             _terminate(worker)
         while not (await _now(home, worker.name)).drained:
             if not is_hurried and grace_s is not None and time.monotonic() - began_s >= grace_s:
@@ -140,16 +142,16 @@ async def _workers(
     return [w for w in workers if w.name == name], [w for w in workers if w.name != name]
 
 
-async def _let_in(home: Home, process: ProcessRecord) -> None:
+async def _let_in(home: StateDir, process: ProcessRecord) -> None:
     if not process.drained:
-        raise BadOption(f"{process.name} has not been drained; there is nothing to undo")
-    home.let_in(process.name)
+        raise InvalidOption(f"{process.name} has not been drained; there is nothing to undo")
+    home.clear_drained(process.name)
     began_s = time.monotonic()
     await _until_well(home, process)
     click.echo(f"{process.name} serves again after {time.monotonic() - began_s:.1f} s")
 
 
-async def _restart(home: Home, process: ProcessRecord) -> None:
+async def _restart(home: StateDir, process: ProcessRecord) -> None:
     began_s = time.monotonic()
     _terminate(process)
     click.echo(f"{process.name}: drains")
@@ -157,14 +159,14 @@ async def _restart(home: Home, process: ProcessRecord) -> None:
     click.echo(f"{process.name} has left and is back after {time.monotonic() - began_s:.1f} s")
 
 
-async def _until_well(home: Home, before: ProcessRecord) -> None:
+async def _until_well(home: StateDir, before: ProcessRecord) -> None:
     """Until another run of it is ready, telling why it is not."""
     told = ""
     async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
         while True:
             now = await _now(home, before.name)
             if now.pid not in (None, before.pid):
-                why = await complaint(http, health_url(now.role, now.ports))
+                why = await not_ready_reason(http, health_url(now.role, now.ports))
                 if why is None:
                     return
                 if why not in ("", told):
@@ -173,8 +175,8 @@ async def _until_well(home: Home, before: ProcessRecord) -> None:
             await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def _now(home: Home, name: str) -> ProcessRecord:
-    """Raises NoMesh if the mesh was ended meanwhile."""
+async def _now(home: StateDir, name: str) -> ProcessRecord:
+    """Raises MeshNotRunning if the mesh was ended meanwhile."""
     processes = home.read_record().processes
     found = next((p for p in processes if p.name == name), None)
     if found is None:

@@ -24,7 +24,7 @@ def _print(line: str) -> None:
         print(line, flush=True)
 
 
-class Shown(Protocol):
+class ProgressDisplay(Protocol):
     """Something that shows what becomes of a mesh's processes."""
 
     def progress(self, name: str, fact: str) -> None: ...
@@ -54,7 +54,7 @@ class PlainLines:
         """They are lines already."""
 
 
-class Board:
+class LiveTable:
     """For terminals: a row per process, with a clock while it is on its way."""
 
     def __init__(self, console: Console) -> None:
@@ -95,7 +95,7 @@ class Board:
         return Text("✗", style="red") if self._settled else Spinner("dots")
 
 
-class ToParent:
+class ParentPipe:
     """For a detached mesh: facts go to the process that waits for it, as JSON lines."""
 
     def __init__(self, descriptor: int) -> None:

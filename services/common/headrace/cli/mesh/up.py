@@ -13,9 +13,10 @@ from rich.console import Console
 
 from headrace.cli.console.options import state_dir_option
 from headrace.cli.mesh import detach as detached
-from headrace.cli.mesh.progress import Board, PlainLines, Shown, ToParent
+from headrace.cli.mesh.progress import LiveTable, ParentPipe, PlainLines, ProgressDisplay
 from headrace.cli.mesh.welcome import show_welcome
-from headrace.supervisor.plan.plan import (
+from headrace.supervisor.mesh import Mesh, MeshCallbacks
+from headrace.supervisor.plan.mesh_options import (
     DEFAULT_MODEL,
     SCRIPTED_MODEL,
     EngineKind,
@@ -24,9 +25,8 @@ from headrace.supervisor.plan.plan import (
     parse_models,
     parse_setting,
 )
-from headrace.supervisor.state.failures import BadOption, MeshError
-from headrace.supervisor.state.state_dir import Home
-from headrace.supervisor.supervisor import Mesh, Told
+from headrace.supervisor.state.failures import InvalidOption, MeshError
+from headrace.supervisor.state.state_dir import StateDir
 
 
 @click.command()
@@ -145,7 +145,7 @@ def up(
 def _present(model: ModelSource) -> ModelSource:
     """Refuse a missing folder or file now: a worker would only find out after loading torch."""
     if model.source.startswith((".", "/", "~")) and not Path(model.source).expanduser().exists():
-        raise BadOption(f"--model {model.source!r}: there is no folder or file {model.source}")
+        raise InvalidOption(f"--model {model.source!r}: there is no folder or file {model.source}")
     return model
 
 
@@ -164,28 +164,28 @@ def _all_settings(options: dict[str, object]) -> list[str]:
     return [*chosen, *settings]
 
 
-def _shown(tell_parent: int | None) -> Shown:
+def _shown(tell_parent: int | None) -> ProgressDisplay:
     if tell_parent is not None:
-        return ToParent(tell_parent)
+        return ParentPipe(tell_parent)
     console = Console()
-    return Board(console) if console.is_terminal else PlainLines()
+    return LiveTable(console) if console.is_terminal else PlainLines()
 
 
-async def _run(options: MeshOptions, shown: Shown) -> None:
-    home = Home(options.state_dir)
+async def _run(options: MeshOptions, shown: ProgressDisplay) -> None:
+    home = StateDir(options.state_dir)
     stop, hurry = asyncio.Event(), asyncio.Event()
     _listen_to_signals(stop, hurry)
 
     async def ready(url: str, models: Sequence[str]) -> None:
         shown.ready(url)
         shown.settle()
-        if not isinstance(shown, ToParent):
+        if not isinstance(shown, ParentPipe):
             await show_welcome(url, models)
 
     try:
         with home.held():
             home.rotate_logs()
-            mesh = Mesh(options, home, Told(shown.progress, ready))
+            mesh = Mesh(options, home, MeshCallbacks(shown.progress, ready))
             await mesh.run(stop=stop, hurry=hurry)
     except* MeshError as group:
         first = _first(group)

@@ -17,8 +17,8 @@ from headrace.cli.console import terminal
 from headrace.cli.console.options import mesh_options, mesh_url
 from headrace.cli.requests.generate import first_model
 from headrace.client import Client
-from headrace.supervisor.state.failures import NoMesh
-from headrace.supervisor.state.state_dir import Home, MeshRecord
+from headrace.supervisor.state.failures import MeshNotRunning
+from headrace.supervisor.state.state_dir import MeshRecord, StateDir
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -87,8 +87,8 @@ def bench(
 def _local_mesh(url: str | None, state_dir: Path) -> MeshRecord | None:
     """The mesh whose processes can be asked for their CPU time; None if it is elsewhere."""
     try:
-        record = Home(state_dir).read_record()
-    except NoMesh:
+        record = StateDir(state_dir).read_record()
+    except MeshNotRunning:
         return None
     return record if url in (None, record.url) else None
 

@@ -19,7 +19,7 @@ class QueueLine:
     def see(self, event: StreamGenerateResponse) -> None:
         """Call with every event of a stream, before its text is printed."""
         if event.HasField("queued"):
-            self._show(f"{_CLEAR}(waiting: {as_words(event.queued)})")
+            self._show(f"{_CLEAR}(waiting: {describe_wait(event.queued)})")
             self._shown = True
         elif self._shown and not event.HasField("started"):
             self.clear()
@@ -36,7 +36,7 @@ class QueueLine:
             self._out.flush()
 
 
-def as_words(queued: Queued) -> str:
+def describe_wait(queued: Queued) -> str:
     ahead = f"{queued.position} ahead" if queued.position else "next"
     if not queued.HasField("estimated_wait"):
         return ahead

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from headrace.supervisor.plan.plan import LOOPBACK, Role, ServicePlan
+from headrace.supervisor.plan.mesh_options import LOOPBACK, Role, ServicePlan
 from headrace.supervisor.state.files import read_json_object
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 
-from headrace.supervisor.plan.plan import Role
+from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.servers import assets, local_replies
 from headrace.supervisor.servers.local_replies import Timeouts
 from headrace.supervisor.servers.rest_paths import read_paths, read_services
-from headrace.supervisor.state.files import render, write_whole
+from headrace.supervisor.state.files import render, write_atomically
 
 _CONSTANTS = (
     f"local MAX_HEADER_BYTES = {local_replies.MAX_HEADER_BYTES}\n"
@@ -97,7 +97,7 @@ class Edge:
             "cluster_name": "gateway",
             "endpoints": [{"lb_endpoints": endpoints}] if endpoints else [],
         }
-        write_whole(self._endpoints, json.dumps({"resources": [assignment]}))
+        write_atomically(self._endpoints, json.dumps({"resources": [assignment]}))
 
     def _write_config(self) -> None:
         template = assets.deploy_file("envoy/envoy.yaml").read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ class Edge:
         values |= _durations(self._timeouts)
         values["services"] = read_services(known)
         values["local_replies"] = local_replies.mappers(read_paths(known), self._timeouts)
-        write_whole(self.config, render(template, values))
+        write_atomically(self.config, render(template, values))
 
 
 def _lua(name: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from headrace.supervisor.plan.plan import DEFAULT_SYNC_INTERVAL, Role
+from headrace.supervisor.plan.mesh_options import DEFAULT_SYNC_INTERVAL, Role
 from headrace.supervisor.servers import assets
-from headrace.supervisor.state.files import read_json_object, render, write_whole
+from headrace.supervisor.state.files import read_json_object, render, write_atomically
 
 
 class Broker:
@@ -46,7 +46,7 @@ class Broker:
             "store_dir": str(self._folder),
             "sync_interval": self._sync_interval,
         }
-        write_whole(self.config, render(template, values))
+        write_atomically(self.config, render(template, values))
 
     def argv(self) -> tuple[str, ...]:
         return (str(assets.nats_server_binary()), "-c", str(self.config))

@@ -17,7 +17,7 @@ _TRIAL_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class DiskTrouble:
+class DiskProblem:
     """Why nothing can be written to a folder."""
 
     reason: str
@@ -29,7 +29,7 @@ class DiskTrouble:
         return f"{self.reason}: {self.where}"
 
 
-def disk_trouble(folder: Path, *, needed_bytes: int = NEEDED_BYTES) -> DiskTrouble | None:
+def disk_problem(folder: Path, *, needed_bytes: int = NEEDED_BYTES) -> DiskProblem | None:
     """None if files can be written to `folder`, which need not be there yet. May block."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
@@ -42,14 +42,14 @@ def disk_trouble(folder: Path, *, needed_bytes: int = NEEDED_BYTES) -> DiskTroub
             f"{_amount(needed_bytes)} are needed"
         )
         if free.f_flag & os.ST_RDONLY:
-            return DiskTrouble(_said(errno.EROFS), where)
+            return DiskProblem(_said(errno.EROFS), where)
         if inodes[0] and not inodes[1]:
-            return DiskTrouble(_said(errno.ENOSPC), f"{where}; it has no inodes left for files")
+            return DiskProblem(_said(errno.ENOSPC), f"{where}; it has no inodes left for files")
         if free_bytes < needed_bytes:
-            return DiskTrouble(_said(errno.ENOSPC), where)
+            return DiskProblem(_said(errno.ENOSPC), where)
         _try_to_write(there)
     except OSError as error:
-        return DiskTrouble(_said(error.errno or errno.EIO), f"{folder} cannot be written")
+        return DiskProblem(_said(error.errno or errno.EIO), f"{folder} cannot be written")
     return None
 
 

@@ -1,22 +1,22 @@
 """How a mesh fails to be.
 
 MeshError
-├── BadOption           what was asked for cannot be; nothing was started
+├── InvalidOption           what was asked for cannot be; nothing was started
 ├── AssetMissing        the installation is not whole
 ├── PortTaken           somebody listens where the mesh was to listen
-├── NoRoom              the state directory's file system takes no files
+├── DiskFull              the state directory's file system takes no files
 ├── MeshRunning         another mesh has this state directory
-├── NoMesh              no mesh has this state directory
+├── MeshNotRunning              no mesh has this state directory
 ├── ModelServed         a model is to be removed that a worker serves
 ├── ProcessFailed       a process cannot be brought up
-└── CanaryLost          every process is well, and yet no token comes through
+└── CanaryFailed          every process is well, and yet no token comes through
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from headrace.supervisor.state.disk import disk_trouble
+from headrace.supervisor.state.disk import disk_problem
 from headrace.supervisor.state.files import last_lines
 
 _SHOWN_LINES = 12
@@ -26,7 +26,7 @@ class MeshError(Exception):
     """Base. The text states the fact, and what to do where there is something to do."""
 
 
-class BadOption(MeshError):
+class InvalidOption(MeshError):
     """What was asked for cannot be; nothing was started."""
 
 
@@ -38,7 +38,7 @@ class PortTaken(MeshError):
     """Somebody listens where the mesh was to listen; nothing was started."""
 
 
-class NoRoom(MeshError):
+class DiskFull(MeshError):
     """The state directory's file system takes no files; nothing was started."""
 
 
@@ -46,7 +46,7 @@ class MeshRunning(MeshError):
     """Another supervisor holds this state directory."""
 
 
-class NoMesh(MeshError):
+class MeshNotRunning(MeshError):
     """No supervisor holds this state directory."""
 
 
@@ -60,11 +60,11 @@ class ProcessFailed(MeshError):
     def __init__(self, name: str, fact: str, log: Path) -> None:
         lines = last_lines(log, _SHOWN_LINES)
         shown = "".join(f"\n  | {line}" for line in lines)
-        if (trouble := disk_trouble(log.parent)) is not None:
+        if (trouble := disk_problem(log.parent)) is not None:
             # Then it is why, or at least why the log does not say why.
             fact += f" ({trouble})"
         super().__init__(f"{name} {fact}; the end of {log}:{shown or ' (empty)'}")
 
 
-class CanaryLost(MeshError):
+class CanaryFailed(MeshError):
     """Every process is well, and yet no token comes through."""

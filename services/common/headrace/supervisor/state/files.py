@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Replace a file so that no reader ever sees half of it.
 
     Envoy watches for the rename, and would read a file that is being written.

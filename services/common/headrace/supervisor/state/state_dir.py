@@ -12,9 +12,9 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any
 
-from headrace.supervisor.state.disk import disk_trouble
-from headrace.supervisor.state.failures import MeshRunning, NoMesh, NoRoom
-from headrace.supervisor.state.files import read_json_object, write_whole
+from headrace.supervisor.state.disk import disk_problem
+from headrace.supervisor.state.failures import DiskFull, MeshNotRunning, MeshRunning
+from headrace.supervisor.state.files import read_json_object, write_atomically
 
 DEFAULT_STATE_DIR = Path(".headrace")
 """In the directory where the command is given: two clones have two meshes."""
@@ -55,7 +55,7 @@ class MeshRecord:
     """Longest that it takes to end by itself once it is asked to."""
 
 
-class Home:
+class StateDir:
     """Paths below the state directory, which is made absolute here."""
 
     def __init__(self, state_dir: Path) -> None:
@@ -83,7 +83,7 @@ class Home:
         first use, and kept with the rest, wherever the directory is moved to."""
         file = self.folder / "mesh_id"
         if not file.exists():
-            write_whole(file, f"mesh-{token_hex(8)}")
+            write_atomically(file, f"mesh-{token_hex(8)}")
         return file.read_text("utf-8").strip()
 
     @property
@@ -91,13 +91,13 @@ class Home:
         """Of a detached mesh."""
         return self.logs / "supervisor.log"
 
-    def require_room(self) -> None:
+    def require_space(self) -> None:
         """
         Raises:
-            NoRoom: the file system takes no files; the text has what is free and what is needed.
+            DiskFull: the file system takes no files; the text has what is free and what is needed.
         """
-        if not self.is_held and (trouble := disk_trouble(self.folder)) is not None:
-            raise NoRoom(f"the mesh cannot keep its state: {trouble}")
+        if not self.is_locked and (trouble := disk_problem(self.folder)) is not None:
+            raise DiskFull(f"the mesh cannot keep its state: {trouble}")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -105,9 +105,9 @@ class Home:
 
         Raises:
             MeshRunning: another supervisor holds it.
-            NoRoom: nothing can be written there.
+            DiskFull: nothing can be written there.
         """
-        self.require_room()
+        self.require_space()
         for folder in (self.folder, self.logs, self.ports):
             folder.mkdir(parents=True, exist_ok=True)
         with self._lock.open("a") as lock:
@@ -125,7 +125,7 @@ class Home:
                 self._record.unlink(missing_ok=True)
 
     @property
-    def is_held(self) -> bool:
+    def is_locked(self) -> bool:
         """Whether a supervisor runs here. Unlike a pid in a file, the lock cannot be stale."""
         try:
             with self._lock.open("r") as lock:
@@ -137,29 +137,31 @@ class Home:
         return False
 
     def write_record(self, record: MeshRecord) -> None:
-        write_whole(self._record, json.dumps(asdict(record), indent=1))
+        write_atomically(self._record, json.dumps(asdict(record), indent=1))
 
     def read_record(self) -> MeshRecord:
         """What the running supervisor last wrote.
 
         Raises:
-            NoMesh: none runs here, or it has not yet written anything.
+            MeshNotRunning: none runs here, or it has not yet written anything.
         """
-        found = read_json_object(self._record) if self.is_held else None
+        found = read_json_object(self._record) if self.is_locked else None
         if found is None:
-            raise NoMesh(f"no mesh is running in {self.folder}; start one with `headrace up`")
+            raise MeshNotRunning(
+                f"no mesh is running in {self.folder}; start one with `headrace up`"
+            )
         return _record(found)
 
-    def keep_out(self, name: str) -> None:
-        """Once this process has ended, its supervisor is not to start it again; until `let_in`,
+    def mark_drained(self, name: str) -> None:
+        """Once this process has ended, its supervisor is not to start it again; until `clear_drained`,
         or until the mesh is started anew."""
         self._out.mkdir(exist_ok=True)
         (self._out / name).touch()
 
-    def let_in(self, name: str) -> None:
+    def clear_drained(self, name: str) -> None:
         (self._out / name).unlink(missing_ok=True)
 
-    def is_kept_out(self, name: str) -> bool:
+    def is_marked_drained(self, name: str) -> bool:
         return (self._out / name).exists()
 
     def rotate_logs(self) -> None:
@@ -170,7 +172,7 @@ class Home:
 
 
 def _try_lock(lock: IO[str]) -> bool:
-    # Why more than once: `is_held` of somebody else's `headrace status` holds it for a moment.
+    # Why more than once: `is_locked` of somebody else's `headrace status` holds it for a moment.
     for _ in range(_LOCK_TRIES):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

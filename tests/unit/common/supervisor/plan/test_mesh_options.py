@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.supervisor.plan.plan import (
+from headrace.supervisor.plan.mesh_options import (
     DEFAULT_MODEL,
     EngineKind,
     MeshOptions,
@@ -19,7 +19,7 @@ from headrace.supervisor.plan.plan import (
     parse_setting,
     services,
 )
-from headrace.supervisor.state.failures import BadOption
+from headrace.supervisor.state.failures import InvalidOption
 
 HOME = Path("/somewhere")
 
@@ -57,7 +57,7 @@ def test_a_model_is_named_for_the_last_part_of_its_source_or_as_told(
     ["", "=name", "source=", "source= ", "source=,", "source=a,b\n", "source=" + 257 * "x", "___"],
 )
 def test_a_model_without_a_source_or_a_usable_name_is_refused(text: str) -> None:
-    with pytest.raises(BadOption, match="SOURCE=NAME"):
+    with pytest.raises(InvalidOption, match="SOURCE=NAME"):
         parse_model(text)
 
 
@@ -73,13 +73,13 @@ def test_a_source_with_an_equals_sign_is_named_beside_it() -> None:
         ModelSource("http://host/v1?key=a", "remote"),
         ModelSource("/models/x=y", "local", ("b",)),
     )
-    with pytest.raises(BadOption, match="--name is given 1 times and --model 2 times"):
+    with pytest.raises(InvalidOption, match="--name is given 1 times and --model 2 times"):
         parse_models(texts, names[:1])
 
 
 @pytest.mark.parametrize("other", [ModelSource("y", "a"), ModelSource("y", "b", ("a",))])
 def test_two_models_of_one_name_are_refused(other: ModelSource) -> None:
-    with pytest.raises(BadOption, match="two models are named 'a'"):
+    with pytest.raises(InvalidOption, match="two models are named 'a'"):
         MeshOptions(HOME, (ModelSource("x", "a"), other))
 
 
@@ -100,7 +100,7 @@ def test_what_the_mesh_configures_carries_its_id_and_its_names() -> None:
 
 @pytest.mark.parametrize("count", [0, 65])
 def test_a_count_out_of_range_is_refused_with_its_name(count: int) -> None:
-    with pytest.raises(BadOption, match=f"--workers is {count}"):
+    with pytest.raises(InvalidOption, match=f"--workers is {count}"):
         MeshOptions(HOME, (DEFAULT_MODEL,), workers=count)
 
 
@@ -152,11 +152,11 @@ def test_the_broker_has_one_setting_the_last_of_which_counts() -> None:
 
 @pytest.mark.parametrize("value", ["", "never", "2", "0s", "2m; debug: true"])
 def test_a_sync_interval_that_is_no_time_is_refused(value: str) -> None:
-    with pytest.raises(BadOption, match="it must be always, or a time such as 500ms or 2m"):
+    with pytest.raises(InvalidOption, match="it must be always, or a time such as 500ms or 2m"):
         parse_setting(f"nats.sync_interval={value}")
 
 
 @pytest.mark.parametrize("text", ["max_slots=8", "nats.port=1", "worker.=1", "worker.max_slots"])
 def test_a_setting_that_names_no_service_or_no_value_is_refused(text: str) -> None:
-    with pytest.raises(BadOption, match=r"SERVICE\.NAME=VALUE"):
+    with pytest.raises(InvalidOption, match=r"SERVICE\.NAME=VALUE"):
         parse_setting(text)

@@ -14,14 +14,14 @@ import pytest
 
 from headrace.bus import BusUnavailable
 from headrace.bus.jetstream import JetStreamBus, connect
-from headrace.supervisor.keeper import Keeper
-from headrace.supervisor.plan.plan import Role
+from headrace.supervisor.liveness import LivenessMonitor
+from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.plan.program import Program
-from headrace.supervisor.probes import Answers, Look, Stores
+from headrace.supervisor.probes import BrokerProbe, HttpProbe, Probe
 from headrace.supervisor.servers.nats import Broker
 from headrace.supervisor.state.files import read_json_object
-from headrace.supervisor.state.state_dir import Home
-from headrace.supervisor.watch import Watch
+from headrace.supervisor.state.state_dir import StateDir
+from headrace.supervisor.supervised_process import SupervisedProcess
 from helpers.eventually import eventually
 from helpers.small_disk import SmallDisk, small_disk
 
@@ -67,7 +67,7 @@ class Serving:
 class Watched:
     """A kept process under a watch."""
 
-    def __init__(self, keeper: Keeper, told: list[str]) -> None:
+    def __init__(self, keeper: SupervisedProcess, told: list[str]) -> None:
         self.keeper, self.told = keeper, told
 
     @property
@@ -84,18 +84,18 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(program: Program, look: Look, folder: Path) -> AsyncIterator[Watched]:
+async def watched(program: Program, look: Probe, folder: Path) -> AsyncIterator[Watched]:
     told: list[str] = []
-    keeper = Keeper(
+    keeper = SupervisedProcess(
         program,
-        Home(folder),
+        StateDir(folder),
         on_change=lambda: None,
         report=lambda name, fact: told.append(fact),
     )
-    keeper.started_up()
+    keeper.mesh_is_ready()
     async with asyncio.TaskGroup() as group:
         group.create_task(keeper.keep())
-        group.create_task(Watch(keeper, look, on_look=lambda: None).run())
+        group.create_task(LivenessMonitor(keeper, look, on_look=lambda: None).run())
         try:
             await eventually(keeper.listening.is_set, within_s=WITHIN_S)
             yield Watched(keeper, told)
@@ -103,8 +103,8 @@ async def watched(program: Program, look: Look, folder: Path) -> AsyncIterator[W
             keeper.kill()
 
 
-def healthz() -> Answers:
-    return Answers("metrics", "/healthz", silence_s=SILENCE_S, must_be_ok=True)
+def healthz() -> HttpProbe:
+    return HttpProbe("metrics", "/healthz", silence_s=SILENCE_S, must_be_ok=True)
 
 
 async def test_a_process_that_hangs_is_replaced_with_the_reason_told(tmp_path: Path) -> None:
@@ -135,13 +135,13 @@ async def test_a_process_that_answers_at_all_is_left_alone_where_that_is_enough(
 ) -> None:
     program = Serving(tmp_path)
     program.answer.write_text("draining")
-    look = Answers("metrics", "/ready", silence_s=0.0, must_be_ok=False)
+    look = HttpProbe("metrics", "/ready", silence_s=0.0, must_be_ok=False)
     async with watched(program, look, tmp_path) as process:
         assert await look.look(process.keeper.ports) is None
 
 
 async def test_a_frozen_process_is_told_and_kept_where_no_time_is_set(tmp_path: Path) -> None:
-    look = Answers("metrics", "/healthz", silence_s=None, must_be_ok=True)
+    look = HttpProbe("metrics", "/healthz", silence_s=None, must_be_ok=True)
     async with watched(Serving(tmp_path), look, tmp_path) as process:
         frozen = process.pid
         os.kill(frozen, signal.SIGSTOP)
@@ -157,7 +157,9 @@ async def test_a_process_whose_files_cannot_be_written_is_started_once_they_can(
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
         broker = Broker(disk.folder / "nats")
-        async with watched(broker, Stores(disk.folder, silence_s=None), disk.folder) as process:
+        async with watched(
+            broker, BrokerProbe(disk.folder, silence_s=None), disk.folder
+        ) as process:
             disk.fill()
             os.kill(process.pid, signal.SIGKILL)
             await eventually(lambda: process.keeper.restarts >= 2, within_s=WITHIN_S)
@@ -196,7 +198,7 @@ class BrokenBroker:
 async def broken(tmp_path: Path) -> AsyncIterator[BrokenBroker]:
     with small_disk(tmp_path / "disk") as disk:
         broker = Broker(disk.folder / "nats")
-        look = Stores(disk.folder / "nats", silence_s=WITHIN_S)
+        look = BrokerProbe(disk.folder / "nats", silence_s=WITHIN_S)
         async with watched(broker, look, disk.folder) as process:
             bus = await connect(broker.url, name="test")
             found = BrokenBroker(process, disk, bus)

@@ -17,19 +17,19 @@ import psutil
 from headrace.bus import BusError
 from headrace.bus.jetstream import connect
 from headrace.rpc.addresses import UNSPECIFIED, connect_host, join_host_port
-from headrace.supervisor.health import canary_comes_through, complaint, health_url
-from headrace.supervisor.keeper import Keeper
+from headrace.supervisor.health import health_url, not_ready_reason, wait_for_canary
+from headrace.supervisor.liveness import LivenessMonitor
 from headrace.supervisor.model_removal import remove_unlisted
-from headrace.supervisor.plan import plan
-from headrace.supervisor.plan.grace import STOP_ORDER, mesh_stops_within_s, stop_within_s
-from headrace.supervisor.plan.plan import LOOPBACK, MeshOptions, Role
+from headrace.supervisor.plan import mesh_options
+from headrace.supervisor.plan.mesh_options import LOOPBACK, MeshOptions, Role
 from headrace.supervisor.plan.program import Program, Service
-from headrace.supervisor.probes import Answers, Look, Stores
+from headrace.supervisor.plan.stop_timeouts import STOP_ORDER, mesh_stop_timeout_s, stop_timeout_s
+from headrace.supervisor.probes import BrokerProbe, HttpProbe, Probe
 from headrace.supervisor.servers.envoy import Edge
 from headrace.supervisor.servers.nats import Broker
 from headrace.supervisor.state.failures import PortTaken, ProcessFailed
-from headrace.supervisor.state.state_dir import Home, MeshRecord
-from headrace.supervisor.watch import Watch
+from headrace.supervisor.state.state_dir import MeshRecord, StateDir
+from headrace.supervisor.supervised_process import SupervisedProcess
 
 _LISTENING_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.1
@@ -39,7 +39,7 @@ meanwhile is a worker."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class MeshCallbacks:
     """What the supervisor tells as it goes along."""
 
     progress: Callable[[str, str], None]
@@ -51,13 +51,13 @@ class Told:
 class Mesh:
     """All processes of one mesh. `run` once; the state directory is held by the caller."""
 
-    def __init__(self, options: MeshOptions, home: Home, told: Told) -> None:
+    def __init__(self, options: MeshOptions, state_dir: StateDir, told: MeshCallbacks) -> None:
         self._options = options
-        self._home = home
+        self._state_dir = state_dir
         self._told = told
-        self._broker = Broker(home.broker, sync_interval=options.sync_interval)
-        self._edge = Edge(home.edge, home.logs, host=options.host, port=options.port)
-        self._keepers: list[Keeper] = []
+        self._broker = Broker(state_dir.broker, sync_interval=options.sync_interval)
+        self._edge = Edge(state_dir.edge, state_dir.logs, host=options.host, port=options.port)
+        self._keepers: list[SupervisedProcess] = []
         self._ready = False
         self._gateways: list[tuple[str, int]] = []
         self._is_written, self._has_complained = True, False
@@ -69,7 +69,7 @@ class Mesh:
             PortTaken: nothing was started.
             ExceptionGroup: of ProcessFailed; nothing is left running.
         """
-        refuse_taken_port(self._options.host, self._options.port)
+        require_free_port(self._options.host, self._options.port)
         async with asyncio.TaskGroup() as group:
             life = group.create_task(self._live(group))
             await _either(stop, life)
@@ -88,13 +88,13 @@ class Mesh:
             raise self._not_ready() from None
         self._ready = True
         for keeper in self._keepers:
-            keeper.started_up()
+            keeper.mesh_is_ready()
         self._changed()
         self._told.progress("mesh", f"ready in {time.monotonic() - began_s:.1f} s")
         for keeper in self._keepers:
             if keeper.failure is not None:
                 self._told.progress(keeper.program.name, f"left out for now: {keeper.failure}")
-        for url in seen_from_outside(self._options.host, self._public_port or 0):
+        for url in external_urls(self._options.host, self._public_port or 0):
             self._told.progress("mesh", f"other machines reach it at {url}, without authentication")
         await self._told.ready(self._url or "", models)
         await asyncio.Event().wait()
@@ -103,12 +103,12 @@ class Mesh:
         """Returns the models that are served."""
         nats = self._keep(group, self._broker)
         await self._listening(nats)
-        workers: dict[str, list[Keeper]] = {}
-        services: list[Keeper] = []
-        for each in plan.services(self._options, mesh_id=self._home.mesh_id):
+        workers: dict[str, list[SupervisedProcess]] = {}
+        services: list[SupervisedProcess] = []
+        for each in mesh_options.services(self._options, mesh_id=self._state_dir.mesh_id):
             # Why: where there are several models, one that cannot be loaded costs no other.
-            can_be_missed = bool(each.model) and len(self._options.models) > 1
-            services.append(self._keep(group, self._service(each), can_be_missed=can_be_missed))
+            is_optional = bool(each.model) and len(self._options.models) > 1
+            services.append(self._keep(group, self._service(each), is_optional=is_optional))
             if each.model:
                 workers.setdefault(each.model, []).append(services[-1])
         envoy = self._keep(group, self._edge)
@@ -118,7 +118,7 @@ class Mesh:
             waits.create_task(self._remove_unlisted())
         served = _with_a_worker(workers)
         for model in served:
-            await canary_comes_through(self._url or "", model)
+            await wait_for_canary(self._url or "", model)
             self._told.progress("mesh", f"a token of {model} came through")
         return served
 
@@ -127,7 +127,7 @@ class Mesh:
         listed = [model.name for model in self._options.models]
         bus = await connect(self._broker.url, name="headrace up", replicas=None)
         try:
-            for model in await remove_unlisted(bus, self._home.mesh_id, listed):
+            for model in await remove_unlisted(bus, self._state_dir.mesh_id, listed):
                 self._told.progress("mesh", f"{model} is not configured any more")
         except BusError as error:
             # Not worth the mesh: it stays configured until it can be removed.
@@ -135,37 +135,39 @@ class Mesh:
         finally:
             await bus.close()
 
-    def _service(self, each: plan.ServicePlan) -> Service:
-        ports_file = self._home.ports / f"{each.name}.json"
+    def _service(self, each: mesh_options.ServicePlan) -> Service:
+        ports_file = self._state_dir.ports / f"{each.name}.json"
         return Service(each, nats_url=self._broker.url, ports_file=ports_file)
 
     def _keep(
-        self, group: asyncio.TaskGroup, program: Program, *, can_be_missed: bool = False
-    ) -> Keeper:
-        keeper = Keeper(
+        self, group: asyncio.TaskGroup, program: Program, *, is_optional: bool = False
+    ) -> SupervisedProcess:
+        keeper = SupervisedProcess(
             program,
-            self._home,
+            self._state_dir,
             on_change=self._changed,
             report=self._told.progress,
-            can_be_missed=can_be_missed,
+            is_optional=is_optional,
         )
         self._keepers.append(keeper)
         self._told.progress(program.name, "starts")
         group.create_task(keeper.keep())
-        group.create_task(Watch(keeper, self._look_at(program), on_look=self._write_again).run())
+        group.create_task(
+            LivenessMonitor(keeper, self._look_at(program), on_look=self._write_again).run()
+        )
         return keeper
 
-    def _look_at(self, program: Program) -> Look:
+    def _look_at(self, program: Program) -> Probe:
         silence_s = self._options.replace_after_s or None
         match program.role:
             case Role.NATS:
-                return Stores(self._home.broker, silence_s=silence_s)
+                return BrokerProbe(self._state_dir.broker, silence_s=silence_s)
             case Role.ENVOY:
-                return Answers("admin", "/ready", silence_s=silence_s, must_be_ok=False)
+                return HttpProbe("admin", "/ready", silence_s=silence_s, must_be_ok=False)
             case _:
-                return Answers("metrics", "/healthz", silence_s=silence_s, must_be_ok=True)
+                return HttpProbe("metrics", "/healthz", silence_s=silence_s, must_be_ok=True)
 
-    async def _listening(self, keeper: Keeper) -> None:
+    async def _listening(self, keeper: SupervisedProcess) -> None:
         try:
             async with asyncio.timeout(_LISTENING_WITHIN_S):
                 await keeper.listening.wait()
@@ -174,7 +176,7 @@ class Mesh:
             raise ProcessFailed(keeper.program.name, fact, keeper.log) from None
         self._told.progress(keeper.program.name, "listens")
 
-    async def _becomes_ready(self, keeper: Keeper) -> None:
+    async def _becomes_ready(self, keeper: SupervisedProcess) -> None:
         began_s = time.monotonic()
         async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
             told_s, told = began_s, ""
@@ -188,8 +190,8 @@ class Mesh:
                 await asyncio.sleep(_LOOK_EVERY_S)
         self._told.progress(keeper.program.name, f"ready in {time.monotonic() - began_s:.1f} s")
 
-    async def _complaint(self, http: httpx.AsyncClient, keeper: Keeper) -> str | None:
-        return await complaint(http, health_url(keeper.program.role, keeper.ports))
+    async def _complaint(self, http: httpx.AsyncClient, keeper: SupervisedProcess) -> str | None:
+        return await not_ready_reason(http, health_url(keeper.program.role, keeper.ports))
 
     def _not_ready(self) -> ProcessFailed:
         """Blame the first that does not listen; where all do, a worker: it loads the longest."""
@@ -247,26 +249,26 @@ class Mesh:
             ready=self._ready,
             models=[model.name for model in self._options.models],
             processes=[keeper.record for keeper in self._keepers],
-            stops_within_s=mesh_stops_within_s(self._options.settings),
+            stops_within_s=mesh_stop_timeout_s(self._options.settings),
         )
-        self._home.write_record(record)
+        self._state_dir.write_record(record)
 
     async def _drain(self) -> None:
         self._told.progress("mesh", "drains; again to end it at once")
         for role in STOP_ORDER:
-            deadline_s = stop_within_s(role, self._options.settings)
+            deadline_s = stop_timeout_s(role, self._options.settings)
             async with asyncio.TaskGroup() as group:
                 for keeper in self._keepers:
                     if keeper.program.role is role:
                         group.create_task(self._end(keeper, deadline_s))
 
-    async def _end(self, keeper: Keeper, deadline_s: float) -> None:
+    async def _end(self, keeper: SupervisedProcess, deadline_s: float) -> None:
         in_time = await keeper.stop(deadline_s=deadline_s)
         fact = "has ended" if in_time else f"had not ended after {deadline_s:g} s and was killed"
         self._told.progress(keeper.program.name, fact)
 
 
-def _with_a_worker(workers: Mapping[str, Sequence[Keeper]]) -> list[str]:
+def _with_a_worker(workers: Mapping[str, Sequence[SupervisedProcess]]) -> list[str]:
     """Models that a worker could be brought up for; raises ProcessFailed where there is none."""
     found = [m for m, keepers in workers.items() if any(k.failure is None for k in keepers)]
     failures = [keeper.failure for keepers in workers.values() for keeper in keepers]
@@ -275,7 +277,7 @@ def _with_a_worker(workers: Mapping[str, Sequence[Keeper]]) -> list[str]:
     return found
 
 
-def refuse_taken_port(host: str, port: int) -> None:
+def require_free_port(host: str, port: int) -> None:
     """Raises PortTaken. Envoy would find out too, but say it less plainly."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -294,7 +296,7 @@ def refuse_taken_port(host: str, port: int) -> None:
         ) from error
 
 
-def seen_from_outside(host: str, port: int) -> list[str]:
+def external_urls(host: str, port: int) -> list[str]:
     """URLs that other machines may use where the mesh listens on every address; else none."""
     if host not in UNSPECIFIED:
         return []

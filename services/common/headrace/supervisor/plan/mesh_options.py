@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headrace.model_names import invalid_reason, label, parse_names
 from headrace.rpc.addresses import InvalidAddress, without_zone
-from headrace.supervisor.state.failures import BadOption
+from headrace.supervisor.state.failures import InvalidOption
 
 MAX_PROCESSES = 64
 """Of one role and model. More on one machine is a slip of the finger."""
@@ -84,18 +84,18 @@ class MeshOptions:
     def __post_init__(self) -> None:
         for what in ("workers", "gateways", "schedulers"):
             if not 1 <= (count := getattr(self, what)) <= MAX_PROCESSES:
-                raise BadOption(f"--{what} is {count}; it must be from 1 to {MAX_PROCESSES}")
+                raise InvalidOption(f"--{what} is {count}; it must be from 1 to {MAX_PROCESSES}")
         try:
             ip_address(without_zone(self.host))
         except InvalidAddress as error:
-            raise BadOption(f"--host: {error}") from None
+            raise InvalidOption(f"--host: {error}") from None
         except ValueError:
-            raise BadOption(
+            raise InvalidOption(
                 f"--host is {self.host!r}; it must be an IP address, such as 127.0.0.1 or 0.0.0.0"
             ) from None
         names = [name for model in self.models for name in (model.name, *model.aliases)]
         if doubles := sorted({name for name in names if names.count(name) > 1}):
-            raise BadOption(
+            raise InvalidOption(
                 f"two models are named {doubles[0]!r}; name them apart: --model SOURCE=NAME"
             )
 
@@ -131,7 +131,7 @@ def parse_models(texts: Sequence[str], names: Sequence[str]) -> tuple[ModelSourc
     if not names:
         return tuple(map(parse_model, texts))
     if len(names) != len(texts):
-        raise BadOption(
+        raise InvalidOption(
             f"--name is given {len(names)} times and --model {len(texts)} times; give either a"
             " --name for each --model, in their order, or none"
         )
@@ -144,7 +144,7 @@ def parse_model(text: str) -> ModelSource:
     of the source in lower case."""
     source, equals, name = text.partition("=")
     if not source:
-        raise BadOption(f"--model {text!r} has no source; write SOURCE or SOURCE=NAME")
+        raise InvalidOption(f"--model {text!r} has no source; write SOURCE or SOURCE=NAME")
     if not equals:
         name = DEFAULT_MODEL.name if source == DEFAULT_MODEL.source else _name_of(source)
     return _named(source, name, f"--model {text!r}")
@@ -154,7 +154,7 @@ def _named(source: str, names: str, option: str) -> ModelSource:
     found = parse_names(names) or ("",)
     for name in found:
         if (why := invalid_reason(name)) is not None:
-            raise BadOption(f"the name {name!r} of {option} cannot be: {why}; see SOURCE=NAME")
+            raise InvalidOption(f"the name {name!r} of {option} cannot be: {why}; see SOURCE=NAME")
     return ModelSource(source, found[0], found[1:])
 
 
@@ -169,10 +169,10 @@ def parse_setting(text: str) -> ServiceSetting:
     role, dot, name = path.partition(".")
     if path == "nats.sync_interval":
         if not _SYNC_INTERVAL.fullmatch(value):
-            raise BadOption(f"--set {text!r}: it must be always, or a time such as 500ms or 2m")
+            raise InvalidOption(f"--set {text!r}: it must be always, or a time such as 500ms or 2m")
         return ServiceSetting(Role.NATS, name, value)
     if role not in (Role.GATEWAY, Role.SCHEDULER, Role.WORKER) or not (dot and name and equals):
-        raise BadOption(
+        raise InvalidOption(
             f"--set {text!r} is not SERVICE.NAME=VALUE; SERVICE is gateway, scheduler or worker, "
             "or it is nats.sync_interval"
         )

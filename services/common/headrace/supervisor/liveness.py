@@ -8,23 +8,25 @@ import logging
 import time
 from collections.abc import Callable
 
-from headrace.supervisor.keeper import Keeper
-from headrace.supervisor.plan.patience import LOOK_EVERY_S, Patience
-from headrace.supervisor.probes import Look
+from headrace.supervisor.plan.replacement import PROBE_PERIOD_S, ReplacementPolicy
+from headrace.supervisor.probes import Probe
+from headrace.supervisor.supervised_process import SupervisedProcess
 
 log = logging.getLogger(__name__)
 
 
-class Watch:
+class LivenessMonitor:
     """Looks at one kept process for as long as it is kept.
 
     Args:
         on_look: called after each look, whatever it has found.
     """
 
-    def __init__(self, keeper: Keeper, look: Look, *, on_look: Callable[[], None]) -> None:
+    def __init__(
+        self, keeper: SupervisedProcess, look: Probe, *, on_look: Callable[[], None]
+    ) -> None:
         self._keeper, self._look, self._on_look = keeper, look, on_look
-        self._patience = Patience()
+        self._patience = ReplacementPolicy()
         self._was_unwell = False
 
     async def run(self) -> None:
@@ -37,7 +39,7 @@ class Watch:
                     log.exception("mesh.look_failed", extra={"process": self._keeper.program.name})
                 self._on_look()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_EVERY_S):
+                    async with asyncio.timeout(PROBE_PERIOD_S):
                         await self._keeper.ended.wait()
         finally:
             await self._look.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace.chaos.history import Ended, Struck, read
+from headrace.chaos.history import FaultInjected, StreamFinished, read
 from helpers.command import Ran, headrace
 from helpers.fresh_mesh import fresh_mesh
 
@@ -40,8 +40,11 @@ async def test_nothing_is_lost_repeated_or_altered_whatever_is_killed_or_frozen(
     assert {name: card[name] for name in wrongs} == dict.fromkeys(wrongs, 0)
     assert card["completed"] > 30
     history = list(read(tmp_path / ".headrace" / "torture.jsonl"))
-    assert sum(isinstance(event, Ended) for event in history) == card["completed"] + card["asks"]
-    assert sum(isinstance(event, Struck) for event in history) == 4
+    assert (
+        sum(isinstance(event, StreamFinished) for event in history)
+        == card["completed"] + card["asks"]
+    )
+    assert sum(isinstance(event, FaultInjected) for event in history) == 4
 
 
 @pytest.mark.timeout(180)

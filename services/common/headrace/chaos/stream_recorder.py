@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from headrace.chaos.history import (
     UNREACHABLE,
-    Accepted,
-    ChoiceEnded,
-    Counted,
-    Cut,
-    Ended,
-    Failed,
-    Ledger,
-    Left,
-    Offered,
-    Refused,
-    Returned,
-    Said,
+    ChoiceFinished,
+    ClientClosed,
+    DeltaReceived,
+    EventLog,
+    RequestRejected,
+    RequestSent,
+    StreamBroken,
+    StreamFailed,
+    StreamFinished,
+    StreamResumed,
+    StreamStarted,
+    UsageReceived,
 )
-from headrace.chaos.plan import Ask
+from headrace.chaos.requests import ChaosRequest
 
 
-class Pen:
+class StreamRecorder:
     """Notes what is seen, wrong order included; only `over` and `broke` mind what came before.
 
     Args:
@@ -28,7 +28,12 @@ class Pen:
     """
 
     def __init__(
-        self, ledger: Ledger, ask: Ask, *, disturbed: bool, leave_after: int | None = None
+        self,
+        ledger: EventLog,
+        ask: ChaosRequest,
+        *,
+        disturbed: bool,
+        leave_after: int | None = None,
     ) -> None:
         self._ledger = ledger
         self._stream = ledger.next_stream()
@@ -38,7 +43,9 @@ class Pen:
         self.has_begun = False
         self.was_refused = False
         ledger.note(
-            Offered(ledger.now_s, self._stream, ask.number, ask.door, ask.n, disturbed=disturbed)
+            RequestSent(
+                ledger.now_s, self._stream, ask.number, ask.door, ask.n, disturbed=disturbed
+            )
         )
 
     @property
@@ -47,7 +54,7 @@ class Pen:
 
     def accepted(self, request_id: str = "") -> None:
         self.has_begun = True
-        self._ledger.note(Accepted(self._ledger.now_s, self._stream, request_id))
+        self._ledger.note(StreamStarted(self._ledger.now_s, self._stream, request_id))
 
     def said(
         self,
@@ -58,25 +65,29 @@ class Pen:
     ) -> None:
         self.pieces += 1
         now_s = self._ledger.now_s
-        self._ledger.note(Said(now_s, self._stream, choice, text, token_ids or [], first_index))
+        self._ledger.note(
+            DeltaReceived(now_s, self._stream, choice, text, token_ids or [], first_index)
+        )
 
     def choice_ended(self, choice: int, reason: str) -> None:
-        self._ledger.note(ChoiceEnded(self._ledger.now_s, self._stream, choice, reason))
+        self._ledger.note(ChoiceFinished(self._ledger.now_s, self._stream, choice, reason))
 
     def counted(self, prompt_tokens: int, output_tokens: int) -> None:
-        self._ledger.note(Counted(self._ledger.now_s, self._stream, prompt_tokens, output_tokens))
+        self._ledger.note(
+            UsageReceived(self._ledger.now_s, self._stream, prompt_tokens, output_tokens)
+        )
 
     def ended(self) -> None:
         self._has_end = True
-        self._ledger.note(Ended(self._ledger.now_s, self._stream))
+        self._ledger.note(StreamFinished(self._ledger.now_s, self._stream))
 
     def failed(self, code: str, message: str) -> None:
         self._has_end = True
-        self._ledger.note(Failed(self._ledger.now_s, self._stream, code, message))
+        self._ledger.note(StreamFailed(self._ledger.now_s, self._stream, code, message))
 
     def refused(self, code: str, message: str) -> None:
         self._has_end = self.was_refused = True
-        self._ledger.note(Refused(self._ledger.now_s, self._stream, code, message))
+        self._ledger.note(RequestRejected(self._ledger.now_s, self._stream, code, message))
 
     def broke(self, how: str) -> None:
         """The transport failed; after a good end that is nobody's loss."""
@@ -84,13 +95,13 @@ class Pen:
             return
         if self.has_begun:
             self._has_end = True
-            self._ledger.note(Cut(self._ledger.now_s, self._stream, how))
+            self._ledger.note(StreamBroken(self._ledger.now_s, self._stream, how))
         else:
             self.refused(UNREACHABLE, how)
 
     def returned(self, how: str) -> None:
         """It broke off, and what follows is the rest."""
-        self._ledger.note(Returned(self._ledger.now_s, self._stream, how))
+        self._ledger.note(StreamResumed(self._ledger.now_s, self._stream, how))
 
     @property
     def is_over(self) -> bool:
@@ -103,6 +114,6 @@ class Pen:
             return
         if self.leaves:
             self._has_end = True
-            self._ledger.note(Left(self._ledger.now_s, self._stream))
+            self._ledger.note(ClientClosed(self._ledger.now_s, self._stream))
         else:
             self.broke("it just ended")

@@ -11,9 +11,9 @@ from pathlib import Path
 from headrace.supervisor.child import Child
 from headrace.supervisor.plan.backoff import Backoff
 from headrace.supervisor.plan.program import Program
-from headrace.supervisor.state.disk import NEEDED_BY_PROCESS_BYTES, disk_trouble
+from headrace.supervisor.state.disk import NEEDED_BY_PROCESS_BYTES, disk_problem
 from headrace.supervisor.state.failures import ProcessFailed
-from headrace.supervisor.state.state_dir import Home, ProcessRecord
+from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 
 _LOOK_EVERY_S = 0.05
 _BAD_SETTINGS = 2
@@ -25,11 +25,11 @@ _LAST_CHANCE_S = 2.0
 """For a process that is replaced to end by itself. One that hangs does not."""
 
 
-class Keeper:
+class SupervisedProcess:
     """One program of the mesh.
 
     Args:
-        can_be_missed: the mesh may become ready without it; it is then tried again and again.
+        is_optional: the mesh may become ready without it; it is then tried again and again.
         on_change: called when the record changes.
         report: told in words what happened.
     """
@@ -37,11 +37,11 @@ class Keeper:
     def __init__(
         self,
         program: Program,
-        home: Home,
+        state_dir: StateDir,
         *,
         on_change: Callable[[], None],
         report: Callable[[str, str], None],
-        can_be_missed: bool = False,
+        is_optional: bool = False,
     ) -> None:
         self.program = program
         self.ports: dict[str, int] = {}
@@ -53,9 +53,9 @@ class Keeper:
         """It is not started again."""
         self.failure: ProcessFailed | None = None
         """Why the mesh becomes ready without it."""
-        self._can_be_missed = can_be_missed
-        self._home = home
-        self._log = home.log(program.name)
+        self._can_be_missed = is_optional
+        self._state_dir = state_dir
+        self._log = state_dir.log(program.name)
         self._child: Child | None = None
         self._backoff = Backoff()
         self._starting_up = True
@@ -80,7 +80,7 @@ class Keeper:
     def log(self) -> Path:
         return self._log
 
-    def started_up(self) -> None:
+    def mesh_is_ready(self) -> None:
         """The mesh has been ready: from now on a death is mended for as long as it takes."""
         self._starting_up = False
 
@@ -96,7 +96,7 @@ class Keeper:
             cause, is_hopeless = await self._try_run()
             if self.ended.is_set():
                 return
-            if self._home.is_kept_out(self.program.name):
+            if self._state_dir.is_marked_drained(self.program.name):
                 await self._stay_out()
             else:
                 ran_s = time.monotonic() - began_s
@@ -139,7 +139,7 @@ class Keeper:
         return cause, status == _BAD_SETTINGS
 
     async def _run(self) -> int:
-        trouble = disk_trouble(self._home.folder, needed_bytes=NEEDED_BY_PROCESS_BYTES)
+        trouble = disk_problem(self._state_dir.folder, needed_bytes=NEEDED_BY_PROCESS_BYTES)
         if trouble is not None:
             # Why not tried: it would run, and could tell nobody where it listens.
             raise OSError(str(trouble))
@@ -168,7 +168,7 @@ class Keeper:
             Path.cwd()
         except OSError:
             # Why not there: a program that looks up its current directory fails.
-            return self._home.folder
+            return self._state_dir.folder
         # Why not named: where we may be, but not enter again (after sudo), it would not start.
         return None
 
@@ -185,7 +185,7 @@ class Keeper:
         self._report(name, f"has left and is kept out until `headrace drain {name} --undo`")
         self._is_out = True
         self._on_change()
-        while self._home.is_kept_out(name) and not self.ended.is_set():
+        while self._state_dir.is_marked_drained(name) and not self.ended.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await self.ended.wait()

@@ -16,10 +16,10 @@ import pytest
 
 from headrace.supervisor import child as child_module
 from headrace.supervisor.child import Child
-from headrace.supervisor.keeper import Keeper
-from headrace.supervisor.plan.plan import Role
+from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.failures import ProcessFailed
-from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.state.state_dir import StateDir
+from headrace.supervisor.supervised_process import SupervisedProcess
 from helpers.eventually import eventually
 
 STAYS = "import signal; signal.pause()"
@@ -48,14 +48,14 @@ class Script:
 class Kept:
     """A keeper at work."""
 
-    def __init__(self, code: str, folder: Path, *, can_be_missed: bool = False) -> None:
+    def __init__(self, code: str, folder: Path, *, is_optional: bool = False) -> None:
         self.told: list[str] = []
-        self.keeper = Keeper(
+        self.keeper = SupervisedProcess(
             Script(code),
-            Home(folder),
+            StateDir(folder),
             on_change=lambda: None,
             report=lambda name, fact: self.told.append(fact),
-            can_be_missed=can_be_missed,
+            is_optional=is_optional,
         )
         self.task = asyncio.create_task(self.keeper.keep())
 
@@ -74,7 +74,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
 
 
 async def test_a_process_that_dies_is_started_again_and_counted(kept: Kept) -> None:
-    kept.keeper.started_up()
+    kept.keeper.mesh_is_ready()
     first = await kept.pid()
     os.kill(first, signal.SIGKILL)
     second = await kept.pid(other_than=first)
@@ -86,7 +86,7 @@ async def test_a_process_that_dies_is_started_again_and_counted(kept: Kept) -> N
 async def test_a_process_is_started_again_where_the_current_directory_has_been_removed(
     kept: Kept, tmp_path: Path
 ) -> None:
-    kept.keeper.started_up()
+    kept.keeper.mesh_is_ready()
     first = await kept.pid()
     (tmp_path / "here").mkdir()
     with contextlib.chdir(tmp_path / "here"):
@@ -98,7 +98,7 @@ async def test_a_process_is_started_again_where_the_current_directory_has_been_r
 
 
 async def test_ports_are_those_of_the_run_that_is_now(kept: Kept) -> None:
-    kept.keeper.started_up()
+    kept.keeper.mesh_is_ready()
     first = await kept.pid()
     await eventually(lambda: kept.keeper.ports == {"pid": first})
     os.kill(first, signal.SIGKILL)
@@ -125,7 +125,7 @@ async def test_a_process_that_refuses_its_settings_is_not_started_again(tmp_path
 async def test_a_process_that_can_be_missed_tells_why_it_is_and_is_started_again(
     tmp_path: Path,
 ) -> None:
-    kept = Kept("import sys; sys.exit('no such model')", tmp_path, can_be_missed=True)
+    kept = Kept("import sys; sys.exit('no such model')", tmp_path, is_optional=True)
     await eventually(lambda: kept.keeper.failure is not None)
     assert "no such model" in str(kept.keeper.failure)
     assert kept.keeper.restarts == 3
@@ -136,7 +136,7 @@ async def test_a_process_that_can_be_missed_tells_why_it_is_and_is_started_again
 async def test_files_that_cannot_be_loaded_are_tried_again_at_long_intervals(
     tmp_path: Path,
 ) -> None:
-    kept = Kept("import sys; sys.exit(2)", tmp_path, can_be_missed=True)
+    kept = Kept("import sys; sys.exit(2)", tmp_path, is_optional=True)
     await eventually(lambda: bool(kept.told))
     assert kept.told == ["ended with status 2; starts again in 30 s"]
     assert await kept.keeper.stop(deadline_s=5)

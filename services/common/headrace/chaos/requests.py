@@ -20,16 +20,16 @@ _STOPS = (" the end", ". ", " wheel", " and", " stone", "er ", "!", " she")
 """Some of these come in any model's text, and in the scripted engine's."""
 
 
-class Door(StrEnum):
+class Api(StrEnum):
     CHAT = "chat"
     COMPLETIONS = "completions"
     NATIVE = "native"
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ChaosRequest:
     number: int
-    door: Door
+    door: Api
     prompt: str
     seed: int
     n: int
@@ -37,16 +37,16 @@ class Ask:
     """By the names that the doors have in common; `logprobs` is chat's `top_logprobs`."""
 
 
-def make_asks(
-    count: int, *, seed: int, doors: Sequence[Door], max_choices: int, max_tokens: int
-) -> list[Ask]:
+def make_requests(
+    count: int, *, seed: int, doors: Sequence[Api], max_choices: int, max_tokens: int
+) -> list[ChaosRequest]:
     rng = random.Random(f"asks {seed}")
     return [_ask(number, rng, doors, max_choices, max_tokens) for number in range(count)]
 
 
 def _ask(
-    number: int, rng: random.Random, doors: Sequence[Door], max_choices: int, max_tokens: int
-) -> Ask:
+    number: int, rng: random.Random, doors: Sequence[Api], max_choices: int, max_tokens: int
+) -> ChaosRequest:
     words = rng.choices(_WORDS.split(), k=rng.choice((4, 12, 60)))
     bound = rng.choice((rng.randint(1, 8), rng.randint(20, 80), rng.randint(150, 300)))
     sampling: dict[str, Any] = {"max_tokens": min(bound, max_tokens)}
@@ -64,7 +64,7 @@ def _ask(
         sampling["repetition_penalty"] = 1.1
     if rng.random() < 0.2:
         sampling["logprobs"] = rng.randint(0, 5)
-    return Ask(
+    return ChaosRequest(
         number,
         doors[number % len(doors)],
         f"Number {number}: tell me of a {' '.join(words)}.",

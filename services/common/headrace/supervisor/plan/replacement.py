@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from headrace.supervisor.plan.backoff import STEADY_S
 
-LOOK_EVERY_S = 1.0
+PROBE_PERIOD_S = 1.0
 _GAP_S = 10.0
 """After a longer pause between two looks nothing is known of the time between them: it was the
 supervisor that stood still."""
@@ -24,7 +24,7 @@ class Fault:
     """What callers are told, without paths of this machine; empty: the fact."""
 
 
-class Patience:
+class ReplacementPolicy:
     """What is known of one process, over all of its runs."""
 
     def __init__(self) -> None:

@@ -13,11 +13,11 @@ from headrace.v1 import generation_pb2, requests_pb2
 
 _RETURN_WITHIN_S = 30.0
 """A stream that broke off is tried for so long; schedulers keep it for about as long."""
-BREAKS = (GatewayDraining, GatewayUnreachable)
+RESUMABLE_ERRORS = (GatewayDraining, GatewayUnreachable)
 """Errors that end a stream at its gateway only: the rest may be had from another."""
 
 
-class Reading:
+class StreamPosition:
     def __init__(self, choices: int, after: str = "") -> None:
         """`after`: what was read before."""
         self.request_id = ""
@@ -39,12 +39,12 @@ class Reading:
         return ".".join(self._places)
 
 
-class Thread:
+class ResumableStream:
     """Where a stream of one choice is, for taking it up again when it breaks off."""
 
     def __init__(self, reattach: bool, after: str = "") -> None:
         self._reattach = reattach
-        self._reading = Reading(choices=1, after=after)
+        self._reading = StreamPosition(choices=1, after=after)
         self._heard_s = time.monotonic()
 
     def take(self, event: generation_pb2.StreamGenerateResponse) -> bool:
