@@ -38,8 +38,8 @@ AT_S = 10.15
 """In the middle of the disturbed stream."""
 
 
-def wrongs(history: Iterable[Event]) -> set[Violation]:
-    return {finding.wrong for finding in judge(history).findings}
+def violations(history: Iterable[Event]) -> set[Violation]:
+    return {finding.violation for finding in judge(history).findings}
 
 
 def ending_with(*events: Event) -> list[Event]:
@@ -176,7 +176,7 @@ def another_output_count(event: Event) -> list[Event]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "wrong"),
+    ("spoil", "violation"),
     [
         (skip_a_token, Violation.LOST),
         (leave_out_a_piece, Violation.LOST),
@@ -202,27 +202,27 @@ def another_output_count(event: Event) -> list[Event]:
         (another_output_count, Violation.ALTERED),
     ],
 )
-def test_what_breaks_a_promise_is_caught(spoil: object, wrong: Violation) -> None:
+def test_what_breaks_a_promise_is_caught(spoil: object, violation: Violation) -> None:
     assert callable(spoil)
     history = spoiled(spoil)
-    assert wrong in wrongs(history)
+    assert violation in violations(history)
     assert not scorecard(judge(history)).passed
 
 
 def test_a_stream_that_just_ends_is_lost() -> None:
-    assert wrongs(ending_with()) == {Violation.LOST}
-    assert wrongs(ending_with(StreamBroken(AT_S, DISTURBED, "it just ended"))) == {Violation.LOST}
+    assert violations(ending_with()) == {Violation.LOST}
+    assert violations(ending_with(StreamBroken(AT_S, DISTURBED, "ended"))) == {Violation.LOST}
 
 
 def test_a_stream_cut_with_its_gateway_is_lost_unless_its_client_got_the_rest() -> None:
-    struck = FaultInjected(AT_S - 0.1, 1, "gateway", "gateway-0")
-    assert wrongs([struck, *ending_with(StreamBroken(AT_S, DISTURBED, "reset"))]) == {
+    fault = FaultInjected(AT_S - 0.1, 1, "gateway", "gateway-0")
+    assert violations([fault, *ending_with(StreamBroken(AT_S, DISTURBED, "reset"))]) == {
         Violation.LOST
     }
     returned = StreamResumed(AT_S, DISTURBED, "reset")
     history = spoiled(lambda event: [returned, event] if _is_late(event) else [event])
-    assert wrongs([struck, *history]) == set()
-    assert scorecard(judge([struck, *history])).returned == 1
+    assert violations([fault, *history]) == set()
+    assert scorecard(judge([fault, *history])).returned == 1
 
 
 def _is_late(event: Event) -> bool:
@@ -233,48 +233,48 @@ def test_what_a_cut_stream_had_said_is_held_against_the_undisturbed_run_too() ->
     cut = ending_with(
         DeltaReceived(AT_S, DISTURBED, 0, "zwei", [99], 2), StreamBroken(AT_S, DISTURBED, "reset")
     )
-    assert wrongs(cut) == {Violation.LOST, Violation.ALTERED}
+    assert violations(cut) == {Violation.LOST, Violation.ALTERED}
 
 
 def test_a_client_may_leave_with_the_beginning_of_an_answer() -> None:
-    assert wrongs(ending_with(ClientClosed(AT_S, DISTURBED))) == set()
+    assert violations(ending_with(ClientClosed(AT_S, DISTURBED))) == set()
     beginning = DeltaReceived(AT_S, DISTURBED, 1, "tr", [23], 2)
-    assert wrongs(ending_with(beginning, ClientClosed(AT_S, DISTURBED))) == set()
+    assert violations(ending_with(beginning, ClientClosed(AT_S, DISTURBED))) == set()
     other = replace(beginning, token_ids=[24])
-    assert wrongs(ending_with(other, ClientClosed(AT_S, DISTURBED))) == {Violation.ALTERED}
+    assert violations(ending_with(other, ClientClosed(AT_S, DISTURBED))) == {Violation.ALTERED}
 
 
 def test_an_error_where_the_mesh_promised_an_answer_is_a_failure() -> None:
     failed = StreamFailed(AT_S, DISTURBED, "attempts_exhausted", "3 attempts")
-    assert wrongs(ending_with(failed)) == {Violation.FAILED}
-    assert wrongs(answered_with(RequestRejected(AT_S, DISTURBED, "internal", "no"))) == {
+    assert violations(ending_with(failed)) == {Violation.FAILED}
+    assert violations(answered_with(RequestRejected(AT_S, DISTURBED, "internal", "no"))) == {
         Violation.FAILED
     }
 
 
 def test_a_mesh_may_ask_a_client_to_come_back_but_not_once_it_has_begun() -> None:
     for code in ("lane_full", "broker_unavailable", "no_worker"):
-        assert wrongs(answered_with(RequestRejected(AT_S, DISTURBED, code, "later"))) == set()
-    assert wrongs(ending_with(StreamFailed(AT_S, DISTURBED, "no_worker", "later"))) == {
+        assert violations(answered_with(RequestRejected(AT_S, DISTURBED, code, "later"))) == set()
+    assert violations(ending_with(StreamFailed(AT_S, DISTURBED, "no_worker", "later"))) == {
         Violation.FAILED
     }
 
 
 def test_no_answer_at_all_is_a_failure_unless_a_gateway_was_just_killed() -> None:
     unanswered = answered_with(RequestRejected(AT_S, DISTURBED, UNREACHABLE, "503"))
-    assert wrongs(unanswered) == {Violation.FAILED}
-    assert wrongs([*unanswered, FaultInjected(AT_S - 1, 1, "gateway", "gateway-0")]) == set()
+    assert violations(unanswered) == {Violation.FAILED}
+    assert violations([*unanswered, FaultInjected(AT_S - 1, 1, "gateway", "gateway-0")]) == set()
 
 
 def test_an_answer_with_nothing_to_compare_it_with_is_no_success() -> None:
-    history = [*good(), *stream(3, ask=7, disturbed=True, at_s=11.0)]
-    assert wrongs(history) == {Violation.FAILED}
+    history = [*good(), *stream(3, request=7, disturbed=True, at_s=11.0)]
+    assert violations(history) == {Violation.FAILED}
 
 
 def test_a_model_that_does_not_promise_equal_output_is_judged_by_its_indices_alone() -> None:
-    assert wrongs(spoiled(another_token, exact=False)) == set()
-    assert Violation.LOST in wrongs(spoiled(skip_a_token, exact=False))
-    assert Violation.REPEATED in wrongs(spoiled(repeat_a_token, exact=False))
+    assert violations(spoiled(another_token, exact=False)) == set()
+    assert Violation.LOST in violations(spoiled(skip_a_token, exact=False))
+    assert Violation.REPEATED in violations(spoiled(repeat_a_token, exact=False))
 
 
 def test_doors_that_tell_no_tokens_are_judged_by_their_text() -> None:
@@ -283,9 +283,9 @@ def test_doors_that_tell_no_tokens_are_judged_by_their_text() -> None:
             return replace(event, token_ids=[], first_index=None)
         return event
 
-    assert wrongs(map(untold, good())) == set()
-    assert wrongs(map(untold, spoiled(leave_out_a_piece))) == {Violation.ALTERED}
-    assert wrongs(map(untold, spoiled(repeat_a_piece))) == {Violation.ALTERED}
+    assert violations(map(untold, good())) == set()
+    assert violations(map(untold, spoiled(leave_out_a_piece))) == {Violation.ALTERED}
+    assert violations(map(untold, spoiled(repeat_a_piece))) == {Violation.ALTERED}
 
 
 def test_what_the_mesh_still_holds_or_never_mends_does_not_pass() -> None:
@@ -293,23 +293,23 @@ def test_what_the_mesh_still_holds_or_never_mends_does_not_pass() -> None:
     assert not scorecard(judge(held)).passed
     unknown = [e for e in good() if not isinstance(e, RunEnded)]
     assert not scorecard(judge(unknown)).passed
-    struck = FaultInjected(10.0, 1, "worker", "worker-0")
-    assert not scorecard(judge([*good(), struck])).passed
-    assert scorecard(judge([*good(), struck, FaultRecovered(12.0, 1)])).passed
+    fault = FaultInjected(10.0, 1, "worker", "worker-0")
+    assert not scorecard(judge([*good(), fault])).passed
+    assert scorecard(judge([*good(), fault, FaultRecovered(12.0, 1)])).passed
 
 
 def test_a_stall_is_the_longest_gap_beyond_the_usual_one() -> None:
     def pause(event: Event) -> list[Event]:
         return [replace(event, at_s=event.at_s + 2) if event.at_s > AT_S else event]
 
-    struck, mended = FaultInjected(AT_S, 1, "worker", "worker-0"), FaultRecovered(AT_S + 3, 1)
-    card = scorecard(judge([*spoiled(pause), struck, mended]))
+    fault, recovered = FaultInjected(AT_S, 1, "worker", "worker-0"), FaultRecovered(AT_S + 3, 1)
+    card = scorecard(judge([*spoiled(pause), fault, recovered]))
     assert card.passed
     assert card.longest_stall_ms == pytest.approx(2100)
-    (fault,) = card.faults
-    assert fault.streams_open == 1
-    assert fault.longest_resumed_ms == pytest.approx(2050)
-    assert fault.mended.p50_ms == pytest.approx(3000)
+    (figures,) = card.faults
+    assert figures.streams_open == 1
+    assert figures.longest_resumed_ms == pytest.approx(2050)
+    assert figures.mended.p50_ms == pytest.approx(3000)
 
 
 def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
         FaultInjected(1.0, 1, "nats", "nats"),
         StreamBroken(2.0, DISTURBED, "é\u2028"),
     ]
-    with EventLog(path, SystemClock()) as ledger:
+    with EventLog(path, SystemClock()) as log:
         for event in written:
-            ledger.note(event)
+            log.append(event)
     assert list(read(path)) == written

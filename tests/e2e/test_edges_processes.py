@@ -126,9 +126,9 @@ def test_a_mesh_elsewhere_is_known_by_its_url_alone(edge: EdgeMesh, tmp_path: Pa
     assert told.returncode == 0, told.stderr
     assert "model scripted" in told.stdout
     assert nowhere.command("status", "--url", "http://[::1]:9").returncode == 1
-    refused = nowhere.command("torture", "--url", edge.url, "--faults", "worker")
+    refused = nowhere.command("chaos", "--url", edge.url, "--faults", "worker")
     assert refused.returncode == 2
-    assert "processes of a mesh at --url are out of reach" in refused.stderr
+    assert "processes of a mesh at --url cannot be reached" in refused.stderr
 
 
 def test_a_process_elsewhere_drains_when_it_is_told_over_its_broker(

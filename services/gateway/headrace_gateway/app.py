@@ -280,5 +280,5 @@ def _stop_signal() -> asyncio.Event:
 
 async def _beat(side: MetricsServer) -> None:
     while True:
-        side.beat()
+        side.heartbeat()
         await asyncio.sleep(1.0)

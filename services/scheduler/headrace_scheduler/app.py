@@ -72,5 +72,5 @@ async def _serve(service: Service, stop: asyncio.Event, metrics_server: MetricsS
 
 async def _beat(metrics_server: MetricsServer) -> None:
     while True:
-        metrics_server.beat()
+        metrics_server.heartbeat()
         await asyncio.sleep(BEAT_S)

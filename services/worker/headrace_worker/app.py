@@ -216,5 +216,5 @@ async def _follow(settings: WorkerSettings) -> int | None:
 
 async def _beat(metrics_server: MetricsServer) -> None:
     while True:
-        metrics_server.beat()
+        metrics_server.heartbeat()
         await asyncio.sleep(BEAT_S)

@@ -1,12 +1,15 @@
-"""Writes one stream into the ledger."""
+"""Records what one client receives of one stream."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from headrace.chaos.history import (
     UNREACHABLE,
     ChoiceFinished,
     ClientClosed,
     DeltaReceived,
+    Event,
     EventLog,
     RequestRejected,
     RequestSent,
@@ -21,99 +24,93 @@ from headrace.chaos.requests import ChaosRequest
 
 
 class StreamRecorder:
-    """Notes what is seen, wrong order included; only `over` and `broke` mind what came before.
+    """Appends the events of one stream to the log, in whatever order they come.
+
+    Only `broken` and `close` depend on earlier events.
 
     Args:
-        leave_after: pieces after which the client leaves; None to stay to the end.
+        close_after: deltas after which the client closes the stream; None: it reads to the end.
     """
 
     def __init__(
         self,
-        ledger: EventLog,
-        ask: ChaosRequest,
+        log: EventLog,
+        request: ChaosRequest,
         *,
         disturbed: bool,
-        leave_after: int | None = None,
+        close_after: int | None = None,
     ) -> None:
-        self._ledger = ledger
-        self._stream = ledger.next_stream()
-        self._leave_after = leave_after
-        self.pieces = 0
+        self._log = log
+        self._stream = log.next_stream()
+        self._close_after = close_after
+        self.deltas = 0
+        self.has_started = False
+        self.was_rejected = False
         self._has_end = False
-        self.has_begun = False
-        self.was_refused = False
-        ledger.note(
-            RequestSent(
-                ledger.now_s, self._stream, ask.number, ask.door, ask.n, disturbed=disturbed
-            )
-        )
+        self._append(RequestSent, request.number, request.api, request.n, disturbed)
 
     @property
-    def leaves(self) -> bool:
-        return self._leave_after is not None and self.pieces >= self._leave_after
+    def should_close(self) -> bool:
+        """Whether the client is to close the stream now."""
+        return self._close_after is not None and self.deltas >= self._close_after
 
-    def accepted(self, request_id: str = "") -> None:
-        self.has_begun = True
-        self._ledger.note(StreamStarted(self._ledger.now_s, self._stream, request_id))
+    @property
+    def is_over(self) -> bool:
+        return self._has_end or self.should_close
 
-    def said(
+    def started(self, request_id: str = "") -> None:
+        self.has_started = True
+        self._append(StreamStarted, request_id)
+
+    def delta(
         self,
         choice: int,
         text: str,
         token_ids: list[int] | None = None,
         first_index: int | None = None,
     ) -> None:
-        self.pieces += 1
-        now_s = self._ledger.now_s
-        self._ledger.note(
-            DeltaReceived(now_s, self._stream, choice, text, token_ids or [], first_index)
-        )
+        self.deltas += 1
+        self._append(DeltaReceived, choice, text, token_ids or [], first_index)
 
-    def choice_ended(self, choice: int, reason: str) -> None:
-        self._ledger.note(ChoiceFinished(self._ledger.now_s, self._stream, choice, reason))
+    def choice_finished(self, choice: int, reason: str) -> None:
+        self._append(ChoiceFinished, choice, reason)
 
-    def counted(self, prompt_tokens: int, output_tokens: int) -> None:
-        self._ledger.note(
-            UsageReceived(self._ledger.now_s, self._stream, prompt_tokens, output_tokens)
-        )
+    def usage(self, prompt_tokens: int, output_tokens: int) -> None:
+        self._append(UsageReceived, prompt_tokens, output_tokens)
 
-    def ended(self) -> None:
+    def resumed(self, reason: str) -> None:
+        """The stream broke off; what follows is the rest of it."""
+        self._append(StreamResumed, reason)
+
+    def finished(self) -> None:
         self._has_end = True
-        self._ledger.note(StreamFinished(self._ledger.now_s, self._stream))
+        self._append(StreamFinished)
 
     def failed(self, code: str, message: str) -> None:
         self._has_end = True
-        self._ledger.note(StreamFailed(self._ledger.now_s, self._stream, code, message))
+        self._append(StreamFailed, code, message)
 
-    def refused(self, code: str, message: str) -> None:
-        self._has_end = self.was_refused = True
-        self._ledger.note(RequestRejected(self._ledger.now_s, self._stream, code, message))
+    def rejected(self, code: str, message: str) -> None:
+        self._has_end = self.was_rejected = True
+        self._append(RequestRejected, code, message)
 
-    def broke(self, how: str) -> None:
-        """The transport failed; after a good end that is nobody's loss."""
+    def broken(self, reason: str) -> None:
+        """The transport failed; after an end that changes nothing."""
         if self._has_end:
             return
-        if self.has_begun:
-            self._has_end = True
-            self._ledger.note(StreamBroken(self._ledger.now_s, self._stream, how))
-        else:
-            self.refused(UNREACHABLE, how)
-
-    def returned(self, how: str) -> None:
-        """It broke off, and what follows is the rest."""
-        self._ledger.note(StreamResumed(self._ledger.now_s, self._stream, how))
-
-    @property
-    def is_over(self) -> bool:
-        """Nothing more can come."""
-        return self._has_end or self.leaves
-
-    def over(self) -> None:
-        """Nothing more is read."""
-        if self._has_end:
+        if not self.has_started:
+            self.rejected(UNREACHABLE, reason)
             return
-        if self.leaves:
+        self._has_end = True
+        self._append(StreamBroken, reason)
+
+    def close(self) -> None:
+        """The client reads no more."""
+        if not self.should_close:
+            self.broken("ended without a finish")
+        elif not self._has_end:
             self._has_end = True
-            self._ledger.note(ClientClosed(self._ledger.now_s, self._stream))
-        else:
-            self.broke("it just ended")
+            self._append(ClientClosed)
+
+    def _append(self, kind: Callable[..., Event], *columns: object) -> None:
+        self._log.append(kind(self._log.now_s, self._stream, *columns))

@@ -1,4 +1,16 @@
-"""How far a client has read a native stream: what it needs to come back for the rest."""
+"""Resuming a stream that breaks off: the position that was read, and when to try again.
+
+A stream of two choices, token by token, and the `after` that resumes it:
+
+    event read                                       position
+    started(request_id="r1")                         "0.0"
+    delta(choice=0, first_index=0, token_ids=[7,8])  "2.0"
+    delta(choice=1, first_index=0, token_ids=[9])    "2.1"
+    delta(choice=0, first_index=2, token_ids=[5],
+          finish_reason=STOP)                        "3f.1"
+    connection lost                                  AttachRequest("r1", after="3f.1")
+    delta(choice=1, first_index=1, token_ids=[4])    "3f.2"
+"""
 
 from __future__ import annotations
 
@@ -8,59 +20,74 @@ from typing import cast
 import grpc
 
 from headrace.errors import GatewayDraining, GatewayUnreachable, HeadraceError
-from headrace.rpc.status import can_be_resumed
-from headrace.v1 import generation_pb2, requests_pb2
+from headrace.rpc.status import can_be_resumed, from_status
+from headrace.v1.generation_pb2 import StreamGenerateResponse
+from headrace.v1.requests_pb2 import AttachRequestRequest
 
-_RETURN_WITHIN_S = 30.0
-"""A stream that broke off is tried for so long; schedulers keep it for about as long."""
+RESUME_WITHIN_S = 30.0
+"""How long after its last event a broken stream is retried; schedulers keep it about as long."""
+RESUME_PAUSE_S = 0.1
 RESUMABLE_ERRORS = (GatewayDraining, GatewayUnreachable)
-"""Errors that end a stream at its gateway only: the rest may be had from another."""
+"""Errors that end a stream at its gateway only: another gateway has the rest."""
 
 
 class StreamPosition:
-    def __init__(self, choices: int, after: str = "") -> None:
-        """`after`: what was read before."""
-        self.request_id = ""
-        """Empty until the stream has begun: before that there is nothing to come back to."""
-        self._places = after.split(".") if after else ["0"] * choices
+    """How far a native stream was read.
 
-    def take(self, event: generation_pb2.StreamGenerateResponse) -> None:
-        """One more event was read."""
+    Args:
+        after: the position at which reading begins; empty is the beginning.
+    """
+
+    def __init__(self, choices: int, after: str = "") -> None:
+        self.request_id = ""
+        """Empty until the stream has started: before that there is nothing to resume."""
+        self._offsets = after.split(".") if after else ["0"] * choices
+
+    def advance(self, event: StreamGenerateResponse) -> None:
+        """Take account of an event that was read."""
         if event.HasField("started"):
             self.request_id = event.started.request_id
         elif event.HasField("delta"):
             delta = event.delta
             tokens = delta.first_index + len(delta.token_ids)
-            self._places[delta.choice] = f"{tokens}{'f' if delta.finish_reason else ''}"
+            self._offsets[delta.choice] = f"{tokens}{'f' if delta.finish_reason else ''}"
 
     @property
-    def position(self) -> str:
-        """`after` of AttachRequestRequest."""
-        return ".".join(self._places)
+    def resume_request(self) -> AttachRequestRequest:
+        """The call that reads on from here."""
+        return AttachRequestRequest(request_id=self.request_id, after=".".join(self._offsets))
 
 
 class ResumableStream:
-    """Where a stream of one choice is, for taking it up again when it breaks off."""
+    """Decides for a client's stream of one choice which events are new and which errors pass."""
 
     def __init__(self, reattach: bool, after: str = "") -> None:
         self._reattach = reattach
-        self._reading = StreamPosition(choices=1, after=after)
-        self._heard_s = time.monotonic()
+        self._position = StreamPosition(choices=1, after=after)
+        self._last_event_s = time.monotonic()
 
-    def take(self, event: generation_pb2.StreamGenerateResponse) -> bool:
-        """Whether it is news: what comes again begins by saying again what it is."""
-        is_known = event.HasField("started") and bool(self._reading.request_id)
-        self._reading.take(event)
-        self._heard_s = time.monotonic()
-        return not is_known
+    def is_new(self, event: StreamGenerateResponse) -> bool:
+        """Take account of an event; False for the `started` that a resumed stream repeats.
 
-    def may_go_on(self, error: grpc.RpcError | HeadraceError) -> bool:
-        # What the mesh refuses or fails with has details; a connection that broke has none.
-        lost = isinstance(error, HeadraceError) or can_be_resumed(cast(grpc.aio.AioRpcError, error))
-        in_time = time.monotonic() - self._heard_s < _RETURN_WITHIN_S
-        return self._reattach and lost and in_time and bool(self._reading.request_id)
+        Raises:
+            HeadraceError: the event says that the request failed.
+        """
+        is_repeat = event.HasField("started") and bool(self._position.request_id)
+        self._position.advance(event)
+        self._last_event_s = time.monotonic()
+        if event.HasField("finish") and event.finish.HasField("error"):
+            raise from_status(event.finish.error)
+        return not is_repeat
 
-    def rest(self) -> requests_pb2.AttachRequestRequest:
-        return requests_pb2.AttachRequestRequest(
-            request_id=self._reading.request_id, after=self._reading.position
+    def resume_after(self, error: grpc.RpcError | HeadraceError) -> AttachRequestRequest:
+        """Return the call that continues the stream after this error; raise the error if none can.
+
+        A rejection by the mesh has details; a connection that was lost has none.
+        """
+        is_lost = isinstance(error, HeadraceError) or can_be_resumed(
+            cast(grpc.aio.AioRpcError, error)
         )
+        in_time = time.monotonic() - self._last_event_s < RESUME_WITHIN_S
+        if not (self._reattach and is_lost and in_time and self._position.request_id):
+            raise error
+        return self._position.resume_request

@@ -1,4 +1,4 @@
-"""Has a process that runs and does not do its work replaced, and says why."""
+"""Probes a process that runs, and replaces it when it does not do its work."""
 
 from __future__ import annotations
 
@@ -16,45 +16,46 @@ log = logging.getLogger(__name__)
 
 
 class LivenessMonitor:
-    """Looks at one kept process for as long as it is kept.
+    """Probes one process once a second.
 
     Args:
-        on_look: called after each look, whatever it has found.
+        on_probe: called after each probe, whatever it has found.
     """
 
     def __init__(
-        self, keeper: SupervisedProcess, look: Probe, *, on_look: Callable[[], None]
+        self, process: SupervisedProcess, probe: Probe, *, on_probe: Callable[[], None]
     ) -> None:
-        self._keeper, self._look, self._on_look = keeper, look, on_look
-        self._patience = ReplacementPolicy()
-        self._was_unwell = False
+        self._process, self._probe, self._on_probe = process, probe, on_probe
+        self._policy = ReplacementPolicy()
+        self._had_fault = False
 
     async def run(self) -> None:
-        """Until the process has ended for good."""
+        """Probe until the process has ended for good."""
         try:
-            while not self._keeper.ended.is_set():
+            while not self._process.ended.is_set():
                 try:
-                    await self._look_once()
-                except Exception:  # top of a task: a failed look must not end the mesh
-                    log.exception("mesh.look_failed", extra={"process": self._keeper.program.name})
-                self._on_look()
+                    await self._check()
+                except Exception:  # top of a task: a failed probe must not end the mesh
+                    name = self._process.program.name
+                    log.exception("mesh.probe_failed", extra={"process": name})
+                self._on_probe()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_PERIOD_S):
-                        await self._keeper.ended.wait()
+                        await self._process.ended.wait()
         finally:
-            await self._look.close()
+            await self._probe.close()
 
-    async def _look_once(self) -> None:
-        keeper = self._keeper
-        pid, ports = keeper.record.pid, dict(keeper.ports)
+    async def _check(self) -> None:
+        process = self._process
+        pid, ports = process.record.pid, dict(process.ports)
         if pid is None:
             return
-        fault = await self._look.look(ports) if ports else self._look.silent
-        if keeper.ended.is_set() or keeper.record.pid != pid:
-            return  # It died meanwhile, which its keeper mends.
-        # One look may fail on a machine that is busy for a moment.
-        if ports and (fault is None or self._was_unwell):
-            keeper.see("" if fault is None else fault.fact)
-        self._was_unwell = fault is not None
-        if self._patience.is_over(fault, time.monotonic()) and fault is not None:
-            await keeper.replace(f"{fault.fact}, for more than {fault.replace_after_s:g} s")
+        fault = await self._probe.check(ports) if ports else self._probe.not_listening
+        if process.ended.is_set() or process.record.pid != pid:
+            return  # the process died meanwhile, and is restarted for that
+        # Why only the second in a row: one probe may fail on a machine that is busy for a moment.
+        if ports and (fault is None or self._had_fault):
+            process.set_fault("" if fault is None else fault.fact)
+        self._had_fault = fault is not None
+        if self._policy.should_replace(fault, time.monotonic()) and fault is not None:
+            await process.replace(f"{fault.fact}, for more than {fault.replace_after_s:g} s")

@@ -53,7 +53,7 @@ class Candidacy:
         self._removed: bytes | None = None
         self._ours_until_s = float("-inf")
         self._seen_s = float("-inf")
-        self._unknown = ConditionLog(log, began="lease.unknown", over="lease.known")
+        self._unknown = ConditionLog(log, active="lease.unknown", cleared="lease.known")
         self.leader: Leader | None = None
 
     @property
@@ -86,13 +86,13 @@ class Candidacy:
             async with asyncio.timeout(ttl_s / 2):
                 epoch = await self._bus.acquire(self._lease, self._scheduler_id, ttl_s=ttl_s)
         except LeaseTaken:
-            self._unknown.end(started_s, model=self.model)
+            self._unknown.cleared(started_s, model=self.model)
             self._seen_s = started_s
             return None
         except (BusError, TimeoutError) as error:
-            self._unknown.again(started_s, model=self.model, why=str(error) or "no answer")
+            self._unknown.active(started_s, model=self.model, why=str(error) or "no answer")
             return None
-        self._unknown.end(started_s, model=self.model)
+        self._unknown.cleared(started_s, model=self.model)
         self._ours_until_s = started_s + ttl_s
         self._seen_s = started_s
         return epoch

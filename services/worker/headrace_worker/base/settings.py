@@ -58,7 +58,7 @@ class WorkerSettings(ServiceSettings):
     newest worker of a model decides. A name that another model has already goes on to mean that."""
     configured_by: str = ""
     """Id of the mesh that `headrace up` made, which removes the model once it lists it no more.
-    Unset: it stays configured without a worker until `headrace model forget`."""
+    Unset: it stays configured without a worker until `headrace model remove`."""
     engine: Literal["transformers", "llama-cpp", "vllm", "openai", "scripted"] = "transformers"
     """Who computes: our own engine over transformers models; llama.cpp and vLLM (extras of these
     names); `openai`, any server with OpenAI's API; `scripted`, text from the prompt alone, without

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from headrace.rpc.addresses import (
@@ -42,8 +40,8 @@ def test_a_url_and_an_address_name_the_same_target(url: str, expected: str) -> N
 @pytest.mark.parametrize(
     "url", ["http://host:0x50", "http://host:99999", "http://[::1", "1::2:x:3"]
 )
-def test_what_is_no_address_is_refused_by_name(url: str) -> None:
-    with pytest.raises(InvalidAddress, match="is no address"):
+def test_what_is_not_an_address_is_rejected_by_name(url: str) -> None:
+    with pytest.raises(InvalidAddress, match="is not an address"):
         split_host_port(url)
 
 
@@ -64,7 +62,7 @@ def test_an_address_with_a_zone_is_refused_with_the_reason() -> None:
     with pytest.raises(InvalidAddress, match=r"has a zone \(eth0\)"):
         without_zone("fe80::1%eth0")
     with pytest.raises(InvalidOption, match=r"--host: .*zone"):
-        MeshOptions(state_dir=Path("/x"), models=(DEFAULT_MODEL,), host="fe80::1%eth0")
+        MeshOptions(models=(DEFAULT_MODEL,), host="fe80::1%eth0")
 
 
 def test_this_machine_knows_its_address_towards_another() -> None:

@@ -1,10 +1,9 @@
-"""Why there is no connection to NATS, in words that say what to do."""
+"""Why there is no connection to NATS, in messages that say what to do."""
 
 from __future__ import annotations
 
 import socket
 import ssl
-from urllib.parse import urlsplit
 
 import nats.js.errors
 
@@ -16,47 +15,24 @@ _NO_JETSTREAM = (
 
 
 class ConnectErrors:
-    """The errors of one attempt to connect, of which one is the reason to tell."""
+    """The errors of one attempt to connect; `str` is the most specific, the last of equals."""
 
     def __init__(self) -> None:
-        self._ranked: dict[str, int] = {}
+        self._ranks: dict[str, int] = {}
 
-    def note(self, error: Exception) -> None:
-        reason, rank = _explained(error)
-        # Later ones count more, so that what was so at first and is no longer is not told.
-        self._ranked.pop(reason, None)
-        self._ranked[reason] = rank
+    def add(self, error: Exception) -> None:
+        reason, rank = _explain(error)
+        # Why popped first: it must come after what was added before.
+        self._ranks.pop(reason, None)
+        self._ranks[reason] = rank
 
     def __str__(self) -> str:
-        best = max(self._ranked.values(), default=0)
-        return next((r for r, rank in reversed(self._ranked.items()) if rank == best), "no answer")
+        best = max(self._ranks.values(), default=0)
+        return next((r for r, rank in reversed(self._ranks.items()) if rank == best), "no answer")
 
 
-def redact_url(url: str) -> str:
-    """URLs of servers without user and password."""
-    return ", ".join(_without_user(each) for each in url.split(","))
-
-
-def _without_user(url: str) -> str:
-    user, at, rest = url.rpartition("@")
-    return f"{user.partition('//')[0]}//{rest}" if at else url
-
-
-def is_valid_url(url: str) -> bool:
-    """Whether it can be asked at all; nats-py looks malformed ones up as names, for ever."""
-    try:
-        return all(
-            urlsplit(each).scheme in ("nats", "tls", "ws", "wss")
-            and bool(urlsplit(each).hostname)
-            and urlsplit(each).port != 0
-            for each in url.split(",")
-        )
-    except ValueError:
-        return False
-
-
-def _explained(error: Exception) -> tuple[str, int]:
-    """The reason, and how much it tells: a server that refuses a user also resets connections."""
+def _explain(error: Exception) -> tuple[str, int]:
+    """Return the reason and its rank: a server that rejects a user also resets connections."""
     text = str(error)
     if "authorization violation" in text.lower():
         return "it refuses this user, password or token", 3

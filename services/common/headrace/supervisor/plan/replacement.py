@@ -1,4 +1,15 @@
-"""When a process that runs and does not do its work is replaced by another run of it. Pure."""
+"""When a process that runs and does not do its work is replaced by another run. Pure.
+
+With `replace_after_s=3`, probed once a second:
+
+    second   probe             decision
+    0-2      fault             wait
+    3        fault             replace: the fault has lasted 3 s
+    4-9      fault             wait: this replacement did not help, so the next comes after 6 s
+    10       fault             replace; the next after 12 s, then 24 s
+    11       no fault          -
+    41       no fault          30 s without a fault: the next fault is replaced after 3 s again
+"""
 
 from __future__ import annotations
 
@@ -8,9 +19,8 @@ from headrace.supervisor.plan.backoff import STEADY_S
 
 PROBE_PERIOD_S = 1.0
 _GAP_S = 10.0
-"""After a longer pause between two looks nothing is known of the time between them: it was the
-supervisor that stood still."""
-_LONGEST_FACTOR = 64
+"""A longer pause between two probes means that the supervisor itself was stopped."""
+_MAX_FACTOR = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,46 +29,46 @@ class Fault:
 
     fact: str
     replace_after_s: float | None
-    """How long it may last before another run is tried; None: another run would not help."""
+    """How long it may last before the process is replaced; None: another run would not help."""
     reason: str = ""
     """What callers are told, without paths of this machine; empty: the fact."""
 
 
 class ReplacementPolicy:
-    """What is known of one process, over all of its runs."""
+    """The faults of one process, over all of its runs."""
 
     def __init__(self) -> None:
-        self._unwell_since_s: float | None = None
-        self._well_since_s: float | None = None
-        self._seen_s = float("-inf")
+        self._fault_since_s: float | None = None
+        self._healthy_since_s: float | None = None
+        self._probed_s = float("-inf")
         self._replaced = 0
 
-    def is_over(self, fault: Fault | None, now_s: float) -> bool:
-        """Take note of what a look has found; True if this run is to be replaced.
+    def should_replace(self, fault: Fault | None, now_s: float) -> bool:
+        """Take account of a probe; return whether to replace this run.
 
         Each replacement that has not helped doubles the time until the next.
         """
-        if now_s - self._seen_s > _GAP_S:
-            self._unwell_since_s = None
-        self._seen_s = now_s
+        if now_s - self._probed_s > _GAP_S:
+            self._fault_since_s = None
+        self._probed_s = now_s
         if fault is None:
-            self._see_well(now_s)
+            self._be_healthy(now_s)
             return False
-        self._well_since_s = None
-        if self._unwell_since_s is None:
-            self._unwell_since_s = now_s
+        self._healthy_since_s = None
+        if self._fault_since_s is None:
+            self._fault_since_s = now_s
         if fault.replace_after_s is None:
             return False
-        patience_s = fault.replace_after_s * min(2**self._replaced, _LONGEST_FACTOR)
-        if now_s - self._unwell_since_s < patience_s:
+        wait_s = fault.replace_after_s * min(2**self._replaced, _MAX_FACTOR)
+        if now_s - self._fault_since_s < wait_s:
             return False
         self._replaced += 1
-        self._unwell_since_s = None
+        self._fault_since_s = None
         return True
 
-    def _see_well(self, now_s: float) -> None:
-        self._unwell_since_s = None
-        if self._well_since_s is None:
-            self._well_since_s = now_s
-        if now_s - self._well_since_s >= STEADY_S:
+    def _be_healthy(self, now_s: float) -> None:
+        self._fault_since_s = None
+        if self._healthy_since_s is None:
+            self._healthy_since_s = now_s
+        if now_s - self._healthy_since_s >= STEADY_S:
             self._replaced = 0

@@ -1,15 +1,15 @@
-"""How a mesh fails to be.
+"""Errors of starting, running and controlling a mesh on this machine.
 
 MeshError
-├── InvalidOption           what was asked for cannot be; nothing was started
-├── AssetMissing        the installation is not whole
-├── PortTaken           somebody listens where the mesh was to listen
-├── DiskFull              the state directory's file system takes no files
-├── MeshRunning         another mesh has this state directory
-├── MeshNotRunning              no mesh has this state directory
+├── InvalidOption       an option has an impossible value; nothing was started
+├── AssetMissing        the installation is incomplete
+├── PortTaken           another program listens on the mesh's port
+├── DiskFull            the state directory cannot be written
+├── MeshRunning         another mesh uses this state directory
+├── MeshNotRunning      no mesh uses this state directory
 ├── ModelServed         a model is to be removed that a worker serves
-├── ProcessFailed       a process cannot be brought up
-└── CanaryFailed          every process is well, and yet no token comes through
+├── ProcessFailed       a process cannot be started
+└── CanaryFailed        every process is ready, but no token comes through
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ class MeshError(Exception):
 
 
 class InvalidOption(MeshError):
-    """What was asked for cannot be; nothing was started."""
+    """An option has an impossible value; nothing was started."""
 
 
 class AssetMissing(MeshError):
-    """The installation is not whole."""
+    """The installation is incomplete."""
 
 
 class PortTaken(MeshError):
-    """Somebody listens where the mesh was to listen; nothing was started."""
+    """Another program listens on the mesh's port; nothing was started."""
 
 
 class DiskFull(MeshError):
-    """The state directory's file system takes no files; nothing was started."""
+    """The state directory cannot be written; nothing was started."""
 
 
 class MeshRunning(MeshError):
-    """Another supervisor holds this state directory."""
+    """Another supervisor has locked this state directory."""
 
 
 class MeshNotRunning(MeshError):
-    """No supervisor holds this state directory."""
+    """No supervisor has locked this state directory."""
 
 
 class ModelServed(MeshError):
-    """A live worker serves the model that is to be removed."""
+    """A worker serves the model that is to be removed."""
 
 
 class ProcessFailed(MeshError):
-    """A process cannot be brought up. The text ends with the last lines of its log."""
+    """A process cannot be started. The text ends with the last lines of its log."""
 
     def __init__(self, name: str, fact: str, log: Path) -> None:
         lines = last_lines(log, _SHOWN_LINES)
         shown = "".join(f"\n  | {line}" for line in lines)
-        if (trouble := disk_problem(log.parent)) is not None:
-            # Then it is why, or at least why the log does not say why.
-            fact += f" ({trouble})"
+        if (problem := disk_problem(log.parent)) is not None:
+            # It is the cause, or at least why the log does not show one.
+            fact += f" ({problem})"
         super().__init__(f"{name} {fact}; the end of {log}:{shown or ' (empty)'}")
 
 
 class CanaryFailed(MeshError):
-    """Every process is well, and yet no token comes through."""
+    """Every process is ready, but no token comes through."""

@@ -34,7 +34,7 @@ def test_a_full_disk_is_told_with_what_is_free_and_needed(tmp_path: Path) -> Non
     with small_disk(tmp_path / "disk") as disk:
         disk.fill()
         state = disk.folder / "state"
-        with pytest.raises(DiskFull) as refused, StateDir(state).held():
+        with pytest.raises(DiskFull) as refused, StateDir(state).lock():
             pytest.fail("it was held")
         disk.free()
         assert disk_problem(state) is None

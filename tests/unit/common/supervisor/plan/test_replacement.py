@@ -14,10 +14,10 @@ ON_FULL_DISK = Fault("cannot store: no space left on device", None)
 
 
 def replaced_at(
-    patience: ReplacementPolicy, faults: Sequence[Fault | None], *, from_s: float = 0.0
+    policy: ReplacementPolicy, faults: Sequence[Fault | None], *, from_s: float = 0.0
 ) -> list[int]:
-    """One look a second; the seconds at which the run is replaced."""
-    return [n for n, fault in enumerate(faults) if patience.is_over(fault, from_s + n)]
+    """Return the seconds at which the run is replaced, with one probe a second."""
+    return [n for n, fault in enumerate(faults) if policy.should_replace(fault, from_s + n)]
 
 
 def test_a_process_is_replaced_once_its_fault_has_lasted() -> None:
@@ -41,14 +41,14 @@ def test_replacements_that_do_not_help_become_rarer() -> None:
     assert [after - before for before, after in pairwise(at)] == [7, 13, 25]
 
 
-def test_a_process_that_has_been_well_for_long_is_replaced_promptly_again() -> None:
-    patience = ReplacementPolicy()
-    replaced_at(patience, [BROKEN] * 20)
-    well = int(STEADY_S) + 1
-    assert replaced_at(patience, [*[None] * well, *[BROKEN] * 4], from_s=20) == [well + 3]
+def test_a_process_that_has_been_healthy_for_long_is_replaced_promptly_again() -> None:
+    policy = ReplacementPolicy()
+    replaced_at(policy, [BROKEN] * 20)
+    healthy = int(STEADY_S) + 1
+    assert replaced_at(policy, [*[None] * healthy, *[BROKEN] * 4], from_s=20) == [healthy + 3]
 
 
-def test_what_was_seen_before_the_supervisor_stood_still_does_not_count() -> None:
-    patience = ReplacementPolicy()
-    replaced_at(patience, [HANGS] * 20)
-    assert replaced_at(patience, [HANGS] * 20, from_s=100) == []
+def test_probes_before_the_supervisor_was_stopped_do_not_count() -> None:
+    policy = ReplacementPolicy()
+    replaced_at(policy, [HANGS] * 20)
+    assert replaced_at(policy, [HANGS] * 20, from_s=100) == []

@@ -20,18 +20,18 @@ RECORD = MeshRecord(
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     state_dir = StateDir(tmp_path)
-    with state_dir.held():
+    with state_dir.lock():
         state_dir.write_record(RECORD)
         assert StateDir(tmp_path).read_record() == RECORD
 
 
 def test_a_directory_is_held_by_one_mesh_at_a_time(tmp_path: Path) -> None:
-    with StateDir(tmp_path).held():
-        with pytest.raises(MeshRunning, match="--state-dir"), StateDir(tmp_path).held():
+    with StateDir(tmp_path).lock():
+        with pytest.raises(MeshRunning, match="--state-dir"), StateDir(tmp_path).lock():
             pass
         assert StateDir(tmp_path).is_locked
     assert not StateDir(tmp_path).is_locked
-    with StateDir(tmp_path).held():
+    with StateDir(tmp_path).lock():
         pass
 
 
@@ -48,7 +48,7 @@ def test_asking_about_a_directory_does_not_make_it(tmp_path: Path) -> None:
 
 def test_the_logs_of_one_mesh_before_are_kept(tmp_path: Path) -> None:
     state_dir = StateDir(tmp_path)
-    with state_dir.held():
+    with state_dir.lock():
         for text in ("first", "second"):
             state_dir.log("nats").write_text(text)
             state_dir.rotate_logs()
