@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import psutil
-
+from headrace.extras import require
 from headrace.supervisor.state.state_dir import MeshRecord
 
 
@@ -13,6 +12,7 @@ def cpu_seconds(record: MeshRecord | None) -> dict[str, float]:
         return {}
     pids = {process.name: process.pid for process in record.processes}
     pids["supervisor"] = record.supervisor_pid
+    psutil = require("mesh", "psutil")
     found: dict[str, float] = {}
     for name, pid in pids.items():
         try:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from socketserver import ThreadingMixIn
-from types import TracebackType
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -86,12 +85,7 @@ class MetricsServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 

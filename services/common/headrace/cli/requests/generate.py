@@ -27,25 +27,24 @@ from headrace.supervisor.state.state_dir import StateDir
 @click.option("--chat", "as_chat", is_flag=True, help="Apply the model's chat template.")
 @mesh_options
 def generate(
+    *,
     prompt: str,
     url: str | None,
     state_dir: StateDir,
     model: str | None,
     stream: bool,
+    max_tokens: int | None,
+    temperature: float | None,
+    seed: int | None,
+    background: bool,
     as_chat: bool,
-    **options: float | None,
 ) -> None:
     """Continue PROMPT. Print the text, and nothing else, to stdout."""
-    seed = None if options["seed"] is None else int(options["seed"])
-    sampling: Sampling = {}
-    if (max_tokens := options["max_tokens"]) is not None:
-        sampling["max_tokens"] = int(max_tokens)
-    if (temperature := options["temperature"]) is not None:
-        sampling["temperature"] = temperature
+    sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
     sent: Prompt = [("user", prompt)] if as_chat else prompt
     with Client(mesh_url(url, state_dir)) as client:
         name = model or first_model(client)
-        if options["background"]:
+        if background:
             started = client.generate_in_background(sent, model=name, seed=seed, **sampling)
             click.echo(started.request_id)
         elif stream:
