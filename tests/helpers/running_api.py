@@ -13,8 +13,8 @@ from headrace.errors import RequestNotFound
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.model_names import lane_id
+from headrace.rpc.malformed import RejectMalformed
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
-from headrace.rpc.unreadable import RefuseUnreadable
 from headrace.v1 import (
     common_pb2,
     embeddings_pb2_grpc,
@@ -261,7 +261,7 @@ async def running_api(
     catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
     server = make_server(
         [
-            RefuseUnreadable(),
+            RejectMalformed(),
             CallerInterceptor(tenants or Tenants()),
             SlowReaderInterceptor(READER_STALL_S),
         ]

@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
-from headrace.bus import Bus, BusError, NobodyAnswered, Subscription, subjects
+from headrace.bus import Bus, BusError, NoReply, Subscription, subjects
 from headrace.clock import SystemClock
 from headrace.internal.v1 import dispatch_pb2, reports_pb2, request_pb2
 from headrace.internal.v1.model_card_pb2 import ModelCard
@@ -265,7 +265,7 @@ async def cancel(bus: Bus, request_id: str) -> reports_pb2.FindResponse:
 async def _ask(bus: Bus, subject: str, payload: bytes) -> reports_pb2.FindResponse:
     try:
         answer = await bus.request(subject, payload, timeout_s=CALL_S)
-    except NobodyAnswered:
+    except NoReply:
         return reports_pb2.FindResponse()
     return reports_pb2.FindResponse.FromString(answer)
 

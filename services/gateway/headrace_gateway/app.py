@@ -18,12 +18,17 @@ from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace.rpc.addresses import UNSPECIFIED, join, own_address_towards, split, without_zone
+from headrace.rpc.addresses import (
+    UNSPECIFIED,
+    own_address_for,
+    split_host_port,
+    without_zone,
+)
+from headrace.rpc.malformed import RejectMalformed
 from headrace.rpc.server import add_health_and_reflection, bind, make_server
-from headrace.rpc.unreadable import RefuseUnreadable
 from headrace.settings import write_ports
 from headrace.telemetry import logs
-from headrace.telemetry.side_port import SidePort
+from headrace.telemetry.metrics_server import MetricsServer
 from headrace.v1 import (
     embeddings_pb2,
     embeddings_pb2_grpc,
@@ -154,7 +159,7 @@ class _Gateway:
         self._delivery = make_server()
         self._public = make_server(
             [
-                RefuseUnreadable(),
+                RejectMalformed(),
                 CallerInterceptor(_tenants(settings)),
                 SlowReaderInterceptor(settings.reader_stall_s),
             ]
@@ -168,7 +173,7 @@ class _Gateway:
             bus,
             SystemClock(),
             gateway_id=gateway_id,
-            delivery_address=join(_advertised_host(settings), delivery_port),
+            delivery_address=join_host_port(_advertised_host(settings), delivery_port),
             tell=partial(rebuild_answer, self._catalog),
         )
         serve_delivery(self._delivery, self._mesh)
@@ -185,7 +190,7 @@ class _Gateway:
     async def run(self) -> None:
         settings = self._settings
         stopped = _stop_signal()
-        side = SidePort(
+        side = MetricsServer(
             settings.host,
             settings.metrics_port,
             why_not_ready=lambda: self._monitor.last.problem,
@@ -210,7 +215,7 @@ class _Gateway:
             await self._bus.close()
         log.info("gateway.left")
 
-    async def _background(self, side: SidePort) -> None:
+    async def _background(self, side: MetricsServer) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._catalog.run())
             tasks.create_task(self._monitor.run(self._health, self._services))
@@ -245,7 +250,7 @@ def _advertised_host(settings: GatewaySettings) -> str:
         return without_zone(settings.advertised_host or settings.host)
     # Why: whatever reaches the broker as we do is on the network that we reach it by.
     first = settings.nats_url.split(",", maxsplit=1)[0]
-    return own_address_towards(*split(first))
+    return own_address_for(*split_host_port(first))
 
 
 def _limits(settings: GatewaySettings) -> Limits:
@@ -284,7 +289,7 @@ def _stop_signal() -> asyncio.Event:
     return stopped
 
 
-async def _beat(side: SidePort) -> None:
+async def _beat(side: MetricsServer) -> None:
     while True:
-        side.beat()
+        side.heartbeat()
         await asyncio.sleep(1.0)

@@ -14,7 +14,7 @@ from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.settings import write_ports
 from headrace.telemetry import logs
-from headrace.telemetry.side_port import SidePort
+from headrace.telemetry.metrics_server import MetricsServer
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.runtime.service import Service
 
@@ -46,31 +46,31 @@ async def run(settings: SchedulerSettings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     scheduler_id = f"{settings.name}-{uuid.uuid4().hex[:12]}"
     service = Service(scheduler_id, bus, settings, SystemClock())
-    with SidePort(
+    with MetricsServer(
         settings.host, settings.metrics_port, why_not_ready=lambda: service.why_not_ready
-    ) as side_port:
-        write_ports(settings, {"metrics": side_port.port})
+    ) as metrics_server:
+        write_ports(settings, {"metrics": metrics_server.port})
         await serve_drain(bus, settings.name, stop.set)
         log.info("scheduler.started", extra={"scheduler_id": scheduler_id})
         try:
-            await _serve(service, stop, side_port)
+            await _serve(service, stop, metrics_server)
         finally:
             await bus.close()
     log.info("scheduler.stopped")
     return 0
 
 
-async def _serve(service: Service, stop: asyncio.Event, side_port: SidePort) -> None:
+async def _serve(service: Service, stop: asyncio.Event, metrics_server: MetricsServer) -> None:
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(service.run())
-        beating = tasks.create_task(_beat(side_port))
+        beating = tasks.create_task(_beat(metrics_server))
         await stop.wait()
         await service.drain()
         serving.cancel()
         beating.cancel()
 
 
-async def _beat(side_port: SidePort) -> None:
+async def _beat(metrics_server: MetricsServer) -> None:
     while True:
-        side_port.beat()
+        metrics_server.heartbeat()
         await asyncio.sleep(BEAT_S)

@@ -15,7 +15,7 @@ from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.settings import read, write_ports
 from headrace.telemetry import logs
-from headrace.telemetry.side_port import SidePort
+from headrace.telemetry.metrics_server import MetricsServer
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed, ModelOutOfReach
 from headrace_worker.runtime.dedicated_thread import in_own_thread
@@ -33,7 +33,7 @@ class WorkerApp:
     """What a worker process does from its first loaded model to its end.
 
     Args:
-        reread: the settings as they are now, for a reload. Raises SettingsRefused.
+        reread: the settings as they are now, for a reload. Raises InvalidSettings.
         load: raises ModelLoadFailed.
     """
 
@@ -189,12 +189,12 @@ async def run(settings: WorkerSettings) -> int:
     # Why: until there is something to reload, being told to must not end the process.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
     process = Process(settings)
-    with SidePort(
+    with MetricsServer(
         settings.host, settings.metrics_port, why_not_ready=process.why_not_ready
-    ) as side_port:
-        write_ports(settings, {"metrics": side_port.port})
+    ) as metrics_server:
+        write_ports(settings, {"metrics": metrics_server.port})
         async with asyncio.TaskGroup() as group:
-            beating = group.create_task(_beat(side_port))
+            beating = group.create_task(_beat(metrics_server))
             status = await process.live()
             beating.cancel()
     return status
@@ -214,7 +214,7 @@ async def _follow(settings: WorkerSettings) -> int | None:
     return 0
 
 
-async def _beat(side_port: SidePort) -> None:
+async def _beat(metrics_server: MetricsServer) -> None:
     while True:
-        side_port.beat()
+        metrics_server.heartbeat()
         await asyncio.sleep(BEAT_S)

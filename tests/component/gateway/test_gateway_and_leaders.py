@@ -10,7 +10,7 @@ import pytest
 from headrace.bus import Bus, subjects
 from headrace.errors import (
     BrokerUnavailable,
-    DeadlinePassed,
+    DeadlineExceeded,
     GatewayDraining,
     GatewayUnreachable,
     LaneFull,
@@ -199,7 +199,7 @@ async def test_no_client_hangs_even_if_nobody_is_behind_the_gateway(bus: Bus) ->
         generation = await gateway.mesh.admission.open(valid_request("r1", timeout_s=0.1))
         (failed,) = await read(generation)
         assert isinstance(failed, Failed)
-        assert isinstance(failed.error, DeadlinePassed)
+        assert isinstance(failed.error, DeadlineExceeded)
 
 
 async def test_a_draining_gateway_admits_nothing_and_its_streams_go_on(bus: Bus) -> None:

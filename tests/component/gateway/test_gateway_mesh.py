@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.bus import Bus
 from headrace.errors import (
-    DeadlinePassed,
+    DeadlineExceeded,
     RequestCancelled,
 )
 from headrace.internal.v1.delivery_pb2 import Ending, Opening
@@ -181,11 +181,11 @@ async def test_an_ending_with_an_error_fails_the_request_and_stops_its_other_cho
             first,
             output_tokens=0,
             reason=common_pb2.FINISH_REASON_ERROR,
-            error=DeadlinePassed("too late"),
+            error=DeadlineExceeded("too late"),
         )
         (failed,) = await read(generation)
         assert isinstance(failed, Failed)
-        assert isinstance(failed.error, DeadlinePassed)
+        assert isinstance(failed.error, DeadlineExceeded)
         await eventually(lambda: w1.acknowledged == [first] and w1.cancelled == [second])
 
 

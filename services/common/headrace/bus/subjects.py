@@ -5,7 +5,7 @@ Models are named here by their lane id, which functions of this module make of t
 
 from __future__ import annotations
 
-from headrace.model_names import LANE_ID, PLAIN, lane_id
+from headrace.model_names import LANE_ID, SAFE_NAME, lane_id
 
 REQUESTS = "headrace.requests"
 """Stream of RequestRecord, one subject per lane: headrace.requests.<lane id>.<priority>."""
@@ -22,7 +22,7 @@ LANE_REPORTS = "headrace.reports.lanes"
 """LaneReport, from every leader to every gateway."""
 BROKER_REPORTS = "headrace.reports.broker"
 """BrokerReport, from the supervisor of the broker to everything connected."""
-TRIALS = "headrace.trials"
+STORE_PROBES = "headrace.trials"
 """Empty messages, each stored in place of the last: whether the broker can store at all."""
 
 PRIORITIES = ("interactive", "standard", "bulk")
@@ -36,7 +36,7 @@ def lane(model: str, priority: str) -> str:
 
 def former_lane(model: str, priority: str) -> str | None:
     """The same lane as versions before lane ids named it; None where they knew no such name."""
-    if not PLAIN.fullmatch(model) or LANE_ID.fullmatch(model):
+    if not SAFE_NAME.fullmatch(model) or LANE_ID.fullmatch(model):
         return None
     return f"{REQUESTS}.{model}.{priority}"
 

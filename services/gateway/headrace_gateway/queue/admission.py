@@ -10,7 +10,7 @@ from secrets import token_hex
 
 from google.protobuf.duration_pb2 import Duration
 
-from headrace.bus import Bus, BusUnavailable, LaneAtBound
+from headrace.bus import Bus, BusUnavailable, LaneLimitReached
 from headrace.clock import Clock
 from headrace.errors import (
     BrokerUnavailable,
@@ -177,7 +177,7 @@ class LaneAdmission:
                         await asyncio.sleep(0.1)
         except TimeoutError:
             raise self._not_stored(cause) from None
-        except LaneAtBound as bound:
+        except LaneLimitReached as bound:
             raise LaneFull(
                 f"lane {lane_name(record.model, priority)}: {bound}", retry_after_s=DEFAULT_RETRY_S
             ) from bound

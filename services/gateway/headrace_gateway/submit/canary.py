@@ -11,7 +11,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from headrace.clock import Clock
-from headrace.errors import DeadlinePassed, HeadraceError
+from headrace.errors import DeadlineExceeded, HeadraceError
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.v1 import common_pb2
 from headrace_gateway.base import metrics
@@ -85,7 +85,7 @@ class Canary:
             async with asyncio.timeout(self._pace.timeout_s):
                 await _sung(generation)
         except TimeoutError:
-            raise DeadlinePassed(f"no token within {self._pace.timeout_s:g} s") from None
+            raise DeadlineExceeded(f"no token within {self._pace.timeout_s:g} s") from None
         finally:
             await generation.abandon()
 

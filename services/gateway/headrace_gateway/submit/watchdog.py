@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from headrace.clock import Clock
-from headrace.errors import DeadlinePassed
+from headrace.errors import DeadlineExceeded
 from headrace_gateway.base import metrics
 from headrace_gateway.stream.open_requests import OpenRequests
 
@@ -24,5 +24,5 @@ async def watch_deadlines(requests: OpenRequests, clock: Clock, *, slack_s: floa
             metrics.overdue_total.labels(open_request.admitted.model).inc()
             log.warning("request.overdue", extra={"request_id": open_request.request_id})
             open_request.fail(
-                DeadlinePassed("the request's time ran out, and nobody had answered it")
+                DeadlineExceeded("the request's time ran out, and nobody had answered it")
             )

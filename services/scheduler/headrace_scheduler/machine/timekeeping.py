@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.errors import DeadlinePassed, NoWorker, PatienceExhausted
+from headrace.errors import DeadlineExceeded, NoWorker, PatienceExhausted
 from headrace_scheduler.machine.forecast import Forecast
 from headrace_scheduler.machine.orphans import Orphans, gone
 from headrace_scheduler.machine.reconciling import Reconciler
@@ -64,7 +64,7 @@ class Timekeeper:
             deadline_s += self._policy.deadline_grace_s
         if now_s >= deadline_s:
             fact = f"its deadline passed {now_s - request.deadline_s:.3g} s ago"
-            self._live.end(request, DeadlinePassed(fact), now_s=now_s)
+            self._live.end(request, DeadlineExceeded(fact), now_s=now_s)
         else:
             self._reappoint(request, deadline_s)
 
@@ -72,7 +72,7 @@ class Timekeeper:
         if now_s >= until_s:
             cause = "nobody came back"
             fact = "its deadline passed while no gateway could go on with it"
-            error = DeadlinePassed(fact) if request.record.detached else gone(cause)
+            error = DeadlineExceeded(fact) if request.record.detached else gone(cause)
             self._orphans.give_up(request, error, cause)
         else:
             self._live.appoint(request, until_s)

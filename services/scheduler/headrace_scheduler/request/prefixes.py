@@ -10,11 +10,11 @@ from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.prefixes import (
     BLOCK_TOKENS,
-    adapted_root,
-    block_names,
-    root_name,
+    adapter_root,
+    block_hashes,
+    root_hash,
     salted_root,
-    short_name,
+    short_hash,
 )
 
 
@@ -87,7 +87,7 @@ def names_of(record: RequestRecord) -> tuple[int, ...]:
     prompt_ids = record.prompt_ids
     if not record.weights_digest or len(prompt_ids) <= BLOCK_TOKENS:
         return ()
-    root = adapted_root(root_name(record.weights_digest), record.adapter_digest)
+    root = adapter_root(root_hash(record.weights_digest), record.adapter_digest)
     root = salted_root(root, record.cache_salt)
     # The last token is always computed, for what follows on it.
-    return tuple(map(short_name, block_names(array("q", prompt_ids[:-1]), root)))
+    return tuple(map(short_hash, block_hashes(array("q", prompt_ids[:-1]), root)))

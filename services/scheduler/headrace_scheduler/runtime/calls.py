@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.bus import Bus, BusError, NobodyListens, subjects
+from headrace.bus import Bus, BusError, NoResponders, subjects
 from headrace.cancellation import heed
 from headrace.internal.v1.dispatch_pb2 import (
     DispatchResponse,
@@ -133,7 +133,7 @@ class Calls:
             log.info(
                 "notice.unanswered", extra={"gateway_id": command.gateway_id, "why": str(error)}
             )
-            self._tell(NoticeUnanswered(command, isinstance(error, NobodyListens)))
+            self._tell(NoticeUnanswered(command, isinstance(error, NoResponders)))
         else:
             unknown = tuple(response.unknown_request_ids)
             self._tell(NoticeAnswered(command, tuple(response.points), unknown))
@@ -189,7 +189,7 @@ class Calls:
         )
         while True:
             try:
-                await self._bus.bury(self._model, letter.SerializeToString())
+                await self._bus.store_dead_letter(self._model, letter.SerializeToString())
             except BusError:
                 metrics.retried.labels("bury").inc()
                 await asyncio.sleep(RETRY_S)

@@ -9,7 +9,7 @@ from headrace.bus import Bus, BusError, LeaseTaken
 from headrace.cancellation import confined, heed
 from headrace.clock import Clock
 from headrace.model_names import lane_id
-from headrace.telemetry.repeated import Repeated
+from headrace.telemetry.condition_log import ConditionLog
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.machine import Leadership, Machine
@@ -53,7 +53,7 @@ class Candidacy:
         self._removed: bytes | None = None
         self._ours_until_s = float("-inf")
         self._seen_s = float("-inf")
-        self._unknown = Repeated(log, began="lease.unknown", over="lease.known")
+        self._unknown = ConditionLog(log, active="lease.unknown", cleared="lease.known")
         self.leader: Leader | None = None
 
     @property
@@ -86,13 +86,13 @@ class Candidacy:
             async with asyncio.timeout(ttl_s / 2):
                 epoch = await self._bus.acquire(self._lease, self._scheduler_id, ttl_s=ttl_s)
         except LeaseTaken:
-            self._unknown.end(started_s, model=self.model)
+            self._unknown.cleared(started_s, model=self.model)
             self._seen_s = started_s
             return None
         except (BusError, TimeoutError) as error:
-            self._unknown.again(started_s, model=self.model, why=str(error) or "no answer")
+            self._unknown.active(started_s, model=self.model, why=str(error) or "no answer")
             return None
-        self._unknown.end(started_s, model=self.model)
+        self._unknown.cleared(started_s, model=self.model)
         self._ours_until_s = started_s + ttl_s
         self._seen_s = started_s
         return epoch

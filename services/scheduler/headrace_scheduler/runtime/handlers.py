@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from headrace.bus import Answer, subjects
+from headrace.bus import RequestHandler, subjects
 from headrace.internal.v1.reports_pb2 import (
     CancelRequest,
     FindRequest,
@@ -50,7 +50,7 @@ class Doors:
     def __init__(self, machine: Machine, tell: Tell, acknowledgements: Acknowledgements) -> None:
         self._machine, self._tell, self._acknowledgements = machine, tell, acknowledgements
 
-    def answers(self, model: str) -> dict[str, Answer]:
+    def answers(self, model: str) -> dict[str, RequestHandler]:
         return {
             subjects.settle(model): self._settle,
             subjects.lost(model): self._lost,

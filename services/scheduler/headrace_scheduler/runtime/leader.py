@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
-from headrace.bus import Bus, BusUnavailable, LaneReader, Pulled
+from headrace.bus import Bus, BusUnavailable, LaneReader, PulledMessage
 from headrace.bus.subjects import PRIORITIES
 from headrace.cancellation import heed
 from headrace.clock import Clock
@@ -226,7 +226,7 @@ class Leader:
                 self.tell(LaneCaughtUp(priority))
             self.tell(*[event for p in pulled if (event := await self._read(priority, p))])
 
-    async def _read(self, priority: str, pulled: Pulled) -> Event | None:
+    async def _read(self, priority: str, pulled: PulledMessage) -> Event | None:
         """The message as an event; one that nobody can read is buried and removed."""
         try:
             return read_request(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.message import DecodeError
 
-from headrace.bus import Pulled
+from headrace.bus import PulledMessage
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.state.events import Submitted
 
@@ -16,7 +16,7 @@ class Unreadable(Exception):
 
 
 def read_request(
-    pulled: Pulled, *, model: str, priority: str, now_s: float, unix_s: float
+    pulled: PulledMessage, *, model: str, priority: str, now_s: float, unix_s: float
 ) -> Submitted:
     """A stored message as an event.
 

@@ -13,7 +13,7 @@ from headrace.cancellation import heed
 from headrace.clock import Clock
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import PrefixReport
-from headrace.model_names import fault, lane_id
+from headrace.model_names import invalid_reason, lane_id
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.runtime.election import Candidacy
@@ -136,7 +136,7 @@ class Service:
     def _know(self, model: str) -> None:
         if model in self._candidacies or self._tasks is None:
             return
-        if fault(model) is not None:
+        if invalid_reason(model) is not None:
             metrics.unreadable.labels("model name").inc()
             return
         candidacy = Candidacy(

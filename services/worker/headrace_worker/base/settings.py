@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from headrace.model_names import fault, listed
-from headrace.settings import ServiceSettings, SettingsRefused
+from headrace.model_names import invalid_reason, parse_names
+from headrace.settings import InvalidSettings, ServiceSettings
 
 
 def _checked_name(name: object) -> object:
     # Why: on the command line and in the environment, "none" is no text but the absence of one.
     name = "none" if name is None else name
-    if isinstance(name, str) and (why := fault(name)) is not None:
+    if isinstance(name, str) and (why := invalid_reason(name)) is not None:
         raise ValueError(f"no model can have this name: {why}")
     return name
 
@@ -23,7 +23,7 @@ def _checked_name(name: object) -> object:
 def _checked_names(names: object) -> object:
     names = "none" if names is None else names
     if isinstance(names, str):
-        for name in listed(names):
+        for name in parse_names(names):
             _checked_name(name)
     return names
 
@@ -58,7 +58,7 @@ class WorkerSettings(ServiceSettings):
     newest worker of a model decides. A name that another model has already goes on to mean that."""
     configured_by: str = ""
     """Id of the mesh that `headrace up` made, which removes the model once it lists it no more.
-    Unset: it stays configured without a worker until `headrace model forget`."""
+    Unset: it stays configured without a worker until `headrace model remove`."""
     engine: Literal["transformers", "llama-cpp", "vllm", "openai", "scripted"] = "transformers"
     """Who computes: our own engine over transformers models; llama.cpp and vLLM (extras of these
     names); `openai`, any server with OpenAI's API; `scripted`, text from the prompt alone, without
@@ -197,10 +197,10 @@ class WorkerSettings(ServiceSettings):
         """These, but with the model of others and how it is run.
 
         Raises:
-            SettingsRefused: they differ in more, which takes a new process.
+            InvalidSettings: they differ in more, which takes a new process.
         """
         names = (name for name in type(self).model_fields if name not in _OF_THE_MODEL)
         changed = [name for name in names if getattr(self, name) != getattr(other, name)]
         if changed:
-            raise SettingsRefused([f"{name} changes with a restart only" for name in changed])
+            raise InvalidSettings([f"{name} changes with a restart only" for name in changed])
         return self.model_copy(update={name: getattr(other, name) for name in _OF_THE_MODEL})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from headrace.errors import DeadlinePassed, HeadraceError, RequestCancelled
+from headrace.errors import DeadlineExceeded, HeadraceError, RequestCancelled
 from headrace.internal.v1.dispatch_pb2 import (
     DispatchRefusal,
     DispatchRefusalCause,
@@ -116,7 +116,7 @@ class Intake:
         """Answer a WorkerCancelRequest."""
         request = WorkerCancelRequest.FromString(payload)
         error: HeadraceError = (
-            DeadlinePassed(f"request {request.request_id} ran out of time")
+            DeadlineExceeded(f"request {request.request_id} ran out of time")
             if request.code == _DEADLINE_EXCEEDED
             else RequestCancelled(f"request {request.request_id} was cancelled")
         )

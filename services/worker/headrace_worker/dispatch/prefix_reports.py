@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from headrace.bus import Messages, subjects
 from headrace.internal.v1.reports_pb2 import PrefixReport
-from headrace.prefixes import short_name
+from headrace.prefixes import short_hash
 from headrace_worker.engine.base.interface import PrefixEngine
 from headrace_worker.runtime.pump import Pump
 
@@ -42,7 +42,7 @@ class Told:
 
     def tell(self, held: list[bytes]) -> Difference:
         """What is to be told now that these are held, beginnings first."""
-        now = dict.fromkeys(map(short_name, held))
+        now = dict.fromkeys(map(short_hash, held))
         dropped = [name for name in self._names if name not in now]
         for name in dropped:
             del self._names[name]

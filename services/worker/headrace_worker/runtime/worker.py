@@ -16,7 +16,7 @@ from google.rpc import status_pb2
 
 from headrace.clock import Clock
 from headrace.errors import (
-    DeadlinePassed,
+    DeadlineExceeded,
     EngineFailed,
     HeadraceError,
     InvalidStructure,
@@ -99,7 +99,7 @@ class Worker:
             self._expire_in(left_s, record)
 
     def _expire_in(self, left_s: float, record: RequestRecord) -> None:
-        error = DeadlinePassed(f"request {record.request_id} ran out of time while it ran")
+        error = DeadlineExceeded(f"request {record.request_id} ran out of time while it ran")
         handle = asyncio.get_running_loop().call_later(
             max(0.0, left_s), self.cancel, record.request_id, record.attempt, error
         )

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from headrace.bus import BusUnavailable
-from headrace.settings import SettingsRefused
+from headrace.settings import InvalidSettings
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed
 from headrace_worker.runtime.metrics import RELOADS
@@ -31,7 +31,7 @@ class Reloading:
     """What a worker serves, and what it does when it is told to load anew.
 
     Args:
-        reread: the settings as they are now. Raises SettingsRefused.
+        reread: the settings as they are now. Raises InvalidSettings.
         load: raises ModelLoadFailed.
     """
 
@@ -64,7 +64,7 @@ class Reloading:
             successor = make(settings, await self._load(settings))
             await successor.begin()
         except Exception as error:  # top of a task; a model's files raise anything
-            expected = isinstance(error, SettingsRefused | ModelLoadFailed | BusUnavailable)
+            expected = isinstance(error, InvalidSettings | ModelLoadFailed | BusUnavailable)
             RELOADS.labels(self.settings.model_name, "failed").inc()
             facts = {"why": str(error) if expected else repr(error), "still": "serving as before"}
             log.error("model.load_failed", extra=facts, exc_info=not expected)

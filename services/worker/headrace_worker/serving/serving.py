@@ -16,7 +16,7 @@ from headrace.bus import Bus, Subscription, subjects
 from headrace.clock import SystemClock
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ParkCause
-from headrace.model_names import listed
+from headrace.model_names import parse_names
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.dispatch.intake import Intake
 from headrace_worker.dispatch.prefix_reports import PrefixReporter, Told
@@ -66,7 +66,7 @@ class Serving:
         bundle = tokenizer_bundle(loaded.tokenizer)
         now_unix_s = self._clock.unix_s()
         card = model_card(settings.model_name, loaded, bundle, now_unix_s=now_unix_s)
-        card.aliases.extend(listed(settings.model_aliases))
+        card.aliases.extend(parse_names(settings.model_aliases))
         card.configured_by = settings.configured_by
         if settings.tool_format != "auto":
             card.tool_format = settings.tool_format.removesuffix("none")

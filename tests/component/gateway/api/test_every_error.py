@@ -13,7 +13,7 @@ from headrace.errors import (
     AttemptsExhausted,
     BrokerUnavailable,
     ContextLengthExceeded,
-    DeadlinePassed,
+    DeadlineExceeded,
     EngineFailed,
     GatewayDraining,
     GatewayUnreachable,
@@ -29,7 +29,7 @@ from headrace.errors import (
     RequestNotFound,
     SlowReader,
     Unsupported,
-    leaves,
+    errors_by_reason,
 )
 from headrace.rpc.status import DOMAIN, from_rpc_error, from_status
 from headrace.v1 import generation_pb2, generation_pb2_grpc
@@ -51,7 +51,7 @@ RAISED: dict[type[HeadraceError], type[openai.APIStatusError]] = {
     BrokerUnavailable: openai.InternalServerError,
     GatewayDraining: openai.InternalServerError,
     GatewayUnreachable: openai.InternalServerError,
-    DeadlinePassed: openai.InternalServerError,
+    DeadlineExceeded: openai.InternalServerError,
     RequestCancelled: openai.APIStatusError,
     SlowReader: openai.APIStatusError,
     AttemptsExhausted: openai.InternalServerError,
@@ -69,7 +69,7 @@ def made(kind: type[HeadraceError]) -> HeadraceError:
 
 
 def test_every_error_of_the_table_is_here() -> None:
-    assert RAISED.keys() == set(leaves().values()) - {HeadraceError}
+    assert RAISED.keys() == set(errors_by_reason().values()) - {HeadraceError}
 
 
 async def test_openais_client_raises_the_class_of_each(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from headrace.bus import NobodyAnswered
+from headrace.bus import NoReply
 from headrace.bus.outbox import MAX_MESSAGE_BYTES, Outbox, OutboxPerModel, portions
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import ChoiceProgress
@@ -27,7 +27,7 @@ class Receiver:
     async def send(self, items: list[int]) -> list[int]:
         self.calls += 1
         if self.is_away:
-            raise NobodyAnswered("away")
+            raise NoReply("away")
         received = list(items)
         await self.may_answer.wait()
         self.received.append(received)
@@ -129,7 +129,7 @@ async def test_a_model_without_a_leader_holds_up_no_other() -> None:
 
     async def send(model: str, items: list[int]) -> None:
         if model == "orphan":
-            raise NobodyAnswered("away")
+            raise NoReply("away")
         received.append((model, list(items)))
 
     outboxes = OutboxPerModel[int]("numbers", send)

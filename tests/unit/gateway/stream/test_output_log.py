@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.errors import DeadlinePassed, RequestCancelled
+from headrace.errors import DeadlineExceeded, RequestCancelled
 from headrace.v1.common_pb2 import FinishReason
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Tokens
 from headrace_gateway.stream.output_log import SenderFault, Verdict
@@ -132,7 +132,7 @@ def test_an_end_comes_after_its_tokens_and_nothing_after_it() -> None:
     assert made.take(0, 1, 1, 8) is Verdict.STALE
     assert made.drain() == [Tokens(0, 0, [7]), ChoiceEnded(0, LENGTH)]
     assert made.over
-    assert not made.fail(DeadlinePassed("late"))
+    assert not made.fail(DeadlineExceeded("late"))
     assert made.drain() == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.errors import DeadlinePassed, HeadraceError, NoWorker, PatienceExhausted
+from headrace.errors import DeadlineExceeded, HeadraceError, NoWorker, PatienceExhausted
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
 from headrace_scheduler.state.events import CancelOnWorker, Dispatch, Notify
 from headrace_scheduler.workers.forming import BatchLimits
@@ -24,7 +24,7 @@ def test_a_request_whose_deadline_passes_while_it_waits_is_not_run() -> None:
     bench.submit("a", deadline_s=110.0)
     assert bench.after(9.9) == []
     bench.after(0.2)
-    assert isinstance(told(bench), DeadlinePassed)
+    assert isinstance(told(bench), DeadlineExceeded)
 
 
 def test_a_running_request_is_ended_from_here_if_its_worker_did_not() -> None:
@@ -34,7 +34,7 @@ def test_a_running_request_is_ended_from_here_if_its_worker_did_not() -> None:
     bench.accept()
     assert bench.after(10.9) == []
     bench.after(0.2)
-    assert isinstance(told(bench), DeadlinePassed)
+    assert isinstance(told(bench), DeadlineExceeded)
     assert bench.only(CancelOnWorker).code == 4
 
 

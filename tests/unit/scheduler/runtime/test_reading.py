@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.bus import Pulled
+from headrace.bus import PulledMessage
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.runtime.reading import Unreadable, read_request
 from headrace_scheduler.state.events import Submitted
@@ -17,7 +17,7 @@ def record() -> RequestRecord:
 
 
 def read(message: bytes) -> Submitted:
-    pulled = Pulled(message, 7, "ack 7")
+    pulled = PulledMessage(message, 7, "ack 7")
     return read_request(pulled, model="tiny", priority="bulk", now_s=NOW_S, unix_s=UNIX_S)
 
 

@@ -10,7 +10,7 @@ from headrace.errors import (
     AttemptsExhausted,
     CapacityError,
     Code,
-    DeadlinePassed,
+    DeadlineExceeded,
     HeadraceError,
     RequestCancelled,
     RequestError,
@@ -20,7 +20,7 @@ from headrace_gateway.api.http.reply import HttpResponse
 
 _TYPES = {429: "rate_limit_error"}
 
-_NOT_AGAIN = (RequestError, DeadlinePassed, RequestCancelled, AttemptsExhausted)
+_NOT_AGAIN = (RequestError, DeadlineExceeded, RequestCancelled, AttemptsExhausted)
 """What fails again when it is sent again, though its status says 409 or 5xx."""
 
 

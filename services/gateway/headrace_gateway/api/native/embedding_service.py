@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from headrace.errors import InvalidRequest
-from headrace.rpc.server import MAX_MESSAGE_BYTES
+from headrace.rpc.channels import MAX_MESSAGE_BYTES
 from headrace.v1.embeddings_pb2 import (
     EmbedRequest,
     EmbedResponse,

@@ -13,7 +13,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.prefixes import BLOCK_TOKENS, Names
+from headrace.prefixes import BLOCK_TOKENS, BlockHashes
 
 Ints = NDArray[np.int64]
 
@@ -50,7 +50,7 @@ class PageBook:
         """Pages that nobody refers to, named or not."""
         return len(self._unused) + len(self._idle)
 
-    def known(self, names: Names) -> list[int]:
+    def known(self, names: BlockHashes) -> list[int]:
         """The pages of the longest beginning that is here."""
         pages = []
         for name in names:
@@ -90,7 +90,7 @@ class PageBook:
         self.counts[slot] += more
         return taken
 
-    def name(self, slot: int, names: Names) -> None:
+    def name(self, slot: int, names: BlockHashes) -> None:
         """The slot's first pages hold these blocks, whole.
 
         A block that another page holds already keeps that page: one is enough.
@@ -99,7 +99,7 @@ class PageBook:
             if name not in self._page_of and page not in self._name_of:
                 self._page_of[name], self._name_of[page] = page, name
 
-    def leave(self, slot: int, names: Names) -> None:
+    def leave(self, slot: int, names: BlockHashes) -> None:
         """Let go of the slot's pages, which hold these blocks.
 
         What it wrote beyond them is nobody's beginning any more.

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headrace.prefixes import BLOCK_TOKENS, Names
+from headrace.prefixes import BLOCK_TOKENS, BlockHashes
 from headrace_worker.engine.base.forward import Decode, Prefill
 from headrace_worker.engine.base.memory import untouched
 from headrace_worker.engine.kvcache.packed_rows import ChunkRows, DecodeRows
@@ -99,7 +99,7 @@ class KvStrips:
         if slot in self._entered:
             self._index.hold(slot, self._entered[slot].names[: tokens // BLOCK_TOKENS])
 
-    def leave(self, slot: int, names: Names) -> None:
+    def leave(self, slot: int, names: BlockHashes) -> None:
         if self._placed.pop(slot, None) is None:
             del self._entered[slot]
             self._index.hold(slot, names)

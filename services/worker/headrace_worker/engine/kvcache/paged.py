@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headrace.prefixes import BLOCK_TOKENS, Names
+from headrace.prefixes import BLOCK_TOKENS, BlockHashes
 from headrace_worker.engine.base.forward import Decode, Ints, Prefill, Room
 from headrace_worker.engine.base.memory import untouched
 from headrace_worker.engine.kvcache.block_allocator import PageBook, blocks_of
@@ -150,7 +150,7 @@ class KvPages:
         if slot in self._entered:
             self._book.name(slot, self._entered[slot].names[: tokens // BLOCK_TOKENS])
 
-    def leave(self, slot: int, names: Names) -> None:
+    def leave(self, slot: int, names: BlockHashes) -> None:
         if self._placed.pop(slot, None) is None:
             del self._entered[slot]
             self._book.leave(slot, names)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from headrace.prefixes import Names
+from headrace.prefixes import BlockHashes
 
 
 class PrefixIndex:
     """What slots hold, whether a sequence is in them or has left them."""
 
     def __init__(self, slots: int) -> None:
-        self._held: list[Names] = [[] for _ in range(slots)]
+        self._held: list[BlockHashes] = [[] for _ in range(slots)]
         self._holders: dict[bytes, set[int]] = {}
         self._uses = 0
         self._last_use = [0] * slots
 
-    def hold(self, slot: int, names: Names) -> None:
+    def hold(self, slot: int, names: BlockHashes) -> None:
         """From now on the slot holds these blocks and no others."""
         self._touch(slot)
         for name in self._held[slot]:
@@ -28,7 +28,7 @@ class PrefixIndex:
         for name in names:
             self._holders.setdefault(name, set()).add(slot)
 
-    def longest(self, names: Names) -> tuple[int, list[int]]:
+    def longest(self, names: BlockHashes) -> tuple[int, list[int]]:
         """How many of these blocks any slot holds at most, and the slots that hold so many.
 
         They count as used.
@@ -46,7 +46,7 @@ class PrefixIndex:
         """Of all blocks that any slot holds, beginnings before what follows on them."""
         return self._holders.keys()
 
-    def place(self, free: Sequence[int], names: Names) -> int:
+    def place(self, free: Sequence[int], names: BlockHashes) -> int:
         """Choose a free slot for a text with these blocks.
 
         One that holds nothing but its beginning serves it and loses nothing. Else

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from headrace.prefixes import BLOCK_TOKENS, Names
+from headrace.prefixes import BLOCK_TOKENS, BlockHashes
 from headrace_worker.engine.base.forward import Decode, Ints, Prefill, Room
 
 
@@ -61,12 +61,12 @@ class Context:
     """A text about to be computed: its length, and the names of its full blocks."""
 
     tokens: int
-    names: Names
+    names: BlockHashes
     reuse: bool = True
     """Whether what others computed of it may be used."""
 
     @property
-    def sharable(self) -> Names:
+    def sharable(self) -> BlockHashes:
         """Those that need not be computed if known: the last token's logits are wanted."""
         return self.names[: (self.tokens - 1) // BLOCK_TOKENS] if self.reuse else []
 
@@ -127,7 +127,7 @@ class KvStore(Protocol):
         """So much of the text that entered is there now, for others to begin with."""
         ...
 
-    def leave(self, slot: int, names: Names) -> None:
+    def leave(self, slot: int, names: BlockHashes) -> None:
         """The slot is free; it holds these blocks, none of them if they cannot be trusted.
 
         One that was placed and did not enter leaves what was there before it.

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from transformers import PreTrainedModel
 
-from headrace.prefixes import BLOCK_TOKENS, root_name
+from headrace.prefixes import BLOCK_TOKENS, root_hash
 from headrace.sampling import names_in
 from headrace_worker.engine.base.forward import Decode, Forward, Prefill
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts
@@ -129,7 +129,7 @@ def build_packed(model: PreTrainedModel, settings: EngineSettings, origin: Origi
     else:
         store = _sized_strips(trial, model, settings, context_tokens)
     facts = _facts("packed", model, origin, max_slots=store.slots, context_tokens=store.tokens)
-    root = root_name(facts.weights_digest) if settings.prefix_cache else None
+    root = root_hash(facts.weights_digest) if settings.prefix_cache else None
     forward = PackedForward(model, store, prefix_root=root, adapters=adapters)
     ahead = model.device.type != "cpu" if settings.ahead is None else settings.ahead
     ahead = ahead and not is_joined()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headrace.prefixes import Names, adapted_root, block_names, salted_root
+from headrace.prefixes import BlockHashes, adapter_root, block_hashes, salted_root
 from headrace_worker.engine.base.forward import Decode, Ints, Prefill, Room
 from headrace_worker.engine.kvcache.store import Context, KvStore, Rows
 from headrace_worker.engine.lora.adapters import Adapters
@@ -34,7 +34,7 @@ class PackedForward:
         adapters: Adapters | None = None,
         origins: Mapping[int, int] | None = None,
     ) -> None:
-        """`prefix_root` is what `root_name` makes; without it no beginning is shared.
+        """`prefix_root` is what `root_hash` makes; without it no beginning is shared.
 
         `origins` has the position of a slot's first token, where that is not 0: for trials.
         """
@@ -110,10 +110,10 @@ class PackedForward:
             at += len(prefill.token_ids)
         return rows
 
-    def _name(self, token_ids: Ints, adapter: str, salt: str) -> Names:
+    def _name(self, token_ids: Ints, adapter: str, salt: str) -> BlockHashes:
         if self._root is None:
             return []
-        return block_names(token_ids, salted_root(adapted_root(self._root, adapter), salt))
+        return block_hashes(token_ids, salted_root(adapter_root(self._root, adapter), salt))
 
 
 def _pack(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headrace.settings import load, printable
+from headrace.settings import load, redacted_json
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.llama_cpp import LlamaCppSettings, load_llama_cpp
 from headrace_worker.engine.backends.upstream import UpstreamSettings
@@ -130,7 +130,7 @@ def test_a_key_is_not_printed_with_the_settings() -> None:
     settings = load(WorkerSettings, ["--upstream-api-key=sk-very-secret"])
     assert settings.upstream_api_key is not None
     assert settings.upstream_api_key.get_secret_value() == "sk-very-secret"
-    assert "very-secret" not in printable(settings) + repr(settings)
+    assert "very-secret" not in redacted_json(settings) + repr(settings)
 
 
 async def test_a_worker_whose_upstream_is_out_of_reach_ends_as_one_to_be_started_again(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from headrace.prefixes import BLOCK_TOKENS, block_names, root_name
+from headrace.prefixes import BLOCK_TOKENS, block_hashes, root_hash
 from headrace_worker.engine.base.forward import Decode, Ints, Prefill
 from headrace_worker.engine.base.interface import Engine, EngineStatistics, Sequence
 from headrace_worker.engine.kvcache.store import Context
@@ -51,7 +51,7 @@ NOTHING = Decode(*(np.empty(0, dtype=np.int64) for _ in range(3)))
 @pytest.mark.parametrize("store", STORES)
 def test_a_beginning_in_float16_is_sound_though_its_sum_overflows(store: str) -> None:
     kept, free = STORES[store](2, 64), [0, 1]
-    text = Context(2 * BLOCK_TOKENS + 1, block_names(np.arange(2 * BLOCK_TOKENS), root_name("")))
+    text = Context(2 * BLOCK_TOKENS + 1, block_hashes(np.arange(2 * BLOCK_TOKENS), root_hash("")))
     slot = kept.place(free, text)
     kept.enter(slot)
     like = torch.zeros(1, 8, 1, 64, dtype=torch.float16)
@@ -73,7 +73,7 @@ def test_logits_behind_a_copied_beginning_are_the_plain_models(
     first = (np.arange(60) * 7919 + 11) % VOCABULARY
     other = np.concatenate((first[:37], (np.arange(23) * 31 + 5) % VOCABULARY))
     expected = _plain_logits(model, other)
-    forward = PackedForward(model, STORES[store](3, 64), prefix_root=root_name(""))
+    forward = PackedForward(model, STORES[store](3, 64), prefix_root=root_hash(""))
     with torch.inference_mode():
         assert _computed(forward, forward.place([0, 1, 2], first), first)[0] == 0
         if left:

@@ -6,18 +6,18 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.prefixes import BLOCK_TOKENS, Names, block_names, root_name
+from headrace.prefixes import BLOCK_TOKENS, BlockHashes, block_hashes, root_hash
 from headrace_worker.engine.kvcache.block_allocator import PageBook, blocks_of
 
-ROOT = root_name("sha256:1")
+ROOT = root_hash("sha256:1")
 
 
-def names(*tokens: int) -> Names:
+def names(*tokens: int) -> BlockHashes:
     """Of a text in which each of these tokens fills one block."""
-    return block_names(np.repeat(np.array(tokens, dtype=np.int64), BLOCK_TOKENS), ROOT)
+    return block_hashes(np.repeat(np.array(tokens, dtype=np.int64), BLOCK_TOKENS), ROOT)
 
 
-def written(book: PageBook, slot: int, text: Names) -> None:
+def written(book: PageBook, slot: int, text: BlockHashes) -> None:
     """A text enters, shares what is known, and is written to its end."""
     known = book.known(text)
     book.share(slot, known)
@@ -79,7 +79,7 @@ def test_no_history_loses_a_page_or_gives_one_to_two_texts(
     events: list[tuple[int, list[int], bool]], pages: int
 ) -> None:
     book = PageBook(slots=3, blocks=4, pages=pages)
-    held: dict[int, Names] = {}
+    held: dict[int, BlockHashes] = {}
     writer: dict[int, bytes] = {}
     for slot, tokens, sound in events:
         text = names(*tokens)

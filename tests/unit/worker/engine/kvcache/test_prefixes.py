@@ -6,15 +6,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.prefixes import BLOCK_TOKENS, Names, block_names, root_name
+from headrace.prefixes import BLOCK_TOKENS, BlockHashes, block_hashes, root_hash
 from headrace_worker.engine.kvcache.prefixes import PrefixIndex
 
-ROOT = root_name("sha256:1")
+ROOT = root_hash("sha256:1")
 
 
-def names(*tokens: int, root: bytes = ROOT) -> Names:
+def names(*tokens: int, root: bytes = ROOT) -> BlockHashes:
     """Of a text in which each of these tokens fills one block."""
-    return block_names(np.repeat(np.array(tokens, dtype=np.int64), BLOCK_TOKENS), root)
+    return block_hashes(np.repeat(np.array(tokens, dtype=np.int64), BLOCK_TOKENS), root)
 
 
 def test_a_block_is_named_by_all_that_stands_before_it() -> None:
@@ -25,13 +25,13 @@ def test_a_block_is_named_by_all_that_stands_before_it() -> None:
 
 def test_only_full_blocks_have_names() -> None:
     text = np.arange(2 * BLOCK_TOKENS, dtype=np.int64)
-    assert len(block_names(text, ROOT)) == 2
-    assert block_names(text[:-1], ROOT) == block_names(text, ROOT)[:1]
-    assert block_names(text[:0], ROOT) == []
+    assert len(block_hashes(text, ROOT)) == 2
+    assert block_hashes(text[:-1], ROOT) == block_hashes(text, ROOT)[:1]
+    assert block_hashes(text[:0], ROOT) == []
 
 
 def test_other_weights_give_other_names() -> None:
-    assert not {*names(1, 2)} & {*names(1, 2, root=root_name("sha256:2"))}
+    assert not {*names(1, 2)} & {*names(1, 2, root=root_hash("sha256:2"))}
 
 
 def test_the_longest_beginning_is_found_with_all_who_hold_it() -> None:

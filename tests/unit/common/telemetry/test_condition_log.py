@@ -6,18 +6,18 @@ import logging
 
 import pytest
 
-from headrace.telemetry.repeated import Repeated
+from headrace.telemetry.condition_log import ConditionLog
 
 
 def test_a_state_is_logged_once_then_every_half_minute_and_when_it_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    state = Repeated(logging.getLogger("test"), began="lease.unknown", over="lease.known")
-    state.end(0.0)
+    state = ConditionLog(logging.getLogger("test"), active="lease.unknown", cleared="lease.known")
+    state.cleared(0.0)
     for second in range(61):
-        state.again(float(second), model="m")
-    state.end(61.0)
-    state.end(62.0)
+        state.active(float(second), model="m")
+    state.cleared(61.0)
+    state.cleared(62.0)
     logged = [(each.getMessage(), vars(each)["times"]) for each in caplog.records]
     assert logged == [
         ("lease.unknown", 1),

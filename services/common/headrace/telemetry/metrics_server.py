@@ -1,7 +1,7 @@
-"""The side port of a service: /metrics, /healthz and /readyz, from a thread of its own.
+"""Serves /metrics, /healthz and /readyz of a process, from a thread of its own.
 
-A thread, so that a stuck event loop still gets an answer: 503. Who holds it
-calls `beat` from the loop; without a beat for `LOOP_STUCK_S` the process is not alive.
+Why a thread: /healthz must answer 503 while the event loop is stuck. The process calls `heartbeat`
+from its event loop, and is unhealthy when `LOOP_STUCK_S` have passed since the last call.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from socketserver import ThreadingMixIn
-from types import TracebackType
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -37,21 +36,21 @@ class _ServerOverIPv6(_Server):
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Probes every second are not events."""
+        """Log nothing: a probe each second is no event."""
 
 
 def _tasks(loop: asyncio.AbstractEventLoop) -> int:
     return len(asyncio.all_tasks(loop))
 
 
-class SidePort:
-    """A context manager; binds on entry.
+class MetricsServer:
+    """An HTTP server, bound when it is made. Use it as a context manager.
 
     Args:
-        why_not_ready: a few words for /readyz, None if it is.
-        details: further lines of /readyz, ready or not.
+        why_not_ready: the reason that /readyz gives; None if the process is ready.
+        details: further lines of /readyz, whether ready or not.
 
-    Both are called from another thread and must only read.
+    Both are called from the server's threads and must only read.
     """
 
     def __init__(
@@ -65,10 +64,10 @@ class SidePort:
         self._why_not_ready = why_not_ready
         self._details = details
         self._metrics = make_wsgi_app()
-        self._beat_s = time.monotonic()
+        self._heartbeat_s = time.monotonic()
         server = _ServerOverIPv6 if ":" in host else _Server
         self._server = make_server(host, port, self._answer, server, _Quiet)
-        # Why: it looks for its end this often, and a process waits for it.
+        # Why: `shutdown` takes as long as one poll, and the end of the process waits for it.
         serve = partial(self._server.serve_forever, poll_interval=0.05)
         self._thread = threading.Thread(target=serve, daemon=True)
 
@@ -76,22 +75,17 @@ class SidePort:
     def port(self) -> int:
         return self._server.server_port
 
-    def beat(self) -> None:
-        """The event loop, in which this is called, runs."""
-        self._beat_s = time.monotonic()
-        # Counted when somebody looks: a count of the last beat would miss what came since.
+    def heartbeat(self) -> None:
+        """Record that the event loop runs; call it from there."""
+        self._heartbeat_s = time.monotonic()
+        # Why counted when scraped: a count of the last heartbeat would miss what came since.
         event_loop_tasks.set_function(partial(_tasks, asyncio.get_running_loop()))
 
-    def __enter__(self) -> SidePort:
+    def __enter__(self) -> MetricsServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 
@@ -104,7 +98,7 @@ class SidePort:
                 body: Iterable[bytes] = self._metrics(environment, start_response)
                 return body
             case "/healthz":
-                stuck = time.monotonic() - self._beat_s >= LOOP_STUCK_S
+                stuck = time.monotonic() - self._heartbeat_s >= LOOP_STUCK_S
                 why = "its event loop is stuck" if stuck else None
             case "/readyz":
                 why = self._why_not_ready()

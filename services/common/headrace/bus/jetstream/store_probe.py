@@ -1,4 +1,4 @@
-"""Whether the broker stores what it is given, tried by storing."""
+"""Whether the broker can store a message, tried by storing one."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from headrace.bus import BusUnavailable, StoreRefused, subjects
 from headrace.bus.jetstream.connection import Connected
 from headrace.cancellation import heeding
 
-TRIAL_STREAM = "TRIALS"
+PROBE_STREAM = "STORE_PROBES"
 
 
-class StoreTrial(Connected):
-    """Implements `headrace.bus.Trial`."""
+class JetStreamProbe(Connected):
+    """Implements `headrace.bus.StoreProbe`."""
 
     _has_stream = False
 
     @heeding
-    async def try_to_store(self, *, timeout_s: float) -> None:
-        impatient = self._client.jetstream(timeout=timeout_s)
+    async def probe_store(self, *, timeout_s: float) -> None:
+        js = self._client.jetstream(timeout=timeout_s)
         try:
             if not self._has_stream:
-                await impatient.add_stream(_stream())
+                await js.add_stream(_stream())
                 self._has_stream = True
-            await impatient.publish(subjects.TRIALS, b"")
+            await js.publish(subjects.STORE_PROBES, b"")
         except nats.js.errors.NoStreamResponseError as error:
             self._has_stream = False
             raise BusUnavailable("JetStream does not answer: is it enabled?") from error
         except nats.js.errors.APIError as error:
             raise StoreRefused(error.description or str(error)) from error
         except (TimeoutError, nats.errors.Error) as error:
-            raise BusUnavailable(f"a trial was not stored in {timeout_s:g} s") from error
+            raise BusUnavailable(f"a test message was not stored in {timeout_s:g} s") from error
 
 
 def _stream() -> StreamConfig:
     return StreamConfig(
-        name=TRIAL_STREAM,
-        subjects=[subjects.TRIALS],
+        name=PROBE_STREAM,
+        subjects=[subjects.STORE_PROBES],
         storage=StorageType.FILE,
         max_msgs=1,
         discard=DiscardPolicy.OLD,

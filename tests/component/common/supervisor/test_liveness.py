@@ -14,14 +14,14 @@ import pytest
 
 from headrace.bus import BusUnavailable
 from headrace.bus.jetstream import JetStreamBus, connect
-from headrace.supervisor.keeper import Keeper
-from headrace.supervisor.plan.plan import Role
+from headrace.supervisor.liveness import LivenessMonitor
+from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.plan.program import Program
-from headrace.supervisor.probes import Answers, Look, Stores
+from headrace.supervisor.probes import BrokerProbe, HttpProbe, Probe
 from headrace.supervisor.servers.nats import Broker
 from headrace.supervisor.state.files import read_json_object
-from headrace.supervisor.state.state_dir import Home
-from headrace.supervisor.watch import Watch
+from headrace.supervisor.state.state_dir import StateDir
+from headrace.supervisor.supervised_process import SupervisedProcess
 from helpers.eventually import eventually
 from helpers.small_disk import SmallDisk, small_disk
 
@@ -64,70 +64,72 @@ class Serving:
         return None if found is None else {name: int(str(port)) for name, port in found.items()}
 
 
-class Watched:
+class Monitored:
     """A kept process under a watch."""
 
-    def __init__(self, keeper: Keeper, told: list[str]) -> None:
-        self.keeper, self.told = keeper, told
+    def __init__(self, process: SupervisedProcess, reports: list[str]) -> None:
+        self.process, self.reports = process, reports
 
     @property
     def pid(self) -> int:
-        assert self.keeper.record.pid is not None
-        return self.keeper.record.pid
+        assert self.process.record.pid is not None
+        return self.process.record.pid
 
     async def is_replaced(self, pid: int) -> None:
         """Another run listens."""
         await eventually(
-            lambda: self.keeper.listening.is_set() and self.keeper.record.pid != pid,
+            lambda: self.process.listening.is_set() and self.process.record.pid != pid,
             within_s=WITHIN_S,
         )
 
 
 @asynccontextmanager
-async def watched(program: Program, look: Look, folder: Path) -> AsyncIterator[Watched]:
-    told: list[str] = []
-    keeper = Keeper(
+async def monitored_process(
+    program: Program, probe: Probe, folder: Path
+) -> AsyncIterator[Monitored]:
+    reports: list[str] = []
+    process = SupervisedProcess(
         program,
-        Home(folder),
+        StateDir(folder),
         on_change=lambda: None,
-        report=lambda name, fact: told.append(fact),
+        report=lambda name, fact: reports.append(fact),
     )
-    keeper.started_up()
+    process.mesh_is_ready()
     async with asyncio.TaskGroup() as group:
-        group.create_task(keeper.keep())
-        group.create_task(Watch(keeper, look, on_look=lambda: None).run())
+        group.create_task(process.run())
+        group.create_task(LivenessMonitor(process, probe, on_probe=lambda: None).run())
         try:
-            await eventually(keeper.listening.is_set, within_s=WITHIN_S)
-            yield Watched(keeper, told)
+            await eventually(process.listening.is_set, within_s=WITHIN_S)
+            yield Monitored(process, reports)
         finally:
-            keeper.kill()
+            process.kill()
 
 
-def healthz() -> Answers:
-    return Answers("metrics", "/healthz", silence_s=SILENCE_S, must_be_ok=True)
+def healthz() -> HttpProbe:
+    return HttpProbe("metrics", "/healthz", silence_s=SILENCE_S, must_be_ok=True)
 
 
-async def test_a_process_that_hangs_is_replaced_with_the_reason_told(tmp_path: Path) -> None:
-    async with watched(Serving(tmp_path), healthz(), tmp_path) as process:
-        hung = process.pid
+async def test_a_process_that_hangs_is_replaced_and_the_reason_reported(tmp_path: Path) -> None:
+    async with monitored_process(Serving(tmp_path), healthz(), tmp_path) as monitored:
+        hung = monitored.pid
         os.kill(hung, signal.SIGSTOP)
-        await process.is_replaced(hung)
+        await monitored.is_replaced(hung)
         assert (
-            process.keeper.record.last_end
+            monitored.process.record.last_end
             == "was ended: does not answer /healthz, for more than 1 s"
         )
-        assert process.keeper.restarts == 1
-        await eventually(lambda: process.told[-1] == "is well again", within_s=WITHIN_S)
+        assert monitored.process.restarts == 1
+        await eventually(lambda: monitored.reports[-1] == "is healthy again", within_s=WITHIN_S)
 
 
 async def test_a_process_that_says_that_it_is_stuck_is_replaced(tmp_path: Path) -> None:
     program = Serving(tmp_path)
-    async with watched(program, healthz(), tmp_path) as process:
-        stuck = process.pid
+    async with monitored_process(program, healthz(), tmp_path) as monitored:
+        stuck = monitored.pid
         program.answer.write_text("its event loop is stuck")
-        await eventually(lambda: process.keeper.fault == "its event loop is stuck")
-        await process.is_replaced(stuck)
-        assert "its event loop is stuck" in process.keeper.record.last_end
+        await eventually(lambda: monitored.process.fault == "its event loop is stuck")
+        await monitored.is_replaced(stuck)
+        assert "its event loop is stuck" in monitored.process.record.last_end
 
 
 async def test_a_process_that_answers_at_all_is_left_alone_where_that_is_enough(
@@ -135,21 +137,21 @@ async def test_a_process_that_answers_at_all_is_left_alone_where_that_is_enough(
 ) -> None:
     program = Serving(tmp_path)
     program.answer.write_text("draining")
-    look = Answers("metrics", "/ready", silence_s=0.0, must_be_ok=False)
-    async with watched(program, look, tmp_path) as process:
-        assert await look.look(process.keeper.ports) is None
+    probe = HttpProbe("metrics", "/ready", silence_s=0.0, must_be_ok=False)
+    async with monitored_process(program, probe, tmp_path) as monitored:
+        assert await probe.check(monitored.process.ports) is None
 
 
-async def test_a_frozen_process_is_told_and_kept_where_no_time_is_set(tmp_path: Path) -> None:
-    look = Answers("metrics", "/healthz", silence_s=None, must_be_ok=True)
-    async with watched(Serving(tmp_path), look, tmp_path) as process:
-        frozen = process.pid
+async def test_a_frozen_process_is_reported_and_kept_where_no_time_is_set(tmp_path: Path) -> None:
+    probe = HttpProbe("metrics", "/healthz", silence_s=None, must_be_ok=True)
+    async with monitored_process(Serving(tmp_path), probe, tmp_path) as monitored:
+        frozen = monitored.pid
         os.kill(frozen, signal.SIGSTOP)
-        await eventually(lambda: process.keeper.fault != "", within_s=WITHIN_S)
+        await eventually(lambda: monitored.process.fault != "", within_s=WITHIN_S)
         os.kill(frozen, signal.SIGCONT)
-        await eventually(lambda: process.keeper.fault == "", within_s=WITHIN_S)
-        assert process.pid == frozen
-        assert process.told == ["does not answer /healthz", "is well again"]
+        await eventually(lambda: monitored.process.fault == "", within_s=WITHIN_S)
+        assert monitored.pid == frozen
+        assert monitored.reports == ["does not answer /healthz", "is healthy again"]
 
 
 async def test_a_process_whose_files_cannot_be_written_is_started_once_they_can(
@@ -157,20 +159,22 @@ async def test_a_process_whose_files_cannot_be_written_is_started_once_they_can(
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
         broker = Broker(disk.folder / "nats")
-        async with watched(broker, Stores(disk.folder, silence_s=None), disk.folder) as process:
+        async with monitored_process(
+            broker, BrokerProbe(disk.folder, silence_s=None), disk.folder
+        ) as monitored:
             disk.fill()
-            os.kill(process.pid, signal.SIGKILL)
-            await eventually(lambda: process.keeper.restarts >= 2, within_s=WITHIN_S)
+            os.kill(monitored.pid, signal.SIGKILL)
+            await eventually(lambda: monitored.process.restarts >= 2, within_s=WITHIN_S)
             disk.free()
-            await eventually(process.keeper.listening.is_set, within_s=WITHIN_S)
-            assert "cannot be started: no space left on device" in process.keeper.record.last_end
+            await eventually(monitored.process.listening.is_set, within_s=WITHIN_S)
+            assert "cannot be started: no space left on device" in monitored.process.record.last_end
 
 
 class BrokenBroker:
     """A broker on a disk that can be filled, and a client of it."""
 
-    def __init__(self, process: Watched, disk: SmallDisk, bus: JetStreamBus) -> None:
-        self.process, self.disk, self.bus = process, disk, bus
+    def __init__(self, monitored: Monitored, disk: SmallDisk, bus: JetStreamBus) -> None:
+        self.monitored, self.disk, self.bus = monitored, disk, bus
         self._sent = 0
 
     async def submit(self) -> None:
@@ -186,7 +190,7 @@ class BrokenBroker:
         return True
 
     async def break_it(self) -> None:
-        """Until its supervisor has told everybody that it cannot store."""
+        """Until its supervisor has reports everybody that it cannot store."""
         self.disk.fill()
         assert not await self.stores()
         await eventually(lambda: self.bus.fault != "", within_s=WITHIN_S)
@@ -196,10 +200,10 @@ class BrokenBroker:
 async def broken(tmp_path: Path) -> AsyncIterator[BrokenBroker]:
     with small_disk(tmp_path / "disk") as disk:
         broker = Broker(disk.folder / "nats")
-        look = Stores(disk.folder / "nats", silence_s=WITHIN_S)
-        async with watched(broker, look, disk.folder) as process:
+        probe = BrokerProbe(disk.folder / "nats", silence_s=WITHIN_S)
+        async with monitored_process(broker, probe, disk.folder) as monitored:
             bus = await connect(broker.url, name="test")
-            found = BrokenBroker(process, disk, bus)
+            found = BrokenBroker(monitored, disk, bus)
             await found.submit()
             await found.break_it()
             yield found
@@ -210,20 +214,20 @@ async def test_a_broker_on_a_full_disk_is_left_alone_and_says_what_it_lacks(
     broken: BrokenBroker,
 ) -> None:
     assert broken.bus.fault == "no space left on device"
-    await eventually(lambda: broken.process.keeper.fault != "", within_s=WITHIN_S)
-    fault = broken.process.keeper.fault
+    await eventually(lambda: broken.monitored.process.fault != "", within_s=WITHIN_S)
+    fault = broken.monitored.process.fault
     assert fault.startswith("cannot store: no space left on device: ")
     assert str(broken.disk.folder) in fault
-    assert broken.process.keeper.restarts == 0
+    assert broken.monitored.process.restarts == 0
 
 
 async def test_a_broker_that_stays_broken_after_the_disk_is_free_again_is_replaced(
     broken: BrokenBroker,
 ) -> None:
-    pid = broken.process.pid
+    pid = broken.monitored.pid
     broken.disk.free()
-    await broken.process.is_replaced(pid)
+    await broken.monitored.is_replaced(pid)
     await eventually(broken.stores, within_s=WITHIN_S)
     await eventually(lambda: broken.bus.fault == "", within_s=WITHIN_S)
-    assert "no space left on device" in broken.process.keeper.record.last_end
-    assert broken.process.keeper.restarts == 1
+    assert "no space left on device" in broken.monitored.process.record.last_end
+    assert broken.monitored.process.restarts == 1

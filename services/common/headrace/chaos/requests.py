@@ -1,7 +1,7 @@
-"""What is asked of the mesh: a seeded set of requests, no two alike. Pure.
+"""The requests of a chaos run: a seeded set, no two alike. Pure.
 
-Together they use what a continuation could get wrong: greedy and sampled, several choices, stop
-strings, penalties, log probabilities, answers that end by themselves and by their bound.
+Together they use what a resumed request could get wrong: greedy and sampled decoding, several
+choices, stop strings, penalties, log probabilities, ends by the model and by `max_tokens`.
 """
 
 from __future__ import annotations
@@ -17,40 +17,41 @@ _WORDS = (
     "lantern fox music window bread mountain story small red old quiet happy seven first"
 )
 _STOPS = (" the end", ". ", " wheel", " and", " stone", "er ", "!", " she")
-"""Some of these come in any model's text, and in the scripted engine's."""
+"""Every model's text has some of these, and so has the scripted engine's."""
 
 
-class Door(StrEnum):
+class Api(StrEnum):
     CHAT = "chat"
     COMPLETIONS = "completions"
     NATIVE = "native"
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ChaosRequest:
     number: int
-    door: Door
+    api: Api
     prompt: str
     seed: int
     n: int
     sampling: dict[str, Any]
-    """By the names that the doors have in common; `logprobs` is chat's `top_logprobs`."""
+    """By the names that the APIs share; `logprobs` is chat's `top_logprobs`."""
 
 
-def make_asks(
-    count: int, *, seed: int, doors: Sequence[Door], max_choices: int, max_tokens: int
-) -> list[Ask]:
+def make_requests(
+    count: int, *, seed: int, apis: Sequence[Api], max_choices: int, max_tokens: int
+) -> list[ChaosRequest]:
+    """Return `count` requests, the same for the same arguments."""
     rng = random.Random(f"asks {seed}")
-    return [_ask(number, rng, doors, max_choices, max_tokens) for number in range(count)]
+    return [_request(number, rng, apis, max_choices, max_tokens) for number in range(count)]
 
 
-def _ask(
-    number: int, rng: random.Random, doors: Sequence[Door], max_choices: int, max_tokens: int
-) -> Ask:
+def _request(
+    number: int, rng: random.Random, apis: Sequence[Api], max_choices: int, max_tokens: int
+) -> ChaosRequest:
     words = rng.choices(_WORDS.split(), k=rng.choice((4, 12, 60)))
     bound = rng.choice((rng.randint(1, 8), rng.randint(20, 80), rng.randint(150, 300)))
     sampling: dict[str, Any] = {"max_tokens": min(bound, max_tokens)}
-    # Why most: a stream that runs to its bound is there to be broken.
+    # Why most: a long stream is more often open when a fault comes.
     if rng.random() < 0.7:
         sampling["ignore_eos"] = True
     sampling["temperature"] = rng.choice((0.0, 0.7, 1.0))
@@ -64,9 +65,9 @@ def _ask(
         sampling["repetition_penalty"] = 1.1
     if rng.random() < 0.2:
         sampling["logprobs"] = rng.randint(0, 5)
-    return Ask(
+    return ChaosRequest(
         number,
-        doors[number % len(doors)],
+        apis[number % len(apis)],
         f"Number {number}: tell me of a {' '.join(words)}.",
         seed=rng.getrandbits(32),
         n=min(rng.choice((1, 1, 2)), max_choices),

@@ -1,4 +1,4 @@
-"""A mesh that outlives the command that starts it."""
+"""`headrace up --detach`: start a mesh in the background, wait until it is ready, return."""
 
 from __future__ import annotations
 
@@ -10,35 +10,33 @@ import sys
 from collections.abc import Iterator
 
 import click
-from rich.console import Console
 
-from headrace.cli.mesh.progress import Board, PlainLines, Shown
-from headrace.supervisor.plan.plan import MeshOptions
+from headrace.cli.mesh.progress import display
+from headrace.supervisor.plan.mesh_options import MeshOptions
 from headrace.supervisor.state.failures import MeshRunning, ProcessFailed
-from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.state.state_dir import StateDir
 
-PLAIN_OPTIONS = (
+SAME_NAME_OPTIONS = (
     *("workers", "gateways", "schedulers", "host", "port"),
     *("ready_within_s", "replace_after_s"),
 )
 """Fields of MeshOptions that are options of the command under the same name."""
 
 
-def start(options: MeshOptions) -> int:
+def start(options: MeshOptions, state_dir: StateDir) -> int:
     """Start `headrace up` in a session of its own and wait until it is ready; the exit status."""
-    home = Home(options.state_dir)
-    if home.is_held:
-        raise MeshRunning(f"a mesh is running in {home.folder}; end it with `headrace down`")
-    home.require_room()
-    home.logs.mkdir(parents=True, exist_ok=True)
+    if state_dir.is_locked:
+        raise MeshRunning(f"a mesh is running in {state_dir.folder}; end it with `headrace down`")
+    state_dir.require_space()
+    state_dir.logs.mkdir(parents=True, exist_ok=True)
     read_end, write_end = os.pipe()
-    with home.supervisor_log.open("wb") as log:
+    with state_dir.supervisor_log.open("wb") as log:
         child = subprocess.Popen(
-            # -P: a random.py in the current directory is not ours.
+            # -P: Python must not import a random.py of the current directory.
             [
                 *(sys.executable, "-P", "-m", "headrace"),
-                *_arguments(options),
-                f"--tell-parent={write_end}",
+                *_arguments(options, state_dir),
+                f"--report-fd={write_end}",
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -48,40 +46,40 @@ def start(options: MeshOptions) -> int:
         )
     os.close(write_end)
     try:
-        return _wait(read_end, child, home)
+        return _wait(read_end, child, state_dir)
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)
         child.wait()
         raise
 
 
-def _wait(read_end: int, child: subprocess.Popen[bytes], home: Home) -> int:
-    console = Console()
-    shown: Shown = Board(console) if console.is_terminal else PlainLines()
+def _wait(read_end: int, child: subprocess.Popen[bytes], state_dir: StateDir) -> int:
+    shown = display()
     try:
         with os.fdopen(read_end, encoding="utf-8") as pipe:
             for line in pipe:
                 match json.loads(line):
                     case {"ready": url}:
-                        shown.settle()
-                        click.echo(f"{url} is ready; logs in {home.logs}; end it: headrace down")
+                        shown.finish()
+                        ready = f"{url} is ready; logs in {state_dir.logs}; end it: headrace down"
+                        click.echo(ready)
                         return 0
                     case {"failed": reason}:
-                        shown.settle()
+                        shown.finish()
                         click.echo(f"headrace: {reason}", err=True)
                         child.wait()
                         return 1
                     case {"name": name, "fact": fact}:
                         shown.progress(name, fact)
     finally:
-        shown.settle()
-    raise ProcessFailed("the supervisor", f"ended with {child.wait()}", home.supervisor_log)
+        shown.finish()
+    raise ProcessFailed("the supervisor", f"ended with {child.wait()}", state_dir.supervisor_log)
 
 
-def _arguments(options: MeshOptions) -> Iterator[str]:
-    """The command line that means `options`."""
-    yield from ("up", "--state-dir", str(options.state_dir), "--engine", options.engine.value)
-    for name in PLAIN_OPTIONS:
+def _arguments(options: MeshOptions, state_dir: StateDir) -> Iterator[str]:
+    """Yield the command line that gives these options."""
+    yield from ("up", "--state-dir", str(state_dir.folder), "--engine", options.engine.value)
+    for name in SAME_NAME_OPTIONS:
         yield f"--{name.removesuffix('_s').replace('_', '-')}={getattr(options, name)}"
     for model in options.models:
         yield f"--model={model.source}"

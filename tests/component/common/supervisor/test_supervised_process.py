@@ -16,10 +16,10 @@ import pytest
 
 from headrace.supervisor import child as child_module
 from headrace.supervisor.child import Child
-from headrace.supervisor.keeper import Keeper
-from headrace.supervisor.plan.plan import Role
+from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.failures import ProcessFailed
-from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.state.state_dir import StateDir
+from headrace.supervisor.supervised_process import SupervisedProcess
 from helpers.eventually import eventually
 
 STAYS = "import signal; signal.pause()"
@@ -46,47 +46,47 @@ class Script:
 
 
 class Kept:
-    """A keeper at work."""
+    """A process at work."""
 
-    def __init__(self, code: str, folder: Path, *, can_be_missed: bool = False) -> None:
-        self.told: list[str] = []
-        self.keeper = Keeper(
+    def __init__(self, code: str, folder: Path, *, is_optional: bool = False) -> None:
+        self.reports: list[str] = []
+        self.process = SupervisedProcess(
             Script(code),
-            Home(folder),
+            StateDir(folder),
             on_change=lambda: None,
-            report=lambda name, fact: self.told.append(fact),
-            can_be_missed=can_be_missed,
+            report=lambda name, fact: self.reports.append(fact),
+            is_optional=is_optional,
         )
-        self.task = asyncio.create_task(self.keeper.keep())
+        self.task = asyncio.create_task(self.process.run())
 
     async def pid(self, *, other_than: int | None = None) -> int:
-        await eventually(lambda: self.keeper.record.pid not in (None, other_than))
-        assert self.keeper.record.pid is not None
-        return self.keeper.record.pid
+        await eventually(lambda: self.process.record.pid not in (None, other_than))
+        assert self.process.record.pid is not None
+        return self.process.record.pid
 
 
 @pytest.fixture
 async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
     kept = Kept(STAYS, tmp_path)
     yield kept
-    kept.keeper.kill()
+    kept.process.kill()
     await kept.task
 
 
 async def test_a_process_that_dies_is_started_again_and_counted(kept: Kept) -> None:
-    kept.keeper.started_up()
+    kept.process.mesh_is_ready()
     first = await kept.pid()
     os.kill(first, signal.SIGKILL)
     second = await kept.pid(other_than=first)
     assert psutil.pid_exists(second)
-    assert kept.keeper.restarts == 1
-    assert kept.told == ["was killed by signal 9; starts again in 0.2 s"]
+    assert kept.process.restarts == 1
+    assert kept.reports == ["was killed by signal 9; starts again in 0.2 s"]
 
 
 async def test_a_process_is_started_again_where_the_current_directory_has_been_removed(
     kept: Kept, tmp_path: Path
 ) -> None:
-    kept.keeper.started_up()
+    kept.process.mesh_is_ready()
     first = await kept.pid()
     (tmp_path / "here").mkdir()
     with contextlib.chdir(tmp_path / "here"):
@@ -94,16 +94,16 @@ async def test_a_process_is_started_again_where_the_current_directory_has_been_r
         os.kill(first, signal.SIGKILL)
         second = await kept.pid(other_than=first)
     assert psutil.Process(second).cwd() == str(tmp_path)
-    assert kept.told == ["was killed by signal 9; starts again in 0.2 s"]
+    assert kept.reports == ["was killed by signal 9; starts again in 0.2 s"]
 
 
 async def test_ports_are_those_of_the_run_that_is_now(kept: Kept) -> None:
-    kept.keeper.started_up()
+    kept.process.mesh_is_ready()
     first = await kept.pid()
-    await eventually(lambda: kept.keeper.ports == {"pid": first})
+    await eventually(lambda: kept.process.ports == {"pid": first})
     os.kill(first, signal.SIGKILL)
     second = await kept.pid(other_than=first)
-    await eventually(lambda: kept.keeper.ports == {"pid": second})
+    await eventually(lambda: kept.process.ports == {"pid": second})
 
 
 async def test_a_process_that_keeps_dying_at_start_is_given_up_with_its_last_words(
@@ -112,43 +112,43 @@ async def test_a_process_that_keeps_dying_at_start_is_given_up_with_its_last_wor
     kept = Kept("import sys; sys.exit('no such model')", tmp_path)
     with pytest.raises(ProcessFailed, match=r"(?s)script ended with status 1.*no such model"):
         await kept.task
-    assert kept.keeper.restarts == 2
+    assert kept.process.restarts == 2
 
 
 async def test_a_process_that_refuses_its_settings_is_not_started_again(tmp_path: Path) -> None:
     kept = Kept("import sys; sys.exit(2)", tmp_path)
     with pytest.raises(ProcessFailed, match="ended with status 2"):
         await kept.task
-    assert kept.keeper.restarts == 0
+    assert kept.process.restarts == 0
 
 
 async def test_a_process_that_can_be_missed_tells_why_it_is_and_is_started_again(
     tmp_path: Path,
 ) -> None:
-    kept = Kept("import sys; sys.exit('no such model')", tmp_path, can_be_missed=True)
-    await eventually(lambda: kept.keeper.failure is not None)
-    assert "no such model" in str(kept.keeper.failure)
-    assert kept.keeper.restarts == 3
-    assert await kept.keeper.stop(deadline_s=5)
+    kept = Kept("import sys; sys.exit('no such model')", tmp_path, is_optional=True)
+    await eventually(lambda: kept.process.failure is not None)
+    assert "no such model" in str(kept.process.failure)
+    assert kept.process.restarts == 3
+    assert await kept.process.stop(deadline_s=5)
     await kept.task
 
 
 async def test_files_that_cannot_be_loaded_are_tried_again_at_long_intervals(
     tmp_path: Path,
 ) -> None:
-    kept = Kept("import sys; sys.exit(2)", tmp_path, can_be_missed=True)
-    await eventually(lambda: bool(kept.told))
-    assert kept.told == ["ended with status 2; starts again in 30 s"]
-    assert await kept.keeper.stop(deadline_s=5)
+    kept = Kept("import sys; sys.exit(2)", tmp_path, is_optional=True)
+    await eventually(lambda: bool(kept.reports))
+    assert kept.reports == ["ended with status 2; starts again in 30 s"]
+    assert await kept.process.stop(deadline_s=5)
     await kept.task
 
 
 async def test_a_stopped_process_ends_and_is_not_started_again(kept: Kept) -> None:
     pid = await kept.pid()
-    assert await kept.keeper.stop(deadline_s=5)
+    assert await kept.process.stop(deadline_s=5)
     await kept.task
     assert not psutil.pid_exists(pid)
-    assert kept.told == []
+    assert kept.reports == []
 
 
 async def test_a_process_that_will_not_end_is_killed_at_the_deadline(tmp_path: Path) -> None:

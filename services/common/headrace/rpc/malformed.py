@@ -1,6 +1,6 @@
-"""Messages that are no messages: refused as the caller's fault, which gRPC alone would not do.
+"""Rejects messages that cannot be parsed with INVALID_ARGUMENT.
 
-It ends such a call with UNKNOWN, through a proxy 500, and writes a stack trace into the log.
+gRPC itself ends such a call with UNKNOWN, through a proxy 500, and logs a stack trace.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Serve = Callable[[Any, Any], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Unreadable:
+class _Malformed:
     fact: str
 
 
-class RefuseUnreadable(grpc.aio.ServerInterceptor):
-    """Calls with one message from their caller; it comes to a handler only if it can be read."""
+class RejectMalformed(grpc.aio.ServerInterceptor):
+    """Interceptor of calls with one request message, which must be one that can be parsed."""
 
     async def intercept_service(
         self,
@@ -34,29 +34,29 @@ class RefuseUnreadable(grpc.aio.ServerInterceptor):
         found = await continuation(handler_call_details)
         if found is None or found.request_streaming:
             return found
-        read = _reading(found.request_deserializer)
+        parse = _parsing(found.request_deserializer)
         if found.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                _refusing(found.unary_stream), read, found.response_serializer
+                _rejecting(found.unary_stream), parse, found.response_serializer
             )
         return grpc.unary_unary_rpc_method_handler(
-            _refusing(found.unary_unary), read, found.response_serializer
+            _rejecting(found.unary_unary), parse, found.response_serializer
         )
 
 
-def _reading(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def read(data: bytes) -> Any:
+def _parsing(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parse(data: bytes) -> Any:
         try:
             return deserialize(data)
         except DecodeError as error:
-            return _Unreadable(str(error))
+            return _Malformed(str(error))
 
-    return read
+    return parse
 
 
-def _refusing(serve: Serve) -> Serve:
+def _rejecting(serve: Serve) -> Serve:
     async def served(request: Any, context: Any) -> Any:
-        if isinstance(request, _Unreadable):
+        if isinstance(request, _Malformed):
             await abort(context, InvalidRequest(f"the message cannot be read: {request.fact}"))
         return await serve(request, context)
 
