@@ -32,7 +32,7 @@ from headrace.internal.v1.reports_pb2 import (
 from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace_scheduler.app import YOUNG_OBJECTS
 from headrace_scheduler.machine.machine import Leadership, Machine
-from headrace_scheduler.request.prefixes import names_of
+from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_scheduler.runtime.report_cache import read_worker_report
 from headrace_scheduler.state.events import (
     Dispatch,
@@ -184,7 +184,7 @@ class World:
         for conversation in range(number, CONVERSATIONS, WORKERS):
             prompt_ids = [conversation] * PROMPT_TOKENS
             report.held.extend(
-                names_of(RequestRecord(weights_digest=DIGEST, prompt_ids=prompt_ids))
+                prefix_block_names(RequestRecord(weights_digest=DIGEST, prompt_ids=prompt_ids))
             )
         return report
 

@@ -15,11 +15,11 @@ from headrace_scheduler.state.events import (
     Dispatch,
     DispatchAnswered,
     Event,
-    Notify,
     ParkOnWorker,
+    SendNotice,
 )
 from headrace_scheduler.workers.policy import Policy
-from helpers.counting_journal import CountingJournal
+from helpers.counting_observer import CountingObserver
 from helpers.scheduler_events import (
     MODEL,
     answer,
@@ -93,7 +93,7 @@ class Simulation:
         self._token_s, self._reported_token_s = token_s, token_s if reports_tokens else 0.0
         leadership = Leadership("s", MODEL, 1, 0.0, listening_since_s=-10.0)
         quiet = policy or Policy(max_waiting=100_000)
-        self.machine = Machine(leadership, quiet, CountingJournal())
+        self.machine = Machine(leadership, quiet, CountingObserver())
         self.asked: dict[str, Asked] = {}
         self._offered, self._open = 0, set[str]()
         self._workers: dict[str, _Worker] = {}
@@ -111,7 +111,7 @@ class Simulation:
         """It ends with what it runs; nothing of it is judged."""
         worker = self._workers.pop(worker_id)
         worker.number += 1
-        self._tell(reported(worker_id, worker.number, heard_s=self.now_s, leaving=True))
+        self._tell(reported(worker_id, worker.number, received_s=self.now_s, leaving=True))
 
     def at(self, when_s: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._agenda, (when_s, next(self._ids), act))
@@ -136,9 +136,9 @@ class Simulation:
         request_id = f"r{sequence}"
         lanes = {f.priority: f for f in self.machine.lanes(now_s=self.now_s)}
         ahead = sum(lanes[p].waiting for p in PRIORITIES[: PRIORITIES.index(ask.priority) + 1])
-        outlooks = {o.tenant: o for o in lanes[ask.priority].tenants}
-        outlook = outlooks.get(ask.tenant) or outlooks.get("")
-        wait = outlook.wait if outlook else None
+        estimates = {o.tenant: o for o in lanes[ask.priority].tenants}
+        estimate = estimates.get(ask.tenant) or estimates.get("")
+        wait = estimate.wait if estimate else None
         told_s = None if wait is None else wait.wait_s
         self.asked[request_id] = Asked(ask, ahead, told_s, left_s=ask.runs_s)
         self._open.add(request_id)
@@ -172,7 +172,7 @@ class Simulation:
                     self._take(command)
                 case ParkOnWorker():
                     self.at(self.now_s + PARKS_IN_S, partial(self._park, command))
-                case Notify():
+                case SendNotice():
                     points = [point(i, attempt) for i, attempt in command.fences]
                     self._tell(answer(command, *points))
 
@@ -212,7 +212,7 @@ class Simulation:
     def _beat(self, worker_id: str) -> None:
         if worker_id in self._workers:
             self._report(worker_id)
-            self._tell(gateway_reported(heard_s=self.now_s))
+            self._tell(gateway_reported(received_s=self.now_s))
             self.at(self.now_s + BEAT_S, lambda: self._beat(worker_id))
 
     def _report(self, worker_id: str) -> None:
@@ -223,7 +223,7 @@ class Simulation:
             reported(
                 worker_id,
                 worker.number,
-                heard_s=self.now_s,
+                received_s=self.now_s,
                 free=worker.slots - taken,
                 total=worker.slots,
                 running={i: attempt for i, (attempt, _) in worker.running.items()},

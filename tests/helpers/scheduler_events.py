@@ -34,17 +34,17 @@ from headrace_scheduler.state.events import (
     GatewayReported,
     LaneCaughtUp,
     NoticeAnswered,
-    Notify,
     Parked,
     PrefixesReported,
-    ReportedLost,
+    SendNotice,
     Settled,
+    StreamLost,
     Submitted,
-    TakeOverAsked,
+    TakeOverRequested,
     WorkerReported,
 )
 from headrace_scheduler.workers.policy import Policy
-from helpers.counting_journal import CountingJournal
+from helpers.counting_observer import CountingObserver
 
 MODEL = "tiny"
 EPOCH = 7
@@ -57,9 +57,9 @@ class Bench:
 
     def __init__(self, policy: Policy | None = None, *, holding: bool = False) -> None:
         self.now_s = 100.0
-        self.journal = CountingJournal()
+        self.observer = CountingObserver()
         leadership = Leadership("s-1", MODEL, EPOCH, self.now_s, listening_since_s=0.0)
-        self.machine = Machine(leadership, policy or Policy(), self.journal)
+        self.machine = Machine(leadership, policy or Policy(), self.observer)
         self.commands: list[Command] = []
         self._sequence = 0
         if not holding:
@@ -116,7 +116,7 @@ class Bench:
         return self.tell(settled(*request_ids, code=code, output_tokens=output_tokens))
 
     def worker(self, worker_id: str = "w", number: int = 1, **fields: object) -> list[Command]:
-        return self.tell(reported(worker_id, number, heard_s=self.now_s, **fields))
+        return self.tell(reported(worker_id, number, received_s=self.now_s, **fields))
 
 
 def caught_up() -> list[Event]:
@@ -175,7 +175,7 @@ def reported(
     worker_id: str,
     number: int,
     *,
-    heard_s: float,
+    received_s: float,
     free: object = 4,
     total: object = 4,
     running: object = None,
@@ -227,13 +227,13 @@ def reported(
         leaving=bool(leaving),
         since=since,
     )
-    return WorkerReported(report, heard_s)
+    return WorkerReported(report, received_s)
 
 
 def gateway_reported(
     gateway_id: str = "g",
     *,
-    heard_s: float,
+    received_s: float,
     leaving: bool = False,
     taken_over: dict[str, int] | None = None,
     address: str = "",
@@ -251,7 +251,7 @@ def gateway_reported(
         draining=draining,
         delivery_address=address,
     )
-    return GatewayReported(report, heard_s)
+    return GatewayReported(report, received_s)
 
 
 def settled(*request_ids: str, code: int = 0, output_tokens: int = 0, since: int = 0) -> Settled:
@@ -264,9 +264,9 @@ def settled(*request_ids: str, code: int = 0, output_tokens: int = 0, since: int
 
 def asked(
     request_id: str, gateway_id: str, *, unreachable: str = "", stands: ResumePoint | None = None
-) -> TakeOverAsked:
+) -> TakeOverRequested:
     """A gateway wants a request, or has it open and says where it stands."""
-    return TakeOverAsked(
+    return TakeOverRequested(
         TakeOverRequest(
             request_id=request_id,
             gateway_id=gateway_id,
@@ -297,11 +297,11 @@ def parked(worker_id: str, *points: ResumePoint) -> Parked:
     return Parked(ParkRequest(worker_id=worker_id, points=points))
 
 
-def lost(worker_id: str, *points: ResumePoint) -> ReportedLost:
-    return ReportedLost(LostRequest(gateway_id="g", worker_id=worker_id, points=points))
+def lost(worker_id: str, *points: ResumePoint) -> StreamLost:
+    return StreamLost(LostRequest(gateway_id="g", worker_id=worker_id, points=points))
 
 
-def answer(notice: Notify, *points: ResumePoint, unknown: Sequence[str] = ()) -> NoticeAnswered:
+def answer(notice: SendNotice, *points: ResumePoint, unknown: Sequence[str] = ()) -> NoticeAnswered:
     return NoticeAnswered(notice, points, tuple(unknown))
 
 

@@ -15,7 +15,7 @@ from headrace_scheduler.state.events import (
     Event,
     NoticeAnswered,
     NoticeUnanswered,
-    Notify,
+    SendNotice,
 )
 from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import asked, gateway_reported, point, settled
@@ -37,7 +37,7 @@ class Life(Enum):
 class GatewayModel:
     gateway_id: str
     life: Life = Life.LIVES
-    unheard: list[Notify] = field(default_factory=list)
+    unheard: list[SendNotice] = field(default_factory=list)
     """What came while it was frozen."""
 
     @property
@@ -81,7 +81,7 @@ class Callers:
         self.clients[request_id].is_cancelled = True
         self.tell(CancelRequested(request_id))
 
-    def keep_end(self, request_id: str) -> None:
+    def store_result(self, request_id: str) -> None:
         """Its leader does, for no gateway could."""
         client = self.clients[request_id]
         assert client.detached
@@ -108,7 +108,7 @@ class Callers:
                 taken[request_id] = since
         return gateway_reported(
             gateway_id,
-            heard_s=self.now_s,
+            received_s=self.now_s,
             taken_over=taken,
             address=f"at {gateway_id}",
             draining=gateway_id in self.draining,
@@ -139,7 +139,7 @@ class Callers:
                 self.settle(request_id, code=14)
 
     def leave(self, gateway_id: str) -> None:
-        self.tell(gateway_reported(gateway_id, heard_s=self.now_s, leaving=True))
+        self.tell(gateway_reported(gateway_id, received_s=self.now_s, leaving=True))
         self.kill_gateway(gateway_id)
 
     def thaw(self, gateway_id: str) -> None:
@@ -221,7 +221,7 @@ class Callers:
 
     # Notices
 
-    def take_notice(self, notice: Notify) -> None:
+    def take_notice(self, notice: SendNotice) -> None:
         gateway = self.gateways[notice.gateway_id]
         match gateway.life:
             case Life.GONE:
@@ -234,7 +234,7 @@ class Callers:
                 self.tell(NoticeAnswered(notice, points, unknown))
                 self._settle_ended(notice)
 
-    def lose_notice(self, notice: Notify, *, arrives: bool) -> None:
+    def lose_notice(self, notice: SendNotice, *, arrives: bool) -> None:
         gateway = self.gateways[notice.gateway_id]
         if gateway.life is Life.FROZEN:
             gateway.unheard.append(notice)
@@ -242,12 +242,12 @@ class Callers:
             self.hear(notice)
         self.tell(NoticeUnanswered(notice))
 
-    def keep_for_frozen(self, notice: Notify) -> None:
+    def keep_for_frozen(self, notice: SendNotice) -> None:
         """Who said it is gone; who is to hear it will."""
         if (gateway := self.gateways[notice.gateway_id]).life is Life.FROZEN:
             gateway.unheard.append(notice)
 
-    def hear(self, notice: Notify) -> tuple[tuple[ResumePoint, ...], tuple[str, ...]]:
+    def hear(self, notice: SendNotice) -> tuple[tuple[ResumePoint, ...], tuple[str, ...]]:
         """A gateway's answer. One that leaves does not say what it does not know."""
         gateway_id, points = notice.gateway_id, []
         given = {record.request_id: record for record in notice.records}
@@ -278,7 +278,7 @@ class Callers:
         client.away, client.seen = False, made
         return point(record.request_id, record.attempt, made)
 
-    def _settle_ended(self, notice: Notify) -> None:
+    def _settle_ended(self, notice: SendNotice) -> None:
         for request_id, error in notice.ended:
             if self._holds(notice.gateway_id, request_id):
                 if self.clients[request_id].detached and isinstance(error, GatewayUnreachable):

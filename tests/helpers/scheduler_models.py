@@ -35,7 +35,7 @@ class WorkerModel:
         return reported(
             self.worker_id,
             self.number,
-            heard_s=now_s,
+            received_s=now_s,
             free=self.free,
             total=self.slots,
             running=dict(named.running),

@@ -11,22 +11,22 @@ from collections import Counter
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace_scheduler.machine.machine import Leadership, Machine
-from headrace_scheduler.request.prefixes import names_of
+from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_scheduler.state.events import (
     Acknowledge,
     CancelOnWorker,
     Command,
-    Conclude,
     Dispatch,
     DispatchAnswered,
     DispatchUnanswered,
     Event,
-    Notify,
     ParkOnWorker,
+    SendNotice,
+    StoreResult,
     Submitted,
 )
 from headrace_scheduler.workers.policy import Policy
-from helpers.counting_journal import CountingJournal
+from helpers.counting_observer import CountingObserver
 from helpers.scheduler_checks import ParkingChecks, check_attempts
 from helpers.scheduler_events import (
     MODEL,
@@ -72,12 +72,12 @@ class World(Callers):
         """
         self.epoch += 1
         for command in self.pending:
-            if isinstance(command, Notify):
+            if isinstance(command, SendNotice):
                 self.keep_for_frozen(command)
         self.pending = []
         leadership = Leadership("s", MODEL, self.epoch, self.now_s, listening_since_s=0.0)
-        self.journal = CountingJournal()
-        self.machine = Machine(leadership, self.policy, self.journal)
+        self.observer = CountingObserver()
+        self.machine = Machine(leadership, self.policy, self.observer)
         self.parking = ParkingChecks(self.machine)
         self.unread = unread(self.stored)
         if has_listened:
@@ -97,7 +97,7 @@ class World(Callers):
             self.machine.apply(event, now_s=self.now_s)
         commands = self.machine.decide(now_s=self.now_s)
         self.machine.check_integrity()
-        self.is_crowded |= self.journal.counts["abandoned: too many orphans"] > 0
+        self.is_crowded |= self.observer.counts["abandoned: too many orphans"] > 0
         for command in commands:
             match command:
                 case Acknowledge(request_id):
@@ -110,7 +110,7 @@ class World(Callers):
                     if not command.orphaned:
                         self.parking.parked(command, self.stored[command.request_id].priority)
                     self.pending.append(command)
-                case Notify():
+                case SendNotice():
                     self.told_ended.update(request_id for request_id, _ in command.ended)
                     self.pending.append(command)
                 case _:
@@ -125,10 +125,10 @@ class World(Callers):
     def pass_time(self, seconds: float) -> None:
         self.read_on(len(self.unread))
         self.now_s += seconds
-        dropped = self.journal.counts["worker lost"]
+        dropped = self.observer.counts["worker lost"]
         self.tell()
         self.beat()
-        if self.journal.counts["worker lost"] > dropped and self.pending:
+        if self.observer.counts["worker lost"] > dropped and self.pending:
             # A dispatch that was on its way all the time arrives at a worker that was given up.
             self.trusts_accounts = False
 
@@ -184,11 +184,11 @@ class World(Callers):
         for worker in self.workers.values():
             self.report(worker, full=full)
 
-    def say_prefixes(self, worker: WorkerModel, beginning: int, blocks: int, full: bool) -> None:
+    def report_prefixes(self, worker: WorkerModel, beginning: int, blocks: int, full: bool) -> None:
         """It holds so much of one of the beginnings, and no more of it."""
         prompt = list(range(1000 * beginning, 1000 * beginning + 40))
         shared = submitted("", digest="w1", prompt=prompt)
-        names, where = names_of(shared.record), worker.worker_id
+        names, where = prefix_block_names(shared.record), worker.worker_id
         self.tell(prefixes_reported(where, names[:blocks], dropped=names[blocks:], full=full))
 
     def retire(self, worker: WorkerModel) -> None:
@@ -197,7 +197,7 @@ class World(Callers):
             self.park(worker, request_id, "")
         worker.number += 1
         number, name = worker.number, f"{worker.worker_id}'"
-        self.tell(reported(worker.worker_id, number, heard_s=self.now_s, leaving=True))
+        self.tell(reported(worker.worker_id, number, received_s=self.now_s, leaving=True))
         del self.workers[worker.worker_id]
         self.workers[name] = WorkerModel(name, worker.slots)
 
@@ -253,10 +253,10 @@ class World(Callers):
         match command:
             case Dispatch():
                 self._take(command)
-            case Notify():
+            case SendNotice():
                 self.take_notice(command)
-            case Conclude(record):
-                self.keep_end(record.request_id)
+            case StoreResult(record):
+                self.store_result(record.request_id)
                 self._acknowledge(record.request_id)
             case CancelOnWorker() | ParkOnWorker():
                 request_id = command.request_id
@@ -287,7 +287,7 @@ class World(Callers):
                 if arrives and worker is not None and worker.alive:
                     self._run(worker, command)
                 self.tell(DispatchUnanswered(worker_id, number))
-            case Notify():
+            case SendNotice():
                 self.lose_notice(command, arrives=arrives)
 
     def _take(self, command: Dispatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.errors import AttemptsExhausted
 from headrace_scheduler.request.request import Request
-from headrace_scheduler.state.events import Bury
+from headrace_scheduler.state.events import PublishDeadLetter
 from headrace_scheduler.state.live import LiveRequests
 
 
@@ -13,11 +13,11 @@ def is_on_last_attempt(live: LiveRequests, request: Request) -> bool:
     return 0 < request.record.failures >= live.policy.max_attempts - 1
 
 
-def ends_by_failures(live: LiveRequests, request: Request, *, now_s: float) -> bool:
+def end_if_exhausted(live: LiveRequests, request: Request, *, now_s: float) -> bool:
     """Whether its attempts are used up; then it is ended, and kept as a dead letter."""
     if (failures := request.record.failures) < live.policy.max_attempts:
         return False
     message = f"failed on {failures} attempts; the last: {request.last_failure}"
-    live.command(Bury(request.record.SerializeToString(), message, failures))
+    live.command(PublishDeadLetter(request.record.SerializeToString(), message, failures))
     live.end(request, AttemptsExhausted(message), now_s=now_s)
     return True

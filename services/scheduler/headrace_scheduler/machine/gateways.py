@@ -66,8 +66,8 @@ class Gateways:
     def is_suspected(self, gateway_id: str) -> bool:
         return gateway_id in self._suspects
 
-    def silent_since(self, heard_before_s: float) -> list[str]:
-        return [g for g, heard_s in self._heard_s.items() if heard_s < heard_before_s]
+    def silent_since(self, received_before_s: float) -> list[str]:
+        return [g for g, received_s in self._heard_s.items() if received_s < received_before_s]
 
     def forgive_silence(self, now_s: float) -> None:
         """We could not hear: everybody's silence begins anew."""

@@ -8,14 +8,18 @@ from functools import partial
 
 from headrace.bus.subjects import PRIORITIES
 from headrace.errors import LaneFull, ModelNotFound, RequestCancelled
-from headrace_scheduler.machine.dispatching import Dispatching
-from headrace_scheduler.machine.forecast import Forecast, Outlook, Wait
+from headrace_scheduler.machine.dispatcher import Dispatcher
 from headrace_scheduler.machine.gateways import Gateways
 from headrace_scheduler.machine.notices import Notices
 from headrace_scheduler.machine.orphans import Orphans
 from headrace_scheduler.machine.preemption import Preemption
-from headrace_scheduler.machine.reconciling import Reconciler
-from headrace_scheduler.machine.timekeeping import Timekeeper
+from headrace_scheduler.machine.reconciler import Reconciler
+from headrace_scheduler.machine.timeouts import TimeoutChecker
+from headrace_scheduler.machine.wait_estimator import (
+    TenantWaitEstimate,
+    WaitEstimate,
+    WaitEstimator,
+)
 from headrace_scheduler.request.request import (
     Ending,
     Held,
@@ -26,9 +30,9 @@ from headrace_scheduler.request.request import (
     Running,
 )
 from headrace_scheduler.state.events import (
+    BusDown,
     CancelRequested,
     Command,
-    Deaf,
     DispatchAnswered,
     DispatchUnanswered,
     Event,
@@ -39,33 +43,33 @@ from headrace_scheduler.state.events import (
     NoticeUnanswered,
     Parked,
     PrefixesReported,
-    ReportedLost,
     Settled,
+    StreamLost,
     Submitted,
-    TakeOverAsked,
+    TakeOverRequested,
     WorkerReported,
 )
-from headrace_scheduler.state.journal import Journal
 from headrace_scheduler.state.live import LiveRequests
+from headrace_scheduler.state.observer import StateObserver
 from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.policy import Policy
 from headrace_scheduler.workers.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
-class LaneFigures:
+class LaneStatistics:
     priority: str
     waiting: int
     running: int
     oldest_wait_s: float
-    wait: Wait | None
+    wait: WaitEstimate | None
     """Behind all that wait; None while unknown."""
-    tenants: Sequence[Outlook] = ()
+    tenants: Sequence[TenantWaitEstimate] = ()
     """Who waits, and how long a newcomer of each would."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LocatedRequest:
     """Where a request is; `worker_name` is empty unless it runs."""
 
     request: Request
@@ -91,28 +95,28 @@ class Machine:
     they run: what runs is adopted, of the rest the gateways say how far it came.
     """
 
-    def __init__(self, leadership: Leadership, policy: Policy, journal: Journal) -> None:
+    def __init__(self, leadership: Leadership, policy: Policy, observer: StateObserver) -> None:
         self._leadership, self._policy = leadership, policy
         now_s = leadership.since_s
-        self._live = LiveRequests(leadership.epoch, policy, journal)
+        self._live = LiveRequests(leadership.epoch, policy, observer)
         self._fleet = Fleet(leadership.model, leadership.epoch)
         self._gateways = Gateways()
         self._orphans = Orphans(self._live, self._gateways)
         self._notices = Notices(self._live, self._gateways, self._orphans)
         self._routing = Routing(self._fleet, policy.routing)
         self._reconciler = Reconciler(self._live, self._fleet, self._routing)
-        self._dispatching = Dispatching(
+        self._dispatcher = Dispatcher(
             leadership.scheduler_id, self._live, self._fleet, self._routing
         )
         self._preemption = Preemption(self._live, self._fleet)
-        self._forecast = Forecast(self._live, self._fleet, self._preemption, now_s=now_s)
-        self._timekeeper = Timekeeper(
+        self._wait_estimator = WaitEstimator(self._live, self._fleet, self._preemption, now_s=now_s)
+        self._timeouts = TimeoutChecker(
             leadership.model,
             self._live,
             self._fleet,
             self._orphans,
             self._reconciler,
-            self._forecast,
+            self._wait_estimator,
         )
         self._behind = set(PRIORITIES)
         self._holding = True
@@ -126,34 +130,34 @@ class Machine:
                 self._submit(event, now_s)
             case LaneCaughtUp(priority):
                 self._behind.discard(priority)
-            case WorkerReported(report, heard_s):
-                self._reconciler.take_report(report, heard_s=heard_s, now_s=now_s)
+            case WorkerReported(report, received_s):
+                self._reconciler.on_report(report, received_s=received_s, now_s=now_s)
             case PrefixesReported(report):
                 self._routing.hear(report)
             case GatewayReported():
-                self._hear_gateway(event, now_s)
+                self._on_gateway_report(event, now_s)
             case DispatchAnswered():
-                self._dispatching.take_answer(event, now_s=now_s)
+                self._dispatcher.on_answered(event, now_s=now_s)
             case DispatchUnanswered(worker_id, number):
-                self._dispatching.take_silence(worker_id, number, now_s=now_s)
+                self._dispatcher.on_unanswered(worker_id, number, now_s=now_s)
             case Parked(request):
-                self._orphans.take_parked(request)
-                self._reconciler.take_parked(request, now_s=now_s)
-            case ReportedLost(lost):
+                self._orphans.on_parked(request)
+                self._reconciler.on_parked(request, now_s=now_s)
+            case StreamLost(lost):
                 points = list(lost.points)
-                self._reconciler.take_lost(lost.worker_id, points, now_s=now_s)
+                self._reconciler.on_stream_lost(lost.worker_id, points, now_s=now_s)
             case Settled():
                 self._settle(event, now_s)
             case CancelRequested(request_id):
                 self._cancel(request_id, now_s)
-            case TakeOverAsked(asked):
-                go_on = partial(self._notices.go_on, now_s=now_s)
-                self._orphans.take_over(asked, go_on, now_s=now_s)
+            case TakeOverRequested(asked):
+                resume = partial(self._notices.resume, now_s=now_s)
+                self._orphans.take_over(asked, resume, now_s=now_s)
             case NoticeAnswered():
-                self._notices.take_answer(event, now_s=now_s)
+                self._notices.on_answered(event, now_s=now_s)
             case NoticeUnanswered():
-                self._notices.take_silence(event, now_s=now_s)
-            case Deaf():
+                self._notices.on_unanswered(event, now_s=now_s)
+            case BusDown():
                 self._fleet.forgive_silence(now_s)
                 self._gateways.forgive_silence(now_s)
             case ModelRemoved(removed):
@@ -177,22 +181,22 @@ class Machine:
             self._refuse(request, depth, over + 1, now_s)
         else:
             self._live.wait(request, now_s=now_s)
-            self._forecast.came(request, now_s=now_s)
+            self._wait_estimator.came(request, now_s=now_s)
 
     def _refuse(self, request: Request, depth: int, excess: int, now_s: float) -> None:
-        retry_after_s = self._forecast.retry_after_full_s(
+        retry_after_s = self._wait_estimator.retry_after_full_s(
             request.priority, excess=excess, now_s=now_s
         )
         lane = f"{self._leadership.model}/{request.priority}"
         fact = f"lane {lane} is full at {depth} requests; retry in {retry_after_s:.3g} s"
         self._live.end(request, LaneFull(fact, retry_after_s=retry_after_s), now_s=now_s)
 
-    def _hear_gateway(self, event: GatewayReported, now_s: float) -> None:
+    def _on_gateway_report(self, event: GatewayReported, now_s: float) -> None:
         gateway_id = event.report.gateway_id
         if event.report.leaving:
             self._orphans.gateway_gone(gateway_id, "gateway left", now_s=now_s)
         else:
-            self._gateways.hear(event.report, now_s=event.heard_s)
+            self._gateways.hear(event.report, now_s=event.received_s)
             self._orphans.hear(gateway_id, event.report, now_s=now_s)
 
     def _settle(self, event: Settled, now_s: float) -> None:
@@ -201,10 +205,10 @@ class Machine:
             if request is not None:
                 if settlement.held_since_attempt < request.record.held_since_attempt:
                     # Of a gateway that was taken for gone: its client has come to another.
-                    self._live.journal.ignored("former gateway")
+                    self._live.observer.ignored("former gateway")
                 else:
                     self._live.lanes[request.lane].end(request, settlement.output_tokens)
-                    self._forecast.ended(request, settlement, now_s=now_s)
+                    self._wait_estimator.ended(request, settlement, now_s=now_s)
                     self._live.settle(request, settlement.code)
             elif self._holding:
                 self._live.settled.settle_ahead(settlement.request_id)
@@ -223,22 +227,22 @@ class Machine:
 
     def decide(self, *, now_s: float) -> list[Command]:
         """What to do now, in order. Call after every event, and when `next_due_s` has come."""
-        self._timekeeper.keep(now_s=now_s)
+        self._timeouts.keep(now_s=now_s)
         if self._holding:
             self._end_hold(now_s)
         if self._removed:
             self._end_all(now_s)
-        dispatches = self._dispatching.plan(now_s=now_s)
+        dispatches = self._dispatcher.plan(now_s=now_s)
         if self._policy.preemption:
             self._preemption.plan(now_s=now_s)
-        self._forecast.measure(now_s=now_s)
+        self._wait_estimator.measure(now_s=now_s)
         notices = self._notices.plan(now_s=now_s)
         return [*self._live.take_commands(), *dispatches, *notices]
 
     def next_due_s(self) -> float:
         """When to decide again at the latest, if nothing happens before."""
         return min(
-            self._timekeeper.next_due_s,
+            self._timeouts.next_due_s,
             self._notices.next_due_s,
             self._company_due_s(),
             self._routing.next_due_s,
@@ -256,7 +260,7 @@ class Machine:
         window_s = self._policy.adoption_window_s
         since_s = self._leadership.since_s
         knows_all = now_s >= self._leadership.listening_since_s + window_s
-        all_reported = all(w.heard_s >= since_s for w in self._fleet)
+        all_reported = all(w.received_s >= since_s for w in self._fleet)
         is_complete = not self._behind and knows_all and all_reported
         if not is_complete and now_s < since_s + window_s:
             return
@@ -284,31 +288,31 @@ class Machine:
         nothing_lives = next(iter(self._live), None) is None
         return not self._holding and not self._behind and nothing_lives
 
-    def lanes(self, *, now_s: float) -> Sequence[LaneFigures]:
+    def lanes(self, *, now_s: float) -> Sequence[LaneStatistics]:
         return [
-            LaneFigures(
+            LaneStatistics(
                 priority,
                 len(self._live.lanes[priority]),
                 self._live.running[priority],
                 self._live.waits.oldest_s(priority, now_s),
-                self._forecast.of_lane(priority, now_s=now_s),
-                self._forecast.of_tenants(priority, now_s=now_s),
+                self._wait_estimator.of_lane(priority, now_s=now_s),
+                self._wait_estimator.of_tenants(priority, now_s=now_s),
             )
             for priority in PRIORITIES
         ]
 
-    def find(self, request_id: str) -> Found | None:
+    def find(self, request_id: str) -> LocatedRequest | None:
         request = self._live.get(request_id)
         if request is None:
             return None
         match request.state:
             case Running(worker_id=worker_id):
                 worker = self._fleet.get(worker_id)
-                return Found(request, True, worker.name if worker else "")
+                return LocatedRequest(request, True, worker.name if worker else "")
             case _:
-                return Found(request, False, "")
+                return LocatedRequest(request, False, "")
 
-    def fleet_figures(self) -> tuple[int, int]:
+    def fleet_statistics(self) -> tuple[int, int]:
         """Live workers, and their free slots."""
         return len(self._fleet), self._fleet.free_slots()
 

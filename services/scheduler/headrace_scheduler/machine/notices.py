@@ -5,11 +5,16 @@ from __future__ import annotations
 from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.machine.attempts import ends_by_failures
+from headrace_scheduler.machine.attempts import end_if_exhausted
 from headrace_scheduler.machine.gateways import Gateways
 from headrace_scheduler.machine.orphans import Orphans
 from headrace_scheduler.request.request import Ending, Lost, Request, without_prompt
-from headrace_scheduler.state.events import CancelOnWorker, NoticeAnswered, NoticeUnanswered, Notify
+from headrace_scheduler.state.events import (
+    CancelOnWorker,
+    NoticeAnswered,
+    NoticeUnanswered,
+    SendNotice,
+)
 from headrace_scheduler.state.live import LiveRequests
 
 MAX_NOTICES = 32
@@ -32,7 +37,7 @@ class Notices:
         free = (g for g in self._gateways.ids if g not in self._unanswered)
         return min((_due_s(r) for g in free for r in self._live.calls(g)), default=float("inf"))
 
-    def plan(self, *, now_s: float) -> list[Notify]:
+    def plan(self, *, now_s: float) -> list[SendNotice]:
         if not self._live.has_calls and not self._gateways.suspects:
             return []
         return [
@@ -42,7 +47,7 @@ class Notices:
             and (notice := self._next(gateway_id, now_s=now_s)) is not None
         ]
 
-    def _next(self, gateway_id: str, *, now_s: float) -> Notify | None:
+    def _next(self, gateway_id: str, *, now_s: float) -> SendNotice | None:
         due = [r for r in self._live.calls(gateway_id) if _due_s(r) <= now_s][:MAX_NOTICES]
         if not due and not self._gateways.is_suspected(gateway_id):
             return None
@@ -54,9 +59,9 @@ class Notices:
             for r in due
             if isinstance(r.state, Lost) and r.request_id not in later
         )
-        return Notify(gateway_id, tuple(ended), tuple(fences), tuple(records))
+        return SendNotice(gateway_id, tuple(ended), tuple(fences), tuple(records))
 
-    def take_answer(self, event: NoticeAnswered, *, now_s: float) -> None:
+    def on_answered(self, event: NoticeAnswered, *, now_s: float) -> None:
         gateway_id = event.notice.gateway_id
         self._unanswered.discard(gateway_id)
         self._gateways.clear(gateway_id)
@@ -68,21 +73,21 @@ class Notices:
                 continue  # It has left, or another gateway has taken it over.
             if isinstance(request.state, Ending):
                 if request_id in unknown:
-                    self._orphans.untold(request, error)
+                    self._orphans.on_end_unknown(request, error)
                 else:
-                    request.state.tell_s = now_s + self._live.policy.notice_repeat_s
+                    request.state.notice_due_s = now_s + self._live.policy.notice_repeat_s
         for request_id, attempt in event.notice.fences:
             request = self._live.get(request_id)
             if request is None or not _is_lost(request, attempt, gateway_id):
                 continue
             if request_id in unknown:
-                self._orphans.unclaimed(request, now_s=now_s)
+                self._orphans.on_request_unknown(request, now_s=now_s)
             elif request_id in points:
-                self.go_on(request, points[request_id], now_s=now_s)
+                self.resume(request, points[request_id], now_s=now_s)
             else:
                 _ask_again(request, now_s + self._live.policy.notice_repeat_s)
 
-    def take_silence(self, event: NoticeUnanswered, *, now_s: float) -> None:
+    def on_unanswered(self, event: NoticeUnanswered, *, now_s: float) -> None:
         notice = event.notice
         self._unanswered.discard(notice.gateway_id)
         if self._gateways.clear(notice.gateway_id) and event.nobody_listens:
@@ -94,7 +99,7 @@ class Notices:
             if request is not None:
                 _ask_again(request, again_s)
 
-    def go_on(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
+    def resume(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
         """The gateway has fenced and said what it has: back to the lane."""
         lost = request.state
         assert isinstance(lost, Lost)
@@ -113,8 +118,8 @@ class Notices:
             request.count_failure(point.error.message)
         if request.is_finished:
             # It will be settled; if that got lost on its way, asking again finds it unknown.
-            lost.ask_s = now_s + self._live.policy.settle_grace_s
-        elif not ends_by_failures(self._live, request, now_s=now_s):
+            lost.notice_due_s = now_s + self._live.policy.settle_grace_s
+        elif not end_if_exhausted(self._live, request, now_s=now_s):
             self._live.wait(request, now_s=now_s)
 
 
@@ -122,7 +127,7 @@ def _given(due: list[Request]) -> tuple[list[RequestRecord], set[str]]:
     """Records that their gateway is to know requests by, and ids of those that do not fit."""
     records, later, room = list[RequestRecord](), set[str](), GIVEN_BYTES
     for request in due:
-        if isinstance(request.state, Lost) and request.state.is_given:
+        if isinstance(request.state, Lost) and request.state.sends_record:
             record = without_prompt(request.record)
             room -= record.ByteSize()
             if records and room < 0:
@@ -134,7 +139,7 @@ def _given(due: list[Request]) -> tuple[list[RequestRecord], set[str]]:
 
 def _due_s(request: Request) -> float:
     match request.state:
-        case Ending(tell_s=due_s) | Lost(ask_s=due_s):
+        case Ending(notice_due_s=due_s) | Lost(notice_due_s=due_s):
             return due_s
     return float("inf")
 
@@ -147,6 +152,6 @@ def _is_lost(request: Request, attempt: int, gateway_id: str) -> bool:
 def _ask_again(request: Request, at_s: float) -> None:
     match request.state:
         case Ending() as ending:
-            ending.tell_s = at_s
+            ending.notice_due_s = at_s
         case Lost() as lost:
-            lost.ask_s = at_s
+            lost.notice_due_s = at_s

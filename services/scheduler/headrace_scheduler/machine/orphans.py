@@ -31,19 +31,19 @@ from headrace_scheduler.request.request import (
     Waiting,
     first_attempt,
 )
-from headrace_scheduler.state.events import Notify, ParkOnWorker
+from headrace_scheduler.state.events import ParkOnWorker, SendNotice
 from headrace_scheduler.state.live import LiveRequests
 
 PARK_S = 1.0
 """How long a worker may take to hand over what an orphan has. It is made again if it does not."""
 
 NEVER = float("inf")
-TOLD_AT_ONCE = 256
+ENDS_PER_NOTICE = 256
 """Ends in one message."""
 
 _MOVED = GatewayUnreachable("another gateway has gone on with it")
 
-GoOn = Callable[[Request, ResumePoint], None]
+Resume = Callable[[Request, ResumePoint], None]
 """The request goes on from where its gateway says that it stands."""
 
 _GivenUp = tuple[Request, HeadraceError, str]
@@ -57,8 +57,8 @@ class Orphans:
         """Taken over under an earlier leader, by gateways that said so before the record was
         read; of each the latest. None once all are read: then they are of other models."""
 
-    def silent_since(self, heard_before_s: float) -> list[str]:
-        return self._gateways.silent_since(heard_before_s)
+    def silent_since(self, received_before_s: float) -> list[str]:
+        return self._gateways.silent_since(received_before_s)
 
     # Gateways that go, and those that come instead
 
@@ -73,8 +73,8 @@ class Orphans:
             else:
                 over = request.state.error if isinstance(request.state, Ending) else None
                 given_up.append((request, over or gone(why), why))
-        for first in range(0, len(given_up), TOLD_AT_ONCE):
-            self._give_up(gateway_id, given_up[first : first + TOLD_AT_ONCE])
+        for first in range(0, len(given_up), ENDS_PER_NOTICE):
+            self._give_up(gateway_id, given_up[first : first + ENDS_PER_NOTICE])
 
     def _why_not_kept(self, request: Request, cause: str) -> str | None:
         """None if somebody may come for it, also where it has ended on its worker."""
@@ -99,14 +99,14 @@ class Orphans:
     def _give_up(self, gateway_id: str, given_up: list[_GivenUp]) -> None:
         # Why told: a gateway that was only frozen goes on, and its callers still wait there.
         ends = tuple((request.request_id, error) for request, error, _ in given_up)
-        self._live.command(Notify(gateway_id, ends, ()))
+        self._live.command(SendNotice(gateway_id, ends, ()))
         for request, error, cause in given_up:
             if request.record.detached:
                 self._live.conclude(request, error)
             else:
                 self._live.abandon(request, cause)
 
-    def untold(self, request: Request, error: HeadraceError) -> None:
+    def on_end_unknown(self, request: Request, error: HeadraceError) -> None:
         """It has ended, and its gateway does not hold it."""
         if request.record.detached:
             self._live.conclude(request, error)
@@ -149,10 +149,10 @@ class Orphans:
             state = request.state
             if not (request.record.detached and isinstance(state, Orphaned)):
                 continue
-            if state.is_free(now_s) and now_s >= state.give_s:
+            if state.can_move(now_s) and now_s >= state.assignable_from_s:
                 host = self._gateways.host(other_than=state.gateway_id)
                 if host is not None:
-                    self._rehome(request, host, "given", now_s=now_s).is_given = True
+                    self._reassign(request, host, "given", now_s=now_s).sends_record = True
 
     def entered(self, request: Request, *, now_s: float) -> None:
         """Its record names who published it; it may have been taken over since."""
@@ -167,7 +167,7 @@ class Orphans:
         if taken.held_since_attempt <= request.record.held_since_attempt:
             return
         was_orphaned = isinstance(request.state, Orphaned)
-        self._live.rehome(
+        self._live.reassign(
             request, gateway_id, taken.delivery_address, since=taken.held_since_attempt
         )
         if was_orphaned:
@@ -175,7 +175,7 @@ class Orphans:
 
     # Readers who come
 
-    def take_over(self, asked: TakeOverRequest, go_on: GoOn, *, now_s: float) -> None:
+    def take_over(self, asked: TakeOverRequest, resume: Resume, *, now_s: float) -> None:
         """Give it to the gateway that asks, if it can be given; `answer` says what came of it."""
         request = self._live.get(asked.request_id)
         if request is None:
@@ -183,11 +183,11 @@ class Orphans:
         is_its_own = request.gateway_id == asked.gateway_id
         match request.state:
             case Orphaned() as orphaned:
-                if orphaned.is_free(now_s):
+                if orphaned.can_move(now_s):
                     self._give(request, asked, now_s=now_s)
             case Lost() as lost if is_its_own:
                 if asked.HasField("point") and asked.point.attempt >= lost.attempt:
-                    go_on(request, asked.point)
+                    resume(request, asked.point)
             case Running() | Waiting() if is_its_own and not asked.HasField("point"):
                 # It went on, and the word of that was lost: that gateway holds nothing of it.
                 where = request.worker_id
@@ -199,16 +199,16 @@ class Orphans:
 
     def _give(self, request: Request, asked: TakeOverRequest, *, now_s: float) -> None:
         host = Host(asked.gateway_id, asked.delivery_address)
-        self._rehome(request, host, "taken over", now_s=now_s)
+        self._reassign(request, host, "taken over", now_s=now_s)
         self._wait_for_point(request, now_s)
 
-    def _rehome(self, request: Request, host: Host, cause: str, *, now_s: float) -> Lost:
+    def _reassign(self, request: Request, host: Host, cause: str, *, now_s: float) -> Lost:
         attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
         where = request.worker_id
         if host.gateway_id != request.gateway_id:
             # Once is enough: if it is gone, nobody hears it; if it was frozen, it hears it first.
-            self._live.command(Notify(request.gateway_id, ((request.request_id, _MOVED),), ()))
-        self._live.rehome(request, host.gateway_id, host.delivery_address, since=attempt)
+            self._live.command(SendNotice(request.gateway_id, ((request.request_id, _MOVED),), ()))
+        self._live.reassign(request, host.gateway_id, host.delivery_address, since=attempt)
         self._gateways.mention(host.gateway_id, now_s=now_s)
         self._live.lose(request, cause, now_s=now_s, worker_id=where)
         assert isinstance(request.state, Lost)
@@ -217,9 +217,9 @@ class Orphans:
     def _wait_for_point(self, request: Request, now_s: float) -> None:
         """The gateway says it by itself; if that is lost, it is asked."""
         assert isinstance(request.state, Lost)
-        request.state.ask_s = now_s + self._policy.notice_repeat_s
+        request.state.notice_due_s = now_s + self._policy.notice_repeat_s
 
-    def unclaimed(self, request: Request, *, now_s: float) -> None:
+    def on_request_unknown(self, request: Request, *, now_s: float) -> None:
         """Its gateway does not hold it: it waits again for another reader, or gateway."""
         if request.record.detached:
             self._unclaimed_detached(request, now_s=now_s)
@@ -236,13 +236,13 @@ class Orphans:
         if (why := self._why_not_kept(request, "")) is not None:
             self._live.conclude(request, gone(why))
             return
-        give_s = now_s + self._policy.notice_repeat_s
-        state = Orphaned(NEVER, None, now_s, give_s=give_s)
+        assignable_from_s = now_s + self._policy.notice_repeat_s
+        state = Orphaned(NEVER, None, now_s, assignable_from_s=assignable_from_s)
         self._live.orphan(request, state, "its gateway did not take it")
 
     # Workers
 
-    def take_parked(self, parked: ParkRequest) -> None:
+    def on_parked(self, parked: ParkRequest) -> None:
         """What orphans have made where they ran."""
         for point in parked.points:
             request = self._live.get(point.request_id)

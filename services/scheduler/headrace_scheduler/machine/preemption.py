@@ -10,7 +10,7 @@ from headrace_scheduler.request.request import Request, Running
 from headrace_scheduler.state.events import ParkOnWorker
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
-from headrace_scheduler.workers.preemption_candidates import URGENT
+from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY
 from headrace_scheduler.workers.worker import Worker
 
 LOOKED_AT = 64
@@ -114,23 +114,25 @@ class Preemption:
     def __init__(self, live: LiveRequests, fleet: Fleet) -> None:
         self._live, self._fleet = live, fleet
         self._asked: dict[str, Asked] = {}
-        self.takes_s: float | None = None
+        self.park_latency_s: float | None = None
         """Lately, from the asking until a report showed the room; None while none has."""
 
     @property
-    def obtainable_slots(self) -> int:
+    def preemptible_slots(self) -> int:
         """Held by requests that may be made to let go, or have been asked to."""
         if not self._fleet.parks:
             return 0
-        return self._live.yielding.slots + sum(asked.slots for asked in self._asked.values())
+        return self._live.preemption_candidates.slots + sum(
+            asked.slots for asked in self._asked.values()
+        )
 
     def plan(self, *, now_s: float) -> None:
         """Command what is to be parked now."""
         if self._asked:
             self._review(now_s)
-        if not self._live.yielding.candidates or not self._fleet.parks:
+        if not self._live.preemption_candidates.candidates or not self._fleet.parks:
             return
-        if not (waiting := self._live.lanes[URGENT]):
+        if not (waiting := self._live.lanes[HIGHEST_PRIORITY]):
             return
         supplies = _Supplies(self._fleet, self._asked.values())
         roomy = supplies.roomy()
@@ -150,14 +152,14 @@ class Preemption:
             if not asked.is_held_by(self._fleet.get(asked.worker_id)):
                 del self._asked[request_id]
                 took_s = now_s - asked.first_asked_s
-                known_s = took_s if self.takes_s is None else self.takes_s
-                self.takes_s = known_s + GAIN * (took_s - known_s)
+                known_s = took_s if self.park_latency_s is None else self.park_latency_s
+                self.park_latency_s = known_s + GAIN * (took_s - known_s)
             elif self._runs(asked) and now_s - asked.asked_s >= ASK_AGAIN_S:
-                if self._live.lanes[URGENT]:
+                if self._live.lanes[HIGHEST_PRIORITY]:
                     self._ask(asked, now_s)
                 else:  # Whoever it was for is gone; so may the word be that it was asked by.
                     del self._asked[request_id]
-                    self._live.yielding.started(asked.request)
+                    self._live.preemption_candidates.started(asked.request)
 
     def _runs(self, asked: Asked) -> bool:
         """Whether the attempt is believed to run still."""
@@ -172,7 +174,7 @@ class Preemption:
     def _make_room(self, request: Request, supplies: _Supplies, now_s: float) -> _Supply | None:
         """On the worker of the newest victim where there is enough to take; None if nowhere."""
         tried: set[str] = set()
-        for candidate in islice(self._live.yielding.newest_first(), LOOKED_AT):
+        for candidate in islice(self._live.preemption_candidates.newest_first(), LOOKED_AT):
             assert isinstance(candidate.state, Running)
             supply = supplies.of(candidate.state.worker_id)
             if supply is None or supply.worker.worker_id in tried or not supply.may_park(request):
@@ -201,11 +203,15 @@ class Preemption:
     def _on(self, worker: Worker) -> list[Request]:
         """Those that it may be asked for, the newest first."""
         running = self._live.on_worker(worker.worker_id).values()
-        able = (r for r in running if self._live.yielding.is_candidate(r) and _is_there(r, worker))
+        able = (
+            r
+            for r in running
+            if self._live.preemption_candidates.is_candidate(r) and _is_there(r, worker)
+        )
         return sorted(able, key=lambda r: r.sequence, reverse=True)
 
     def _park(self, victim: Request, worker: Worker, urgent: Request, now_s: float) -> None:
-        self._live.yielding.take(victim)
+        self._live.preemption_candidates.take(victim)
         victim.preemptions += 1
         victim.parked_for = urgent.request_id
         asked = Asked(
@@ -219,7 +225,7 @@ class Preemption:
         )
         self._asked[victim.request_id] = asked
         self._ask(asked, now_s)
-        self._live.journal.preempted(victim.priority, victim.request_id)
+        self._live.observer.preempted(victim.priority, victim.request_id)
 
     def _ask(self, asked: Asked, now_s: float) -> None:
         asked.asked_s = now_s

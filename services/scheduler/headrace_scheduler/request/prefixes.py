@@ -26,7 +26,7 @@ class Held:
     worker_ids: Set[str] = field(default_factory=frozenset)
 
 
-NOWHERE = Held()
+NO_MATCH = Held()
 
 
 class PrefixDirectory:
@@ -71,7 +71,7 @@ class PrefixDirectory:
             if (holders := self._holders.get(name)) is None:
                 break
             held, count = holders, count + 1
-        return NOWHERE if held is None else Held(count * BLOCK_TOKENS, held)
+        return NO_MATCH if held is None else Held(count * BLOCK_TOKENS, held)
 
     def check_integrity(self) -> None:
         pairs = {(name, worker) for worker, names in self._names.items() for name in names}
@@ -79,7 +79,7 @@ class PrefixDirectory:
         assert all(self._holders.values()), "a block that nobody holds"
 
 
-def names_of(record: RequestRecord) -> tuple[int, ...]:
+def prefix_block_names(record: RequestRecord) -> tuple[int, ...]:
     """Of the blocks of a request's prompt that its worker need not compute if it holds them.
 
     None where any weights will do, for names are those of some weights.

@@ -10,8 +10,8 @@ from headrace.bus.subjects import PRIORITIES
 from headrace.errors import HeadraceError
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace_scheduler.request.fairness import DEFAULT_TENANT, Account
-from headrace_scheduler.request.prefixes import NOWHERE
-from headrace_scheduler.request.prefixes import Held as HeldPrefix
+from headrace_scheduler.request.prefixes import NO_MATCH
+from headrace_scheduler.request.prefixes import Held as PrefixMatch
 
 PROBES = "probe"
 """The lane of gateways' own requests. It goes first and is short; no figure and no estimate
@@ -60,9 +60,9 @@ class Lost:
     attempt: int
     worker_id: str | None
     """Told to stop, once the gateway has fenced; None if it has nothing to stop."""
-    ask_s: float
+    notice_due_s: float
     """When the gateway is to be asked (again)."""
-    is_given: bool = False
+    sends_record: bool = False
     """Its gateway has not asked for it, and is told what it is."""
 
 
@@ -71,7 +71,7 @@ class Ending:
     """It ended without a worker; its gateway is told until it settles."""
 
     error: HeadraceError
-    tell_s: float
+    notice_due_s: float
 
 
 @dataclass(slots=True)
@@ -83,16 +83,16 @@ class Orphaned:
     """Then nobody waits for it any more; infinity for detached ones."""
     worker_id: str | None
     """Told to park it; None once that is done, or it ran nowhere."""
-    park_until_s: float
+    park_deadline_s: float
     """How long that is waited for: then it goes on from what is known."""
     gateway_id: str = ""
     """Gateway that fell silent with it; empty if it lives and does not hold it."""
-    give_s: float = float("-inf")
+    assignable_from_s: float = float("-inf")
     """Not to be given to a gateway before, if it is detached: one has just refused it."""
 
-    def is_free(self, now_s: float) -> bool:
+    def can_move(self, now_s: float) -> bool:
         """Whether it can go on elsewhere."""
-        return self.worker_id is None or now_s >= self.park_until_s
+        return self.worker_id is None or now_s >= self.park_deadline_s
 
 
 State = Held | Waiting | Running | Lost | Orphaned | Ending
@@ -137,13 +137,13 @@ class Request:
     """How often this leader had it parked for a more urgent one."""
     parked_for: str = ""
     """The one that is to start before it; empty once it has started again."""
-    keeps_slots: int = 0
+    floor_slots: int = 0
     """More than 0: it runs in so many by its lane's floor, and is not parked for urgent ones."""
-    prefix_names: tuple[int, ...] | None = None
+    prefix_blocks: tuple[int, ...] | None = None
     """Of the blocks of its prompt; None until somebody has looked."""
-    kept_until_s: float | None = None
+    prefix_wait_until_s: float | None = None
     """Until when it is kept for the worker that holds its beginning; None if it never was."""
-    kept_by: HeldPrefix = NOWHERE
+    prefix_match: PrefixMatch = NO_MATCH
     """Meanwhile, who holds it."""
     orphaned_until_s: float = float("-inf")
     """If its gateway has been lost, when it would be given up."""
@@ -155,7 +155,7 @@ class Request:
     lane: str = field(init=False)
     """Where it waits and is counted: its priority, or `PROBES`."""
     gateway_id: str = field(init=False)
-    """Who holds it; `LiveRequests.rehome` changes it with the record."""
+    """Who holds it; `LiveRequests.reassign` changes it with the record."""
     tenant: str = field(init=False)
     weights_digest: str = field(init=False)
     """Empty: any."""
@@ -265,11 +265,11 @@ class LiveStatistics:
     lost: int
     ending: int
     orphaned: int
-    appointments: int
+    timers: int
     """Bounded by the live requests, whatever their deadlines."""
 
     @classmethod
-    def of(cls, states: Iterable[State], *, appointments: int) -> LiveStatistics:
+    def of(cls, states: Iterable[State], *, timers: int) -> LiveStatistics:
         count = Counter(map(type, states))
         return cls(
             held=count[Held],
@@ -278,7 +278,7 @@ class LiveStatistics:
             lost=count[Lost],
             ending=count[Ending],
             orphaned=count[Orphaned],
-            appointments=appointments,
+            timers=timers,
         )
 
 

@@ -28,29 +28,29 @@ from headrace.rpc.status import to_status
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.machine import Leadership
-from headrace_scheduler.runtime.results import keep_end
+from headrace_scheduler.runtime.results import store_result
 from headrace_scheduler.state.events import (
-    Bury,
     CancelOnWorker,
-    Conclude,
     Dispatch,
     DispatchAnswered,
     DispatchUnanswered,
     Event,
     NoticeAnswered,
     NoticeUnanswered,
-    Notify,
     ParkOnWorker,
+    PublishDeadLetter,
+    SendNotice,
+    StoreResult,
 )
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
-WORDS_AT_ONCE = 32
-WORD_S = 2.0
+MAX_WORKER_CALLS = 32
+WORKER_CALL_S = 2.0
 
 
-class Calls:
+class OutgoingCalls:
     """Every call is a task of the leadership and ends with it.
 
     Bounded: one dispatch per worker and one notice per gateway by the machine's
@@ -68,7 +68,7 @@ class Calls:
         self._tell = tell
         self._tasks: asyncio.TaskGroup | None = None
         self._open: set[asyncio.Task[None]] = set()
-        self._words = asyncio.Semaphore(WORDS_AT_ONCE)
+        self._words = asyncio.Semaphore(MAX_WORKER_CALLS)
 
     def start_in(self, tasks: asyncio.TaskGroup) -> None:
         """From now on calls can be made; they end with the group."""
@@ -87,7 +87,7 @@ class Calls:
     def dispatch(self, command: Dispatch) -> None:
         self._start(self._dispatch(command, command.message.SerializeToString()))
 
-    def notify(self, command: Notify) -> None:
+    def notify(self, command: SendNotice) -> None:
         self._start(self._notify(command))
 
     def cancel(self, command: CancelOnWorker) -> None:
@@ -96,11 +96,11 @@ class Calls:
     def park(self, command: ParkOnWorker) -> None:
         self._start(self._park(command))
 
-    def conclude(self, command: Conclude, acknowledge: Callable[[], None]) -> None:
+    def conclude(self, command: StoreResult, acknowledge: Callable[[], None]) -> None:
         self._start(self._conclude(command, acknowledge))
 
-    def bury(self, command: Bury) -> None:
-        self._start(self.bury_now(command, reason="attempts exhausted"))
+    def bury(self, command: PublishDeadLetter) -> None:
+        self._start(self.store_dead_letter(command, reason="attempts exhausted"))
 
     async def _dispatch(self, command: Dispatch, payload: bytes) -> None:
         subject, timeout_s = subjects.dispatch(command.worker_id), self._settings.dispatch_timeout_s
@@ -115,7 +115,7 @@ class Calls:
         else:
             self._tell(DispatchAnswered(command.worker_id, command.number, refusals))
 
-    async def _notify(self, command: Notify) -> None:
+    async def _notify(self, command: SendNotice) -> None:
         given = {record.request_id: record for record in command.records}
         notice = NoticeRequest(
             ended=[EndedNotice(request_id=i, error=to_status(e)) for i, e in command.ended],
@@ -159,15 +159,15 @@ class Calls:
         """To a worker, whose next report says whether it heard; if not, it is said again."""
         async with self._words:
             try:
-                await self._bus.request(subject, payload, timeout_s=WORD_S)
+                await self._bus.request(subject, payload, timeout_s=WORKER_CALL_S)
             except BusError as error:
                 log.info(f"{what}.unanswered", extra={"subject": subject, "why": str(error)})
 
-    async def _conclude(self, command: Conclude, acknowledge: Callable[[], None]) -> None:
+    async def _conclude(self, command: StoreResult, acknowledge: Callable[[], None]) -> None:
         """Acknowledged afterwards: whoever succeeds us would else know nothing of it."""
         while True:
             try:
-                await keep_end(self._bus, command.record, command.error)
+                await store_result(self._bus, command.record, command.error)
             except BusError:
                 metrics.retried.labels("conclude").inc()
                 await asyncio.sleep(RETRY_S)
@@ -176,7 +176,7 @@ class Calls:
                 acknowledge()
                 return
 
-    async def bury_now(self, command: Bury, *, reason: str) -> None:
+    async def store_dead_letter(self, command: PublishDeadLetter, *, reason: str) -> None:
         """Returns once the letter is stored."""
         when = Timestamp()
         when.GetCurrentTime()

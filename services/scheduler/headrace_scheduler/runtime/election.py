@@ -14,8 +14,8 @@ from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.machine import Leadership, Machine
 from headrace_scheduler.runtime.leader import Leader, SteppedDown
-from headrace_scheduler.runtime.metered_journal import MeteredJournal
-from headrace_scheduler.runtime.report_cache import Sightings
+from headrace_scheduler.runtime.metrics_observer import MetricsObserver
+from headrace_scheduler.runtime.report_cache import ReportCache
 from headrace_scheduler.state.events import ModelRemoved
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ FINISHED_S = 2.0
 """A gateway that has not heard of a removal yet may put a request into a lane meanwhile."""
 
 
-class Candidacy:
+class LeaderElection:
     """At most one process leads a model; the lease says which.
 
     The lease is ours until `lease_ttl_s` after the start of the last call that
@@ -41,13 +41,13 @@ class Candidacy:
         bus: Bus,
         settings: SchedulerSettings,
         clock: Clock,
-        sightings: Sightings,
+        report_cache: ReportCache,
         *,
         listening_since_s: float,
     ) -> None:
         self.model, self._scheduler_id = model, scheduler_id
         self._bus, self._settings, self._clock = bus, settings, clock
-        self._sightings = sightings
+        self._report_cache = report_cache
         self._listening_since_s = listening_since_s
         self._lease = f"leader.{lane_id(model)}"
         self._removed: bytes | None = None
@@ -128,8 +128,8 @@ class Candidacy:
         leadership = Leadership(
             self._scheduler_id, self.model, epoch, now_s, self._listening_since_s
         )
-        machine = Machine(leadership, self._settings.policy(), MeteredJournal(self.model))
-        for event in self._sightings.recent(now_s):
+        machine = Machine(leadership, self._settings.policy(), MetricsObserver(self.model))
+        for event in self._report_cache.recent(now_s):
             machine.apply(event, now_s=now_s)
         machine.apply(ModelRemoved(self.removed), now_s=now_s)
         self.leader = Leader(

@@ -27,15 +27,15 @@ from headrace_scheduler.state.events import (
     CancelRequested,
     Event,
     Parked,
-    ReportedLost,
     Settled,
-    TakeOverAsked,
+    StreamLost,
+    TakeOverRequested,
 )
 
-SETTLE_S = 2.0
+SETTLE_TIMEOUT_S = 2.0
 
 
-class Tell(Protocol):
+class EventHandler(Protocol):
     def __call__(self, *events: Event) -> bool: ...
 
 
@@ -43,11 +43,13 @@ class NotLeading(Exception):
     """What was said reaches our successor, if it is said again."""
 
 
-class Doors:
+class RequestHandlers:
     """Serves the subjects of one model's leader. A message that cannot be decoded stays
     unanswered: the bus logs it, and who asked repeats it and shows in its own metrics."""
 
-    def __init__(self, machine: Machine, tell: Tell, acknowledgements: Acknowledgements) -> None:
+    def __init__(
+        self, machine: Machine, tell: EventHandler, acknowledgements: Acknowledgements
+    ) -> None:
         self._machine, self._tell, self._acknowledgements = machine, tell, acknowledgements
 
     def answers(self, model: str) -> dict[str, Answer]:
@@ -69,12 +71,12 @@ class Doors:
         self._say(Settled(request))
         # Why: answer after the broker has confirmed. If we die between the two, the
         # gateway says it again to our successor, who would otherwise run them once more.
-        async with asyncio.timeout(SETTLE_S):
+        async with asyncio.timeout(SETTLE_TIMEOUT_S):
             await self._acknowledgements.confirmed([s.request_id for s in request.settlements])
         return SettleResponse().SerializeToString()
 
     async def _lost(self, payload: bytes) -> bytes:
-        self._say(ReportedLost(LostRequest.FromString(payload)))
+        self._say(StreamLost(LostRequest.FromString(payload)))
         return LostResponse().SerializeToString()
 
     async def _park(self, payload: bytes) -> bytes:
@@ -108,7 +110,7 @@ class Doors:
 
     async def _take_over(self, payload: bytes) -> bytes:
         asked = TakeOverRequest.FromString(payload)
-        self._say(TakeOverAsked(asked))
+        self._say(TakeOverRequested(asked))
         found = self._machine.find(asked.request_id)
         if found is None:
             holding = self._machine.is_holding

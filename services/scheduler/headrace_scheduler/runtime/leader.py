@@ -16,23 +16,23 @@ from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.machine import Leadership, Machine
 from headrace_scheduler.runtime.acknowledgements import Acknowledgements
-from headrace_scheduler.runtime.calls import Calls
-from headrace_scheduler.runtime.handlers import Doors
+from headrace_scheduler.runtime.calls import OutgoingCalls
+from headrace_scheduler.runtime.handlers import RequestHandlers
 from headrace_scheduler.runtime.reading import Unreadable, read_request
 from headrace_scheduler.runtime.reporting import report_lanes
 from headrace_scheduler.state.events import (
     Acknowledge,
-    Bury,
+    BusDown,
     CancelOnWorker,
     Command,
-    Conclude,
-    Deaf,
     Dispatch,
     Event,
     LaneCaughtUp,
-    Notify,
     ParkOnWorker,
+    PublishDeadLetter,
+    SendNotice,
     StepDown,
+    StoreResult,
 )
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ PULL_S = 1.0
 """A pull that waits while the broker dies waits in vain: so late is then a new request."""
 PULLED_AT_ONCE = 64
 RETRY_S = 0.2
-LONGEST_NAP_S = 0.25
-ASLEEP_S = 1.0
+MAX_SLEEP_S = 0.25
+SUSPENDED_S = 1.0
 """Nothing told for so long, not even the time: the process was stopped, and heard nobody."""
 
 
@@ -75,7 +75,7 @@ class Leader:
         self._bus, self._settings, self._clock = bus, settings, clock
         self._may_act = may_act
         self._acknowledgements = Acknowledgements()
-        self._calls = Calls(leadership, bus, settings, self.tell)
+        self._calls = OutgoingCalls(leadership, bus, settings, self.tell)
         self._lanes: dict[str, LaneReader] = {}
         self._acts = False
         self._told_s = clock.monotonic_s()
@@ -95,7 +95,7 @@ class Leader:
             for priority in PRIORITIES:
                 self._lanes[priority] = await self._bus.take_over(model, priority)
                 stack.push_async_callback(self._lanes[priority].close)
-            doors = Doors(self.machine, self.tell, self._acknowledgements)
+            doors = RequestHandlers(self.machine, self.tell, self._acknowledgements)
             for subject, answer in doors.answers(model).items():
                 stack.push_async_callback((await self._bus.serve(subject, answer)).close)
             heed()
@@ -142,8 +142,8 @@ class Leader:
             return False
         now_s = self._clock.monotonic_s()
         try:
-            if now_s - self._told_s > ASLEEP_S or not self._bus.connected:
-                self.machine.apply(Deaf(), now_s=now_s)
+            if now_s - self._told_s > SUSPENDED_S or not self._bus.connected:
+                self.machine.apply(BusDown(), now_s=now_s)
             self._told_s = now_s
             for event in events:
                 self.machine.apply(event, now_s=now_s)
@@ -163,23 +163,25 @@ class Leader:
 
     def _execute(self, command: Command) -> None:
         match command:
-            case Dispatch() | Notify() | Bury() | Conclude() if not self._may_act():
+            case Dispatch() | SendNotice() | PublishDeadLetter() | StoreResult() if (
+                not self._may_act()
+            ):
                 # Why: another leader may run what this one, frozen meanwhile, takes for waiting
                 # and out of patience. Attempts fence dispatches; ends have no such number.
                 self._end("the lease may have run out")
             case Dispatch():
                 self._calls.dispatch(command)
-            case Notify():
+            case SendNotice():
                 self._calls.notify(command)
             case CancelOnWorker():
                 self._calls.cancel(command)
             case ParkOnWorker():
                 self._calls.park(command)
-            case Bury():
+            case PublishDeadLetter():
                 self._calls.bury(command)
             case Acknowledge(request_id, priority, acknowledgement):
                 self._acknowledge(request_id, priority, acknowledgement)
-            case Conclude(record, _, priority, acknowledgement):
+            case StoreResult(record, _, priority, acknowledgement):
                 last = partial(self._acknowledge, record.request_id, priority, acknowledgement)
                 self._calls.conclude(command, last)
             case StepDown(reason):
@@ -198,7 +200,7 @@ class Leader:
         """Decide again when something is due."""
         while True:
             now_s = self._clock.monotonic_s()
-            nap_s = min(LONGEST_NAP_S, max(0.0, self.machine.next_due_s() - now_s))
+            nap_s = min(MAX_SLEEP_S, max(0.0, self.machine.next_due_s() - now_s))
             self._nap_ends_s = now_s + nap_s
             self._wake.clear()
             try:
@@ -240,7 +242,9 @@ class Leader:
             log.warning(
                 "message.unreadable", extra={"sequence": pulled.sequence, "why": str(error)}
             )
-            await self._calls.bury_now(Bury(pulled.payload, str(error)), reason="unreadable")
+            await self._calls.store_dead_letter(
+                PublishDeadLetter(pulled.payload, str(error)), reason="unreadable"
+            )
             key = f"sequence {pulled.sequence}"
             self._acknowledge(key, priority, pulled.acknowledgement)
             return None

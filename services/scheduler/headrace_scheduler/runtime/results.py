@@ -13,7 +13,7 @@ from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace_scheduler.request.request import without_prompt
 
 
-async def keep_end(results: Results, record: RequestRecord, error: HeadraceError) -> None:
+async def store_result(results: Results, record: RequestRecord, error: HeadraceError) -> None:
     """Returns once it is stored, or its gateway's own word of its end is found.
 
     Raises:

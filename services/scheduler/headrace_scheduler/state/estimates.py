@@ -12,7 +12,7 @@ KEPT_ENDS = 32.0
 minute has seen too few."""
 
 
-class Turnover:
+class ServiceRate:
     """Ends per slot and second, recent ones counting most.
 
     A slot's time counts while it is taken, and while somebody waits for it though it
@@ -91,7 +91,7 @@ class Arrivals:
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class CompetingTenant:
     """Another tenant of the newcomer's lane, counted in slots."""
 
     due: float
@@ -106,7 +106,7 @@ class Rival:
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class QueueAhead:
     """What stands between a newcomer and its slot, counted in slots."""
 
     urgent: float
@@ -117,7 +117,7 @@ class Crowd:
     """Asked for by those that will come into more urgent lanes."""
     lanes_below: int
     """Less urgent lanes in which somebody waits, and which get their floor."""
-    rivals: tuple[Rival, ...] = ()
+    competitors: tuple[CompetingTenant, ...] = ()
     free: float = 0.0
     """Of those ahead, so many find a slot free, the most urgent first: they cost no wait."""
 
@@ -126,20 +126,22 @@ class Crowd:
         return self.urgent + self._in_lane(0.0) + 1.0 <= self.free
 
     def _in_lane(self, wait_s: float) -> float:
-        return self.own + sum(rival.before(wait_s) for rival in self.rivals)
+        return self.own + sum(competitor.before(wait_s) for competitor in self.competitors)
 
-    def settled(self, wait_s: float) -> Crowd:
+    def settled(self, wait_s: float) -> QueueAhead:
         """With its rivals counted as of a wait, and without those that find room."""
         urgent = max(0.0, self.urgent - self.free)
         lane = self._in_lane(wait_s) - max(0.0, self.free - self.urgent)
-        return Crowd(urgent, max(0.0, lane), self.urgent_per_s, self.lanes_below)
+        return QueueAhead(urgent, max(0.0, lane), self.urgent_per_s, self.lanes_below)
 
 
 HALVINGS = 14
 SHORTEST_S = 0.001
 
 
-def wait_of(crowd: Crowd, *, slots_per_s: float, floor_share: float) -> float | None:
+def estimate_wait_s(
+    queue_ahead: QueueAhead, *, slots_per_s: float, floor_share: float
+) -> float | None:
     """Wait of one more slot behind the crowd and its rivals; None if it may be for ever.
 
     Rivals that ask for less than their share go before the newcomer whenever they come, so how
@@ -147,7 +149,7 @@ def wait_of(crowd: Crowd, *, slots_per_s: float, floor_share: float) -> float | 
     """
 
     def after(wait: float) -> float | None:
-        return wait_s(crowd.settled(wait), slots_per_s=slots_per_s, floor_share=floor_share)
+        return wait_s(queue_ahead.settled(wait), slots_per_s=slots_per_s, floor_share=floor_share)
 
     low_s, high_s = after(0.0), after(math.inf)
     if low_s is None or high_s is None or low_s == high_s:
@@ -163,20 +165,20 @@ def wait_of(crowd: Crowd, *, slots_per_s: float, floor_share: float) -> float | 
     return high_s
 
 
-def wait_s(crowd: Crowd, *, slots_per_s: float, floor_share: float) -> float | None:
+def wait_s(queue_ahead: QueueAhead, *, slots_per_s: float, floor_share: float) -> float | None:
     """Wait of one more slot behind the crowd, where none is free; None if it may be for ever.
 
     A fluid: `form_batch` serves more urgent lanes first, and gives each lane below that has
     somebody the share `floor_share` of the places.
     """
-    wanted = crowd.own + 1.0
-    slots_per_s *= max(floor_share, 1.0 - crowd.lanes_below * floor_share)
+    wanted = queue_ahead.own + 1.0
+    slots_per_s *= max(floor_share, 1.0 - queue_ahead.lanes_below * floor_share)
     floor_per_s = slots_per_s * floor_share
-    after_per_s = max(slots_per_s - crowd.urgent_per_s, floor_per_s)
-    if crowd.urgent <= 0.0:
+    after_per_s = max(slots_per_s - queue_ahead.urgent_per_s, floor_per_s)
+    if queue_ahead.urgent <= 0.0:
         return _quotient(wanted, after_per_s)
     by_floor_s = _quotient(wanted, floor_per_s)
-    drain_s = _quotient(crowd.urgent, slots_per_s - floor_per_s - crowd.urgent_per_s)
+    drain_s = _quotient(queue_ahead.urgent, slots_per_s - floor_per_s - queue_ahead.urgent_per_s)
     if drain_s is None or (by_floor_s is not None and by_floor_s <= drain_s):
         return by_floor_s
     rest_s = _quotient(wanted - floor_per_s * drain_s, after_per_s)

@@ -45,7 +45,7 @@ class LaneCaughtUp:
 @dataclass(frozen=True, slots=True)
 class WorkerReported:
     report: WorkerReport
-    heard_s: float
+    received_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class PrefixesReported:
 @dataclass(frozen=True, slots=True)
 class GatewayReported:
     report: GatewayReport
-    heard_s: float
+    received_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Parked:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportedLost:
+class StreamLost:
     request: LostRequest
 
 
@@ -95,7 +95,7 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeOverAsked:
+class TakeOverRequested:
     """Somebody wants to read a request at this gateway, which is open there once it has a point."""
 
     request: TakeOverRequest
@@ -103,20 +103,20 @@ class TakeOverAsked:
 
 @dataclass(frozen=True, slots=True)
 class NoticeAnswered:
-    notice: Notify
+    notice: SendNotice
     points: tuple[ResumePoint, ...]
     unknown_request_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NoticeUnanswered:
-    notice: Notify
+    notice: SendNotice
     nobody_listens: bool = False
     """The gateway is not connected to the broker."""
 
 
 @dataclass(frozen=True, slots=True)
-class Deaf:
+class BusDown:
     """The bus was away until now: nobody's silence means anything."""
 
 
@@ -136,13 +136,13 @@ Event = (
     | DispatchAnswered
     | DispatchUnanswered
     | Parked
-    | ReportedLost
+    | StreamLost
     | Settled
     | CancelRequested
-    | TakeOverAsked
+    | TakeOverRequested
     | NoticeAnswered
     | NoticeUnanswered
-    | Deaf
+    | BusDown
     | ModelRemoved
 )
 
@@ -159,7 +159,7 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Notify:
+class SendNotice:
     """Answered by exactly one of NoticeAnswered and NoticeUnanswered; one per gateway at a time."""
 
     gateway_id: str
@@ -180,7 +180,7 @@ class Acknowledge:
 
 
 @dataclass(frozen=True, slots=True)
-class Conclude:
+class StoreResult:
     """Keep this error as its result, unless it has one, and acknowledge; repeated until done."""
 
     record: RequestRecord
@@ -212,7 +212,7 @@ class ParkOnWorker:
 
 
 @dataclass(frozen=True, slots=True)
-class Bury:
+class PublishDeadLetter:
     """Keep it in the dead-letter stream."""
 
     message: bytes
@@ -229,5 +229,12 @@ class StepDown:
 
 
 Command = (
-    Dispatch | Notify | Acknowledge | Conclude | CancelOnWorker | ParkOnWorker | Bury | StepDown
+    Dispatch
+    | SendNotice
+    | Acknowledge
+    | StoreResult
+    | CancelOnWorker
+    | ParkOnWorker
+    | PublishDeadLetter
+    | StepDown
 )

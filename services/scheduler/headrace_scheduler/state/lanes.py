@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from headrace_scheduler.request.fairness import Account, Accounts, Shares, moved
 from headrace_scheduler.request.request import LANES, PROBES, Request
 from headrace_scheduler.state.lengths import FIRST_EXPECTED
-from headrace_scheduler.state.tenant_shares import Mark, Standing, ahead, ranks
+from headrace_scheduler.state.tenant_shares import QueueMark, TenantShare, ahead, ranks
 
 LOOKED_AT = 8
 """Requests of a tenant, for what the next of them will cost."""
@@ -132,24 +132,24 @@ class Lane:
 
     # Looking
 
-    def standings(self) -> list[Standing]:
+    def tenant_shares(self) -> list[TenantShare]:
         """Of all tenants that wait, and those without whose next request would not go first."""
         least = self._accounts.least
         told = (a for a in self._accounts if a.waiting or a.counter > least)
-        return [self._standing(account) for account in told]
+        return [self._tenant_share(account) for account in told]
 
-    def newcomer(self, tenant: str) -> Standing:
+    def newcomer_share(self, tenant: str) -> TenantShare:
         """As of one that has nothing waiting, and has had no more than others; what it asks for
         is taken to cost what the last that ended did."""
-        return Standing(tenant, self._accounts.least, self._step_of_any(tenant))
+        return TenantShare(tenant, self._accounts.least, self._step_of_any(tenant))
 
-    def _standing(self, account: Account) -> Standing:
+    def _tenant_share(self, account: Account) -> TenantShare:
         """Its step is the mean of the next few that wait: a look at all would cost too much."""
         looked_at = account.waiting[:LOOKED_AT]
         requests = [self._requests[request_id] for _, request_id in looked_at]
         cost = sum(self._cost_of_start(r) - r.paid for r in requests)
         step = cost / len(requests) / account.weight if requests else 0.0
-        return Standing(
+        return TenantShare(
             account.tenant,
             account.counter,
             step or self._step_of_any(account.tenant),
@@ -161,14 +161,17 @@ class Lane:
         weight = self._accounts.shares.weights.get(tenant, 1.0)
         return self._usual_cost / weight
 
-    def marks(self, standings: Sequence[Standing], own: Standing, size: int) -> list[Mark]:
+    def marks(
+        self, tenant_shares: Sequence[TenantShare], own: TenantShare, size: int
+    ) -> list[QueueMark]:
         """Where some of a tenant's waiting requests stand, the first and the last among them."""
         if not own.waiting:
             return []
-        others = [s for s in standings if s is not own]
+        others = [s for s in tenant_shares if s is not own]
         waiting = self._accounts[own.tenant].waiting
         return [
-            Mark(waiting[place][0], ahead(own, others, place)) for place in ranks(own.waiting, size)
+            QueueMark(waiting[place][0], ahead(own, others, place))
+            for place in ranks(own.waiting, size)
         ]
 
     @property

@@ -17,7 +17,7 @@ LONGER = 1.25
 """How much longer an answer is taken to become that is longer than all that were seen to end."""
 
 
-class Seen(NamedTuple):
+class ObservedLength(NamedTuple):
     """What was seen of one answer, in output tokens."""
 
     tokens: float
@@ -49,7 +49,7 @@ class Survival:
     """Where answers are taken to end that are longer than all that were seen to end."""
 
     @classmethod
-    def of(cls, answers: Iterable[Seen]) -> Survival:
+    def of(cls, answers: Iterable[ObservedLength]) -> Survival:
         seen = sorted(answers, key=lambda each: (each.tokens, not each.whole))
         entries = sorted(each.since for each in seen)
         steps, shares = list[float](), [1.0]
@@ -70,7 +70,7 @@ class Survival:
         return 0.0 if tokens >= self.tail else self.shares[bisect_right(self.steps, tokens)]
 
 
-class Ended(NamedTuple):
+class EndedChoice(NamedTuple):
     """A choice that has ended."""
 
     tokens: float
@@ -87,12 +87,12 @@ class Lengths:
     """What the last `KEPT` requests made until they ended, and how long that took."""
 
     def __init__(self) -> None:
-        self._ends: deque[Ended] = deque(maxlen=KEPT)
+        self._ends: deque[EndedChoice] = deque(maxlen=KEPT)
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def ended(self, end: Ended) -> None:
+    def ended(self, end: EndedChoice) -> None:
         self._ends.append(end)
 
     def seconds(self, token_s: float) -> tuple[float, float]:
@@ -113,8 +113,8 @@ class Lengths:
         short ones end first, and alone they would say that all are short."""
         since_s = self._ends[0].at_s if len(self._ends) == KEPT else float("-inf")
 
-        def seen(tokens: float, whole: bool, at_s: float) -> Seen:
-            return Seen(tokens, whole, max(0.0, tokens - (at_s - since_s) / token_s))
+        def seen(tokens: float, whole: bool, at_s: float) -> ObservedLength:
+            return ObservedLength(tokens, whole, max(0.0, tokens - (at_s - since_s) / token_s))
 
         ended = (seen(end.tokens, end.whole, end.at_s) for end in self._ends)
         running = (seen(tokens, False, now_s) for tokens in made if tokens > 0.0)

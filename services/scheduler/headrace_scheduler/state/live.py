@@ -26,17 +26,17 @@ from headrace_scheduler.state.events import (
     Acknowledge,
     CancelOnWorker,
     Command,
-    Conclude,
-    Notify,
+    SendNotice,
+    StoreResult,
     Submitted,
 )
-from headrace_scheduler.state.journal import Journal
 from headrace_scheduler.state.lanes import Lanes
+from headrace_scheduler.state.observer import StateObserver
 from headrace_scheduler.state.settled import Settled
-from headrace_scheduler.state.timers import Agenda
+from headrace_scheduler.state.timers import Timers
 from headrace_scheduler.state.waits import Waits
 from headrace_scheduler.workers.policy import Policy
-from headrace_scheduler.workers.preemption_candidates import Yielding
+from headrace_scheduler.workers.preemption_candidates import PreemptionCandidates
 from headrace_scheduler.workers.worker import Worker
 
 
@@ -60,10 +60,10 @@ class LiveRequests:
     that its client has seen, and with all earlier attempts fenced.
     """
 
-    def __init__(self, epoch: int, policy: Policy, journal: Journal) -> None:
-        self.epoch, self.policy, self.journal = epoch, policy, journal
+    def __init__(self, epoch: int, policy: Policy, observer: StateObserver) -> None:
+        self.epoch, self.policy, self.observer = epoch, policy, observer
         self.lanes = Lanes(policy.shares)
-        self.yielding = Yielding(policy.max_preemptions)
+        self.preemption_candidates = PreemptionCandidates(policy.max_preemptions)
         self.running = dict.fromkeys(LANES, 0)
         """How many run, by lane."""
         self.waits = Waits()
@@ -74,7 +74,7 @@ class LiveRequests:
         self._calls: dict[str, dict[str, Request]] = {}
         self._orphans: dict[str, Request] = {}
         self.settled = Settled()
-        self._agenda = Agenda(self._requests)
+        self._agenda = Timers(self._requests)
         self.ended_slots = 0
         """Slots that have become free for good: of callers' ended requests, not of lost ones."""
 
@@ -119,12 +119,12 @@ class LiveRequests:
         known = self._requests.get(request_id)
         if known is not None and known.sequence == event.sequence:
             known.acknowledgement = event.acknowledgement
-            self.journal.ignored("redelivery")
+            self.observer.ignored("redelivery")
             return None
         answered = self.settled.answers(event)
         if known is not None or answered or self.settled.has(request_id, event.sequence):
             self.command(Acknowledge(request_id, event.priority, event.acknowledgement))
-            self.journal.ignored("duplicate")
+            self.observer.ignored("duplicate")
             if answered or (known and known.gateway_id != event.record.gateway_id):
                 self._refuse_namesake(event)
             return None
@@ -142,8 +142,8 @@ class LiveRequests:
         )
         self._requests[request_id] = request
         self._by_gateway.setdefault(request.gateway_id, {})[request_id] = request
-        self.journal.submitted(request.lane)
-        self.journal.moved(request.lane, "new", state_name(request.state))
+        self.observer.submitted(request.lane)
+        self.observer.moved(request.lane, "new", state_name(request.state))
         return request
 
     def _refuse_namesake(self, event: Submitted) -> None:
@@ -151,38 +151,38 @@ class LiveRequests:
         own watch over deadlines ends it."""
         request_id = event.record.request_id
         error = RequestExists(f"there is a request with the id {request_id}", field="request_id")
-        self.command(Notify(event.record.gateway_id, ((request_id, error),), ()))
+        self.command(SendNotice(event.record.gateway_id, ((request_id, error),), ()))
 
     # Moves
 
     def wait(self, request: Request, *, now_s: float) -> None:
         request.queued_s = now_s
-        request.kept_until_s = None
+        request.prefix_wait_until_s = None
         self._move(request, Waiting())
         patient_until_s = float("inf") if request.has_started else request.patient_until_s
-        self.appoint(request, min(request.deadline_s, patient_until_s))
+        self.schedule(request, min(request.deadline_s, patient_until_s))
 
     def run(self, request: Request, worker: Worker, attempt: int, dispatch: DispatchNumber) -> None:
         request.record.attempt = max(request.record.attempt, attempt)
         self._move(request, Running(worker.worker_id, attempt, dispatch))
-        self.appoint(request, request.deadline_s + self.policy.deadline_grace_s)
+        self.schedule(request, request.deadline_s + self.policy.deadline_grace_s)
 
     def vanish(self, request: Request, running: Running, *, now_s: float) -> None:
         """Its worker reports without it: it ended there, and its gateway is about to say so."""
         running.vanished_s = now_s
         self.ended_slots += 0 if request.is_probe else request.slots
-        self.appoint(request, now_s + self.policy.settle_grace_s)
+        self.schedule(request, now_s + self.policy.settle_grace_s)
 
     def withdraw(self, request: Request, cause: str, *, now_s: float) -> None:
         """The worker did not take it: nothing of this attempt is anywhere."""
         self.wait(request, now_s=request.queued_s)
-        self.journal.returned(request.lane, cause, request.request_id)
+        self.observer.returned(request.lane, cause, request.request_id)
 
     def adopt(self, request: Request, worker: Worker, attempt: int) -> None:
         """It runs there, whoever dispatched it."""
         request.has_started = True
         self.run(request, worker, attempt, (0, 0))
-        self.journal.adopted(request.lane, request.request_id)
+        self.observer.adopted(request.lane, request.request_id)
 
     def lose(
         self, request: Request, cause: str, *, now_s: float, worker_id: str | None = None
@@ -193,7 +193,7 @@ class LiveRequests:
         """
         request.has_started = True
         self._ask(request, request.record.attempt, worker_id, now_s)
-        self.journal.returned(request.lane, cause, request.request_id)
+        self.observer.returned(request.lane, cause, request.request_id)
 
     def recover(self, request: Request, *, now_s: float) -> None:
         """Nobody reported to run it; it may have run under an earlier leader."""
@@ -201,15 +201,15 @@ class LiveRequests:
 
     def _ask(self, request: Request, attempt: int, worker_id: str | None, now_s: float) -> None:
         request.record.attempt = max(request.record.attempt, attempt)
-        self._move(request, Lost(request.record.attempt, worker_id, ask_s=now_s))
-        self.appoint(request, request.deadline_s)
+        self._move(request, Lost(request.record.attempt, worker_id, notice_due_s=now_s))
+        self.schedule(request, request.deadline_s)
 
     def orphan(self, request: Request, state: Orphaned, cause: str) -> None:
         """Its gateway is gone, or holds it no more."""
         request.orphaned_until_s = state.until_s
         self._move(request, state)
-        self.appoint(request, min(state.until_s, request.deadline_s))
-        self.journal.orphaned(request.lane, cause, request.request_id)
+        self.schedule(request, min(state.until_s, request.deadline_s))
+        self.observer.orphaned(request.lane, cause, request.request_id)
 
     def orphans(self) -> list[Request]:
         return list(self._orphans.values())
@@ -218,7 +218,7 @@ class LiveRequests:
     def orphaned(self) -> int:
         return len(self._orphans)
 
-    def rehome(self, request: Request, gateway_id: str, address: str, *, since: int) -> None:
+    def reassign(self, request: Request, gateway_id: str, address: str, *, since: int) -> None:
         """Another gateway holds it from this attempt on."""
         record = request.record
         for index in (self._by_gateway, self._calls):
@@ -232,8 +232,8 @@ class LiveRequests:
     def end(self, request: Request, error: HeadraceError, *, now_s: float) -> None:
         """End it from here: its gateway is told until it settles, its worker at once."""
         self._stop_on_worker(request, error.code.number)
-        self._move(request, Ending(error, tell_s=now_s))
-        self.journal.ended(request.lane, error.reason, request.request_id)
+        self._move(request, Ending(error, notice_due_s=now_s))
+        self.observer.ended(request.lane, error.reason, request.request_id)
 
     # Out
 
@@ -242,20 +242,20 @@ class LiveRequests:
         if code != 0:
             self._stop_on_worker(request, Code.CANCELLED.number)
         self._leave(request, answered=code == 0 or request.record.detached)
-        self.journal.settled(request.lane, code)
+        self.observer.settled(request.lane, code)
 
     def abandon(self, request: Request, cause: str) -> None:
         """Nobody waits for it."""
         self._stop_on_worker(request, Code.CANCELLED.number)
         self._leave(request, answered=False)
-        self.journal.abandoned(request.lane, cause, request.request_id)
+        self.observer.abandoned(request.lane, cause, request.request_id)
 
     def conclude(self, request: Request, error: HeadraceError) -> None:
         """No gateway goes on with it, and somebody may yet ask for its end."""
         self._stop_on_worker(request, error.code.number)
-        kept = Conclude(request.record, error, request.priority, request.acknowledgement)
+        kept = StoreResult(request.record, error, request.priority, request.acknowledgement)
         self._leave(request, answered=True, last=kept)
-        self.journal.ended(request.lane, error.reason, request.request_id)
+        self.observer.ended(request.lane, error.reason, request.request_id)
 
     def _stop_on_worker(self, request: Request, code: int) -> None:
         if (worker_id := request.worker_id) is not None:
@@ -272,7 +272,7 @@ class LiveRequests:
 
     def _move(self, request: Request, state: State | None) -> None:
         """None: it is gone."""
-        self.journal.moved(request.lane, state_name(request.state), state_name(state))
+        self.observer.moved(request.lane, state_name(request.state), state_name(state))
         match request.state:
             case Waiting():
                 self.lanes[request.lane].remove(request)
@@ -282,7 +282,7 @@ class LiveRequests:
                 _drop(self._by_worker, worker_id, request.request_id)
                 if request.state.vanished_s is None and isinstance(state, Ending | None):
                     self.ended_slots += 0 if request.is_probe else request.slots
-                self.yielding.stopped(request)
+                self.preemption_candidates.stopped(request)
             case Lost() | Ending():
                 _drop(self._calls, request.gateway_id, request.request_id)
             case Orphaned():
@@ -297,7 +297,7 @@ class LiveRequests:
                 self.running[request.lane] += 1
                 self._by_worker.setdefault(worker_id, {})[request.request_id] = request
                 self.lanes[request.lane].start(request)
-                self.yielding.started(request)
+                self.preemption_candidates.started(request)
             case Lost() | Ending():
                 self._calls.setdefault(request.gateway_id, {})[request.request_id] = request
             case Orphaned():
@@ -305,30 +305,30 @@ class LiveRequests:
 
     # Time
 
-    def appoint(self, request: Request, due_s: float) -> None:
+    def schedule(self, request: Request, due_s: float) -> None:
         """See the request again no later than `due_s`."""
-        self._agenda.appoint(request, due_s)
+        self._agenda.schedule(request, due_s)
 
     @property
     def next_due_s(self) -> float:
         return self._agenda.next_due_s
 
-    def take_due(self, now_s: float) -> Iterator[Request]:
+    def pop_due(self, now_s: float) -> Iterator[Request]:
         """Requests whose appointment has come; who sees one makes the next."""
-        return self._agenda.take_due(now_s)
+        return self._agenda.pop_due(now_s)
 
     # Looking
 
     def statistics(self) -> LiveStatistics:
         states = [r.state for r in self._requests.values()]
-        return LiveStatistics.of(states, appointments=len(self._agenda))
+        return LiveStatistics.of(states, timers=len(self._agenda))
 
     def check_integrity(self) -> None:
         """Raise AssertionError if an index and the states disagree."""
         found = set(self._requests)
         self.waits.check_integrity(self.lanes)
         running = {r.request_id: r for r in self.all_running()}
-        self.yielding.check_integrity(running)
+        self.preemption_candidates.check_integrity(running)
         for lane in self.lanes.values():
             lane.check_integrity()
         run = Counter(r.lane for r in self._requests.values() if isinstance(r.state, Running))

@@ -33,7 +33,7 @@ class Run(NamedTuple):
     slots: float
 
 
-def picked(runs: Sequence[Run]) -> list[Run]:
+def sample_runs(runs: Sequence[Run]) -> list[Run]:
     """At most `LOOKED_AT` of them, evenly, with the slots of all."""
     if len(runs) <= LOOKED_AT:
         return list(runs)

@@ -8,7 +8,7 @@ from math import floor, inf
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TenantShare:
     """One tenant of a lane. Shares of service are by `fairness.Accounts`."""
 
     tenant: str
@@ -38,7 +38,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class QueueMark:
     """Of a request that waits."""
 
     sequence: int
@@ -47,7 +47,7 @@ class Mark:
     """Requests of its lane that go before it, of whatever tenant."""
 
 
-def ahead(own: Standing, others: Iterable[Standing], place: int) -> int:
+def ahead(own: TenantShare, others: Iterable[TenantShare], place: int) -> int:
     """How many of those that wait go before the request with `place` of its own before it."""
     level = own.level(place)
     return place + sum(int(min(o.waiting, o.turns_up_to(level))) for o in others)

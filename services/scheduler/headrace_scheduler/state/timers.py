@@ -10,7 +10,7 @@ from headrace_scheduler.request.request import Request
 SLACK = 1000
 
 
-class Agenda:
+class Timers:
     """Appointments with live requests; bounded by these, whatever their deadlines."""
 
     def __init__(self, live: Mapping[str, Request]) -> None:
@@ -20,7 +20,7 @@ class Agenda:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def appoint(self, request: Request, due_s: float) -> None:
+    def schedule(self, request: Request, due_s: float) -> None:
         """See the request again no later than `due_s`."""
         if due_s < request.due_s:
             request.due_s = due_s
@@ -38,7 +38,7 @@ class Agenda:
     def next_due_s(self) -> float:
         return self._heap[0][0] if self._heap else float("inf")
 
-    def take_due(self, now_s: float) -> Iterator[Request]:
+    def pop_due(self, now_s: float) -> Iterator[Request]:
         """Requests whose appointment has come; who sees one makes the next."""
         while self._heap and self._heap[0][0] <= now_s:
             due_s, request_id = heapq.heappop(self._heap)

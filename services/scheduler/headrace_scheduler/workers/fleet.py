@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from headrace.internal.v1.reports_pb2 import WorkerReport
 from headrace_scheduler.request.request import Request
 from headrace_scheduler.workers.forming import Weights
-from headrace_scheduler.workers.worker import News, Part, Worker
+from headrace_scheduler.workers.worker import Part, RunningChanges, Worker
 
 
 class Fleet:
@@ -39,7 +39,7 @@ class Fleet:
     def get(self, worker_id: str) -> Worker | None:
         return self._workers.get(worker_id)
 
-    def hear(self, report: WorkerReport, *, now_s: float) -> News | None:
+    def hear(self, report: WorkerReport, *, now_s: float) -> RunningChanges | None:
         """Take in a report that is not late, and whose `since` has been heard.
 
         None if the worker does not serve this model.
@@ -52,7 +52,7 @@ class Fleet:
         if worker is None:
             worker = Worker(report.worker_id, report.name)
             self._workers[report.worker_id] = worker
-        worker.heard_s, worker.report_number = now_s, report.number
+        worker.received_s, worker.report_number = now_s, report.number
         worker.draining, worker.refusing = report.draining, False
         worker.take(served)
         if report.since:
@@ -64,9 +64,9 @@ class Fleet:
         counted = self._forget_counted(worker)
         self._count(worker)
         if not report.since:
-            return News(worker, named, None)
+            return RunningChanges(worker, named, None)
         # What began and ended between two reports is named by neither.
-        return News(worker, named, {*counted, *served.ended} - worker.running.keys())
+        return RunningChanges(worker, named, {*counted, *served.ended} - worker.running.keys())
 
     def _forget_counted(self, worker: Worker) -> list[str]:
         """Returns what was dispatched and is counted by this report for the first time."""
@@ -159,13 +159,13 @@ class Fleet:
         told = [worker.token_s for worker in self._workers.values() if worker.token_s > 0.0]
         return sum(told) / len(told) if told else 0.0
 
-    def silent_since(self, heard_before_s: float) -> list[Worker]:
-        return [w for w in self._workers.values() if w.heard_s < heard_before_s]
+    def silent_since(self, received_before_s: float) -> list[Worker]:
+        return [w for w in self._workers.values() if w.received_s < received_before_s]
 
     def forgive_silence(self, now_s: float) -> None:
         """We could not hear: everybody's silence begins anew."""
         for worker in self._workers.values():
-            worker.heard_s = now_s
+            worker.received_s = now_s
 
     def with_room(self) -> list[Worker]:
         """Workers that a dispatch may go to now, the least loaded first."""

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from headrace.bus.subjects import PRIORITIES
 from headrace_scheduler.request.request import Request
 
-URGENT, PATIENT = PRIORITIES[0], PRIORITIES[-1]
+HIGHEST_PRIORITY, PATIENT = PRIORITIES[0], PRIORITIES[-1]
 
 
-class Yielding:
+class PreemptionCandidates:
     """Kept in order, because it is asked for with every event while anybody urgent waits.
 
     Not among the candidates: those that run by their lane's floor, which is what they
@@ -25,7 +25,7 @@ class Yielding:
         self._requests: dict[str, Request] = {}
         self.slots = 0
         """Of the candidates."""
-        self.kept_slots = 0
+        self.floor_slots_in_use = 0
         """Of those that run by their lane's floor."""
 
     @property
@@ -36,9 +36,9 @@ class Yielding:
         """It runs from now on."""
         request.parked_for = ""
         if request.priority != PATIENT:
-            request.keeps_slots = 0
-        elif request.keeps_slots:
-            self.kept_slots += request.keeps_slots
+            request.floor_slots = 0
+        elif request.floor_slots:
+            self.floor_slots_in_use += request.floor_slots
         elif request.preemptions < self._max_preemptions and not request.record.inputs:
             insort(self._order, (request.sequence, request.request_id))
             self._requests[request.request_id] = request
@@ -47,8 +47,8 @@ class Yielding:
     def stopped(self, request: Request) -> None:
         """It runs no more."""
         self.take(request)
-        self.kept_slots -= request.keeps_slots
-        request.keeps_slots = 0
+        self.floor_slots_in_use -= request.floor_slots
+        request.floor_slots = 0
 
     def take(self, request: Request) -> None:
         """It is no candidate (any more)."""
@@ -70,4 +70,4 @@ class Yielding:
             r.request_id for r in sorted(self._requests.values(), key=lambda r: r.sequence)
         ]
         assert self.slots == sum(r.slots for r in self._requests.values())
-        assert self.kept_slots == sum(r.keeps_slots for r in running.values())
+        assert self.floor_slots_in_use == sum(r.floor_slots for r in running.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace.internal.v1.reports_pb2 import PrefixReport
-from headrace_scheduler.request.prefixes import Held, PrefixDirectory, names_of
+from headrace_scheduler.request.prefixes import Held, PrefixDirectory, prefix_block_names
 from headrace_scheduler.request.request import Request
 from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.worker import Worker
@@ -66,10 +66,10 @@ class Routing:
         """
         if not self._left_to_pass:
             return False
-        if request.kept_until_s is None and not self._keep(request, worker, now_s):
+        if request.prefix_wait_until_s is None and not self._keep(request, worker, now_s):
             return False
-        until_s = request.kept_until_s
-        if until_s is None or now_s >= until_s or not _is_elsewhere(request.kept_by, worker):
+        until_s = request.prefix_wait_until_s
+        if until_s is None or now_s >= until_s or not _is_elsewhere(request.prefix_match, worker):
             return False
         self.next_due_s = min(self.next_due_s, until_s)
         self._left_to_pass -= 1
@@ -82,8 +82,8 @@ class Routing:
             return False
         if not any(map(self._may_be_waited_for, held.worker_ids)):
             return False
-        request.kept_by = held
-        request.kept_until_s = now_s + held.tokens * self._limits.wait_s_per_token
+        request.prefix_match = held
+        request.prefix_wait_until_s = now_s + held.tokens * self._limits.wait_s_per_token
         return True
 
     def tokens_at(self, request: Request, worker: Worker) -> int:
@@ -94,9 +94,9 @@ class Routing:
         return held.tokens if worker.worker_id in held.worker_ids else 0
 
     def _held(self, request: Request) -> Held:
-        if request.prefix_names is None:
-            request.prefix_names = names_of(request.record)
-        return self._directory.longest(request.prefix_names)
+        if request.prefix_blocks is None:
+            request.prefix_blocks = prefix_block_names(request.record)
+        return self._directory.longest(request.prefix_blocks)
 
     def _may_be_waited_for(self, worker_id: str) -> bool:
         worker = self._fleet.get(worker_id)

@@ -25,7 +25,7 @@ class Worker:
 
     worker_id: str
     name: str
-    heard_s: float = float("-inf")
+    received_s: float = float("-inf")
     report_number: int = 0
     total_slots: int = 0
     reported_slots: int = 0
@@ -155,7 +155,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class RunningChanges:
     """What a report says of a worker's requests."""
 
     worker: Worker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.errors import NoWorker
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
-from headrace_scheduler.state.events import Dispatch, Notify
+from headrace_scheduler.state.events import Dispatch, SendNotice
 from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import Bench, answer, lost, point
 
@@ -58,7 +58,7 @@ def test_what_ran_with_an_adapter_goes_on_with_an_equal_one() -> None:
     where = point("a", attempt_of(bench, "a"), [1, 2])
     bench.worker("plain")
     bench.tell(lost("one", where))
-    notice = bench.only(Notify)
+    notice = bench.only(SendNotice)
     bench.worker("one", number=2, leaving=True)
     bench.tell(answer(notice, where))
     assert given_to(bench) == {}
@@ -71,7 +71,7 @@ def test_patience_that_ends_for_want_of_an_adapter_says_which() -> None:
     bench.worker("plain")
     bench.submit("a", adapter="pirate", patient_until_s=102.0)
     bench.after(2.1)
-    ((_, error),) = bench.only(Notify).ended
+    ((_, error),) = bench.only(SendNotice).ended
     assert isinstance(error, NoWorker)
     assert error.message == "no worker served tiny:pirate within 2.1 s"
 
@@ -86,7 +86,7 @@ def test_one_on_its_last_attempt_that_waits_for_its_adapter_holds_up_no_other_su
     points = [point(request_id, attempt_of(bench, request_id)) for request_id in ("a", "b")]
     bench.worker("one", number=2, draining=True)
     bench.tell(lost("one", *points))
-    notice = bench.only(Notify)
+    notice = bench.only(SendNotice)
     bench.tell(answer(notice, *points))
     bench.worker("plain")
     assert given_to(bench) == {"b": "plain"}

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import HeadraceError, LaneFull, PatienceExhausted
-from headrace_scheduler.machine.machine import LaneFigures
+from headrace_scheduler.machine.machine import LaneStatistics
 from headrace_scheduler.request.fairness import Shares
-from headrace_scheduler.state.events import Dispatch, Notify
+from headrace_scheduler.state.events import Dispatch, SendNotice
 from headrace_scheduler.workers.policy import Policy
 from helpers.queue_simulation import (
     Ask,
@@ -42,11 +42,11 @@ LENGTHS: dict[str, Callable[[random.Random], float]] = {
 
 
 def told(bench: Bench) -> HeadraceError:
-    ((_, error),) = bench.only(Notify).ended
+    ((_, error),) = bench.only(SendNotice).ended
     return error
 
 
-def figures(bench: Bench) -> dict[str, LaneFigures]:
+def figures(bench: Bench) -> dict[str, LaneStatistics]:
     return {f.priority: f for f in bench.machine.lanes(now_s=bench.now_s)}
 
 
@@ -63,7 +63,7 @@ def one_a_second(requests: int, *, ended: int, policy: Policy = PATIENT) -> Benc
     bench.accept()
     for i in range(ended):
         bench.now_s += 1.0
-        bench.tell(gateway_reported(heard_s=bench.now_s))
+        bench.tell(gateway_reported(received_s=bench.now_s))
         bench.worker(number=2 + i, free=1, total=1, counted=(EPOCH, i + 1))
         bench.accept()
     return bench
@@ -321,7 +321,7 @@ def test_every_move_between_states_is_counted() -> None:
     bench.submit("a")
     bench.accept()
     bench.settle("a")
-    moves = {name: n for name, n in bench.journal.counts.items() if " to " in name}
+    moves = {name: n for name, n in bench.observer.counts.items() if " to " in name}
     assert moves == {
         "new to held": 1,
         "held to waiting": 1,

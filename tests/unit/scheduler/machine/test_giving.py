@@ -7,11 +7,11 @@ from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace_scheduler.state.events import (
     Acknowledge,
     CancelRequested,
-    Conclude,
     Dispatch,
     NoticeAnswered,
-    Notify,
     ParkOnWorker,
+    SendNotice,
+    StoreResult,
 )
 from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import (
@@ -42,17 +42,19 @@ def lives(bench: Bench, *gateway_ids: str, draining: bool = False) -> None:
     """These report that they live, and where."""
     for gateway_id in gateway_ids:
         address = f"at {gateway_id}"
-        told = gateway_reported(gateway_id, heard_s=bench.now_s, address=address, draining=draining)
+        told = gateway_reported(
+            gateway_id, received_s=bench.now_s, address=address, draining=draining
+        )
         bench.tell(told)
 
 
 def leaves(bench: Bench, gateway_id: str = "g") -> None:
-    bench.tell(gateway_reported(gateway_id, heard_s=bench.now_s, leaving=True))
+    bench.tell(gateway_reported(gateway_id, received_s=bench.now_s, leaving=True))
 
 
-def fence(bench: Bench) -> Notify:
+def fence(bench: Bench) -> SendNotice:
     """The notice that gives r to somebody."""
-    (found,) = [notice for notice in bench.given(Notify) if notice.fences]
+    (found,) = [notice for notice in bench.given(SendNotice) if notice.fences]
     return found
 
 
@@ -83,7 +85,7 @@ def test_what_ran_is_not_given_before_its_worker_has_parked_it_or_the_time_for_t
     lives(bench, "h")
     leaves(bench)
     bench.after(0.5)
-    assert not bench.given(Notify)
+    assert not bench.given(SendNotice)
     bench.after(0.6)
     assert fence(bench).gateway_id == "h"
 
@@ -101,7 +103,7 @@ def test_a_gateway_that_does_not_take_it_is_not_the_only_one() -> None:
         bench.tell(NoticeAnswered(given, (), ("r",)))
         lives(bench, "h", "i")
         bench.after(0.2)
-        assert not [n for n in bench.given(Notify) if n.fences], "not at once again"
+        assert not [n for n in bench.given(SendNotice) if n.fences], "not at once again"
         bench.after(0.9)
     assert set(asked_of) == {"h", "i"}
     assert bench.machine.statistics().orphaned + bench.machine.statistics().lost == 1
@@ -119,7 +121,7 @@ def test_the_only_gateway_may_be_given_what_it_has_let_go_of() -> None:
     bench.after(1.1)
     given = fence(bench)
     assert (given.gateway_id, [r.request_id for r in given.records]) == ("g", ["r"])
-    assert not [n for n in bench.given(Notify) if n.ended], "it is not told that another has it"
+    assert not [n for n in bench.given(SendNotice) if n.ended], "it is not told that another has it"
     assert given.records[0].attempt > attempt
 
 
@@ -129,7 +131,7 @@ def test_without_a_gateway_it_waits_until_its_deadline_and_its_end_is_kept() -> 
     bench.after(200.0)
     assert bench.machine.statistics().orphaned == 1
     bench.after(100.1)
-    kept = bench.only(Conclude)
+    kept = bench.only(StoreResult)
     assert (kept.record.request_id, kept.error.code) == ("r", Code.DEADLINE_EXCEEDED)
     assert not bench.given(Acknowledge), "not before it is kept"
     assert bench.machine.find("r") is None
@@ -140,31 +142,31 @@ def test_what_is_too_much_to_keep_ends_with_an_error_that_is_kept() -> None:
     bench.submit("a", "b", "c", detached=True)
     leaves(bench)
     assert bench.machine.statistics().orphaned == 2
-    assert "too many orphans" in bench.only(Conclude).error.message
+    assert "too many orphans" in bench.only(StoreResult).error.message
 
 
 def test_one_that_is_cancelled_while_nobody_holds_it_is_kept_as_cancelled() -> None:
     bench, _ = running()
     leaves(bench)
     bench.tell(CancelRequested("r"))
-    assert bench.only(Conclude).error.code is Code.CANCELLED
+    assert bench.only(StoreResult).error.code is Code.CANCELLED
 
 
 def test_an_end_that_its_gateway_died_before_it_heard_is_kept() -> None:
     bench = Bench(POLICY)
     bench.submit("r", detached=True, patient_until_s=101.0)
     bench.after(1.1)
-    assert isinstance(bench.only(Notify).ended[0][1], NoWorker)
+    assert isinstance(bench.only(SendNotice).ended[0][1], NoWorker)
     leaves(bench)
-    assert isinstance(bench.only(Conclude).error, NoWorker)
+    assert isinstance(bench.only(StoreResult).error, NoWorker)
 
 
 def test_an_end_that_its_gateway_does_not_know_of_is_kept() -> None:
     bench = Bench(POLICY)
     bench.submit("r", detached=True, patient_until_s=101.0)
     bench.after(1.1)
-    bench.tell(NoticeAnswered(bench.only(Notify), (), ("r",)))
-    assert isinstance(bench.only(Conclude).error, NoWorker)
+    bench.tell(NoticeAnswered(bench.only(SendNotice), (), ("r",)))
+    assert isinstance(bench.only(StoreResult).error, NoWorker)
 
 
 def test_a_gateway_that_drains_hands_over_at_once_and_gets_nothing() -> None:
@@ -177,7 +179,7 @@ def test_a_gateway_that_drains_hands_over_at_once_and_gets_nothing() -> None:
     bench.tell(parked("w", point("r", attempt, [7])))
     lives(bench, "g", draining=True)
     bench.after(0.2)
-    moved, given = bench.given(Notify)
+    moved, given = bench.given(SendNotice)
     assert (moved.gateway_id, [i for i, _ in moved.ended]) == ("g", ["r"])
     assert (given.gateway_id, given.records[0].request_id) == ("h", "r")
     assert bench.machine.statistics().orphaned == 0, "the stream stays with its reader"
@@ -200,7 +202,7 @@ def test_a_reader_who_comes_first_gets_it_and_no_other_gateway_does() -> None:
     lives(bench, "h")
     bench.after(0.2)
     assert bench.machine.find("r") is not None
-    assert not [n for n in bench.given(Notify) if n.gateway_id == "h"]
+    assert not [n for n in bench.given(SendNotice) if n.gateway_id == "h"]
 
 
 def test_the_word_of_whoever_it_was_given_to_ends_it() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.state.events import Bury, Dispatch, Notify
+from headrace_scheduler.state.events import Dispatch, PublishDeadLetter, SendNotice
 from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import Bench, answer, gateway_reported, lost, point
 
@@ -18,7 +18,7 @@ def lose_worker(bench: Bench, output: list[int]) -> RequestRecord | None:
     bench.accept()
     where = point("a", dispatch.message.requests[0].attempt, output)
     bench.tell(lost(dispatch.worker_id, where))
-    notice = bench.only(Notify)
+    notice = bench.only(SendNotice)
     bench.worker(f"after-{dispatch.worker_id}")
     bench.tell(answer(notice, where))
     return redispatched(bench) if bench.given(Dispatch) else None
@@ -41,9 +41,9 @@ def test_headway_counts_where_only_the_gateway_knows_of_it() -> None:
     record = lose_worker(bench, list(range(8)))
     assert record is not None
     bench.accept()
-    bench.tell(gateway_reported(heard_s=bench.now_s + 3.1))
+    bench.tell(gateway_reported(received_s=bench.now_s + 3.1))
     bench.after(3.1)
-    notice = bench.only(Notify)
+    notice = bench.only(SendNotice)
     bench.worker("another")
     bench.tell(answer(notice, point("a", record.attempt, list(range(16)))))
     assert redispatched(bench).failures == 1
@@ -56,7 +56,7 @@ def test_a_request_that_kills_its_workers_after_a_few_tokens_is_given_up() -> No
     assert lose_worker(bench, [])
     assert lose_worker(bench, [1, 2, 3])
     assert lose_worker(bench, [1, 2, 3, 4, 5, 6, 7]) is None
-    assert "failed on 3 attempts" in bench.only(Bury).reason
+    assert "failed on 3 attempts" in bench.only(PublishDeadLetter).reason
 
 
 def all_lost(bench: Bench, worker_id: str) -> list[Dispatch]:
@@ -66,7 +66,7 @@ def all_lost(bench: Bench, worker_id: str) -> list[Dispatch]:
     points = [point(r.request_id, r.attempt) for r in dispatch.message.requests]
     bench.worker(worker_id, number=2, draining=True)
     bench.tell(lost(worker_id, *points))
-    notice = bench.only(Notify)
+    notice = bench.only(SendNotice)
     bench.worker(f"{worker_id}+", free=8, total=8)
     bench.tell(answer(notice, *points))
     return bench.given(Dispatch)
@@ -82,7 +82,7 @@ def test_a_request_that_kills_its_workers_takes_no_other_to_its_end() -> None:
     bench.submit("culprit", "bystander")
     assert ids(all_lost(bench, "w")) == ["culprit"], "each on its last attempt, so not together"
     all_lost(bench, "w+")
-    assert "failed on 2 attempts" in bench.only(Bury).reason
+    assert "failed on 2 attempts" in bench.only(PublishDeadLetter).reason
     bystander = bench.machine.find("bystander")
     assert bystander is not None
     assert bystander.running

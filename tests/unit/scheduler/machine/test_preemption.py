@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace_scheduler.state.events import Dispatch, Notify, ParkOnWorker
+from headrace_scheduler.state.events import Dispatch, ParkOnWorker, SendNotice
 from headrace_scheduler.workers.forming import BatchLimits
 from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import EPOCH, Bench, answer, parked, point
@@ -51,7 +51,7 @@ class Full:
         attempt = self.running.pop(request_id)
         where = point(request_id, attempt, list(output_ids))
         self.bench.tell(parked("w", where))
-        self.bench.tell(answer(self.bench.only(Notify), where))
+        self.bench.tell(answer(self.bench.only(SendNotice), where))
 
     def end(self, request_id: str) -> None:
         del self.running[request_id]
@@ -66,7 +66,7 @@ def test_the_newest_bulk_request_is_parked_for_an_interactive_one_that_finds_no_
     full.park("d", 1, 2)
     full.report()
     assert full.take() == ["urgent"]
-    assert full.bench.journal.counts["returned: preempted"] == 1
+    assert full.bench.observer.counts["returned: preempted"] == 1
 
 
 def test_what_was_parked_goes_on_from_its_output_with_no_failure_counted() -> None:
@@ -100,7 +100,7 @@ def test_one_is_parked_for_each_slot_that_is_wanted_and_no_more() -> None:
     full.report()
     assert full.take() == ["u2"]
     full.report()
-    assert full.bench.journal.counts["preempted"] == 2
+    assert full.bench.observer.counts["preempted"] == 2
 
 
 def test_a_slot_that_a_report_shows_before_the_parking_is_told_is_not_counted_twice() -> None:
@@ -125,7 +125,7 @@ def test_nothing_is_parked_where_all_of_it_would_not_make_room() -> None:
     full = Full()
     full.bench.submit("too large", priority="interactive", n=5)
     full.bench.submit("other weights", priority="interactive", digest="w2")
-    assert full.bench.journal.counts["preempted"] == 0
+    assert full.bench.observer.counts["preempted"] == 0
 
 
 def test_nothing_is_parked_for_what_is_not_interactive() -> None:
@@ -165,7 +165,7 @@ def test_a_worker_that_still_runs_what_it_was_to_park_is_asked_again() -> None:
     assert full.asked() == []
     full.bench.after(1.0)
     assert full.asked() == ["d"]
-    assert full.bench.journal.counts["preempted"] == 1
+    assert full.bench.observer.counts["preempted"] == 1
 
 
 def test_a_worker_is_not_asked_again_for_what_has_gone_or_for_nobody() -> None:

@@ -14,7 +14,7 @@ from hypothesis.stateful import (
 )
 
 from headrace_scheduler.request.fairness import Shares
-from headrace_scheduler.state.events import Command, Deaf, Dispatch, Notify, ParkOnWorker
+from headrace_scheduler.state.events import BusDown, Command, Dispatch, ParkOnWorker, SendNotice
 from headrace_scheduler.workers.policy import Policy
 from headrace_scheduler.workers.routing import RoutingLimits
 from helpers.scheduler_checks import MAX_PREEMPTIONS
@@ -183,7 +183,7 @@ class RandomEvents(RuleBasedStateMachine):
     def a_worker_says_what_it_holds(
         self, data: st.DataObject, beginning: int, blocks: int, full: bool
     ) -> None:
-        self.world.say_prefixes(self.pick_worker(data), beginning, blocks, full)
+        self.world.report_prefixes(self.pick_worker(data), beginning, blocks, full)
 
     @rule(data=st.data())
     def a_worker_steps(self, data: st.DataObject) -> None:
@@ -220,10 +220,12 @@ class RandomEvents(RuleBasedStateMachine):
     def a_command_is_carried_out(self, data: st.DataObject) -> None:
         self.world.carry_out(self.pick_command(data))
 
-    @precondition(lambda self: any(isinstance(c, Dispatch | Notify) for c in self.world.pending))
+    @precondition(
+        lambda self: any(isinstance(c, Dispatch | SendNotice) for c in self.world.pending)
+    )
     @rule(data=st.data(), arrives=st.booleans())
     def an_answer_gets_lost(self, data: st.DataObject, arrives: bool) -> None:
-        calls = [c for c in self.world.pending if isinstance(c, Dispatch | Notify)]
+        calls = [c for c in self.world.pending if isinstance(c, Dispatch | SendNotice)]
         self.world.lose(data.draw(st.sampled_from(calls)), arrives=arrives)
 
     @precondition(lambda self: any(isinstance(c, ParkOnWorker) for c in self.world.pending))
@@ -252,7 +254,7 @@ class RandomEvents(RuleBasedStateMachine):
 
     @rule()
     def the_bus_was_away(self) -> None:
-        self.world.tell(Deaf())
+        self.world.tell(BusDown())
 
     @rule(has_listened=st.booleans())
     def another_leader_takes_over(self, has_listened: bool) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from headrace_scheduler.state.estimates import Arrivals, Crowd, Turnover, wait_s
+from headrace_scheduler.state.estimates import Arrivals, QueueAhead, ServiceRate, wait_s
 
 
 def test_nobody_is_told_a_wait_that_may_never_end() -> None:
-    crowd = Crowd(urgent=5.0, own=0.0, urgent_per_s=2.0, lanes_below=0)
-    assert wait_s(crowd, slots_per_s=1.0, floor_share=0.0) is None
-    assert wait_s(crowd, slots_per_s=1.0, floor_share=0.1) == pytest.approx(10.0)
+    queue_ahead = QueueAhead(urgent=5.0, own=0.0, urgent_per_s=2.0, lanes_below=0)
+    assert wait_s(queue_ahead, slots_per_s=1.0, floor_share=0.0) is None
+    assert wait_s(queue_ahead, slots_per_s=1.0, floor_share=0.1) == pytest.approx(10.0)
 
 
 def test_the_rate_does_not_sink_between_two_waves_of_ends() -> None:
-    turnover = Turnover(half_life_s=10.0, now_s=0.0)
+    turnover = ServiceRate(half_life_s=10.0, now_s=0.0)
     turnover.advance(now_s=0.0, slots=8)
     turnover.advance(now_s=4.0, slots=8)
     turnover.ended(8)
@@ -24,7 +24,7 @@ def test_the_rate_does_not_sink_between_two_waves_of_ends() -> None:
 
 
 def test_a_service_that_stalls_gets_a_lower_rate() -> None:
-    turnover = Turnover(half_life_s=10.0, now_s=0.0)
+    turnover = ServiceRate(half_life_s=10.0, now_s=0.0)
     turnover.advance(now_s=0.0, slots=2)
     for now_s in range(1, 6):
         turnover.advance(now_s=float(now_s), slots=2)
@@ -35,7 +35,7 @@ def test_a_service_that_stalls_gets_a_lower_rate() -> None:
 
 
 def test_an_idle_fleet_measures_nothing() -> None:
-    turnover = Turnover(half_life_s=10.0, now_s=0.0)
+    turnover = ServiceRate(half_life_s=10.0, now_s=0.0)
     turnover.advance(now_s=100.0, slots=0)
     assert turnover.per_slot_s is None
 

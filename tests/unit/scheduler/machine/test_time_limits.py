@@ -6,7 +6,7 @@ import pytest
 
 from headrace.errors import DeadlinePassed, HeadraceError, NoWorker, PatienceExhausted
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
-from headrace_scheduler.state.events import CancelOnWorker, Dispatch, Notify
+from headrace_scheduler.state.events import CancelOnWorker, Dispatch, SendNotice
 from headrace_scheduler.workers.forming import BatchLimits
 from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import Bench
@@ -15,7 +15,7 @@ PATIENT = Policy(gateway_silence_s=600.0, worker_silence_s=600.0)
 
 
 def told(bench: Bench) -> HeadraceError:
-    ((_, error),) = bench.only(Notify).ended
+    ((_, error),) = bench.only(SendNotice).ended
     return error
 
 
@@ -105,4 +105,4 @@ def test_appointments_of_requests_that_are_gone_do_not_pile_up() -> None:
     for i in range(3000):
         bench.submit(f"r{i}", deadline_s=10_000.0)
         bench.settle(f"r{i}", code=1)
-    assert bench.machine.statistics().appointments <= 1001
+    assert bench.machine.statistics().timers <= 1001

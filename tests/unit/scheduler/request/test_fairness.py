@@ -15,7 +15,7 @@ from headrace_scheduler.request.request import Held, Request
 from headrace_scheduler.state.events import Dispatch, DispatchAnswered, Submitted
 from headrace_scheduler.state.lanes import Lane
 from headrace_scheduler.workers.policy import Policy
-from helpers.counting_journal import CountingJournal
+from helpers.counting_observer import CountingObserver
 from helpers.scheduler_events import (
     EPOCH,
     MODEL,
@@ -187,7 +187,7 @@ class Simulation:
         shares = Shares({t.name: t.weight for t in self.tenants})
         policy = Policy(shares=shares, gateway_silence_s=1e9, max_waiting=1 << 20)
         leadership = Leadership("s", MODEL, EPOCH, 0.0, listening_since_s=-10.0)
-        self.machine = Machine(leadership, policy, CountingJournal())
+        self.machine = Machine(leadership, policy, CountingObserver())
         self.attempts: dict[str, int] = {}
         self.counted, self.reports = 0, 0
         for event in caught_up():
@@ -242,7 +242,7 @@ class Simulation:
         event = reported(
             "w",
             self.reports,
-            heard_s=self.now_s,
+            received_s=self.now_s,
             free=SLOTS - len(self.running),
             total=SLOTS,
             running={r: self.attempts[r] for r in self.running},

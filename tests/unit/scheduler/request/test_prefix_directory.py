@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.prefixes import BLOCK_TOKENS
-from headrace_scheduler.request.prefixes import NOWHERE, PrefixDirectory
+from headrace_scheduler.request.prefixes import NO_MATCH, PrefixDirectory
 
 NAMES = st.lists(st.integers(0, 6), max_size=5)
 REPORTS = st.lists(st.tuples(st.sampled_from("vw"), st.booleans(), NAMES, NAMES))
@@ -28,7 +28,7 @@ def test_the_longest_beginning_is_found_with_all_who_hold_it() -> None:
     assert (found.tokens, found.worker_ids) == (3 * BLOCK_TOKENS, {"w"})
     found = directory.longest([1, 2, 9])
     assert (found.tokens, found.worker_ids) == (2 * BLOCK_TOKENS, {"v", "w"})
-    assert directory.longest([9, 1]) is NOWHERE
+    assert directory.longest([9, 1]) is NO_MATCH
 
 
 @given(REPORTS)

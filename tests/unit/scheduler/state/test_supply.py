@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_scheduler.state.lengths import Ended, Lengths, Seen, Survival
-from headrace_scheduler.state.supply import LOOKED_AT, Run, Supply, picked
+from headrace_scheduler.state.lengths import EndedChoice, Lengths, ObservedLength, Survival
+from headrace_scheduler.state.supply import LOOKED_AT, Run, Supply, sample_runs
 from helpers.queue_simulation import Ask, Asked, Simulation, median_error
 from helpers.scheduler_events import Bench
 
@@ -27,7 +27,7 @@ def test_without_any_that_is_cut_off_the_share_beyond_is_what_was_counted(
     seen: list[tuple[float, bool]], tokens: float
 ) -> None:
     whole = [length for length, _ in seen] or [1.0]
-    survival = Survival.of(Seen(length, True) for length in whole)
+    survival = Survival.of(ObservedLength(length, True) for length in whole)
     longer = sum(length > tokens for length in whole) / len(whole)
     assert survival.beyond(tokens) == pytest.approx(longer)
 
@@ -36,8 +36,8 @@ def test_without_any_that_is_cut_off_the_share_beyond_is_what_was_counted(
 def test_what_is_cut_off_is_never_taken_to_be_shorter_than_it_was(
     seen: list[tuple[float, bool]],
 ) -> None:
-    whole = Survival.of(Seen(length, True) for length, _ in seen)
-    cut = Survival.of(Seen(length, ended) for length, ended in seen)
+    whole = Survival.of(ObservedLength(length, True) for length, _ in seen)
+    cut = Survival.of(ObservedLength(length, ended) for length, ended in seen)
     assert all(cut.beyond(t) >= whole.beyond(t) - 1e-9 for t in range(20))
     assert cut.tail >= whole.tail or not any(ended for _, ended in seen)
 
@@ -58,7 +58,7 @@ def test_where_they_began_together_they_end_together_and_so_do_those_that_follow
 
 def test_a_few_stand_for_many() -> None:
     runs = [Run(float(i % 100), 100.0, 1 + i % 2) for i in range(1000)]
-    few = picked(runs)
+    few = sample_runs(runs)
     assert len(few) == LOOKED_AT
     assert sum(run.slots for run in few) == pytest.approx(1500)
     of_all, of_few = (Supply(each, Survival.of([])) for each in (runs, few))
@@ -68,7 +68,9 @@ def test_a_few_stand_for_many() -> None:
 def test_the_time_before_the_first_token_is_told_from_the_tokens_own() -> None:
     lengths = Lengths()
     for tokens in (10, 30):
-        lengths.ended(Ended(tokens, True, ran_s=2.0 + tokens * 0.1, ran_tokens=tokens, at_s=0.0))
+        lengths.ended(
+            EndedChoice(tokens, True, ran_s=2.0 + tokens * 0.1, ran_tokens=tokens, at_s=0.0)
+        )
     assert lengths.seconds(0.1) == pytest.approx((0.1, 2.0))
     assert lengths.seconds(0.0) == pytest.approx((8.0 / 40, 0.0))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.prefixes import BLOCK_TOKENS
-from headrace_scheduler.request.prefixes import names_of
+from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_scheduler.state.events import Dispatch
 from headrace_scheduler.workers.policy import Policy
 from headrace_scheduler.workers.routing import LOOK_PAST, RoutingLimits
 from helpers.scheduler_events import EPOCH, Bench, prefixes_reported
 
 PROMPT = list(range(8 * BLOCK_TOKENS))
-NAMES = names_of(RequestRecord(weights_digest="w1", prompt_ids=PROMPT))
+NAMES = prefix_block_names(RequestRecord(weights_digest="w1", prompt_ids=PROMPT))
 LIMITS = RoutingLimits(load_slack=0.25, wait_s_per_token=0.001)
 
 
@@ -32,7 +32,9 @@ def ask(bench: Bench, request_id: str = "a", prompt: list[int] = PROMPT) -> list
 
 def test_all_full_blocks_but_the_last_token_have_names() -> None:
     assert len(NAMES) == 7
-    assert names_of(RequestRecord(weights_digest="w1", prompt_ids=[*PROMPT, 1]))[:7] == NAMES
+    assert (
+        prefix_block_names(RequestRecord(weights_digest="w1", prompt_ids=[*PROMPT, 1]))[:7] == NAMES
+    )
 
 
 def test_other_weights_and_other_adapters_have_other_names() -> None:
@@ -40,14 +42,14 @@ def test_other_weights_and_other_adapters_have_other_names() -> None:
         RequestRecord(weights_digest="w2", prompt_ids=PROMPT),
         RequestRecord(weights_digest="w1", prompt_ids=PROMPT, adapter_digest="a"),
     )
-    assert not any({*names_of(other)} & {*NAMES} for other in others)
-    assert names_of(RequestRecord(prompt_ids=PROMPT)) == ()
+    assert not any({*prefix_block_names(other)} & {*NAMES} for other in others)
+    assert prefix_block_names(RequestRecord(prompt_ids=PROMPT)) == ()
 
 
 def test_names_of_one_salt_are_no_others() -> None:
     def names(salt: str) -> set[int]:
         record = RequestRecord(weights_digest="w1", prompt_ids=PROMPT, cache_salt=salt)
-        return {*names_of(record)}
+        return {*prefix_block_names(record)}
 
     assert names("") == {*NAMES}
     assert names("a") == names("a")
@@ -66,8 +68,8 @@ def test_a_prompt_that_begins_otherwise_goes_to_whoever_is_least_loaded() -> Non
 def test_what_is_routed_is_counted_with_its_tokens() -> None:
     bench = two_workers()
     ask(bench)
-    assert bench.journal.counts["prefix held"] == 1
-    assert bench.journal.counts["prefix tokens"] == 4 * BLOCK_TOKENS
+    assert bench.observer.counts["prefix held"] == 1
+    assert bench.observer.counts["prefix tokens"] == 4 * BLOCK_TOKENS
 
 
 def test_the_longest_beginning_counts() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from headrace.errors import DeadlinePassed, NoWorker, PatienceExhausted
-from headrace_scheduler.machine.forecast import Forecast
 from headrace_scheduler.machine.orphans import Orphans, gone
-from headrace_scheduler.machine.reconciling import Reconciler
+from headrace_scheduler.machine.reconciler import Reconciler
+from headrace_scheduler.machine.wait_estimator import WaitEstimator
 from headrace_scheduler.request.request import Ending, Held, Orphaned, Request, Running, Waiting
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
@@ -14,7 +14,7 @@ SWEEP_S = 0.1
 """How often silence is looked for."""
 
 
-class Timekeeper:
+class TimeoutChecker:
     """Ends what has run out of time, and drops who has fallen silent."""
 
     def __init__(
@@ -24,11 +24,11 @@ class Timekeeper:
         fleet: Fleet,
         orphans: Orphans,
         reconciler: Reconciler,
-        forecast: Forecast,
+        wait_estimator: WaitEstimator,
     ) -> None:
         self._model, self._policy = model, live.policy
         self._live, self._fleet, self._orphans = live, fleet, orphans
-        self._reconciler, self._forecast = reconciler, forecast
+        self._reconciler, self._wait_estimator = reconciler, wait_estimator
         self._swept_s = float("-inf")
 
     @property
@@ -37,7 +37,7 @@ class Timekeeper:
 
     def keep(self, *, now_s: float) -> None:
         if now_s >= self._live.next_due_s:
-            for request in self._live.take_due(now_s):
+            for request in self._live.pop_due(now_s):
                 self._review(request, now_s)
         if now_s - self._swept_s >= SWEEP_S:
             self._sweep(now_s)
@@ -66,7 +66,7 @@ class Timekeeper:
             fact = f"its deadline passed {now_s - request.deadline_s:.3g} s ago"
             self._live.end(request, DeadlinePassed(fact), now_s=now_s)
         else:
-            self._reappoint(request, deadline_s)
+            self._reschedule(request, deadline_s)
 
     def _review_orphan(self, request: Request, until_s: float, now_s: float) -> None:
         if now_s >= until_s:
@@ -75,20 +75,22 @@ class Timekeeper:
             error = DeadlinePassed(fact) if request.record.detached else gone(cause)
             self._orphans.give_up(request, error, cause)
         else:
-            self._live.appoint(request, until_s)
+            self._live.schedule(request, until_s)
 
-    def _reappoint(self, request: Request, deadline_s: float) -> None:
+    def _reschedule(self, request: Request, deadline_s: float) -> None:
         match request.state:
             case Running(vanished_s=float(vanished_s)):
-                self._live.appoint(request, vanished_s + self._policy.settle_grace_s)
+                self._live.schedule(request, vanished_s + self._policy.settle_grace_s)
             case Waiting() if not request.has_started:
-                self._live.appoint(request, request.patient_until_s)
-        self._live.appoint(request, deadline_s)
+                self._live.schedule(request, request.patient_until_s)
+        self._live.schedule(request, deadline_s)
 
     def _lose_patience(self, request: Request, now_s: float) -> None:
         waited_s, model = now_s - request.arrival_s, self._model
         patience_s = request.patient_until_s - request.arrival_s
-        retry_after_s = self._forecast.retry_after_s(request, patience_s=patience_s, now_s=now_s)
+        retry_after_s = self._wait_estimator.retry_after_s(
+            request, patience_s=patience_s, now_s=now_s
+        )
         if not self._fleet.has_weights_for(request):
             name = ":".join(filter(None, (model, request.record.adapter)))
             fact = f"no worker served {name} within {waited_s:.3g} s"

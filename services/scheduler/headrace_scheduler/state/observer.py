@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class Journal(Protocol):
+class StateObserver(Protocol):
     """Hears every change of state, once; for metrics and logs. `priority` is the request's lane."""
 
     def moved(self, priority: str, before: str, after: str) -> None:

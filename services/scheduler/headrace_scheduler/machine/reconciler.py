@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, WorkerReport
-from headrace_scheduler.machine.attempts import ends_by_failures
+from headrace_scheduler.machine.attempts import end_if_exhausted
 from headrace_scheduler.request.request import (
     Ending,
     Held,
@@ -18,7 +18,7 @@ from headrace_scheduler.state.events import CancelOnWorker, ParkOnWorker, StepDo
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.routing import Routing
-from headrace_scheduler.workers.worker import News, Worker
+from headrace_scheduler.workers.worker import RunningChanges, Worker
 
 SETTLED_STRAY_S = 1.0
 """Longer than a report and a settlement can cross on their way."""
@@ -30,16 +30,16 @@ class Reconciler:
     def __init__(self, live: LiveRequests, fleet: Fleet, routing: Routing) -> None:
         self._live, self._fleet, self._routing = live, fleet, routing
 
-    def take_report(self, report: WorkerReport, *, heard_s: float, now_s: float) -> None:
+    def on_report(self, report: WorkerReport, *, received_s: float, now_s: float) -> None:
         known = self._fleet.get(report.worker_id)
         if known is not None and report.number <= known.report_number:
-            self._live.journal.ignored("late report")
+            self._live.observer.ignored("late report")
             return
         if report.since > (known.report_number if known is not None else 0):
             # What it leaves out is not known; a report that leaves nothing out comes with the beat.
-            self._live.journal.ignored("report with a gap")
+            self._live.observer.ignored("report with a gap")
             return
-        news = None if report.leaving else self._fleet.hear(report, now_s=heard_s)
+        news = None if report.leaving else self._fleet.hear(report, now_s=received_s)
         if news is None:
             self.drop_worker(report.worker_id, is_failure=False, now_s=now_s)
             return
@@ -51,7 +51,7 @@ class Reconciler:
             return
         self._compare(news, now_s)
 
-    def _compare(self, news: News, now_s: float) -> None:
+    def _compare(self, news: RunningChanges, now_s: float) -> None:
         worker = news.worker
         believed = self._live.on_worker(worker.worker_id)
         for request_id, attempt in news.running.items():
@@ -73,7 +73,7 @@ class Reconciler:
             return
         self._routing.forget(worker_id)
         running = list(self._live.on_worker(worker_id).values())
-        self._live.journal.worker_lost(worker_id, len(running))
+        self._live.observer.worker_lost(worker_id, len(running))
         for orphan in self._live.orphans():
             if isinstance(orphan.state, Orphaned) and orphan.state.worker_id == worker_id:
                 orphan.state.worker_id = None
@@ -128,13 +128,13 @@ class Reconciler:
             CancelOnWorker(worker.worker_id, request_id, attempt, Code.CANCELLED.number)
         )
 
-    def take_parked(self, parked: ParkRequest, *, now_s: float) -> None:
+    def on_parked(self, parked: ParkRequest, *, now_s: float) -> None:
         for point in parked.points:
             request = self._live.get(point.request_id)
             if request is not None and isinstance(request.state, Orphaned):
                 continue  # `Orphans` has taken it.
             if request is None or not _is_of(point, request, parked.worker_id):
-                self._live.journal.ignored("stale point")
+                self._live.observer.ignored("stale point")
             else:
                 self._park(request, point, now_s=now_s)
 
@@ -142,17 +142,17 @@ class Reconciler:
         request.merge_progress(point.progress)
         if point.HasField("error"):
             request.count_failure(point.error.message)
-        if not ends_by_failures(self._live, request, now_s=now_s):
+        if not end_if_exhausted(self._live, request, now_s=now_s):
             cause = "preempted" if request.parked_for else "parked"
             cause = "failed" if point.HasField("error") else cause
             self._live.lose(request, cause, now_s=now_s)
 
-    def take_lost(self, worker_id: str, points: list[ResumePoint], *, now_s: float) -> None:
+    def on_stream_lost(self, worker_id: str, points: list[ResumePoint], *, now_s: float) -> None:
         """A gateway's stream from the worker broke; the worker itself may live."""
         for point in points:
             request = self._live.get(point.request_id)
             if request is None or not _is_of(point, request, worker_id):
-                self._live.journal.ignored("stale point")
+                self._live.observer.ignored("stale point")
                 continue
             request.merge_progress(point.progress)
             what = point.error.message or f"its gateway lost worker {worker_id}"

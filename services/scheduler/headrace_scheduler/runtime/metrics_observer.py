@@ -18,18 +18,18 @@ P = ParamSpec("P")
 
 
 def _of_callers(
-    method: Callable[Concatenate[MeteredJournal, str, P], None],
-) -> Callable[Concatenate[MeteredJournal, str, P], None]:
+    method: Callable[Concatenate[MetricsObserver, str, P], None],
+) -> Callable[Concatenate[MetricsObserver, str, P], None]:
     """Pass over what happens to probes: gateways count their own."""
 
-    def of_callers(self: MeteredJournal, lane: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def of_callers(self: MetricsObserver, lane: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
         if lane != PROBES:
             method(self, lane, *args, **kwargs)
 
     return of_callers
 
 
-class MeteredJournal:
+class MetricsObserver:
     """Counts all that callers asked for; logs batches at debug, and what went wrong at info."""
 
     def __init__(self, model: str) -> None:

@@ -11,17 +11,24 @@ from headrace.bus.subjects import PRIORITIES
 from headrace.internal.v1.reports_pb2 import Settlement
 from headrace_scheduler.machine.preemption import Preemption
 from headrace_scheduler.request.request import PROBES, Request
-from headrace_scheduler.state.estimates import MIN_ENDS, Arrivals, Crowd, Rival, Turnover, wait_of
-from headrace_scheduler.state.lengths import FIRST_EXPECTED, Ended, Lengths
+from headrace_scheduler.state.estimates import (
+    MIN_ENDS,
+    Arrivals,
+    CompetingTenant,
+    QueueAhead,
+    ServiceRate,
+    estimate_wait_s,
+)
+from headrace_scheduler.state.lengths import FIRST_EXPECTED, EndedChoice, Lengths
 from headrace_scheduler.state.live import LiveRequests
-from headrace_scheduler.state.supply import Run, Supply, picked
-from headrace_scheduler.state.tenant_shares import Mark, Standing
+from headrace_scheduler.state.supply import Run, Supply, sample_runs
+from headrace_scheduler.state.tenant_shares import QueueMark, TenantShare
 from headrace_scheduler.workers.fleet import Fleet
-from headrace_scheduler.workers.preemption_candidates import URGENT
+from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY
 
 UNKNOWN_WAIT_S = 1.0
 """Said to a refused caller where nothing is known."""
-TOLD_TENANTS = 16
+REPORTED_TENANTS = 16
 """Of a lane, those of which most wait. Reports go to every gateway several times a second, so
 their size is bound whatever waits; and so is how many of those that wait are marked in them."""
 MARKS = 64
@@ -36,7 +43,7 @@ FIRST_SEEN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class WaitEstimate:
     """Of a request that comes now."""
 
     wait_s: float
@@ -45,15 +52,15 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class TenantWaitEstimate:
     """Of a tenant in one lane."""
 
     tenant: str
     """Empty: of any that is not told of by name."""
     waiting: int
-    wait: Wait | None
+    wait: WaitEstimate | None
     """Of a request of it that comes now; None while unknown."""
-    marks: Sequence[Mark] = ()
+    marks: Sequence[QueueMark] = ()
     """Of those of it that wait."""
 
 
@@ -80,7 +87,7 @@ class _Coming:
         return {tenant: each.per_s(now_s) for tenant, each in self._tenants.items()}
 
 
-class Forecast:
+class WaitEstimator:
     """Measures with every decision, and estimates when asked."""
 
     def __init__(
@@ -88,7 +95,7 @@ class Forecast:
     ) -> None:
         self._live, self._fleet, self._preemption = live, fleet, preemption
         half_life_s = live.policy.rate_half_life_s
-        self._turnover = Turnover(half_life_s=half_life_s, now_s=now_s)
+        self._service_rate = ServiceRate(half_life_s=half_life_s, now_s=now_s)
         self._arrivals = {priority: _Coming(half_life_s, now_s) for priority in PRIORITIES}
         self._in_use, self._ended_slots = 0, live.ended_slots
         self._lengths = Lengths()
@@ -107,15 +114,15 @@ class Forecast:
             return
         is_whole = settlement.code == 0 and tokens < _most(request)
         made = tokens - request.output_tokens / request.choices
-        self._lengths.ended(Ended(tokens, is_whole, ran_s, made, now_s))
+        self._lengths.ended(EndedChoice(tokens, is_whole, ran_s, made, now_s))
 
     def measure(self, *, now_s: float) -> None:
         """Call with every decision, after it. Where nothing has changed, nothing is reckoned."""
         in_use = self._slots_in_use()
         ended = self._live.ended_slots - self._ended_slots
         if ended or in_use != self._in_use:
-            self._turnover.advance(now_s=now_s, slots=in_use)
-            self._turnover.ended(ended)
+            self._service_rate.advance(now_s=now_s, slots=in_use)
+            self._service_rate.ended(ended)
             self._in_use, self._ended_slots = in_use, self._live.ended_slots
 
     def _slots_in_use(self) -> int:
@@ -131,7 +138,7 @@ class Forecast:
 
     # Asked
 
-    def of_lane(self, priority: str, *, now_s: float) -> Wait | None:
+    def of_lane(self, priority: str, *, now_s: float) -> WaitEstimate | None:
         """Behind all that wait in it now, whose ever they are; None while unknown."""
         lane = self._live.lanes[priority]
         # A request's wait grows with the slots of the last before it, whatever its own.
@@ -141,14 +148,14 @@ class Forecast:
             self._wait_s(priority, lane.slots - last, (), now_s),
         )
 
-    def of_tenants(self, priority: str, *, now_s: float) -> list[Outlook]:
+    def of_tenants(self, priority: str, *, now_s: float) -> list[TenantWaitEstimate]:
         """Of those that have most waiting; and of any other, unless some of those wait too."""
         lane = self._live.lanes[priority]
-        known = lane.standings()
-        told = sorted(known, key=lambda s: (-s.waiting, -s.counter))[:TOLD_TENANTS]
+        known = lane.tenant_shares()
+        told = sorted(known, key=lambda s: (-s.waiting, -s.counter))[:REPORTED_TENANTS]
         marks = max(FEWEST_MARKS, MARKS // max(1, sum(s.waiting > 0 for s in told)))
         found = [
-            Outlook(
+            TenantWaitEstimate(
                 own.tenant,
                 own.waiting,
                 self._of_tenant(priority, own, known, now_s),
@@ -157,8 +164,10 @@ class Forecast:
             for own in told
         ]
         if len(told) == len(known):
-            anybody = lane.newcomer("")
-            found.append(Outlook("", 0, self._of_tenant(priority, anybody, known, now_s)))
+            anybody = lane.newcomer_share("")
+            found.append(
+                TenantWaitEstimate("", 0, self._of_tenant(priority, anybody, known, now_s))
+            )
         return found
 
     def retry_after_full_s(self, priority: str, *, excess: int, now_s: float) -> float:
@@ -169,9 +178,9 @@ class Forecast:
     def retry_after_s(self, request: Request, *, patience_s: float, now_s: float) -> float:
         """Until one like it, of this patience, would be served within it."""
         lane = self._live.lanes[request.priority]
-        known = lane.standings()
+        known = lane.tenant_shares()
         named = (s for s in known if s.tenant == request.tenant)
-        own = next(named, None) or lane.newcomer(request.tenant)
+        own = next(named, None) or lane.newcomer_share(request.tenant)
         wait = self._of_tenant(request.priority, own, known, now_s)
         if wait is None:
             return UNKNOWN_WAIT_S
@@ -180,41 +189,43 @@ class Forecast:
     # Reckoned
 
     def _of_tenant(
-        self, priority: str, own: Standing, known: Sequence[Standing], now_s: float
-    ) -> Wait | None:
+        self, priority: str, own: TenantShare, known: Sequence[TenantShare], now_s: float
+    ) -> WaitEstimate | None:
         coming = self._arrivals[priority].per_s(now_s)
         names = {s.tenant for s in known}
         lane = self._live.lanes[priority]
         others = [s for s in known if s.tenant != own.tenant]
-        others += (lane.newcomer(t) for t in coming if t not in names and t != own.tenant)
+        others += (lane.newcomer_share(t) for t in coming if t not in names and t != own.tenant)
 
         def wait_at(place: int) -> float | None:
-            rivals = _rivals(others, own.level(place), coming)
-            return self._wait_s(priority, place * own.slots_each, rivals, now_s)
+            competitors = _competitors(others, own.level(place), coming)
+            return self._wait_s(priority, place * own.slots_each, competitors, now_s)
 
         if not own.waiting:
             every = self.of_lane(priority, now_s=now_s)
             whole_s = wait_at(0)
-            return None if whole_s is None or every is None else Wait(whole_s, every.place_s)
+            return (
+                None if whole_s is None or every is None else WaitEstimate(whole_s, every.place_s)
+            )
         return _wait(wait_at(own.waiting), wait_at(own.waiting - 1))
 
     def _wait_s(
-        self, priority: str, own_slots: float, rivals: Sequence[Rival], now_s: float
+        self, priority: str, own_slots: float, competitors: Sequence[CompetingTenant], now_s: float
     ) -> float | None:
-        crowd = self._crowd(priority, own_slots, rivals, now_s)
-        if crowd.finds_room:
+        queue_ahead = self._queue_ahead(priority, own_slots, competitors, now_s)
+        if queue_ahead.finds_room:
             return 0.0
-        if priority == URGENT:
-            crowd = replace(crowd, free=crowd.free + self._obtainable_slots)
-            if crowd.finds_room:
-                return self._preemption.takes_s
-        self._turnover.advance(now_s=now_s, slots=self._in_use)
+        if priority == HIGHEST_PRIORITY:
+            queue_ahead = replace(queue_ahead, free=queue_ahead.free + self._preemptible_slots)
+            if queue_ahead.finds_room:
+                return self._preemption.park_latency_s
+        self._service_rate.advance(now_s=now_s, slots=self._in_use)
         found = self._supply_at(now_s)
-        rate = self._turnover.per_slot_s if found is None else 1.0 / (found[0].turn * found[1])
+        rate = self._service_rate.per_slot_s if found is None else 1.0 / (found[0].turn * found[1])
         if rate is None:
             return None
-        even_s = wait_of(
-            crowd,
+        even_s = estimate_wait_s(
+            queue_ahead,
             slots_per_s=rate * self._fleet.capacity,
             floor_share=self._live.policy.limits.floor_share,
         )
@@ -242,29 +253,29 @@ class Forecast:
             return None  # Nothing runs, or nothing is known of how long that is.
         made = (run.made for run in runs)
         lengths = self._lengths.survival(made, token_s=token_s, now_s=now_s)
-        return Supply(picked(runs), lengths, before), token_s
+        return Supply(sample_runs(runs), lengths, before), token_s
 
-    def _crowd(
-        self, priority: str, own_slots: float, rivals: Sequence[Rival], now_s: float
-    ) -> Crowd:
+    def _queue_ahead(
+        self, priority: str, own_slots: float, competitors: Sequence[CompetingTenant], now_s: float
+    ) -> QueueAhead:
         lanes, place = self._live.lanes, PRIORITIES.index(priority)
         above, below = PRIORITIES[:place], PRIORITIES[place + 1 :]
         urgent = sum(lanes[p].slots for p in above)
         if above and below:
             # Bulk requests make way for these, and wait again: before bulk newcomers only.
-            urgent -= min(lanes[URGENT].slots, self._obtainable_slots)
-        return Crowd(
+            urgent -= min(lanes[HIGHEST_PRIORITY].slots, self._preemptible_slots)
+        return QueueAhead(
             urgent=urgent,
             own=own_slots,
             urgent_per_s=sum(self._arrivals[p].all.per_s(now_s) for p in above),
             lanes_below=sum(len(lanes[p]) > 0 for p in below),
-            rivals=tuple(rivals),
+            competitors=tuple(competitors),
             free=self._usable_slots(),
         )
 
     @property
-    def _obtainable_slots(self) -> int:
-        return self._preemption.obtainable_slots if self._live.policy.preemption else 0
+    def _preemptible_slots(self) -> int:
+        return self._preemption.preemptible_slots if self._live.policy.preemption else 0
 
     def _usable_slots(self) -> int:
         """Free ones, unless somebody waits beside them: then they are of no use to him.
@@ -288,21 +299,23 @@ def _run(request: Request, token_s: float, before: float, now_s: float) -> Run:
     return Run(min(made, _most(request) - 1.0), _most(request), request.slots)
 
 
-def _wait(whole_s: float | None, before_s: float | None) -> Wait | None:
+def _wait(whole_s: float | None, before_s: float | None) -> WaitEstimate | None:
     if whole_s is None or before_s is None:
         return None
-    return Wait(whole_s, max(0.0, whole_s - before_s))
+    return WaitEstimate(whole_s, max(0.0, whole_s - before_s))
 
 
-def _rivals(others: Sequence[Standing], level: float, coming: Mapping[str, float]) -> list[Rival]:
+def _competitors(
+    others: Sequence[TenantShare], level: float, coming: Mapping[str, float]
+) -> list[CompetingTenant]:
     """Those with one request waiting at most are counted as one, for there may be hundreds: they
     are served as they come."""
-    rivals, due, waiting, per_s = [], 0.0, 0.0, 0.0
+    competitors, due, waiting, per_s = [], 0.0, 0.0, 0.0
     for other in others:
         turns = other.turns_up_to(level) * other.slots_each
         asks_per_s = coming.get(other.tenant, 0.0)
         if other.waiting > 1:
-            rivals.append(Rival(turns, other.slots, asks_per_s))
+            competitors.append(CompetingTenant(turns, other.slots, asks_per_s))
         elif turns:
             due, waiting, per_s = due + turns, waiting + other.slots, per_s + asks_per_s
-    return [*rivals, Rival(due, waiting, per_s)] if due else rivals
+    return [*competitors, CompetingTenant(due, waiting, per_s)] if due else competitors

@@ -17,7 +17,7 @@ from headrace_scheduler.state.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.forming import LaneView, Room, can_ever_run, form_batch
-from headrace_scheduler.workers.preemption_candidates import PATIENT, URGENT
+from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY, PATIENT
 from headrace_scheduler.workers.routing import Routing
 from headrace_scheduler.workers.worker import Worker
 
@@ -31,7 +31,7 @@ _SHORT_CAUSES = {
 }
 
 
-class Dispatching:
+class Dispatcher:
     """One dispatch per worker on its way at a time.
 
     So a worker's dispatches are counted in order, its room is known when the
@@ -65,7 +65,7 @@ class Dispatching:
         batch = form_batch(views, room, limits, now_s=now_s, share=share)
         lanes.set_credits(batch.credits)
         for request in batch.claimed:
-            request.keeps_slots = request.slots
+            request.floor_slots = request.slots
         return batch.requests
 
     def _views(self, worker: Worker, room: Room, now_s: float) -> list[LaneView[Request]]:
@@ -99,7 +99,7 @@ class Dispatching:
 
     def _waits_for(self, urgent_id: str, room: Room) -> bool:
         """Whether a worker's room is for the one that was parked for, before its victim."""
-        urgent = self._live.lanes[URGENT].get(urgent_id)
+        urgent = self._live.lanes[HIGHEST_PRIORITY].get(urgent_id)
         return urgent is not None and can_ever_run(urgent, room)
 
     def _claims(self, lane: str) -> float:
@@ -112,7 +112,7 @@ class Dispatching:
         if lane != PATIENT or not policy.preemption or self._live.lanes[lane].credit < 1.0:
             return float("inf")
         floor = max(1, ceil(policy.limits.floor_share * self._fleet.capacity))
-        return floor - self._live.yielding.kept_slots
+        return floor - self._live.preemption_candidates.floor_slots_in_use
 
     def _holds_trial(self, worker: Worker, now_s: float) -> bool:
         """Whether something on its last attempt has just begun there."""
@@ -124,12 +124,12 @@ class Dispatching:
     def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
         number = self._fleet.occupy(worker, batch)
         self._on_their_way[number] = batch
-        self._live.journal.dispatched(
+        self._live.observer.dispatched(
             worker.worker_id, [(r.lane, now_s - r.queued_s) for r in batch]
         )
         for request in batch:
             if tokens := self._routing.tokens_at(request, worker):
-                self._live.journal.prefix_held(request.lane, tokens)
+                self._live.observer.prefix_held(request.lane, tokens)
             request.dispatched_s = now_s
             attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
             self._live.run(request, worker, attempt, (self._live.epoch, number))
@@ -142,7 +142,7 @@ class Dispatching:
         )
         return Dispatch(worker.worker_id, number, message)
 
-    def take_answer(self, event: DispatchAnswered, *, now_s: float) -> None:
+    def on_answered(self, event: DispatchAnswered, *, now_s: float) -> None:
         refusals = {r.request_id: r for r in event.refusals}
         worker = self._fleet.get(event.worker_id)
         if worker is not None:
@@ -174,7 +174,7 @@ class Dispatching:
                     self._fleet.refuse(worker)
                 self._live.withdraw(request, _SHORT_CAUSES.get(cause, "refused"), now_s=now_s)
 
-    def take_silence(self, worker_id: str, number: int, *, now_s: float) -> None:
+    def on_unanswered(self, worker_id: str, number: int, *, now_s: float) -> None:
         """The worker may have taken it.
 
         So it is handled as lost, without a failure to its account: its gateway
