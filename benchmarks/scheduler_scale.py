@@ -46,7 +46,7 @@ from headrace_scheduler.state.events import (
 )
 from headrace_scheduler.workers.forming import BatchLimits
 from headrace_scheduler.workers.policy import Policy
-from headrace_worker.dispatch.report_delta import Changes
+from headrace_worker.dispatch.report_delta import ChangeTracker
 
 MODEL, DIGEST, GATEWAY = "tiny", "sha256:1", "gateway"
 WORKERS, SLOTS = 200, 64
@@ -91,7 +91,7 @@ class Worker:
         self.card = ModelCard(model=MODEL, weights_digest=DIGEST, context_tokens=4096)
         self.running: dict[str, int] = {}
         self.number = self.answered = 0
-        self._changes, self._full_s = Changes(), float("-inf")
+        self._changes, self._full_s = ChangeTracker(), float("-inf")
 
     def report(self, now_s: float) -> bytes:
         self.number += 1

@@ -11,7 +11,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def heed() -> None:
+def recheck_cancelled() -> None:
     """Raise CancelledError if this task was cancelled and something has swallowed it."""
     # Why: asyncio.wait_for of Python 3.11, which the broker's client waits with, returns
     # the result and forgets the cancellation if both come in one turn of the loop. A loop
@@ -21,25 +21,25 @@ def heed() -> None:
         raise asyncio.CancelledError
 
 
-async def confined(work: Coroutine[Any, Any, R]) -> R:
+async def run_isolated(work: Coroutine[Any, Any, R]) -> R:
     """Await work in a task of its own; for what holds a task group that may fail.
 
     Cancelled, it cancels the work and waits for its end.
     """
     # Why: TaskGroup of Python 3.11 marks its own task as cancelled when a child fails, and
-    # never takes that back. To `heed`, and so to every call of the bus, it would be cancelled
+    # never takes that back. To `recheck_cancelled`, and so to every call of the bus, it would be cancelled
     # for good, although somebody has handled the failure.
     return await asyncio.create_task(work)
 
 
-def heeding(call: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+def rechecking_cancelled(call: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
     """Have a call heed a cancellation that was lost while it waited."""
 
     @wraps(call)
-    async def heeded(*args: P.args, **kwargs: P.kwargs) -> R:
+    async def rechecked(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return await call(*args, **kwargs)
         finally:
-            heed()
+            recheck_cancelled()
 
-    return heeded
+    return rechecked

@@ -62,7 +62,9 @@ async def test_what_was_computed_is_told_until_it_is_given_up(
         assert await scheduler.dispatch(worker_id, other) == []
         await eventually(lambda: listener.held >= set(prefix_block_names(other)))
         if kv_store == "strips":
-            assert not listener.held & set(prefix_block_names(first)), "its one slot holds something else"
+            assert not listener.held & set(prefix_block_names(first)), (
+                "its one slot holds something else"
+            )
 
 
 async def test_nothing_is_told_where_that_is_not_wanted(

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.bus import Bus, BusError, NobodyListens, subjects
-from headrace.cancellation import heed
+from headrace.cancellation import recheck_cancelled
 from headrace.internal.v1.dispatch_pb2 import (
     DispatchResponse,
     WorkerCancelRequest,
@@ -172,7 +172,7 @@ class OutgoingCalls:
                 metrics.retried.labels("conclude").inc()
                 await asyncio.sleep(RETRY_S)
             else:
-                heed()
+                recheck_cancelled()
                 acknowledge()
                 return
 
@@ -195,5 +195,5 @@ class OutgoingCalls:
                 await asyncio.sleep(RETRY_S)
             else:
                 metrics.dead_letters.labels(self._model, reason).inc()
-                heed()
+                recheck_cancelled()
                 return

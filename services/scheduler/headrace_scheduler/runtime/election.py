@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from headrace.bus import Bus, BusError, LeaseTaken
-from headrace.cancellation import confined, heed
+from headrace.cancellation import run_isolated, recheck_cancelled
 from headrace.clock import Clock
 from headrace.model_names import lane_id
 from headrace.telemetry.repeated import Repeated
@@ -77,7 +77,7 @@ class LeaderElection:
         while True:
             if (epoch := await self._try_acquire()) is not None:
                 await self._lead(epoch)
-            heed()
+            recheck_cancelled()
             await asyncio.sleep(self._settings.lease_acquire_s)
 
     async def _try_acquire(self) -> int | None:
@@ -103,8 +103,8 @@ class LeaderElection:
         metrics.take_overs.labels(self.model).inc()
         log.info("leadership.begun", extra={"model": self.model, "epoch": epoch})
         try:
-            heed()
-            await confined(self._lead_until_over(epoch))
+            recheck_cancelled()
+            await run_isolated(self._lead_until_over(epoch))
         except* SteppedDown as over:
             log.warning("leadership.over", extra={"model": self.model, "why": str(_first(over))})
         except* BusError as failed:
@@ -154,7 +154,7 @@ class LeaderElection:
                     await self._bus.replace_card(self.model, self._removed, None)
                 except BusError as error:
                     log.info("card.not_deleted", extra={"model": self.model, "why": repr(error)})
-                heed()
+                recheck_cancelled()
 
     def _is_ours(self) -> bool:
         return self._clock.monotonic_s() < self._ours_until_s
@@ -171,13 +171,13 @@ class LeaderElection:
                 raise SteppedDown(str(error)) from error
             except (BusError, TimeoutError) as error:
                 metrics.retried.labels("renew").inc()
-                heed()
+                recheck_cancelled()
                 if not self._is_ours():
                     raise SteppedDown(f"not renewed in {ttl_s} s: {error!r}") from error
             else:
                 self._ours_until_s = started_s + ttl_s
                 self._seen_s = started_s
-                heed()
+                recheck_cancelled()
 
     async def _give_back(self) -> None:
         """So that the next leader need not wait for the lease to run out."""

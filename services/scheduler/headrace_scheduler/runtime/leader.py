@@ -10,7 +10,7 @@ from functools import partial
 
 from headrace.bus import Bus, BusUnavailable, LaneReader, Pulled
 from headrace.bus.subjects import PRIORITIES
-from headrace.cancellation import heed
+from headrace.cancellation import recheck_cancelled
 from headrace.clock import Clock
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
@@ -98,7 +98,7 @@ class Leader:
             doors = RequestHandlers(self.machine, self.tell, self._acknowledgements)
             for subject, answer in doors.answers(model).items():
                 stack.push_async_callback((await self._bus.serve(subject, answer)).close)
-            heed()
+            recheck_cancelled()
             async with asyncio.TaskGroup() as tasks:
                 self._calls.start_in(tasks)
                 self._acts = True
@@ -218,11 +218,11 @@ class Leader:
                     max_messages=PULLED_AT_ONCE, timeout_s=CATCH_UP_S if behind else PULL_S
                 )
             except BusUnavailable:
-                heed()
+                recheck_cancelled()
                 metrics.retried.labels("pull").inc()
                 await asyncio.sleep(RETRY_S)
                 continue
-            heed()
+            recheck_cancelled()
             if behind and not pulled:
                 behind = False
                 self.tell(LaneCaughtUp(priority))

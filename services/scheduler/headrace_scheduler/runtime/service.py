@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from headrace.bus import Bus, Subscription
 from headrace.bus.subjects import GATEWAY_REPORTS, PREFIX_REPORTS, WORKER_REPORTS
-from headrace.cancellation import heed
+from headrace.cancellation import recheck_cancelled
 from headrace.clock import Clock
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import PrefixReport
@@ -66,7 +66,7 @@ class Service:
             ]
             self._listening_since_s = self._clock.monotonic_s()
             subscriptions.append(await self._bus.watch_cards(self._on_card))
-            heed()
+            recheck_cancelled()
             try:
                 await asyncio.get_running_loop().create_future()
             finally:
