@@ -25,7 +25,8 @@ from headrace.internal.v1.reports_pb2 import (
 )
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace.v1.common_pb2 import FinishReason
-from headrace_scheduler.machine.machine import Leadership, Machine
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.state.events import (
     Command,
     Dispatch,
@@ -43,7 +44,6 @@ from headrace_scheduler.state.events import (
     TakeOverRequested,
     WorkerReported,
 )
-from headrace_scheduler.workers.policy import Policy
 from helpers.counting_observer import CountingObserver
 
 MODEL = "tiny"
@@ -55,18 +55,18 @@ C = TypeVar("C")
 class Bench:
     """A machine, its clock, and the commands it gave last."""
 
-    def __init__(self, policy: Policy | None = None, *, holding: bool = False) -> None:
+    def __init__(self, settings: SchedulerSettings | None = None, *, holding: bool = False) -> None:
         self.now_s = 100.0
         self.observer = CountingObserver()
         leadership = Leadership("s-1", MODEL, EPOCH, self.now_s, listening_since_s=0.0)
-        self.machine = Machine(leadership, policy or Policy(), self.observer)
+        self.machine = Machine(leadership, settings or SchedulerSettings(), self.observer)
         self.commands: list[Command] = []
         self._sequence = 0
         if not holding:
-            self.tell(*caught_up())
+            self.apply(*caught_up())
             assert not self.machine.is_holding
 
-    def tell(self, *events: Event) -> list[Command]:
+    def apply(self, *events: Event) -> list[Command]:
         """Apply all, decide once."""
         for event in events:
             self.machine.apply(event, now_s=self.now_s)
@@ -87,7 +87,7 @@ class Bench:
         for request_id in request_ids:
             self._sequence += 1
             events.append(submitted(request_id, self._sequence, now_s=self.now_s, **fields))
-        return self.tell(*events)
+        return self.apply(*events)
 
     def given(self, kind: type[C]) -> list[C]:
         """Commands of a kind among those given last."""
@@ -99,7 +99,7 @@ class Bench:
 
     def accept(self) -> list[Command]:
         """The worker takes all of the dispatches just given."""
-        return self.tell(
+        return self.apply(
             *(DispatchAnswered(d.worker_id, d.number, ()) for d in self.given(Dispatch))
         )
 
@@ -110,13 +110,13 @@ class Bench:
             DispatchRefusal(request_id=r.request_id, cause=cause, message="no")
             for r in dispatch.message.requests
         ]
-        return self.tell(DispatchAnswered(dispatch.worker_id, dispatch.number, tuple(refusals)))
+        return self.apply(DispatchAnswered(dispatch.worker_id, dispatch.number, tuple(refusals)))
 
     def settle(self, *request_ids: str, code: int = 0, output_tokens: int = 0) -> list[Command]:
-        return self.tell(settled(*request_ids, code=code, output_tokens=output_tokens))
+        return self.apply(settled(*request_ids, code=code, output_tokens=output_tokens))
 
     def worker(self, worker_id: str = "w", number: int = 1, **fields: object) -> list[Command]:
-        return self.tell(reported(worker_id, number, received_s=self.now_s, **fields))
+        return self.apply(reported(worker_id, number, received_s=self.now_s, **fields))
 
 
 def caught_up() -> list[Event]:

@@ -10,7 +10,8 @@ from collections import Counter
 
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
 from headrace.internal.v1.request_pb2 import ChoiceProgress
-from headrace_scheduler.machine.machine import Leadership, Machine
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_scheduler.state.events import (
     Acknowledge,
@@ -25,7 +26,6 @@ from headrace_scheduler.state.events import (
     StoreResult,
     Submitted,
 )
-from headrace_scheduler.workers.policy import Policy
 from helpers.counting_observer import CountingObserver
 from helpers.scheduler_checks import ParkingChecks, check_attempts
 from helpers.scheduler_events import (
@@ -46,10 +46,10 @@ LENGTH = 3
 
 
 class World(Callers):
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, settings: SchedulerSettings) -> None:
         super().__init__()
         self.now_s = 100.0
-        self.policy = policy
+        self.settings = settings
         self.epoch = 0
         self.workers: dict[str, WorkerModel] = {}
         self.stored: dict[str, Submitted] = {}
@@ -77,7 +77,7 @@ class World(Callers):
         self.pending = []
         leadership = Leadership("s", MODEL, self.epoch, self.now_s, listening_since_s=0.0)
         self.observer = CountingObserver()
-        self.machine = Machine(leadership, self.policy, self.observer)
+        self.machine = Machine(leadership, self.settings, self.observer)
         self.parking = ParkingChecks(self.machine)
         self.unread = unread(self.stored)
         if has_listened:
@@ -88,11 +88,11 @@ class World(Callers):
         """The leader reads so many messages of its lanes, or comes to their end."""
         if self.unread:
             now, self.unread = self.unread[:count], self.unread[count:]
-            self.tell(*map(as_stored, now))
+            self.apply(*map(as_stored, now))
         if not self.unread and self.machine.is_holding:
-            self.tell(*caught_up())
+            self.apply(*caught_up())
 
-    def tell(self, *events: Event) -> None:
+    def apply(self, *events: Event) -> None:
         for event in events:
             self.machine.apply(event, now_s=self.now_s)
         commands = self.machine.decide(now_s=self.now_s)
@@ -126,7 +126,7 @@ class World(Callers):
         self.read_on(len(self.unread))
         self.now_s += seconds
         dropped = self.observer.counts["worker lost"]
-        self.tell()
+        self.apply()
         self.beat()
         if self.observer.counts["worker lost"] > dropped and self.pending:
             # A dispatch that was on its way all the time arrives at a worker that was given up.
@@ -172,13 +172,13 @@ class World(Callers):
         if self.unread:
             self.unread.append(event)
         else:
-            self.tell(as_stored(event))
+            self.apply(as_stored(event))
 
     # Workers
 
     def report(self, worker: WorkerModel, *, full: bool = False) -> None:
         if worker.alive:
-            self.tell(worker.report(self.now_s, full=full))
+            self.apply(worker.report(self.now_s, full=full))
 
     def report_all(self, *, full: bool) -> None:
         for worker in self.workers.values():
@@ -189,7 +189,7 @@ class World(Callers):
         prompt = list(range(1000 * beginning, 1000 * beginning + 40))
         shared = submitted("", digest="w1", prompt=prompt)
         names, where = prefix_block_names(shared.record), worker.worker_id
-        self.tell(prefixes_reported(where, names[:blocks], dropped=names[blocks:], full=full))
+        self.apply(prefixes_reported(where, names[:blocks], dropped=names[blocks:], full=full))
 
     def retire(self, worker: WorkerModel) -> None:
         """It has drained: it leaves, and another comes."""
@@ -197,7 +197,7 @@ class World(Callers):
             self.park(worker, request_id, "")
         worker.number += 1
         number, name = worker.number, f"{worker.worker_id}'"
-        self.tell(reported(worker.worker_id, number, received_s=self.now_s, leaving=True))
+        self.apply(reported(worker.worker_id, number, received_s=self.now_s, leaving=True))
         del self.workers[worker.worker_id]
         self.workers[name] = WorkerModel(name, worker.slots)
 
@@ -206,8 +206,8 @@ class World(Callers):
         if worker.alive:
             worker.late.append(worker.report(self.now_s, full=False))
 
-    def hear_late(self, worker: WorkerModel) -> None:
-        self.tell(worker.late.pop())
+    def deliver_late_report(self, worker: WorkerModel) -> None:
+        self.apply(worker.late.pop())
 
     def step(self, worker: WorkerModel) -> None:
         """Everything that runs there makes one token."""
@@ -237,14 +237,14 @@ class World(Callers):
     def park(self, worker: WorkerModel, request_id: str, error: str) -> None:
         record = worker.running.pop(request_id)
         made = list(record.progress[0].output_ids) if record.progress else []
-        self.tell(parked(worker.worker_id, point(request_id, record.attempt, made, error=error)))
+        self.apply(parked(worker.worker_id, point(request_id, record.attempt, made, error=error)))
         self.report(worker)
 
     def lose_stream(self, worker: WorkerModel, request_id: str) -> None:
         record = worker.running[request_id]
         client = self.clients[request_id]
         if self.is_heard(request_id) and client.newest == record.attempt:
-            self.tell(lost(worker.worker_id, point(request_id, record.attempt, client.seen)))
+            self.apply(lost(worker.worker_id, point(request_id, record.attempt, client.seen)))
 
     # What was commanded
 
@@ -254,7 +254,7 @@ class World(Callers):
             case Dispatch():
                 self._take(command)
             case SendNotice():
-                self.take_notice(command)
+                self.on_notice(command)
             case StoreResult(record):
                 self.store_result(record.request_id)
                 self._acknowledge(record.request_id)
@@ -286,18 +286,18 @@ class World(Callers):
                 worker = self.workers.get(worker_id)
                 if arrives and worker is not None and worker.alive:
                     self._run(worker, command)
-                self.tell(DispatchUnanswered(worker_id, number))
+                self.apply(DispatchUnanswered(worker_id, number))
             case SendNotice():
                 self.lose_notice(command, arrives=arrives)
 
     def _take(self, command: Dispatch) -> None:
         worker = self.workers.get(command.worker_id)
         if worker is None or not worker.alive:
-            self.tell(DispatchUnanswered(command.worker_id, command.number))
+            self.apply(DispatchUnanswered(command.worker_id, command.number))
             return
         refused, cause = self._run(worker, command)
         refusals = tuple(DispatchRefusal(request_id=i, cause=cause) for i in refused)
-        self.tell(DispatchAnswered(command.worker_id, command.number, refusals))
+        self.apply(DispatchAnswered(command.worker_id, command.number, refusals))
 
     def _run(
         self, worker: WorkerModel, command: Dispatch

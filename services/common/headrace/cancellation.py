@@ -1,4 +1,4 @@
-"""Cancellations that got lost, found again."""
+"""Work around two faults of Python 3.11 that lose or invent cancellations of asyncio tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 def recheck_cancelled() -> None:
-    """Raise CancelledError if this task was cancelled and something has swallowed it."""
+    """Raise CancelledError if this task was cancelled and a call has swallowed that."""
     # Why: asyncio.wait_for of Python 3.11, which the broker's client waits with, returns
     # the result and forgets the cancellation if both come in one turn of the loop. A loop
     # would go on, and its task group wait for it for ever.
@@ -22,18 +22,18 @@ def recheck_cancelled() -> None:
 
 
 async def run_isolated(work: Coroutine[Any, Any, R]) -> R:
-    """Await work in a task of its own; for what holds a task group that may fail.
+    """Await work that holds a task group which may fail, in a task of its own.
 
-    Cancelled, it cancels the work and waits for its end.
+    If this call is cancelled, it cancels the work and waits for its end.
     """
     # Why: TaskGroup of Python 3.11 marks its own task as cancelled when a child fails, and
-    # never takes that back. To `recheck_cancelled`, and so to every call of the bus, it would be cancelled
-    # for good, although somebody has handled the failure.
+    # never takes that back. `recheck_cancelled`, and so every call of the bus, would take the
+    # task for cancelled for good, although its failure has been handled.
     return await asyncio.create_task(work)
 
 
 def rechecking_cancelled(call: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Have a call heed a cancellation that was lost while it waited."""
+    """Wrap a call so that it raises a cancellation that was lost while it waited."""
 
     @wraps(call)
     async def rechecked(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -12,7 +12,7 @@ from headrace.internal.v1.dispatch_pb2 import (
     DispatchRequest,
 )
 from headrace_scheduler.machine.attempts import is_on_last_attempt
-from headrace_scheduler.request.request import Request, Running, first_attempt
+from headrace_scheduler.request.live_request import Request, Running, first_attempt
 from headrace_scheduler.state.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
@@ -21,7 +21,7 @@ from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY, P
 from headrace_scheduler.workers.routing import Routing
 from headrace_scheduler.workers.worker import Worker
 
-TRIAL_S = 0.5
+LAST_ATTEMPT_GAP_S = 0.5
 """Between the starts of two on one worker. Too short: a culprit dies with others that have made
 no headway. Too long: where all stood by, the last of them waits for so many of these."""
 _SHORT_CAUSES = {
@@ -43,7 +43,7 @@ class Dispatcher:
     ) -> None:
         self._scheduler_id = scheduler_id
         self._live, self._fleet, self._routing = live, fleet, routing
-        self._on_their_way: dict[int, tuple[Request, ...]] = {}
+        self._in_flight: dict[int, tuple[Request, ...]] = {}
         """By number; each is answered, or said to be unanswered."""
 
     def plan(self, *, now_s: float) -> list[Dispatch]:
@@ -59,10 +59,10 @@ class Dispatcher:
         return dispatches
 
     def _form(self, worker: Worker, waiting: int, now_s: float) -> tuple[Request, ...]:
-        lanes, limits = self._live.lanes, self._live.policy.limits
+        lanes, settings = self._live.lanes, self._live.settings
         share, room = self._fleet.fair_share(worker, waiting), worker.room
         views = self._views(worker, room, now_s)
-        batch = form_batch(views, room, limits, now_s=now_s, share=share)
+        batch = form_batch(views, room, settings, now_s=now_s, share=share)
         lanes.set_credits(batch.credits)
         for request in batch.claimed:
             request.floor_slots = request.slots
@@ -87,13 +87,13 @@ class Dispatcher:
             if request.parked_for and self._waits_for(request.parked_for, room):
                 return False
             if is_on_last_attempt(self._live, request):
-                stands_back = has_one or self._holds_trial(worker, now_s)
+                stands_back = has_one or self._has_fresh_last_attempt(worker, now_s)
                 has_one = True
                 return not stands_back
             return True
 
         return [
-            LaneView(lane.in_turn(may_leave), lane.credit, self._claims(name))
+            LaneView(lane.in_order(may_leave), lane.credit, self._max_claims(name))
             for name, lane in self._live.lanes.items()
         ]
 
@@ -102,28 +102,29 @@ class Dispatcher:
         urgent = self._live.lanes[HIGHEST_PRIORITY].get(urgent_id)
         return urgent is not None and can_ever_run(urgent, room)
 
-    def _claims(self, lane: str) -> float:
+    def _max_claims(self, lane: str) -> float:
         """Slots that the lane may still take by its floor: so many are not parked for others.
 
         Why bounded: bulk requests are long. By places alone, they would come to hold
         every slot, and nobody urgent could have one.
         """
-        policy = self._live.policy
-        if lane != PATIENT or not policy.preemption or self._live.lanes[lane].credit < 1.0:
+        settings = self._live.settings
+        if lane != PATIENT or not settings.preemption or self._live.lanes[lane].credit < 1.0:
             return float("inf")
-        floor = max(1, ceil(policy.limits.floor_share * self._fleet.capacity))
+        floor = max(1, ceil(settings.floor_share * self._fleet.capacity))
         return floor - self._live.preemption_candidates.floor_slots_in_use
 
-    def _holds_trial(self, worker: Worker, now_s: float) -> bool:
+    def _has_fresh_last_attempt(self, worker: Worker, now_s: float) -> bool:
         """Whether something on its last attempt has just begun there."""
         return any(
-            now_s - request.dispatched_s < TRIAL_S and is_on_last_attempt(self._live, request)
+            now_s - request.dispatched_s < LAST_ATTEMPT_GAP_S
+            and is_on_last_attempt(self._live, request)
             for request in self._live.on_worker(worker.worker_id).values()
         )
 
     def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
         number = self._fleet.occupy(worker, batch)
-        self._on_their_way[number] = batch
+        self._in_flight[number] = batch
         self._live.observer.dispatched(
             worker.worker_id, [(r.lane, now_s - r.queued_s) for r in batch]
         )
@@ -146,33 +147,33 @@ class Dispatcher:
         refusals = {r.request_id: r for r in event.refusals}
         worker = self._fleet.get(event.worker_id)
         if worker is not None:
-            self._fleet.answered(worker, event.number, refusals)
-        for request in self._dispatched(event.worker_id, event.number):
+            self._fleet.mark_answered(worker, event.number, refusals)
+        for request in self._take_in_flight(event.worker_id, event.number):
             refusal = refusals.get(request.request_id)
             if refusal is None:
                 request.has_started = True
             else:
-                self._refused(request, refusal, worker, now_s=now_s)
+                self._on_refusal(request, refusal, worker, now_s=now_s)
 
-    def _refused(
+    def _on_refusal(
         self, request: Request, refusal: DispatchRefusal, worker: Worker | None, *, now_s: float
     ) -> None:
         causes = DispatchRefusalCause
         match refusal.cause:
             case causes.DISPATCH_REFUSAL_CAUSE_INVALID:
-                self._live.withdraw(request, "invalid", now_s=now_s)
+                self._live.requeue(request, "invalid", now_s=now_s)
                 self._live.end(request, InvalidRequest(refusal.message), now_s=now_s)
             case causes.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE:
                 last = f"; before that, {request.last_failure}" if request.last_failure else ""
-                self._live.withdraw(request, "not resumable", now_s=now_s)
+                self._live.requeue(request, "not resumable", now_s=now_s)
                 self._live.end(request, EngineFailed(refusal.message + last), now_s=now_s)
             case causes.DISPATCH_REFUSAL_CAUSE_STALE_LEADER:
                 # Left as it is: the leader of today has it, or will read it.
                 self._live.command(StepDown(refusal.message))
             case cause:
                 if worker is not None:
-                    self._fleet.refuse(worker)
-                self._live.withdraw(request, _SHORT_CAUSES.get(cause, "refused"), now_s=now_s)
+                    self._fleet.mark_full(worker)
+                self._live.requeue(request, _SHORT_CAUSES.get(cause, "refused"), now_s=now_s)
 
     def on_unanswered(self, worker_id: str, number: int, *, now_s: float) -> None:
         """The worker may have taken it.
@@ -182,14 +183,14 @@ class Dispatcher:
         """
         worker = self._fleet.get(worker_id)
         if worker is not None:
-            self._fleet.silent(worker, number)
-        for request in self._dispatched(worker_id, number):
+            self._fleet.mark_unanswered(worker, number)
+        for request in self._take_in_flight(worker_id, number):
             self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
 
-    def _dispatched(self, worker_id: str, number: int) -> Iterator[Request]:
+    def _take_in_flight(self, worker_id: str, number: int) -> Iterator[Request]:
         """Those of a dispatch on its way that still run by it, as far as is known."""
         dispatch = (self._live.epoch, number)
-        for request in self._on_their_way.pop(number, ()):
+        for request in self._in_flight.pop(number, ()):
             if self._live.get(request.request_id) is not request:
                 continue  # It has left meanwhile.
             match request.state:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from headrace.internal.v1.reports_pb2 import GatewayReport
 
 
-class Host(NamedTuple):
+class GatewayAddress(NamedTuple):
     gateway_id: str
     delivery_address: str
 
@@ -22,11 +22,11 @@ class Gateways:
         """Of those that take requests over."""
         self._turns = 0
 
-    def mention(self, gateway_id: str, *, now_s: float) -> None:
+    def add_named(self, gateway_id: str, *, now_s: float) -> None:
         """A request names it; silence begins now if it was never heard."""
         self._heard_s.setdefault(gateway_id, now_s)
 
-    def hear(self, report: GatewayReport, *, now_s: float) -> None:
+    def apply_report(self, report: GatewayReport, *, now_s: float) -> None:
         gateway_id = report.gateway_id
         self._heard_s[gateway_id] = max(now_s, self._heard_s.get(gateway_id, now_s))
         if report.delivery_address and not report.draining:
@@ -34,14 +34,14 @@ class Gateways:
         else:
             self._addresses.pop(gateway_id, None)
 
-    def host(self, *, other_than: str) -> Host | None:
+    def pick(self, *, other_than: str) -> GatewayAddress | None:
         """One that may be given a request, each in its turn; None: there is no other."""
         hosts = sorted(self._addresses.keys() - {other_than})
         if not hosts:
             return None
         self._turns += 1
         chosen = hosts[self._turns % len(hosts)]
-        return Host(chosen, self._addresses[chosen])
+        return GatewayAddress(chosen, self._addresses[chosen])
 
     def remove(self, gateway_id: str) -> None:
         self._heard_s.pop(gateway_id, None)
@@ -53,7 +53,7 @@ class Gateways:
         if gateway_id in self._heard_s:
             self._suspects.add(gateway_id)
 
-    def clear(self, gateway_id: str) -> bool:
+    def clear_suspicion(self, gateway_id: str) -> bool:
         """The sign came, or did not; whether it was waited for."""
         was_suspected = gateway_id in self._suspects
         self._suspects.discard(gateway_id)
@@ -69,7 +69,7 @@ class Gateways:
     def silent_since(self, received_before_s: float) -> list[str]:
         return [g for g, received_s in self._heard_s.items() if received_s < received_before_s]
 
-    def forgive_silence(self, now_s: float) -> None:
+    def restart_silence(self, now_s: float) -> None:
         """We could not hear: everybody's silence begins anew."""
         self._heard_s = dict.fromkeys(self._heard_s, now_s)
 

@@ -8,7 +8,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.machine.attempts import end_if_exhausted
 from headrace_scheduler.machine.gateways import Gateways
 from headrace_scheduler.machine.orphans import Orphans
-from headrace_scheduler.request.request import Ending, Lost, Request, without_prompt
+from headrace_scheduler.request.live_request import Ending, Lost, Request, without_prompt
 from headrace_scheduler.state.events import (
     CancelOnWorker,
     NoticeAnswered,
@@ -32,28 +32,30 @@ class Notices:
 
     @property
     def next_due_s(self) -> float:
-        if not self._live.has_calls:
+        if not self._live.has_notices:
             return float("inf")
         free = (g for g in self._gateways.ids if g not in self._unanswered)
-        return min((_due_s(r) for g in free for r in self._live.calls(g)), default=float("inf"))
+        return min(
+            (_due_s(r) for g in free for r in self._live.notices_for(g)), default=float("inf")
+        )
 
     def plan(self, *, now_s: float) -> list[SendNotice]:
-        if not self._live.has_calls and not self._gateways.suspects:
+        if not self._live.has_notices and not self._gateways.suspects:
             return []
         return [
             notice
             for gateway_id in self._gateways.ids
             if gateway_id not in self._unanswered
-            and (notice := self._next(gateway_id, now_s=now_s)) is not None
+            and (notice := self._next_notice(gateway_id, now_s=now_s)) is not None
         ]
 
-    def _next(self, gateway_id: str, *, now_s: float) -> SendNotice | None:
-        due = [r for r in self._live.calls(gateway_id) if _due_s(r) <= now_s][:MAX_NOTICES]
+    def _next_notice(self, gateway_id: str, *, now_s: float) -> SendNotice | None:
+        due = [r for r in self._live.notices_for(gateway_id) if _due_s(r) <= now_s][:MAX_NOTICES]
         if not due and not self._gateways.is_suspected(gateway_id):
             return None
         self._unanswered.add(gateway_id)
         ended = ((r.request_id, r.state.error) for r in due if isinstance(r.state, Ending))
-        records, later = _given(due)
+        records, later = _records_to_send(due)
         fences = (
             (r.request_id, r.state.attempt)
             for r in due
@@ -64,7 +66,7 @@ class Notices:
     def on_answered(self, event: NoticeAnswered, *, now_s: float) -> None:
         gateway_id = event.notice.gateway_id
         self._unanswered.discard(gateway_id)
-        self._gateways.clear(gateway_id)
+        self._gateways.clear_suspicion(gateway_id)
         points = {p.request_id: p for p in event.points}
         unknown = set(event.unknown_request_ids)
         for request_id, error in event.notice.ended:
@@ -75,7 +77,7 @@ class Notices:
                 if request_id in unknown:
                     self._orphans.on_end_unknown(request, error)
                 else:
-                    request.state.notice_due_s = now_s + self._live.policy.notice_repeat_s
+                    request.state.notice_due_s = now_s + self._live.settings.notice_repeat_s
         for request_id, attempt in event.notice.fences:
             request = self._live.get(request_id)
             if request is None or not _is_lost(request, attempt, gateway_id):
@@ -85,19 +87,19 @@ class Notices:
             elif request_id in points:
                 self.resume(request, points[request_id], now_s=now_s)
             else:
-                _ask_again(request, now_s + self._live.policy.notice_repeat_s)
+                _postpone(request, now_s + self._live.settings.notice_repeat_s)
 
     def on_unanswered(self, event: NoticeUnanswered, *, now_s: float) -> None:
         notice = event.notice
         self._unanswered.discard(notice.gateway_id)
-        if self._gateways.clear(notice.gateway_id) and event.nobody_listens:
+        if self._gateways.clear_suspicion(notice.gateway_id) and event.nobody_listens:
             # Neither another gateway nor the broker has a connection to it: it is gone.
             self._orphans.gateway_gone(notice.gateway_id, "gateway gone", now_s=now_s)
-        again_s = now_s + self._live.policy.notice_repeat_s
+        again_s = now_s + self._live.settings.notice_repeat_s
         for request_id in [i for i, _ in notice.ended] + [i for i, _ in notice.fences]:
             request = self._live.get(request_id)
             if request is not None:
-                _ask_again(request, again_s)
+                _postpone(request, again_s)
 
     def resume(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
         """The gateway has fenced and said what it has: back to the lane."""
@@ -118,12 +120,12 @@ class Notices:
             request.count_failure(point.error.message)
         if request.is_finished:
             # It will be settled; if that got lost on its way, asking again finds it unknown.
-            lost.notice_due_s = now_s + self._live.policy.settle_grace_s
+            lost.notice_due_s = now_s + self._live.settings.settle_grace_s
         elif not end_if_exhausted(self._live, request, now_s=now_s):
             self._live.wait(request, now_s=now_s)
 
 
-def _given(due: list[Request]) -> tuple[list[RequestRecord], set[str]]:
+def _records_to_send(due: list[Request]) -> tuple[list[RequestRecord], set[str]]:
     """Records that their gateway is to know requests by, and ids of those that do not fit."""
     records, later, room = list[RequestRecord](), set[str](), GIVEN_BYTES
     for request in due:
@@ -149,7 +151,7 @@ def _is_lost(request: Request, attempt: int, gateway_id: str) -> bool:
     return isinstance(lost, Lost) and lost.attempt == attempt and request.gateway_id == gateway_id
 
 
-def _ask_again(request: Request, at_s: float) -> None:
+def _postpone(request: Request, at_s: float) -> None:
     match request.state:
         case Ending() as ending:
             ending.notice_due_s = at_s

@@ -21,8 +21,8 @@ from headrace.internal.v1.reports_pb2 import (
     TakenOver,
     TakeOverRequest,
 )
-from headrace_scheduler.machine.gateways import Gateways, Host
-from headrace_scheduler.request.request import (
+from headrace_scheduler.machine.gateways import GatewayAddress, Gateways
+from headrace_scheduler.request.live_request import (
     Ending,
     Lost,
     Orphaned,
@@ -52,7 +52,7 @@ _GivenUp = tuple[Request, HeadraceError, str]
 
 class Orphans:
     def __init__(self, live: LiveRequests, gateways: Gateways) -> None:
-        self._live, self._gateways, self._policy = live, gateways, live.policy
+        self._live, self._gateways, self._settings = live, gateways, live.settings
         self._announced: dict[str, tuple[str, TakenOver]] | None = {}
         """Taken over under an earlier leader, by gateways that said so before the record was
         read; of each the latest. None once all are read: then they are of other models."""
@@ -68,25 +68,25 @@ class Orphans:
         for request in self._live.of_gateway(gateway_id):
             if isinstance(request.state, Orphaned):
                 continue
-            if (why := self._why_not_kept(request, cause)) is None:
-                self._keep(request, cause, now_s=now_s)
+            if (why := self._why_not_orphaned(request, cause)) is None:
+                self._orphan(request, cause, now_s=now_s)
             else:
                 over = request.state.error if isinstance(request.state, Ending) else None
-                given_up.append((request, over or gone(why), why))
+                given_up.append((request, over or cut_off_error(why), why))
         for first in range(0, len(given_up), ENDS_PER_NOTICE):
             self._give_up(gateway_id, given_up[first : first + ENDS_PER_NOTICE])
 
-    def _why_not_kept(self, request: Request, cause: str) -> str | None:
+    def _why_not_orphaned(self, request: Request, cause: str) -> str | None:
         """None if somebody may come for it, also where it has ended on its worker."""
         may_go_on = request.record.attachable or request.record.detached
         if not may_go_on or isinstance(request.state, Ending):
             return cause
-        is_full = self._live.orphaned >= self._policy.max_orphans
+        is_full = self._live.orphaned >= self._settings.max_orphans
         return "too many orphans" if is_full else None
 
-    def _keep(self, request: Request, cause: str, *, now_s: float) -> None:
-        worker_id = request.worker_id or _last_seen(request)
-        until_s = NEVER if request.record.detached else now_s + self._policy.orphan_grace_s
+    def _orphan(self, request: Request, cause: str, *, now_s: float) -> None:
+        worker_id = request.worker_id or _last_worker(request)
+        until_s = NEVER if request.record.detached else now_s + self._settings.orphan_grace_s
         state = Orphaned(until_s, worker_id, now_s + PARK_S, request.gateway_id)
         self._live.orphan(request, state, cause)
         if worker_id is not None:
@@ -102,68 +102,70 @@ class Orphans:
         self._live.command(SendNotice(gateway_id, ends, ()))
         for request, error, cause in given_up:
             if request.record.detached:
-                self._live.conclude(request, error)
+                self._live.end_with_stored_result(request, error)
             else:
                 self._live.abandon(request, cause)
 
     def on_end_unknown(self, request: Request, error: HeadraceError) -> None:
         """It has ended, and its gateway does not hold it."""
         if request.record.detached:
-            self._live.conclude(request, error)
+            self._live.end_with_stored_result(request, error)
         else:
             self._live.settle(request, error.code.number)
 
-    def hear(self, gateway_id: str, report: GatewayReport, *, now_s: float) -> None:
+    def apply_report(self, gateway_id: str, report: GatewayReport, *, now_s: float) -> None:
         """It lives, after a pause perhaps; and what it has taken over, perhaps under an earlier
         leader."""
         if report.draining:
-            self._empty(gateway_id, now_s=now_s)
+            self._move_away(gateway_id, now_s=now_s)
         else:
-            self._give_back(gateway_id, now_s=now_s)
+            self._return_to(gateway_id, now_s=now_s)
         for taken in report.taken_over:
             request = self._live.get(taken.request_id)
             if request is not None:
-                self._learn(request, gateway_id, taken, now_s=now_s)
+                self._apply_takeover(request, gateway_id, taken, now_s=now_s)
             elif self._announced is not None:
                 self._announced[taken.request_id] = gateway_id, taken
 
-    def _give_back(self, gateway_id: str, *, now_s: float) -> None:
+    def _return_to(self, gateway_id: str, *, now_s: float) -> None:
         for orphan in self._live.orphans():
             if isinstance(orphan.state, Orphaned) and orphan.state.gateway_id == gateway_id:
                 # Nobody has come elsewhere: its reader may still be where it was.
                 where = orphan.worker_id
                 self._live.lose(orphan, "its gateway is back", now_s=now_s, worker_id=where)
 
-    def _empty(self, gateway_id: str, *, now_s: float) -> None:
+    def _move_away(self, gateway_id: str, *, now_s: float) -> None:
         """It is about to leave: what no reader keeps there goes elsewhere, if there is a place."""
-        if self._gateways.host(other_than=gateway_id) is None:
+        if self._gateways.pick(other_than=gateway_id) is None:
             return
         for request in self._live.of_gateway(gateway_id):
             moves = request.record.detached and not isinstance(request.state, Orphaned)
-            if moves and self._why_not_kept(request, "") is None:
-                self._keep(request, "gateway leaves", now_s=now_s)
+            if moves and self._why_not_orphaned(request, "") is None:
+                self._orphan(request, "gateway leaves", now_s=now_s)
 
-    def give(self, *, now_s: float) -> None:
+    def reassign_ready(self, *, now_s: float) -> None:
         """Detached requests to gateways that live. Call every now and then."""
         for request in self._live.orphans():
             state = request.state
             if not (request.record.detached and isinstance(state, Orphaned)):
                 continue
             if state.can_move(now_s) and now_s >= state.assignable_from_s:
-                host = self._gateways.host(other_than=state.gateway_id)
-                if host is not None:
-                    self._reassign(request, host, "given", now_s=now_s).sends_record = True
+                pick = self._gateways.pick(other_than=state.gateway_id)
+                if pick is not None:
+                    self._reassign(request, pick, "given", now_s=now_s).sends_record = True
 
-    def entered(self, request: Request, *, now_s: float) -> None:
+    def on_submitted(self, request: Request, *, now_s: float) -> None:
         """Its record names who published it; it may have been taken over since."""
         if announced := (self._announced or {}).pop(request.request_id, None):
-            self._learn(request, *announced, now_s=now_s)
+            self._apply_takeover(request, *announced, now_s=now_s)
 
     def forget_announced(self) -> None:
         """Every record from before the take-over is read."""
         self._announced = None
 
-    def _learn(self, request: Request, gateway_id: str, taken: TakenOver, *, now_s: float) -> None:
+    def _apply_takeover(
+        self, request: Request, gateway_id: str, taken: TakenOver, *, now_s: float
+    ) -> None:
         if taken.held_since_attempt <= request.record.held_since_attempt:
             return
         was_orphaned = isinstance(request.state, Orphaned)
@@ -184,7 +186,7 @@ class Orphans:
         match request.state:
             case Orphaned() as orphaned:
                 if orphaned.can_move(now_s):
-                    self._give(request, asked, now_s=now_s)
+                    self._hand_over(request, asked, now_s=now_s)
             case Lost() as lost if is_its_own:
                 if asked.HasField("point") and asked.point.attempt >= lost.attempt:
                     resume(request, asked.point)
@@ -192,51 +194,53 @@ class Orphans:
                 # It went on, and the word of that was lost: that gateway holds nothing of it.
                 where = request.worker_id
                 self._live.lose(request, "asked for again", now_s=now_s, worker_id=where)
-                self._wait_for_point(request, now_s)
+                self._await_point(request, now_s)
             case _:
                 if asked.unreachable_gateway_id == request.gateway_id:
                     self._gateways.suspect(request.gateway_id)
 
-    def _give(self, request: Request, asked: TakeOverRequest, *, now_s: float) -> None:
-        host = Host(asked.gateway_id, asked.delivery_address)
-        self._reassign(request, host, "taken over", now_s=now_s)
-        self._wait_for_point(request, now_s)
+    def _hand_over(self, request: Request, asked: TakeOverRequest, *, now_s: float) -> None:
+        pick = GatewayAddress(asked.gateway_id, asked.delivery_address)
+        self._reassign(request, pick, "taken over", now_s=now_s)
+        self._await_point(request, now_s)
 
-    def _reassign(self, request: Request, host: Host, cause: str, *, now_s: float) -> Lost:
+    def _reassign(
+        self, request: Request, pick: GatewayAddress, cause: str, *, now_s: float
+    ) -> Lost:
         attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
         where = request.worker_id
-        if host.gateway_id != request.gateway_id:
+        if pick.gateway_id != request.gateway_id:
             # Once is enough: if it is gone, nobody hears it; if it was frozen, it hears it first.
             self._live.command(SendNotice(request.gateway_id, ((request.request_id, _MOVED),), ()))
-        self._live.reassign(request, host.gateway_id, host.delivery_address, since=attempt)
-        self._gateways.mention(host.gateway_id, now_s=now_s)
+        self._live.reassign(request, pick.gateway_id, pick.delivery_address, since=attempt)
+        self._gateways.add_named(pick.gateway_id, now_s=now_s)
         self._live.lose(request, cause, now_s=now_s, worker_id=where)
         assert isinstance(request.state, Lost)
         return request.state
 
-    def _wait_for_point(self, request: Request, now_s: float) -> None:
+    def _await_point(self, request: Request, now_s: float) -> None:
         """The gateway says it by itself; if that is lost, it is asked."""
         assert isinstance(request.state, Lost)
-        request.state.notice_due_s = now_s + self._policy.notice_repeat_s
+        request.state.notice_due_s = now_s + self._settings.notice_repeat_s
 
     def on_request_unknown(self, request: Request, *, now_s: float) -> None:
         """Its gateway does not hold it: it waits again for another reader, or gateway."""
         if request.record.detached:
-            self._unclaimed_detached(request, now_s=now_s)
+            self._on_detached_unknown(request, now_s=now_s)
             return
         until_s = request.orphaned_until_s
         if until_s == float("-inf"):  # This leader knows of no loss: it was taken over before.
-            until_s = now_s + self._policy.orphan_grace_s
+            until_s = now_s + self._settings.orphan_grace_s
         if request.record.held_since_attempt and now_s < until_s:
             self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it went on")
         else:
             self._live.abandon(request, "unknown to its gateway")
 
-    def _unclaimed_detached(self, request: Request, *, now_s: float) -> None:
-        if (why := self._why_not_kept(request, "")) is not None:
-            self._live.conclude(request, gone(why))
+    def _on_detached_unknown(self, request: Request, *, now_s: float) -> None:
+        if (why := self._why_not_orphaned(request, "")) is not None:
+            self._live.end_with_stored_result(request, cut_off_error(why))
             return
-        assignable_from_s = now_s + self._policy.notice_repeat_s
+        assignable_from_s = now_s + self._settings.notice_repeat_s
         state = Orphaned(NEVER, None, now_s, assignable_from_s=assignable_from_s)
         self._live.orphan(request, state, "its gateway did not take it")
 
@@ -259,13 +263,13 @@ class Orphans:
         )
 
 
-def gone(cause: str) -> HeadraceError:
+def cut_off_error(cause: str) -> HeadraceError:
     """What callers of a gateway are told that was only frozen."""
     # Not GatewayUnreachable: for that, clients come back for the rest.
     return BrokerUnavailable(f"its gateway was cut off, and it was given up: {cause}")
 
 
-def _last_seen(request: Request) -> str | None:
+def _last_worker(request: Request) -> str | None:
     match request.state:
         case Running(worker_id=worker_id):
             return worker_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, WorkerReport
 from headrace_scheduler.machine.attempts import end_if_exhausted
-from headrace_scheduler.request.request import (
+from headrace_scheduler.request.live_request import (
     Ending,
     Held,
     Lost,
@@ -20,6 +20,7 @@ from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.routing import Routing
 from headrace_scheduler.workers.worker import RunningChanges, Worker
 
+STRAY_GRACE_S = 30.0
 SETTLED_STRAY_S = 1.0
 """Longer than a report and a settlement can cross on their way."""
 
@@ -39,7 +40,7 @@ class Reconciler:
             # What it leaves out is not known; a report that leaves nothing out comes with the beat.
             self._live.observer.ignored("report with a gap")
             return
-        news = None if report.leaving else self._fleet.hear(report, now_s=received_s)
+        news = None if report.leaving else self._fleet.apply_report(report, now_s=received_s)
         if news is None:
             self.drop_worker(report.worker_id, is_failure=False, now_s=now_s)
             return
@@ -61,11 +62,11 @@ class Reconciler:
             if isinstance(state, Running) and state.attempt == attempt:
                 state.vanished_s = None
             else:
-                self._found(worker, request_id, attempt, now_s)
+                self._on_running(worker, request_id, attempt, now_s)
         gone = believed.keys() - news.running.keys() if news.gone is None else news.gone
         for request_id in sorted(gone):
             if (request := believed.get(request_id)) is not None:
-                self._missed(worker, request, now_s)
+                self._on_missing(worker, request, now_s)
 
     def drop_worker(self, worker_id: str, *, is_failure: bool, now_s: float) -> None:
         """It is gone, and with it all that ran there."""
@@ -82,10 +83,10 @@ class Reconciler:
                 request.count_failure(f"worker {worker_id} fell silent")
             self._live.lose(request, "worker gone", now_s=now_s)
 
-    def _found(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
+    def _on_running(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
         request = self._live.get(request_id)
         if request is None:
-            self._stray(worker, request_id, attempt, now_s)
+            self._on_unknown(worker, request_id, attempt, now_s)
             return
         match request.state:
             case Held():
@@ -107,18 +108,18 @@ class Reconciler:
                 # ending of a cancelled attempt for the request's.
                 lost.worker_id = worker.worker_id
 
-    def _missed(self, worker: Worker, request: Request, now_s: float) -> None:
+    def _on_missing(self, worker: Worker, request: Request, now_s: float) -> None:
         running = request.state
         assert isinstance(running, Running)
         if worker.counted < running.dispatch or running.vanished_s is not None:
             return
         self._live.vanish(request, running, now_s=now_s)
 
-    def _stray(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
+    def _on_unknown(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
         """Settled a moment ago, or not yet read from its lane; else it runs for nobody."""
-        since_s = self._fleet.stray(worker, request_id, now_s)
+        since_s = self._fleet.note_stray(worker, request_id, now_s)
         was_settled = self._live.settled.knows(request_id)
-        grace_s = SETTLED_STRAY_S if was_settled else self._live.policy.stray_grace_s
+        grace_s = SETTLED_STRAY_S if was_settled else STRAY_GRACE_S
         if now_s - since_s >= grace_s:
             worker.strays[request_id] = now_s
             self._cancel(worker, request_id, attempt)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from headrace.errors import DeadlinePassed, NoWorker, PatienceExhausted
-from headrace_scheduler.machine.orphans import Orphans, gone
+from headrace_scheduler.machine.orphans import Orphans, cut_off_error
 from headrace_scheduler.machine.reconciler import Reconciler
 from headrace_scheduler.machine.wait_estimator import WaitEstimator
-from headrace_scheduler.request.request import Ending, Held, Orphaned, Request, Running, Waiting
+from headrace_scheduler.request.live_request import (
+    Ending,
+    Held,
+    Orphaned,
+    Request,
+    Running,
+    Waiting,
+)
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
 
@@ -26,7 +33,7 @@ class TimeoutChecker:
         reconciler: Reconciler,
         wait_estimator: WaitEstimator,
     ) -> None:
-        self._model, self._policy = model, live.policy
+        self._model, self._settings = model, live.settings
         self._live, self._fleet, self._orphans = live, fleet, orphans
         self._reconciler, self._wait_estimator = reconciler, wait_estimator
         self._swept_s = float("-inf")
@@ -35,7 +42,7 @@ class TimeoutChecker:
     def next_due_s(self) -> float:
         return min(self._swept_s + SWEEP_S, self._live.next_due_s)
 
-    def keep(self, *, now_s: float) -> None:
+    def check(self, *, now_s: float) -> None:
         if now_s >= self._live.next_due_s:
             for request in self._live.pop_due(now_s):
                 self._review(request, now_s)
@@ -51,7 +58,7 @@ class TimeoutChecker:
                 self._review_orphan(request, min(until_s, request.deadline_s), now_s)
                 return
             case Running(vanished_s=float(vanished_s)) if (
-                now_s >= vanished_s + self._policy.settle_grace_s
+                now_s >= vanished_s + self._settings.settle_grace_s
             ):
                 self._live.lose(request, "vanished", now_s=now_s)
                 return
@@ -61,7 +68,7 @@ class TimeoutChecker:
         deadline_s = request.deadline_s
         if isinstance(request.state, Running):
             # Why later: the worker ends it in time, with what it has made.
-            deadline_s += self._policy.deadline_grace_s
+            deadline_s += self._settings.deadline_grace_s
         if now_s >= deadline_s:
             fact = f"its deadline passed {now_s - request.deadline_s:.3g} s ago"
             self._live.end(request, DeadlinePassed(fact), now_s=now_s)
@@ -72,7 +79,7 @@ class TimeoutChecker:
         if now_s >= until_s:
             cause = "nobody came back"
             fact = "its deadline passed while no gateway could go on with it"
-            error = DeadlinePassed(fact) if request.record.detached else gone(cause)
+            error = DeadlinePassed(fact) if request.record.detached else cut_off_error(cause)
             self._orphans.give_up(request, error, cause)
         else:
             self._live.schedule(request, until_s)
@@ -80,7 +87,7 @@ class TimeoutChecker:
     def _reschedule(self, request: Request, deadline_s: float) -> None:
         match request.state:
             case Running(vanished_s=float(vanished_s)):
-                self._live.schedule(request, vanished_s + self._policy.settle_grace_s)
+                self._live.schedule(request, vanished_s + self._settings.settle_grace_s)
             case Waiting() if not request.has_started:
                 self._live.schedule(request, request.patient_until_s)
         self._live.schedule(request, deadline_s)
@@ -102,8 +109,8 @@ class TimeoutChecker:
 
     def _sweep(self, now_s: float) -> None:
         self._swept_s = now_s
-        for worker in self._fleet.silent_since(now_s - self._policy.worker_silence_s):
+        for worker in self._fleet.silent_since(now_s - self._settings.worker_silence_s):
             self._reconciler.drop_worker(worker.worker_id, is_failure=True, now_s=now_s)
-        for gateway_id in self._orphans.silent_since(now_s - self._policy.gateway_silence_s):
+        for gateway_id in self._orphans.silent_since(now_s - self._settings.gateway_silence_s):
             self._orphans.gateway_gone(gateway_id, "gateway fell silent", now_s=now_s)
-        self._orphans.give(now_s=now_s)
+        self._orphans.reassign_ready(now_s=now_s)

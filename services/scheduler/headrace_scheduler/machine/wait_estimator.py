@@ -10,7 +10,7 @@ from math import isfinite
 from headrace.bus.subjects import PRIORITIES
 from headrace.internal.v1.reports_pb2 import Settlement
 from headrace_scheduler.machine.preemption import Preemption
-from headrace_scheduler.request.request import PROBES, Request
+from headrace_scheduler.request.live_request import PROBES, Request
 from headrace_scheduler.state.estimates import (
     MIN_ENDS,
     Arrivals,
@@ -26,6 +26,7 @@ from headrace_scheduler.state.tenant_shares import QueueMark, TenantShare
 from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY
 
+RATE_HALF_LIFE_S = 15.0
 UNKNOWN_WAIT_S = 1.0
 """Said to a refused caller where nothing is known."""
 REPORTED_TENANTS = 16
@@ -64,7 +65,7 @@ class TenantWaitEstimate:
     """Of those of it that wait."""
 
 
-class _Coming:
+class _LaneArrivals:
     """Slots asked for in one lane, by all and by each of its tenants."""
 
     def __init__(self, half_life_s: float, now_s: float) -> None:
@@ -73,15 +74,15 @@ class _Coming:
         self.all = Arrivals(half_life_s=4 * half_life_s, now_s=now_s)
         self._tenants: OrderedDict[str, Arrivals] = OrderedDict()
 
-    def came(self, request: Request, now_s: float) -> None:
-        self.all.came(request.slots, now_s=now_s)
+    def on_arrival(self, request: Request, now_s: float) -> None:
+        self.all.on_arrival(request.slots, now_s=now_s)
         if (of_tenant := self._tenants.get(request.tenant)) is None:
             of_tenant = Arrivals(half_life_s=self._half_life_s, now_s=now_s - FIRST_SEEN_S)
             self._tenants[request.tenant] = of_tenant
             if len(self._tenants) > REMEMBERED:
                 self._tenants.popitem(last=False)
         self._tenants.move_to_end(request.tenant)
-        of_tenant.came(request.slots, now_s=now_s)
+        of_tenant.on_arrival(request.slots, now_s=now_s)
 
     def per_s(self, now_s: float) -> dict[str, float]:
         return {tenant: each.per_s(now_s) for tenant, each in self._tenants.items()}
@@ -94,17 +95,17 @@ class WaitEstimator:
         self, live: LiveRequests, fleet: Fleet, preemption: Preemption, *, now_s: float
     ) -> None:
         self._live, self._fleet, self._preemption = live, fleet, preemption
-        half_life_s = live.policy.rate_half_life_s
+        half_life_s = RATE_HALF_LIFE_S
         self._service_rate = ServiceRate(half_life_s=half_life_s, now_s=now_s)
-        self._arrivals = {priority: _Coming(half_life_s, now_s) for priority in PRIORITIES}
+        self._arrivals = {priority: _LaneArrivals(half_life_s, now_s) for priority in PRIORITIES}
         self._in_use, self._ended_slots = 0, live.ended_slots
         self._lengths = Lengths()
         self._supply: tuple[float, tuple[Supply, float] | None] | None = None
         """What `_supply_at` found last, and when."""
 
-    def came(self, request: Request, *, now_s: float) -> None:
+    def on_arrival(self, request: Request, *, now_s: float) -> None:
         """It was let into its lane."""
-        self._arrivals[request.lane].came(request, now_s)
+        self._arrivals[request.lane].on_arrival(request, now_s)
 
     def ended(self, request: Request, settlement: Settlement, *, now_s: float) -> None:
         """It made so many tokens; call before it leaves."""
@@ -198,7 +199,7 @@ class WaitEstimator:
         others += (lane.newcomer_share(t) for t in coming if t not in names and t != own.tenant)
 
         def wait_at(place: int) -> float | None:
-            competitors = _competitors(others, own.level(place), coming)
+            competitors = _competitors(others, own.counter_after(place), coming)
             return self._wait_s(priority, place * own.slots_each, competitors, now_s)
 
         if not own.waiting:
@@ -227,7 +228,7 @@ class WaitEstimator:
         even_s = estimate_wait_s(
             queue_ahead,
             slots_per_s=rate * self._fleet.capacity,
-            floor_share=self._live.policy.limits.floor_share,
+            floor_share=self._live.settings.floor_share,
         )
         if found is None or even_s is None:
             return even_s
@@ -275,7 +276,7 @@ class WaitEstimator:
 
     @property
     def _preemptible_slots(self) -> int:
-        return self._preemption.preemptible_slots if self._live.policy.preemption else 0
+        return self._preemption.preemptible_slots if self._live.settings.preemption else 0
 
     def _usable_slots(self) -> int:
         """Free ones, unless somebody waits beside them: then they are of no use to him.
@@ -306,13 +307,13 @@ def _wait(whole_s: float | None, before_s: float | None) -> WaitEstimate | None:
 
 
 def _competitors(
-    others: Sequence[TenantShare], level: float, coming: Mapping[str, float]
+    others: Sequence[TenantShare], counter_after: float, coming: Mapping[str, float]
 ) -> list[CompetingTenant]:
     """Those with one request waiting at most are counted as one, for there may be hundreds: they
     are served as they come."""
     competitors, due, waiting, per_s = [], 0.0, 0.0, 0.0
     for other in others:
-        turns = other.turns_up_to(level) * other.slots_each
+        turns = other.requests_up_to(counter_after) * other.slots_each
         asks_per_s = coming.get(other.tenant, 0.0)
         if other.waiting > 1:
             competitors.append(CompetingTenant(turns, other.slots, asks_per_s))

@@ -8,25 +8,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+
+from headrace_scheduler.base.settings import SchedulerSettings
 
 DEFAULT_TENANT = "default"
 EXPECTED_GAIN = 0.2
 """How far an end moves what is expected of the next: the last five count most, as in the paper."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """How tenants share; `settings.SchedulerSettings` documents each."""
-
-    weights: Mapping[str, float] = field(default_factory=dict)
-    """Of a tenant that is not named here: 1."""
-    prompt_token: float = 1.0
-    output_token: float = 2.0
-    remembered: int = 1024
-    """Tenants that have nothing waiting and whose counters are kept, in each lane."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,11 +45,11 @@ class Accounts:
 
     A tenant that comes to wait is lifted to the least that any other who waits has
     had: time away earns nothing. The accounts kept are those that wait and the
-    `remembered` that stopped last; who was forgotten begins as a newcomer.
+    `max_tenants` that stopped last; who was forgotten begins as a newcomer.
     """
 
-    def __init__(self, shares: Shares) -> None:
-        self.shares = shares
+    def __init__(self, settings: SchedulerSettings) -> None:
+        self.settings = settings
         self.turns: list[tuple[float, int, str]] = []
         """Keys of those that wait, the next first."""
         self._waiting: dict[str, Account] = {}
@@ -75,7 +65,9 @@ class Accounts:
     def find(self, tenant: str) -> Account:
         """Of anybody; begun if there is none."""
         known = self._waiting.get(tenant) or self._idle.get(tenant)
-        return known or self._remember(Account(tenant, self.shares.weights.get(tenant, 1.0)))
+        return known or self._remember(
+            Account(tenant, self.settings.tenant_weights.get(tenant, 1.0))
+        )
 
     def put(self, account: Account, key: tuple[int, str]) -> None:
         """One of the tenant's requests waits."""
@@ -110,7 +102,7 @@ class Accounts:
 
     def _remember(self, account: Account) -> Account:
         self._idle[account.tenant] = account
-        if len(self._idle) > self.shares.remembered:
+        if len(self._idle) > self.settings.max_tenants:
             self._idle.popitem(last=False)
         return account
 
@@ -134,7 +126,7 @@ class Accounts:
         assert self.turns == sorted(a.key for a in self._waiting.values())
         assert all(a.waiting for a in self._waiting.values())
         assert not any(a.waiting for a in self._idle.values())
-        assert len(self._idle) <= self.shares.remembered
+        assert len(self._idle) <= self.settings.max_tenants
 
 
 def moved(expected: float | None, seen: float) -> float:

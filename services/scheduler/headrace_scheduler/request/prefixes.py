@@ -39,7 +39,7 @@ class PrefixDirectory:
     def __bool__(self) -> bool:
         return bool(self._holders)
 
-    def hear(self, report: PrefixReport) -> None:
+    def apply_report(self, report: PrefixReport) -> None:
         if report.full:
             self.forget(report.worker_id)
         self._drop(report.worker_id, report.dropped)

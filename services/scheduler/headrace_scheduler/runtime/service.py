@@ -48,7 +48,7 @@ class Service:
         """None: connected, and of every known model we lead it or know that it is led."""
         if not self._bus.connected:
             return "out of reach of NATS"
-        unled = [m for m, c in list(self._elections.items()) if not c.knows_the_lease]
+        unled = [m for m, c in list(self._elections.items()) if not c.knows_leader]
         return f"it is not known who leads {', '.join(sorted(unled))}" if unled else None
 
     def leads(self, model: str) -> bool:
@@ -87,9 +87,9 @@ class Service:
         except DecodeError:
             metrics.unreadable.labels("model card").inc()
             return
-        self._know(card.model)
+        self._start_election(card.model)
         if (election := self._elections.get(card.model)) is not None:
-            election.take_card(payload, removed=card.removed)
+            election.on_card(payload, removed=card.removed)
 
     def _forget(self, lane: str) -> None:
         """A card was deleted: nothing is left of the model, unless a worker brings it back."""
@@ -106,8 +106,8 @@ class Service:
             return
         self._report_cache.add_worker_report(event)
         for served in event.report.models:
-            self._know(served.card.model)
-        self._tell_leaders(event)
+            self._start_election(served.card.model)
+        self._forward_to_leaders(event)
 
     def _on_gateway_report(self, payload: bytes) -> None:
         try:
@@ -116,7 +116,7 @@ class Service:
             metrics.unreadable.labels("gateway report").inc()
             return
         self._report_cache.add_gateway_report(event)
-        self._tell_leaders(event)
+        self._forward_to_leaders(event)
 
     def _on_prefix_report(self, payload: bytes) -> None:
         try:
@@ -126,14 +126,14 @@ class Service:
             return
         election = self._elections.get(report.model)
         if election is not None and election.leader is not None:
-            election.leader.tell(PrefixesReported(report))
+            election.leader.handle(PrefixesReported(report))
 
-    def _tell_leaders(self, event: WorkerReported | GatewayReported) -> None:
+    def _forward_to_leaders(self, event: WorkerReported | GatewayReported) -> None:
         for election in self._elections.values():
             if election.leader is not None:
-                election.leader.tell(event)
+                election.leader.handle(event)
 
-    def _know(self, model: str) -> None:
+    def _start_election(self, model: str) -> None:
         if model in self._elections or self._tasks is None:
             return
         if fault(model) is not None:

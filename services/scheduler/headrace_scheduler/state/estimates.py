@@ -73,7 +73,7 @@ class Arrivals:
         self._slots = self._last = 0.0
         self._since_s = self._at_s = now_s
 
-    def came(self, slots: int, *, now_s: float) -> None:
+    def on_arrival(self, slots: int, *, now_s: float) -> None:
         self._slots = self._kept(now_s) + slots
         self._at_s, self._last = now_s, float(slots)
 

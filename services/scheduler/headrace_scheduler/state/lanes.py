@@ -5,10 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from headrace_scheduler.request.fairness import Account, Accounts, Shares, moved
-from headrace_scheduler.request.request import LANES, PROBES, Request
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.request.fairness import Account, Accounts, moved
+from headrace_scheduler.request.live_request import LANES, PROBES, Request
 from headrace_scheduler.state.lengths import FIRST_EXPECTED
-from headrace_scheduler.state.tenant_shares import QueueMark, TenantShare, ahead, ranks
+from headrace_scheduler.state.tenant_shares import QueueMark, TenantShare, ahead, sample_ranks
 
 LOOKED_AT = 8
 """Requests of a tenant, for what the next of them will cost."""
@@ -29,11 +30,11 @@ class Lane:
     A request that is started again pays for nothing twice: the break was not its own.
     """
 
-    def __init__(self, shares: Shares) -> None:
-        self._accounts = Accounts(shares)
+    def __init__(self, settings: SchedulerSettings) -> None:
+        self._accounts = Accounts(settings)
         self._requests: dict[str, Request] = {}
         self._expected_output = FIRST_EXPECTED
-        self._usual_cost = shares.output_token * FIRST_EXPECTED
+        self._usual_cost = settings.output_token_weight * FIRST_EXPECTED
         self.credit = 0.0
         self.slots = 0
         """Wanted by all that wait."""
@@ -69,7 +70,7 @@ class Lane:
         self.slots -= request.slots
         self._accounts.remove(account, (request.sequence, request.request_id))
 
-    def in_turn(self, may_leave: Callable[[Request], bool]) -> Iterator[Request]:
+    def in_order(self, may_leave: Callable[[Request], bool]) -> Iterator[Request]:
         """Those that may leave, in the order in which they are to.
 
         Whoever asks for the next has taken the one before: its tenant is taken to have paid.
@@ -122,8 +123,9 @@ class Lane:
         return self._cost(request, max(expected, request.output_tokens))
 
     def _cost(self, request: Request, output_tokens: float) -> float:
-        shares = self._accounts.shares
-        return shares.prompt_token * request.prompt_tokens + shares.output_token * output_tokens
+        settings = self._accounts.settings
+        prompt_cost = settings.prompt_token_weight * request.prompt_tokens
+        return prompt_cost + settings.output_token_weight * output_tokens
 
     def _account(self, request: Request) -> Account:
         if request.account is None:
@@ -141,24 +143,24 @@ class Lane:
     def newcomer_share(self, tenant: str) -> TenantShare:
         """As of one that has nothing waiting, and has had no more than others; what it asks for
         is taken to cost what the last that ended did."""
-        return TenantShare(tenant, self._accounts.least, self._step_of_any(tenant))
+        return TenantShare(tenant, self._accounts.least, self._usual_request_cost(tenant))
 
     def _tenant_share(self, account: Account) -> TenantShare:
         """Its step is the mean of the next few that wait: a look at all would cost too much."""
         looked_at = account.waiting[:LOOKED_AT]
         requests = [self._requests[request_id] for _, request_id in looked_at]
         cost = sum(self._cost_of_start(r) - r.paid for r in requests)
-        step = cost / len(requests) / account.weight if requests else 0.0
+        request_cost = cost / len(requests) / account.weight if requests else 0.0
         return TenantShare(
             account.tenant,
             account.counter,
-            step or self._step_of_any(account.tenant),
+            request_cost or self._usual_request_cost(account.tenant),
             len(account.waiting),
             account.slots,
         )
 
-    def _step_of_any(self, tenant: str) -> float:
-        weight = self._accounts.shares.weights.get(tenant, 1.0)
+    def _usual_request_cost(self, tenant: str) -> float:
+        weight = self._accounts.settings.tenant_weights.get(tenant, 1.0)
         return self._usual_cost / weight
 
     def marks(
@@ -171,7 +173,7 @@ class Lane:
         waiting = self._accounts[own.tenant].waiting
         return [
             QueueMark(waiting[place][0], ahead(own, others, place))
-            for place in ranks(own.waiting, size)
+            for place in sample_ranks(own.waiting, size)
         ]
 
     @property
@@ -190,8 +192,8 @@ class Lane:
 class Lanes(Mapping[str, Lane]):
     """The lanes of a model, most urgent first."""
 
-    def __init__(self, shares: Shares) -> None:
-        self._lanes = {name: Lane(shares) for name in LANES}
+    def __init__(self, settings: SchedulerSettings) -> None:
+        self._lanes = {name: Lane(settings) for name in LANES}
 
     def __getitem__(self, name: str) -> Lane:
         return self._lanes[name]

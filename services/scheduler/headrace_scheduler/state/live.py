@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from headrace.errors import Code, HeadraceError, RequestExists
-from headrace_scheduler.request.request import (
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.request.live_request import (
     LANES,
     DispatchNumber,
     Ending,
@@ -32,10 +33,9 @@ from headrace_scheduler.state.events import (
 )
 from headrace_scheduler.state.lanes import Lanes
 from headrace_scheduler.state.observer import StateObserver
-from headrace_scheduler.state.settled import Settled
+from headrace_scheduler.state.settled import SettledRequests
 from headrace_scheduler.state.timers import Timers
 from headrace_scheduler.state.waits import Waits
-from headrace_scheduler.workers.policy import Policy
 from headrace_scheduler.workers.preemption_candidates import PreemptionCandidates
 from headrace_scheduler.workers.worker import Worker
 
@@ -60,10 +60,10 @@ class LiveRequests:
     that its client has seen, and with all earlier attempts fenced.
     """
 
-    def __init__(self, epoch: int, policy: Policy, observer: StateObserver) -> None:
-        self.epoch, self.policy, self.observer = epoch, policy, observer
-        self.lanes = Lanes(policy.shares)
-        self.preemption_candidates = PreemptionCandidates(policy.max_preemptions)
+    def __init__(self, epoch: int, settings: SchedulerSettings, observer: StateObserver) -> None:
+        self.epoch, self.settings, self.observer = epoch, settings, observer
+        self.lanes = Lanes(settings)
+        self.preemption_candidates = PreemptionCandidates(settings.max_preemptions)
         self.running = dict.fromkeys(LANES, 0)
         """How many run, by lane."""
         self.waits = Waits()
@@ -71,9 +71,9 @@ class LiveRequests:
         self._requests: dict[str, Request] = {}
         self._by_worker: dict[str, dict[str, Request]] = {}
         self._by_gateway: dict[str, dict[str, Request]] = {}
-        self._calls: dict[str, dict[str, Request]] = {}
+        self._notices: dict[str, dict[str, Request]] = {}
         self._orphans: dict[str, Request] = {}
-        self.settled = Settled()
+        self.settled = SettledRequests()
         self._agenda = Timers(self._requests)
         self.ended_slots = 0
         """Slots that have become free for good: of callers' ended requests, not of lost ones."""
@@ -95,14 +95,14 @@ class LiveRequests:
     def of_gateway(self, gateway_id: str) -> list[Request]:
         return list(self._by_gateway.get(gateway_id, {}).values())
 
-    def calls(self, gateway_id: str) -> Iterable[Request]:
+    def notices_for(self, gateway_id: str) -> Iterable[Request]:
         """Requests of a gateway that it is to be asked or told of."""
-        return self._calls.get(gateway_id, {}).values()
+        return self._notices.get(gateway_id, {}).values()
 
     @property
-    def has_calls(self) -> bool:
+    def has_notices(self) -> bool:
         """Whether any gateway is to be asked or told of anything."""
-        return bool(self._calls)
+        return bool(self._notices)
 
     def command(self, command: Command) -> None:
         self._outbox.append(command)
@@ -113,7 +113,7 @@ class LiveRequests:
 
     # In
 
-    def enter(self, event: Submitted, *, now_s: float) -> Request | None:
+    def add(self, event: Submitted, *, now_s: float) -> Request | None:
         """Register a request as held; None if its message says nothing new."""
         request_id = event.record.request_id
         known = self._requests.get(request_id)
@@ -121,12 +121,12 @@ class LiveRequests:
             known.acknowledgement = event.acknowledgement
             self.observer.ignored("redelivery")
             return None
-        answered = self.settled.answers(event)
-        if known is not None or answered or self.settled.has(request_id, event.sequence):
+        answered = self.settled.has_result_for(event)
+        if known is not None or answered or self.settled.is_settled(request_id, event.sequence):
             self.command(Acknowledge(request_id, event.priority, event.acknowledgement))
             self.observer.ignored("duplicate")
             if answered or (known and known.gateway_id != event.record.gateway_id):
-                self._refuse_namesake(event)
+                self._refuse_duplicate_id(event)
             return None
         request = Request(
             event.record,
@@ -146,7 +146,7 @@ class LiveRequests:
         self.observer.moved(request.lane, "new", state_name(request.state))
         return request
 
-    def _refuse_namesake(self, event: Submitted) -> None:
+    def _refuse_duplicate_id(self, event: Submitted) -> None:
         """Its id is another request's; said once, as a courtesy: if the word is lost, its gateway's
         own watch over deadlines ends it."""
         request_id = event.record.request_id
@@ -165,15 +165,15 @@ class LiveRequests:
     def run(self, request: Request, worker: Worker, attempt: int, dispatch: DispatchNumber) -> None:
         request.record.attempt = max(request.record.attempt, attempt)
         self._move(request, Running(worker.worker_id, attempt, dispatch))
-        self.schedule(request, request.deadline_s + self.policy.deadline_grace_s)
+        self.schedule(request, request.deadline_s + self.settings.deadline_grace_s)
 
     def vanish(self, request: Request, running: Running, *, now_s: float) -> None:
         """Its worker reports without it: it ended there, and its gateway is about to say so."""
         running.vanished_s = now_s
         self.ended_slots += 0 if request.is_probe else request.slots
-        self.schedule(request, now_s + self.policy.settle_grace_s)
+        self.schedule(request, now_s + self.settings.settle_grace_s)
 
-    def withdraw(self, request: Request, cause: str, *, now_s: float) -> None:
+    def requeue(self, request: Request, cause: str, *, now_s: float) -> None:
         """The worker did not take it: nothing of this attempt is anywhere."""
         self.wait(request, now_s=request.queued_s)
         self.observer.returned(request.lane, cause, request.request_id)
@@ -192,14 +192,16 @@ class LiveRequests:
         `worker_id` is where it may still run and is to be stopped.
         """
         request.has_started = True
-        self._ask(request, request.record.attempt, worker_id, now_s)
+        self._move_to_lost(request, request.record.attempt, worker_id, now_s)
         self.observer.returned(request.lane, cause, request.request_id)
 
     def recover(self, request: Request, *, now_s: float) -> None:
         """Nobody reported to run it; it may have run under an earlier leader."""
-        self._ask(request, first_attempt(self.epoch), None, now_s)
+        self._move_to_lost(request, first_attempt(self.epoch), None, now_s)
 
-    def _ask(self, request: Request, attempt: int, worker_id: str | None, now_s: float) -> None:
+    def _move_to_lost(
+        self, request: Request, attempt: int, worker_id: str | None, now_s: float
+    ) -> None:
         request.record.attempt = max(request.record.attempt, attempt)
         self._move(request, Lost(request.record.attempt, worker_id, notice_due_s=now_s))
         self.schedule(request, request.deadline_s)
@@ -221,7 +223,7 @@ class LiveRequests:
     def reassign(self, request: Request, gateway_id: str, address: str, *, since: int) -> None:
         """Another gateway holds it from this attempt on."""
         record = request.record
-        for index in (self._by_gateway, self._calls):
+        for index in (self._by_gateway, self._notices):
             if record.request_id in index.get(record.gateway_id, {}):
                 _drop(index, record.gateway_id, record.request_id)
                 index.setdefault(gateway_id, {})[record.request_id] = request
@@ -250,7 +252,7 @@ class LiveRequests:
         self._leave(request, answered=False)
         self.observer.abandoned(request.lane, cause, request.request_id)
 
-    def conclude(self, request: Request, error: HeadraceError) -> None:
+    def end_with_stored_result(self, request: Request, error: HeadraceError) -> None:
         """No gateway goes on with it, and somebody may yet ask for its end."""
         self._stop_on_worker(request, error.code.number)
         kept = StoreResult(request.record, error, request.priority, request.acknowledgement)
@@ -267,7 +269,7 @@ class LiveRequests:
         self._move(request, None)
         del self._requests[request_id]
         _drop(self._by_gateway, request.gateway_id, request_id)
-        self.settled.leave(request, answered=answered)
+        self.settled.add_ended(request, answered=answered)
         self.command(last or Acknowledge(request_id, request.priority, acknowledgement))
 
     def _move(self, request: Request, state: State | None) -> None:
@@ -284,7 +286,7 @@ class LiveRequests:
                     self.ended_slots += 0 if request.is_probe else request.slots
                 self.preemption_candidates.stopped(request)
             case Lost() | Ending():
-                _drop(self._calls, request.gateway_id, request.request_id)
+                _drop(self._notices, request.gateway_id, request.request_id)
             case Orphaned():
                 del self._orphans[request.request_id]
         if state is not None:
@@ -299,7 +301,7 @@ class LiveRequests:
                 self.lanes[request.lane].start(request)
                 self.preemption_candidates.started(request)
             case Lost() | Ending():
-                self._calls.setdefault(request.gateway_id, {})[request.request_id] = request
+                self._notices.setdefault(request.gateway_id, {})[request.request_id] = request
             case Orphaned():
                 self._orphans[request.request_id] = request
 
@@ -339,7 +341,7 @@ class LiveRequests:
         for kind, ids in expected.items():
             assert ids == {i for i in found if isinstance(self._requests[i].state, kind)}, kind
         called = {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
-        assert called == {i for ids in self._calls.values() for i in ids}
+        assert called == {i for ids in self._notices.values() for i in ids}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
 
 

@@ -14,7 +14,7 @@ class TenantShare:
     tenant: str
     counter: float
     """What it has had; of one that has nothing waiting, what it will be taken to have had."""
-    step: float
+    request_cost: float
     """What a request of it adds to that."""
     waiting: int = 0
     """Requests of it."""
@@ -25,16 +25,20 @@ class TenantShare:
     def slots_each(self) -> float:
         return self.slots / self.waiting if self.waiting else 1.0
 
-    def level(self, place: int) -> float:
+    def counter_after(self, place: int) -> float:
         """Its counter when its request with so many of its own before it is next in turn."""
-        return self.counter + place * self.step
+        return self.counter + place * self.request_cost
 
-    def turns_up_to(self, level: float) -> float:
+    def requests_up_to(self, counter_after: float) -> float:
         """Requests that it may start before another tenant that is at this level. Of equals it
         is taken to be the first, for whoever asks has come last."""
-        if level < self.counter:
+        if counter_after < self.counter:
             return 0.0
-        return 1.0 + floor((level - self.counter) / self.step) if self.step > 0.0 else inf
+        return (
+            1.0 + floor((counter_after - self.counter) / self.request_cost)
+            if self.request_cost > 0.0
+            else inf
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,11 @@ class QueueMark:
 
 def ahead(own: TenantShare, others: Iterable[TenantShare], place: int) -> int:
     """How many of those that wait go before the request with `place` of its own before it."""
-    level = own.level(place)
-    return place + sum(int(min(o.waiting, o.turns_up_to(level))) for o in others)
+    counter_after = own.counter_after(place)
+    return place + sum(int(min(o.waiting, o.requests_up_to(counter_after))) for o in others)
 
 
-def ranks(waiting: int, size: int) -> list[int]:
+def sample_ranks(waiting: int, size: int) -> list[int]:
     """Places to tell of: all, or `size` at even distances, the first and the last among them."""
     last = waiting - 1
     return list(range(waiting)) if last < size else [last * i // (size - 1) for i in range(size)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 
-from headrace_scheduler.request.request import Request
+from headrace_scheduler.request.live_request import Request
 
 SLACK = 1000
 

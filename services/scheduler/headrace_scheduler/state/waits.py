@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from headrace_scheduler.request.request import LANES, Request
+from headrace_scheduler.request.live_request import LANES, Request
 from headrace_scheduler.state.lanes import Lanes
 
 SLACK = 1000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from headrace.internal.v1.reports_pb2 import WorkerReport
-from headrace_scheduler.request.request import Request
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.workers.forming import Weights
-from headrace_scheduler.workers.worker import Part, RunningChanges, Worker
+from headrace_scheduler.workers.worker import RunningChanges, SlotTotals, Worker
 
 
 class Fleet:
@@ -22,7 +22,7 @@ class Fleet:
         self._roomy: dict[str, Worker] = {}
         """Those that are open and have free slots."""
         self._with_strays: dict[str, Worker] = {}
-        self._parts: dict[str, Part] = {}
+        self._slot_totals: dict[str, SlotTotals] = {}
         """What each worker adds to the sums below."""
         self._free_slots: dict[str, int] = {}
         """Of open workers, by weights."""
@@ -39,7 +39,7 @@ class Fleet:
     def get(self, worker_id: str) -> Worker | None:
         return self._workers.get(worker_id)
 
-    def hear(self, report: WorkerReport, *, now_s: float) -> RunningChanges | None:
+    def apply_report(self, report: WorkerReport, *, now_s: float) -> RunningChanges | None:
         """Take in a report that is not late, and whose `since` has been heard.
 
         None if the worker does not serve this model.
@@ -73,17 +73,17 @@ class Fleet:
         counted: list[str] = []
         for number in list(worker.unreported):
             if worker.counted >= (self._epoch, number):
-                answered = worker.unanswered
+                mark_answered = worker.unanswered
                 counted += worker.unreported[number]
                 worker.forget(number)
-                worker.unanswered = answered  # a report may come before the answer
+                worker.unanswered = mark_answered  # a report may come before the answer
         if worker.strays:
             worker.strays = {i: s for i, s in worker.strays.items() if i in worker.running}
             if not worker.strays:
                 del self._with_strays[worker.worker_id]
         return counted
 
-    def stray(self, worker: Worker, request_id: str, now_s: float) -> float:
+    def note_stray(self, worker: Worker, request_id: str, now_s: float) -> float:
         """It runs what nobody here knows; returns since when that is seen."""
         self._with_strays[worker.worker_id] = worker
         return worker.strays.setdefault(request_id, now_s)
@@ -95,18 +95,18 @@ class Fleet:
         self._count(worker)
         return self._last_number
 
-    def answered(self, worker: Worker, number: int, refused: Collection[str]) -> None:
+    def mark_answered(self, worker: Worker, number: int, refused: Collection[str]) -> None:
         """A dispatch was answered; these of it did not stay."""
         worker.vacate(number, refused)
         if refused:
             self._count(worker)
 
-    def silent(self, worker: Worker, number: int) -> None:
+    def mark_unanswered(self, worker: Worker, number: int) -> None:
         """A dispatch was not answered; the next report says what became of it."""
         worker.forget(number)
-        self.refuse(worker)
+        self.mark_full(worker)
 
-    def refuse(self, worker: Worker) -> None:
+    def mark_full(self, worker: Worker) -> None:
         """It has no room, until its next report."""
         worker.refusing = True
         self._count(worker)
@@ -116,31 +116,31 @@ class Fleet:
         if removed is not None:
             self._roomy.pop(worker_id, None)
             self._with_strays.pop(worker_id, None)
-            self._add(self._parts.pop(worker_id), -1)
+            self._add(self._slot_totals.pop(worker_id), -1)
         return removed
 
     def _count(self, worker: Worker) -> None:
-        part, worker_id = worker.part, worker.worker_id
-        if part.open_slots:
+        slot_totals, worker_id = worker.slot_totals, worker.worker_id
+        if slot_totals.open_slots:
             self._roomy[worker_id] = worker
         else:
             self._roomy.pop(worker_id, None)
-        known = self._parts.get(worker_id)
-        if part != known:  # Most reports change nothing of it.
+        known = self._slot_totals.get(worker_id)
+        if slot_totals != known:  # Most reports change nothing of it.
             if known is not None:
                 self._add(known, -1)
-            self._add(part, 1)
-            self._parts[worker_id] = part
+            self._add(slot_totals, 1)
+            self._slot_totals[worker_id] = slot_totals
 
-    def _add(self, part: Part, times: int) -> None:
-        self._capacity += times * part.capacity
-        self._taken += times * part.taken
-        self._leaving += times * part.leaving
-        self._parking += times * part.parks
-        if part.open_slots:
-            free, digest = self._free_slots, part.weights_digest
-            self._open_slots += times * part.open_slots
-            free[digest] = free.get(digest, 0) + times * part.open_slots
+    def _add(self, slot_totals: SlotTotals, times: int) -> None:
+        self._capacity += times * slot_totals.capacity
+        self._taken += times * slot_totals.taken
+        self._leaving += times * slot_totals.leaving
+        self._parking += times * slot_totals.parks
+        if slot_totals.open_slots:
+            free, digest = self._free_slots, slot_totals.weights_digest
+            self._open_slots += times * slot_totals.open_slots
+            free[digest] = free.get(digest, 0) + times * slot_totals.open_slots
             if not free[digest]:
                 del free[digest]
 
@@ -162,7 +162,7 @@ class Fleet:
     def silent_since(self, received_before_s: float) -> list[Worker]:
         return [w for w in self._workers.values() if w.received_s < received_before_s]
 
-    def forgive_silence(self, now_s: float) -> None:
+    def restart_silence(self, now_s: float) -> None:
         """We could not hear: everybody's silence begins anew."""
         for worker in self._workers.values():
             worker.received_s = now_s
@@ -225,9 +225,9 @@ class Fleet:
         opened = (w for w in self._workers.values() if w.is_open)
         assert set(self._roomy) == {w.worker_id for w in opened if w.free_slots}
         assert set(self._with_strays) == {w.worker_id for w in self._workers.values() if w.strays}
-        assert self._parts == {w.worker_id: w.part for w in self._workers.values()}
+        assert self._slot_totals == {w.worker_id: w.slot_totals for w in self._workers.values()}
         kept = Fleet(self._model, self._epoch)
-        for part in self._parts.values():
-            kept._add(part, 1)
+        for slot_totals in self._slot_totals.values():
+            kept._add(slot_totals, 1)
         for name in ("_free_slots", "_open_slots", "_capacity", "_taken", "_leaving", "_parking"):
             assert getattr(self, name) == getattr(kept, name), name

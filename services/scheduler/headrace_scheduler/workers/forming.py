@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from headrace_scheduler.base.settings import SchedulerSettings
+
 
 class Weights(Protocol):
     """What a request needs of a worker before all else."""
@@ -47,16 +49,6 @@ class Candidate(Weights, Protocol):
 
 
 C = TypeVar("C", bound=Candidate)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    max_requests: int = 64
-    prefill_tokens: int = 8192
-    message_bytes: int = 1 << 19
-    max_wait_s: float = 0.0
-    ageing_s: float = 2.0
-    floor_share: float = 0.1
 
 
 class Room(NamedTuple):
@@ -123,8 +115,8 @@ def can_ever_run(request: Candidate, room: Room) -> bool:
 class _Draft(Generic[C]):
     """The batch while it grows."""
 
-    def __init__(self, room: Room, limits: BatchLimits, max_requests: float) -> None:
-        self._room, self._limits, self._max_requests = room, limits, max_requests
+    def __init__(self, room: Room, settings: SchedulerSettings, max_requests: float) -> None:
+        self._room, self._settings, self._max_requests = room, settings, max_requests
         self.requests: list[C] = []
         self._slots = self._cache_tokens = self._prefill_tokens = self._bytes = 0
 
@@ -138,8 +130,8 @@ class _Draft(Generic[C]):
         if self._cache_tokens + head.cache_tokens > self._room.cache_tokens:
             return False
         return not self.requests or (
-            self._prefill_tokens + head.prefill_tokens <= self._limits.prefill_tokens
-            and self._bytes + head.message_bytes <= self._limits.message_bytes
+            self._prefill_tokens + head.prefill_tokens <= self._settings.max_batch_prefill_tokens
+            and self._bytes + head.message_bytes <= self._settings.max_batch_bytes
         )
 
     def add(self, request: C) -> None:
@@ -152,13 +144,13 @@ class _Draft(Generic[C]):
     def waits_for_company(self, now_s: float) -> bool:
         if not self._room.idle or not self.requests or self._slots == self._room.slots:
             return False
-        return now_s - min(r.queued_s for r in self.requests) < self._limits.max_wait_s
+        return now_s - min(r.queued_s for r in self.requests) < self._settings.max_batch_wait_s
 
 
 def form_batch(
     lanes: Sequence[LaneView[C]],
     room: Room,
-    limits: BatchLimits,
+    settings: SchedulerSettings,
     *,
     now_s: float,
     share: float = float("inf"),
@@ -174,18 +166,18 @@ def form_batch(
     Nothing overtakes a head that does not fit now but would fit an emptier
     worker: it would starve. A worker that runs nothing takes a head whatever its
     tokens, and is waited for: until the batch is full or its oldest has waited
-    `max_wait_s`, nothing leaves. A busy worker's next step is wait enough.
+    `max_batch_wait_s`, nothing leaves. A busy worker's next step is wait enough.
     """
     queues = [_Queue(lane) for lane in lanes]
     claimed: list[C] = []
-    draft: _Draft[C] = _Draft(room, limits, min(share, limits.max_requests))
+    draft: _Draft[C] = _Draft(room, settings, min(share, settings.max_batch_requests))
     full = False
-    while (queue := _next_queue(queues, limits, now_s)) and queue.head is not None:
+    while (queue := _next_queue(queues, settings, now_s)) and queue.head is not None:
         if full := not draft.fits(queue.head):
             break
         taken = queue.take()
         draft.add(taken)
-        if _pass_over(queues, queue, limits.floor_share):
+        if _pass_over(queues, queue, settings.floor_share):
             queue.claims -= taken.slots
             claimed.append(taken)
     if not full and draft.waits_for_company(now_s):
@@ -193,10 +185,12 @@ def form_batch(
     return Batch(tuple(draft.requests), tuple(q.credit for q in queues), tuple(claimed))
 
 
-def _next_queue(queues: list[_Queue[C]], limits: BatchLimits, now_s: float) -> _Queue[C] | None:
+def _next_queue(
+    queues: list[_Queue[C]], settings: SchedulerSettings, now_s: float
+) -> _Queue[C] | None:
     waiting = [q for q in queues if q.head is not None]
     for queue in waiting:
-        has_aged = queue.head is not None and now_s - queue.head.queued_s >= limits.ageing_s
+        has_aged = queue.head is not None and now_s - queue.head.queued_s >= settings.ageing_s
         if queue.credit >= 1.0 and has_aged and queue.claims > 0:
             return queue
     return waiting[0] if waiting else None

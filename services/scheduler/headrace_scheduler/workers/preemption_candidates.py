@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 
 from headrace.bus.subjects import PRIORITIES
-from headrace_scheduler.request.request import Request
+from headrace_scheduler.request.live_request import Request
 
 HIGHEST_PRIORITY, PATIENT = PRIORITIES[0], PRIORITIES[-1]
 

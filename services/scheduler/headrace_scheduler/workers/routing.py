@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from headrace.internal.v1.reports_pb2 import PrefixReport
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.request.prefixes import Held, PrefixDirectory, prefix_block_names
-from headrace_scheduler.request.request import Request
 from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.worker import Worker
 
@@ -15,24 +14,17 @@ LOOK_PAST = 8
 queue."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingLimits:
-    enabled: bool = True
-    load_slack: float = 0.25
-    wait_s_per_token: float = 0.0002
-
-
 class Routing:
-    """Keeps a request for the worker with the longest beginning of its prompt.
+    """Holds a request back for the worker that has the longest prefix of its prompt.
 
-    Unless that one is loaded more than the fleet by `load_slack`. It is kept no longer than its
-    prefill would take elsewhere, so a worker that has no room, or does not answer, costs no more
-    than it could have saved. Order within lanes is untouched: a worker passes over what is not
-    for it.
+    A request is held back only while such a worker is open and its load exceeds the fleet's by
+    no more than `prefix_load_slack`, and no longer than the prefill of that prefix would take
+    elsewhere: so a worker that has no room, or does not answer, costs no more than it could have
+    saved. The order within a lane stays: a worker skips requests that are held back for another.
     """
 
-    def __init__(self, fleet: Fleet, limits: RoutingLimits) -> None:
-        self._fleet, self._limits = fleet, limits
+    def __init__(self, fleet: Fleet, settings: SchedulerSettings) -> None:
+        self._fleet, self._settings = fleet, settings
         self._directory = PrefixDirectory()
         self._left_to_pass = 0
         self._most_load = 0.0
@@ -40,11 +32,11 @@ class Routing:
         self.next_due_s = float("inf")
         """When the first of those that are kept goes to anybody."""
 
-    def hear(self, report: PrefixReport) -> None:
+    def apply_report(self, report: PrefixReport) -> None:
         """From workers that have not been heard, what they hold is forgotten with the next full
         report at the latest."""
-        if self._limits.enabled and self._fleet.get(report.worker_id) is not None:
-            self._directory.hear(report)
+        if self._settings.prefix_routing and self._fleet.get(report.worker_id) is not None:
+            self._directory.apply_report(report)
 
     def forget(self, worker_id: str) -> None:
         self._directory.forget(worker_id)
@@ -56,7 +48,7 @@ class Routing:
     def begin_worker(self) -> None:
         """Of that round, another worker's batch."""
         self._left_to_pass = LOOK_PAST if self._directory else 0
-        self._most_load = self._fleet.load + self._limits.load_slack
+        self._most_load = self._fleet.load + self._settings.prefix_load_slack
 
     def is_for_another(self, request: Request, worker: Worker, *, now_s: float) -> bool:
         """Whether this worker is to pass over a request that it could take.
@@ -83,7 +75,7 @@ class Routing:
         if not any(map(self._may_be_waited_for, held.worker_ids)):
             return False
         request.prefix_match = held
-        request.prefix_wait_until_s = now_s + held.tokens * self._limits.wait_s_per_token
+        request.prefix_wait_until_s = now_s + held.tokens * self._settings.prefix_wait_s_per_token
         return True
 
     def tokens_at(self, request: Request, worker: Worker) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from headrace.internal.v1.reports_pb2 import ServedModel
-from headrace_scheduler.request.request import DispatchNumber, Request
+from headrace_scheduler.request.live_request import DispatchNumber, Request
 from headrace_scheduler.workers.forming import Room, Weights, has_weights
 
 
@@ -93,10 +93,10 @@ class Worker:
         )
 
     @property
-    def part(self) -> Part:
+    def slot_totals(self) -> SlotTotals:
         """What it adds to its fleet."""
         free, total = self.free_slots, self.total_slots
-        return Part(
+        return SlotTotals(
             weights_digest=self.weights_digest,
             open_slots=free if self.is_open else 0,
             capacity=0 if self.draining else total,
@@ -139,7 +139,7 @@ class Worker:
         assert (slots, tokens) == (self.taken.slots, self.taken.cache_tokens)
 
 
-class Part(NamedTuple):
+class SlotTotals(NamedTuple):
     """Of a worker in the sums of its fleet."""
 
     weights_digest: str

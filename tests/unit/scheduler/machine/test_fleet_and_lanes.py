@@ -7,12 +7,11 @@ from itertools import pairwise
 
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace.v1.common_pb2 import FinishReason, Priority
-from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.machine.machine import LaneStatistics, Leadership
+from headrace_scheduler.machine.state_machine import LaneStatistics, Leadership
 from headrace_scheduler.machine.wait_estimator import TenantWaitEstimate, WaitEstimate
-from headrace_scheduler.request.request import longest
+from headrace_scheduler.request.live_request import longest
+from headrace_scheduler.runtime.lane_reports import lane_report
 from headrace_scheduler.runtime.report_cache import ReportCache
-from headrace_scheduler.runtime.reporting import lane_report
 from headrace_scheduler.state.events import Dispatch
 from headrace_scheduler.state.tenant_shares import QueueMark
 from helpers.scheduler_events import Bench, gateway_reported, reported
@@ -22,7 +21,7 @@ def test_a_lane_keeps_the_order_of_the_stream_whatever_the_order_of_events() -> 
     from helpers.scheduler_events import submitted
 
     bench = Bench()
-    bench.tell(submitted("c", 3), submitted("a", 1), submitted("b", 2))
+    bench.apply(submitted("c", 3), submitted("a", 1), submitted("b", 2))
     bench.worker()
     (dispatch,) = bench.commands
     assert [r.request_id for r in dispatch.message.requests] == ["a", "b", "c"]  # type: ignore[union-attr]
@@ -98,12 +97,6 @@ def test_a_new_leader_is_told_of_all_who_were_heard_lately() -> None:
     gateway = gateway_reported(received_s=9.0)
     report_cache.add_gateway_report(gateway)
     assert report_cache.recent(10.0) == [latest, gateway]
-
-
-def test_every_number_of_the_policy_comes_from_a_setting() -> None:
-    policy = SchedulerSettings(max_waiting=7, floor_share=0.5, adoption_window_s=9.0).policy()
-    assert (policy.max_waiting, policy.limits.floor_share) == (7, 0.5)
-    assert policy.adoption_window_s == 9.0
 
 
 def test_a_short_lane_is_told_whole_and_a_long_one_in_outline() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from headrace.errors import EngineFailed, InvalidRequest, LaneFull, RequestCancelled, RequestExists
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause as Cause
-from headrace_scheduler.request.request import first_attempt
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.request.live_request import first_attempt
 from headrace_scheduler.state.events import (
     Acknowledge,
     CancelOnWorker,
@@ -15,8 +16,6 @@ from headrace_scheduler.state.events import (
     SendNotice,
     StepDown,
 )
-from headrace_scheduler.workers.forming import BatchLimits
-from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import EPOCH, Bench, answer, reported, submitted
 
 
@@ -74,7 +73,7 @@ def test_requests_that_come_while_a_worker_answers_leave_as_a_batch() -> None:
 
 def test_a_burst_is_shared_between_workers_by_their_room() -> None:
     bench = Bench()
-    bench.tell(
+    bench.apply(
         reported("w1", 1, received_s=100.0, free=2, total=2),
         reported("w2", 1, received_s=100.0, free=6, total=6),
     )
@@ -103,7 +102,7 @@ def test_a_request_waits_for_a_worker_with_its_weights() -> None:
 def test_a_refused_request_keeps_its_place_and_waits_for_the_next_report(
     cause: Cause.ValueType,
 ) -> None:
-    bench = Bench(Policy(limits=BatchLimits(max_requests=1)))
+    bench = Bench(SchedulerSettings(max_batch_requests=1))
     bench.worker()
     bench.submit("a", "b")
     before = bench.only(Dispatch).message.requests[0].attempt
@@ -148,7 +147,7 @@ def test_a_report_of_a_dispatch_by_a_newer_leader_ends_the_leadership() -> None:
 
 
 def test_a_lane_takes_exactly_as_many_as_its_bound() -> None:
-    bench = Bench(Policy(max_waiting=20))
+    bench = Bench(SchedulerSettings(max_waiting=20))
     bench.worker(free=0)
     bench.submit(*(f"r{i}" for i in range(200)))
     assert bench.machine.statistics().waiting == 20
@@ -156,7 +155,7 @@ def test_a_lane_takes_exactly_as_many_as_its_bound() -> None:
 
 
 def test_a_refusal_says_when_to_come_back() -> None:
-    bench = Bench(Policy(max_waiting=0))
+    bench = Bench(SchedulerSettings(max_waiting=0))
     bench.submit("a")
     ((_, error),) = bench.only(SendNotice).ended
     assert isinstance(error, LaneFull)
@@ -164,17 +163,17 @@ def test_a_refusal_says_when_to_come_back() -> None:
 
 
 def test_requests_for_free_slots_are_not_counted_against_the_bound() -> None:
-    bench = Bench(Policy(max_waiting=1))
+    bench = Bench(SchedulerSettings(max_waiting=1))
     bench.worker(free=4)
     bench.submit(*"abcdef")
     assert bench.observer.counts["ended: LANE_FULL"] == 1
 
 
 def test_an_end_is_told_again_until_it_is_settled() -> None:
-    bench = Bench(Policy(max_waiting=0, notice_repeat_s=1.0))
+    bench = Bench(SchedulerSettings(max_waiting=0, notice_repeat_s=1.0))
     bench.submit("a")
     notice = bench.only(SendNotice)
-    assert bench.tell(answer(notice)) == []
+    assert bench.apply(answer(notice)) == []
     assert bench.after(0.9) == []
     bench.after(0.2)
     assert bench.only(SendNotice).ended == notice.ended
@@ -183,16 +182,16 @@ def test_an_end_is_told_again_until_it_is_settled() -> None:
 
 
 def test_an_end_that_its_gateway_does_not_know_is_over() -> None:
-    bench = Bench(Policy(max_waiting=0))
+    bench = Bench(SchedulerSettings(max_waiting=0))
     bench.submit("a")
-    bench.tell(answer(bench.only(SendNotice), unknown=["a"]))
+    bench.apply(answer(bench.only(SendNotice), unknown=["a"]))
     assert bench.only(Acknowledge).request_id == "a"
 
 
 def test_a_waiting_request_can_be_cancelled() -> None:
     bench = Bench()
     bench.submit("a")
-    bench.tell(CancelRequested("a"))
+    bench.apply(CancelRequested("a"))
     ((_, error),) = bench.only(SendNotice).ended
     assert isinstance(error, RequestCancelled)
 
@@ -202,10 +201,10 @@ def test_a_running_request_that_is_cancelled_is_stopped_on_its_worker() -> None:
     bench.worker()
     bench.submit("a")
     bench.accept()
-    bench.tell(CancelRequested("a"))
+    bench.apply(CancelRequested("a"))
     assert bench.only(CancelOnWorker).worker_id == "w"
     assert bench.only(SendNotice)
-    assert bench.tell(CancelRequested("a")) == [], "once is enough"
+    assert bench.apply(CancelRequested("a")) == [], "once is enough"
 
 
 def test_a_request_that_its_client_left_is_stopped_on_its_worker() -> None:
@@ -220,11 +219,11 @@ def test_a_request_that_its_client_left_is_stopped_on_its_worker() -> None:
 
 def test_a_message_that_is_delivered_twice_is_one_request() -> None:
     bench = Bench()
-    bench.tell(submitted("a", 1))
-    assert bench.tell(submitted("a", 1)) == []
-    assert bench.tell(submitted("a", 2)) == [Acknowledge("a", "standard", "ack 2")]
+    bench.apply(submitted("a", 1))
+    assert bench.apply(submitted("a", 1)) == []
+    assert bench.apply(submitted("a", 2)) == [Acknowledge("a", "standard", "ack 2")]
     bench.settle("a")
-    assert bench.tell(submitted("a", 1)) == [Acknowledge("a", "standard", "ack 1")]
+    assert bench.apply(submitted("a", 1)) == [Acknowledge("a", "standard", "ack 1")]
 
 
 def test_another_gateways_request_of_an_open_id_is_refused_there() -> None:
@@ -232,7 +231,7 @@ def test_another_gateways_request_of_an_open_id_is_refused_there() -> None:
     bench.worker()
     bench.submit("a")
     bench.accept()
-    bench.tell(submitted("a", 2, gateway="other"))
+    bench.apply(submitted("a", 2, gateway="other"))
     notice = bench.only(SendNotice)
     assert notice.gateway_id == "other"
     assert [(i, e.reason) for i, e in notice.ended] == [("a", "REQUEST_EXISTS")]
@@ -281,5 +280,5 @@ def test_the_message_of_a_name_that_comes_again_says_nothing_new() -> None:
     bench.submit("name", once=True)
     bench.accept()
     bench.settle("name")
-    bench.tell(submitted("name", 1, once=True))
+    bench.apply(submitted("name", 1, once=True))
     assert bench.given(SendNotice) == []

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.runtime.report_cache import MAX_CHANGES, ReportCache
 from headrace_scheduler.state.events import CancelOnWorker, Dispatch, SendNotice
-from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import EPOCH, Bench, reported
 
 
 def running(*request_ids: str) -> tuple[Bench, dict[str, int]]:
     """A bench on which these run on worker `w`, as its report 2 says; and their attempts."""
-    bench = Bench(Policy(settle_grace_s=2.0))
+    bench = Bench(SchedulerSettings(settle_grace_s=2.0))
     bench.worker()
     bench.submit(*request_ids)
     attempts = {r.request_id: r.attempt for r in bench.only(Dispatch).message.requests}

@@ -43,7 +43,7 @@ def test_an_idle_fleet_measures_nothing() -> None:
 def test_arrivals_are_counted_from_the_first_moment_on() -> None:
     arrivals = Arrivals(half_life_s=60.0, now_s=0.0)
     for now_s in range(1, 11):
-        arrivals.came(2, now_s=float(now_s))
+        arrivals.on_arrival(2, now_s=float(now_s))
     assert arrivals.per_s(10.0) == pytest.approx(2.0, rel=0.1)
     assert arrivals.per_s(10_000.0) == pytest.approx(0.0, abs=1e-6)
 
@@ -51,6 +51,6 @@ def test_arrivals_are_counted_from_the_first_moment_on() -> None:
 def test_who_has_stopped_coming_is_soon_not_waited_for() -> None:
     arrivals = Arrivals(half_life_s=60.0, now_s=0.0)
     for now_s in range(1, 101):
-        arrivals.came(1, now_s=now_s / 10)
+        arrivals.on_arrival(1, now_s=now_s / 10)
     assert arrivals.per_s(10.2) == pytest.approx(10.0, rel=0.1)
     assert arrivals.per_s(20.0) == pytest.approx(0.3, rel=0.1)

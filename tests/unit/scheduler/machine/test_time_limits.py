@@ -6,12 +6,11 @@ import pytest
 
 from headrace.errors import DeadlinePassed, HeadraceError, NoWorker, PatienceExhausted
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
+from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.state.events import CancelOnWorker, Dispatch, SendNotice
-from headrace_scheduler.workers.forming import BatchLimits
-from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import Bench
 
-PATIENT = Policy(gateway_silence_s=600.0, worker_silence_s=600.0)
+PATIENT = SchedulerSettings(gateway_silence_s=600.0, worker_silence_s=600.0)
 
 
 def told(bench: Bench) -> HeadraceError:
@@ -92,7 +91,7 @@ def test_patience_goes_on_where_a_worker_refused() -> None:
 
 
 def test_a_request_waits_for_company_until_its_time_and_not_longer() -> None:
-    bench = Bench(Policy(limits=BatchLimits(max_wait_s=0.01)))
+    bench = Bench(SchedulerSettings(max_batch_wait_s=0.01))
     bench.worker()
     assert bench.submit("a") == []
     assert bench.machine.next_due_s() == pytest.approx(100.01)

@@ -16,7 +16,7 @@ REPORTS = st.lists(st.tuples(st.sampled_from("vw"), st.booleans(), NAMES, NAMES)
 def heard(*reports: PrefixReport) -> PrefixDirectory:
     directory = PrefixDirectory()
     for report in reports:
-        directory.hear(report)
+        directory.apply_report(report)
     return directory
 
 
@@ -39,7 +39,7 @@ def test_it_is_what_was_said_and_nothing_is_left_of_who_is_gone(
     said: dict[str, set[int]] = {"v": set(), "w": set()}
     for worker_id, full, held, dropped in reports:
         report = PrefixReport(worker_id=worker_id, full=full, held=held, dropped=dropped)
-        directory.hear(report)
+        directory.apply_report(report)
         before = set() if full else said[worker_id] - set(dropped)
         said[worker_id] = before | set(held)
         directory.check_integrity()

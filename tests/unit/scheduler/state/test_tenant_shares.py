@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_scheduler.request.fairness import Shares
-from headrace_scheduler.request.request import Held, Request
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.request.live_request import Held, Request
 from headrace_scheduler.state.estimates import CompetingTenant, QueueAhead, estimate_wait_s
 from headrace_scheduler.state.lanes import Lane
-from headrace_scheduler.state.tenant_shares import TenantShare, ahead, ranks
+from headrace_scheduler.state.tenant_shares import TenantShare, ahead, sample_ranks
 from helpers.scheduler_events import submitted
 
 TENANTS = "abc"
@@ -53,14 +53,14 @@ def test_as_many_go_before_each_as_it_is_told(
     asked: list[str], started: int, weight: float
 ) -> None:
     """Of equals it is not known who is first, so one of each other tenant more or less."""
-    lane = Lane(Shares(weights={"a": weight}))
+    lane = Lane(SchedulerSettings(tenant_weights={"a": weight}))
     for sequence, tenant in enumerate(asked):
         lane.put(waiting(sequence, tenant))
     for _ in range(min(started, len(asked) - 1)):
-        first = next(lane.in_turn(lambda _: True))
+        first = next(lane.in_order(lambda _: True))
         lane.remove(first)
         lane.start(first)
-    order = [request.sequence for request in lane.in_turn(lambda _: True)]
+    order = [request.sequence for request in lane.in_order(lambda _: True)]
     known = lane.tenant_shares()
     marks = [mark for own in known for mark in lane.marks(known, own, size=64)]
     assert sorted(mark.sequence for mark in marks) == sorted(order)
@@ -69,22 +69,22 @@ def test_as_many_go_before_each_as_it_is_told(
 
 
 def test_one_that_has_had_more_lets_the_others_catch_up() -> None:
-    ahead_of = TenantShare("a", counter=30.0, step=10.0, waiting=2, slots=2)
-    behind = TenantShare("b", counter=0.0, step=10.0, waiting=9, slots=9)
+    ahead_of = TenantShare("a", counter=30.0, request_cost=10.0, waiting=2, slots=2)
+    behind = TenantShare("b", counter=0.0, request_cost=10.0, waiting=9, slots=9)
     assert ahead(ahead_of, [behind], 0) == 4
     assert ahead(ahead_of, [behind], 1) == 6
     assert ahead(behind, [ahead_of], 2) == 2
 
 
 def test_one_that_is_free_of_charge_goes_before_all() -> None:
-    free = TenantShare("a", counter=0.0, step=0.0, waiting=5, slots=5)
-    assert free.turns_up_to(0.0) == math.inf
-    assert ahead(TenantShare("b", counter=0.0, step=1.0), [free], 0) == 5
+    free = TenantShare("a", counter=0.0, request_cost=0.0, waiting=5, slots=5)
+    assert free.requests_up_to(0.0) == math.inf
+    assert ahead(TenantShare("b", counter=0.0, request_cost=1.0), [free], 0) == 5
 
 
 @given(waiting=st.integers(1, 500), size=st.integers(2, 64))
 def test_places_told_of_are_the_first_the_last_and_some_between(waiting: int, size: int) -> None:
-    places = ranks(waiting, size)
+    places = sample_ranks(waiting, size)
     assert places == sorted(set(places))
     assert (places[0], places[-1]) == (0, waiting - 1)
     assert len(places) == min(waiting, size)

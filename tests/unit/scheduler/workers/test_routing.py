@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.prefixes import BLOCK_TOKENS
+from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_scheduler.state.events import Dispatch
-from headrace_scheduler.workers.policy import Policy
-from headrace_scheduler.workers.routing import LOOK_PAST, RoutingLimits
+from headrace_scheduler.workers.routing import LOOK_PAST
 from helpers.scheduler_events import EPOCH, Bench, prefixes_reported
 
 PROMPT = list(range(8 * BLOCK_TOKENS))
 NAMES = prefix_block_names(RequestRecord(weights_digest="w1", prompt_ids=PROMPT))
-LIMITS = RoutingLimits(load_slack=0.25, wait_s_per_token=0.001)
+SETTINGS = SchedulerSettings(prefix_load_slack=0.25, prefix_wait_s_per_token=0.001)
 
 
-def two_workers(limits: RoutingLimits = LIMITS, *, number: int = 1, **fields: object) -> Bench:
+def two_workers(
+    settings: SchedulerSettings = SETTINGS, *, number: int = 1, **fields: object
+) -> Bench:
     """`v`, which comes first where nothing else decides, and `w`, which holds four blocks."""
-    bench = Bench(Policy(routing=limits))
+    bench = Bench(settings)
     bench.worker("v")
     bench.worker("w", number, **fields)
-    bench.tell(prefixes_reported("w", NAMES[:4], full=True))
+    bench.apply(prefixes_reported("w", NAMES[:4], full=True))
     return bench
 
 
@@ -74,12 +76,12 @@ def test_what_is_routed_is_counted_with_its_tokens() -> None:
 
 def test_the_longest_beginning_counts() -> None:
     bench = two_workers()
-    bench.tell(prefixes_reported("v", NAMES[:2], full=True))
+    bench.apply(prefixes_reported("v", NAMES[:2], full=True))
     assert ask(bench) == ["w"]
 
 
 def test_it_can_be_turned_off() -> None:
-    assert ask(two_workers(RoutingLimits(enabled=False))) == ["v"]
+    assert ask(two_workers(SchedulerSettings(prefix_routing=False))) == ["v"]
 
 
 def test_a_worker_that_is_loaded_beyond_the_fleet_is_not_waited_for() -> None:
@@ -100,13 +102,13 @@ def test_one_that_is_gone_is_forgotten() -> None:
 
 def test_what_it_holds_no_longer_draws_nothing() -> None:
     bench = two_workers()
-    bench.tell(prefixes_reported("w", [], dropped=NAMES[:4]))
+    bench.apply(prefixes_reported("w", [], dropped=NAMES[:4]))
     assert ask(bench) == ["v"]
 
 
 def test_a_full_report_is_all_there_is() -> None:
     bench = two_workers()
-    bench.tell(prefixes_reported("w", [12345], full=True))
+    bench.apply(prefixes_reported("w", [12345], full=True))
     assert ask(bench) == ["v"]
 
 

@@ -14,7 +14,7 @@ from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
 from headrace.v1.common_pb2 import Priority
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.machine.machine import LaneStatistics, Leadership, Machine
+from headrace_scheduler.machine.state_machine import LaneStatistics, Leadership, Machine
 from headrace_scheduler.machine.wait_estimator import TenantWaitEstimate
 
 

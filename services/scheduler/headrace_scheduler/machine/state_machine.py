@@ -8,6 +8,7 @@ from functools import partial
 
 from headrace.bus.subjects import PRIORITIES
 from headrace.errors import LaneFull, ModelNotFound, RequestCancelled
+from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.dispatcher import Dispatcher
 from headrace_scheduler.machine.gateways import Gateways
 from headrace_scheduler.machine.notices import Notices
@@ -20,7 +21,7 @@ from headrace_scheduler.machine.wait_estimator import (
     WaitEstimate,
     WaitEstimator,
 )
-from headrace_scheduler.request.request import (
+from headrace_scheduler.request.live_request import (
     Ending,
     Held,
     LiveStatistics,
@@ -52,7 +53,6 @@ from headrace_scheduler.state.events import (
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.state.observer import StateObserver
 from headrace_scheduler.workers.fleet import Fleet
-from headrace_scheduler.workers.policy import Policy
 from headrace_scheduler.workers.routing import Routing
 
 
@@ -95,15 +95,17 @@ class Machine:
     they run: what runs is adopted, of the rest the gateways say how far it came.
     """
 
-    def __init__(self, leadership: Leadership, policy: Policy, observer: StateObserver) -> None:
-        self._leadership, self._policy = leadership, policy
+    def __init__(
+        self, leadership: Leadership, settings: SchedulerSettings, observer: StateObserver
+    ) -> None:
+        self._leadership, self._settings = leadership, settings
         now_s = leadership.since_s
-        self._live = LiveRequests(leadership.epoch, policy, observer)
+        self._live = LiveRequests(leadership.epoch, settings, observer)
         self._fleet = Fleet(leadership.model, leadership.epoch)
         self._gateways = Gateways()
         self._orphans = Orphans(self._live, self._gateways)
         self._notices = Notices(self._live, self._gateways, self._orphans)
-        self._routing = Routing(self._fleet, policy.routing)
+        self._routing = Routing(self._fleet, settings)
         self._reconciler = Reconciler(self._live, self._fleet, self._routing)
         self._dispatcher = Dispatcher(
             leadership.scheduler_id, self._live, self._fleet, self._routing
@@ -118,7 +120,7 @@ class Machine:
             self._reconciler,
             self._wait_estimator,
         )
-        self._behind = set(PRIORITIES)
+        self._lanes_behind = set(PRIORITIES)
         self._holding = True
         self._removed = False
 
@@ -129,11 +131,11 @@ class Machine:
             case Submitted():
                 self._submit(event, now_s)
             case LaneCaughtUp(priority):
-                self._behind.discard(priority)
+                self._lanes_behind.discard(priority)
             case WorkerReported(report, received_s):
                 self._reconciler.on_report(report, received_s=received_s, now_s=now_s)
             case PrefixesReported(report):
-                self._routing.hear(report)
+                self._routing.apply_report(report)
             case GatewayReported():
                 self._on_gateway_report(event, now_s)
             case DispatchAnswered():
@@ -158,18 +160,18 @@ class Machine:
             case NoticeUnanswered():
                 self._notices.on_unanswered(event, now_s=now_s)
             case BusDown():
-                self._fleet.forgive_silence(now_s)
-                self._gateways.forgive_silence(now_s)
+                self._fleet.restart_silence(now_s)
+                self._gateways.restart_silence(now_s)
             case ModelRemoved(removed):
                 self._removed = removed
 
     def _submit(self, event: Submitted, now_s: float) -> None:
-        request = self._live.enter(event, now_s=now_s)
+        request = self._live.add(event, now_s=now_s)
         if request is None:
             return
         depth = len(self._live.lanes[request.lane])
-        self._orphans.entered(request, now_s=now_s)
-        self._gateways.mention(request.gateway_id, now_s=now_s)
+        self._orphans.on_submitted(request, now_s=now_s)
+        self._gateways.add_named(request.gateway_id, now_s=now_s)
         found = self._fleet.runs(request.request_id)
         if found is not None:
             self._live.adopt(request, *found)
@@ -177,11 +179,11 @@ class Machine:
             pass  # Admitted long ago, most likely: no bound applies, and it may run somewhere.
         elif request.is_probe:
             self._live.wait(request, now_s=now_s)
-        elif (over := depth - self._policy.max_waiting - self._fleet.free_slots(request)) >= 0:
+        elif (over := depth - self._settings.max_waiting - self._fleet.free_slots(request)) >= 0:
             self._refuse(request, depth, over + 1, now_s)
         else:
             self._live.wait(request, now_s=now_s)
-            self._wait_estimator.came(request, now_s=now_s)
+            self._wait_estimator.on_arrival(request, now_s=now_s)
 
     def _refuse(self, request: Request, depth: int, excess: int, now_s: float) -> None:
         retry_after_s = self._wait_estimator.retry_after_full_s(
@@ -196,8 +198,8 @@ class Machine:
         if event.report.leaving:
             self._orphans.gateway_gone(gateway_id, "gateway left", now_s=now_s)
         else:
-            self._gateways.hear(event.report, now_s=event.received_s)
-            self._orphans.hear(gateway_id, event.report, now_s=now_s)
+            self._gateways.apply_report(event.report, now_s=event.received_s)
+            self._orphans.apply_report(gateway_id, event.report, now_s=now_s)
 
     def _settle(self, event: Settled, now_s: float) -> None:
         for settlement in event.request.settlements:
@@ -211,7 +213,7 @@ class Machine:
                     self._wait_estimator.ended(request, settlement, now_s=now_s)
                     self._live.settle(request, settlement.code)
             elif self._holding:
-                self._live.settled.settle_ahead(settlement.request_id)
+                self._live.settled.settle_early(settlement.request_id)
 
     def _cancel(self, request_id: str, now_s: float) -> None:
         request = self._live.get(request_id)
@@ -227,13 +229,13 @@ class Machine:
 
     def decide(self, *, now_s: float) -> list[Command]:
         """What to do now, in order. Call after every event, and when `next_due_s` has come."""
-        self._timeouts.keep(now_s=now_s)
+        self._timeouts.check(now_s=now_s)
         if self._holding:
             self._end_hold(now_s)
         if self._removed:
             self._end_all(now_s)
         dispatches = self._dispatcher.plan(now_s=now_s)
-        if self._policy.preemption:
+        if self._settings.preemption:
             self._preemption.plan(now_s=now_s)
         self._wait_estimator.measure(now_s=now_s)
         notices = self._notices.plan(now_s=now_s)
@@ -244,12 +246,12 @@ class Machine:
         return min(
             self._timeouts.next_due_s,
             self._notices.next_due_s,
-            self._company_due_s(),
+            self._batch_due_s(),
             self._routing.next_due_s,
         )
 
-    def _company_due_s(self) -> float:
-        max_wait_s = self._policy.limits.max_wait_s
+    def _batch_due_s(self) -> float:
+        max_wait_s = self._settings.max_batch_wait_s
         if max_wait_s <= 0 or not self._fleet.has_room:
             return float("inf")
         queued_s = self._live.waits.queued_s
@@ -257,15 +259,15 @@ class Machine:
 
     def _end_hold(self, now_s: float) -> None:
         """All lanes read to their end and every worker heard, or the window is over."""
-        window_s = self._policy.adoption_window_s
+        window_s = self._settings.adoption_window_s
         since_s = self._leadership.since_s
         knows_all = now_s >= self._leadership.listening_since_s + window_s
         all_reported = all(w.received_s >= since_s for w in self._fleet)
-        is_complete = not self._behind and knows_all and all_reported
+        is_complete = not self._lanes_behind and knows_all and all_reported
         if not is_complete and now_s < since_s + window_s:
             return
         self._holding = False
-        self._live.settled.forget_ahead()
+        self._live.settled.forget_early()
         self._orphans.forget_announced()
         for request in self._live:
             if isinstance(request.state, Held):
@@ -286,7 +288,7 @@ class Machine:
     def is_empty(self) -> bool:
         """All lanes have been read to their end, and nothing of them is live."""
         nothing_lives = next(iter(self._live), None) is None
-        return not self._holding and not self._behind and nothing_lives
+        return not self._holding and not self._lanes_behind and nothing_lives
 
     def lanes(self, *, now_s: float) -> Sequence[LaneStatistics]:
         return [

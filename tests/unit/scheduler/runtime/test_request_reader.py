@@ -6,7 +6,7 @@ import pytest
 
 from headrace.bus import Pulled
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.runtime.reading import Unreadable, read_request
+from headrace_scheduler.runtime.request_reader import Unreadable, read_request
 from headrace_scheduler.state.events import Submitted
 
 NOW_S, UNIX_S = 50.0, 1_000_000.0
