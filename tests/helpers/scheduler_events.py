@@ -134,7 +134,7 @@ def submitted(
     digest: object = "",
     adapter: object = "",
     deadline_s: object = NEVER,
-    patient_until_s: object = NEVER,
+    queue_deadline_s: object = NEVER,
     prompt_tokens: object = 3,
     tenant: object = "",
     prompt: object = None,
@@ -148,7 +148,7 @@ def submitted(
     assert isinstance(prompt_tokens, int)
     assert prompt is None or isinstance(prompt, list)
     assert isinstance(deadline_s, float)
-    assert isinstance(patient_until_s, float)
+    assert isinstance(queue_deadline_s, float)
     record = RequestRecord(
         request_id=request_id,
         model=MODEL,
@@ -167,7 +167,7 @@ def submitted(
     assert isinstance(max_tokens, int)
     record.sampling.max_tokens = max_tokens
     return Submitted(
-        record, str(priority), sequence, f"ack {sequence}", now_s, deadline_s, patient_until_s
+        record, str(priority), sequence, f"ack {sequence}", now_s, deadline_s, queue_deadline_s
     )
 
 

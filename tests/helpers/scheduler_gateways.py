@@ -225,7 +225,7 @@ class Callers:
         gateway = self.gateways[notice.gateway_id]
         match gateway.life:
             case Life.GONE:
-                self.apply(NoticeUnanswered(notice, nobody_listens=True))
+                self.apply(NoticeUnanswered(notice, is_disconnected=True))
             case Life.FROZEN:
                 gateway.unheard.append(notice)
                 self.apply(NoticeUnanswered(notice))

@@ -163,7 +163,7 @@ class World(Callers):
             digest="w1",
             prompt=list(range(start, start + 40)),
             deadline_s=self.now_s + time_s,
-            patient_until_s=self.now_s + patience_s,
+            queue_deadline_s=self.now_s + patience_s,
         )
         client = Client(gateway=gateway, attachable=attachable, detached=detached)
         client.deadline_s = self.now_s + time_s

@@ -1,4 +1,4 @@
-"""When failures end a request: one that fails wherever it is taken for their cause."""
+"""When failures end a request: one that fails on every worker is taken for the cause."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from headrace_scheduler.state.live import LiveRequests
 
 
 def is_on_last_attempt(live: LiveRequests, request: Request) -> bool:
-    """One more failure without headway ends it."""
+    """Return whether one more failure without progress ends it."""
     return 0 < request.record.failures >= live.settings.max_attempts - 1
 
 
 def end_if_exhausted(live: LiveRequests, request: Request, *, now_s: float) -> bool:
-    """Whether its attempts are used up; then it is ended, and kept as a dead letter."""
+    """End a request whose attempts are used up and publish it as a dead letter.
+
+    Returns:
+        Whether it was ended.
+    """
     if (failures := request.record.failures) < live.settings.max_attempts:
         return False
     message = f"failed on {failures} attempts; the last: {request.last_failure}"

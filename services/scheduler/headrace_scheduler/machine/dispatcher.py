@@ -1,4 +1,4 @@
-"""Batches to workers, and what their answers mean."""
+"""Dispatches batches to workers and applies their answers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from headrace_scheduler.state.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.forming import LaneView, Room, can_ever_run, form_batch
-from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY, PATIENT
+from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from headrace_scheduler.workers.routing import Routing
 from headrace_scheduler.workers.worker import Worker
 
 LAST_ATTEMPT_GAP_S = 0.5
-"""Between the starts of two on one worker. Too short: a culprit dies with others that have made
-no headway. Too long: where all stood by, the last of them waits for so many of these."""
+"""Time between the starts of two last attempts on one worker. Too short: a request that kills its
+worker ends others with it. Too long: where none of them does, the last one waits this often."""
 _SHORT_CAUSES = {
     DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL: "full",
     DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_DRAINING: "draining",
@@ -32,10 +32,10 @@ _SHORT_CAUSES = {
 
 
 class Dispatcher:
-    """One dispatch per worker on its way at a time.
+    """Sends each worker one dispatch at a time.
 
     So a worker's dispatches are counted in order, its room is known when the
-    next is formed, and requests that come while it answers leave as a batch.
+    next is formed, and requests that arrive while it answers leave as a batch.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Dispatcher:
         self._scheduler_id = scheduler_id
         self._live, self._fleet, self._routing = live, fleet, routing
         self._in_flight: dict[int, tuple[Request, ...]] = {}
-        """By number; each is answered, or said to be unanswered."""
+        """Requests by dispatch number, until the dispatch is answered or fails."""
 
     def plan(self, *, now_s: float) -> list[Dispatch]:
         dispatches: list[Dispatch] = []
-        self._routing.begin()
+        self._routing.begin_round()
         if not self._fleet.has_room or not (waiting := self._live.lanes.waiting):
             return dispatches
         for worker in self._fleet.with_room():
@@ -69,11 +69,11 @@ class Dispatcher:
         return batch.requests
 
     def _views(self, worker: Worker, room: Room, now_s: float) -> list[LaneView[Request]]:
-        """The lanes without what is kept for others; with one request on its last attempt at
-        most, and none during a trial.
+        """Return the lanes without what is held back for other workers, and with at most one
+        request on its last attempt; none while another such has just started there.
 
-        Why: a worker's death is a failure of all that ran there. Together, those that only
-        stood by would come to their end with the one that killed it.
+        Why: a worker's death is a failure of all that ran there. Together, the others would
+        end with the one that killed it.
         """
         has_one = False
         self._routing.begin_worker()
@@ -81,15 +81,15 @@ class Dispatcher:
         def may_leave(request: Request) -> bool:
             nonlocal has_one
             if not can_ever_run(request, room):
-                return False  # Else one that waits for another worker would be the one.
+                return False  # Why first: one that waits for another worker must not count.
             if self._routing.is_for_another(request, worker, now_s=now_s):
                 return False
-            if request.parked_for and self._waits_for(request.parked_for, room):
+            if request.parked_for and self._could_run(request.parked_for, room):
                 return False
             if is_on_last_attempt(self._live, request):
-                stands_back = has_one or self._has_fresh_last_attempt(worker, now_s)
+                must_wait = has_one or self._has_fresh_last_attempt(worker, now_s)
                 has_one = True
-                return not stands_back
+                return not must_wait
             return True
 
         return [
@@ -97,25 +97,30 @@ class Dispatcher:
             for name, lane in self._live.lanes.items()
         ]
 
-    def _waits_for(self, urgent_id: str, room: Room) -> bool:
-        """Whether a worker's room is for the one that was parked for, before its victim."""
+    def _could_run(self, urgent_id: str, room: Room) -> bool:
+        """Return whether an interactive request, for which others were parked, still waits and
+        could run in this room."""
         urgent = self._live.lanes[HIGHEST_PRIORITY].get(urgent_id)
         return urgent is not None and can_ever_run(urgent, room)
 
     def _max_claims(self, lane: str) -> float:
-        """Slots that the lane may still take by its floor: so many are not parked for others.
+        """Return the slots that a lane may still take by its floor, which are not preempted.
 
-        Why bounded: bulk requests are long. By places alone, they would come to hold
-        every slot, and nobody urgent could have one.
+        Why bounded: bulk requests are long. By places alone they would come to hold
+        every slot, and no interactive request could get one.
         """
         settings = self._live.settings
-        if lane != PATIENT or not settings.preemption or self._live.lanes[lane].credit < 1.0:
+        if (
+            lane != LOWEST_PRIORITY
+            or not settings.preemption
+            or self._live.lanes[lane].credit < 1.0
+        ):
             return float("inf")
         floor = max(1, ceil(settings.floor_share * self._fleet.capacity))
-        return floor - self._live.preemption_candidates.floor_slots_in_use
+        return floor - self._live.preemptible.floor_slots_in_use
 
     def _has_fresh_last_attempt(self, worker: Worker, now_s: float) -> bool:
-        """Whether something on its last attempt has just begun there."""
+        """Return whether a last attempt has just started on a worker."""
         return any(
             now_s - request.dispatched_s < LAST_ATTEMPT_GAP_S
             and is_on_last_attempt(self._live, request)
@@ -129,7 +134,7 @@ class Dispatcher:
             worker.worker_id, [(r.lane, now_s - r.queued_s) for r in batch]
         )
         for request in batch:
-            if tokens := self._routing.tokens_at(request, worker):
+            if tokens := self._routing.matched_tokens(request, worker):
                 self._live.observer.prefix_held(request.lane, tokens)
             request.dispatched_s = now_s
             attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
@@ -161,25 +166,25 @@ class Dispatcher:
         causes = DispatchRefusalCause
         match refusal.cause:
             case causes.DISPATCH_REFUSAL_CAUSE_INVALID:
-                self._live.requeue(request, "invalid", now_s=now_s)
+                self._live.requeue(request, "invalid")
                 self._live.end(request, InvalidRequest(refusal.message), now_s=now_s)
             case causes.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE:
                 last = f"; before that, {request.last_failure}" if request.last_failure else ""
-                self._live.requeue(request, "not resumable", now_s=now_s)
+                self._live.requeue(request, "not resumable")
                 self._live.end(request, EngineFailed(refusal.message + last), now_s=now_s)
             case causes.DISPATCH_REFUSAL_CAUSE_STALE_LEADER:
-                # Left as it is: the leader of today has it, or will read it.
+                # Why not requeued: the present leader has it, or will read it.
                 self._live.command(StepDown(refusal.message))
             case cause:
                 if worker is not None:
                     self._fleet.mark_full(worker)
-                self._live.requeue(request, _SHORT_CAUSES.get(cause, "refused"), now_s=now_s)
+                self._live.requeue(request, _SHORT_CAUSES.get(cause, "refused"))
 
     def on_unanswered(self, worker_id: str, number: int, *, now_s: float) -> None:
-        """The worker may have taken it.
+        """Lose the requests of a dispatch that the worker may run.
 
-        So it is handled as lost, without a failure to its account: its gateway
-        fences this attempt before there is another.
+        It does not count as a failure of theirs. Their gateways fence this attempt before
+        there is another.
         """
         worker = self._fleet.get(worker_id)
         if worker is not None:
@@ -188,7 +193,7 @@ class Dispatcher:
             self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
 
     def _take_in_flight(self, worker_id: str, number: int) -> Iterator[Request]:
-        """Those of a dispatch on its way that still run by it, as far as is known."""
+        """Iterate over the requests of a dispatch that are still believed to run by it."""
         dispatch = (self._live.epoch, number)
         for request in self._in_flight.pop(number, ()):
             if self._live.get(request.request_id) is not request:

@@ -1,4 +1,4 @@
-"""Worker reports held against what is believed to run: reports win."""
+"""Worker reports compared with what is believed to run; the reports win."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from headrace_scheduler.workers.routing import Routing
 from headrace_scheduler.workers.worker import RunningChanges, Worker
 
 STRAY_GRACE_S = 30.0
+"""How long a worker may run a request that was not read from its lane."""
 SETTLED_STRAY_S = 1.0
-"""Longer than a report and a settlement can cross on their way."""
+"""The same of a settled request: longer than a report and a settlement may cross each other."""
 
 
 class Reconciler:
-    """Takes what workers, and gateways about workers, say of running requests."""
+    """Applies what workers, and gateways about workers, report of running requests."""
 
     def __init__(self, live: LiveRequests, fleet: Fleet, routing: Routing) -> None:
         self._live, self._fleet, self._routing = live, fleet, routing
@@ -37,25 +38,25 @@ class Reconciler:
             self._live.observer.ignored("late report")
             return
         if report.since > (known.report_number if known is not None else 0):
-            # What it leaves out is not known; a report that leaves nothing out comes with the beat.
+            # What it leaves out is not known; a report that leaves out nothing comes in time.
             self._live.observer.ignored("report with a gap")
             return
-        news = None if report.leaving else self._fleet.apply_report(report, now_s=received_s)
-        if news is None:
+        changes = None if report.leaving else self._fleet.apply_report(report, now_s=received_s)
+        if changes is None:
             self.drop_worker(report.worker_id, is_failure=False, now_s=now_s)
             return
-        worker = news.worker
+        worker = changes.worker
         if worker.counted[0] > self._live.epoch:
             self._live.command(
                 StepDown(f"{worker.worker_id} was dispatched to by epoch {worker.counted[0]}")
             )
             return
-        self._compare(news, now_s)
+        self._compare(changes, now_s)
 
-    def _compare(self, news: RunningChanges, now_s: float) -> None:
-        worker = news.worker
+    def _compare(self, changes: RunningChanges, now_s: float) -> None:
+        worker = changes.worker
         believed = self._live.on_worker(worker.worker_id)
-        for request_id, attempt in news.running.items():
+        for request_id, attempt in changes.running.items():
             # Nearly all are where they are believed to be.
             request = believed.get(request_id)
             state = request.state if request is not None else None
@@ -63,13 +64,13 @@ class Reconciler:
                 state.vanished_s = None
             else:
                 self._on_running(worker, request_id, attempt, now_s)
-        gone = believed.keys() - news.running.keys() if news.gone is None else news.gone
+        gone = believed.keys() - changes.running.keys() if changes.gone is None else changes.gone
         for request_id in sorted(gone):
             if (request := believed.get(request_id)) is not None:
                 self._on_missing(worker, request, now_s)
 
     def drop_worker(self, worker_id: str, *, is_failure: bool, now_s: float) -> None:
-        """It is gone, and with it all that ran there."""
+        """Remove a worker; all that ran there is lost."""
         if self._fleet.remove(worker_id) is None:
             return
         self._routing.forget(worker_id)
@@ -84,9 +85,10 @@ class Reconciler:
             self._live.lose(request, "worker gone", now_s=now_s)
 
     def _on_running(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
+        """Apply that a worker runs an attempt that is not believed to run there."""
         request = self._live.get(request_id)
         if request is None:
-            self._on_unknown(worker, request_id, attempt, now_s)
+            self._on_stray(worker, request_id, attempt, now_s)
             return
         match request.state:
             case Held():
@@ -96,29 +98,28 @@ class Reconciler:
             case Waiting() | Running() | Ending():
                 self._cancel(worker, request_id, attempt)
             case Orphaned() as orphaned:
-                # What was said to a worker once may have been lost.
+                # Why again: the first request to park it may have been lost.
                 orphaned.worker_id = worker.worker_id
+                epoch = self._live.epoch
                 self._live.command(
-                    ParkOnWorker(
-                        worker.worker_id, self._live.epoch, request_id, attempt, orphaned=True
-                    )
+                    ParkOnWorker(worker.worker_id, epoch, request_id, attempt, orphaned=True)
                 )
             case Lost() as lost:
-                # Not before the gateway has fenced: it would take the worker's
-                # ending of a cancelled attempt for the request's.
+                # Why not cancelled before the gateway has fenced: the gateway would take the
+                # end of the cancelled attempt for the request's.
                 lost.worker_id = worker.worker_id
 
     def _on_missing(self, worker: Worker, request: Request, now_s: float) -> None:
+        """Apply that a worker does not run what is believed to run there."""
         running = request.state
         assert isinstance(running, Running)
-        if worker.counted < running.dispatch or running.vanished_s is not None:
-            return
-        self._live.vanish(request, running, now_s=now_s)
+        if worker.counted >= running.dispatch and running.vanished_s is None:
+            self._live.vanish(request, running, now_s=now_s)
 
-    def _on_unknown(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
-        """Settled a moment ago, or not yet read from its lane; else it runs for nobody."""
+    def _on_stray(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:
+        """Cancel an unknown request, unless it was settled just now or may still be read."""
         since_s = self._fleet.note_stray(worker, request_id, now_s)
-        was_settled = self._live.settled.knows(request_id)
+        was_settled = request_id in self._live.settled
         grace_s = SETTLED_STRAY_S if was_settled else STRAY_GRACE_S
         if now_s - since_s >= grace_s:
             worker.strays[request_id] = now_s
@@ -133,7 +134,7 @@ class Reconciler:
         for point in parked.points:
             request = self._live.get(point.request_id)
             if request is not None and isinstance(request.state, Orphaned):
-                continue  # `Orphans` has taken it.
+                continue  # `Orphans` has applied it.
             if request is None or not _is_of(point, request, parked.worker_id):
                 self._live.observer.ignored("stale point")
             else:
@@ -149,7 +150,7 @@ class Reconciler:
             self._live.lose(request, cause, now_s=now_s)
 
     def on_stream_lost(self, worker_id: str, points: list[ResumePoint], *, now_s: float) -> None:
-        """A gateway's stream from the worker broke; the worker itself may live."""
+        """Apply that a gateway's stream from a worker broke; the worker itself may live."""
         for point in points:
             request = self._live.get(point.request_id)
             if request is None or not _is_of(point, request, worker_id):
@@ -162,7 +163,7 @@ class Reconciler:
 
 
 def _is_of(point: ResumePoint, request: Request, worker_id: str) -> bool:
-    """Whether a worker's attempt is the one that is believed to run."""
+    """Return whether a worker's attempt is the one that is believed to run."""
     match request.state:
         case Running(worker_id=found, attempt=attempt):
             return found == worker_id and attempt == point.attempt

@@ -63,14 +63,13 @@ class LaneStatistics:
     running: int
     oldest_wait_s: float
     wait: WaitEstimate | None
-    """Behind all that wait; None while unknown."""
+    """Wait of a request behind all that wait; None while unknown."""
     tenants: Sequence[TenantWaitEstimate] = ()
-    """Who waits, and how long a newcomer of each would."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocatedRequest:
-    """Where a request is; `worker_name` is empty unless it runs."""
+    """A live request; `worker_name` is empty unless it runs."""
 
     request: Request
     running: bool
@@ -79,7 +78,7 @@ class LocatedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """Whose decisions these are, and how far back the leader has been listening."""
+    """Who leads which model, since when, and since when its process has received reports."""
 
     scheduler_id: str
     model: str
@@ -89,10 +88,11 @@ class Leadership:
 
 
 class Machine:
-    """One leadership of one model. `apply` what happened, then `decide` what to do.
+    """One leadership of one model: `apply` an event, then `decide` what to do.
 
-    After a take-over it holds what it reads until the workers have said what
-    they run: what runs is adopted, of the rest the gateways say how far it came.
+    After a take-over it holds the requests that it reads until the workers have
+    reported what they run: those that run are adopted, the gateways of the others
+    are requested to say how much output their clients have.
     """
 
     def __init__(
@@ -172,11 +172,11 @@ class Machine:
         depth = len(self._live.lanes[request.lane])
         self._orphans.on_submitted(request, now_s=now_s)
         self._gateways.add_named(request.gateway_id, now_s=now_s)
-        found = self._fleet.runs(request.request_id)
+        found = self._fleet.find_stray(request.request_id)
         if found is not None:
             self._live.adopt(request, *found)
         elif self._holding:
-            pass  # Admitted long ago, most likely: no bound applies, and it may run somewhere.
+            pass  # It was admitted under an earlier leader: no bound applies, and it may run.
         elif request.is_probe:
             self._live.wait(request, now_s=now_s)
         elif (over := depth - self._settings.max_waiting - self._fleet.free_slots(request)) >= 0:
@@ -206,11 +206,11 @@ class Machine:
             request = self._live.get(settlement.request_id)
             if request is not None:
                 if settlement.held_since_attempt < request.record.held_since_attempt:
-                    # Of a gateway that was taken for gone: its client has come to another.
+                    # Its client has connected to another gateway: this one was taken for gone.
                     self._live.observer.ignored("former gateway")
                 else:
                     self._live.lanes[request.lane].end(request, settlement.output_tokens)
-                    self._wait_estimator.ended(request, settlement, now_s=now_s)
+                    self._wait_estimator.on_settled(request, settlement, now_s=now_s)
                     self._live.settle(request, settlement.code)
             elif self._holding:
                 self._live.settled.settle_early(settlement.request_id)
@@ -228,7 +228,7 @@ class Machine:
     # Decisions
 
     def decide(self, *, now_s: float) -> list[Command]:
-        """What to do now, in order. Call after every event, and when `next_due_s` has come."""
+        """Return what to do now, in order. Call after every event and at `next_due_s`."""
         self._timeouts.check(now_s=now_s)
         if self._holding:
             self._end_hold(now_s)
@@ -242,7 +242,7 @@ class Machine:
         return [*self._live.take_commands(), *dispatches, *notices]
 
     def next_due_s(self) -> float:
-        """When to decide again at the latest, if nothing happens before."""
+        """Return when to decide again if no event comes before."""
         return min(
             self._timeouts.next_due_s,
             self._notices.next_due_s,
@@ -254,11 +254,11 @@ class Machine:
         max_wait_s = self._settings.max_batch_wait_s
         if max_wait_s <= 0 or not self._fleet.has_room:
             return float("inf")
-        queued_s = self._live.waits.queued_s
-        return float("inf") if queued_s is None else queued_s + max_wait_s
+        return self._live.waits.queued_s + max_wait_s
 
     def _end_hold(self, now_s: float) -> None:
-        """All lanes read to their end and every worker heard, or the window is over."""
+        """Stop holding once all lanes are read and every worker has reported, or the adoption
+        window is over."""
         window_s = self._settings.adoption_window_s
         since_s = self._leadership.since_s
         knows_all = now_s >= self._leadership.listening_since_s + window_s
@@ -274,7 +274,7 @@ class Machine:
                 self._live.recover(request, now_s=now_s)
 
     def _end_all(self, now_s: float) -> None:
-        """Of a model that is not configured any more nothing waits; what runs may end."""
+        """End all that waits for a model that is no longer configured; what runs may finish."""
         error = ModelNotFound(f"model {self._leadership.model} is not configured any more")
         for lane in self._live.lanes.values():
             for request in list(lane):
@@ -286,9 +286,8 @@ class Machine:
 
     @property
     def is_empty(self) -> bool:
-        """All lanes have been read to their end, and nothing of them is live."""
-        nothing_lives = next(iter(self._live), None) is None
-        return not self._holding and not self._lanes_behind and nothing_lives
+        """Whether all lanes have been read to their end and no request of them is live."""
+        return not self._holding and not self._lanes_behind and not self._live
 
     def lanes(self, *, now_s: float) -> Sequence[LaneStatistics]:
         return [
@@ -315,7 +314,7 @@ class Machine:
                 return LocatedRequest(request, False, "")
 
     def fleet_statistics(self) -> tuple[int, int]:
-        """Live workers, and their free slots."""
+        """Return the number of live workers and that of their free slots."""
         return len(self._fleet), self._fleet.free_slots()
 
     @property
@@ -326,7 +325,7 @@ class Machine:
         return self._live.statistics()
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if something is held by nobody, or twice."""
+        """Raise AssertionError if parts of the machine disagree about a request."""
         self._live.check_integrity()
         self._fleet.check_integrity()
         self._routing.check_integrity()
@@ -337,4 +336,4 @@ class Machine:
             if isinstance(request.state, Lost):
                 assert request.state.attempt <= request.record.attempt
             if not isinstance(request.state, Orphaned):
-                assert request.gateway_id in watched, "nobody would notice its silence"
+                assert request.gateway_id in watched, "its silence would not be noticed"

@@ -1,4 +1,4 @@
-"""What time alone does: deadlines, patience, silence."""
+"""What time alone does: deadlines, patience, and the silence of workers and gateways."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
 
 SWEEP_S = 0.1
-"""How often silence is looked for."""
+"""Time between two checks for silent workers and gateways."""
 
 
 class TimeoutChecker:
-    """Ends what has run out of time, and drops who has fallen silent."""
+    """Ends the requests whose time is up, and drops workers and gateways that are silent."""
 
     def __init__(
         self,
@@ -43,14 +43,13 @@ class TimeoutChecker:
         return min(self._swept_s + SWEEP_S, self._live.next_due_s)
 
     def check(self, *, now_s: float) -> None:
-        if now_s >= self._live.next_due_s:
-            for request in self._live.pop_due(now_s):
-                self._review(request, now_s)
+        for request in self._live.pop_due(now_s):
+            self._review(request, now_s)
         if now_s - self._swept_s >= SWEEP_S:
             self._sweep(now_s)
 
     def _review(self, request: Request, now_s: float) -> None:
-        """Its appointment has come: its time is up, or it needs another one."""
+        """End a request whose timer has fired, or schedule the next one."""
         match request.state:
             case Ending() | Held():
                 return
@@ -62,12 +61,12 @@ class TimeoutChecker:
             ):
                 self._live.lose(request, "vanished", now_s=now_s)
                 return
-            case Waiting() if not request.has_started and now_s >= request.patient_until_s:
+            case Waiting() if not request.has_started and now_s >= request.queue_deadline_s:
                 self._lose_patience(request, now_s)
                 return
         deadline_s = request.deadline_s
         if isinstance(request.state, Running):
-            # Why later: the worker ends it in time, with what it has made.
+            # Why later: the worker ends it in time, with what it has generated.
             deadline_s += self._settings.deadline_grace_s
         if now_s >= deadline_s:
             fact = f"its deadline passed {now_s - request.deadline_s:.3g} s ago"
@@ -89,12 +88,12 @@ class TimeoutChecker:
             case Running(vanished_s=float(vanished_s)):
                 self._live.schedule(request, vanished_s + self._settings.settle_grace_s)
             case Waiting() if not request.has_started:
-                self._live.schedule(request, request.patient_until_s)
+                self._live.schedule(request, request.queue_deadline_s)
         self._live.schedule(request, deadline_s)
 
     def _lose_patience(self, request: Request, now_s: float) -> None:
         waited_s, model = now_s - request.arrival_s, self._model
-        patience_s = request.patient_until_s - request.arrival_s
+        patience_s = request.queue_deadline_s - request.arrival_s
         retry_after_s = self._wait_estimator.retry_after_s(
             request, patience_s=patience_s, now_s=now_s
         )

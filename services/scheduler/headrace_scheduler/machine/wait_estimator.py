@@ -1,4 +1,8 @@
-"""How long the requests of a model wait: told to gateways, to refused callers, to dashboards."""
+"""How long the requests of a model wait: for gateways, for refused callers, for metrics.
+
+`state.estimates` estimates from rates, `state.supply` when slots become free; this module
+measures what both need.
+"""
 
 from __future__ import annotations
 
@@ -21,140 +25,142 @@ from headrace_scheduler.state.estimates import (
 )
 from headrace_scheduler.state.lengths import FIRST_EXPECTED, EndedChoice, Lengths
 from headrace_scheduler.state.live import LiveRequests
-from headrace_scheduler.state.supply import Run, Supply, sample_runs
+from headrace_scheduler.state.supply import RunningRequest, SlotSupply, sample_runs
 from headrace_scheduler.state.tenant_shares import QueueMark, TenantShare
 from headrace_scheduler.workers.fleet import Fleet
 from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY
 
 RATE_HALF_LIFE_S = 15.0
+LANE_HALF_LIFE_S = 4 * RATE_HALF_LIFE_S
+"""Of a whole lane's arrivals. Longer, because a lane below gets what these leave of the service,
+which may be a small difference."""
 UNKNOWN_WAIT_S = 1.0
-"""Said to a refused caller where nothing is known."""
+"""What a refused caller gets as retry time where nothing is known."""
 REPORTED_TENANTS = 16
-"""Of a lane, those of which most wait. Reports go to every gateway several times a second, so
-their size is bound whatever waits; and so is how many of those that wait are marked in them."""
+"""Tenants of a lane in a report, those with most waiting. Reports go to every gateway several
+times a second, so their size is bounded whatever waits; and so is how many requests are marked."""
 MARKS = 64
 FEWEST_MARKS = 4
 REMEMBERED = 256
 """Tenants of a lane whose arrivals are counted, those that came last."""
 SUPPLY_KEPT_S = 0.05
-"""What is to become free is reckoned no more often: it takes a millisecond or two, and refused
-callers may ask a thousand times a second."""
+"""Shortest time between two computations of the supply: one takes a millisecond or two, and
+refused callers may need it a thousand times a second."""
 FIRST_SEEN_S = 5.0
-"""A tenant's arrivals are taken to be of so long at least: the first says nothing of a rate."""
+"""Least time that a tenant's arrivals count as: the first says nothing of a rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class WaitEstimate:
-    """Of a request that comes now."""
+    """The wait of a request that arrives now."""
 
     wait_s: float
     place_s: float
-    """Of it, what the last request before it adds: how often a place becomes free."""
+    """Part of it that the last request ahead adds: the time in which one place becomes free."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenantWaitEstimate:
-    """Of a tenant in one lane."""
+    """The wait of one tenant's requests in one lane."""
 
     tenant: str
-    """Empty: of any that is not told of by name."""
+    """Empty for any tenant that is not reported by name."""
     waiting: int
     wait: WaitEstimate | None
-    """Of a request of it that comes now; None while unknown."""
+    """Of its request that arrives now; None while unknown."""
     marks: Sequence[QueueMark] = ()
-    """Of those of it that wait."""
+    """Positions of its waiting requests."""
 
 
 class _LaneArrivals:
-    """Slots asked for in one lane, by all and by each of its tenants."""
+    """Slots requested in one lane, by all tenants and by each."""
 
-    def __init__(self, half_life_s: float, now_s: float) -> None:
-        self._half_life_s = half_life_s
-        # Longer: what a lane below gets is what these leave of the service, a small difference.
-        self.all = Arrivals(half_life_s=4 * half_life_s, now_s=now_s)
+    def __init__(self, now_s: float) -> None:
+        self.all = Arrivals(half_life_s=LANE_HALF_LIFE_S, now_s=now_s)
         self._tenants: OrderedDict[str, Arrivals] = OrderedDict()
 
-    def on_arrival(self, request: Request, now_s: float) -> None:
-        self.all.on_arrival(request.slots, now_s=now_s)
+    def add(self, request: Request, now_s: float) -> None:
+        self.all.add(request.slots, now_s=now_s)
         if (of_tenant := self._tenants.get(request.tenant)) is None:
-            of_tenant = Arrivals(half_life_s=self._half_life_s, now_s=now_s - FIRST_SEEN_S)
+            of_tenant = Arrivals(half_life_s=RATE_HALF_LIFE_S, now_s=now_s - FIRST_SEEN_S)
             self._tenants[request.tenant] = of_tenant
             if len(self._tenants) > REMEMBERED:
                 self._tenants.popitem(last=False)
         self._tenants.move_to_end(request.tenant)
-        of_tenant.on_arrival(request.slots, now_s=now_s)
+        of_tenant.add(request.slots, now_s=now_s)
 
     def per_s(self, now_s: float) -> dict[str, float]:
         return {tenant: each.per_s(now_s) for tenant, each in self._tenants.items()}
 
 
 class WaitEstimator:
-    """Measures with every decision, and estimates when asked."""
+    """Measures with every decision, and estimates on request."""
 
     def __init__(
         self, live: LiveRequests, fleet: Fleet, preemption: Preemption, *, now_s: float
     ) -> None:
         self._live, self._fleet, self._preemption = live, fleet, preemption
-        half_life_s = RATE_HALF_LIFE_S
-        self._service_rate = ServiceRate(half_life_s=half_life_s, now_s=now_s)
-        self._arrivals = {priority: _LaneArrivals(half_life_s, now_s) for priority in PRIORITIES}
+        self._service_rate = ServiceRate(half_life_s=RATE_HALF_LIFE_S, now_s=now_s)
+        self._arrivals = {priority: _LaneArrivals(now_s) for priority in PRIORITIES}
         self._in_use, self._ended_slots = 0, live.ended_slots
         self._lengths = Lengths()
-        self._supply: tuple[float, tuple[Supply, float] | None] | None = None
-        """What `_supply_at` found last, and when."""
+        self._supply: tuple[SlotSupply, float] | None = None
+        """The last supply and its seconds per token; None where nothing is known of tokens."""
+        self._supply_at_s = float("-inf")
 
     def on_arrival(self, request: Request, *, now_s: float) -> None:
-        """It was let into its lane."""
-        self._arrivals[request.lane].on_arrival(request, now_s)
+        """Count a request that enters its lane."""
+        self._arrivals[request.lane].add(request, now_s)
 
-    def ended(self, request: Request, settlement: Settlement, *, now_s: float) -> None:
-        """It made so many tokens; call before it leaves."""
+    def on_settled(self, request: Request, settlement: Settlement, *, now_s: float) -> None:
+        """Count the tokens of a request that has ended; call before it leaves."""
         tokens = settlement.output_tokens / request.choices
         ran_s = now_s - request.dispatched_s
         if request.is_probe or not tokens or not isfinite(ran_s):
             return
         is_whole = settlement.code == 0 and tokens < _most(request)
         made = tokens - request.output_tokens / request.choices
-        self._lengths.ended(EndedChoice(tokens, is_whole, ran_s, made, now_s))
+        self._lengths.add(EndedChoice(tokens, is_whole, ran_s, made, now_s))
 
     def measure(self, *, now_s: float) -> None:
-        """Call with every decision, after it. Where nothing has changed, nothing is reckoned."""
+        """Measure the service rate. Call with every decision, after it."""
         in_use = self._slots_in_use()
         ended = self._live.ended_slots - self._ended_slots
         if ended or in_use != self._in_use:
             self._service_rate.advance(now_s=now_s, slots=in_use)
-            self._service_rate.ended(ended)
+            self._service_rate.add_ends(ended)
             self._in_use, self._ended_slots = in_use, self._live.ended_slots
 
     def _slots_in_use(self) -> int:
-        """By callers' requests, and those that could be where such wait.
+        """Return the slots of callers' requests; if such wait, also those that they could take.
 
-        Why nothing where none is there: between the end of a probe and the report that shows its
-        slot free, an idle mesh would seem slow, and it is probed for days.
+        Why 0 where there are none: between the end of a probe and the report that shows its slot
+        free, an idle mesh would seem slow, and it is probed for days.
         """
         running, is_wanted = self._live.running, self._live.lanes.has_waiting
         if not is_wanted and not any(running[priority] for priority in PRIORITIES):
             return 0
         return max(0, self._fleet.slots_in_use(is_wanted=is_wanted) - running[PROBES])
 
-    # Asked
+    # Estimates
 
     def of_lane(self, priority: str, *, now_s: float) -> WaitEstimate | None:
-        """Behind all that wait in it now, whose ever they are; None while unknown."""
+        """Return the wait behind all that wait in a lane, of any tenant; None while unknown."""
         lane = self._live.lanes[priority]
-        # A request's wait grows with the slots of the last before it, whatever its own.
+        # Why the mean: a request waits for the slots of the last one ahead, not for its own.
         last = lane.slots / len(lane) if len(lane) else 1.0
-        return _wait(
+        return _estimate(
             self._wait_s(priority, lane.slots, (), now_s),
             self._wait_s(priority, lane.slots - last, (), now_s),
         )
 
     def of_tenants(self, priority: str, *, now_s: float) -> list[TenantWaitEstimate]:
-        """Of those that have most waiting; and of any other, unless some of those wait too."""
+        """Return estimates for the tenants with most waiting; one for any other tenant is added
+        if none of those with waiting requests is left out."""
         lane = self._live.lanes[priority]
         known = lane.tenant_shares()
-        told = sorted(known, key=lambda s: (-s.waiting, -s.counter))[:REPORTED_TENANTS]
-        marks = max(FEWEST_MARKS, MARKS // max(1, sum(s.waiting > 0 for s in told)))
+        reported = sorted(known, key=lambda s: (-s.waiting, -s.counter))[:REPORTED_TENANTS]
+        marks = max(FEWEST_MARKS, MARKS // max(1, sum(s.waiting > 0 for s in reported)))
         found = [
             TenantWaitEstimate(
                 own.tenant,
@@ -162,22 +168,21 @@ class WaitEstimator:
                 self._of_tenant(priority, own, known, now_s),
                 lane.marks(known, own, marks),
             )
-            for own in told
+            for own in reported
         ]
-        if len(told) == len(known):
-            anybody = lane.newcomer_share("")
-            found.append(
-                TenantWaitEstimate("", 0, self._of_tenant(priority, anybody, known, now_s))
-            )
+        if len(reported) == len(known):
+            newcomer = lane.newcomer_share("")
+            wait = self._of_tenant(priority, newcomer, known, now_s)
+            found.append(TenantWaitEstimate("", 0, wait))
         return found
 
     def retry_after_full_s(self, priority: str, *, excess: int, now_s: float) -> float:
-        """Until `excess` places of a full lane have become free."""
+        """Return the seconds until `excess` places of a full lane have become free."""
         wait = self.of_lane(priority, now_s=now_s)
         return UNKNOWN_WAIT_S if wait is None else excess * wait.place_s
 
     def retry_after_s(self, request: Request, *, patience_s: float, now_s: float) -> float:
-        """Until one like it, of this patience, would be served within it."""
+        """Return the seconds until a request like this one would start within its patience."""
         lane = self._live.lanes[request.priority]
         known = lane.tenant_shares()
         named = (s for s in known if s.tenant == request.tenant)
@@ -187,38 +192,42 @@ class WaitEstimator:
             return UNKNOWN_WAIT_S
         return max(wait.wait_s - patience_s, wait.place_s)
 
-    # Reckoned
+    # Parts
 
     def _of_tenant(
         self, priority: str, own: TenantShare, known: Sequence[TenantShare], now_s: float
     ) -> WaitEstimate | None:
-        coming = self._arrivals[priority].per_s(now_s)
+        arriving = self._arrivals[priority].per_s(now_s)
         names = {s.tenant for s in known}
         lane = self._live.lanes[priority]
         others = [s for s in known if s.tenant != own.tenant]
-        others += (lane.newcomer_share(t) for t in coming if t not in names and t != own.tenant)
+        others += (lane.newcomer_share(t) for t in arriving if t not in names and t != own.tenant)
 
         def wait_at(place: int) -> float | None:
-            competitors = _competitors(others, own.counter_after(place), coming)
+            competitors = _competitors(others, own.counter_after(place), arriving)
             return self._wait_s(priority, place * own.slots_each, competitors, now_s)
 
         if not own.waiting:
-            every = self.of_lane(priority, now_s=now_s)
-            whole_s = wait_at(0)
-            return (
-                None if whole_s is None or every is None else WaitEstimate(whole_s, every.place_s)
-            )
-        return _wait(wait_at(own.waiting), wait_at(own.waiting - 1))
+            lane_wait = self.of_lane(priority, now_s=now_s)
+            wait_s = wait_at(0)
+            if wait_s is None or lane_wait is None:
+                return None
+            return WaitEstimate(wait_s, lane_wait.place_s)
+        return _estimate(wait_at(own.waiting), wait_at(own.waiting - 1))
 
     def _wait_s(
-        self, priority: str, own_slots: float, competitors: Sequence[CompetingTenant], now_s: float
+        self,
+        priority: str,
+        own_slots: float,
+        competitors: Sequence[CompetingTenant],
+        now_s: float,
     ) -> float | None:
-        queue_ahead = self._queue_ahead(priority, own_slots, competitors, now_s)
-        if queue_ahead.finds_room:
+        queue = self._queue_ahead(priority, own_slots, competitors, now_s)
+        if queue.finds_free_slot:
             return 0.0
         if priority == HIGHEST_PRIORITY:
-            queue_ahead = replace(queue_ahead, free=queue_ahead.free + self._preemptible_slots)
-            if queue_ahead.finds_room:
+            queue = replace(queue, free=queue.free + self._preemptible_slots)
+            if queue.finds_free_slot:
                 return self._preemption.park_latency_s
         self._service_rate.advance(now_s=now_s, slots=self._in_use)
         found = self._supply_at(now_s)
@@ -226,24 +235,23 @@ class WaitEstimator:
         if rate is None:
             return None
         even_s = estimate_wait_s(
-            queue_ahead,
+            queue,
             slots_per_s=rate * self._fleet.capacity,
             floor_share=self._live.settings.floor_share,
         )
         if found is None or even_s is None:
             return even_s
         supply, token_s = found
-        # At an even rate so many slots have become free by then; these come when they come.
-        return token_s * supply.tokens_until(even_s * rate * supply.slots)
+        # By then this many slots would be free at an even rate; `supply` says when they are.
+        return token_s * supply.tokens_until_free(even_s * rate * supply.slots)
 
-    def _supply_at(self, now_s: float) -> tuple[Supply, float] | None:
-        """The ends to come, and how long a token takes; None where nothing is known of tokens."""
-        if self._supply is None or now_s - self._supply[0] >= SUPPLY_KEPT_S:
-            self._supply = now_s, self._reckon_supply(now_s)
-        return self._supply[1]
+    def _supply_at(self, now_s: float) -> tuple[SlotSupply, float] | None:
+        if now_s - self._supply_at_s >= SUPPLY_KEPT_S:
+            self._supply, self._supply_at_s = self._compute_supply(now_s), now_s
+        return self._supply
 
-    def _reckon_supply(self, now_s: float) -> tuple[Supply, float] | None:
-        token_s, before_s = self._lengths.seconds(self._fleet.token_s)
+    def _compute_supply(self, now_s: float) -> tuple[SlotSupply, float] | None:
+        token_s, before_s = self._lengths.token_times_s(self._fleet.token_s)
         if not token_s:
             return None
         before = before_s / token_s
@@ -251,19 +259,23 @@ class WaitEstimator:
         if not runs or (
             len(self._lengths) < MIN_ENDS and max(r.most for r in runs) > FIRST_EXPECTED
         ):
-            return None  # Nothing runs, or nothing is known of how long that is.
+            return None  # Nothing runs, or nothing is known of how long that takes.
         made = (run.made for run in runs)
         lengths = self._lengths.survival(made, token_s=token_s, now_s=now_s)
-        return Supply(sample_runs(runs), lengths, before), token_s
+        return SlotSupply(sample_runs(runs), lengths, before), token_s
 
     def _queue_ahead(
-        self, priority: str, own_slots: float, competitors: Sequence[CompetingTenant], now_s: float
+        self,
+        priority: str,
+        own_slots: float,
+        competitors: Sequence[CompetingTenant],
+        now_s: float,
     ) -> QueueAhead:
         lanes, place = self._live.lanes, PRIORITIES.index(priority)
         above, below = PRIORITIES[:place], PRIORITIES[place + 1 :]
         urgent = sum(lanes[p].slots for p in above)
         if above and below:
-            # Bulk requests make way for these, and wait again: before bulk newcomers only.
+            # Why: bulk requests are parked for these, and wait again before bulk newcomers only.
             urgent -= min(lanes[HIGHEST_PRIORITY].slots, self._preemptible_slots)
         return QueueAhead(
             urgent=urgent,
@@ -279,44 +291,46 @@ class WaitEstimator:
         return self._preemption.preemptible_slots if self._live.settings.preemption else 0
 
     def _usable_slots(self) -> int:
-        """Free ones, unless somebody waits beside them: then they are of no use to him.
+        """Return the free slots; 0 if requests wait although there are some, which cannot use them.
 
-        A worker that is being dispatched to is not beside anybody: its answer is on its way,
-        and then it takes who waits.
+        While a worker is dispatched to, its free slots count: once it has answered, it gets
+        the requests that wait.
         """
         is_blocked = self._live.lanes.has_waiting and self._fleet.has_room
         return 0 if is_blocked else self._fleet.free_slots()
 
 
 def _most(request: Request) -> float:
-    """Output tokens of each of its choices."""
+    """Return the most output tokens of each of its choices."""
     return request.max_output_tokens / request.choices
 
 
-def _run(request: Request, token_s: float, before: float, now_s: float) -> Run:
+def _run(request: Request, token_s: float, before: float, now_s: float) -> RunningRequest:
     had = request.output_tokens / request.choices
     made = had - before + (now_s - request.dispatched_s) / token_s
-    # One that runs has a token to make, at least.
-    return Run(min(made, _most(request) - 1.0), _most(request), request.slots)
+    # Why 1: a request that runs has at least one token to make.
+    return RunningRequest(min(made, _most(request) - 1.0), _most(request), request.slots)
 
 
-def _wait(whole_s: float | None, before_s: float | None) -> WaitEstimate | None:
+def _estimate(whole_s: float | None, before_s: float | None) -> WaitEstimate | None:
     if whole_s is None or before_s is None:
         return None
     return WaitEstimate(whole_s, max(0.0, whole_s - before_s))
 
 
 def _competitors(
-    others: Sequence[TenantShare], counter_after: float, coming: Mapping[str, float]
+    others: Sequence[TenantShare], level: float, arriving: Mapping[str, float]
 ) -> list[CompetingTenant]:
-    """Those with one request waiting at most are counted as one, for there may be hundreds: they
-    are served as they come."""
+    """Return the tenants that are due before one whose counter is `level`.
+
+    Those with at most one waiting request count as one, because there may be hundreds.
+    """
     competitors, due, waiting, per_s = [], 0.0, 0.0, 0.0
     for other in others:
-        turns = other.requests_up_to(counter_after) * other.slots_each
-        asks_per_s = coming.get(other.tenant, 0.0)
+        slots = other.requests_up_to(level) * other.slots_each
+        arriving_per_s = arriving.get(other.tenant, 0.0)
         if other.waiting > 1:
-            competitors.append(CompetingTenant(turns, other.slots, asks_per_s))
-        elif turns:
-            due, waiting, per_s = due + turns, waiting + other.slots, per_s + asks_per_s
+            competitors.append(CompetingTenant(slots, other.slots, arriving_per_s))
+        elif slots:
+            due, waiting, per_s = due + slots, waiting + other.slots, per_s + arriving_per_s
     return [*competitors, CompetingTenant(due, waiting, per_s)] if due else competitors

@@ -69,7 +69,7 @@ def test_what_ran_with_an_adapter_goes_on_with_an_equal_one() -> None:
 def test_patience_that_ends_for_want_of_an_adapter_says_which() -> None:
     bench = Bench()
     bench.worker("plain")
-    bench.submit("a", adapter="pirate", patient_until_s=102.0)
+    bench.submit("a", adapter="pirate", queue_deadline_s=102.0)
     bench.after(2.1)
     ((_, error),) = bench.only(SendNotice).ended
     assert isinstance(error, NoWorker)

@@ -253,7 +253,7 @@ def test_retry_after_of_a_full_lane_is_when_its_next_place_becomes_free() -> Non
 
 def test_retry_after_of_patience_is_when_it_would_suffice() -> None:
     bench = one_a_second(15, ended=5)
-    bench.submit("impatient", patient_until_s=bench.now_s + 0.5)
+    bench.submit("impatient", queue_deadline_s=bench.now_s + 0.5)
     bench.after(0.6)
     error = told(bench)
     assert isinstance(error, PatienceExhausted)

@@ -9,7 +9,7 @@ from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace.v1.common_pb2 import FinishReason, Priority
 from headrace_scheduler.machine.state_machine import LaneStatistics, Leadership
 from headrace_scheduler.machine.wait_estimator import TenantWaitEstimate, WaitEstimate
-from headrace_scheduler.request.live_request import longest
+from headrace_scheduler.request.live_request import longest_progress
 from headrace_scheduler.runtime.lane_reports import lane_report
 from headrace_scheduler.runtime.report_cache import ReportCache
 from headrace_scheduler.state.events import Dispatch
@@ -48,7 +48,7 @@ def test_of_two_accounts_of_a_choice_the_longer_counts_and_of_equals_the_finishe
         ChoiceProgress(choice=0, output_ids=[1]),
         ChoiceProgress(choice=2, output_ids=[9]),
     ]
-    best = longest(accounts, choices=2)
+    best = longest_progress(accounts, choices=2)
     assert [(p.choice, len(p.output_ids), p.finish_reason) for p in best] == [
         (0, 2, 0),
         (1, 1, stop),

@@ -156,7 +156,7 @@ def test_one_that_is_cancelled_while_nobody_holds_it_is_kept_as_cancelled() -> N
 
 def test_an_end_that_its_gateway_died_before_it_heard_is_kept() -> None:
     bench = Bench(SETTINGS)
-    bench.submit("r", detached=True, patient_until_s=101.0)
+    bench.submit("r", detached=True, queue_deadline_s=101.0)
     bench.after(1.1)
     assert isinstance(bench.only(SendNotice).ended[0][1], NoWorker)
     leaves(bench)
@@ -165,7 +165,7 @@ def test_an_end_that_its_gateway_died_before_it_heard_is_kept() -> None:
 
 def test_an_end_that_its_gateway_does_not_know_of_is_kept() -> None:
     bench = Bench(SETTINGS)
-    bench.submit("r", detached=True, patient_until_s=101.0)
+    bench.submit("r", detached=True, queue_deadline_s=101.0)
     bench.after(1.1)
     bench.apply(NoticeAnswered(bench.only(SendNotice), (), ("r",)))
     assert isinstance(bench.only(StoreResult).error, NoWorker)

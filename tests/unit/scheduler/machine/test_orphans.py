@@ -131,7 +131,7 @@ def test_a_gateway_that_neither_another_nor_the_broker_reaches_is_gone_at_once()
     bench, _ = running()
     assert ask(bench, unreachable="g").gateway_id == "g"
     probe = bench.only(SendNotice)
-    bench.apply(NoticeUnanswered(probe, nobody_listens=True))
+    bench.apply(NoticeUnanswered(probe, is_disconnected=True))
     assert bench.given(ParkOnWorker)
     assert bench.machine.statistics().orphaned == 1
 
@@ -139,7 +139,7 @@ def test_a_gateway_that_neither_another_nor_the_broker_reaches_is_gone_at_once()
 def test_a_gateway_that_one_of_both_reaches_keeps_its_requests() -> None:
     for answer in (
         lambda probe: NoticeAnswered(probe, (), ()),
-        lambda probe: NoticeUnanswered(probe, nobody_listens=False),
+        lambda probe: NoticeUnanswered(probe, is_disconnected=False),
     ):
         bench, _ = running()
         ask(bench, unreachable="g")
@@ -147,7 +147,7 @@ def test_a_gateway_that_one_of_both_reaches_keeps_its_requests() -> None:
         assert bench.machine.statistics().orphaned == 0
     bench, attempt = running()
     bench.apply(parked("w", point("r", attempt, [7])))
-    bench.apply(NoticeUnanswered(bench.only(SendNotice), nobody_listens=True))
+    bench.apply(NoticeUnanswered(bench.only(SendNotice), is_disconnected=True))
     assert bench.machine.statistics().orphaned == 0, "the broker alone forgot it for a moment"
 
 

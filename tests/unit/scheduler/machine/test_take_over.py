@@ -103,7 +103,7 @@ def test_a_settlement_that_comes_before_its_message_is_read_counts() -> None:
 
 
 def test_patience_of_a_request_that_never_ran_goes_on() -> None:
-    bench = taken_over(patient_until_s=103.0)
+    bench = taken_over(queue_deadline_s=103.0)
     bench.apply(*caught_up())
     bench.worker(number=2, free=0)
     bench.apply(answer(bench.only(SendNotice), point("a", 0)))

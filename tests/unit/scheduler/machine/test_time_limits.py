@@ -58,7 +58,7 @@ def test_a_lost_request_past_its_deadline_is_ended() -> None:
 
 def test_patience_without_any_worker_ends_for_want_of_one() -> None:
     bench = Bench(PATIENT)
-    bench.submit("a", patient_until_s=105.0)
+    bench.submit("a", queue_deadline_s=105.0)
     bench.after(5.1)
     assert isinstance(told(bench), NoWorker)
 
@@ -66,7 +66,7 @@ def test_patience_without_any_worker_ends_for_want_of_one() -> None:
 def test_patience_with_busy_workers_ends_for_want_of_time() -> None:
     bench = Bench(PATIENT)
     bench.worker(free=0)
-    bench.submit("a", patient_until_s=105.0)
+    bench.submit("a", queue_deadline_s=105.0)
     bench.after(5.1)
     error = told(bench)
     assert isinstance(error, PatienceExhausted)
@@ -76,7 +76,7 @@ def test_patience_with_busy_workers_ends_for_want_of_time() -> None:
 def test_patience_is_for_the_first_dispatch_only() -> None:
     bench = Bench(PATIENT)
     bench.worker()
-    bench.submit("a", patient_until_s=105.0)
+    bench.submit("a", queue_deadline_s=105.0)
     bench.accept()
     assert bench.after(60.0) == []
 
@@ -84,7 +84,7 @@ def test_patience_is_for_the_first_dispatch_only() -> None:
 def test_patience_goes_on_where_a_worker_refused() -> None:
     bench = Bench(PATIENT)
     bench.worker()
-    bench.submit("a", patient_until_s=105.0)
+    bench.submit("a", queue_deadline_s=105.0)
     bench.refuse(DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL)
     bench.after(5.1)
     assert isinstance(told(bench), PatienceExhausted)

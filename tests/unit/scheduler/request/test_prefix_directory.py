@@ -24,11 +24,11 @@ def test_the_longest_beginning_is_found_with_all_who_hold_it() -> None:
     directory = heard(
         PrefixReport(worker_id="v", held=[1, 2]), PrefixReport(worker_id="w", held=[1, 2, 3])
     )
-    found = directory.longest([1, 2, 3, 4])
+    found = directory.longest_match([1, 2, 3, 4])
     assert (found.tokens, found.worker_ids) == (3 * BLOCK_TOKENS, {"w"})
-    found = directory.longest([1, 2, 9])
+    found = directory.longest_match([1, 2, 9])
     assert (found.tokens, found.worker_ids) == (2 * BLOCK_TOKENS, {"v", "w"})
-    assert directory.longest([9, 1]) is NO_MATCH
+    assert directory.longest_match([9, 1]) is NO_MATCH
 
 
 @given(REPORTS)
@@ -45,7 +45,7 @@ def test_it_is_what_was_said_and_nothing_is_left_of_who_is_gone(
         directory.check_integrity()
         for name in range(7):
             holders = {worker for worker, names in said.items() if name in names}
-            assert directory.longest([name]).worker_ids == holders
+            assert directory.longest_match([name]).worker_ids == holders
     for worker_id in said:
         directory.forget(worker_id)
     assert not directory

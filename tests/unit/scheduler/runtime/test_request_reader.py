@@ -27,13 +27,13 @@ def test_times_of_day_become_times_of_this_process() -> None:
     message.deadline.FromSeconds(int(UNIX_S) + 60)
     message.patience.FromSeconds(5)
     event = read(message.SerializeToString())
-    assert (event.arrival_s, event.deadline_s, event.patient_until_s) == (48.0, 110.0, 53.0)
+    assert (event.arrival_s, event.deadline_s, event.queue_deadline_s) == (48.0, 110.0, 53.0)
 
 
 def test_without_deadline_and_patience_it_waits_for_ever() -> None:
     event = read(record().SerializeToString())
     assert (event.arrival_s, event.deadline_s) == (NOW_S, float("inf"))
-    assert event.patient_until_s == float("inf")
+    assert event.queue_deadline_s == float("inf")
 
 
 def test_an_arrival_in_the_future_is_now() -> None:

@@ -110,7 +110,7 @@ def test_the_wait_is_one_at_which_it_comes_out_even(queue_ahead: QueueAhead) -> 
     wait = told_s(queue_ahead)
 
     def after(wait_s: float) -> float:
-        return told_s(queue_ahead.settled(wait_s))
+        return told_s(queue_ahead.at_wait(wait_s))
 
     assert after(0.0) <= wait * 1.001
     assert after(wait * 1.001) <= wait * 1.01 + 0.01 * after(math.inf)

@@ -7,7 +7,7 @@ from headrace.prefixes import BLOCK_TOKENS
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_scheduler.state.events import Dispatch
-from headrace_scheduler.workers.routing import LOOK_PAST
+from headrace_scheduler.workers.routing import MAX_SKIPPED
 from helpers.scheduler_events import EPOCH, Bench, prefixes_reported
 
 PROMPT = list(range(8 * BLOCK_TOKENS))
@@ -150,6 +150,6 @@ def test_others_behind_it_do_not_wait() -> None:
 
 def test_no_more_are_left_to_others_than_may_be_looked_at() -> None:
     bench = busy()
-    ids = [f"b{n}" for n in range(LOOK_PAST + 1)]
+    ids = [f"b{n}" for n in range(MAX_SKIPPED + 1)]
     bench.submit(*ids, prompt=PROMPT, digest="w1")
-    assert [r.request_id for r in bench.only(Dispatch).message.requests] == ids[LOOK_PAST:]
+    assert [r.request_id for r in bench.only(Dispatch).message.requests] == ids[MAX_SKIPPED:]
