@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.code_pb2 import Code
 
 from headrace.bus import Bus, BusError, subjects
+from headrace.bus.outbox import MAX_MESSAGE_BYTES, Outbox, OutboxPerModel
 from headrace.clock import Clock
 from headrace.internal.v1.reports_pb2 import ResultRecord, Settlement, SettleRequest
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -22,13 +23,9 @@ from headrace.priorities import priority_name
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.base import metrics
 from headrace_gateway.stream.open_request import Admitted, Outlet
-from headrace_gateway.stream.reporting import ModelReporters, Reporter
 from headrace_gateway.stream.stored_record import admitted_as
 
 log = logging.getLogger(__name__)
-
-MAX_OUTCOME_BYTES = 512 * 1024
-"""Half of what NATS takes by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +71,8 @@ class Settling:
         self._store_s = store_s
         self._answer_s = answer_s
         self._unsettled: dict[str, _Ended] = {}
-        self._results = Reporter[_Ended]("result", self._store)
-        self._settlements = ModelReporters[_Ended]("settle", self._settle)
+        self._results = Outbox[_Ended]("result", self._store)
+        self._settlements = OutboxPerModel[_Ended]("settle", self._settle)
 
     def __len__(self) -> int:
         """Requests that have ended and that no scheduler has taken note of."""
@@ -174,7 +171,7 @@ def timestamp(unix_s: float) -> Timestamp:
 
 def _kept(outcome: RequestOutcome) -> RequestOutcome:
     """The outcome as it is stored: logprobs are left out where they would not fit a message."""
-    if outcome.ByteSize() <= MAX_OUTCOME_BYTES:
+    if outcome.ByteSize() <= MAX_MESSAGE_BYTES:
         return outcome
     kept = RequestOutcome()
     kept.CopyFrom(outcome)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 
 from headrace.bus import BusError, Results
+from headrace.bus.outbox import portions
 from headrace.errors import GatewayUnreachable, HeadraceError, RequestExists
 from headrace.internal.v1.reports_pb2 import (
     FenceNotice,
@@ -18,7 +19,6 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import from_status
 from headrace_gateway.queue.settling import Settling
 from headrace_gateway.resume.takeovers import Claims
-from headrace_gateway.stream.losses import payloads
 from headrace_gateway.stream.open_request import Outlet
 from headrace_gateway.stream.open_requests import OpenRequests
 
@@ -56,7 +56,8 @@ class Notices:
                 points.append(outlet.resume_point())
             else:
                 self._note_unknown(fence.request_id, unknown)
-        response = NoticeResponse(points=next(payloads(points), []), unknown_request_ids=unknown)
+        fitting = next(portions(points, ResumePoint.ByteSize), [])
+        response = NoticeResponse(points=fitting, unknown_request_ids=unknown)
         return response.SerializeToString()
 
     def _end(self, outlet: Outlet, error: HeadraceError) -> None:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from headrace.bus import Messages, subjects
+from headrace.bus.outbox import OutboxPerModel, portions
 from headrace.clock import Clock
 from headrace.errors import EngineFailed
 from headrace.internal.v1.reports_pb2 import LostRequest, ResumePoint
 from headrace_gateway.base import metrics
 from headrace_gateway.stream.open_request import Feed, Outlet
-from headrace_gateway.stream.reporting import ModelReporters
 
 log = logging.getLogger(__name__)
-
-MAX_PAYLOAD_BYTES = 512 * 1024
-"""Half of what NATS takes by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class Losses:
         self._grace_s = grace_s
         self._answer_s = answer_s
         self._broken: asyncio.Queue[_BrokenStream] = asyncio.Queue()
-        self._reports = ModelReporters[_Loss]("lost", self._send)
+        self._reports = OutboxPerModel[_Loss]("lost", self._send)
 
     def stream_broke(self, worker_id: str, feeds: list[Feed]) -> None:
         """These slots were bound when their stream ended; the worker may come back for them."""
@@ -109,25 +105,11 @@ class Losses:
                 for loss in current
                 if loss.worker_id == worker_id
             )
-            for some in payloads(points):
+            for some in portions(points, ResumePoint.ByteSize):
                 request = LostRequest(gateway_id=self._gateway_id, worker_id=worker_id, points=some)
                 await self._messages.request(
                     subjects.lost(model), request.SerializeToString(), timeout_s=self._answer_s
                 )
-
-
-def payloads(points: Iterable[ResumePoint]) -> Iterator[list[ResumePoint]]:
-    """Portions that fit a message each."""
-    portion: list[ResumePoint] = []
-    size = 0
-    for point in points:
-        if portion and size + point.ByteSize() > MAX_PAYLOAD_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(point)
-        size += point.ByteSize()
-    if portion:
-        yield portion
 
 
 def _is_resumed(feed: Feed) -> bool:
