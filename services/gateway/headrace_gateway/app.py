@@ -20,6 +20,7 @@ from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_se
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.rpc.addresses import (
     UNSPECIFIED,
+    join_host_port,
     own_address_for,
     split_host_port,
     without_zone,

@@ -16,7 +16,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js.kv import KeyValue
 
 from headrace.bus import BusUnavailable, NoReply, NoResponders, OnMessage, RequestHandler, subjects
-from headrace.cancellation import heeding
+from headrace.cancellation import rechecking_cancelled
 from headrace.internal.v1.reports_pb2 import BrokerReport
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class CoreMessages(Connected):
         if self._client.is_connected:
             await self._client.publish(subject, payload)
 
-    @heeding
+    @rechecking_cancelled
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         if not self._client.is_connected:
             raise BusUnavailable(f"no connection to NATS; nothing was sent to {subject}")

@@ -21,7 +21,7 @@ from headrace.bus import (
 )
 from headrace.bus.jetstream.connection import Connected, unavailable
 from headrace.bus.jetstream.stores import ACK_WAIT_S, DEAD_STREAM, LANE_BOUND, REQUEST_STREAM
-from headrace.cancellation import heeding
+from headrace.cancellation import rechecking_cancelled
 from headrace.model_names import lane_id
 
 _LANE_AT_BOUND = 10077
@@ -38,7 +38,7 @@ answers in milliseconds."""
 class StoredLanes(Connected):
     """Implements `headrace.bus.Lanes`."""
 
-    @heeding
+    @rechecking_cancelled
     async def submit(self, model: str, priority: str, payload: bytes, *, message_id: str) -> int:
         headers = {"Nats-Msg-Id": message_id}
         try:
@@ -59,7 +59,7 @@ class StoredLanes(Connected):
             ) from error
         return stored.seq
 
-    @heeding
+    @rechecking_cancelled
     async def take_over(self, model: str, priority: str) -> JetStreamLane:
         name = f"{lane_id(model)}-{priority}"
         lanes = [subjects.lane(model, priority)]
@@ -96,11 +96,11 @@ class StoredLanes(Connected):
                 else:
                     return
 
-    @heeding
+    @rechecking_cancelled
     async def store_dead_letter(self, model: str, letter: bytes) -> None:
         await self._store(subjects.dead_letter(model), letter)
 
-    @heeding
+    @rechecking_cancelled
     async def dead_letters(self, *, limit: int) -> list[StoredDeadLetter]:
         found: list[StoredDeadLetter] = []
         with unavailable("dead letters"):
@@ -125,7 +125,7 @@ class JetStreamLane:
         """Deliveries of this consumer that have arrived, without a gap."""
         self._was_incomplete = False
 
-    @heeding
+    @rechecking_cancelled
     async def pull(self, *, max_messages: int, timeout_s: float) -> list[PulledMessage]:
         try:
             found = await self._pull.fetch(max_messages, timeout=timeout_s)
@@ -158,7 +158,7 @@ class JetStreamLane:
             # It may have been sent just now; then the next pull returns it.
             self._was_incomplete = True
 
-    @heeding
+    @rechecking_cancelled
     async def acknowledge(self, acknowledgement: str) -> None:
         if not self._client.is_connected:
             raise BusUnavailable("no connection to NATS; not acknowledged")

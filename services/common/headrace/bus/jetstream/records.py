@@ -18,24 +18,24 @@ from headrace.bus.jetstream.stores import (
     TOKENIZER_BUCKET,
     WRONG_LAST_SEQUENCE,
 )
-from headrace.cancellation import heeding
+from headrace.cancellation import rechecking_cancelled
 from headrace.model_names import lane_id
 
 
 class StoredCards(Connected):
     """Implements `headrace.bus.Cards`."""
 
-    @heeding
+    @rechecking_cancelled
     async def put_card(self, model: str, card: bytes) -> None:
         with unavailable(f"model card {model}"):
             await (await self._card_bucket()).put(lane_id(model), card)
 
-    @heeding
+    @rechecking_cancelled
     async def get_card(self, model: str) -> bytes | None:
         found = await self._card(model)
         return None if found is None else found.value
 
-    @heeding
+    @rechecking_cancelled
     async def replace_card(self, model: str, card: bytes, successor: bytes | None) -> bool:
         found = await self._card(model)
         if found is None or found.value != card:
@@ -53,7 +53,7 @@ class StoredCards(Connected):
                 raise
         return True
 
-    @heeding
+    @rechecking_cancelled
     async def all_cards(self) -> list[bytes]:
         # Why not `bucket.keys()`: it finds none now and then, where the broker has delivered all
         # keys before the client asks how many there are.
@@ -85,7 +85,7 @@ class StoredCards(Connected):
         inner = await self._js.subscribe(f"{prefix}>", cb=receive, ordered_consumer=True)
         return OpenSubscription(inner)
 
-    @heeding
+    @rechecking_cancelled
     async def put_tokenizer(self, digest: str, bundle: bytes) -> None:
         with unavailable(f"tokenizer {digest}"):
             store = await self._objects()
@@ -94,7 +94,7 @@ class StoredCards(Connected):
             except nats.js.errors.NotFoundError:
                 await store.put(digest, bundle)
 
-    @heeding
+    @rechecking_cancelled
     async def get_tokenizer(self, digest: str) -> bytes:
         with unavailable(f"tokenizer {digest}"):
             try:
@@ -112,11 +112,11 @@ class StoredCards(Connected):
 class StoredResults(Connected):
     """Implements `headrace.bus.Results`."""
 
-    @heeding
+    @rechecking_cancelled
     async def put_result(self, request_id: str, record: bytes, *, kept_s: float = 0.0) -> None:
         await self._store(subjects.result(request_id), record, ttl_s=kept_s or RESULT_KEPT_S)
 
-    @heeding
+    @rechecking_cancelled
     async def get_result(self, request_id: str) -> bytes | None:
         with unavailable(f"result {request_id}"):
             try:

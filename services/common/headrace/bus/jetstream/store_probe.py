@@ -8,7 +8,7 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from headrace.bus import BusUnavailable, StoreRefused, subjects
 from headrace.bus.jetstream.connection import Connected
-from headrace.cancellation import heeding
+from headrace.cancellation import rechecking_cancelled
 
 PROBE_STREAM = "STORE_PROBES"
 
@@ -18,7 +18,7 @@ class JetStreamProbe(Connected):
 
     _has_stream = False
 
-    @heeding
+    @rechecking_cancelled
     async def probe_store(self, *, timeout_s: float) -> None:
         js = self._client.jetstream(timeout=timeout_s)
         try:
