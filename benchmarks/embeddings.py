@@ -21,9 +21,9 @@ from transformers import BertConfig, BertModel
 
 import rig
 from headrace_worker.engine.base.interface import EngineFacts, SamplingParameters, Sequence
-from headrace_worker.engine.encoder.encoder import EncoderEngine
-from headrace_worker.engine.encoder.forward import EncoderForward
-from headrace_worker.engine.encoder.inputs import Company
+from headrace_worker.engine.encoder.batching import Company
+from headrace_worker.engine.encoder.encoder_engine import EncoderEngine
+from headrace_worker.engine.encoder.encoder_runner import EncoderForward
 from headrace_worker.engine.encoder.pooling import Normalise, TextHead
 
 INPUTS, SLOTS, BATCH = 256, 256, 32

@@ -33,7 +33,7 @@ import headrace_worker
 import rig
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
 from headrace_worker.engine.base.precision import Precision, quantize_to_int8
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineSettings, Origin, build
 from prefix_cache import VOCABULARY, weights
 
 PRECISIONS = (

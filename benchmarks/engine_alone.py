@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from headrace.bench.figures import Outcome
 from headrace.bench.load import Load
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
-from headrace_worker.engine.loading.loading import load
+from headrace_worker.engine.loading.loader import load
 
 
 class Prompts:

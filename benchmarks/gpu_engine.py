@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import rig
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineSettings, Origin, build
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 512, 256
 SHAPES: dict[str, dict[str, object]] = {

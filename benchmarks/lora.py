@@ -26,7 +26,7 @@ from transformers import LlamaForCausalLM
 import rig
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineSettings, Origin, build
 from headrace_worker.engine.lora.adapter_files import CONFIG, WEIGHTS
 from headrace_worker.engine.lora.adapters import AdapterBounds
 from prefix_cache import VOCABULARY, weights

@@ -21,7 +21,7 @@ from torch.nn.functional import linear
 
 import rig
 from headrace_worker.engine.lora.adapter_files import LowRank
-from headrace_worker.engine.lora.lora import Patch, Span, Wearing, wearing
+from headrace_worker.engine.lora.lora_layers import Patch, Span, Wearing, wearing
 
 SIZES, ROWS, ADAPTERS, RANKS = (512, 2048), (8, 32), (2, 8), (16, 64)
 REPEATS = 20

@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import rig
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineSettings, Origin, build
 
 CONVERSATIONS, TURNS = 6, 5
 SYSTEM_TOKENS, QUESTION_TOKENS, ANSWER_TOKENS = 128, 48, 48

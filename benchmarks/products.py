@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 import rig
-from headrace_worker.engine.base.products import lay_out
+from headrace_worker.engine.base.prepacked_linear import lay_out
 
 SHAPES = ((512, 512), (512, 1536), (1536, 512), (576, 49152), (4096, 4096))
 ROWS = (1, 2, 8, 32, 64, 256)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence, SequenceRefused
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.building import CacheTooSmall
+from headrace_worker.engine.loading.builder import CacheTooSmall
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import POISON, packed, poisoned_llama, tiny_llama
 

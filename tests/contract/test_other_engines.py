@@ -12,7 +12,7 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from headrace_worker.engine.backends.openai_source import Speech
+from headrace_worker.engine.backends.openai_backend import Speech
 from headrace_worker.engine.backends.remote_engine import FollowingEngine
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from headrace_worker.engine.base.interface import Sequence, SequenceRefused

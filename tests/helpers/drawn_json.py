@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from headrace_worker.engine.base.interface import Grammar, GrammarKind
-from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from headrace_worker.engine.grammar.backends import compiler_of
-from headrace_worker.engine.grammar.compiling import Compile, Compiled
+from headrace_worker.engine.grammar.compiler import Compile, Compiled
 
 END = 0
 LONG = 60

@@ -16,10 +16,10 @@ from headrace_worker.engine.base.interface import (
     SamplingParameters,
     Sequence,
 )
-from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.grammar.backends import compiler_of
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build_packed
+from headrace_worker.engine.loading.builder import EngineSettings, Origin, build_packed
 from helpers.tiny_models import random_model
 
 VALLEY = Path("services/worker/headrace_worker/default_model")

@@ -8,15 +8,15 @@ import torch
 from transformers import PreTrainedModel
 
 from headrace_worker.engine.backends.llama_cpp import LlamaCppSettings, load_llama_cpp
-from headrace_worker.engine.backends.openai_model import OpenAISettings, load_openai
-from headrace_worker.engine.backends.openai_source import Speech
+from headrace_worker.engine.backends.openai_backend import Speech
+from headrace_worker.engine.backends.openai_loader import OpenAISettings, load_openai
 from headrace_worker.engine.backends.scripted_text import (
     end_token,
     scripted_tokenizer_files,
     vocabulary_size,
 )
 from headrace_worker.engine.backends.upstream import UpstreamSettings
-from headrace_worker.engine.base.loaded import LoadedModel
+from headrace_worker.engine.base.loaded_model import LoadedModel
 from helpers.gguf_files import write_gguf
 from helpers.tiny_models import random_model
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from headrace_worker.engine.base.products import lay_out
+from headrace_worker.engine.base.prepacked_linear import lay_out
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.kvcache.contiguous import KvStrips
-from headrace_worker.engine.kvcache.paged import KvPages
-from headrace_worker.engine.loading.building import (
+from headrace_worker.engine.kvcache.contiguous_cache import KvStrips
+from headrace_worker.engine.kvcache.paged_cache import KvPages
+from headrace_worker.engine.loading.builder import (
     EngineSettings,
     Origin,
     build_packed,

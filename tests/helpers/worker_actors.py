@@ -43,7 +43,11 @@ from headrace_worker.engine.backends.scripted import (
 )
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from headrace_worker.engine.base.interface import Engine, PrefixEngine, SamplingParameters, Sequence
-from headrace_worker.engine.base.loaded import GenerationDefaults, LoadedModel, ModelLoadFailed
+from headrace_worker.engine.base.loaded_model import (
+    GenerationDefaults,
+    LoadedModel,
+    ModelLoadFailed,
+)
 from headrace_worker.serving.reloading import Load
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor

@@ -17,7 +17,7 @@ from headrace.settings import read, write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.side_port import SidePort
 from headrace_worker.base.settings import WorkerSettings
-from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed, ModelOutOfReach
+from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed, ModelOutOfReach
 from headrace_worker.runtime.dedicated_thread import in_own_thread
 from headrace_worker.serving.load_progress import LoadProgress
 from headrace_worker.serving.models import follow, is_follower, load_model

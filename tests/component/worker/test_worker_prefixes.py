@@ -10,7 +10,7 @@ from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.request.prefixes import names_of
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build_packed
+from headrace_worker.engine.loading.builder import EngineSettings, Origin, build_packed
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.tiny_models import random_model

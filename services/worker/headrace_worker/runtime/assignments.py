@@ -17,8 +17,8 @@ from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base.interface import EngineFacts, Sequence, SequenceRefused
-from headrace_worker.engine.core.endings import require_fit
-from headrace_worker.engine.encoder.inputs import require_input_fit
+from headrace_worker.engine.core.stop_conditions import require_fit
+from headrace_worker.engine.encoder.batching import require_input_fit
 from headrace_worker.runtime.records import (
     masks_of,
     prompts_of,

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.scripted import ScriptedFaults, ScriptedSettings, load_scripted
-from headrace_worker.engine.base.loaded import (
+from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
     ModelLoadFailed,
     Progress,
@@ -24,7 +24,7 @@ from headrace_worker.engine.base.loaded import (
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = Path(__file__).parent / "default_model"
+DEFAULT_MODEL = Path(__file__).parents[1] / "default_model"
 SHIPPED_NAME = "valley"
 """A source of this name is the model that ships, unless a folder has it."""
 SCRIPTED_SLOTS = 256
@@ -48,7 +48,7 @@ def is_follower(settings: WorkerSettings) -> bool:
     if find_spec("accelerate") is None:
         fact = "tensor_parallel needs the package accelerate, which is not installed here"
         raise ModelLoadFailed(settings.model_source, f"{fact}: pip install accelerate")
-    from headrace_worker.engine.model.parallel import join
+    from headrace_worker.engine.model.tensor_parallel import join
 
     try:
         return join() > 0
@@ -61,10 +61,10 @@ def follow(settings: WorkerSettings) -> None:
     """Load this process's part and compute with it until the process that serves is gone."""
     engine = load_model(settings).engine
     from headrace_worker.engine.core.slot_engine import SlotEngine
-    from headrace_worker.engine.model import parallel
+    from headrace_worker.engine.model import tensor_parallel
 
     assert isinstance(engine, SlotEngine)
-    parallel.follow(engine.forward)
+    tensor_parallel.follow(engine.forward)
 
 
 def load_model(settings: WorkerSettings, progress: Progress = unheard) -> LoadedModel:
@@ -129,7 +129,7 @@ def _transformers(settings: WorkerSettings, progress: Progress) -> LoadedModel:
             raise ModelLoadFailed(source, f"it is to {task}, without adapters: unset adapters_dir")
         return _load_encoder(source, task, settings, progress)
     # Why here: torch takes a second to import, and not every engine needs it.
-    from headrace_worker.engine.loading.loading import load
+    from headrace_worker.engine.loading.loader import load
     from headrace_worker.engine.lora.adapters import AdapterBounds
 
     bounds = AdapterBounds(settings.max_adapters, settings.max_adapter_rank)
@@ -185,8 +185,8 @@ def _vllm(settings: WorkerSettings) -> LoadedModel:
 
 
 def _openai(settings: WorkerSettings) -> LoadedModel:
-    from headrace_worker.engine.backends.openai_model import OpenAISettings, load_openai
-    from headrace_worker.engine.backends.openai_source import Speech
+    from headrace_worker.engine.backends.openai_backend import Speech
+    from headrace_worker.engine.backends.openai_loader import OpenAISettings, load_openai
     from headrace_worker.engine.backends.upstream import UpstreamSettings
 
     upstream = UpstreamSettings(
@@ -245,7 +245,7 @@ def _load_encoder(
     if settings.quantization != "none":
         fact = f"it is to {task}, which quantization {settings.quantization} is not for"
         raise ModelLoadFailed(source, fact)
-    from headrace_worker.engine.encoder.loading import EncoderSettings, load_encoder
+    from headrace_worker.engine.encoder.encoder_loader import EncoderSettings, load_encoder
 
     chosen = EncoderSettings(
         max_slots=settings.max_slots,

@@ -22,7 +22,7 @@ from headrace_worker.dispatch.intake import Intake
 from headrace_worker.dispatch.prefix_reports import PrefixReporter, Told
 from headrace_worker.dispatch.reporter import Reporter
 from headrace_worker.dispatch.step_watchdog import Stalls
-from headrace_worker.engine.base.loaded import LoadedModel
+from headrace_worker.engine.base.loaded_model import LoadedModel
 from headrace_worker.runtime.dedicated_thread import in_own_thread
 from headrace_worker.runtime.metrics import WorkerMetrics
 from headrace_worker.runtime.worker import Worker

@@ -26,7 +26,7 @@ from headrace_worker.engine.backends.remote_engine import (
 )
 from headrace_worker.engine.backends.upstream import Upstream, UpstreamSettings
 from headrace_worker.engine.base.interface import EngineFacts, FinishReason, Sequence
-from headrace_worker.engine.base.loaded import (
+from headrace_worker.engine.base.loaded_model import (
     GenerationDefaults,
     LoadedModel,
     ModelLoadFailed,

@@ -29,7 +29,12 @@ from headrace_worker.engine.base.interface import (
     SequenceRefused,
     StepOutput,
 )
-from headrace_worker.engine.core.endings import already_over, finish_reason, require_fit, stop_ids
+from headrace_worker.engine.core.stop_conditions import (
+    already_over,
+    finish_reason,
+    require_fit,
+    stop_ids,
+)
 
 log = logging.getLogger(__name__)
 

@@ -31,8 +31,13 @@ from headrace_worker.engine.base.interface import (
     SequenceRefused,
     StepOutput,
 )
-from headrace_worker.engine.base.loaded import GenerationDefaults, LoadedModel
-from headrace_worker.engine.core.endings import already_over, finish_reason, require_fit, stop_ids
+from headrace_worker.engine.base.loaded_model import GenerationDefaults, LoadedModel
+from headrace_worker.engine.core.stop_conditions import (
+    already_over,
+    finish_reason,
+    require_fit,
+    stop_ids,
+)
 
 
 def kill_this_process() -> None:

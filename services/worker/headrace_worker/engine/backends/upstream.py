@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from headrace_worker.engine.backends.breaker import Breaker
+from headrace_worker.engine.backends.circuit_breaker import Breaker
 from headrace_worker.engine.backends.remote_engine import SourceFailed
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from headrace_worker.engine.backends.remote_engine import (
     tokens_left,
 )
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts, FinishReason, Sequence
-from headrace_worker.engine.base.loaded import (
+from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
     ModelLoadFailed,
     PackageMissing,

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headrace_worker.engine.base.forward import Decode, Forward, Prefill, Room, StepRows
 from headrace_worker.engine.base.interface import (
     EngineFacts,
     EngineStatistics,
@@ -26,11 +25,17 @@ from headrace_worker.engine.base.interface import (
     SequenceRefused,
     StepOutput,
 )
-from headrace_worker.engine.core.endings import already_over, finish_reason, require_fit, stop_ids
+from headrace_worker.engine.base.model_runner import Decode, Forward, Prefill, Room, StepRows
+from headrace_worker.engine.core.counters import Tally
 from headrace_worker.engine.core.slots import Occupant, Slots
-from headrace_worker.engine.core.tally import Tally
-from headrace_worker.engine.grammar.compiling import Compile
-from headrace_worker.engine.grammar.grammars import Grammars
+from headrace_worker.engine.core.stop_conditions import (
+    already_over,
+    finish_reason,
+    require_fit,
+    stop_ids,
+)
+from headrace_worker.engine.grammar.compiler import Compile
+from headrace_worker.engine.grammar.slot_grammars import Grammars
 from headrace_worker.engine.lora.adapters import Adapters, Fitted
 from headrace_worker.engine.sampling.logprobs import part, run_logprobs
 from headrace_worker.engine.sampling.sampler import Choice, Chooser

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
-from headrace_worker.engine.base.loaded import GenerationDefaults, TokenizerFiles
+from headrace_worker.engine.base.loaded_model import GenerationDefaults, TokenizerFiles
 from headrace_worker.engine.files.tokenizer_files import UNREADABLE
 
 log = logging.getLogger(__name__)

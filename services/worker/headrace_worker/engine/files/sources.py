@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from tqdm import tqdm
 
-from headrace_worker.engine.base.loaded import LoadStage, ModelLoadFailed, Progress, unheard
+from headrace_worker.engine.base.loaded_model import LoadStage, ModelLoadFailed, Progress, unheard
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]

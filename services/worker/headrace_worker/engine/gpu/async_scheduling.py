@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from headrace_worker.engine.base.forward import Forward, Ints, StepRows
 from headrace_worker.engine.base.interface import EngineFacts, Sequence, StepOutput
+from headrace_worker.engine.base.model_runner import Forward, Ints, StepRows
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.core.slots import Occupant
 from headrace_worker.engine.gpu.decode_graphs import DecodeGraphs, Flight
 from headrace_worker.engine.gpu.device_sampling import Kind, Parameters
-from headrace_worker.engine.grammar.compiling import Compile
+from headrace_worker.engine.grammar.compiler import Compile
 from headrace_worker.engine.lora.adapters import Adapters
 from headrace_worker.engine.sampling.noise import seed_key
 from headrace_worker.engine.sampling.sampler import Choice

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.base.forward import Ints
+from headrace_worker.engine.base.model_runner import Ints
 from headrace_worker.engine.gpu.device_sampling import Kind, Parameters, choose
-from headrace_worker.engine.kvcache.page_rows import DevicePages
-from headrace_worker.engine.kvcache.paged import KvPages
-from headrace_worker.engine.model.attention import StepAttention, attending
+from headrace_worker.engine.kvcache.paged_cache import KvPages
+from headrace_worker.engine.kvcache.paged_rows import DevicePages
+from headrace_worker.engine.model.packed_attention import StepAttention, attending
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from headrace_worker.engine.gpu.decode_graphs import DecodeGraphs
-from headrace_worker.engine.kvcache.page_rows import DeviceAttention, dense_decode
-from headrace_worker.engine.kvcache.paged import KvPages
+from headrace_worker.engine.kvcache.paged_cache import KvPages
+from headrace_worker.engine.kvcache.paged_rows import DeviceAttention, dense_decode
 
 log = logging.getLogger(__name__)
 

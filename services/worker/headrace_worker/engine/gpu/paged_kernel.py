@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from headrace.prefixes import BLOCK_TOKENS
-from headrace_worker.engine.kvcache.store import Form, Layer
+from headrace_worker.engine.kvcache.kv_cache import Form, Layer
 
 _TILE_TOKENS = 64
 """Positions that a program looks at in one go."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from headrace_worker.engine.base.loaded import TokenizerFiles
-from headrace_worker.engine.grammar.compiling import Compile
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
+from headrace_worker.engine.grammar.compiler import Compile
 
 log = logging.getLogger(__name__)
 

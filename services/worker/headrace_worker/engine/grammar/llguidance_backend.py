@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from headrace_worker.engine.base.interface import Grammar, GrammarKind
-from headrace_worker.engine.grammar.compiling import Compiled, GrammarRefused
-from headrace_worker.engine.grammar.schemas import parsed_schema, schema_for_llguidance
-from headrace_worker.engine.grammar.tags_in_lark import tags_in_lark
+from headrace_worker.engine.grammar.compiler import Compiled, GrammarRefused
+from headrace_worker.engine.grammar.schema_translation import parsed_schema, schema_for_llguidance
+from headrace_worker.engine.grammar.structural_tag_lark import tags_in_lark
 from headrace_worker.engine.schema.keywords import SchemaRefused
 
 _JSON: Any = {

@@ -12,8 +12,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from headrace_worker.engine.base.interface import Grammar, GrammarKind
-from headrace_worker.engine.grammar.compiling import Compiled, GrammarRefused
-from headrace_worker.engine.grammar.schemas import grammar_of_schema, parsed_schema, schema_of_tag
+from headrace_worker.engine.grammar.compiler import Compiled, GrammarRefused
+from headrace_worker.engine.grammar.schema_translation import (
+    grammar_of_schema,
+    parsed_schema,
+    schema_of_tag,
+)
 from headrace_worker.engine.schema.keywords import SchemaRefused
 
 _PLACE_IN_ITS_SOURCE = re.compile(r"^\[[\d:]+\] \S+\.cc:\d+: ")

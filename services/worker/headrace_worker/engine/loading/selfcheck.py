@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.base.forward import Prefill
-from headrace_worker.engine.files.switches import narrowed
-from headrace_worker.engine.kvcache.store import KvStore
-from headrace_worker.engine.loading.trial import (
+from headrace_worker.engine.base.model_runner import Prefill
+from headrace_worker.engine.files.length_thresholds import narrowed
+from headrace_worker.engine.kvcache.kv_cache import KvStore
+from headrace_worker.engine.loading.probe_prompts import (
     NOTHING_DECODES,
     Text,
     Worst,
@@ -32,9 +32,9 @@ from headrace_worker.engine.loading.trial import (
     trial_texts,
     worst_row,
 )
-from headrace_worker.engine.model.attention import IMPLEMENTATION
-from headrace_worker.engine.model.packed import PackedForward
-from headrace_worker.engine.model.stepwise import StepwiseForward
+from headrace_worker.engine.model.packed_attention import IMPLEMENTATION
+from headrace_worker.engine.model.packed_runner import PackedForward
+from headrace_worker.engine.model.stepwise_runner import StepwiseForward
 
 S = TypeVar("S", bound=KvStore)
 T = TypeVar("T")

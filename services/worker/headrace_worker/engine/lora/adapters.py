@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headrace_worker.engine.base.forward import Decode, Ints, Prefill
 from headrace_worker.engine.base.interface import AdapterRefused, FittedAdapter, SequenceRefused
-from headrace_worker.engine.base.products import weight_of
+from headrace_worker.engine.base.model_runner import Decode, Ints, Prefill
+from headrace_worker.engine.base.prepacked_linear import weight_of
 from headrace_worker.engine.lora.adapter_files import LowRank, read_adapter
-from headrace_worker.engine.lora.adapter_sites import Site
-from headrace_worker.engine.lora.lora import NONE, Patch, Span, Wearing, wearing
+from headrace_worker.engine.lora.lora_layers import NONE, Patch, Span, Wearing, wearing
+from headrace_worker.engine.lora.target_modules import Site
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from headrace_worker.engine.regex.automaton import Automaton, all_but
 from headrace_worker.engine.regex.value_regex import ANY_TEXT, Regex
-from headrace_worker.engine.rules.numbers import number_rule
-from headrace_worker.engine.rules.objects import ObjectRules
-from headrace_worker.engine.rules.text import character, in_json, literal, regex_text
+from headrace_worker.engine.rules.number_rules import number_rule
+from headrace_worker.engine.rules.object_rules import ObjectRules
+from headrace_worker.engine.rules.string_rules import character, in_json, literal, regex_text
 from headrace_worker.engine.schema.keywords import SchemaRefused
 from headrace_worker.engine.schema.reader import ROOT, Nodes
-from headrace_worker.engine.schema.shapes import (
+from headrace_worker.engine.schema.value_sets import (
     Array,
     Constants,
     Free,

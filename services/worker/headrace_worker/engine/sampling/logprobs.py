@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.logprobs import LEAST, Logprobs
-from headrace_worker.engine.base.forward import Prefill
+from headrace_worker.engine.base.model_runner import Prefill
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from headrace.logprobs import Logprobs
 from headrace_worker.engine.base.interface import Sequence
-from headrace_worker.engine.grammar.grammars import Grammars
+from headrace_worker.engine.grammar.slot_grammars import Grammars
+from headrace_worker.engine.sampling.host_sampling import Draw, Shape, highest, sample
 from headrace_worker.engine.sampling.logprobs import row_logprobs
-from headrace_worker.engine.sampling.masks import Masks
 from headrace_worker.engine.sampling.noise import seed_key
 from headrace_worker.engine.sampling.penalties import Penalties
-from headrace_worker.engine.sampling.sampling import Draw, Shape, highest, sample
+from headrace_worker.engine.sampling.token_masks import Masks
 
 Ints = NDArray[np.int64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from headrace_worker.engine.schema.shapes import (
+from headrace_worker.engine.schema.value_sets import (
     Array,
     Constants,
     Key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from headrace_worker.engine.schema.shapes import Array, Key, Node, Object, Shape
+from headrace_worker.engine.schema.value_sets import Array, Key, Node, Object, Shape
 
 
 def prune(nodes: dict[Key, Node]) -> None:

@@ -11,11 +11,11 @@ from itertools import combinations
 from typing import Any
 
 from headrace_worker.engine.schema.disjoint import required_to_differ
-from headrace_worker.engine.schema.folding import Folding
 from headrace_worker.engine.schema.keywords import SchemaRefused
-from headrace_worker.engine.schema.places import Places, below
+from headrace_worker.engine.schema.merging import Folding
 from headrace_worker.engine.schema.pruning import living, prune, why_empty
-from headrace_worker.engine.schema.shapes import Array, Key, Node, Object, Shape
+from headrace_worker.engine.schema.subschemas import Places, below
+from headrace_worker.engine.schema.value_sets import Array, Key, Node, Object, Shape
 
 MAX_NODES = 4000
 

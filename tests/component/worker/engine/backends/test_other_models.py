@@ -14,7 +14,7 @@ from headrace.settings import load, printable
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.llama_cpp import LlamaCppSettings, load_llama_cpp
 from headrace_worker.engine.backends.upstream import UpstreamSettings
-from headrace_worker.engine.base.loaded import ModelLoadFailed, ModelOutOfReach
+from headrace_worker.engine.base.loaded_model import ModelLoadFailed, ModelOutOfReach
 from headrace_worker.serving.models import load_model
 from helpers.http_server import answer, http_server
 from helpers.other_engines import scripted_tokenizer, upstream

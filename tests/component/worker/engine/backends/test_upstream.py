@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from headrace_worker.engine.backends.openai_source import OpenAISource, Speech
+from headrace_worker.engine.backends.openai_backend import OpenAISource, Speech
 from headrace_worker.engine.backends.upstream import (
     Upstream,
     UpstreamFailed,

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import headrace_worker
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
-from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed
+from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed
 from headrace_worker.engine.base.precision import (
     Precision,
     PrecisionUnavailable,
@@ -22,8 +22,8 @@ from headrace_worker.engine.base.precision import (
     require_available,
 )
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build
-from headrace_worker.engine.loading.loading import load
+from headrace_worker.engine.loading.builder import EngineSettings, Origin, build
+from headrace_worker.engine.loading.loader import load
 from headrace_worker.serving.model_card import model_card, tokenizer_bundle
 from helpers.families import FAMILIES
 from helpers.running_engine import GREEDY, run, sequence

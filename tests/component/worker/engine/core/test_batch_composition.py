@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.files.rope import fix_frequencies
-from headrace_worker.engine.kvcache.contiguous import KvStrips
-from headrace_worker.engine.kvcache.paged import KvPages
+from headrace_worker.engine.kvcache.contiguous_cache import KvStrips
+from headrace_worker.engine.kvcache.paged_cache import KvPages
 from headrace_worker.engine.loading.selfcheck import (
     NotPackable,
     NotSteppable,

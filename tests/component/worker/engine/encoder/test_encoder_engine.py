@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from headrace_worker.engine.base.interface import EngineFacts, NoFreeSlot, SequenceRefused
-from headrace_worker.engine.encoder.encoder import EncoderEngine
-from headrace_worker.engine.encoder.forward import EncoderForward, Unvectorable
-from headrace_worker.engine.encoder.inputs import Company
+from headrace_worker.engine.encoder.batching import Company
+from headrace_worker.engine.encoder.encoder_engine import EncoderEngine
+from headrace_worker.engine.encoder.encoder_runner import EncoderForward, Unvectorable
 from headrace_worker.engine.encoder.pooling import TextHead
 from headrace_worker.engine.files.rope import fix_frequencies
 from helpers.tiny_encoders import (

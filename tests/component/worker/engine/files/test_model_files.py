@@ -14,10 +14,14 @@ from tokenizers import Tokenizer
 
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from headrace_worker.engine.base.interface import FinishReason, SamplingParameters, Sequence
-from headrace_worker.engine.base.loaded import GenerationDefaults, LoadedModel, ModelLoadFailed
+from headrace_worker.engine.base.loaded_model import (
+    GenerationDefaults,
+    LoadedModel,
+    ModelLoadFailed,
+)
 from headrace_worker.engine.files.generation_config import configured_ends_of
 from headrace_worker.engine.files.tokenizer_files import tokenizer_files
-from headrace_worker.engine.loading.loading import load
+from headrace_worker.engine.loading.loader import load
 from headrace_worker.serving.model_card import model_card
 from helpers.running_engine import run
 from helpers.sentence_pieces import sentence_pieces

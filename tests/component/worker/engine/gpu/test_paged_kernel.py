@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from headrace.prefixes import BLOCK_TOKENS
-from headrace_worker.engine.base.forward import Decode, Ints, Prefill
+from headrace_worker.engine.base.model_runner import Decode, Ints, Prefill
 from headrace_worker.engine.gpu.paged_kernel import paged_decode, splits_for
-from headrace_worker.engine.kvcache.page_rows import dense_decode
-from headrace_worker.engine.kvcache.paged import KvPages
-from headrace_worker.engine.kvcache.store import Form, Layer
+from headrace_worker.engine.kvcache.kv_cache import Form, Layer
+from headrace_worker.engine.kvcache.paged_cache import KvPages
+from headrace_worker.engine.kvcache.paged_rows import dense_decode
 from headrace_worker.engine.loading.selfcheck import check_packable
-from headrace_worker.engine.model.packed import PackedForward
+from headrace_worker.engine.model.packed_runner import PackedForward
 from helpers.tiny_models import random_model
 
 POSITIONS = [0, 15, 16, 63, 64, 130]

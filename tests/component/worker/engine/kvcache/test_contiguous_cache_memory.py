@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import torch
 
-from headrace_worker.engine.kvcache.contiguous import KvStrips
+from headrace_worker.engine.kvcache.contiguous_cache import KvStrips
 
 SLOTS, TOKENS, HEADS, SIZE = 64, 4096, 4, 64
 

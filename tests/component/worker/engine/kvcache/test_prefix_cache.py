@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from headrace.prefixes import BLOCK_TOKENS, block_names, root_name
-from headrace_worker.engine.base.forward import Decode, Ints, Prefill
 from headrace_worker.engine.base.interface import Engine, EngineStatistics, Sequence
-from headrace_worker.engine.kvcache.store import Context
-from headrace_worker.engine.model.attention import IMPLEMENTATION
-from headrace_worker.engine.model.packed import PackedForward
+from headrace_worker.engine.base.model_runner import Decode, Ints, Prefill
+from headrace_worker.engine.kvcache.kv_cache import Context
+from headrace_worker.engine.model.packed_attention import IMPLEMENTATION
+from headrace_worker.engine.model.packed_runner import PackedForward
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import STORES, VOCABULARY, packed, random_model, stepwise, tiny_llama
 

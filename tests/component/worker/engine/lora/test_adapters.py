@@ -20,16 +20,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.base.forward import Decode, Prefill
 from headrace_worker.engine.base.interface import AdapterRefused, Sequence, SequenceRefused
+from headrace_worker.engine.base.model_runner import Decode, Prefill
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.kvcache.contiguous import KvStrips
-from headrace_worker.engine.loading.building import adapters_for
+from headrace_worker.engine.kvcache.contiguous_cache import KvStrips
+from headrace_worker.engine.loading.builder import adapters_for
 from headrace_worker.engine.loading.selfcheck import check_packable
 from headrace_worker.engine.lora.adapter_files import WEIGHTS, LowRank
 from headrace_worker.engine.lora.adapters import AdapterBounds
-from headrace_worker.engine.lora.lora import Patch, Span, Wearing, wearing
-from headrace_worker.engine.model.packed import PackedForward
+from headrace_worker.engine.lora.lora_layers import Patch, Span, Wearing, wearing
+from headrace_worker.engine.model.packed_runner import PackedForward
 from helpers.random_adapters import merged, write_adapter
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import VOCABULARY, generated, packed, random_model, stepwise

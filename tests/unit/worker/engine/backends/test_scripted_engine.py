@@ -21,7 +21,7 @@ from headrace_worker.engine.backends.scripted import (
 )
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files, vocabulary_size
 from headrace_worker.engine.base.interface import SequenceRefused
-from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from helpers.running_engine import GREEDY, alone, run, sequence
 
 LONG = replace(GREEDY, max_tokens=1000, ignore_eos=True)

@@ -16,7 +16,7 @@ from headrace_worker.engine.gpu.device_sampling import (
     noise_bits,
 )
 from headrace_worker.engine.sampling import noise
-from headrace_worker.engine.sampling.sampling import Draw, Shape, highest, sample
+from headrace_worker.engine.sampling.host_sampling import Draw, Shape, highest, sample
 
 WORDS = st.integers(0, 2**64 - 1)
 

@@ -1,0 +1,200 @@
+"""The keys and values of every slot, in pages that it takes as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headrace.prefixes import BLOCK_TOKENS, Names
+from headrace_worker.engine.base.memory import untouched
+from headrace_worker.engine.base.model_runner import Decode, Ints, Prefill, Room
+from headrace_worker.engine.kvcache.block_allocator import PageBook, blocks_of
+from headrace_worker.engine.kvcache.kv_cache import Context, Layer, Rows
+from headrace_worker.engine.kvcache.paged_rows import (
+    ChunkPages,
+    DecodePages,
+    DeviceAttention,
+    DevicePages,
+    dense_decode,
+)
+
+
+class KvPages:
+    """Pages of `BLOCK_TOKENS` positions, shared by all slots.
+
+    A text keeps pages for all of its prompt from the moment it enters, and takes one
+    more whenever it has outgrown those it has. There are at least as many as the
+    longest text needs.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        tokens: int,
+        *,
+        pages: int | None = None,
+        device: str = "cpu",
+        device_attention: DeviceAttention | None = None,
+    ) -> None:
+        """Without `pages` every slot can have a whole context; more are never of use.
+
+        Rows that decode look back by `device_attention`; without it, as suits a CPU.
+        """
+        blocks = int(blocks_of(tokens))
+        self.slots, self.tokens = slots, tokens
+        self._device, self._device_attention = torch.device(device), device_attention
+        self._book = PageBook(slots, blocks, slots * blocks if pages is None else pages)
+        self._layers: dict[int, Layer] = {}
+        self._placed: dict[int, Context] = {}
+        """Texts that have not entered yet."""
+        self._entered: dict[int, Context] = {}
+
+    @property
+    def layers(self) -> int:
+        return len(self._layers)
+
+    @property
+    def bytes_per_token(self) -> int:
+        return sum(t.shape[1] * t.shape[3] * t.element_size() for t in self._stores())
+
+    @property
+    def room(self) -> Room:
+        return Room(self._book.free * BLOCK_TOKENS, self._book.pages * BLOCK_TOKENS)
+
+    def layer(self, index: int, key: Tensor, value: Tensor) -> Layer:
+        layer = self._layers.get(index)
+        if layer is None:
+            layer = Layer(self._empty(key), self._empty(value))
+            self._layers[index] = layer
+        return layer
+
+    def resized(self, slots: int, tokens: int, *, pages: int | None = None) -> KvPages:
+        """Empty pages for the same layers, reserved now rather than at the first write.
+
+        Raises:
+            MemoryError: the address space does not take them; on a GPU, its memory.
+        """
+        resized = KvPages(
+            slots,
+            tokens,
+            pages=pages,
+            device=str(self._device),
+            device_attention=self._device_attention,
+        )
+        for index, layer in self._layers.items():
+            resized.layer(index, layer.keys, layer.values)
+        return resized
+
+    def decode_rows(self, decode: Decode) -> Rows:
+        self._require(decode.slots, decode.positions + 1)
+        tables = self._book.tables[decode.slots]
+        if self._device_attention is None:
+            return DecodePages(tables, decode.positions, self._device)
+        positions = torch.from_numpy(decode.positions).to(self._device)
+        tables_there = torch.from_numpy(tables).to(self._device)
+        return DevicePages(tables_there, positions, self._device_attention)
+
+    @property
+    def device_attention(self) -> DeviceAttention:
+        """How rows look back of which the host knows nothing."""
+        return self._device_attention or dense_decode
+
+    def tables_of(self, slots: Ints) -> Ints:
+        """Their pages, `(slots, blocks)`."""
+        return self._book.tables[slots]
+
+    def chunk_rows(self, prefill: Prefill, row: int) -> Rows:
+        count = len(prefill.token_ids)
+        self._require(np.array([prefill.slot]), np.array([prefill.start + count]))
+        table = self._book.tables[prefill.slot]
+        return ChunkPages(table, self._device, start=prefill.start, row=row, count=count)
+
+    def place(self, free: Sequence[int], context: Context) -> int:
+        self._placed[free[0]] = context
+        return free[0]
+
+    def enter(self, slot: int, *, spare_tokens: int = 0) -> int | None:
+        context = self._placed[slot]
+        pages = self._book.known(context.sharable)
+        # Twice: looking at the numbers costs more than counting, which comes round every step.
+        if not self._fits(context, pages, spare_tokens):
+            return None
+        pages = self._sound(pages)
+        if not self._fits(context, pages, spare_tokens):
+            return None
+        self._entered[slot] = self._placed.pop(slot)
+        self._book.share(slot, pages)
+        self._clear(self._book.extend(slot, int(blocks_of(context.tokens)) - len(pages)))
+        return len(pages) * BLOCK_TOKENS
+
+    def _fits(self, context: Context, known: list[int], spare_tokens: int) -> bool:
+        more = int(blocks_of(context.tokens)) - len(known)
+        return more + int(blocks_of(spare_tokens)) <= self._book.free_beside(known)
+
+    def reserve(self, slots: Ints, ends: Ints) -> bool:
+        missing = self._book.missing(slots, blocks_of(ends))
+        if not missing.any():
+            return True
+        if missing.sum() > self._book.free:
+            return False
+        taken: list[int] = []
+        for place in missing.nonzero()[0]:
+            taken += self._book.extend(int(slots[place]), int(missing[place]))
+        self._clear(taken)
+        return True
+
+    def wrote(self, slot: int, tokens: int) -> None:
+        if slot in self._entered:
+            self._book.name(slot, self._entered[slot].names[: tokens // BLOCK_TOKENS])
+
+    def leave(self, slot: int, names: Names) -> None:
+        if self._placed.pop(slot, None) is None:
+            del self._entered[slot]
+            self._book.leave(slot, names)
+
+    @property
+    def names(self) -> Collection[bytes]:
+        return self._book.names
+
+    def check_integrity(self, free: Sequence[int]) -> None:
+        self._book.check_integrity()
+        held = self._placed.keys() | self._entered.keys()
+        assert held.isdisjoint(free), "a context that no sequence has"
+        having = {int(slot) for slot in self._book.counts.nonzero()[0]}
+        assert having <= self._entered.keys(), "pages that no sequence has"
+
+    def _require(self, slots: Ints, ends: Ints) -> None:
+        # What has no sequence, as in the check at load, has asked for no room before.
+        if not self.reserve(slots, ends):
+            raise MemoryError(f"{self._book.pages} pages are all taken")
+
+    def _sound(self, pages: list[int]) -> list[int]:
+        """These pages; none, and forgotten, if one of them has a number that is none."""
+        # Why a sum: it meets every number. Why float32: in float16 that of sound ones overflows.
+        sums = (store[pages].sum(dtype=torch.float32) for store in self._stores() if pages)
+        if all(bool(total.isfinite()) for total in sums):
+            return pages
+        for page in pages:
+            self._book.forget(page)
+        return []
+
+    def _clear(self, pages: list[int]) -> None:
+        """Forget what earlier texts left: one NaN would make what follows NaN, even masked."""
+        # Why not on a GPU: its kernel never reads beyond a text.
+        if pages and self._device.type == "cpu":
+            for store in self._stores():
+                store[pages] = 0
+
+    def _stores(self) -> Iterator[Tensor]:
+        for layer in self._layers.values():
+            yield layer.keys
+            yield layer.values
+
+    def _empty(self, like: Tensor) -> Tensor:
+        shape = (self._book.pages + 1, like.shape[1], BLOCK_TOKENS, like.shape[3])
+        if self._device.type != "cpu":
+            return torch.zeros(shape, dtype=like.dtype, device=self._device)
+        return untouched(shape, like.dtype)

@@ -1,0 +1,264 @@
+"""Pure room: what schemas that must all hold say of an object: its names and their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from headrace_worker.engine.regex.automaton import matches
+from headrace_worker.engine.regex.value_regex import (
+    ANY_TEXT,
+    NEVER,
+    Alt,
+    And,
+    Not,
+    Regex,
+    UntranslatedPattern,
+    alternatives,
+    literal,
+    search,
+)
+from headrace_worker.engine.schema.keywords import SchemaRefused
+from headrace_worker.engine.schema.subschemas import Places, below
+from headrace_worker.engine.schema.value_sets import (
+    Constants,
+    Free,
+    Key,
+    Node,
+    Object,
+    Text,
+    spelled,
+)
+
+Members = list[tuple[str, dict[str, Any]]]
+MAX_PATTERNS = 3
+OBJECTS = (
+    "properties",
+    "patternProperties",
+    "additionalProperties",
+    "propertyNames",
+    "unevaluatedProperties",
+    "maxProperties",
+    "minProperties",
+    "required",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What one propertyNames allows."""
+
+    regex: Regex
+    texts: frozenset[str]
+    only_texts: bool
+    """`texts` are all."""
+
+
+class Objects:
+    """Reads objects of one schema; `impossible` grows by why some of them were left out."""
+
+    def __init__(
+        self, places: Places, node: Callable[[Key], Node | None], impossible: list[str]
+    ) -> None:
+        self._places, self._node, self._impossible = places, node, impossible
+
+    def read(self, members: Members) -> Object | None:
+        """None where no object fulfils them. Raises SchemaRefused."""
+        where = " and ".join(place for place, _ in members)
+        patterns = {
+            pattern: (_searched(pattern, place), _searched(pattern, place, widest=True))
+            for place, schema in members
+            for pattern in schema.get("patternProperties", {})
+        }
+        names = self._allowed_names(members)
+        declared, excluded = {}, []
+        for name in _names(members):
+            if all(_allows(each, name) for each in names):
+                declared[name] = self._value(name, members, patterns)
+            else:
+                excluded.append(name)
+        required = frozenset(n for _, schema in members for n in schema.get("required", ()))
+        if lacking := sorted(required - declared.keys()):
+            self._impossible.append(f"propertyNames at {where} forbids the required {lacking[0]!r}")
+            return None
+        free = self._free(members, patterns, names, (*declared, *excluded))
+        least = int(max((schema.get("minProperties", 0) for _, schema in members), default=0))
+        most = [int(s["maxProperties"]) for _, s in members if "maxProperties" in s]
+        if not free:
+            most = [each for each in most if each < len(declared)]
+        closed = not free and any(
+            schema.get("additionalProperties") is False for _, schema in members
+        )
+        shape = Object(
+            declared, required, free, least, min(most, default=None), closed, tuple(excluded)
+        )
+        return self._counted(shape, where)
+
+    def _counted(self, shape: Object, where: str) -> Object | None:
+        fixed = max(shape.least, len(shape.required))
+        if shape.most is not None and shape.most < fixed:
+            self._impossible.append(f"maxProperties at {where} is below what is required")
+            return None
+        if shape.least > len(shape.declared) + bool(shape.free):
+            if shape.free or not shape.closed:
+                raise SchemaRefused(
+                    f"minProperties at {where} cannot be enforced: names that are not declared may"
+                    " come twice; declare as many in properties"
+                )
+            self._impossible.append(f"minProperties at {where} is above what may come")
+            return None
+        return shape
+
+    def _value(self, name: str, members: Members, patterns: dict[str, tuple[Regex, Regex]]) -> Key:
+        """The places that speak of a declared name."""
+        said: list[str] = []
+        for place, schema in members:
+            own, doubtful = [], False
+            if name in schema.get("properties", {}):
+                own.append(below(place, "properties", name))
+            for pattern in schema.get("patternProperties", {}):
+                surely, perhaps = (matches(each, name) for each in patterns[pattern])
+                doubtful = doubtful or perhaps != surely
+                if perhaps:
+                    own.append(below(place, "patternProperties", pattern))
+            if (not own or doubtful) and "additionalProperties" in schema:
+                own.append(below(place, "additionalProperties"))
+            said += own
+        if not said:
+            # Required, and not more: where others may not come, it may not either.
+            said = [
+                below(place, "unevaluatedProperties")
+                for place, schema in members
+                if schema.get("unevaluatedProperties") is False
+            ]
+        return tuple(dict.fromkeys(said))
+
+    def _free(
+        self,
+        members: Members,
+        patterns: dict[str, tuple[Regex, Regex]],
+        names: list[Names],
+        taken: tuple[str, ...],
+    ) -> tuple[Free, ...]:
+        """Which names may come that are not declared; one entry for each set of patterns."""
+        open_ = self._is_open(members)
+        if len(patterns) > MAX_PATTERNS:
+            raise SchemaRefused(
+                f"patternProperties at {members[0][0]} cannot be enforced: there are"
+                f" {len(patterns)}; {MAX_PATTERNS} may be"
+            )
+        found = []
+        for chosen in product((True, False), repeat=len(patterns)):
+            matched = tuple(p for p, match in zip(patterns, chosen, strict=True) if match)
+            if not matched and not open_:
+                continue
+            said = []
+            for place, schema in members:
+                own = [p for p in matched if p in schema.get("patternProperties", {})]
+                said += [below(place, "patternProperties", p) for p in own]
+                if not own and "additionalProperties" in schema:
+                    said.append(below(place, "additionalProperties"))
+            if any(self._places.at(place) is False for place in said):
+                continue
+            parts = [
+                surely if match else Not(perhaps)
+                for (surely, perhaps), match in zip(patterns.values(), chosen, strict=True)
+            ]
+            regex = _any_of([*parts, *(each.regex for each in names)], taken)
+            if regex is None or not self._is_never(regex, members):
+                found.append(Free(regex, tuple(dict.fromkeys(said)), matched))
+        return tuple(found)
+
+    def _is_never(self, regex: Regex, members: Members) -> bool:
+        try:
+            form = spelled(regex)
+        except UntranslatedPattern as error:
+            at = next((p for p, s in members if "patternProperties" in s), members[0][0])
+            raise SchemaRefused(f"patternProperties at {at} cannot be enforced: {error}") from error
+        return getattr(form, "is_empty", False)
+
+    def _is_open(self, members: Members) -> bool:
+        """Whether names that match nothing may come."""
+        for place, _ in members:
+            if not unevaluated_may_come(
+                self._places, place, "unevaluatedProperties", members, OBJECTS
+            ):
+                return any("additionalProperties" in s for _, s in members)
+        if any("additionalProperties" in schema for _, schema in members):
+            return True
+        return not any(
+            word in schema for _, schema in members for word in ("properties", "patternProperties")
+        )
+
+    def _allowed_names(self, members: Members) -> list[Names]:
+        """What propertyNames asks of every name."""
+        found: list[Names] = []
+        for place, schema in members:
+            if "propertyNames" not in schema:
+                continue
+            node = self._node((below(place, "propertyNames"),))
+            if node is None:
+                raise SchemaRefused(
+                    f"propertyNames at {place} cannot be enforced: it has itself in it"
+                )
+            options: list[Regex] = []
+            texts: list[str] = []
+            for shape in node.shapes:
+                if isinstance(shape, Text):
+                    options.append(shape.regex)
+                elif isinstance(shape, Constants):
+                    texts += (value for value in shape.values if isinstance(value, str))
+            if "string" in node.narrowed:
+                options.append(ANY_TEXT)
+            if ANY_TEXT not in options:
+                regex = Alt((*options, *map(literal, texts))) if options or texts else NEVER
+                found.append(Names(regex, frozenset(texts), not options))
+        return found
+
+
+def unevaluated_may_come(
+    places: Places, place: str, word: str, members: Members, words: tuple[str, ...]
+) -> bool:
+    """Whether what no other keyword speaks of is allowed by the schema at the place.
+
+    Raises:
+        SchemaRefused: it is a schema, or others that it does not see speak too.
+    """
+    value = places.object_at(place).get(word, True)
+    if value in (True, {}):
+        return True
+    own = {each for flat in places.alternatives((place,)) for each in flat}
+    seen = all(p in own or not any(w in schema for w in words) for p, schema in members)
+    if value is not False or not seen:
+        raise SchemaRefused(f"{word} at {place} cannot be enforced here")
+    return False
+
+
+def _allows(names: Names, name: str) -> bool:
+    return name in names.texts or (not names.only_texts and matches(names.regex, name))
+
+
+def _any_of(parts: list[Regex], taken: tuple[str, ...]) -> Regex | None:
+    """All of these and none of the taken names; None where that is all that is asked."""
+    parts = [part for part in parts if part != ANY_TEXT]
+    if not parts:
+        return None
+    if taken:
+        parts.append(Not(alternatives(*taken)))
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def _names(members: Members) -> list[str]:
+    """Those that are declared, then those that are only required, each once."""
+    names = [name for _, schema in members for name in schema.get("properties", {})]
+    names += [name for _, schema in members for name in schema.get("required", ())]
+    return list(dict.fromkeys(names))
+
+
+def _searched(pattern: str, place: str, *, widest: bool = False) -> Regex:
+    try:
+        return search(pattern, widest=widest)
+    except UntranslatedPattern as error:
+        raise SchemaRefused(f"patternProperties at {place} cannot be enforced: {error}") from error
