@@ -33,7 +33,7 @@ import headrace_worker
 import rig
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
 from headrace_worker.engine.base.precision import Precision, quantize_to_int8
-from headrace_worker.engine.loading.builder import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineContext, EngineSettings, build
 from prefix_cache import VOCABULARY, weights
 
 PRECISIONS = (
@@ -93,7 +93,7 @@ class Bench:
     def __init__(self, precision: Precision, slots: int, context_tokens: int) -> None:
         self.model = in_precision(weights(), precision)
         settings = EngineSettings(slots, context_tokens, 256)
-        origin = Origin(quantization=precision.quantization)
+        origin = EngineContext(quantization=precision.quantization)
         self._linears = [m for m in self.model.modules() if isinstance(m, nn.Linear)]
         self._weights = [layer.weight for layer in self._linears]
         self.engine: Engine = build(self.model, settings, origin)

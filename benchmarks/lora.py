@@ -26,7 +26,7 @@ from transformers import LlamaForCausalLM
 import rig
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.builder import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineContext, EngineSettings, build
 from headrace_worker.engine.lora.adapter_files import CONFIG, WEIGHTS
 from headrace_worker.engine.lora.adapters import AdapterBounds
 from prefix_cache import VOCABULARY, weights
@@ -96,13 +96,13 @@ def engines(folder: Path) -> tuple[SlotEngine, SlotEngine, list[str]]:
     """One that takes no adapters; one that holds eight, and their digests."""
     # All prompts in one step, so that what follows is decode steps alone.
     settings = EngineSettings(max(IN_FLIGHT), 256, 4096, prefix_cache=False)
-    plain = build(weights(), settings, Origin())
+    plain = build(weights(), settings, EngineContext())
     model, bounds = weights(), AdapterBounds(ADAPTERS, RANK)
-    adapted = build(model, replace(settings, adapters=bounds), Origin())
+    adapted = build(model, replace(settings, adapters=bounds), EngineContext())
     digests = []
     for number in range(ADAPTERS):
-        fitted = adapted.fit_adapter(write_adapter(folder / str(number), model, number))
-        adapted.hold_adapter(fitted)
+        fitted = adapted.load_adapter(write_adapter(folder / str(number), model, number))
+        adapted.add_adapter(fitted)
         digests.append(fitted.digest)
     return plain, adapted, digests
 

@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import rig
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
-from headrace_worker.engine.loading.builder import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineContext, EngineSettings, build
 
 CONVERSATIONS, TURNS = 6, 5
 SYSTEM_TOKENS, QUESTION_TOKENS, ANSWER_TOKENS = 128, 48, 48
@@ -68,7 +68,7 @@ def weights() -> LlamaForCausalLM:
 
 def engine(model: LlamaForCausalLM, *, prefix_cache: bool, slots: int) -> Engine:
     settings = EngineSettings(max_slots=slots, context_tokens=1024, prefix_cache=prefix_cache)
-    return build(model, settings, Origin())
+    return build(model, settings, EngineContext())
 
 
 def conversations(engine: Engine, *, prefix_cache: bool, round: int) -> Iterator[FirstToken]:

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from headrace_worker.engine.backends.llama_cpp import LlamaCppSettings, load_llama_cpp
-from headrace_worker.engine.backends.openai_backend import Speech
+from headrace_worker.engine.backends.openai_backend import UpstreamProtocol
 from headrace_worker.engine.backends.openai_loader import OpenAISettings, load_openai
 from headrace_worker.engine.backends.scripted_text import (
     end_token,
@@ -58,7 +58,7 @@ def upstream(
     url: str,
     model: str,
     *,
-    speech: Speech = Speech.TOKEN_IDS,
+    speech: UpstreamProtocol = UpstreamProtocol.TOKEN_IDS,
     settings: UpstreamSettings | None = None,
     context_tokens: int | None = 128,
 ) -> LoadedModel:

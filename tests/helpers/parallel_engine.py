@@ -24,7 +24,7 @@ def main() -> None:
     engine = load(sys.argv[1], threads=1, max_slots=3, context_tokens=64, kv_store="pages").engine
     assert isinstance(engine, SlotEngine)
     if follows:
-        tensor_parallel.follow(engine.forward)
+        tensor_parallel.follow(engine.runner)
     else:
         print(json.dumps(run(engine, SEQUENCES).tokens), flush=True)
 

@@ -30,7 +30,7 @@ def encoder(*, dimensions: int = 4) -> EncoderEngine:
         batch_invariant=False,
         makes_vectors=True,
     )
-    return EncoderEngine(LengthsForward(dimensions), facts, pass_tokens=64)
+    return EncoderEngine(LengthsForward(dimensions), facts, batch_tokens=64)
 
 
 def inputs_record(request_id: str, gw: GatewayActor, count: int, **fields: Any) -> RequestRecord:

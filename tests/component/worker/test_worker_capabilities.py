@@ -8,14 +8,14 @@ from functools import partial
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace.v1.common_pb2 import FinishReason
-from headrace_worker.engine.backends.remote_engine import Piece
+from headrace_worker.engine.backends.remote_engine import TokenChunk
 from headrace_worker.engine.base.interface import FinishReason as Ended
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.worker_actors import SchedulerActor, record, worker_here
 from helpers.written_source import WrittenSource, following
 
-WHOLE = (Piece((20, 21), Ended.STOP),)
+WHOLE = (TokenChunk((20, 21), Ended.STOP),)
 
 
 async def test_an_engine_that_begins_anew_says_so_and_is_given_no_half_answers(

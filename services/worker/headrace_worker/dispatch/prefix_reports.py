@@ -80,7 +80,7 @@ class PrefixReporter:
             await asyncio.sleep(GAP_S)
 
     async def _report(self, *, full: bool) -> None:
-        difference = self._told.tell(await self._pump.do(self._engine.known_blocks))
+        difference = self._told.tell(await self._pump.do(self._engine.cached_blocks))
         if not (full or difference.held or difference.dropped):
             return
         report = PrefixReport(worker_id=self._worker_id, model=self._model, full=full)

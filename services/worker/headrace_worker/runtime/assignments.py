@@ -17,8 +17,8 @@ from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base.interface import EngineFacts, Sequence, SequenceRefused
-from headrace_worker.engine.core.stop_conditions import require_fit
-from headrace_worker.engine.encoder.batching import require_input_fit
+from headrace_worker.engine.core.stop_conditions import validate_sequence
+from headrace_worker.engine.encoder.batching import validate_input
 from headrace_worker.runtime.records import (
     masks_of,
     prompts_of,
@@ -118,7 +118,7 @@ class Assignments:
             return f"all of its {max(1, record.n)} choices are at their end"
         if misfit := wrong_kind(record, facts):
             return misfit
-        require = require_input_fit if facts.makes_vectors else require_fit
+        require = validate_input if facts.makes_vectors else validate_sequence
         try:
             prompts = prompts_of(record)
             for choice, output_ids in unfinished(record):

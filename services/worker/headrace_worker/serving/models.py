@@ -19,7 +19,7 @@ from headrace_worker.engine.base.loaded_model import (
     ModelLoadFailed,
     Progress,
     VectorTask,
-    unheard,
+    ignore_progress,
 )
 
 log = logging.getLogger(__name__)
@@ -64,10 +64,10 @@ def follow(settings: WorkerSettings) -> None:
     from headrace_worker.engine.model import tensor_parallel
 
     assert isinstance(engine, SlotEngine)
-    tensor_parallel.follow(engine.forward)
+    tensor_parallel.follow(engine.runner)
 
 
-def load_model(settings: WorkerSettings, progress: Progress = unheard) -> LoadedModel:
+def load_model(settings: WorkerSettings, progress: Progress = ignore_progress) -> LoadedModel:
     """Load what the settings name; blocks for as long as that takes.
 
     `progress` hears how far it is, from any thread.
@@ -185,7 +185,7 @@ def _vllm(settings: WorkerSettings) -> LoadedModel:
 
 
 def _openai(settings: WorkerSettings) -> LoadedModel:
-    from headrace_worker.engine.backends.openai_backend import Speech
+    from headrace_worker.engine.backends.openai_backend import UpstreamProtocol
     from headrace_worker.engine.backends.openai_loader import OpenAISettings, load_openai
     from headrace_worker.engine.backends.upstream import UpstreamSettings
 
@@ -202,7 +202,7 @@ def _openai(settings: WorkerSettings) -> LoadedModel:
             upstream,
             settings.upstream_model or settings.model_name,
             settings.model_tokenizer,
-            Speech(settings.upstream_speaks),
+            UpstreamProtocol(settings.upstream_speaks),
             settings.max_slots,
             settings.context_tokens,
         )
@@ -250,7 +250,7 @@ def _load_encoder(
     chosen = EncoderSettings(
         max_slots=settings.max_slots,
         context_tokens=settings.context_tokens,
-        pass_tokens=settings.encoder_pass_tokens,
+        batch_tokens=settings.encoder_pass_tokens,
         dtype=settings.dtype,
         threads=settings.threads,
         workers=settings.workers_here,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens after so many failures in a row; a success closes it.
 
     While it is open nothing is asked for callers. Whoever owns it probes now and then
@@ -26,12 +26,12 @@ class Breaker:
             return ""
         return f"{self._failures} failures in a row; the last: {self._fact}"
 
-    def failed(self, fact: str) -> bool:
+    def record_failure(self, fact: str) -> bool:
         """One more; True if it opens by this one."""
         was_open = self.is_open
         self._failures += 1
         self._fact = fact
         return self.is_open and not was_open
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         self._failures = 0

@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.remote_engine import (
-    FollowingEngine,
-    Piece,
+    RemoteEngine,
+    TokenChunk,
     seed_of,
     tokens_left,
 )
@@ -61,7 +61,7 @@ class LlamaCppSettings:
     model says; any other is 16 bits, llama.cpp's own choice: half the memory."""
 
 
-class LlamaCppSource:
+class LlamaCppBackend:
     """The server's own endpoint for token ids in and out."""
 
     def __init__(self, server: object, upstream: Upstream) -> None:
@@ -76,7 +76,7 @@ class LlamaCppSource:
         # The server ends with its last reference.
         self._server = None
 
-    async def follow(self, sequence: Sequence) -> AsyncGenerator[Piece, None]:
+    async def generate(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
         """Streamed, until a token is missing; from there in blocks.
 
         Why: the server sends nothing for a token that ends within a character, and the next
@@ -99,7 +99,7 @@ class LlamaCppSource:
             if piece.finish is not None:
                 return
 
-    async def _streamed(self, sequence: Sequence) -> AsyncGenerator[Piece | None, None]:
+    async def _streamed(self, sequence: Sequence) -> AsyncGenerator[TokenChunk | None, None]:
         """Pieces, up to the finish or, as None, a gap."""
         body = _body(sequence, tokens_left(sequence)) | {"stream": True}
         made = 0
@@ -110,15 +110,15 @@ class LlamaCppSource:
                 if event.get("tokens_predicted") != made:
                     yield None
                     return
-                yield Piece(token_ids, _finish(event))
+                yield TokenChunk(token_ids, _finish(event))
 
-    async def _block(self, sequence: Sequence) -> Piece:
+    async def _block(self, sequence: Sequence) -> TokenChunk:
         count = min(_BLOCK, tokens_left(sequence))
         event = await self._upstream.post("/completion", _body(sequence, count))
         finish = _finish(event)
         if finish is FinishReason.LENGTH and count < tokens_left(sequence):
             finish = None
-        return Piece(_token_ids(event), finish)
+        return TokenChunk(_token_ids(event), finish)
 
 
 def _body(sequence: Sequence, count: int) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def load_llama_cpp(settings: LlamaCppSettings) -> LoadedModel:
         raise ModelLoadFailed(str(file), f"llama.cpp says: {error}") from error
     loop = LoopThread("llama.cpp")
     address = UpstreamSettings(
-        server.listening_address, SecretStr(key), probe_path="/health", by_proxy=False
+        server.listening_address, SecretStr(key), probe_path="/health", uses_proxy=False
     )
     upstream = Upstream(address)
     meta = loop.run(upstream.get("/v1/models"))["data"][0]["meta"]
@@ -195,7 +195,7 @@ def load_llama_cpp(settings: LlamaCppSettings) -> LoadedModel:
         # It draws from a generator of its own, which no one can continue.
         batch_invariant=False,
     )
-    engine = FollowingEngine(facts, LlamaCppSource(server, upstream), loop)
+    engine = RemoteEngine(facts, LlamaCppBackend(server, upstream), loop)
     return LoadedModel(engine, files, GenerationDefaults(), int(meta["n_params"]))
 
 

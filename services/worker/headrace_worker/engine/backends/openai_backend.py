@@ -17,7 +17,12 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from headrace_worker.engine.backends.remote_engine import Piece, SourceFailed, seed_of, tokens_left
+from headrace_worker.engine.backends.remote_engine import (
+    BackendError,
+    TokenChunk,
+    seed_of,
+    tokens_left,
+)
 from headrace_worker.engine.backends.upstream import Upstream
 from headrace_worker.engine.base.interface import FinishReason, SamplingParameters, Sequence
 
@@ -29,7 +34,7 @@ CHAT_TEMPLATE = (
 """What the gateway renders for a server that has its own template: the messages themselves."""
 
 
-class Speech(StrEnum):
+class UpstreamProtocol(StrEnum):
     """What goes over the wire."""
 
     TOKEN_IDS = "token_ids"
@@ -37,20 +42,28 @@ class Speech(StrEnum):
     CHAT = "chat"
 
 
-class OpenAISource:
+class OpenAIBackend:
     """One model of one upstream."""
 
     def __init__(
-        self, upstream: Upstream, model: str, speech: Speech, tokenizer: Tokenizer, bos: str
+        self,
+        upstream: Upstream,
+        model: str,
+        protocol: UpstreamProtocol,
+        tokenizer: Tokenizer,
+        bos: str,
     ) -> None:
         self._upstream, self._model, self._tokenizer, self._bos = upstream, model, tokenizer, bos
-        self._ask: Callable[[Sequence], tuple[str, dict[str, Any]]]
-        self._hear: Callable[[dict[str, Any]], tuple[int, ...]]
-        self._ask, self._hear = {
-            Speech.TOKEN_IDS: (self._ask_by_ids, self._ids),
-            Speech.TEXT: (self._ask_by_text, lambda choice: self._encoded(choice.get("text"))),
-            Speech.CHAT: (self._ask_by_messages, self._said),
-        }[speech]
+        self._build_body: Callable[[Sequence], tuple[str, dict[str, Any]]]
+        self._read_choice: Callable[[dict[str, Any]], tuple[int, ...]]
+        self._build_body, self._read_choice = {
+            UpstreamProtocol.TOKEN_IDS: (self._body_with_ids, self._ids),
+            UpstreamProtocol.TEXT: (
+                self._body_with_text,
+                lambda choice: self._encoded(choice.get("text")),
+            ),
+            UpstreamProtocol.CHAT: (self._body_with_messages, self._message_tokens),
+        }[protocol]
 
     @property
     def refusing(self) -> str:
@@ -59,24 +72,26 @@ class OpenAISource:
     async def close(self) -> None:
         await self._upstream.close()
 
-    async def follow(self, sequence: Sequence) -> AsyncGenerator[Piece, None]:
-        path, body = self._ask(sequence)
+    async def generate(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
+        path, body = self._build_body(sequence)
         body |= {"model": self._model, "stream": True, **_sampling(sequence)}
         async with aclosing(self._upstream.events(path, body)) as events:
             async for event in events:
                 # Events without a choice carry usage, or the prompt's figures.
                 for choice in event.get("choices", ())[:1]:
-                    yield Piece(self._hear(choice), self._finish(choice.get("finish_reason")))
+                    yield TokenChunk(
+                        self._read_choice(choice), self._finish(choice.get("finish_reason"))
+                    )
 
     async def require_token_ids(self) -> None:
         """Make one token, to see that ids are taken and given.
 
         Raises:
-            SourceFailed: they are not, or the server cannot be asked.
+            BackendError: they are not, or the server cannot be asked.
         """
         prompt = tuple(self._tokenizer.encode("Hello", add_special_tokens=False).ids)
         sequence = Sequence(0, prompt, (), SamplingParameters(max_tokens=1, temperature=0), 0)
-        async with aclosing(self.follow(sequence)) as pieces:
+        async with aclosing(self.generate(sequence)) as pieces:
             async for piece in pieces:
                 if piece.finish is not None:
                     return
@@ -85,10 +100,10 @@ class OpenAISource:
         if reason is None:
             return None
         if reason not in _FINISHES:
-            raise SourceFailed(f"{self._upstream.url} ended the answer by {reason!r}")
+            raise BackendError(f"{self._upstream.url} ended the answer by {reason!r}")
         return _FINISHES[reason]
 
-    def _ask_by_ids(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
+    def _body_with_ids(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
         prompt = [*sequence.prompt_ids, *sequence.output_ids]
         return "/completions", {
             "prompt": prompt,
@@ -99,26 +114,26 @@ class OpenAISource:
     def _ids(self, choice: dict[str, Any]) -> tuple[int, ...]:
         token_ids = choice.get("token_ids")
         if token_ids is None and choice.get("text"):
-            raise SourceFailed(
+            raise BackendError(
                 f"{self._upstream.url} gives no token ids: it does not know return_token_ids; "
                 "set upstream_speaks to text"
             )
         return tuple(token_ids or ())
 
-    def _ask_by_text(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
+    def _body_with_text(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
         prompt = self._tokenizer.decode(sequence.prompt_ids, skip_special_tokens=False)
         # The server's own tokenizer puts one there too.
         prompt = prompt.removeprefix(self._bos)
         return "/completions", {"prompt": prompt, "max_tokens": tokens_left(sequence)}
 
-    def _ask_by_messages(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
+    def _body_with_messages(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
         text = self._tokenizer.decode(sequence.prompt_ids, skip_special_tokens=True)
         return "/chat/completions", {
             "messages": _messages(text),
             "max_completion_tokens": tokens_left(sequence),
         }
 
-    def _said(self, choice: dict[str, Any]) -> tuple[int, ...]:
+    def _message_tokens(self, choice: dict[str, Any]) -> tuple[int, ...]:
         return self._encoded(choice.get("delta", {}).get("content"))
 
     def _encoded(self, text: str | None) -> tuple[int, ...]:
@@ -127,7 +142,7 @@ class OpenAISource:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def speaks_in_pieces(tokenizer: Tokenizer) -> bool:
+def encodes_piecewise(tokenizer: Tokenizer) -> bool:
     """Whether text that is encoded piece by piece decodes to the same text."""
     pieces = ["The river", " is", " deep", ".\n", "é", " 水", "🌊", " ", " ", "x"]
     ids = [i for piece in pieces for i in tokenizer.encode(piece, add_special_tokens=False).ids]

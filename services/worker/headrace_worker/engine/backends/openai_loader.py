@@ -11,18 +11,18 @@ from tokenizers import Tokenizer
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.openai_backend import (
     CHAT_TEMPLATE,
-    OpenAISource,
-    Speech,
-    speaks_in_pieces,
+    OpenAIBackend,
+    UpstreamProtocol,
+    encodes_piecewise,
 )
-from headrace_worker.engine.backends.remote_engine import FollowingEngine, SourceFailed
+from headrace_worker.engine.backends.remote_engine import BackendError, RemoteEngine
 from headrace_worker.engine.backends.upstream import Upstream, UpstreamFailed, UpstreamSettings
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts
 from headrace_worker.engine.base.loaded_model import (
     GenerationDefaults,
     LoadedModel,
     ModelLoadFailed,
-    ModelOutOfReach,
+    ModelUnreachable,
 )
 from headrace_worker.engine.files.tokenizer_files import tokenizer_files
 
@@ -38,7 +38,7 @@ class OpenAISettings:
     """Its name there."""
     tokenizer: str | None
     """Folder or hub id; what gateways count and cut text with."""
-    speech: Speech = Speech.TOKEN_IDS
+    protocol: UpstreamProtocol = UpstreamProtocol.TOKEN_IDS
     max_slots: int | None = None
     context_tokens: int | None = None
 
@@ -47,7 +47,7 @@ def load_openai(settings: OpenAISettings) -> LoadedModel:
     """Ask the server for the model, and give it the shape of an engine.
 
     Raises:
-        ModelOutOfReach: the server is; later it may not be.
+        ModelUnreachable: the server is; later it may not be.
         ModelLoadFailed: with the reason.
     """
     url = settings.upstream.url
@@ -59,12 +59,12 @@ def load_openai(settings: OpenAISettings) -> LoadedModel:
     upstream = Upstream(settings.upstream)
     try:
         return _loaded(settings, upstream, loop)
-    except (SourceFailed, ModelLoadFailed) as error:
+    except (BackendError, ModelLoadFailed) as error:
         loop.run(upstream.close())
         loop.stop()
         if isinstance(error, ModelLoadFailed):
             raise
-        kind = ModelOutOfReach if isinstance(error, UpstreamFailed) else ModelLoadFailed
+        kind = ModelUnreachable if isinstance(error, UpstreamFailed) else ModelLoadFailed
         raise kind(url, str(error)) from error
 
 
@@ -72,12 +72,12 @@ def _loaded(settings: OpenAISettings, upstream: Upstream, loop: LoopThread) -> L
     # First: a tokenizer takes seconds to load.
     context_tokens = loop.run(_context_tokens(upstream, settings))
     files = tokenizer_files(upstream.url, str(settings.tokenizer))
-    tokenizer = _tokenizer(files.tokenizer_json, settings.speech, upstream.url)
-    if settings.speech is Speech.CHAT:
+    tokenizer = _tokenizer(files.tokenizer_json, settings.protocol, upstream.url)
+    if settings.protocol is UpstreamProtocol.CHAT:
         files = replace(files, chat_template=CHAT_TEMPLATE)
     bos = files.special_tokens.get("bos_token", "")
-    source = OpenAISource(upstream, settings.model, settings.speech, tokenizer, bos)
-    if settings.speech is Speech.TOKEN_IDS:
+    source = OpenAIBackend(upstream, settings.model, settings.protocol, tokenizer, bos)
+    if settings.protocol is UpstreamProtocol.TOKEN_IDS:
         loop.run(source.require_token_ids())
     facts = EngineFacts(
         name="openai",
@@ -88,16 +88,16 @@ def _loaded(settings: OpenAISettings, upstream: Upstream, loop: LoopThread) -> L
         eos_token_ids=files.eos_token_ids,
         weights_digest=_digest(settings),
         batch_invariant=False,
-        capabilities=Capabilities(resume=settings.speech is Speech.TOKEN_IDS),
+        capabilities=Capabilities(resume=settings.protocol is UpstreamProtocol.TOKEN_IDS),
     )
-    return LoadedModel(FollowingEngine(facts, source, loop), files, GenerationDefaults(), 0)
+    return LoadedModel(RemoteEngine(facts, source, loop), files, GenerationDefaults(), 0)
 
 
-def _tokenizer(tokenizer_json: bytes, speech: Speech, url: str) -> Tokenizer:
+def _tokenizer(tokenizer_json: bytes, protocol: UpstreamProtocol, url: str) -> Tokenizer:
     tokenizer = Tokenizer.from_str(tokenizer_json.decode())
     # What the server says is text; "<|end|>" in it must not become an end of ours.
     tokenizer.encode_special_tokens = True
-    if speech is not Speech.TOKEN_IDS and not speaks_in_pieces(tokenizer):
+    if protocol is not UpstreamProtocol.TOKEN_IDS and not encodes_piecewise(tokenizer):
         raise ModelLoadFailed(
             url,
             "its model_tokenizer changes text that it encodes piece by piece; with upstream_speaks"
@@ -114,8 +114,8 @@ async def _context_tokens(upstream: Upstream, settings: OpenAISettings) -> int:
     if found is None:
         # Not every server lists what it serves.
         found = await upstream.get(f"/models/{settings.model}")
-    said = found.get("max_model_len")
-    bounds = [b for b in (said, settings.context_tokens) if isinstance(b, int)]
+    max_model_len = found.get("max_model_len")
+    bounds = [b for b in (max_model_len, settings.context_tokens) if isinstance(b, int)]
     if not bounds:
         fact = f"it does not say how long the context of {settings.model} is; set context_tokens"
         raise ModelLoadFailed(settings.upstream.url, fact)
@@ -124,5 +124,5 @@ async def _context_tokens(upstream: Upstream, settings: OpenAISettings) -> int:
 
 def _digest(settings: OpenAISettings) -> str:
     """Its weights nobody here sees; one name at one address stands for them."""
-    what = f"{settings.upstream.url} {settings.model} {settings.speech}"
+    what = f"{settings.upstream.url} {settings.model} {settings.protocol}"
     return f"upstream:{sha256(what.encode()).hexdigest()}"

@@ -33,10 +33,10 @@ from headrace_worker.engine.base.interface import (
 )
 from headrace_worker.engine.base.loaded_model import GenerationDefaults, LoadedModel
 from headrace_worker.engine.core.stop_conditions import (
-    already_over,
     finish_reason,
-    require_fit,
+    finish_reason_so_far,
     stop_ids,
+    validate_sequence,
 )
 
 
@@ -151,7 +151,7 @@ class ScriptedEngine:
             raise SequenceRefused("this engine takes no grammars")
         if sequence.sequence_id in self._held:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        require_fit(
+        validate_sequence(
             sequence, context_tokens=facts.context_tokens, vocabulary_size=facts.vocabulary_size
         )
         if len(self._held) >= facts.max_slots:
@@ -164,7 +164,7 @@ class ScriptedEngine:
             key,
             script_length(key),
             stop_ids(sequence, facts.eos_token_ids),
-            already_over(
+            finish_reason_so_far(
                 sequence, eos_token_ids=facts.eos_token_ids, context_tokens=facts.context_tokens
             ),
             list(sequence.output_ids),
@@ -263,7 +263,7 @@ class ScriptedEngine:
         """Advance the prefill by a chunk; True once the sequence may get a token."""
         left = held.prefill_tokens - held.prefilled
         chunk = min(left, self._settings.prefill_chunk_tokens)
-        width, begin = held.sequence.prompt_width, held.prefilled + 1
+        width, begin = held.sequence.prompt_logprobs_width, held.prefilled + 1
         token_ids = held.sequence.prompt_ids[begin : begin + chunk]
         if width is not None and token_ids:
             run = script_logprobs(

@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from headrace_worker.engine.backends.circuit_breaker import Breaker
-from headrace_worker.engine.backends.remote_engine import SourceFailed
+from headrace_worker.engine.backends.circuit_breaker import CircuitBreaker
+from headrace_worker.engine.backends.remote_engine import BackendError
 
 log = logging.getLogger(__name__)
 # It names every request at "info"; who wants that can set it back.
@@ -35,11 +35,11 @@ _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that the same request may not get again."""
 
 
-class UpstreamFailed(SourceFailed):
+class UpstreamFailed(BackendError):
     """It is out of reach, overloaded or broken: not this request's fault."""
 
 
-class UpstreamRefused(SourceFailed):
+class UpstreamRefused(BackendError):
     """It answers, and will not do this."""
 
 
@@ -59,7 +59,7 @@ class UpstreamSettings:
     pause_s: float = 5.0
     """Between probes, while they are."""
     probe_path: str = "/models"
-    by_proxy: bool = True
+    uses_proxy: bool = True
     """Whether the environment's proxies are used."""
 
 
@@ -74,12 +74,12 @@ class Upstream:
         self._client = httpx.AsyncClient(
             base_url=settings.url.rstrip("/") + "/",
             headers=headers,
-            trust_env=settings.by_proxy,
+            trust_env=settings.uses_proxy,
             timeout=httpx.Timeout(settings.timeout_s, connect=CONNECT_S),
             # Requests are bounded by the engine's slots.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
-        self._breaker = Breaker(failures=settings.failures)
+        self._breaker = CircuitBreaker(failures=settings.failures)
         self._recovery: asyncio.Task[None] | None = None
 
     @property
@@ -113,9 +113,9 @@ class Upstream:
             UpstreamFailed: out of reach, also after repetitions, or the stream broke off.
             UpstreamRefused: it says no, or ends the stream with an error.
         """
-        async with self._counted(), self._opened(path, body) as response:
+        async with self._counting_failures(), self._open_response(path, body) as response:
             async for data in _events(self.url, response.aiter_bytes()):
-                self._breaker.succeeded()
+                self._breaker.record_success()
                 if data == b"[DONE]":
                     return
                 event = _object(self.url, data)
@@ -125,11 +125,11 @@ class Upstream:
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Post a JSON body for a JSON object. Raises and is repeated as `events` is."""
-        async with self._counted(), self._opened(path, body) as response:
+        async with self._counting_failures(), self._open_response(path, body) as response:
             return _object(self.url, await response.aread())
 
     @asynccontextmanager
-    async def _counted(self) -> AsyncIterator[None]:
+    async def _counting_failures(self) -> AsyncIterator[None]:
         """Tell the breaker of failures, and the caller of them in our words."""
         try:
             yield
@@ -142,7 +142,9 @@ class Upstream:
             raise
 
     @asynccontextmanager
-    async def _opened(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[httpx.Response]:
+    async def _open_response(
+        self, path: str, body: Mapping[str, Any]
+    ) -> AsyncIterator[httpx.Response]:
         """The response once its head is good; repeated while that may help."""
         pause_s = FIRST_PAUSE_S
         for left in range(self._settings.retries, -1, -1):
@@ -169,7 +171,7 @@ class Upstream:
         """Seconds that the server wants to be left alone; None if it does not say.
 
         Raises:
-            SourceFailed: to ask again would not help.
+            BackendError: to ask again would not help.
         """
         content = await _bounded(response.aiter_bytes())
         refusal = _refusal(self.url, response.status_code, content)
@@ -184,7 +186,7 @@ class Upstream:
         return UpstreamFailed(f"{self.url} is out of reach: {type(error).__name__} {error}".strip())
 
     def _count(self, failure: UpstreamFailed) -> None:
-        if self._breaker.failed(str(failure)):
+        if self._breaker.record_failure(str(failure)):
             log.error("upstream.left_alone", extra={"url": self.url, "why": str(failure)})
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
 
@@ -195,11 +197,11 @@ class Upstream:
             try:
                 await self.get(self._settings.probe_path)
             except UpstreamRefused:
-                self._breaker.succeeded()
+                self._breaker.record_success()
             except UpstreamFailed:
                 continue
             else:
-                self._breaker.succeeded()
+                self._breaker.record_success()
         log.info("upstream.back", extra={"url": self.url})
 
     async def close(self) -> None:
@@ -239,20 +241,20 @@ def _object(url: str, data: bytes) -> dict[str, Any]:
     return found
 
 
-def _refusal(url: str, status: int, content: bytes) -> SourceFailed:
+def _refusal(url: str, status: int, content: bytes) -> BackendError:
     try:
-        said = _message(json.loads(content))
+        message = _message(json.loads(content))
     except ValueError:
-        said = content[:200].decode(errors="replace")
+        message = content[:200].decode(errors="replace")
     kind = UpstreamFailed if status in _PASSING else UpstreamRefused
-    return kind(f"{url} answers {status}: {said}")
+    return kind(f"{url} answers {status}: {message}")
 
 
 def _message(event: Any) -> str:
     """What OpenAI's error body says, or the whole where it is another's."""
     error = event.get("error", event) if isinstance(event, dict) else event
-    said = error.get("message", error) if isinstance(error, dict) else error
-    return str(said)[:500]
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return str(message)[:500]
 
 
 def _retry_after_s(text: str) -> float | None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.remote_engine import (
-    FollowingEngine,
-    Piece,
-    SourceFailed,
+    BackendError,
+    RemoteEngine,
+    TokenChunk,
     seed_of,
     tokens_left,
 )
@@ -42,7 +42,7 @@ class VllmSettings:
     prefix_cache: bool = True
 
 
-class VllmSource:
+class VllmBackend:
     """vLLM's asynchronous engine, asked for token ids alone."""
 
     def __init__(self, engine: Any, eos_token_ids: tuple[int, ...]) -> None:
@@ -56,7 +56,7 @@ class VllmSource:
     async def close(self) -> None:
         self._engine.shutdown()
 
-    async def follow(self, sequence: Sequence) -> AsyncGenerator[Piece, None]:
+    async def generate(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
         from vllm import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -70,17 +70,17 @@ class VllmSource:
             async with aclosing(outputs):
                 async for output in outputs:
                     choice = output.outputs[0]
-                    yield Piece(tuple(choice.token_ids), self._finish(choice.finish_reason))
-        except (EngineDeadError, SourceFailed):
+                    yield TokenChunk(tuple(choice.token_ids), self._finish(choice.finish_reason))
+        except (EngineDeadError, BackendError):
             raise
         except Exception as error:  # what it refuses, by a class of its own in each version
-            raise SourceFailed(f"vLLM refuses it: {first_line(error)}") from error
+            raise BackendError(f"vLLM refuses it: {first_line(error)}") from error
 
     def _finish(self, reason: str | None) -> FinishReason | None:
         if reason is None:
             return None
         if reason not in _FINISHES:
-            raise SourceFailed(f"vLLM ended it by {reason!r}")
+            raise BackendError(f"vLLM ended it by {reason!r}")
         return _FINISHES[reason]
 
     def _parameters(self, sequence: Sequence) -> Any:
@@ -122,12 +122,12 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
     folder = model_folder(settings.source, settings.revision)
     # Why here: transformers takes seconds to import, and it is vLLM that is asked for.
     from headrace_worker.engine.files.generation_config import (
-        configured_ends_of,
+        configured_end_tokens_in,
         generation_defaults,
         read_generation_config,
     )
 
-    files = tokenizer_files(settings.source, folder, configured_ends_of(folder))
+    files = tokenizer_files(settings.source, folder, configured_end_tokens_in(folder))
     slots = settings.max_slots or _SLOTS
 
     async def start() -> Any:
@@ -161,6 +161,6 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
         batch_invariant=False,
         capabilities=Capabilities(cache_salt=True),
     )
-    source = VllmSource(engine, files.eos_token_ids)
+    source = VllmBackend(engine, files.eos_token_ids)
     defaults = generation_defaults(read_generation_config(folder))
-    return LoadedModel(FollowingEngine(facts, source, loop), files, defaults, 0)
+    return LoadedModel(RemoteEngine(facts, source, loop), files, defaults, 0)

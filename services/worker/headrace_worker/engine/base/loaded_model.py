@@ -31,7 +31,7 @@ Progress = Callable[[LoadStage, int, int], None]
 """Called with what is done and what there is in all, 0 if that is not known yet; by any thread."""
 
 
-def unheard(stage: LoadStage, done: int, total: int) -> None:
+def ignore_progress(stage: LoadStage, done: int, total: int) -> None:
     """The progress of a load that nobody waits for."""
 
 
@@ -114,7 +114,7 @@ class ModelLoadFailed(Exception):
         self.source, self.reason = source, reason
 
 
-def refuse_other_shapes(source: str, mismatched: Iterable[tuple[str, Any, Any]]) -> None:
+def refuse_mismatched_shapes(source: str, mismatched: Iterable[tuple[str, Any, Any]]) -> None:
     """Raise ModelLoadFailed for weights that are not of the shape that config.json gives them.
 
     `mismatched`: name, shape as stored and as expected, as transformers reports them.
@@ -124,7 +124,7 @@ def refuse_other_shapes(source: str, mismatched: Iterable[tuple[str, Any, Any]])
         raise ModelLoadFailed(source, f"its weights do not fit its config.json: {fact}")
 
 
-class ModelOutOfReach(ModelLoadFailed):
+class ModelUnreachable(ModelLoadFailed):
     """Where it really runs does not answer now; to start again later may help."""
 
 

@@ -14,20 +14,20 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Prefill:
+class PrefillChunk:
     """The next tokens of one slot's prompt, which stand from `start` on."""
 
     slot: int
     start: int
     token_ids: Ints
-    completes: bool
+    is_last_chunk: bool
     """Whether the prompt ends here, so the last token's logits are wanted."""
-    every: bool = False
+    all_logits: bool = False
     """Whether the logits behind every one of its tokens are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decode:
+class DecodeBatch:
     """One token for each of some slots, in columns, slots ascending."""
 
     slots: Ints
@@ -36,33 +36,33 @@ class Decode:
 
 
 @dataclass(frozen=True, slots=True)
-class StepRows:
+class StepBatch:
     """What one pass is about: slots that decode, and pieces of prompts."""
 
     decoding: Ints
-    prefills: tuple[Prefill, ...]
+    prefills: tuple[PrefillChunk, ...]
 
     def __len__(self) -> int:
         return len(self.decoding) + len(self.prefills)
 
-    def halves(self) -> tuple[StepRows, StepRows]:
+    def split(self) -> tuple[StepBatch, StepBatch]:
         cut = len(self) // 2
         decode, prefill = min(cut, len(self.decoding)), max(0, cut - len(self.decoding))
         return (
-            StepRows(self.decoding[:decode], self.prefills[:prefill]),
-            StepRows(self.decoding[decode:], self.prefills[prefill:]),
+            StepBatch(self.decoding[:decode], self.prefills[:prefill]),
+            StepBatch(self.decoding[decode:], self.prefills[prefill:]),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class CacheSpace:
     """Of a cache that slots share, in tokens."""
 
     free: int
     total: int
 
 
-class Forward(Protocol):
+class ModelRunner(Protocol):
     """A model with room for the context of every slot.
 
     A sequence is placed in a free slot, enters it just before its first pass, and
@@ -70,16 +70,16 @@ class Forward(Protocol):
     """
 
     @property
-    def chunks_prompts(self) -> bool:
+    def supports_chunked_prefill(self) -> bool:
         """Whether a prompt may come in pieces; otherwise it comes whole."""
         ...
 
     @property
-    def shares_prefixes(self) -> bool:
-        """Whether `enter` ever finds anything."""
+    def supports_prefix_caching(self) -> bool:
+        """Whether `allocate` ever finds anything."""
         ...
 
-    def place(
+    def assign_slot(
         self,
         free: Sequence[int],
         token_ids: Ints,
@@ -96,7 +96,7 @@ class Forward(Protocol):
         """
         ...
 
-    def enter(self, slot: int, *, spare_tokens: int = 0) -> int | None:
+    def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
         """Make the slot ready for the context that was placed there, and keep room for all of it.
 
         Returns how many of its first tokens need no pass, less than all. None, and
@@ -114,11 +114,11 @@ class Forward(Protocol):
         ...
 
     @property
-    def room(self) -> Room | None:
+    def cache_space(self) -> CacheSpace | None:
         """What is free of the cache; None where every slot has a whole context of its own."""
         ...
 
-    def run(self, decode: Decode, prefills: Sequence[Prefill]) -> Tensor:
+    def run(self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]) -> Tensor:
         """Return the logits of the decode rows, then of the prefills: behind every token
         where that is wanted, else behind the last of those that complete.
 
@@ -128,12 +128,12 @@ class Forward(Protocol):
         """
         ...
 
-    def leave(self, slot: int, token_ids: Ints) -> None:
+    def release(self, slot: int, token_ids: Ints) -> None:
         """The slot is free. It holds the keys of `token_ids`; none, if they cannot be trusted."""
         ...
 
     @property
-    def names(self) -> Collection[bytes]:
+    def cached_hashes(self) -> Collection[bytes]:
         """Of all blocks that a context may begin with and that then need no pass, beginnings
         before what follows on them."""
         ...

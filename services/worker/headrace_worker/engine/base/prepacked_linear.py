@@ -26,14 +26,14 @@ _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 _TRIAL_ROWS = 3
 
 
-class LaidOut(nn.Linear):
+class PrepackedLinear(nn.Linear):
     """As `nn.Linear`, for inference; `weight` is opaque to everything but this."""
 
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear gives it
         return _product(input, self.weight, self.bias)
 
 
-def with_laid_out(model: nn.Module, use: Callable[[], T], failure: type[Exception]) -> T:
+def with_prepacked_weights(model: nn.Module, use: Callable[[], T], failure: type[Exception]) -> T:
     """What `use` makes of the model with its weights laid out; plain, where that fails.
 
     A model's own code may read the weights of its layers, and these cannot be read.
@@ -41,7 +41,7 @@ def with_laid_out(model: nn.Module, use: Callable[[], T], failure: type[Exceptio
     Raises:
         failure: `use` does, with plain weights too.
     """
-    if not lay_out(model):
+    if not prepack_linear_layers(model):
         return use()
     try:
         return use()
@@ -51,7 +51,7 @@ def with_laid_out(model: nn.Module, use: Callable[[], T], failure: type[Exceptio
         return use()
 
 
-def lay_out(model: nn.Module) -> int:
+def prepack_linear_layers(model: nn.Module) -> int:
     """Lay out every linear layer that can be, and say how many can.
 
     Embeddings that are tied to a layer keep their own copy.
@@ -63,7 +63,7 @@ def lay_out(model: nn.Module) -> int:
         weight = _reordered(layer.weight)
         if _comes_out(layer, weight):
             layer.weight = nn.Parameter(weight, requires_grad=False)
-            _become(layer, LaidOut)
+            _become(layer, PrepackedLinear)
             count += 1
     return count
 
@@ -73,12 +73,12 @@ def weight_of(module: nn.Module) -> Tensor | None:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         return None
-    return weight.to_dense() if isinstance(module, LaidOut) else weight
+    return weight.to_dense() if isinstance(module, PrepackedLinear) else weight
 
 
 def _lay_back(model: nn.Module) -> None:
     for module in model.modules():
-        if isinstance(module, LaidOut):
+        if isinstance(module, PrepackedLinear):
             module.weight = nn.Parameter(module.weight.to_dense(), requires_grad=False)
             _become(module, nn.Linear)
 

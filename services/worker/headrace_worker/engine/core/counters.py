@@ -9,7 +9,7 @@ from headrace_worker.engine.base.interface import EngineStatistics
 
 
 @dataclass(slots=True)
-class Tally:
+class EngineCounters:
     """Counted as `EngineStatistics` has it."""
 
     steps: int = 0

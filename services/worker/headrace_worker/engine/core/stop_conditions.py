@@ -32,7 +32,7 @@ def stop_ids(sequence: Sequence, eos_token_ids: Collection[int]) -> frozenset[in
     return parameters.stop_token_ids.union(eos_token_ids)
 
 
-def already_over(
+def finish_reason_so_far(
     sequence: Sequence, *, eos_token_ids: Collection[int], context_tokens: int
 ) -> FinishReason | None:
     """Say how earlier attempts ended a sequence whose finish was lost on the way."""
@@ -48,7 +48,7 @@ def already_over(
     )
 
 
-def require_fit(sequence: Sequence, *, context_tokens: int, vocabulary_size: int) -> None:
+def validate_sequence(sequence: Sequence, *, context_tokens: int, vocabulary_size: int) -> None:
     """Refuse a sequence that could not get one token.
 
     One whose output already fills the context exactly is fine: it is over, and

@@ -11,18 +11,18 @@ _PADDING_SHARE = 4
 _PADDING_FREE = 8
 
 
-class Company(StrEnum):
+class BatchMode(StrEnum):
     """Who may share a forward pass with whom."""
 
     PADDED = "padded"
     """Inputs of nearly one length; the shorter are padded."""
-    EQUAL = "equal"
+    SAME_LENGTH = "equal"
     """Inputs of one length: the model minds padding."""
-    ALONE = "alone"
+    SINGLE = "alone"
     """Nobody: the model minds company."""
 
 
-def require_input_fit(sequence: Sequence, *, context_tokens: int, vocabulary_size: int) -> None:
+def validate_input(sequence: Sequence, *, context_tokens: int, vocabulary_size: int) -> None:
     """Refuse an input that cannot be computed.
 
     Raises:
@@ -39,10 +39,12 @@ def require_input_fit(sequence: Sequence, *, context_tokens: int, vocabulary_siz
         raise SequenceRefused(f"token id {stray} is outside the vocabulary of {vocabulary_size}")
 
 
-def choose_pass(lengths: Mapping[int, int], *, pass_tokens: int, company: Company) -> list[int]:
+def choose_batch(
+    lengths: Mapping[int, int], *, batch_tokens: int, batch_mode: BatchMode
+) -> list[int]:
     """Choose the sequences of the next forward pass: the oldest, and those nearest in length.
 
-    `lengths` is by sequence id, oldest first. The pass stays within `pass_tokens` with its
+    `lengths` is by sequence id, oldest first. The pass stays within `batch_tokens` with its
     padding (the oldest goes alone if it is longer), and its shortest and longest differ by at
     most a quarter, or 8 tokens: padding costs as much as text.
     """
@@ -50,16 +52,16 @@ def choose_pass(lengths: Mapping[int, int], *, pass_tokens: int, company: Compan
         return []
     ids = sorted(lengths, key=lambda each: lengths[each])  # of equals, the older first
     oldest = next(iter(lengths))
-    if company is Company.ALONE:
+    if batch_mode is BatchMode.SINGLE:
         return [oldest]
     low = high = ids.index(oldest)
     while True:
         shortest, longest, count = lengths[ids[low]], lengths[ids[high]], high - low + 2
         near: list[tuple[int, int, int]] = []
-        if low > 0 and _fit(lengths[ids[low - 1]], longest, count, pass_tokens, company):
+        if low > 0 and _fit(lengths[ids[low - 1]], longest, count, batch_tokens, batch_mode):
             near.append((lengths[oldest] - lengths[ids[low - 1]], low - 1, high))
         if high + 1 < len(ids) and _fit(
-            shortest, lengths[ids[high + 1]], count, pass_tokens, company
+            shortest, lengths[ids[high + 1]], count, batch_tokens, batch_mode
         ):
             near.append((lengths[ids[high + 1]] - lengths[oldest], low, high + 1))
         if not near:
@@ -67,6 +69,8 @@ def choose_pass(lengths: Mapping[int, int], *, pass_tokens: int, company: Compan
         _, low, high = min(near)
 
 
-def _fit(shortest: int, longest: int, count: int, pass_tokens: int, company: Company) -> bool:
-    spread = 0 if company is Company.EQUAL else max(_PADDING_FREE, longest // _PADDING_SHARE)
-    return longest - shortest <= spread and count * longest <= pass_tokens
+def _fit(shortest: int, longest: int, count: int, batch_tokens: int, batch_mode: BatchMode) -> bool:
+    spread = (
+        0 if batch_mode is BatchMode.SAME_LENGTH else max(_PADDING_FREE, longest // _PADDING_SHARE)
+    )
+    return longest - shortest <= spread and count * longest <= batch_tokens

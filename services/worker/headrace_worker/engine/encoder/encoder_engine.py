@@ -21,12 +21,12 @@ from headrace_worker.engine.base.interface import (
     SequenceRefused,
     StepOutput,
 )
-from headrace_worker.engine.encoder.batching import Company, choose_pass, require_input_fit
+from headrace_worker.engine.encoder.batching import BatchMode, choose_batch, validate_input
 
 log = logging.getLogger(__name__)
 
 
-class Forward(Protocol):
+class ModelRunner(Protocol):
     def run(self, rows: Sequence[interface.Sequence]) -> Tensor:
         """Vectors `(rows, dimensions)` in float32; any exception is some row's fault."""
         ...
@@ -48,16 +48,16 @@ class EncoderEngine:
 
     def __init__(
         self,
-        forward: Forward,
+        forward: ModelRunner,
         facts: EngineFacts,
         *,
-        pass_tokens: int,
-        company: Company = Company.PADDED,
+        batch_tokens: int,
+        batch_mode: BatchMode = BatchMode.PADDED,
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`pass_tokens` bounds a step, padding included, unless one input alone is longer."""
+        """`batch_tokens` bounds a step, padding included, unless one input alone is longer."""
         self._forward, self._facts = forward, facts
-        self._pass_tokens, self._company, self._now_s = pass_tokens, company, now_s
+        self._pass_tokens, self._batch_mode, self._now_s = batch_tokens, batch_mode, now_s
         self._held: dict[int, interface.Sequence] = {}
         """By sequence id, oldest first."""
         self._totals = _Totals()
@@ -74,7 +74,7 @@ class EncoderEngine:
         facts = self._facts
         if sequence.sequence_id in self._held:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        require_input_fit(
+        validate_input(
             sequence, context_tokens=facts.context_tokens, vocabulary_size=facts.vocabulary_size
         )
         if len(self._held) >= facts.max_slots:
@@ -86,7 +86,9 @@ class EncoderEngine:
         if self._held:
             began_s = self._now_s()
             lengths = {number: len(one.prompt_ids) for number, one in self._held.items()}
-            chosen = choose_pass(lengths, pass_tokens=self._pass_tokens, company=self._company)
+            chosen = choose_batch(
+                lengths, batch_tokens=self._pass_tokens, batch_mode=self._batch_mode
+            )
             with torch.inference_mode():
                 self._compute([self._held[number] for number in chosen], output)
             self._totals.steps += 1
@@ -131,10 +133,10 @@ class EncoderEngine:
             self._compute(rows[:half], output)
             self._compute(rows[half:], output)
             return
-        sound = vectors.isfinite().all(dim=1).tolist()
+        finite = vectors.isfinite().all(dim=1).tolist()
         values = vectors.cpu().numpy().astype(np.dtype("<f4"), copy=False)
-        for row, vector, is_sound in zip(rows, values, sound, strict=True):
-            if is_sound:
+        for row, vector, is_finite in zip(rows, values, finite, strict=True):
+            if is_finite:
                 self._finish(row, vector.tobytes(), output)
             else:
                 self._fail(row, "its vector is not finite", output)

@@ -33,19 +33,19 @@ from headrace_worker.engine.base.loaded_model import (
     TokenizerFiles,
     VectorModel,
     VectorTask,
-    refuse_other_shapes,
-    unheard,
+    ignore_progress,
+    refuse_mismatched_shapes,
 )
 from headrace_worker.engine.base.precision import (
     Precision,
     PrecisionUnavailable,
     require_available_here,
 )
-from headrace_worker.engine.base.prepacked_linear import with_laid_out
-from headrace_worker.engine.encoder.batching import Company
+from headrace_worker.engine.base.prepacked_linear import with_prepacked_weights
+from headrace_worker.engine.encoder.batching import BatchMode
 from headrace_worker.engine.encoder.encoder_engine import EncoderEngine
-from headrace_worker.engine.encoder.encoder_runner import EncoderForward, Unvectorable
-from headrace_worker.engine.encoder.pooling import Normalise, ScoreHead, TextHead
+from headrace_worker.engine.encoder.encoder_runner import EncoderCheckFailed, EncoderModelRunner
+from headrace_worker.engine.encoder.pooling import Normalize, ScoreHead, TextHead
 from headrace_worker.engine.files.rope import fix_frequencies, rope_choice
 from headrace_worker.engine.files.sentence_config import (
     Layer,
@@ -71,7 +71,7 @@ class EncoderSettings:
     """Inputs held at once; None: 256. They wait as token ids, and cost next to nothing."""
     context_tokens: int | None = None
     """None: the model's own, at most 4096."""
-    pass_tokens: int = 1024
+    batch_tokens: int = 1024
     """Of one forward pass, padding included."""
     dtype: str = "float32"
     threads: int | None = None
@@ -85,7 +85,7 @@ def load_encoder(
     settings: EncoderSettings,
     *,
     revision: str | None = None,
-    progress: Progress = unheard,
+    progress: Progress = ignore_progress,
 ) -> LoadedModel:
     """Load a folder or a hub id; no code of the model's own is run.
 
@@ -105,12 +105,12 @@ def load_encoder(
     torch.set_num_threads(_threads(parameters, settings))
     files = _lowered(tokenizer_files(source, folder, ()), sentence)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    forward = EncoderForward(
+    forward = EncoderModelRunner(
         model,
         _head(source, task, sentence),
         output="logits" if task is VectorTask.SCORE else "last_hidden_state",
         pad_token_id=_pad_token_id(model),
-        has_types="token_type_ids" in tokenizer.model_input_names,
+        has_token_types="token_type_ids" in tokenizer.model_input_names,
     )
     wanted = settings.context_tokens or _CONTEXT_TOKENS
     # Where it was never set, a tokenizer's length is 10^30.
@@ -120,14 +120,14 @@ def load_encoder(
     digest = vectors_digest(folder, weights_digest(folder, precision.name, progress))
     if (choice := rope_choice(model.config.get_text_config(), context_tokens)) is not None:
         digest = choice.digest(digest)
-        log.info("engine.chosen", extra={"engine": "encoder", "frequencies": choice.why})
+        log.info("engine.chosen", extra={"engine": "encoder", "frequencies": choice.reason})
     try:
-        engine, dimensions = with_laid_out(
+        engine, dimensions = with_prepacked_weights(
             model,
             lambda: _engine(forward, model, context_tokens, settings, digest),
-            Unvectorable,
+            EncoderCheckFailed,
         )
-    except Unvectorable as error:
+    except EncoderCheckFailed as error:
         fact = f"{type(model).__name__} makes no vectors: {error}"
         raise ModelLoadFailed(source, fact) from error
     vectors = _vectors(task, dimensions, sentence)
@@ -151,7 +151,7 @@ def _vectors(task: VectorTask, dimensions: int, sentence: SentenceConfig) -> Vec
 
 
 def _engine(
-    forward: EncoderForward,
+    forward: EncoderModelRunner,
     model: PreTrainedModel,
     context_tokens: int,
     settings: EncoderSettings,
@@ -159,7 +159,7 @@ def _engine(
 ) -> tuple[EncoderEngine, int]:
     """The engine, and how many dimensions its vectors have."""
     vocabulary_size = model.config.get_text_config().vocab_size
-    company, dimensions = forward.company(vocabulary_size, context_tokens)
+    batch_mode, dimensions = forward.batch_mode(vocabulary_size, context_tokens)
     facts = EngineFacts(
         name="encoder",
         dtype=settings.dtype,
@@ -169,10 +169,12 @@ def _engine(
         eos_token_ids=(),
         weights_digest=digest,
         # Computed alone, an input gets the same bits each time.
-        batch_invariant=company is Company.ALONE,
+        batch_invariant=batch_mode is BatchMode.SINGLE,
         makes_vectors=True,
     )
-    engine = EncoderEngine(forward, facts, pass_tokens=settings.pass_tokens, company=company)
+    engine = EncoderEngine(
+        forward, facts, batch_tokens=settings.batch_tokens, batch_mode=batch_mode
+    )
     return engine, dimensions
 
 
@@ -211,7 +213,7 @@ def _model(
     absent = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if absent:
         raise ModelLoadFailed(source, f"its weights lack {len(absent)} tensors, {absent[0]} first")
-    refuse_other_shapes(source, report["mismatched_keys"])
+    refuse_mismatched_shapes(source, report["mismatched_keys"])
     if model.config.pad_token_id is None:
         model.config.pad_token_id = _pad_token_id(model)
     model.train(False)
@@ -232,7 +234,7 @@ def _head(source: str, task: VectorTask, sentence: SentenceConfig) -> nn.Module:
 
 def _layer(source: str, layer: Layer) -> nn.Module:
     if layer.kind == "Normalize":
-        return Normalise()
+        return Normalize()
     config, file = layer.config, layer.folder / "model.safetensors"
     if not file.is_file():
         raise ModelLoadFailed(source, f"{layer.folder.name}/ has no safetensors weights")

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from headrace_worker.engine.base import interface
 from headrace_worker.engine.base.interface import SamplingParameters
-from headrace_worker.engine.encoder.batching import Company
-from headrace_worker.engine.files.length_thresholds import switch_positions
+from headrace_worker.engine.encoder.batching import BatchMode
+from headrace_worker.engine.files.length_thresholds import threshold_positions
 
 _NOTHING_TO_SAMPLE = SamplingParameters(max_tokens=0)
 _TRIAL_LENGTHS = (5, 9, 12, 9)
@@ -24,11 +24,11 @@ _COARSE = 5e-2
 """Of half-precision types, whose rounding is that of the whole network."""
 
 
-class Unvectorable(Exception):
+class EncoderCheckFailed(Exception):
     """The model gives no finite vectors; the text says what it gives."""
 
 
-class EncoderForward:
+class EncoderModelRunner:
     """A model and the head that makes vectors `(rows, dimensions)` of its output."""
 
     def __init__(
@@ -38,14 +38,14 @@ class EncoderForward:
         *,
         output: str,
         pad_token_id: int,
-        has_types: bool,
+        has_token_types: bool,
     ) -> None:
-        """`output` names the part of the model's output that the head takes; `has_types` says
+        """`output` names the part of the model's output that the head takes; `has_token_types` says
         whether its tokenizer tells the texts of a pair apart."""
         self._model: Any = model
         self._head, self._output, self._pad_token_id = head, output, pad_token_id
         self._has_types = (
-            has_types and "token_type_ids" in inspect.signature(model.forward).parameters
+            has_token_types and "token_type_ids" in inspect.signature(model.forward).parameters
         )
 
     def run(self, rows: Sequence[interface.Sequence]) -> Tensor:
@@ -63,7 +63,7 @@ class EncoderForward:
         output = self._model(input_ids=ids, attention_mask=mask, return_dict=True, **with_types)
         return cast(Tensor, self._head(getattr(output, self._output), mask)).float()
 
-    def company(self, vocabulary_size: int, context_tokens: int) -> tuple[Company, int]:
+    def batch_mode(self, vocabulary_size: int, context_tokens: int) -> tuple[BatchMode, int]:
         """Find out by trial what the model bears, and how many dimensions it makes.
 
         Raises:
@@ -75,18 +75,20 @@ class EncoderForward:
             )
             alone = torch.cat([self._alone(row) for row in rows])
             if alone.ndim != 2 or not alone.isfinite().all():
-                raise Unvectorable(f"a trial gave {tuple(alone.shape)} values, not all finite")
+                raise EncoderCheckFailed(
+                    f"a trial gave {tuple(alone.shape)} values, not all finite"
+                )
             equal = [row for row in rows if len(row.prompt_ids) == len(rows[1].prompt_ids)]
-            for company, some in ((Company.PADDED, rows), (Company.EQUAL, equal)):
+            for batch_mode, some in ((BatchMode.PADDED, rows), (BatchMode.SAME_LENGTH, equal)):
                 if self._agrees(some, alone[[row.sequence_id for row in some]]):
-                    return company, alone.shape[1]
-        return Company.ALONE, alone.shape[1]
+                    return batch_mode, alone.shape[1]
+        return BatchMode.SINGLE, alone.shape[1]
 
     def _trial_lengths(self, context_tokens: int) -> list[int]:
         """Short ones, and such as cross what the configuration names."""
         bound = min(context_tokens, _LONGEST_TRIAL)
         config = self._model.config.get_text_config()
-        found = switch_positions(config, first=max(_TRIAL_LENGTHS), context_tokens=bound)
+        found = threshold_positions(config, first=max(_TRIAL_LENGTHS), context_tokens=bound)
         return [
             min(length, context_tokens) for length in (*_TRIAL_LENGTHS, *(s + 2 for s in found))
         ]
@@ -95,7 +97,7 @@ class EncoderForward:
         try:
             return self.run([row])
         except Exception as error:
-            raise Unvectorable(f"a trial failed: {type(error).__name__}: {error}") from error
+            raise EncoderCheckFailed(f"a trial failed: {type(error).__name__}: {error}") from error
 
     def _agrees(self, rows: Sequence[interface.Sequence], alone: Tensor) -> bool:
         tolerance = _TOLERANCE.get(self._model.dtype, _COARSE)

@@ -25,7 +25,7 @@ _MOST = 4
 """Positions that are tried, the smallest; each costs a pass of the plain model."""
 
 
-def switch_positions(config: PreTrainedConfig, *, first: int, context_tokens: int) -> list[int]:
+def threshold_positions(config: PreTrainedConfig, *, first: int, context_tokens: int) -> list[int]:
     """Positions from `first` to the context's end at which something may change, ascending."""
     named = {
         value
@@ -36,7 +36,7 @@ def switch_positions(config: PreTrainedConfig, *, first: int, context_tokens: in
 
 
 @contextmanager
-def narrowed(model: PreTrainedModel, tokens: int) -> Iterator[list[int]]:
+def narrow_windows(model: PreTrainedModel, tokens: int) -> Iterator[list[int]]:
     """For as long as this lasts all widths of the model's layers are `tokens`.
 
     Yields the contexts that do not go beyond the widths they have otherwise, ascending; none

@@ -1,7 +1,7 @@
 """Grammars made ready beside the steps: by threads of their own, remembered by their text.
 
 Everything but the compiling itself happens on the engine's thread, inside
-`settle`. A grammar that takes too long costs nobody else: whoever waits for it is
+`poll`. A grammar that takes too long costs nobody else: whoever waits for it is
 refused, and other grammars go on past it.
 """
 
@@ -35,7 +35,7 @@ class GrammarRefused(Exception):
 class Matcher(Protocol):
     """One sequence's place in its grammar."""
 
-    def fill(self, bits: Tensor, row: int) -> None:
+    def fill_bitmask(self, bits: Tensor, row: int) -> None:
         """Write which tokens may come next: bit t % 32 of word t // 32 in a row of int32."""
         ...
 
@@ -44,14 +44,14 @@ class Matcher(Protocol):
         ...
 
     @property
-    def is_over(self) -> bool:
+    def is_terminated(self) -> bool:
         """Nothing may follow, not even a token that ends the sequence."""
         ...
 
 
 Compiled = Callable[[], Matcher]
 """Makes matchers that stand at the grammar's beginning."""
-Compile = Callable[[Grammar], Compiled]
+CompileFunction = Callable[[Grammar], Compiled]
 """Called from several threads at once; raises GrammarRefused."""
 
 
@@ -65,14 +65,16 @@ class Compilation:
     refusal: str | None = None
 
     @property
-    def settled(self) -> bool:
+    def is_done(self) -> bool:
         return self.compiled is not None or self.refusal is not None
 
 
 class Compiler:
     """Not thread-safe: one thread asks and settles."""
 
-    def __init__(self, compile_one: Compile, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, compile_one: CompileFunction, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._compile_one, self._now_s = compile_one, now_s
         self._known: OrderedDict[Grammar, Compilation] = OrderedDict()
         """Settled, latest asked last."""
@@ -85,7 +87,7 @@ class Compiler:
             queue.SimpleQueue()
         )
 
-    def ask(self, grammar: Grammar) -> Compilation:
+    def request(self, grammar: Grammar) -> Compilation:
         """Settled already where it is remembered; else it is begun as soon as there is room."""
         known = self._known.get(grammar)
         if known is not None:
@@ -97,7 +99,7 @@ class Compiler:
             self._begin_more()
         return self._open[grammar]
 
-    def settle(self, wait_s: float = 0.0) -> None:
+    def poll(self, wait_s: float = 0.0) -> None:
         """Take what has been compiled; waits for the first, where nothing has."""
         try:
             # Why not block=True always: a timeout of 0 still costs a system call.

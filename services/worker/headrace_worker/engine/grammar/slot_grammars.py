@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace_worker.engine.base.interface import Sequence, SequenceRefused
-from headrace_worker.engine.grammar.compiler import Compilation, Compile, Compiler, Matcher
+from headrace_worker.engine.grammar.compiler import Compilation, CompileFunction, Compiler, Matcher
 
 Ints = NDArray[np.int64]
 
@@ -22,20 +22,22 @@ NOTHING_TO_STEP_S = 0.02
 """Wait for a grammar where nothing else is to be done; a command waits no longer than this."""
 
 
-class Grammars:
+class SlotGrammars:
     """Matchers by slot. A slot whose grammar is being compiled is not ready to be stepped."""
 
-    def __init__(self, compile_one: Compile | None, slots: int, vocabulary_size: int) -> None:
+    def __init__(
+        self, compile_one: CompileFunction | None, slots: int, vocabulary_size: int
+    ) -> None:
         """Without `compile_one`, sequences that have a grammar are refused."""
         self._compiler = None if compile_one is None else Compiler(compile_one)
         self._vocabulary_size = vocabulary_size
         self._waiting: dict[int, tuple[Compilation, Sequence]] = {}
         self._matchers: dict[int, Matcher] = {}
         self._bits = torch.zeros(slots, -(-vocabulary_size // 32), dtype=torch.int32)
-        self._stuck: set[int] = set()
+        self._dead_ends: set[int] = set()
 
     @property
-    def idle(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether no slot's next token is bound by a grammar."""
         return not self._matchers
 
@@ -48,24 +50,24 @@ class Grammars:
         """Begin to make the sequence's grammar ready, if it has one; `require` has passed."""
         if sequence.grammar is not None:
             assert self._compiler is not None
-            self._waiting[slot] = self._compiler.ask(sequence.grammar), sequence
+            self._waiting[slot] = self._compiler.request(sequence.grammar), sequence
 
     def release(self, slot: int) -> None:
         self._waiting.pop(slot, None)
         self._matchers.pop(slot, None)
-        self._stuck.discard(slot)
+        self._dead_ends.discard(slot)
 
     def is_ready(self, slot: int) -> bool:
         return slot not in self._waiting
 
-    def settle(self, *, wait: bool = False) -> Iterator[tuple[int, str | None]]:
+    def poll(self, *, wait: bool = False) -> Iterator[tuple[int, str | None]]:
         """Slots that have become ready, and those that cannot, with the fact."""
         if not self._waiting:
             return
         assert self._compiler is not None
-        wait = wait and not any(entry[0].settled for entry in self._waiting.values())
-        self._compiler.settle(NOTHING_TO_STEP_S if wait else 0.0)
-        settled = [(slot, *entry) for slot, entry in self._waiting.items() if entry[0].settled]
+        wait = wait and not any(entry[0].is_done for entry in self._waiting.values())
+        self._compiler.poll(NOTHING_TO_STEP_S if wait else 0.0)
+        settled = [(slot, *entry) for slot, entry in self._waiting.items() if entry[0].is_done]
         for slot, compilation, sequence in settled:
             if compilation.compiled is None:
                 yield slot, compilation.refusal
@@ -76,25 +78,25 @@ class Grammars:
             self._matchers[slot] = matcher
             yield slot, None if led else "the output so far does not follow it"
 
-    def is_over(self, slot: int) -> bool:
+    def is_terminated(self, slot: int) -> bool:
         """Nothing may follow the slot's output."""
         matcher = self._matchers.get(slot)
-        return matcher is not None and matcher.is_over
+        return matcher is not None and matcher.is_terminated
 
-    def is_stuck(self, slot: int) -> bool:
+    def is_dead_end(self, slot: int) -> bool:
         """The last mask left the slot no token at all."""
-        return slot in self._stuck
+        return slot in self._dead_ends
 
-    def mask(self, logits: Tensor, slots: Ints) -> None:
+    def apply_bitmask(self, logits: Tensor, slots: Ints) -> None:
         """Set what may not come to minus infinity, in place, in the rows that these slots have."""
         rows = [row for row, slot in enumerate(slots.tolist()) if slot in self._matchers]
         if not rows:
             return
         bound = slots[rows]
         for slot in bound.tolist():
-            self._matchers[slot].fill(self._bits, slot)
+            self._matchers[slot].fill_bitmask(self._bits, slot)
         words = self._bits.numpy()[bound]
-        self._stuck.update(bound[~words.any(axis=1)].tolist())
+        self._dead_ends.update(bound[~words.any(axis=1)].tolist())
         allowed = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
         forbidden = torch.from_numpy(allowed[:, : self._vocabulary_size] == 0)
         at = torch.tensor(rows, device=logits.device)
@@ -106,5 +108,5 @@ class Grammars:
 
     def check_integrity(self, free: list[int]) -> None:
         """Raise AssertionError if a free slot has something."""
-        held = self._waiting.keys() | self._matchers.keys() | self._stuck
+        held = self._waiting.keys() | self._matchers.keys() | self._dead_ends
         assert held.isdisjoint(free), "a grammar that no sequence has"

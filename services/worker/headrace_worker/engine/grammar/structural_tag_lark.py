@@ -10,7 +10,9 @@ from typing import Any
 from headrace_worker.engine.grammar.schema_translation import schema_for_llguidance, schema_of_tag
 
 
-def tags_in_lark(structural_tag: Mapping[str, Any], marks: frozenset[str], options: object) -> str:
+def structural_tag_in_lark(
+    structural_tag: Mapping[str, Any], marks: frozenset[str], options: object
+) -> str:
     """Tags in a row, or in free text where a trigger opens one.
 
     `marks` are texts that are one token of their own: Lark names such a token, and

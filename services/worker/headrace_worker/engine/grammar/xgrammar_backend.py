@@ -46,14 +46,14 @@ class _Matcher:
     def __init__(self, compiled: xgrammar.CompiledGrammar) -> None:
         self._matcher = xgrammar.GrammarMatcher(compiled)
 
-    def fill(self, bits: Tensor, row: int) -> None:
+    def fill_bitmask(self, bits: Tensor, row: int) -> None:
         self._matcher.fill_next_token_bitmask(bits, row)
 
     def accept(self, token_id: int) -> bool:
-        return not self.is_over and self._matcher.accept_token(token_id)
+        return not self.is_terminated and self._matcher.accept_token(token_id)
 
     @property
-    def is_over(self) -> bool:
+    def is_terminated(self) -> bool:
         return self._matcher.is_terminated()
 
 

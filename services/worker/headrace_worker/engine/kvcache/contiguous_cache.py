@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.prefixes import BLOCK_TOKENS, Names
-from headrace_worker.engine.base.memory import untouched
-from headrace_worker.engine.base.model_runner import Decode, Prefill
-from headrace_worker.engine.kvcache.contiguous_rows import ChunkRows, DecodeRows
-from headrace_worker.engine.kvcache.kv_cache import Context, Layer
+from headrace_worker.engine.base.memory import lazily_zeroed
+from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk
+from headrace_worker.engine.kvcache.contiguous_rows import ContiguousChunkRows, ContiguousDecodeRows
+from headrace_worker.engine.kvcache.kv_cache import LayerCache, PromptContext
 from headrace_worker.engine.kvcache.prefix_index import PrefixIndex
 
 Ints = NDArray[np.int64]
 
 
-class KvStrips:
+class ContiguousKvCache:
     """Strips of `tokens` positions for each of `slots` slots.
 
     A slot keeps what it held until another text enters it, and texts that begin
@@ -27,21 +27,21 @@ class KvStrips:
     so masked positions cannot poison a sum.
     """
 
-    room = None
+    cache_space = None
 
     def __init__(self, slots: int, tokens: int) -> None:
         self.slots, self.tokens = slots, tokens
-        self._layers: dict[int, Layer] = {}
+        self._layers: dict[int, LayerCache] = {}
         self._written = np.zeros(slots, dtype=np.int64)
         self._index = PrefixIndex(slots)
-        self._placed: dict[int, Context] = {}
+        self._placed: dict[int, PromptContext] = {}
         """Texts that have not entered yet."""
-        self._entered: dict[int, Context] = {}
+        self._entered: dict[int, PromptContext] = {}
 
-    def layer(self, index: int, key: Tensor, value: Tensor) -> Layer:
+    def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
         strip = self._layers.get(index)
         if strip is None:
-            strip = Layer(self._empty(key), self._empty(value))
+            strip = LayerCache(self._empty(key), self._empty(value))
             self._layers[index] = strip
         return strip
 
@@ -53,60 +53,62 @@ class KvStrips:
     def bytes_per_token(self) -> int:
         return sum(t.shape[1] * t.shape[3] * t.element_size() for t in self._stores())
 
-    def resized(self, slots: int, tokens: int) -> KvStrips:
+    def resized(self, slots: int, tokens: int) -> ContiguousKvCache:
         """Empty strips for the same layers, reserved now rather than at the first write.
 
         Raises:
             MemoryError: the address space does not take them.
         """
-        resized = KvStrips(slots, tokens)
+        resized = ContiguousKvCache(slots, tokens)
         for index, strip in self._layers.items():
             resized.layer(index, strip.keys, strip.values)
         return resized
 
-    def decode_rows(self, decode: Decode) -> DecodeRows:
+    def decode_rows(self, decode: DecodeBatch) -> ContiguousDecodeRows:
         self.reserve(decode.slots, decode.positions + 1)
-        return DecodeRows(decode.slots, decode.positions)
+        return ContiguousDecodeRows(decode.slots, decode.positions)
 
-    def chunk_rows(self, prefill: Prefill, row: int) -> ChunkRows:
+    def chunk_rows(self, prefill: PrefillChunk, row: int) -> ContiguousChunkRows:
         end = prefill.start + len(prefill.token_ids)
         self.reserve(np.array([prefill.slot]), np.array([end]))
-        return ChunkRows(prefill.slot, start=prefill.start, row=row, count=len(prefill.token_ids))
+        return ContiguousChunkRows(
+            prefill.slot, start=prefill.start, row=row, count=len(prefill.token_ids)
+        )
 
-    def place(self, free: Sequence[int], context: Context) -> int:
-        slot = self._index.place(free, context.sharable)
+    def assign_slot(self, free: Sequence[int], context: PromptContext) -> int:
+        slot = self._index.choose_slot(free, context.reusable)
         self._placed[slot] = context
         return slot
 
-    def enter(self, slot: int, *, spare_tokens: int = 0) -> int:
+    def allocate(self, slot: int, *, spare_tokens: int = 0) -> int:
         context = self._placed.pop(slot)
-        blocks, holders = self._index.longest(context.sharable)
+        blocks, holders = self._index.longest_match(context.reusable)
         if blocks and slot not in holders:
             self._copy(holders[0], slot, blocks * BLOCK_TOKENS)
         tokens = self._keep(slot, blocks * BLOCK_TOKENS)
         if blocks and not tokens:
             for holder in holders:
-                self._index.hold(holder, [])
+                self._index.set_blocks(holder, [])
         self._entered[slot] = context
-        self.wrote(slot, tokens)
+        self.mark_computed(slot, tokens)
         return tokens
 
     def reserve(self, slots: Ints, ends: Ints) -> bool:
         self._written[slots] = np.maximum(self._written[slots], ends)
         return True
 
-    def wrote(self, slot: int, tokens: int) -> None:
+    def mark_computed(self, slot: int, tokens: int) -> None:
         if slot in self._entered:
-            self._index.hold(slot, self._entered[slot].names[: tokens // BLOCK_TOKENS])
+            self._index.set_blocks(slot, self._entered[slot].block_hashes[: tokens // BLOCK_TOKENS])
 
-    def leave(self, slot: int, names: Names) -> None:
+    def release(self, slot: int, names: Names) -> None:
         if self._placed.pop(slot, None) is None:
             del self._entered[slot]
-            self._index.hold(slot, names)
+            self._index.set_blocks(slot, names)
 
     @property
-    def names(self) -> Collection[bytes]:
-        return self._index.names
+    def cached_hashes(self) -> Collection[bytes]:
+        return self._index.cached_hashes
 
     def check_integrity(self, free: Sequence[int]) -> None:
         self._index.check_integrity()
@@ -147,4 +149,4 @@ class KvStrips:
 
     def _empty(self, like: Tensor) -> Tensor:
         shape = (self.slots, like.shape[1], self.tokens, like.shape[3])
-        return untouched(shape, like.dtype)
+        return lazily_zeroed(shape, like.dtype)

@@ -14,9 +14,9 @@ from headrace_worker.engine.kvcache.dense_attention import (
     additive_mask,
     attend,
     chunk_mask,
-    seen_from,
+    window_start,
 )
-from headrace_worker.engine.kvcache.kv_cache import Form, Layer
+from headrace_worker.engine.kvcache.kv_cache import AttentionParams, LayerCache
 
 _DENSE_ENOUGH = 0.7
 """Below this share of decoding slots in their span, a gather beats a view with holes."""
@@ -24,26 +24,26 @@ _RUN_BYTES = 192 * 1024
 """Where a run of neighbouring slots has so much to read, a call of its own costs less than a
 copy of it, or than its neighbours' holes."""
 
-Masks = dict[int | None, Tensor | None]
+TokenMasks = dict[int | None, Tensor | None]
 """By window: layers of one kind share theirs."""
 
 
-class DecodeRows:
+class ContiguousDecodeRows:
     """The first rows of the packed row: one token for each of some slots, ascending."""
 
     def __init__(self, slots: Ints, positions: Ints, *, run_bytes: float = _RUN_BYTES) -> None:
         self._count, self._run_bytes = len(slots), run_bytes
         self.rows = slice(0, self._count)
         self._slots, self._positions = torch.from_numpy(slots), torch.from_numpy(positions)
-        self._whole = _Piece(slots, positions)
+        self._whole = _SlotRun(slots, positions)
         cuts = [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), self._count]
         self._cuts = [slice(*pair) for pair in itertools.pairwise(cuts)]
 
-    def write(self, layer: Layer, key: Tensor, value: Tensor) -> None:
+    def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
         layer.keys[self._slots, :, self._positions] = key.transpose(0, 1)
         layer.values[self._slots, :, self._positions] = value.transpose(0, 1)
 
-    def attend(self, layer: Layer, query: Tensor, form: Form) -> Tensor:
+    def attend(self, layer: LayerCache, query: Tensor, form: AttentionParams) -> Tensor:
         heads, shared = len(query), layer.keys.shape[1]
         # Query heads that share a key ride on the query-length axis: no key is repeated.
         rows = query.transpose(0, 1).reshape(self._count, shared, -1, query.shape[-1])
@@ -54,19 +54,19 @@ class DecodeRows:
             output = self._whole.attend(layer, rows, form)
         return output.reshape(self._count, heads, -1)
 
-    def _apart(self, layer: Layer, window: int | None) -> bool:
+    def _apart(self, layer: LayerCache, window: int | None) -> bool:
         """Whether runs of neighbours attend one after the other, each to no more than it must."""
         sizes = (s.shape[1] * s.shape[3] * s.element_size() for s in (layer.keys, layer.values))
         seen_bytes = sum(sizes) * self._whole.seen_tokens(window) * self._count
         return seen_bytes >= self._run_bytes * len(self._cuts)
 
     @cached_property
-    def _runs(self) -> list[_Piece]:
+    def _runs(self) -> list[_SlotRun]:
         slots, positions = self._slots.numpy(), self._positions.numpy()
-        return [_Piece(slots[cut], positions[cut]) for cut in self._cuts]
+        return [_SlotRun(slots[cut], positions[cut]) for cut in self._cuts]
 
 
-class _Piece:
+class _SlotRun:
     """Rows that attend in one call."""
 
     def __init__(self, slots: Ints, positions: Ints) -> None:
@@ -77,13 +77,13 @@ class _Piece:
         self._gathers = len(slots) < _DENSE_ENOUGH * (high - low)
         has_holes = len(slots) < high - low and not self._gathers
         self._places = self._slots - low if has_holes else None
-        self._masks: Masks = {}
+        self._masks: TokenMasks = {}
 
     def seen_tokens(self, window: int | None) -> int:
         """How much of each strip is read: as much as the row that sees most has."""
-        return self._end - seen_from(self._shortest, window)
+        return self._end - window_start(self._shortest, window)
 
-    def attend(self, layer: Layer, rows: Tensor, form: Form) -> Tensor:
+    def attend(self, layer: LayerCache, rows: Tensor, form: AttentionParams) -> Tensor:
         """Rows and what is returned: `(slots, key heads, queries of a key head, size)`."""
         if form.window not in self._masks:
             self._masks[form.window] = self._mask(form.window, rows.dtype)
@@ -98,7 +98,7 @@ class _Piece:
 
     def _select(self, store: Tensor, window: int | None) -> Tensor:
         """What these slots may see of a store, `(span, heads, seen, size)`."""
-        seen = slice(seen_from(self._shortest, window), self._end)
+        seen = slice(window_start(self._shortest, window), self._end)
         if self._gathers:
             return store[:, :, seen].index_select(0, self._slots)
         return store[self._span, :, seen]
@@ -119,24 +119,24 @@ class _Piece:
             # A hole sees everything: a row that sees nothing would be NaN.
             last = last.new_full((self._span.stop - self._span.start,), self._end - 1)
             last[self._places] = self._positions
-        seen = torch.arange(seen_from(self._shortest, window), self._end)
+        seen = torch.arange(window_start(self._shortest, window), self._end)
         return additive_mask(seen, last[:, None, None, None], window, dtype)
 
 
-class ChunkRows:
+class ContiguousChunkRows:
     """Some of one slot's prompt: where its tokens stand in the context and in the packed row."""
 
     def __init__(self, slot: int, *, start: int, row: int, count: int) -> None:
         self._slot, self._count = slot, count
         self.rows = slice(row, row + count)
         self._positions = slice(start, start + count)
-        self._masks: Masks = {}
+        self._masks: TokenMasks = {}
 
-    def write(self, layer: Layer, key: Tensor, value: Tensor) -> None:
+    def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
         layer.keys[self._slot, :, self._positions] = key
         layer.values[self._slot, :, self._positions] = value
 
-    def attend(self, layer: Layer, query: Tensor, form: Form) -> Tensor:
+    def attend(self, layer: LayerCache, query: Tensor, form: AttentionParams) -> Tensor:
         heads, shared = len(query), layer.keys.shape[1]
         if form.window not in self._masks:
             groups = heads // shared
@@ -152,5 +152,5 @@ class ChunkRows:
 
     def _select(self, store: Tensor, window: int | None) -> Tensor:
         """What the chunk may see of a store, `(1, heads, seen, size)`."""
-        seen = slice(seen_from(self._positions.start, window), self._positions.stop)
+        seen = slice(window_start(self._positions.start, window), self._positions.stop)
         return store[self._slot : self._slot + 1, :, seen]

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from headrace_worker.engine.kvcache.kv_cache import Form
+from headrace_worker.engine.kvcache.kv_cache import AttentionParams
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, form: Form) -> Tensor:
+def attend(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, form: AttentionParams
+) -> Tensor:
     """Softmax attention, all shapes `(slots, key heads, rows, size)`.
 
     The rows of one key head are its query heads times their positions, heads
@@ -33,7 +35,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, for
     return torch.matmul(weights.to(values.dtype), values)
 
 
-def seen_from(position: int, window: int | None) -> int:
+def window_start(position: int, window: int | None) -> int:
     """The first position that the token at `position` sees."""
     return 0 if window is None else max(0, position - window + 1)
 
@@ -55,6 +57,6 @@ def chunk_mask(positions: slice, window: int | None, groups: int, like: Tensor) 
     """
     if positions.stop - positions.start == 1:
         return None
-    seen = torch.arange(seen_from(positions.start, window), positions.stop, device=like.device)
+    seen = torch.arange(window_start(positions.start, window), positions.stop, device=like.device)
     last = torch.arange(positions.start, positions.stop, device=like.device)
     return additive_mask(seen, last[:, None], window, like.dtype).repeat(groups, 1)

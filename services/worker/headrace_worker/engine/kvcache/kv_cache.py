@@ -13,11 +13,11 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from headrace.prefixes import BLOCK_TOKENS, Names
-from headrace_worker.engine.base.model_runner import Decode, Ints, Prefill, Room
+from headrace_worker.engine.base.model_runner import CacheSpace, DecodeBatch, Ints, PrefillChunk
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerCache:
     """One layer's store: keys `(places, heads, tokens, key size)`, values alike.
 
     A place is a slot's strip, or a page.
@@ -27,7 +27,7 @@ class Layer:
     values: Tensor
 
 
-class Form(NamedTuple):
+class AttentionParams(NamedTuple):
     """What one layer's attention has beyond the plain kind."""
 
     scale: float | None
@@ -39,7 +39,7 @@ class Form(NamedTuple):
     """A logit per query head that takes its share of the softmax and yields nothing."""
 
 
-class Rows(Protocol):
+class CacheRows(Protocol):
     """Some rows of a step: they write what they bring, then look back."""
 
     @property
@@ -47,31 +47,31 @@ class Rows(Protocol):
         """Their place in the packed row."""
         ...
 
-    def write(self, layer: Layer, key: Tensor, value: Tensor) -> None:
+    def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
         """Keep their keys and values, each `(heads, rows, size)`."""
         ...
 
-    def attend(self, layer: Layer, query: Tensor, form: Form) -> Tensor:
+    def attend(self, layer: LayerCache, query: Tensor, form: AttentionParams) -> Tensor:
         """For `query` `(query heads, rows, size)` return `(rows, query heads, value size)`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class PromptContext:
     """A text about to be computed: its length, and the names of its full blocks."""
 
     tokens: int
-    names: Names
+    block_hashes: Names
     reuse: bool = True
     """Whether what others computed of it may be used."""
 
     @property
-    def sharable(self) -> Names:
+    def reusable(self) -> Names:
         """Those that need not be computed if known: the last token's logits are wanted."""
-        return self.names[: (self.tokens - 1) // BLOCK_TOKENS] if self.reuse else []
+        return self.block_hashes[: (self.tokens - 1) // BLOCK_TOKENS] if self.reuse else []
 
 
-class KvStore(Protocol):
+class KvCache(Protocol):
     """Keys and values of `slots` texts of at most `tokens` tokens.
 
     A layer takes its shape from the first write: some architectures store keys
@@ -93,25 +93,25 @@ class KvStore(Protocol):
         ...
 
     @property
-    def room(self) -> Room | None:
+    def cache_space(self) -> CacheSpace | None:
         """What is free; None where every slot has a whole context of its own."""
         ...
 
-    def layer(self, index: int, key: Tensor, value: Tensor) -> Layer:
+    def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
         """The store of one layer; `key` and `value` are `(1, heads, any, size)`."""
         ...
 
-    def decode_rows(self, decode: Decode) -> Rows: ...
+    def decode_rows(self, decode: DecodeBatch) -> CacheRows: ...
 
-    def chunk_rows(self, prefill: Prefill, row: int) -> Rows:
+    def chunk_rows(self, prefill: PrefillChunk, row: int) -> CacheRows:
         """The rows of a prompt's piece, which begin at `row` of the packed row."""
         ...
 
-    def place(self, free: Sequence[int], context: Context) -> int:
+    def assign_slot(self, free: Sequence[int], context: PromptContext) -> int:
         """Choose one of the free slots, ascending, for a text."""
         ...
 
-    def enter(self, slot: int, *, spare_tokens: int = 0) -> int | None:
+    def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
         """Make the slot ready for the text placed there, and keep room for all of it.
 
         Returns how many of its first tokens are there already, in whole blocks; None, and
@@ -123,11 +123,11 @@ class KvStore(Protocol):
         """Make room for these slots' texts up to these lengths; False: nothing has changed."""
         ...
 
-    def wrote(self, slot: int, tokens: int) -> None:
+    def mark_computed(self, slot: int, tokens: int) -> None:
         """So much of the text that entered is there now, for others to begin with."""
         ...
 
-    def leave(self, slot: int, names: Names) -> None:
+    def release(self, slot: int, names: Names) -> None:
         """The slot is free; it holds these blocks, none of them if they cannot be trusted.
 
         One that was placed and did not enter leaves what was there before it.
@@ -135,7 +135,7 @@ class KvStore(Protocol):
         ...
 
     @property
-    def names(self) -> Collection[bytes]:
+    def cached_hashes(self) -> Collection[bytes]:
         """Of all blocks that a text may begin with, beginnings before what follows on them."""
         ...
 

@@ -16,7 +16,7 @@ class PrefixIndex:
         self._uses = 0
         self._last_use = [0] * slots
 
-    def hold(self, slot: int, names: Names) -> None:
+    def set_blocks(self, slot: int, names: Names) -> None:
         """From now on the slot holds these blocks and no others."""
         self._touch(slot)
         for name in self._held[slot]:
@@ -28,7 +28,7 @@ class PrefixIndex:
         for name in names:
             self._holders.setdefault(name, set()).add(slot)
 
-    def longest(self, names: Names) -> tuple[int, list[int]]:
+    def longest_match(self, names: Names) -> tuple[int, list[int]]:
         """How many of these blocks any slot holds at most, and the slots that hold so many.
 
         They count as used.
@@ -42,17 +42,17 @@ class PrefixIndex:
         return count, holders
 
     @property
-    def names(self) -> Collection[bytes]:
+    def cached_hashes(self) -> Collection[bytes]:
         """Of all blocks that any slot holds, beginnings before what follows on them."""
         return self._holders.keys()
 
-    def place(self, free: Sequence[int], names: Names) -> int:
+    def choose_slot(self, free: Sequence[int], names: Names) -> int:
         """Choose a free slot for a text with these blocks.
 
         One that holds nothing but its beginning serves it and loses nothing. Else
         an empty one, the lowest; else the one that was not used for longest.
         """
-        count, holders = self.longest(names)
+        count, holders = self.longest_match(names)
         for slot in free:
             if slot in holders and len(self._held[slot]) == count:
                 return slot

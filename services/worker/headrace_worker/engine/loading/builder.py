@@ -13,28 +13,28 @@ from transformers import PreTrainedModel
 from headrace.prefixes import BLOCK_TOKENS, root_name
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts
 from headrace_worker.engine.base.memory import cache_budget
-from headrace_worker.engine.base.model_runner import Decode, Forward, Prefill
+from headrace_worker.engine.base.model_runner import DecodeBatch, ModelRunner, PrefillChunk
 from headrace_worker.engine.base.precision import Precision
-from headrace_worker.engine.base.prepacked_linear import with_laid_out
+from headrace_worker.engine.base.prepacked_linear import with_prepacked_weights
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.files.rope import fix_frequencies, longest_context, rope_choice
-from headrace_worker.engine.gpu.async_scheduling import AheadEngine
+from headrace_worker.engine.gpu.async_scheduling import AsyncSlotEngine
 from headrace_worker.engine.gpu.decode_graphs import DecodeGraphs
 from headrace_worker.engine.gpu.devices import decode_graphs, device_attention
-from headrace_worker.engine.grammar.compiler import Compile
-from headrace_worker.engine.kvcache.contiguous_cache import KvStrips
-from headrace_worker.engine.kvcache.kv_cache import KvStore
-from headrace_worker.engine.kvcache.paged_cache import KvPages
+from headrace_worker.engine.grammar.compiler import CompileFunction
+from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
+from headrace_worker.engine.kvcache.kv_cache import KvCache
+from headrace_worker.engine.kvcache.paged_cache import PagedKvCache
 from headrace_worker.engine.loading.selfcheck import (
-    NotPackable,
-    Unfit,
+    CheckFailed,
+    PackedCheckFailed,
     check_packable,
     check_steppable,
 )
 from headrace_worker.engine.lora.adapters import AdapterBounds, Adapters
-from headrace_worker.engine.lora.target_modules import Rows, find_sites
-from headrace_worker.engine.model.packed_runner import PackedForward
-from headrace_worker.engine.model.stepwise_runner import StepwiseForward
+from headrace_worker.engine.lora.target_modules import TracedRows, find_target_modules
+from headrace_worker.engine.model.packed_runner import PackedModelRunner
+from headrace_worker.engine.model.stepwise_runner import StepwiseModelRunner
 from headrace_worker.engine.model.tensor_parallel import is_joined, leading, least
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class EngineSettings:
     """Whether contexts that begin alike are computed once. Packed only."""
     kv_store: str = "auto"
     """`strips` or `pages`, packed only; `auto`: strips on a CPU, pages on a GPU."""
-    ahead: bool | None = None
+    async_scheduling: bool | None = None
     """Whether decode steps are launched before the last one is read; pages only. None: on a GPU."""
     memory_utilization: float | None = None
     """Share of the device's memory that weights and cache may take; None: 0.5, of a GPU's 0.9."""
@@ -72,12 +72,12 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class EngineContext:
     """What an engine cannot learn from its model."""
 
     eos_token_ids: tuple[int, ...] = ()
     weights_digest: str = ""
-    compile_grammar: Compile | None = None
+    compile_grammar: CompileFunction | None = None
     """For the model's tokenizer; without it sequences with a grammar are refused."""
     quantization: str = "none"
     """As `Precision` has it."""
@@ -87,79 +87,89 @@ class CacheTooSmall(Exception):
     """Not even one slot fits."""
 
 
-def build(model: PreTrainedModel, settings: EngineSettings, origin: Origin) -> SlotEngine:
+def build(model: PreTrainedModel, settings: EngineSettings, origin: EngineContext) -> SlotEngine:
     """Give the model the fastest engine that computes what the model does.
 
     Raises:
         Unfit: none does; with every reason.
         CacheTooSmall: `cache_bytes` does not take one slot.
     """
-    return with_laid_out(model, lambda: _build(model, settings, origin), Unfit)
+    return with_prepacked_weights(model, lambda: _build(model, settings, origin), CheckFailed)
 
 
-def _build(model: PreTrainedModel, settings: EngineSettings, origin: Origin) -> SlotEngine:
+def _build(model: PreTrainedModel, settings: EngineSettings, origin: EngineContext) -> SlotEngine:
     try:
         return build_packed(model, settings, origin)
-    except NotPackable as unpackable:
+    except PackedCheckFailed as unpackable:
         try:
             return build_stepwise(model, settings, origin)
-        except Unfit as fact:
-            raise Unfit(f"packed, {unpackable}; stepwise, {fact}") from fact
+        except CheckFailed as fact:
+            raise CheckFailed(f"packed, {unpackable}; stepwise, {fact}") from fact
 
 
-def build_packed(model: PreTrainedModel, settings: EngineSettings, origin: Origin) -> SlotEngine:
+def build_packed(
+    model: PreTrainedModel, settings: EngineSettings, origin: EngineContext
+) -> SlotEngine:
     """Check the model and reserve a store for its keys and values.
 
     Raises:
-        NotPackable: the packed path is not right for this model.
+        PackedCheckFailed: the packed path is not right for this model.
         CacheTooSmall: `cache_bytes` does not take one slot.
     """
     model.train(False)
-    new_store = _kind_of_store(model, settings)
-    at_most = _CONTEXT_TOKENS if new_store is KvStrips else None
+    new_store = _cache_factory(model, settings)
+    at_most = _CONTEXT_TOKENS if new_store is ContiguousKvCache else None
     context_tokens = _context_tokens(model, settings, at_most=at_most)
     fix_frequencies(model, context_tokens)
     packing = check_packable(model, new_store, context_tokens)
-    context_tokens = _within(context_tokens, packing.at_most_tokens)
-    trial = packing.trial
-    adapters = adapters_for(model, settings.adapters, PackedForward(model, trial), packed=True)
-    if isinstance(trial, KvPages):
-        store: KvStore = _sized_pages(trial, model, settings, context_tokens)
+    context_tokens = _bounded_context(context_tokens, packing.max_context_tokens)
+    probe = packing.probe
+    adapters = adapters_for(model, settings.adapters, PackedModelRunner(model, probe), packed=True)
+    if isinstance(probe, PagedKvCache):
+        store: KvCache = _sized_paged_cache(probe, model, settings, context_tokens)
     else:
-        store = _sized_strips(trial, model, settings, context_tokens)
+        store = _sized_contiguous_cache(probe, model, settings, context_tokens)
     facts = _facts("packed", model, origin, max_slots=store.slots, context_tokens=store.tokens)
     root = root_name(facts.weights_digest) if settings.prefix_cache else None
-    forward = PackedForward(model, store, prefix_root=root, adapters=adapters)
-    ahead = model.device.type != "cpu" if settings.ahead is None else settings.ahead
-    ahead = ahead and not is_joined()
-    graphs = decode_graphs(model, store) if ahead and isinstance(store, KvPages) else None
-    return _engine(model, forward, facts, settings, origin, adapters, graphs=graphs)
+    runner = PackedModelRunner(model, store, prefix_root=root, adapters=adapters)
+    async_scheduling = (
+        model.device.type != "cpu"
+        if settings.async_scheduling is None
+        else settings.async_scheduling
+    )
+    async_scheduling = async_scheduling and not is_joined()
+    graphs = (
+        decode_graphs(model, store)
+        if async_scheduling and isinstance(store, PagedKvCache)
+        else None
+    )
+    return _engine(model, runner, facts, settings, origin, adapters, graphs=graphs)
 
 
-def _kind_of_store(
+def _cache_factory(
     model: PreTrainedModel, settings: EngineSettings
-) -> Callable[[int, int], KvStrips | KvPages]:
+) -> Callable[[int, int], ContiguousKvCache | PagedKvCache]:
     on_gpu = model.device.type != "cpu"
     if settings.kv_store == "strips" or (settings.kv_store == "auto" and not on_gpu):
-        return KvStrips
+        return ContiguousKvCache
     attention = device_attention(model.device)
-    return partial(KvPages, device=str(model.device), device_attention=attention)
+    return partial(PagedKvCache, device=str(model.device), device_attention=attention)
 
 
-def _sized_strips(
-    trial: KvStrips, model: PreTrainedModel, settings: EngineSettings, context_tokens: int
-) -> KvStrips:
-    slot_bytes = trial.bytes_per_token * context_tokens
+def _sized_contiguous_cache(
+    probe: ContiguousKvCache, model: PreTrainedModel, settings: EngineSettings, context_tokens: int
+) -> ContiguousKvCache:
+    slot_bytes = probe.bytes_per_token * context_tokens
     max_slots = _max_slots(model, settings, slot_bytes, at_most=_PACKED_SLOTS["cpu"])
-    return trial.resized(max_slots, context_tokens)
+    return probe.resized(max_slots, context_tokens)
 
 
-def _sized_pages(
-    trial: KvPages, model: PreTrainedModel, settings: EngineSettings, context_tokens: int
-) -> KvPages:
+def _sized_paged_cache(
+    probe: PagedKvCache, model: PreTrainedModel, settings: EngineSettings, context_tokens: int
+) -> PagedKvCache:
     """As many pages as the memory takes, and never more than all slots can fill."""
     max_slots = settings.max_slots or _PACKED_SLOTS[model.device.type]
-    page_bytes = trial.bytes_per_token * BLOCK_TOKENS
+    page_bytes = probe.bytes_per_token * BLOCK_TOKENS
     cache_bytes = _cache_bytes(model, settings)
     # One is for the trash.
     pages = cache_bytes // page_bytes - 1
@@ -174,45 +184,50 @@ def _sized_pages(
             f"one context takes {least} pages of {page_bytes} bytes, and one is for the trash; "
             f"{cache_bytes} bytes and {max(0, pages)} pages are allowed"
         )
-    return trial.resized(max_slots, context_tokens, pages=min(pages, max_slots * blocks))
+    return probe.resized(max_slots, context_tokens, pages=min(pages, max_slots * blocks))
 
 
-def build_stepwise(model: PreTrainedModel, settings: EngineSettings, origin: Origin) -> SlotEngine:
+def build_stepwise(
+    model: PreTrainedModel, settings: EngineSettings, origin: EngineContext
+) -> SlotEngine:
     """Check the model one cache per sequence.
 
     Raises:
-        NotSteppable: this is not right for this model either.
+        StepwiseCheckFailed: this is not right for this model either.
         CacheTooSmall: `cache_bytes` does not take one slot.
     """
     model.train(False)
     context_tokens = _context_tokens(model, settings, at_most=_CONTEXT_TOKENS)
     fix_frequencies(model, context_tokens)
     stepping = check_steppable(model, context_tokens)
-    context_tokens = _within(context_tokens, stepping.at_most_tokens)
+    context_tokens = _bounded_context(context_tokens, stepping.max_context_tokens)
     slot_bytes = stepping.slot_bytes(context_tokens)
     max_slots = _max_slots(model, settings, slot_bytes, at_most=_STEPWISE_SLOTS)
-    chunks = stepping.chunks_prompts
+    chunks = stepping.supports_chunked_prefill
     adapters = adapters_for(
-        model, settings.adapters, StepwiseForward(model, chunks_prompts=chunks), packed=False
+        model,
+        settings.adapters,
+        StepwiseModelRunner(model, supports_chunked_prefill=chunks),
+        packed=False,
     )
-    forward = StepwiseForward(model, chunks_prompts=chunks, adapters=adapters)
+    runner = StepwiseModelRunner(model, supports_chunked_prefill=chunks, adapters=adapters)
     facts = _facts("stepwise", model, origin, max_slots=max_slots, context_tokens=context_tokens)
-    return _engine(model, forward, facts, settings, origin, adapters)
+    return _engine(model, runner, facts, settings, origin, adapters)
 
 
 def _engine(
     model: PreTrainedModel,
-    forward: Forward,
+    runner: ModelRunner,
     facts: EngineFacts,
     settings: EngineSettings,
-    origin: Origin,
+    origin: EngineContext,
     adapters: Adapters,
     *,
     graphs: DecodeGraphs | None = None,
 ) -> SlotEngine:
-    new = SlotEngine if graphs is None else partial(AheadEngine, graphs=graphs)
+    new = SlotEngine if graphs is None else partial(AsyncSlotEngine, graphs=graphs)
     return new(
-        leading(forward),
+        leading(runner),
         facts,
         adapters=adapters,
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
@@ -221,20 +236,22 @@ def _engine(
 
 
 def adapters_for(
-    model: PreTrainedModel, bounds: AdapterBounds, trial: Forward, *, packed: bool
+    model: PreTrainedModel, bounds: AdapterBounds, probe: ModelRunner, *, packed: bool
 ) -> Adapters:
-    """None yet; where there may be any, a pass through `trial` says what they may change."""
+    """None yet; where there may be any, a pass through `probe` says what they may change."""
     if not bounds.max_adapters:
         return Adapters()
-    prompts = [Prefill(slot, 0, np.arange(5 - slot), completes=True) for slot in (0, 1)]
+    prompts = [PrefillChunk(slot, 0, np.arange(5 - slot), is_last_chunk=True) for slot in (0, 1)]
     nothing = np.empty(0, dtype=np.int64)
-    none = Decode(nothing, nothing, nothing)
-    rows = Rows(rows=9, kept=2) if packed else None
-    return Adapters(find_sites(model, lambda: trial.run(none, prompts), rows), bounds, model.dtype)
+    none = DecodeBatch(nothing, nothing, nothing)
+    rows = TracedRows(rows=9, kept=2) if packed else None
+    return Adapters(
+        find_target_modules(model, lambda: probe.run(none, prompts), rows), bounds, model.dtype
+    )
 
 
 def _facts(
-    name: str, model: PreTrainedModel, origin: Origin, *, max_slots: int, context_tokens: int
+    name: str, model: PreTrainedModel, origin: EngineContext, *, max_slots: int, context_tokens: int
 ) -> EngineFacts:
     """Of an engine about to serve; from here on the model has the frequencies of this context."""
     config = model.config.get_text_config()
@@ -276,7 +293,7 @@ def _context_tokens(
     return min((bound for bound in bounds if bound is not None), default=_CONTEXT_TOKENS)
 
 
-def _within(context_tokens: int, bound: int | None) -> int:
+def _bounded_context(context_tokens: int, bound: int | None) -> int:
     """The context, ended where layers that look back so far would come out wrong."""
     if bound is None or context_tokens <= bound:
         return context_tokens

@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar, set_tqdm_hook
 
 from headrace_worker.base.machine import this_machine
 from headrace_worker.engine.base import defaults
-from headrace_worker.engine.base.defaults import Chosen
+from headrace_worker.engine.base.defaults import ChosenValue
 from headrace_worker.engine.base.interface import EngineFacts
 from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
@@ -31,8 +31,8 @@ from headrace_worker.engine.base.loaded_model import (
     ModelLoadFailed,
     Progress,
     TokenizerFiles,
-    refuse_other_shapes,
-    unheard,
+    ignore_progress,
+    refuse_mismatched_shapes,
 )
 from headrace_worker.engine.base.precision import (
     Precision,
@@ -42,18 +42,23 @@ from headrace_worker.engine.base.precision import (
 )
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.files.generation_config import (
-    configured_ends,
+    configured_end_tokens,
     generation_defaults,
-    warn_of_open_turns,
+    warn_of_unknown_turn_ends,
 )
 from headrace_worker.engine.files.rope import rope_choice
 from headrace_worker.engine.files.sources import model_folder, weights_digest
 from headrace_worker.engine.files.tokenizer_files import UNREADABLE, first_line, tokenizer_files
-from headrace_worker.engine.gpu.devices import find_device
-from headrace_worker.engine.grammar.backends import BackendMissing, compiler_of
-from headrace_worker.engine.grammar.compiler import Compile
-from headrace_worker.engine.loading.builder import CacheTooSmall, EngineSettings, Origin, build
-from headrace_worker.engine.loading.selfcheck import Unfit
+from headrace_worker.engine.gpu.devices import select_device
+from headrace_worker.engine.grammar.backends import BackendMissing, compiler_for
+from headrace_worker.engine.grammar.compiler import CompileFunction
+from headrace_worker.engine.loading.builder import (
+    CacheTooSmall,
+    EngineContext,
+    EngineSettings,
+    build,
+)
+from headrace_worker.engine.loading.selfcheck import CheckFailed
 from headrace_worker.engine.lora.adapters import AdapterBounds
 from headrace_worker.engine.model.tensor_parallel import is_joined, sharding
 
@@ -78,7 +83,7 @@ def load(
     grammar_backend: str = "xgrammar",
     adapters: AdapterBounds | None = None,
     workers: int = 1,
-    progress: Progress = unheard,
+    progress: Progress = ignore_progress,
 ) -> LoadedModel:
     """Load a folder or a hub id; no code of the model's own is run.
 
@@ -96,16 +101,16 @@ def load(
     config = _config(source, folder)
     _try_generation_config(source, folder)
     digest = weights_digest(folder, precision.name, progress)
-    with _telling(progress):
+    with _reporting_tensors(progress):
         model = _model(source, folder, config, precision)
     if not is_joined():
         cast(Any, model).to(on_device)
     parameters = model.num_parameters()
     chosen = _choose(model, threads, prefill_chunk_tokens, workers)
     torch.set_num_threads(chosen["threads"].value)
-    ends = configured_ends(model.generation_config, model.config)
+    ends = configured_end_tokens(model.generation_config, model.config)
     tokenizer = tokenizer_files(source, folder, ends)
-    warn_of_open_turns(tokenizer)
+    warn_of_unknown_turn_ends(tokenizer)
     settings = EngineSettings(
         max_slots,
         context_tokens,
@@ -116,7 +121,7 @@ def load(
         cache_tokens=cache_tokens,
         adapters=adapters or AdapterBounds(),
     )
-    origin = Origin(
+    origin = EngineContext(
         tokenizer.eos_token_ids,
         digest,
         _compiler(source, grammar_backend, tokenizer, model),
@@ -130,12 +135,12 @@ def load(
         generation_defaults(model.generation_config),
         parameters,
         adapters=engine if adapters is not None else None,
-        prefixes=engine if engine.forward.shares_prefixes else None,
+        prefixes=engine if engine.runner.supports_prefix_caching else None,
     )
 
 
 def _device_for(source: str, precision: Precision, wanted: str) -> torch.device:
-    device = find_device(wanted)
+    device = select_device(wanted)
     if device is None:
         raise ModelLoadFailed(source, "device cuda is asked for, and torch finds no GPU")
     try:
@@ -147,19 +152,19 @@ def _device_for(source: str, precision: Precision, wanted: str) -> torch.device:
 
 def _compiler(
     source: str, backend: str, tokenizer: TokenizerFiles, model: PreTrainedModel
-) -> Compile | None:
+) -> CompileFunction | None:
     try:
-        return compiler_of(backend, tokenizer, model.config.get_text_config().vocab_size)
+        return compiler_for(backend, tokenizer, model.config.get_text_config().vocab_size)
     except BackendMissing as error:
         raise ModelLoadFailed(source, str(error)) from error
 
 
 def _build(
-    source: str, model: PreTrainedModel, settings: EngineSettings, origin: Origin
+    source: str, model: PreTrainedModel, settings: EngineSettings, origin: EngineContext
 ) -> SlotEngine:
     try:
         return build(model, settings, origin)
-    except Unfit as error:
+    except CheckFailed as error:
         reason = f"{type(model).__name__} comes out wrong in every engine"
         raise ModelLoadFailed(source, f"{reason}: {error}") from error
     except (CacheTooSmall, MemoryError) as error:
@@ -168,31 +173,34 @@ def _build(
 
 def _choose(
     model: PreTrainedModel, threads: int | None, chunk_tokens: int | None, workers: int
-) -> dict[str, Chosen]:
+) -> dict[str, ChosenValue]:
     cores, parameters = this_machine().cores, model.num_parameters()
     of_pass = defaults.threads(threads, cores=cores, workers=workers, parameters=parameters)
     of_step = defaults.chunk_tokens(chunk_tokens, threads=of_pass.value, parameters=parameters)
     if chunk_tokens is None and model.device.type != "cpu":
-        of_step = Chosen(defaults.GPU_CHUNK_TOKENS, "on a GPU")
+        of_step = ChosenValue(defaults.GPU_CHUNK_TOKENS, "on a GPU")
     return {"threads": of_pass, "prefill_chunk_tokens": of_step}
 
 
 def _log_choice(
-    chosen: dict[str, Chosen], config: PreTrainedConfig, facts: EngineFacts, max_slots: int | None
+    chosen: dict[str, ChosenValue],
+    config: PreTrainedConfig,
+    facts: EngineFacts,
+    max_slots: int | None,
 ) -> None:
     """What the engine runs with and why, once: the first question about its speed."""
     values: dict[str, object] = {name: each.value for name, each in chosen.items()}
-    whys = {f"{name}_why": each.why for name, each in chosen.items()}
+    whys = {f"{name}_why": each.reason for name, each in chosen.items()}
     slots = {"max_slots": facts.max_slots, "context_tokens": facts.context_tokens}
     slots_why = "set" if facts.max_slots == max_slots else defaults.SLOTS_WHY
     how = {"engine": facts.name, "precision": facts.dtype, "max_slots_why": slots_why}
     choice = rope_choice(config.get_text_config(), facts.context_tokens)
-    rope = {} if choice is None else {"frequencies": choice.why}
+    rope = {} if choice is None else {"frequencies": choice.reason}
     log.info("engine.chosen", extra=values | slots | how | whys | rope)
 
 
 @contextmanager
-def _telling(progress: Progress) -> Iterator[None]:
+def _reporting_tensors(progress: Progress) -> Iterator[None]:
     """Hear from transformers how many tensors it has placed."""
 
     def hook(bar: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -263,7 +271,7 @@ def _model(
     if absent:
         # Why: transformers would go on with random numbers in their place.
         raise ModelLoadFailed(source, f"its weights lack {len(absent)} tensors, {absent[0]} first")
-    refuse_other_shapes(source, report["mismatched_keys"])
+    refuse_mismatched_shapes(source, report["mismatched_keys"])
     if unused := sorted(report["unexpected_keys"]):
         # Why not refused: many models bring heads for training or for drafting along.
         log.warning("model.weights_unused", extra={"count": len(unused), "first": unused[0]})

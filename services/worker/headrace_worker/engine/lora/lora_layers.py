@@ -23,51 +23,51 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from headrace_worker.engine.lora.adapter_files import LowRank
+from headrace_worker.engine.lora.adapter_files import LoraWeights
 
 Ints = NDArray[np.int64]
 
-NONE = 0
+NO_ADAPTER = 0
 """The number of no adapter."""
 
 
-class Span:
+class AdapterRows:
     """Rows side by side of a pass, at least one of which has an adapter."""
 
-    def __init__(self, rows: slice, wearers: Ints) -> None:
-        """`wearers` is the number of each row's adapter, or one number for all rows."""
+    def __init__(self, rows: slice, adapter_ids: Ints) -> None:
+        """`adapter_ids` is the number of each row's adapter, or one number for all rows."""
         self.rows = rows
-        present = np.unique(wearers)
-        self.adapters: tuple[int, ...] = tuple(present[present != NONE].tolist())
-        self._wearers = torch.from_numpy(wearers) if len(present) > 1 else None
+        present = np.unique(adapter_ids)
+        self.adapters: tuple[int, ...] = tuple(present[present != NO_ADAPTER].tolist())
+        self._adapter_ids = torch.from_numpy(adapter_ids) if len(present) > 1 else None
         self._foreign: dict[tuple[int, ...], Tensor] = {}
 
-    def keep_own(self, inner: Tensor, widths: tuple[int, ...]) -> Tensor:
+    def zero_other_adapters(self, inner: Tensor, widths: tuple[int, ...]) -> Tensor:
         """Zero in each row the columns that are not its adapter's; `widths` are theirs in order."""
-        if self._wearers is None:
+        if self._adapter_ids is None:
             return inner
         if widths not in self._foreign:
             owners = torch.tensor(self.adapters).repeat_interleave(torch.tensor(widths))
-            foreign = self._wearers[:, None] != owners[None]
+            foreign = self._adapter_ids[:, None] != owners[None]
             self._foreign[widths] = foreign.to(inner.device)
         # Why not times zero: an overflow in one adapter must not be NaN in others' rows.
         return inner.masked_fill_(self._foreign[widths], 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Wearing:
+class ActiveAdapters:
     """Which rows of a pass have which adapters; rows without any are in no span, or masked."""
 
-    rows: Sequence[Span]
-    kept: Sequence[Span]
+    rows: Sequence[AdapterRows]
+    kept: Sequence[AdapterRows]
     """Of the rows whose logits are wanted, which alone come to the output embeddings."""
 
 
-_now: ContextVar[Wearing | None] = ContextVar("headrace_wearing", default=None)
+_now: ContextVar[ActiveAdapters | None] = ContextVar("headrace_wearing", default=None)
 
 
 @contextmanager
-def wearing(pass_: Wearing | None) -> Iterator[None]:
+def activate_adapters(pass_: ActiveAdapters | None) -> Iterator[None]:
     """Make this the mapping of this thread's forward pass."""
     token = _now.set(pass_)
     try:
@@ -76,26 +76,26 @@ def wearing(pass_: Wearing | None) -> Iterator[None]:
         _now.reset(token)
 
 
-Joined = tuple[LowRank | None, tuple[int, ...]]
+Joined = tuple[LoraWeights | None, tuple[int, ...]]
 """Several changes as one, and how wide each is in it; None where nothing changes."""
 
 
 @dataclass(eq=False, slots=True)
-class Patch:
+class AdaptedModule:
     """What adapters do to one module; a forward hook of it while there is any."""
 
     of_output_embeddings: bool
-    by_adapter: dict[int, LowRank] = field(default_factory=dict)
+    by_adapter: dict[int, LoraWeights] = field(default_factory=dict)
     _joined: tuple[tuple[int, ...], Joined] | None = None
     _hook: Any = None
 
-    def put(self, module: nn.Module, adapter: int, change: LowRank) -> None:
+    def add_adapter(self, module: nn.Module, adapter: int, change: LoraWeights) -> None:
         self.by_adapter[adapter] = change
         self._joined = None
         if self._hook is None:
             self._hook = module.register_forward_hook(self)
 
-    def remove(self, adapter: int) -> None:
+    def remove_adapter(self, adapter: int) -> None:
         del self.by_adapter[adapter]
         self._joined = None
         if not self.by_adapter:
@@ -112,8 +112,8 @@ class Patch:
         for span in now.kept if self.of_output_embeddings else now.rows:
             change, widths = self._join(span.adapters)
             if change is not None:
-                inner = span.keep_own(linear(rows[span.rows], change.down), widths)
-                output[span.rows].addmm_(inner, change.up)
+                inner = span.zero_other_adapters(linear(rows[span.rows], change.lora_a), widths)
+                output[span.rows].addmm_(inner, change.lora_b)
 
     def _join(self, adapters: tuple[int, ...]) -> Joined:
         if len(adapters) == 1:
@@ -125,10 +125,10 @@ class Patch:
         return self._joined[1]
 
 
-def _side_by_side(changes: Sequence[LowRank | None]) -> Joined:
+def _side_by_side(changes: Sequence[LoraWeights | None]) -> Joined:
     widths = tuple(0 if change is None else change.rank for change in changes)
     there = [change for change in changes if change is not None]
     if len(there) < 2:
         return (there[0] if there else None), widths
-    down = torch.cat([change.down for change in there])
-    return LowRank(down, torch.cat([change.up for change in there])), widths
+    down = torch.cat([change.lora_a for change in there])
+    return LoraWeights(down, torch.cat([change.lora_b for change in there])), widths

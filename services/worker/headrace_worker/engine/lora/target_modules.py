@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class TargetModule:
     """A module that adapters may change."""
 
     module: nn.Module
@@ -23,7 +23,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TracedRows:
     """How many rows a trial pass has."""
 
     rows: int
@@ -31,9 +31,9 @@ class Rows:
     """Of these, those whose logits are wanted."""
 
 
-def find_sites(
-    model: PreTrainedModel, run: Callable[[], object], packed: Rows | None
-) -> dict[str, Site]:
+def find_target_modules(
+    model: PreTrainedModel, run: Callable[[], object], packed: TracedRows | None
+) -> dict[str, TargetModule]:
     """Linear modules that are called when `run` runs, by their path.
 
     Where rows of several sequences are `packed`, those alone that put out one row for
@@ -61,7 +61,7 @@ def find_sites(
             hook.remove()
     found = {path: (module, seen.get(module)) for path, module in layers.items()}
     return {
-        path: Site(module, *shape, of_output_embeddings=module is head)
+        path: TargetModule(module, *shape, of_output_embeddings=module is head)
         for path, (module, shape) in found.items()
         if shape is not None
     }

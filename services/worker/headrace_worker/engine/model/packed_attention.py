@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from headrace_worker.engine.kvcache.kv_cache import Form, KvStore, Rows
+from headrace_worker.engine.kvcache.kv_cache import AttentionParams, CacheRows, KvCache
 
 IMPLEMENTATION = "headrace_packed"
 
@@ -23,13 +23,15 @@ IMPLEMENTATION = "headrace_packed"
 class StepAttention:
     """One step's attention: writes the new keys and values, then lets every row look back."""
 
-    def __init__(self, store: KvStore, rows: Sequence[Rows]) -> None:
+    def __init__(self, store: KvCache, rows: Sequence[CacheRows]) -> None:
         """`rows` cover the packed row, in order."""
         self._store, self._rows = store, rows
         self.calls = 0
         """Layers that came by; a model that never calls keeps no context at all."""
 
-    def attend(self, index: int, query: Tensor, key: Tensor, value: Tensor, form: Form) -> Tensor:
+    def attend(
+        self, index: int, query: Tensor, key: Tensor, value: Tensor, form: AttentionParams
+    ) -> Tensor:
         """For tensors of `(1, heads, rows, size)` return `(1, rows, query heads, value size)`."""
         self.calls += 1
         layer = self._store.layer(index, key, value)
@@ -69,7 +71,7 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer; the argument names are its own."""
     layer: int = module.layer_idx  # type: ignore[assignment]  # torch types it Tensor | Module
-    form = Form(scaling, sliding_window, softcap, s_aux)
+    form = AttentionParams(scaling, sliding_window, softcap, s_aux)
     return _now.get().attend(layer, query, key, value, form), None
 
 

@@ -11,48 +11,48 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headrace.prefixes import Names, adapted_root, block_names, salted_root
-from headrace_worker.engine.base.model_runner import Decode, Ints, Prefill, Room
-from headrace_worker.engine.kvcache.kv_cache import Context, KvStore, Rows
+from headrace_worker.engine.base.model_runner import CacheSpace, DecodeBatch, Ints, PrefillChunk
+from headrace_worker.engine.kvcache.kv_cache import CacheRows, KvCache, PromptContext
 from headrace_worker.engine.lora.adapters import Adapters
 from headrace_worker.engine.model.packed_attention import StepAttention, attending
 
 
-class PackedForward:
+class PackedModelRunner:
     """A model whose attention is `headrace_packed`, with the store that it writes to.
 
     Running the same step again writes the same keys to the same places.
     """
 
-    chunks_prompts = True
+    supports_chunked_prefill = True
 
     def __init__(
         self,
         model: PreTrainedModel,
-        store: KvStore,
+        store: KvCache,
         *,
         prefix_root: bytes | None = None,
         adapters: Adapters | None = None,
-        origins: Mapping[int, int] | None = None,
+        position_offsets: Mapping[int, int] | None = None,
     ) -> None:
         """`prefix_root` is what `root_name` makes; without it no beginning is shared.
 
-        `origins` has the position of a slot's first token, where that is not 0: for trials.
+        `position_offsets`: by slot, the position of its first token where not 0, for probes.
         """
         self._model, self._store, self._root = model, store, prefix_root
         self._adapters = adapters or Adapters()
         self._salts: dict[int, str] = {}
         """By slot, of what is in it."""
-        self._origins = origins or {}
+        self._position_offsets = position_offsets or {}
 
     @property
-    def shares_prefixes(self) -> bool:
+    def supports_prefix_caching(self) -> bool:
         return self._root is not None
 
     @property
-    def room(self) -> Room | None:
-        return self._store.room
+    def cache_space(self) -> CacheSpace | None:
+        return self._store.cache_space
 
-    def place(
+    def assign_slot(
         self,
         free: Sequence[int],
         token_ids: Ints,
@@ -61,23 +61,23 @@ class PackedForward:
         salt: str = "",
         reuse: bool = True,
     ) -> int:
-        context = Context(len(token_ids), self._name(token_ids, adapter, salt), reuse)
-        slot = self._store.place(free, context)
+        context = PromptContext(len(token_ids), self._name(token_ids, adapter, salt), reuse)
+        slot = self._store.assign_slot(free, context)
         self._salts[slot] = salt
-        self._adapters.enter(slot, adapter)
+        self._adapters.assign(slot, adapter)
         return slot
 
-    def enter(self, slot: int, *, spare_tokens: int = 0) -> int | None:
-        return self._store.enter(slot, spare_tokens=spare_tokens)
+    def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
+        return self._store.allocate(slot, spare_tokens=spare_tokens)
 
     def reserve(self, slots: Ints, ends: Ints) -> bool:
         return self._store.reserve(slots, ends)
 
-    def run(self, decode: Decode, prefills: Sequence[Prefill]) -> Tensor:
-        ids, positions, keep = _pack(decode, prefills, self._origins)
+    def run(self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]) -> Tensor:
+        ids, positions, keep = _pack(decode, prefills, self._position_offsets)
         device = self._model.device
         attention = StepAttention(self._store, self._rows(decode, prefills))
-        with attending(attention), self._adapters.during(decode, prefills):
+        with attending(attention), self._adapters.active_for_pass(decode, prefills):
             output = self._model(
                 input_ids=ids.to(device),
                 position_ids=positions.to(device),
@@ -87,23 +87,23 @@ class PackedForward:
         if not attention.calls:
             raise RuntimeError("the model does not use the attention it was given")
         for prefill in prefills:
-            self._store.wrote(prefill.slot, prefill.start + len(prefill.token_ids))
+            self._store.mark_computed(prefill.slot, prefill.start + len(prefill.token_ids))
         return cast(Tensor, output.logits)[0].float().cpu()
 
-    def leave(self, slot: int, token_ids: Ints) -> None:
-        adapter = self._adapters.leave(slot)
-        self._store.leave(slot, self._name(token_ids, adapter, self._salts.pop(slot, "")))
+    def release(self, slot: int, token_ids: Ints) -> None:
+        adapter = self._adapters.release(slot)
+        self._store.release(slot, self._name(token_ids, adapter, self._salts.pop(slot, "")))
 
     @property
-    def names(self) -> Collection[bytes]:
-        return self._store.names
+    def cached_hashes(self) -> Collection[bytes]:
+        return self._store.cached_hashes
 
     def check_integrity(self, free: Sequence[int]) -> None:
         self._store.check_integrity(free)
         self._adapters.check_integrity(free)
 
-    def _rows(self, decode: Decode, prefills: Sequence[Prefill]) -> list[Rows]:
-        rows: list[Rows] = [self._store.decode_rows(decode)] if len(decode.slots) else []
+    def _rows(self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]) -> list[CacheRows]:
+        rows: list[CacheRows] = [self._store.decode_rows(decode)] if len(decode.slots) else []
         at = len(decode.slots)
         for prefill in prefills:
             rows.append(self._store.chunk_rows(prefill, at))
@@ -117,24 +117,24 @@ class PackedForward:
 
 
 def _pack(
-    decode: Decode, prefills: Sequence[Prefill], origins: Mapping[int, int]
+    decode: DecodeBatch, prefills: Sequence[PrefillChunk], position_offsets: Mapping[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lay the step out: token ids and positions `(1, rows)`, and the rows whose logits are kept."""
     row = len(decode.slots)
     ids, positions = [decode.token_ids], [decode.positions]
-    if origins:
-        first = [origins.get(slot, 0) for slot in decode.slots.tolist()]
+    if position_offsets:
+        first = [position_offsets.get(slot, 0) for slot in decode.slots.tolist()]
         positions[0] = decode.positions + np.array(first, dtype=np.int64)
     keep = list(range(row))
     for prefill in prefills:
         count = len(prefill.token_ids)
         ids.append(prefill.token_ids)
-        begin = origins.get(prefill.slot, 0) + prefill.start
+        begin = position_offsets.get(prefill.slot, 0) + prefill.start
         positions.append(np.arange(begin, begin + count))
         row += count
-        if prefill.every:
+        if prefill.all_logits:
             keep.extend(range(row - count, row))
-        elif prefill.completes:
+        elif prefill.is_last_chunk:
             keep.append(row - 1)
     return (
         torch.from_numpy(np.concatenate(ids))[None],

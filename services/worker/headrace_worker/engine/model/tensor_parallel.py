@@ -19,13 +19,19 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from headrace_worker.engine.base.model_runner import Decode, Forward, Ints, Prefill, Room
+from headrace_worker.engine.base.model_runner import (
+    CacheSpace,
+    DecodeBatch,
+    Ints,
+    ModelRunner,
+    PrefillChunk,
+)
 
 log = logging.getLogger(__name__)
 
 _loads = count()
-_FOR_EVER = timedelta(days=3650)
-"""How long the others wait for word: a worker may be idle. If the first dies, they hear at once."""
+_NO_TIMEOUT = timedelta(days=3650)
+"""How long the others wait for message: a worker may be idle. If the first dies, they hear at once."""
 
 
 def join() -> int:
@@ -70,27 +76,30 @@ def least(amount: int) -> int:
     if not is_joined():
         return amount
     found = torch.tensor([amount])
-    dist.all_reduce(found, dist.ReduceOp.MIN, group=_line())
+    dist.all_reduce(found, dist.ReduceOp.MIN, group=_control_group())
     return int(found)
 
 
-def leading(forward: Forward) -> Forward:
+def leading(forward: ModelRunner) -> ModelRunner:
     """The forward pass of the first process: what is asked of it is asked of all."""
-    return LeadingForward(forward) if is_joined() and dist.get_rank() == 0 else forward
+    return LeaderModelRunner(forward) if is_joined() and dist.get_rank() == 0 else forward
 
 
-class LeadingForward:
+class LeaderModelRunner:
     """Passes every call that changes or computes something on to the other processes first."""
 
-    def __init__(self, own: Forward) -> None:
+    def __init__(self, own: ModelRunner) -> None:
         self._own = own
-        self.chunks_prompts, self.shares_prefixes = own.chunks_prompts, own.shares_prefixes
+        self.supports_chunked_prefill, self.supports_prefix_caching = (
+            own.supports_chunked_prefill,
+            own.supports_prefix_caching,
+        )
 
     @property
-    def room(self) -> Room | None:
-        return self._own.room
+    def cache_space(self) -> CacheSpace | None:
+        return self._own.cache_space
 
-    def place(
+    def assign_slot(
         self,
         free: Sequence[int],
         token_ids: Ints,
@@ -99,45 +108,45 @@ class LeadingForward:
         salt: str = "",
         reuse: bool = True,
     ) -> int:
-        slot: int = self._ask("place", list(free), token_ids, adapter, salt=salt, reuse=reuse)
+        slot: int = self._call_all("assign_slot", list(free), token_ids, adapter, salt=salt, reuse=reuse)
         return slot
 
-    def enter(self, slot: int, *, spare_tokens: int = 0) -> int | None:
-        known: int | None = self._ask("enter", slot, spare_tokens=spare_tokens)
+    def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
+        known: int | None = self._call_all("allocate", slot, spare_tokens=spare_tokens)
         return known
 
     def reserve(self, slots: Ints, ends: Ints) -> bool:
-        return bool(self._ask("reserve", slots, ends))
+        return bool(self._call_all("reserve", slots, ends))
 
-    def run(self, decode: Decode, prefills: Sequence[Prefill]) -> Tensor:
-        logits: Tensor = self._ask("run", decode, prefills)
+    def run(self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]) -> Tensor:
+        logits: Tensor = self._call_all("run", decode, prefills)
         return logits
 
-    def leave(self, slot: int, token_ids: Ints) -> None:
-        self._ask("leave", slot, token_ids)
+    def release(self, slot: int, token_ids: Ints) -> None:
+        self._call_all("release", slot, token_ids)
 
     @property
-    def names(self) -> Collection[bytes]:
-        return self._own.names
+    def cached_hashes(self) -> Collection[bytes]:
+        return self._own.cached_hashes
 
     def check_integrity(self, free: Sequence[int]) -> None:
         self._own.check_integrity(free)
 
-    def _ask(self, what: str, *arguments: object, **named: object) -> Any:
-        dist.broadcast_object_list([(what, arguments, named)], src=0, group=_line())
+    def _call_all(self, what: str, *arguments: object, **named: object) -> Any:
+        dist.broadcast_object_list([(what, arguments, named)], src=0, group=_control_group())
         return getattr(self._own, what)(*arguments, **named)
 
 
-def follow(own: Forward) -> None:
+def follow(own: ModelRunner) -> None:
     """Do what the first process is asked to do, until it is gone."""
     while True:
-        word: list[Any] = [None]
+        message: list[Any] = [None]
         try:
-            dist.broadcast_object_list(word, src=0, group=_line())
+            dist.broadcast_object_list(message, src=0, group=_control_group())
         except RuntimeError as error:
             log.info("parallel.leader_gone", extra={"why": str(error).splitlines()[0]})
             return
-        what, arguments, named = word[0]
+        what, arguments, named = message[0]
         try:
             with torch.inference_mode():
                 getattr(own, what)(*arguments, **named)
@@ -146,6 +155,6 @@ def follow(own: Forward) -> None:
 
 
 @cache
-def _line() -> Any:
+def _control_group() -> Any:
     """What the processes talk over, on the host's side; all must come here at the same time."""
-    return dist.new_group(backend="gloo", timeout=_FOR_EVER)
+    return dist.new_group(backend="gloo", timeout=_NO_TIMEOUT)

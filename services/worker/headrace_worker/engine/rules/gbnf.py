@@ -10,13 +10,13 @@ from headrace_worker.engine.rules.string_rules import character, in_json, litera
 from headrace_worker.engine.schema.keywords import SchemaRefused
 from headrace_worker.engine.schema.reader import ROOT, Nodes
 from headrace_worker.engine.schema.value_sets import (
+    AdditionalNames,
     Array,
     Constants,
-    Free,
     Key,
     Number,
-    Shape,
-    Text,
+    String,
+    ValueSet,
     spelled,
 )
 
@@ -69,13 +69,13 @@ class _Rules:
         if len(self._rules) > MAX_RULES:
             raise SchemaRefused("the schema is too large to be enforced")
 
-    def _shape(self, shape: Shape) -> str:
+    def _shape(self, shape: ValueSet) -> str:
         match shape:
             case Constants(values):
                 return " | ".join(literal(in_json(value)) for value in values)
             case Number():
                 return number_rule(shape, self.add)
-            case Text():
+            case String():
                 return self._text(shape.regex)
             case Array():
                 return self._array(shape)
@@ -91,7 +91,7 @@ class _Rules:
             return f"{_QUOTE} {self._automaton(form)}"
         return f"{_QUOTE} {regex_text(form)} {_QUOTE}"
 
-    def _name(self, free: Free, taken: tuple[str, ...]) -> str:
+    def _name(self, free: AdditionalNames, taken: tuple[str, ...]) -> str:
         """What a name may be that is not declared."""
         if free.names is not None:
             return self._text(free.names)

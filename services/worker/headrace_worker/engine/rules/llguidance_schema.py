@@ -24,8 +24,8 @@ from headrace_worker.engine.schema.value_sets import (
     Key,
     Number,
     Object,
-    Shape,
-    Text,
+    String,
+    ValueSet,
     spelled,
 )
 
@@ -39,20 +39,20 @@ def plain_schema(nodes: Nodes) -> dict[str, Any]:
     return {"$ref": f"#/$defs/{names[ROOT]}", "$defs": defs}
 
 
-def _node(shapes: list[Shape], names: dict[Key, str]) -> Any:
+def _node(shapes: list[ValueSet], names: dict[Key, str]) -> Any:
     if not shapes:
         return False
     plain = [_shape(shape, names) for shape in shapes]
     return plain[0] if len(plain) == 1 else {"anyOf": plain}
 
 
-def _shape(shape: Shape, names: dict[Key, str]) -> dict[str, Any]:
+def _shape(shape: ValueSet, names: dict[Key, str]) -> dict[str, Any]:
     match shape:
         case Constants(values):
             return {"enum": list(values)}
         case Number():
             return _number(shape)
-        case Text():
+        case String():
             return _text(shape)
         case Array(prefix, rest, least, most):
             plain: dict[str, Any] = {"type": "array", "minItems": least}
@@ -87,7 +87,7 @@ def _number(shape: Number) -> dict[str, Any]:
     return plain
 
 
-def _text(shape: Text) -> dict[str, Any]:
+def _text(shape: String) -> dict[str, Any]:
     plain: dict[str, Any] = {"type": "string"}
     if shape.least:
         plain["minLength"] = shape.least

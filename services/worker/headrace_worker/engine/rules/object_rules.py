@@ -7,7 +7,7 @@ from collections.abc import Callable
 from headrace_worker.engine.rules.number_rules import AddRule
 from headrace_worker.engine.rules.string_rules import in_json, literal
 from headrace_worker.engine.schema.keywords import SchemaRefused
-from headrace_worker.engine.schema.value_sets import Free, Key, Object
+from headrace_worker.engine.schema.value_sets import AdditionalNames, Key, Object
 
 MAX_STATES = 5000
 
@@ -19,7 +19,7 @@ class ObjectRules:
         self,
         shape: Object,
         node: Callable[[Key], str],
-        name: Callable[[Free, tuple[str, ...]], str],
+        name: Callable[[AdditionalNames, tuple[str, ...]], str],
         add: AddRule,
         prefix: str,
     ) -> None:

@@ -20,7 +20,7 @@ _NEVER = float("-inf")
 @dataclass(slots=True)
 class _Held:
     min_tokens: int
-    ends: Tensor
+    end_token_ids: Tensor
     """Ids that end the sequence; int64."""
     forbidden: Tensor | None
     """Of every token, whether it is none of the allowed ones; None where all are."""
@@ -29,11 +29,11 @@ class _Held:
     """As much of the output's end as a bad word has before its last token."""
     reach: int
 
-    def note(self, token_id: int) -> None:
+    def record(self, token_id: int) -> None:
         if self.reach:
             self.latest = [*self.latest, token_id][-self.reach :]
 
-    def completing(self) -> list[int]:
+    def completing_tokens(self) -> list[int]:
         """Last tokens of the bad words that the output has but for these."""
         return [
             word[-1]
@@ -42,7 +42,7 @@ class _Held:
         ]
 
 
-class Masks:
+class TokenMasks:
     """By slot, of those alone that want one."""
 
     def __init__(self, vocabulary_size: int) -> None:
@@ -50,19 +50,19 @@ class Masks:
         self._held: dict[int, _Held] = {}
 
     @property
-    def idle(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether no slot has anything forbidden."""
         return not self._held
 
-    def admit(self, slot: int, sequence: Sequence, ends: Collection[int]) -> None:
-        """`ends`: the token ids that end this sequence."""
+    def admit(self, slot: int, sequence: Sequence, end_token_ids: Collection[int]) -> None:
+        """`end_token_ids`: the token ids that end this sequence."""
         parameters = sequence.parameters
-        if not parameters.forbids_tokens:
+        if not parameters.masks_tokens:
             return
         reach = max((len(word) - 1 for word in parameters.bad_words), default=0)
         self._held[slot] = _Held(
             parameters.min_tokens,
-            torch.tensor(sorted(ends), dtype=torch.int64),
+            torch.tensor(sorted(end_token_ids), dtype=torch.int64),
             self._forbidden(parameters.allowed_token_ids),
             parameters.bad_words,
             list(sequence.output_ids[-reach:]) if reach else [],
@@ -83,15 +83,15 @@ class Masks:
             if held.forbidden is not None:
                 logits[row].masked_fill_(held.forbidden, _NEVER)
             if index < held.min_tokens:
-                logits[row, held.ends] = _NEVER
-            if completing := held.completing():
-                logits[row, completing] = _NEVER
+                logits[row, held.end_token_ids] = _NEVER
+            if completing_tokens := held.completing_tokens():
+                logits[row, completing_tokens] = _NEVER
 
-    def note(self, slots: list[int], token_ids: list[int]) -> None:
+    def record(self, slots: list[int], token_ids: list[int]) -> None:
         """Remember the token that each slot got."""
         for slot, token_id in zip(slots, token_ids, strict=True):
             if (held := self._held.get(slot)) is not None:
-                held.note(token_id)
+                held.record(token_id)
 
     def _forbidden(self, allowed: Collection[int]) -> Tensor | None:
         if not allowed:

@@ -12,14 +12,14 @@ from headrace_worker.engine.schema.value_sets import (
     Node,
     Number,
     Object,
-    Shape,
-    Text,
+    String,
+    ValueSet,
 )
 
 Look = Callable[[Key], Node | None]
 
 
-def required_to_differ(emitted: Node | None, real: Node | None, look: Look) -> set[str] | None:
+def distinguishing_names(emitted: Node | None, real: Node | None, look: Look) -> set[str] | None:
     """Names that `emitted` must have so that none of its values fulfils `real`.
 
     None where that cannot be shown.
@@ -38,7 +38,7 @@ def required_to_differ(emitted: Node | None, real: Node | None, look: Look) -> s
     return needed
 
 
-def _apart(one: Shape, other: Shape, look: Look) -> set[str] | None:
+def _apart(one: ValueSet, other: ValueSet, look: Look) -> set[str] | None:
     if not _types(one) & _types(other):
         return set()
     if isinstance(one, Constants) and isinstance(other, Constants):
@@ -85,13 +85,13 @@ def _before(one: Number, other: Number) -> bool:
     return one.high < other.low or (one.high == other.low and (one.below or other.above))
 
 
-def _types(shape: Shape) -> set[str]:
+def _types(shape: ValueSet) -> set[str]:
     match shape:
         case Constants(values):
             return {_type(value) for value in values}
         case Number():
             return {"number"}
-        case Text():
+        case String():
             return {"string"}
         case Array():
             return {"array"}

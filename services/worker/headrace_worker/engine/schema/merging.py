@@ -11,16 +11,16 @@ from headrace_worker.engine.regex.automaton import matches
 from headrace_worker.engine.regex.value_regex import Regex, UntranslatedPattern, search, whole
 from headrace_worker.engine.schema.formats import FORMATS
 from headrace_worker.engine.schema.keywords import MAX_COUNT, TYPES, SchemaRefused
-from headrace_worker.engine.schema.object_merging import OBJECTS, Objects, unevaluated_may_come
-from headrace_worker.engine.schema.subschemas import Flat, Places, below
+from headrace_worker.engine.schema.object_merging import OBJECTS, ObjectMerger, unevaluated_allowed
+from headrace_worker.engine.schema.subschemas import Conjunction, Subschemas, below
 from headrace_worker.engine.schema.value_sets import (
     Array,
     Constants,
     Key,
     Node,
     Number,
-    Shape,
-    Text,
+    String,
+    ValueSet,
 )
 
 MAX_MULTIPLE = 1000
@@ -36,16 +36,16 @@ _SPEAKS_OF = {
 }
 
 
-class Folding:
+class SchemaMerger:
     """Reads shapes of one schema; `impossible` grows by why some of them were left out."""
 
     def __init__(
-        self, places: Places, node: Callable[[Key], Node | None], impossible: list[str]
+        self, places: Subschemas, node: Callable[[Key], Node | None], impossible: list[str]
     ) -> None:
         self._places, self._impossible = places, impossible
-        self._objects = Objects(places, node, impossible)
+        self._objects = ObjectMerger(places, node, impossible)
 
-    def shapes(self, flat: Flat) -> tuple[list[Shape], set[str]]:
+    def shapes(self, flat: Conjunction) -> tuple[list[ValueSet], set[str]]:
         """The shapes, and the types that are allowed and not written."""
         members = [(place, self._places.object_at(place)) for place in flat]
         for place, schema in members:
@@ -58,7 +58,7 @@ class Folding:
         types, narrowed = _types(members)
         if any("enum" in schema or "const" in schema for _, schema in members):
             return self._constants(members, types), set()
-        found: list[Shape] = []
+        found: list[ValueSet] = []
         for name in types:
             shape = self._shape(name, members)
             if shape is not None:
@@ -67,11 +67,11 @@ class Folding:
             self._none(f"no type is left at {' and '.join(flat)}")
         return found, narrowed
 
-    def _none(self, why: str) -> list[Shape]:
+    def _none(self, why: str) -> list[ValueSet]:
         self._impossible.append(why)
         return []
 
-    def _shape(self, name: str, members: list[Any]) -> Shape | None:
+    def _shape(self, name: str, members: list[Any]) -> ValueSet | None:
         match name:
             case "null":
                 return Constants((None,))
@@ -88,14 +88,14 @@ class Folding:
                 return self._array(members)
         return self._objects.read(members)
 
-    def _kept(self, shape: Shape, empty: bool, members: list[Any], why: str) -> Shape | None:
+    def _kept(self, shape: ValueSet, empty: bool, members: list[Any], why: str) -> ValueSet | None:
         if empty:
             self._impossible.append(f"{why} at {' and '.join(place for place, _ in members)}")
             return None
         return shape
 
-    def _text(self, members: list[Any]) -> Shape | None:
-        text = Text(
+    def _text(self, members: list[Any]) -> ValueSet | None:
+        text = String(
             tuple(dict.fromkeys(part for member in members for part in parts_of(*member))),
             int(max((schema.get("minLength", 0) for _, schema in members), default=0)),
             _least(schema.get("maxLength") for _, schema in members),
@@ -108,7 +108,7 @@ class Folding:
             raise SchemaRefused(f"pattern at {at} cannot be enforced: {error}") from error
         return self._kept(text, empty, members, "no text has such a pattern and length")
 
-    def _array(self, members: list[Any]) -> Shape | None:
+    def _array(self, members: list[Any]) -> ValueSet | None:
         lists = [_items(place, schema) for place, schema in members]
         least = int(max((schema.get("minItems", 0) for _, schema in members), default=0))
         most = _least(schema.get("maxItems") for _, schema in members)
@@ -123,7 +123,7 @@ class Folding:
             # Nothing says what would follow, and nothing asks for it.
             rest = None
         for place, _ in members:
-            free = unevaluated_may_come(self._places, place, "unevaluatedItems", members, ARRAYS)
+            free = unevaluated_allowed(self._places, place, "unevaluatedItems", members, ARRAYS)
             if not free and not ends:
                 rest = None
         if any(self._places.at(place) is False for place in ends):
@@ -137,7 +137,7 @@ class Folding:
             Array(tuple(prefix), rest, least, most), short, members, "no array is long enough"
         )
 
-    def _constants(self, members: list[Any], types: list[str]) -> list[Shape]:
+    def _constants(self, members: list[Any], types: list[str]) -> list[ValueSet]:
         lists = [schema["enum"] for _, schema in members if "enum" in schema]
         lists += [[schema["const"]] for _, schema in members if "const" in schema]
         kept: list[Any] = []

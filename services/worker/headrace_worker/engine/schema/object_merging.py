@@ -21,14 +21,14 @@ from headrace_worker.engine.regex.value_regex import (
     search,
 )
 from headrace_worker.engine.schema.keywords import SchemaRefused
-from headrace_worker.engine.schema.subschemas import Places, below
+from headrace_worker.engine.schema.subschemas import Subschemas, below
 from headrace_worker.engine.schema.value_sets import (
+    AdditionalNames,
     Constants,
-    Free,
     Key,
     Node,
     Object,
-    Text,
+    String,
     spelled,
 )
 
@@ -47,7 +47,7 @@ OBJECTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class AllowedNames:
     """What one propertyNames allows."""
 
     regex: Regex
@@ -56,11 +56,11 @@ class Names:
     """`texts` are all."""
 
 
-class Objects:
+class ObjectMerger:
     """Reads objects of one schema; `impossible` grows by why some of them were left out."""
 
     def __init__(
-        self, places: Places, node: Callable[[Key], Node | None], impossible: list[str]
+        self, places: Subschemas, node: Callable[[Key], Node | None], impossible: list[str]
     ) -> None:
         self._places, self._node, self._impossible = places, node, impossible
 
@@ -139,9 +139,9 @@ class Objects:
         self,
         members: Members,
         patterns: dict[str, tuple[Regex, Regex]],
-        names: list[Names],
+        names: list[AllowedNames],
         taken: tuple[str, ...],
-    ) -> tuple[Free, ...]:
+    ) -> tuple[AdditionalNames, ...]:
         """Which names may come that are not declared; one entry for each set of patterns."""
         open_ = self._is_open(members)
         if len(patterns) > MAX_PATTERNS:
@@ -168,7 +168,7 @@ class Objects:
             ]
             regex = _any_of([*parts, *(each.regex for each in names)], taken)
             if regex is None or not self._is_never(regex, members):
-                found.append(Free(regex, tuple(dict.fromkeys(said)), matched))
+                found.append(AdditionalNames(regex, tuple(dict.fromkeys(said)), matched))
         return tuple(found)
 
     def _is_never(self, regex: Regex, members: Members) -> bool:
@@ -182,7 +182,7 @@ class Objects:
     def _is_open(self, members: Members) -> bool:
         """Whether names that match nothing may come."""
         for place, _ in members:
-            if not unevaluated_may_come(
+            if not unevaluated_allowed(
                 self._places, place, "unevaluatedProperties", members, OBJECTS
             ):
                 return any("additionalProperties" in s for _, s in members)
@@ -192,9 +192,9 @@ class Objects:
             word in schema for _, schema in members for word in ("properties", "patternProperties")
         )
 
-    def _allowed_names(self, members: Members) -> list[Names]:
+    def _allowed_names(self, members: Members) -> list[AllowedNames]:
         """What propertyNames asks of every name."""
-        found: list[Names] = []
+        found: list[AllowedNames] = []
         for place, schema in members:
             if "propertyNames" not in schema:
                 continue
@@ -206,7 +206,7 @@ class Objects:
             options: list[Regex] = []
             texts: list[str] = []
             for shape in node.shapes:
-                if isinstance(shape, Text):
+                if isinstance(shape, String):
                     options.append(shape.regex)
                 elif isinstance(shape, Constants):
                     texts += (value for value in shape.values if isinstance(value, str))
@@ -214,12 +214,12 @@ class Objects:
                 options.append(ANY_TEXT)
             if ANY_TEXT not in options:
                 regex = Alt((*options, *map(literal, texts))) if options or texts else NEVER
-                found.append(Names(regex, frozenset(texts), not options))
+                found.append(AllowedNames(regex, frozenset(texts), not options))
         return found
 
 
-def unevaluated_may_come(
-    places: Places, place: str, word: str, members: Members, words: tuple[str, ...]
+def unevaluated_allowed(
+    places: Subschemas, place: str, word: str, members: Members, words: tuple[str, ...]
 ) -> bool:
     """Whether what no other keyword speaks of is allowed by the schema at the place.
 
@@ -236,7 +236,7 @@ def unevaluated_may_come(
     return False
 
 
-def _allows(names: Names, name: str) -> bool:
+def _allows(names: AllowedNames, name: str) -> bool:
     return name in names.texts or (not names.only_texts and matches(names.regex, name))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from headrace_worker.engine.schema.value_sets import Array, Key, Node, Object, Shape
+from headrace_worker.engine.schema.value_sets import Array, Key, Node, Object, ValueSet
 
 
 def prune(nodes: dict[Key, Node]) -> None:
@@ -28,7 +28,7 @@ def living(nodes: dict[Key, Node]) -> set[Key]:
         alive |= more
 
 
-def _is_alive(shape: Shape, alive: set[Key]) -> bool:
+def _is_alive(shape: ValueSet, alive: set[Key]) -> bool:
     match shape:
         case Array(prefix, rest, least):
             needed = [*prefix[:least], *([rest] if least > len(prefix) else [])]
@@ -40,7 +40,7 @@ def _is_alive(shape: Shape, alive: set[Key]) -> bool:
     return True
 
 
-def _within(shape: Shape, alive: set[Key]) -> Shape:
+def _within(shape: ValueSet, alive: set[Key]) -> ValueSet:
     match shape:
         case Array(prefix, rest):
             kept = next((i for i, key in enumerate(prefix) if key not in alive), len(prefix))
@@ -76,7 +76,7 @@ def why_empty(nodes: dict[Key, Node], start: Key, reasons: dict[Key, list[str]])
         seen.add(key)
 
 
-def _needed(shape: Shape) -> list[tuple[Key, str]]:
+def _needed(shape: ValueSet) -> list[tuple[Key, str]]:
     match shape:
         case Array(prefix, rest, least):
             found = [(key, f"item {i}") for i, key in enumerate(prefix[:least])]

@@ -10,12 +10,12 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
-from headrace_worker.engine.schema.disjoint import required_to_differ
+from headrace_worker.engine.schema.disjoint import distinguishing_names
 from headrace_worker.engine.schema.keywords import SchemaRefused
-from headrace_worker.engine.schema.merging import Folding
+from headrace_worker.engine.schema.merging import SchemaMerger
 from headrace_worker.engine.schema.pruning import living, prune, why_empty
-from headrace_worker.engine.schema.subschemas import Places, below
-from headrace_worker.engine.schema.value_sets import Array, Key, Node, Object, Shape
+from headrace_worker.engine.schema.subschemas import Subschemas, below
+from headrace_worker.engine.schema.value_sets import Array, Key, Node, Object, ValueSet
 
 MAX_NODES = 4000
 
@@ -41,11 +41,11 @@ def read_schema(schema: object) -> Nodes:
 
 class _Reader:
     def __init__(self, schema: dict[str, Any]) -> None:
-        self._places = Places(schema)
+        self._places = Subschemas(schema)
         self._nodes: Nodes = {}
         self._under_way: set[Key] = set()
         self._impossible: list[str] = []
-        self._folding = Folding(self._places, self.node, self._impossible)
+        self._folding = SchemaMerger(self._places, self.node, self._impossible)
         self._reasons: dict[Key, list[str]] = {}
         self._told_apart: set[str] = set()
 
@@ -106,7 +106,7 @@ class _Reader:
         needed: dict[str, set[str]] = {branch: set() for branch in branches}
         for (i, one), (j, other) in combinations(enumerate(nodes), 2):
             for emitted, real, branch in ((one, other, branches[i]), (other, one, branches[j])):
-                names = required_to_differ(emitted, real, self.node)
+                names = distinguishing_names(emitted, real, self.node)
                 if names is None:
                     raise SchemaRefused(
                         f"oneOf at {place} cannot be enforced: its schemas {i} and {j} may hold at"
@@ -120,7 +120,7 @@ class _Reader:
                 self._nodes.clear()
 
 
-def children(shape: Shape) -> list[Key]:
+def children(shape: ValueSet) -> list[Key]:
     """Of arrays and objects."""
     match shape:
         case Array(prefix, rest):

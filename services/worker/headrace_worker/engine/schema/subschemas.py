@@ -9,21 +9,21 @@ from urllib.parse import unquote
 
 from headrace_worker.engine.schema.keywords import KEYWORDS, Form, SchemaRefused, check_keywords
 
-Flat = tuple[str, ...]
+Conjunction = tuple[str, ...]
 """Places of schemas that must all hold, and whose references and combinations are resolved."""
 
 MAX_ALTERNATIVES = 256
 _REFERENCES = ("$ref", "$dynamicRef")
 
 
-class Places:
+class Subschemas:
     """Schemas by JSON pointer, as `#/properties/a`; each is checked when it is first read."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         """Raises SchemaRefused for identifiers below the root."""
         self._known: dict[str, dict[str, Any] | bool] = {}
         self._required: dict[str, str] = {}
-        self._flats: dict[str, list[Flat]] = {}
+        self._flats: dict[str, list[Conjunction]] = {}
         self._under_way: set[str] = set()
         self._root = root
         self._anchors: dict[str, str] = {}
@@ -52,12 +52,12 @@ class Places:
         self._flats.clear()
 
     def object_at(self, place: str) -> dict[str, Any]:
-        """Of a place in a `Flat`, which has no true and false."""
+        """Of a place in a `Conjunction`, which has no true and false."""
         schema = self.at(place)
         assert isinstance(schema, dict)
         return schema
 
-    def alternatives(self, places: tuple[str, ...]) -> list[Flat]:
+    def alternatives(self, places: tuple[str, ...]) -> list[Conjunction]:
         """Each alone is enough; places that nothing fulfils have none.
 
         Raises:
@@ -65,7 +65,7 @@ class Places:
         """
         return _joined([self._expanded(place) for place in places], " and ".join(places))
 
-    def _expanded(self, place: str) -> list[Flat]:
+    def _expanded(self, place: str) -> list[Conjunction]:
         if place in self._under_way:
             raise SchemaRefused(f"the schema at {place} refers to itself, without anything between")
         # Kept: what is referred to twice at each of many levels would be read without end.
@@ -75,14 +75,14 @@ class Places:
             self._under_way.discard(place)
         return self._flats[place]
 
-    def _expand(self, place: str) -> list[Flat]:
+    def _expand(self, place: str) -> list[Conjunction]:
         schema = self.at(place)
         if isinstance(schema, bool):
             return [()] if schema else []
         if isinstance(name := _discriminator(schema), str) and place not in self._required:
             self.require(place, [name])
         own = (place, self._required[place]) if place in self._required else (place,)
-        parts: list[list[Flat]] = [[own]]
+        parts: list[list[Conjunction]] = [[own]]
         for name in _REFERENCES:
             if name in schema:
                 parts.append(self._expanded(self._target(schema[name], f"{name} at {place}")))
@@ -144,7 +144,7 @@ def _discriminator(schema: dict[str, Any]) -> object:
     return named.get("propertyName") if combined and isinstance(named, dict) else None
 
 
-def _joined(parts: list[list[Flat]], place: str) -> list[Flat]:
+def _joined(parts: list[list[Conjunction]], place: str) -> list[Conjunction]:
     count = 1
     for part in parts:
         count *= len(part)

@@ -63,7 +63,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class String:
     """All of `parts` hold for its value."""
 
     parts: tuple[Regex, ...] = ()
@@ -102,7 +102,7 @@ class Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Free:
+class AdditionalNames:
     """Names that are not declared: those of `names`, or any but the declared ones."""
 
     names: Regex | None
@@ -116,7 +116,7 @@ class Object:
     declared: dict[str, Key]
     """In the order in which they come."""
     required: frozenset[str]
-    free: tuple[Free, ...]
+    free: tuple[AdditionalNames, ...]
     least: int = 0
     most: int | None = None
     closed: bool = False
@@ -125,12 +125,12 @@ class Object:
     """Names that may not come, of those that are not declared."""
 
 
-Shape = Constants | Number | Text | Array | Object
+ValueSet = Constants | Number | String | Array | Object
 
 
 @dataclass(slots=True)
 class Node:
-    shapes: list[Shape] = field(default_factory=list)
+    shapes: list[ValueSet] = field(default_factory=list)
     narrowed: frozenset[str] = frozenset()
     """Types that the schema allows and that are not written, because it speaks of others."""
 
@@ -145,7 +145,7 @@ def spelled(regex: Regex) -> Regex | Automaton:
     return regex if is_plain(regex) else automaton(regex)
 
 
-def _shortened(regex: Regex, text: Text) -> Regex | None:
+def _shortened(regex: Regex, text: String) -> Regex | None:
     """The repetition of one character, within the lengths."""
     if isinstance(regex, Not) or not isinstance(regex, Repeat):
         return None

@@ -14,7 +14,7 @@ from headrace.settings import load, printable
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.llama_cpp import LlamaCppSettings, load_llama_cpp
 from headrace_worker.engine.backends.upstream import UpstreamSettings
-from headrace_worker.engine.base.loaded_model import ModelLoadFailed, ModelOutOfReach
+from headrace_worker.engine.base.loaded_model import ModelLoadFailed, ModelUnreachable
 from headrace_worker.serving.models import load_model
 from helpers.http_server import answer, http_server
 from helpers.other_engines import scripted_tokenizer, upstream
@@ -79,8 +79,8 @@ async def test_a_server_that_cannot_serve_the_model_is_told_from_one_out_of_reac
     async with http_server(*answers) as server:
         with pytest.raises(ModelLoadFailed, match=fact) as refused:
             await asyncio.to_thread(upstream, tmp_path, server.url, "toy", context_tokens=None)
-        assert not isinstance(refused.value, ModelOutOfReach)
-    with pytest.raises(ModelOutOfReach, match="out of reach"):
+        assert not isinstance(refused.value, ModelUnreachable)
+    with pytest.raises(ModelUnreachable, match="out of reach"):
         await asyncio.to_thread(
             upstream, tmp_path, server.url, "toy", settings=UpstreamSettings(server.url, retries=0)
         )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from headrace_worker.engine.backends.openai_backend import OpenAISource, Speech
+from headrace_worker.engine.backends.openai_backend import OpenAIBackend, UpstreamProtocol
 from headrace_worker.engine.backends.upstream import (
     Upstream,
     UpstreamFailed,
@@ -144,7 +144,7 @@ async def test_arguments_of_earlier_calls_go_to_a_chat_server_as_texts() -> None
     prompt_ids = tuple(tokenizer.encode(json.dumps(talk)).ids)
     one = Sequence(1, prompt_ids, (), SamplingParameters(max_tokens=1, temperature=0), 0)
     async with upstream(GOOD) as (asked, server):
-        source = OpenAISource(asked, "toy", Speech.CHAT, tokenizer, "")
-        _ = [piece async for piece in source.follow(one)]
+        source = OpenAIBackend(asked, "toy", UpstreamProtocol.CHAT, tokenizer, "")
+        _ = [piece async for piece in source.generate(one)]
     (message,) = json.loads(server.asked[0].body)["messages"]
     assert message["tool_calls"][0]["function"] == {"name": "sky", "arguments": '{"a": "é"}'}

@@ -22,7 +22,7 @@ from headrace_worker.engine.base.precision import (
     require_available,
 )
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.builder import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineContext, EngineSettings, build
 from headrace_worker.engine.loading.loader import load
 from headrace_worker.serving.model_card import model_card, tokenizer_bundle
 from helpers.families import FAMILIES
@@ -52,7 +52,7 @@ def in_precision(family: str, precision: Precision) -> PreTrainedModel:
 
 def engine(model: PreTrainedModel, precision: Precision, max_slots: int = 5) -> SlotEngine:
     settings = EngineSettings(max_slots, context_tokens=128, prefill_chunk_tokens=8)
-    return build(model, settings, Origin((EOS,), quantization=precision.quantization))
+    return build(model, settings, EngineContext((EOS,), quantization=precision.quantization))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from headrace_worker.engine.base import prepacked_linear
-from headrace_worker.engine.base.prepacked_linear import LaidOut, lay_out, weight_of, with_laid_out
-from headrace_worker.engine.loading.builder import EngineSettings, Origin, build
+from headrace_worker.engine.base.prepacked_linear import (
+    PrepackedLinear,
+    prepack_linear_layers,
+    weight_of,
+    with_prepacked_weights,
+)
+from headrace_worker.engine.loading.builder import EngineContext, EngineSettings, build
 from helpers.tiny_models import EOS, generated, random_model
 
 SHAPE = EngineSettings(max_slots=2, context_tokens=64, prefill_chunk_tokens=8)
@@ -41,7 +46,7 @@ def test_products_are_torchs_own_in_every_shape(
     given_rows = torch.randn(2, rows * (1 + strided), inputs).to(dtype)[:, :: 1 + strided]
     with torch.inference_mode():
         expected = layer(given_rows)
-        assert lay_out(layer) == 1
+        assert prepack_linear_layers(layer) == 1
         found = layer(given_rows)
     assert found.shape == expected.shape
     assert found.dtype == dtype
@@ -53,9 +58,9 @@ def test_a_head_that_is_tied_to_the_embeddings_leaves_them_readable() -> None:
     model = random_model("llama", tie_word_embeddings=True)
     embeddings = cast(Tensor, model.get_input_embeddings().weight)
     parameters = model.num_parameters()
-    assert lay_out(model) > 0
+    assert prepack_linear_layers(model) > 0
     head = cast(Any, model).get_output_embeddings()
-    assert isinstance(head, LaidOut)
+    assert isinstance(head, PrepackedLinear)
     assert model.get_input_embeddings().weight is embeddings
     restored = weight_of(head)
     assert restored is not None
@@ -70,8 +75,8 @@ def test_layers_that_are_no_plain_ones_stay_as_they_are() -> None:
     attention = nn.MultiheadAttention(8, 2)
     double = nn.Linear(8, 8, dtype=torch.float64)
     model = nn.ModuleList([Own(8, 8), attention, double, nn.Linear(8, 8)])
-    assert lay_out(model) == 1
-    assert lay_out(model) == 0, "what is laid out is left alone"
+    assert prepack_linear_layers(model) == 1
+    assert prepack_linear_layers(model) == 0, "what is laid out is left alone"
 
 
 def test_a_product_that_comes_out_otherwise_is_left_to_torch(
@@ -82,23 +87,23 @@ def test_a_product_that_comes_out_otherwise_is_left_to_torch(
 
     monkeypatch.setattr(prepacked_linear, "_product", wrong)
     model = nn.Sequential(nn.Linear(8, 8))
-    assert lay_out(model) == 0
+    assert prepack_linear_layers(model) == 0
     assert type(model[0]) is nn.Linear
 
 
 def test_engines_are_built_over_laid_out_weights() -> None:
     model = random_model("llama")
-    engine = build(model, SHAPE, Origin((EOS,)))
+    engine = build(model, SHAPE, EngineContext((EOS,)))
     assert engine.facts.name == "packed"
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    assert all(isinstance(layer, LaidOut) for layer in layers)
+    assert all(isinstance(layer, PrepackedLinear) for layer in layers)
 
 
 def test_a_model_that_reads_its_weights_is_run_with_plain_ones() -> None:
     model = random_model("mamba")
-    engine = build(model, SHAPE, Origin((EOS,)))
+    engine = build(model, SHAPE, EngineContext((EOS,)))
     assert engine.facts.name == "stepwise"
-    assert not any(isinstance(module, LaidOut) for module in model.modules())
+    assert not any(isinstance(module, PrepackedLinear) for module in model.modules())
     assert generated(model, (1, 2, 3), 5)
 
 
@@ -111,5 +116,5 @@ def test_what_fails_with_plain_weights_too_fails() -> None:
         raise ValueError("it fails")
 
     with pytest.raises(ValueError, match="it fails"):
-        with_laid_out(model, use, ValueError)
-    assert tried == [LaidOut, nn.Linear]
+        with_prepacked_weights(model, use, ValueError)
+    assert tried == [PrepackedLinear, nn.Linear]

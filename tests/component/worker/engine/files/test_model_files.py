@@ -19,7 +19,7 @@ from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
     ModelLoadFailed,
 )
-from headrace_worker.engine.files.generation_config import configured_ends_of
+from headrace_worker.engine.files.generation_config import configured_end_tokens_in
 from headrace_worker.engine.files.tokenizer_files import tokenizer_files
 from headrace_worker.engine.loading.loader import load
 from headrace_worker.serving.model_card import model_card
@@ -69,7 +69,7 @@ def test_a_turn_ends_as_the_configuration_says_and_as_the_tokenizer_says(
     model = loaded(folder)
     assert model.engine.facts.eos_token_ids == model.tokenizer.eos_token_ids == ends
     assert tuple(model_card("m", model, b"", now_unix_s=0).eos_token_ids) == ends
-    assert configured_ends_of(folder) in (ends, ends[:-1])
+    assert configured_end_tokens_in(folder) in (ends, ends[:-1])
 
 
 def test_the_tokenizers_end_token_ends_an_answer(folder: Path) -> None:
@@ -83,7 +83,7 @@ def test_the_tokenizers_end_token_ends_an_answer(folder: Path) -> None:
 def test_the_end_of_a_nested_configuration_counts(tmp_path: Path) -> None:
     text = {"model_type": "gemma3_text", "vocab_size": 300, "eos_token_id": 106}
     edit(tmp_path / "config.json", model_type="gemma3", text_config=text, eos_token_id=None)
-    assert configured_ends_of(tmp_path) == (106,)
+    assert configured_end_tokens_in(tmp_path) == (106,)
 
 
 def test_a_template_whose_end_of_turn_ends_nothing_is_said(

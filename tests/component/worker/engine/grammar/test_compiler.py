@@ -39,17 +39,17 @@ class Workshop:
         self.made.append(grammar.source)
         return lambda: self  # type: ignore[return-value]  # nobody matches here
 
-    def settled(self, *sources: str) -> list[Compilation]:
-        asked = [self.compiler.ask(grammar(source)) for source in sources]
-        while not all(compilation.settled for compilation in asked):
-            self.compiler.settle(5.0)
+    def is_done(self, *sources: str) -> list[Compilation]:
+        asked = [self.compiler.request(grammar(source)) for source in sources]
+        while not all(compilation.is_done for compilation in asked):
+            self.compiler.poll(5.0)
         return asked
 
 
 def test_equal_grammars_are_compiled_once() -> None:
     shop = Workshop()
-    first, second = shop.settled("a", "a")
-    (third,) = shop.settled("a")
+    first, second = shop.is_done("a", "a")
+    (third,) = shop.is_done("a")
     assert first is second is third
     assert first.compiled is not None
     assert shop.made == ["a"]
@@ -57,39 +57,39 @@ def test_equal_grammars_are_compiled_once() -> None:
 
 def test_a_refusal_has_its_fact_and_is_remembered_too() -> None:
     shop = Workshop()
-    bad, broken = shop.settled("bad", "broken")
+    bad, broken = shop.is_done("bad", "broken")
     assert (bad.compiled, bad.refusal) == (None, "it is bad")
     assert broken.refusal == "ZeroDivisionError: ours"
-    assert shop.settled("bad") == [bad]
+    assert shop.is_done("bad") == [bad]
 
 
 def test_who_takes_too_long_is_refused_and_those_behind_go_on() -> None:
     shop = Workshop()
-    slow = [shop.compiler.ask(grammar(f"slow {i}")) for i in range(AT_ONCE)]
-    quick = shop.compiler.ask(grammar("quick"))
-    shop.compiler.settle()
-    assert not quick.settled
+    slow = [shop.compiler.request(grammar(f"slow {i}")) for i in range(AT_ONCE)]
+    quick = shop.compiler.request(grammar("quick"))
+    shop.compiler.poll()
+    assert not quick.is_done
     assert quick.began_s is None
     shop.now_s = COMPILE_S + 0.1
-    shop.compiler.settle()
+    shop.compiler.poll()
     assert [each.refusal for each in slow] == ["it takes more than 10 s to compile"] * AT_ONCE
-    shop.settled("quick")
+    shop.is_done("quick")
     assert shop.made == ["quick"]
     shop.let_go.set()
     while any(each.compiled is None for each in slow):
-        shop.compiler.settle(5.0)
+        shop.compiler.poll(5.0)
     # It came too late for those who waited; who asks now has it.
-    assert shop.settled("slow 0") == [slow[0]]
+    assert shop.is_done("slow 0") == [slow[0]]
 
 
 def test_only_so_many_are_remembered_those_asked_for_last() -> None:
     shop = Workshop()
-    shop.settled("first", "second")
+    shop.is_done("first", "second")
     for i in range(REMEMBERED - 2):
-        shop.settled(f"x{i}")
-    shop.settled("first")
-    shop.settled("one more")
-    shop.settled("first")
+        shop.is_done(f"x{i}")
+    shop.is_done("first")
+    shop.is_done("one more")
+    shop.is_done("first")
     assert shop.made.count("first") == 1
-    shop.settled("second")
+    shop.is_done("second")
     assert shop.made.count("second") == 2

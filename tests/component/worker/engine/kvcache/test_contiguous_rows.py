@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from headrace_worker.engine.kvcache.contiguous_rows import DecodeRows
-from headrace_worker.engine.kvcache.kv_cache import Form, Layer
+from headrace_worker.engine.kvcache.contiguous_rows import ContiguousDecodeRows
+from headrace_worker.engine.kvcache.kv_cache import AttentionParams, LayerCache
 
 KEY_HEADS, HEADS, TOKENS, SIZE = 2, 6, 40, 8
 LAYOUTS = {
@@ -28,10 +28,12 @@ def test_every_row_sees_its_own_slot_up_to_itself(
     draw = torch.Generator().manual_seed(3)
     slots = np.array(LAYOUTS[layout])
     positions = (slots * 7 + 3) % TOKENS
-    layer = Layer(*(torch.randn(16, KEY_HEADS, TOKENS, SIZE, generator=draw) for _ in range(2)))
+    layer = LayerCache(
+        *(torch.randn(16, KEY_HEADS, TOKENS, SIZE, generator=draw) for _ in range(2))
+    )
     query = torch.randn(HEADS, len(slots), SIZE, generator=draw)
-    rows = DecodeRows(slots, positions, run_bytes=run_bytes)
-    output = rows.attend(layer, query, Form(None, window, None, None))
+    rows = ContiguousDecodeRows(slots, positions, run_bytes=run_bytes)
+    output = rows.attend(layer, query, AttentionParams(None, window, None, None))
     for row, (slot, position) in enumerate(zip(slots, positions, strict=True)):
         seen = slice(0 if window is None else max(0, position - window + 1), position + 1)
         expected = scaled_dot_product_attention(

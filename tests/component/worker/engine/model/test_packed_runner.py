@@ -20,17 +20,17 @@ from transformers import PreTrainedModel
 
 import headrace_worker
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
-from headrace_worker.engine.base.model_runner import Decode, Prefill
-from headrace_worker.engine.kvcache.contiguous_cache import KvStrips
+from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk
+from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
 from headrace_worker.engine.loading.builder import (
     CacheTooSmall,
+    EngineContext,
     EngineSettings,
-    Origin,
     build_packed,
 )
-from headrace_worker.engine.loading.selfcheck import NotPackable, check_packable
+from headrace_worker.engine.loading.selfcheck import PackedCheckFailed, check_packable
 from headrace_worker.engine.model.packed_attention import IMPLEMENTATION
-from headrace_worker.engine.model.packed_runner import PackedForward
+from headrace_worker.engine.model.packed_runner import PackedModelRunner
 from helpers.families import FAMILIES
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import (
@@ -63,7 +63,7 @@ def test_every_row_of_a_mixed_step_has_the_plain_models_logits(family: str, stor
     # Side by side, with holes between and far apart, as they join one after the other.
     texts = {slot: (np.arange(48) * (7 + slot) + 31 * slot) % VOCABULARY for slot in SPREAD}
     expected = {slot: plain_logits(model, text) for slot, text in texts.items()}
-    forward = PackedForward(model, STORES[store](slots=10, tokens=48))
+    forward = PackedModelRunner(model, STORES[store](slots=10, tokens=48))
     decoding: dict[int, int] = {}
     largest = 0.0
     for step in range(33):
@@ -71,13 +71,16 @@ def test_every_row_of_a_mixed_step_has_the_plain_models_logits(family: str, stor
         positions = [decoding[slot] for slot in slots]
         fed = [texts[slot][decoding[slot]] for slot in slots]
         prefills = [
-            Prefill(slot, at, texts[slot][at : min(at + 5, PROMPT)], at + 5 >= PROMPT)
+            PrefillChunk(slot, at, texts[slot][at : min(at + 5, PROMPT)], at + 5 >= PROMPT)
             for order, slot in enumerate(SPREAD)
             if 0 <= (at := (step - 2 * order) * 5) < PROMPT
         ]
         with torch.inference_mode():
-            logits = forward.run(Decode(ints(slots), ints(fed), ints(positions)), prefills)
-        rows = [*decoding_rows(decoding), *((p.slot, PROMPT - 1) for p in prefills if p.completes)]
+            logits = forward.run(DecodeBatch(ints(slots), ints(fed), ints(positions)), prefills)
+        rows = [
+            *decoding_rows(decoding),
+            *((p.slot, PROMPT - 1) for p in prefills if p.is_last_chunk),
+        ]
         for row, (slot, position) in zip(logits, rows, strict=True):
             largest = max(largest, float((row - expected[slot][position]).abs().max()))
             decoding[slot] = position + 1
@@ -114,8 +117,8 @@ def test_an_architecture_with_attention_or_state_of_its_own_is_found_out_at_load
     """Or it is right: then transformers has learned to run it with any attention."""
     model = random_model(family, **changes)
     try:
-        check_packable(model, KvStrips)
-    except NotPackable:
+        check_packable(model, ContiguousKvCache)
+    except PackedCheckFailed:
         return
     parameters = replace(GREEDY, max_tokens=16, ignore_eos=True)
     sequences = [sequence(number, parameters) for number in range(5)]
@@ -181,7 +184,7 @@ def expected_of_mixed() -> dict[int, list[int]]:
 KINDS: dict[str, dict[str, Any]] = {
     "strips": {},
     "pages": {"kv_store": "pages"},
-    "pages, ahead": {"kv_store": "pages", "ahead": True},
+    "pages, async": {"kv_store": "pages", "async_scheduling": True},
 }
 DISRUPTIONS = st.lists(
     st.tuples(st.integers(1, 9), st.sampled_from(["park", "cancel"]), st.integers(0, 8)),
@@ -302,9 +305,9 @@ def test_prompts_are_prefilled_in_the_order_of_their_arrival() -> None:
 def test_slots_are_as_many_as_the_cache_takes() -> None:
     token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, size, float32
     shape = EngineSettings(context_tokens=128, cache_bytes=5 * 128 * token_bytes + 1)
-    assert build_packed(random_model("llama"), shape, Origin()).facts.max_slots == 5
+    assert build_packed(random_model("llama"), shape, EngineContext()).facts.max_slots == 5
     with pytest.raises(CacheTooSmall, match=str(128 * token_bytes)):
-        build_packed(random_model("llama"), replace(shape, cache_bytes=1000), Origin())
+        build_packed(random_model("llama"), replace(shape, cache_bytes=1000), EngineContext())
 
 
 def test_the_context_is_the_models_own_where_more_is_asked() -> None:

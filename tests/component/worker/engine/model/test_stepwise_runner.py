@@ -11,21 +11,21 @@ import pytest
 import torch
 import transformers
 
-from headrace_worker.engine.base.model_runner import Decode, Prefill
-from headrace_worker.engine.kvcache.contiguous_cache import KvStrips
+from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk
+from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
 from headrace_worker.engine.loading.builder import (
     CacheTooSmall,
+    EngineContext,
     EngineSettings,
-    Origin,
     build_stepwise,
 )
 from headrace_worker.engine.loading.selfcheck import (
-    NotPackable,
-    NotSteppable,
+    PackedCheckFailed,
+    StepwiseCheckFailed,
     check_packable,
     check_steppable,
 )
-from headrace_worker.engine.model.stepwise_runner import StepwiseForward
+from headrace_worker.engine.model.stepwise_runner import StepwiseModelRunner
 from helpers.running_engine import GREEDY, SAMPLED, alone, run, sequence
 from helpers.tiny_models import (
     POISON,
@@ -92,17 +92,19 @@ def test_every_position_has_the_plain_models_logits_beside_another_sequence(
         model.set_attn_implementation("eager")
         plain = model(input_ids=torch.from_numpy(text)[None], use_cache=False).logits[0]
         stepping = check_steppable(model)
-        forward = StepwiseForward(model, chunks_prompts=stepping.chunks_prompts)
-        assert stepping.chunks_prompts or family in WHOLE
-        if stepping.chunks_prompts and family in WHOLE:
+        forward = StepwiseModelRunner(
+            model, supports_chunked_prefill=stepping.supports_chunked_prefill
+        )
+        assert stepping.supports_chunked_prefill or family in WHOLE
+        if stepping.supports_chunked_prefill and family in WHOLE:
             learned(f"{TRANSFORMERS} takes prompts of {family} in pieces: take it out of WHOLE")
-        piece = 5 if stepping.chunks_prompts else PROMPT
+        piece = 5 if stepping.supports_chunked_prefill else PROMPT
         rows = []
         for start in range(0, PROMPT, piece):
             ids = text[start : min(PROMPT, start + piece)]
-            prefill = Prefill(3, start, ids, start + piece >= PROMPT)
+            prefill = PrefillChunk(3, start, ids, start + piece >= PROMPT)
             rows += list(forward.run(decode(), [prefill]))
-        forward.run(decode(), [Prefill(1, 0, text[20:33], completes=True)])
+        forward.run(decode(), [PrefillChunk(1, 0, text[20:33], is_last_chunk=True)])
         for position in range(PROMPT, LENGTH):
             both = decode((1, text[position - PROMPT], position), (3, text[position], position))
             rows.append(forward.run(both, [])[1])
@@ -110,9 +112,9 @@ def test_every_position_has_the_plain_models_logits_beside_another_sequence(
     assert float(errors.max()) < 1e-4 * float(plain.std())
 
 
-def decode(*rows: tuple[int, int, int]) -> Decode:
+def decode(*rows: tuple[int, int, int]) -> DecodeBatch:
     slots, token_ids, positions = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    return Decode(slots, token_ids, positions)
+    return DecodeBatch(slots, token_ids, positions)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -153,12 +155,12 @@ def test_state_that_sequences_share_is_found_out_at_load(
 ) -> None:
     """Or it is right: then transformers keeps the state with the sequence by now."""
     model = random_model(family, num_hidden_layers=3, head_dim=16, attention_window_size=16)
-    with pytest.raises(NotPackable):
-        check_packable(model, KvStrips)
+    with pytest.raises(PackedCheckFailed):
+        check_packable(model, ContiguousKvCache)
     fact = ""
     try:
         check_steppable(model)
-    except NotSteppable as refused:
+    except StepwiseCheckFailed as refused:
         fact = str(refused)
     if fact:
         assert re.search(r"with sdpa attention .* with eager attention", fact)
@@ -174,9 +176,9 @@ def test_state_that_sequences_share_is_found_out_at_load(
 def test_slots_are_as_many_as_the_cache_takes() -> None:
     token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, size, float32
     shape = EngineSettings(context_tokens=128, cache_bytes=5 * 128 * token_bytes + 1)
-    assert build_stepwise(random_model("llama"), shape, Origin()).facts.max_slots == 5
+    assert build_stepwise(random_model("llama"), shape, EngineContext()).facts.max_slots == 5
     with pytest.raises(CacheTooSmall, match=str(128 * token_bytes)):
-        build_stepwise(random_model("llama"), replace(shape, cache_bytes=1000), Origin())
+        build_stepwise(random_model("llama"), replace(shape, cache_bytes=1000), EngineContext())
 
 
 def test_a_state_of_one_size_costs_the_same_in_any_context() -> None:

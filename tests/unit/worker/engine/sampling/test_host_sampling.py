@@ -21,10 +21,15 @@ from transformers import (
 )
 
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
-from headrace_worker.engine.sampling.host_sampling import Draw, Shape, highest, sample
+from headrace_worker.engine.sampling.host_sampling import (
+    RandomInputs,
+    SamplingColumns,
+    argmax,
+    sample,
+)
 from headrace_worker.engine.sampling.noise import Words, exponentials, noise_bits, seed_key
 from headrace_worker.engine.sampling.penalties import Penalties
-from headrace_worker.engine.sampling.sampler import Chooser
+from headrace_worker.engine.sampling.sampler import Sampler
 
 GREEDY = SamplingParameters(max_tokens=8, temperature=0)
 
@@ -34,8 +39,8 @@ def spread_logits(rows: int, vocabulary: int, *, sharpness: float = 3.0) -> Tens
     return torch.randn(rows, vocabulary, generator=generator) * sharpness
 
 
-def shape_of(parameters: list[SamplingParameters]) -> Shape:
-    return Shape(
+def shape_of(parameters: list[SamplingParameters]) -> SamplingColumns:
+    return SamplingColumns(
         torch.tensor([each.temperature for each in parameters]),
         torch.tensor([each.top_k for each in parameters]),
         torch.tensor([each.top_p for each in parameters], dtype=torch.float64),
@@ -43,8 +48,10 @@ def shape_of(parameters: list[SamplingParameters]) -> Shape:
     )
 
 
-def draws(rows: int, *, seed: int = 5, first_index: int = 0) -> Draw:
-    return Draw(words(seed_key(seed)).repeat(rows), words(*range(first_index, first_index + rows)))
+def draws(rows: int, *, seed: int = 5, first_index: int = 0) -> RandomInputs:
+    return RandomInputs(
+        words(seed_key(seed)).repeat(rows), words(*range(first_index, first_index + rows))
+    )
 
 
 def words(*values: int) -> Words:
@@ -154,8 +161,8 @@ def test_a_temperature_next_to_nothing_is_greedy() -> None:
 def test_greedy_takes_the_lowest_id_of_the_highest_and_knows_rows_that_are_no_numbers() -> None:
     nan, inf = math.nan, math.inf
     rows = [[1, 5, 5, -inf], [nan, 1, 2, 3], [1, 2, inf, 0], [-inf] * 4, [0, 0, 0, 0]]
-    token_ids, sound = highest(torch.tensor(rows, dtype=torch.float32))
-    assert sound.tolist() == [True, False, False, False, True]
+    token_ids, finite = argmax(torch.tensor(rows, dtype=torch.float32))
+    assert finite.tolist() == [True, False, False, False, True]
     assert (token_ids[0], token_ids[4]) == (1, 0)
 
 
@@ -163,8 +170,8 @@ def penalised(parameters: SamplingParameters, logits: Tensor) -> Tensor:
     """One row's logits, changed for the sequence with prompt 1, 2 and output 3, 4, 3, 3."""
     penalties = Penalties(4, logits.shape[-1])
     penalties.admit(2, Sequence(1, (1, 2), (3, 4), parameters, seed=0))
-    penalties.note([2, 0], [3, 5])
-    penalties.note([2, 0], [3, 5])
+    penalties.record([2, 0], [3, 5])
+    penalties.record([2, 0], [3, 5])
     rows = torch.stack((logits, logits))
     penalties.apply(rows, [0, 2])
     assert torch.equal(rows[0], logits), "the neighbour changed"
@@ -195,7 +202,7 @@ def test_bias_is_added_before_the_penalties() -> None:
 
 
 def test_each_slot_is_chosen_for_by_its_own_parameters() -> None:
-    chooser = Chooser(slots=8, vocabulary_size=50)
+    chooser = Sampler(slots=8, vocabulary_size=50)
     logits = spread_logits(4, 50)
     best = logits.argmax(-1).tolist()
     wanted = {
@@ -207,18 +214,18 @@ def test_each_slot_is_chosen_for_by_its_own_parameters() -> None:
     for slot, parameters in wanted.items():
         chooser.admit(slot, Sequence(slot, (1,), (), parameters, seed=slot))
     slots, indices = np.array(list(wanted)), np.array([0, 1, 2, 3])
-    choice = chooser.choose(logits.clone(), slots, indices)
+    choice = chooser.sample(logits.clone(), slots, indices)
     drawn = sample(logits[3:], shape_of([wanted[6]]), draws(1, seed=6, first_index=3))
     assert choice.token_ids == [best[0], best[1], 17, drawn.item()]
-    assert choice.sound == [True] * 4
+    assert choice.finite == [True] * 4
 
 
 def masked(parameters: SamplingParameters, output: tuple[int, ...], logits: Tensor) -> list[int]:
     """Tokens that may still come, of one sequence that ends with token 9."""
-    chooser = Chooser(slots=2, vocabulary_size=len(logits))
+    chooser = Sampler(slots=2, vocabulary_size=len(logits))
     chooser.admit(1, Sequence(1, (1,), output, parameters, seed=1), frozenset((9,)))
     left = logits.clone()[None]
-    chooser.choose(left, np.array([1]), np.array([len(output)]))
+    chooser.sample(left, np.array([1]), np.array([len(output)]))
     return torch.isfinite(left[0]).nonzero().flatten().tolist()
 
 
@@ -243,19 +250,19 @@ def test_masks_forbid_what_the_output_so_far_says(
 
 
 def test_a_row_without_any_token_left_is_stuck_and_one_of_nans_is_not() -> None:
-    chooser = Chooser(slots=3, vocabulary_size=10)
+    chooser = Sampler(slots=3, vocabulary_size=10)
     nothing = replace(GREEDY, allowed_token_ids=frozenset((2,)), bad_words=((2,),))
     for slot, parameters in ((0, nothing), (1, replace(GREEDY, min_tokens=1)), (2, GREEDY)):
         chooser.admit(slot, Sequence(slot, (1,), (), parameters, seed=slot))
     logits = torch.zeros(3, 10)
     logits[1:] = math.nan
-    choice = chooser.choose(logits, np.array([0, 1, 2]), np.array([0, 0, 0]))
-    assert choice.stuck == {0}
-    assert choice.sound == [False, False, False]
+    choice = chooser.sample(logits, np.array([0, 1, 2]), np.array([0, 0, 0]))
+    assert choice.dead_ends == {0}
+    assert choice.finite == [False, False, False]
 
 
 def test_a_released_slot_leaves_nothing_to_the_next_sequence() -> None:
-    chooser = Chooser(slots=2, vocabulary_size=50)
+    chooser = Sampler(slots=2, vocabulary_size=50)
     logits = spread_logits(1, 50)
     biased = replace(
         GREEDY,
@@ -267,18 +274,18 @@ def test_a_released_slot_leaves_nothing_to_the_next_sequence() -> None:
     )
     for parameters, expected in ((biased, 17), (GREEDY, int(logits.argmax()))):
         chooser.admit(1, Sequence(1, (1,), (), parameters, seed=1))
-        choice = chooser.choose(logits.clone(), np.array([1]), np.array([0]))
+        choice = chooser.sample(logits.clone(), np.array([1]), np.array([0]))
         assert choice.token_ids == [expected]
         chooser.release(1)
 
 
 def test_a_row_that_is_no_number_does_not_disturb_the_draw_of_its_neighbour() -> None:
-    chooser = Chooser(slots=2, vocabulary_size=50)
+    chooser = Sampler(slots=2, vocabulary_size=50)
     logits = spread_logits(2, 50)
     for slot in (0, 1):
         chooser.admit(slot, Sequence(slot, (1,), (), SamplingParameters(max_tokens=8), seed=slot))
-    alone = chooser.choose(logits[1:].clone(), np.array([1]), np.array([0]))
+    alone = chooser.sample(logits[1:].clone(), np.array([1]), np.array([0]))
     logits[0, 3] = math.nan
-    both = chooser.choose(logits, np.array([0, 1]), np.array([0, 0]))
-    assert both.sound == [False, True]
+    both = chooser.sample(logits, np.array([0, 1]), np.array([0, 0]))
+    assert both.finite == [False, True]
     assert both.token_ids[1] == alone.token_ids[0]
