@@ -16,11 +16,11 @@ Written = Sequence[TokenChunk | Exception]
 
 
 @dataclass
-class WrittenSource:
+class ScriptedBackend:
     """Every sequence gets all of `pieces`; without a finish or an error in them, it waits then."""
 
     pieces: Written
-    refusing: str = ""
+    unavailable_reason: str = ""
     heard: list[EngineSequence] = field(default_factory=list)
     let_go: int = 0
 
@@ -40,7 +40,7 @@ class WrittenSource:
         pass
 
 
-def following(source: WrittenSource, *, resume: bool = True) -> RemoteEngine:
+def remote_engine(source: ScriptedBackend, *, resume: bool = True) -> RemoteEngine:
     """An engine over it, with 4 slots and 128 tokens of context."""
     facts = EngineFacts(
         name="written",

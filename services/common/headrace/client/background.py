@@ -13,7 +13,7 @@ from headrace.rpc.status import from_status
 from headrace.v1.generation_pb2 import GenerateResponse, StreamGenerateResponse
 from headrace.v1.requests_pb2 import REQUEST_STATE_ENDED, Request
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+FIRST_BACKOFF_S, LONGEST_PAUSE_S = 0.05, 1.0
 NEVER = float("inf")
 
 
@@ -107,7 +107,7 @@ class _Waiting:
     def __init__(self, request_id: str, timeout_s: float) -> None:
         self._request_id, self._timeout_s = request_id, timeout_s
         self._ends_s = time.monotonic() + timeout_s
-        self._pause_s = FIRST_PAUSE_S
+        self._pause_s = FIRST_BACKOFF_S
         self._ended: Request | None = None
 
     @property

@@ -86,7 +86,7 @@ class Intake:
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_INVALID, misfit
         if unresumable := assignments.unresumable(record):
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE, unresumable
-        if refusing := self._stalls.refusing:
+        if refusing := self._stalls.unavailable_reason:
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL, refusing
         wanted, free = assignments.slots_wanted(record), assignments.slots_for(record)
         if wanted > free:

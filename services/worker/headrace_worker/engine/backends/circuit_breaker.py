@@ -20,7 +20,7 @@ class CircuitBreaker:
         return self._failures >= self._limit
 
     @property
-    def refusing(self) -> str:
+    def unavailable_reason(self) -> str:
         """Why nothing is asked; empty while it is closed."""
         if not self.is_open:
             return ""

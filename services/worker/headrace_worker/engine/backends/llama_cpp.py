@@ -68,8 +68,8 @@ class LlamaCppBackend:
         self._server, self._upstream = server, upstream
 
     @property
-    def refusing(self) -> str:
-        return self._upstream.refusing
+    def unavailable_reason(self) -> str:
+        return self._upstream.unavailable_reason
 
     async def close(self) -> None:
         await self._upstream.close()

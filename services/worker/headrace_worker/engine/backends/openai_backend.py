@@ -66,8 +66,8 @@ class OpenAIBackend:
         }[protocol]
 
     @property
-    def refusing(self) -> str:
-        return self._upstream.refusing
+    def unavailable_reason(self) -> str:
+        return self._upstream.unavailable_reason
 
     async def close(self) -> None:
         await self._upstream.close()

@@ -16,7 +16,7 @@ from headrace_worker.engine.backends.openai_backend import (
     encodes_piecewise,
 )
 from headrace_worker.engine.backends.remote_engine import BackendError, RemoteEngine
-from headrace_worker.engine.backends.upstream import Upstream, UpstreamFailed, UpstreamSettings
+from headrace_worker.engine.backends.upstream import Upstream, UpstreamSettings, UpstreamUnavailable
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts
 from headrace_worker.engine.base.loaded_model import (
     GenerationDefaults,
@@ -64,7 +64,7 @@ def load_openai(settings: OpenAISettings) -> LoadedModel:
         loop.stop()
         if isinstance(error, ModelLoadFailed):
             raise
-        kind = ModelUnreachable if isinstance(error, UpstreamFailed) else ModelLoadFailed
+        kind = ModelUnreachable if isinstance(error, UpstreamUnavailable) else ModelLoadFailed
         raise kind(url, str(error)) from error
 
 

@@ -68,7 +68,7 @@ class RemoteBackend(Protocol):
         ...
 
     @property
-    def refusing(self) -> str:
+    def unavailable_reason(self) -> str:
         """Why nothing would run there at this moment; empty where it would. Any thread asks."""
         ...
 
@@ -147,8 +147,8 @@ class RemoteEngine:
                 f"it has {len(sequence.output_ids)} output tokens, and engine {self._facts.name}"
                 " begins every answer anew"
             )
-        if refusing := self._backend.refusing:
-            raise SequenceRefused(refusing)
+        if unavailable_reason := self._backend.unavailable_reason:
+            raise SequenceRefused(unavailable_reason)
 
     def _with_bounded_output(self, sequence: Sequence) -> Sequence:
         """The sequence as its source hears of it: it wants no more than there is room for."""
@@ -254,7 +254,7 @@ class RemoteEngine:
             prompt_tokens=self._prompt_tokens,
             output_tokens=self._output_tokens,
             busy_s=self._busy_s,
-            refusing=self._backend.refusing,
+            unavailable_reason=self._backend.unavailable_reason,
         )
 
     def check_integrity(self) -> None:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 CONNECT_S = 5.0
-FIRST_PAUSE_S = 0.25
+FIRST_BACKOFF_S = 0.25
 """Before the first repetition where the server names no time; each further one waits twice as
 long."""
 MAX_EVENT_BYTES = 1 << 20
@@ -35,11 +35,11 @@ _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that the same request may not get again."""
 
 
-class UpstreamFailed(BackendError):
+class UpstreamUnavailable(BackendError):
     """It is out of reach, overloaded or broken: not this request's fault."""
 
 
-class UpstreamRefused(BackendError):
+class UpstreamRejected(BackendError):
     """It answers, and will not do this."""
 
 
@@ -64,7 +64,7 @@ class UpstreamSettings:
 
 
 class Upstream:
-    """One server. Made and used on one event loop; `refusing` alone is for any thread."""
+    """One server. Made and used on one event loop; `unavailable_reason` alone is for any thread."""
 
     def __init__(self, settings: UpstreamSettings) -> None:
         self._settings = settings
@@ -87,31 +87,31 @@ class Upstream:
         return self._settings.url
 
     @property
-    def refusing(self) -> str:
-        refusing = self._breaker.refusing
-        return f"{self.url} is left alone: {refusing}" if refusing else ""
+    def unavailable_reason(self) -> str:
+        unavailable_reason = self._breaker.unavailable_reason
+        return f"{self.url} is left alone: {unavailable_reason}" if unavailable_reason else ""
 
     async def get(self, path: str) -> dict[str, Any]:
         """The JSON object there; asked once, whatever the breaker says, and not counted.
 
         Raises:
-            UpstreamFailed: it is out of reach or answers nonsense.
-            UpstreamRefused: it says no.
+            UpstreamUnavailable: it is out of reach or answers nonsense.
+            UpstreamRejected: it says no.
         """
         try:
             response = await self._client.get(path.lstrip("/"))
         except httpx.HTTPError as error:
             raise self._failure(error) from error
         if response.status_code >= 400:
-            raise _refusal(self.url, response.status_code, response.content)
+            raise _error_for(self.url, response.status_code, response.content)
         return _object(self.url, response.content)
 
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Post a JSON body and yield the events of the answer, up to [DONE] or its end.
 
         Raises:
-            UpstreamFailed: out of reach, also after repetitions, or the stream broke off.
-            UpstreamRefused: it says no, or ends the stream with an error.
+            UpstreamUnavailable: out of reach, also after repetitions, or the stream broke off.
+            UpstreamRejected: it says no, or ends the stream with an error.
         """
         async with self._counting_failures(), self._open_response(path, body) as response:
             async for data in _events(self.url, response.aiter_bytes()):
@@ -120,7 +120,7 @@ class Upstream:
                     return
                 event = _object(self.url, data)
                 if "error" in event:
-                    raise UpstreamRefused(f"{self.url} ended it: {_message(event)}")
+                    raise UpstreamRejected(f"{self.url} ended it: {_message(event)}")
                 yield event
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Upstream:
             failure = self._failure(error)
             self._count(failure)
             raise failure from error
-        except UpstreamFailed as failure:
+        except UpstreamUnavailable as failure:
             self._count(failure)
             raise
 
@@ -146,7 +146,7 @@ class Upstream:
         self, path: str, body: Mapping[str, Any]
     ) -> AsyncIterator[httpx.Response]:
         """The response once its head is good; repeated while that may help."""
-        pause_s = FIRST_PAUSE_S
+        pause_s = FIRST_BACKOFF_S
         for left in range(self._settings.retries, -1, -1):
             request = self._client.build_request("POST", path.lstrip("/"), json=body)
             try:
@@ -174,18 +174,20 @@ class Upstream:
             BackendError: to ask again would not help.
         """
         content = await _bounded(response.aiter_bytes())
-        refusal = _refusal(self.url, response.status_code, content)
+        error = _error_for(self.url, response.status_code, content)
         wanted_s = _retry_after_s(response.headers.get("retry-after", ""))
         too_long = wanted_s is not None and wanted_s > self._settings.timeout_s
-        if left == 0 or too_long or isinstance(refusal, UpstreamRefused):
-            raise refusal
+        if left == 0 or too_long or isinstance(error, UpstreamRejected):
+            raise error
         log.warning("upstream.busy", extra={"url": self.url, "status": response.status_code})
         return wanted_s
 
-    def _failure(self, error: httpx.HTTPError) -> UpstreamFailed:
-        return UpstreamFailed(f"{self.url} is out of reach: {type(error).__name__} {error}".strip())
+    def _failure(self, error: httpx.HTTPError) -> UpstreamUnavailable:
+        return UpstreamUnavailable(
+            f"{self.url} is out of reach: {type(error).__name__} {error}".strip()
+        )
 
-    def _count(self, failure: UpstreamFailed) -> None:
+    def _count(self, failure: UpstreamUnavailable) -> None:
         if self._breaker.record_failure(str(failure)):
             log.error("upstream.left_alone", extra={"url": self.url, "why": str(failure)})
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
@@ -196,9 +198,9 @@ class Upstream:
             await asyncio.sleep(self._settings.pause_s)
             try:
                 await self.get(self._settings.probe_path)
-            except UpstreamRefused:
+            except UpstreamRejected:
                 self._breaker.record_success()
-            except UpstreamFailed:
+            except UpstreamUnavailable:
                 continue
             else:
                 self._breaker.record_success()
@@ -216,7 +218,7 @@ async def _events(url: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > MAX_EVENT_BYTES:
-            raise UpstreamFailed(f"{url} sent an event of more than {MAX_EVENT_BYTES} bytes")
+            raise UpstreamUnavailable(f"{url} sent an event of more than {MAX_EVENT_BYTES} bytes")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
@@ -237,16 +239,16 @@ def _object(url: str, data: bytes) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise UpstreamFailed(f"{url} answers what is no JSON object: {data[:80]!r}")
+        raise UpstreamUnavailable(f"{url} answers what is no JSON object: {data[:80]!r}")
     return found
 
 
-def _refusal(url: str, status: int, content: bytes) -> BackendError:
+def _error_for(url: str, status: int, content: bytes) -> BackendError:
     try:
         message = _message(json.loads(content))
     except ValueError:
         message = content[:200].decode(errors="replace")
-    kind = UpstreamFailed if status in _PASSING else UpstreamRefused
+    kind = UpstreamUnavailable if status in _PASSING else UpstreamRejected
     return kind(f"{url} answers {status}: {message}")
 
 

@@ -50,7 +50,7 @@ class VllmBackend:
         self._numbers = count()
 
     @property
-    def refusing(self) -> str:
+    def unavailable_reason(self) -> str:
         return ""
 
     async def close(self) -> None:

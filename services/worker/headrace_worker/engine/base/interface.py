@@ -182,7 +182,7 @@ class EngineStatistics:
     """Of these, those that it had: they are not computed, and no `prompt_tokens`."""
     adapter_bytes: int = 0
     """Memory of the adapters held."""
-    refusing: str = ""
+    unavailable_reason: str = ""
     """Why it would take nothing now, however many slots are free; empty where it would."""
 
 
@@ -253,7 +253,7 @@ class Engine(Protocol):
             NoFreeSlot: every slot is taken.
             SequenceRefused: prompt and output so far leave no room, a token id is
                 outside the vocabulary, its adapter is not held, it is held itself, it
-                has a grammar or output and this engine takes none, or it is `refusing`.
+                has a grammar or output and this engine takes none, or it is `unavailable_reason`.
         """
         ...
 

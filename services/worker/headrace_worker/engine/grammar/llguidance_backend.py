@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headrace_worker.engine.base.interface import Grammar, GrammarKind
 from headrace_worker.engine.grammar.compiler import Compiled, GrammarRefused
-from headrace_worker.engine.grammar.schema_translation import parsed_schema, schema_for_llguidance
+from headrace_worker.engine.grammar.schema_translation import parse_schema, schema_to_llguidance
 from headrace_worker.engine.grammar.structural_tag_lark import structural_tag_in_lark
 from headrace_worker.engine.schema.keywords import SchemaRefused
 
@@ -76,10 +76,10 @@ class Llguidance:
         matcher = llguidance.LLMatcher
         match grammar.kind:
             case GrammarKind.JSON_OBJECT:
-                any_object = schema_for_llguidance({"type": "object"})
+                any_object = schema_to_llguidance({"type": "object"})
                 return matcher.grammar_from_json_schema(any_object, overrides=_JSON)
             case GrammarKind.JSON_SCHEMA:
-                schema = schema_for_llguidance(parsed_schema(grammar.source))
+                schema = schema_to_llguidance(parse_schema(grammar.source))
                 return matcher.grammar_from_json_schema(schema, overrides=_JSON)
             case GrammarKind.REGEX:
                 return matcher.grammar_from_regex(grammar.source)

@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from headrace_worker.engine.rules.gbnf import grammar_of
-from headrace_worker.engine.rules.llguidance_schema import plain_schema
+from headrace_worker.engine.rules.gbnf import to_gbnf
+from headrace_worker.engine.rules.llguidance_schema import to_llguidance_schema
 from headrace_worker.engine.schema.keywords import SchemaRefused
 from headrace_worker.engine.schema.reader import read_schema
 
 T = TypeVar("T")
 
 
-def parsed_schema(source: str) -> object:
+def parse_schema(source: str) -> object:
     """Raises SchemaRefused if it is no JSON."""
     try:
         return json.loads(source, parse_constant=_no_number)
@@ -22,17 +22,17 @@ def parsed_schema(source: str) -> object:
         raise SchemaRefused(f"the schema is not JSON: {error}") from error
 
 
-def grammar_of_schema(schema: object) -> str:
+def schema_to_gbnf(schema: object) -> str:
     """In xgrammar's notation. Raises SchemaRefused with the keyword and its place."""
-    return grammar_of(read_schema(schema))
+    return to_gbnf(read_schema(schema))
 
 
-def schema_for_llguidance(schema: object) -> dict[str, Any]:
+def schema_to_llguidance(schema: object) -> dict[str, Any]:
     """A plainer schema. Raises SchemaRefused with the keyword and its place."""
-    return plain_schema(read_schema(schema))
+    return to_llguidance_schema(read_schema(schema))
 
 
-def schema_of_tag(content: Mapping[str, Any], translate: Callable[[object], T]) -> T:
+def translate_tag_schema(content: Mapping[str, Any], translate: Callable[[object], T]) -> T:
     """Return what `translate` makes of the schema in a structural tag.
 
     Where the tag says `best_effort`, a schema that is refused is replaced by that of any object.

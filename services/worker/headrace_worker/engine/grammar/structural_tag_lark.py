@@ -7,7 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from headrace_worker.engine.grammar.schema_translation import schema_for_llguidance, schema_of_tag
+from headrace_worker.engine.grammar.schema_translation import (
+    schema_to_llguidance,
+    translate_tag_schema,
+)
 
 
 def structural_tag_in_lark(
@@ -50,7 +53,7 @@ def _schema_of(tag: Mapping[str, Any]) -> dict[str, Any]:
     content = tag["content"]
     if content.get("type") != "json_schema":
         raise ValueError(f"llguidance takes no tag of type {content.get('type')}; xgrammar does")
-    return schema_of_tag(content, schema_for_llguidance)
+    return translate_tag_schema(content, schema_to_llguidance)
 
 
 def _spelled(text: str, marks: frozenset[str]) -> str:

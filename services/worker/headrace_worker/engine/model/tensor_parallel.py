@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 _loads = count()
 _NO_TIMEOUT = timedelta(days=3650)
-"""How long the others wait for message: a worker may be idle. If the first dies, they hear at once."""
+"""The followers wait this long for a call: a worker may be idle. If the leader dies, the wait
+ends at once with an error."""
 
 
 def join() -> int:
@@ -108,7 +109,9 @@ class LeaderModelRunner:
         salt: str = "",
         reuse: bool = True,
     ) -> int:
-        slot: int = self._call_all("assign_slot", list(free), token_ids, adapter, salt=salt, reuse=reuse)
+        slot: int = self._call_all(
+            "assign_slot", list(free), token_ids, adapter, salt=salt, reuse=reuse
+        )
         return slot
 
     def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:

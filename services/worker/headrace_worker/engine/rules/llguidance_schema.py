@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace_worker.engine.regex.automaton import Automaton, is_plain, regex_of
+from headrace_worker.engine.regex.automaton import Automaton, is_simple, regex_of
 from headrace_worker.engine.regex.value_regex import (
     ANY_TEXT,
     Alt,
@@ -14,7 +14,7 @@ from headrace_worker.engine.regex.value_regex import (
     Not,
     Regex,
     Repeat,
-    UntranslatedPattern,
+    UnsupportedPattern,
 )
 from headrace_worker.engine.schema.keywords import SchemaRefused
 from headrace_worker.engine.schema.reader import ROOT, Nodes
@@ -26,111 +26,113 @@ from headrace_worker.engine.schema.value_sets import (
     Object,
     String,
     ValueSet,
-    spelled,
+    expression_or_automaton,
 )
 
 _LARGE = 10**15
 
 
-def plain_schema(nodes: Nodes) -> dict[str, Any]:
+def to_llguidance_schema(nodes: Nodes) -> dict[str, Any]:
     """Raises SchemaRefused for what llguidance cannot be told."""
     names = {key: f"v{i}" for i, key in enumerate(nodes)}
-    defs = {names[key]: _node(node.shapes, names) for key, node in nodes.items()}
+    defs = {names[key]: _node(node.value_sets, names) for key, node in nodes.items()}
     return {"$ref": f"#/$defs/{names[ROOT]}", "$defs": defs}
 
 
-def _node(shapes: list[ValueSet], names: dict[Key, str]) -> Any:
-    if not shapes:
+def _node(value_sets: list[ValueSet], names: dict[Key, str]) -> Any:
+    if not value_sets:
         return False
-    plain = [_shape(shape, names) for shape in shapes]
+    plain = [_value_set(value_set, names) for value_set in value_sets]
     return plain[0] if len(plain) == 1 else {"anyOf": plain}
 
 
-def _shape(shape: ValueSet, names: dict[Key, str]) -> dict[str, Any]:
-    match shape:
+def _value_set(value_set: ValueSet, names: dict[Key, str]) -> dict[str, Any]:
+    match value_set:
         case Constants(values):
             return {"enum": list(values)}
         case Number():
-            return _number(shape)
+            return _number(value_set)
         case String():
-            return _text(shape)
-        case Array(prefix, rest, least, most):
-            plain: dict[str, Any] = {"type": "array", "minItems": least}
+            return _text(value_set)
+        case Array(prefix, rest, minimum, maximum):
+            plain: dict[str, Any] = {"type": "array", "minItems": minimum}
             if prefix:
                 plain["prefixItems"] = [_ref(key, names) for key in prefix]
             plain["items"] = False if rest is None else _ref(rest, names)
-            return plain if most is None else plain | {"maxItems": most}
-    return _object(shape, names)
+            return plain if maximum is None else plain | {"maxItems": maximum}
+    return _object(value_set, names)
 
 
 def _ref(key: Key, names: dict[Key, str]) -> dict[str, str]:
     return {"$ref": f"#/$defs/{names[key]}"}
 
 
-def _number(shape: Number) -> dict[str, Any]:
-    plain: dict[str, Any] = {"type": "integer" if shape.integer else "number"}
+def _number(value_set: Number) -> dict[str, Any]:
+    plain: dict[str, Any] = {"type": "integer" if value_set.integer else "number"}
     for bound, name in (
-        (shape.low, "exclusiveMinimum" if shape.above else "minimum"),
-        (shape.high, "exclusiveMaximum" if shape.below else "maximum"),
+        (value_set.low, "exclusiveMinimum" if value_set.exclusive_low else "minimum"),
+        (value_set.high, "exclusiveMaximum" if value_set.exclusive_high else "maximum"),
     ):
         if bound is not None:
             short = bound.denominator == 1 and abs(bound) < 2**63
             plain[name] = int(bound) if short else float(bound)
-    if not shape.integer:
+    if not value_set.integer:
         # Why: it writes any exponent where there is no bound, and a double does not hold it.
-        if shape.low is None and (shape.high is None or shape.high > -_LARGE):
+        if value_set.low is None and (value_set.high is None or value_set.high > -_LARGE):
             plain["minimum"] = -_LARGE
-        if shape.high is None and (shape.low is None or shape.low < _LARGE):
+        if value_set.high is None and (value_set.low is None or value_set.low < _LARGE):
             plain["maximum"] = _LARGE
-    if shape.multiple_of > 1:
-        plain["multipleOf"] = shape.multiple_of
+    if value_set.multiple_of > 1:
+        plain["multipleOf"] = value_set.multiple_of
     return plain
 
 
-def _text(shape: String) -> dict[str, Any]:
+def _text(value_set: String) -> dict[str, Any]:
     plain: dict[str, Any] = {"type": "string"}
-    if shape.least:
-        plain["minLength"] = shape.least
-    if shape.most is not None:
-        plain["maxLength"] = shape.most
-    parts = [part for part in shape.parts if part != ANY_TEXT]
+    if value_set.minimum:
+        plain["minLength"] = value_set.minimum
+    if value_set.maximum is not None:
+        plain["maxLength"] = value_set.maximum
+    parts = [part for part in value_set.parts if part != ANY_TEXT]
     if not parts:
         return plain
-    if len(parts) > 1 and all(map(is_plain, parts)):
+    if len(parts) > 1 and all(map(is_simple, parts)):
         return plain | {"allOf": [{"pattern": _pattern(part)} for part in parts]}
     return plain | {"pattern": _pattern(parts[0] if len(parts) == 1 else And(tuple(parts)))}
 
 
-def _object(shape: Object, names: dict[Key, str]) -> dict[str, Any]:
-    properties: dict[str, Any] = {name: _ref(key, names) for name, key in shape.declared.items()}
-    properties |= dict.fromkeys(shape.excluded, False)
+def _object(value_set: Object, names: dict[Key, str]) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        name: _ref(key, names) for name, key in value_set.properties.items()
+    }
+    properties |= dict.fromkeys(value_set.forbidden, False)
     plain: dict[str, Any] = {
         "type": "object",
         "properties": properties,
-        "required": [name for name in shape.declared if name in shape.required],
+        "required": [name for name in value_set.properties if name in value_set.required],
         "additionalProperties": False,
     }
-    patterned = [free for free in shape.free if free.names is not None]
+    patterned = [additional for additional in value_set.additional if additional.names is not None]
     if patterned:
         plain["patternProperties"] = {
-            _pattern(free.names): _ref(free.value, names)
-            for free in patterned
-            if free.names is not None
+            _pattern(additional.names): _ref(additional.value, names)
+            for additional in patterned
+            if additional.names is not None
         }
-    elif shape.free:
-        plain["additionalProperties"] = _ref(shape.free[0].value, names)
-    if shape.least > len(shape.required):
-        plain["minProperties"] = shape.least
-    if shape.most is not None:
-        plain["maxProperties"] = shape.most
+    elif value_set.additional:
+        plain["additionalProperties"] = _ref(value_set.additional[0].value, names)
+    if value_set.minimum > len(value_set.required):
+        plain["minProperties"] = value_set.minimum
+    if value_set.maximum is not None:
+        plain["maxProperties"] = value_set.maximum
     return plain
 
 
 def _pattern(regex: Regex) -> str:
     try:
-        form = spelled(regex)
+        form = expression_or_automaton(regex)
         whole = regex_of(form) if isinstance(form, Automaton) else form
-    except UntranslatedPattern as error:
+    except UnsupportedPattern as error:
         raise SchemaRefused(f"a pattern cannot be enforced: {error}") from error
     return f"^(?:{_regex(whole)})$"
 
@@ -143,8 +145,8 @@ def _regex(regex: Regex) -> str:
             return "".join(_regex(part) for part in parts)
         case Alt(parts):
             return f"(?:{'|'.join(_regex(part) for part in parts)})"
-        case Repeat(inner, least, most):
-            return f"(?:{_regex(inner)}){{{least},{'' if most is None else most}}}"
+        case Repeat(inner, minimum, maximum):
+            return f"(?:{_regex(inner)}){{{minimum},{'' if maximum is None else maximum}}}"
         case And() | Not():
             raise AssertionError("an automaton's expression has none")
 

@@ -37,13 +37,19 @@ def number_rule(number: Number, add: AddRule) -> str:
 def _mirrored(number: Number) -> Number:
     low = None if number.high is None else -number.high
     high = None if number.low is None else -number.low
-    return replace(number, low=low, high=high, above=number.below, below=number.above)
+    return replace(
+        number,
+        low=low,
+        high=high,
+        exclusive_low=number.exclusive_high,
+        exclusive_high=number.exclusive_low,
+    )
 
 
 def _half(number: Number) -> Number | None:
     """Those of 0 and above; None if there are none."""
     if number.low is None or number.low < 0:
-        number = replace(number, low=Fraction(0), above=False)
+        number = replace(number, low=Fraction(0), exclusive_low=False)
     return None if number.is_empty else number
 
 
@@ -53,14 +59,14 @@ def _integers(number: Number, add: AddRule) -> list[str]:
     step = number.multiple_of
     multiples = _Multiples(step, add)
     found = []
-    for prefix, first, last, free, more in _spans(low, high):
+    for prefix, first, last, free, unbounded in _spans(low, high):
         if step == 1:
-            digits = f"[0-9]{{{free},}}" if more else f"[0-9]{{{free}}}" if free else ""
+            digits = f"[0-9]{{{free},}}" if unbounded else f"[0-9]{{{free}}}" if free else ""
             found.append(f"{_quoted(prefix)} [{first}-{last}] {digits}".strip())
             continue
         for digit in range(first, last + 1):
-            left = int(prefix + str(digit)) % step
-            if (rest := multiples.rule(left, free, more)) is not None:
+            remainder = int(prefix + str(digit)) % step
+            if (rest := multiples.rule(remainder, free, unbounded)) is not None:
                 found.append(f"{_quoted(prefix + str(digit))} {rest}")
     return found
 
@@ -104,25 +110,25 @@ class _Multiples:
 
     def __init__(self, step: int, add: AddRule) -> None:
         self._step, self._add = step, add
-        self._known: dict[tuple[int, int, bool], str | None] = {}
+        self._rules_by_remainder: dict[tuple[int, int, bool], str | None] = {}
         self._all_written = False
 
-    def rule(self, left: int, free: int, more: bool) -> str | None:
-        """The rule of `free` digits (or more) after `left`; None if no digits will do."""
-        if free == 0 and not more:
-            return '""' if left == 0 else None
+    def rule(self, remainder: int, free: int, unbounded: bool) -> str | None:
+        """The rule of `free` digits (or unbounded) after `remainder`; None if no digits will do."""
+        if free == 0 and not unbounded:
+            return '""' if remainder == 0 else None
         if free == 0:
-            return self._any_number(left)
-        key = left, free, more
-        if key not in self._known:
-            name = f"by_{self._step}_{left}_{free}{'_more' if more else ''}"
-            options = self._options(left, lambda after: self.rule(after, free - 1, more))
-            self._known[key] = name if options else None
+            return self._any_number(remainder)
+        key = remainder, free, unbounded
+        if key not in self._rules_by_remainder:
+            name = f"by_{self._step}_{remainder}_{free}{'_more' if unbounded else ''}"
+            options = self._options(remainder, lambda after: self.rule(after, free - 1, unbounded))
+            self._rules_by_remainder[key] = name if options else None
             if options:
                 self._add(name, " | ".join(options))
-        return self._known[key]
+        return self._rules_by_remainder[key]
 
-    def _any_number(self, left: int) -> str:
+    def _any_number(self, remainder: int) -> str:
         """The rule of any number of digits. They lead to one another: all are written at once."""
         names = [f"by_{self._step}_{each}_more" for each in range(self._step)]
         if not self._all_written:
@@ -130,13 +136,13 @@ class _Multiples:
             for each, name in enumerate(names):
                 options = ['""'] if each == 0 else []
                 self._add(name, " | ".join([*options, *self._options(each, names.__getitem__)]))
-        return names[left]
+        return names[remainder]
 
-    def _options(self, left: int, rule: Callable[[int], str | None]) -> list[str]:
+    def _options(self, remainder: int, rule: Callable[[int], str | None]) -> list[str]:
         """A digit and the rule for what is left over then; digits that leave the same together."""
         digits: dict[int, str] = {}
         for digit in range(10):
-            after = (left * 10 + digit) % self._step
+            after = (remainder * 10 + digit) % self._step
             digits[after] = digits.get(after, "") + str(digit)
         rules = ((which, rule(after)) for after, which in digits.items())
         return [f"[{which}] {name}" for which, name in rules if name is not None]
@@ -151,56 +157,66 @@ def _decimals(number: Number) -> list[str]:
     known = len(str(whole_low if whole_high is None else whole_high))
     places = max(len(start), len(end), min(FRACTION_DIGITS, EXACT_DIGITS - known))
     if whole_high == whole_low:
-        tail = _tail(start, end, number.above, number.below, places)
+        tail = _tail(start, end, number.exclusive_low, number.exclusive_high, places)
         return [f"{_quoted(str(whole_low))} {tail}"] if tail else []
     found = []
-    if tail := _tail(start, None, number.above, False, places):
+    if tail := _tail(start, None, number.exclusive_low, False, places):
         found.append(f"{_quoted(str(whole_low))} {tail}")
     if whole_high is None or whole_high - whole_low > 1:
         last = None if whole_high is None else Fraction(whole_high - 1)
         between = Number(True, Fraction(whole_low + 1), last)
         fraction = f'("." [0-9]{{1,{places}}})?' if places > 0 else ""
         found += [f"{each} {fraction}" for each in _integers(between, lambda *_: None)]
-    if whole_high is not None and (tail := _tail("", end, False, number.below, places)):
+    if whole_high is not None and (tail := _tail("", end, False, number.exclusive_high, places)):
         found.append(f"{_quoted(str(whole_high))} {tail}")
     return found
 
 
-def _tail(low: str, high: str | None, above: bool, below: bool, places: int) -> str:
+def _tail(
+    low: str, high: str | None, exclusive_low: bool, exclusive_high: bool, places: int
+) -> str:
     """Point and digits of fractions from `low` to `high`; empty if there are none."""
-    options = ['""'] if _may_end(low, high, above, below) else []
-    if places > 0 and (digits := _digits(low, high, above, below, places, first=True)):
+    options = ['""'] if _may_end(low, high, exclusive_low, exclusive_high) else []
+    if places > 0 and (
+        digits := _digits(low, high, exclusive_low, exclusive_high, places, first=True)
+    ):
         options.append(f'"." ({digits})')
     return f"({' | '.join(options)})" if options else ""
 
 
 def _digits(
-    low: str | None, high: str | None, above: bool, below: bool, places: int, *, first: bool = False
+    low: str | None,
+    high: str | None,
+    exclusive_low: bool,
+    exclusive_high: bool,
+    places: int,
+    *,
+    first: bool = False,
 ) -> str:
     """What digits may follow; None for a bound that is left behind, "" for one that is reached."""
-    least = 1 if first else 0
-    if low == "" and not above:
+    minimum = 1 if first else 0
+    if low == "" and not exclusive_low:
         low = None
     if low is None and high is None:
-        return f"[0-9]{{{least},{places}}}"
-    options = [] if first or not _may_end(low, high, above, below) else ['""']
+        return f"[0-9]{{{minimum},{places}}}"
+    options = [] if first or not _may_end(low, high, exclusive_low, exclusive_high) else ['""']
     if places == 0:
         return " | ".join(options)
     from_, to = int((low or "0")[0]), 9 if high is None else int((high or "0")[0])
     for digit in range(from_, to + 1):
         next_low = low[1:] if low is not None and digit == from_ else None
         next_high = high[1:] if high is not None and digit == to else None
-        rest = _digits(next_low, next_high, above, below, places - 1)
+        rest = _digits(next_low, next_high, exclusive_low, exclusive_high, places - 1)
         if rest:
             options.append(f'"{digit}" ({rest})')
     return " | ".join(options)
 
 
-def _may_end(low: str | None, high: str | None, above: bool, below: bool) -> bool:
+def _may_end(low: str | None, high: str | None, exclusive_low: bool, exclusive_high: bool) -> bool:
     """Whether nothing but zeros may follow."""
-    if low is not None and (above or low.strip("0")):
+    if low is not None and (exclusive_low or low.strip("0")):
         return False
-    return high is None or not below or bool(high.strip("0"))
+    return high is None or not exclusive_high or bool(high.strip("0"))
 
 
 def _fraction(value: Fraction) -> str:

@@ -14,34 +14,34 @@ from headrace_worker.engine.regex.value_regex import (
     Ranges,
     Regex,
     Repeat,
-    common,
+    intersect,
     invert,
 )
 
 _ESCAPED = {8: "b", 9: "t", 10: "n", 12: "f", 13: "r", 34: '"', 92: "\\"}
 
 
-def regex_text(regex: Regex) -> str:
+def regex_rule(regex: Regex) -> str:
     """An expression for the value, over the text between the quotes of the string."""
     match regex:
         case Chars(ranges):
-            return character(ranges)
+            return character_class(ranges)
         case Cat(parts):
-            return " ".join(regex_text(part) for part in parts) if parts else '""'
+            return " ".join(regex_rule(part) for part in parts) if parts else '""'
         case Alt(parts):
-            return f"({' | '.join(regex_text(part) for part in parts)})"
-        case Repeat(inner, least, most):
-            return f"({regex_text(inner)}){{{least},{'' if most is None else most}}}"
+            return f"({' | '.join(regex_rule(part) for part in parts)})"
+        case Repeat(inner, minimum, maximum):
+            return f"({regex_rule(inner)}){{{minimum},{'' if maximum is None else maximum}}}"
         case And() | Not():
             raise AssertionError("written as its automaton")
 
 
-def character(ranges: Ranges) -> str:
+def character_class(ranges: Ranges) -> str:
     """One character of a string's value, as JSON writes it: escaped only where it must be."""
-    plain = common(ranges, invert(((0, 31), (34, 34), (92, 92))))
+    plain = intersect(ranges, invert(((0, 31), (34, 34), (92, 92))))
     options = [f"[{''.join(_range(*each) for each in plain)}]"] if plain else []
-    control = common(ranges, ((0, 31),))
-    for first, last in [*control, *common(ranges, ((34, 34),)), *common(ranges, ((92, 92),))]:
+    control = intersect(ranges, ((0, 31),))
+    for first, last in [*control, *intersect(ranges, ((34, 34),)), *intersect(ranges, ((92, 92),))]:
         for code in range(first, last + 1):
             options.append(literal("\\" + _ESCAPED[code] if code in _ESCAPED else f"\\u{code:04x}"))
     return options[0] if len(options) == 1 else f"({' | '.join(options)})"
@@ -63,7 +63,7 @@ def literal(text: str) -> str:
     return f'"{"".join(c if c.isprintable() else _code(ord(c)) for c in quoted)}"'
 
 
-def in_json(value: Any) -> str:
+def to_json(value: Any) -> str:
     """As it is written elsewhere: `", "` and `": "`, and no escapes that need not be."""
     text = json.dumps(value, ensure_ascii=False)
     try:

@@ -8,11 +8,11 @@ from fractions import Fraction
 from typing import Any
 
 from headrace_worker.engine.regex.automaton import matches
-from headrace_worker.engine.regex.value_regex import Regex, UntranslatedPattern, search, whole
+from headrace_worker.engine.regex.value_regex import Regex, UnsupportedPattern, fullmatch, search
 from headrace_worker.engine.schema.formats import FORMATS
 from headrace_worker.engine.schema.keywords import MAX_COUNT, TYPES, SchemaRefused
 from headrace_worker.engine.schema.object_merging import OBJECTS, ObjectMerger, unevaluated_allowed
-from headrace_worker.engine.schema.subschemas import Conjunction, Subschemas, below
+from headrace_worker.engine.schema.subschemas import Conjunction, Subschemas, child_pointer
 from headrace_worker.engine.schema.value_sets import (
     Array,
     Constants,
@@ -37,41 +37,41 @@ _SPEAKS_OF = {
 
 
 class SchemaMerger:
-    """Reads shapes of one schema; `impossible` grows by why some of them were left out."""
+    """Reads shapes of one schema; `unsatisfiable` grows by why some of them were left out."""
 
     def __init__(
-        self, places: Subschemas, node: Callable[[Key], Node | None], impossible: list[str]
+        self, subschemas: Subschemas, node: Callable[[Key], Node | None], unsatisfiable: list[str]
     ) -> None:
-        self._places, self._impossible = places, impossible
-        self._objects = ObjectMerger(places, node, impossible)
+        self._subschemas, self._unsatisfiable = subschemas, unsatisfiable
+        self._objects = ObjectMerger(subschemas, node, unsatisfiable)
 
-    def shapes(self, flat: Conjunction) -> tuple[list[ValueSet], set[str]]:
+    def value_sets(self, conjunction: Conjunction) -> tuple[list[ValueSet], set[str]]:
         """The shapes, and the types that are allowed and not written."""
-        members = [(place, self._places.object_at(place)) for place in flat]
-        for place, schema in members:
+        members = [(pointer, self._subschemas.get_object(pointer)) for pointer in conjunction]
+        for pointer, schema in members:
             if schema.get("not") not in (None, False):
                 if schema["not"] in (True, {}):
-                    return self._none(f"not at {place} forbids everything"), set()
+                    return self._none(f"not at {pointer} forbids everything"), set()
                 raise SchemaRefused(
-                    f"not at {place} cannot be enforced; write what may stand there"
+                    f"not at {pointer} cannot be enforced; write what may stand there"
                 )
-        types, narrowed = _types(members)
+        types, omitted_types = _types(members)
         if any("enum" in schema or "const" in schema for _, schema in members):
             return self._constants(members, types), set()
         found: list[ValueSet] = []
         for name in types:
-            shape = self._shape(name, members)
-            if shape is not None:
-                found.append(shape)
+            value_set = self._value_set(name, members)
+            if value_set is not None:
+                found.append(value_set)
         if not types:
-            self._none(f"no type is left at {' and '.join(flat)}")
-        return found, narrowed
+            self._none(f"no type is left at {' and '.join(conjunction)}")
+        return found, omitted_types
 
     def _none(self, why: str) -> list[ValueSet]:
-        self._impossible.append(why)
+        self._unsatisfiable.append(why)
         return []
 
-    def _shape(self, name: str, members: list[Any]) -> ValueSet | None:
+    def _value_set(self, name: str, members: list[Any]) -> ValueSet | None:
         match name:
             case "null":
                 return Constants((None,))
@@ -88,30 +88,34 @@ class SchemaMerger:
                 return self._array(members)
         return self._objects.read(members)
 
-    def _kept(self, shape: ValueSet, empty: bool, members: list[Any], why: str) -> ValueSet | None:
+    def _kept(
+        self, value_set: ValueSet, empty: bool, members: list[Any], why: str
+    ) -> ValueSet | None:
         if empty:
-            self._impossible.append(f"{why} at {' and '.join(place for place, _ in members)}")
+            self._unsatisfiable.append(
+                f"{why} at {' and '.join(pointer for pointer, _ in members)}"
+            )
             return None
-        return shape
+        return value_set
 
     def _text(self, members: list[Any]) -> ValueSet | None:
         text = String(
             tuple(dict.fromkeys(part for member in members for part in parts_of(*member))),
             int(max((schema.get("minLength", 0) for _, schema in members), default=0)),
-            _least(schema.get("maxLength") for _, schema in members),
+            _minimum(schema.get("maxLength") for _, schema in members),
         )
-        place = members[0][0] if members else "#"
+        pointer = members[0][0] if members else "#"
         try:
             empty = text.is_empty
-        except UntranslatedPattern as error:
-            at = next((p for p, s in members if "pattern" in s), place)
+        except UnsupportedPattern as error:
+            at = next((p for p, s in members if "pattern" in s), pointer)
             raise SchemaRefused(f"pattern at {at} cannot be enforced: {error}") from error
         return self._kept(text, empty, members, "no text has such a pattern and length")
 
     def _array(self, members: list[Any]) -> ValueSet | None:
-        lists = [_items(place, schema) for place, schema in members]
-        least = int(max((schema.get("minItems", 0) for _, schema in members), default=0))
-        most = _least(schema.get("maxItems") for _, schema in members)
+        lists = [_items(pointer, schema) for pointer, schema in members]
+        minimum = int(max((schema.get("minItems", 0) for _, schema in members), default=0))
+        maximum = _minimum(schema.get("maxItems") for _, schema in members)
         count = max((len(prefix) for prefix, _ in lists), default=0)
         prefix = []
         for i in range(count):
@@ -119,22 +123,28 @@ class SchemaMerger:
             prefix.append(tuple(dict.fromkeys(each for each in at if each is not None)))
         ends = [rest for _, rest in lists if rest is not None]
         rest: Key | None = tuple(dict.fromkeys(ends))
-        if not ends and count and least <= count:
+        if not ends and count and minimum <= count:
             # Nothing says what would follow, and nothing asks for it.
             rest = None
-        for place, _ in members:
-            free = unevaluated_allowed(self._places, place, "unevaluatedItems", members, ARRAYS)
-            if not free and not ends:
+        for pointer, _ in members:
+            additional = unevaluated_allowed(
+                self._subschemas, pointer, "unevaluatedItems", members, ARRAYS
+            )
+            if not additional and not ends:
                 rest = None
-        if any(self._places.at(place) is False for place in ends):
+        if any(self._subschemas.get(pointer) is False for pointer in ends):
             rest = None
-        for place, schema in members:
-            longest = most if rest is not None else min(count, count if most is None else most)
+        for pointer, schema in members:
+            longest = (
+                maximum if rest is not None else min(count, count if maximum is None else maximum)
+            )
             if schema.get("uniqueItems") and (longest is None or longest > 1):
-                raise SchemaRefused(f"uniqueItems at {place} cannot be enforced for several items")
-        short = (most is not None and least > most) or (rest is None and least > count)
+                raise SchemaRefused(
+                    f"uniqueItems at {pointer} cannot be enforced for several items"
+                )
+        short = (maximum is not None and minimum > maximum) or (rest is None and minimum > count)
         return self._kept(
-            Array(tuple(prefix), rest, least, most), short, members, "no array is long enough"
+            Array(tuple(prefix), rest, minimum, maximum), short, members, "no array is long enough"
         )
 
     def _constants(self, members: list[Any], types: list[str]) -> list[ValueSet]:
@@ -157,29 +167,29 @@ class SchemaMerger:
         if kept:
             return [Constants(tuple(kept), complete)]
         return self._none(
-            f"no value of enum or const at {' and '.join(place for place, _ in members)} fits what"
-            " stands beside it"
+            f"no value of enum or const at {' and '.join(pointer for pointer, _ in members)} fits"
+            " what stands beside it"
         )
 
     def _holds(self, value: str, members: list[Any]) -> bool:
-        for place, schema in members:
+        for pointer, schema in members:
             if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", math.inf):
                 return False
-            if not all(matches(part, value) for part in parts_of(place, schema)):
+            if not all(matches(part, value) for part in parts_of(pointer, schema)):
                 return False
         return True
 
 
-def parts_of(place: str, schema: dict[str, Any]) -> list[Regex]:
+def parts_of(pointer: str, schema: dict[str, Any]) -> list[Regex]:
     """What `pattern` and `format` ask of a text. Raises SchemaRefused."""
     parts = []
     if schema.get("format") in FORMATS:
-        parts.append(whole(FORMATS[schema["format"]]))
+        parts.append(fullmatch(FORMATS[schema["format"]]))
     if "pattern" in schema:
         try:
             parts.append(search(schema["pattern"]))
-        except UntranslatedPattern as error:
-            raise SchemaRefused(f"pattern at {place} cannot be enforced: {error}") from error
+        except UnsupportedPattern as error:
+            raise SchemaRefused(f"pattern at {pointer} cannot be enforced: {error}") from error
     return parts
 
 
@@ -205,7 +215,7 @@ def _types(members: list[Any]) -> tuple[list[str], set[str]]:
             left, explicit = left & wide, True
     if "number" in left:
         left.discard("integer")
-    narrowed: set[str] = set()
+    omitted_types: set[str] = set()
     spoken = {
         name
         for name, keywords in _SPEAKS_OF.items()
@@ -213,8 +223,8 @@ def _types(members: list[Any]) -> tuple[list[str], set[str]]:
         if any(word in schema for word in keywords)
     }
     if spoken and not explicit and not any("enum" in s or "const" in s for _, s in members):
-        left, narrowed = left & spoken, left - spoken
-    return [name for name in TYPES if name in left], narrowed
+        left, omitted_types = left & spoken, left - spoken
+    return [name for name in TYPES if name in left], omitted_types
 
 
 def _type_fits(value: Any, types: list[str]) -> bool:
@@ -234,17 +244,19 @@ def _type_fits(value: Any, types: list[str]) -> bool:
 
 def _check_constant(value: Any, members: list[Any]) -> None:
     kind = "array" if isinstance(value, list) else "object" if isinstance(value, dict) else ""
-    for place, schema in members:
+    for pointer, schema in members:
         for word in _SPEAKS_OF.get(kind, ()):
             if word in schema:
-                raise SchemaRefused(f"{word} at {place} cannot be enforced beside an enum or const")
+                raise SchemaRefused(
+                    f"{word} at {pointer} cannot be enforced beside an enum or const"
+                )
 
 
 def _number(members: list[Any], *, integer: bool) -> Number:
     low: tuple[Fraction, bool] | None = None
     high: tuple[Fraction, bool] | None = None
     multiple = 1
-    for place, schema in members:
+    for pointer, schema in members:
         for name, exclusive in (("minimum", False), ("exclusiveMinimum", True)):
             if name in schema:
                 bound = Fraction(str(schema[name])), exclusive
@@ -261,15 +273,17 @@ def _number(members: list[Any], *, integer: bool) -> Number:
             step = schema["multipleOf"]
             if step != int(step) or step > MAX_MULTIPLE:
                 raise SchemaRefused(
-                    f"multipleOf at {place} cannot be enforced; it may be an integer up to"
+                    f"multipleOf at {pointer} cannot be enforced; it may be an integer up to"
                     f" {MAX_MULTIPLE}"
                 )
             multiple, integer = math.lcm(multiple, int(step)), True
             if multiple > MAX_MULTIPLE:
-                raise SchemaRefused(f"multipleOf at {place}, with others, is above {MAX_MULTIPLE}")
+                raise SchemaRefused(
+                    f"multipleOf at {pointer}, with others, is above {MAX_MULTIPLE}"
+                )
     for each in (low, high):
         if each is not None and _digits(each[0]) > MAX_DIGITS:
-            where = " and ".join(place for place, _ in members)
+            where = " and ".join(pointer for pointer, _ in members)
             raise SchemaRefused(f"a bound at {where} has more than {MAX_DIGITS} digits")
     above, below_ = bool(low and low[1]), bool(high and not high[1])
     first, last = low and low[0], high and high[0]
@@ -286,17 +300,19 @@ def _digits(value: Fraction) -> int:
     return max(len(str(abs(int(value)))), len(str(value.denominator)))
 
 
-def _items(place: str, schema: dict[str, Any]) -> tuple[list[str], str | None]:
+def _items(pointer: str, schema: dict[str, Any]) -> tuple[list[str], str | None]:
     """The places of the first items, and of the rest; None where nothing is said of it."""
     items = schema.get("items")
     if isinstance(items, list):
-        prefix = [below(place, "items", i) for i in range(len(items))]
+        prefix = [child_pointer(pointer, "items", i) for i in range(len(items))]
         more = "additionalItems" in schema
-        return prefix, below(place, "additionalItems") if more else None
-    prefix = [below(place, "prefixItems", i) for i in range(len(schema.get("prefixItems", ())))]
-    return prefix, below(place, "items") if "items" in schema else None
+        return prefix, child_pointer(pointer, "additionalItems") if more else None
+    prefix = [
+        child_pointer(pointer, "prefixItems", i) for i in range(len(schema.get("prefixItems", ())))
+    ]
+    return prefix, child_pointer(pointer, "items") if "items" in schema else None
 
 
-def _least(values: Any) -> int | None:
+def _minimum(values: Any) -> int | None:
     counts = (int(value) for value in values if value is not None and value <= MAX_COUNT)
     return min(counts, default=None)

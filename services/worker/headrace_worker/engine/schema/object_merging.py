@@ -15,13 +15,13 @@ from headrace_worker.engine.regex.value_regex import (
     And,
     Not,
     Regex,
-    UntranslatedPattern,
+    UnsupportedPattern,
     alternatives,
     literal,
     search,
 )
 from headrace_worker.engine.schema.keywords import SchemaRefused
-from headrace_worker.engine.schema.subschemas import Subschemas, below
+from headrace_worker.engine.schema.subschemas import Subschemas, child_pointer
 from headrace_worker.engine.schema.value_sets import (
     AdditionalNames,
     Constants,
@@ -29,7 +29,7 @@ from headrace_worker.engine.schema.value_sets import (
     Node,
     Object,
     String,
-    spelled,
+    expression_or_automaton,
 )
 
 Members = list[tuple[str, dict[str, Any]]]
@@ -57,85 +57,93 @@ class AllowedNames:
 
 
 class ObjectMerger:
-    """Reads objects of one schema; `impossible` grows by why some of them were left out."""
+    """Reads objects of one schema; `unsatisfiable` grows by why some of them were left out."""
 
     def __init__(
-        self, places: Subschemas, node: Callable[[Key], Node | None], impossible: list[str]
+        self, subschemas: Subschemas, node: Callable[[Key], Node | None], unsatisfiable: list[str]
     ) -> None:
-        self._places, self._node, self._impossible = places, node, impossible
+        self._subschemas, self._node, self._unsatisfiable = subschemas, node, unsatisfiable
 
     def read(self, members: Members) -> Object | None:
         """None where no object fulfils them. Raises SchemaRefused."""
-        where = " and ".join(place for place, _ in members)
+        where = " and ".join(pointer for pointer, _ in members)
         patterns = {
-            pattern: (_searched(pattern, place), _searched(pattern, place, widest=True))
-            for place, schema in members
+            pattern: (_searched(pattern, pointer), _searched(pattern, pointer, permissive=True))
+            for pointer, schema in members
             for pattern in schema.get("patternProperties", {})
         }
         names = self._allowed_names(members)
-        declared, excluded = {}, []
+        declared, forbidden = {}, []
         for name in _names(members):
             if all(_allows(each, name) for each in names):
                 declared[name] = self._value(name, members, patterns)
             else:
-                excluded.append(name)
+                forbidden.append(name)
         required = frozenset(n for _, schema in members for n in schema.get("required", ()))
         if lacking := sorted(required - declared.keys()):
-            self._impossible.append(f"propertyNames at {where} forbids the required {lacking[0]!r}")
+            self._unsatisfiable.append(
+                f"propertyNames at {where} forbids the required {lacking[0]!r}"
+            )
             return None
-        free = self._free(members, patterns, names, (*declared, *excluded))
-        least = int(max((schema.get("minProperties", 0) for _, schema in members), default=0))
-        most = [int(s["maxProperties"]) for _, s in members if "maxProperties" in s]
-        if not free:
-            most = [each for each in most if each < len(declared)]
-        closed = not free and any(
+        additional = self._additional(members, patterns, names, (*declared, *forbidden))
+        minimum = int(max((schema.get("minProperties", 0) for _, schema in members), default=0))
+        maximum = [int(s["maxProperties"]) for _, s in members if "maxProperties" in s]
+        if not additional:
+            maximum = [each for each in maximum if each < len(declared)]
+        closed = not additional and any(
             schema.get("additionalProperties") is False for _, schema in members
         )
-        shape = Object(
-            declared, required, free, least, min(most, default=None), closed, tuple(excluded)
+        value_set = Object(
+            declared,
+            required,
+            additional,
+            minimum,
+            min(maximum, default=None),
+            closed,
+            tuple(forbidden),
         )
-        return self._counted(shape, where)
+        return self._counted(value_set, where)
 
-    def _counted(self, shape: Object, where: str) -> Object | None:
-        fixed = max(shape.least, len(shape.required))
-        if shape.most is not None and shape.most < fixed:
-            self._impossible.append(f"maxProperties at {where} is below what is required")
+    def _counted(self, value_set: Object, where: str) -> Object | None:
+        fixed = max(value_set.minimum, len(value_set.required))
+        if value_set.maximum is not None and value_set.maximum < fixed:
+            self._unsatisfiable.append(f"maxProperties at {where} is below what is required")
             return None
-        if shape.least > len(shape.declared) + bool(shape.free):
-            if shape.free or not shape.closed:
+        if value_set.minimum > len(value_set.properties) + bool(value_set.additional):
+            if value_set.additional or not value_set.closed:
                 raise SchemaRefused(
                     f"minProperties at {where} cannot be enforced: names that are not declared may"
                     " come twice; declare as many in properties"
                 )
-            self._impossible.append(f"minProperties at {where} is above what may come")
+            self._unsatisfiable.append(f"minProperties at {where} is above what may come")
             return None
-        return shape
+        return value_set
 
     def _value(self, name: str, members: Members, patterns: dict[str, tuple[Regex, Regex]]) -> Key:
         """The places that speak of a declared name."""
-        said: list[str] = []
-        for place, schema in members:
+        pointers: list[str] = []
+        for pointer, schema in members:
             own, doubtful = [], False
             if name in schema.get("properties", {}):
-                own.append(below(place, "properties", name))
+                own.append(child_pointer(pointer, "properties", name))
             for pattern in schema.get("patternProperties", {}):
                 surely, perhaps = (matches(each, name) for each in patterns[pattern])
                 doubtful = doubtful or perhaps != surely
                 if perhaps:
-                    own.append(below(place, "patternProperties", pattern))
+                    own.append(child_pointer(pointer, "patternProperties", pattern))
             if (not own or doubtful) and "additionalProperties" in schema:
-                own.append(below(place, "additionalProperties"))
-            said += own
-        if not said:
+                own.append(child_pointer(pointer, "additionalProperties"))
+            pointers += own
+        if not pointers:
             # Required, and not more: where others may not come, it may not either.
-            said = [
-                below(place, "unevaluatedProperties")
-                for place, schema in members
+            pointers = [
+                child_pointer(pointer, "unevaluatedProperties")
+                for pointer, schema in members
                 if schema.get("unevaluatedProperties") is False
             ]
-        return tuple(dict.fromkeys(said))
+        return tuple(dict.fromkeys(pointers))
 
-    def _free(
+    def _additional(
         self,
         members: Members,
         patterns: dict[str, tuple[Regex, Regex]],
@@ -154,13 +162,13 @@ class ObjectMerger:
             matched = tuple(p for p, match in zip(patterns, chosen, strict=True) if match)
             if not matched and not open_:
                 continue
-            said = []
-            for place, schema in members:
+            pointers = []
+            for pointer, schema in members:
                 own = [p for p in matched if p in schema.get("patternProperties", {})]
-                said += [below(place, "patternProperties", p) for p in own]
+                pointers += [child_pointer(pointer, "patternProperties", p) for p in own]
                 if not own and "additionalProperties" in schema:
-                    said.append(below(place, "additionalProperties"))
-            if any(self._places.at(place) is False for place in said):
+                    pointers.append(child_pointer(pointer, "additionalProperties"))
+            if any(self._subschemas.get(pointer) is False for pointer in pointers):
                 continue
             parts = [
                 surely if match else Not(perhaps)
@@ -168,22 +176,22 @@ class ObjectMerger:
             ]
             regex = _any_of([*parts, *(each.regex for each in names)], taken)
             if regex is None or not self._is_never(regex, members):
-                found.append(AdditionalNames(regex, tuple(dict.fromkeys(said)), matched))
+                found.append(AdditionalNames(regex, tuple(dict.fromkeys(pointers)), matched))
         return tuple(found)
 
     def _is_never(self, regex: Regex, members: Members) -> bool:
         try:
-            form = spelled(regex)
-        except UntranslatedPattern as error:
+            form = expression_or_automaton(regex)
+        except UnsupportedPattern as error:
             at = next((p for p, s in members if "patternProperties" in s), members[0][0])
             raise SchemaRefused(f"patternProperties at {at} cannot be enforced: {error}") from error
         return getattr(form, "is_empty", False)
 
     def _is_open(self, members: Members) -> bool:
         """Whether names that match nothing may come."""
-        for place, _ in members:
+        for pointer, _ in members:
             if not unevaluated_allowed(
-                self._places, place, "unevaluatedProperties", members, OBJECTS
+                self._subschemas, pointer, "unevaluatedProperties", members, OBJECTS
             ):
                 return any("additionalProperties" in s for _, s in members)
         if any("additionalProperties" in schema for _, schema in members):
@@ -195,22 +203,22 @@ class ObjectMerger:
     def _allowed_names(self, members: Members) -> list[AllowedNames]:
         """What propertyNames asks of every name."""
         found: list[AllowedNames] = []
-        for place, schema in members:
+        for pointer, schema in members:
             if "propertyNames" not in schema:
                 continue
-            node = self._node((below(place, "propertyNames"),))
+            node = self._node((child_pointer(pointer, "propertyNames"),))
             if node is None:
                 raise SchemaRefused(
-                    f"propertyNames at {place} cannot be enforced: it has itself in it"
+                    f"propertyNames at {pointer} cannot be enforced: it has itself in it"
                 )
             options: list[Regex] = []
             texts: list[str] = []
-            for shape in node.shapes:
-                if isinstance(shape, String):
-                    options.append(shape.regex)
-                elif isinstance(shape, Constants):
-                    texts += (value for value in shape.values if isinstance(value, str))
-            if "string" in node.narrowed:
+            for value_set in node.value_sets:
+                if isinstance(value_set, String):
+                    options.append(value_set.regex)
+                elif isinstance(value_set, Constants):
+                    texts += (value for value in value_set.values if isinstance(value, str))
+            if "string" in node.omitted_types:
                 options.append(ANY_TEXT)
             if ANY_TEXT not in options:
                 regex = Alt((*options, *map(literal, texts))) if options or texts else NEVER
@@ -219,20 +227,20 @@ class ObjectMerger:
 
 
 def unevaluated_allowed(
-    places: Subschemas, place: str, word: str, members: Members, words: tuple[str, ...]
+    subschemas: Subschemas, pointer: str, word: str, members: Members, words: tuple[str, ...]
 ) -> bool:
     """Whether what no other keyword speaks of is allowed by the schema at the place.
 
     Raises:
         SchemaRefused: it is a schema, or others that it does not see speak too.
     """
-    value = places.object_at(place).get(word, True)
+    value = subschemas.get_object(pointer).get(word, True)
     if value in (True, {}):
         return True
-    own = {each for flat in places.alternatives((place,)) for each in flat}
+    own = {each for conjunction in subschemas.alternatives((pointer,)) for each in conjunction}
     seen = all(p in own or not any(w in schema for w in words) for p, schema in members)
     if value is not False or not seen:
-        raise SchemaRefused(f"{word} at {place} cannot be enforced here")
+        raise SchemaRefused(f"{word} at {pointer} cannot be enforced here")
     return False
 
 
@@ -257,8 +265,10 @@ def _names(members: Members) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _searched(pattern: str, place: str, *, widest: bool = False) -> Regex:
+def _searched(pattern: str, pointer: str, *, permissive: bool = False) -> Regex:
     try:
-        return search(pattern, widest=widest)
-    except UntranslatedPattern as error:
-        raise SchemaRefused(f"patternProperties at {place} cannot be enforced: {error}") from error
+        return search(pattern, permissive=permissive)
+    except UnsupportedPattern as error:
+        raise SchemaRefused(
+            f"patternProperties at {pointer} cannot be enforced: {error}"
+        ) from error

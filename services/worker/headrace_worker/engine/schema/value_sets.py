@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from headrace_worker.engine.regex.automaton import Automaton, automaton, is_plain
+from headrace_worker.engine.regex.automaton import Automaton, automaton, is_simple
 from headrace_worker.engine.regex.value_regex import (
     ANY_CHARACTER,
     ANY_TEXT,
@@ -16,7 +16,7 @@ from headrace_worker.engine.regex.value_regex import (
     Not,
     Regex,
     Repeat,
-    widths,
+    length_bounds,
 )
 
 Key = tuple[str, ...]
@@ -34,22 +34,29 @@ class Constants:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """Bounds are inclusive unless `above` or `below`; those of integers are inclusive integers."""
+    """Numbers between two bounds, which are inclusive unless `exclusive_low` or `exclusive_high`.
+
+    The bounds of integers are always inclusive integers.
+    """
 
     integer: bool = False
     low: Fraction | None = None
     high: Fraction | None = None
-    above: bool = False
-    below: bool = False
+    exclusive_low: bool = False
+    exclusive_high: bool = False
     multiple_of: int = 1
     """Of integers."""
 
     def holds(self, value: int | float) -> bool:
         """Whether the number is one of these."""
         exact = Fraction(str(value))
-        if self.low is not None and (exact < self.low or (self.above and exact == self.low)):
+        if self.low is not None and (
+            exact < self.low or (self.exclusive_low and exact == self.low)
+        ):
             return False
-        if self.high is not None and (exact > self.high or (self.below and exact == self.high)):
+        if self.high is not None and (
+            exact > self.high or (self.exclusive_high and exact == self.high)
+        ):
             return False
         return not self.integer or (exact.denominator == 1 and exact % self.multiple_of == 0)
 
@@ -59,7 +66,9 @@ class Number:
             return False
         if self.integer:
             return self.high // self.multiple_of < -(-self.low // self.multiple_of)
-        return self.low > self.high or (self.low == self.high and (self.above or self.below))
+        return self.low > self.high or (
+            self.low == self.high and (self.exclusive_low or self.exclusive_high)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +76,32 @@ class String:
     """All of `parts` hold for its value."""
 
     parts: tuple[Regex, ...] = ()
-    least: int = 0
-    most: int | None = None
+    minimum: int = 0
+    maximum: int | None = None
 
     @property
     def regex(self) -> Regex:
         """Length and parts as one."""
         whole = [part for part in self.parts if part != ANY_TEXT]
-        least, most = widths(And(tuple(whole))) if whole else (0, None)
-        longest = self.most if self.most is None or most is None or most > self.most else None
-        if least < self.least or longest is not None:
+        minimum, maximum = length_bounds(And(tuple(whole))) if whole else (0, None)
+        longest = (
+            self.maximum
+            if self.maximum is None or maximum is None or maximum > self.maximum
+            else None
+        )
+        if minimum < self.minimum or longest is not None:
             # Bounds that the expressions keep by themselves would only make it larger.
-            whole.append(Repeat(ANY_CHARACTER, self.least, longest))
+            whole.append(Repeat(ANY_CHARACTER, self.minimum, longest))
         if len(whole) == 2 and (joined := _shortened(whole[0], self)) is not None:
             return joined
         return whole[0] if len(whole) == 1 else And(tuple(whole)) if whole else ANY_TEXT
 
     @property
     def is_empty(self) -> bool:
-        """Raises UntranslatedPattern where it cannot be told."""
-        if self.most is not None and self.least > self.most:
+        """Raises UnsupportedPattern where it cannot be told."""
+        if self.maximum is not None and self.minimum > self.maximum:
             return True
-        form = spelled(self.regex)
+        form = expression_or_automaton(self.regex)
         return isinstance(form, Automaton) and form.is_empty
 
 
@@ -97,8 +110,8 @@ class Array:
     prefix: tuple[Key, ...]
     rest: Key | None
     """What comes after `prefix`; None for nothing."""
-    least: int = 0
-    most: int | None = None
+    minimum: int = 0
+    maximum: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +126,16 @@ class AdditionalNames:
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    declared: dict[str, Key]
+    properties: dict[str, Key]
     """In the order in which they come."""
     required: frozenset[str]
-    free: tuple[AdditionalNames, ...]
-    least: int = 0
-    most: int | None = None
+    additional: tuple[AdditionalNames, ...]
+    minimum: int = 0
+    maximum: int | None = None
     closed: bool = False
-    """By the schema's own word; where `free` is empty without it, others are only not written."""
-    excluded: tuple[str, ...] = ()
+    """Whether the schema itself forbids other properties; if not, and `additional` is empty, the
+    grammar merely never writes any."""
+    forbidden: tuple[str, ...] = ()
     """Names that may not come, of those that are not declared."""
 
 
@@ -130,19 +144,19 @@ ValueSet = Constants | Number | String | Array | Object
 
 @dataclass(slots=True)
 class Node:
-    shapes: list[ValueSet] = field(default_factory=list)
-    narrowed: frozenset[str] = frozenset()
+    value_sets: list[ValueSet] = field(default_factory=list)
+    omitted_types: frozenset[str] = frozenset()
     """Types that the schema allows and that are not written, because it speaks of others."""
 
 
 @lru_cache(maxsize=512)
-def spelled(regex: Regex) -> Regex | Automaton:
+def expression_or_automaton(regex: Regex) -> Regex | Automaton:
     """The expression itself where it can be written down part by part; else its automaton.
 
     Raises:
-        UntranslatedPattern: the automaton has too many states.
+        UnsupportedPattern: the automaton has too many states.
     """
-    return regex if is_plain(regex) else automaton(regex)
+    return regex if is_simple(regex) else automaton(regex)
 
 
 def _shortened(regex: Regex, text: String) -> Regex | None:
@@ -151,6 +165,6 @@ def _shortened(regex: Regex, text: String) -> Regex | None:
         return None
     if not isinstance(regex.inner, Chars):
         return None
-    least = max(regex.least, text.least)
-    most = min((m for m in (regex.most, text.most) if m is not None), default=None)
-    return Repeat(regex.inner, least, most) if most is None or least <= most else None
+    minimum = max(regex.minimum, text.minimum)
+    maximum = min((m for m in (regex.maximum, text.maximum) if m is not None), default=None)
+    return Repeat(regex.inner, minimum, maximum) if maximum is None or minimum <= maximum else None

@@ -16,13 +16,13 @@ from headrace_worker.engine.backends.remote_engine import (
 )
 from headrace_worker.engine.base.interface import FinishReason, SequenceRefused
 from helpers.running_engine import GREEDY, History, run, sequence
-from helpers.written_source import Written, WrittenSource, following
+from helpers.written_source import ScriptedBackend, Written, remote_engine
 
 
 @contextmanager
-def running(*pieces: TokenChunk | Exception) -> Iterator[tuple[RemoteEngine, WrittenSource]]:
-    source = WrittenSource(pieces)
-    with closing(following(source)) as engine:
+def running(*pieces: TokenChunk | Exception) -> Iterator[tuple[RemoteEngine, ScriptedBackend]]:
+    source = ScriptedBackend(pieces)
+    with closing(remote_engine(source)) as engine:
         yield engine, source
 
 
@@ -69,17 +69,17 @@ def test_a_broken_source_ends_the_engine() -> None:
 
 def test_while_its_source_refuses_it_takes_nothing_and_says_why() -> None:
     with running(TokenChunk((20,), FinishReason.STOP)) as (engine, source):
-        source.refusing = "it rests"
-        assert engine.statistics().refusing == "it rests"
+        source.unavailable_reason = "it rests"
+        assert engine.statistics().unavailable_reason == "it rests"
         with pytest.raises(SequenceRefused, match="it rests"):
             engine.admit(sequence(1))
-        source.refusing = ""
+        source.unavailable_reason = ""
         assert run(engine, [sequence(1)]).tokens == {1: [20]}
 
 
 def test_an_engine_that_begins_anew_goes_on_with_nothing_but_ends_what_is_over() -> None:
-    source = WrittenSource(())
-    with closing(following(source, resume=False)) as engine:
+    source = ScriptedBackend(())
+    with closing(remote_engine(source, resume=False)) as engine:
         with pytest.raises(SequenceRefused, match="2 output tokens, and engine written begins"):
             engine.admit(sequence(1, output_ids=(20, 21)))
         history = run(engine, [sequence(2, output_ids=(20, 7))])

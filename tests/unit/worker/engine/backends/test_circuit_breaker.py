@@ -12,7 +12,7 @@ def test_it_opens_by_the_last_of_so_many_failures_in_a_row_and_says_why() -> Non
         False,
         True,
     ]
-    assert breaker.refusing == "3 failures in a row; the last: timeout"
+    assert breaker.unavailable_reason == "3 failures in a row; the last: timeout"
     assert not breaker.record_failure("timeout"), "it was open"
 
 
@@ -21,7 +21,7 @@ def test_a_success_begins_the_row_anew_and_closes_it() -> None:
     breaker.record_failure("timeout")
     breaker.record_success()
     assert not breaker.record_failure("timeout")
-    assert breaker.refusing == ""
+    assert breaker.unavailable_reason == ""
     assert breaker.record_failure("timeout")
     breaker.record_success()
-    assert (breaker.is_open, breaker.refusing) == (False, "")
+    assert (breaker.is_open, breaker.unavailable_reason) == (False, "")
