@@ -23,8 +23,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import rig
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
-from headrace_worker.engine.loading.builder import EngineContext, EngineSettings, build
+from headrace_worker.engine.loading.builder import EngineContext, build
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 512, 256
 SHAPES: dict[str, dict[str, object]] = {
@@ -88,14 +89,15 @@ def weights(shape: str, device: str) -> LlamaForCausalLM:
 
 
 def engine(model: LlamaForCausalLM, mode: str, batch: int) -> Engine:
-    settings = EngineSettings(
-        max_slots=batch,
-        context_tokens=PROMPT_TOKENS + OUTPUT_TOKENS,
-        prefix_cache=False,
-        kv_store="pages",
-        async_scheduling=mode == "async",
+    settings = WorkerSettings.model_validate(
+        {
+            "max_slots": batch,
+            "context_tokens": PROMPT_TOKENS + OUTPUT_TOKENS,
+            "prefix_cache": False,
+            "kv_store": "pages",
+        }
     )
-    return build(model, settings, EngineContext())
+    return build(model, settings, EngineContext(async_scheduling=mode == "async"))
 
 
 def measure(engine: Engine, sampling: str, batch: int, *, round: int) -> tuple[float, float, int]:

@@ -33,7 +33,7 @@ def saying(text: str) -> Sequence:
 
 @contextmanager
 def speaking(speech: UpstreamProtocol, mesh: RunningMesh, files: Path) -> Iterator[RemoteEngine]:
-    loaded = other_engines.upstream(files, f"{mesh.url}/v1", mesh.model, speech=speech)
+    loaded = other_engines.upstream(files, f"{mesh.url}/v1", mesh.model, protocol=speech)
     assert isinstance(loaded.engine, RemoteEngine)
     with closing(loaded.engine) as engine:
         yield engine

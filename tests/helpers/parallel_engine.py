@@ -13,6 +13,7 @@ from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.loading.loader import load
 from headrace_worker.engine.model import tensor_parallel
 from helpers.running_engine import GREEDY, SAMPLED, run, sequence
+from helpers.worker_settings import worker_settings
 
 SEQUENCES = [
     sequence(number, replace((GREEDY, SAMPLED)[number % 2], ignore_eos=True)) for number in range(6)
@@ -20,8 +21,11 @@ SEQUENCES = [
 
 
 def main() -> None:
+    settings = worker_settings(
+        model_source=sys.argv[1], threads=1, max_slots=3, context_tokens=64, kv_store="pages"
+    )
     follows = tensor_parallel.join() > 0
-    engine = load(sys.argv[1], threads=1, max_slots=3, context_tokens=64, kv_store="pages").engine
+    engine = load(settings).engine
     assert isinstance(engine, SlotEngine)
     if follows:
         tensor_parallel.follow(engine.runner)

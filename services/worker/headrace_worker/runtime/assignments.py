@@ -118,14 +118,13 @@ class Assignments:
             return f"all of its {max(1, record.n)} choices are at their end"
         if misfit := wrong_kind(record, facts):
             return misfit
-        require = validate_input if facts.makes_vectors else validate_sequence
+        validate = validate_input if facts.makes_vectors else validate_sequence
         try:
             prompts = prompts_of(record)
             for choice, output_ids in unfinished(record):
-                require(
+                validate(
                     sequence_of(record, prompts[choice], choice, output_ids, sequence_id=0),
-                    context_tokens=facts.context_tokens,
-                    vocabulary_size=facts.vocabulary_size,
+                    facts,
                 )
         except SequenceRefused as refusal:
             return str(refusal)

@@ -10,13 +10,14 @@ import os
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.remote_engine import (
     RemoteEngine,
@@ -43,22 +44,6 @@ _FINISHES = {"eos": FinishReason.STOP, "limit": FinishReason.LENGTH}
 _QUIET = -1
 _ORDER = ("penalties", "temperature", "top_k", "top_p", "min_p")
 """As transformers has it, and so our own engines."""
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaCppSettings:
-    file: str
-    tokenizer: str | None = None
-    """Folder or hub id; None makes it from what the file has."""
-    threads: int | None = None
-    """None: half of the cores."""
-    max_slots: int | None = None
-    """None: 8. Each has room for the whole context, reserved at the start."""
-    context_tokens: int | None = None
-    """None: the model's own, at most 4096."""
-    dtype: str = "float32"
-    """Of keys, values and attention; that of the weights is the file's. float32 says what the
-    model says; any other is 16 bits, llama.cpp's own choice: half the memory."""
 
 
 class LlamaCppBackend:
@@ -151,13 +136,13 @@ def _finish(event: dict[str, Any]) -> FinishReason | None:
     return _FINISHES.get(event.get("stop_type", "")) if event.get("stop") else None
 
 
-def load_llama_cpp(settings: LlamaCppSettings) -> LoadedModel:
+def load_llama_cpp(settings: WorkerSettings) -> LoadedModel:
     """Load a GGUF file; blocks for as long as that takes.
 
     Raises:
         ModelLoadFailed: with the reason.
     """
-    file = Path(settings.file).expanduser()
+    file = Path(settings.model_source).expanduser()
     try:
         import gguf
         import xllamacpp
@@ -199,7 +184,7 @@ def load_llama_cpp(settings: LlamaCppSettings) -> LoadedModel:
     return LoadedModel(engine, files, GenerationDefaults(), int(meta["n_params"]))
 
 
-def _parameters(package: Any, file: Path, settings: LlamaCppSettings, key: str) -> Any:
+def _parameters(package: Any, file: Path, settings: WorkerSettings, key: str) -> Any:
     parameters = package.CommonParams()
     parameters.model.path = str(file)
     parameters.hostnames, parameters.port, parameters.api_keys = ["127.0.0.1"], 0, [key]
@@ -216,7 +201,7 @@ def _parameters(package: Any, file: Path, settings: LlamaCppSettings, key: str) 
     return parameters
 
 
-def _context_tokens(described: Any, settings: LlamaCppSettings) -> int:
+def _context_tokens(described: Any, settings: WorkerSettings) -> int:
     """The model's own, at most what is wanted."""
     architecture = described.get_field("general.architecture").contents()
     own = described.get_field(f"{architecture}.context_length")
@@ -224,9 +209,9 @@ def _context_tokens(described: Any, settings: LlamaCppSettings) -> int:
     return wanted if own is None else min(wanted, int(own.contents()))
 
 
-def _tokenizer_files(file: Path, settings: LlamaCppSettings) -> TokenizerFiles:
-    if settings.tokenizer is not None:
-        return tokenizer_files(str(file), settings.tokenizer)
+def _tokenizer_files(file: Path, settings: WorkerSettings) -> TokenizerFiles:
+    if settings.model_tokenizer is not None:
+        return tokenizer_files(str(file), settings.model_tokenizer)
     try:
         return tokenizer_files(str(file), file.parent, gguf_file=file.name)
     except Exception as error:  # tokenizers raises nothing narrower

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
+from pydantic import SecretStr
 from tokenizers import Tokenizer
 
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.openai_backend import (
     CHAT_TEMPLATE,
@@ -29,36 +31,30 @@ from headrace_worker.engine.files.tokenizer_files import tokenizer_files
 _SLOTS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAISettings:
-    """Which model, and how it is spoken to."""
-
-    upstream: UpstreamSettings
-    model: str
-    """Its name there."""
-    tokenizer: str | None
-    """Folder or hub id; what gateways count and cut text with."""
-    protocol: UpstreamProtocol = UpstreamProtocol.TOKEN_IDS
-    max_slots: int | None = None
-    context_tokens: int | None = None
-
-
-def load_openai(settings: OpenAISettings) -> LoadedModel:
-    """Ask the server for the model, and give it the shape of an engine.
+def load_openai(settings: WorkerSettings) -> LoadedModel:
+    """Connect to the server and return its model as an engine.
 
     Raises:
-        ModelUnreachable: the server is; later it may not be.
+        ModelUnreachable: the server cannot be reached now; a later try may succeed.
         ModelLoadFailed: with the reason.
     """
-    url = settings.upstream.url
+    url = settings.model_source
     if not url.startswith(("http://", "https://")):
         raise ModelLoadFailed(url, "engine openai takes a URL as its model: http://host:8000/v1")
-    if settings.tokenizer is None:
+    if settings.model_tokenizer is None:
         raise ModelLoadFailed(url, "engine openai needs model_tokenizer, a folder or a hub id")
+    upstream_settings = UpstreamSettings(
+        url,
+        _api_key(settings),
+        timeout_s=settings.upstream_timeout_s,
+        retries=settings.upstream_retries,
+        failures=settings.upstream_failures,
+        pause_s=settings.upstream_pause_s,
+    )
     loop = LoopThread("upstream")
-    upstream = Upstream(settings.upstream)
+    upstream = Upstream(upstream_settings)
     try:
-        return _loaded(settings, upstream, loop)
+        return _load(settings, settings.model_tokenizer, upstream, loop)
     except (BackendError, ModelLoadFailed) as error:
         loop.run(upstream.close())
         loop.stop()
@@ -68,17 +64,22 @@ def load_openai(settings: OpenAISettings) -> LoadedModel:
         raise kind(url, str(error)) from error
 
 
-def _loaded(settings: OpenAISettings, upstream: Upstream, loop: LoopThread) -> LoadedModel:
+def _load(
+    settings: WorkerSettings, tokenizer_source: str, upstream: Upstream, loop: LoopThread
+) -> LoadedModel:
+    model = settings.upstream_model or settings.model_name
+    protocol = UpstreamProtocol(settings.upstream_speaks)
     # First: a tokenizer takes seconds to load.
-    context_tokens = loop.run(_context_tokens(upstream, settings))
-    files = tokenizer_files(upstream.url, str(settings.tokenizer))
-    tokenizer = _tokenizer(files.tokenizer_json, settings.protocol, upstream.url)
-    if settings.protocol is UpstreamProtocol.CHAT:
+    context_tokens = loop.run(_context_tokens(upstream, model, settings.context_tokens))
+    files = tokenizer_files(upstream.url, tokenizer_source)
+    tokenizer = _tokenizer(files.tokenizer_json, protocol, upstream.url)
+    if protocol is UpstreamProtocol.CHAT:
         files = replace(files, chat_template=CHAT_TEMPLATE)
     bos = files.special_tokens.get("bos_token", "")
-    source = OpenAIBackend(upstream, settings.model, settings.protocol, tokenizer, bos)
-    if settings.protocol is UpstreamProtocol.TOKEN_IDS:
-        loop.run(source.require_token_ids())
+    backend = OpenAIBackend(upstream, model, protocol, tokenizer, bos)
+    sends_token_ids = protocol is UpstreamProtocol.TOKEN_IDS
+    if sends_token_ids:
+        loop.run(backend.require_token_ids())
     facts = EngineFacts(
         name="openai",
         dtype="unknown",
@@ -86,16 +87,27 @@ def _loaded(settings: OpenAISettings, upstream: Upstream, loop: LoopThread) -> L
         context_tokens=context_tokens,
         vocabulary_size=tokenizer.get_vocab_size(with_added_tokens=True),
         eos_token_ids=files.eos_token_ids,
-        weights_digest=_digest(settings),
+        weights_digest=_digest(upstream.url, model, protocol),
         batch_invariant=False,
-        capabilities=Capabilities(resume=settings.protocol is UpstreamProtocol.TOKEN_IDS),
+        capabilities=Capabilities(resume=sends_token_ids),
     )
-    return LoadedModel(RemoteEngine(facts, source, loop), files, GenerationDefaults(), 0)
+    return LoadedModel(RemoteEngine(facts, backend, loop), files, GenerationDefaults(), 0)
+
+
+def _api_key(settings: WorkerSettings) -> SecretStr | None:
+    file = settings.upstream_api_key_file
+    if file is None:
+        return settings.upstream_api_key
+    try:
+        return SecretStr(file.read_text("utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f"upstream_api_key_file {file} cannot be read: {type(error).__name__}"
+        raise ModelLoadFailed(settings.model_source, reason) from error
 
 
 def _tokenizer(tokenizer_json: bytes, protocol: UpstreamProtocol, url: str) -> Tokenizer:
     tokenizer = Tokenizer.from_str(tokenizer_json.decode())
-    # What the server says is text; "<|end|>" in it must not become an end of ours.
+    # The server's answers are text; "<|end|>" in them must not become an end-of-sequence token.
     tokenizer.encode_special_tokens = True
     if protocol is not UpstreamProtocol.TOKEN_IDS and not encodes_piecewise(tokenizer):
         raise ModelLoadFailed(
@@ -106,23 +118,21 @@ def _tokenizer(tokenizer_json: bytes, protocol: UpstreamProtocol, url: str) -> T
     return tokenizer
 
 
-async def _context_tokens(upstream: Upstream, settings: OpenAISettings) -> int:
-    """As the server says, at most what the settings say."""
+async def _context_tokens(upstream: Upstream, model: str, wanted: int | None) -> int:
+    """Return the context that the server reports, at most `wanted` tokens."""
     listed = (await upstream.get("/models")).get("data")
     models: list[Any] = listed if isinstance(listed, list) else []
-    found = next((m for m in models if m.get("id") == settings.model), None)
+    found = next((m for m in models if m.get("id") == model), None)
     if found is None:
         # Not every server lists what it serves.
-        found = await upstream.get(f"/models/{settings.model}")
-    max_model_len = found.get("max_model_len")
-    bounds = [b for b in (max_model_len, settings.context_tokens) if isinstance(b, int)]
+        found = await upstream.get(f"/models/{model}")
+    bounds = [b for b in (found.get("max_model_len"), wanted) if isinstance(b, int)]
     if not bounds:
-        fact = f"it does not say how long the context of {settings.model} is; set context_tokens"
-        raise ModelLoadFailed(settings.upstream.url, fact)
+        fact = f"it does not say how long the context of {model} is; set context_tokens"
+        raise ModelLoadFailed(upstream.url, fact)
     return min(bounds)
 
 
-def _digest(settings: OpenAISettings) -> str:
-    """Its weights nobody here sees; one name at one address stands for them."""
-    what = f"{settings.upstream.url} {settings.model} {settings.protocol}"
-    return f"upstream:{sha256(what.encode()).hexdigest()}"
+def _digest(url: str, model: str, protocol: UpstreamProtocol) -> str:
+    """Return a digest of the model's name and address, for its weights are not visible here."""
+    return f"upstream:{sha256(f'{url} {model} {protocol}'.encode()).hexdigest()}"

@@ -116,14 +116,10 @@ class RemoteEngine:
         facts = self._facts
         if sequence.sequence_id in self._held:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        validate_sequence(
-            sequence, context_tokens=facts.context_tokens, vocabulary_size=facts.vocabulary_size
-        )
+        validate_sequence(sequence, facts)
         if len(self._held) >= facts.max_slots:
             raise NoFreeSlot(f"all {facts.max_slots} slots are taken")
-        finish_so_far = finish_reason_so_far(
-            sequence, eos_token_ids=facts.eos_token_ids, context_tokens=facts.context_tokens
-        )
+        finish_so_far = finish_reason_so_far(sequence, facts)
         if finish_so_far is None:
             self._require_supported(sequence)
         ids = stop_ids(sequence, facts.eos_token_ids)
@@ -226,12 +222,7 @@ class RemoteEngine:
         output.sequence_ids.append(held.sequence.sequence_id)
         output.token_ids.append(token_id)
         return finish_reason(
-            token_id,
-            stop_ids=held.stop_ids,
-            output_tokens=len(held.output_ids),
-            max_tokens=held.sequence.parameters.max_tokens,
-            total_tokens=len(held.sequence.prompt_ids) + len(held.output_ids),
-            context_tokens=self._facts.context_tokens,
+            held.sequence, held.output_ids, held.stop_ids, self._facts.context_tokens
         )
 
     def park(self, sequence_id: int) -> tuple[int, ...]:

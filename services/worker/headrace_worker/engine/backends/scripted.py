@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.scripted_text import (
     end_token,
     script_key,
@@ -38,6 +39,9 @@ from headrace_worker.engine.core.stop_conditions import (
     stop_ids,
     validate_sequence,
 )
+
+_WORKER_SLOTS = 256
+_CONTEXT_TOKENS = 4096
 
 
 def kill_this_process() -> None:
@@ -68,7 +72,7 @@ class ScriptedSettings:
     step_s: float = 0.0
     """Time a step takes, however many sequences it serves. 0 does not wait."""
     max_slots: int = 32
-    context_tokens: int = 4096
+    context_tokens: int = _CONTEXT_TOKENS
     prefill_chunk_tokens: int = 128
     """Prompt tokens a sequence advances per step before its first token."""
     faults: ScriptedFaults = ScriptedFaults()
@@ -151,9 +155,7 @@ class ScriptedEngine:
             raise SequenceRefused("this engine takes no grammars")
         if sequence.sequence_id in self._held:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        validate_sequence(
-            sequence, context_tokens=facts.context_tokens, vocabulary_size=facts.vocabulary_size
-        )
+        validate_sequence(sequence, facts)
         if len(self._held) >= facts.max_slots:
             raise NoFreeSlot(f"all {facts.max_slots} slots are taken")
         key = script_key(
@@ -164,9 +166,7 @@ class ScriptedEngine:
             key,
             script_length(key),
             stop_ids(sequence, facts.eos_token_ids),
-            finish_reason_so_far(
-                sequence, eos_token_ids=facts.eos_token_ids, context_tokens=facts.context_tokens
-            ),
+            finish_reason_so_far(sequence, facts),
             list(sequence.output_ids),
         )
 
@@ -241,12 +241,7 @@ class ScriptedEngine:
         columns.sequence_ids.append(sequence_id)
         columns.token_ids.append(token_id)
         reason = finish_reason(
-            token_id,
-            stop_ids=held.stop_ids,
-            output_tokens=len(held.output_ids),
-            max_tokens=held.sequence.parameters.max_tokens,
-            total_tokens=len(held.sequence.prompt_ids) + len(held.output_ids),
-            context_tokens=self._facts.context_tokens,
+            held.sequence, held.output_ids, held.stop_ids, self._facts.context_tokens
         )
         if reason is not None:
             columns.finished.append((sequence_id, reason))
@@ -281,8 +276,18 @@ class ScriptedEngine:
         return script_token(held.key, index)
 
 
-def load_scripted(settings: ScriptedSettings | None = None) -> LoadedModel:
-    """The scripted engine with its tokenizer, in the shape that `loading.load` has."""
-    return LoadedModel(
-        ScriptedEngine(settings), scripted_tokenizer_files(), GenerationDefaults(), parameters=0
+def load_scripted(settings: WorkerSettings) -> LoadedModel:
+    """Return the scripted engine with its tokenizer, as other engines are loaded."""
+    faults = ScriptedFaults(
+        fail_prompts_containing=settings.scripted_fail_token,
+        crash_prompts_containing=settings.scripted_crash_token,
     )
+    engine = ScriptedEngine(
+        ScriptedSettings(
+            step_s=settings.scripted_step_s,
+            max_slots=settings.max_slots or _WORKER_SLOTS,
+            context_tokens=settings.context_tokens or _CONTEXT_TOKENS,
+            faults=faults,
+        )
+    )
+    return LoadedModel(engine, scripted_tokenizer_files(), GenerationDefaults(), parameters=0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.remote_engine import (
     BackendError,
@@ -27,19 +27,6 @@ from headrace_worker.engine.files.tokenizer_files import first_line, tokenizer_f
 
 _SLOTS = 64
 _FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
-
-
-@dataclass(frozen=True, slots=True)
-class VllmSettings:
-    source: str
-    """Folder or hub id, as transformers has it."""
-    revision: str | None = None
-    dtype: str = "float32"
-    max_slots: int | None = None
-    """None: 64."""
-    context_tokens: int | None = None
-    """None: the model's own."""
-    prefix_cache: bool = True
 
 
 class VllmBackend:
@@ -108,7 +95,7 @@ class VllmBackend:
         )
 
 
-def load_vllm(settings: VllmSettings) -> LoadedModel:
+def load_vllm(settings: WorkerSettings) -> LoadedModel:
     """Load a transformers model into vLLM; blocks for as long as that takes.
 
     Raises:
@@ -118,8 +105,8 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
     except ImportError as error:
-        raise PackageMissing(settings.source, engine="vllm", package="vllm") from error
-    folder = model_folder(settings.source, settings.revision)
+        raise PackageMissing(settings.model_source, engine="vllm", package="vllm") from error
+    folder = model_folder(settings.model_source, settings.model_revision)
     # Why here: transformers takes seconds to import, and it is vLLM that is asked for.
     from headrace_worker.engine.files.generation_config import (
         configured_end_tokens_in,
@@ -127,7 +114,7 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
         read_generation_config,
     )
 
-    files = tokenizer_files(settings.source, folder, configured_end_tokens_in(folder))
+    files = tokenizer_files(settings.model_source, folder, configured_end_tokens_in(folder))
     slots = settings.max_slots or _SLOTS
 
     async def start() -> Any:
@@ -147,7 +134,7 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
     try:
         engine = loop.run(start())
     except Exception as error:  # of its own processes, of all kinds
-        raise ModelLoadFailed(settings.source, f"vLLM says: {first_line(error)}") from error
+        raise ModelLoadFailed(settings.model_source, f"vLLM says: {first_line(error)}") from error
     config = engine.model_config
     facts = EngineFacts(
         name="vllm",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any
 
 from headrace_worker.engine.base.interface import AdapterEngine, Engine, PrefixEngine
 
@@ -112,16 +111,6 @@ class ModelLoadFailed(Exception):
     def __init__(self, source: str, reason: str) -> None:
         super().__init__(f"model {source} cannot be loaded: {reason}")
         self.source, self.reason = source, reason
-
-
-def refuse_mismatched_shapes(source: str, mismatched: Iterable[tuple[str, Any, Any]]) -> None:
-    """Raise ModelLoadFailed for weights that are not of the shape that config.json gives them.
-
-    `mismatched`: name, shape as stored and as expected, as transformers reports them.
-    """
-    for name, stored, expected in sorted(mismatched):
-        fact = f"{name} is of {tuple(stored)} and config.json means {tuple(expected)}"
-        raise ModelLoadFailed(source, f"its weights do not fit its config.json: {fact}")
 
 
 class ModelUnreachable(ModelLoadFailed):

@@ -102,12 +102,9 @@ class SlotEngine:
 
     def admit(self, sequence: Sequence) -> None:
         facts = self._facts
-        context_tokens, eos_token_ids = facts.context_tokens, facts.eos_token_ids
         if sequence.sequence_id in self._slots.sequences:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        validate_sequence(
-            sequence, context_tokens=context_tokens, vocabulary_size=facts.vocabulary_size
-        )
+        validate_sequence(sequence, facts)
         self._grammars.require(sequence)
         self._adapters.require(sequence.adapter)
         context_ids = np.array(sequence.prompt_ids + sequence.output_ids, dtype=np.int64)
@@ -120,10 +117,8 @@ class SlotEngine:
             slot,
             context_ids,
             list(sequence.output_ids),
-            stop_ids(sequence, eos_token_ids),
-            finish_reason_so_far(
-                sequence, eos_token_ids=eos_token_ids, context_tokens=context_tokens
-            ),
+            stop_ids(sequence, facts.eos_token_ids),
+            finish_reason_so_far(sequence, facts),
         )
         self._slots.add(active)
         self._sampler.admit(slot, sequence, active.stop_ids)
@@ -330,12 +325,7 @@ class SlotEngine:
             output.sequence_ids.append(sequence_id)
             output.token_ids.append(token_id)
             reason = finish_reason(
-                token_id,
-                stop_ids=active.stop_ids,
-                output_tokens=len(active.output_ids),
-                max_tokens=active.sequence.parameters.max_tokens,
-                total_tokens=len(active.sequence.prompt_ids) + len(active.output_ids),
-                context_tokens=self._facts.context_tokens,
+                active.sequence, active.output_ids, active.stop_ids, self._facts.context_tokens
             )
             if self._grammars.is_terminated(slot):
                 reason = FinishReason.STOP

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from headrace_worker.engine.base.interface import Sequence, SequenceRefused
+from headrace_worker.engine.base.interface import EngineFacts, Sequence, SequenceRefused
+from headrace_worker.engine.core.stop_conditions import require_known_ids
 
 _PADDING_SHARE = 4
 _PADDING_FREE = 8
@@ -22,7 +23,7 @@ class BatchMode(StrEnum):
     """Nobody: the model minds company."""
 
 
-def validate_input(sequence: Sequence, *, context_tokens: int, vocabulary_size: int) -> None:
+def validate_input(sequence: Sequence, facts: EngineFacts) -> None:
     """Refuse an input that cannot be computed.
 
     Raises:
@@ -31,12 +32,9 @@ def validate_input(sequence: Sequence, *, context_tokens: int, vocabulary_size: 
     ids = sequence.prompt_ids
     if not ids:
         raise SequenceRefused("the input has no tokens")
-    if len(ids) > context_tokens:
-        raise SequenceRefused(f"{len(ids)} tokens do not fit a context of {context_tokens}")
-    least, most = min(ids), max(ids)
-    if least < 0 or most >= vocabulary_size:
-        stray = least if least < 0 else most
-        raise SequenceRefused(f"token id {stray} is outside the vocabulary of {vocabulary_size}")
+    if len(ids) > facts.context_tokens:
+        raise SequenceRefused(f"{len(ids)} tokens do not fit a context of {facts.context_tokens}")
+    require_known_ids(ids, facts.vocabulary_size)
 
 
 def choose_batch(

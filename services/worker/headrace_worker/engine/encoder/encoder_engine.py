@@ -74,9 +74,7 @@ class EncoderEngine:
         facts = self._facts
         if sequence.sequence_id in self._held:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        validate_input(
-            sequence, context_tokens=facts.context_tokens, vocabulary_size=facts.vocabulary_size
-        )
+        validate_input(sequence, facts)
         if len(self._held) >= facts.max_slots:
             raise NoFreeSlot(f"all {facts.max_slots} slots are taken")
         self._held[sequence.sequence_id] = sequence

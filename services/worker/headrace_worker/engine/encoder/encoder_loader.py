@@ -1,29 +1,24 @@
-"""Load a model that makes vectors, with its head, and give it an engine."""
+"""Load a model that makes vectors (embeddings or scores), with its head, and build its engine."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, normalizers
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils.logging import disable_progress_bar
 
-from headrace_worker.base.machine import this_machine
-from headrace_worker.engine.base import defaults
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import EngineFacts
 from headrace_worker.engine.base.loaded_model import (
     GenerationDefaults,
@@ -34,18 +29,19 @@ from headrace_worker.engine.base.loaded_model import (
     VectorModel,
     VectorTask,
     ignore_progress,
-    refuse_mismatched_shapes,
 )
-from headrace_worker.engine.base.precision import (
-    Precision,
-    PrecisionUnavailable,
-    require_available_here,
-)
+from headrace_worker.engine.base.precision import Precision
 from headrace_worker.engine.base.prepacked_linear import with_prepacked_weights
 from headrace_worker.engine.encoder.batching import BatchMode
 from headrace_worker.engine.encoder.encoder_engine import EncoderEngine
 from headrace_worker.engine.encoder.encoder_runner import EncoderCheckFailed, EncoderModelRunner
 from headrace_worker.engine.encoder.pooling import Normalize, ScoreHead, TextHead
+from headrace_worker.engine.files.pretrained import (
+    choose_threads,
+    read_config,
+    read_weights,
+    require_precision,
+)
 from headrace_worker.engine.files.rope import fix_frequencies, rope_choice
 from headrace_worker.engine.files.sentence_config import (
     Layer,
@@ -54,7 +50,7 @@ from headrace_worker.engine.files.sentence_config import (
     vectors_digest,
 )
 from headrace_worker.engine.files.sources import model_folder, weights_digest
-from headrace_worker.engine.files.tokenizer_files import UNREADABLE, first_line, tokenizer_files
+from headrace_worker.engine.files.tokenizer_files import tokenizer_files
 
 log = logging.getLogger(__name__)
 
@@ -65,47 +61,25 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderSettings:
-    max_slots: int | None = None
-    """Inputs held at once; None: 256. They wait as token ids, and cost next to nothing."""
-    context_tokens: int | None = None
-    """None: the model's own, at most 4096."""
-    batch_tokens: int = 1024
-    """Of one forward pass, padding included."""
-    dtype: str = "float32"
-    threads: int | None = None
-    """Of the whole process; None: as `defaults` chooses for one of `workers` on this machine."""
-    workers: int = 1
-
-
 def load_encoder(
-    source: str,
-    task: VectorTask,
-    settings: EncoderSettings,
-    *,
-    revision: str | None = None,
-    progress: Progress = ignore_progress,
+    settings: WorkerSettings, task: VectorTask, progress: Progress = ignore_progress
 ) -> LoadedModel:
-    """Load a folder or a hub id; no code of the model's own is run.
+    """Load `model_source`, a folder or a hub id, for a task; run no code of the model's own.
 
     Raises:
         ModelLoadFailed: with the reason.
     """
-    precision = Precision(settings.dtype)
-    try:
-        require_available_here(precision, on_gpu=False)
-    except PrecisionUnavailable as error:
-        raise ModelLoadFailed(source, str(error)) from error
+    source, precision = settings.model_source, Precision(settings.dtype)
+    require_precision(source, precision, on_gpu=False)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
-    folder = model_folder(source, revision, progress)
+    folder = model_folder(source, settings.model_revision, progress)
     sentence = read_sentence_config(source, folder)
-    model = _model(source, folder, task, _config(source, folder, task), settings.dtype)
+    model = _model(source, folder, task, precision)
     parameters = model.num_parameters()
-    torch.set_num_threads(_threads(parameters, settings))
-    files = _lowered(tokenizer_files(source, folder, ()), sentence)
+    torch.set_num_threads(choose_threads(settings, parameters).value)
+    files = _lowercased(tokenizer_files(source, folder, ()), sentence)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    forward = EncoderModelRunner(
+    runner = EncoderModelRunner(
         model,
         _head(source, task, sentence),
         output="logits" if task is VectorTask.SCORE else "last_hidden_state",
@@ -113,7 +87,7 @@ def load_encoder(
         has_token_types="token_type_ids" in tokenizer.model_input_names,
     )
     wanted = settings.context_tokens or _CONTEXT_TOKENS
-    # Where it was never set, a tokenizer's length is 10^30.
+    # A tokenizer whose length was never set says 10^30.
     bounds = (_positions(model), int(tokenizer.model_max_length), sentence.max_tokens or wanted)
     context_tokens = min(wanted, *bounds)
     fix_frequencies(model, context_tokens)
@@ -124,42 +98,32 @@ def load_encoder(
     try:
         engine, dimensions = with_prepacked_weights(
             model,
-            lambda: _engine(forward, model, context_tokens, settings, digest),
+            lambda: _engine(runner, model, context_tokens, settings, digest),
             EncoderCheckFailed,
         )
     except EncoderCheckFailed as error:
         fact = f"{type(model).__name__} makes no vectors: {error}"
         raise ModelLoadFailed(source, fact) from error
-    vectors = _vectors(task, dimensions, sentence)
-    return LoadedModel(engine, files, GenerationDefaults(), parameters, vectors=vectors)
-
-
-def _threads(parameters: int, settings: EncoderSettings) -> int:
-    cores, workers = this_machine().cores, settings.workers
-    chosen = defaults.threads(settings.threads, cores=cores, workers=workers, parameters=parameters)
-    return chosen.value
-
-
-def _vectors(task: VectorTask, dimensions: int, sentence: SentenceConfig) -> VectorModel:
-    return VectorModel(
+    vectors = VectorModel(
         task=task,
         dimensions=dimensions,
         normalised=bool(sentence.layers) and sentence.layers[-1].kind == "Normalize",
         prompts=sentence.prompts,
         default_prompt=sentence.default_prompt,
     )
+    return LoadedModel(engine, files, GenerationDefaults(), parameters, vectors=vectors)
 
 
 def _engine(
-    forward: EncoderModelRunner,
+    runner: EncoderModelRunner,
     model: PreTrainedModel,
     context_tokens: int,
-    settings: EncoderSettings,
+    settings: WorkerSettings,
     digest: str,
 ) -> tuple[EncoderEngine, int]:
-    """The engine, and how many dimensions its vectors have."""
+    """Return the engine, and how many dimensions its vectors have."""
     vocabulary_size = model.config.get_text_config().vocab_size
-    batch_mode, dimensions = forward.batch_mode(vocabulary_size, context_tokens)
+    batch_mode, dimensions = runner.batch_mode(vocabulary_size, context_tokens)
     facts = EngineFacts(
         name="encoder",
         dtype=settings.dtype,
@@ -172,17 +136,13 @@ def _engine(
         batch_invariant=batch_mode is BatchMode.SINGLE,
         makes_vectors=True,
     )
-    engine = EncoderEngine(
-        forward, facts, batch_tokens=settings.batch_tokens, batch_mode=batch_mode
-    )
+    batch_tokens = settings.encoder_pass_tokens
+    engine = EncoderEngine(runner, facts, batch_tokens=batch_tokens, batch_mode=batch_mode)
     return engine, dimensions
 
 
-def _config(source: str, folder: Path, task: VectorTask) -> PreTrainedConfig:
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except UNREADABLE as error:
-        raise ModelLoadFailed(source, f"its config.json: {first_line(error)}") from error
+def _model(source: str, folder: Path, task: VectorTask, precision: Precision) -> PreTrainedModel:
+    config = read_config(source, folder)
     if config.is_encoder_decoder:
         name = (config.architectures or [config.model_type])[0]
         raise ModelLoadFailed(source, f"{name} has an encoder and a decoder; not served")
@@ -190,34 +150,15 @@ def _config(source: str, folder: Path, task: VectorTask) -> PreTrainedConfig:
         raise ModelLoadFailed(
             source, f"it sorts into {config.num_labels} classes; a model with one score is served"
         )
-    return config
-
-
-def _model(
-    source: str, folder: Path, task: VectorTask, config: PreTrainedConfig, dtype: str
-) -> PreTrainedModel:
-    kind: Any = AutoModelForSequenceClassification if task is VectorTask.SCORE else AutoModel
-    try:
-        model, report = kind.from_pretrained(
-            folder,
-            config=config,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # theirs raises, and says which ones in its log alone
-        )
-    except (*UNREADABLE, SafetensorError, RuntimeError, MemoryError) as error:
-        raise ModelLoadFailed(source, f"its weights: {first_line(error)}") from error
-    # The pooler is one of BERT's heads; what we pool by comes before it.
-    absent = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-    if absent:
-        raise ModelLoadFailed(source, f"its weights lack {len(absent)} tensors, {absent[0]} first")
-    refuse_mismatched_shapes(source, report["mismatched_keys"])
+    kind = AutoModelForSequenceClassification if task is VectorTask.SCORE else AutoModel
+    # The pooler is one of BERT's heads; the output that is pooled here comes before it.
+    model, _ = read_weights(
+        source, folder, kind, optional="pooler.", config=config, dtype=precision.torch_dtype
+    )
     if model.config.pad_token_id is None:
         model.config.pad_token_id = _pad_token_id(model)
     model.train(False)
-    return cast(PreTrainedModel, model)
+    return model
 
 
 def _pad_token_id(model: PreTrainedModel) -> int:
@@ -255,7 +196,7 @@ def _activation(source: str, path: str) -> nn.Module:
     return kind()
 
 
-def _lowered(files: TokenizerFiles, sentence: SentenceConfig) -> TokenizerFiles:
+def _lowercased(files: TokenizerFiles, sentence: SentenceConfig) -> TokenizerFiles:
     if not sentence.lower_case:
         return files
     tokenizer = Tokenizer.from_str(files.tokenizer_json.decode())

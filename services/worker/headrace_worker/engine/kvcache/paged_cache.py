@@ -35,7 +35,7 @@ class PagedKvCache:
         slots: int,
         tokens: int,
         *,
-        pages: int | None = None,
+        blocks: int | None = None,
         device: str = "cpu",
         device_attention: DeviceAttention | None = None,
     ) -> None:
@@ -43,10 +43,12 @@ class PagedKvCache:
 
         Rows that decode look back by `device_attention`; without it, as suits a CPU.
         """
-        blocks = int(blocks_for(tokens))
+        slot_blocks = int(blocks_for(tokens))
         self.slots, self.tokens = slots, tokens
         self._device, self._device_attention = torch.device(device), device_attention
-        self._allocator = BlockAllocator(slots, blocks, slots * blocks if pages is None else pages)
+        self._allocator = BlockAllocator(
+            slots, slot_blocks, slots * slot_blocks if blocks is None else blocks
+        )
         self._layers: dict[int, LayerCache] = {}
         self._placed: dict[int, PromptContext] = {}
         """Texts that have not entered yet."""
@@ -71,7 +73,7 @@ class PagedKvCache:
             self._layers[index] = layer
         return layer
 
-    def resized(self, slots: int, tokens: int, *, pages: int | None = None) -> PagedKvCache:
+    def resized(self, slots: int, tokens: int, *, blocks: int | None = None) -> PagedKvCache:
         """Empty pages for the same layers, reserved now rather than at the first write.
 
         Raises:
@@ -80,7 +82,7 @@ class PagedKvCache:
         resized = PagedKvCache(
             slots,
             tokens,
-            pages=pages,
+            blocks=blocks,
             device=str(self._device),
             device_attention=self._device_attention,
         )

@@ -25,13 +25,6 @@ from headrace_worker.engine.lora.target_modules import TargetModule
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterBounds:
-    max_adapters: int = 0
-    """Held at once, those not counted that only finish what runs."""
-    max_rank: int = 64
-
-
-@dataclass(frozen=True, slots=True)
 class LoadedLora(LoadedAdapter):
     modules: Mapping[str, LoraWeights]
 
@@ -50,11 +43,13 @@ class Adapters:
     def __init__(
         self,
         sites: Mapping[str, TargetModule] | None = None,
-        bounds: AdapterBounds | None = None,
+        max_adapters: int = 0,
+        max_rank: int = 64,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """`sites` is what `find_target_modules` found; without any, no adapter fits."""
-        self._sites, self._bounds, self._dtype = sites or {}, bounds or AdapterBounds(), dtype
+        self._sites, self._dtype = sites or {}, dtype
+        self._max_adapters, self._max_rank = max_adapters, max_rank
         self._held: dict[str, _Held] = {}
         """By digest."""
         self._patches: dict[str, AdaptedModule] = {}
@@ -94,8 +89,8 @@ class Adapters:
         if shape != (site.inputs, site.outputs):
             fact = f"{shape[0]} to {shape[1]}, where the model's is {site.inputs} to {site.outputs}"
             raise AdapterRefused(f"its {path} is {fact}")
-        if change.rank > self._bounds.max_rank:
-            raise AdapterRefused(f"its rank {change.rank} is over {self._bounds.max_rank}")
+        if change.rank > self._max_rank:
+            raise AdapterRefused(f"its rank {change.rank} is over {self._max_rank}")
         device = next(site.module.parameters()).device
         halves = [half.to(device, self._dtype) for half in (change.lora_a, change.lora_b)]
         if not all(bool(half.isfinite().all()) for half in halves):
@@ -110,7 +105,7 @@ class Adapters:
         """
         known = self._held.get(fitted.digest)
         staying = sum(not held.leaving for held in self._held.values())
-        if (known is None or known.leaving) and staying >= self._bounds.max_adapters:
+        if (known is None or known.leaving) and staying >= self._max_adapters:
             raise AdapterRefused(f"{staying} adapters are held, which is the bound")
         if known is not None:
             known.leaving = False

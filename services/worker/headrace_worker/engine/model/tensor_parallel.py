@@ -72,7 +72,7 @@ def sharding(config: PreTrainedConfig) -> dict[str, Any]:
     return {"distributed_config": DistributedConfig(tp_plan="auto")}
 
 
-def least(amount: int) -> int:
+def smallest_of_all(amount: int) -> int:
     """The least that any process has: none may have other slots or pages than the rest."""
     if not is_joined():
         return amount

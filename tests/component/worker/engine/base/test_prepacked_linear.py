@@ -18,10 +18,11 @@ from headrace_worker.engine.base.prepacked_linear import (
     weight_of,
     with_prepacked_weights,
 )
-from headrace_worker.engine.loading.builder import EngineContext, EngineSettings, build
+from headrace_worker.engine.loading.builder import EngineContext, build
 from helpers.tiny_models import EOS, generated, random_model
+from helpers.worker_settings import worker_settings
 
-SHAPE = EngineSettings(max_slots=2, context_tokens=64, prefill_chunk_tokens=8)
+SHAPE = worker_settings(max_slots=2, context_tokens=64, prefill_chunk_tokens=8)
 
 
 @pytest.fixture(autouse=True)

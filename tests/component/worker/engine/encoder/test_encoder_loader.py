@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import Sequence
 from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed, VectorTask
-from headrace_worker.engine.encoder.encoder_loader import EncoderSettings, load_encoder
+from headrace_worker.engine.encoder.encoder_loader import load_encoder
 from headrace_worker.engine.files.sentence_config import vector_task
 from headrace_worker.serving.models import load_model
 from helpers.tiny_encoders import (
@@ -42,7 +42,9 @@ def judge(tmp_path: Path) -> Path:
 def loaded(folder: Path, **settings: Any) -> LoadedModel:
     task = vector_task(folder)
     assert task is not None
-    return load_encoder(str(folder), task, EncoderSettings(threads=1, **settings))
+    return load_encoder(
+        WorkerSettings.model_validate({"model_source": str(folder), "threads": 1} | settings), task
+    )
 
 
 def edit(file: Path, **changes: object) -> None:

@@ -27,6 +27,7 @@ from helpers.running_engine import run
 from helpers.sentence_pieces import sentence_pieces
 from helpers.switching_families import SWITCHING
 from helpers.tiny_models import VOCABULARY, random_model
+from helpers.worker_settings import worker_settings
 
 END = 1
 """The end-of-sequence token of the tokenizer of `folder`."""
@@ -48,7 +49,7 @@ def edit(file: Path, **changes: object) -> None:
 
 
 def loaded(folder: Path) -> LoadedModel:
-    return load(str(folder), threads=1, max_slots=2)
+    return load(worker_settings(model_source=str(folder), threads=1, max_slots=2))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,11 @@ def test_frequencies_that_are_not_those_of_short_texts_are_in_the_log(
     caplog.set_level("INFO")
     one = SWITCHING["llama, LongRoPE"]
     random_model("llama", **one.changes).save_pretrained(folder)
-    load(str(folder), threads=1, max_slots=2, context_tokens=context_tokens)
+    load(
+        worker_settings(
+            model_source=str(folder), threads=1, max_slots=2, context_tokens=context_tokens
+        )
+    )
     chosen = [record for record in caplog.records if record.msg == "engine.chosen"]
     whys = [r.__dict__["frequencies"] for r in chosen if "frequencies" in r.__dict__]
     assert len(whys) == len(said)

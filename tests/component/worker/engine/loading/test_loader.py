@@ -26,6 +26,7 @@ from headrace_worker.engine.loading.loader import load
 from headrace_worker.serving.models import load_model
 from helpers.running_engine import GREEDY, run, sequence
 from helpers.tiny_models import VOCABULARY, generated, random_model
+from helpers.worker_settings import worker_settings
 
 TRANSFORMERS = f"transformers {transformers.__version__}"
 DEFAULT_MODEL = Path(headrace_worker.__file__).parent / "default_model"
@@ -45,7 +46,7 @@ def edit(file: Path, **changes: object) -> None:
 
 
 def loaded(folder: Path) -> LoadedModel:
-    return load(str(folder), threads=1, max_slots=4)
+    return load(worker_settings(model_source=str(folder), threads=1, max_slots=4))
 
 
 def test_a_folder_becomes_an_engine_and_its_tokenizer(folder: Path) -> None:
@@ -70,7 +71,8 @@ def test_the_generation_configuration_comes_before_the_models_own(folder: Path) 
 
 
 def test_bfloat16_does_not_promise_what_it_cannot_keep(folder: Path) -> None:
-    facts = load(str(folder), dtype="bfloat16", threads=1, max_slots=2).engine.facts
+    settings = worker_settings(model_source=str(folder), dtype="bfloat16", threads=1, max_slots=2)
+    facts = load(settings).engine.facts
     assert (facts.dtype, facts.batch_invariant) == ("bfloat16", False)
 
 
@@ -86,7 +88,8 @@ def test_progress_counts_the_bytes_that_are_read_and_the_tensors_that_are_placed
     folder: Path,
 ) -> None:
     heard: list[tuple[LoadStage, int, int]] = []
-    load(str(folder), threads=1, max_slots=1, progress=lambda *told: heard.append(told))
+    settings = worker_settings(model_source=str(folder), threads=1, max_slots=1)
+    load(settings, lambda *reported: heard.append(reported))
     size = (folder / "model.safetensors").stat().st_size
     tensors = len(load_file(folder / "model.safetensors"))
     assert [told for told in heard if told[0] is LoadStage.READING][-1][1:] == (size, size)
@@ -101,9 +104,10 @@ def test_what_cannot_be_loaded_is_named_with_the_reason(folder: Path, tmp_path: 
         (tmp_path / "empty", "no config.json"),
     ):
         with pytest.raises(ModelLoadFailed, match=f"{source.name} cannot be loaded.*{fact}"):
-            load(str(source))
+            load(worker_settings(model_source=str(source)))
+    settings = worker_settings(model_source=str(folder)).model_copy(update={"dtype": "int3"})
     with pytest.raises(ModelLoadFailed, match="int3"):
-        load(str(folder), dtype="int3")
+        load(settings)
 
 
 @pytest.mark.parametrize(
@@ -237,11 +241,11 @@ def test_an_architecture_that_no_engine_gets_right_is_refused_with_both_reasons(
 
 def test_what_the_hub_library_says_is_passed_on() -> None:
     with pytest.raises(ModelLoadFailed, match=r"nobody/a--b .* the hub says: .*--"):
-        load("nobody/a--b")
+        load(worker_settings(model_source="nobody/a--b"))
 
 
 def test_the_shipped_model_says_what_generate_says_of_it() -> None:
-    model = load(str(DEFAULT_MODEL), threads=1, max_slots=8)
+    model = load(worker_settings(model_source=str(DEFAULT_MODEL), threads=1, max_slots=8))
     tokenizer = Tokenizer.from_str(model.tokenizer.tokenizer_json.decode())
     plain = AutoModelForCausalLM.from_pretrained(DEFAULT_MODEL, dtype=torch.float32)
     texts = ["Hello!", "Who are you?", "Tell me a story.", "Who lives in Willowmere?"]

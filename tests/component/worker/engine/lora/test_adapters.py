@@ -27,7 +27,6 @@ from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
 from headrace_worker.engine.loading.builder import adapters_for
 from headrace_worker.engine.loading.selfcheck import check_packable
 from headrace_worker.engine.lora.adapter_files import WEIGHTS, LoraWeights
-from headrace_worker.engine.lora.adapters import AdapterBounds
 from headrace_worker.engine.lora.lora_layers import (
     ActiveAdapters,
     AdaptedModule,
@@ -38,8 +37,9 @@ from headrace_worker.engine.model.packed_runner import PackedModelRunner
 from helpers.random_adapters import merged, write_adapter
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import VOCABULARY, generated, packed, random_model, stepwise
+from helpers.worker_settings import worker_settings
 
-BOUNDS = AdapterBounds(max_adapters=3, max_rank=8)
+BOUNDS = {"adapters_dir": Path("adapters"), "max_adapters": 3, "max_adapter_rank": 8}
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
 FAMILIES: dict[str, dict[str, object]] = {
     "llama": {},
@@ -103,7 +103,9 @@ def test_every_row_of_a_mixed_step_has_the_logits_of_its_own_merged_model(
     expected = [plain_logits(plain[slot % 4], text) for slot, text in enumerate(texts)]
     model = fresh()
     probe = check_packable(model, ContiguousKvCache).probe
-    adapters = adapters_for(model, BOUNDS, PackedModelRunner(model, probe), packed=True)
+    adapters = adapters_for(
+        model, worker_settings(**BOUNDS), PackedModelRunner(model, probe), packed=True
+    )
     forward = PackedModelRunner(model, ContiguousKvCache(slots=6, tokens=24), adapters=adapters)
     digests = [""]
     for folder in folders:
@@ -166,7 +168,7 @@ def kept(prefill: PrefillChunk) -> list[tuple[int, int]]:
 def test_where_each_sequence_runs_alone_adapters_change_it_too(family: str, tmp_path: Path) -> None:
     targets = FEWER.get(family, "all-linear")
     folder = write_adapter(tmp_path, random_model(family), number=1, target_modules=targets)
-    engine = stepwise(random_model(family), adapters=BOUNDS)
+    engine = stepwise(random_model(family), **BOUNDS)
     digest = held(engine, folder)
     parameters = replace(GREEDY, max_tokens=12, ignore_eos=True)
     sequences = [sequence(number, parameters) for number in range(4)]
@@ -194,7 +196,7 @@ def llama_adapters() -> list[Path]:
 
 def llama_engine(**changes: Any) -> tuple[SlotEngine, list[str]]:
     """With the three; and their digests, behind that of none."""
-    engine = packed(random_model("llama"), adapters=BOUNDS, **changes)
+    engine = packed(random_model("llama"), **BOUNDS, **changes)
     return engine, ["", *(held(engine, folder) for folder in llama_adapters())]
 
 
@@ -255,7 +257,7 @@ def test_a_cached_beginning_is_used_under_its_own_adapter_alone() -> None:
 
 
 def test_adapters_come_and_go_while_others_stream_and_no_token_changes() -> None:
-    engine = packed(random_model("llama"), adapters=BOUNDS)
+    engine = packed(random_model("llama"), **BOUNDS)
     first, second, third = llama_adapters()
     a = held(engine, first)
     expected = expected_of_adapted()
@@ -306,7 +308,7 @@ def test_an_adapter_whose_numbers_overflow_costs_nobody_else_a_token(tmp_path: P
     tensors = load_file(folder / WEIGHTS)
     huge = {name: each * 1e38 * 4 for name, each in tensors.items() if ".lora_A." in name}
     save_file(tensors | huge, folder / WEIGHTS)
-    engine = packed(random_model("llama"), adapters=BOUNDS)
+    engine = packed(random_model("llama"), **BOUNDS)
     digests = ["", held(engine, llama_adapters()[0]), held(engine, folder), ""]
     history = run(engine, [adapted(number, digests) for number in range(3)])
     assert history.failed == {2: "its logits are not finite"}

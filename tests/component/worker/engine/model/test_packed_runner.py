@@ -25,7 +25,6 @@ from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
 from headrace_worker.engine.loading.builder import (
     CacheTooSmall,
     EngineContext,
-    EngineSettings,
     build_packed,
 )
 from headrace_worker.engine.loading.selfcheck import PackedCheckFailed, check_packable
@@ -43,6 +42,7 @@ from helpers.tiny_models import (
     random_model,
     tiny_llama,
 )
+from helpers.worker_settings import worker_settings
 
 DEFAULT_MODEL = Path(headrace_worker.__file__).parent / "default_model"
 
@@ -304,10 +304,11 @@ def test_prompts_are_prefilled_in_the_order_of_their_arrival() -> None:
 
 def test_slots_are_as_many_as_the_cache_takes() -> None:
     token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, size, float32
-    shape = EngineSettings(context_tokens=128, cache_bytes=5 * 128 * token_bytes + 1)
-    assert build_packed(random_model("llama"), shape, EngineContext()).facts.max_slots == 5
+    settings = worker_settings(context_tokens=128)
+    enough = EngineContext(cache_bytes=5 * 128 * token_bytes + 1)
+    assert build_packed(random_model("llama"), settings, enough).facts.max_slots == 5
     with pytest.raises(CacheTooSmall, match=str(128 * token_bytes)):
-        build_packed(random_model("llama"), replace(shape, cache_bytes=1000), EngineContext())
+        build_packed(random_model("llama"), settings, EngineContext(cache_bytes=1000))
 
 
 def test_the_context_is_the_models_own_where_more_is_asked() -> None:

@@ -16,7 +16,6 @@ from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
 from headrace_worker.engine.loading.builder import (
     CacheTooSmall,
     EngineContext,
-    EngineSettings,
     build_stepwise,
 )
 from headrace_worker.engine.loading.selfcheck import (
@@ -35,6 +34,7 @@ from helpers.tiny_models import (
     random_model,
     stepwise,
 )
+from helpers.worker_settings import worker_settings
 
 FAMILIES: dict[str, dict[str, object]] = {
     "gptj": {"n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8},
@@ -175,10 +175,11 @@ def test_state_that_sequences_share_is_found_out_at_load(
 
 def test_slots_are_as_many_as_the_cache_takes() -> None:
     token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, size, float32
-    shape = EngineSettings(context_tokens=128, cache_bytes=5 * 128 * token_bytes + 1)
-    assert build_stepwise(random_model("llama"), shape, EngineContext()).facts.max_slots == 5
+    settings = worker_settings(context_tokens=128)
+    enough = EngineContext(cache_bytes=5 * 128 * token_bytes + 1)
+    assert build_stepwise(random_model("llama"), settings, enough).facts.max_slots == 5
     with pytest.raises(CacheTooSmall, match=str(128 * token_bytes)):
-        build_stepwise(random_model("llama"), replace(shape, cache_bytes=1000), EngineContext())
+        build_stepwise(random_model("llama"), settings, EngineContext(cache_bytes=1000))
 
 
 def test_a_state_of_one_size_costs_the_same_in_any_context() -> None:
