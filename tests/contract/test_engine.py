@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace_worker.engine.backends.remote_engine import FollowingEngine
+from headrace_worker.engine.backends.remote_engine import RemoteEngine
 from headrace_worker.engine.base.interface import (
     Engine,
     FinishReason,
@@ -37,7 +37,7 @@ def kind(request: pytest.FixtureRequest, files: Path) -> Iterator[Kind]:
     if request.param in STEPPED:
         yield STEPPED[request.param]
         return
-    made: list[FollowingEngine] = []
+    made: list[RemoteEngine] = []
 
     def make() -> Engine:
         if request.param == "openai":
@@ -45,7 +45,7 @@ def kind(request: pytest.FixtureRequest, files: Path) -> Iterator[Kind]:
             loaded = other_engines.upstream(files, f"{mesh.url}/v1", mesh.model)
         else:
             loaded = other_engines.llama_cpp(files)
-        assert isinstance(loaded.engine, FollowingEngine)
+        assert isinstance(loaded.engine, RemoteEngine)
         made.append(loaded.engine)
         return loaded.engine
 

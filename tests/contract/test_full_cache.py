@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence, SequenceRefused
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.building import CacheTooSmall
+from headrace_worker.engine.loading.builder import CacheTooSmall
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import POISON, packed, poisoned_llama, tiny_llama
 
@@ -133,13 +133,16 @@ def said_undisturbed(number: int) -> list[int]:
     pages=st.integers(8, 14),
     chunk=st.sampled_from([5, 16, 128]),
     prefix_cache=st.booleans(),
-    ahead=st.booleans(),
+    async_scheduling=st.booleans(),
 )
 def test_no_history_of_a_full_cache_changes_a_token(
-    order: list[int], pages: int, chunk: int, prefix_cache: bool, ahead: bool
+    order: list[int], pages: int, chunk: int, prefix_cache: bool, async_scheduling: bool
 ) -> None:
     engine = crowded(
-        pages=pages, prefill_chunk_tokens=chunk, prefix_cache=prefix_cache, ahead=ahead
+        pages=pages,
+        prefill_chunk_tokens=chunk,
+        prefix_cache=prefix_cache,
+        async_scheduling=async_scheduling,
     )
     history = run(engine, [varied(number) for number in order])
     assert history.finished.keys() == set(order)

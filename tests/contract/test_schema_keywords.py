@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from headrace_worker.engine.grammar.compiling import GrammarRefused
+from headrace_worker.engine.grammar.compiler import GrammarRefused
 from headrace_worker.engine.schema.formats import FORMATS
 from headrace_worker.engine.schema.keywords import KEYWORDS, Effect
 from helpers.drawn_json import compiled, draw

@@ -17,7 +17,7 @@ from headrace.settings import read, write_ports
 from headrace.telemetry import logs
 from headrace.telemetry.metrics_server import MetricsServer
 from headrace_worker.base.settings import WorkerSettings
-from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed, ModelOutOfReach
+from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed, ModelUnreachable
 from headrace_worker.runtime.dedicated_thread import run_in_dedicated_thread
 from headrace_worker.serving.load_progress import LoadProgress
 from headrace_worker.serving.model_server import ModelServer
@@ -158,7 +158,7 @@ class WorkerProcess:
         except ModelLoadFailed as error:
             log.critical("worker.not_started", extra={"why": str(error)})
             # What is asked for cannot be: as bad settings are; starting again does not help.
-            return 1 if isinstance(error, ModelOutOfReach) else 2
+            return 1 if isinstance(error, ModelUnreachable) else 2
         finally:
             await bus.close()
 

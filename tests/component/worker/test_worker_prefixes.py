@@ -10,19 +10,20 @@ from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build_packed
+from headrace_worker.engine.loading.builder import EngineContext, build_packed
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.tiny_models import random_model
 from helpers.worker_actors import DIGEST, MODEL, SchedulerActor, record, worker_here
+from helpers.worker_settings import worker_settings
 
 PROMPT = list(range(100, 150))
 
 
 def engine(kv_store: str) -> SlotEngine:
     # Its model is its own: it runs on a thread of its own.
-    settings = EngineSettings(max_slots=1, context_tokens=128, kv_store=kv_store)
-    return build_packed(random_model("llama"), settings, Origin((), DIGEST))
+    settings = worker_settings(max_slots=1, context_tokens=128, kv_store=kv_store)
+    return build_packed(random_model("llama"), settings, EngineContext((), DIGEST))
 
 
 class Listener:

@@ -15,7 +15,7 @@ from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.scripted import ScriptedEngine, ScriptedSettings
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from headrace_worker.engine.base.interface import Engine, EngineFacts
-from headrace_worker.engine.base.loaded import LoadedModel
+from headrace_worker.engine.base.loaded_model import LoadedModel
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor, has_tokens
 from helpers.worker_actors import (

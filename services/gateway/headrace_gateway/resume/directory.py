@@ -30,7 +30,7 @@ from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 
 ANSWER_S = 1.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.2
+FIRST_BACKOFF_S, LONGEST_PAUSE_S = 0.05, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class RequestDirectory:
             BrokerUnavailable: nobody else could be asked.
         """
         search = _Search(request_id, list(models))
-        ends_s, pause_s = self._clock.monotonic_s() + self._wait_s, FIRST_PAUSE_S
+        ends_s, pause_s = self._clock.monotonic_s() + self._wait_s, FIRST_BACKOFF_S
         while True:
             try:
                 if (found := await self._look(search)) is not None:

@@ -86,7 +86,7 @@ class DispatchHandler:
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_INVALID, why_not_runnable
         if why_not_resumable := assignments.why_not_resumable(record):
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE, why_not_resumable
-        if refusing := self._watchdog.refusing:
+        if refusing := self._watchdog.unavailable_reason:
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL, refusing
         wanted, free = assignments.slots_wanted(record), assignments.slots_for(record)
         if wanted > free:

@@ -80,7 +80,7 @@ class PrefixReporter:
             await asyncio.sleep(MIN_INTERVAL_S)
 
     async def _report(self, *, full: bool) -> None:
-        delta = self._told.tell(await self._pump.do(self._engine.known_blocks))
+        delta = self._told.tell(await self._pump.do(self._engine.cached_blocks))
         if not (full or delta.held or delta.dropped):
             return
         report = PrefixReport(worker_id=self._worker_id, model=self._model, full=full)

@@ -97,7 +97,7 @@ class Reporter:
         served.card.CopyFrom(self._card)
         self._metrics.adapters(assignments.running_adapters())
         served.total_slots = self._worker.facts.max_slots
-        served.free_slots = 0 if self._watchdog.refusing else assignments.free_slots
+        served.free_slots = 0 if self._watchdog.unavailable_reason else assignments.free_slots
         served.free_cache_tokens = statistics.cache_tokens_total - statistics.cache_tokens_used
         served.dispatch_epoch = self._dispatch_handler.epoch
         served.dispatch_number = self._dispatch_handler.number

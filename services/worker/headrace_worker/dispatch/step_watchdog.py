@@ -48,9 +48,9 @@ class StepWatchdog:
         return f"the engine has been in one step for {busy_s:.1f} s" if stalled else ""
 
     @property
-    def refusing(self) -> str:
+    def unavailable_reason(self) -> str:
         """Why nothing is taken, for this or for the engine's own reason; empty: it is."""
-        return self.fact or self._worker.pump.statistics().refusing
+        return self.fact or self._worker.pump.statistics().unavailable_reason
 
     async def run(self) -> None:
         """Look after the engine until it is stalled for good."""

@@ -17,8 +17,8 @@ from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base.interface import EngineFacts, Sequence, SequenceRefused
-from headrace_worker.engine.core.endings import require_fit
-from headrace_worker.engine.encoder.inputs import require_input_fit
+from headrace_worker.engine.core.stop_conditions import validate_sequence
+from headrace_worker.engine.encoder.batching import validate_input
 from headrace_worker.runtime.records import (
     masks_of,
     prompts_of,
@@ -118,14 +118,13 @@ class Assignments:
             return f"all of its {max(1, record.n)} choices are at their end"
         if why_not_runnable := task_mismatch(record, facts):
             return why_not_runnable
-        require = require_input_fit if facts.makes_vectors else require_fit
+        validate = validate_input if facts.makes_vectors else validate_sequence
         try:
             prompts = prompts_of(record)
             for choice, output_ids in unfinished(record):
-                require(
+                validate(
                     sequence_of(record, prompts[choice], choice, output_ids, sequence_id=0),
-                    context_tokens=facts.context_tokens,
-                    vocabulary_size=facts.vocabulary_size,
+                    facts,
                 )
         except SequenceRefused as refusal:
             return str(refusal)

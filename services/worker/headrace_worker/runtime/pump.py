@@ -159,7 +159,7 @@ class Pump:
         output = self._engine.step()
         self._busy_since_s = None
         self._statistics = self._engine.statistics()
-        if output.says_anything:
+        if output.has_content:
             self._ahead.acquire()
             self._call(self._deliver, output)
 

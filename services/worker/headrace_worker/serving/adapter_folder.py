@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from headrace.internal.v1.model_card_pb2 import Adapter, ModelCard
-from headrace_worker.engine.base.interface import AdapterEngine, AdapterRefused, FittedAdapter
+from headrace_worker.engine.base.interface import AdapterEngine, AdapterRefused, LoadedAdapter
 from headrace_worker.runtime.dedicated_thread import run_in_dedicated_thread
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class AdapterFolder:
     async def _load(self, name: str, on_engine: OnEngine) -> None:
         try:
             fitted = await run_in_dedicated_thread(
-                partial(self._engine.fit_adapter, self._folder / name)
+                partial(self._engine.load_adapter, self._folder / name)
             )
             if fitted.digest != self._digests.get(name):
                 await self._swap(name, fitted, on_engine)
@@ -108,7 +108,7 @@ class AdapterFolder:
         self._failures[name] = why
         log.error("adapter.refused", extra={"adapter": name, "why": why})
 
-    async def _swap(self, name: str, fitted: FittedAdapter | None, on_engine: OnEngine) -> None:
+    async def _swap(self, name: str, fitted: LoadedAdapter | None, on_engine: OnEngine) -> None:
         before = self._digests.pop(name, "")
         shared = before in self._digests.values()
         # Why first: whatever was accepted by this card comes to the engine before the change.
@@ -116,9 +116,9 @@ class AdapterFolder:
 
         def change() -> None:
             if before and not shared:
-                self._engine.let_go_of_adapter(before)
+                self._engine.remove_adapter(before)
             if fitted is not None:
-                self._engine.hold_adapter(fitted)
+                self._engine.add_adapter(fitted)
 
         await on_engine(change)
         if fitted is not None:

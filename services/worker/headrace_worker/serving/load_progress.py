@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from headrace_worker.engine.base.loaded import LoadStage
+from headrace_worker.engine.base.loaded_model import LoadStage
 
 log = logging.getLogger(__name__)
 

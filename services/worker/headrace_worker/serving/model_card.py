@@ -15,7 +15,12 @@ from headrace.internal.v1.model_card_pb2 import (
 )
 from headrace.sampling import PARAMETERS
 from headrace.v1.common_pb2 import ModelTask
-from headrace_worker.engine.base.loaded import LoadedModel, TokenizerFiles, VectorModel, VectorTask
+from headrace_worker.engine.base.loaded_model import (
+    LoadedModel,
+    TokenizerFiles,
+    VectorModel,
+    VectorTask,
+)
 
 _TASKS = {
     VectorTask.EMBED: ModelTask.MODEL_TASK_EMBED,

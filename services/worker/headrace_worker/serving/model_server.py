@@ -22,7 +22,7 @@ from headrace_worker.dispatch.dispatch_handler import DispatchHandler
 from headrace_worker.dispatch.prefix_reports import PrefixReporter, ReportedBlocks
 from headrace_worker.dispatch.reporter import Reporter
 from headrace_worker.dispatch.step_watchdog import StepWatchdog
-from headrace_worker.engine.base.loaded import LoadedModel
+from headrace_worker.engine.base.loaded_model import LoadedModel
 from headrace_worker.runtime.dedicated_thread import run_in_dedicated_thread
 from headrace_worker.runtime.metrics import WorkerMetrics
 from headrace_worker.runtime.worker import Worker

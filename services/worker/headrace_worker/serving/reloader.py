@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from headrace.bus import BusUnavailable
 from headrace.settings import InvalidSettings
 from headrace_worker.base.settings import WorkerSettings
-from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed
+from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed
 from headrace_worker.runtime.metrics import RELOADS
 from headrace_worker.serving.model_server import ModelServer
 

@@ -10,7 +10,6 @@ import pytest
 
 from headrace.internal.v1.model_card_pb2 import Adapter, ModelCard
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.lora.adapters import AdapterBounds
 from headrace_worker.serving.adapter_folder import AdapterFolder
 from helpers.random_adapters import write_adapter
 from helpers.tiny_models import packed, random_model
@@ -23,8 +22,8 @@ class Shelf:
         self.folder = folder
         folder.mkdir(exist_ok=True)
         self.card = ModelCard()
-        bounds = AdapterBounds(max_adapters=2, max_rank=4)
-        self.engine: SlotEngine = packed(random_model("llama"), adapters=bounds)
+        bounds = {"adapters_dir": Path("adapters"), "max_adapters": 2, "max_adapter_rank": 4}
+        self.engine: SlotEngine = packed(random_model("llama"), **bounds)
         self._adapters = AdapterFolder(folder, self.engine, self.card)
 
     def put(self, name: str, *, number: int, **config: object) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headrace.sampling import names_in
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.scripted_text import (
     end_token,
     script_key,
@@ -32,8 +33,16 @@ from headrace_worker.engine.base.interface import (
     SequenceRefused,
     StepOutput,
 )
-from headrace_worker.engine.base.loaded import LoadedModel
-from headrace_worker.engine.core.endings import already_over, finish_reason, require_fit, stop_ids
+from headrace_worker.engine.base.loaded_model import LoadedModel
+from headrace_worker.engine.core.stop_conditions import (
+    finish_reason,
+    finish_reason_so_far,
+    stop_ids,
+    validate_sequence,
+)
+
+_WORKER_SLOTS = 256
+_CONTEXT_TOKENS = 4096
 
 
 def kill_this_process() -> None:
@@ -64,7 +73,7 @@ class ScriptedSettings:
     step_s: float = 0.0
     """Time a step takes, however many sequences it serves. 0 does not wait."""
     max_slots: int = 32
-    context_tokens: int = 4096
+    context_tokens: int = _CONTEXT_TOKENS
     prefill_chunk_tokens: int = 128
     """Prompt tokens a sequence advances per step before its first token."""
     faults: ScriptedFaults = ScriptedFaults()
@@ -149,9 +158,7 @@ class ScriptedEngine:
             raise SequenceRefused("this engine takes no grammars")
         if sequence.sequence_id in self._held:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        require_fit(
-            sequence, context_tokens=facts.context_tokens, vocabulary_size=facts.vocabulary_size
-        )
+        validate_sequence(sequence, facts)
         if len(self._held) >= facts.max_slots:
             raise NoFreeSlot(f"all {facts.max_slots} slots are taken")
         key = script_key(
@@ -162,9 +169,7 @@ class ScriptedEngine:
             key,
             script_length(key),
             stop_ids(sequence, facts.eos_token_ids),
-            already_over(
-                sequence, eos_token_ids=facts.eos_token_ids, context_tokens=facts.context_tokens
-            ),
+            finish_reason_so_far(sequence, facts),
             list(sequence.output_ids),
         )
 
@@ -239,12 +244,7 @@ class ScriptedEngine:
         columns.sequence_ids.append(sequence_id)
         columns.token_ids.append(token_id)
         reason = finish_reason(
-            token_id,
-            stop_ids=held.stop_ids,
-            output_tokens=len(held.output_ids),
-            max_tokens=held.sequence.parameters.max_tokens,
-            total_tokens=len(held.sequence.prompt_ids) + len(held.output_ids),
-            context_tokens=self._facts.context_tokens,
+            held.sequence, held.output_ids, held.stop_ids, self._facts.context_tokens
         )
         if reason is not None:
             columns.finished.append((sequence_id, reason))
@@ -261,7 +261,7 @@ class ScriptedEngine:
         """Advance the prefill by a chunk; True once the sequence may get a token."""
         left = held.prefill_tokens - held.prefilled
         chunk = min(left, self._settings.prefill_chunk_tokens)
-        width, begin = held.sequence.prompt_width, held.prefilled + 1
+        width, begin = held.sequence.prompt_logprobs_width, held.prefilled + 1
         token_ids = held.sequence.prompt_ids[begin : begin + chunk]
         if width is not None and token_ids:
             run = script_logprobs(
@@ -279,6 +279,18 @@ class ScriptedEngine:
         return script_token(held.key, index)
 
 
-def load_scripted(settings: ScriptedSettings | None = None) -> LoadedModel:
-    """The scripted engine with its tokenizer, in the shape that `loading.load` has."""
-    return LoadedModel(ScriptedEngine(settings), scripted_tokenizer_files(), {}, parameters=0)
+def load_scripted(settings: WorkerSettings) -> LoadedModel:
+    """Return the scripted engine with its tokenizer, as other engines are loaded."""
+    faults = ScriptedFaults(
+        fail_prompts_containing=settings.scripted_fail_token,
+        crash_prompts_containing=settings.scripted_crash_token,
+    )
+    engine = ScriptedEngine(
+        ScriptedSettings(
+            step_s=settings.scripted_step_s,
+            max_slots=settings.max_slots or _WORKER_SLOTS,
+            context_tokens=settings.context_tokens or _CONTEXT_TOKENS,
+            faults=faults,
+        )
+    )
+    return LoadedModel(engine, scripted_tokenizer_files(), {}, parameters=0)

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from struct import pack
 
 from headrace.logprobs import Logprobs
-from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 
 _SPECIALS = ("<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 _WORDS = (

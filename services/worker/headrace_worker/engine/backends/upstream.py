@@ -18,15 +18,15 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from headrace_worker.engine.backends.breaker import Breaker
-from headrace_worker.engine.backends.remote_engine import SourceFailed
+from headrace_worker.engine.backends.circuit_breaker import CircuitBreaker
+from headrace_worker.engine.backends.remote_engine import BackendError
 
 log = logging.getLogger(__name__)
 # It names every request at "info"; who wants that can set it back.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 CONNECT_S = 5.0
-FIRST_PAUSE_S = 0.25
+FIRST_BACKOFF_S = 0.25
 """Before the first repetition where the server names no time; each further one waits twice as
 long."""
 MAX_EVENT_BYTES = 1 << 20
@@ -35,11 +35,11 @@ _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that the same request may not get again."""
 
 
-class UpstreamFailed(SourceFailed):
+class UpstreamUnavailable(BackendError):
     """It is out of reach, overloaded or broken: not this request's fault."""
 
 
-class UpstreamRefused(SourceFailed):
+class UpstreamRejected(BackendError):
     """It answers, and will not do this."""
 
 
@@ -59,12 +59,12 @@ class UpstreamSettings:
     pause_s: float = 5.0
     """Between probes, while they are."""
     probe_path: str = "/models"
-    by_proxy: bool = True
+    uses_proxy: bool = True
     """Whether the environment's proxies are used."""
 
 
 class Upstream:
-    """One server. Made and used on one event loop; `refusing` alone is for any thread."""
+    """One server. Made and used on one event loop; `unavailable_reason` alone is for any thread."""
 
     def __init__(self, settings: UpstreamSettings) -> None:
         self._settings = settings
@@ -74,12 +74,12 @@ class Upstream:
         self._client = httpx.AsyncClient(
             base_url=settings.url.rstrip("/") + "/",
             headers=headers,
-            trust_env=settings.by_proxy,
+            trust_env=settings.uses_proxy,
             timeout=httpx.Timeout(settings.timeout_s, connect=CONNECT_S),
             # Requests are bounded by the engine's slots.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
-        self._breaker = Breaker(failures=settings.failures)
+        self._breaker = CircuitBreaker(failures=settings.failures)
         self._recovery: asyncio.Task[None] | None = None
 
     @property
@@ -87,49 +87,49 @@ class Upstream:
         return self._settings.url
 
     @property
-    def refusing(self) -> str:
-        refusing = self._breaker.refusing
-        return f"{self.url} is left alone: {refusing}" if refusing else ""
+    def unavailable_reason(self) -> str:
+        unavailable_reason = self._breaker.unavailable_reason
+        return f"{self.url} is left alone: {unavailable_reason}" if unavailable_reason else ""
 
     async def get(self, path: str) -> dict[str, Any]:
         """The JSON object there; asked once, whatever the breaker says, and not counted.
 
         Raises:
-            UpstreamFailed: it is out of reach or answers nonsense.
-            UpstreamRefused: it says no.
+            UpstreamUnavailable: it is out of reach or answers nonsense.
+            UpstreamRejected: it says no.
         """
         try:
             response = await self._client.get(path.lstrip("/"))
         except httpx.HTTPError as error:
             raise self._failure(error) from error
         if response.status_code >= 400:
-            raise _refusal(self.url, response.status_code, response.content)
+            raise _error_for(self.url, response.status_code, response.content)
         return _object(self.url, response.content)
 
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Post a JSON body and yield the events of the answer, up to [DONE] or its end.
 
         Raises:
-            UpstreamFailed: out of reach, also after repetitions, or the stream broke off.
-            UpstreamRefused: it says no, or ends the stream with an error.
+            UpstreamUnavailable: out of reach, also after repetitions, or the stream broke off.
+            UpstreamRejected: it says no, or ends the stream with an error.
         """
-        async with self._counted(), self._opened(path, body) as response:
+        async with self._counting_failures(), self._open_response(path, body) as response:
             async for data in _events(self.url, response.aiter_bytes()):
-                self._breaker.succeeded()
+                self._breaker.record_success()
                 if data == b"[DONE]":
                     return
                 event = _object(self.url, data)
                 if "error" in event:
-                    raise UpstreamRefused(f"{self.url} ended it: {_message(event)}")
+                    raise UpstreamRejected(f"{self.url} ended it: {_message(event)}")
                 yield event
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Post a JSON body for a JSON object. Raises and is repeated as `events` is."""
-        async with self._counted(), self._opened(path, body) as response:
+        async with self._counting_failures(), self._open_response(path, body) as response:
             return _object(self.url, await response.aread())
 
     @asynccontextmanager
-    async def _counted(self) -> AsyncIterator[None]:
+    async def _counting_failures(self) -> AsyncIterator[None]:
         """Tell the breaker of failures, and the caller of them in our words."""
         try:
             yield
@@ -137,14 +137,16 @@ class Upstream:
             failure = self._failure(error)
             self._count(failure)
             raise failure from error
-        except UpstreamFailed as failure:
+        except UpstreamUnavailable as failure:
             self._count(failure)
             raise
 
     @asynccontextmanager
-    async def _opened(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[httpx.Response]:
+    async def _open_response(
+        self, path: str, body: Mapping[str, Any]
+    ) -> AsyncIterator[httpx.Response]:
         """The response once its head is good; repeated while that may help."""
-        pause_s = FIRST_PAUSE_S
+        pause_s = FIRST_BACKOFF_S
         for left in range(self._settings.retries, -1, -1):
             request = self._client.build_request("POST", path.lstrip("/"), json=body)
             try:
@@ -169,22 +171,24 @@ class Upstream:
         """Seconds that the server wants to be left alone; None if it does not say.
 
         Raises:
-            SourceFailed: to ask again would not help.
+            BackendError: to ask again would not help.
         """
         content = await _bounded(response.aiter_bytes())
-        refusal = _refusal(self.url, response.status_code, content)
+        error = _error_for(self.url, response.status_code, content)
         wanted_s = _retry_after_s(response.headers.get("retry-after", ""))
         too_long = wanted_s is not None and wanted_s > self._settings.timeout_s
-        if left == 0 or too_long or isinstance(refusal, UpstreamRefused):
-            raise refusal
+        if left == 0 or too_long or isinstance(error, UpstreamRejected):
+            raise error
         log.warning("upstream.busy", extra={"url": self.url, "status": response.status_code})
         return wanted_s
 
-    def _failure(self, error: httpx.HTTPError) -> UpstreamFailed:
-        return UpstreamFailed(f"{self.url} is out of reach: {type(error).__name__} {error}".strip())
+    def _failure(self, error: httpx.HTTPError) -> UpstreamUnavailable:
+        return UpstreamUnavailable(
+            f"{self.url} is out of reach: {type(error).__name__} {error}".strip()
+        )
 
-    def _count(self, failure: UpstreamFailed) -> None:
-        if self._breaker.failed(str(failure)):
+    def _count(self, failure: UpstreamUnavailable) -> None:
+        if self._breaker.record_failure(str(failure)):
             log.error("upstream.left_alone", extra={"url": self.url, "why": str(failure)})
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
 
@@ -194,12 +198,12 @@ class Upstream:
             await asyncio.sleep(self._settings.pause_s)
             try:
                 await self.get(self._settings.probe_path)
-            except UpstreamRefused:
-                self._breaker.succeeded()
-            except UpstreamFailed:
+            except UpstreamRejected:
+                self._breaker.record_success()
+            except UpstreamUnavailable:
                 continue
             else:
-                self._breaker.succeeded()
+                self._breaker.record_success()
         log.info("upstream.back", extra={"url": self.url})
 
     async def close(self) -> None:
@@ -214,7 +218,7 @@ async def _events(url: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > MAX_EVENT_BYTES:
-            raise UpstreamFailed(f"{url} sent an event of more than {MAX_EVENT_BYTES} bytes")
+            raise UpstreamUnavailable(f"{url} sent an event of more than {MAX_EVENT_BYTES} bytes")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
@@ -235,24 +239,24 @@ def _object(url: str, data: bytes) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise UpstreamFailed(f"{url} answers what is no JSON object: {data[:80]!r}")
+        raise UpstreamUnavailable(f"{url} answers what is no JSON object: {data[:80]!r}")
     return found
 
 
-def _refusal(url: str, status: int, content: bytes) -> SourceFailed:
+def _error_for(url: str, status: int, content: bytes) -> BackendError:
     try:
-        said = _message(json.loads(content))
+        message = _message(json.loads(content))
     except ValueError:
-        said = content[:200].decode(errors="replace")
-    kind = UpstreamFailed if status in _PASSING else UpstreamRefused
-    return kind(f"{url} answers {status}: {said}")
+        message = content[:200].decode(errors="replace")
+    kind = UpstreamUnavailable if status in _PASSING else UpstreamRejected
+    return kind(f"{url} answers {status}: {message}")
 
 
 def _message(event: Any) -> str:
     """What OpenAI's error body says, or the whole where it is another's."""
     error = event.get("error", event) if isinstance(event, dict) else event
-    said = error.get("message", error) if isinstance(error, dict) else error
-    return str(said)[:500]
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return str(message)[:500]
 
 
 def _retry_after_s(text: str) -> float | None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from headrace.sampling import names_in
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.remote_engine import (
-    FollowingEngine,
-    Piece,
-    SourceFailed,
+    BackendError,
+    RemoteEngine,
+    TokenChunk,
     seed_of,
     tokens_left,
 )
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts, FinishReason, Sequence
-from headrace_worker.engine.base.loaded import (
+from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
     ModelLoadFailed,
     PackageMissing,
@@ -30,20 +30,7 @@ _SLOTS = 64
 _FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
-@dataclass(frozen=True, slots=True)
-class VllmSettings:
-    source: str
-    """Folder or hub id, as transformers has it."""
-    revision: str | None = None
-    dtype: str = "float32"
-    max_slots: int | None = None
-    """None: 64."""
-    context_tokens: int | None = None
-    """None: the model's own."""
-    prefix_cache: bool = True
-
-
-class VllmSource:
+class VllmBackend:
     """vLLM's asynchronous engine, asked for token ids alone."""
 
     def __init__(self, engine: Any, eos_token_ids: tuple[int, ...]) -> None:
@@ -51,13 +38,13 @@ class VllmSource:
         self._numbers = count()
 
     @property
-    def refusing(self) -> str:
+    def unavailable_reason(self) -> str:
         return ""
 
     async def close(self) -> None:
         self._engine.shutdown()
 
-    async def follow(self, sequence: Sequence) -> AsyncGenerator[Piece, None]:
+    async def generate(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
         from vllm import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -71,17 +58,17 @@ class VllmSource:
             async with aclosing(outputs):
                 async for output in outputs:
                     choice = output.outputs[0]
-                    yield Piece(tuple(choice.token_ids), self._finish(choice.finish_reason))
-        except (EngineDeadError, SourceFailed):
+                    yield TokenChunk(tuple(choice.token_ids), self._finish(choice.finish_reason))
+        except (EngineDeadError, BackendError):
             raise
         except Exception as error:  # what it refuses, by a class of its own in each version
-            raise SourceFailed(f"vLLM refuses it: {first_line(error)}") from error
+            raise BackendError(f"vLLM refuses it: {first_line(error)}") from error
 
     def _finish(self, reason: str | None) -> FinishReason | None:
         if reason is None:
             return None
         if reason not in _FINISHES:
-            raise SourceFailed(f"vLLM ended it by {reason!r}")
+            raise BackendError(f"vLLM ended it by {reason!r}")
         return _FINISHES[reason]
 
     def _parameters(self, sequence: Sequence) -> Any:
@@ -103,7 +90,7 @@ class VllmSource:
         )
 
 
-def load_vllm(settings: VllmSettings) -> LoadedModel:
+def load_vllm(settings: WorkerSettings) -> LoadedModel:
     """Load a transformers model into vLLM; blocks for as long as that takes.
 
     Raises:
@@ -113,16 +100,16 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
     except ImportError as error:
-        raise PackageMissing(settings.source, engine="vllm", package="vllm") from error
-    folder = model_folder(settings.source, settings.revision)
+        raise PackageMissing(settings.model_source, engine="vllm", package="vllm") from error
+    folder = model_folder(settings.model_source, settings.model_revision)
     # Why here: transformers takes seconds to import, and it is vLLM that is asked for.
     from headrace_worker.engine.files.generation_config import (
-        configured_ends_of,
+        configured_end_tokens_in,
         generation_defaults,
         read_generation_config,
     )
 
-    files = tokenizer_files(settings.source, folder, configured_ends_of(folder))
+    files = tokenizer_files(settings.model_source, folder, configured_end_tokens_in(folder))
     slots = settings.max_slots or _SLOTS
 
     async def start() -> Any:
@@ -142,7 +129,7 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
     try:
         engine = loop.run(start())
     except Exception as error:  # of its own processes, of all kinds
-        raise ModelLoadFailed(settings.source, f"vLLM says: {first_line(error)}") from error
+        raise ModelLoadFailed(settings.model_source, f"vLLM says: {first_line(error)}") from error
     config = engine.model_config
     facts = EngineFacts(
         name="vllm",
@@ -156,6 +143,6 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
         batch_invariant=False,
         capabilities=Capabilities(cache_salt=True, sampling=names_in("vllm").keys()),
     )
-    source = VllmSource(engine, files.eos_token_ids)
+    source = VllmBackend(engine, files.eos_token_ids)
     defaults = generation_defaults(read_generation_config(folder))
-    return LoadedModel(FollowingEngine(facts, source, loop), files, defaults, 0)
+    return LoadedModel(RemoteEngine(facts, source, loop), files, defaults, 0)

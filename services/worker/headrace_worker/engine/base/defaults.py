@@ -23,37 +23,37 @@ SLOTS_WHY = "64 packed, 256 on a GPU, 8 stepwise, or what memory_utilization lea
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenValue:
     """A value, and why it is that."""
 
     value: int
-    why: str
+    reason: str
 
 
-def threads(wanted: int | None, *, cores: float, workers: int, parameters: int) -> Chosen:
+def threads(wanted: int | None, *, cores: float, workers: int, parameters: int) -> ChosenValue:
     """Threads of the forward pass, for one of `workers` on a machine with so many cores.
 
     One core is left to the rest of the mesh: threads that share a core with others wait
     for each other, spinning, and are slower than fewer would be.
     """
     if wanted is not None:
-        return Chosen(wanted, "set")
+        return ChosenValue(wanted, "set")
     free = cores - 1 if cores >= 2 else cores
     share, useful = int(free / workers), parameters // _PARAMETERS_A_THREAD
     if useful < share:
-        return Chosen(max(1, useful), f"{parameters / 1e6:.3g} M parameters keep no more busy")
+        return ChosenValue(max(1, useful), f"{parameters / 1e6:.3g} M parameters keep no more busy")
     among = f" among {workers} workers" if workers > 1 else ""
-    return Chosen(max(1, share), f"{cores:g} cores{among}, one left to the rest of the mesh")
+    return ChosenValue(max(1, share), f"{cores:g} cores{among}, one left to the rest of the mesh")
 
 
-def chunk_tokens(wanted: int | None, *, threads: int, parameters: int) -> Chosen:
+def chunk_tokens(wanted: int | None, *, threads: int, parameters: int) -> ChosenValue:
     """Prompt tokens of a step."""
     if wanted is not None:
-        return Chosen(wanted, "set")
+        return ChosenValue(wanted, "set")
     least, most = _CHUNK_TOKENS
     fit = int(_CHUNK_S * _FLOPS_A_THREAD * threads / max(1, 2 * parameters))
     tokens = most
     while tokens > max(fit, least):
         tokens //= 2
     why = f"{parameters / 1e6:.3g} M parameters on {threads} threads in {_CHUNK_S:g} s"
-    return Chosen(tokens, f"what goes through {why}, from {least} to {most}")
+    return ChosenValue(tokens, f"what goes through {why}, from {least} to {most}")

@@ -52,7 +52,7 @@ class SamplingParameters(SamplingNumbers):
     """The only tokens that are drawn; empty: all."""
 
     @property
-    def forbids_tokens(self) -> bool:
+    def masks_tokens(self) -> bool:
         """Whether any of the last three asks for something."""
         return bool(self.min_tokens or self.bad_words or self.allowed_token_ids)
 
@@ -106,7 +106,7 @@ class Sequence:
     """Lower is more urgent; of the least urgent, the newest is parked when the cache is full."""
 
     @property
-    def prompt_width(self) -> int | None:
+    def prompt_logprobs_width(self) -> int | None:
         """Of the logprobs to tell of its prompt; None for none."""
         return None if self.output_ids else self.parameters.prompt_logprobs
 
@@ -143,7 +143,7 @@ class StepOutput:
     """Of those in `finished`, where the engine makes vectors: float32, little-endian."""
 
     @property
-    def says_anything(self) -> bool:
+    def has_content(self) -> bool:
         ends = self.finished or self.failed or self.refused or self.parked
         return bool(self.sequence_ids or ends or self.prompt_logprobs)
 
@@ -169,7 +169,7 @@ class EngineStatistics:
     """Of these, those that it had: they are not computed, and no `prompt_tokens`."""
     adapter_bytes: int = 0
     """Memory of the adapters held."""
-    refusing: str = ""
+    unavailable_reason: str = ""
     """Why it would take nothing now, however many slots are free; empty where it would."""
 
 
@@ -242,7 +242,7 @@ class Engine(Protocol):
             NoFreeSlot: every slot is taken.
             SequenceRefused: prompt and output so far leave no room, a token id is
                 outside the vocabulary, its adapter is not held, it is held itself, it
-                has a grammar or output and this engine takes none, or it is `refusing`.
+                has a grammar or output and this engine takes none, or it is `unavailable_reason`.
         """
         ...
 
@@ -276,14 +276,14 @@ class Engine(Protocol):
 class PrefixEngine(Protocol):
     """An engine that computes what texts begin with once."""
 
-    def known_blocks(self) -> list[bytes]:
+    def cached_blocks(self) -> list[bytes]:
         """Names of all blocks that a text may begin with, as `headrace.prefixes` makes them;
         beginnings before what follows on them. Called where the engine may be called."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class FittedAdapter:
+class LoadedAdapter:
     """An adapter that was read and fits the engine that read it, which alone can hold it."""
 
     digest: str
@@ -299,7 +299,7 @@ class AdapterRefused(Exception):
 class AdapterEngine(Protocol):
     """An engine whose sequences may each run with one of several adapters."""
 
-    def fit_adapter(self, folder: Path) -> FittedAdapter:
+    def load_adapter(self, folder: Path) -> LoadedAdapter:
         """Read an adapter in peft's form; blocks, and may be called from any thread.
 
         Raises:
@@ -307,7 +307,7 @@ class AdapterEngine(Protocol):
         """
         ...
 
-    def hold_adapter(self, fitted: FittedAdapter) -> None:
+    def add_adapter(self, fitted: LoadedAdapter) -> None:
         """Admit sequences with it from now on; one that is held already is fine.
 
         Raises:
@@ -315,6 +315,6 @@ class AdapterEngine(Protocol):
         """
         ...
 
-    def let_go_of_adapter(self, digest: str) -> None:
+    def remove_adapter(self, digest: str) -> None:
         """Admit no sequence with it any more; those that run with it go on to their end."""
         ...

@@ -34,7 +34,7 @@ def share(total: int, free: int, *, taken: int, utilization: float) -> int:
     return max(0, min(int(total * utilization) - taken, free))
 
 
-def untouched(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def lazily_zeroed(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Zeros from the system that take memory page by page, as they are written.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-Pool = Callable[[Tensor, Tensor], Tensor]
+PoolFunction = Callable[[Tensor, Tensor], Tensor]
 """Outputs `(rows, tokens, width)` and mask `(rows, tokens)`, padding on the right, to `(rows,
 width)`."""
 
@@ -44,7 +44,7 @@ def _sum(outputs: Tensor, weights: Tensor) -> Tensor:
     return (outputs.float() * weights[..., None]).sum(dim=1)
 
 
-POOLS: dict[str, Pool] = {
+POOLS: dict[str, PoolFunction] = {
     "cls": _cls,
     "max": _max,
     "mean": _mean,
@@ -67,7 +67,7 @@ class TextHead(nn.Module):
         return cast(Tensor, self.layers(torch.cat(pooled, dim=-1)))
 
 
-class Normalise(nn.Module):
+class Normalize(nn.Module):
     """To length 1."""
 
     def forward(self, vectors: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from headrace.sampling import PARAMETERS
-from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from headrace_worker.engine.files.tokenizer_files import UNREADABLE
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def read_generation_config(folder: Path) -> GenerationConfig:
     return config
 
 
-def configured_ends(config: GenerationConfig, model: PreTrainedConfig) -> tuple[int, ...]:
+def configured_end_tokens(config: GenerationConfig, model: PreTrainedConfig) -> tuple[int, ...]:
     """Tokens that end a turn by the generation configuration, else by the model's own.
 
     The tokenizer's end-of-sequence token ends it too, as in vLLM: `tokenizer_files` adds it.
@@ -58,14 +58,14 @@ def configured_ends(config: GenerationConfig, model: PreTrainedConfig) -> tuple[
     return ()
 
 
-def configured_ends_of(folder: Path) -> tuple[int, ...]:
+def configured_end_tokens_in(folder: Path) -> tuple[int, ...]:
     """The same, of a folder whose model another engine loads."""
     try:
         model = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except UNREADABLE:
         # Of an architecture that transformers does not know.
         model = PreTrainedConfig()
-    return configured_ends(read_generation_config(folder), model)
+    return configured_end_tokens(read_generation_config(folder), model)
 
 
 def generation_defaults(config: GenerationConfig) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def generation_defaults(config: GenerationConfig) -> dict[str, Any]:
     return found
 
 
-def warn_of_open_turns(files: TokenizerFiles) -> None:
+def warn_of_unknown_turn_ends(files: TokenizerFiles) -> None:
     """Say so in the log where a chat template ends turns with a token that ends none.
 
     Why no more than that: vLLM and transformers do not end a turn by such a token either.

@@ -28,7 +28,7 @@ class RopeChoice:
 
     name: str
     """Equal for equal frequencies of one model."""
-    why: str
+    reason: str
 
     def digest(self, weights_digest: str) -> str:
         """Another name for the weights: with other frequencies they make other tokens.
@@ -62,7 +62,7 @@ def rope_choice(config: PreTrainedConfig, context_tokens: int) -> RopeChoice | N
     )
     if not choices:
         return None
-    return RopeChoice("; ".join(each.name for each in choices), next(iter(choices)).why)
+    return RopeChoice("; ".join(each.name for each in choices), next(iter(choices)).reason)
 
 
 def longest_context(config: PreTrainedConfig) -> int | None:

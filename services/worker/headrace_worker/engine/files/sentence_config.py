@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from headrace_worker.engine.base.loaded import ModelLoadFailed, VectorTask
+from headrace_worker.engine.base.loaded_model import ModelLoadFailed, VectorTask
 
 _LEGACY_MODES = {
     "pooling_mode_cls_token": "cls",

@@ -12,7 +12,12 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from tqdm import tqdm
 
-from headrace_worker.engine.base.loaded import LoadStage, ModelLoadFailed, Progress, unheard
+from headrace_worker.engine.base.loaded_model import (
+    LoadStage,
+    ModelLoadFailed,
+    Progress,
+    ignore_progress,
+)
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
@@ -21,7 +26,7 @@ _SAMPLE_BYTES = 1 << 20
 _SAMPLES = 64
 
 
-def model_folder(source: str, revision: str | None, progress: Progress = unheard) -> Path:
+def model_folder(source: str, revision: str | None, progress: Progress = ignore_progress) -> Path:
     """The folder with the model's files, fetched first where the source is a hub id.
 
     Raises:
@@ -45,7 +50,7 @@ def model_folder(source: str, revision: str | None, progress: Progress = unheard
     return folder
 
 
-def weights_digest(folder: Path, precision: str, progress: Progress = unheard) -> str:
+def weights_digest(folder: Path, precision: str, progress: Progress = ignore_progress) -> str:
     """Equal for equal weights and configuration, computed with in the same precision.
 
     Why the precision: a request goes on wherever the digest is the same, and in other

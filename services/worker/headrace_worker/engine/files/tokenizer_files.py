@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from headrace_worker.engine.base.loaded import ModelLoadFailed, TokenizerFiles
+from headrace_worker.engine.base.loaded_model import ModelLoadFailed, TokenizerFiles
 
 log = logging.getLogger(__name__)
 

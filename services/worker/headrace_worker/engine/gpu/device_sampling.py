@@ -21,18 +21,18 @@ _GOLDEN, _FIRST, _SECOND = (
 """As signed numbers: torch has no unsigned arithmetic, and the low 64 bits are the same."""
 
 
-class Kind(IntEnum):
+class SamplingKind(IntEnum):
     """What a step's rows ask for at most; less is quicker."""
 
     GREEDY = 0
-    OPEN = 1
+    ALL_TOKENS = 1
     """Temperature and min-p."""
-    CUT = 2
+    TOP_K_TOP_P = 2
     """Top-k or top-p too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
+class DeviceSamplingColumns:
     """How each row is drawn, in columns `(rows,)` on the device."""
 
     temperature: Tensor
@@ -46,32 +46,32 @@ class Parameters:
     seed_keys: Tensor
     """int64, the bits of what `noise.seed_key` makes."""
 
-    def __getitem__(self, rows: Tensor) -> Parameters:
+    def __getitem__(self, rows: Tensor) -> DeviceSamplingColumns:
         columns = (self.temperature, self.top_k, self.top_p, self.min_p, self.seed_keys)
-        return Parameters(*(column[rows] for column in columns))
+        return DeviceSamplingColumns(*(column[rows] for column in columns))
 
 
-def choose(
-    logits: Tensor, parameters: Parameters, indices: Tensor, kind: Kind
+def sample_on_device(
+    logits: Tensor, parameters: DeviceSamplingColumns, indices: Tensor, kind: SamplingKind
 ) -> tuple[Tensor, Tensor]:
     """Each row's token, and whether the row's logits were numbers at all; both `(rows,)`.
 
     `logits` `(rows, vocabulary)` are float32, `indices` the rows' output indices.
     """
     highest = logits.amax(dim=-1, keepdim=True)
-    sound, tokens = highest[:, 0].isfinite(), _first(logits == highest)
-    if kind is Kind.GREEDY:
-        return tokens, sound
+    finite, tokens = highest[:, 0].isfinite(), _first(logits == highest)
+    if kind is SamplingKind.GREEDY:
+        return tokens, finite
     greedy = parameters.temperature == 0
     temperature = torch.where(greedy, 1.0, parameters.temperature)
     scaled = (logits - highest) / temperature[:, None]
     floor = parameters.min_p.log()[:, None]
-    if kind is Kind.CUT:
+    if kind is SamplingKind.TOP_K_TOP_P:
         floor = torch.maximum(floor, _floor(scaled, parameters))
     weights = scaled.masked_fill(scaled < floor, float("-inf")).exp()
     speeds = weights / exponentials(noise_bits(parameters.seed_keys, indices, logits.shape[-1]))
     drawn = _first(speeds == speeds.amax(dim=-1, keepdim=True))
-    return torch.where(greedy, tokens, drawn), sound
+    return torch.where(greedy, tokens, drawn), finite
 
 
 def noise_bits(seed_keys: Tensor, indices: Tensor, vocabulary: int) -> Tensor:
@@ -104,7 +104,7 @@ def _first(chosen: Tensor) -> Tensor:
     return torch.where(chosen, columns, chosen.shape[-1] - 1).amin(dim=-1)
 
 
-def _floor(scaled: Tensor, parameters: Parameters) -> Tensor:
+def _floor(scaled: Tensor, parameters: DeviceSamplingColumns) -> Tensor:
     """The lowest value that survives top-k and top-p in each row: `(rows, 1)`.
 
     A value survives if fewer than `top_k` are higher, and if those that are higher

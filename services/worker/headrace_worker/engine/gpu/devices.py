@@ -9,13 +9,13 @@ import torch
 from transformers import PreTrainedModel
 
 from headrace_worker.engine.gpu.decode_graphs import DecodeGraphs
-from headrace_worker.engine.kvcache.page_rows import DeviceAttention, dense_decode
-from headrace_worker.engine.kvcache.paged import KvPages
+from headrace_worker.engine.kvcache.paged_cache import PagedKvCache
+from headrace_worker.engine.kvcache.paged_rows import DeviceAttention, dense_decode_attention
 
 log = logging.getLogger(__name__)
 
 
-def find_device(wanted: str) -> torch.device | None:
+def select_device(wanted: str) -> torch.device | None:
     """`cpu` or `cuda`, or by `auto` the best there is; None if there is no GPU as wanted."""
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -28,14 +28,14 @@ def device_attention(device: torch.device) -> DeviceAttention | None:
         return None
     if find_spec("triton") is None:
         log.warning("gpu.no_triton", extra={"why": "decode attention gathers whole contexts"})
-        return dense_decode
+        return dense_decode_attention
     # Why here: Triton is a package of its own, and only where there may be a GPU.
-    from headrace_worker.engine.gpu.paged_kernel import paged_decode
+    from headrace_worker.engine.gpu.paged_kernel import paged_decode_attention
 
-    return paged_decode
+    return paged_decode_attention
 
 
-def decode_graphs(model: PreTrainedModel, pages: KvPages) -> DecodeGraphs | None:
+def decode_graphs(model: PreTrainedModel, pages: PagedKvCache) -> DecodeGraphs | None:
     """The model's decode steps, captured where they can be; None if they cannot run ahead."""
     graphs = DecodeGraphs(model, pages)
     if model.device.type == "cpu":

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from headrace.prefixes import BLOCK_TOKENS
-from headrace_worker.engine.kvcache.store import Form, Layer
+from headrace_worker.engine.kvcache.kv_cache import AttentionParams, LayerCache
 
 _TILE_TOKENS = 64
 """Positions that a program looks at in one go."""
@@ -127,18 +127,18 @@ def _join_parts(
     tl.store(output + (row * HEADS + head) * VALUE_SIZE + value_at, joined, mask=inside)
 
 
-def splits_for(rows: int, key_heads: int, programs: int = _PROGRAMS) -> int:
+def num_splits(rows: int, key_heads: int, programs: int = _PROGRAMS) -> int:
     """How many parts each row is cut into; a power of two, the same for equal batches."""
     wanted = max(1, programs // (rows * key_heads))
     return min(_MOST_SPLITS, 1 << (wanted.bit_length() - 1))
 
 
-def paged_decode(
+def paged_decode_attention(
     query: Tensor,
-    layer: Layer,
+    layer: LayerCache,
     tables: Tensor,
     positions: Tensor,
-    form: Form,
+    form: AttentionParams,
     *,
     programs: int = _PROGRAMS,
 ) -> Tensor:
@@ -149,7 +149,7 @@ def paged_decode(
     """
     rows, heads, key_size = query.shape
     key_heads, value_size = layer.keys.shape[1], layer.values.shape[3]
-    splits, group = splits_for(rows, key_heads, programs), heads // key_heads
+    splits, group = num_splits(rows, key_heads, programs), heads // key_heads
     query = query.contiguous()
     parts = query.new_empty((rows, heads, splits, value_size), dtype=torch.float32)
     tops, sums = (query.new_empty((rows, heads, splits), dtype=torch.float32) for _ in range(2))

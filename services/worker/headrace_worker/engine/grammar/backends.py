@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from headrace_worker.engine.base.loaded import TokenizerFiles
-from headrace_worker.engine.grammar.compiling import Compile
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
+from headrace_worker.engine.grammar.compiler import CompileFunction
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +14,9 @@ class BackendMissing(Exception):
     """The wanted library is not installed; the text says how to get it."""
 
 
-def compiler_of(name: str, tokenizer: TokenizerFiles, vocabulary_size: int) -> Compile | None:
+def compiler_for(
+    name: str, tokenizer: TokenizerFiles, vocabulary_size: int
+) -> CompileFunction | None:
     """None where the model cannot follow grammars: it has no token that ends its output.
 
     Raises:

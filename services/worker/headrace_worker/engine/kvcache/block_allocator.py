@@ -17,24 +17,24 @@ from headrace.prefixes import BLOCK_TOKENS, BlockHashes
 
 Ints = NDArray[np.int64]
 
-TRASH = 0
+NULL_BLOCK = 0
 """A page that belongs to nobody: what must be written somewhere and is not kept goes there."""
 
 
-def blocks_of(tokens: Ints | int) -> Ints:
+def blocks_for(tokens: Ints | int) -> Ints:
     """Pages that so many tokens take."""
     return -(-np.asarray(tokens, dtype=np.int64) // BLOCK_TOKENS)
 
 
-class PageBook:
+class BlockAllocator:
     """`pages` pages, numbered from 1, for `slots` texts of at most `blocks` blocks each."""
 
     def __init__(self, slots: int, blocks: int, pages: int) -> None:
         assert pages >= blocks, "one text alone must always fit"
         self.pages = pages
-        self.tables: Ints = np.full((slots, blocks), TRASH, dtype=np.int64)
-        """The pages of each slot's blocks, in order; `TRASH` where it has none."""
-        self.counts: Ints = np.zeros(slots, dtype=np.int64)
+        self.block_tables: Ints = np.full((slots, blocks), NULL_BLOCK, dtype=np.int64)
+        """The pages of each slot's blocks, in order; `NULL_BLOCK` where it has none."""
+        self.block_counts: Ints = np.zeros(slots, dtype=np.int64)
         """How many each slot has."""
         self._found = [0] * slots
         """Of these, how many it came upon rather than wrote."""
@@ -50,7 +50,7 @@ class PageBook:
         """Pages that nobody refers to, named or not."""
         return len(self._unused) + len(self._idle)
 
-    def known(self, names: BlockHashes) -> list[int]:
+    def match_prefix(self, names: BlockHashes) -> list[int]:
         """The pages of the longest beginning that is here."""
         pages = []
         for name in names:
@@ -60,63 +60,63 @@ class PageBook:
         return pages
 
     @property
-    def names(self) -> Collection[bytes]:
+    def cached_hashes(self) -> Collection[bytes]:
         """Of all blocks that are here, beginnings before what follows on them."""
         return self._page_of.keys()
 
-    def free_beside(self, pages: list[int]) -> int:
+    def free_after_fork(self, pages: list[int]) -> int:
         """What is free once somebody refers to these."""
         return self.free - sum(page in self._idle for page in pages)
 
-    def share(self, slot: int, pages: list[int]) -> None:
+    def fork(self, slot: int, pages: list[int]) -> None:
         """These are the first pages of a slot that has none."""
-        assert self.counts[slot] == 0
+        assert self.block_counts[slot] == 0
         for page in pages:
             self._references[page] += 1
             self._idle.pop(page, None)
-        self.tables[slot, : len(pages)] = pages
-        self.counts[slot] = self._found[slot] = len(pages)
+        self.block_tables[slot, : len(pages)] = pages
+        self.block_counts[slot] = self._found[slot] = len(pages)
 
-    def missing(self, slots: Ints, blocks: Ints) -> Ints:
+    def missing_blocks(self, slots: Ints, blocks: Ints) -> Ints:
         """How many more pages each slot needs to have so many."""
-        missing: Ints = np.maximum(blocks - self.counts[slots], 0)
+        missing: Ints = np.maximum(blocks - self.block_counts[slots], 0)
         return missing
 
-    def extend(self, slot: int, more: int) -> list[int]:
+    def append(self, slot: int, more: int) -> list[int]:
         """Give the slot so many more pages; there must be enough free."""
         taken = [self._take() for _ in range(more)]
-        at = int(self.counts[slot])
-        self.tables[slot, at : at + more] = taken
-        self.counts[slot] += more
+        at = int(self.block_counts[slot])
+        self.block_tables[slot, at : at + more] = taken
+        self.block_counts[slot] += more
         return taken
 
-    def name(self, slot: int, names: BlockHashes) -> None:
+    def register(self, slot: int, names: BlockHashes) -> None:
         """The slot's first pages hold these blocks, whole.
 
         A block that another page holds already keeps that page: one is enough.
         """
-        for page, name in zip(self.tables[slot, : len(names)].tolist(), names, strict=True):
+        for page, name in zip(self.block_tables[slot, : len(names)].tolist(), names, strict=True):
             if name not in self._page_of and page not in self._name_of:
                 self._page_of[name], self._name_of[page] = page, name
 
-    def leave(self, slot: int, names: BlockHashes) -> None:
+    def deallocate(self, slot: int, names: BlockHashes) -> None:
         """Let go of the slot's pages, which hold these blocks.
 
         What it wrote beyond them is nobody's beginning any more.
         """
-        self.name(slot, names)
-        pages = self.tables[slot, : self.counts[slot]].tolist()
+        self.register(slot, names)
+        pages = self.block_tables[slot, : self.block_counts[slot]].tolist()
         for page in pages[max(len(names), self._found[slot]) :]:
-            self.forget(page)
+            self.evict(page)
         # Why from the end: an end without its beginning is of no use, so it goes first.
         for page in reversed(pages):
             self._references[page] -= 1
             if self._references[page] == 0:
                 self._put_back(page)
-        self.tables[slot] = TRASH
-        self.counts[slot] = self._found[slot] = 0
+        self.block_tables[slot] = NULL_BLOCK
+        self.block_counts[slot] = self._found[slot] = 0
 
-    def forget(self, page: int) -> None:
+    def evict(self, page: int) -> None:
         """Nobody shall begin with this page again."""
         name = self._name_of.pop(page, None)
         if name is not None:
@@ -127,7 +127,7 @@ class PageBook:
 
     def _take(self) -> int:
         if not self._unused:
-            self.forget(next(iter(self._idle)))
+            self.evict(next(iter(self._idle)))
         page = self._unused.popleft()
         self._references[page] = 1
         return page
@@ -141,10 +141,10 @@ class PageBook:
     def check_integrity(self) -> None:
         """Raise AssertionError if a page is lost, held twice, or named wrongly."""
         references = [0] * (self.pages + 1)
-        for slot, count in enumerate(self.counts.tolist()):
-            pages = self.tables[slot, :count].tolist()
-            assert TRASH not in pages, "a text in the trash"
-            assert (self.tables[slot, count:] == TRASH).all()
+        for slot, count in enumerate(self.block_counts.tolist()):
+            pages = self.block_tables[slot, :count].tolist()
+            assert NULL_BLOCK not in pages, "a text in the trash"
+            assert (self.block_tables[slot, count:] == NULL_BLOCK).all()
             assert len(set(pages)) == count, "a page twice in one text"
             for page in pages:
                 references[page] += 1

@@ -19,24 +19,24 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.base.forward import Prefill
-from headrace_worker.engine.files.switches import narrowed
-from headrace_worker.engine.kvcache.store import KvStore
-from headrace_worker.engine.loading.trial import (
+from headrace_worker.engine.base.model_runner import PrefillChunk
+from headrace_worker.engine.files.length_thresholds import narrow_windows
+from headrace_worker.engine.kvcache.kv_cache import KvCache
+from headrace_worker.engine.loading.probe_prompts import (
     NOTHING_DECODES,
-    Text,
-    Worst,
-    origins_of,
-    plain_logits,
-    row_error,
-    trial_texts,
-    worst_row,
+    LogitError,
+    ProbePrompt,
+    largest_error,
+    position_offsets,
+    probe_prompts,
+    reference_logits,
+    relative_error,
 )
-from headrace_worker.engine.model.attention import IMPLEMENTATION
-from headrace_worker.engine.model.packed import PackedForward
-from headrace_worker.engine.model.stepwise import StepwiseForward
+from headrace_worker.engine.model.packed_attention import IMPLEMENTATION
+from headrace_worker.engine.model.packed_runner import PackedModelRunner
+from headrace_worker.engine.model.stepwise_runner import StepwiseModelRunner
 
-S = TypeVar("S", bound=KvStore)
+S = TypeVar("S", bound=KvCache)
 T = TypeVar("T")
 
 _WIDTH = 6
@@ -47,38 +47,38 @@ _OWN_ATTENTION = ("sdpa", "eager")
 """Of transformers; eager alone is there for every model."""
 
 
-class Unfit(Exception):
+class CheckFailed(Exception):
     """This way of running computes something else than the plain model; the text says what."""
 
 
-class NotPackable(Unfit):
+class PackedCheckFailed(CheckFailed):
     """The model needs one cache per sequence."""
 
 
-class NotSteppable(Unfit):
+class StepwiseCheckFailed(CheckFailed):
     """Not even one cache per sequence keeps all that the model remembers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Packing(Generic[S]):
+class PackedCheck(Generic[S]):
     """How a model runs packed."""
 
-    trial: S
+    probe: S
     """The store that it was tried with, for its shape."""
-    at_most_tokens: int | None
+    max_context_tokens: int | None
     """Of a context; beyond, layers that look back so far come out wrong. None: no such bound."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stepping:
+class StepwiseCheck:
     """How a model runs one cache per sequence."""
 
-    chunks_prompts: bool
+    supports_chunked_prefill: bool
     fixed_bytes: int = 0
     """What a sequence takes, however short."""
     bytes_per_token: int = 0
-    at_most_tokens: int | None = None
-    """As `Packing` has it."""
+    max_context_tokens: int | None = None
+    """As `PackedCheck` has it."""
 
     def slot_bytes(self, tokens: int) -> int:
         return self.fixed_bytes + self.bytes_per_token * tokens
@@ -86,48 +86,52 @@ class Stepping:
 
 def check_packable(
     model: PreTrainedModel, new_store: Callable[[int, int], S], context_tokens: int | None = None
-) -> Packing[S]:
+) -> PackedCheck[S]:
     """Leave the model with packed attention.
 
     `new_store` makes one for so many slots of so many tokens. Without `context_tokens`
     positions beyond the first few are not tried.
 
     Raises:
-        NotPackable: its logits differ from the plain model's, or it fails.
+        PackedCheckFailed: its logits differ from the plain model's, or it fails.
     """
 
     def check(bound: int | None) -> S:
-        return _check_packable(model, new_store, trial_texts(model, bound))
+        return _check_packable(model, new_store, probe_prompts(model, bound))
 
-    trial, at_most_tokens = _across_widths(model, check, context_tokens, NotPackable)
-    return Packing(trial, at_most_tokens)
+    probe, max_context_tokens = _check_with_narrow_windows(
+        model, check, context_tokens, PackedCheckFailed
+    )
+    return PackedCheck(probe, max_context_tokens)
 
 
-def check_steppable(model: PreTrainedModel, context_tokens: int | None = None) -> Stepping:
+def check_steppable(model: PreTrainedModel, context_tokens: int | None = None) -> StepwiseCheck:
     """Leave the model with the faster attention of transformers' own that is right.
 
     Raises:
-        NotSteppable: its logits differ from the plain model's with each, or it fails.
+        StepwiseCheckFailed: its logits differ from the plain model's with each, or it fails.
     """
 
-    def check(bound: int | None) -> Stepping:
-        return _check_steppable(model, trial_texts(model, bound))
+    def check(bound: int | None) -> StepwiseCheck:
+        return _check_steppable(model, probe_prompts(model, bound))
 
-    stepping, at_most_tokens = _across_widths(model, check, context_tokens, NotSteppable)
-    return _measured(model, replace(stepping, at_most_tokens=at_most_tokens))
+    stepping, max_context_tokens = _check_with_narrow_windows(
+        model, check, context_tokens, StepwiseCheckFailed
+    )
+    return _measured(model, replace(stepping, max_context_tokens=max_context_tokens))
 
 
-def _across_widths(
+def _check_with_narrow_windows(
     model: PreTrainedModel,
     check: Callable[[int | None], T],
     context_tokens: int | None,
-    unfit: type[Unfit],
+    failure: type[CheckFailed],
 ) -> tuple[T, int | None]:
     """Check the model with narrow windows; where only these come out wrong, say how far it goes."""
-    with narrowed(model, _WIDTH) as widths:
+    with narrow_windows(model, _WIDTH) as widths:
         try:
             return check(context_tokens), None
-        except unfit:
+        except failure:
             if not widths:
                 raise
     bound = min(widths[0], context_tokens or widths[0])
@@ -135,77 +139,83 @@ def _across_widths(
 
 
 def _check_packable(
-    model: PreTrainedModel, new_store: Callable[[int, int], S], texts: list[Text]
+    model: PreTrainedModel, new_store: Callable[[int, int], S], texts: list[ProbePrompt]
 ) -> S:
     store = new_store(len(texts), max(map(len, texts)))
     try:
         with torch.inference_mode():
-            expected = plain_logits(model, texts)
+            expected = reference_logits(model, texts)
             model.set_attn_implementation(IMPLEMENTATION)
-            forward = PackedForward(model, store, origins=origins_of(texts))
-            worst = worst_row(forward, texts, expected)
+            forward = PackedModelRunner(model, store, position_offsets=position_offsets(texts))
+            error = largest_error(forward, texts, expected)
     except Exception as failure:  # a model's own code may raise anything
-        raise NotPackable(f"{type(failure).__name__}: {failure}") from failure
+        raise PackedCheckFailed(f"{type(failure).__name__}: {failure}") from failure
     layers = model.config.get_text_config().num_hidden_layers
     if store.layers != layers:
-        raise NotPackable(f"{layers - store.layers} of its {layers} layers keep state of their own")
+        raise PackedCheckFailed(
+            f"{layers - store.layers} of its {layers} layers keep state of their own"
+        )
     tolerance = _TOLERANCE[model.dtype]
-    if not worst.error <= tolerance:
-        raise NotPackable(worst.far_off(tolerance))
+    if not error.error <= tolerance:
+        raise PackedCheckFailed(error.describe(tolerance))
     return store
 
 
-def _check_steppable(model: PreTrainedModel, texts: list[Text]) -> Stepping:
+def _check_steppable(model: PreTrainedModel, texts: list[ProbePrompt]) -> StepwiseCheck:
     facts = []
     for implementation in _OWN_ATTENTION:
         try:
             with torch.inference_mode():
                 return _try_stepping(model, implementation, texts)
-        except NotSteppable as fact:
+        except StepwiseCheckFailed as fact:
             facts.append(f"with {implementation} attention {fact}")
         except Exception as failure:  # noqa: BLE001  # a model's own code may raise anything
             facts.append(f"with {implementation} attention {type(failure).__name__}: {failure}")
-    raise NotSteppable("; ".join(facts))
+    raise StepwiseCheckFailed("; ".join(facts))
 
 
-def _try_stepping(model: PreTrainedModel, implementation: str, texts: list[Text]) -> Stepping:
-    expected = plain_logits(model, texts)
+def _try_stepping(
+    model: PreTrainedModel, implementation: str, texts: list[ProbePrompt]
+) -> StepwiseCheck:
+    expected = reference_logits(model, texts)
     _require_causal(model, texts, expected[1])
     model.set_attn_implementation(implementation)
-    worst = worst_row(_stepwise(model, texts, chunks_prompts=False), texts, expected)
+    error = largest_error(_stepwise(model, texts, supports_chunked_prefill=False), texts, expected)
     tolerance = _TOLERANCE[model.dtype]
-    if not worst.error <= tolerance:
-        raise NotSteppable(worst.far_off(tolerance))
+    if not error.error <= tolerance:
+        raise StepwiseCheckFailed(error.describe(tolerance))
     # Rounding is not what this asks for, so the tolerance of the type would be too kind.
-    may_err = max(_TOLERANCE[torch.float32], 2 * worst.error)
-    return Stepping(_error_in_chunks(model, texts, expected) <= may_err)
+    may_err = max(_TOLERANCE[torch.float32], 2 * error.error)
+    return StepwiseCheck(_error_in_chunks(model, texts, expected) <= may_err)
 
 
-def _require_causal(model: PreTrainedModel, texts: list[Text], expected: Tensor) -> None:
+def _require_causal(model: PreTrainedModel, texts: list[ProbePrompt], expected: Tensor) -> None:
     """A token behind a text changes nothing before it, however far behind it stands.
 
     Packed, a long neighbour would show that; here only the sequence's own growth can.
     """
     short, last = texts[1], texts[-1]
-    if not last.origin:
+    if not last.first_position:
         return
-    far = last.origin + len(last) - 1
+    far = last.first_position + len(last) - 1
     ids = np.append(short.token_ids, last.token_ids[-1:])
     positions = np.append(np.arange(len(short)), far)
     inputs = [torch.from_numpy(each)[None].to(model.device) for each in (ids, positions)]
     logits = model(input_ids=inputs[0], position_ids=inputs[1], use_cache=False).logits[0].float()
-    errors = [row_error(logits[place], expected, place) for place in range(len(short))]
-    worst = Worst(float(np.max(errors)), int(np.argmax(errors)))
-    if not worst.error <= _TOLERANCE[model.dtype]:
-        fact = worst.far_off(_TOLERANCE[model.dtype])
-        raise NotSteppable(f"with a token at position {far} behind it {fact}")
+    errors = [relative_error(logits[place], expected, place) for place in range(len(short))]
+    error = LogitError(float(np.max(errors)), int(np.argmax(errors)))
+    if not error.error <= _TOLERANCE[model.dtype]:
+        fact = error.describe(_TOLERANCE[model.dtype])
+        raise StepwiseCheckFailed(f"with a token at position {far} behind it {fact}")
 
 
-def _measured(model: PreTrainedModel, stepping: Stepping) -> Stepping:
+def _measured(model: PreTrainedModel, stepping: StepwiseCheck) -> StepwiseCheck:
     """With what a sequence takes, by two of unlike length."""
-    forward = StepwiseForward(model, chunks_prompts=False)
-    texts = trial_texts(model, None)[:2]
-    prefills = [Prefill(n, 0, text.token_ids, completes=True) for n, text in enumerate(texts)]
+    forward = StepwiseModelRunner(model, supports_chunked_prefill=False)
+    texts = probe_prompts(model, None)[:2]
+    prefills = [
+        PrefillChunk(n, 0, text.token_ids, is_last_chunk=True) for n, text in enumerate(texts)
+    ]
     with torch.inference_mode():
         forward.run(NOTHING_DECODES, prefills)
     longest, shortest = forward.caches[0], forward.caches[1]
@@ -214,15 +224,23 @@ def _measured(model: PreTrainedModel, stepping: Stepping) -> Stepping:
     return replace(stepping, fixed_bytes=fixed_bytes, bytes_per_token=per_token)
 
 
-def _error_in_chunks(model: PreTrainedModel, texts: list[Text], expected: list[Tensor]) -> float:
+def _error_in_chunks(
+    model: PreTrainedModel, texts: list[ProbePrompt], expected: list[Tensor]
+) -> float:
     """Infinite where the model does not take a prompt in pieces at all."""
     try:
-        return worst_row(_stepwise(model, texts, chunks_prompts=True), texts, expected).error
+        return largest_error(
+            _stepwise(model, texts, supports_chunked_prefill=True), texts, expected
+        ).error
     except Exception:  # noqa: BLE001  # a model's own code may raise anything
         return float("inf")
 
 
 def _stepwise(
-    model: PreTrainedModel, texts: list[Text], *, chunks_prompts: bool
-) -> StepwiseForward:
-    return StepwiseForward(model, chunks_prompts=chunks_prompts, origins=origins_of(texts))
+    model: PreTrainedModel, texts: list[ProbePrompt], *, supports_chunked_prefill: bool
+) -> StepwiseModelRunner:
+    return StepwiseModelRunner(
+        model,
+        supports_chunked_prefill=supports_chunked_prefill,
+        position_offsets=position_offsets(texts),
+    )

@@ -33,21 +33,21 @@ _NOT_APPLIED = (
 
 
 @dataclass(frozen=True, slots=True)
-class LowRank:
-    """What is added to a module's output for its input x: `x @ down.T @ up`, scale included."""
+class LoraWeights:
+    """Added to a module's output for its input x: `x @ lora_a.T @ lora_b`, scale included."""
 
-    down: Tensor
+    lora_a: Tensor
     """`(rank, inputs)`."""
-    up: Tensor
+    lora_b: Tensor
     """`(rank, outputs)`."""
 
     @property
     def rank(self) -> int:
-        return self.down.shape[0]
+        return self.lora_a.shape[0]
 
     @property
     def bytes(self) -> int:
-        return sum(half.numel() * half.element_size() for half in (self.down, self.up))
+        return sum(half.numel() * half.element_size() for half in (self.lora_a, self.lora_b))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class AdapterFiles:
 
     digest: str
     """Of both files: equal for equal adapters."""
-    modules: Mapping[str, LowRank]
+    modules: Mapping[str, LoraWeights]
     """By the module's path within the model; in float32."""
     copies: Mapping[str, Tensor]
     """Weights of the model itself, by module: peft saves those of changed embeddings too."""
@@ -101,7 +101,7 @@ def _config(octets: bytes) -> dict[str, Any]:
     return config
 
 
-def _modules(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, LowRank]:
+def _modules(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, LoraWeights]:
     halves: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if _COPY.fullmatch(name):
@@ -117,7 +117,7 @@ def _modules(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[s
     return {module: _low_rank(module, pair, config) for module, pair in halves.items()}
 
 
-def _low_rank(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any]) -> LowRank:
+def _low_rank(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any]) -> LoraWeights:
     if set(pair) != {"A", "B"}:
         raise AdapterRefused(f"module {module} has lora_{next(iter(pair))} alone")
     down, up = pair["A"], pair["B"]
@@ -133,7 +133,7 @@ def _low_rank(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any]
         fact = f"rank {down.shape[0]}, where {CONFIG} says {rank}"
         raise AdapterRefused(f"module {module} has {fact}")
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return LowRank(down.float(), up.float().T.mul(scale).contiguous())
+    return LoraWeights(down.float(), up.float().T.mul(scale).contiguous())
 
 
 def _of_module(module: str, config: Mapping[str, Any], pattern: str, default: str) -> Any:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.logprobs import LEAST, Logprobs
-from headrace_worker.engine.base.forward import Prefill
+from headrace_worker.engine.base.model_runner import PrefillChunk
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -39,24 +39,24 @@ def run_logprobs(logits: Tensor, token_ids: Ints, width: int) -> Logprobs:
     return _run(*_columns(logits, token_ids, width))
 
 
-def part(
-    logits: Tensor, decoding: int, prefills: Sequence[Prefill]
-) -> tuple[Tensor, list[tuple[Prefill, Tensor]]]:
+def split_logits(
+    logits: Tensor, decoding: int, prefills: Sequence[PrefillChunk]
+) -> tuple[Tensor, list[tuple[PrefillChunk, Tensor]]]:
     """Part a pass's logits: the rows that choose tokens, and those of prompts that are told.
 
     What a prompt's last token leads to is in both.
     """
-    if not any(prefill.every for prefill in prefills):
+    if not any(prefill.all_logits for prefill in prefills):
         return logits, []
     choosing, row = list(range(decoding)), decoding
     told = []
     for prefill in prefills:
-        if prefill.every:
+        if prefill.all_logits:
             told.append((prefill, logits[row : row + len(prefill.token_ids)]))
             row += len(prefill.token_ids) - 1
-        if prefill.every or prefill.completes:
+        if prefill.all_logits or prefill.is_last_chunk:
             row += 1
-        if prefill.completes:
+        if prefill.is_last_chunk:
             choosing.append(row - 1)
     return logits[choosing], told
 

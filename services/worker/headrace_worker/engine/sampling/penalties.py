@@ -8,7 +8,7 @@ from torch import Tensor
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 
 
-def wants_penalties(parameters: SamplingParameters) -> bool:
+def has_penalties(parameters: SamplingParameters) -> bool:
     return (
         parameters.repetition_penalty != 1
         or parameters.presence_penalty != 0
@@ -30,7 +30,7 @@ class Penalties:
         self._bias = torch.zeros(0)
 
     @property
-    def idle(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether no slot has anything to change."""
         return not (self._penalised or self._biased)
 
@@ -38,7 +38,7 @@ class Penalties:
         parameters = sequence.parameters
         if parameters.logit_bias:
             self._admit_bias(slot, parameters)
-        if wants_penalties(parameters):
+        if has_penalties(parameters):
             self._admit_penalties(slot, sequence)
 
     def release(self, slot: int) -> None:
@@ -54,7 +54,7 @@ class Penalties:
         if rows:
             logits[rows] = self._penalise(logits[rows], torch.tensor([slots[row] for row in rows]))
 
-    def note(self, slots: list[int], token_ids: list[int]) -> None:
+    def record(self, slots: list[int], token_ids: list[int]) -> None:
         """Remember the token that each slot got."""
         if not self._penalised:
             return

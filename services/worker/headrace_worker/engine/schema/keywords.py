@@ -150,7 +150,7 @@ KEYWORDS: dict[str, Keyword] = {
 """A keyword that is not here has no effect, as JSON Schema has it."""
 
 
-def check_keywords(schema: dict[str, Any], place: str) -> None:
+def check_keywords(schema: dict[str, Any], pointer: str) -> None:
     """Raise SchemaRefused for the first keyword that is refused or whose value is none."""
     for name, value in schema.items():
         keyword = KEYWORDS.get(name)
@@ -158,11 +158,11 @@ def check_keywords(schema: dict[str, Any], place: str) -> None:
             continue
         if keyword.effect is Effect.REFUSED:
             advice = f"; {keyword.note}".replace("`", "") if keyword.note else ""
-            raise SchemaRefused(f"{name} at {place} cannot be enforced{advice}")
+            raise SchemaRefused(f"{name} at {pointer} cannot be enforced{advice}")
         if not _FORMS.get(keyword.form, _anything)(value):
-            raise SchemaRefused(f"{name} at {place} should be {keyword.form.value}")
+            raise SchemaRefused(f"{name} at {pointer} should be {keyword.form.value}")
         if name.startswith("min") and keyword.form is Form.COUNT and value > MAX_COUNT:
-            raise SchemaRefused(f"{name} at {place} is above {MAX_COUNT}")
+            raise SchemaRefused(f"{name} at {pointer} is above {MAX_COUNT}")
 
 
 def is_number(value: object) -> bool:

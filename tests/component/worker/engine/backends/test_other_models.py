@@ -12,14 +12,14 @@ import pytest
 
 from headrace.settings import load, redacted_json
 from headrace_worker.base.settings import WorkerSettings
-from headrace_worker.engine.backends.llama_cpp import LlamaCppSettings, load_llama_cpp
-from headrace_worker.engine.backends.upstream import UpstreamSettings
-from headrace_worker.engine.base.loaded import ModelLoadFailed, ModelOutOfReach
+from headrace_worker.engine.backends.llama_cpp import load_llama_cpp
+from headrace_worker.engine.base.loaded_model import ModelLoadFailed, ModelUnreachable
 from headrace_worker.serving.models import load_model
 from helpers.http_server import answer, http_server
 from helpers.other_engines import scripted_tokenizer, upstream
 from helpers.tiny_tokenizers import byte_fallback
 from helpers.worker_actors import worker_process
+from helpers.worker_settings import worker_settings
 
 LISTED = answer(body='{"data": [{"id": "toy", "max_model_len": 64}]}')
 WITHOUT_IDS = answer(body='data: {"choices": [{"text": "a", "finish_reason": "length"}]}\n\n')
@@ -58,10 +58,10 @@ def test_tensor_parallel_without_its_package_says_how_to_install_it() -> None:
 
 def test_a_gguf_file_that_is_none_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadFailed, match="there is no such file"):
-        load_llama_cpp(LlamaCppSettings(str(tmp_path / "absent.gguf")))
+        load_llama_cpp(worker_settings(model_source=str(tmp_path / "absent.gguf")))
     (tmp_path / "bad.gguf").write_bytes(b"no GGUF, whatever its name" * 9)
     with pytest.raises(ModelLoadFailed, match=r"bad.gguf cannot be loaded: it is no GGUF file"):
-        load_llama_cpp(LlamaCppSettings(str(tmp_path / "bad.gguf")))
+        load_llama_cpp(worker_settings(model_source=str(tmp_path / "bad.gguf")))
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,9 @@ async def test_a_server_that_cannot_serve_the_model_is_told_from_one_out_of_reac
     async with http_server(*answers) as server:
         with pytest.raises(ModelLoadFailed, match=fact) as refused:
             await asyncio.to_thread(upstream, tmp_path, server.url, "toy", context_tokens=None)
-        assert not isinstance(refused.value, ModelOutOfReach)
-    with pytest.raises(ModelOutOfReach, match="out of reach"):
-        await asyncio.to_thread(
-            upstream, tmp_path, server.url, "toy", settings=UpstreamSettings(server.url, retries=0)
-        )
+        assert not isinstance(refused.value, ModelUnreachable)
+    with pytest.raises(ModelUnreachable, match="out of reach"):
+        await asyncio.to_thread(upstream, tmp_path, server.url, "toy", upstream_retries=0)
 
 
 async def test_the_context_is_the_servers_at_most_what_the_settings_say(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from headrace.prefixes import BLOCK_TOKENS, block_hashes, root_hash
-from headrace_worker.engine.base.forward import Decode, Ints, Prefill
 from headrace_worker.engine.base.interface import Engine, EngineStatistics, Sequence
-from headrace_worker.engine.kvcache.store import Context
-from headrace_worker.engine.model.attention import IMPLEMENTATION
-from headrace_worker.engine.model.packed import PackedForward
+from headrace_worker.engine.base.model_runner import DecodeBatch, Ints, PrefillChunk
+from headrace_worker.engine.kvcache.kv_cache import PromptContext
+from headrace_worker.engine.model.packed_attention import IMPLEMENTATION
+from headrace_worker.engine.model.packed_runner import PackedModelRunner
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import STORES, VOCABULARY, packed, random_model, stepwise, tiny_llama
 
@@ -45,22 +45,24 @@ FAMILIES: dict[str, dict[str, object]] = {
         "v_head_dim": 12,
     },
 }
-NOTHING = Decode(*(np.empty(0, dtype=np.int64) for _ in range(3)))
+NOTHING = DecodeBatch(*(np.empty(0, dtype=np.int64) for _ in range(3)))
 
 
 @pytest.mark.parametrize("store", STORES)
 def test_a_beginning_in_float16_is_sound_though_its_sum_overflows(store: str) -> None:
     kept, free = STORES[store](2, 64), [0, 1]
-    text = Context(2 * BLOCK_TOKENS + 1, block_hashes(np.arange(2 * BLOCK_TOKENS), root_hash("")))
-    slot = kept.place(free, text)
-    kept.enter(slot)
+    text = PromptContext(
+        2 * BLOCK_TOKENS + 1, block_hashes(np.arange(2 * BLOCK_TOKENS), root_hash(""))
+    )
+    slot = kept.assign_slot(free, text)
+    kept.allocate(slot)
     like = torch.zeros(1, 8, 1, 64, dtype=torch.float16)
     layer = kept.layer(0, like, like)
     kept.reserve(np.array([slot]), np.array([text.tokens]))
     for numbers in (layer.keys, layer.values):
         numbers.fill_(100)
-    kept.leave(slot, text.names)
-    assert kept.enter(kept.place(free, text)) == 2 * BLOCK_TOKENS
+    kept.release(slot, text.block_hashes)
+    assert kept.allocate(kept.assign_slot(free, text)) == 2 * BLOCK_TOKENS
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -73,12 +75,12 @@ def test_logits_behind_a_copied_beginning_are_the_plain_models(
     first = (np.arange(60) * 7919 + 11) % VOCABULARY
     other = np.concatenate((first[:37], (np.arange(23) * 31 + 5) % VOCABULARY))
     expected = _plain_logits(model, other)
-    forward = PackedForward(model, STORES[store](3, 64), prefix_root=root_hash(""))
+    forward = PackedModelRunner(model, STORES[store](3, 64), prefix_root=root_hash(""))
     with torch.inference_mode():
-        assert _computed(forward, forward.place([0, 1, 2], first), first)[0] == 0
+        assert _computed(forward, forward.assign_slot([0, 1, 2], first), first)[0] == 0
         if left:
-            forward.leave(0, first)
-        slot = forward.place([1, 2], other)
+            forward.release(0, first)
+        slot = forward.assign_slot([1, 2], other)
         known, logits = _computed(forward, slot, other)
     assert known == 37 // BLOCK_TOKENS * BLOCK_TOKENS
     error = float((logits - expected[-1]).abs().max())
@@ -93,10 +95,12 @@ def _plain_logits(model: nn.Module, text: Ints) -> Tensor:
     return logits
 
 
-def _computed(forward: PackedForward, slot: int, text: Ints) -> tuple[int, Tensor]:
-    known = forward.enter(slot)
+def _computed(forward: PackedModelRunner, slot: int, text: Ints) -> tuple[int, Tensor]:
+    known = forward.allocate(slot)
     assert known is not None
-    return known, forward.run(NOTHING, [Prefill(slot, known, text[known:], completes=True)])[0]
+    return known, forward.run(
+        NOTHING, [PrefillChunk(slot, known, text[known:], is_last_chunk=True)]
+    )[0]
 
 
 def conversation(number: int, turn: int) -> Sequence:

@@ -21,8 +21,9 @@ from headrace_worker.engine.backends.scripted import (
 )
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files, vocabulary_size
 from headrace_worker.engine.base.interface import SequenceRefused
-from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from helpers.running_engine import GREEDY, alone, run, sequence
+from helpers.worker_settings import worker_settings
 
 LONG = replace(GREEDY, max_tokens=1000, ignore_eos=True)
 
@@ -38,7 +39,7 @@ def test_any_text_survives_the_tokenizer(text: str) -> None:
 
 
 def test_the_engine_and_the_tokenizer_agree_on_the_vocabulary() -> None:
-    model = load_scripted()
+    model = load_scripted(worker_settings())
     assert tokenizer().get_vocab_size() == vocabulary_size()
     assert model.engine.facts.vocabulary_size == vocabulary_size()
     assert model.engine.facts.eos_token_ids == model.tokenizer.eos_token_ids

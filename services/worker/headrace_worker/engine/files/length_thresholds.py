@@ -1,0 +1,85 @@
+"""Where a model may begin to behave otherwise: places in its texts that its configuration names.
+
+Two kinds. Positions: what a token's own position, or the longest text's, decides, such as
+`original_max_position_embeddings`. Widths: how far back layers look, such as
+`sliding_window`, and what they count by tokens themselves, as Llama 4's `floor_scale`. The
+check at load crosses the first by texts that begin just before one of them, and the second by
+widths that are made small for as long as it runs, so that neither takes a text as long as a
+switch is far.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+_POSITIONS = re.compile(r"position|floor|context|seq_len|max_len|n_ctx")
+_WIDTHS = re.compile(r"window|attention_chunk|local_attention|floor")
+_NEITHER = re.compile(r"(^|_)(num|n|use)_|layers|pattern|type")
+"""Parts of names that count other things, as `max_window_layers` does."""
+_MOST = 4
+"""Positions that are tried, the smallest; each costs a pass of the plain model."""
+
+
+def threshold_positions(config: PreTrainedConfig, *, first: int, context_tokens: int) -> list[int]:
+    """Positions from `first` to the context's end at which something may change, ascending."""
+    named = {
+        value
+        for name, value in _numbers(config.to_dict())
+        if _POSITIONS.search(name) and first <= value < context_tokens
+    }
+    return sorted(named)[:_MOST]
+
+
+@contextmanager
+def narrow_windows(model: PreTrainedModel, tokens: int) -> Iterator[list[int]]:
+    """For as long as this lasts all widths of the model's layers are `tokens`.
+
+    Yields the contexts that do not go beyond the widths they have otherwise, ascending; none
+    where there was nothing to do.
+    """
+    places = [
+        (owner, name, value)
+        for owner in _owners(model)
+        for name, value in vars(owner).items()
+        if type(value) is int and value > tokens and _is_width(name)
+    ]
+    try:
+        for owner, name, _ in places:
+            setattr(owner, name, tokens)
+        # A window of so many tokens is whole in a context of as many; a floor is reached there.
+        yield sorted({value - ("floor" in name) for _, name, value in places})
+    finally:
+        for owner, name, value in places:
+            setattr(owner, name, value)
+
+
+def _is_width(name: str) -> bool:
+    return bool(_WIDTHS.search(name)) and not _NEITHER.search(name)
+
+
+def _owners(model: PreTrainedModel) -> list[Any]:
+    """Whatever keeps numbers of the configuration: it and its parts, and the modules."""
+    found: dict[int, Any] = {}
+    waiting = [model.config]
+    for module in model.modules():
+        found[id(module)] = module
+        waiting += [each for each in vars(module).values() if isinstance(each, PreTrainedConfig)]
+    while waiting:
+        config = waiting.pop()
+        if id(config) not in found:
+            found[id(config)] = config
+            waiting += [e for e in vars(config).values() if isinstance(e, PreTrainedConfig)]
+    return list(found.values())
+
+
+def _numbers(tree: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value)
+        elif type(value) is int:
+            yield name, value

@@ -1,0 +1,204 @@
+"""The keys and values of every slot, in pages that it takes as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headrace.prefixes import BLOCK_TOKENS, BlockHashes
+from headrace_worker.engine.base.memory import lazily_zeroed
+from headrace_worker.engine.base.model_runner import CacheSpace, DecodeBatch, Ints, PrefillChunk
+from headrace_worker.engine.kvcache.block_allocator import BlockAllocator, blocks_for
+from headrace_worker.engine.kvcache.kv_cache import CacheRows, LayerCache, PromptContext
+from headrace_worker.engine.kvcache.paged_rows import (
+    DeviceAttention,
+    DeviceDecodeRows,
+    PagedChunkRows,
+    PagedDecodeRows,
+    dense_decode_attention,
+)
+
+
+class PagedKvCache:
+    """Pages of `BLOCK_TOKENS` positions, shared by all slots.
+
+    A text keeps pages for all of its prompt from the moment it enters, and takes one
+    more whenever it has outgrown those it has. There are at least as many as the
+    longest text needs.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        tokens: int,
+        *,
+        blocks: int | None = None,
+        device: str = "cpu",
+        device_attention: DeviceAttention | None = None,
+    ) -> None:
+        """Without `pages` every slot can have a whole context; more are never of use.
+
+        Rows that decode look back by `device_attention`; without it, as suits a CPU.
+        """
+        slot_blocks = int(blocks_for(tokens))
+        self.slots, self.tokens = slots, tokens
+        self._device, self._device_attention = torch.device(device), device_attention
+        self._allocator = BlockAllocator(
+            slots, slot_blocks, slots * slot_blocks if blocks is None else blocks
+        )
+        self._layers: dict[int, LayerCache] = {}
+        self._placed: dict[int, PromptContext] = {}
+        """Texts that have not entered yet."""
+        self._entered: dict[int, PromptContext] = {}
+
+    @property
+    def layers(self) -> int:
+        return len(self._layers)
+
+    @property
+    def bytes_per_token(self) -> int:
+        return sum(t.shape[1] * t.shape[3] * t.element_size() for t in self._stores())
+
+    @property
+    def cache_space(self) -> CacheSpace:
+        return CacheSpace(self._allocator.free * BLOCK_TOKENS, self._allocator.pages * BLOCK_TOKENS)
+
+    def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
+        layer = self._layers.get(index)
+        if layer is None:
+            layer = LayerCache(self._empty(key), self._empty(value))
+            self._layers[index] = layer
+        return layer
+
+    def resized(self, slots: int, tokens: int, *, blocks: int | None = None) -> PagedKvCache:
+        """Empty pages for the same layers, reserved now rather than at the first write.
+
+        Raises:
+            MemoryError: the address space does not take them; on a GPU, its memory.
+        """
+        resized = PagedKvCache(
+            slots,
+            tokens,
+            blocks=blocks,
+            device=str(self._device),
+            device_attention=self._device_attention,
+        )
+        for index, layer in self._layers.items():
+            resized.layer(index, layer.keys, layer.values)
+        return resized
+
+    def decode_rows(self, decode: DecodeBatch) -> CacheRows:
+        self._require(decode.slots, decode.positions + 1)
+        tables = self._allocator.block_tables[decode.slots]
+        if self._device_attention is None:
+            return PagedDecodeRows(tables, decode.positions, self._device)
+        positions = torch.from_numpy(decode.positions).to(self._device)
+        tables_there = torch.from_numpy(tables).to(self._device)
+        return DeviceDecodeRows(tables_there, positions, self._device_attention)
+
+    @property
+    def device_attention(self) -> DeviceAttention:
+        """How rows look back of which the host knows nothing."""
+        return self._device_attention or dense_decode_attention
+
+    def block_tables(self, slots: Ints) -> Ints:
+        """Their pages, `(slots, blocks)`."""
+        return self._allocator.block_tables[slots]
+
+    def chunk_rows(self, prefill: PrefillChunk, row: int) -> CacheRows:
+        count = len(prefill.token_ids)
+        self._require(np.array([prefill.slot]), np.array([prefill.start + count]))
+        table = self._allocator.block_tables[prefill.slot]
+        return PagedChunkRows(table, self._device, start=prefill.start, row=row, count=count)
+
+    def assign_slot(self, free: Sequence[int], context: PromptContext) -> int:
+        self._placed[free[0]] = context
+        return free[0]
+
+    def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
+        context = self._placed[slot]
+        pages = self._allocator.match_prefix(context.reusable)
+        # Twice: looking at the numbers costs more than counting, which comes round every step.
+        if not self._fits(context, pages, spare_tokens):
+            return None
+        pages = self._sound(pages)
+        if not self._fits(context, pages, spare_tokens):
+            return None
+        self._entered[slot] = self._placed.pop(slot)
+        self._allocator.fork(slot, pages)
+        self._clear(self._allocator.append(slot, int(blocks_for(context.tokens)) - len(pages)))
+        return len(pages) * BLOCK_TOKENS
+
+    def _fits(self, context: PromptContext, known: list[int], spare_tokens: int) -> bool:
+        more = int(blocks_for(context.tokens)) - len(known)
+        return more + int(blocks_for(spare_tokens)) <= self._allocator.free_after_fork(known)
+
+    def reserve(self, slots: Ints, ends: Ints) -> bool:
+        missing = self._allocator.missing_blocks(slots, blocks_for(ends))
+        if not missing.any():
+            return True
+        if missing.sum() > self._allocator.free:
+            return False
+        taken: list[int] = []
+        for place in missing.nonzero()[0]:
+            taken += self._allocator.append(int(slots[place]), int(missing[place]))
+        self._clear(taken)
+        return True
+
+    def mark_computed(self, slot: int, tokens: int) -> None:
+        if slot in self._entered:
+            self._allocator.register(
+                slot, self._entered[slot].block_hashes[: tokens // BLOCK_TOKENS]
+            )
+
+    def release(self, slot: int, names: BlockHashes) -> None:
+        if self._placed.pop(slot, None) is None:
+            del self._entered[slot]
+            self._allocator.deallocate(slot, names)
+
+    @property
+    def cached_hashes(self) -> Collection[bytes]:
+        return self._allocator.cached_hashes
+
+    def check_integrity(self, free: Sequence[int]) -> None:
+        self._allocator.check_integrity()
+        held = self._placed.keys() | self._entered.keys()
+        assert held.isdisjoint(free), "a context that no sequence has"
+        having = {int(slot) for slot in self._allocator.block_counts.nonzero()[0]}
+        assert having <= self._entered.keys(), "pages that no sequence has"
+
+    def _require(self, slots: Ints, ends: Ints) -> None:
+        # What has no sequence, as in the check at load, has asked for no room before.
+        if not self.reserve(slots, ends):
+            raise MemoryError(f"{self._allocator.pages} pages are all taken")
+
+    def _sound(self, pages: list[int]) -> list[int]:
+        """These pages; none, and forgotten, if one of them has a number that is none."""
+        # Why a sum: it meets every number. Why float32: in float16 that of sound ones overflows.
+        sums = (store[pages].sum(dtype=torch.float32) for store in self._stores() if pages)
+        if all(bool(total.isfinite()) for total in sums):
+            return pages
+        for page in pages:
+            self._allocator.evict(page)
+        return []
+
+    def _clear(self, pages: list[int]) -> None:
+        """Forget what earlier texts left: one NaN would make what follows NaN, even masked."""
+        # Why not on a GPU: its kernel never reads beyond a text.
+        if pages and self._device.type == "cpu":
+            for store in self._stores():
+                store[pages] = 0
+
+    def _stores(self) -> Iterator[Tensor]:
+        for layer in self._layers.values():
+            yield layer.keys
+            yield layer.values
+
+    def _empty(self, like: Tensor) -> Tensor:
+        shape = (self._allocator.pages + 1, like.shape[1], BLOCK_TOKENS, like.shape[3])
+        if self._device.type != "cpu":
+            return torch.zeros(shape, dtype=like.dtype, device=self._device)
+        return lazily_zeroed(shape, like.dtype)
