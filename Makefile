@@ -43,7 +43,7 @@ BUILD_PACKAGES := hatchling editables
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing Headrace into $(VENV); the first time this fetches torch and takes minutes"
 	@$(BIN)/python $(PIP_INSTALL) -q $(LOCKED) $(BUILD_PACKAGES)
-	@$(BIN)/python $(PIP_INSTALL) $(LOCKED) --no-build-isolation -e .
+	@$(BIN)/python $(PIP_INSTALL) $(LOCKED) --no-build-isolation -e '.[mesh]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed
