@@ -15,7 +15,7 @@ from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.scripted import ScriptedEngine, ScriptedSettings
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from headrace_worker.engine.base.interface import Engine, EngineFacts
-from headrace_worker.engine.base.loaded import GenerationDefaults, LoadedModel
+from headrace_worker.engine.base.loaded import LoadedModel
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor, has_tokens
 from helpers.worker_actors import (
@@ -40,7 +40,7 @@ class OtherWeights(ScriptedEngine):
 
 
 def loaded(engine: Engine) -> LoadedModel:
-    return LoadedModel(engine, scripted_tokenizer_files(), GenerationDefaults(), parameters=0)
+    return LoadedModel(engine, scripted_tokenizer_files(), {}, parameters=0)
 
 
 async def load_other(_: WorkerSettings) -> LoadedModel:

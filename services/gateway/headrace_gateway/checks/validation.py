@@ -7,12 +7,12 @@ every refusal names the field as the caller wrote it, and has the numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from headrace.errors import InvalidRequest, Unsupported
-from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.model_card_pb2 import ModelCard, SamplingDefaults
 from headrace.internal.v1.request_pb2 import Sampling
+from headrace.sampling import PARAMETERS, SamplingParameter
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.checks.fitting import check_prompt_size, max_tokens
@@ -36,36 +36,6 @@ _LOGPROBS: tuple[Literal["logprobs", "prompt_logprobs"], ...] = ("logprobs", "pr
 _GREEDY_BELOW = 1e-5
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
-    name: str
-    low: float
-    high: float
-    open_below: bool = False
-    neutral: float = 0.0
-    """Where neither the caller nor the model says anything."""
-
-    def holds(self, value: float) -> bool:
-        # Why: every comparison with NaN is false, so NaN is in no range.
-        above = value > self.low if self.open_below else value >= self.low
-        return above and value <= self.high
-
-    def __str__(self) -> str:
-        return f"{'(' if self.open_below else '['}{self.low:g}, {self.high:g}]"
-
-
-_RANGES = (
-    _Range("temperature", 0, 2, neutral=1.0),
-    _Range("top_p", 0, 1, open_below=True, neutral=1.0),
-    _Range("min_p", 0, 1),
-    _Range("repetition_penalty", 0, 10, open_below=True, neutral=1.0),
-    _Range("presence_penalty", -2, 2),
-    _Range("frequency_penalty", -2, 2),
-)
-_MODELS_OWN = frozenset({"temperature", "top_p", "min_p", "repetition_penalty"})
-"""Fields that a model card may have a default for."""
-
-
 def check(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
     """Everything that can be refused without tokens.
 
@@ -81,7 +51,7 @@ def check(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
         )
     _check_choices(wanted, card)
     check_prompt_size(wanted, card, limits)
-    _check_numbers(wanted)
+    _check_numbers(wanted, card)
     _check_texts(wanted)
     _check_token_ids(wanted, card)
     _check_masks(wanted, card)
@@ -179,18 +149,23 @@ def max_choices(card: ModelCard) -> int:
     return min(MAX_CHOICES, card.max_slots)
 
 
-def _check_numbers(wanted: Wanted) -> None:
+def _check_numbers(wanted: Wanted, card: ModelCard) -> None:
     parameters = wanted.parameters
     if parameters.HasField("max_tokens") and parameters.max_tokens < 1:
         raise InvalidRequest(
             "max_tokens is 0; it must be at least 1", field=wanted.name_of("max_tokens")
         )
-    for bounds in _RANGES:
-        value: float = getattr(parameters, bounds.name)
-        if parameters.HasField(bounds.name) and not bounds.holds(value):  # type: ignore[arg-type]
+    for each in PARAMETERS.values():
+        if (value := _set_value(parameters, each)) is None:
+            continue
+        field = wanted.name_of(each.name)
+        if not each.allows(value):
             raise InvalidRequest(
-                f"{bounds.name} is {value:g}; it must be in {bounds}",
-                field=wanted.name_of(bounds.name),
+                f"{each.name} is {value:g}; it must be in {each.range}", field=field
+            )
+        if value != each.neutral and not _applies(card, each):
+            raise Unsupported(
+                f"the engine of model {card.model} does not support {each.name}", field=field
             )
     for token_id, bias in parameters.logit_bias.items():
         if not -100 <= bias <= 100:
@@ -300,15 +275,16 @@ def _check_count(count: int, most: int, name: str) -> None:
 
 
 def _sampling(parameters: SamplingParameters, card: ModelCard, most_tokens: int) -> Sampling:
-    numbers: dict[str, Any] = {bounds.name: _number(bounds, parameters, card) for bounds in _RANGES}
+    numbers: dict[str, Any] = {
+        name: _number(each, parameters, card) for name, each in PARAMETERS.items()
+    }
     told = {name: getattr(parameters, name) for name in _LOGPROBS if parameters.HasField(name)}
     # Why: logits divided by next to nothing overflow; what is meant is greedy.
     if numbers["temperature"] < _GREEDY_BELOW:
         numbers["temperature"] = 0.0
-    own_top_k = parameters if parameters.HasField("top_k") else card.defaults
+    numbers["top_k"] = min(numbers["top_k"], card.vocabulary_size)
     return Sampling(
         max_tokens=most_tokens,
-        top_k=min(own_top_k.top_k, card.vocabulary_size),
         logit_bias=parameters.logit_bias,
         stop_token_ids=parameters.stop_token_ids,
         ignore_eos=parameters.ignore_eos,
@@ -319,10 +295,22 @@ def _sampling(parameters: SamplingParameters, card: ModelCard, most_tokens: int)
     )
 
 
-def _number(bounds: _Range, parameters: SamplingParameters, card: ModelCard) -> float:
-    name: str = bounds.name
-    if parameters.HasField(name):  # type: ignore[arg-type]
-        return float(getattr(parameters, name))
-    if name in _MODELS_OWN and card.defaults.HasField(name):  # type: ignore[arg-type]
-        return float(getattr(card.defaults, name))
-    return bounds.neutral
+def _number(each: SamplingParameter, parameters: SamplingParameters, card: ModelCard) -> float:
+    """Return the caller's value, else the model's own, else the neutral one."""
+    value = _set_value(parameters, each)
+    if value is None and each.model_default and _applies(card, each):
+        value = _set_value(card.defaults, each)
+    return each.neutral if value is None else value
+
+
+def _set_value(
+    message: SamplingParameters | SamplingDefaults, each: SamplingParameter
+) -> float | None:
+    if not message.HasField(each.name):  # type: ignore[arg-type]
+        return None
+    value: float = getattr(message, each.name)
+    return value
+
+
+def _applies(card: ModelCard, each: SamplingParameter) -> bool:
+    return each.everywhere or each.name in card.capabilities.sampling
