@@ -3,6 +3,7 @@
 # make check  everything that must hold before a push
 # make lock   constraints.txt made anew: the newest of every package, direct and indirect
 # make test-newest  the suite against the newest of every package, whatever constraints.txt says
+# make site   the documentation as a site, in build/site
 # make chaos  a mesh is killed in parts under load for ten minutes, and its answers judged
 #
 # ARGS goes to what is run: make run ARGS="--port 0", make test ARGS="-k edge".
@@ -18,7 +19,7 @@ ARGS ?=
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$each"; break; }; done)
 
-.PHONY: help setup run test test-newest lock check chaos lint docs proto proto-check breaking clean
+.PHONY: help setup run test test-newest lock check chaos lint docs site proto proto-check breaking clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -43,7 +44,7 @@ BUILD_PACKAGES := hatchling editables
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing Headrace into $(VENV); the first time this fetches torch and takes minutes"
 	@$(BIN)/python $(PIP_INSTALL) -q $(LOCKED) $(BUILD_PACKAGES)
-	@$(BIN)/python $(PIP_INSTALL) $(LOCKED) --no-build-isolation -e .
+	@$(BIN)/python $(PIP_INSTALL) $(LOCKED) --no-build-isolation -e '.[mesh]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed
@@ -87,7 +88,7 @@ CHAOS_MESH ?= --engine scripted --scripted-step-ms 20 --workers 2 --schedulers 2
 chaos: setup
 	@state=.headrace/chaos; $(BIN)/headrace up --detach --port 0 --state-dir $$state $(CHAOS_MESH) \
 		&& trap "$(BIN)/headrace down --state-dir $$state" EXIT \
-		&& $(BIN)/headrace torture --state-dir $$state --minutes 10 $(ARGS)
+		&& $(BIN)/headrace chaos --state-dir $$state --minutes 10 $(ARGS)
 
 lint: $(VENV)/.installed-dev proto-check breaking
 	$(BIN)/ruff check
@@ -98,7 +99,11 @@ lint: $(VENV)/.installed-dev proto-check breaking
 
 # The tables of settings and metrics.
 docs: $(VENV)/.installed-dev
-	@PYTHONPATH=tests $(BIN)/python tests/helpers/reference_tables.py docs/operations.md
+	@PYTHONPATH=tests $(BIN)/python tests/helpers/reference_tables.py
+
+# The pages of docs/ as a site, in build/site. A broken link, anchor or page without a place fails.
+site: $(VENV)/.installed-dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
 # Stubs, their types, and the descriptor set that Envoy transcodes by. All of it is committed,
 # so that running needs no compiler.

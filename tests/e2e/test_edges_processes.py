@@ -26,6 +26,7 @@ from headrace.errors import HeadraceError
 from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 from headrace.testing.nats_server import nats_server
 from headrace.v1.generation_pb2 import StreamGenerateResponse
+from helpers.environment import lacks
 from helpers.eventually import eventually
 from helpers.service_process import service_process
 from helpers.small_disk import SmallDisk, small_disk
@@ -92,7 +93,7 @@ def has_ipv6() -> bool:
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeMesh]:
     if not has_ipv6():
-        pytest.skip("this machine has no IPv6")
+        lacks("ipv6")
     folder = tmp_path_factory.mktemp("edges")
     with ExitStack() as stack:
         disk: SmallDisk | None = None
@@ -160,7 +161,7 @@ def test_a_full_disk_refuses_requests_by_name_ends_no_stream_and_heals_once_it_i
     edge: EdgeMesh,
 ) -> None:
     if edge.disk is None:
-        pytest.skip("no file system can be mounted here")
+        lacks("mount")
     until(lambda: edge.completion().status_code == httpx.codes.OK)
     answers: list[int] = []
     with Client(edge.url) as client:
@@ -195,7 +196,7 @@ async def test_services_started_by_hand_on_ipv6_alone_find_one_another(
     tmp_path: Path, host: str
 ) -> None:
     if not has_ipv6():
-        pytest.skip("this machine has no IPv6")
+        lacks("ipv6")
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(nats_server(tmp_path, host="::1"))
         by = {"nats_url": broker.url, "host": host}

@@ -1,16 +1,14 @@
-"""The generated tables of docs/operations.md. `make docs` writes them, a test checks them.
+"""The generated tables of settings and metrics in docs/: `make docs` writes, a test checks.
 
-python tests/helpers/reference_tables.py docs/operations.md
+python tests/helpers/reference_tables.py
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
 import headrace_gateway.base.metrics
@@ -21,6 +19,9 @@ from headrace_gateway.base.settings import GatewaySettings
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_worker.base.settings import WorkerSettings
 
+PAGES = [
+    Path(__file__).parents[2] / "docs" / name for name in ("configuration.md", "monitoring.md")
+]
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "gateway": GatewaySettings,
     "scheduler": SchedulerSettings,
@@ -67,15 +68,14 @@ def tables() -> dict[str, str]:
 
 
 def filled(text: str) -> str:
-    """The document with every marked place holding its table of today."""
+    """Return a page with each of its marked places holding the table of today."""
     for name, table in tables().items():
         mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        assert mark.search(text), f"no place for {name!r}"
         text = mark.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)  # type: ignore[misc]
     return text
 
 
 if __name__ == "__main__":
-    document = Path(sys.argv[1])
-    document.write_text(filled(document.read_text()))
-    print(f"{document}: tables are those of today; {len(list(REGISTRY.collect()))} metrics")
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
+        print(f"{page}: tables are those of today")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from helpers.environment import lacks
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def small_disk(folder: Path, *options: str) -> Iterator[SmallDisk]:
         check=False,
     )
     if mounted.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+        lacks("mount", mounted.stderr.strip())
     try:
         yield SmallDisk(folder)
     finally:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers.reference_tables import filled
+from helpers import reference_tables
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+CHANGELOG = ROOT / "CHANGELOG.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def prose(page: Path) -> str:
@@ -65,8 +66,10 @@ def test_what_is_said_to_show_a_promise_is_there() -> None:
 
 
 def test_the_tables_of_settings_and_metrics_are_those_of_the_code() -> None:
-    operations = (ROOT / "docs" / "operations.md").read_text()
-    assert filled(operations) == operations, "run make docs"
+    pages = [page.read_text() for page in reference_tables.PAGES]
+    assert [reference_tables.filled(page) for page in pages] == pages, "run make docs"
+    for name in reference_tables.tables():
+        assert "".join(pages).count(f"<!-- {name} -->\n") == 1, f"no page has a place for {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -74,7 +77,9 @@ def test_every_link_leads_to_a_file_and_a_heading_that_there_are(page: Path) -> 
     assert [link for link in links(page) if not leads_somewhere(page, link)] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != CHANGELOG], ids=lambda page: page.name
+)
 def test_no_two_headings_of_a_page_are_alike(page: Path) -> None:
     assert [anchor for anchor, count in Counter(anchors(page)).items() if count > 1] == []
 
@@ -86,3 +91,73 @@ def test_links_are_seen_to_be_broken(tmp_path: Path) -> None:
     bad = ["#two", "#no-heading", "other.md", "other.md#one", "page.md#two"]
     assert [leads_somewhere(page, link) for link in good] == [True] * len(good)
     assert [leads_somewhere(page, link) for link in bad] == [False] * len(bad)
+
+
+ADRS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
+ADR_HEADINGS = ["Status", "Date", "Context", "Options considered", "Decision", "Consequences"]
+
+
+@pytest.mark.parametrize("adr", ADRS, ids=lambda adr: adr.stem[:4])
+def test_a_decision_has_the_headings_of_the_template(adr: Path) -> None:
+    text = adr.read_text()
+    assert re.findall(r"^\*\*([\w ]+)\.\*\*", text, flags=re.MULTILINE) == ADR_HEADINGS
+    assert text.startswith(f"# {int(adr.name[:4])}. ")
+    options = text.partition("**Options considered.**")[2].partition("**Decision.**")[0]
+    assert options.count("\n- ") >= 2
+    assert f"]({adr.name})" in (adr.parent / "index.md").read_text()
+
+
+def test_both_readmes_have_the_same_commands_and_links() -> None:
+    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
+    for pattern in (r"^```.*?^```", r"\]\(([^)\s]+\.(?:md|txt|toml)[^)\s]*|docs/adr|LICENSE)\)"):
+        both = [
+            re.findall(pattern, text, flags=re.DOTALL | re.MULTILINE) for text in (english, chinese)
+        ]
+        same = [[link for link in found if not link.startswith("README")] for found in both]
+        assert same[0] == same[1]
+
+
+def source_text() -> str:
+    """All of services/ without generated stubs."""
+    sources = (p for p in (ROOT / "services").rglob("*.py") if "_pb2" not in p.name)
+    return "\n".join(path.read_text() for path in sources)
+
+
+def terms(pages: list[Path]) -> set[str]:
+    """What these pages set in code type within prose and tables."""
+    return {term for page in pages for term in re.findall(r"`([^`\n]+)`", prose(page))}
+
+
+EVENT = (
+    r"(engine|gpu|lease|model|adapter|tokenizer|upstream|precision)\.(?!py|json|safetensors)[a-z_]+"
+)
+
+
+def test_log_events_settings_and_metrics_that_a_page_names_exist() -> None:
+    """Events are `topic.fact`, settings `service.name` or in a table, metrics have a prefix."""
+    source = source_text()
+    tables = "".join(reference_tables.tables().values())
+    named = terms([page for page in PAGES if page.parent.name == "docs"])
+    services = {name: set(s.model_fields) for name, s in reference_tables.SETTINGS.items()}
+    missing = []
+    for term in sorted(named):
+        if found := re.fullmatch(r"(gateway|scheduler|worker)\.(?!py)(\w+)(=.*)?", term):
+            exists = found[2] in services[found[1]]
+        elif found := re.fullmatch(r"((?:headrace_|vllm:)\w+)(\{.*)?", term):
+            exists = found[1] in tables or found[1] in source
+        elif re.fullmatch(EVENT, term):
+            exists = f'"{term}"' in source
+        else:
+            continue
+        if not exists:
+            missing.append(term)
+    assert missing == []
+
+
+def test_files_that_the_contributing_guide_names_exist() -> None:
+    found = terms([ROOT / "docs" / "contributing.md"])
+    paths = [term for term in found if re.fullmatch(r"[\w./-]+/[\w.-]+", term) and "<" not in term]
+    roots = [ROOT, *(ROOT / "services").glob("*/"), *(ROOT / "services").glob("*/headrace*/")]
+    missing = [p for p in paths if not any((root / p).exists() for root in roots)]
+    assert len(paths) > 20
+    assert missing == []

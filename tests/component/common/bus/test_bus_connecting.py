@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from headrace.bus import BusUnavailable
 from headrace.bus.jetstream import connect
 from headrace.testing.nats_server import nats_server
+from helpers.environment import needs_command
 
 
 async def test_many_vain_attempts_to_connect_all_end_at_their_time() -> None:
@@ -65,13 +65,13 @@ async def test_a_broker_that_cannot_be_used_says_why(
     assert "secret" not in str(failed.value)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
 async def test_a_broker_of_an_unknown_authority_says_which_setting_names_it(
     tmp_path: Path,
 ) -> None:
+    openssl = needs_command("openssl")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     made = await asyncio.create_subprocess_exec(
-        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=broker"),
+        *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=broker"),
         *("-keyout", str(key), "-out", str(certificate)),
         stderr=asyncio.subprocess.DEVNULL,
     )
