@@ -20,22 +20,22 @@ from headrace.internal.v1.reports_pb2 import (
     TakeOverResponse,
 )
 from headrace.v1.common_pb2 import Priority
-from headrace_scheduler.machine.machine import Machine
-from headrace_scheduler.request.request import Held, Lost, Orphaned, Request, without_prompt
+from headrace_scheduler.machine.state_machine import Machine
+from headrace_scheduler.request.live_request import Held, Lost, Orphaned, Request, without_prompt
 from headrace_scheduler.runtime.acknowledgements import Acknowledgements
 from headrace_scheduler.state.events import (
     CancelRequested,
     Event,
     Parked,
-    ReportedLost,
     Settled,
-    TakeOverAsked,
+    StreamLost,
+    TakeOverRequested,
 )
 
-SETTLE_S = 2.0
+SETTLE_TIMEOUT_S = 2.0
 
 
-class Tell(Protocol):
+class EventHandler(Protocol):
     def __call__(self, *events: Event) -> bool: ...
 
 
@@ -43,14 +43,16 @@ class NotLeading(Exception):
     """What was said reaches our successor, if it is said again."""
 
 
-class Doors:
+class RequestHandlers:
     """Serves the subjects of one model's leader. A message that cannot be decoded stays
     unanswered: the bus logs it, and who asked repeats it and shows in its own metrics."""
 
-    def __init__(self, machine: Machine, tell: Tell, acknowledgements: Acknowledgements) -> None:
-        self._machine, self._tell, self._acknowledgements = machine, tell, acknowledgements
+    def __init__(
+        self, machine: Machine, handle: EventHandler, acknowledgements: Acknowledgements
+    ) -> None:
+        self._machine, self._handle, self._acknowledgements = machine, handle, acknowledgements
 
-    def answers(self, model: str) -> dict[str, Answer]:
+    def by_subject(self, model: str) -> dict[str, Answer]:
         return {
             subjects.settle(model): self._settle,
             subjects.lost(model): self._lost,
@@ -60,25 +62,25 @@ class Doors:
             subjects.take_over(model): self._take_over,
         }
 
-    def _say(self, event: Event) -> None:
-        if not self._tell(event):
+    def _submit(self, event: Event) -> None:
+        if not self._handle(event):
             raise NotLeading("this leadership is over; nothing was done")
 
     async def _settle(self, payload: bytes) -> bytes:
         request = SettleRequest.FromString(payload)
-        self._say(Settled(request))
+        self._submit(Settled(request))
         # Why: answer after the broker has confirmed. If we die between the two, the
         # gateway says it again to our successor, who would otherwise run them once more.
-        async with asyncio.timeout(SETTLE_S):
+        async with asyncio.timeout(SETTLE_TIMEOUT_S):
             await self._acknowledgements.confirmed([s.request_id for s in request.settlements])
         return SettleResponse().SerializeToString()
 
     async def _lost(self, payload: bytes) -> bytes:
-        self._say(ReportedLost(LostRequest.FromString(payload)))
+        self._submit(StreamLost(LostRequest.FromString(payload)))
         return LostResponse().SerializeToString()
 
     async def _park(self, payload: bytes) -> bytes:
-        self._say(Parked(ParkRequest.FromString(payload)))
+        self._submit(Parked(ParkRequest.FromString(payload)))
         return ParkResponse().SerializeToString()
 
     async def _find(self, payload: bytes) -> bytes:
@@ -86,7 +88,7 @@ class Doors:
 
     async def _cancel(self, payload: bytes) -> bytes:
         request_id = CancelRequest.FromString(payload).request_id
-        self._say(CancelRequested(request_id))
+        self._submit(CancelRequested(request_id))
         return self._found(request_id)
 
     def _found(self, request_id: str) -> bytes:
@@ -108,7 +110,7 @@ class Doors:
 
     async def _take_over(self, payload: bytes) -> bytes:
         asked = TakeOverRequest.FromString(payload)
-        self._say(TakeOverAsked(asked))
+        self._submit(TakeOverRequested(asked))
         found = self._machine.find(asked.request_id)
         if found is None:
             holding = self._machine.is_holding

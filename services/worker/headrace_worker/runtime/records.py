@@ -31,7 +31,7 @@ def prompt_tokens(record: RequestRecord) -> int:
     return len(record.prompt_ids) + sum(len(each.token_ids) for each in record.inputs)
 
 
-def wrong_kind(record: RequestRecord, facts: EngineFacts) -> str | None:
+def task_mismatch(record: RequestRecord, facts: EngineFacts) -> str | None:
     """Why this engine is not for such a request; None if it is."""
     if not facts.makes_vectors:
         return "it has inputs for vectors, and this engine makes tokens" if record.inputs else None
