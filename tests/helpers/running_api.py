@@ -42,7 +42,7 @@ from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
 from headrace_gateway.base.callers import Tenants
 from headrace_gateway.base.calls import CallerInterceptor
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.output.locate import AnswerResumer, Attachable
 from headrace_gateway.resume.background_calls import BackgroundRequests
@@ -197,7 +197,7 @@ def serve(
     catalog: Catalog,
     admission: ScriptedAdmission,
     probes: StandinProbes,
-    limits: Limits,
+    limits: GatewaySettings,
 ) -> None:
     resumer = AnswerResumer(catalog, StandinFinding())
     submitter = Submitter(catalog, admission, limits)
@@ -234,7 +234,7 @@ def serve(
 async def running_api(
     admission: ScriptedAdmission,
     *more: ModelCard,
-    limits: Limits | None = None,
+    limits: GatewaySettings | None = None,
     tenants: Tenants | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Serve the API over two models with the tiny byte-level tokenizer and ChatML.
@@ -258,7 +258,7 @@ async def running_api(
             "silent": bundle(byte_level(), chat_template="Say!").SerializeToString(),
         },
     )
-    catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
+    catalog = Catalog(cards, GatewaySettings(), lambda model: [CARD] if model == CARD.model else [])
     server = make_server(
         [
             RejectMalformed(),
@@ -267,7 +267,7 @@ async def running_api(
         ]
     )
     probes = StandinProbes()
-    serve(server, catalog, admission, probes, limits or Limits())
+    serve(server, catalog, admission, probes, limits or GatewaySettings())
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)
     following = asyncio.create_task(catalog.run())

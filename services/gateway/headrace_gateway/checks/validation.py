@@ -15,8 +15,8 @@ from headrace.internal.v1.request_pb2 import Sampling
 from headrace.sampling import PARAMETERS, SamplingParameter
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.base.quoting import quoted
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.fitting import check_prompt_size, max_tokens
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.structures import check_structure
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.generation_request import NAME, GenerationRequest, Terms, TokenIds
@@ -36,7 +36,7 @@ _LOGPROBS: tuple[Literal["logprobs", "prompt_logprobs"], ...] = ("logprobs", "pr
 _GREEDY_BELOW = 1e-5
 
 
-def check(request: GenerationRequest, card: ModelCard, limits: Limits) -> None:
+def check(request: GenerationRequest, card: ModelCard, settings: GatewaySettings) -> None:
     """Everything that can be refused without tokens.
 
     Raises:
@@ -50,7 +50,7 @@ def check(request: GenerationRequest, card: ModelCard, limits: Limits) -> None:
             field=request.name_of("request_id"),
         )
     _check_choices(request, card)
-    check_prompt_size(request, card, limits)
+    check_prompt_size(request, card, settings)
     _check_numbers(request, card)
     _check_texts(request)
     _check_token_ids(request, card)
@@ -58,13 +58,13 @@ def check(request: GenerationRequest, card: ModelCard, limits: Limits) -> None:
     _check_logprobs(request, card)
     if request.parameters.HasField("structure"):
         check_structure(request.parameters.structure, card, request.name_of("structure"))
-    times(request, limits)
+    times(request, settings)
 
 
 def valid_request(
     request: GenerationRequest,
     card: ModelCard,
-    limits: Limits,
+    settings: GatewaySettings,
     prompt_ids: list[int],
     draw_seed: Callable[[], int],
 ) -> ValidRequest:
@@ -76,7 +76,7 @@ def valid_request(
     """
     if not prompt_ids:
         raise InvalidRequest("the prompt has no tokens", field=request.prompt.field)
-    timeout_s, patience_s = times(request, limits)
+    timeout_s, patience_s = times(request, settings)
     sampling = _sampling(request.parameters, card, max_tokens(request, card, len(prompt_ids)))
     if request.parameters.HasField("structure"):
         sampling.grammar.structure.CopyFrom(request.parameters.structure)
@@ -101,7 +101,7 @@ def valid_request(
         resumable=request.stream or request.idempotent,
         once=request.idempotent or request.background,
         background=request.background,
-        result_ttl_s=limits.detached_result_ttl_s if request.background else 0.0,
+        result_ttl_s=settings.detached_result_ttl_s if request.background else 0.0,
     )
 
 
@@ -114,10 +114,13 @@ def priority(request: Terms) -> Priority.ValueType:
     return request.caller.priority(request.priority, field_name=request.name_of("priority"))
 
 
-def times(request: Terms, limits: Limits) -> tuple[float, float]:
+def times(request: Terms, settings: GatewaySettings) -> tuple[float, float]:
     """Timeout and patience in seconds, within the limits and the call's own deadline."""
-    timeout_s = _within("timeout", request, request.timeout_s, limits.max_timeout_s)
-    patience_s = _within("patience", request, request.patience_s, limits.max_patience_s)
+    background = isinstance(request, GenerationRequest) and request.background
+    max_timeout_s = settings.max_detached_s if background else settings.max_timeout_s
+    max_patience_s = settings.max_detached_s if background else settings.max_patience_s
+    timeout_s = _within("timeout", request, request.timeout_s, max_timeout_s)
+    patience_s = _within("patience", request, request.patience_s, max_patience_s)
     if request.time_remaining_s is not None:
         timeout_s = min(timeout_s, request.time_remaining_s)
     return timeout_s, min(patience_s, timeout_s)

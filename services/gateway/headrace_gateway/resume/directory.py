@@ -17,7 +17,7 @@ from headrace.errors import BrokerUnavailable, GatewayUnreachable, HeadraceError
 from headrace.internal.v1.reports_pb2 import ResultRecord, TakeOverRequest, TakeOverResponse
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import from_status
-from headrace.v1.common_pb2 import Choice, RequestOutcome
+from headrace.v1.common_pb2 import Choice
 from headrace_gateway.output.assembler import UNFINISHED
 from headrace_gateway.output.locate import Attachable
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
@@ -47,10 +47,11 @@ class OpenHere:
         return self.open_request.reader()
 
 
-class Ended:
+class Ended(Generation):
     """A kept result as the `Generation` of who comes late; nobody has to end it."""
 
     def __init__(self, result: ResultRecord) -> None:
+        super().__init__(result.request_id, result.arrival.ToNanoseconds() / 1e9)
         self._result = result
 
     @property
@@ -60,14 +61,6 @@ class Ended:
     @property
     def failed(self) -> bool:
         return self._result.outcome.HasField("error")
-
-    @property
-    def request_id(self) -> str:
-        return self._result.request_id
-
-    @property
-    def arrival_s(self) -> float:
-        return self._result.arrival.ToNanoseconds() / 1e9
 
     async def open(self) -> Generation:
         sampling, choices = self.record.sampling, self._result.outcome.choices
@@ -98,15 +91,6 @@ class Ended:
         if outcome.HasField("error"):
             events.append(Failed(from_status(outcome.error)))
         yield events
-
-    def end_choice(self, choice: int) -> None:
-        pass
-
-    async def settle(self, outcome: RequestOutcome) -> None:
-        pass
-
-    async def abandon(self) -> None:
-        pass
 
 
 def _has_logprobs(choice: Choice) -> bool:

@@ -16,7 +16,7 @@ from headrace_gateway.api.bodies.strict_body import StrictBody
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.reply import ErrorFormat, Reply, handle_errors
 from headrace_gateway.base.calls import Call, Context, call_of
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.request.tasks import only_model
 from headrace_gateway.submit.embedding import Embedding
@@ -54,7 +54,7 @@ class ApiServices:
     """What the paths of this package are served with."""
 
     def __init__(
-        self, catalog: Catalog, submitter: Submitter, embedding: Embedding, limits: Limits
+        self, catalog: Catalog, submitter: Submitter, embedding: Embedding, limits: GatewaySettings
     ) -> None:
         self.catalog, self.submitter, self.embedding = catalog, submitter, embedding
         self.limits = limits

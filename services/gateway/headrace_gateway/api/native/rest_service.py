@@ -42,8 +42,8 @@ from headrace_gateway.api.native.vector_messages import (
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.base.cooperative import joined_chunks
 from headrace_gateway.base.quoting import quoted
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.inputs import check_top_n
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
 from headrace_gateway.output.locate import AnswerResumer
@@ -130,7 +130,7 @@ class RestService(RestServiceServicer):
         self,
         submitter: Submitter,
         embedding: Embedding,
-        limits: Limits,
+        limits: GatewaySettings,
         resumer: AnswerResumer,
         background: BackgroundRequests,
     ) -> None:

@@ -20,15 +20,15 @@ from headrace_gateway.api.http.errors import OpenAIErrorFormat
 from headrace_gateway.api.http.reply import Reply, handle_errors
 from headrace_gateway.base.calls import Context, call_of
 from headrace_gateway.base.cooperative import cooperatively, joined_chunks
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.inputs import check_top_n
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.request.vectors import values_of
 from headrace_gateway.submit.embedding import Embedded, Embedding, Query, Ranked
 from headrace_gateway.submit.submitter import Submitter
 
 
 class VectorHandlers:
-    def __init__(self, submitter: Submitter, embedding: Embedding, limits: Limits) -> None:
+    def __init__(self, submitter: Submitter, embedding: Embedding, limits: GatewaySettings) -> None:
         self._submitter, self._embedding, self._limits = submitter, embedding, limits
 
     async def embeddings(self, data: bytes, context: Context) -> None:

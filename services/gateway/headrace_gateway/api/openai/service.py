@@ -45,7 +45,7 @@ from headrace_gateway.api.openai.logprobs_formatter import LogprobsFormatter, Pr
 from headrace_gateway.api.openai.multi_prompt import MultiPromptHandler
 from headrace_gateway.api.openai.multi_prompt_run import MultiPromptRequest
 from headrace_gateway.base.calls import Call, Context, call_of
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import ChoiceDelta
@@ -126,7 +126,7 @@ class OpenAIService(OpenAIServiceServicer):
         *,
         resumer: AnswerResumer,
         background: BackgroundRequests,
-        limits: Limits,
+        limits: GatewaySettings,
     ) -> None:
         self._submitter, self._resumer = submitter, resumer
         self._background = background
