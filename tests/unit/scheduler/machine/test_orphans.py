@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.internal.v1.reports_pb2 import TakeOverResponse
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.runtime.handlers import taken_over
+from headrace_scheduler.runtime.handlers import take_over_response
 from headrace_scheduler.state.events import (
     Acknowledge,
     CancelRequested,
@@ -47,7 +47,7 @@ def ask(bench: Bench, gateway_id: str = "h", *, unreachable: str = "") -> TakeOv
     event = asked("r", gateway_id, unreachable=unreachable)
     bench.apply(event)
     found = bench.machine.find("r")
-    return TakeOverResponse() if found is None else taken_over(found.request, event.request)
+    return TakeOverResponse() if found is None else take_over_response(found.request, event.request)
 
 
 def test_a_stream_of_a_silent_gateway_is_parked_and_kept() -> None:
