@@ -1,9 +1,16 @@
-"""A journal of the scheduler's that counts."""
+"""An observer of the scheduler's state machine that counts, and checks every transition."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from headrace_scheduler.machine.state_machine import Machine
+from headrace_scheduler.state.events import Command, Event
+from headrace_scheduler.state.transitions import TIME, TRANSITIONS
+
+SEEN_TRANSITIONS: set[tuple[str, str, str]] = set()
+"""State, event and next state of every move in this process whose event was known."""
 
 
 class CountingObserver:
@@ -11,9 +18,15 @@ class CountingObserver:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.event = ""
+        """Name of the event that is being applied; empty if the test does not say."""
 
     def moved(self, priority: str, before: str, after: str) -> None:
         self.counts[f"{before} to {after}"] += 1
+        if self.event:
+            transition = before, self.event, after
+            assert transition in TRANSITIONS, f"{transition} is not in the table of transitions"
+            SEEN_TRANSITIONS.add(transition)
 
     def submitted(self, priority: str) -> None:
         self.counts["submitted"] += 1
@@ -51,3 +64,14 @@ class CountingObserver:
 
     def ignored(self, what: str) -> None:
         self.counts[f"ignored: {what}"] += 1
+
+
+def apply_and_decide(
+    machine: Machine, observer: CountingObserver, events: Iterable[Event], *, now_s: float
+) -> list[Command]:
+    """Apply all events, decide once; the observer checks each move against the table."""
+    for event in events:
+        observer.event = type(event).__name__
+        machine.apply(event, now_s=now_s)
+    observer.event = TIME
+    return machine.decide(now_s=now_s)

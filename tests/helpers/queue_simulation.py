@@ -52,7 +52,7 @@ class Ask:
 
 
 @dataclass
-class Asked:
+class OfferedRequest:
     ask: Ask
     ahead: int
     told_s: float | None
@@ -94,7 +94,7 @@ class Simulation:
         leadership = Leadership("s", MODEL, 1, 0.0, listening_since_s=-10.0)
         quiet = settings or SchedulerSettings(max_waiting=100_000)
         self.machine = Machine(leadership, quiet, CountingObserver())
-        self.asked: dict[str, Asked] = {}
+        self.offered: dict[str, OfferedRequest] = {}
         self._offered, self._open = 0, set[str]()
         self._workers: dict[str, _Worker] = {}
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
@@ -129,7 +129,7 @@ class Simulation:
 
     @property
     def _lives(self) -> bool:
-        return len(self.asked) < self._offered or bool(self._open)
+        return len(self.offered) < self._offered or bool(self._open)
 
     def _submit(self, ask: Ask) -> None:
         sequence = next(self._ids)
@@ -140,7 +140,7 @@ class Simulation:
         estimate = estimates.get(ask.tenant) or estimates.get("")
         wait = estimate.wait if estimate else None
         told_s = None if wait is None else wait.wait_s
-        self.asked[request_id] = Asked(ask, ahead, told_s, left_s=ask.runs_s)
+        self.offered[request_id] = OfferedRequest(ask, ahead, told_s, left_s=ask.runs_s)
         self._open.add(request_id)
         self._apply(
             submitted(
@@ -179,23 +179,23 @@ class Simulation:
     def _take(self, dispatch: Dispatch) -> None:
         worker = self._workers[dispatch.worker_id]
         for record in dispatch.message.requests:
-            asked = self.asked[record.request_id]
-            if asked.waited_s is None:
-                asked.waited_s = self.now_s - asked.ask.at_s
-            asked.started_s = self.now_s
+            offered = self.offered[record.request_id]
+            if offered.waited_s is None:
+                offered.waited_s = self.now_s - offered.ask.at_s
+            offered.started_s = self.now_s
             worker.running[record.request_id] = record.attempt, record.n
             end = self._end_of(dispatch.worker_id, record.request_id, record.attempt)
-            self.at(self.now_s + asked.left_s, end)
+            self.at(self.now_s + offered.left_s, end)
         worker.counted = dispatch.message.epoch, dispatch.number
         self._apply(DispatchAnswered(dispatch.worker_id, dispatch.number, ()))
 
-    def _park(self, asked: ParkOnWorker) -> None:
-        worker = self._workers[asked.worker_id]
-        if worker.running.pop(asked.request_id, None) is not None:
-            parked_one = self.asked[asked.request_id]
+    def _park(self, offered: ParkOnWorker) -> None:
+        worker = self._workers[offered.worker_id]
+        if worker.running.pop(offered.request_id, None) is not None:
+            parked_one = self.offered[offered.request_id]
             parked_one.left_s -= self.now_s - parked_one.started_s
-            self._apply(parked(asked.worker_id, point(asked.request_id, asked.attempt)))
-            self._report(asked.worker_id)
+            self._apply(parked(offered.worker_id, point(offered.request_id, offered.attempt)))
+            self._report(offered.worker_id)
 
     def _end_of(self, worker_id: str, request_id: str, attempt: int) -> Callable[[], None]:
         def end() -> None:
@@ -204,7 +204,7 @@ class Simulation:
                 del self._workers[worker_id].running[request_id]
                 self._open.discard(request_id)
                 self._report(worker_id)
-                ask = self.asked[request_id].ask
+                ask = self.offered[request_id].ask
                 self._apply(settled(request_id, output_tokens=ask.n * self._tokens(ask.runs_s)))
 
         return end
@@ -251,14 +251,14 @@ def poisson(
     return asks
 
 
-def relative_errors(asked: Iterable[Asked], *, beyond_s: float) -> list[float]:
+def relative_errors(offered: Iterable[OfferedRequest], *, beyond_s: float) -> list[float]:
     """Of the told waits that were known, where the true wait was at least so long."""
     return [
         abs(each.told_s - each.waited_s) / each.waited_s
-        for each in asked
+        for each in offered
         if each.waited_s is not None and each.told_s is not None and each.waited_s >= beyond_s
     ]
 
 
-def median_error(asked: Iterable[Asked], *, beyond_s: float) -> float:
-    return statistics.median(relative_errors(asked, beyond_s=beyond_s))
+def median_error(offered: Iterable[OfferedRequest], *, beyond_s: float) -> float:
+    return statistics.median(relative_errors(offered, beyond_s=beyond_s))

@@ -44,7 +44,7 @@ from headrace_scheduler.state.events import (
     TakeOverRequested,
     WorkerReported,
 )
-from helpers.counting_observer import CountingObserver
+from helpers.counting_observer import CountingObserver, apply_and_decide
 
 MODEL = "tiny"
 EPOCH = 7
@@ -68,19 +68,14 @@ class Bench:
 
     def apply(self, *events: Event) -> list[Command]:
         """Apply all, decide once."""
-        for event in events:
-            self.machine.apply(event, now_s=self.now_s)
-        return self._decide()
+        self.commands = apply_and_decide(self.machine, self.observer, events, now_s=self.now_s)
+        self.machine.check_integrity()
+        return self.commands
 
     def after(self, seconds: float) -> list[Command]:
         """What it decides when nothing happens for so long."""
         self.now_s += seconds
-        return self._decide()
-
-    def _decide(self) -> list[Command]:
-        self.commands = self.machine.decide(now_s=self.now_s)
-        self.machine.check_integrity()
-        return self.commands
+        return self.apply()
 
     def submit(self, *request_ids: str, **fields: object) -> list[Command]:
         events = []
@@ -262,7 +257,7 @@ def settled(*request_ids: str, code: int = 0, output_tokens: int = 0, since: int
     return Settled(SettleRequest(gateway_id="g", settlements=settlements))
 
 
-def asked(
+def take_over_requested(
     request_id: str, gateway_id: str, *, unreachable: str = "", stands: ResumePoint | None = None
 ) -> TakeOverRequested:
     """A gateway wants a request, or has it open and says where it stands."""

@@ -10,7 +10,7 @@ from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Machine
-from headrace_scheduler.runtime.handlers import taken_over
+from headrace_scheduler.runtime.handlers import take_over_response
 from headrace_scheduler.state.events import (
     CancelRequested,
     Event,
@@ -18,7 +18,7 @@ from headrace_scheduler.state.events import (
     NoticeUnanswered,
     SendNotice,
 )
-from helpers.scheduler_events import asked, gateway_reported, point, settled
+from helpers.scheduler_events import gateway_reported, point, settled, take_over_requested
 from helpers.scheduler_models import Client
 
 
@@ -184,13 +184,15 @@ class Callers:
         client = self.clients[request_id]
         if not client.away or gateway_id not in self.living():
             return
-        self.apply(asked(request_id, gateway_id, unreachable=client.gateway))
+        self.apply(take_over_requested(request_id, gateway_id, unreachable=client.gateway))
         found = self.machine.find(request_id)
         if found is None:
             if not self.machine.is_holding and not client.detached:
                 self._find_ended(request_id, client)
             return
-        answer = taken_over(found.request, asked(request_id, gateway_id).request)
+        answer = take_over_response(
+            found.request, take_over_requested(request_id, gateway_id).request
+        )
         if answer.gateway_id == gateway_id and answer.HasField("record"):
             self._hold(request_id, client, answer.record, word)
 
@@ -217,7 +219,7 @@ class Callers:
             client.former.pop(gateway_id, None)
         if word != "lost":
             stands = point(request_id, record.attempt, made)
-            self.apply(asked(request_id, gateway_id, stands=stands))
+            self.apply(take_over_requested(request_id, gateway_id, stands=stands))
 
     # Notices
 

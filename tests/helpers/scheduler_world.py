@@ -26,7 +26,7 @@ from headrace_scheduler.state.events import (
     StoreResult,
     Submitted,
 )
-from helpers.counting_observer import CountingObserver
+from helpers.counting_observer import CountingObserver, apply_and_decide
 from helpers.scheduler_checks import ParkingChecks, check_attempts
 from helpers.scheduler_events import (
     MODEL,
@@ -93,9 +93,7 @@ class World(Callers):
             self.apply(*caught_up())
 
     def apply(self, *events: Event) -> None:
-        for event in events:
-            self.machine.apply(event, now_s=self.now_s)
-        commands = self.machine.decide(now_s=self.now_s)
+        commands = apply_and_decide(self.machine, self.observer, events, now_s=self.now_s)
         self.machine.check_integrity()
         self.is_crowded |= self.observer.counts["abandoned: too many orphans"] > 0
         for command in commands:

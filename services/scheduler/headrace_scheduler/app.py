@@ -1,4 +1,4 @@
-"""The scheduler process: concrete classes, signals, side port."""
+"""The scheduler process: connects to the bus, serves until a signal, then drains."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 YOUNG_OBJECTS = 20_000
-"""So many are made before the collector looks for cycles among them; Python's own number is 700.
-What the machine makes and drops is in no cycles, and to look through it with nearly every event,
-and through all that waits now and then, was up to a tenth of the CPU where 100,000 wait."""
+"""Objects that are made before the garbage collector looks for cycles; Python's default is 700.
+The machine's objects are in no cycles, and looking through them with nearly every event took up to
+a tenth of the CPU where 100,000 requests wait."""
 
 
 async def run(settings: SchedulerSettings) -> int:
-    """Serve until SIGTERM or SIGINT; then give the leases back. Returns the exit status."""
+    """Serve until SIGTERM or SIGINT; then release the leases.
+
+    Returns:
+        The exit status.
+    """
     logs.configure(service="scheduler", name=settings.name, level=settings.log_level)
     gc.set_threshold(YOUNG_OBJECTS)
     try:
@@ -40,7 +44,7 @@ async def run(settings: SchedulerSettings) -> int:
     except BusUnavailable as error:
         log.error("scheduler.no_bus", extra={"why": str(error)})
         return 1
-    # Why not before: until there is something to give back, a signal ends the process at once.
+    # Why not before: until there is something to release, a signal ends the process at once.
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -17,6 +17,7 @@ much output its client has. One notice per gateway is unanswered at a time. For 
 
 from __future__ import annotations
 
+from headrace.bus.outbox import portions
 from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -34,8 +35,6 @@ from headrace_scheduler.state.live import LiveRequests
 
 MAX_REQUESTS = 32
 """Requests of one notice: its answer holds the output so far of each of them."""
-MAX_RECORD_BYTES = 512 * 1024
-"""Records of one notice: half of what NATS accepts by default. A single one may be larger."""
 
 
 class Notices:
@@ -68,13 +67,16 @@ class Notices:
         if not due and not self._gateways.is_suspected(gateway_id):
             return None
         self._unanswered.add(gateway_id)
-        ended = ((r.request_id, r.state.error) for r in due if isinstance(r.state, Ending))
-        records, later = _records_to_send(due)
-        fences = (
-            (r.request_id, r.state.attempt)
-            for r in due
-            if isinstance(r.state, Lost) and r.request_id not in later
-        )
+        ended = [(r.request_id, r.state.error) for r in due if isinstance(r.state, Ending)]
+        lost = [(r, r.state) for r in due if isinstance(r.state, Lost)]
+        assigned = [without_prompt(r.record) for r, state in lost if state.sends_record]
+        records: list[RequestRecord] = next(portions(assigned, RequestRecord.ByteSize), [])
+        sent = {record.request_id for record in records}
+        fences = [
+            (r.request_id, state.attempt)
+            for r, state in lost
+            if not state.sends_record or r.request_id in sent
+        ]
         return SendNotice(gateway_id, tuple(ended), tuple(fences), tuple(records))
 
     def on_answered(self, event: NoticeAnswered, *, now_s: float) -> None:
@@ -138,20 +140,6 @@ class Notices:
             lost.notice_due_s = now_s + self._live.settings.settle_grace_s
         elif not end_if_exhausted(self._live, request, now_s=now_s):
             self._live.wait(request, now_s=now_s)
-
-
-def _records_to_send(due: list[Request]) -> tuple[list[RequestRecord], set[str]]:
-    """Return the records that a notice carries, and the ids of requests whose do not fit."""
-    records, later, room = list[RequestRecord](), set[str](), MAX_RECORD_BYTES
-    for request in due:
-        if isinstance(request.state, Lost) and request.state.sends_record:
-            record = without_prompt(request.record)
-            room -= record.ByteSize()
-            if records and room < 0:
-                later.add(request.request_id)
-            else:
-                records.append(record)
-    return records, later
 
 
 def _due_s(request: Request) -> float:

@@ -1,10 +1,10 @@
-"""The calls that a leader makes: to workers, to gateways, to the dead-letter stream."""
+"""The calls that a leader makes: to workers, to gateways, and to the broker's stores."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -47,14 +47,15 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
 MAX_WORKER_CALLS = 32
+"""Cancellations and parks in progress at once."""
 WORKER_CALL_S = 2.0
 
 
 class OutgoingCalls:
-    """Every call is a task of the leadership and ends with it.
+    """Each call is a task of the leadership and ends with it.
 
-    Bounded: one dispatch per worker and one notice per gateway by the machine's
-    own rule; cancellations, parkings and burials by the requests that are live.
+    Bounded: one dispatch per worker and one notice per gateway by the machine's own
+    rule; cancellations, parks, results and dead letters by the live requests.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class OutgoingCalls:
         self._worker_calls = asyncio.Semaphore(MAX_WORKER_CALLS)
 
     def start_in(self, tasks: asyncio.TaskGroup) -> None:
-        """From now on calls can be made; they end with the group."""
+        """Allow calls from now on; they end with the group."""
         self._tasks = tasks
 
     def _start(self, call: Coroutine[Any, Any, None]) -> None:
@@ -91,10 +92,21 @@ class OutgoingCalls:
         self._start(self._send_notice(command))
 
     def cancel(self, command: CancelOnWorker) -> None:
-        self._start(self._cancel(command))
+        message = WorkerCancelRequest(
+            request_id=command.request_id, attempt=command.attempt, code=command.code
+        )
+        subject = subjects.worker_cancel(command.worker_id)
+        self._start(self._call_worker("cancel", subject, message.SerializeToString()))
 
     def park(self, command: ParkOnWorker) -> None:
-        self._start(self._park(command))
+        message = WorkerParkRequest(
+            epoch=command.epoch,
+            request_id=command.request_id,
+            attempt=command.attempt,
+            orphaned=command.orphaned,
+        )
+        subject = subjects.worker_park(command.worker_id)
+        self._start(self._call_worker("park", subject, message.SerializeToString()))
 
     def store_result(self, command: StoreResult, acknowledge: Callable[[], None]) -> None:
         self._start(self._store_result(command, acknowledge))
@@ -116,11 +128,12 @@ class OutgoingCalls:
             self._handle(DispatchAnswered(command.worker_id, command.number, refusals))
 
     async def _send_notice(self, command: SendNotice) -> None:
-        given = {record.request_id: record for record in command.records}
+        records = {record.request_id: record for record in command.records}
         notice = NoticeRequest(
             ended=[EndedNotice(request_id=i, error=to_status(e)) for i, e in command.ended],
             fences=[
-                FenceNotice(request_id=i, attempt=a, record=given.get(i)) for i, a in command.fences
+                FenceNotice(request_id=i, attempt=a, record=records.get(i))
+                for i, a in command.fences
             ],
         )
         subject, timeout_s = subjects.notice(command.gateway_id), self._settings.notice_timeout_s
@@ -138,25 +151,8 @@ class OutgoingCalls:
             unknown = tuple(response.unknown_request_ids)
             self._handle(NoticeAnswered(command, tuple(response.points), unknown))
 
-    async def _cancel(self, command: CancelOnWorker) -> None:
-        message = WorkerCancelRequest(
-            request_id=command.request_id, attempt=command.attempt, code=command.code
-        )
-        subject = subjects.worker_cancel(command.worker_id)
-        await self._call_worker("cancel", subject, message.SerializeToString())
-
-    async def _park(self, command: ParkOnWorker) -> None:
-        message = WorkerParkRequest(
-            epoch=command.epoch,
-            request_id=command.request_id,
-            attempt=command.attempt,
-            orphaned=command.orphaned,
-        )
-        subject = subjects.worker_park(command.worker_id)
-        await self._call_worker("park", subject, message.SerializeToString())
-
     async def _call_worker(self, what: str, subject: str, payload: bytes) -> None:
-        """To a worker, whose next report says whether it heard; if not, it is said again."""
+        """Call once: the worker's next report shows whether the call arrived."""
         async with self._worker_calls:
             try:
                 await self._bus.request(subject, payload, timeout_s=WORKER_CALL_S)
@@ -164,20 +160,12 @@ class OutgoingCalls:
                 log.info(f"{what}.unanswered", extra={"subject": subject, "why": str(error)})
 
     async def _store_result(self, command: StoreResult, acknowledge: Callable[[], None]) -> None:
-        """Acknowledged afterwards: whoever succeeds us would else know nothing of it."""
-        while True:
-            try:
-                await store_error(self._bus, command.record, command.error)
-            except BusError:
-                metrics.retried.labels("conclude").inc()
-                await asyncio.sleep(RETRY_S)
-            else:
-                recheck_cancelled()
-                acknowledge()
-                return
+        await _repeat("conclude", lambda: store_error(self._bus, command.record, command.error))
+        # Why afterwards: the next leader would not know of a request that is acknowledged.
+        acknowledge()
 
     async def store_dead_letter(self, command: PublishDeadLetter, *, reason: str) -> None:
-        """Returns once the letter is stored."""
+        """Return once the dead letter is stored."""
         when = Timestamp()
         when.GetCurrentTime()
         letter = DeadLetter(
@@ -187,13 +175,19 @@ class OutgoingCalls:
             attempts=command.attempts,
             model=self._model,
         )
-        while True:
-            try:
-                await self._bus.store_dead_letter(self._model, letter.SerializeToString())
-            except BusError:
-                metrics.retried.labels("bury").inc()
-                await asyncio.sleep(RETRY_S)
-            else:
-                metrics.dead_letters.labels(self._model, reason).inc()
-                recheck_cancelled()
-                return
+        payload = letter.SerializeToString()
+        await _repeat("bury", lambda: self._bus.store_dead_letter(self._model, payload))
+        metrics.dead_letters.labels(self._model, reason).inc()
+
+
+async def _repeat(name: str, call: Callable[[], Awaitable[None]]) -> None:
+    """Call until the broker has confirmed; `name` labels the metric of retries."""
+    while True:
+        try:
+            await call()
+        except BusError:
+            metrics.retried.labels(name).inc()
+            await asyncio.sleep(RETRY_S)
+        else:
+            recheck_cancelled()
+            return

@@ -1,4 +1,4 @@
-"""Wanting to lead one model: stand by, lead, step down, stand by again."""
+"""Leader election for one model: stand by, lead, step down, stand by again."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ RENEW_S = 1.0
 """Longest wait for one renewal to be answered."""
 POLL_S = 0.5
 FINISHED_S = 2.0
-"""A gateway that has not heard of a removal yet may put a request into a lane meanwhile."""
+"""How long a removed model must have nothing left before its card is deleted: a gateway that has
+not read the removal yet may submit a request meanwhile."""
 
 
 class LeaderElection:
-    """At most one process leads a model; the lease says which.
+    """At most one process leads a model: the one that holds the lease.
 
-    The lease is ours until `lease_ttl_s` after the start of the last call that
-    renewed it: by our own clock never longer than by the broker's.
+    This process holds it until `lease_ttl_s` after the start of the last call that
+    renewed it: by its own clock never longer than by the broker's.
     """
 
     def __init__(
@@ -58,22 +59,22 @@ class LeaderElection:
 
     @property
     def knows_leader(self) -> bool:
-        """Whether we lead, or have lately seen that somebody does."""
+        """Whether this process leads, or has recently seen that another does."""
         return self._clock.monotonic_s() - self._lease_seen_s < self._settings.lease_ttl_s
 
     @property
     def removed(self) -> bool:
-        """The model is not configured any more, and its lanes are to be emptied."""
+        """Whether the model is no longer configured, so that its lanes are to be emptied."""
         return self._removed is not None
 
     def on_card(self, card: bytes, *, removed: bool) -> None:
-        """The model's newest card."""
+        """Apply the model's newest card."""
         self._removed = card if removed else None
         if self.leader is not None:
             self.leader.handle(ModelRemoved(self.removed))
 
     async def run(self) -> None:
-        """Stand by and lead as long as it is not cancelled; then give the lease back."""
+        """Stand by and lead until cancelled; then release the lease."""
         while True:
             if (epoch := await self._try_acquire()) is not None:
                 await self._lead(epoch)
@@ -138,10 +139,10 @@ class LeaderElection:
         return self.leader
 
     async def _delete_card_once_finished(self, leader: Leader) -> None:
-        """The end of a removal; `Service` ends this candidacy when it hears of it.
+        """Complete a removal; `Service` ends this election when the card is gone.
 
-        Why not once the machine is empty: the results of what it has ended may still be
-        on their way to the broker, and ending the candidacy cancels them.
+        Why not once the machine is empty: the results of what it has ended may not be
+        stored yet, and the end of the election cancels that.
         """
         finished_since_s = self._clock.monotonic_s()
         while True:
@@ -180,7 +181,7 @@ class LeaderElection:
                 recheck_cancelled()
 
     async def _release_lease(self) -> None:
-        """So that the next leader need not wait for the lease to run out."""
+        """Release the lease, so that the next leader need not wait until it expires."""
         if not self._holds_lease():
             return
         self._lease_until_s = float("-inf")

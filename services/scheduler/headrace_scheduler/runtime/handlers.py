@@ -1,4 +1,4 @@
-"""What a leader answers: settle, lost, park, find."""
+"""The requests that a leader serves: settle, lost, park, find, cancel, take over."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class EventHandler(Protocol):
 
 
 class NotLeading(Exception):
-    """What was said reaches our successor, if it is said again."""
+    """This leadership is over; the same request reaches the next leader if it is repeated."""
 
 
 class RequestHandlers:
-    """Serves the subjects of one model's leader. A message that cannot be decoded stays
-    unanswered: the bus logs it, and who asked repeats it and shows in its own metrics."""
+    """Serves the subjects of one model's leader. A message that cannot be decoded is not
+    answered: the bus logs it, and the sender repeats it and counts that in its metrics."""
 
     def __init__(
         self, machine: Machine, handle: EventHandler, acknowledgements: Acknowledgements
@@ -69,8 +69,8 @@ class RequestHandlers:
     async def _settle(self, payload: bytes) -> bytes:
         request = SettleRequest.FromString(payload)
         self._submit(Settled(request))
-        # Why: answer after the broker has confirmed. If we die between the two, the
-        # gateway says it again to our successor, who would otherwise run them once more.
+        # Why answer after the broker has confirmed: if this process dies between the two, the
+        # gateway repeats it to the next leader, which would otherwise run the requests again.
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             await self._acknowledgements.confirmed([s.request_id for s in request.settlements])
         return SettleResponse().SerializeToString()
@@ -109,24 +109,24 @@ class RequestHandlers:
         ).SerializeToString()
 
     async def _take_over(self, payload: bytes) -> bytes:
-        asked = TakeOverRequest.FromString(payload)
-        self._submit(TakeOverRequested(asked))
-        found = self._machine.find(asked.request_id)
+        request = TakeOverRequest.FromString(payload)
+        self._submit(TakeOverRequested(request))
+        found = self._machine.find(request.request_id)
         if found is None:
             holding = self._machine.is_holding
             return TakeOverResponse(found=holding, pending=holding).SerializeToString()
-        return taken_over(found.request, asked).SerializeToString()
+        return take_over_response(found.request, request).SerializeToString()
 
 
-def taken_over(request: Request, asked: TakeOverRequest) -> TakeOverResponse:
-    """What a gateway that wants a request is told."""
+def take_over_response(request: Request, message: TakeOverRequest) -> TakeOverResponse:
+    """Return the answer to a gateway that requests to take a live request over."""
     record = request.record
     if isinstance(request.state, Orphaned | Held):
         return TakeOverResponse(found=True, pending=True)
     answer = TakeOverResponse(
         found=True, gateway_id=record.gateway_id, delivery_address=record.delivery_address
     )
-    if record.gateway_id == asked.gateway_id and not asked.HasField("point"):
+    if record.gateway_id == message.gateway_id and not message.HasField("point"):
         if not isinstance(request.state, Lost):
             return TakeOverResponse(found=True, pending=True)
         answer.record.CopyFrom(without_prompt(record))

@@ -1,4 +1,4 @@
-"""The leader's beat: lane reports to the gateways, gauges to Prometheus."""
+"""Lane reports to the gateways and gauges for Prometheus, at regular intervals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def report_lanes(
     settings: SchedulerSettings,
     clock: Clock,
 ) -> None:
-    """Report as long as it is not cancelled."""
+    """Report until cancelled."""
     while True:
         lanes = machine.lanes(now_s=clock.monotonic_s())
         report = lane_report(leadership, lanes, max_waiting=settings.max_waiting)
@@ -40,7 +40,7 @@ async def report_lanes(
 def lane_report(
     leadership: Leadership, lanes: Sequence[LaneStatistics], *, max_waiting: int
 ) -> LaneReport:
-    """A reader may refuse by it: figures are of this moment, and an unknown wait is left out."""
+    """Return a report by which gateways may refuse requests; an unknown wait is left out."""
     report = LaneReport(
         scheduler_id=leadership.scheduler_id, model=leadership.model, epoch=leadership.epoch
     )

@@ -1,4 +1,4 @@
-"""One leadership at the rim: bus messages become events, commands become calls."""
+"""Runs one leadership: bus messages become events, commands become calls."""
 
 from __future__ import annotations
 
@@ -39,12 +39,13 @@ log = logging.getLogger(__name__)
 
 CATCH_UP_S = 0.1
 PULL_S = 1.0
-"""A pull that waits while the broker dies waits in vain: so late is then a new request."""
+"""Longest wait of one pull. If the broker dies during it, a new request is read that much later."""
 PULLED_AT_ONCE = 64
 RETRY_S = 0.2
 MAX_SLEEP_S = 0.25
 SUSPENDED_S = 1.0
-"""Nothing told for so long, not even the time: the process was stopped, and heard nobody."""
+"""Without an event for this long, not even the timer's, the process was suspended and received
+no reports."""
 
 
 class SteppedDown(Exception):
@@ -58,8 +59,8 @@ class Leader:
     needs no lock and an event leads to its dispatch in the same turn of the loop.
 
     Args:
-        may_act: whether the lease is still ours, by our own clock; asked before
-            every dispatch and every word of an end.
+        may_act: whether this process holds the lease, by its own clock; checked before
+            every dispatch and every notice of an end.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Leader:
         """Lead until cancelled.
 
         Raises:
-            SteppedDown: somebody else leads, or an event could not be handled.
+            SteppedDown: another process leads, or an event could not be handled.
             BusUnavailable: the lanes could not be taken over.
         """
         model = self.leadership.model
@@ -114,7 +115,7 @@ class Leader:
                 await self._over
 
     async def drain(self) -> None:
-        """Wait for acknowledgements that are on their way, `drain_s` at most."""
+        """Wait until acknowledgements are confirmed, `drain_s` at most."""
         try:
             async with asyncio.timeout(self._settings.drain_s):
                 await self._acknowledgements.all_confirmed()
@@ -123,20 +124,19 @@ class Leader:
 
     @property
     def has_finished(self) -> bool:
-        """Nothing of the lanes is live, and every call and acknowledgement is confirmed."""
-        return (
-            self.machine.is_empty
-            and self._calls.is_idle
-            and self._acknowledgements.none_unconfirmed
-        )
+        """Whether no request is live, and every call and acknowledgement is confirmed."""
+        return self.machine.is_empty and self._calls.is_idle and not self._acknowledgements
 
     # Events
 
     def handle(self, *events: Event) -> bool:
-        """Apply and act, at once; False, and nothing done, if this leadership is over.
+        """Apply events and execute what is decided, at once.
 
-        A fault of ours ends the leadership: what is stored and what workers and
-        gateways say make the state of the next one, without what was broken.
+        A fault in this code ends the leadership: the next one builds its state from
+        what is stored and reported, without what was broken.
+
+        Returns:
+            False, and nothing is done, if this leadership is over.
         """
         if self._over.done():
             return False
@@ -166,7 +166,7 @@ class Leader:
             case Dispatch() | SendNotice() | PublishDeadLetter() | StoreResult() if (
                 not self._may_act()
             ):
-                # Why: another leader may run what this one, frozen meanwhile, takes for waiting
+                # Why: another leader may run what this one, suspended meanwhile, takes for waiting
                 # and out of patience. Attempts fence dispatches; ends have no such number.
                 self._step_down("the lease may have run out")
             case Dispatch():
@@ -229,7 +229,7 @@ class Leader:
             self.handle(*[event for p in pulled if (event := await self._read(priority, p))])
 
     async def _read(self, priority: str, pulled: PulledMessage) -> Event | None:
-        """The message as an event; one that nobody can read is buried and removed."""
+        """Return a message as an event; None if it cannot be read: it is a dead letter then."""
         try:
             return read_request(
                 pulled,

@@ -1,4 +1,4 @@
-"""The journal of a model in metrics and logs."""
+"""Counts and logs the changes of state of one model's requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ P = ParamSpec("P")
 def _skip_probes(
     method: Callable[Concatenate[MetricsObserver, str, P], None],
 ) -> Callable[Concatenate[MetricsObserver, str, P], None]:
-    """Pass over what happens to probes: gateways count their own."""
+    """Skip what happens to probes, which gateways count themselves."""
 
     def skip_probes(self: MetricsObserver, lane: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
         if lane != PROBES:
@@ -30,12 +30,12 @@ def _skip_probes(
 
 
 class MetricsObserver:
-    """Counts all that callers asked for; logs batches at debug, and what went wrong at info."""
+    """Counts all but probes; logs batches at debug, and what went wrong at info."""
 
     def __init__(self, model: str) -> None:
         self._model = model
         self._moves: dict[tuple[str, str, str], Counter] = {}
-        """Kept because to look one up takes longer than to count."""
+        """Kept because looking one up takes longer than counting."""
 
     @_skip_probes
     def moved(self, priority: str, before: str, after: str) -> None:

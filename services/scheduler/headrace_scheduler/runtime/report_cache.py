@@ -1,4 +1,4 @@
-"""The latest reports of every worker and gateway, for leaderships that begin later."""
+"""Keeps the latest reports of workers and gateways for leaderships that begin later."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from headrace.internal.v1.reports_pb2 import GatewayReport, WorkerReport
 from headrace_scheduler.state.events import Event, GatewayReported, WorkerReported
 
 MAX_CHANGES = 256
-"""Reports kept of a worker, from the last that named all that it runs. More follow on one only if
-others were lost, and such a worker is as good as unheard until it names everything again."""
+"""Reports kept of a worker, from the last full one on. More follow on one only if others were
+lost, and such a worker counts as silent until its next full report."""
 
 
 class ReportCache:
-    """Bounded by who reported within twice `kept_s`."""
+    """Bounded by the workers and gateways that reported within twice `kept_s`."""
 
     def __init__(self, *, kept_s: float) -> None:
         self._kept_s = kept_s
@@ -34,7 +34,7 @@ class ReportCache:
         self._forget_at_times(event.received_s)
 
     def _forget_at_times(self, now_s: float) -> None:
-        # Why not with every report: it looks at all workers, and they report all the time.
+        # Why not with every report: it examines all workers, and they report all the time.
         if now_s - self._forgot_s >= self._kept_s:
             self._forgot_s = now_s
             self._forget(now_s)
@@ -45,7 +45,7 @@ class ReportCache:
         self._gateways = {i: e for i, e in self._gateways.items() if e.received_s >= oldest_s}
 
     def recent(self, now_s: float) -> list[Event]:
-        """What a new leader is to be told first."""
+        """Return the events that a new leader must apply first."""
         self._forget(now_s)
         workers = (event for kept in self._workers.values() for event in kept)
         return [*workers, *self._gateways.values()]

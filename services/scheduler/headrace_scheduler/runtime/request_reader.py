@@ -1,4 +1,4 @@
-"""Stored messages to events; what cannot be read is said so, with the reason."""
+"""Reads stored messages of a lane as events."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ NEVER = float("inf")
 
 
 class Unreadable(Exception):
-    """This message can never be run by anybody."""
+    """No leader can ever run this message."""
 
 
 def read_request(
     pulled: PulledMessage, *, model: str, priority: str, now_s: float, unix_s: float
 ) -> Submitted:
-    """A stored message as an event.
+    """Return a stored message as an event.
 
-    Timestamps are of the gateway's wall clock. They are turned into times of this
-    process's monotonic clock once, here: a later jump of the wall clock expires nobody.
+    Timestamps are of the gateway's wall clock. They are converted to this process's
+    monotonic clock once, here: a later jump of the wall clock makes no request expire.
 
     Raises:
-        Unreadable: it is no RequestRecord of this lane.
+        Unreadable: it is not a RequestRecord of this lane.
     """
     try:
         record = RequestRecord.FromString(pulled.payload)
@@ -33,7 +33,7 @@ def read_request(
     if not record.request_id:
         raise Unreadable("it has no request_id")
     if not record.gateway_id:
-        raise Unreadable("it has no gateway_id: nobody could be told of it")
+        raise Unreadable("it has no gateway_id: no gateway could be notified of its end")
     if record.model != model:
         raise Unreadable(f"it is for model {record.model!r}, in a lane of {model!r}")
     age_s = 0.0

@@ -1,4 +1,4 @@
-"""All models of one scheduler process: learns of them, and stands for each."""
+"""All models of one scheduler process: it takes part in the leader election of each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """Listens to reports and cards. Every model it hears of gets a candidacy."""
+    """Receives reports and model cards, and starts an election for every model in them."""
 
     def __init__(
         self, scheduler_id: str, bus: Bus, settings: SchedulerSettings, clock: Clock
@@ -39,13 +39,13 @@ class Service:
         self._report_cache = ReportCache(kept_s=kept_s)
         self._elections: dict[str, LeaderElection] = {}
         self._runs: dict[str, asyncio.Task[None]] = {}
-        """Of the candidacies, by model as they are."""
+        """Tasks of the elections, by model."""
         self._tasks: asyncio.TaskGroup | None = None
         self._listening_since_s = clock.monotonic_s()
 
     @property
     def why_not_ready(self) -> str | None:
-        """None: connected, and of every known model we lead it or know that it is led."""
+        """None if it is connected, and leads every known model or knows that it is led."""
         if not self._bus.connected:
             return "out of reach of NATS"
         unled = [m for m, c in list(self._elections.items()) if not c.knows_leader]
@@ -56,7 +56,7 @@ class Service:
         return election is not None and election.leader is not None
 
     async def run(self) -> None:
-        """Serve as long as it is not cancelled; a cancellation gives all leases back first."""
+        """Serve until cancelled; then release all leases."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             subscriptions: list[Subscription] = [
@@ -74,7 +74,7 @@ class Service:
                     await subscription.close()
 
     async def drain(self) -> None:
-        """Let acknowledgements reach the broker; call before cancelling `run`."""
+        """Wait until acknowledgements are confirmed; call before cancelling `run`."""
         leaders = [c.leader for c in self._elections.values() if c.leader is not None]
         await asyncio.gather(*(leader.drain() for leader in leaders))
 
@@ -92,7 +92,7 @@ class Service:
             election.on_card(payload, removed=card.removed)
 
     def _forget(self, lane: str) -> None:
-        """A card was deleted: nothing is left of the model, unless a worker brings it back."""
+        """End the election of a model whose card was deleted; a worker may bring it back."""
         for model in [m for m, c in self._elections.items() if c.removed and lane_id(m) == lane]:
             del self._elections[model]
             self._runs.pop(model).cancel()

@@ -16,7 +16,7 @@ from headrace_scheduler.machine.state_machine import LaneStatistics
 from headrace_scheduler.state.events import Dispatch, SendNotice
 from helpers.queue_simulation import (
     Ask,
-    Asked,
+    OfferedRequest,
     Simulation,
     median_error,
     poisson,
@@ -90,9 +90,9 @@ def assert_roughly_right(
         )
     )
     simulation.run()
-    asked = simulation.asked.values()
-    assert len(relative_errors(asked, beyond_s=mean_s)) > len(asked) / 3
-    assert median_error(asked, beyond_s=mean_s) <= ROUGHLY
+    offered = simulation.offered.values()
+    assert len(relative_errors(offered, beyond_s=mean_s)) > len(offered) / 3
+    assert median_error(offered, beyond_s=mean_s) <= ROUGHLY
 
 
 @settings(max_examples=15, derandomize=True, deadline=None)
@@ -143,7 +143,7 @@ def test_a_fleet_that_grows_is_at_once_believed_to_be_faster() -> None:
     simulation.offer(poisson(rng, per_s=16.0, for_s=60.0, runs_s=lambda: rng.uniform(1.0, 3.0)))
     simulation.at(30.0, lambda: simulation.join("more", 16))
     simulation.run()
-    later = [asked for asked in simulation.asked.values() if asked.ask.at_s > 31.0]
+    later = [offered for offered in simulation.offered.values() if offered.ask.at_s > 31.0]
     assert median_error(later, beyond_s=2.0) <= ROUGHLY
 
 
@@ -153,7 +153,7 @@ def test_a_fleet_that_shrinks_is_at_once_believed_to_be_slower() -> None:
     simulation.offer(poisson(rng, per_s=20.0, for_s=60.0, runs_s=lambda: rng.uniform(1.0, 3.0)))
     simulation.at(30.0, lambda: simulation.leave("w1"))
     simulation.run(300.0)
-    later = [asked for asked in simulation.asked.values() if asked.ask.at_s > 31.0]
+    later = [offered for offered in simulation.offered.values() if offered.ask.at_s > 31.0]
     assert median_error(later, beyond_s=2.0) <= ROUGHLY
 
 
@@ -174,7 +174,7 @@ def test_lower_lanes_are_told_what_the_upper_ones_leave_them() -> None:
         )
     simulation.run(160.0)
     for priority in ("standard", "bulk"):
-        found = [a for a in simulation.asked.values() if a.ask.priority == priority]
+        found = [a for a in simulation.offered.values() if a.ask.priority == priority]
         assert median_error(found, beyond_s=3.0) <= ROUGHLY
 
 
@@ -196,9 +196,9 @@ def two_tenants(settings: SchedulerSettings, *, small_per_s: float) -> Simulatio
     return simulation
 
 
-def of_tenant(simulation: Simulation, tenant: str) -> list[Asked]:
-    asked = [a for a in simulation.asked.values() if a.ask.tenant == tenant]
-    return [a for a in asked if 5.0 < a.ask.at_s < 20.0]
+def of_tenant(simulation: Simulation, tenant: str) -> list[OfferedRequest]:
+    offered = [a for a in simulation.offered.values() if a.ask.tenant == tenant]
+    return [a for a in offered if 5.0 < a.ask.at_s < 20.0]
 
 
 def test_who_asks_for_little_is_not_told_the_wait_of_anothers_backlog() -> None:
@@ -233,7 +233,7 @@ def test_whom_bulk_makes_way_for_is_told_what_that_takes() -> None:
         poisson(rng, per_s=2.0, for_s=60.0, from_s=1.0, runs_s=lambda: 1.0, priority="interactive")
     )
     simulation.run(70.0)
-    urgent = [a for a in simulation.asked.values() if a.ask.priority == "interactive"]
+    urgent = [a for a in simulation.offered.values() if a.ask.priority == "interactive"]
     assert urgent[0].told_s is None, "nobody has made way yet, so it is not known"
     told = [a.told_s for a in urgent if a.told_s is not None]
     assert len(told) > len(urgent) * 0.9

@@ -17,11 +17,11 @@ from headrace_scheduler.state.events import (
 from helpers.scheduler_events import (
     EPOCH,
     Bench,
-    asked,
     gateway_reported,
     parked,
     point,
     settled,
+    take_over_requested,
 )
 
 SETTINGS = SchedulerSettings(gateway_silence_s=5.0, orphan_grace_s=30.0, notice_repeat_s=1.0)
@@ -200,7 +200,7 @@ def test_a_reader_who_comes_first_gets_it_and_no_other_gateway_does() -> None:
     bench = Bench(SETTINGS)
     bench.submit("r", detached=True)
     leaves(bench)
-    bench.apply(asked("r", "i"))
+    bench.apply(take_over_requested("r", "i"))
     lives(bench, "h")
     bench.after(0.2)
     assert bench.machine.find("r") is not None

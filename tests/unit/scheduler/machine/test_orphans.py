@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.internal.v1.reports_pb2 import TakeOverResponse
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.runtime.handlers import taken_over
+from headrace_scheduler.runtime.handlers import take_over_response
 from headrace_scheduler.state.events import (
     Acknowledge,
     CancelRequested,
@@ -17,13 +17,13 @@ from headrace_scheduler.state.events import (
 from helpers.scheduler_events import (
     EPOCH,
     Bench,
-    asked,
     caught_up,
     gateway_reported,
     parked,
     point,
     settled,
     submitted,
+    take_over_requested,
 )
 
 SETTINGS = SchedulerSettings(gateway_silence_s=5.0, orphan_grace_s=30.0, notice_repeat_s=1.0)
@@ -44,10 +44,10 @@ def running(
 
 def ask(bench: Bench, gateway_id: str = "h", *, unreachable: str = "") -> TakeOverResponse:
     """What a gateway is told that wants r."""
-    event = asked("r", gateway_id, unreachable=unreachable)
+    event = take_over_requested("r", gateway_id, unreachable=unreachable)
     bench.apply(event)
     found = bench.machine.find("r")
-    return TakeOverResponse() if found is None else taken_over(found.request, event.request)
+    return TakeOverResponse() if found is None else take_over_response(found.request, event.request)
 
 
 def test_a_stream_of_a_silent_gateway_is_parked_and_kept() -> None:
@@ -92,7 +92,7 @@ def test_it_goes_on_from_where_its_new_gateway_says_and_at_its_old_place() -> No
     given = ask(bench)
     bench.worker(number=2, free=0, counted=(EPOCH, 1))
     bench.submit("later", gateway="h")
-    bench.apply(asked("r", "h", stands=point("r", given.record.attempt, [7])))
+    bench.apply(take_over_requested("r", "h", stands=point("r", given.record.attempt, [7])))
     bench.worker(number=3, counted=(EPOCH, 1))
     first, second = bench.only(Dispatch).message.requests
     assert (first.request_id, second.request_id) == ("r", "later")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace_scheduler.state.lengths import EndedChoice, Lengths, ObservedLength, Survival
 from headrace_scheduler.state.supply import MAX_SAMPLED, RunningRequest, SlotSupply, sample_runs
-from helpers.queue_simulation import Ask, Asked, Simulation, median_error
+from helpers.queue_simulation import Ask, OfferedRequest, Simulation, median_error
 from helpers.scheduler_events import Bench
 
 SLOTS, TOKEN_S, FULL_S = 8, 0.05, 10.0
@@ -84,7 +84,7 @@ def test_the_time_before_the_first_token_is_told_from_the_tokens_own() -> None:
 
 def burst(
     history: list[Ask], runs_s: Callable[[], float], most_s: float, *, reports_tokens: bool
-) -> list[Asked]:
+) -> list[OfferedRequest]:
     """All slots taken at once after an idle time; then more come. Returns these."""
     simulation = Simulation([SLOTS], token_s=TOKEN_S, reports_tokens=reports_tokens)
     simulation.offer(history)
@@ -96,7 +96,7 @@ def burst(
     later = [Ask(IDLE_S + 0.4 + 0.7 * i, runs_s(), most_s=most_s) for i in range(14)]
     simulation.offer([*at_once, *later])
     simulation.run(IDLE_S + 100.0)
-    return [a for a in simulation.asked.values() if a.ask.at_s > IDLE_S + 0.3]
+    return [a for a in simulation.offered.values() if a.ask.at_s > IDLE_S + 0.3]
 
 
 @pytest.mark.parametrize(
@@ -107,19 +107,19 @@ def burst(
 def test_a_bound_that_all_come_to_is_what_is_waited_for(history: int, reports_tokens: bool) -> None:
     """The short ones were cut off by a bound of their own, and so say nothing of these."""
     short = [Ask(2.5 + 5.0 * i, TOKEN_S, most_s=TOKEN_S) for i in range(history)]
-    asked = burst(short, lambda: FULL_S, FULL_S, reports_tokens=reports_tokens)
-    assert asked[0].told_s == pytest.approx(FULL_S - 0.4, rel=0.1)
-    assert all(a.told_s is not None for a in asked)
-    assert median_error(asked, beyond_s=1.0) <= ROUGHLY
+    offered = burst(short, lambda: FULL_S, FULL_S, reports_tokens=reports_tokens)
+    assert offered[0].told_s == pytest.approx(FULL_S - 0.4, rel=0.1)
+    assert all(a.told_s is not None for a in offered)
+    assert median_error(offered, beyond_s=1.0) <= ROUGHLY
 
 
 def test_answers_that_end_by_themselves_are_waited_for_as_long_as_they_were_lately() -> None:
-    asked: list[Asked] = []
+    offered: list[OfferedRequest] = []
     for seed in range(4):
         rng = random.Random(seed)
         history = [Ask(20.0 * i, rng.uniform(5.0, 11.0)) for i in range(20)]
-        asked += burst(history, partial(rng.uniform, 5.0, 11.0), 0.0, reports_tokens=True)
-    assert median_error(asked, beyond_s=1.0) <= ROUGHLY
+        offered += burst(history, partial(rng.uniform, 5.0, 11.0), 0.0, reports_tokens=True)
+    assert median_error(offered, beyond_s=1.0) <= ROUGHLY
 
 
 def test_an_hour_of_probes_leaves_no_trace_in_figures_and_estimates() -> None:
