@@ -125,7 +125,7 @@ async def test_a_request_that_is_being_settled_is_not_unknown_to_its_leader(bus:
 
 
 async def test_of_an_unknown_id_of_ours_only_the_leader_that_it_tells_of_is_asked(bus: Bus) -> None:
-    drawn = draw_id(22 * "a")
+    drawn = draw_id(20 * "a")
     async with running_mesh(bus) as gateway, leader(bus):
         # Of "orphan" no leader answers, so whether it has a request is not known.
         with pytest.raises(GatewayUnreachable):

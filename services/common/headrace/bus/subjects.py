@@ -41,9 +41,10 @@ def former_lane(model: str, priority: str) -> str | None:
     return f"{REQUESTS}.{model}.{priority}"
 
 
-def result(request_id: str) -> str:
+def result(request_key: str) -> str:
     """ResultRecord, to be stored."""
-    return f"{RESULTS}.{request_id}"
+    # A tenant's name may have dots, which separate the parts of subjects.
+    return f"{RESULTS}.{request_key.replace('.', '=')}"
 
 
 def dead_letter(model: str) -> str:

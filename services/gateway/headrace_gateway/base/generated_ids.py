@@ -3,10 +3,10 @@
 So a gateway that is asked for one it does not hold asks one leader and not those of all models.
 An id is drawn when a call comes, and gets its lane when its model is known:
 
-    >>> drawn = draw_id("0123456789abcdef012345")
+    >>> drawn = draw_id("0123456789abcdef0123")
     >>> drawn, with_lane("valley", drawn)
-    ('req_0000000123456789abcdef012345', 'req_mj75hu0123456789abcdef012345')
-    >>> candidate_models("req_mj75hu0123456789abcdef012345", ["delta", "valley"])
+    ('req_000000000123456789abcdef0123', 'req_00mj75hu0123456789abcdef0123')
+    >>> candidate_models("req_00mj75hu0123456789abcdef0123", ["delta", "valley"])
     ['valley']
     >>> candidate_models("an id of the caller's own", ["delta", "valley"])
     ['delta', 'valley']
@@ -21,16 +21,18 @@ from headrace.errors import InvalidRequest
 from headrace.model_names import lane_id
 from headrace_gateway.base.quoting import quoted
 
-RANDOM_CHARACTERS = 22
+CELL = "00"
+"""Of the mesh that runs the request; there is one."""
+RANDOM_CHARACTERS = 20
 _LANE_CHARACTERS = 6
 _NO_LANE = "0" * _LANE_CHARACTERS
 """No lane id has a zero."""
-_OWN = re.compile(r"req_([a-z2-7]{6}|0{6})[0-9a-f]{22}(-[0-9]+)?")
+_OWN = re.compile(rf"req_{CELL}([a-z2-7]{{6}}|0{{6}})[0-9a-f]{{20}}(-[0-9]+)?")
 
 
 def draw_id(random: str) -> str:
-    """The id of a call whose model is not known yet. `random`: 22 of 0-9 and a-f."""
-    return f"req_{_NO_LANE}{random}"
+    """The id of a call whose model is not known yet. `random`: 20 of 0-9 and a-f."""
+    return f"req_{CELL}{_NO_LANE}{random}"
 
 
 def with_lane(model: str, request_id: str) -> str:
@@ -42,7 +44,7 @@ def with_lane(model: str, request_id: str) -> str:
     lane = _lane_in(request_id)
     here = lane_id(model)[:_LANE_CHARACTERS]
     if lane == _NO_LANE:
-        return request_id.replace(_NO_LANE, here, 1)
+        return request_id.replace(CELL + _NO_LANE, CELL + here, 1)
     if lane not in (None, here):
         raise InvalidRequest(
             f"request_id {quoted(request_id)} is made as ids of another model's requests are;"

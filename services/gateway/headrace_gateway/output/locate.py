@@ -8,9 +8,9 @@ from typing import Protocol
 from headrace.bus import BusError
 from headrace.errors import HeadraceError, InvalidRequest, RequestExists, RequestNotFound
 from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
-from headrace_gateway.base.callers import DEFAULT_TENANT
 from headrace_gateway.base.generated_ids import candidate_models
 from headrace_gateway.base.quoting import quoted
+from headrace_gateway.base.request_keys import public_id, request_key
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.models.text import StopStrings
 from headrace_gateway.output.answering import Answer
@@ -42,7 +42,7 @@ class Attachable(Protocol):
 
 
 class Finding(Protocol):
-    async def find(self, request_id: str, models: Iterable[str]) -> Attachable:
+    async def find(self, key: str, models: Iterable[str]) -> Attachable:
         """The request, of which one of these models is asked; nothing is held yet.
 
         Raises:
@@ -51,7 +51,7 @@ class Finding(Protocol):
         """
         ...
 
-    async def near(self, request_id: str) -> Attachable | None:
+    async def near(self, key: str) -> Attachable | None:
         """The request, if it is open at this gateway, or has ended and its result is kept.
 
         Raises:
@@ -64,14 +64,14 @@ class AnswerResumer:
     def __init__(self, catalog: Catalog, finding: Finding) -> None:
         self._catalog, self._finding = catalog, finding
 
-    async def resume(self, request_id: str, after: str, *, field: str = "after") -> Answer:
-        """The rest of an answer, whoever asked for it.
+    async def resume(self, key: str, after: str, *, field: str = "after") -> Answer:
+        """The rest of the answer to the request of this key.
 
         Raises:
             HeadraceError: there is none, or `after` is no place in it; nothing is held.
         """
         models = (served.card.model for served in self._catalog.all())
-        found = await self._finding.find(request_id, candidate_models(request_id, models))
+        found = await self._finding.find(key, candidate_models(public_id(key), models))
         return await self._open(found, after, field)
 
     async def resume_as(
@@ -117,19 +117,17 @@ class AnswerResumer:
                 way.
 
         Raises:
-            RequestNotFound: there is none, or it is another tenant's.
+            RequestNotFound: the tenant has none.
             InvalidRequest: it is not the request that it was.
             RequestExists: the same, where `detached`.
             HeadraceError: it cannot be read now. Nothing is held.
         """
-        found = await self._finding.find(event.request_id, [request.card.model])
+        key = request_key(request.tenant, event.request_id)
+        found = await self._finding.find(key, [request.card.model])
         record = found.record
-        same_tenant = (record.tenant or DEFAULT_TENANT) == request.tenant
         if detached:
-            if not (same_tenant and record.detached and same_request(record, request, seeded)):
+            if not (record.detached and same_request(record, request, seeded)):
                 raise name_taken(event.request_id, field=field)
-        elif not same_tenant:
-            raise RequestNotFound(f"request {event.request_id} is not known", field=field)
         elif not same_request(record, request, seeded):
             raise InvalidRequest(
                 f"request {event.request_id} asked for something else than this one; send again"
@@ -138,10 +136,10 @@ class AnswerResumer:
             )
         return found
 
-    async def names_detached(self, request_id: str) -> bool:
-        """Whether a detached request has this name, as far as is known without asking others."""
+    async def names_detached(self, key: str) -> bool:
+        """Whether a detached request has this key, as far as is known without asking others."""
         try:
-            found = await self._finding.near(request_id)
+            found = await self._finding.near(key)
         except BusError:
             return False  # Nothing can be opened now either.
         return found is not None and found.record.detached
@@ -156,7 +154,7 @@ class AnswerResumer:
         record = found.record
         if not record.HasField("rendering"):
             raise RequestNotFound(
-                f"request {record.request_id} makes no text that could be read",
+                f"request {public_id(record.request_id)} makes no text that could be read",
                 field="request_id",
             )
         offsets = read_position(after, max(1, record.n), field=field)

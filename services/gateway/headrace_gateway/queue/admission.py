@@ -94,7 +94,7 @@ class LaneAdmission:
     async def open(self, request: ValidRequest) -> Generation:
         # Why: its caller may have had the whole answer of the one that is ending, and so may use
         # the name again.
-        await self._settlements.settled(request.request_id)
+        await self._settlements.settled(request.key)
         # Why again: others were admitted since. From here to `publishing` nothing awaits,
         # so the last place of a lane is given once.
         self.check(
@@ -139,7 +139,7 @@ class LaneAdmission:
         record = self._record(request)
         record.probe = is_canary
         open_request = self._open_request(request, record, is_canary=is_canary)
-        if self._settlements.find(request.request_id) is not None:
+        if self._settlements.find(request.key) is not None:
             raise RequestExists(f"request {request.request_id} is ending", field="request_id")
         # Before it is published: its first token may come before the broker's word to us.
         self._requests.add(open_request)
@@ -212,7 +212,7 @@ class LaneAdmission:
     def _record(self, request: ValidRequest) -> RequestRecord:
         now_s = self._clock.unix_s()
         record = RequestRecord(
-            request_id=request.request_id,
+            request_id=request.key,
             tenant=request.tenant,
             model=request.card.model,
             weights_digest=request.card.weights_digest,

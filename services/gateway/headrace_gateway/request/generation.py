@@ -16,6 +16,7 @@ from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
 from headrace_gateway.base.callers import DEFAULT_TENANT
+from headrace_gateway.base.request_keys import public_id, request_key
 from headrace_gateway.request.served_names import SEPARATOR
 
 
@@ -67,6 +68,10 @@ class ValidRequest:
     """It goes on without any reader."""
     result_ttl_s: float = 0.0
     """How long its result is kept; 0: as long as the bus keeps results anyway."""
+
+    @property
+    def key(self) -> str:
+        return request_key(self.tenant, self.request_id)
 
     @property
     def rendering(self) -> Rendering:
@@ -184,7 +189,7 @@ class RecordedRequest:
 
     @property
     def request_id(self) -> str:
-        return self.record.request_id
+        return public_id(self.record.request_id)
 
     @property
     def model(self) -> str:

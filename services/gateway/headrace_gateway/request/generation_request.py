@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.base.callers import Caller
+from headrace_gateway.base.request_keys import request_key
 from headrace_gateway.request.tools import Tools
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -160,6 +161,10 @@ class GenerationRequest:
     conversations, whose template writes them."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields to the caller's, where they differ."""
+
+    @property
+    def key(self) -> str:
+        return request_key(self.caller.tenant, self.request_id)
 
     def name_of(self, field_name: str) -> str:
         return self.names.get(field_name, field_name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from headrace.errors import GatewayUnreachable, InvalidRequest, RequestExists, RequestNotFound
 from headrace.v1.requests_pb2 import Request
-from headrace_gateway.base.callers import DEFAULT_TENANT
 from headrace_gateway.base.calls import Call
 from headrace_gateway.output.locate import name_taken, same_request
 from headrace_gateway.request.generation_request import GenerationRequest
@@ -47,17 +46,16 @@ class BackgroundRequests:
             return same
         async with answer:
             pass  # Its gateway reads it: this reader may leave.
-        return await self._requests.opened(request.request_id)
+        return await self._requests.opened(request.key)
 
     async def _begun(self, wanted: GenerationRequest) -> Request | None:
         request = await self._submitter.repeated(wanted)
         try:
-            found, record = await self._requests.look(request.request_id)
+            found, record = await self._requests.look(request.key)
         except (RequestNotFound, GatewayUnreachable):
             # Where no leader can say so now, the next one lets the first of two go on.
             return None
-        same_tenant = (record.tenant or DEFAULT_TENANT) == request.tenant
         seeded = wanted.seed is not None
-        if not (same_tenant and record.detached and same_request(record, request, seeded)):
+        if not (record.detached and same_request(record, request, seeded)):
             raise name_taken(wanted.request_id, field=wanted.name_of("request_id"))
         return found

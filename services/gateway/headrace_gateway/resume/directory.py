@@ -18,6 +18,7 @@ from headrace.internal.v1.reports_pb2 import ResultRecord, TakeOverRequest, Take
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import Choice
+from headrace_gateway.base.request_keys import public_id
 from headrace_gateway.output.assembler import UNFINISHED
 from headrace_gateway.output.locate import Attachable
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
@@ -67,8 +68,8 @@ class Ended(Generation):
         wants = sampling.HasField("logprobs") or sampling.HasField("prompt_logprobs")
         if wants and any(choice.token_ids and not _has_logprobs(choice) for choice in choices):
             raise RequestNotFound(
-                f"request {self.request_id} has ended, and with its log probabilities it was"
-                " too large to be kept",
+                f"request {public_id(self.request_id)} has ended, and with its log probabilities"
+                " it was too large to be stored",
                 field="request_id",
             )
         return self
@@ -116,7 +117,7 @@ class RequestDirectory:
         self._requests, self._settlements, self._takeovers = requests, settlements, takeovers
         self._wait_s = wait_s
 
-    async def find(self, request_id: str, models: Iterable[str]) -> Attachable:
+    async def find(self, key: str, models: Iterable[str]) -> Attachable:
         """The request, which one of these models has.
 
         Raises:
@@ -124,7 +125,7 @@ class RequestDirectory:
             GatewayUnreachable: the gateway that has it cannot be reached, and is not gone.
             BrokerUnavailable: nobody else could be asked.
         """
-        search = _Search(request_id, list(models))
+        search = _Search(key, list(models))
         ends_s, pause_s = self._clock.monotonic_s() + self._wait_s, FIRST_BACKOFF_S
         while True:
             try:
@@ -133,7 +134,7 @@ class RequestDirectory:
                 error: HeadraceError = search.why_not()
             except BusError as unavailable:
                 error = BrokerUnavailable(
-                    f"nobody could be asked for request {request_id}: {unavailable}",
+                    f"nobody could be asked for request {public_id(key)}: {unavailable}",
                     retry_after_s=DEFAULT_RETRY_S,
                 )
             if self._clock.monotonic_s() + pause_s >= ends_s:
@@ -142,8 +143,8 @@ class RequestDirectory:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _look(self, search: _Search) -> Attachable | None:
-        request_id = search.request_id
-        if (near := await self.near(request_id)) is not None:
+        key = search.key
+        if (near := await self.near(key)) is not None:
             return near
         answers = await asyncio.gather(*(self._ask(model, search) for model in search.models))
         found = next((answer for answer in answers if answer is not None and answer.found), None)
@@ -152,10 +153,11 @@ class RequestDirectory:
                 return None
             # Why once more: it may have ended since, and its result is stored before its leader
             # forgets it.
-            if (near := await self.near(request_id)) is not None:
+            if (near := await self.near(key)) is not None:
                 return near
             raise RequestNotFound(
-                f"no request {request_id} is open or lately ended", field="request_id"
+                f"request {public_id(key)} not found: it is not running and no stored result exists",
+                field="request_id",
             )
         if found.pending:
             return None
@@ -163,18 +165,18 @@ class RequestDirectory:
             return self._takeovers.given(found.record)
         return await self._dial(search, found)
 
-    async def near(self, request_id: str) -> Attachable | None:
+    async def near(self, key: str) -> Attachable | None:
         """As `resumer.Finding` has it."""
-        if (open_request := self._requests.find(request_id)) is not None:
+        if (open_request := self._requests.find(key)) is not None:
             return OpenHere(open_request)
-        if (result := self._settlements.find(request_id)) is not None:
+        if (result := self._settlements.find(key)) is not None:
             return Ended(result)
-        stored = await self._bus.get_result(request_id)
+        stored = await self._bus.get_result(key)
         return None if stored is None else Ended(ResultRecord.FromString(stored))
 
     async def _dial(self, search: _Search, found: TakeOverResponse) -> Attachable | None:
         try:
-            return await Remote.reach(found.delivery_address, search.request_id)
+            return await Remote.reach(found.delivery_address, search.key)
         except (RequestNotFound, Unreachable) as error:
             # Not found: it ended there a moment ago, or another run of it listens there now.
             search.unreachable, search.fact = found.gateway_id, str(error)
@@ -183,7 +185,7 @@ class RequestDirectory:
     async def _ask(self, model: str, search: _Search) -> TakeOverResponse | None:
         """None where no leader answers."""
         question = TakeOverRequest(
-            request_id=search.request_id,
+            request_id=search.key,
             gateway_id=self._gateway_id,
             delivery_address=self._takeovers.delivery_address,
             unreachable_gateway_id=search.unreachable,
@@ -199,14 +201,14 @@ class RequestDirectory:
 
 @dataclass(slots=True)
 class _Search:
-    request_id: str
+    key: str
     models: list[str]
     unreachable: str = ""
     """Gateway that holds it, and could not be reached from here."""
     fact: str = ""
 
     def why_not(self) -> HeadraceError:
-        what = f"the gateway that has request {self.request_id} cannot be reached ({self.fact})"
+        what = f"the gateway that has request {public_id(self.key)} cannot be reached ({self.fact})"
         if not self.unreachable:
-            what = f"no scheduler could say yet where request {self.request_id} is"
+            what = f"no scheduler could say yet where request {public_id(self.key)} is"
         return GatewayUnreachable(what, retry_after_s=DEFAULT_RETRY_S)

@@ -65,7 +65,7 @@ async def opened(
         RequestExists: the name is another request's.
         HeadraceError: it was refused; nothing is held.
     """
-    if named and (wanted.background or await resumer.names_detached(wanted.request_id)):
+    if named and (wanted.background or await resumer.names_detached(wanted.key)):
         field = wanted.name_of("request_id")
         return await open_or_join(wanted, submitter, resumer, field=field, detached=True)
     return await submitter.open(wanted)

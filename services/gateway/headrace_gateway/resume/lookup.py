@@ -22,6 +22,7 @@ from headrace.internal.v1.reports_pb2 import (
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import requests_pb2
 from headrace_gateway.base.generated_ids import candidate_models
+from headrace_gateway.base.request_keys import public_id
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.queue.settlements import Settlements, timestamp
 from headrace_gateway.stream.open_request import OpenRequest
@@ -47,39 +48,39 @@ class RequestLookup:
         self._models = models
         self._answer_s = answer_s
 
-    async def get(self, request_id: str) -> requests_pb2.Request:
+    async def get(self, key: str) -> requests_pb2.Request:
         """
         Raises:
             RequestNotFound: no leader knows it, and no result is kept.
             GatewayUnreachable: some leader cannot be asked, or has just begun.
             BrokerUnavailable: it is not here, and nobody else could be asked.
         """
-        found, _ = await self.look(request_id)
+        found, _ = await self.look(key)
         return found
 
-    async def look(self, request_id: str) -> tuple[requests_pb2.Request, RequestRecord]:
+    async def look(self, key: str) -> tuple[requests_pb2.Request, RequestRecord]:
         """The same, and what was asked for, without prompt and output.
 
         Raises:
             HeadraceError: as `get`.
         """
-        if (open_request := self._requests.find(request_id)) is None:
-            return await self._elsewhere(FindRequest(request_id=request_id))
-        leader = await self._ask([open_request.admitted.model], FindRequest(request_id=request_id))
+        if (open_request := self._requests.find(key)) is None:
+            return await self._elsewhere(FindRequest(request_id=key))
+        leader = await self._ask([open_request.admitted.model], FindRequest(request_id=key))
         return _open(open_request, leader), open_request.admitted.record
 
-    async def opened(self, request_id: str) -> requests_pb2.Request:
+    async def opened(self, key: str) -> requests_pb2.Request:
         """A request that has just been opened here, without asking anybody else.
 
         Raises:
             HeadraceError: it has ended meanwhile, and what it came to cannot be read.
         """
-        if (open_request := self._requests.find(request_id)) is not None:
+        if (open_request := self._requests.find(key)) is not None:
             return _open(open_request, FindResponse())
-        found, _ = await self._elsewhere(FindRequest(request_id=request_id))
+        found, _ = await self._elsewhere(FindRequest(request_id=key))
         return found
 
-    async def cancel(self, request_id: str) -> requests_pb2.Request:
+    async def cancel(self, key: str) -> requests_pb2.Request:
         """End it, if it has not ended; its reader gets RequestCancelled.
 
         Raises:
@@ -87,40 +88,40 @@ class RequestLookup:
             GatewayUnreachable: some leader cannot be asked, or has just begun.
             BrokerUnavailable: it is not here, and nobody else could be asked.
         """
-        if (open_request := self._requests.find(request_id)) is None:
-            found, _ = await self._elsewhere(CancelRequest(request_id=request_id))
+        if (open_request := self._requests.find(key)) is None:
+            found, _ = await self._elsewhere(CancelRequest(request_id=key))
             return found
-        open_request.fail(RequestCancelled(f"request {request_id} was cancelled"))
+        open_request.fail(RequestCancelled(f"request {public_id(key)} was cancelled"))
         try:
             # Its door relays the end and settles at once, unless its client reads slowly.
             async with asyncio.timeout(self._answer_s):
                 await open_request.closed.wait()
         except TimeoutError:
             return _open(open_request, FindResponse())
-        found, _ = await self._elsewhere(FindRequest(request_id=request_id))
+        found, _ = await self._elsewhere(FindRequest(request_id=key))
         return found
 
     async def _elsewhere(
         self, question: FindRequest | CancelRequest
     ) -> tuple[requests_pb2.Request, RequestRecord]:
-        request_id = question.request_id
-        if (result := await self._result(request_id)) is not None:
+        key = question.request_id
+        if (result := await self._result(key)) is not None:
             return _ended(result), result.request
-        found = await self._ask(candidate_models(request_id, self._models()), question)
+        found = await self._ask(candidate_models(public_id(key), self._models()), question)
         if not found.found:
             # It may have ended since, and its result is stored before its leader forgets it.
-            if (result := await self._result(request_id)) is not None:
+            if (result := await self._result(key)) is not None:
                 return _ended(result), result.request
-            raise _not_found(request_id, found)
-        request = requests_pb2.Request(request_id=request_id)
+            raise _not_found(key, found)
+        request = requests_pb2.Request(request_id=public_id(key))
         _set_life(request, found.record)
         return _with_leader(request, found), found.record
 
-    async def _result(self, request_id: str) -> ResultRecord | None:
-        if (settlements := self._settlements.find(request_id)) is not None:
+    async def _result(self, key: str) -> ResultRecord | None:
+        if (settlements := self._settlements.find(key)) is not None:
             return settlements
         try:
-            payload = await self._bus.get_result(request_id)
+            payload = await self._bus.get_result(key)
         except BusError as error:
             raise BrokerUnavailable(
                 f"results could not be read: {error}", retry_after_s=DEFAULT_RETRY_S
@@ -147,18 +148,21 @@ class RequestLookup:
         return FindResponse.FromString(answer)
 
 
-def _not_found(request_id: str, answer: FindResponse) -> HeadraceError:
+def _not_found(key: str, answer: FindResponse) -> HeadraceError:
     if answer.pending:
         return GatewayUnreachable(
-            f"no scheduler could say yet whether request {request_id} is open",
+            f"no scheduler could say yet whether request {public_id(key)} is open",
             retry_after_s=DEFAULT_RETRY_S,
         )
-    return RequestNotFound(f"no request {request_id} is open or lately ended", field="request_id")
+    return RequestNotFound(
+        f"request {public_id(key)} not found: it is not running and no stored result exists",
+        field="request_id",
+    )
 
 
 def _ended(record: ResultRecord) -> requests_pb2.Request:
     request = requests_pb2.Request(
-        request_id=record.request_id,
+        request_id=public_id(record.request_id),
         model=record.model,
         priority=record.priority,
         state=requests_pb2.REQUEST_STATE_ENDED,
@@ -176,7 +180,7 @@ def _open(open_request: OpenRequest, leader: FindResponse) -> requests_pb2.Reque
     admitted, attempt = open_request.admitted, open_request.output.newest_attempt
     state = requests_pb2.REQUEST_STATE_RUNNING if attempt else requests_pb2.REQUEST_STATE_WAITING
     known = requests_pb2.Request(
-        request_id=admitted.request_id,
+        request_id=public_id(admitted.request_id),
         model=admitted.model,
         priority=admitted.priority,
         state=state,

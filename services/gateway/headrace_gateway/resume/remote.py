@@ -15,6 +15,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.channels import MESH_PINGS, aio_channel
 from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import RequestOutcome
+from headrace_gateway.base.request_keys import public_id
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation, Tokens
 from headrace_gateway.request.logprob_columns import read_run
@@ -70,7 +71,8 @@ class Remote(Generation):
             while isinstance(message := await self._call.read(), AttachResponse):
                 yield list(_events(message))
         except grpc.aio.AioRpcError as error:
-            fact = f"the gateway that has request {self.request_id} broke off: {error.details()}"
+            shown = public_id(self.request_id)
+            fact = f"the gateway that has request {shown} broke off: {error.details()}"
             yield [Failed(GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S))]
 
     async def settle(self, outcome: RequestOutcome) -> None:

@@ -11,7 +11,7 @@ from headrace.errors import InvalidRequest
 from headrace.model_names import lane_id
 from headrace_gateway.base.generated_ids import candidate_models, draw_id, with_lane
 
-DRAWN = draw_id(22 * "a")
+DRAWN = draw_id(20 * "a")
 MODELS = ["valley", "Qwen/Qwen3-0.6B", "模型"]
 
 
@@ -22,13 +22,15 @@ def test_the_examples_hold() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_for_an_id_of_ours_one_leader_is_asked(model: str) -> None:
     own = with_lane(model, DRAWN)
-    assert own == f"req_{lane_id(model)[:6]}{22 * 'a'}"
+    assert own == f"req_00{lane_id(model)[:6]}{20 * 'a'}"
     assert len(own) == 32
     assert candidate_models(own, MODELS) == [model]
     assert candidate_models(f"{own}-1", MODELS) == [model]
 
 
-@pytest.mark.parametrize("own", ["night-17", "req_1", 32 * "0", f"x{DRAWN}", f"{DRAWN}x"])
+@pytest.mark.parametrize(
+    "own", ["night-17", "req_1", 32 * "0", f"req_mj75hu{22 * 'a'}", f"x{DRAWN}", f"{DRAWN}x"]
+)
 def test_an_id_of_the_callers_own_stays_and_every_leader_is_asked_for_it(own: str) -> None:
     assert with_lane("valley", own) == own
     assert candidate_models(own, MODELS) == MODELS

@@ -23,8 +23,8 @@ from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.native.convert import generate_request, with_request_id
 from headrace_gateway.api.native.generation_service import write_answer
 from headrace_gateway.api.native.grpc_errors import abort_on_error
-from headrace_gateway.api.native.request_ids import validate_request_id
-from headrace_gateway.base.calls import Context, call_of
+from headrace_gateway.api.native.request_ids import key_of_request
+from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.resume.background_calls import BackgroundRequests
@@ -58,19 +58,19 @@ class RequestService(RequestServiceServicer):
             return created
 
     async def GetRequest(self, request: GetRequestRequest, context: Context) -> Request:
-        return await abort_on_error(context, self._get(request.request_id))
+        return await abort_on_error(context, self._get(request, call_of(context)))
 
     async def CancelRequest(self, request: CancelRequestRequest, context: Context) -> Request:
-        return await abort_on_error(context, self._cancel(request.request_id))
+        return await abort_on_error(context, self._cancel(request, call_of(context)))
 
     async def AttachRequest(self, request: AttachRequestRequest, context: Context) -> None:  # type: ignore[override]
         with CallCounter("native") as counter:
-            answer = await abort_on_error(context, self._attach(request), counter)
+            answer = await abort_on_error(context, self._attach(request, call_of(context)), counter)
             counter.model = self._background.known(answer.request.model)
             await write_answer(answer, context, counter)
 
-    async def _attach(self, request: AttachRequestRequest) -> Answer:
-        return await self._resumer.resume(validate_request_id(request.request_id), request.after)
+    async def _attach(self, request: AttachRequestRequest, call: Call) -> Answer:
+        return await self._resumer.resume(key_of_request(request.request_id, call), request.after)
 
     async def _create(self, request: GenerateRequest, context: Context) -> Request:
         call = call_of(context)
@@ -80,8 +80,8 @@ class RequestService(RequestServiceServicer):
         wanted = generate_request(detached, with_request_id(detached, call))
         return await self._background.begin(wanted, call, repeatable=bool(request.request_id))
 
-    async def _get(self, request_id: str) -> Request:
-        return await self._requests.get(validate_request_id(request_id))
+    async def _get(self, request: GetRequestRequest, call: Call) -> Request:
+        return await self._requests.get(key_of_request(request.request_id, call))
 
-    async def _cancel(self, request_id: str) -> Request:
-        return await self._requests.cancel(validate_request_id(request_id))
+    async def _cancel(self, request: CancelRequestRequest, call: Call) -> Request:
+        return await self._requests.cancel(key_of_request(request.request_id, call))

@@ -31,7 +31,7 @@ from headrace_gateway.api.native.messages import (
     started,
 )
 from headrace_gateway.api.native.proto_json import parse
-from headrace_gateway.api.native.request_ids import validate_request_id
+from headrace_gateway.api.native.request_ids import key_of_request
 from headrace_gateway.api.native.vector_messages import (
     embed_json,
     optional,
@@ -184,9 +184,9 @@ class RestService(RestServiceServicer):
         with CallCounter("native") as counter:
             reply = Reply(context, RestErrorFormat(), call.request_id, counter)
             async with handle_errors(reply):
-                request_id = validate_request_id(request.request_id)
-                after = resume_position(request_id, request.after, call)
-                answer = await self._resumer.resume(request_id, after)
+                key = key_of_request(request.request_id, call)
+                after = resume_position(request.request_id, request.after, call)
+                answer = await self._resumer.resume(key, after)
                 counter.model = self._submitter.known(answer.request.model)
                 await self._deliver(answer, reply, stream=True)
 
