@@ -99,7 +99,7 @@ def test_a_sequence_that_can_never_fit_is_refused_alone() -> None:
 
 
 def test_a_cache_smaller_than_the_context_that_is_asked_for_is_not_built() -> None:
-    with pytest.raises(CacheTooSmall, match="8 pages"):
+    with pytest.raises(CacheTooSmall, match="8 blocks"):
         crowded(pages=7)
 
 

@@ -30,7 +30,7 @@ class ActiveSequence:
     """Grows with every sequence that is taken."""
     has_cache: bool = False
     """Whether its slot is ready for it."""
-    known: int = 0
+    cached_tokens: int = 0
     """Of `context_ids`, how many were in its slot then."""
 
     @property
@@ -113,13 +113,13 @@ class SlotTable:
         insort(self.free, slot)
 
     @property
-    def has_cache(self) -> list[ActiveSequence]:
+    def with_cache(self) -> list[ActiveSequence]:
         """Those that have begun, and so hold something of the cache."""
         return [active for active in self.sequences.values() if active.has_cache]
 
     def least_urgent(self) -> ActiveSequence:
         """The newest of those that have begun and are least urgent."""
-        return max(self.has_cache, key=lambda o: (o.sequence.priority, o.arrival))
+        return max(self.with_cache, key=lambda o: (o.sequence.priority, o.arrival))
 
     def check_integrity(self) -> None:
         """Raise AssertionError if a slot is held by nobody, or twice."""

@@ -34,7 +34,7 @@ class _Pending:
 
     slots: Ints
     sequences: list[ActiveSequence | None]
-    flight: InFlightStep
+    step: InFlightStep
 
 
 class AsyncSlotEngine(SlotEngine):
@@ -113,7 +113,7 @@ class AsyncSlotEngine(SlotEngine):
         sequences = [self._slots.by_slot[slot] for slot in slots]
         try:
             self._upload_last_tokens(slots, previous)
-            flight = self._graphs.launch(
+            step = self._graphs.launch(
                 slots,
                 self._slots.lengths[slots],
                 self._slots.output_indices[slots],
@@ -125,7 +125,7 @@ class AsyncSlotEngine(SlotEngine):
             return
         self._slots.lengths[slots] += 1
         self._slots.output_indices[slots] += 1
-        self._pending = _Pending(slots, sequences, flight)
+        self._pending = _Pending(slots, sequences, step)
 
     def _upload_last_tokens(self, slots: Ints, previous: _Pending | None) -> None:
         """The device knows the latest tokens of those it has just fed, and of no others."""
@@ -135,11 +135,11 @@ class AsyncSlotEngine(SlotEngine):
             self._graphs.set_last_tokens(others, self._slots.last_tokens[others])
 
     def _read_step(self, pending: _Pending, output: StepOutput) -> None:
-        tokens, finite = pending.flight.read()
-        there = set(self._live_slots(pending))
-        kept = [row for row, slot in enumerate(pending.slots.tolist()) if slot in there]
-        slots = [int(pending.slots[row]) for row in kept]
-        choice = SampledTokens([tokens[row] for row in kept], [finite[row] for row in kept])
+        tokens, finite = pending.step.read()
+        live_slots = set(self._live_slots(pending))
+        live = [row for row, slot in enumerate(pending.slots.tolist()) if slot in live_slots]
+        slots = [int(pending.slots[row]) for row in live]
+        choice = SampledTokens([tokens[row] for row in live], [finite[row] for row in live])
         self._slots.last_tokens[slots] = choice.token_ids
         self._append_tokens(slots, choice, output)
 

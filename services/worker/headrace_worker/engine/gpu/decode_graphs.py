@@ -68,7 +68,7 @@ class DecodeGraphs:
         slots = pages.slots + 1
         self._padding_slot = pages.slots
         self._last_tokens = self._zeros(slots, torch.int64)
-        self._parameters = DeviceSamplingColumns(
+        self._sampling = DeviceSamplingColumns(
             temperature=self._zeros(slots, torch.float32),
             top_k=self._zeros(slots, torch.int64),
             top_p=self._zeros(slots, torch.float64) + 1,
@@ -84,7 +84,7 @@ class DecodeGraphs:
         """From now on these slots are drawn like this; columns on the host, in their order."""
         at = torch.from_numpy(slots).to(self._device)
         for name in DeviceSamplingColumns.__dataclass_fields__:
-            column: Tensor = getattr(self._parameters, name)
+            column: Tensor = getattr(self._sampling, name)
             column[at] = getattr(parameters, name).to(self._device)
 
     def set_last_tokens(self, slots: Ints, token_ids: Ints) -> None:
@@ -173,7 +173,7 @@ class DecodeGraphs:
                 use_cache=False,
             )
         logits = output.logits[0].float()
-        own = self._parameters[buffers.slots]
+        own = self._sampling[buffers.slots]
         tokens, finite = sample_on_device(logits, own, buffers.indices, kind)
         self._last_tokens[buffers.slots] = tokens
         buffers.tokens.copy_(tokens)

@@ -138,7 +138,7 @@ def paged_decode_attention(
     layer: LayerCache,
     tables: Tensor,
     positions: Tensor,
-    form: AttentionParams,
+    params: AttentionParams,
     *,
     programs: int = _PROGRAMS,
 ) -> Tensor:
@@ -158,18 +158,18 @@ def paged_decode_attention(
     _attend_part[(rows, key_heads, splits)](
         query, layer.keys, layer.values, tables, positions, parts, tops, sums,
         *query.stride()[:2], *layer.keys.stride()[:3], *layer.values.stride()[:3],
-        tables.stride(0), key_size**-0.5 if form.scale is None else form.scale,
-        form.softcap or 1.0,
-        WINDOW=form.window or 0, SPLITS=splits, HEADS=heads, GROUP=group,
+        tables.stride(0), key_size**-0.5 if params.scale is None else params.scale,
+        params.softcap or 1.0,
+        WINDOW=params.window or 0, SPLITS=splits, HEADS=heads, GROUP=group,
         # Sixteen: the least that a tensor core multiplies.
         GROUP_ROOM=max(16, triton.next_power_of_2(group)),
         KEY_SIZE=key_size, KEY_ROOM=max(16, triton.next_power_of_2(key_size)),
         VALUE_SIZE=value_size, VALUE_ROOM=max(16, value_room),
-        PAGE=BLOCK_TOKENS, TILE=_TILE_TOKENS, HAS_SOFTCAP=form.softcap is not None,
+        PAGE=BLOCK_TOKENS, TILE=_TILE_TOKENS, HAS_SOFTCAP=params.softcap is not None,
     )  # fmt: skip
     _join_parts[(rows, heads)](
-        parts, tops, sums, tops if form.sinks is None else form.sinks, output,
+        parts, tops, sums, tops if params.sinks is None else params.sinks, output,
         SPLITS=splits, HEADS=heads, VALUE_SIZE=value_size, VALUE_ROOM=value_room,
-        HAS_SINKS=form.sinks is not None,
+        HAS_SINKS=params.sinks is not None,
     )  # fmt: skip
     return output

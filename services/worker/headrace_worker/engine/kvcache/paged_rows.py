@@ -1,4 +1,4 @@
-"""Which rows of a packed row stand in which pages, and what each may see."""
+"""Rows of a packed row over the paged cache: where they write, and what they attend to."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from headrace_worker.engine.kvcache.dense_attention import (
 from headrace_worker.engine.kvcache.kv_cache import AttentionParams, LayerCache
 
 DeviceAttention = Callable[[Tensor, LayerCache, Tensor, Tensor, AttentionParams], Tensor]
-"""As `dense_decode_attention` has it."""
+"""The signature of `dense_decode_attention`."""
 
 
 class PagedDecodeRows:
-    """The first rows of the packed row: one token for each of some texts.
+    """The first rows of the packed row: one token for each of some sequences.
 
-    `tables` `(rows, blocks)` are their pages. What they see is gathered, all in one.
+    `tables` `(rows, blocks)` are block tables. The keys and values that rows see are gathered in
+    one tensor.
     """
 
     def __init__(self, tables: Ints, positions: Ints, device: torch.device) -> None:
-        self._count = len(positions)
-        self.rows = slice(0, self._count)
+        self._num_rows = len(positions)
+        self.rows = slice(0, self._num_rows)
         self._tables = torch.from_numpy(tables).to(device)
         self._positions = torch.from_numpy(positions).to(device)
-        pages = tables[np.arange(self._count), positions // BLOCK_TOKENS]
+        pages = tables[np.arange(self._num_rows), positions // BLOCK_TOKENS]
         self._pages = torch.from_numpy(pages).to(device)
         self._offsets = self._positions % BLOCK_TOKENS
         self._shortest, self._end = int(positions.min()), int(positions.max()) + 1
@@ -44,23 +45,23 @@ class PagedDecodeRows:
         layer.keys[self._pages, :, self._offsets] = key.transpose(0, 1)
         layer.values[self._pages, :, self._offsets] = value.transpose(0, 1)
 
-    def attend(self, layer: LayerCache, query: Tensor, form: AttentionParams) -> Tensor:
-        heads, shared = len(query), layer.keys.shape[1]
-        if form.window not in self._masks:
-            self._masks[form.window] = self._mask(form.window, query.dtype)
-        seen = slice(window_start(self._shortest, form.window), self._end)
+    def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
+        heads, key_heads = len(query), layer.keys.shape[1]
+        if params.window not in self._masks:
+            self._masks[params.window] = self._mask(params.window, query.dtype)
+        seen = slice(window_start(self._shortest, params.window), self._end)
         output = attend(
             # Query heads that share a key ride on the query-length axis: no key is repeated.
-            query.transpose(0, 1).reshape(self._count, shared, -1, query.shape[-1]),
+            query.transpose(0, 1).reshape(self._num_rows, key_heads, -1, query.shape[-1]),
             gather_blocks(layer.keys, self._tables, seen),
             gather_blocks(layer.values, self._tables, seen),
-            self._masks[form.window],
-            form,
+            self._masks[params.window],
+            params,
         )
-        return output.reshape(self._count, heads, -1)
+        return output.reshape(self._num_rows, heads, -1)
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """Over what is gathered, `(rows, 1, 1, seen)`; None where every row sees all of it."""
+        """Return the mask over gathered keys, `(rows, 1, 1, seen)`; None if every row sees all."""
         if self._shortest + 1 == self._end:
             return None
         first = window_start(self._shortest, window)
@@ -69,10 +70,10 @@ class PagedDecodeRows:
 
 
 class DeviceDecodeRows:
-    """One token for each of some texts, where nothing of them is known but on the device.
+    """Decode rows whose tables and positions are known on the device only.
 
-    `tables` `(rows, blocks)` and `positions` `(rows,)` may be overwritten between
-    passes, as a captured graph wants it.
+    `tables` `(rows, blocks)` and `positions` `(rows,)` may be overwritten between passes, as CUDA
+    graphs need.
     """
 
     def __init__(self, tables: Tensor, positions: Tensor, attend: DeviceAttention) -> None:
@@ -86,13 +87,13 @@ class DeviceDecodeRows:
         layer.keys[self._pages, :, self._offsets] = key.transpose(0, 1)
         layer.values[self._pages, :, self._offsets] = value.transpose(0, 1)
 
-    def attend(self, layer: LayerCache, query: Tensor, form: AttentionParams) -> Tensor:
+    def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
         rows = query.transpose(0, 1)
-        return self._attend(rows, layer, self._tables, self._positions, form)
+        return self._attend(rows, layer, self._tables, self._positions, params)
 
 
 def dense_decode_attention(
-    query: Tensor, layer: LayerCache, tables: Tensor, positions: Tensor, form: AttentionParams
+    query: Tensor, layer: LayerCache, tables: Tensor, positions: Tensor, params: AttentionParams
 ) -> Tensor:
     """Attend to every block that the tables name, without Triton (see `paged_kernel`)."""
     rows, heads, size = query.shape
@@ -105,19 +106,19 @@ def dense_decode_attention(
         query.reshape(rows, layer.keys.shape[1], -1, size),
         gather_blocks(layer.keys, tables, seen).masked_fill(beyond, 0),
         gather_blocks(layer.values, tables, seen).masked_fill(beyond, 0),
-        additive_mask(every, last, form.window, query.dtype),
-        form,
+        additive_mask(every, last, params.window, query.dtype),
+        params,
     )
     return output.reshape(rows, heads, -1)
 
 
 class PagedChunkRows:
-    """Some of one text's prompt; `table` `(blocks,)` are the text's pages."""
+    """A prefill chunk of one sequence; `table` `(blocks,)` is its block table."""
 
     def __init__(
         self, table: Ints, device: torch.device, *, start: int, row: int, count: int
     ) -> None:
-        self._count = count
+        self._num_rows = count
         self.rows = slice(row, row + count)
         self._positions = slice(start, start + count)
         self._table = torch.from_numpy(table[None]).to(device)
@@ -130,24 +131,24 @@ class PagedChunkRows:
         layer.keys[self._pages, :, self._offsets] = key.transpose(0, 1)
         layer.values[self._pages, :, self._offsets] = value.transpose(0, 1)
 
-    def attend(self, layer: LayerCache, query: Tensor, form: AttentionParams) -> Tensor:
-        heads, shared = len(query), layer.keys.shape[1]
-        if form.window not in self._masks:
-            groups = heads // shared
-            self._masks[form.window] = chunk_mask(self._positions, form.window, groups, query)
-        seen = slice(window_start(self._positions.start, form.window), self._positions.stop)
+    def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
+        heads, key_heads = len(query), layer.keys.shape[1]
+        if params.window not in self._masks:
+            groups = heads // key_heads
+            self._masks[params.window] = chunk_mask(self._positions, params.window, groups, query)
+        seen = slice(window_start(self._positions.start, params.window), self._positions.stop)
         output = attend(
-            query.reshape(1, shared, -1, query.shape[-1]),
+            query.reshape(1, key_heads, -1, query.shape[-1]),
             gather_blocks(layer.keys, self._table, seen),
             gather_blocks(layer.values, self._table, seen),
-            self._masks[form.window],
-            form,
+            self._masks[params.window],
+            params,
         )
-        return output.reshape(heads, self._count, -1).transpose(0, 1)
+        return output.reshape(heads, self._num_rows, -1).transpose(0, 1)
 
 
 def gather_blocks(store: Tensor, tables: Tensor, seen: slice) -> Tensor:
-    """These positions of some texts: `(texts, heads, seen, size)`."""
+    """Return these positions of some sequences: `(sequences, heads, seen, size)`."""
     first, end = seen.start // BLOCK_TOKENS, -(-seen.stop // BLOCK_TOKENS)
     pages = store[tables[:, first:end]].transpose(1, 2)
     dense = pages.reshape(len(tables), pages.shape[1], -1, pages.shape[-1])

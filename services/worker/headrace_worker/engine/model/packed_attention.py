@@ -30,7 +30,7 @@ class StepAttention:
         """Layers that came by; a model that never calls keeps no context at all."""
 
     def attend(
-        self, index: int, query: Tensor, key: Tensor, value: Tensor, form: AttentionParams
+        self, index: int, query: Tensor, key: Tensor, value: Tensor, params: AttentionParams
     ) -> Tensor:
         """For tensors of `(1, heads, rows, size)` return `(1, rows, query heads, value size)`."""
         self.calls += 1
@@ -38,7 +38,7 @@ class StepAttention:
         outputs = []
         for some in self._rows:
             some.write(layer, key[0, :, some.rows], value[0, :, some.rows])
-            outputs.append(some.attend(layer, query[0, :, some.rows], form))
+            outputs.append(some.attend(layer, query[0, :, some.rows], params))
         joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return joined.unsqueeze(0)
 
@@ -71,8 +71,8 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer; the argument names are its own."""
     layer: int = module.layer_idx  # type: ignore[assignment]  # torch types it Tensor | Module
-    form = AttentionParams(scaling, sliding_window, softcap, s_aux)
-    return _now.get().attend(layer, query, key, value, form), None
+    params = AttentionParams(scaling, sliding_window, softcap, s_aux)
+    return _now.get().attend(layer, query, key, value, params), None
 
 
 AttentionInterface.register(IMPLEMENTATION, packed_attention)
