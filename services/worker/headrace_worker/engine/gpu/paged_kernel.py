@@ -17,9 +17,9 @@ from headrace.prefixes import BLOCK_TOKENS
 from headrace_worker.engine.kvcache.kv_cache import AttentionParams, LayerCache
 
 _TILE_TOKENS = 64
-"""Positions that a program looks at in one go."""
+"""Positions that a program processes at once."""
 _PROGRAMS = 512
-"""Wanted at once: a few for each processor of a large GPU."""
+"""Wanted in parallel: a few for each processor of a large GPU."""
 _MOST_SPLITS = 32
 
 
@@ -128,7 +128,7 @@ def _join_parts(
 
 
 def num_splits(rows: int, key_heads: int, programs: int = _PROGRAMS) -> int:
-    """How many parts each row is cut into; a power of two, the same for equal batches."""
+    """Return into how many parts each row is split; a power of two, the same for equal batches."""
     wanted = max(1, programs // (rows * key_heads))
     return min(_MOST_SPLITS, 1 << (wanted.bit_length() - 1))
 
@@ -142,10 +142,10 @@ def paged_decode_attention(
     *,
     programs: int = _PROGRAMS,
 ) -> Tensor:
-    """Attention of one token a row, over the pages of its text.
+    """Compute attention of one token per row over the blocks of its sequence.
 
-    `query` is `(rows, query heads, size)`, `tables` `(rows, blocks)`, `positions`
-    `(rows,)` the tokens' own; returns `(rows, query heads, value size)`.
+    `query` is `(rows, query heads, size)`, `tables` `(rows, blocks)`, `positions` `(rows,)`;
+    returns `(rows, query heads, value size)`.
     """
     rows, heads, key_size = query.shape
     key_heads, value_size = layer.keys.shape[1], layer.values.shape[3]
