@@ -1,4 +1,4 @@
-"""Models computed by vLLM, in processes of its own."""
+"""Models computed by vLLM, in its own processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
 class VllmBackend:
-    """vLLM's asynchronous engine, asked for token ids alone."""
+    """vLLM's asynchronous engine, with token ids in and out."""
 
     def __init__(self, engine: Any, eos_token_ids: tuple[int, ...]) -> None:
         self._engine, self._eos_token_ids = engine, eos_token_ids
@@ -96,7 +96,7 @@ class VllmBackend:
 
 
 def load_vllm(settings: WorkerSettings) -> LoadedModel:
-    """Load a transformers model into vLLM; blocks for as long as that takes.
+    """Load a transformers model into vLLM; blocks until it is loaded.
 
     Raises:
         ModelLoadFailed: with the reason.
