@@ -19,13 +19,13 @@ from tokenizers import Tokenizer
 from headrace_worker.engine.backends.remote_engine import (
     BackendError,
     TokenChunk,
+    finish_of,
     seed_of,
     tokens_left,
 )
 from headrace_worker.engine.backends.upstream import Upstream
-from headrace_worker.engine.base.interface import FinishReason, SamplingParameters, Sequence
+from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 
-_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 CHAT_TEMPLATE = (
     "{% if tools %}{{ raise_exception('tools are not passed on to its server') }}{% endif %}"
     "{{ messages | tojson }}"
@@ -79,7 +79,8 @@ class OpenAIBackend:
                 # Events without a choice carry usage, or the prompt's figures.
                 for choice in event.get("choices", ())[:1]:
                     yield TokenChunk(
-                        self._read_choice(choice), self._finish(choice.get("finish_reason"))
+                        self._read_choice(choice),
+                        finish_of(self._upstream.url, choice.get("finish_reason")),
                     )
 
     async def require_token_ids(self) -> None:
@@ -94,13 +95,6 @@ class OpenAIBackend:
             async for piece in pieces:
                 if piece.finish is not None:
                     return
-
-    def _finish(self, reason: str | None) -> FinishReason | None:
-        if reason is None:
-            return None
-        if reason not in _FINISHES:
-            raise BackendError(f"{self._upstream.url} ended the answer by {reason!r}")
-        return _FINISHES[reason]
 
     def _body_with_ids(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
         prompt = [*sequence.prompt_ids, *sequence.output_ids]

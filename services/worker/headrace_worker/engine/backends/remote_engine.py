@@ -38,6 +38,8 @@ from headrace_worker.engine.core.stop_conditions import (
 
 log = logging.getLogger(__name__)
 
+_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+
 POLL_S = 0.01
 """How long a step waits for output. Too small: CPU without use. Too large: new sequences and
 cancellations, which come between steps, wait so long."""
@@ -271,6 +273,19 @@ def _tokens(held: _Held) -> int:
     # As with a cache of ours, the latest token enters it with the next step.
     made = len(held.output_ids) - len(held.sequence.output_ids)
     return len(held.sequence.prompt_ids) + len(held.sequence.output_ids) + max(0, made - 1)
+
+
+def finish_of(server: str, reason: str | None) -> FinishReason | None:
+    """Return the finish that a server reports in OpenAI's words, None before the end.
+
+    Raises:
+        BackendError: the server ended the sequence for another reason.
+    """
+    if reason is None:
+        return None
+    if reason not in _FINISHES:
+        raise BackendError(f"{server} ended the answer by {reason!r}")
+    return _FINISHES[reason]
 
 
 def tokens_left(sequence: Sequence) -> int:

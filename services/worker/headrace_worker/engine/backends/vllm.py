@@ -13,10 +13,11 @@ from headrace_worker.engine.backends.remote_engine import (
     BackendError,
     RemoteEngine,
     TokenChunk,
+    finish_of,
     seed_of,
     tokens_left,
 )
-from headrace_worker.engine.base.interface import Capabilities, EngineFacts, FinishReason, Sequence
+from headrace_worker.engine.base.interface import Capabilities, EngineFacts, Sequence
 from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
     ModelLoadFailed,
@@ -26,7 +27,6 @@ from headrace_worker.engine.files.sources import model_folder, weights_digest
 from headrace_worker.engine.files.tokenizer_files import first_line, tokenizer_files
 
 _SLOTS = 64
-_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
 class VllmBackend:
@@ -57,18 +57,13 @@ class VllmBackend:
             async with aclosing(outputs):
                 async for output in outputs:
                     choice = output.outputs[0]
-                    yield TokenChunk(tuple(choice.token_ids), self._finish(choice.finish_reason))
+                    yield TokenChunk(
+                        tuple(choice.token_ids), finish_of("vLLM", choice.finish_reason)
+                    )
         except (EngineDeadError, BackendError):
             raise
         except Exception as error:  # what it refuses, by a class of its own in each version
             raise BackendError(f"vLLM refuses it: {first_line(error)}") from error
-
-    def _finish(self, reason: str | None) -> FinishReason | None:
-        if reason is None:
-            return None
-        if reason not in _FINISHES:
-            raise BackendError(f"vLLM ended it by {reason!r}")
-        return _FINISHES[reason]
 
     def _parameters(self, sequence: Sequence) -> Any:
         from vllm import SamplingParams

@@ -58,7 +58,7 @@ def test_of_two_sequences_the_one_not_used_for_longest_goes_first() -> None:
     assert [len(allocator.match_prefix(hashes(token))) for token in (1, 2, 3, 4)] == [1, 0, 1, 1]
 
 
-def test_what_cannot_be_trusted_is_nobodys_beginning() -> None:
+def test_blocks_that_cannot_be_trusted_are_not_cached() -> None:
     allocator = BlockAllocator(slots=2, max_blocks=3, num_blocks=6)
     written(allocator, 0, hashes(1))
     written(allocator, 1, hashes(1, 2))
