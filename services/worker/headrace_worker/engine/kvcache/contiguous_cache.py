@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -13,13 +13,13 @@ from headrace.prefixes import BLOCK_TOKENS, Names
 from headrace_worker.engine.base.memory import lazily_zeroed
 from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk
 from headrace_worker.engine.kvcache.contiguous_rows import ContiguousChunkRows, ContiguousDecodeRows
-from headrace_worker.engine.kvcache.kv_cache import LayerCache, PromptContext
+from headrace_worker.engine.kvcache.kv_cache import LayerCaches, PromptContext
 from headrace_worker.engine.kvcache.prefix_index import PrefixIndex
 
 Ints = NDArray[np.int64]
 
 
-class ContiguousKvCache:
+class ContiguousKvCache(LayerCaches):
     """`tokens` positions for each of `slots` slots.
 
     A slot keeps its contents until another sequence gets it, and sequences with the same prefix
@@ -30,28 +30,13 @@ class ContiguousKvCache:
     cache_space = None
 
     def __init__(self, slots: int, tokens: int) -> None:
+        super().__init__()
         self.slots, self.tokens = slots, tokens
-        self._layers: dict[int, LayerCache] = {}
         self._written = np.zeros(slots, dtype=np.int64)
         self._index = PrefixIndex(slots)
         self._assigned: dict[int, PromptContext] = {}
-        """Texts that have not entered yet."""
+        """By slot, contexts without cache yet."""
         self._allocated: dict[int, PromptContext] = {}
-
-    def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
-        layer = self._layers.get(index)
-        if layer is None:
-            layer = LayerCache(self._empty(key), self._empty(value))
-            self._layers[index] = layer
-        return layer
-
-    @property
-    def layers(self) -> int:
-        return len(self._layers)
-
-    @property
-    def bytes_per_token(self) -> int:
-        return sum(t.shape[1] * t.shape[3] * t.element_size() for t in self._tensors())
 
     def resized(self, slots: int, tokens: int) -> ContiguousKvCache:
         """Return an empty cache for the same layers, reserved now rather than at the first write.
@@ -144,11 +129,6 @@ class ContiguousKvCache:
         # sound ones overflows.
         sums = (s[slot, :, :tokens].sum(dtype=torch.float32) for s in self._tensors())
         return all(bool(total.isfinite()) for total in sums)
-
-    def _tensors(self) -> Iterator[Tensor]:
-        for layer in self._layers.values():
-            yield layer.keys
-            yield layer.values
 
     def _empty(self, like: Tensor) -> Tensor:
         shape = (self.slots, like.shape[1], self.tokens, like.shape[3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +24,7 @@ _DENSE_ENOUGH = 0.7
 _RUN_BYTES = 192 * 1024
 """If a run of neighbouring slots reads this much, a call of its own costs less than a copy."""
 
-TokenMasks = dict[int | None, Tensor | None]
+WindowMasks = dict[int | None, Tensor | None]
 """By window: layers of one kind share theirs."""
 
 
@@ -76,7 +77,7 @@ class _SlotRun:
         self._gathers = len(slots) < _DENSE_ENOUGH * (high - low)
         has_holes = len(slots) < high - low and not self._gathers
         self._places = self._slots - low if has_holes else None
-        self._masks: TokenMasks = {}
+        self._masks: WindowMasks = {}
 
     def seen_tokens(self, window: int | None) -> int:
         """Return how many positions of each slot are read: as many as the longest row needs."""
@@ -123,34 +124,45 @@ class _SlotRun:
         return additive_mask(seen, last[:, None, None, None], window, dtype)
 
 
-class ContiguousChunkRows:
-    """A prefill chunk of one slot: its positions in the context and in the packed row."""
+class ChunkRows(ABC):
+    """A prefill chunk of one sequence: its positions in the context and in the packed row."""
 
-    def __init__(self, slot: int, *, start: int, row: int, count: int) -> None:
-        self._slot, self._num_rows = slot, count
+    def __init__(self, *, start: int, row: int, count: int) -> None:
+        self._num_rows = count
         self.rows = slice(row, row + count)
         self._positions = slice(start, start + count)
-        self._masks: TokenMasks = {}
+        self._masks: WindowMasks = {}
 
-    def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
-        layer.keys[self._slot, :, self._positions] = key
-        layer.values[self._slot, :, self._positions] = value
+    @abstractmethod
+    def _select(self, store: Tensor, seen: slice) -> Tensor:
+        """Return these positions of the sequence, `(1, heads, seen, size)`."""
 
     def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
         heads, key_heads = len(query), layer.keys.shape[1]
         if params.window not in self._masks:
             groups = heads // key_heads
             self._masks[params.window] = chunk_mask(self._positions, params.window, groups, query)
+        seen = slice(window_start(self._positions.start, params.window), self._positions.stop)
         output = attend(
             query.reshape(1, key_heads, -1, query.shape[-1]),
-            self._select(layer.keys, params.window),
-            self._select(layer.values, params.window),
+            self._select(layer.keys, seen),
+            self._select(layer.values, seen),
             self._masks[params.window],
             params,
         )
         return output.reshape(heads, self._num_rows, -1).transpose(0, 1)
 
-    def _select(self, store: Tensor, window: int | None) -> Tensor:
-        """Return what the chunk may see, `(1, heads, seen, size)`."""
-        seen = slice(window_start(self._positions.start, window), self._positions.stop)
+
+class ContiguousChunkRows(ChunkRows):
+    """A prefill chunk of one slot."""
+
+    def __init__(self, slot: int, *, start: int, row: int, count: int) -> None:
+        super().__init__(start=start, row=row, count=count)
+        self._slot = slot
+
+    def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
+        layer.keys[self._slot, :, self._positions] = key
+        layer.values[self._slot, :, self._positions] = value
+
+    def _select(self, store: Tensor, seen: slice) -> Tensor:
         return store[self._slot : self._slot + 1, :, seen]

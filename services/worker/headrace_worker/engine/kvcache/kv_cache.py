@@ -6,7 +6,8 @@ gives slots blocks as they grow, and sequences with one prefix share its blocks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -140,3 +141,32 @@ class KvCache(Protocol):
     def check_integrity(self, free: Sequence[int]) -> None:
         """Raise AssertionError if a free slot holds anything, or a block is held twice."""
         ...
+
+
+class LayerCaches(ABC):
+    """The layers of a cache, made when they are first written."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, LayerCache] = {}
+
+    @abstractmethod
+    def _empty(self, like: Tensor) -> Tensor:
+        """Return empty keys or values for a layer, for tensors `(1, heads, any, size)`."""
+
+    def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
+        if index not in self._layers:
+            self._layers[index] = LayerCache(self._empty(key), self._empty(value))
+        return self._layers[index]
+
+    @property
+    def layers(self) -> int:
+        return len(self._layers)
+
+    @property
+    def bytes_per_token(self) -> int:
+        return sum(t.shape[1] * t.shape[3] * t.element_size() for t in self._tensors())
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for layer in self._layers.values():
+            yield layer.keys
+            yield layer.values

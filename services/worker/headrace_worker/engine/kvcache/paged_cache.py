@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from headrace.prefixes import BLOCK_TOKENS, Names
 from headrace_worker.engine.base.memory import lazily_zeroed
 from headrace_worker.engine.base.model_runner import CacheSpace, DecodeBatch, Ints, PrefillChunk
 from headrace_worker.engine.kvcache.block_allocator import BlockAllocator, blocks_for
-from headrace_worker.engine.kvcache.kv_cache import CacheRows, LayerCache, PromptContext
+from headrace_worker.engine.kvcache.kv_cache import CacheRows, LayerCaches, PromptContext
 from headrace_worker.engine.kvcache.paged_rows import (
     DeviceAttention,
     DeviceDecodeRows,
@@ -22,7 +22,7 @@ from headrace_worker.engine.kvcache.paged_rows import (
 )
 
 
-class PagedKvCache:
+class PagedKvCache(LayerCaches):
     """Blocks of `BLOCK_TOKENS` positions, shared by all slots.
 
     A sequence gets blocks for its whole prompt before its first pass, and one more whenever it
@@ -42,37 +42,22 @@ class PagedKvCache:
 
         `device_attention` computes the attention of decode rows; None suits a CPU.
         """
+        super().__init__()
         slot_blocks = int(blocks_for(tokens))
         self.slots, self.tokens = slots, tokens
         self._device, self._device_attention = torch.device(device), device_attention
         self._allocator = BlockAllocator(
             slots, slot_blocks, slots * slot_blocks if blocks is None else blocks
         )
-        self._layers: dict[int, LayerCache] = {}
         self._assigned: dict[int, PromptContext] = {}
-        """Texts that have not entered yet."""
+        """By slot, contexts without cache yet."""
         self._allocated: dict[int, PromptContext] = {}
-
-    @property
-    def layers(self) -> int:
-        return len(self._layers)
-
-    @property
-    def bytes_per_token(self) -> int:
-        return sum(t.shape[1] * t.shape[3] * t.element_size() for t in self._tensors())
 
     @property
     def cache_space(self) -> CacheSpace:
         return CacheSpace(
             self._allocator.free * BLOCK_TOKENS, self._allocator.num_blocks * BLOCK_TOKENS
         )
-
-    def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
-        layer = self._layers.get(index)
-        if layer is None:
-            layer = LayerCache(self._empty(key), self._empty(value))
-            self._layers[index] = layer
-        return layer
 
     def resized(self, slots: int, tokens: int, *, blocks: int | None = None) -> PagedKvCache:
         """Return an empty cache for the same layers, reserved now rather than at the first write.
@@ -192,11 +177,6 @@ class PagedKvCache:
         if block_ids and self._device.type == "cpu":
             for store in self._tensors():
                 store[block_ids] = 0
-
-    def _tensors(self) -> Iterator[Tensor]:
-        for layer in self._layers.values():
-            yield layer.keys
-            yield layer.values
 
     def _empty(self, like: Tensor) -> Tensor:
         shape = (self._allocator.num_blocks + 1, like.shape[1], BLOCK_TOKENS, like.shape[3])

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from headrace.prefixes import BLOCK_TOKENS
 from headrace_worker.engine.base.model_runner import Ints
-from headrace_worker.engine.kvcache.contiguous_rows import TokenMasks
+from headrace_worker.engine.kvcache.contiguous_rows import ChunkRows, WindowMasks
 from headrace_worker.engine.kvcache.dense_attention import (
     additive_mask,
     attend,
-    chunk_mask,
     window_start,
 )
 from headrace_worker.engine.kvcache.kv_cache import AttentionParams, LayerCache
@@ -23,7 +22,18 @@ DeviceAttention = Callable[[Tensor, LayerCache, Tensor, Tensor, AttentionParams]
 """The signature of `dense_decode_attention`."""
 
 
-class PagedDecodeRows:
+class _PagedRows:
+    """Rows that write to these offsets of these blocks, both `(rows,)`."""
+
+    _block_ids: Tensor
+    _offsets: Tensor
+
+    def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
+        layer.keys[self._block_ids, :, self._offsets] = key.transpose(0, 1)
+        layer.values[self._block_ids, :, self._offsets] = value.transpose(0, 1)
+
+
+class PagedDecodeRows(_PagedRows):
     """The first rows of the packed row: one token for each of some sequences.
 
     `tables` `(rows, blocks)` are block tables. The keys and values that rows see are gathered in
@@ -35,15 +45,11 @@ class PagedDecodeRows:
         self.rows = slice(0, self._num_rows)
         self._tables = torch.from_numpy(tables).to(device)
         self._positions = torch.from_numpy(positions).to(device)
-        pages = tables[np.arange(self._num_rows), positions // BLOCK_TOKENS]
-        self._pages = torch.from_numpy(pages).to(device)
+        block_ids = tables[np.arange(self._num_rows), positions // BLOCK_TOKENS]
+        self._block_ids = torch.from_numpy(block_ids).to(device)
         self._offsets = self._positions % BLOCK_TOKENS
         self._shortest, self._end = int(positions.min()), int(positions.max()) + 1
-        self._masks: TokenMasks = {}
-
-    def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
-        layer.keys[self._pages, :, self._offsets] = key.transpose(0, 1)
-        layer.values[self._pages, :, self._offsets] = value.transpose(0, 1)
+        self._masks: WindowMasks = {}
 
     def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
         heads, key_heads = len(query), layer.keys.shape[1]
@@ -69,7 +75,7 @@ class PagedDecodeRows:
         return additive_mask(seen, self._positions[:, None, None, None], window, dtype)
 
 
-class DeviceDecodeRows:
+class DeviceDecodeRows(_PagedRows):
     """Decode rows whose tables and positions are known on the device only.
 
     `tables` `(rows, blocks)` and `positions` `(rows,)` may be overwritten between passes, as CUDA
@@ -80,12 +86,8 @@ class DeviceDecodeRows:
         self.rows = slice(0, len(positions))
         self._tables, self._positions, self._attend = tables, positions, attend
         blocks = (positions // BLOCK_TOKENS)[:, None]
-        self._pages = tables.gather(1, blocks.to(torch.int64))[:, 0]
+        self._block_ids = tables.gather(1, blocks.to(torch.int64))[:, 0]
         self._offsets = positions % BLOCK_TOKENS
-
-    def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
-        layer.keys[self._pages, :, self._offsets] = key.transpose(0, 1)
-        layer.values[self._pages, :, self._offsets] = value.transpose(0, 1)
 
     def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
         rows = query.transpose(0, 1)
@@ -100,7 +102,7 @@ def dense_decode_attention(
     seen = slice(0, tables.shape[1] * BLOCK_TOKENS)
     last = positions[:, None, None, None]
     every = torch.arange(seen.stop, device=query.device)
-    # Beyond its text a page may hold what is no number, and no mask makes that one.
+    # Why: a block may hold NaN beyond its sequence, and masked NaN is still NaN.
     beyond = (every > positions[:, None])[:, None, :, None]
     output = attend(
         query.reshape(rows, layer.keys.shape[1], -1, size),
@@ -112,45 +114,26 @@ def dense_decode_attention(
     return output.reshape(rows, heads, -1)
 
 
-class PagedChunkRows:
+class PagedChunkRows(_PagedRows, ChunkRows):
     """A prefill chunk of one sequence; `table` `(blocks,)` is its block table."""
 
     def __init__(
         self, table: Ints, device: torch.device, *, start: int, row: int, count: int
     ) -> None:
-        self._num_rows = count
-        self.rows = slice(row, row + count)
-        self._positions = slice(start, start + count)
+        super().__init__(start=start, row=row, count=count)
         self._table = torch.from_numpy(table[None]).to(device)
         positions = np.arange(start, start + count)
-        self._pages = torch.from_numpy(table[positions // BLOCK_TOKENS]).to(device)
+        self._block_ids = torch.from_numpy(table[positions // BLOCK_TOKENS]).to(device)
         self._offsets = torch.from_numpy(positions % BLOCK_TOKENS).to(device)
-        self._masks: TokenMasks = {}
 
-    def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
-        layer.keys[self._pages, :, self._offsets] = key.transpose(0, 1)
-        layer.values[self._pages, :, self._offsets] = value.transpose(0, 1)
-
-    def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
-        heads, key_heads = len(query), layer.keys.shape[1]
-        if params.window not in self._masks:
-            groups = heads // key_heads
-            self._masks[params.window] = chunk_mask(self._positions, params.window, groups, query)
-        seen = slice(window_start(self._positions.start, params.window), self._positions.stop)
-        output = attend(
-            query.reshape(1, key_heads, -1, query.shape[-1]),
-            gather_blocks(layer.keys, self._table, seen),
-            gather_blocks(layer.values, self._table, seen),
-            self._masks[params.window],
-            params,
-        )
-        return output.reshape(heads, self._num_rows, -1).transpose(0, 1)
+    def _select(self, store: Tensor, seen: slice) -> Tensor:
+        return gather_blocks(store, self._table, seen)
 
 
 def gather_blocks(store: Tensor, tables: Tensor, seen: slice) -> Tensor:
     """Return these positions of some sequences: `(sequences, heads, seen, size)`."""
     first, end = seen.start // BLOCK_TOKENS, -(-seen.stop // BLOCK_TOKENS)
-    pages = store[tables[:, first:end]].transpose(1, 2)
-    dense = pages.reshape(len(tables), pages.shape[1], -1, pages.shape[-1])
+    blocks = store[tables[:, first:end]].transpose(1, 2)
+    dense = blocks.reshape(len(tables), blocks.shape[1], -1, blocks.shape[-1])
     start = seen.start - first * BLOCK_TOKENS
     return dense[:, :, start : start + seen.stop - seen.start]
