@@ -255,7 +255,7 @@ def test_parking_returns_all_output_and_another_engine_goes_on_from_it(
     assert alone(kind.make(), sequence(5, parameters, output_ids=parked)) == expected[6:]
 
 
-def test_logprobs_are_told_of_the_sequences_that_want_them_and_from_any_cut_the_same(
+def test_logprobs_are_returned_to_sequences_that_want_them_and_equal_for_any_chunks(
     stepped: Engine,
 ) -> None:
     assert stepped.facts.capabilities.logprobs

@@ -64,7 +64,7 @@ def test_a_lone_sequence_is_never_parked_and_may_fill_the_cache() -> None:
     assert len(history.tokens[0]) == 128 - 20
 
 
-def test_a_newcomer_waits_in_its_slot_until_there_is_room_and_nobody_overtakes_it() -> None:
+def test_a_new_sequence_waits_in_its_slot_for_cache_and_none_overtakes_it() -> None:
     engine, history = crowded(), History()
     engine.admit(sequence(0, replace(LONG, max_tokens=30), prompt_tokens=40))
     history.step(engine)
@@ -99,11 +99,11 @@ def test_a_sequence_that_can_never_fit_is_refused_alone() -> None:
 
 
 def test_a_cache_smaller_than_the_context_that_is_asked_for_is_not_built() -> None:
-    with pytest.raises(CacheTooSmall, match="8 pages"):
+    with pytest.raises(CacheTooSmall, match="8 blocks"):
         crowded(pages=7)
 
 
-def test_pages_that_held_what_is_no_number_are_clean_for_their_next_text() -> None:
+def test_blocks_that_were_not_finite_are_cleared_for_the_next_sequence() -> None:
     engine = packed(poisoned_llama(nan=True), kv_store="pages", cache_tokens=16 * 12)
     culprit = replace(sequence(9), prompt_ids=(20, POISON, *range(20, 140)))
     # The longest keeps what the culprit left behind in sight of its short neighbours.

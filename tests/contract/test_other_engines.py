@@ -47,7 +47,7 @@ def asked(mesh: RunningMesh, path: str, **body: Any) -> dict[str, Any]:
     return choice
 
 
-def test_llama_cpp_says_what_transformers_says_token_by_token(files: Path) -> None:
+def test_llama_cpp_generates_what_transformers_generates_token_by_token(files: Path) -> None:
     model = other_engines.worded_llama()
     engine = other_engines.llama_cpp(files).engine
     assert isinstance(engine, RemoteEngine)
@@ -87,7 +87,7 @@ def test_a_conversation_is_sent_as_its_messages(
 
 
 @pytest.mark.parametrize("speech", [UpstreamProtocol.TEXT, UpstreamProtocol.CHAT])
-def test_where_text_is_spoken_no_half_answer_is_taken(
+def test_text_protocols_do_not_resume_a_partial_answer(
     upstream_mesh: RunningMesh, files: Path, speech: UpstreamProtocol
 ) -> None:
     with speaking(speech, upstream_mesh, files) as engine:

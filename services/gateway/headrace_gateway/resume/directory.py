@@ -156,7 +156,8 @@ class RequestDirectory:
             if (near := await self.near(key)) is not None:
                 return near
             raise RequestNotFound(
-                f"request {public_id(key)} not found: it is not running and no stored result exists",
+                f"request {public_id(key)} not found: it is not running and no stored result"
+                " exists",
                 field="request_id",
             )
         if found.pending:

@@ -1,4 +1,4 @@
-"""Pure room: when to stop asking somebody who does not answer."""
+"""A circuit breaker: stop sending requests to a server that keeps failing. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 class CircuitBreaker:
     """Opens after so many failures in a row; a success closes it.
 
-    While it is open nothing is asked for callers. Whoever owns it probes now and then
-    and says how that went, so that no caller's request is spent on finding out.
+    While it is open, no request is sent. Its owner probes the server now and then and records the
+    result, so that no request is spent on finding out.
     """
 
     def __init__(self, *, failures: int) -> None:
@@ -21,13 +21,13 @@ class CircuitBreaker:
 
     @property
     def unavailable_reason(self) -> str:
-        """Why nothing is asked; empty while it is closed."""
+        """Why no request is sent; empty while it is closed."""
         if not self.is_open:
             return ""
         return f"{self._failures} failures in a row; the last: {self._fact}"
 
     def record_failure(self, fact: str) -> bool:
-        """One more; True if it opens by this one."""
+        """Record a failure; return True if it opens the breaker."""
         was_open = self.is_open
         self._failures += 1
         self._fact = fact

@@ -1,7 +1,7 @@
-"""GGUF files, computed by llama.cpp within this process.
+"""GGUF models, computed by llama.cpp in this process.
 
-Its server gives streams only over HTTP, so it listens on the loopback address, at
-a port and with a key that nobody else knows.
+Its server streams only over HTTP, so it listens on the loopback address, at a random port and with
+a random key.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ from headrace_worker.engine.files.tokenizer_files import tokenizer_files
 _SLOTS = 8
 _CONTEXT_TOKENS = 4096
 _BLOCK = 8
-"""Tokens of a request that is not streamed. Too small: requests. Too large: tokens in lumps."""
+"""Tokens of a request that is not streamed. Too small: many requests. Too large: tokens come in
+bursts."""
 _FINISHES = {"eos": FinishReason.STOP, "limit": FinishReason.LENGTH}
 _QUIET = -1
 _ORDER = ("penalties", "temperature", "top_k", "top_p", "min_p")
-"""As transformers has it, and so our own engines."""
+"""As in transformers, and so in our own engines."""
 
 
 class LlamaCppBackend:
-    """The server's own endpoint for token ids in and out."""
+    """The server's native endpoint, with token ids in and out."""
 
     def __init__(self, server: object, upstream: Upstream) -> None:
         self._server, self._upstream = server, upstream
@@ -62,11 +63,11 @@ class LlamaCppBackend:
         self._server = None
 
     async def generate(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
-        """Streamed, until a token is missing; from there in blocks.
+        """Stream until a token is missing; from there on, request blocks.
 
-        Why: the server sends nothing for a token that ends within a character, and the next
-        event has the whole character's text but only its own id. What ids were left out
-        cannot be known, so the block that holds them is computed again, and asked for whole.
+        Why: the server sends nothing for a token that ends within a character, and the next event
+        has the whole character's text but only its own id. The missing ids are unknown, so the
+        block that has them is computed again, without streaming.
         """
         made = list(sequence.output_ids)
         async with aclosing(self._streamed(sequence)) as pieces:
@@ -85,7 +86,7 @@ class LlamaCppBackend:
                 return
 
     async def _streamed(self, sequence: Sequence) -> AsyncGenerator[TokenChunk | None, None]:
-        """Pieces, up to the finish or, as None, a gap."""
+        """Yield chunks up to the finish, or None at a gap."""
         body = _body(sequence, tokens_left(sequence)) | {"stream": True}
         made = 0
         async with aclosing(self._upstream.events("/completion", body)) as events:
@@ -131,7 +132,7 @@ def _finish(event: dict[str, Any]) -> FinishReason | None:
 
 
 def load_llama_cpp(settings: WorkerSettings) -> LoadedModel:
-    """Load a GGUF file; blocks for as long as that takes.
+    """Load a GGUF file; blocks until it is loaded.
 
     Raises:
         ModelLoadFailed: with the reason.
@@ -197,7 +198,7 @@ def _parameters(package: Any, file: Path, settings: WorkerSettings, key: str) ->
 
 
 def _context_tokens(described: Any, settings: WorkerSettings) -> int:
-    """The model's own, at most what is wanted."""
+    """Return the model's own context, at most what is set."""
     architecture = described.get_field("general.architecture").contents()
     own = described.get_field(f"{architecture}.context_length")
     wanted = settings.context_tokens or _CONTEXT_TOKENS

@@ -1,10 +1,9 @@
-"""Sequences that an OpenAI-compatible server computes.
+"""Sequences computed by an OpenAI-compatible server.
 
-It is spoken to in one of three ways. Token ids both ways are exact: nothing is
-decoded or encoded here, and an answer goes on from any output so far. Text is
-encoded again as it comes, for servers that do not give ids; chat is text too, with
-the conversation sent as messages, for servers that have no other door. Those two
-begin every answer anew: what a server would make of half an answer is its own affair.
+It supports three protocols. Token ids both ways are exact: nothing is decoded or encoded here, and
+an answer resumes from any output. Text is encoded again as it comes, for servers that do not return
+ids; chat is text too, with the conversation sent as messages, for servers with no other endpoint.
+Text and chat do not support resuming a partial answer.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from headrace.sampling import names_in
 from headrace_worker.engine.backends.remote_engine import (
     BackendError,
     TokenChunk,
+    finish_of,
     seed_of,
     tokens_left,
 )
 from headrace_worker.engine.backends.upstream import Upstream
-from headrace_worker.engine.base.interface import FinishReason, SamplingParameters, Sequence
+from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 
-_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 CHAT_TEMPLATE = (
     "{% if tools %}{{ raise_exception('tools are not passed on to its server') }}{% endif %}"
     "{{ messages | tojson }}"
 )
-"""What the gateway renders for a server that has its own template: the messages themselves."""
+"""The template for servers that have their own: it renders the messages as JSON."""
 
 
 class UpstreamProtocol(StrEnum):
-    """What goes over the wire."""
+    """What is sent and received."""
 
     TOKEN_IDS = "token_ids"
     TEXT = "text"
@@ -81,14 +80,15 @@ class OpenAIBackend:
                 # Events without a choice carry usage, or the prompt's figures.
                 for choice in event.get("choices", ())[:1]:
                     yield TokenChunk(
-                        self._read_choice(choice), self._finish(choice.get("finish_reason"))
+                        self._read_choice(choice),
+                        finish_of(self._upstream.url, choice.get("finish_reason")),
                     )
 
     async def require_token_ids(self) -> None:
-        """Make one token, to see that ids are taken and given.
+        """Generate one token, to check that ids are accepted and returned.
 
         Raises:
-            BackendError: they are not, or the server cannot be asked.
+            BackendError: they are not, or the server cannot be reached.
         """
         prompt = tuple(self._tokenizer.encode("Hello", add_special_tokens=False).ids)
         sequence = Sequence(0, prompt, (), SamplingParameters(max_tokens=1, temperature=0), 0)
@@ -96,13 +96,6 @@ class OpenAIBackend:
             async for piece in pieces:
                 if piece.finish is not None:
                     return
-
-    def _finish(self, reason: str | None) -> FinishReason | None:
-        if reason is None:
-            return None
-        if reason not in _FINISHES:
-            raise BackendError(f"{self._upstream.url} ended the answer by {reason!r}")
-        return _FINISHES[reason]
 
     def _body_with_ids(self, sequence: Sequence) -> tuple[str, dict[str, Any]]:
         prompt = [*sequence.prompt_ids, *sequence.output_ids]
@@ -144,14 +137,14 @@ class OpenAIBackend:
 
 
 def encodes_piecewise(tokenizer: Tokenizer) -> bool:
-    """Whether text that is encoded piece by piece decodes to the same text."""
+    """Return whether text that is encoded piece by piece decodes to the same text."""
     pieces = ["The river", " is", " deep", ".\n", "é", " 水", "🌊", " ", " ", "x"]
     ids = [i for piece in pieces for i in tokenizer.encode(piece, add_special_tokens=False).ids]
     return bool(tokenizer.decode(ids, skip_special_tokens=False) == "".join(pieces))
 
 
 def _messages(text: str) -> list[dict[str, Any]]:
-    """A conversation as CHAT_TEMPLATE renders it; any other prompt is what a user says."""
+    """Return a conversation as CHAT_TEMPLATE renders it; any other prompt is a user's message."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -162,7 +155,7 @@ def _messages(text: str) -> list[dict[str, Any]]:
 
 
 def _as_sent(message: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of calls are objects in a conversation, and texts in OpenAI's API."""
+    """Return a message with the arguments of calls as text, as in OpenAI's API."""
     for call in message.get("tool_calls", ()):
         function = call["function"]
         if not isinstance(function["arguments"], str):
@@ -175,8 +168,7 @@ def _is_message(value: object) -> bool:
 
 
 def _sampling(sequence: Sequence) -> dict[str, Any]:
-    """OpenAI's parameters, and of the others those that ask for something: not every server
-    knows their names."""
+    """Return OpenAI's parameters, and others only if set: not every server knows their names."""
     parameters = sequence.parameters
     neutral = SamplingParameters(max_tokens=1)
     asked = {n: getattr(parameters, n) for n in (*names_in("openai"), "ignore_eos")}

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server's model, as a model of ours."""
+"""Load the model of an OpenAI-compatible server as an engine."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""An engine whose sequences run elsewhere: in a server's threads, a process, another machine.
+"""An engine whose sequences run elsewhere: in a thread, a process, or a remote server.
 
-Where they run decides when a token comes; a step here takes what has come since
-the last one. The rules of the interface that do not depend on who computes (what
-is refused, when a sequence is over, one token a step) are kept here for all of them.
+A step returns what has arrived since the last one. The rules of the engine interface that do not
+depend on where sequences run (refusals, ends, one token per step) are applied here for all
+backends.
 """
 
 from __future__ import annotations
@@ -38,38 +38,41 @@ from headrace_worker.engine.core.stop_conditions import (
 
 log = logging.getLogger(__name__)
 
+_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+
 POLL_S = 0.01
-"""Longest that a step waits for news. Too small: CPU for nothing. Too large: newcomers and
+"""How long a step waits for output. Too small: CPU without use. Too large: new sequences and
 cancellations, which come between steps, wait so long."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenChunk:
-    """What has come of one sequence; the last piece has its finish."""
+    """Tokens of one sequence as they arrived; the last chunk has the finish."""
 
     token_ids: tuple[int, ...] = ()
     finish: FinishReason | None = None
 
 
 class BackendError(Exception):
-    """This sequence cannot go on; the text says why. Its neighbours are fine."""
+    """This sequence cannot continue; the text says why. Others are unaffected."""
 
 
 class RemoteBackend(Protocol):
     """Where sequences really run."""
 
     def generate(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
-        """The tokens after `output_ids`, as they come. Closing it lets go of the sequence there.
+        """Yield the tokens after `output_ids`, as they come. Closing the generator cancels the
+        sequence.
 
         Raises:
-            BackendError: this one cannot go on. Whatever else is raised says that the
-                source is broken, and ends the engine.
+            BackendError: this sequence cannot continue. Any other error means that the backend
+                is broken, and ends the engine.
         """
         ...
 
     @property
     def unavailable_reason(self) -> str:
-        """Why nothing would run there at this moment; empty where it would. Any thread asks."""
+        """Why the backend runs nothing now; empty if it does. Read from any thread."""
         ...
 
     async def close(self) -> None: ...
@@ -81,9 +84,9 @@ class _Held:
     stop_ids: frozenset[int]
     output_ids: list[int]
     finish: FinishReason | None
-    """How it ends once `pending` is empty."""
+    """The finish once `pending` is empty."""
     pending: deque[int] = field(default_factory=deque)
-    """Come, and not yet given out; at most `max_tokens`, for nobody follows it further."""
+    """Arrived and not yet returned; at most `max_tokens`."""
     failure: str | None = None
     receiving: Future[None] | None = None
 
@@ -93,7 +96,7 @@ class _Held:
 
 
 class RemoteEngine:
-    """Gives a source the shape of an engine. `close` it, or let it end with the process."""
+    """An engine over a backend. Call `close`, or let it end with the process."""
 
     def __init__(self, facts: EngineFacts, backend: RemoteBackend, loop: LoopThread) -> None:
         self._facts, self._backend, self._loop = facts, backend, loop
@@ -147,7 +150,7 @@ class RemoteEngine:
             raise SequenceRefused(unavailable_reason)
 
     def _with_bounded_output(self, sequence: Sequence) -> Sequence:
-        """The sequence as its source hears of it: it wants no more than there is room for."""
+        """Return the sequence with no more output than the context has room for."""
         room = self._facts.context_tokens - len(sequence.prompt_ids)
         max_tokens = min(sequence.parameters.max_tokens, room)
         return replace(sequence, parameters=replace(sequence.parameters, max_tokens=max_tokens))
@@ -182,7 +185,7 @@ class RemoteEngine:
         return output
 
     def _drain_received(self) -> None:
-        """All there is; waits for some only where a step would otherwise say nothing."""
+        """Take all that has arrived; wait only if the step would otherwise be empty."""
         wait_s = 0.0 if any(map(_has_output, self._held.values())) else POLL_S
         try:
             while True:
@@ -217,7 +220,7 @@ class RemoteEngine:
             output.finished.append((sequence_id, reason))
 
     def _emit(self, held: _Held, token_id: int, output: StepOutput) -> FinishReason | None:
-        """Add the token to the step's; says how the sequence ends with it, if it does."""
+        """Add the token to the output; return how the sequence ends with it, if it does."""
         held.output_ids.append(token_id)
         output.sequence_ids.append(held.sequence.sequence_id)
         output.token_ids.append(token_id)
@@ -235,7 +238,7 @@ class RemoteEngine:
             held.stop()
 
     def statistics(self) -> EngineStatistics:
-        """The cache is counted, not measured: nobody here sees it."""
+        """Return statistics; cache figures are counted, for the backend does not report them."""
         return EngineStatistics(
             running=len(self._held),
             free_slots=self._facts.max_slots - len(self._held),
@@ -255,7 +258,7 @@ class RemoteEngine:
             assert held.receiving is not None or held.finish is not None
 
     def close(self) -> None:
-        """Let go of everything, and of the source."""
+        """Cancel all sequences and close the backend."""
         for sequence_id in list(self._held):
             self.cancel(sequence_id)
         self._loop.run(self._backend.close())
@@ -272,16 +275,28 @@ def _tokens(held: _Held) -> int:
     return len(held.sequence.prompt_ids) + len(held.sequence.output_ids) + max(0, made - 1)
 
 
+def finish_of(server: str, reason: str | None) -> FinishReason | None:
+    """Return the finish that a server reports in OpenAI's words, None before the end.
+
+    Raises:
+        BackendError: the server ended the sequence for another reason.
+    """
+    if reason is None:
+        return None
+    if reason not in _FINISHES:
+        raise BackendError(f"{server} ended the answer by {reason!r}")
+    return _FINISHES[reason]
+
+
 def tokens_left(sequence: Sequence) -> int:
-    """What a source may still make of it."""
+    """Return how many more tokens the sequence may get."""
     return sequence.parameters.max_tokens - len(sequence.output_ids)
 
 
 def seed_of(sequence: Sequence, *, bits: int) -> int:
-    """A seed for sources that draw from a generator of their own.
+    """Return a seed for backends with a random generator of their own.
 
-    An answer that goes on gets another one than it began with: a generator that begins
-    again would draw for its next tokens what it drew for its first.
+    A resumed sequence gets another seed: a restarted generator would repeat its first draws.
     """
     seed = sequence.seed
     if sequence.output_ids:

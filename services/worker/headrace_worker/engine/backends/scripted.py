@@ -1,7 +1,7 @@
 """An engine without a model: its tokens follow from the prompt and the output index.
 
-It keeps every promise of the interface at no cost, so the mesh around it can be
-tested, demonstrated and broken on purpose.
+It keeps every promise of the interface at no cost, so the mesh around it can be tested and
+demonstrated, with faults on purpose.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _CONTEXT_TOKENS = 4096
 
 
 def kill_this_process() -> None:
-    """Die as a crash does: no clean-up, no exit handlers."""
+    """Kill this process as a crash would: no clean-up, no exit handlers."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptedFaults:
-    """What goes wrong on purpose; nothing unless set."""
+    """Faults on purpose; none unless set."""
 
     refuse_all: bool = False
     """Every `admit` is refused."""
@@ -108,12 +108,11 @@ class _Totals:
 
 
 class ScriptedEngine:
-    """Says readable words; the same prompt always gets the same ones.
+    """Generates readable words; the same prompt always gets the same ones.
 
-    Greedy output depends on the prompt alone, sampled output (temperature above
-    0) on prompt and seed. An answer ends after 16 to 64 tokens, or never with
-    `ignore_eos`. Log probabilities follow from prompt and place as well. The other
-    sampling parameters change nothing.
+    Greedy output depends on the prompt only, sampled output (temperature above 0) on prompt and
+    seed. An answer ends after 16 to 64 tokens, or never with `ignore_eos`. Log probabilities follow
+    from prompt and position. The other sampling parameters have no effect.
     """
 
     def __init__(
@@ -258,7 +257,7 @@ class ScriptedEngine:
         return None
 
     def _prefilled(self, held: _Held, columns: StepOutput) -> bool:
-        """Advance the prefill by a chunk; True once the sequence may get a token."""
+        """Advance the prefill by a chunk; return True once the sequence may get a token."""
         left = held.prefill_tokens - held.prefilled
         chunk = min(left, self._settings.prefill_chunk_tokens)
         width, begin = held.sequence.prompt_logprobs_width, held.prefilled + 1

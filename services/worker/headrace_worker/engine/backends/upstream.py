@@ -1,4 +1,4 @@
-"""A server elsewhere that answers by server-sent events: asked again, or left alone for a while.
+"""An HTTP server that answers with server-sent events; with retries and a circuit breaker.
 
 Nothing here logs a body or a key.
 """
@@ -27,44 +27,43 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 CONNECT_S = 5.0
 FIRST_BACKOFF_S = 0.25
-"""Before the first repetition where the server names no time; each further one waits twice as
-long."""
+"""Before the first retry if the server sends no Retry-After; it doubles with each retry."""
 MAX_EVENT_BYTES = 1 << 20
-"""Of one event, and of a refusal's body; whoever sends more is no server of tokens."""
+"""Of one event, and of an error's body."""
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses that the same request may not get again."""
+"""Statuses after which the same request may succeed."""
 
 
 class UpstreamUnavailable(BackendError):
-    """It is out of reach, overloaded or broken: not this request's fault."""
+    """The server is unreachable, overloaded or broken; the request is not at fault."""
 
 
 class UpstreamRejected(BackendError):
-    """It answers, and will not do this."""
+    """The server answers, and rejects the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
-    """Whom to ask, and how patiently."""
+    """Address of the server, and how to retry."""
 
     url: str
     """Paths are appended to it: http://host:8000/v1."""
     api_key: SecretStr | None = None
     timeout_s: float = 60.0
-    """Longest silence, and the longest pause before a repetition that the server may ask for."""
+    """The longest silence, and the longest Retry-After that is obeyed."""
     retries: int = 2
-    """Repetitions of a request of which nothing has come yet."""
+    """Retries of a request before its first event."""
     failures: int = 5
-    """In a row, until callers' requests are refused."""
+    """Failures in a row that open the circuit breaker."""
     pause_s: float = 5.0
-    """Between probes, while they are."""
+    """Between probes while the breaker is open."""
     probe_path: str = "/models"
     uses_proxy: bool = True
     """Whether the environment's proxies are used."""
 
 
 class Upstream:
-    """One server. Made and used on one event loop; `unavailable_reason` alone is for any thread."""
+    """One server. Made and used on one event loop; only `unavailable_reason` is for any thread."""
 
     def __init__(self, settings: UpstreamSettings) -> None:
         self._settings = settings
@@ -92,11 +91,12 @@ class Upstream:
         return f"{self.url} is left alone: {unavailable_reason}" if unavailable_reason else ""
 
     async def get(self, path: str) -> dict[str, Any]:
-        """The JSON object there; asked once, whatever the breaker says, and not counted.
+        """Return the JSON object at a path; sent once, even if the breaker is open, and not
+        counted.
 
         Raises:
-            UpstreamUnavailable: it is out of reach or answers nonsense.
-            UpstreamRejected: it says no.
+            UpstreamUnavailable: the server is unreachable or returns nonsense.
+            UpstreamRejected: it rejects the request.
         """
         try:
             response = await self._client.get(path.lstrip("/"))
@@ -110,8 +110,8 @@ class Upstream:
         """Post a JSON body and yield the events of the answer, up to [DONE] or its end.
 
         Raises:
-            UpstreamUnavailable: out of reach, also after repetitions, or the stream broke off.
-            UpstreamRejected: it says no, or ends the stream with an error.
+            UpstreamUnavailable: unreachable, also after retries, or the stream broke off.
+            UpstreamRejected: it rejects the request, or ends the stream with an error.
         """
         async with self._counting_failures(), self._open_response(path, body) as response:
             async for data in _events(self.url, response.aiter_bytes()):
@@ -124,13 +124,13 @@ class Upstream:
                 yield event
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Post a JSON body for a JSON object. Raises and is repeated as `events` is."""
+        """Post a JSON body and return a JSON object. Raises and retries as `events` does."""
         async with self._counting_failures(), self._open_response(path, body) as response:
             return _object(self.url, await response.aread())
 
     @asynccontextmanager
     async def _counting_failures(self) -> AsyncIterator[None]:
-        """Tell the breaker of failures, and the caller of them in our words."""
+        """Count failures in the breaker, and raise them as our own errors."""
         try:
             yield
         except httpx.HTTPError as error:
@@ -145,7 +145,7 @@ class Upstream:
     async def _open_response(
         self, path: str, body: Mapping[str, Any]
     ) -> AsyncIterator[httpx.Response]:
-        """The response once its head is good; repeated while that may help."""
+        """Yield the response once its status is good, with retries."""
         pause_s = FIRST_BACKOFF_S
         for left in range(self._settings.retries, -1, -1):
             request = self._client.build_request("POST", path.lstrip("/"), json=body)
@@ -168,10 +168,10 @@ class Upstream:
             pause_s *= 2
 
     async def _pause_after(self, response: httpx.Response, left: int) -> float | None:
-        """Seconds that the server wants to be left alone; None if it does not say.
+        """Return the seconds of Retry-After; None if there is none.
 
         Raises:
-            BackendError: to ask again would not help.
+            BackendError: a retry would not help.
         """
         content = await _bounded(response.aiter_bytes())
         error = _error_for(self.url, response.status_code, content)
@@ -193,7 +193,7 @@ class Upstream:
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
 
     async def _recover(self) -> None:
-        """Probe until it answers. An answer of any kind but its own failure is one."""
+        """Probe until the server answers, even with a rejection."""
         while self._breaker.is_open:
             await asyncio.sleep(self._settings.pause_s)
             try:
@@ -213,7 +213,7 @@ class Upstream:
 
 
 async def _events(url: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The data of each event. Lines end with LF alone: text may hold all else that ends lines."""
+    """Yield the data of each event. Only LF ends a line: text may contain other line ends."""
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
@@ -253,14 +253,14 @@ def _error_for(url: str, status: int, content: bytes) -> BackendError:
 
 
 def _message(event: Any) -> str:
-    """What OpenAI's error body says, or the whole where it is another's."""
+    """Return the message of OpenAI's error body, or the whole body of another's."""
     error = event.get("error", event) if isinstance(event, dict) else event
     message = error.get("message", error) if isinstance(error, dict) else error
     return str(message)[:500]
 
 
 def _retry_after_s(text: str) -> float | None:
-    """Retry-After is seconds or a date; None where it is neither."""
+    """Parse Retry-After, seconds or a date; None if it is neither."""
     try:
         return max(0.0, float(text))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Models computed by vLLM, in processes of its own."""
+"""Models computed by vLLM, in its own processes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from headrace_worker.engine.backends.remote_engine import (
     BackendError,
     RemoteEngine,
     TokenChunk,
+    finish_of,
     seed_of,
     tokens_left,
 )
-from headrace_worker.engine.base.interface import Capabilities, EngineFacts, FinishReason, Sequence
+from headrace_worker.engine.base.interface import Capabilities, EngineFacts, Sequence
 from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
     ModelLoadFailed,
@@ -27,11 +28,10 @@ from headrace_worker.engine.files.sources import model_folder, weights_digest
 from headrace_worker.engine.files.tokenizer_files import first_line, tokenizer_files
 
 _SLOTS = 64
-_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
 class VllmBackend:
-    """vLLM's asynchronous engine, asked for token ids alone."""
+    """vLLM's asynchronous engine, with token ids in and out."""
 
     def __init__(self, engine: Any, eos_token_ids: tuple[int, ...]) -> None:
         self._engine, self._eos_token_ids = engine, eos_token_ids
@@ -58,18 +58,13 @@ class VllmBackend:
             async with aclosing(outputs):
                 async for output in outputs:
                     choice = output.outputs[0]
-                    yield TokenChunk(tuple(choice.token_ids), self._finish(choice.finish_reason))
+                    yield TokenChunk(
+                        tuple(choice.token_ids), finish_of("vLLM", choice.finish_reason)
+                    )
         except (EngineDeadError, BackendError):
             raise
         except Exception as error:  # what it refuses, by a class of its own in each version
             raise BackendError(f"vLLM refuses it: {first_line(error)}") from error
-
-    def _finish(self, reason: str | None) -> FinishReason | None:
-        if reason is None:
-            return None
-        if reason not in _FINISHES:
-            raise BackendError(f"vLLM ended it by {reason!r}")
-        return _FINISHES[reason]
 
     def _parameters(self, sequence: Sequence) -> Any:
         from vllm import SamplingParams
@@ -91,7 +86,7 @@ class VllmBackend:
 
 
 def load_vllm(settings: WorkerSettings) -> LoadedModel:
-    """Load a transformers model into vLLM; blocks for as long as that takes.
+    """Load a transformers model into vLLM; blocks until it is loaded.
 
     Raises:
         ModelLoadFailed: with the reason.

@@ -1,7 +1,6 @@
-"""What an engine takes on a CPU where nobody says: threads, and prompt tokens of a step.
+"""Defaults of an engine on a CPU: threads, and prompt tokens of a step.
 
-Pure, and from figures that do not change between starts, so that a worker that is
-started again does as it did before.
+They depend on figures that do not change between starts, so a restarted worker behaves as before.
 """
 
 from __future__ import annotations
@@ -9,32 +8,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _PARAMETERS_A_THREAD = 2_000_000
-"""Fewer cannot keep a thread busy between two barriers."""
+"""Fewer parameters cannot keep a thread busy between two barriers."""
 _CHUNK_S = 0.25
-"""Longest that a piece of somebody's prompt may hold up everyone who decodes."""
+"""The longest that a prefill chunk may delay decoding sequences."""
 _FLOPS_A_THREAD = 40e9
 """Of a CPU with AVX2, in float32; one with AVX-512 does twice that."""
 GPU_CHUNK_TOKENS = 2048
-"""A GPU is busy with no fewer."""
+"""Fewer do not keep a GPU busy."""
 _CHUNK_TOKENS = (16, 256)
-"""Below, prompts take a step for every few tokens; above, a pass gains nothing by more rows."""
+"""Minimum: below, prompts take a step for every few tokens. Maximum: above, more rows gain
+nothing."""
 
 SLOTS_WHY = "64 packed, 256 on a GPU, 8 stepwise, or what memory_utilization leaves room for"
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenValue:
-    """A value, and why it is that."""
+    """A value, and the reason for it."""
 
     value: int
     reason: str
 
 
 def threads(wanted: int | None, *, cores: float, workers: int, parameters: int) -> ChosenValue:
-    """Threads of the forward pass, for one of `workers` on a machine with so many cores.
+    """Return the threads of the forward pass, for one of `workers` on a machine with so many cores.
 
-    One core is left to the rest of the mesh: threads that share a core with others wait
-    for each other, spinning, and are slower than fewer would be.
+    One core is left to the rest of the mesh: threads that share a core wait for each other,
+    spinning, and are slower than fewer would be.
     """
     if wanted is not None:
         return ChosenValue(wanted, "set")
@@ -47,7 +47,7 @@ def threads(wanted: int | None, *, cores: float, workers: int, parameters: int) 
 
 
 def chunk_tokens(wanted: int | None, *, threads: int, parameters: int) -> ChosenValue:
-    """Prompt tokens of a step."""
+    """Return the prompt tokens of a step."""
     if wanted is not None:
         return ChosenValue(wanted, "set")
     least, most = _CHUNK_TOKENS

@@ -1,4 +1,4 @@
-"""What loading a model yields, whichever engine runs it. Imports nothing that computes."""
+"""The result of loading a model, for any engine. This module imports nothing that computes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from headrace_worker.engine.base.interface import AdapterEngine, Engine, PrefixE
 
 
 class LoadStage(Enum):
-    """What a load does, in this order, and what it counts meanwhile."""
+    """The stages of a load, in order, and what each counts."""
 
     FETCHING = "fetching files"
-    """From the hub; not where they are here already."""
+    """From the hub; not if the files are local."""
     READING = "reading weights"
-    """Once through, for their digest."""
+    """Once, for the digest of the weights."""
     PLACING = "placing weights"
-    """Each tensor in its place, in the type that it is computed in."""
+    """Each tensor in the type that it is computed in."""
 
     @property
     def unit(self) -> str:
@@ -28,27 +28,27 @@ class LoadStage(Enum):
 
 
 Progress = Callable[[LoadStage, int, int], None]
-"""Called with what is done and what there is in all, 0 if that is not known yet; by any thread."""
+"""Called from any thread with what is done and the total, 0 if that is unknown yet."""
 
 
 def ignore_progress(stage: LoadStage, done: int, total: int) -> None:
-    """The progress of a load that nobody waits for."""
+    """Ignore the progress of a load."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """All that turns text into a model's token ids and back, away from its weights."""
+    """All that turns text into a model's token ids and back, without its weights."""
 
     tokenizer_json: bytes
     """A `tokenizers` file, as `Tokenizer.from_str` reads it."""
     chat_template: str | None
-    """Jinja, as transformers renders it; absent where the model is no chat model."""
+    """Jinja, as transformers renders it; None if the model is no chat model."""
     special_tokens: dict[str, str]
     """By role (`bos_token`, `eos_token`, ...), for the chat template."""
     eos_token_ids: tuple[int, ...]
 
     def write_to(self, folder: Path) -> None:
-        """Leave the files where transformers' `AutoTokenizer` finds them."""
+        """Write the files as transformers' `AutoTokenizer` reads them."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_bytes(self.tokenizer_json)
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **self.special_tokens}
@@ -66,16 +66,16 @@ class VectorTask(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VectorModel:
-    """What is to be known of a model that makes vectors, beside its weights."""
+    """Facts about a model that makes vectors, beside its weights."""
 
     task: VectorTask
     dimensions: int
     """1 for a score."""
     normalised: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
-    """By name: what it wants before a text of that kind."""
+    """By name: the text that the model expects before a text of that kind."""
     default_prompt: str | None = None
-    """Name of the one for texts whose kind is not said."""
+    """Name of the prompt for texts whose kind is not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,11 @@ class LoadedModel:
     generation_defaults: Mapping[str, Any]
     """The model's own values of sampling parameters, by name, for callers that set none."""
     parameters: int
-    """Weights, counted; 0 where there are none."""
+    """Number of weights; 0 if unknown."""
     adapters: AdapterEngine | None = None
-    """The engine, if it was asked to take adapters."""
+    """The engine, if it takes adapters."""
     prefixes: PrefixEngine | None = None
-    """The engine, if it keeps what texts begin with."""
+    """The engine, if it has a prefix cache."""
     vectors: VectorModel | None = None
     """None: the engine makes tokens."""
 
@@ -105,11 +105,11 @@ class ModelLoadFailed(Exception):
 
 
 class ModelUnreachable(ModelLoadFailed):
-    """Where it really runs does not answer now; to start again later may help."""
+    """The remote server does not answer now; a later start may succeed."""
 
 
 class PackageMissing(ModelLoadFailed):
-    """An engine of another project that is not installed."""
+    """The package of an engine is not installed."""
 
     def __init__(self, source: str, *, engine: str, package: str) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""What the slot engine asks of a model: one pass over some slots' next tokens."""
+"""What the slot engine needs of a model: one forward pass over the next tokens of some slots."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class PrefillChunk:
-    """The next tokens of one slot's prompt, which stand from `start` on."""
+    """The next tokens of one slot's prompt, from position `start` on."""
 
     slot: int
     start: int
     token_ids: Ints
     is_last_chunk: bool
-    """Whether the prompt ends here, so the last token's logits are wanted."""
+    """Whether the prompt ends here, so that the last token's logits are wanted."""
     all_logits: bool = False
-    """Whether the logits behind every one of its tokens are wanted."""
+    """Whether the logits of every token are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class DecodeBatch:
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """What one pass is about: slots that decode, and pieces of prompts."""
+    """The rows of one pass: slots that decode, and prefill chunks."""
 
     decoding: Ints
     prefills: tuple[PrefillChunk, ...]
@@ -56,27 +56,27 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True)
 class CacheSpace:
-    """Of a cache that slots share, in tokens."""
+    """Space of a cache that slots share, in tokens."""
 
     free: int
     total: int
 
 
 class ModelRunner(Protocol):
-    """A model with room for the context of every slot.
+    """A model with a cache for the context of every slot.
 
-    A sequence is placed in a free slot, enters it just before its first pass, and
-    leaves it. Not reentrant; the caller holds `torch.inference_mode`.
+    A sequence is assigned a free slot, gets cache just before its first pass, and is released. Not
+    reentrant; the caller holds `torch.inference_mode`.
     """
 
     @property
     def supports_chunked_prefill(self) -> bool:
-        """Whether a prompt may come in pieces; otherwise it comes whole."""
+        """Whether a prompt may come in chunks; otherwise it comes whole."""
         ...
 
     @property
     def supports_prefix_caching(self) -> bool:
-        """Whether `allocate` ever finds anything."""
+        """Whether `allocate` ever returns more than 0."""
         ...
 
     def assign_slot(
@@ -90,54 +90,51 @@ class ModelRunner(Protocol):
     ) -> int:
         """Choose one of the free slots, ascending, for a sequence with this context.
 
-        `adapter` is the digest of one that is held, or empty. Beginnings are shared among equal
-        salts alone. Without `reuse` all of the
-        context will need a pass.
+        `adapter` is the digest of a loaded adapter, or empty. Prefixes are shared among equal salts
+        only. Without `reuse` no cached prefix is used.
         """
         ...
 
     def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
-        """Make the slot ready for the context that was placed there, and keep room for all of it.
+        """Allocate cache for the whole context of the slot's sequence.
 
-        Returns how many of its first tokens need no pass, less than all. None, and
-        nothing has changed, unless there is room for it and for `spare_tokens`
-        beside; where nothing else has entered there is.
+        Returns how many of its first tokens are cached, fewer than all. Returns None and changes
+        nothing unless there is space for the context and `spare_tokens` more; if no other sequence
+        has cache, there always is.
         """
         ...
 
     def reserve(self, slots: Ints, ends: Ints) -> bool:
-        """Make room for what entered these slots up to these lengths.
+        """Allocate cache up to these lengths.
 
-        False, and nothing has changed: not until others leave. Of one slot it is
-        always true.
+        Returns False and changes nothing if there is no space until others are released. For one
+        slot it is always true.
         """
         ...
 
     @property
     def cache_space(self) -> CacheSpace | None:
-        """What is free of the cache; None where every slot has a whole context of its own."""
+        """Free and total space; None if every slot has a whole context of its own."""
         ...
 
     def run(self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]) -> Tensor:
-        """Return the logits of the decode rows, then of the prefills: behind every token
-        where that is wanted, else behind the last of those that complete.
+        """Return the logits of the decode rows, then of the prefill chunks: of every token if
+        `all_logits`, else of the last token of last chunks.
 
-        Shape `(rows, vocabulary)`, float32, the caller's to change. A pass that
-        fails may be run again, whole or in parts: rows that came through it come
-        out the same.
+        Shape `(rows, vocabulary)`, float32; the caller may change it. A pass that fails may be run
+        again, whole or in parts; rows that passed before give the same logits again.
         """
         ...
 
     def release(self, slot: int, token_ids: Ints) -> None:
-        """The slot is free. It holds the keys of `token_ids`; none, if they cannot be trusted."""
+        """Free the slot. Its cache holds `token_ids`; none if its numbers cannot be trusted."""
         ...
 
     @property
     def cached_hashes(self) -> Collection[bytes]:
-        """Of all blocks that a context may begin with and that then need no pass, beginnings
-        before what follows on them."""
+        """Hashes of all cached blocks; a prefix comes before what follows it."""
         ...
 
     def check_integrity(self, free: Sequence[int]) -> None:
-        """Raise AssertionError if something is held for nobody."""
+        """Raise AssertionError if a free slot holds anything."""
         ...

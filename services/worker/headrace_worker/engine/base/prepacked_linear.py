@@ -1,9 +1,8 @@
-"""Linear layers whose weights lie as oneDNN's kernels read them.
+"""Linear layers whose weights are prepacked for oneDNN.
 
-On a CPU torch multiplies by MKL, which lays the weights out anew at every call and on some
-CPUs leaves AVX-512 unused. Laid out once, oneDNN is twice as fast from a few rows on, and
-gives a row the same bits beside however many others, but for the shortest batches
-(`benchmarks/products.py`).
+On a CPU torch multiplies with MKL, which repacks the weights at every call and leaves AVX-512
+unused on some CPUs. Prepacked once, oneDNN is twice as fast from a few rows on, and a row gets the
+same bits in every batch but the smallest (`benchmarks/products.py`).
 """
 
 from __future__ import annotations
@@ -22,24 +21,24 @@ T = TypeVar("T")
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
-"""Of a trial's largest value; summing in another order stays far below."""
+"""Of a trial's largest value; another order of summation stays far below."""
 _TRIAL_ROWS = 3
 
 
 class PrepackedLinear(nn.Linear):
-    """As `nn.Linear`, for inference; `weight` is opaque to everything but this."""
+    """An `nn.Linear` for inference; only this class can read its `weight`."""
 
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear gives it
         return _product(input, self.weight, self.bias)
 
 
 def with_prepacked_weights(model: nn.Module, use: Callable[[], T], failure: type[Exception]) -> T:
-    """What `use` makes of the model with its weights laid out; plain, where that fails.
+    """Return what `use` makes of the model with prepacked weights; with plain ones if that fails.
 
-    A model's own code may read the weights of its layers, and these cannot be read.
+    A model's own code may read the weights of its layers, and prepacked ones cannot be read.
 
     Raises:
-        failure: `use` does, with plain weights too.
+        failure: `use` raises it with plain weights too.
     """
     if not prepack_linear_layers(model):
         return use()
@@ -52,7 +51,7 @@ def with_prepacked_weights(model: nn.Module, use: Callable[[], T], failure: type
 
 
 def prepack_linear_layers(model: nn.Module) -> int:
-    """Lay out every linear layer that can be, and say how many can.
+    """Prepack the weights of all suitable linear layers and return their number.
 
     Embeddings that are tied to a layer keep their own copy.
     """
@@ -69,7 +68,7 @@ def prepack_linear_layers(model: nn.Module) -> int:
 
 
 def weight_of(module: nn.Module) -> Tensor | None:
-    """As the model's files have it; None where the module has no one weight."""
+    """Return the weight as the model's files have it; None if the module has not exactly one."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         return None
@@ -89,7 +88,7 @@ def _become(layer: nn.Linear, kind: type[nn.Linear]) -> None:
 
 
 def _plain(model: nn.Module) -> Iterator[nn.Linear]:
-    """Layers on a CPU with nothing special: not quantized, not spread over processes."""
+    """Yield layers on a CPU that are not quantized and not sharded."""
     for module in model.modules():
         if type(module) is not nn.Linear or type(module.weight.data) is not Tensor:
             continue
@@ -100,7 +99,7 @@ def _plain(model: nn.Module) -> Iterator[nn.Linear]:
 
 
 def _comes_out(layer: nn.Linear, weight: Tensor) -> bool:
-    """Whether oneDNN's product with its weight laid out is torch's own."""
+    """Return whether oneDNN's product with the prepacked weight is torch's own."""
     rows = torch.linspace(-1, 1, _TRIAL_ROWS * layer.in_features, dtype=layer.weight.dtype)
     rows = rows.view(_TRIAL_ROWS, layer.in_features)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What an engine has done since its start."""
+"""Counters of an engine since its start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace_worker.engine.base.interface import EngineStatistics
 
 @dataclass(slots=True)
 class EngineCounters:
-    """Counted as `EngineStatistics` has it."""
+    """The counters of `EngineStatistics`."""
 
     steps: int = 0
     prompt_tokens: int = 0
@@ -20,5 +20,5 @@ class EngineCounters:
     prefix_hits: int = 0
 
     def statistics(self, **held: Any) -> EngineStatistics:
-        """With what the engine holds at this moment."""
+        """Return the counters together with what the engine holds now."""
         return EngineStatistics(**held, **asdict(self))

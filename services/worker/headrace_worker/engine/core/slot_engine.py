@@ -1,7 +1,7 @@
-"""Continuous batching: every step is one forward pass over whatever is held.
+"""Continuous batching: every step is one forward pass over all running sequences.
 
-Decode rows come first, then prefill, oldest first, up to a budget of tokens. How
-they pass through the model is the `ModelRunner`'s: packed into one row, or one by one.
+Decode rows come first, then prefill chunks, oldest first, up to a budget of tokens. The
+`ModelRunner` decides how they pass through the model: packed into one row, or one by one.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from headrace_worker.engine.sampling.sampler import SampledTokens, Sampler
 Ints = NDArray[np.int64]
 
 GROWTH_TOKENS = 32
-"""Left free for each that runs when a newcomer enters a shared cache. Too small: newcomers are
-parked soon after. Too large: cache lies idle."""
+"""Tokens left free for each running sequence when another enters a shared cache. Too small: new
+sequences are parked soon after. Too large: cache lies idle."""
 
 log = logging.getLogger(__name__)
 
 
 class SlotEngine:
-    """The engine for transformers models; `building` finds the forward pass that is right."""
+    """The engine for transformers models; `builder` chooses the model runner."""
 
     def __init__(
         self,
@@ -68,13 +68,11 @@ class SlotEngine:
         compile_grammar: CompileFunction | None = None,
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`adapters` are those that the forward pass applies.
-
-        `prefill_chunk_tokens` bounds the prompt tokens of a step, all sequences together.
-
-        Too small: a long prompt takes many steps to its first token. Too large:
-        everyone who decodes waits for it. Prompts that must come whole come
-        whole, however long.
+        """Args:
+        adapters: those that the model runner applies.
+        prefill_chunk_tokens: prompt tokens of a step, all sequences together. Too small: a
+            long prompt takes many steps to its first token. Too large: all decoding sequences
+            wait for it. A runner without chunked prefill gets whole prompts.
         """
         self._runner, self._facts = runner, facts
         self._adapters = adapters or Adapters()
@@ -90,7 +88,6 @@ class SlotEngine:
 
     @property
     def runner(self) -> ModelRunner:
-        """What it runs its steps through."""
         return self._runner
 
     def cached_blocks(self) -> list[bytes]:
@@ -108,10 +105,10 @@ class SlotEngine:
         self._grammars.require(sequence)
         self._adapters.require(sequence.adapter)
         context_ids = np.array(sequence.prompt_ids + sequence.output_ids, dtype=np.int64)
-        # What is told of a prompt is known of no other's beginning.
-        free, reuse = self._slots.require_free(), sequence.prompt_logprobs_width is None
-        adapter, salt = sequence.adapter, sequence.cache_salt
-        slot = self._runner.assign_slot(free, context_ids, adapter, salt=salt, reuse=reuse)
+        # Prompt log probabilities need a pass over the whole prompt: no prefix is reused.
+        reuse, salt = sequence.prompt_logprobs_width is None, sequence.cache_salt
+        free = self._slots.require_free()
+        slot = self._runner.assign_slot(free, context_ids, sequence.adapter, salt=salt, reuse=reuse)
         active = ActiveSequence(
             sequence,
             slot,
@@ -144,8 +141,7 @@ class SlotEngine:
         return tuple(active.output_ids)
 
     def cancel(self, sequence_id: int) -> None:
-        active = self._slots.sequences.get(sequence_id)
-        if active is not None:
+        if (active := self._slots.sequences.get(sequence_id)) is not None:
             self._release(active)
 
     def load_adapter(self, folder: Path) -> LoadedAdapter:
@@ -159,12 +155,12 @@ class SlotEngine:
         self._adapters.remove(digest)
 
     def statistics(self) -> EngineStatistics:
-        room = self._room()
+        space = self._cache_space()
         return self._counters.statistics(
             running=len(self._slots.sequences),
             free_slots=len(self._slots.free),
-            cache_tokens_used=room.total - room.free,
-            cache_tokens_total=room.total,
+            cache_tokens_used=space.total - space.free,
+            cache_tokens_total=space.total,
             adapter_bytes=self._adapters.bytes,
         )
 
@@ -173,17 +169,17 @@ class SlotEngine:
         self._grammars.check_integrity(self._slots.free)
         self._runner.check_integrity(self._slots.free)
 
-    def _room(self) -> CacheSpace:
+    def _cache_space(self) -> CacheSpace:
         if self._runner.cache_space is None:
             total = self._facts.max_slots * self._facts.context_tokens
             return CacheSpace(total - int(self._slots.lengths.sum()), total)
-        # What has been taken and has not entered yet will need its room soon.
+        # Admitted sequences without cache will need space soon.
         owed = sum(len(o.context_ids) for o in self._slots.prefilling if not o.has_cache)
-        room = self._runner.cache_space
-        return CacheSpace(max(0, room.free - owed), room.total)
+        space = self._runner.cache_space
+        return CacheSpace(max(0, space.free - owed), space.total)
 
     def _poll_grammars(self, output: StepOutput) -> None:
-        """Let in whose grammar is ready, refuse whose is none; the others are left out of steps."""
+        """Admit sequences whose grammar is compiled and refuse those whose grammar is invalid."""
         nothing_else = all(not self._grammars.is_ready(slot) for slot in self._slots.in_use)
         for slot, refusal in self._grammars.poll(wait=nothing_else):
             active = self._active_in(slot)
@@ -196,13 +192,12 @@ class SlotEngine:
         """Finish the sequences that earlier attempts ended, without a forward pass."""
         ready = [each for each in self._slots.prefilling if self._grammars.is_ready(each.slot)]
         for active in ready:
-            if active.previous_finish is None:
-                continue
-            output.finished.append((active.sequence.sequence_id, active.previous_finish))
-            self._release(active)
+            if active.previous_finish is not None:
+                output.finished.append((active.sequence.sequence_id, active.previous_finish))
+                self._release(active)
 
     def _park_for_space(self, output: StepOutput) -> None:
-        """See that all who decode can grow by a token: park the least urgent until they can."""
+        """Park the least urgent sequences until all decoding ones can grow by a token."""
         while not self._reserve_next_token():
             parked = self._slots.least_urgent()
             output.parked.append(parked.sequence.sequence_id)
@@ -213,7 +208,7 @@ class SlotEngine:
         return self._runner.reserve(slots, self._slots.lengths[slots] + 1)
 
     def _decoding_slots(self) -> Ints:
-        """Slots that get a token by the next pass, ascending."""
+        """Return the slots that get a token in the next pass, ascending."""
         return self._slots.decoding
 
     def _schedule(self) -> StepBatch:
@@ -225,39 +220,41 @@ class SlotEngine:
             if not self._grammars.is_ready(active.slot):
                 continue
             if not active.has_cache and not self._allocate(active):
-                # Nobody overtakes: what is large would wait for ever.
+                # Later sequences must not overtake: a large one would wait for ever.
                 break
             start = int(self._slots.lengths[active.slot])
             end = start + budget if self._runner.supports_chunked_prefill else None
             token_ids = active.context_ids[start:end]
-            completes = start + len(token_ids) == len(active.context_ids)
-            every = active.sequence.prompt_logprobs_width is not None
-            prefills.append(PrefillChunk(active.slot, start, token_ids, completes, every))
+            is_last_chunk = start + len(token_ids) == len(active.context_ids)
+            all_logits = active.sequence.prompt_logprobs_width is not None
+            prefills.append(PrefillChunk(active.slot, start, token_ids, is_last_chunk, all_logits))
             budget -= len(token_ids)
         return StepBatch(self._decoding_slots(), tuple(prefills))
 
     def _allocate(self, active: ActiveSequence) -> bool:
-        others = len(self._slots.has_cache)
+        others = len(self._slots.with_cache)
         spare_tokens = (others + 1) * GROWTH_TOKENS if others else 0
-        known = self._runner.allocate(active.slot, spare_tokens=spare_tokens)
-        if known is None:
+        cached = self._runner.allocate(active.slot, spare_tokens=spare_tokens)
+        if cached is None:
             return False
-        self._slots.lengths[active.slot] = known
-        active.has_cache, active.known = True, known
+        self._slots.lengths[active.slot] = cached
+        active.has_cache, active.cached_tokens = True, cached
         if self._runner.supports_prefix_caching and active.sequence.prompt_logprobs_width is None:
             self._counters.prefix_queries += len(active.context_ids)
-            self._counters.prefix_hits += known
+            self._counters.prefix_hits += cached
         return True
 
     def _run_batch(self, rows: StepBatch, output: StepOutput) -> None:
-        """Run some rows; where that fails, run fewer at a time until the culprit is alone."""
+        """Run the rows; if the pass fails, bisect until the failing row is alone."""
         if not len(rows):
             return
+        slots = rows.decoding
+        decode = DecodeBatch(slots, self._slots.last_tokens[slots], self._slots.lengths[slots])
         try:
-            logits = self._runner.run(self._decode(rows.decoding), rows.prefills)
+            logits = self._runner.run(decode, rows.prefills)
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the others
             if len(rows) == 1:
-                slot = int(rows.decoding[0]) if len(rows.decoding) else rows.prefills[0].slot
+                slot = int(slots[0]) if len(slots) else rows.prefills[0].slot
                 self._fail(self._active_in(slot), f"{type(error).__name__}: {error}", output)
                 return
             log.warning("engine.pass_failed", extra={"rows": len(rows), "error": repr(error)})
@@ -266,13 +263,11 @@ class SlotEngine:
             return
         self._process_logits(rows, logits, output)
 
-    def _decode(self, slots: Ints) -> DecodeBatch:
-        return DecodeBatch(slots, self._slots.last_tokens[slots], self._slots.lengths[slots])
-
     def _process_logits(self, rows: StepBatch, logits: Tensor, output: StepOutput) -> None:
-        """Count what was cached, tell of prompts, and give every row that is due its token."""
-        logits, told = split_logits(logits, len(rows.decoding), rows.prefills)
-        for prefill, behind in told:
+        """Update counters and prompt log probabilities, and sample a token for every row that is
+        due."""
+        logits, prompt_logits = split_logits(logits, len(rows.decoding), rows.prefills)
+        for prefill, behind in prompt_logits:
             self._add_prompt_logprobs(prefill, behind, output)
         self._slots.lengths[rows.decoding] += 1
         completed = []
@@ -292,7 +287,7 @@ class SlotEngine:
     def _add_prompt_logprobs(
         self, prefill: PrefillChunk, logits: Tensor, output: StepOutput
     ) -> None:
-        """Say how likely the prompt's tokens were, each by the logits behind the one before it."""
+        """Add the logprobs of prompt tokens, each by the logits of the position before it."""
         active = self._active_in(prefill.slot)
         begin = prefill.start + 1
         token_ids = active.context_ids[begin : begin + len(logits)]
@@ -302,11 +297,8 @@ class SlotEngine:
             output.prompt_logprobs[active.sequence.sequence_id] = run
 
     def _append_tokens(self, slots: list[int], choice: SampledTokens, output: StepOutput) -> None:
-        for row, run in choice.logprobs.items():
-            if choice.finite[row]:
-                output.logprobs[self._active_in(slots[row]).sequence.sequence_id] = run
-        chosen = zip(slots, choice.token_ids, choice.finite, strict=True)
-        for row, (slot, token_id, finite) in enumerate(chosen):
+        rows = zip(slots, choice.token_ids, choice.finite, strict=True)
+        for row, (slot, token_id, finite) in enumerate(rows):
             active = self._active_in(slot)
             if self._grammars.is_dead_end(slot) or row in choice.dead_ends:
                 self._refuse(active, "after this output it allows no token", output)
@@ -315,15 +307,17 @@ class SlotEngine:
                 self._fail(active, "its logits are not finite", output)
                 continue
             if not self._grammars.accept(slot, token_id):
-                self._fail(active, f"its grammar takes back token {token_id}", output)
+                self._fail(active, f"its grammar does not accept token {token_id}", output)
                 continue
             sequence_id = active.sequence.sequence_id
             if len(active.output_ids) == len(active.sequence.output_ids):
-                cached = min(active.known, len(active.sequence.prompt_ids))
-                output.cached_prompts[sequence_id] = cached
+                prompt_tokens = len(active.sequence.prompt_ids)
+                output.cached_prompts[sequence_id] = min(active.cached_tokens, prompt_tokens)
             active.output_ids.append(token_id)
             output.sequence_ids.append(sequence_id)
             output.token_ids.append(token_id)
+            if row in choice.logprobs:
+                output.logprobs[sequence_id] = choice.logprobs[row]
             reason = finish_reason(
                 active.sequence, active.output_ids, active.stop_ids, self._facts.context_tokens
             )
@@ -340,15 +334,14 @@ class SlotEngine:
 
     def _fail(self, active: ActiveSequence, fact: str, output: StepOutput) -> None:
         output.failed.append((active.sequence.sequence_id, fact))
-        output.logprobs.pop(active.sequence.sequence_id, None)
         self._release(active, finite=False)
 
-    def _refuse(self, active: ActiveSequence, fact: str, output: StepOutput) -> None:
-        output.refused.append((active.sequence.sequence_id, fact))
+    def _refuse(self, active: ActiveSequence, reason: str, output: StepOutput) -> None:
+        output.refused.append((active.sequence.sequence_id, reason))
         self._release(active)
 
     def _release(self, active: ActiveSequence, *, finite: bool = True) -> None:
-        """The one way out of a slot, whatever the reason."""
+        """Free the slot; every sequence leaves through here, whatever the reason."""
         cached = int(self._slots.lengths[active.slot]) if finite else 0
         with torch.inference_mode():
             self._runner.release(active.slot, active.token_ids[:cached])

@@ -16,22 +16,22 @@ Ints = NDArray[np.int64]
 
 @dataclass(eq=False, slots=True)
 class ActiveSequence:
-    """A sequence in its slot."""
+    """A sequence that has a slot."""
 
     sequence: Sequence
     slot: int
     context_ids: Ints
-    """Prompt and earlier attempts' output: what is prefilled."""
+    """Prompt and output of earlier attempts: what is prefilled."""
     output_ids: list[int]
     stop_ids: frozenset[int]
     previous_finish: FinishReason | None
-    """How it ended before it came here, if it did."""
+    """How it ended in an earlier attempt, if it did."""
     arrival: int = 0
-    """Grows with every sequence that is taken."""
+    """Order of admission."""
     has_cache: bool = False
-    """Whether its slot is ready for it."""
-    known: int = 0
-    """Of `context_ids`, how many were in its slot then."""
+    """Whether cache is allocated for it."""
+    cached_tokens: int = 0
+    """How many tokens of `context_ids` were cached when it began."""
 
     @property
     def token_ids(self) -> Ints:
@@ -42,8 +42,8 @@ class ActiveSequence:
 class SlotTable:
     """Every slot is free, prefilling or decoding; `lengths` is its cached tokens, 0 when free.
 
-    Columns are by slot and the arrays are live: a step writes lengths, latest
-    tokens and output indices for all its rows at once.
+    Arrays are indexed by slot and live: a step writes lengths, last tokens and output indices of
+    all its rows at once.
     """
 
     def __init__(self, count: int) -> None:
@@ -70,11 +70,11 @@ class SlotTable:
 
     @property
     def in_use(self) -> list[int]:
-        """In no order."""
+        """Slots in use, in no order."""
         return [active.slot for active in self.sequences.values()]
 
     def require_free(self) -> list[int]:
-        """The free slots, ascending.
+        """Return the free slots, ascending.
 
         Raises:
             NoFreeSlot: there is none.
@@ -95,7 +95,7 @@ class SlotTable:
         self.prefilling.append(active)
 
     def start_decoding(self, active: ActiveSequence) -> None:
-        """Its prefill is done."""
+        """Move the sequence from prefill to decode."""
         self.prefilling.remove(active)
         insort(self._decoding, active.slot)
         self._decoding_array = None
@@ -113,16 +113,16 @@ class SlotTable:
         insort(self.free, slot)
 
     @property
-    def has_cache(self) -> list[ActiveSequence]:
-        """Those that have begun, and so hold something of the cache."""
+    def with_cache(self) -> list[ActiveSequence]:
+        """Sequences that have begun, and so hold cache."""
         return [active for active in self.sequences.values() if active.has_cache]
 
     def least_urgent(self) -> ActiveSequence:
-        """The newest of those that have begun and are least urgent."""
-        return max(self.has_cache, key=lambda o: (o.sequence.priority, o.arrival))
+        """Return the newest of the least urgent sequences that hold cache."""
+        return max(self.with_cache, key=lambda o: (o.sequence.priority, o.arrival))
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if a slot is held by nobody, or twice."""
+        """Raise AssertionError if a slot is lost, or held twice."""
         held = [active.slot for active in self.sequences.values()]
         working = self._decoding + [active.slot for active in self.prefilling]
         assert sorted(self.free + held) == list(range(len(self.by_slot))), "slots lost or doubled"

@@ -1,4 +1,4 @@
-"""Pure room: which inputs fit an engine that makes vectors, and which are computed together."""
+"""Choose which inputs are computed together, and validate inputs. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PADDING_FREE = 8
 
 
 class BatchMode(StrEnum):
-    """Who may share a forward pass with whom."""
+    """Which inputs may share a forward pass."""
 
     PADDED = "padded"
-    """Inputs of nearly one length; the shorter are padded."""
+    """Inputs of similar length; the shorter are padded."""
     SAME_LENGTH = "equal"
-    """Inputs of one length: the model minds padding."""
+    """Inputs of one length: padding changes the results of this model."""
     SINGLE = "alone"
-    """Nobody: the model minds company."""
+    """One input: other inputs change the results of this model."""
 
 
 def validate_input(sequence: Sequence, facts: EngineFacts) -> None:
@@ -40,11 +40,11 @@ def validate_input(sequence: Sequence, facts: EngineFacts) -> None:
 def choose_batch(
     lengths: Mapping[int, int], *, batch_tokens: int, batch_mode: BatchMode
 ) -> list[int]:
-    """Choose the sequences of the next forward pass: the oldest, and those nearest in length.
+    """Choose the sequences of the next pass: the oldest, and those nearest in length.
 
-    `lengths` is by sequence id, oldest first. The pass stays within `batch_tokens` with its
-    padding (the oldest goes alone if it is longer), and its shortest and longest differ by at
-    most a quarter, or 8 tokens: padding costs as much as text.
+    `lengths` is by sequence id, oldest first. The pass stays within `batch_tokens` with its padding
+    (the oldest goes alone if it is longer), and its lengths differ by at most a quarter, or 8
+    tokens: padding costs as much as text.
     """
     if not lengths:
         return []

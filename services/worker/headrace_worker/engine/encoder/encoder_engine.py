@@ -1,4 +1,4 @@
-"""Vectors from inputs: each step is one forward pass over inputs of nearly one length."""
+"""The engine of models that make vectors: each step is a pass over inputs of similar length."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class _Totals:
 
 
 class EncoderEngine:
-    """An engine whose sequences are inputs: one step each, to a vector.
+    """An engine whose sequences are inputs, each one step to a vector.
 
-    What comes out varies with the company in the last bits of float32, as padding
-    and the size of a product do; `EngineFacts.batch_invariant` says so.
+    Results vary with the batch in the last bits of float32, as padding and the size of a product
+    do; `EngineFacts.batch_invariant` says so.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class EncoderEngine:
         assert all(number == one.sequence_id for number, one in self._held.items())
 
     def _compute(self, rows: list[interface.Sequence], output: StepOutput) -> None:
-        """Compute some rows; where that fails, fewer at a time until the culprit is alone."""
+        """Compute the rows; if that fails, bisect until the failing row is alone."""
         try:
             vectors = self._forward.run(rows)
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the others

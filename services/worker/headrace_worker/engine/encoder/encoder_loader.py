@@ -188,7 +188,7 @@ def _layer(source: str, layer: Layer) -> nn.Module:
 
 
 def _activation(source: str, path: str) -> nn.Module:
-    """Of torch's own, by the last word of its path: nothing else is ever imported."""
+    """Return the class of torch with the path's last name; nothing else is ever imported."""
     kind = _ACTIVATIONS.get(path.rpartition(".")[2])
     if kind is None:
         raise ModelLoadFailed(source, f"activation {path} is none of {', '.join(_ACTIVATIONS)}")
@@ -205,7 +205,7 @@ def _lowercased(files: TokenizerFiles, sentence: SentenceConfig) -> TokenizerFil
 
 
 def _positions(model: PreTrainedModel) -> int:
-    """Positions that text may have: RoBERTa and its kin number theirs from behind the padding's."""
+    """Return the positions of text; RoBERTa and its relatives begin behind the padding index."""
     for name, module in model.named_modules():
         is_table = name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
         if is_table and module.padding_idx is not None:

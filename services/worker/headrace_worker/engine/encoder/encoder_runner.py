@@ -1,4 +1,4 @@
-"""One pass of a model that makes vectors: rows padded on the right, then its head."""
+"""Forward passes of a model that makes vectors: rows padded on the right, then the head."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from headrace_worker.engine.files.length_thresholds import threshold_positions
 _NOTHING_TO_SAMPLE = SamplingParameters(max_tokens=0)
 _TRIAL_LENGTHS = (5, 9, 12, 9)
 _LONGEST_TRIAL = 512
-"""Switches of a model's ways that lie further out are not crossed: it would take seconds."""
+"""Longer thresholds are not probed: it would take seconds."""
 _TOLERANCE = {torch.float32: 1e-4}
 _COARSE = 5e-2
-"""Of half-precision types, whose rounding is that of the whole network."""
+"""Of half-precision types, whose rounding adds up over the whole network."""
 
 
 class EncoderCheckFailed(Exception):
@@ -29,7 +29,7 @@ class EncoderCheckFailed(Exception):
 
 
 class EncoderModelRunner:
-    """A model and the head that makes vectors `(rows, dimensions)` of its output."""
+    """A model, and the head that turns its output into vectors `(rows, dimensions)`."""
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class EncoderModelRunner:
         pad_token_id: int,
         has_token_types: bool,
     ) -> None:
-        """`output` names the part of the model's output that the head takes; `has_token_types` says
-        whether its tokenizer tells the texts of a pair apart."""
+        """`output` names the field of the model's output for the head; `has_token_types` says
+        whether the tokenizer distinguishes the texts of a pair."""
         self._model: Any = model
         self._head, self._output, self._pad_token_id = head, output, pad_token_id
         self._has_types = (
@@ -49,7 +49,7 @@ class EncoderModelRunner:
         )
 
     def run(self, rows: Sequence[interface.Sequence]) -> Tensor:
-        """Vectors in float32, a row for each sequence."""
+        """Return vectors in float32, a row for each sequence."""
         longest = max(len(row.prompt_ids) for row in rows)
         ids = torch.full((len(rows), longest), self._pad_token_id)
         mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
@@ -64,10 +64,10 @@ class EncoderModelRunner:
         return cast(Tensor, self._head(getattr(output, self._output), mask)).float()
 
     def batch_mode(self, vocabulary_size: int, context_tokens: int) -> tuple[BatchMode, int]:
-        """Find out by trial what the model bears, and how many dimensions it makes.
+        """Probe which batches the model computes correctly, and its number of dimensions.
 
         Raises:
-            Unvectorable: not even one row alone comes out.
+            EncoderCheckFailed: not even one row alone gives a finite vector.
         """
         with torch.inference_mode():
             rows = _trial_rows(
@@ -85,7 +85,7 @@ class EncoderModelRunner:
         return BatchMode.SINGLE, alone.shape[1]
 
     def _trial_lengths(self, context_tokens: int) -> list[int]:
-        """Short ones, and such as cross what the configuration names."""
+        """Return short lengths, and lengths that cross the thresholds of the configuration."""
         bound = min(context_tokens, _LONGEST_TRIAL)
         config = self._model.config.get_text_config()
         found = threshold_positions(config, first=max(_TRIAL_LENGTHS), context_tokens=bound)

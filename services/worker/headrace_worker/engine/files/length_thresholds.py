@@ -1,11 +1,10 @@
-"""Where a model may begin to behave otherwise: places in its texts that its configuration names.
+"""Positions at which a model may begin to behave otherwise, as its configuration names them.
 
-Two kinds. Positions: what a token's own position, or the longest text's, decides, such as
-`original_max_position_embeddings`. Widths: how far back layers look, such as
-`sliding_window`, and what they count by tokens themselves, as Llama 4's `floor_scale`. The
-check at load crosses the first by texts that begin just before one of them, and the second by
-widths that are made small for as long as it runs, so that neither takes a text as long as a
-switch is far.
+There are two kinds. Positions, such as `original_max_position_embeddings`, decide by a token's own
+position or by the longest sequence. Windows, such as `sliding_window`, decide how far back layers
+look, or count tokens themselves, as Llama 4's `floor_scale`. The check at load crosses positions
+with prompts that begin just before them, and windows by making them small while it runs, so that no
+long prompt is needed.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ _WIDTHS = re.compile(r"window|attention_chunk|local_attention|floor")
 _NEITHER = re.compile(r"(^|_)(num|n|use)_|layers|pattern|type")
 """Parts of names that count other things, as `max_window_layers` does."""
 _MOST = 4
-"""Positions that are tried, the smallest; each costs a pass of the plain model."""
+"""How many positions are tried, the smallest; each costs a pass of the plain model."""
 
 
 def threshold_positions(config: PreTrainedConfig, *, first: int, context_tokens: int) -> list[int]:
-    """Positions from `first` to the context's end at which something may change, ascending."""
+    """Return positions from `first` to the end of the context at which something may change."""
     named = {
         value
         for name, value in _numbers(config.to_dict())
@@ -37,10 +36,10 @@ def threshold_positions(config: PreTrainedConfig, *, first: int, context_tokens:
 
 @contextmanager
 def narrow_windows(model: PreTrainedModel, tokens: int) -> Iterator[list[int]]:
-    """For as long as this lasts all widths of the model's layers are `tokens`.
+    """Set all windows of the model's layers to `tokens` while the context lasts.
 
-    Yields the contexts that do not go beyond the widths they have otherwise, ascending; none
-    where there was nothing to do.
+    Yields the contexts that do not exceed the original windows, ascending; none if there is no
+    window.
     """
     places = [
         (owner, name, value)
@@ -63,7 +62,7 @@ def _is_width(name: str) -> bool:
 
 
 def _owners(model: PreTrainedModel) -> list[Any]:
-    """Whatever keeps numbers of the configuration: it and its parts, and the modules."""
+    """Return whatever holds numbers of the configuration: it, its parts, and the modules."""
     found: dict[int, Any] = {}
     waiting = [model.config]
     for module in model.modules():

@@ -1,9 +1,8 @@
-"""Continuous batching that never waits for a token before it starts the next step.
+"""Async scheduling: decode steps are launched before the previous step has been read.
 
-While a device computes one step of rows that only decode, the next is launched: its
-input is on the device already. What was made is read one step later. A row that
-turns out to have ended meanwhile has been computed once too often, which nobody
-sees; ends that can be counted are known before.
+While the device computes a step of decode rows, the next one is launched: its input is on the
+device already. Results are read one step later. A row that turns out to have ended has been
+computed once too often, and is discarded; ends by length are known before.
 """
 
 from __future__ import annotations
@@ -30,19 +29,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A step that has not been read: its rows, and who was in them."""
+    """A step that has not been read: its rows and their sequences."""
 
     slots: Ints
     sequences: list[ActiveSequence | None]
-    flight: InFlightStep
+    step: InFlightStep
 
 
 class AsyncSlotEngine(SlotEngine):
     """A `SlotEngine` whose plain decode steps run one ahead of what has been read.
 
-    Steps with prefills, and those in which a sequence has an adapter or wants what
-    only the host can do (penalties, bias, grammars, log probabilities), are run and
-    read at once, behind what is under way.
+    Steps with prefills, and steps in which a sequence has an adapter or needs the host (penalties,
+    bias, grammars, logprobs), run and are read at once, behind the pending step.
     """
 
     def __init__(
@@ -65,7 +63,7 @@ class AsyncSlotEngine(SlotEngine):
         self._graphs = graphs
         self._pending: _Pending | None = None
         self._run_synchronously = False
-        """A launch failed: the next step is run by hand, to find the culprit."""
+        """A launch failed: the next step runs synchronously, to find the row at fault."""
         self._kinds = np.zeros(facts.max_slots, dtype=np.int64)
         self._max_outputs = np.zeros(facts.max_slots, dtype=np.int64)
 
@@ -113,7 +111,7 @@ class AsyncSlotEngine(SlotEngine):
         sequences = [self._slots.by_slot[slot] for slot in slots]
         try:
             self._upload_last_tokens(slots, previous)
-            flight = self._graphs.launch(
+            step = self._graphs.launch(
                 slots,
                 self._slots.lengths[slots],
                 self._slots.output_indices[slots],
@@ -125,26 +123,27 @@ class AsyncSlotEngine(SlotEngine):
             return
         self._slots.lengths[slots] += 1
         self._slots.output_indices[slots] += 1
-        self._pending = _Pending(slots, sequences, flight)
+        self._pending = _Pending(slots, sequences, step)
 
     def _upload_last_tokens(self, slots: Ints, previous: _Pending | None) -> None:
-        """The device knows the latest tokens of those it has just fed, and of no others."""
+        """Upload the last tokens of slots that the pending step did not feed; the device has the
+        others."""
         fed = [] if previous is None else self._live_slots(previous)
         others = np.setdiff1d(slots, np.array(fed, dtype=np.int64))
         if len(others):
             self._graphs.set_last_tokens(others, self._slots.last_tokens[others])
 
     def _read_step(self, pending: _Pending, output: StepOutput) -> None:
-        tokens, finite = pending.flight.read()
-        there = set(self._live_slots(pending))
-        kept = [row for row, slot in enumerate(pending.slots.tolist()) if slot in there]
-        slots = [int(pending.slots[row]) for row in kept]
-        choice = SampledTokens([tokens[row] for row in kept], [finite[row] for row in kept])
+        tokens, finite = pending.step.read()
+        live_slots = set(self._live_slots(pending))
+        live = [row for row, slot in enumerate(pending.slots.tolist()) if slot in live_slots]
+        slots = [int(pending.slots[row]) for row in live]
+        choice = SampledTokens([tokens[row] for row in live], [finite[row] for row in live])
         self._slots.last_tokens[slots] = choice.token_ids
         self._append_tokens(slots, choice, output)
 
     def _live_slots(self, pending: _Pending) -> list[int]:
-        """Slots whose sequence is the one that the step was about."""
+        """Return the slots that still have the step's sequence."""
         pairs = zip(pending.slots.tolist(), pending.sequences, strict=True)
         return [slot for slot, active in pairs if self._slots.by_slot[slot] is active]
 
@@ -161,7 +160,7 @@ def sampling_kind(sequence: Sequence) -> SamplingKind:
 
 
 def device_columns(sequence: Sequence) -> DeviceSamplingColumns:
-    """How a sequence is drawn, in columns of one row."""
+    """Return the sampling parameters of a sequence, in columns of one row."""
     parameters = sequence.parameters
     key = np.array([seed_key(sequence.seed)], dtype=np.uint64).view(np.int64)
     return DeviceSamplingColumns(

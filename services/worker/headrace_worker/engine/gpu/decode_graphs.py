@@ -1,9 +1,8 @@
-"""Decode steps that the device runs by itself: captured once for each padded batch size.
+"""Decode steps as CUDA graphs, captured once for each padded batch size.
 
-All that a step reads lies in buffers on the device: the latest token of every slot,
-how it is drawn, and for each row its slot, position and pages. So a step can be
-launched before anybody has read the tokens of the one before. On a CPU the same
-steps run uncaptured.
+All that a step reads is in buffers on the device: the last token of every slot, its sampling
+parameters, and for each row its slot, position and block table. So a step can be launched before
+the tokens of the previous one are read. On a CPU the same steps run uncaptured.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from headrace_worker.engine.model.packed_attention import StepAttention, attendi
 
 @dataclass(frozen=True, slots=True)
 class _Buffers:
-    """What a step of one size reads and writes, `(rows,)` but for the tables."""
+    """Inputs and outputs of a step of one size, `(rows,)` but for the tables."""
 
     slots: Tensor
     positions: Tensor
@@ -42,7 +41,7 @@ class _Buffers:
 
 
 class InFlightStep:
-    """A step under way; `read` waits for it."""
+    """A launched step; `read` waits for it."""
 
     def __init__(self, rows: int, tokens: Tensor, finite: Tensor) -> None:
         self._rows, self._tokens, self._sound = rows, tokens, finite
@@ -52,14 +51,14 @@ class InFlightStep:
             self._copied.record()
 
     def read(self) -> tuple[list[int], list[bool]]:
-        """The tokens, and whether the logits they were chosen by were numbers at all."""
+        """Return the tokens, and whether the logits they were sampled from were finite."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._tokens[: self._rows].tolist(), self._sound[: self._rows].tolist()
 
 
 class DecodeGraphs:
-    """The decode steps of one packed model over pages."""
+    """The decode steps of one packed model over the paged cache."""
 
     def __init__(self, model: PreTrainedModel, pages: PagedKvCache) -> None:
         self._model, self._pages = model, pages
@@ -68,7 +67,7 @@ class DecodeGraphs:
         slots = pages.slots + 1
         self._padding_slot = pages.slots
         self._last_tokens = self._zeros(slots, torch.int64)
-        self._parameters = DeviceSamplingColumns(
+        self._sampling = DeviceSamplingColumns(
             temperature=self._zeros(slots, torch.float32),
             top_k=self._zeros(slots, torch.int64),
             top_p=self._zeros(slots, torch.float64) + 1,
@@ -81,22 +80,22 @@ class DecodeGraphs:
         """Of memory, one for all graphs: no two run at once."""
 
     def set_parameters(self, slots: Ints, parameters: DeviceSamplingColumns) -> None:
-        """From now on these slots are drawn like this; columns on the host, in their order."""
+        """Set the sampling parameters of these slots, in columns on the host."""
         at = torch.from_numpy(slots).to(self._device)
         for name in DeviceSamplingColumns.__dataclass_fields__:
-            column: Tensor = getattr(self._parameters, name)
+            column: Tensor = getattr(self._sampling, name)
             column[at] = getattr(parameters, name).to(self._device)
 
     def set_last_tokens(self, slots: Ints, token_ids: Ints) -> None:
-        """These tokens were chosen elsewhere."""
+        """Set the last tokens of slots that were sampled elsewhere."""
         at = torch.from_numpy(slots).to(self._device)
         self._last_tokens[at] = torch.from_numpy(token_ids).to(self._device)
 
     def prepare(self) -> None:
-        """Capture the steps of all sizes now rather than when they are first wanted.
+        """Capture the steps of all sizes now rather than at first use.
 
         Raises:
-            RuntimeError: the model's pass cannot be captured: it looks at values on its way.
+            RuntimeError: the pass cannot be captured, because it reads values on its way.
         """
         with torch.inference_mode():
             for size in reversed(sizes(self._pages.slots)):
@@ -108,8 +107,8 @@ class DecodeGraphs:
     ) -> InFlightStep:
         """Start a step of rows with these slots, positions and output indices.
 
-        Each slot's latest token is fed, and the one that it gets is its latest from
-        then on. What is launched later runs later, so nothing is overwritten too early.
+        Each slot's last token is fed, and the sampled token becomes its last. Later launches run
+        later, so nothing is overwritten too early.
         """
         rows = len(slots)
         size = next(size for size in sizes(self._pages.slots) if size >= rows)
@@ -142,9 +141,9 @@ class DecodeGraphs:
         return self._steps[size, kind]
 
     def _captured(self, buffers: _Buffers, kind: SamplingKind) -> Callable[[], None]:
-        """Capture one step, behind one that makes what only a first run makes.
+        """Capture one step, after a run that allocates what only a first run allocates.
 
-        What the buffers hold must be kept: a launch has filled them.
+        The contents of the buffers are kept: a launch has filled them.
         """
         inputs = (buffers.slots, buffers.positions, buffers.tables)
         filled = [tensor.clone() for tensor in inputs]
@@ -173,7 +172,7 @@ class DecodeGraphs:
                 use_cache=False,
             )
         logits = output.logits[0].float()
-        own = self._parameters[buffers.slots]
+        own = self._sampling[buffers.slots]
         tokens, finite = sample_on_device(logits, own, buffers.indices, kind)
         self._last_tokens[buffers.slots] = tokens
         buffers.tokens.copy_(tokens)
@@ -184,7 +183,7 @@ class DecodeGraphs:
 
 
 def sizes(slots: int) -> list[int]:
-    """Padded batch sizes: powers of two, and the last that takes all slots."""
+    """Return the padded batch sizes: powers of two up to one that holds all slots."""
     found = [1]
     while found[-1] < slots:
         found.append(found[-1] * 2)
@@ -192,7 +191,7 @@ def sizes(slots: int) -> list[int]:
 
 
 def _fill(buffer: Tensor, values: Ints) -> None:
-    """Copy to the device without waiting for it."""
+    """Copy to the device without waiting."""
     source = torch.from_numpy(values)
     if buffer.is_cuda:
         # The allocator keeps pinned memory until what reads it has run.

@@ -1,9 +1,19 @@
-"""The next tokens, chosen where the logits are: nothing waits for the host.
+"""Sample the next tokens on the device: nothing waits for the host.
 
-What `sampling` and `noise` do in numpy, in torch and without a look at any value:
-cuts are found by bisection instead of growing candidate lists, so the work is the
-same whatever the logits are, and a graph can be captured of it. Tokens are those
-of the host, but for a sum that rounds differently right at the edge of top-p.
+The same as `host_sampling` and `noise`, in torch and without reading any value: thresholds are
+found by bisection instead of growing candidate lists, so the work does not depend on the logits and
+a CUDA graph can capture it. Tokens equal the host's, unless a sum rounds differently right at the
+edge of top-p.
+
+    logits        [2.0, 1.0, 0.0, -1.0]      one row; temperature 0.5, top_k 3, top_p 0.9
+    scaled        [0.0, -2.0, -4.0, -6.0]    minus the maximum, over the temperature
+    top-k         fewer than 3 values are higher: the lowest survivor is -4.0
+    weights       [1, 0.135, 0.018, 0]       exp; what top-k cut is 0; the sum is 1.154
+    top-p         higher values hold less than 0.9 * 1.154 = 1.038: -2.0 survives, -4.0 does not
+    noise         one exponential for each (seed, output index, token id): [0.7, 0.05, ...]
+    speeds        weights / noise = [1.43, 2.71, 0, 0]; the fastest token wins: token 1
+
+The winner is distributed as the weights are: the minimum of exponentials, as in Gumbel-max.
 """
 
 from __future__ import annotations
@@ -22,7 +32,7 @@ _GOLDEN, _FIRST, _SECOND = (
 
 
 class SamplingKind(IntEnum):
-    """What a step's rows ask for at most; less is quicker."""
+    """The most that any row of a step asks for; less is faster."""
 
     GREEDY = 0
     ALL_TOKENS = 1
@@ -33,7 +43,7 @@ class SamplingKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeviceSamplingColumns:
-    """How each row is drawn, in columns `(rows,)` on the device."""
+    """Sampling parameters in columns `(rows,)` on the device."""
 
     temperature: Tensor
     """float32; 0 is greedy."""
@@ -44,7 +54,7 @@ class DeviceSamplingColumns:
     min_p: Tensor
     """float32; 0 keeps all."""
     seed_keys: Tensor
-    """int64, the bits of what `noise.seed_key` makes."""
+    """int64, the bits of `noise.seed_key`."""
 
     def __getitem__(self, rows: Tensor) -> DeviceSamplingColumns:
         columns = (self.temperature, self.top_k, self.top_p, self.min_p, self.seed_keys)
@@ -54,7 +64,7 @@ class DeviceSamplingColumns:
 def sample_on_device(
     logits: Tensor, parameters: DeviceSamplingColumns, indices: Tensor, kind: SamplingKind
 ) -> tuple[Tensor, Tensor]:
-    """Each row's token, and whether the row's logits were numbers at all; both `(rows,)`.
+    """Return each row's token, and whether the row's highest logit is finite; both `(rows,)`.
 
     `logits` `(rows, vocabulary)` are float32, `indices` the rows' output indices.
     """
@@ -75,7 +85,7 @@ def sample_on_device(
 
 
 def noise_bits(seed_keys: Tensor, indices: Tensor, vocabulary: int) -> Tensor:
-    """`noise.noise_bits` of every token, bit for bit: `(rows, vocabulary)`, int64."""
+    """Return `noise.noise_bits` of every token, bit for bit: `(rows, vocabulary)`, int64."""
     rows = _mix(seed_keys + indices * _GOLDEN)
     token_ids = torch.arange(1, vocabulary + 1, device=seed_keys.device)
     return _mix(rows[:, None] + token_ids * _GOLDEN)
@@ -93,22 +103,22 @@ def _mix(value: Tensor) -> Tensor:
 
 
 def _shifted(value: Tensor, bits: int) -> Tensor:
-    """To the right, filled with zeros."""
+    """Shift right, filled with zeros."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _first(chosen: Tensor) -> Tensor:
-    """The first true column of each row; the last column where there is none."""
+    """Return the first true column of each row; the last column where there is none."""
     # Why not argmax: on a GPU it says nothing about which of several equals it takes.
     columns = torch.arange(chosen.shape[-1], device=chosen.device)
     return torch.where(chosen, columns, chosen.shape[-1] - 1).amin(dim=-1)
 
 
 def _floor(scaled: Tensor, parameters: DeviceSamplingColumns) -> Tensor:
-    """The lowest value that survives top-k and top-p in each row: `(rows, 1)`.
+    """Return the lowest value that survives top-k and top-p in each row: `(rows, 1)`.
 
-    A value survives if fewer than `top_k` are higher, and if those that are higher
-    hold less than `top_p` of what top-k left.
+    A value survives if fewer than `top_k` are higher, and if those that are higher hold less than
+    `top_p` of what top-k left.
     """
     weights = scaled.exp().double()
     top_k, top_p = parameters.top_k[:, None], parameters.top_p[:, None]
@@ -123,10 +133,10 @@ def _floor(scaled: Tensor, parameters: DeviceSamplingColumns) -> Tensor:
 
 
 def _lowest(scaled: Tensor, survives: Callable[[Tensor], Tensor]) -> Tensor:
-    """The lowest value of each row that survives, `(rows, 1)`; the highest, 0, always does.
+    """Return the lowest value of each row that survives, `(rows, 1)`; the highest, 0, always does.
 
-    `survives` is true from some value up. Bisects over all float32 from minus
-    infinity to 0, by their bits, so it ends at one of them exactly.
+    `survives` is true from some value up. Bisects over all float32 from minus infinity to 0, by
+    their bits, so it ends at one of them exactly.
     """
     # As bits -0.0 is the least and -inf the greatest: the order is reversed.
     most = torch.full_like(scaled[:, :1], float("-inf")).view(torch.int32)

@@ -1,4 +1,4 @@
-"""What a GPU has that a CPU has not, if it is there: Triton's kernels, captured graphs."""
+"""Features of a GPU, where there is one: Triton kernels and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 def select_device(wanted: str) -> torch.device | None:
-    """`cpu` or `cuda`, or by `auto` the best there is; None if there is no GPU as wanted."""
+    """Return `cpu` or `cuda`, with `auto` the best there is; None if there is no GPU as wanted."""
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", 0) if torch.cuda.is_available() else None
 
 
 def device_attention(device: torch.device) -> DeviceAttention | None:
-    """How rows that decode look back on this device; None: as suits a CPU."""
+    """Return the attention of decode rows on this device; None on a CPU."""
     if device.type == "cpu":
         return None
     if find_spec("triton") is None:
@@ -36,7 +36,8 @@ def device_attention(device: torch.device) -> DeviceAttention | None:
 
 
 def decode_graphs(model: PreTrainedModel, pages: PagedKvCache) -> DecodeGraphs | None:
-    """The model's decode steps, captured where they can be; None if they cannot run ahead."""
+    """Return the model's decode steps, captured where possible; None if they cannot be launched
+    ahead."""
     graphs = DecodeGraphs(model, pages)
     if model.device.type == "cpu":
         return graphs

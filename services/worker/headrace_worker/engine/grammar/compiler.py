@@ -1,8 +1,7 @@
-"""Grammars made ready beside the steps: by threads of their own, remembered by their text.
+"""Compile grammars in background threads, with a cache by grammar.
 
-Everything but the compiling itself happens on the engine's thread, inside
-`poll`. A grammar that takes too long costs nobody else: whoever waits for it is
-refused, and other grammars go on past it.
+Everything but the compilation itself happens on the engine's thread, inside `poll`. A grammar that
+takes too long is refused for those who wait for it, and delays no other.
 """
 
 from __future__ import annotations
@@ -22,42 +21,42 @@ from headrace_worker.engine.base.interface import Grammar
 COMPILE_S = 10.0
 AT_ONCE = 2
 MOST_OVERDUE = 4
-"""Threads that nobody waits for any more and that nothing stops; with so many, the rest wait."""
+"""Threads past their time limit, which nothing can stop; with so many, other grammars wait."""
 REMEMBERED = 256
 REMEMBERED_CHARACTERS = 1 << 20
-"""Of all sources together; what is made of one takes some hundred times its size."""
+"""Of all cached sources together; a compiled grammar takes some hundred times its size."""
 
 
 class GrammarRefused(Exception):
-    """The grammar is none, or says what cannot be enforced; the text is the fact."""
+    """The grammar is invalid or cannot be enforced; the text says why."""
 
 
 class Matcher(Protocol):
-    """One sequence's place in its grammar."""
+    """One sequence's state in its grammar."""
 
     def fill_bitmask(self, bits: Tensor, row: int) -> None:
         """Write which tokens may come next: bit t % 32 of word t // 32 in a row of int32."""
         ...
 
     def accept(self, token_id: int) -> bool:
-        """Go on by a token; False, and no change, where it may not come."""
+        """Advance by a token; return False, and change nothing, if it is forbidden."""
         ...
 
     @property
     def is_terminated(self) -> bool:
-        """Nothing may follow, not even a token that ends the sequence."""
+        """Whether nothing may follow, not even a token that ends the sequence."""
         ...
 
 
 Compiled = Callable[[], Matcher]
-"""Makes matchers that stand at the grammar's beginning."""
+"""Makes matchers at the grammar's start."""
 CompileFunction = Callable[[Grammar], Compiled]
 """Called from several threads at once; raises GrammarRefused."""
 
 
 @dataclass(eq=False, slots=True)
 class Compilation:
-    """A grammar on its way; settled once it has `compiled` or `refusal`."""
+    """A grammar being compiled; done once it has `compiled` or `refusal`."""
 
     grammar: Grammar
     began_s: float | None = None
@@ -70,14 +69,14 @@ class Compilation:
 
 
 class Compiler:
-    """Not thread-safe: one thread asks and settles."""
+    """Not thread-safe: one thread requests and polls."""
 
     def __init__(
         self, compile_one: CompileFunction, now_s: Callable[[], float] = time.monotonic
     ) -> None:
         self._compile_one, self._now_s = compile_one, now_s
         self._known: OrderedDict[Grammar, Compilation] = OrderedDict()
-        """Settled, latest asked last."""
+        """Done, the latest requested last."""
         self._characters = 0
         self._open: dict[Grammar, Compilation] = {}
         """Running, or in the queue."""
@@ -88,7 +87,7 @@ class Compiler:
         )
 
     def request(self, grammar: Grammar) -> Compilation:
-        """Settled already where it is remembered; else it is begun as soon as there is room."""
+        """Return the cached compilation, or start one as soon as a thread is free."""
         known = self._known.get(grammar)
         if known is not None:
             self._known.move_to_end(grammar)
@@ -100,7 +99,7 @@ class Compiler:
         return self._open[grammar]
 
     def poll(self, wait_s: float = 0.0) -> None:
-        """Take what has been compiled; waits for the first, where nothing has."""
+        """Collect results; wait up to `wait_s` for the first if there is none."""
         try:
             # Why not block=True always: a timeout of 0 still costs a system call.
             self._take(*self._results.get(wait_s > 0, wait_s or None))

@@ -1,4 +1,4 @@
-"""Grammars by llguidance, an optional part: `pip install headrace[llguidance]`."""
+"""Compile grammars with llguidance, an optional package: `pip install headrace[llguidance]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the text of a JSON Schema to what each library that holds output takes of it."""
+"""Translate a JSON Schema into the input of each grammar library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def parse_schema(source: str) -> object:
-    """Raises SchemaRefused if it is no JSON."""
+    """Parse the text of a schema. Raises SchemaRefused if it is no JSON."""
     try:
         return json.loads(source, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
@@ -23,19 +23,19 @@ def parse_schema(source: str) -> object:
 
 
 def schema_to_gbnf(schema: object) -> str:
-    """In xgrammar's notation. Raises SchemaRefused with the keyword and its place."""
+    """Return the schema in xgrammar's notation. Raises SchemaRefused with keyword and pointer."""
     return to_gbnf(read_schema(schema))
 
 
 def schema_to_llguidance(schema: object) -> dict[str, Any]:
-    """A plainer schema. Raises SchemaRefused with the keyword and its place."""
+    """Return a plainer schema. Raises SchemaRefused with keyword and pointer."""
     return to_llguidance_schema(read_schema(schema))
 
 
 def translate_tag_schema(content: Mapping[str, Any], translate: Callable[[object], T]) -> T:
-    """Return what `translate` makes of the schema in a structural tag.
+    """Translate the schema in a structural tag.
 
-    Where the tag says `best_effort`, a schema that is refused is replaced by that of any object.
+    With `best_effort`, a schema that is refused is replaced by that of any object.
     """
     try:
         return translate(content.get("json_schema"))

@@ -1,7 +1,16 @@
-"""What grammars allow the sequences that have one: masks over the logits of their rows.
+"""Mask the logits of sequences that follow a grammar, so that only allowed tokens can be sampled.
 
-A matcher is a function of the grammar and the output so far: one that is made
-anew and led through the output stands where the lost one stood.
+A matcher is a function of the grammar and the output so far. After a restart, a new matcher that
+accepts the output so far stands where the lost one stood.
+
+    grammar {"type": "boolean"}; vocabulary 0 "<end>", 1 "tr", 2 "true", 3 "ue", 4 "f"; 5 tokens
+    admit(slot 2, sequence)    the compiler starts; is_ready(2) is false: no step has the slot
+    poll()                     (2, None): compiled; output [1] of an earlier attempt is accepted
+    fill_bitmask(bits, 2)      word 0 of row 2 is 0b01000: only token 3 may follow "tr"
+    apply_bitmask(logits, [2]) [0.3, 0.9, 0.1, -2.0, 0.5] -> [-inf, -inf, -inf, -2.0, -inf]
+    accept(2, 3)               the output is "true"; next the bitmask is 0b00001: only <end>
+    accept(2, 0)               is_terminated(2): the engine finishes the sequence with STOP
+    a bitmask of zeros         is_dead_end(2): the engine refuses the sequence
 """
 
 from __future__ import annotations
@@ -19,11 +28,11 @@ from headrace_worker.engine.grammar.compiler import Compilation, CompileFunction
 Ints = NDArray[np.int64]
 
 NOTHING_TO_STEP_S = 0.02
-"""Wait for a grammar where nothing else is to be done; a command waits no longer than this."""
+"""How long to wait for a grammar if nothing else can run; a command waits no longer than this."""
 
 
 class SlotGrammars:
-    """Matchers by slot. A slot whose grammar is being compiled is not ready to be stepped."""
+    """Matchers by slot. A slot whose grammar is still being compiled is not ready for a step."""
 
     def __init__(
         self, compile_one: CompileFunction | None, slots: int, vocabulary_size: int
@@ -42,12 +51,12 @@ class SlotGrammars:
         return not self._matchers
 
     def require(self, sequence: Sequence) -> None:
-        """Raise SequenceRefused if it has a grammar and none is taken here."""
+        """Raise SequenceRefused if the sequence has a grammar and this engine takes none."""
         if sequence.grammar is not None and self._compiler is None:
             raise SequenceRefused("this engine takes no grammars")
 
     def admit(self, slot: int, sequence: Sequence) -> None:
-        """Begin to make the sequence's grammar ready, if it has one; `require` has passed."""
+        """Start to compile the sequence's grammar, if it has one; `require` has passed."""
         if sequence.grammar is not None:
             assert self._compiler is not None
             self._waiting[slot] = self._compiler.request(sequence.grammar), sequence
@@ -61,7 +70,8 @@ class SlotGrammars:
         return slot not in self._waiting
 
     def poll(self, *, wait: bool = False) -> Iterator[tuple[int, str | None]]:
-        """Slots that have become ready, and those that cannot, with the fact."""
+        """Return slots that have become ready (None), and those whose grammar is refused, with the
+        reason."""
         if not self._waiting:
             return
         assert self._compiler is not None
@@ -79,16 +89,16 @@ class SlotGrammars:
             yield slot, None if led else "the output so far does not follow it"
 
     def is_terminated(self, slot: int) -> bool:
-        """Nothing may follow the slot's output."""
+        """Return whether nothing may follow the slot's output."""
         matcher = self._matchers.get(slot)
         return matcher is not None and matcher.is_terminated
 
     def is_dead_end(self, slot: int) -> bool:
-        """The last mask left the slot no token at all."""
+        """Return whether the last bitmask left the slot no token."""
         return slot in self._dead_ends
 
     def apply_bitmask(self, logits: Tensor, slots: Ints) -> None:
-        """Set what may not come to minus infinity, in place, in the rows that these slots have."""
+        """Set forbidden tokens to minus infinity, in place, in the rows of slots with a grammar."""
         rows = [row for row, slot in enumerate(slots.tolist()) if slot in self._matchers]
         if not rows:
             return
@@ -103,10 +113,10 @@ class SlotGrammars:
         logits[at] = logits[at].masked_fill(forbidden.to(logits.device), float("-inf"))
 
     def accept(self, slot: int, token_id: int) -> bool:
-        """Go on by a token; False where the slot's grammar forbids it."""
+        """Advance by a token; return False if the slot's grammar forbids it."""
         return slot not in self._matchers or self._matchers[slot].accept(token_id)
 
     def check_integrity(self, free: list[int]) -> None:
-        """Raise AssertionError if a free slot has something."""
+        """Raise AssertionError if a free slot has a grammar."""
         held = self._waiting.keys() | self._matchers.keys() | self._dead_ends
         assert held.isdisjoint(free), "a grammar that no sequence has"

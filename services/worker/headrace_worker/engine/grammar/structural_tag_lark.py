@@ -1,4 +1,4 @@
-"""Structural tags as llguidance reads them: what tool calls are made of, in its Lark."""
+"""Structural tags, which tool calls are made of, in llguidance's Lark."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from headrace_worker.engine.grammar.schema_translation import (
 def structural_tag_in_lark(
     structural_tag: Mapping[str, Any], marks: frozenset[str], options: object
 ) -> str:
-    """Tags in a row, or in free text where a trigger opens one.
+    """Translate tags in a row, or in free text where a trigger opens one.
 
-    `marks` are texts that are one token of their own: Lark names such a token, and
-    does not spell it. `options` are llguidance's own, for the schemas in the tags.
+    `marks` are texts that are single tokens: Lark names such a token instead of spelling it.
+    `options` are llguidance's own, for the schemas in the tags.
 
     Raises:
-        ValueError: other structural tags, which only xgrammar takes.
+        ValueError: a structural tag that only xgrammar takes.
     """
     shape = structural_tag.get("format", {})
     kind = shape.get("type")
@@ -57,7 +57,7 @@ def _schema_of(tag: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _spelled(text: str, marks: frozenset[str]) -> str:
-    """The text in quotes, but for the marks in it."""
+    """Quote the text, except the marks in it."""
     if not text:
         return ""
     pattern = "|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True))

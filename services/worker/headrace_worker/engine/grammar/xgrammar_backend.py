@@ -1,4 +1,4 @@
-"""Grammars by xgrammar."""
+"""Compile grammars with xgrammar."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _PLACE_IN_ITS_SOURCE = re.compile(r"^\[[\d:]+\] \S+\.cc:\d+: ")
 
 
 def _with_grammars(shape: Any) -> Any:
-    """The structural tag with a grammar where it has a schema.
+    """Replace the schemas in a structural tag by grammars.
 
-    Why: so that schemas mean the same in there as elsewhere.
+    Why: so that schemas mean the same there as elsewhere.
     """
     if isinstance(shape, list):
         return [_with_grammars(each) for each in shape]
@@ -63,7 +63,7 @@ class Xgrammar:
     def __init__(
         self, tokenizer_json: bytes, *, vocabulary_size: int, eos_token_ids: tuple[int, ...]
     ) -> None:
-        """`eos_token_ids` are those that may come once a grammar is fulfilled; at least one."""
+        """`eos_token_ids`, at least one, may follow a complete output."""
         tokenizer = Tokenizer.from_buffer(tokenizer_json)
         seen = xgrammar.TokenizerInfo.from_huggingface(
             PreTrainedTokenizerFast(tokenizer_object=tokenizer),  # type: ignore[no-untyped-call]

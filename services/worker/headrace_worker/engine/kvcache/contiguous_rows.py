@@ -1,8 +1,9 @@
-"""Which rows of a packed row belong to which strip, and what each may see."""
+"""Rows of a packed row over the contiguous cache: where they write, and what they attend to."""
 
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from functools import cached_property
 
 import numpy as np
@@ -19,12 +20,11 @@ from headrace_worker.engine.kvcache.dense_attention import (
 from headrace_worker.engine.kvcache.kv_cache import AttentionParams, LayerCache
 
 _DENSE_ENOUGH = 0.7
-"""Below this share of decoding slots in their span, a gather beats a view with holes."""
+"""Below this share of decoding slots in their span, a gather is faster than a view with gaps."""
 _RUN_BYTES = 192 * 1024
-"""Where a run of neighbouring slots has so much to read, a call of its own costs less than a
-copy of it, or than its neighbours' holes."""
+"""If a run of neighbouring slots reads this much, a call of its own costs less than a copy."""
 
-TokenMasks = dict[int | None, Tensor | None]
+WindowMasks = dict[int | None, Tensor | None]
 """By window: layers of one kind share theirs."""
 
 
@@ -32,32 +32,32 @@ class ContiguousDecodeRows:
     """The first rows of the packed row: one token for each of some slots, ascending."""
 
     def __init__(self, slots: Ints, positions: Ints, *, run_bytes: float = _RUN_BYTES) -> None:
-        self._count, self._run_bytes = len(slots), run_bytes
-        self.rows = slice(0, self._count)
+        self._num_rows, self._run_bytes = len(slots), run_bytes
+        self.rows = slice(0, self._num_rows)
         self._slots, self._positions = torch.from_numpy(slots), torch.from_numpy(positions)
         self._whole = _SlotRun(slots, positions)
-        cuts = [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), self._count]
+        cuts = [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), self._num_rows]
         self._cuts = [slice(*pair) for pair in itertools.pairwise(cuts)]
 
     def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
         layer.keys[self._slots, :, self._positions] = key.transpose(0, 1)
         layer.values[self._slots, :, self._positions] = value.transpose(0, 1)
 
-    def attend(self, layer: LayerCache, query: Tensor, form: AttentionParams) -> Tensor:
-        heads, shared = len(query), layer.keys.shape[1]
+    def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
+        heads, key_heads = len(query), layer.keys.shape[1]
         # Query heads that share a key ride on the query-length axis: no key is repeated.
-        rows = query.transpose(0, 1).reshape(self._count, shared, -1, query.shape[-1])
-        if len(self._cuts) > 1 and self._apart(layer, form.window):
+        rows = query.transpose(0, 1).reshape(self._num_rows, key_heads, -1, query.shape[-1])
+        if len(self._cuts) > 1 and self._attends_by_run(layer, params.window):
             parts = zip(self._runs, self._cuts, strict=True)
-            output = torch.cat([run.attend(layer, rows[cut], form) for run, cut in parts])
+            output = torch.cat([run.attend(layer, rows[cut], params) for run, cut in parts])
         else:
-            output = self._whole.attend(layer, rows, form)
-        return output.reshape(self._count, heads, -1)
+            output = self._whole.attend(layer, rows, params)
+        return output.reshape(self._num_rows, heads, -1)
 
-    def _apart(self, layer: LayerCache, window: int | None) -> bool:
-        """Whether runs of neighbours attend one after the other, each to no more than it must."""
+    def _attends_by_run(self, layer: LayerCache, window: int | None) -> bool:
+        """Return whether runs of neighbouring slots should attend one after the other."""
         sizes = (s.shape[1] * s.shape[3] * s.element_size() for s in (layer.keys, layer.values))
-        seen_bytes = sum(sizes) * self._whole.seen_tokens(window) * self._count
+        seen_bytes = sum(sizes) * self._whole.seen_tokens(window) * self._num_rows
         return seen_bytes >= self._run_bytes * len(self._cuts)
 
     @cached_property
@@ -77,41 +77,42 @@ class _SlotRun:
         self._gathers = len(slots) < _DENSE_ENOUGH * (high - low)
         has_holes = len(slots) < high - low and not self._gathers
         self._places = self._slots - low if has_holes else None
-        self._masks: TokenMasks = {}
+        self._masks: WindowMasks = {}
 
     def seen_tokens(self, window: int | None) -> int:
-        """How much of each strip is read: as much as the row that sees most has."""
+        """Return how many positions of each slot are read: as many as the longest row needs."""
         return self._end - window_start(self._shortest, window)
 
-    def attend(self, layer: LayerCache, rows: Tensor, form: AttentionParams) -> Tensor:
-        """Rows and what is returned: `(slots, key heads, queries of a key head, size)`."""
-        if form.window not in self._masks:
-            self._masks[form.window] = self._mask(form.window, rows.dtype)
+    def attend(self, layer: LayerCache, rows: Tensor, params: AttentionParams) -> Tensor:
+        """Rows and result: `(slots, key heads, queries of a key head, size)`."""
+        if params.window not in self._masks:
+            self._masks[params.window] = self._mask(params.window, rows.dtype)
         output = attend(
             self._spread(rows),
-            self._select(layer.keys, form.window),
-            self._select(layer.values, form.window),
-            self._masks[form.window],
-            form,
+            self._select(layer.keys, params.window),
+            self._select(layer.values, params.window),
+            self._masks[params.window],
+            params,
         )
         return output if self._places is None else output.index_select(0, self._places)
 
     def _select(self, store: Tensor, window: int | None) -> Tensor:
-        """What these slots may see of a store, `(span, heads, seen, size)`."""
+        """Return what these slots may see, `(span, heads, seen, size)`."""
         seen = slice(window_start(self._shortest, window), self._end)
         if self._gathers:
             return store[:, :, seen].index_select(0, self._slots)
         return store[self._span, :, seen]
 
     def _spread(self, rows: Tensor) -> Tensor:
-        """Lay rows out as `_select` does; a slot of the span without a row gets zeros."""
+        """Arrange rows as `_select` does; a slot of the span without a row gets zeros."""
         if self._places is None:
             return rows
         spread = rows.new_zeros(self._span.stop - self._span.start, *rows.shape[1:])
         return spread.index_copy_(0, self._places, rows)
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """The mask over `_select`, `(span, 1, 1, seen)`; None where every row sees all of it."""
+        """Return the mask over `_select`, `(span, 1, 1, seen)`; None if every row sees all
+        of it."""
         if self._shortest + 1 == self._end:
             return None
         last = self._positions
@@ -123,34 +124,45 @@ class _SlotRun:
         return additive_mask(seen, last[:, None, None, None], window, dtype)
 
 
-class ContiguousChunkRows:
-    """Some of one slot's prompt: where its tokens stand in the context and in the packed row."""
+class ChunkRows(ABC):
+    """A prefill chunk of one sequence: its positions in the context and in the packed row."""
 
-    def __init__(self, slot: int, *, start: int, row: int, count: int) -> None:
-        self._slot, self._count = slot, count
+    def __init__(self, *, start: int, row: int, count: int) -> None:
+        self._num_rows = count
         self.rows = slice(row, row + count)
         self._positions = slice(start, start + count)
-        self._masks: TokenMasks = {}
+        self._masks: WindowMasks = {}
+
+    @abstractmethod
+    def _select(self, store: Tensor, seen: slice) -> Tensor:
+        """Return these positions of the sequence, `(1, heads, seen, size)`."""
+
+    def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
+        heads, key_heads = len(query), layer.keys.shape[1]
+        if params.window not in self._masks:
+            groups = heads // key_heads
+            self._masks[params.window] = chunk_mask(self._positions, params.window, groups, query)
+        seen = slice(window_start(self._positions.start, params.window), self._positions.stop)
+        output = attend(
+            query.reshape(1, key_heads, -1, query.shape[-1]),
+            self._select(layer.keys, seen),
+            self._select(layer.values, seen),
+            self._masks[params.window],
+            params,
+        )
+        return output.reshape(heads, self._num_rows, -1).transpose(0, 1)
+
+
+class ContiguousChunkRows(ChunkRows):
+    """A prefill chunk of one slot."""
+
+    def __init__(self, slot: int, *, start: int, row: int, count: int) -> None:
+        super().__init__(start=start, row=row, count=count)
+        self._slot = slot
 
     def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
         layer.keys[self._slot, :, self._positions] = key
         layer.values[self._slot, :, self._positions] = value
 
-    def attend(self, layer: LayerCache, query: Tensor, form: AttentionParams) -> Tensor:
-        heads, shared = len(query), layer.keys.shape[1]
-        if form.window not in self._masks:
-            groups = heads // shared
-            self._masks[form.window] = chunk_mask(self._positions, form.window, groups, query)
-        output = attend(
-            query.reshape(1, shared, -1, query.shape[-1]),
-            self._select(layer.keys, form.window),
-            self._select(layer.values, form.window),
-            self._masks[form.window],
-            form,
-        )
-        return output.reshape(heads, self._count, -1).transpose(0, 1)
-
-    def _select(self, store: Tensor, window: int | None) -> Tensor:
-        """What the chunk may see of a store, `(1, heads, seen, size)`."""
-        seen = slice(window_start(self._positions.start, window), self._positions.stop)
+    def _select(self, store: Tensor, seen: slice) -> Tensor:
         return store[self._slot : self._slot + 1, :, seen]

@@ -1,12 +1,13 @@
-"""What a packed pass asks of the place where keys and values are kept.
+"""The key-value cache as a packed forward pass uses it.
 
-Two keep them: `kv_strips`, a strip of context for every slot, and `kv_pages`,
-blocks that slots take as they grow and that texts with one beginning share.
+Two implementations: `contiguous_cache` gives every slot a whole context of memory; `paged_cache`
+gives slots blocks as they grow, and sequences with one prefix share its blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -18,29 +19,26 @@ from headrace_worker.engine.base.model_runner import CacheSpace, DecodeBatch, In
 
 @dataclass(frozen=True, slots=True)
 class LayerCache:
-    """One layer's store: keys `(places, heads, tokens, key size)`, values alike.
-
-    A place is a slot's strip, or a page.
-    """
+    """One layer's cache: keys `(slots or blocks, heads, tokens, key size)`, values alike."""
 
     keys: Tensor
     values: Tensor
 
 
 class AttentionParams(NamedTuple):
-    """What one layer's attention has beyond the plain kind."""
+    """One layer's attention parameters beyond plain causal attention."""
 
     scale: float | None
     """None: one over the root of the head size."""
     window: int | None
-    """A token sees itself and the `window - 1` before it."""
+    """Sliding window: a token sees itself and the `window - 1` before it."""
     softcap: float | None
     sinks: Tensor | None
-    """A logit per query head that takes its share of the softmax and yields nothing."""
+    """Attention sinks: a logit per query head that takes part in the softmax and has no value."""
 
 
 class CacheRows(Protocol):
-    """Some rows of a step: they write what they bring, then look back."""
+    """Some rows of a step: they write their keys and values, then attend."""
 
     @property
     def rows(self) -> slice:
@@ -48,35 +46,36 @@ class CacheRows(Protocol):
         ...
 
     def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
-        """Keep their keys and values, each `(heads, rows, size)`."""
+        """Write their keys and values, each `(heads, rows, size)`."""
         ...
 
-    def attend(self, layer: LayerCache, query: Tensor, form: AttentionParams) -> Tensor:
+    def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
         """For `query` `(query heads, rows, size)` return `(rows, query heads, value size)`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PromptContext:
-    """A text about to be computed: its length, and the names of its full blocks."""
+    """A context about to be computed: its length, and the hashes of its full blocks."""
 
     tokens: int
     block_hashes: BlockHashes
     reuse: bool = True
-    """Whether what others computed of it may be used."""
+    """Whether cached blocks may be used."""
 
     @property
     def reusable(self) -> BlockHashes:
-        """Those that need not be computed if known: the last token's logits are wanted."""
+        """Hashes of blocks that may come from the cache; never the last token, whose logits are
+        wanted."""
         return self.block_hashes[: (self.tokens - 1) // BLOCK_TOKENS] if self.reuse else []
 
 
 class KvCache(Protocol):
-    """Keys and values of `slots` texts of at most `tokens` tokens.
+    """Keys and values of `slots` sequences of at most `tokens` tokens.
 
-    A layer takes its shape from the first write: some architectures store keys
-    and values of different sizes, which no configuration tells. What a slot in
-    use can see beyond its text is always finite, or masked before it is summed.
+    A layer takes its shape from the first write: some architectures cache keys and values of
+    different sizes, which no configuration tells. What a slot in use can see beyond its sequence is
+    always finite, or masked before it is summed.
     """
 
     slots: int
@@ -89,56 +88,85 @@ class KvCache(Protocol):
 
     @property
     def bytes_per_token(self) -> int:
-        """What one position takes, over the layers written so far."""
+        """Memory of one position, over the layers written so far."""
         ...
 
     @property
     def cache_space(self) -> CacheSpace | None:
-        """What is free; None where every slot has a whole context of its own."""
+        """Free and total space; None if every slot has a whole context of its own."""
         ...
 
     def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
-        """The store of one layer; `key` and `value` are `(1, heads, any, size)`."""
+        """Return the cache of one layer; `key` and `value` are `(1, heads, any, size)`."""
         ...
 
     def decode_rows(self, decode: DecodeBatch) -> CacheRows: ...
 
     def chunk_rows(self, prefill: PrefillChunk, row: int) -> CacheRows:
-        """The rows of a prompt's piece, which begin at `row` of the packed row."""
+        """Return the rows of a prefill chunk, which begin at `row` of the packed row."""
         ...
 
     def assign_slot(self, free: Sequence[int], context: PromptContext) -> int:
-        """Choose one of the free slots, ascending, for a text."""
+        """Choose one of the free slots, ascending."""
         ...
 
     def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
-        """Make the slot ready for the text placed there, and keep room for all of it.
+        """Allocate cache for the context assigned to the slot.
 
-        Returns how many of its first tokens are there already, in whole blocks; None, and
-        nothing has changed, unless there is room for it and for `spare_tokens` beside.
+        Returns how many of its first tokens are cached, in whole blocks; None, and nothing changes,
+        unless there is space for it and for `spare_tokens` more.
         """
         ...
 
     def reserve(self, slots: Ints, ends: Ints) -> bool:
-        """Make room for these slots' texts up to these lengths; False: nothing has changed."""
+        """Allocate cache up to these lengths; False: nothing has changed."""
         ...
 
     def mark_computed(self, slot: int, tokens: int) -> None:
-        """So much of the text that entered is there now, for others to begin with."""
+        """The first `tokens` of the context are computed; other sequences may reuse them."""
         ...
 
-    def release(self, slot: int, names: BlockHashes) -> None:
-        """The slot is free; it holds these blocks, none of them if they cannot be trusted.
+    def release(self, slot: int, hashes: BlockHashes) -> None:
+        """Free the slot; its cache holds these blocks, none if its numbers cannot be trusted.
 
-        One that was placed and did not enter leaves what was there before it.
+        If the sequence never got cache, what the slot held before stays.
         """
         ...
 
     @property
     def cached_hashes(self) -> Collection[bytes]:
-        """Of all blocks that a text may begin with, beginnings before what follows on them."""
+        """Hashes of all cached blocks; a prefix comes before what follows it."""
         ...
 
     def check_integrity(self, free: Sequence[int]) -> None:
-        """Raise AssertionError if something is held for nobody, or twice."""
+        """Raise AssertionError if a free slot holds anything, or a block is held twice."""
         ...
+
+
+class LayerCaches(ABC):
+    """The layers of a cache, made when they are first written."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, LayerCache] = {}
+
+    @abstractmethod
+    def _empty(self, like: Tensor) -> Tensor:
+        """Return empty keys or values for a layer, for tensors `(1, heads, any, size)`."""
+
+    def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
+        if index not in self._layers:
+            self._layers[index] = LayerCache(self._empty(key), self._empty(value))
+        return self._layers[index]
+
+    @property
+    def layers(self) -> int:
+        return len(self._layers)
+
+    @property
+    def bytes_per_token(self) -> int:
+        return sum(t.shape[1] * t.shape[3] * t.element_size() for t in self._tensors())
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for layer in self._layers.values():
+            yield layer.keys
+            yield layer.values

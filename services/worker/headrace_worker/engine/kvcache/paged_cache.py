@@ -1,8 +1,8 @@
-"""The keys and values of every slot, in pages that it takes as it grows."""
+"""Paged key-value cache: slots get blocks of 16 tokens as they grow."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from headrace.prefixes import BLOCK_TOKENS, BlockHashes
 from headrace_worker.engine.base.memory import lazily_zeroed
 from headrace_worker.engine.base.model_runner import CacheSpace, DecodeBatch, Ints, PrefillChunk
 from headrace_worker.engine.kvcache.block_allocator import BlockAllocator, blocks_for
-from headrace_worker.engine.kvcache.kv_cache import CacheRows, LayerCache, PromptContext
+from headrace_worker.engine.kvcache.kv_cache import CacheRows, LayerCaches, PromptContext
 from headrace_worker.engine.kvcache.paged_rows import (
     DeviceAttention,
     DeviceDecodeRows,
@@ -22,12 +22,11 @@ from headrace_worker.engine.kvcache.paged_rows import (
 )
 
 
-class PagedKvCache:
-    """Pages of `BLOCK_TOKENS` positions, shared by all slots.
+class PagedKvCache(LayerCaches):
+    """Blocks of `BLOCK_TOKENS` positions, shared by all slots.
 
-    A text keeps pages for all of its prompt from the moment it enters, and takes one
-    more whenever it has outgrown those it has. There are at least as many as the
-    longest text needs.
+    A sequence gets blocks for its whole prompt before its first pass, and one more whenever it
+    outgrows them. There are at least as many blocks as the longest context needs.
     """
 
     def __init__(
@@ -39,45 +38,32 @@ class PagedKvCache:
         device: str = "cpu",
         device_attention: DeviceAttention | None = None,
     ) -> None:
-        """Without `pages` every slot can have a whole context; more are never of use.
+        """Without `blocks` every slot can have a whole context; more are never of use.
 
-        Rows that decode look back by `device_attention`; without it, as suits a CPU.
+        `device_attention` computes the attention of decode rows; None suits a CPU.
         """
+        super().__init__()
         slot_blocks = int(blocks_for(tokens))
         self.slots, self.tokens = slots, tokens
         self._device, self._device_attention = torch.device(device), device_attention
         self._allocator = BlockAllocator(
             slots, slot_blocks, slots * slot_blocks if blocks is None else blocks
         )
-        self._layers: dict[int, LayerCache] = {}
-        self._placed: dict[int, PromptContext] = {}
-        """Texts that have not entered yet."""
-        self._entered: dict[int, PromptContext] = {}
-
-    @property
-    def layers(self) -> int:
-        return len(self._layers)
-
-    @property
-    def bytes_per_token(self) -> int:
-        return sum(t.shape[1] * t.shape[3] * t.element_size() for t in self._stores())
+        self._assigned: dict[int, PromptContext] = {}
+        """By slot, contexts without cache yet."""
+        self._allocated: dict[int, PromptContext] = {}
 
     @property
     def cache_space(self) -> CacheSpace:
-        return CacheSpace(self._allocator.free * BLOCK_TOKENS, self._allocator.pages * BLOCK_TOKENS)
-
-    def layer(self, index: int, key: Tensor, value: Tensor) -> LayerCache:
-        layer = self._layers.get(index)
-        if layer is None:
-            layer = LayerCache(self._empty(key), self._empty(value))
-            self._layers[index] = layer
-        return layer
+        return CacheSpace(
+            self._allocator.free * BLOCK_TOKENS, self._allocator.num_blocks * BLOCK_TOKENS
+        )
 
     def resized(self, slots: int, tokens: int, *, blocks: int | None = None) -> PagedKvCache:
-        """Empty pages for the same layers, reserved now rather than at the first write.
+        """Return an empty cache for the same layers, reserved now rather than at the first write.
 
         Raises:
-            MemoryError: the address space does not take them; on a GPU, its memory.
+            MemoryError: the address space is too small; on a GPU, its memory.
         """
         resized = PagedKvCache(
             slots,
@@ -101,11 +87,11 @@ class PagedKvCache:
 
     @property
     def device_attention(self) -> DeviceAttention:
-        """How rows look back of which the host knows nothing."""
+        """The attention of decode rows whose tables are known on the device only."""
         return self._device_attention or dense_decode_attention
 
     def block_tables(self, slots: Ints) -> Ints:
-        """Their pages, `(slots, blocks)`."""
+        """Return the block tables of these slots, `(slots, blocks)`."""
         return self._allocator.block_tables[slots]
 
     def chunk_rows(self, prefill: PrefillChunk, row: int) -> CacheRows:
@@ -115,22 +101,22 @@ class PagedKvCache:
         return PagedChunkRows(table, self._device, start=prefill.start, row=row, count=count)
 
     def assign_slot(self, free: Sequence[int], context: PromptContext) -> int:
-        self._placed[free[0]] = context
+        self._assigned[free[0]] = context
         return free[0]
 
     def allocate(self, slot: int, *, spare_tokens: int = 0) -> int | None:
-        context = self._placed[slot]
-        pages = self._allocator.match_prefix(context.reusable)
+        context = self._assigned[slot]
+        block_ids = self._allocator.match_prefix(context.reusable)
         # Twice: looking at the numbers costs more than counting, which comes round every step.
-        if not self._fits(context, pages, spare_tokens):
+        if not self._fits(context, block_ids, spare_tokens):
             return None
-        pages = self._sound(pages)
-        if not self._fits(context, pages, spare_tokens):
+        block_ids = self._finite_blocks(block_ids)
+        if not self._fits(context, block_ids, spare_tokens):
             return None
-        self._entered[slot] = self._placed.pop(slot)
-        self._allocator.fork(slot, pages)
-        self._clear(self._allocator.append(slot, int(blocks_for(context.tokens)) - len(pages)))
-        return len(pages) * BLOCK_TOKENS
+        self._allocated[slot] = self._assigned.pop(slot)
+        self._allocator.fork(slot, block_ids)
+        self._clear(self._allocator.append(slot, int(blocks_for(context.tokens)) - len(block_ids)))
+        return len(block_ids) * BLOCK_TOKENS
 
     def _fits(self, context: PromptContext, known: list[int], spare_tokens: int) -> bool:
         more = int(blocks_for(context.tokens)) - len(known)
@@ -149,15 +135,15 @@ class PagedKvCache:
         return True
 
     def mark_computed(self, slot: int, tokens: int) -> None:
-        if slot in self._entered:
+        if slot in self._allocated:
             self._allocator.register(
-                slot, self._entered[slot].block_hashes[: tokens // BLOCK_TOKENS]
+                slot, self._allocated[slot].block_hashes[: tokens // BLOCK_TOKENS]
             )
 
-    def release(self, slot: int, names: BlockHashes) -> None:
-        if self._placed.pop(slot, None) is None:
-            del self._entered[slot]
-            self._allocator.deallocate(slot, names)
+    def release(self, slot: int, hashes: BlockHashes) -> None:
+        if self._assigned.pop(slot, None) is None:
+            del self._allocated[slot]
+            self._allocator.deallocate(slot, hashes)
 
     @property
     def cached_hashes(self) -> Collection[bytes]:
@@ -165,40 +151,35 @@ class PagedKvCache:
 
     def check_integrity(self, free: Sequence[int]) -> None:
         self._allocator.check_integrity()
-        held = self._placed.keys() | self._entered.keys()
+        held = self._assigned.keys() | self._allocated.keys()
         assert held.isdisjoint(free), "a context that no sequence has"
         having = {int(slot) for slot in self._allocator.block_counts.nonzero()[0]}
-        assert having <= self._entered.keys(), "pages that no sequence has"
+        assert having <= self._allocated.keys(), "pages that no sequence has"
 
     def _require(self, slots: Ints, ends: Ints) -> None:
         # What has no sequence, as in the check at load, has asked for no room before.
         if not self.reserve(slots, ends):
-            raise MemoryError(f"{self._allocator.pages} pages are all taken")
+            raise MemoryError(f"{self._allocator.num_blocks} pages are all taken")
 
-    def _sound(self, pages: list[int]) -> list[int]:
+    def _finite_blocks(self, block_ids: list[int]) -> list[int]:
         """These pages; none, and forgotten, if one of them has a number that is none."""
         # Why a sum: it meets every number. Why float32: in float16 that of sound ones overflows.
-        sums = (store[pages].sum(dtype=torch.float32) for store in self._stores() if pages)
+        sums = (store[block_ids].sum(dtype=torch.float32) for store in self._tensors() if block_ids)
         if all(bool(total.isfinite()) for total in sums):
-            return pages
-        for page in pages:
-            self._allocator.evict(page)
+            return block_ids
+        for block_id in block_ids:
+            self._allocator.evict(block_id)
         return []
 
-    def _clear(self, pages: list[int]) -> None:
+    def _clear(self, block_ids: list[int]) -> None:
         """Forget what earlier texts left: one NaN would make what follows NaN, even masked."""
         # Why not on a GPU: its kernel never reads beyond a text.
-        if pages and self._device.type == "cpu":
-            for store in self._stores():
-                store[pages] = 0
-
-    def _stores(self) -> Iterator[Tensor]:
-        for layer in self._layers.values():
-            yield layer.keys
-            yield layer.values
+        if block_ids and self._device.type == "cpu":
+            for store in self._tensors():
+                store[block_ids] = 0
 
     def _empty(self, like: Tensor) -> Tensor:
-        shape = (self._allocator.pages + 1, like.shape[1], BLOCK_TOKENS, like.shape[3])
+        shape = (self._allocator.num_blocks + 1, like.shape[1], BLOCK_TOKENS, like.shape[3])
         if self._device.type != "cpu":
             return torch.zeros(shape, dtype=like.dtype, device=self._device)
         return lazily_zeroed(shape, like.dtype)

@@ -263,7 +263,7 @@ def _bounded_context(context_tokens: int, bound: int | None) -> int:
     if bound is None or context_tokens <= bound:
         return context_tokens
     reason = f"its layers that look back {bound} tokens at most come out wrong in longer contexts"
-    log.warning("engine.context_ended", extra={"context_tokens": bound, "reason": reason})
+    log.warning("engine.context_ended", extra={"context_tokens": bound, "why": reason})
     return bound
 
 

@@ -1,6 +1,6 @@
-"""An adapter's folder, as peft writes it: `adapter_config.json` and `adapter_model.safetensors`.
+"""Read an adapter's folder, as peft writes it: `adapter_config.json`, `adapter_model.safetensors`.
 
-What would change the computation in a way that is not applied is refused, never passed over.
+Settings that change the computation in an unsupported way are refused, never ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NOT_APPLIED = (
     *("layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config"),
     *("kasa_config", "monteclora_config"),
 )
-"""Settings of peft's that change more than a module's output by two small matrices."""
+"""Settings of peft that change more than a module's output by two small matrices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,14 @@ class LoraWeights:
 
 @dataclass(frozen=True, slots=True)
 class AdapterFiles:
-    """What was read; not yet known to fit any model."""
+    """The contents of an adapter; not yet checked against a model."""
 
     digest: str
     """Of both files: equal for equal adapters."""
     modules: Mapping[str, LoraWeights]
-    """By the module's path within the model; in float32."""
+    """By the module's path within the model; float32."""
     copies: Mapping[str, Tensor]
-    """Weights of the model itself, by module: peft saves those of changed embeddings too."""
+    """Copies of the model's own weights, by module: peft saves those of resized embeddings too."""
 
 
 def read_adapter(folder: Path) -> AdapterFiles:
@@ -137,7 +137,7 @@ def _low_rank(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any]
 
 
 def _of_module(module: str, config: Mapping[str, Any], pattern: str, default: str) -> Any:
-    """What peft takes: the value of the first pattern that ends the module's path, else the
+    """Return peft's choice: the value of the first pattern that matches the module's path, else the
     adapter's own."""
     for key, value in (config.get(pattern) or {}).items():
         if re.match(rf"(.*\.)?({key})$", module):

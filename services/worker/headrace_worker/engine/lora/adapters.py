@@ -1,4 +1,4 @@
-"""The adapters that an engine holds, and which slot runs with which."""
+"""The LoRA adapters of an engine, and which slot runs with which."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from headrace_worker.engine.lora.target_modules import TargetModule
 
 @dataclass(frozen=True, slots=True)
 class LoadedLora(LoadedAdapter):
+    """An adapter whose weights are on the device."""
+
     modules: Mapping[str, LoraWeights]
 
 
@@ -34,11 +36,11 @@ class _Held:
     number: int
     fitted: LoadedLora
     leaving: bool = False
-    """Nothing new may begin with it; it goes with the last slot that has it."""
+    """Removed: no new sequence may use it; it is freed with the last slot that does."""
 
 
 class Adapters:
-    """Numbers the adapters held, from 1. All but `load` is for the engine's thread alone."""
+    """Adapters by number, from 1. All but `load` is for the engine's thread only."""
 
     def __init__(
         self,
@@ -47,26 +49,26 @@ class Adapters:
         max_rank: int = 64,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`sites` is what `find_target_modules` found; without any, no adapter fits."""
+        """`sites` is the result of `find_target_modules`; without any, no adapter fits."""
         self._sites, self._dtype = sites or {}, dtype
         self._max_adapters, self._max_rank = max_adapters, max_rank
         self._held: dict[str, _Held] = {}
         """By digest."""
         self._patches: dict[str, AdaptedModule] = {}
-        """By module; of those that any adapter held changes."""
+        """By module path; modules that an adapter changes."""
         self._adapter_of_slot: dict[int, int] = {}
-        """Number by slot, of those that have one."""
+        """Adapter number by slot."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether no slot has one."""
+        """Whether no slot has an adapter."""
         return not self._adapter_of_slot
 
     def load(self, folder: Path) -> LoadedLora:
-        """Read an adapter and hold it against the model; from any thread.
+        """Read an adapter and check it against the model; from any thread.
 
         Raises:
-            AdapterRefused: it cannot be run with this model, or not within the bounds.
+            AdapterRefused: this model cannot run it, or its rank is too high.
         """
         files = read_adapter(folder)
         for path, copy in files.copies.items():
@@ -98,10 +100,10 @@ class Adapters:
         return LoraWeights(*halves)
 
     def add(self, fitted: LoadedLora) -> None:
-        """Sequences may run with it from now on; one that is held already is fine.
+        """Allow sequences to run with it; adding it twice is fine.
 
         Raises:
-            AdapterRefused: as many as may be are held.
+            AdapterRefused: the maximum number of adapters is loaded.
         """
         known = self._held.get(fitted.digest)
         staying = sum(not held.leaving for held in self._held.values())
@@ -119,7 +121,7 @@ class Adapters:
             patch.add_adapter(site.module, number, change)
 
     def remove(self, digest: str) -> None:
-        """Nothing begins with it any more; it is gone once no slot has it."""
+        """Refuse new sequences with it; free it once no slot has it."""
         held = self._held.get(digest)
         if held is not None:
             held.leaving = True
@@ -135,18 +137,18 @@ class Adapters:
         del self._held[held.fitted.digest]
 
     def require(self, digest: str) -> None:
-        """Raise SequenceRefused unless a sequence may begin with this adapter; empty is none."""
+        """Raise SequenceRefused unless a sequence may use this adapter; empty is none."""
         held = self._held.get(digest)
         if digest and (held is None or held.leaving):
             raise SequenceRefused(f"adapter {digest} is not held")
 
     def assign(self, slot: int, digest: str) -> None:
-        """What the slot's rows pass through from now on."""
+        """Give the slot this adapter; empty is none."""
         if digest:
             self._adapter_of_slot[slot] = self._held[digest].number
 
     def release(self, slot: int) -> str:
-        """The slot is free; returns what it had."""
+        """Take the adapter from the slot and return its digest."""
         number = self._adapter_of_slot.pop(slot, None)
         if number is None:
             return ""
@@ -157,13 +159,13 @@ class Adapters:
     def active_for_pass(
         self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]
     ) -> AbstractContextManager[None]:
-        """For the length of a pass over these rows, decode rows first."""
+        """Apply adapters during a pass over these rows, decode rows first."""
         return activate_adapters(
             self._rows_by_adapter(decode, prefills) if self._adapter_of_slot else None
         )
 
     def active_for_slot(self, slot: int) -> AbstractContextManager[None]:
-        """For the length of a pass over rows of this slot alone."""
+        """Apply the adapter of one slot during a pass over its rows."""
         spans = (
             [AdapterRows(slice(None), self._numbers([slot]))]
             if slot in self._adapter_of_slot
@@ -198,11 +200,11 @@ class Adapters:
 
     @property
     def bytes(self) -> int:
-        """Memory of those held."""
+        """Memory of the loaded adapters."""
         return sum(held.fitted.bytes for held in self._held.values())
 
     def check_integrity(self, free: Sequence[int]) -> None:
-        """Raise AssertionError if one is held for nobody, or a slot has what is not held."""
+        """Raise AssertionError if an adapter is lost, or a slot has one that is not loaded."""
         numbers = {held.number for held in self._held.values()}
         worn = set(self._adapter_of_slot.values())
         assert worn <= numbers, "a slot has an adapter that is not held"

@@ -1,12 +1,12 @@
-"""Adding adapters' low-rank changes to what modules put out, each row its own.
+"""Add LoRA changes to the outputs of modules, each row with its own adapter.
 
-A hook on every changed module asks which adapters the rows of this pass have. Rows
-side by side that have one adapter go through its two matrices; rows of a mixture go
-through all of theirs at once, and what is not theirs is masked between the two.
+A hook on every changed module looks up which adapters the rows of this pass have. Neighbouring rows
+with one adapter go through its two matrices; mixed rows go through all of theirs at once, and other
+adapters' columns are masked in between.
 
-Why not each row through matrices gathered for it: on CPUs it lost in every shape. Why not
-each adapter's rows apart: as quick for few adapters and a little quicker for high ranks,
-it lost most where many small adapters decode together (docs/performance.md).
+Why not gather matrices for each row: on CPUs it was slower in every shape. Why not each adapter's
+rows apart: as fast for few adapters and a little faster for high ranks, it was much slower where
+many small adapters decode together (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NO_ADAPTER = 0
 
 
 class AdapterRows:
-    """Rows side by side of a pass, at least one of which has an adapter."""
+    """Neighbouring rows of a pass, at least one of which has an adapter."""
 
     def __init__(self, rows: slice, adapter_ids: Ints) -> None:
         """`adapter_ids` is the number of each row's adapter, or one number for all rows."""
@@ -43,7 +43,8 @@ class AdapterRows:
         self._foreign: dict[tuple[int, ...], Tensor] = {}
 
     def zero_other_adapters(self, inner: Tensor, widths: tuple[int, ...]) -> Tensor:
-        """Zero in each row the columns that are not its adapter's; `widths` are theirs in order."""
+        """Zero the columns that are not the row's own adapter's; `widths` are the ranks in
+        order."""
         if self._adapter_ids is None:
             return inner
         if widths not in self._foreign:
@@ -56,11 +57,11 @@ class AdapterRows:
 
 @dataclass(frozen=True, slots=True)
 class ActiveAdapters:
-    """Which rows of a pass have which adapters; rows without any are in no span, or masked."""
+    """Which rows of a pass have which adapters."""
 
     rows: Sequence[AdapterRows]
     kept: Sequence[AdapterRows]
-    """Of the rows whose logits are wanted, which alone come to the output embeddings."""
+    """Of the rows whose logits are wanted; only these reach the output embeddings."""
 
 
 _now: ContextVar[ActiveAdapters | None] = ContextVar("headrace_wearing", default=None)
@@ -68,7 +69,7 @@ _now: ContextVar[ActiveAdapters | None] = ContextVar("headrace_wearing", default
 
 @contextmanager
 def activate_adapters(pass_: ActiveAdapters | None) -> Iterator[None]:
-    """Make this the mapping of this thread's forward pass."""
+    """Set the adapters of this thread's forward pass."""
     token = _now.set(pass_)
     try:
         yield
@@ -77,12 +78,12 @@ def activate_adapters(pass_: ActiveAdapters | None) -> Iterator[None]:
 
 
 Joined = tuple[LoraWeights | None, tuple[int, ...]]
-"""Several changes as one, and how wide each is in it; None where nothing changes."""
+"""Several changes concatenated, and the rank of each; None if nothing changes."""
 
 
 @dataclass(eq=False, slots=True)
 class AdaptedModule:
-    """What adapters do to one module; a forward hook of it while there is any."""
+    """The changes of adapters to one module; a forward hook while there are any."""
 
     of_output_embeddings: bool
     by_adapter: dict[int, LoraWeights] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Which modules of a model adapters may change, found out by a pass through it."""
+"""Find the modules of a model that adapters may change, by a traced pass."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ class TargetModule:
 
 @dataclass(frozen=True, slots=True)
 class TracedRows:
-    """How many rows a trial pass has."""
+    """How many rows the traced pass has."""
 
     rows: int
     kept: int
-    """Of these, those whose logits are wanted."""
+    """Of these, rows whose logits are wanted."""
 
 
 def find_target_modules(
     model: PreTrainedModel, run: Callable[[], object], packed: TracedRows | None
 ) -> dict[str, TargetModule]:
-    """Linear modules that are called when `run` runs, by their path.
+    """Return the linear modules that are called when `run` runs, by path.
 
-    Where rows of several sequences are `packed`, those alone that put out one row for
-    each. Others are left out: experts see some rows only, and a layer whose weights are
-    read by its parent is never called.
+    With `packed` rows, only modules whose output has one row for each. Others are left out: experts
+    see some rows only, and a layer whose weights its parent reads is never called.
     """
     head = cast(Any, model).get_output_embeddings()
     seen: dict[nn.Module, tuple[int, int] | None] = {}

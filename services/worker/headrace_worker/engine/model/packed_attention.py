@@ -1,7 +1,7 @@
 """Attention over a packed row: decode rows in one call, each prefill chunk in its own.
 
-transformers finds `packed_attention` by its name, and because no mask function
-has that name it builds no masks; each row sees the text of its own slot alone.
+transformers finds `packed_attention` by its name; because no mask function has that name, it builds
+no masks. Each row attends to the context of its own slot only.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ IMPLEMENTATION = "headrace_packed"
 
 
 class StepAttention:
-    """One step's attention: writes the new keys and values, then lets every row look back."""
+    """One step's attention: writes the new keys and values, then attends for every row."""
 
     def __init__(self, store: KvCache, rows: Sequence[CacheRows]) -> None:
         """`rows` cover the packed row, in order."""
         self._store, self._rows = store, rows
         self.calls = 0
-        """Layers that came by; a model that never calls keeps no context at all."""
+        """Calls by layers; 0 if the model does not use this attention."""
 
     def attend(
-        self, index: int, query: Tensor, key: Tensor, value: Tensor, form: AttentionParams
+        self, index: int, query: Tensor, key: Tensor, value: Tensor, params: AttentionParams
     ) -> Tensor:
         """For tensors of `(1, heads, rows, size)` return `(1, rows, query heads, value size)`."""
         self.calls += 1
@@ -38,7 +38,7 @@ class StepAttention:
         outputs = []
         for some in self._rows:
             some.write(layer, key[0, :, some.rows], value[0, :, some.rows])
-            outputs.append(some.attend(layer, query[0, :, some.rows], form))
+            outputs.append(some.attend(layer, query[0, :, some.rows], params))
         joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return joined.unsqueeze(0)
 
@@ -48,7 +48,7 @@ _now: ContextVar[StepAttention] = ContextVar("headrace_step_attention")
 
 @contextmanager
 def attending(step: StepAttention) -> Iterator[None]:
-    """Make `step` the one that this thread's forward pass attends with."""
+    """Make `step` the attention of this thread's forward pass."""
     token = _now.set(step)
     try:
         yield
@@ -69,10 +69,10 @@ def packed_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in every layer; the argument names are its own."""
+    """Called by transformers in every layer; the argument names are its own."""
     layer: int = module.layer_idx  # type: ignore[assignment]  # torch types it Tensor | Module
-    form = AttentionParams(scaling, sliding_window, softcap, s_aux)
-    return _now.get().attend(layer, query, key, value, form), None
+    params = AttentionParams(scaling, sliding_window, softcap, s_aux)
+    return _now.get().attend(layer, query, key, value, params), None
 
 
 AttentionInterface.register(IMPLEMENTATION, packed_attention)

@@ -1,4 +1,4 @@
-"""One forward pass over a packed row, for models whose attention can be taken over."""
+"""Packed forward passes: all rows of a step in one, for models with replaceable attention."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from headrace_worker.engine.model.packed_attention import StepAttention, attendi
 
 
 class PackedModelRunner:
-    """A model whose attention is `headrace_packed`, with the store that it writes to.
+    """A model whose attention is `headrace_packed`, with the cache that it writes to.
 
-    Running the same step again writes the same keys to the same places.
+    Running the same step again writes the same keys to the same positions.
     """
 
     supports_chunked_prefill = True
@@ -41,7 +41,7 @@ class PackedModelRunner:
         self._model, self._store, self._root = model, store, prefix_root
         self._adapters = adapters or Adapters()
         self._salts: dict[int, str] = {}
-        """By slot, of what is in it."""
+        """By slot, the cache salt of its sequence."""
         self._position_offsets = position_offsets or {}
 
     @property
@@ -119,7 +119,8 @@ class PackedModelRunner:
 def _pack(
     decode: DecodeBatch, prefills: Sequence[PrefillChunk], position_offsets: Mapping[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Lay the step out: token ids and positions `(1, rows)`, and the rows whose logits are kept."""
+    """Return token ids and positions `(1, rows)`, and the indices of rows whose logits are
+    wanted."""
     row = len(decode.slots)
     ids, positions = [decode.token_ids], [decode.positions]
     if position_offsets:

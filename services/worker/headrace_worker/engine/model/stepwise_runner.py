@@ -1,7 +1,7 @@
-"""One cache per sequence, for models whose attention or state cannot be packed.
+"""Stepwise forward passes: one cache per sequence, for models that cannot run packed.
 
-Each sequence runs alone, as transformers' own `generate` would run it, so company
-makes nobody faster, and changes nobody's logits either.
+Each sequence runs alone, as in transformers' `generate`; other sequences make it neither faster nor
+different.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headrace_worker.engine.lora.adapters import Adapters
 
 
 class OwnCache:
-    """What a model keeps of one sequence: keys and values, states, whatever it returns."""
+    """A model's cache of one sequence: keys and values, states, whatever the model returns."""
 
     def __init__(self, origin: int) -> None:
         self.first_position = origin
@@ -28,7 +28,8 @@ class OwnCache:
         """Arguments of the next call, as transformers updates them."""
         self.length = 0
         self.logits: Tensor | None = None
-        """Of the latest pass's last token, or of all its tokens; `(tokens, vocabulary)`."""
+        """Logits of the last token, or of all tokens, of the latest pass; `(tokens,
+        vocabulary)`."""
         self.failure: Exception | None = None
 
     @property
@@ -37,7 +38,7 @@ class OwnCache:
 
 
 class StepwiseModelRunner:
-    """A model with a cache for all_logits slot that holds something."""
+    """A model with a cache for every slot in use."""
 
     supports_prefix_caching = False
     cached_hashes = frozenset[bytes]()
@@ -105,7 +106,8 @@ class StepwiseModelRunner:
         self._adapters.check_integrity(free)
 
     def _feed(self, slot: int, start: int, token_ids: Ints, *, all_logits: bool = False) -> Tensor:
-        """Return the logits behind the last of `token_ids`, or all, which stand from `start` on."""
+        """Return the logits of the last of `token_ids`, or of all; they begin at position
+        `start`."""
         cache = self.caches.setdefault(slot, OwnCache(self._position_offsets.get(slot, 0)))
         if cache.failure is not None:
             # Some layers have the tokens and some do not: nothing can follow.
@@ -126,7 +128,7 @@ class StepwiseModelRunner:
         return cache.logits
 
     def _call(self, cache: OwnCache, token_ids: Tensor, *, all_logits: bool) -> Tensor:
-        """One call of the model, prepared and followed up as `generate` does it."""
+        """Call the model, prepared and followed up as in `generate`."""
         count = token_ids.shape[1]
         inputs = self._model.prepare_inputs_for_generation(
             token_ids,
@@ -149,7 +151,7 @@ class StepwiseModelRunner:
 
 
 def _tensors(thing: object) -> Iterator[Tensor]:
-    """All tensors in a cache, which is a tree of its model's making."""
+    """Yield all tensors of a cache, which is a tree of any shape."""
     if isinstance(thing, Tensor):
         yield thing
     elif isinstance(thing, dict):

@@ -1,8 +1,8 @@
-"""One model over several processes, each with its part of every matrix: tensor parallel.
+"""Tensor parallelism: one model over several processes, each with a part of every matrix.
 
-`torchrun` starts the processes and transformers cuts the matrices. All hold the same
-slots and pages and run the same passes, each over its own heads; the first has the
-engine and tells the others, call by call, what it asks of its model.
+`torchrun` starts the processes and transformers shards the matrices. All processes hold the same
+slots and blocks and run the same passes, each over its own heads. Rank 0, the leader, has the
+engine and broadcasts every call of its model runner.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ends at once with an error."""
 
 
 def join() -> int:
-    """Find the other processes, as torchrun tells; returns this one's number, from 0.
+    """Join the process group that torchrun started; return the rank of this process.
 
     Raises:
         ValueError: torchrun did not start this process.
@@ -51,11 +51,11 @@ def is_joined() -> bool:
 
 
 def sharding(config: PreTrainedConfig) -> dict[str, Any]:
-    """What `from_pretrained` must know to load this process's part alone.
+    """Return the arguments with which `from_pretrained` loads this process's shard.
 
     Raises:
-        ValueError: the model's heads do not go round.
-        RuntimeError: asked again: the other processes follow the first load.
+        ValueError: the heads cannot be divided evenly.
+        RuntimeError: a second load; the other processes follow the first only.
     """
     if not is_joined():
         return {}
@@ -73,7 +73,7 @@ def sharding(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def smallest_of_all(amount: int) -> int:
-    """The least that any process has: none may have other slots or pages than the rest."""
+    """Return the smallest amount of any process: all need the same slots and blocks."""
     if not is_joined():
         return amount
     found = torch.tensor([amount])
@@ -82,12 +82,12 @@ def smallest_of_all(amount: int) -> int:
 
 
 def leading(forward: ModelRunner) -> ModelRunner:
-    """The forward pass of the first process: what is asked of it is asked of all."""
+    """Return the leader's model runner, which broadcasts its calls; elsewhere `forward` itself."""
     return LeaderModelRunner(forward) if is_joined() and dist.get_rank() == 0 else forward
 
 
 class LeaderModelRunner:
-    """Passes every call that changes or computes something on to the other processes first."""
+    """Broadcasts every call that changes or computes something before making it."""
 
     def __init__(self, own: ModelRunner) -> None:
         self._own = own
@@ -141,7 +141,7 @@ class LeaderModelRunner:
 
 
 def follow(own: ModelRunner) -> None:
-    """Do what the first process is asked to do, until it is gone."""
+    """Make the calls that the leader broadcasts, until the leader is gone."""
     while True:
         message: list[Any] = [None]
         try:
@@ -159,5 +159,5 @@ def follow(own: ModelRunner) -> None:
 
 @cache
 def _control_group() -> Any:
-    """What the processes talk over, on the host's side; all must come here at the same time."""
+    """Return the group for calls, on the host; all processes must come here at the same time."""
     return dist.new_group(backend="gloo", timeout=_NO_TIMEOUT)

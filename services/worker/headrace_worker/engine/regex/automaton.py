@@ -1,7 +1,7 @@
-"""Pure room: regular expressions as deterministic automata, by Brzozowski's derivatives.
+"""Regular expressions as deterministic automata, by Brzozowski derivatives. Pure.
 
-So what must hold together (several patterns, a length, names that are taken) becomes
-one expression; whether anything is left of it can be seen.
+So several patterns, a length and taken names become one expression, and it can be decided whether
+anything matches.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from headrace_worker.engine.regex.value_regex import (
 
 MAX_STATES = 400
 MAX_STEPS = 20_000
-"""For one automaton: about a second. A derivative is a step for each `STEP_PARTS` of its parts."""
+"""For one automaton: about a second. A derivative costs a step for each `STEP_PARTS` of its
+parts."""
 STEP_PARTS = 20
 MAX_PARTS = 2000
 MAX_CLASSES = 200
@@ -39,20 +40,21 @@ MAX_CLASSES = 200
 
 @dataclass(frozen=True, slots=True)
 class Automaton:
-    """State 0 is the beginning; every state can reach an end, but for an automaton of no text."""
+    """State 0 is the start; every state can reach an accepting one, except in an empty
+    automaton."""
 
     transitions: tuple[tuple[tuple[Ranges, int], ...], ...]
-    """By state: the characters that lead on, and to which state."""
+    """By state: characters, and the state that they lead to."""
     accepting: frozenset[int]
 
     @property
     def is_empty(self) -> bool:
-        """No text leads through."""
+        """Whether no string matches."""
         return not self.accepting
 
 
 def automaton(regex: Regex) -> Automaton:
-    """Raises UnsupportedPattern where it has too many states."""
+    """Build the automaton. Raises UnsupportedPattern if it has too many states."""
     if _size(regex) > MAX_PARTS:
         raise UnsupportedPattern("it is too long for what stands beside it")
     states: dict[Regex, int] = {regex: 0}
@@ -77,7 +79,7 @@ def automaton(regex: Regex) -> Automaton:
 
 
 def matches(regex: Regex, text: str) -> bool:
-    """Whether the text, as a whole, is one of the expression's."""
+    """Return whether the whole string matches."""
     for character in text:
         regex = derivative(regex, ord(character))
         if regex == NEVER:
@@ -86,7 +88,7 @@ def matches(regex: Regex, text: str) -> bool:
 
 
 def nullable(regex: Regex) -> bool:
-    """Whether the empty text is one of the expression's."""
+    """Return whether the empty string matches."""
     match regex:
         case Chars():
             return False
@@ -101,7 +103,7 @@ def nullable(regex: Regex) -> bool:
 
 
 def derivative(regex: Regex, character: int) -> Regex:
-    """What may follow the character."""
+    """Return what may follow the character."""
     match regex:
         case Chars(ranges):
             return EMPTY if any(a <= character <= b for a, b in ranges) else NEVER
@@ -155,7 +157,7 @@ def _not(inner: Regex) -> Regex:
 
 
 def _first_sets(regex: Regex, found: set[Ranges]) -> None:
-    """Collect the sets of characters that the expression looks at first."""
+    """Collect the sets of characters that the expression may begin with."""
     match regex:
         case Chars(ranges):
             found.add(ranges)
@@ -172,7 +174,7 @@ def _first_sets(regex: Regex, found: set[Ranges]) -> None:
 
 
 def _classes(regex: Regex) -> tuple[Ranges, ...]:
-    """Characters that the expression cannot tell apart at its beginning."""
+    """Return characters in classes that the expression cannot tell apart at its start."""
     heads: set[Ranges] = set()
     _first_sets(regex, heads)
     return _disjoint_classes(frozenset(heads))
@@ -192,7 +194,7 @@ def _disjoint_classes(heads: frozenset[Ranges]) -> tuple[Ranges, ...]:
 def _without_dead_states(
     transitions: list[list[tuple[Ranges, int]]], accepting: set[int]
 ) -> Automaton:
-    """Without the states from which no end can be reached."""
+    """Return the automaton without states from which none accepting can be reached."""
     alive = set(accepting)
     while True:
         more = {s for s, out in enumerate(transitions) if any(to in alive for _, to in out)} - alive
@@ -208,7 +210,7 @@ def _without_dead_states(
 
 
 def regex_of(form: Automaton) -> Regex:
-    """The same texts as one expression, state after state taken out.
+    """Return one expression for the same strings, by state elimination.
 
     Raises:
         UnsupportedPattern: it would be too long.
@@ -244,7 +246,7 @@ def _size(regex: Regex) -> int:
 
 
 def complement_of(texts: tuple[str, ...]) -> Automaton:
-    """Every text but these."""
+    """Return an automaton of every string but these."""
     children: list[dict[int, int]] = [{}]
     taken = set()
     for text in texts:
@@ -267,7 +269,7 @@ def complement_of(texts: tuple[str, ...]) -> Automaton:
 
 
 def is_simple(regex: Regex) -> bool:
-    """Whether it can be followed part by part, with no two ways at once through any text's edge."""
+    """Return whether the expression can be written part by part, without ambiguity."""
     match regex:
         case Chars():
             return bool(regex.ranges)

@@ -1,8 +1,7 @@
-"""Pure room: regular expressions of JSON Schema, as sets of string values.
+"""Regular expressions of JSON Schema, as sets of string values. Pure.
 
-A `pattern` is a search: `^` and `$` bind it, and nothing else does. Python and
-ECMA-262 differ in what `.`, `\\w`, `\\d` and `\\s` match; what is built here matches only
-what both match.
+A `pattern` is searched anywhere; only `^` and `$` anchor it. Python and ECMA-262 differ in what
+`.`, `\\w`, `\\d` and `\\s` match; what is built here matches only what both match.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 Ranges = tuple[tuple[int, int], ...]
-"""Code points, first and last of each range; sorted and apart."""
+"""Code points, first and last of each range; sorted and disjoint."""
 
 MAX_REPEAT = 10_000
 
@@ -56,22 +55,22 @@ class Repeat:
     inner: Regex
     minimum: int
     maximum: int | None
-    """None: without end."""
+    """None: unbounded."""
 
 
 Regex = Chars | Cat | Alt | And | Not | Repeat
 
 EMPTY = Cat()
-"""The empty text."""
+"""The empty string."""
 NEVER = Chars(())
-"""No text at all."""
+"""No string at all."""
 ANY_CHARACTER = Chars(((0, 0xD7FF), (0xE000, 0x10FFFF)))
-"""All but the halves of surrogate pairs."""
+"""All but halves of surrogate pairs."""
 ANY_TEXT = Repeat(ANY_CHARACTER, 0, None)
 
 
 def cat(*parts: Regex) -> Regex:
-    """The parts one after another."""
+    """Concatenate the parts."""
     flat: list[Regex] = []
     for part in parts:
         if part == NEVER:
@@ -81,17 +80,17 @@ def cat(*parts: Regex) -> Regex:
 
 
 def literal(text: str) -> Regex:
-    """Exactly this text."""
+    """Return an expression for exactly this string."""
     return cat(*(Chars(((ord(c), ord(c)),)) for c in text))
 
 
 def alternatives(*texts: str) -> Regex:
-    """Any one of these texts."""
+    """Return an expression for any one of these strings."""
     return Alt(tuple(literal(text) for text in texts))
 
 
 def invert(ranges: Ranges) -> Ranges:
-    """All characters but these."""
+    """Return all characters but these."""
     left: list[tuple[int, int]] = []
     for first, last in ANY_CHARACTER.ranges:
         for low, high in ranges:
@@ -106,7 +105,7 @@ def invert(ranges: Ranges) -> Ranges:
 
 
 def merge_ranges(ranges: list[tuple[int, int]]) -> Ranges:
-    """The same characters, sorted and apart."""
+    """Return the same characters, sorted and disjoint."""
     joined: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
         if joined and first <= joined[-1][1] + 1:
@@ -117,12 +116,12 @@ def merge_ranges(ranges: list[tuple[int, int]]) -> Ranges:
 
 
 def intersect(one: Ranges, other: Ranges) -> Ranges:
-    """The characters in both."""
+    """Return the characters in both."""
     return invert(merge_ranges([*invert(one), *invert(other)]))
 
 
 def length_bounds(regex: Regex) -> tuple[int, int | None]:
-    """At least and at most how many characters its texts have; None for no bound."""
+    """Return the least and greatest length of its strings; None for unbounded."""
     match regex:
         case Chars():
             return 1, 1
@@ -156,18 +155,18 @@ def _times(one: int | None, other: int | None) -> int | None:
 
 
 def search(pattern: str, *, permissive: bool = False) -> Regex:
-    """The values in which the expression is found.
+    """Return the values in which the expression is found.
 
-    `permissive` is for what must not match: all that anybody takes for a match.
+    `permissive` is for what must not match: everything that any dialect takes for a match.
 
     Raises:
-        UnsupportedPattern: it is no regular expression, or has a part with no meaning here.
+        UnsupportedPattern: it is no regular expression, or has an unsupported part.
     """
     return _Reader(permissive).read(_parsed(pattern), first=True, last=True)
 
 
 def fullmatch(pattern: str) -> Regex:
-    """The values that the expression matches from their beginning to their end."""
+    """Return the values that the expression matches as a whole."""
     return _Reader(permissive=False).read(_parsed(pattern), first=False, last=False)
 
 
@@ -312,7 +311,7 @@ def _has_anchor(item: tuple[Any, Any]) -> bool:
 
 @cache
 def _class(name: str, *, permissive: bool) -> Ranges:
-    """What the class has in ECMA-262 (ASCII, but for spaces), or the widest anybody reads it."""
+    """Return the class in ECMA-262 (ASCII, but for spaces), or its widest reading."""
     if name == "SPACE":
         if not permissive:
             return ((9, 13), (32, 32))

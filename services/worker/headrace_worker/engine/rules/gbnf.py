@@ -1,4 +1,4 @@
-"""Pure room: the shapes of a schema as a grammar in xgrammar's notation (GBNF)."""
+"""Write the values of a schema as a grammar in xgrammar's notation (GBNF). Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STRING = {
 
 
 def to_gbnf(nodes: Nodes) -> str:
-    """Texts of JSON that fulfil the schema; it writes ", " and ": ", and no other white space.
+    """Return a grammar of JSON texts that satisfy the schema, with ", " and ": " as separators.
 
     Raises:
         SchemaRefused: it would have too many rules.

@@ -1,4 +1,4 @@
-"""Pure room: the shapes of a schema as a plainer schema, for llguidance."""
+"""Write the values of a schema as a plainer schema, for llguidance. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LARGE = 10**15
 
 
 def to_llguidance_schema(nodes: Nodes) -> dict[str, Any]:
-    """Raises SchemaRefused for what llguidance cannot be told."""
+    """Return the schema. Raises SchemaRefused for what llguidance cannot express."""
     names = {key: f"v{i}" for i, key in enumerate(nodes)}
     defs = {names[key]: _node(node.value_sets, names) for key, node in nodes.items()}
     return {"$ref": f"#/$defs/{names[ROOT]}", "$defs": defs}

@@ -1,4 +1,4 @@
-"""Pure room: numbers within bounds, digit by digit, as rules of a grammar."""
+"""Numbers within bounds, digit by digit, as rules of a grammar. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fractions import Fraction
 from headrace_worker.engine.schema.value_sets import Number
 
 AddRule = Callable[[str, str], None]
-"""Takes a rule's name and what it says; a name that is known already says the same."""
+"""Adds a rule by name and body; a known name has the same body."""
 
 EXACT_DIGITS = 15
-"""Digits that a double keeps; more would round over a bound."""
+"""Digits that a double keeps; more could round over a bound."""
 FRACTION_DIGITS = 6
 ANY_INTEGER = '"-"? ("0" | [1-9] [0-9]*)'
 # Bounded, so that a double can hold it.
@@ -20,7 +20,7 @@ ANY_NUMBER = '"-"? ("0" | [1-9] [0-9]{0,99}) ("." [0-9]+)? ([eE] [+-]? [0-9]{1,2
 
 
 def number_rule(number: Number, add: AddRule) -> str:
-    """The right-hand side of a rule for these numbers; `add` takes rules that it needs."""
+    """Return the body of a rule for these numbers; `add` adds the rules that it needs."""
     if number.low is None and number.high is None and number.multiple_of == 1:
         return ANY_INTEGER if number.integer else ANY_NUMBER
     options: list[str] = []
@@ -47,7 +47,7 @@ def _mirrored(number: Number) -> Number:
 
 
 def _half(number: Number) -> Number | None:
-    """Those of 0 and above; None if there are none."""
+    """Return the numbers of 0 and above; None if there are none."""
     if number.low is None or number.low < 0:
         number = replace(number, low=Fraction(0), exclusive_low=False)
     return None if number.is_empty else number
@@ -72,7 +72,8 @@ def _integers(number: Number, add: AddRule) -> list[str]:
 
 
 def _spans(low: int, high: int | None) -> list[tuple[str, int, int, int, bool]]:
-    """Integers as a beginning, a digit of a range, and free digits; True for any more of these."""
+    """Return integers as a prefix, a range of one digit, and free digits; True for any more of
+    these."""
     spans: list[tuple[str, int, int, int, bool]] = []
     if low == 0:
         spans, low = [("", 0, 0, 0, False)], 1
@@ -106,7 +107,7 @@ def _same_length(low: str, high: str) -> list[tuple[str, int, int, int]]:
 
 
 class _Multiples:
-    """Rules for the digits after which nothing is left over."""
+    """Rules for digits after which the remainder is 0."""
 
     def __init__(self, step: int, add: AddRule) -> None:
         self._step, self._add = step, add
@@ -149,7 +150,8 @@ class _Multiples:
 
 
 def _decimals(number: Number) -> list[str]:
-    """Without exponents, and with as many digits as no rounding carries over a bound."""
+    """Return decimals without exponents, with as many digits as no rounding carries over a
+    bound."""
     assert number.low is not None
     low, high = number.low, number.high
     whole_low, whole_high = int(low), None if high is None else int(high)
@@ -175,7 +177,7 @@ def _decimals(number: Number) -> list[str]:
 def _tail(
     low: str, high: str | None, exclusive_low: bool, exclusive_high: bool, places: int
 ) -> str:
-    """Point and digits of fractions from `low` to `high`; empty if there are none."""
+    """Return point and digits of fractions from `low` to `high`; empty if there are none."""
     options = ['""'] if _may_end(low, high, exclusive_low, exclusive_high) else []
     if places > 0 and (
         digits := _digits(low, high, exclusive_low, exclusive_high, places, first=True)
@@ -213,7 +215,7 @@ def _digits(
 
 
 def _may_end(low: str | None, high: str | None, exclusive_low: bool, exclusive_high: bool) -> bool:
-    """Whether nothing but zeros may follow."""
+    """Return whether only zeros may follow."""
     if low is not None and (exclusive_low or low.strip("0")):
         return False
     return high is None or not exclusive_high or bool(high.strip("0"))

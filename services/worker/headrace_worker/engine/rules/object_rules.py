@@ -1,4 +1,4 @@
-"""Pure room: an object's names, in their order and number, as rules of a grammar."""
+"""The properties of an object, in order and number, as rules of a grammar. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ MAX_STATES = 5000
 
 
 class ObjectRules:
-    """A state for each (names passed, properties written); the latter up to where it matters."""
+    """One rule for each state: names passed, and properties written, counted as far as it
+    matters."""
 
     def __init__(
         self,
@@ -23,7 +24,7 @@ class ObjectRules:
         add: AddRule,
         prefix: str,
     ) -> None:
-        """`prefix` begins the names of the rules that it needs."""
+        """`prefix` begins the names of its rules."""
         self._value_set, self._node, self._add, self._prefix = value_set, node, add, prefix
         taken = (*value_set.properties, *value_set.forbidden)
         self._additional = [
@@ -35,7 +36,7 @@ class ObjectRules:
         self._known: dict[tuple[int, int], str | None] = {}
 
     def written(self) -> str:
-        """The right-hand side of a rule."""
+        """Return the body of a rule."""
         if (len(self._names) + 1) * (self._counted + 1) > MAX_STATES:
             raise SchemaRefused("minProperties or maxProperties is too large to be enforced")
         # From the end, so that what comes next is known.
@@ -47,7 +48,7 @@ class ObjectRules:
         return f'"{{" {start} "}}"'
 
     def _state(self, passed_count: int, written_count: int) -> str | None:
-        """The rule's name; None where the object cannot be ended from there."""
+        """Return the rule's name; None if the object cannot be completed from there."""
         options = (
             self._end(written_count)
             if passed_count == len(self._names)
@@ -75,7 +76,7 @@ class ObjectRules:
         return options
 
     def _end(self, written_count: int) -> list[str]:
-        """What may come after the declared names."""
+        """Return what may come after the declared names."""
         minimum, maximum = self._value_set.minimum, self._value_set.maximum
         # A name that is not declared may come twice: it counts once.
         options = ['""'] if written_count >= minimum else []

@@ -1,4 +1,4 @@
-"""Pure room: texts, and expressions for the values of JSON strings, in xgrammar's notation."""
+"""Strings and patterns of JSON strings, in xgrammar's notation. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ESCAPED = {8: "b", 9: "t", 10: "n", 12: "f", 13: "r", 34: '"', 92: "\\"}
 
 
 def regex_rule(regex: Regex) -> str:
-    """An expression for the value, over the text between the quotes of the string."""
+    """Return an expression for the text between the quotes of a JSON string."""
     match regex:
         case Chars(ranges):
             return character_class(ranges)
@@ -37,7 +37,7 @@ def regex_rule(regex: Regex) -> str:
 
 
 def character_class(ranges: Ranges) -> str:
-    """One character of a string's value, as JSON writes it: escaped only where it must be."""
+    """Return one character of a string's value, as JSON writes it: escaped only if necessary."""
     plain = intersect(ranges, invert(((0, 31), (34, 34), (92, 92))))
     options = [f"[{''.join(_range(*each) for each in plain)}]"] if plain else []
     control = intersect(ranges, ((0, 31),))
@@ -58,13 +58,13 @@ def _code(code: int) -> str:
 
 
 def literal(text: str) -> str:
-    """The text in the grammar's quotes."""
+    """Return the text in the grammar's quotes."""
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{"".join(c if c.isprintable() else _code(ord(c)) for c in quoted)}"'
 
 
 def to_json(value: Any) -> str:
-    """As it is written elsewhere: `", "` and `": "`, and no escapes that need not be."""
+    """Return the value with `", "` and `": "`, and only the necessary escapes."""
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()

@@ -1,9 +1,9 @@
-"""Choose the next token of every row, each by its own parameters.
+"""Sample the next token of every row on the host.
 
-In transformers' order: bias, repetition, presence and frequency penalties, masks, the
-grammar's mask, temperature, top-k, top-p, min-p; then the draw. Which tokens survive is decided
-by value alone, ties included, and every sum runs over one row in one order, so a
-row's choice never depends on the rows beside it.
+In transformers' order: bias, repetition, presence and frequency penalties, token masks, the
+grammar's mask, temperature, top-k, top-p, min-p; then the draw. Which tokens survive is decided by
+value, ties included, and every sum runs over one row in one order, so a row never depends on the
+rows beside it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from headrace_worker.engine.sampling.noise import Words, exponentials, noise_bit
 Ints = NDArray[np.int64]
 
 _FIRST_LOOK = 64
-"""Candidates looked at before more are, where top-p alone bounds the survivors."""
+"""Candidates considered first, if top-p alone bounds the survivors."""
 _BLOCK = 1 << 16
-"""Numbers drawn at once where every token survives; more would fall out of the cache."""
+"""Random numbers drawn at once if every token survives; more would not fit the CPU cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingColumns:
-    """How the distribution of each row is cut, in columns `(rows,)`."""
+    """Sampling parameters in columns `(rows,)`."""
 
     temperature: Tensor
     """Above 0."""
@@ -56,9 +56,9 @@ class RandomInputs:
 
 
 def argmax(logits: Tensor) -> tuple[Ints, NDArray[np.bool_]]:
-    """The highest logit's token of each row, the lowest id on a tie; and whether it is a number.
+    """Return each row's highest token, the lowest id on a tie, and whether its logit is finite.
 
-    A row with a NaN anywhere, or with plus infinity, is not.
+    It is not for a row with a NaN anywhere, or with plus infinity.
     """
     # Why numpy: its argmax is ten times as fast as torch's on a CPU.
     array = logits.numpy()
@@ -67,7 +67,7 @@ def argmax(logits: Tensor) -> tuple[Ints, NDArray[np.bool_]]:
 
 
 def sample(logits: Tensor, columns: SamplingColumns, random: RandomInputs) -> Ints:
-    """Draw a token for each row of `(rows, vocabulary)`; returns `(rows,)`."""
+    """Sample a token for each row of `(rows, vocabulary)`; returns `(rows,)`."""
     scaled = torch.sub(logits, logits.amax(dim=-1, keepdim=True)).div_(columns.temperature[:, None])
     bounded = ((columns.top_k > 0) | (columns.top_p < 1)).numpy()
     if bounded.all():
@@ -82,7 +82,7 @@ def sample(logits: Tensor, columns: SamplingColumns, random: RandomInputs) -> In
 
 
 def _sample_bounded(scaled: Tensor, columns: SamplingColumns, random: RandomInputs) -> Ints:
-    """Draw among the survivors of top-k, top-p and min-p, found without sorting everything."""
+    """Sample among the survivors of top-k, top-p and min-p, found without sorting all tokens."""
     vocabulary = scaled.shape[-1]
     look = max(_FIRST_LOOK, int(columns.top_k.max()) + 1)
     totals = scaled.exp().sum(dim=-1, keepdim=True, dtype=torch.float64)
@@ -102,11 +102,10 @@ def _sample_bounded(scaled: Tensor, columns: SamplingColumns, random: RandomInpu
 
 
 def _lowest_survivor(values: Tensor, totals: Tensor, columns: SamplingColumns) -> Tensor:
-    """The lowest value that survives in each row: `(rows, 1)`.
+    """Return the lowest value that survives in each row: `(rows, 1)`.
 
-    `values` are the argmax of each row, descending; `totals` sums the
-    exponentials of the whole row. Too high a floor is never returned, one that is
-    too low only where candidates are missing.
+    `values` are the highest of each row, descending; `totals` sums the exponentials of the whole
+    row. The result is never too high, and too low only if candidates are missing.
     """
     ranks = torch.arange(values.shape[-1])
     last_k = (
@@ -124,7 +123,7 @@ def _lowest_survivor(values: Tensor, totals: Tensor, columns: SamplingColumns) -
 
 
 def _sample_unbounded(scaled: Tensor, columns: SamplingColumns, random: RandomInputs) -> Ints:
-    """Draw among all tokens but those that min-p cuts."""
+    """Sample among all tokens but those below min-p."""
     if bool((columns.min_p > 0).any()):
         scaled = scaled.masked_fill(scaled < columns.min_p.log()[:, None], float("-inf"))
     weights, token_ids = scaled.exp(), np.arange(scaled.shape[-1], dtype=np.uint64)
@@ -136,10 +135,10 @@ def _sample_unbounded(scaled: Tensor, columns: SamplingColumns, random: RandomIn
 
 
 def _exponential_race(weights: Tensor, random: RandomInputs, token_ids: Words) -> Ints:
-    """The column that wins each row: every token runs for a keyed exponential time over its weight.
+    """Return the column that wins each row: a keyed exponential time over its weight, the shortest
+    wins.
 
-    The winner is distributed as the weights are. This is Gumbel-max with one
-    logarithm less, and as hard to flip by rounding.
+    The winner is distributed as the weights are. This is Gumbel-max with one logarithm less.
     """
     speeds = weights.numpy() / exponentials(noise_bits(random.seed_keys, random.indices, token_ids))
     winners: Ints = speeds.argmax(axis=-1)

@@ -1,7 +1,7 @@
-"""Log probabilities of chosen tokens and of prompts, for the rows that want them.
+"""Log probabilities of sampled and of prompt tokens, for rows that want them.
 
-They are of the model's own logits, before everything that shapes a draw. Every sum
-and every choice of the likeliest runs over one row, so no row's depend on the others.
+They are of the model's own logits, before penalties, masks and temperature. Every sum and every
+top-k runs over one row, so no row depends on the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 
 
 def row_logprobs(logits: Tensor, token_ids: Ints, widths: Ints) -> list[Logprobs]:
-    """Each row of `(rows, vocabulary)` as a run of one, with `widths[row]` of the likeliest."""
+    """Return each row of `(rows, vocabulary)` as a run of one, with the `widths[row]` likeliest."""
     runs: list[Logprobs] = [Logprobs()] * len(widths)
     # Why not the greatest width for all: which of equal logits come in would depend on it.
     for width in np.unique(widths):
@@ -35,16 +35,16 @@ def row_logprobs(logits: Tensor, token_ids: Ints, widths: Ints) -> list[Logprobs
 
 
 def run_logprobs(logits: Tensor, token_ids: Ints, width: int) -> Logprobs:
-    """All rows of `(rows, vocabulary)` as one run."""
+    """Return all rows of `(rows, vocabulary)` as one run."""
     return _run(*_columns(logits, token_ids, width))
 
 
 def split_logits(
     logits: Tensor, decoding: int, prefills: Sequence[PrefillChunk]
 ) -> tuple[Tensor, list[tuple[PrefillChunk, Tensor]]]:
-    """Part a pass's logits: the rows that choose tokens, and those of prompts that are told.
+    """Split the logits of a pass into rows that are sampled and rows of prompt logprobs.
 
-    What a prompt's last token leads to is in both.
+    The last token of a prompt is in both.
     """
     if not any(prefill.all_logits for prefill in prefills):
         return logits, []

@@ -1,4 +1,4 @@
-"""What a sequence's own tokens and its caller's bias do to its logits."""
+"""Repetition, presence and frequency penalties, and logit bias."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def has_penalties(parameters: SamplingParameters) -> bool:
 
 
 class Penalties:
-    """Tables of `(slots, vocabulary)`, made when the first sequence needs them."""
+    """Tables of `(slots, vocabulary)`, allocated when the first sequence needs them."""
 
     def __init__(self, slots: int, vocabulary_size: int) -> None:
         self._shape = (slots, vocabulary_size)
@@ -31,7 +31,7 @@ class Penalties:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no slot has anything to change."""
+        """Whether no slot has penalties or bias."""
         return not (self._penalised or self._biased)
 
     def admit(self, slot: int, sequence: Sequence) -> None:
@@ -46,7 +46,7 @@ class Penalties:
         self._biased.discard(slot)
 
     def apply(self, logits: Tensor, slots: list[int]) -> None:
-        """Change the logits `(rows, vocabulary)` of the rows that these slots have, in place."""
+        """Change the logits `(rows, vocabulary)` of these slots in place."""
         rows = [row for row, slot in enumerate(slots) if slot in self._biased]
         if rows:
             logits[rows] += self._bias[[slots[row] for row in rows]]
@@ -55,7 +55,7 @@ class Penalties:
             logits[rows] = self._penalise(logits[rows], torch.tensor([slots[row] for row in rows]))
 
     def record(self, slots: list[int], token_ids: list[int]) -> None:
-        """Remember the token that each slot got."""
+        """Record the token that each slot got."""
         if not self._penalised:
             return
         pairs = [pair for pair in zip(slots, token_ids, strict=True) if pair[0] in self._penalised]

@@ -1,4 +1,4 @@
-"""The sampling parameters of every slot, and the choice of a step's tokens by them."""
+"""Sample the tokens of a step, each row by the parameters of its sequence."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class SampledTokens:
-    """Row by row: the token, and whether the row's logits were numbers at all."""
+    """By row: the token, and whether the highest logit was finite."""
 
     token_ids: list[int]
     finite: list[bool]
     logprobs: dict[int, Logprobs] = field(default_factory=dict)
-    """By row, of those that want them."""
+    """By row, of those that want logprobs."""
     dead_ends: frozenset[int] = frozenset()
-    """Rows whose sequence may get no token at all."""
+    """Rows whose masks left no token."""
 
 
 _NONE = -1
-"""Width of the slots that want no logprobs."""
+"""Width of slots that want no logprobs."""
 
 
 class Sampler:
-    """Parameters in columns by slot, so a step gathers them instead of reading requests."""
+    """Sampling parameters in columns by slot: a step gathers them without reading sequences."""
 
     def __init__(
         self, slots: int, vocabulary_size: int, grammars: SlotGrammars | None = None
@@ -64,7 +64,7 @@ class Sampler:
     def admit(
         self, slot: int, sequence: Sequence, end_token_ids: frozenset[int] = frozenset()
     ) -> None:
-        """`end_token_ids`: the token ids that end the sequence."""
+        """`end_token_ids` end the sequence."""
         parameters = sequence.parameters
         self._penalties.admit(slot, sequence)
         self._masks.admit(slot, sequence, end_token_ids)
@@ -85,12 +85,12 @@ class Sampler:
 
     @property
     def only_samples(self) -> bool:
-        """Whether no sequence wants more than a draw: nothing that only the host can do."""
+        """Whether no sequence needs penalties, masks or logprobs, which only the host computes."""
         untouched = self._penalties.is_empty and self._masks.is_empty
         return untouched and bool((self._widths == _NONE).all())
 
     def sample(self, logits: Tensor, slots: Ints, output_indices: Ints) -> SampledTokens:
-        """Choose for each row of `(rows, vocabulary)`; changes the logits.
+        """Sample a token for each row of `(rows, vocabulary)`; changes the logits.
 
         Row i belongs to `slots[i]` and becomes its output `output_indices[i]`.
         """
@@ -118,7 +118,7 @@ class Sampler:
         return choice
 
     def _dead_ends(self, logits: Tensor, slots: Ints, finite: NDArray[np.bool_]) -> frozenset[int]:
-        """Those that have a mask, and no logit that it has left: no fault of the model's."""
+        """Return rows whose masks left no logit: that is not the model's fault."""
         if self._masks.is_empty or finite.all():
             return frozenset()
         rows = (~finite).nonzero()[0].tolist()

@@ -1,7 +1,7 @@
-"""Tokens that a sequence's own parameters forbid: `min_tokens`, `bad_words`, `allowed_token_ids`.
+"""Masks of `min_tokens`, `bad_words` and `allowed_token_ids`.
 
-What is forbidden is a function of the parameters and the output so far, so a sequence that goes on
-elsewhere is held to the same.
+What is forbidden depends on the parameters and the output so far only, so it is the same after a
+sequence resumes elsewhere.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class _Held:
     end_token_ids: Tensor
     """Ids that end the sequence; int64."""
     forbidden: Tensor | None
-    """Of every token, whether it is none of the allowed ones; None where all are."""
+    """For every token, whether it is not allowed; None if all are."""
     bad_words: tuple[tuple[int, ...], ...]
     latest: list[int]
-    """As much of the output's end as a bad word has before its last token."""
+    """The end of the output, as long as the longest bad word without its last token."""
     reach: int
 
     def record(self, token_id: int) -> None:
@@ -34,7 +34,7 @@ class _Held:
             self.latest = [*self.latest, token_id][-self.reach :]
 
     def completing_tokens(self) -> list[int]:
-        """Last tokens of the bad words that the output has but for these."""
+        """Return the tokens that would complete a bad word."""
         return [
             word[-1]
             for word in self.bad_words
@@ -43,7 +43,7 @@ class _Held:
 
 
 class TokenMasks:
-    """By slot, of those alone that want one."""
+    """Masks by slot, for sequences that have one."""
 
     def __init__(self, vocabulary_size: int) -> None:
         self._vocabulary_size = vocabulary_size
@@ -51,11 +51,11 @@ class TokenMasks:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no slot has anything forbidden."""
+        """Whether no slot has a mask."""
         return not self._held
 
     def admit(self, slot: int, sequence: Sequence, end_token_ids: Collection[int]) -> None:
-        """`end_token_ids`: the token ids that end this sequence."""
+        """`end_token_ids` end this sequence."""
         parameters = sequence.parameters
         if not parameters.masks_tokens:
             return
@@ -76,7 +76,7 @@ class TokenMasks:
         return slot in self._held
 
     def apply(self, logits: Tensor, slots: list[int], output_indices: list[int]) -> None:
-        """Set what may not come to minus infinity, in place, in the rows that these slots have."""
+        """Set forbidden tokens to minus infinity, in place, in the rows of these slots."""
         for row, (slot, index) in enumerate(zip(slots, output_indices, strict=True)):
             if (held := self._held.get(slot)) is None:
                 continue
@@ -88,7 +88,7 @@ class TokenMasks:
                 logits[row, completing_tokens] = _NEVER
 
     def record(self, slots: list[int], token_ids: list[int]) -> None:
-        """Remember the token that each slot got."""
+        """Record the token that each slot got."""
         for slot, token_id in zip(slots, token_ids, strict=True):
             if (held := self._held.get(slot)) is not None:
                 held.record(token_id)

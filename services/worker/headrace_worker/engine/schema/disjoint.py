@@ -1,4 +1,4 @@
-"""Pure room: whether what is written for one schema of a oneOf could also fulfil another."""
+"""Decide whether a value written for one branch of a oneOf could satisfy another. Pure."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ GetNode = Callable[[Key], Node | None]
 def distinguishing_names(
     written: Node | None, other_branch: Node | None, get_node: GetNode
 ) -> set[str] | None:
-    """Names that `written` must have so that none of its values fulfils `other_branch`.
+    """Return names that `written` must require so that none of its values satisfies the other.
 
-    None where that cannot be shown.
+    None if that cannot be shown.
     """
     if written is None or other_branch is None:
         return None
@@ -60,7 +60,7 @@ def _distinguishing(one: ValueSet, other: ValueSet, get_node: GetNode) -> set[st
 
 
 def _distinguishing_objects(one: Object, other: Object, get_node: GetNode) -> set[str] | None:
-    """By a name that the other requires and this one never has, or cannot have; or a constant."""
+    """Compare by a name that one requires and the other cannot have; or by a constant."""
     if not one.additional and any(name not in one.properties for name in other.required):
         return set()
     if other.closed and any(name not in other.properties for name in one.required):
@@ -81,7 +81,7 @@ def _all_constants(node: Node) -> bool:
 
 
 def _before(one: Number, other: Number) -> bool:
-    """All of one are smaller than all of the other."""
+    """Return whether all of one are smaller than all of the other."""
     if one.high is None or other.low is None:
         return False
     return one.high < other.low or (
@@ -118,7 +118,7 @@ def _type(value: Any) -> str:
 
 
 def _frozen(value: Any) -> Any:
-    """Equal for values that are the same in JSON."""
+    """Return equal results for values that are equal in JSON."""
     match value:
         case bool():
             return "boolean", value

@@ -1,6 +1,6 @@
-"""Which keywords of JSON Schema hold output, which have no effect, and which are refused.
+"""Keywords of JSON Schema: enforced, without effect, or refused.
 
-The documentation's table is made of this one.
+The documentation's table is made from this one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class SchemaRefused(Exception):
-    """The schema cannot be enforced, or nothing fulfils it; the text says where and why."""
+    """The schema cannot be enforced, or nothing satisfies it; the text says where and why."""
 
 
 class Effect(StrEnum):
@@ -147,11 +147,11 @@ KEYWORDS: dict[str, Keyword] = {
         Form.ANYTHING, "it is OpenAPI's; the name that it gives is required, and not more"
     ),
 }
-"""A keyword that is not here has no effect, as JSON Schema has it."""
+"""A keyword that is not here has no effect, as in JSON Schema."""
 
 
 def check_keywords(schema: dict[str, Any], pointer: str) -> None:
-    """Raise SchemaRefused for the first keyword that is refused or whose value is none."""
+    """Raise SchemaRefused for the first keyword that is refused or whose value is invalid."""
     for name, value in schema.items():
         keyword = KEYWORDS.get(name)
         if keyword is None:
@@ -166,7 +166,7 @@ def check_keywords(schema: dict[str, Any], pointer: str) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a number of JSON that has an end."""
+    """Return whether the value is a finite JSON number."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Pure room: schemas that must all hold at one place, to the shapes of what may stand there."""
+"""Merge subschemas that must all hold at one place into the values allowed there. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SPEAKS_OF = {
 
 
 class SchemaMerger:
-    """Reads shapes of one schema; `unsatisfiable` grows by why some of them were left out."""
+    """Merges subschemas of one schema; `unsatisfiable` collects why value sets were left out."""
 
     def __init__(
         self, subschemas: Subschemas, node: Callable[[Key], Node | None], unsatisfiable: list[str]
@@ -46,7 +46,7 @@ class SchemaMerger:
         self._objects = ObjectMerger(subschemas, node, unsatisfiable)
 
     def value_sets(self, conjunction: Conjunction) -> tuple[list[ValueSet], set[str]]:
-        """The shapes, and the types that are allowed and not written."""
+        """Return the value sets, and the types that are allowed and not written."""
         members = [(pointer, self._subschemas.get_object(pointer)) for pointer in conjunction]
         for pointer, schema in members:
             if schema.get("not") not in (None, False):
@@ -181,7 +181,7 @@ class SchemaMerger:
 
 
 def parts_of(pointer: str, schema: dict[str, Any]) -> list[Regex]:
-    """What `pattern` and `format` ask of a text. Raises SchemaRefused."""
+    """Return what `pattern` and `format` require of a string. Raises SchemaRefused."""
     parts = []
     if schema.get("format") in FORMATS:
         parts.append(fullmatch(FORMATS[schema["format"]]))
@@ -194,7 +194,7 @@ def parts_of(pointer: str, schema: dict[str, Any]) -> list[Regex]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal in JSON: 1 is 1.0, and true is not 1."""
+    """Return whether two values are equal in JSON: 1 is 1.0, and true is not 1."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, list) and isinstance(other, list):
@@ -205,7 +205,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _types(members: list[Any]) -> tuple[list[str], set[str]]:
-    """The types that may come; and those that may, but of which no keyword speaks."""
+    """Return the types that may come; and those that may, but that no keyword is about."""
     left = set(TYPES)
     explicit = False
     for _, schema in members:
@@ -301,7 +301,7 @@ def _digits(value: Fraction) -> int:
 
 
 def _items(pointer: str, schema: dict[str, Any]) -> tuple[list[str], str | None]:
-    """The places of the first items, and of the rest; None where nothing is said of it."""
+    """Return the pointers of the first items, and of the rest; None if nothing is said of it."""
     items = schema.get("items")
     if isinstance(items, list):
         prefix = [child_pointer(pointer, "items", i) for i in range(len(items))]

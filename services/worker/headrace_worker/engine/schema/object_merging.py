@@ -1,4 +1,4 @@
-"""Pure room: what schemas that must all hold say of an object: its names and their values."""
+"""Merge what subschemas say of an object: its names and their values. Pure."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class AllowedNames:
     regex: Regex
     texts: frozenset[str]
     only_texts: bool
-    """`texts` are all."""
+    """Whether `texts` are all."""
 
 
 class ObjectMerger:
-    """Reads objects of one schema; `unsatisfiable` grows by why some of them were left out."""
+    """Merges objects of one schema; `unsatisfiable` collects why some were left out."""
 
     def __init__(
         self, subschemas: Subschemas, node: Callable[[Key], Node | None], unsatisfiable: list[str]
@@ -65,7 +65,7 @@ class ObjectMerger:
         self._subschemas, self._node, self._unsatisfiable = subschemas, node, unsatisfiable
 
     def read(self, members: Members) -> Object | None:
-        """None where no object fulfils them. Raises SchemaRefused."""
+        """Return None if no object satisfies them. Raises SchemaRefused."""
         where = " and ".join(pointer for pointer, _ in members)
         patterns = {
             pattern: (_searched(pattern, pointer), _searched(pattern, pointer, permissive=True))
@@ -120,7 +120,7 @@ class ObjectMerger:
         return value_set
 
     def _value(self, name: str, members: Members, patterns: dict[str, tuple[Regex, Regex]]) -> Key:
-        """The places that speak of a declared name."""
+        """Return the pointers of subschemas that apply to a declared name."""
         pointers: list[str] = []
         for pointer, schema in members:
             own, doubtful = [], False
@@ -150,7 +150,7 @@ class ObjectMerger:
         names: list[AllowedNames],
         taken: tuple[str, ...],
     ) -> tuple[AdditionalNames, ...]:
-        """Which names may come that are not declared; one entry for each set of patterns."""
+        """Return which undeclared names may come; one entry for each set of patterns."""
         open_ = self._is_open(members)
         if len(patterns) > MAX_PATTERNS:
             raise SchemaRefused(
@@ -188,7 +188,7 @@ class ObjectMerger:
         return getattr(form, "is_empty", False)
 
     def _is_open(self, members: Members) -> bool:
-        """Whether names that match nothing may come."""
+        """Return whether names that match nothing may come."""
         for pointer, _ in members:
             if not unevaluated_allowed(
                 self._subschemas, pointer, "unevaluatedProperties", members, OBJECTS
@@ -201,7 +201,7 @@ class ObjectMerger:
         )
 
     def _allowed_names(self, members: Members) -> list[AllowedNames]:
-        """What propertyNames asks of every name."""
+        """Return what propertyNames requires of every name."""
         found: list[AllowedNames] = []
         for pointer, schema in members:
             if "propertyNames" not in schema:
@@ -229,10 +229,11 @@ class ObjectMerger:
 def unevaluated_allowed(
     subschemas: Subschemas, pointer: str, word: str, members: Members, words: tuple[str, ...]
 ) -> bool:
-    """Whether what no other keyword speaks of is allowed by the schema at the place.
+    """Return whether the subschema allows what no other keyword is about.
 
     Raises:
-        SchemaRefused: it is a schema, or others that it does not see speak too.
+        SchemaRefused: the value is a schema, or subschemas that it does not see have keywords
+            too.
     """
     value = subschemas.get_object(pointer).get(word, True)
     if value in (True, {}):
@@ -249,7 +250,7 @@ def _allows(names: AllowedNames, name: str) -> bool:
 
 
 def _any_of(parts: list[Regex], taken: tuple[str, ...]) -> Regex | None:
-    """All of these and none of the taken names; None where that is all that is asked."""
+    """Return all parts without the taken names; None if nothing is required."""
     parts = [part for part in parts if part != ANY_TEXT]
     if not parts:
         return None
@@ -259,7 +260,7 @@ def _any_of(parts: list[Regex], taken: tuple[str, ...]) -> Regex | None:
 
 
 def _names(members: Members) -> list[str]:
-    """Those that are declared, then those that are only required, each once."""
+    """Return declared names, then names that are only required, each once."""
     names = [name for _, schema in members for name in schema.get("properties", {})]
     names += [name for _, schema in members for name in schema.get("required", ())]
     return list(dict.fromkeys(names))

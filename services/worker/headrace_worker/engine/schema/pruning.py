@@ -1,4 +1,4 @@
-"""Pure room: shapes without what nothing can fulfil."""
+"""Remove what no value can satisfy. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from headrace_worker.engine.schema.value_sets import Array, Key, Node, Object, V
 
 
 def prune(nodes: dict[Key, Node]) -> None:
-    """Leave in each node the shapes that some finite value has; a node may be left with none."""
+    """Keep in each node what some finite value satisfies; a node may become empty."""
     satisfiable_keys = satisfiable(nodes)
     for node in nodes.values():
         node.value_sets = [
@@ -19,7 +19,7 @@ def prune(nodes: dict[Key, Node]) -> None:
 
 
 def satisfiable(nodes: dict[Key, Node]) -> set[Key]:
-    """The nodes that some finite value fulfils."""
+    """Return the nodes that some finite value satisfies."""
     satisfiable_keys: set[Key] = set()
     while True:
         more = {
@@ -74,7 +74,7 @@ def _without_unsatisfiable(value_set: ValueSet, satisfiable_keys: set[Key]) -> V
 
 
 def explain_unsatisfiable(nodes: dict[Key, Node], start: Key, reasons: dict[Key, list[str]]) -> str:
-    """Why nothing fulfils what is at `start`, by what it needs; `nodes` are not pruned yet."""
+    """Explain why nothing satisfies the node `start`; `nodes` are not pruned yet."""
     key, seen, satisfiable_keys = start, {start}, satisfiable(nodes)
     while True:
         if reasons.get(key):

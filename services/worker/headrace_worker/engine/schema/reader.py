@@ -1,8 +1,7 @@
-"""Pure room: from a JSON Schema to the shapes of every place that a value may have.
+"""Read a JSON Schema: the values allowed at every place. Pure.
 
-Each node is a set of places whose schemas must all hold there. So a `$ref` beside
-other keywords, `allOf`, and names that several schemas speak of are one thing, and
-what refers to itself ends.
+Each node is a set of subschemas that must all hold. So a `$ref` beside other keywords, `allOf`, and
+names that several subschemas constrain are the same thing, and recursion ends.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ ROOT: Key = ("#",)
 
 
 def read_schema(schema: object) -> Nodes:
-    """Every node by its key; the whole is at `ROOT`. Each has a shape, and each can be written.
+    """Return every node by its key; the whole is at `ROOT`. Each has values that can be written.
 
     Raises:
-        SchemaRefused: a keyword cannot be enforced, or nothing fulfils the schema.
+        SchemaRefused: a keyword cannot be enforced, or nothing satisfies the schema.
     """
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
@@ -70,7 +69,7 @@ class _Reader:
         return nodes
 
     def node(self, key: Key) -> Node | None:
-        """The node, not what is below it; None while it is being read."""
+        """Return the node without what is below it; None while it is being read."""
         if key in self._in_progress:
             return None
         if key not in self._nodes:
@@ -97,7 +96,7 @@ class _Reader:
         return node
 
     def _require_disjoint(self, pointer: str) -> None:
-        """Make sure that what fulfils one schema of a oneOf fulfils no other."""
+        """Require that a value of one branch of a oneOf satisfies no other branch."""
         if pointer in self._checked_disjoint:
             return
         self._checked_disjoint.add(pointer)
@@ -127,7 +126,7 @@ class _Reader:
 
 
 def children(value_set: ValueSet) -> list[Key]:
-    """Of arrays and objects."""
+    """Return the children of an array or object."""
     match value_set:
         case Array(prefix, rest):
             return [*prefix, *([] if rest is None else [rest])]

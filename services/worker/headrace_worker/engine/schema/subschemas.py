@@ -1,4 +1,4 @@
-"""Pure room: the schemas within a schema by their places, and which places must hold together."""
+"""The subschemas of a schema by JSON pointer, and which must hold together. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from urllib.parse import unquote
 from headrace_worker.engine.schema.keywords import KEYWORDS, Form, SchemaRefused, check_keywords
 
 Conjunction = tuple[str, ...]
-"""Places of schemas that must all hold, and whose references and combinations are resolved."""
+"""Pointers of subschemas that must all hold, with references and combinations resolved."""
 
 MAX_ALTERNATIVES = 256
 _REFERENCES = ("$ref", "$dynamicRef")
 
 
 class Subschemas:
-    """Schemas by JSON pointer, as `#/properties/a`; each is checked when it is first read."""
+    """Subschemas by JSON pointer, as `#/properties/a`; each is checked when first read."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         """Raises SchemaRefused for identifiers below the root."""
@@ -38,13 +38,13 @@ class Subschemas:
                 )
 
     def get(self, pointer: str) -> dict[str, Any] | bool:
-        """Raises SchemaRefused where there is none, or one that cannot be enforced."""
+        """Return a subschema. Raises SchemaRefused if there is none, or it cannot be enforced."""
         if pointer not in self._known:
             self._known[pointer] = self._find(pointer)
         return self._known[pointer]
 
     def require(self, pointer: str, names: list[str]) -> None:
-        """From now on what fulfils the schema there has these names too."""
+        """From now on the subschema also requires these names."""
         narrowing = self._required.setdefault(pointer, f"{pointer}, told apart")
         known = self._known.get(narrowing)
         more = [*known["required"], *names] if isinstance(known, dict) else names
@@ -52,16 +52,16 @@ class Subschemas:
         self._conjunctions.clear()
 
     def get_object(self, pointer: str) -> dict[str, Any]:
-        """Of a place in a `Conjunction`, which has no true and false."""
+        """Return a member of a `Conjunction`, which is never true or false."""
         schema = self.get(pointer)
         assert isinstance(schema, dict)
         return schema
 
     def alternatives(self, pointers: tuple[str, ...]) -> list[Conjunction]:
-        """Each alone is enough; places that nothing fulfils have none.
+        """Return conjunctions, each of which is enough; none if nothing satisfies them.
 
         Raises:
-            SchemaRefused: a reference is wrong, or there are too many of them.
+            SchemaRefused: a reference is invalid, or there are too many alternatives.
         """
         return _joined([self._expanded(pointer) for pointer in pointers], " and ".join(pointers))
 
@@ -137,12 +137,12 @@ class Subschemas:
 
 
 def child_pointer(pointer: str, *names: str | int) -> str:
-    """The place of what is within a schema."""
+    """Return the pointer of a child."""
     return "/".join([pointer, *(str(name).replace("~", "~0").replace("/", "~1") for name in names)])
 
 
 def _discriminator(schema: dict[str, Any]) -> object:
-    """The name by which the schema's alternatives differ, as OpenAPI has it."""
+    """Return the name by which OpenAPI tells the schema's alternatives apart."""
     named = schema.get("discriminator")
     combined = "oneOf" in schema or "anyOf" in schema
     return named.get("propertyName") if combined and isinstance(named, dict) else None

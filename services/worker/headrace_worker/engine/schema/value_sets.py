@@ -1,4 +1,4 @@
-"""Pure room: what a schema comes to: for each place, the shapes that a value may have there."""
+"""The values that a schema allows at each place, as sets by type. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headrace_worker.engine.regex.value_regex import (
 )
 
 Key = tuple[str, ...]
-"""The places of the schemas that must all hold; the empty one is any value."""
+"""Pointers of the subschemas that must all hold; the empty one allows any value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Constants:
 
     values: tuple[Any, ...]
     complete: bool = True
-    """No other value of the enum fits either; False where an expression was read narrowly."""
+    """Whether no other value of the enum fits; False if a pattern was read strictly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Number:
     """Of integers."""
 
     def holds(self, value: int | float) -> bool:
-        """Whether the number is one of these."""
+        """Return whether the number is in the set."""
         exact = Fraction(str(value))
         if self.low is not None and (
             exact < self.low or (self.exclusive_low and exact == self.low)
@@ -73,7 +73,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class String:
-    """All of `parts` hold for its value."""
+    """Strings that match all of `parts`."""
 
     parts: tuple[Regex, ...] = ()
     minimum: int = 0
@@ -81,7 +81,7 @@ class String:
 
     @property
     def regex(self) -> Regex:
-        """Length and parts as one."""
+        """Length and patterns as one expression."""
         whole = [part for part in self.parts if part != ANY_TEXT]
         minimum, maximum = length_bounds(And(tuple(whole))) if whole else (0, None)
         longest = (
@@ -98,7 +98,7 @@ class String:
 
     @property
     def is_empty(self) -> bool:
-        """Raises UnsupportedPattern where it cannot be told."""
+        """Whether no string matches. Raises UnsupportedPattern if that cannot be decided."""
         if self.maximum is not None and self.minimum > self.maximum:
             return True
         form = expression_or_automaton(self.regex)
@@ -109,14 +109,14 @@ class String:
 class Array:
     prefix: tuple[Key, ...]
     rest: Key | None
-    """What comes after `prefix`; None for nothing."""
+    """Items after `prefix`; None for none."""
     minimum: int = 0
     maximum: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AdditionalNames:
-    """Names that are not declared: those of `names`, or any but the declared ones."""
+    """Names that are not declared: those that match `names`, or any other."""
 
     names: Regex | None
     value: Key
@@ -127,7 +127,7 @@ class AdditionalNames:
 @dataclass(frozen=True, slots=True)
 class Object:
     properties: dict[str, Key]
-    """In the order in which they come."""
+    """In the order in which they are written."""
     required: frozenset[str]
     additional: tuple[AdditionalNames, ...]
     minimum: int = 0
@@ -136,7 +136,7 @@ class Object:
     """Whether the schema itself forbids other properties; if not, and `additional` is empty, the
     grammar merely never writes any."""
     forbidden: tuple[str, ...] = ()
-    """Names that may not come, of those that are not declared."""
+    """Undeclared names that must not come."""
 
 
 ValueSet = Constants | Number | String | Array | Object
@@ -146,12 +146,13 @@ ValueSet = Constants | Number | String | Array | Object
 class Node:
     value_sets: list[ValueSet] = field(default_factory=list)
     omitted_types: frozenset[str] = frozenset()
-    """Types that the schema allows and that are not written, because it speaks of others."""
+    """Types that the schema allows and that are not written, because its keywords are about
+    others."""
 
 
 @lru_cache(maxsize=512)
 def expression_or_automaton(regex: Regex) -> Regex | Automaton:
-    """The expression itself where it can be written down part by part; else its automaton.
+    """Return the expression if it can be written part by part; else its automaton.
 
     Raises:
         UnsupportedPattern: the automaton has too many states.
@@ -160,7 +161,7 @@ def expression_or_automaton(regex: Regex) -> Regex | Automaton:
 
 
 def _shortened(regex: Regex, text: String) -> Regex | None:
-    """The repetition of one character, within the lengths."""
+    """Return a repetition of one character with the length bounds applied."""
     if isinstance(regex, Not) or not isinstance(regex, Repeat):
         return None
     if not isinstance(regex.inner, Chars):

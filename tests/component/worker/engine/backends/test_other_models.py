@@ -27,7 +27,9 @@ WITH_IDS = answer(body='data: {"choices": [{"token_ids": [9], "finish_reason": "
 
 
 @pytest.mark.parametrize(("engine", "package"), [("llama-cpp", "xllamacpp"), ("vllm", "vllm")])
-def test_an_engine_that_is_not_installed_says_how_to_install_it(engine: str, package: str) -> None:
+def test_the_error_of_a_missing_engine_package_says_how_to_install_it(
+    engine: str, package: str
+) -> None:
     # As if it were absent, wherever this test runs: None there fails the import.
     program = (
         f"import sys; sys.modules[{package!r}] = None\n"
@@ -73,7 +75,7 @@ def test_a_gguf_file_that_is_none_is_refused_with_the_reason(tmp_path: Path) -> 
         ([answer(body='{"data": [{"id": "toy"}]}')], "set context_tokens"),
     ],
 )
-async def test_a_server_that_cannot_serve_the_model_is_told_from_one_out_of_reach(
+async def test_a_server_that_cannot_serve_the_model_is_distinguished_from_an_unreachable_one(
     tmp_path: Path, answers: list[bytes], fact: str
 ) -> None:
     async with http_server(*answers) as server:
@@ -84,7 +86,7 @@ async def test_a_server_that_cannot_serve_the_model_is_told_from_one_out_of_reac
         await asyncio.to_thread(upstream, tmp_path, server.url, "toy", upstream_retries=0)
 
 
-async def test_the_context_is_the_servers_at_most_what_the_settings_say(tmp_path: Path) -> None:
+async def test_the_context_is_the_servers_at_most_what_is_set(tmp_path: Path) -> None:
     for wanted, got in ((None, 64), (48, 48), (100, 64)):
         async with http_server(LISTED, WITH_IDS) as server:
             loaded = await asyncio.to_thread(
@@ -93,7 +95,7 @@ async def test_the_context_is_the_servers_at_most_what_the_settings_say(tmp_path
         assert loaded.engine.facts.context_tokens == got
 
 
-async def test_a_tokenizer_that_changes_text_in_pieces_is_refused_where_text_is_spoken(
+async def test_a_tokenizer_that_changes_text_in_pieces_is_refused_for_text_protocols(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "byte-fallback"
@@ -118,7 +120,7 @@ async def test_a_tokenizer_that_changes_text_in_pieces_is_refused_where_text_is_
         ({"model_tokenizer": "t", "upstream_api_key_file": "/nowhere/key"}, "cannot be read"),
     ],
 )
-def test_what_the_openai_engine_lacks_is_said(fields: dict[str, Any], fact: str) -> None:
+def test_what_the_openai_engine_lacks_is_named(fields: dict[str, Any], fact: str) -> None:
     values = {"engine": "openai", "model_source": "http://127.0.0.1:9/v1"} | fields
     with pytest.raises(ModelLoadFailed, match=fact):
         load_model(WorkerSettings.model_validate(values))

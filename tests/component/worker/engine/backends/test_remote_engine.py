@@ -33,7 +33,7 @@ def test_tokens_that_come_together_are_given_one_a_step() -> None:
     assert history.finished == {1: FinishReason.STOP}
 
 
-def test_what_a_source_makes_beyond_the_end_is_not_given_and_it_is_let_go() -> None:
+def test_output_beyond_the_end_is_discarded_and_the_backend_is_cancelled() -> None:
     parameters = replace(GREEDY, max_tokens=2)
     with running(TokenChunk((20, 21, 22, 23))) as (engine, source):
         history = run(engine, [sequence(1, parameters)])
@@ -42,7 +42,7 @@ def test_what_a_source_makes_beyond_the_end_is_not_given_and_it_is_let_go() -> N
     assert source.let_go == 1
 
 
-def test_a_source_is_asked_for_no_more_than_the_context_has_room_for() -> None:
+def test_a_backend_gets_no_more_max_tokens_than_the_context_has_room_for() -> None:
     with running(TokenChunk((), FinishReason.LENGTH)) as (engine, source):
         run(engine, [sequence(1, replace(GREEDY, max_tokens=9999), prompt_tokens=100)])
     assert source.heard[0].parameters.max_tokens == 28
@@ -67,7 +67,7 @@ def test_a_broken_source_ends_the_engine() -> None:
         run(engine, [sequence(1)])
 
 
-def test_while_its_source_refuses_it_takes_nothing_and_says_why() -> None:
+def test_while_its_backend_is_unavailable_it_admits_nothing_and_gives_the_reason() -> None:
     with running(TokenChunk((20,), FinishReason.STOP)) as (engine, source):
         source.unavailable_reason = "it rests"
         assert engine.statistics().unavailable_reason == "it rests"

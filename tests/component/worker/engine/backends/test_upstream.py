@@ -57,13 +57,13 @@ async def test_events_come_as_they_are_sent_whatever_ends_lines_in_their_text() 
     [BUSY, answer(429, retry_after="Wed, 21 Oct 2015 07:28:00 GMT"), answer(500), b""],
     ids=["503", "429 until a date", "500", "no answer"],
 )
-async def test_what_may_pass_is_asked_again(passing: bytes) -> None:
+async def test_a_transient_failure_is_retried(passing: bytes) -> None:
     async with upstream(passing, GOOD) as (asked, server):
         assert await heard(asked) == [{"n": 1}, {"n": 2}]
     assert len(server.asked) == 2
 
 
-async def test_after_the_last_repetition_the_fact_is_told() -> None:
+async def test_after_the_last_retry_the_reason_is_raised() -> None:
     async with upstream(BUSY, retries=2) as (asked, server):
         with pytest.raises(UpstreamUnavailable, match=r"answers 503: loading"):
             await heard(asked)
@@ -79,7 +79,7 @@ async def test_after_the_last_repetition_the_fact_is_told() -> None:
         (answer(body='data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
     ],
 )
-async def test_what_the_server_will_not_do_is_asked_once(refusal: bytes, fact: str) -> None:
+async def test_what_the_server_rejects_is_not_retried(refusal: bytes, fact: str) -> None:
     async with upstream(refusal) as (asked, server):
         with pytest.raises(UpstreamRejected, match=fact):
             await heard(asked)
@@ -97,7 +97,7 @@ async def test_a_server_that_wants_to_be_left_alone_for_longer_than_we_wait_is()
 @pytest.mark.parametrize(
     "breaking", [broken('data: {"n": 1}\n\n'), answer(body="data: nonsense\n\n")]
 )
-async def test_a_stream_that_breaks_is_not_asked_for_again(breaking: bytes) -> None:
+async def test_a_broken_stream_is_not_retried(breaking: bytes) -> None:
     async with upstream(breaking) as (asked, server):
         with pytest.raises(UpstreamUnavailable):
             await heard(asked)

@@ -161,7 +161,7 @@ def _bytes(weight: torch.Tensor) -> int:
         (Precision("float32", "int2"), "quantization int2 is none of none, int8"),
     ],
 )
-def test_a_precision_that_nobody_knows_is_refused(precision: Precision, fact: str) -> None:
+def test_an_unknown_precision_is_refused(precision: Precision, fact: str) -> None:
     with pytest.raises(ModelLoadFailed, match=fact):
         shipped(precision)
 
@@ -194,7 +194,7 @@ def test_whether_a_cpu_multiplies_bfloat16_is_known_by_its_flags(
     assert multiplies_bfloat16(f"processor\t: 0\n{flags}\n") == in_hardware
 
 
-def test_bfloat16_without_hardware_for_it_is_said_in_the_log_and_loaded(
+def test_bfloat16_without_hardware_for_it_is_logged_and_loaded(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):

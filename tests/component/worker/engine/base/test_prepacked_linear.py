@@ -92,7 +92,7 @@ def test_a_product_that_comes_out_otherwise_is_left_to_torch(
     assert type(model[0]) is nn.Linear
 
 
-def test_engines_are_built_over_laid_out_weights() -> None:
+def test_engines_are_built_over_prepacked_weights() -> None:
     model = random_model("llama")
     engine = build(model, SHAPE, EngineContext((EOS,)))
     assert engine.facts.name == "packed"

@@ -100,14 +100,14 @@ def test_tokens_are_those_of_a_request_that_is_alone(
 
 
 @pytest.mark.parametrize("family", SWITCHING)
-def test_what_the_check_at_load_says_of_a_context_holds(family: str) -> None:
+def test_the_context_that_the_check_at_load_finds_is_correct(family: str) -> None:
     one = SWITCHING[family]
     assert engine_of(family, "strips").facts.context_tokens == one.context_tokens
 
 
 @pytest.mark.parametrize("store", [ContiguousKvCache, PagedKvCache])
 @pytest.mark.parametrize("family", BY_THE_LONGEST)
-def test_a_model_that_chooses_by_the_longest_text_is_found_out_at_load(
+def test_a_model_that_depends_on_the_longest_sequence_is_found_at_load(
     family: str, store: type[ContiguousKvCache] | type[PagedKvCache]
 ) -> None:
     one = SWITCHING[family]
@@ -139,7 +139,7 @@ class Longest(nn.Module):
 
 
 @pytest.mark.parametrize("position", [SWITCH, 5000, 131_000])
-def test_a_family_nobody_knows_that_chooses_by_the_longest_text_is_found_out_at_load(
+def test_an_unknown_family_that_depends_on_the_longest_sequence_is_found_at_load(
     position: int,
 ) -> None:
     model = random_model("llama", max_position_embeddings=131_072)
@@ -183,7 +183,7 @@ def test_workers_continue_each_others_answers_only_with_the_same_frequencies() -
     assert len({digest(dynamic, tokens) for tokens in (SWITCH, SWITCH + 1, CONTEXT)}) == 3
 
 
-def test_dynamic_frequencies_serve_longer_contexts_where_the_settings_ask_for_them() -> None:
+def test_dynamic_frequencies_serve_longer_contexts_if_set() -> None:
     one = SWITCHING["llama, dynamic NTK"]
     contexts = {None: SWITCH, SWITCH - 4: SWITCH - 4, 60: 60, 999: 4 * SWITCH}
     for wanted, got in contexts.items():

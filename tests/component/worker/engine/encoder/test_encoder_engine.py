@@ -138,7 +138,7 @@ class _Meddling(nn.Module):
         return output
 
 
-def test_what_a_model_bears_is_found_by_trial(bert: Any) -> None:
+def test_the_batch_mode_of_a_model_is_found_by_probing(bert: Any) -> None:
     rows = forward_of(_Meddling(bert, (1,))).batch_mode(VOCABULARY, CONTEXT_TOKENS)
     assert rows == (BatchMode.SAME_LENGTH, 32)
     batch = forward_of(_Meddling(bert, (0, 1))).batch_mode(VOCABULARY, CONTEXT_TOKENS)
@@ -206,7 +206,7 @@ def test_what_does_not_fit_is_refused_and_holds_nothing(bert: Any) -> None:
     assert engine.statistics().running == 1
 
 
-def test_a_full_engine_refuses_until_one_is_let_go_or_done(bert: Any) -> None:
+def test_a_full_engine_refuses_until_an_input_is_cancelled_or_done(bert: Any) -> None:
     engine = engine_of(bert)
     for number in range(40):
         engine.admit(token_input(number, [5, 6]))

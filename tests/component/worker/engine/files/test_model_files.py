@@ -61,7 +61,7 @@ def loaded(folder: Path) -> LoadedModel:
         ({"eos_token_id": [3, VOCABULARY, -1]}, (3, END)),
     ],
 )
-def test_a_turn_ends_as_the_configuration_says_and_as_the_tokenizer_says(
+def test_tokens_of_the_configuration_and_of_the_tokenizer_end_a_turn(
     folder: Path, generation: dict[str, Any] | None, ends: tuple[int, ...]
 ) -> None:
     if generation is not None:
@@ -86,7 +86,7 @@ def test_the_end_of_a_nested_configuration_counts(tmp_path: Path) -> None:
     assert configured_end_tokens_in(tmp_path) == (106,)
 
 
-def test_a_template_whose_end_of_turn_ends_nothing_is_said(
+def test_a_template_whose_end_of_turn_ends_nothing_is_logged(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     edit(folder / "tokenizer_config.json", eos_token=None)
@@ -172,7 +172,7 @@ def test_a_folder_with_nothing_but_a_sentencepiece_model_is_served(folder: Path,
     assert len(history.tokens[0]) == 4
 
 
-def test_a_conversion_that_cuts_text_otherwise_is_said(
+def test_a_conversion_that_splits_text_differently_is_logged(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "tokenizer.json").unlink()
@@ -193,7 +193,7 @@ def test_a_conversion_that_cuts_text_otherwise_is_said(
         (b"", "google.protobuf", "a sentencepiece file, .* pip install protobuf"),
     ],
 )
-def test_a_tokenizer_that_cannot_be_read_is_told_from_one_that_is_not_there(
+def test_an_unreadable_tokenizer_is_distinguished_from_a_missing_one(
     folder: Path, content: bytes | None, absent: str, fact: str
 ) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):

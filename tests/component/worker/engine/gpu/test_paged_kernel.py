@@ -84,7 +84,7 @@ def test_every_row_sees_what_plain_attention_sees(shape: str, attention: str) ->
 
 
 @pytest.mark.parametrize("attention", ["kernel", "dense"])
-def test_what_lies_beyond_a_text_is_never_looked_at(attention: str) -> None:
+def test_positions_beyond_a_sequence_are_never_read(attention: str) -> None:
     layer, tables, positions = filled(2, (16, 16))
     query = torch.randn(len(POSITIONS), 2, 16)
     attend = (

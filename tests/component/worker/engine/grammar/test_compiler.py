@@ -82,7 +82,7 @@ def test_who_takes_too_long_is_refused_and_those_behind_go_on() -> None:
     assert shop.is_done("slow 0") == [slow[0]]
 
 
-def test_only_so_many_are_remembered_those_asked_for_last() -> None:
+def test_only_the_most_recently_requested_are_cached() -> None:
     shop = Workshop()
     shop.is_done("first", "second")
     for i in range(REMEMBERED - 2):

@@ -49,7 +49,7 @@ NOTHING = DecodeBatch(*(np.empty(0, dtype=np.int64) for _ in range(3)))
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_a_beginning_in_float16_is_sound_though_its_sum_overflows(store: str) -> None:
+def test_a_prefix_in_float16_is_finite_though_its_sum_overflows(store: str) -> None:
     kept, free = STORES[store](2, 64), [0, 1]
     text = PromptContext(
         2 * BLOCK_TOKENS + 1, block_hashes(np.arange(2 * BLOCK_TOKENS), root_hash(""))
@@ -68,7 +68,7 @@ def test_a_beginning_in_float16_is_sound_though_its_sum_overflows(store: str) ->
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("left", [False, True], ids=["from a running one", "from one that left"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_behind_a_copied_beginning_are_the_plain_models(
+def test_logits_behind_a_copied_prefix_are_the_plain_models(
     family: str, left: bool, store: str
 ) -> None:
     model = random_model(family, **FAMILIES[family])
@@ -178,7 +178,7 @@ def test_a_prompt_that_is_known_whole_computes_its_last_tokens_all_the_same(stor
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_it_is_told_how_much_of_a_prompt_was_known_whatever_output_was_known_with_it(
+def test_cached_prompt_tokens_are_reported_whatever_output_was_cached_with_them(
     store: str,
 ) -> None:
     engine = packed(tiny_llama(), kv_store=store)
@@ -229,7 +229,7 @@ def test_a_sequence_that_left_before_its_first_pass_leaves_what_it_found(store: 
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_numbers_that_are_none_are_nobodys_beginning(store: str) -> None:
+def test_blocks_that_are_not_finite_are_not_reused(store: str) -> None:
     model, broken = random_model("llama"), [True]
 
     def fault(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -274,7 +274,7 @@ def test_a_failed_sequence_leaves_nothing_to_share(store: str) -> None:
     assert engine.statistics().prefix_hits == 0
 
 
-def test_an_engine_that_shares_nothing_says_so() -> None:
+def test_an_engine_without_prefix_cache_reports_so() -> None:
     for engine in (packed(tiny_llama(), prefix_cache=False), stepwise(random_model("llama"))):
         one = sequence(1, prompt_tokens=40)
         assert alone(engine, one) == alone(engine, one)
@@ -286,7 +286,7 @@ def _asked(engine: Engine) -> tuple[int, int]:
     return statistics.prefix_queries, statistics.prefix_hits
 
 
-def test_pages_that_a_text_left_are_used_until_another_needs_them() -> None:
+def test_blocks_of_a_finished_sequence_are_cached_until_another_needs_them() -> None:
     token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, size, float32
     engine = packed(
         tiny_llama(),
@@ -301,7 +301,7 @@ def test_pages_that_a_text_left_are_used_until_another_needs_them() -> None:
         assert engine.statistics().prefix_hits == hits, one.sequence_id
 
 
-def test_beginnings_are_shared_rather_than_copied_where_there_are_pages() -> None:
+def test_prefixes_are_shared_rather_than_copied_in_the_paged_cache() -> None:
     engine = packed(tiny_llama(), kv_store="pages", prefill_chunk_tokens=128)
     same = [
         replace(sequence(1, SAMPLED, prompt_tokens=50), sequence_id=n, seed=n) for n in range(3)

@@ -239,12 +239,12 @@ def test_an_architecture_that_no_engine_gets_right_is_refused_with_both_reasons(
         learned(f"{TRANSFORMERS} can run recurrent_gemma: refuse another in test_loading")
 
 
-def test_what_the_hub_library_says_is_passed_on() -> None:
+def test_download_progress_of_the_hub_library_is_reported() -> None:
     with pytest.raises(ModelLoadFailed, match=r"nobody/a--b .* the hub says: .*--"):
         load(worker_settings(model_source="nobody/a--b"))
 
 
-def test_the_shipped_model_says_what_generate_says_of_it() -> None:
+def test_the_shipped_model_generates_what_transformers_generates() -> None:
     model = load(worker_settings(model_source=str(DEFAULT_MODEL), threads=1, max_slots=8))
     tokenizer = Tokenizer.from_str(model.tokenizer.tokenizer_json.decode())
     plain = AutoModelForCausalLM.from_pretrained(DEFAULT_MODEL, dtype=torch.float32)

@@ -226,7 +226,7 @@ def expected_of_adapted() -> dict[int, list[int]]:
     arrivals=st.integers(1, 4),
     parks=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 11)), max_size=6),
 )
-def test_no_company_and_no_parking_changes_a_token_of_any_adapter(
+def test_no_batching_and_no_parking_changes_a_token_of_any_adapter(
     slots: int, chunk: int, order: list[int], arrivals: int, parks: list[tuple[int, int]]
 ) -> None:
     engine, digests = llama_engine(max_slots=slots, prefill_chunk_tokens=chunk)
@@ -245,7 +245,7 @@ def test_no_company_and_no_parking_changes_a_token_of_any_adapter(
     assert history.tokens == expected_of_adapted()
 
 
-def test_a_cached_beginning_is_used_under_its_own_adapter_alone() -> None:
+def test_a_cached_prefix_is_used_under_its_own_adapter_only() -> None:
     engine, digests = llama_engine()
     one = sequence(1, prompt_tokens=50)
     for digest, hits in ((digests[1], 0), (digests[2], 0), (digests[0], 0), (digests[1], 48)):
@@ -279,7 +279,7 @@ def test_adapters_come_and_go_while_others_stream_and_no_token_changes() -> None
     assert history.tokens == {number: expected[number] for number in (0, 1, 2)}
 
 
-def test_an_adapter_that_was_let_go_of_is_gone_with_the_last_that_runs_with_it() -> None:
+def test_a_removed_adapter_is_freed_with_the_last_sequence_that_uses_it() -> None:
     engine, digests = llama_engine()
     engine.admit(adapted(1, digests))
     full = engine.statistics().adapter_bytes
@@ -303,7 +303,7 @@ def test_an_adapter_that_comes_back_while_it_is_leaving_stays() -> None:
     }
 
 
-def test_an_adapter_whose_numbers_overflow_costs_nobody_else_a_token(tmp_path: Path) -> None:
+def test_an_adapter_whose_numbers_overflow_costs_no_other_sequence_a_token(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path, random_model("llama"), number=9)
     tensors = load_file(folder / WEIGHTS)
     huge = {name: each * 1e38 * 4 for name, each in tensors.items() if ".lora_A." in name}

@@ -128,7 +128,7 @@ def test_greedy_tokens_are_those_of_generate(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_company_and_parking_change_no_token(family: str) -> None:
+def test_batching_and_parking_change_no_token(family: str) -> None:
     engine = stepwise(random_model(family, **FAMILIES[family]))
     sequences = [sequence(number, replace(SAMPLED, max_tokens=10)) for number in range(6)]
     together = run(engine, sequences).tokens

@@ -19,7 +19,9 @@ HELPERS = Path(parallel_engine.__file__).parent
 
 
 @pytest.mark.timeout(120)
-async def test_two_processes_with_half_of_every_matrix_say_what_one_says(tmp_path: Path) -> None:
+async def test_two_processes_with_half_of_every_matrix_generate_what_one_generates(
+    tmp_path: Path,
+) -> None:
     random_model("llama").save_pretrained(tmp_path)
     byte_level().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace_worker.engine.backends.circuit_breaker import CircuitBreaker
 
 
-def test_it_opens_by_the_last_of_so_many_failures_in_a_row_and_says_why() -> None:
+def test_it_opens_at_the_last_of_so_many_failures_in_a_row_and_gives_the_reason() -> None:
     breaker = CircuitBreaker(failures=3)
     assert [breaker.record_failure(fact) for fact in ("no route", "no route", "timeout")] == [
         False,

@@ -76,14 +76,14 @@ def test_the_files_are_what_transformers_reads(tmp_path: Path) -> None:
     )
 
 
-def test_every_step_takes_the_time_it_is_told_to() -> None:
+def test_every_step_takes_the_configured_time() -> None:
     slept: list[float] = []
     engine = ScriptedEngine(ScriptedSettings(step_s=0.03), sleep=slept.append)
     history = run(engine, [sequence(number) for number in range(5)])
     assert slept == [0.03] * history.steps
 
 
-def test_an_engine_told_to_refuse_refuses_everything() -> None:
+def test_an_engine_configured_to_refuse_refuses_everything() -> None:
     engine = ScriptedEngine(ScriptedSettings(faults=ScriptedFaults(refuse_all=True)))
     with pytest.raises(SequenceRefused):
         engine.admit(sequence(1))
@@ -100,7 +100,7 @@ def test_a_failure_at_an_index_comes_after_the_tokens_before_it() -> None:
     ("faults", "steps_before"),
     [(ScriptedFaults(crash_after_steps=3), 3), (ScriptedFaults(crash_prompts_containing=21), 0)],
 )
-def test_a_crash_comes_when_it_is_told_to(faults: ScriptedFaults, steps_before: int) -> None:
+def test_a_crash_comes_when_configured(faults: ScriptedFaults, steps_before: int) -> None:
     class Crashed(Exception):
         pass
 

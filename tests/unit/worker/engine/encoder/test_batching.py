@@ -32,7 +32,7 @@ def test_a_pass_stays_within_its_tokens_and_pads_little(drawn: list[int], tokens
 
 
 @given(LENGTHS, st.integers(1, 2000))
-def test_a_model_that_minds_padding_gets_none(drawn: list[int], tokens: int) -> None:
+def test_a_model_that_padding_changes_gets_none(drawn: list[int], tokens: int) -> None:
     lengths = dict(enumerate(drawn))
     for chosen in passes(lengths, tokens, BatchMode.SAME_LENGTH):
         assert len({lengths[each] for each in chosen}) == 1
@@ -57,5 +57,5 @@ def test_inputs_of_one_length_fill_a_pass() -> None:
     ]
 
 
-def test_nobody_waits_and_nothing_is_chosen() -> None:
+def test_no_input_waits_and_none_is_chosen() -> None:
     assert choose_batch({}, batch_tokens=100, batch_mode=BatchMode.PADDED) == []

@@ -99,7 +99,7 @@ def test_without_temperature_the_highest_wins_and_of_several_the_first(kind: Sam
 
 
 @pytest.mark.parametrize("kind", SamplingKind)
-def test_logits_that_are_no_numbers_are_told(kind: SamplingKind) -> None:
+def test_logits_that_are_not_finite_are_reported(kind: SamplingKind) -> None:
     logits, parameters, indices = random_rows(4, 5)
     logits[1, 7], logits[2, 9], logits[3, 11] = torch.nan, torch.inf, -torch.inf
     assert sample_on_device(logits, parameters, indices, kind)[1].tolist() == [

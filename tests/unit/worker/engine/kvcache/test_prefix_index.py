@@ -34,7 +34,7 @@ def test_other_weights_give_other_names() -> None:
     assert not {*names(1, 2)} & {*names(1, 2, root=root_hash("sha256:2"))}
 
 
-def test_the_longest_beginning_is_found_with_all_who_hold_it() -> None:
+def test_the_longest_prefix_is_found_with_all_slots_that_hold_it() -> None:
     index = PrefixIndex(4)
     index.set_blocks(0, names(1, 2, 3))
     index.set_blocks(1, names(1, 2))
@@ -44,13 +44,15 @@ def test_the_longest_beginning_is_found_with_all_who_hold_it() -> None:
     assert index.longest_match(names(5)) == (0, [])
 
 
-def test_a_slot_that_holds_nothing_but_the_beginning_is_taken_again() -> None:
+def test_a_slot_that_holds_only_the_prefix_is_reused() -> None:
     index = PrefixIndex(4)
     index.set_blocks(2, names(1, 2))
     assert index.choose_slot([0, 1, 2, 3], names(1, 2, 3)) == 2
 
 
-def test_a_slot_that_holds_more_than_the_beginning_is_left_while_another_is_worth_less() -> None:
+def test_a_slot_that_holds_more_than_the_prefix_is_kept_while_another_was_used_less_recently() -> (
+    None
+):
     index = PrefixIndex(2)
     index.set_blocks(0, names(1, 2))
     assert index.choose_slot([0, 1], names(1, 3)) == 1

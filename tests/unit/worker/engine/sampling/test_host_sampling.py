@@ -158,7 +158,7 @@ def test_a_temperature_next_to_nothing_is_greedy() -> None:
     assert sample(logits, shape_of(parameters), draws(20)).tolist() == logits.argmax(-1).tolist()
 
 
-def test_greedy_takes_the_lowest_id_of_the_highest_and_knows_rows_that_are_no_numbers() -> None:
+def test_greedy_takes_the_lowest_id_of_the_highest_and_reports_rows_that_are_not_finite() -> None:
     nan, inf = math.nan, math.inf
     rows = [[1, 5, 5, -inf], [nan, 1, 2, 3], [1, 2, inf, 0], [-inf] * 4, [0, 0, 0, 0]]
     token_ids, finite = argmax(torch.tensor(rows, dtype=torch.float32))
@@ -243,7 +243,7 @@ def masked(parameters: SamplingParameters, output: tuple[int, ...], logits: Tens
         ({"bad_words": ((5, 6),), "allowed_token_ids": frozenset((6, 7))}, (5,), {7}),
     ],
 )
-def test_masks_forbid_what_the_output_so_far_says(
+def test_masks_follow_from_the_output_so_far(
     changes: dict[str, Any], output: tuple[int, ...], left: set[int]
 ) -> None:
     assert set(masked(replace(GREEDY, **changes), output, torch.zeros(10))) == left
@@ -279,7 +279,7 @@ def test_a_released_slot_leaves_nothing_to_the_next_sequence() -> None:
         chooser.release(1)
 
 
-def test_a_row_that_is_no_number_does_not_disturb_the_draw_of_its_neighbour() -> None:
+def test_a_row_that_is_not_finite_does_not_change_the_sample_of_its_neighbour() -> None:
     chooser = Sampler(slots=2, vocabulary_size=50)
     logits = spread_logits(2, 50)
     for slot in (0, 1):
