@@ -95,7 +95,7 @@ class Worker:
     def report(self, now_s: float) -> bytes:
         self.number += 1
         full = now_s - self._full_s >= BEAT_S
-        named = self._changes.report(self.number, dict(self.running), full=full)
+        named = self._changes.delta(self.number, dict(self.running), full=full)
         if not named.since:
             self._full_s = now_s
         report = WorkerReport(
