@@ -34,7 +34,6 @@ from headrace_scheduler.app import YOUNG_OBJECTS
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.request.prefixes import prefix_block_names
-from headrace_scheduler.runtime.report_cache import read_worker_report
 from headrace_scheduler.state.events import (
     Dispatch,
     DispatchAnswered,
@@ -44,6 +43,7 @@ from headrace_scheduler.state.events import (
     PrefixesReported,
     Settled,
     Submitted,
+    WorkerReported,
 )
 from headrace_worker.dispatch.report_delta import ChangeTracker
 
@@ -126,7 +126,7 @@ class Decided:
         self.record: list[list[Dispatch]] = []
 
     def read(self, payload: bytes, now_s: float) -> Event:
-        return read_worker_report(payload, now_s=now_s)
+        return WorkerReported(WorkerReport.FromString(payload), now_s)
 
     def apply(self, events: Sequence[Event], now_s: float) -> list[Dispatch]:
         for event in events:
