@@ -34,7 +34,6 @@ from headrace_scheduler.app import YOUNG_OBJECTS
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.request.prefixes import prefix_block_names
-from headrace_scheduler.runtime.report_cache import read_worker_report
 from headrace_scheduler.state.events import (
     Dispatch,
     DispatchAnswered,
@@ -44,6 +43,7 @@ from headrace_scheduler.state.events import (
     PrefixesReported,
     Settled,
     Submitted,
+    WorkerReported,
 )
 from headrace_worker.dispatch.report_delta import ChangeTracker
 
@@ -95,7 +95,7 @@ class Worker:
     def report(self, now_s: float) -> bytes:
         self.number += 1
         full = now_s - self._full_s >= BEAT_S
-        named = self._changes.report(self.number, dict(self.running), full=full)
+        named = self._changes.delta(self.number, dict(self.running), full=full)
         if not named.since:
             self._full_s = now_s
         report = WorkerReport(
@@ -126,7 +126,7 @@ class Decided:
         self.record: list[list[Dispatch]] = []
 
     def read(self, payload: bytes, now_s: float) -> Event:
-        return read_worker_report(payload, now_s=now_s)
+        return WorkerReported(WorkerReport.FromString(payload), now_s)
 
     def apply(self, events: Sequence[Event], now_s: float) -> list[Dispatch]:
         for event in events:

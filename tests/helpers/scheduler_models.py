@@ -31,7 +31,7 @@ class WorkerModel:
     def report(self, now_s: float, *, full: bool) -> Event:
         self.number += 1
         running = {i: r.attempt for i, r in self.running.items()}
-        delta = self.changes.report(self.number, running, full=full)
+        delta = self.changes.delta(self.number, running, full=full)
         return reported(
             self.worker_id,
             self.number,

@@ -1,4 +1,4 @@
-"""The worker process: the only module here that names concrete classes."""
+"""The worker process: loads a model, serves it until a signal, reloads it at SIGHUP."""
 
 from __future__ import annotations
 
@@ -55,17 +55,18 @@ class WorkerApp:
 
     @property
     def why_not_ready(self) -> str | None:
-        """None: it serves. May be asked from another thread."""
+        """None if it serves. Thread-safe."""
         if not self._is_ready:
             return "draining" if self._stop.is_set() else "announcing its model"
         if not self._bus.connected:
             return "out of reach of NATS"
-        return self.reloader.servers[-1].watchdog.fact or None
+        return self.reloader.servers[-1].watchdog.stall or None
 
     async def run(self) -> int:
-        """Serve until SIGTERM or SIGINT, then drain. SIGHUP loads anew.
+        """Serve until SIGTERM or SIGINT, then drain. SIGHUP reloads.
 
-        Returns 0, or 1 if the engine died or its model could not be announced.
+        Returns:
+            0, or 1 if the engine died or its model could not be announced.
         """
         self._listen_to_signals()
         async with asyncio.TaskGroup() as group:
@@ -84,7 +85,7 @@ class WorkerApp:
         return 0 if self._death is None else 1
 
     async def _begin(self, group: asyncio.TaskGroup) -> asyncio.Task[None]:
-        """Why not in `run`: what its frame names would outlive a reload."""
+        """Serve the first model. Why not in `run`: its frame would keep the model alive."""
 
         def make(settings: WorkerSettings, loaded: LoadedModel) -> ModelServer:
             return ModelServer(settings, self._bus, loaded, group=group, on_death=self._die)
@@ -97,11 +98,11 @@ class WorkerApp:
 
     @property
     def held_sequences(self) -> int:
-        """Running, or ended and not yet acknowledged."""
+        """Sequences that run, or have ended and are not acknowledged."""
         return sum(len(serving.worker.assignments) for serving in self.reloader.servers)
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if anything is held for nobody."""
+        """Raise AssertionError if a slot, a link or a timer belongs to no request."""
         for serving in self.reloader.servers:
             serving.worker.check_integrity()
 
@@ -113,10 +114,10 @@ class WorkerApp:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reloader.want)
+        loop.add_signal_handler(signal.SIGHUP, self.reloader.request)
 
     def stop(self) -> None:
-        """Let `run` drain and return; told again, it hands over at once what still runs."""
+        """Let `run` drain and return; called again, it parks at once what still runs."""
         if self._stop.is_set():
             for serving in self.reloader.servers:
                 serving.stop_waiting()
@@ -128,7 +129,7 @@ class WorkerApp:
 
 
 class WorkerProcess:
-    """The process around the app: what it says of itself while there is no app yet."""
+    """The process around the app: its readiness and exit status, also while a model loads."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -136,13 +137,13 @@ class WorkerProcess:
         self._app: WorkerApp | None = None
 
     def why_not_ready(self) -> str | None:
-        """For /readyz, from another thread."""
+        """Return the reason for /readyz. Thread-safe."""
         if self._app is not None:
             return self._app.why_not_ready
         return "starting" if self._progress is None else self._progress.fact
 
     async def live(self) -> int:
-        """Load, serve, leave; returns the exit status."""
+        """Load and serve a model; return the exit status."""
         try:
             bus = await connect(
                 self._settings.nats_url,
@@ -157,7 +158,7 @@ class WorkerProcess:
             return await self._app.run()
         except ModelLoadFailed as error:
             log.critical("worker.not_started", extra={"why": str(error)})
-            # What is asked for cannot be: as bad settings are; starting again does not help.
+            # Why 2, as for bad settings: starting again does not help.
             return 1 if isinstance(error, ModelUnreachable) else 2
         finally:
             await bus.close()
@@ -173,7 +174,7 @@ class WorkerProcess:
     async def _load(self, settings: WorkerSettings) -> LoadedModel:
         progress = self._progress = LoadProgress(settings.model_source, time.monotonic)
         try:
-            loaded = await run_in_dedicated_thread(partial(load_model, settings, progress.tell))
+            loaded = await run_in_dedicated_thread(partial(load_model, settings, progress.report))
         except asyncio.CancelledError:
             progress.abandon()
             raise
@@ -182,11 +183,11 @@ class WorkerProcess:
 
 
 async def run(settings: WorkerSettings) -> int:
-    """Run a worker process; returns its exit status."""
+    """Run a worker process; return its exit status."""
     logs.configure(service="worker", name=settings.name, level=settings.log_level)
     if (status := await _follow(settings)) is not None:
         return status
-    # Why: until there is something to reload, being told to must not end the process.
+    # Why: until there is something to reload, SIGHUP must not end the process.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
     process = WorkerProcess(settings)
     with MetricsServer(
@@ -201,7 +202,7 @@ async def run(settings: WorkerSettings) -> int:
 
 
 async def _follow(settings: WorkerSettings) -> int | None:
-    """Be a part of a model that another process serves, to its end; None if this one serves."""
+    """Compute a part of a model that another process serves; None if this one serves."""
     try:
         if not is_follower(settings):
             return None

@@ -31,7 +31,7 @@ async def test_a_request_for_which_there_is_no_room_is_refused(
         await scheduler.dispatch(worker_id, record("a", gw, max_tokens=ENDLESS))
         (refusal,) = await scheduler.dispatch(worker_id, record("b", gw, n=2))
         assert refusal.cause == DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL
-        assert (refusal.request_id, refusal.message) == ("b", "2 slots wanted, 1 free")
+        assert (refusal.request_id, refusal.message) == ("b", "2 slots needed, 1 free")
         assert await scheduler.dispatch(worker_id, record("c", gw)) == []
 
 

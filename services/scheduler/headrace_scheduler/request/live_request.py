@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from headrace.bus.subjects import PRIORITIES
 from headrace.errors import HeadraceError
@@ -269,16 +269,8 @@ class LiveStatistics:
 
     @classmethod
     def of(cls, states: Iterable[State], *, timers: int) -> LiveStatistics:
-        count = Counter(map(type, states))
-        return cls(
-            held=count[Held],
-            waiting=count[Waiting],
-            running=count[Running],
-            lost=count[Lost],
-            ending=count[Ending],
-            orphaned=count[Orphaned],
-            timers=timers,
-        )
+        counts = Counter(map(state_name, states))
+        return cls(**{each.name: counts[each.name] for each in fields(cls)} | {"timers": timers})
 
 
 def longest_progress(progress: Iterable[ChoiceProgress], *, choices: int) -> list[ChoiceProgress]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from headrace.internal.v1.reports_pb2 import GatewayReport, WorkerReport
 from headrace_scheduler.state.events import Event, GatewayReported, WorkerReported
 
 MAX_CHANGES = 256
@@ -49,13 +48,3 @@ class ReportCache:
         self._forget(now_s)
         workers = (event for kept in self._workers.values() for event in kept)
         return [*workers, *self._gateways.values()]
-
-
-def read_worker_report(payload: bytes, *, now_s: float) -> WorkerReported:
-    """Raises google.protobuf.message.DecodeError."""
-    return WorkerReported(WorkerReport.FromString(payload), received_s=now_s)
-
-
-def read_gateway_report(payload: bytes, *, now_s: float) -> GatewayReported:
-    """Raises google.protobuf.message.DecodeError."""
-    return GatewayReported(GatewayReport.FromString(payload), received_s=now_s)

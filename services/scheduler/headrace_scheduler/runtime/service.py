@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from headrace.bus import Bus, Subscription
 from headrace.bus.subjects import GATEWAY_REPORTS, PREFIX_REPORTS, WORKER_REPORTS
 from headrace.cancellation import recheck_cancelled
 from headrace.clock import Clock
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace.internal.v1.reports_pb2 import PrefixReport
+from headrace.internal.v1.reports_pb2 import GatewayReport, PrefixReport, WorkerReport
 from headrace.model_names import invalid_reason, lane_id
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.runtime.election import LeaderElection
-from headrace_scheduler.runtime.report_cache import (
-    ReportCache,
-    read_gateway_report,
-    read_worker_report,
-)
+from headrace_scheduler.runtime.report_cache import ReportCache
 from headrace_scheduler.state.events import GatewayReported, PrefixesReported, WorkerReported
 
 log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
 
 
 class Service:
@@ -82,10 +81,7 @@ class Service:
         if not payload:
             self._forget(lane)
             return
-        try:
-            card = ModelCard.FromString(payload)
-        except DecodeError:
-            metrics.unreadable.labels("model card").inc()
+        if (card := _decoded(ModelCard, payload, "model card")) is None:
             return
         self._start_election(card.model)
         if (election := self._elections.get(card.model)) is not None:
@@ -99,34 +95,24 @@ class Service:
             log.info("model.removed", extra={"model": model})
 
     def _on_worker_report(self, payload: bytes) -> None:
-        try:
-            event = read_worker_report(payload, now_s=self._clock.monotonic_s())
-        except DecodeError:
-            metrics.unreadable.labels("worker report").inc()
-            return
-        self._report_cache.add_worker_report(event)
-        for served in event.report.models:
-            self._start_election(served.card.model)
-        self._forward_to_leaders(event)
+        if (report := _decoded(WorkerReport, payload, "worker report")) is not None:
+            event = WorkerReported(report, self._clock.monotonic_s())
+            self._report_cache.add_worker_report(event)
+            for served in report.models:
+                self._start_election(served.card.model)
+            self._forward_to_leaders(event)
 
     def _on_gateway_report(self, payload: bytes) -> None:
-        try:
-            event = read_gateway_report(payload, now_s=self._clock.monotonic_s())
-        except DecodeError:
-            metrics.unreadable.labels("gateway report").inc()
-            return
-        self._report_cache.add_gateway_report(event)
-        self._forward_to_leaders(event)
+        if (report := _decoded(GatewayReport, payload, "gateway report")) is not None:
+            event = GatewayReported(report, self._clock.monotonic_s())
+            self._report_cache.add_gateway_report(event)
+            self._forward_to_leaders(event)
 
     def _on_prefix_report(self, payload: bytes) -> None:
-        try:
-            report = PrefixReport.FromString(payload)
-        except DecodeError:
-            metrics.unreadable.labels("prefix report").inc()
-            return
-        election = self._elections.get(report.model)
-        if election is not None and election.leader is not None:
-            election.leader.handle(PrefixesReported(report))
+        if (report := _decoded(PrefixReport, payload, "prefix report")) is not None:
+            election = self._elections.get(report.model)
+            if election is not None and election.leader is not None:
+                election.leader.handle(PrefixesReported(report))
 
     def _forward_to_leaders(self, event: WorkerReported | GatewayReported) -> None:
         for election in self._elections.values():
@@ -151,3 +137,12 @@ class Service:
         self._elections[model] = election
         self._runs[model] = self._tasks.create_task(election.run())
         log.info("model.known", extra={"model": model})
+
+
+def _decoded(message: type[M], payload: bytes, kind: str) -> M | None:
+    """Return a message; None, and it is counted, if it cannot be decoded."""
+    try:
+        return message.FromString(payload)
+    except DecodeError:
+        metrics.unreadable.labels(kind).inc()
+        return None

@@ -1,4 +1,4 @@
-"""Dispatches and cancellations from schedulers: what is accepted, and why not."""
+"""Serves dispatches, cancellations and parks from schedulers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Refusal = tuple[DispatchRefusalCause.ValueType, str]
 
 
 class DispatchHandler:
-    """The worker's end of dispatching. Answers at once; never waits for the engine."""
+    """Answers at once; never waits for the engine."""
 
     def __init__(
         self, worker: Worker, card: ModelCard, metrics: WorkerMetrics, watchdog: StepWatchdog
@@ -39,7 +39,7 @@ class DispatchHandler:
         self.epoch = 0
         """Newest leadership that has dispatched here."""
         self.number = 0
-        """Its last dispatch that was answered."""
+        """Last dispatch of that leadership that was answered."""
 
     async def dispatch(self, payload: bytes) -> bytes:
         """Answer a DispatchRequest; what is not refused will run."""
@@ -55,13 +55,13 @@ class DispatchHandler:
                 self._refuse(response, record.request_id, refusal)
             elif not self._has(record):
                 self._worker.accept(record, left_s=left_s)
-        # Why max: a dispatch that is said again late must not hide that later ones were counted.
+        # Why max: a repeated dispatch that comes late must not hide that later ones were counted.
         answered = request.epoch, request.number
         self.epoch, self.number = max(answered, (self.epoch, self.number))
         return response.SerializeToString()
 
     def _has(self, record: RequestRecord) -> bool:
-        """Whether this attempt, or a newer one that overtook it, is here already."""
+        """Return whether this attempt, or a newer one that overtook it, is here already."""
         here = self._worker.assignments.attempt_of(record.request_id)
         return here is not None and here >= record.attempt
 
@@ -88,11 +88,11 @@ class DispatchHandler:
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE, why_not_resumable
         if refusing := self._watchdog.unavailable_reason:
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL, refusing
-        wanted, free = assignments.slots_wanted(record), assignments.slots_for(record)
-        if wanted > free:
+        needed, free = assignments.slots_wanted(record), assignments.slots_for(record)
+        if needed > free:
             return (
                 DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL,
-                f"{wanted} slots wanted, {free} free",
+                f"{needed} slots needed, {free} free",
             )
         return None
 
@@ -124,7 +124,7 @@ class DispatchHandler:
         return WorkerCancelResponse(found=found).SerializeToString()
 
     async def park(self, payload: bytes) -> bytes:
-        """Answer a WorkerParkRequest; where the request stands goes to the leader apart."""
+        """Answer a WorkerParkRequest; the resume point is sent to the leader separately."""
         request = WorkerParkRequest.FromString(payload)
         is_stale = request.epoch < self.epoch
         park = self._worker.park_orphaned if request.orphaned else self._worker.park_preempted

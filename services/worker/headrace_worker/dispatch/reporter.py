@@ -1,11 +1,11 @@
-"""What the worker tells schedulers: reports on a beat and at each release; parked requests."""
+"""Reports the state of a worker to schedulers, and the resume points of parked requests."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 
-from headrace.bus import BusError, Messages, subjects
+from headrace.bus import Messages, subjects
+from headrace.bus.outbox import Outbox
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, ServedModel, WorkerReport
 from headrace_worker.dispatch.dispatch_handler import DispatchHandler
@@ -15,21 +15,17 @@ from headrace_worker.engine.base.interface import EngineStatistics
 from headrace_worker.runtime.metrics import WorkerMetrics
 from headrace_worker.runtime.worker import Worker
 
-log = logging.getLogger(__name__)
-
 RELEASE_GATHER_S = 0.002
-"""Releases this close together are told in one report."""
+"""Slots that become free this close together go into one report."""
 REPORT_GAP_S = 0.01
-"""At least between reports. Every scheduler and gateway reads each of them: one for each of a
+"""Shortest time between reports. Every scheduler and gateway reads each of them: one for each of a
 thousand short requests a second would cost them more than the requests."""
-PARK_ANSWER_S = 1.0
-PARK_RETRY_S = 0.2
-PARK_BYTES = 512 * 1024
-"""Half of what NATS takes by default; a single point may be larger."""
+PARK_TIMEOUT_S = 1.0
+MAX_RETRY_S = 0.2
 
 
 class Reporter:
-    """Tells the bus how the worker stands."""
+    """Publishes the state of a worker."""
 
     def __init__(
         self,
@@ -50,32 +46,30 @@ class Reporter:
         self._change_tracker = ChangeTracker()
         self._full_s = -interval_s
         self._released = asyncio.Event()
-        self._unsent_points: dict[str, ResumePoint] = {}
-        self._parked = asyncio.Event()
+        self.resume_points = Outbox[ResumePoint](
+            "resume points",
+            self._send_resume_points,
+            key=lambda point: point.request_id,
+            size=ResumePoint.ByteSize,
+            max_retry_s=MAX_RETRY_S,
+        )
         self._last: tuple[float, EngineStatistics] | None = None
         self._rate = 0.0
         self._reported_s = -REPORT_GAP_S
 
-    def release(self) -> None:
-        """A slot has become free: the next report goes out as soon as it may."""
+    def on_release(self) -> None:
+        """Send the next report as soon as possible: a slot has become free."""
         self._released.set()
 
     def park(self, points: list[ResumePoint]) -> None:
-        """Have these delivered to the leader, however long it takes."""
+        """Send these to the leader, however long that takes."""
         for point in points:
-            self._unsent_points[point.request_id] = point
-        if points:
-            self._parked.set()
-
-    @property
-    def has_unsent_points(self) -> bool:
-        """Whether resume points wait for the leader's answer."""
-        return bool(self._unsent_points)
+            self.resume_points.add(point)
 
     async def report(self, *, leaving: bool = False) -> None:
-        """Say how the worker stands: on its beat with all that runs, in between with what changed.
+        """Publish a report: at each interval with all that runs, in between with what changed.
 
-        So it costs no more to be heard often than what there is to say.
+        So frequent reports cost no more than the changes in them.
         """
         self._number += 1
         self._reported_s = asyncio.get_running_loop().time()
@@ -108,20 +102,19 @@ class Reporter:
     def _fill_running(self, report: WorkerReport) -> None:
         running = dict(self._worker.assignments.running())
         full = report.draining or report.leaving or self._is_due()
-        delta = self._change_tracker.report(report.number, running, full=full)
+        delta = self._change_tracker.delta(report.number, running, full=full)
         report.since = delta.since
         if not delta.since:
             self._full_s = self._reported_s
         (served,) = report.models
         served.running_requests = len(running)
-        # Why in place: messages that are made apart are copied twice on their way in, and
-        # there may be hundreds.
+        # Why in place: messages that are made apart are copied twice, and there may be hundreds.
         for request_id, attempt in delta.running.items():
             served.running.add(request_id=request_id, attempt=attempt)
         served.ended.extend(delta.ended)
 
     def _is_due(self) -> bool:
-        """Whether the last report that named everything is a beat old."""
+        """Return whether the last full report is an interval old."""
         return self._reported_s - self._full_s >= self._interval_s
 
     def _measure(self, now: EngineStatistics) -> None:
@@ -146,38 +139,14 @@ class Reporter:
             self._released.clear()
             await self.report()
 
-    def _portion(self) -> dict[str, ResumePoint]:
-        """As many of the points to park as go into one message."""
-        portion: dict[str, ResumePoint] = {}
-        room = PARK_BYTES
-        for request_id, point in self._unsent_points.items():
-            room -= point.ByteSize()
-            if portion and room < 0:
-                break
-            portion[request_id] = point
-        return portion
+    async def _send_resume_points(self, points: list[ResumePoint]) -> None:
+        """Send parked requests to the leader.
 
-    async def send_resume_points(self) -> None:
-        """Hand parked requests to the leader until cancelled.
-
-        Also after the leader died: the next one answers, or finds them missing from the reports.
+        If the leader dies after its answer, the next one finds them missing from the reports.
         """
-        while True:
-            await self._parked.wait()
-            sent = self._portion()
-            request = ParkRequest(worker_id=self._worker.worker_id, points=sent.values())
-            try:
-                await self._bus.request(
-                    subjects.park(self._card.model),
-                    request.SerializeToString(),
-                    timeout_s=PARK_ANSWER_S,
-                )
-            except BusError as error:
-                log.warning("park.unanswered", extra={"requests": len(sent), "error": str(error)})
-                await asyncio.sleep(PARK_RETRY_S)
-                continue
-            for request_id, point in sent.items():
-                if self._unsent_points.get(request_id) is point:
-                    del self._unsent_points[request_id]
-            if not self._unsent_points:
-                self._parked.clear()
+        request = ParkRequest(worker_id=self._worker.worker_id, points=points)
+        await self._bus.request(
+            subjects.park(self._card.model),
+            request.SerializeToString(),
+            timeout_s=PARK_TIMEOUT_S,
+        )

@@ -1,12 +1,22 @@
-"""Tokens out: one gRPC stream per gateway, one message per step.
+"""Sends tokens to gateways: one gRPC stream for each, one message per engine step.
 
-What a link has to say is always derivable from the sequences held for its
-gateway, so nothing is queued while a stream is down: when it is up again,
-everything unacknowledged is said from its beginning and the gateway drops the
-repeats.
+What a stream must carry follows from the sequences held for its gateway, so nothing is queued
+while it is down: when it is up again, everything unacknowledged is sent from its beginning, and
+the gateway drops the repeats.
 
-A slot of a stream is bound by its opening, and given out again only when the
-gateway has answered for it and nothing that was said of it is left to be written.
+Messages name a sequence by a small number, its delivery slot. An opening binds the slot; it is
+bound again only after the gateway has answered for it and all that names it is written:
+
+    open(A)        openings: slot 0 = request a, choice 0, attempt 1
+    open(B)        openings: slot 1 = request b, choice 0, attempt 4
+    tokens(A, B)   slots [0, 1], indices [0, 0], token_ids [17, 99]
+    end(A)         endings: slot 0, finish reason stop
+    drop(B)        B is parked: nothing more is sent of it, but slot 1 stays bound
+    gateway        acknowledged_slots [0], cancelled_slots [1]: both are answered
+    next write     a message that may still name them goes out; then slots 0 and 1 are free
+    open(C)        openings: slot 1 = request c
+    stream breaks  all is forgotten; on the next stream C is opened as slot 0 and sent from its
+                   `first_index`, also the tokens that the gateway has
 """
 
 from __future__ import annotations
@@ -35,65 +45,65 @@ RECONNECT_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Waits between attempts to reach a gateway; the last one repeats."""
 CONNECT_S = 1.0
 MIN_STREAM_S = 1.0
-"""A stream that breaks sooner, without a word from the gateway, was none: whatever listens at
-its address, it is no gateway of ours."""
+"""A stream that breaks sooner, without a message from the gateway, does not count as reaching it:
+what listens at its address may not be a gateway."""
 MESSAGE_ENTRIES = 100_000
-"""A message with so many tokens and log probabilities is full, and another is begun: far below a
-message's limit in bytes."""
+"""Tokens and log probabilities of one message, after which another is begun: far below a message's
+limit in bytes."""
 MESSAGE_VECTOR_BYTES = 1 << 20
-"""The same, of vectors."""
+"""The same for vectors."""
 
 Stream = grpc.aio.StreamStreamCall[DeliverRequest, DeliverResponse]
 
 
-class Owner(Protocol):
-    """Whose sequences a link speaks of."""
+class SequenceOwner(Protocol):
+    """The holder of the sequences that a link sends."""
 
     def of_gateway(self, gateway_id: str) -> list[HeldSequence]: ...
 
     def acknowledged(self, held: HeldSequence) -> None:
-        """The gateway has taken its end."""
+        """Handle that the gateway has accepted its end."""
         ...
 
     def cancelled(self, held: HeldSequence) -> None:
-        """The gateway wants no more of it."""
+        """Handle that the gateway has cancelled it."""
         ...
 
     def unreachable(self, gateway_id: str) -> None:
-        """The grace time has passed without a stream: the link ends."""
+        """Handle that the grace time has passed without a stream; the link ends."""
         ...
 
 
 class GatewayLink:
-    """The stream to one gateway. `run` keeps it up for as long as there is anything held."""
+    """The stream to one gateway; `run` keeps it up."""
 
     def __init__(
-        self, gateway_id: str, address: str, worker_id: str, owner: Owner, *, grace_s: float
+        self, gateway_id: str, address: str, worker_id: str, owner: SequenceOwner, *, grace_s: float
     ) -> None:
         self.gateway_id = gateway_id
         self._address, self._worker_id, self._owner = address, worker_id, owner
         self._grace_s = grace_s
         self._bound: dict[int, HeldSequence | None] = {}
-        """By bound slot of the present stream; None where it was dropped and the gateway's
-        answer is awaited."""
+        """Sequence by bound slot of this stream; None if it was dropped and the gateway's answer
+        is awaited."""
         self._slots: dict[int, int] = {}
-        """sequence_id to slot."""
+        """Slot by sequence id."""
         self._free_slots: list[int] = []
         self._answered: list[int] = []
-        """Free once `_pending` is written: it may still speak of what was bound to them."""
+        """Slots that are free once `_pending`, which may still name them, is written."""
         self._next_slot = 0
         self._full: list[DeliverRequest] = []
-        """To be written before `_pending`: much was said again, or the gateway reads slowly."""
+        """Messages to write before `_pending`."""
         self._pending = DeliverRequest()
         self._vector_bytes = 0
-        """Of `_pending`."""
+        """Bytes of vectors in `_pending`."""
         self._wake = asyncio.Event()
         self._up = False
 
-    # What the worker says
+    # What the worker sends
 
     def open(self, held: HeldSequence) -> None:
-        """A sequence begins; what it has beyond `first_index` is said with it."""
+        """Open a sequence and send its output from `first_index` on."""
         if not self._up:
             return
         self._flush_if_full()
@@ -112,15 +122,15 @@ class GatewayLink:
             self._add_ending(slot, held)
         self._wake.set()
 
-    def _resend_prompt(self, slot: int, told: Logprobs) -> None:
-        portion = _portion(told)
-        for first in range(0, len(told), portion):
+    def _resend_prompt(self, slot: int, logprobs: Logprobs) -> None:
+        portion = _portion(logprobs)
+        for first in range(0, len(logprobs), portion):
             self._flush_if_full()
-            add_prompt(self._pending, slot, first, told.cut(first, first + portion))
+            add_prompt(self._pending, slot, first, logprobs.cut(first, first + portion))
 
     def _resend_output(self, slot: int, held: HeldSequence) -> None:
-        told = held.logprobs or Logprobs()
-        portion = _portion(told)
+        logprobs = held.logprobs or Logprobs()
+        portion = _portion(logprobs)
         for first in range(held.first_index, len(held.output_ids), portion):
             self._flush_if_full()
             ids, row = held.output_ids[first : first + portion], len(self._pending.slots)
@@ -128,10 +138,10 @@ class GatewayLink:
             self._pending.indices.extend(range(first, first + len(ids)))
             self._pending.token_ids.extend(ids)
             begin = first - held.first_index
-            add_rows(self._pending, row, told.cut(begin, begin + len(ids)))
+            add_rows(self._pending, row, logprobs.cut(begin, begin + len(ids)))
 
     def prompt(self, held: HeldSequence, run: Logprobs) -> None:
-        """More of its prompt is known; it follows on the sequence's `prompt_logprobs`."""
+        """Send log probabilities of the prompt that follow on `held.prompt_logprobs`."""
         slot = self._slots.get(held.sequence_id)
         if slot is not None and held.prompt_logprobs is not None:
             self._flush_if_full()
@@ -139,7 +149,7 @@ class GatewayLink:
             self._wake.set()
 
     def cached(self, held: HeldSequence, tokens: int) -> None:
-        """So much of its prompt was in the cache; it has a first token now."""
+        """Send how much of its prompt was in the cache; it has a first token now."""
         held.cached_prompt = tokens
         slot = self._slots.get(held.sequence_id)
         if slot is not None:
@@ -147,31 +157,31 @@ class GatewayLink:
             self._pending.cached_prompts.add(slot=slot, tokens=tokens)
 
     def tokens(self, news: Iterable[tuple[HeldSequence, int]]) -> None:
-        """One new token each: the last of the sequence's `output_ids`, and of its `logprobs`."""
+        """Send one new token each, the last of `output_ids`, and its log probabilities."""
         if not self._up:
             return
         slot_of = self._slots
         slots: list[int] = []
         indices: list[int] = []
         token_ids: list[int] = []
-        told: list[tuple[int, Logprobs]] = []
+        with_logprobs: list[tuple[int, Logprobs]] = []
         for held, token_id in news:
             if held.logprobs is not None:
-                told.append((len(slots), held.logprobs))
+                with_logprobs.append((len(slots), held.logprobs))
             # Why []: every running sequence is opened when the stream is, or when it begins.
             slots.append(slot_of[held.sequence_id])
             indices.append(len(held.output_ids) - 1)
             token_ids.append(token_id)
         self._flush_if_full()
-        for row, logprobs in told:
-            add_rows(self._pending, len(self._pending.slots) + row, logprobs.cut(len(logprobs) - 1))
+        for row, run in with_logprobs:
+            add_rows(self._pending, len(self._pending.slots) + row, run.cut(len(run) - 1))
         self._pending.slots.extend(slots)
         self._pending.indices.extend(indices)
         self._pending.token_ids.extend(token_ids)
         self._wake.set()
 
     def end(self, held: HeldSequence) -> None:
-        """Its `finish_reason` is set."""
+        """Send the end of a sequence; its `finish_reason` is set."""
         slot = self._slots.get(held.sequence_id)
         if slot is not None:
             self._flush_if_full()
@@ -179,9 +189,9 @@ class GatewayLink:
             self._wake.set()
 
     def drop(self, held: HeldSequence) -> None:
-        """Say nothing more of a sequence that was let go, parked or replaced.
+        """Send nothing more of a sequence that was cancelled, parked or replaced.
 
-        Its slot stays bound until the gateway answers for it, as it does for every binding.
+        Its slot stays bound until the gateway answers for it, as it does for every opening.
         """
         slot = self._slots.pop(held.sequence_id, None)
         if slot is not None:
@@ -213,7 +223,7 @@ class GatewayLink:
         return self._next_slot - 1
 
     def check_integrity(self) -> None:
-        """Raise AssertionError unless every slot given out is either bound or free."""
+        """Raise AssertionError unless every slot is either bound or free."""
         bound = {slot for slot, held in self._bound.items() if held is not None}
         assert bound == set(self._slots.values())
         idle = [*self._free_slots, *self._answered]
@@ -222,7 +232,7 @@ class GatewayLink:
     # The stream
 
     async def run(self) -> None:
-        """Keep a stream up until cancelled; tell the owner when the gateway stays away."""
+        """Keep a stream up until cancelled, or until the gateway is unreachable for too long."""
         loop = asyncio.get_running_loop()
         seen_s, failures = loop.time(), 0
         while True:
@@ -235,7 +245,7 @@ class GatewayLink:
             failures += 1
 
     async def _try_stream(self) -> bool:
-        """Hold a stream until it breaks; returns whether the gateway was there."""
+        """Run a stream until it breaks; return whether the gateway was reached."""
         loop = asyncio.get_running_loop()
         try:
             async with aio_channel(self._address, pings=MESH_PINGS) as channel:
@@ -249,7 +259,7 @@ class GatewayLink:
             return False
 
     async def _run_stream(self, stream: Stream) -> bool:
-        """Returns, once the stream has broken, whether the gateway ever answered on it."""
+        """Run a stream until it breaks; return whether the gateway ever answered on it."""
         self._resend_all()
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(self._write(stream))
@@ -269,7 +279,7 @@ class GatewayLink:
         self._wake.set()
 
     def _reset(self) -> None:
-        """Forget the stream: nothing is kept for one that is not there."""
+        """Forget all that belongs to the broken stream."""
         self._up = False
         self._bound.clear()
         self._slots.clear()
@@ -288,15 +298,15 @@ class GatewayLink:
                 for message in self._take_messages():
                     await stream.write(message)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                return  # the reader hears of it as well, and ends the stream
+                return  # the reader fails as well, and ends the stream
 
     def _take_messages(self) -> list[DeliverRequest]:
         messages = [*self._full, self._pending]
         self._full.clear()
         self._pending = DeliverRequest()
         self._vector_bytes = 0
-        # Why only now: a message's openings come before its tokens, so a slot that is opened
-        # anew in it must not also carry what was said before its cancellation was heard.
+        # Why only now: a message's openings come before its tokens, so a slot that is bound
+        # anew in it must not also carry tokens of the sequence that had it before.
         self._free_slots += self._answered
         self._answered.clear()
         return messages
@@ -314,7 +324,7 @@ class GatewayLink:
             )
         return heard
 
-    def _settle(self, slots: Iterable[int], tell: Callable[[HeldSequence], None]) -> None:
+    def _settle(self, slots: Iterable[int], notify: Callable[[HeldSequence], None]) -> None:
         for slot in slots:
             if slot not in self._bound:
                 continue
@@ -322,9 +332,9 @@ class GatewayLink:
             self._answered.append(slot)
             if held is not None:
                 self._slots.pop(held.sequence_id, None)
-                tell(held)
+                notify(held)
 
 
-def _portion(told: Logprobs) -> int:
-    """How many tokens of a sequence go into one message, at most."""
-    return max(1, MESSAGE_ENTRIES // (told.width + 1))
+def _portion(logprobs: Logprobs) -> int:
+    """Return how many tokens of a sequence go into one message, at most."""
+    return max(1, MESSAGE_ENTRIES // (logprobs.width + 1))

@@ -1,7 +1,7 @@
-"""A folder of adapters: what is put there is loaded, what is taken away is let go of.
+"""Keeps an engine's LoRA adapters in line with a folder.
 
-A subfolder is an adapter, its name the adapter's. Nothing but this folder says what is
-served: no caller names a path.
+Each subfolder is an adapter, its name the adapter's. Only this folder decides what is
+loaded: no client can name a path.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AdapterFolder:
     """Keeps an engine's adapters and a model card in line with a folder."""
 
     def __init__(self, folder: Path, engine: AdapterEngine, card: ModelCard) -> None:
-        """`card` is changed in place: who reports it, reports what is held."""
+        """Change `card` in place, so that every report has the adapters that are loaded."""
         self._folder, self._engine, self._card = folder, engine, card
         self._stamps: dict[str, Stamp] = {}
         self._digests: dict[str, str] = {}
@@ -42,17 +42,17 @@ class AdapterFolder:
     async def run(
         self, on_engine: OnEngine, on_change: Callable[[], None], *, every_s: float
     ) -> None:
-        """Look again and again until cancelled; `on_change` follows a change of the card."""
+        """Scan at intervals until cancelled; call `on_change` after each change of the card."""
         while True:
             await asyncio.sleep(every_s)
             if await self.scan(on_engine):
                 on_change()
 
     async def scan(self, on_engine: OnEngine) -> bool:
-        """Load what is new, let go of what is gone; returns whether the card has changed.
+        """Load what is new, unload what is gone; return whether the card has changed.
 
-        An adapter that cannot be loaded is told in the card with why; an older one of its
-        name goes on. A folder that cannot be read changes nothing.
+        An adapter that cannot be loaded is in the card with the reason; an older one of its
+        name stays. A folder that cannot be read changes nothing.
         """
         try:
             stamps = await asyncio.to_thread(self._look)
@@ -66,7 +66,7 @@ class AdapterFolder:
             await self._swap(name, None, on_engine)
             self._failures.pop(name, None)
             log.info("adapter.removed", extra={"adapter": name})
-        # Those that failed may fail no more where something has made room.
+        # Why again: those that failed may fit now that others are unloaded.
         again = self._failures.keys() if gone else ()
         due = [n for n, stamp in stamps.items() if n in again or stamp != self._stamps.get(n)]
         for name in due:
@@ -111,7 +111,7 @@ class AdapterFolder:
     async def _swap(self, name: str, fitted: LoadedAdapter | None, on_engine: OnEngine) -> None:
         before = self._digests.pop(name, "")
         shared = before in self._digests.values()
-        # Why first: whatever was accepted by this card comes to the engine before the change.
+        # Why first: what was accepted by the former card reaches the engine before the change.
         self._update_card()
 
         def change() -> None:

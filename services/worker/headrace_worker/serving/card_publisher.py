@@ -1,4 +1,4 @@
-"""What a worker serves, published for gateways and schedulers, and again from time to time."""
+"""Publishes the model card for gateways and schedulers, and repeats it from time to time."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class CardPublisher:
         self._cards, self.card, self._bundle = cards, card, bundle
         self._changed = asyncio.Event()
 
-    def change(self) -> None:
-        """The card has changed: `repeat` publishes it now."""
+    def on_change(self) -> None:
+        """Have `repeat` publish now: the card has changed."""
         self._changed.set()
 
     async def publish(self) -> None:
-        """Tokenizer first: a card refers to its tokenizer.
+        """Publish the tokenizer, then the card, which refers to it.
 
         Raises:
-            BusUnavailable: not known to be published.
+            BusUnavailable: the card is not known to be published.
         """
         await self._cards.put_tokenizer(self.card.tokenizer_digest, self._bundle)
         found = await self._cards.get_card(self.card.model)
         if found is not None and not (before := ModelCard.FromString(found)).removed:
-            # The model is as old as its first card: that decides who gets an alias.
+            # Why: the age of a model's first card decides which model gets an alias.
             self.card.create_time.CopyFrom(before.create_time)
         await self._cards.put_card(self.card.model, self.card.SerializeToString())
 
     async def repeat(self) -> None:
-        """Publish again and again, until cancelled."""
+        """Publish repeatedly, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REPUBLISH_S):

@@ -1,7 +1,7 @@
-"""One loaded model, served under a worker id of its own from its announcement to its farewell.
+"""Serves one loaded model under a worker id of its own, from its announcement until it leaves.
 
 To the mesh each is a worker. A process that loads another model serves the two side by
-side for a while, and nothing in the mesh needs to know that they share a process.
+side for a while; that they share a process makes no difference to the mesh.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from headrace.bus import Bus, Subscription, subjects
 from headrace.clock import SystemClock
@@ -33,15 +34,15 @@ from headrace_worker.serving.model_card import model_card, tokenizer_bundle
 log = logging.getLogger(__name__)
 
 SETTLE_S = 5.0
-"""At the end, time for gateways to acknowledge and for the leader to take what was parked."""
+"""Time for gateways to acknowledge and for the leader to take resume points after a drain."""
 POLL_S = 0.02
 
 
 class ModelServer:
-    """A model on its way through: `begin`, then `drain`, then `leave`.
+    """One served model: `begin`, then `drain`, then `leave`.
 
     Args:
-        group: every task of it lives there.
+        group: owns all of its tasks.
         on_death: called if the engine itself broke.
     """
 
@@ -61,7 +62,7 @@ class ModelServer:
         self._stopped_waiting = False
         self._tasks: list[asyncio.Task[None]] = []
         self._announcing: list[asyncio.Task[None]] = []
-        """The card repeated, what changes it, and hints: what brings requests here."""
+        """Tasks that bring requests here: they publish the card, adapters and prefixes."""
         self._subscriptions: list[Subscription] = []
         bundle = tokenizer_bundle(loaded.tokenizer)
         now_unix_s = self._clock.unix_s()
@@ -81,7 +82,7 @@ class ModelServer:
         self.watchdog = StepWatchdog(
             self.worker,
             after_s=settings.step_stall_s,
-            on_change=lambda: self._reporter.release(),
+            on_change=lambda: self._reporter.on_release(),
             on_death=self._die,
         )
         self._dispatch_handler = DispatchHandler(self.worker, card, metrics, self.watchdog)
@@ -102,9 +103,9 @@ class ModelServer:
         if loaded.prefixes is None or not blocks:
             return None
         worker = self.worker
-        told = ReportedBlocks(blocks)
+        reported = ReportedBlocks(blocks)
         return PrefixReporter(
-            self._bus, worker.worker_id, self.card.model, loaded.prefixes, worker.pump, told
+            self._bus, worker.worker_id, self.card.model, loaded.prefixes, worker.pump, reported
         )
 
     @property
@@ -119,7 +120,7 @@ class ModelServer:
             metrics=metrics,
             group=self._group,
             orphan_grace_s=self._settings.orphan_grace_s,
-            on_release=lambda: self._reporter.release(),
+            on_release=lambda: self._reporter.on_release(),
             on_park=lambda points: self._reporter.park(points),
             on_death=self._die,
         )
@@ -129,89 +130,86 @@ class ModelServer:
         self._on_death(error)
 
     async def begin(self) -> None:
-        """Announce the model and take requests.
+        """Announce the model and accept requests.
 
         Raises:
-            BusUnavailable: it is not known to be announced; nothing was begun.
+            BusUnavailable: it is not known to be announced; nothing was started.
         """
         if self._adapters is not None:
-            await self._adapters.scan(
-                run_in_dedicated_thread
-            )  # the engine's own thread has not begun
+            # Why not the engine's thread: it has not started.
+            await self._adapters.scan(run_in_dedicated_thread)
         await self._card_publisher.publish()
-        worker, bus = self.worker, self._bus
-        worker.pump.start()
+        worker_id, handler, start = self.worker.worker_id, self._dispatch_handler, self._start
+        self.worker.pump.start()
         self._subscriptions = [
-            await bus.serve(subjects.dispatch(worker.worker_id), self._dispatch_handler.dispatch),
-            await bus.serve(
-                subjects.worker_cancel(worker.worker_id), self._dispatch_handler.cancel
-            ),
-            await bus.serve(subjects.worker_park(worker.worker_id), self._dispatch_handler.park),
+            await self._bus.serve(subjects.dispatch(worker_id), handler.dispatch),
+            await self._bus.serve(subjects.worker_cancel(worker_id), handler.cancel),
+            await self._bus.serve(subjects.worker_park(worker_id), handler.park),
         ]
-        self._tasks = [
-            self._group.create_task(self._reporter.run()),
-            self._group.create_task(self._reporter.send_resume_points()),
-            self._group.create_task(self.watchdog.run()),
-        ]
-        self._announcing = [self._group.create_task(self._card_publisher.repeat())]
+        start(self._reporter.run(), self._tasks)
+        start(self._reporter.resume_points.run(), self._tasks)
+        start(self.watchdog.run(), self._tasks)
+        start(self._card_publisher.repeat(), self._announcing)
         if self._adapters is not None:
-            self._announcing.append(self._group.create_task(self._follow(self._adapters)))
+            start(self._follow(self._adapters), self._announcing)
         if self._prefixes is not None:
-            hints = self._prefixes.run(self._clock.monotonic_s)
-            self._announcing.append(self._group.create_task(hints))
-        log.info("worker.ready", extra={"worker_id": worker.worker_id, "model": self.card.model})
+            start(self._prefixes.run(self._clock.monotonic_s), self._announcing)
+        log.info("worker.ready", extra={"worker_id": worker_id, "model": self.card.model})
+
+    def _start(self, work: Coroutine[Any, Any, None], group: list[asyncio.Task[None]]) -> None:
+        group.append(self._group.create_task(work))
 
     async def _follow(self, adapters: AdapterFolder) -> None:
-        def tell() -> None:
-            self._reporter.release()
-            self._card_publisher.change()
+        def on_change() -> None:
+            self._reporter.on_release()
+            self._card_publisher.on_change()
 
         every_s = self._settings.adapters_scan_s
-        await adapters.run(self.worker.pump.do, tell, every_s=every_s)
+        await adapters.run(self.worker.pump.do, on_change, every_s=every_s)
 
     def stop_announcing(self) -> None:
-        """Another's card is the newest now, and this one must not come after it."""
+        """Stop publishing: a successor's card must remain the newest one."""
         for task in self._announcing:
             task.cancel()
 
     async def wait_until_idle(self, *, quiet_s: float, within_s: float) -> None:
-        """Go on taking requests until none has run for `quiet_s`, or the time is over."""
+        """Accept requests until none has run for `quiet_s`, or the time is over."""
         quiet_since_s = self._clock.monotonic_s()
 
-        def is_dry() -> bool:
+        def is_idle() -> bool:
             nonlocal quiet_since_s
             now_s = self._clock.monotonic_s()
             if self.worker.assignments.running_sequences:
                 quiet_since_s = now_s
             return self._dead or now_s - quiet_since_s >= quiet_s
 
-        await _until(is_dry, within_s)
+        await _until(is_idle, within_s)
 
     async def drain(self, *, within_s: float) -> None:
-        """Take nothing new, finish, then park. A dead engine parks at once."""
+        """Accept nothing new, finish what runs, then park the rest; at once if the engine died."""
         worker, reporter = self.worker, self._reporter
         self._dispatch_handler.draining = True
         await reporter.report()
         log.info("worker.draining", extra={"running": worker.assignments.running_sequences})
-        await _until(
-            lambda: (
-                worker.assignments.running_sequences == 0 or self._dead or self._stopped_waiting
-            ),
-            within_s,
-        )
+        assignments = worker.assignments
+
+        def is_over() -> bool:
+            return not assignments.running_sequences or self._dead or self._stopped_waiting
+
+        await _until(is_over, within_s)
         reporter.park(worker.park_all(ParkCause.PARK_CAUSE_DRAIN))
-        await _until(lambda: worker.idle and not reporter.has_unsent_points, SETTLE_S)
+        await _until(lambda: worker.idle and not reporter.resume_points, SETTLE_S)
         if worker.pump.alive:
             await worker.pump.stop()
         log.info("worker.drained", extra={"held": len(worker.assignments)})
 
     def stop_waiting(self) -> None:
-        """Let a drain wait no longer for what runs."""
+        """Let a drain park at once what still runs."""
         self._stopped_waiting = True
 
     async def leave(self) -> None:
-        """The last word, once it is drained."""
-        # Why first: a report after the farewell would bring the worker back to life.
+        """Send the last report, once it is drained."""
+        # Why first: a report after the last one would make the worker seem to live.
         tasks = [*self._tasks, *self._announcing]
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Another model, or the same with other settings, without a moment in which none is served."""
+"""Reloads a worker's model, or loads another, without a moment in which none is served."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from headrace_worker.serving.model_server import ModelServer
 log = logging.getLogger(__name__)
 
 IDLE_S = 1.0
-"""Requests made for the old weights may still wait in their lanes, and only they can run there.
-A slot that stays free for so long says that there are none."""
+"""How long nothing must run before the old weights are unloaded: requests that were made for them
+may still wait in their lanes, and can run nowhere else."""
 CALLBACKS_DONE_S = 0.5
-"""By then nothing on its way in the event loop names what has left."""
+"""By then no callback of the event loop refers to what was unloaded."""
 
 Reread = Callable[[], WorkerSettings]
 Load = Callable[[WorkerSettings], Awaitable[LoadedModel]]
@@ -28,7 +28,7 @@ Make = Callable[[WorkerSettings, LoadedModel], ModelServer]
 
 
 class Reloader:
-    """What a worker serves, and what it does when it is told to load anew.
+    """The models that a worker serves, and how it replaces one.
 
     Args:
         reread: the settings as they are now. Raises InvalidSettings.
@@ -38,25 +38,25 @@ class Reloader:
     def __init__(self, settings: WorkerSettings, *, reread: Reread, load: Load) -> None:
         self.settings = settings
         self.servers: list[ModelServer] = []
-        """That have begun and not left, oldest first: one, or two while it changes over."""
+        """Those that have begun and not left, oldest first: one, or two during a reload."""
         self._reread, self._load = reread, load
         self._wanted = asyncio.Event()
 
-    def want(self) -> None:
-        """Load anew; told again while it does, it does so once more afterwards."""
+    def request(self) -> None:
+        """Reload; a call during a reload makes it reload once more afterwards."""
         self._wanted.set()
 
     async def run(self, make: Make) -> None:
-        """Load whenever it is wanted, until cancelled; `make` gives a serving to begin.
+        """Reload on request, until cancelled; `make` returns a server to begin.
 
-        What cannot be loaded is said in the log, and changes nothing.
+        A model that cannot be loaded is logged and changes nothing.
         """
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             if await self._try_begin(make):
                 await self._retire()
-                await _forget_what_was()
+                await _collect_garbage()
 
     async def _try_begin(self, make: Make) -> bool:
         try:
@@ -75,23 +75,24 @@ class Reloader:
         return True
 
     async def _retire(self) -> None:
-        """Let the oldest leave."""
+        """Unload the oldest."""
         old, new = self.servers
         digests = {"old": old.card.weights_digest, "new": new.card.weights_digest}
         log.info("model.switched", extra=digests)
         old.stop_announcing()
         if digests["old"] != digests["new"]:
             await old.wait_until_idle(quiet_s=IDLE_S, within_s=self.settings.drain_s)
-        # Of the same weights, what runs here goes on there at once.
+        # Why at once: with the same weights, requests can be resumed on the successor.
         await old.drain(within_s=0)
         await old.leave()
         self.servers.remove(old)
 
 
-async def _forget_what_was() -> None:
-    """Why: what was frozen at the start is never collected, and a model is full of cycles."""
+async def _collect_garbage() -> None:
+    """Collect the old model. What was frozen at the start is never collected by itself, and a
+    model is full of cycles."""
     gc.unfreeze()
-    # What callbacks on their way still name would be frozen for good.
+    # Why wait: what callbacks still refer to would be frozen for good.
     await asyncio.sleep(CALLBACKS_DONE_S)
     gc.collect()
     gc.freeze()

@@ -176,7 +176,7 @@ def test_nothing_is_kept_of_an_acknowledged_sequence() -> None:
     assignments.end(held, STOP)
     assignments.forget(held)
     assert (len(assignments), assignments.attempt_of("r")) == (0, None)
-    assert assignments.sequence(held.sequence_id) is None
+    assert assignments.running_sequence(held.sequence_id) is None
 
 
 def test_ending_and_forgetting_twice_free_a_slot_once() -> None:
