@@ -17,6 +17,7 @@ from headrace_gateway.api.bodies.entries import call_entries, text_or_parts, too
 from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES, read_object, texts_or_token_ids
 from headrace_gateway.api.bodies.strict_body import (
     UNSUPPORTED,
+    RequestBody,
     StrictBody,
     WholeNumber,
     field_error,
@@ -112,12 +113,11 @@ class StreamOptions(StrictBody):
     include_obfuscation: bool | None = None
 
 
-class Body(StrictBody):
+class Body(RequestBody):
     """What both endpoints take."""
 
     IGNORED_FIELDS = BODY_NO_EFFECT
 
-    model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[WholeNumber, Field(ge=-_UINT32, le=_UINT32)] | None = None
