@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-import grpc
-
 from headrace.errors import RequestNotFound
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -17,29 +15,13 @@ from headrace.rpc.malformed import RejectMalformed
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
 from headrace.v1 import (
     common_pb2,
-    embeddings_pb2_grpc,
     fleet_pb2,
-    fleet_pb2_grpc,
-    generation_pb2_grpc,
-    models_pb2_grpc,
-    openai_pb2_grpc,
-    probes_pb2_grpc,
     requests_pb2,
-    requests_pb2_grpc,
-    rest_pb2_grpc,
 )
-from headrace_gateway.api.compat.endpoint import ApiServices
+from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
-from headrace_gateway.api.native.embedding_service import EmbeddingService
-from headrace_gateway.api.native.fleet_service import FleetService, RequestService
-from headrace_gateway.api.native.generation_service import GenerationService
-from headrace_gateway.api.native.model_service import ModelService
-from headrace_gateway.api.native.rest_service import RestService
-from headrace_gateway.api.openai.embeddings import VectorHandlers
-from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.health import Health, ModelState
-from headrace_gateway.api.probes.open_api import open_api
-from headrace_gateway.api.probes.service import ProbeService
+from headrace_gateway.app import add_public_services
 from headrace_gateway.base.callers import Tenants
 from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
@@ -192,42 +174,20 @@ class RunningApi:
         return f"127.0.0.1:{self.port}"
 
 
-def serve(
-    server: grpc.aio.Server,
-    catalog: Catalog,
-    admission: ScriptedAdmission,
-    probes: StandinProbes,
-    limits: GatewaySettings,
-) -> None:
-    resumer = AnswerResumer(catalog, StandinFinding())
-    submitter = Submitter(catalog, admission, limits)
-    embedding = Embedding(catalog, admission, limits)
-    vectors = VectorHandlers(submitter, embedding, limits)
-    background = BackgroundRequests(submitter, StandinRequests())
-    openai = OpenAIService(
-        submitter,
-        catalog,
-        StandinFleet(),
-        vectors,
-        ApiServices(catalog, submitter, embedding, limits),
-        resumer=resumer,
-        background=background,
-        limits=limits,
+def api_services(
+    catalog: Catalog, admission: ScriptedAdmission, settings: GatewaySettings
+) -> ApiServices:
+    submitter = Submitter(catalog, admission, settings)
+    return ApiServices(
+        catalog=catalog,
+        submitter=submitter,
+        embedding=Embedding(catalog, admission, settings),
+        resumer=AnswerResumer(catalog, StandinFinding()),
+        background=BackgroundRequests(submitter, StandinRequests()),
+        requests=StandinRequests(),
+        fleet=StandinFleet(),
+        settings=settings,
     )
-    openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation = GenerationService(submitter, resumer)
-    generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
-    embeddings = EmbeddingService(submitter, embedding)
-    embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
-    models = ModelService(catalog, submitter, StandinFleet())
-    models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(submitter, embedding, limits, resumer, background)
-    rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(StandinFleet()), server)
-    requests = RequestService(StandinRequests(), resumer, background)
-    requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
-    probe_service = ProbeService(probes.observe, open_api())
-    probes_pb2_grpc.add_ProbeServiceServicer_to_server(probe_service, server)
 
 
 @asynccontextmanager
@@ -267,7 +227,8 @@ async def running_api(
         ]
     )
     probes = StandinProbes()
-    serve(server, catalog, admission, probes, limits or GatewaySettings())
+    services = api_services(catalog, admission, limits or GatewaySettings())
+    add_public_services(server, services, probes.observe)
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)
     following = asyncio.create_task(catalog.run())

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from uuid import uuid4
 
@@ -49,15 +49,15 @@ from headrace.v1 import (
     rest_pb2_grpc,
 )
 from headrace.v1.common_pb2 import Priority
-from headrace_gateway.api.compat.endpoint import ApiServices
+from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.native.embedding_service import EmbeddingService
 from headrace_gateway.api.native.fleet_service import FleetService, RequestService
 from headrace_gateway.api.native.generation_service import GenerationService
 from headrace_gateway.api.native.model_service import ModelService
 from headrace_gateway.api.native.rest_service import RestService
-from headrace_gateway.api.openai.embeddings import VectorHandlers
 from headrace_gateway.api.openai.service import OpenAIService
+from headrace_gateway.api.probes.health import Health
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
 from headrace_gateway.base.callers import Tenants
@@ -94,15 +94,22 @@ PUBLIC_SERVICES = tuple(
 
 
 def add_public_services(
-    server: grpc.aio.Server,
-    mesh: Mesh,
-    catalog: Catalog,
-    limits: GatewaySettings,
-    monitor: HealthMonitor,
+    server: grpc.aio.Server, services: ApiServices, observe: Callable[[], Health]
 ) -> tuple[str, ...]:
-    """Add every public service; returns their names."""
-    submitter = Submitter(catalog, mesh.admission, limits)
-    fleet = ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock)
+    """Add every public service; return their names."""
+    openai_pb2_grpc.add_OpenAIServiceServicer_to_server(OpenAIService(services), server)
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(services), server)
+    embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(services), server)
+    models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(services), server)
+    rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(services), server)
+    requests_pb2_grpc.add_RequestServiceServicer_to_server(RequestService(services), server)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(services.fleet), server)
+    probes_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeService(observe, open_api()), server)
+    return PUBLIC_SERVICES
+
+
+def _api_services(mesh: Mesh, catalog: Catalog, settings: GatewaySettings) -> ApiServices:
+    submitter = Submitter(catalog, mesh.admission, settings)
     lookup = RequestLookup(
         mesh.bus,
         mesh.requests,
@@ -110,36 +117,16 @@ def add_public_services(
         lambda: [served.card.model for served in catalog.all()],
         answer_s=mesh.answer_s,
     )
-    embedding = Embedding(catalog, mesh.admission, limits)
-    vectors = VectorHandlers(submitter, embedding, limits)
-    serving = ApiServices(catalog, submitter, embedding, limits)
-    resumer = AnswerResumer(catalog, mesh.directory)
-    background = BackgroundRequests(submitter, lookup)
-    openai = OpenAIService(
-        submitter,
-        catalog,
-        fleet,
-        vectors,
-        serving,
-        resumer=resumer,
-        background=background,
-        limits=limits,
+    return ApiServices(
+        catalog=catalog,
+        submitter=submitter,
+        embedding=Embedding(catalog, mesh.admission, settings),
+        resumer=AnswerResumer(catalog, mesh.directory),
+        background=BackgroundRequests(submitter, lookup),
+        requests=lookup,
+        fleet=ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock),
+        settings=settings,
     )
-    openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation = GenerationService(submitter, resumer)
-    generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
-    embeddings = EmbeddingService(submitter, embedding)
-    embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
-    models = ModelService(catalog, submitter, fleet)
-    models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(submitter, embedding, limits, resumer, background)
-    rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
-    requests = RequestService(lookup, resumer, background)
-    requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(fleet), server)
-    probes = ProbeService(monitor.observe, open_api())
-    probes_pb2_grpc.add_ProbeServiceServicer_to_server(probes, server)
-    return PUBLIC_SERVICES
 
 
 async def run(settings: GatewaySettings) -> int:
@@ -186,7 +173,9 @@ class _Gateway:
         add_AttachServiceServicer_to_server(attach, self._delivery)
         self._monitor = HealthMonitor(self._mesh, self._catalog, window_s=settings.ready_window_s)
         self._services = add_public_services(
-            self._public, self._mesh, self._catalog, settings, self._monitor
+            self._public,
+            _api_services(self._mesh, self._catalog, settings),
+            self._monitor.observe,
         )
         self._health = add_health_and_reflection(self._public, self._services)
 

@@ -16,10 +16,6 @@ class BackgroundRequests:
     def __init__(self, submitter: Submitter, requests: Requests) -> None:
         self._submitter, self._requests = submitter, requests
 
-    def known(self, model: str) -> str:
-        """For labels, as of `Submitter`."""
-        return self._submitter.known(model)
-
     async def begin(self, wanted: GenerationRequest, call: Call, *, repeatable: bool) -> Request:
         """Returns as soon as it is stored. `repeatable`: its caller has chosen its id, so this may
         be a call that was made before, whose answer got lost.

@@ -17,7 +17,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
 from headrace_gateway.api.bodies.output_options import OutputOptions
-from headrace_gateway.api.http.reply import ResponseFormat
+from headrace_gateway.api.http.deliver import ResponseFormat
 from headrace_gateway.api.native.rest_service import RestResponseFormat
 from headrace_gateway.api.openai.chunks import (
     CHAT,

@@ -7,24 +7,23 @@ noted, or refused, as the caller or the operator will have it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
     ValidationError,
-    create_model,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from headrace.errors import InvalidRequest, RequestError, Unsupported
-from headrace.sampling import PARAMETERS
 from headrace_gateway.api.bodies.entries import call_entries, text_or_parts, tool_entries
 from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES, read_object, texts_or_token_ids
 from headrace_gateway.api.bodies.strict_body import (
     UNSUPPORTED,
+    RequestBody,
     StrictBody,
     WholeNumber,
     field_error,
@@ -120,23 +119,11 @@ class StreamOptions(StrictBody):
     include_obfuscation: bool | None = None
 
 
-if TYPE_CHECKING:
-    SamplingBody = StrictBody
-else:
-    _WHOLE = Annotated[WholeNumber, Field(ge=-1, le=_UINT32)] | None
-    _NUMBERS = {
-        name: (_WHOLE if each.whole else float | None, None) for name, each in PARAMETERS.items()
-    }
-    SamplingBody = create_model("SamplingBody", __base__=StrictBody, **_NUMBERS)
-    """A field for each of `headrace.sampling`'s parameters. Of a whole one, -1 is 0, as in vLLM."""
-
-
-class Body(SamplingBody):
+class Body(RequestBody):
     """What both endpoints take."""
 
     IGNORED_FIELDS = BODY_NO_EFFECT
 
-    model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[WholeNumber, Field(ge=-_UINT32, le=_UINT32)] | None = None

@@ -53,6 +53,16 @@ class StrictBody(BaseModel):
         return {name: value for name, value in kept.items() if name in cls.model_fields}
 
 
+class RequestBody(StrictBody):
+    """The body of a call, which names its model."""
+
+    model: str
+
+
+OptionalModel = Annotated[str, BeforeValidator(lambda name: name or "")]
+"""Empty where the caller names none, as servers of one model allow."""
+
+
 @cache
 def _known(kind: type[StrictBody]) -> frozenset[str]:
     return frozenset((*kind.model_fields, *kind.UNSUPPORTED_FIELDS, *kind.IGNORED_FIELDS))

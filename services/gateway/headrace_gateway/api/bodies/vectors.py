@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainValidator, model_validator
@@ -10,7 +11,11 @@ from pydantic_core import PydanticCustomError
 from headrace_gateway.api.bodies.convert import priority_of
 from headrace_gateway.api.bodies.entries import documents_of
 from headrace_gateway.api.bodies.json_objects import texts_or_token_ids
-from headrace_gateway.api.bodies.strict_body import StrictBody, WholeNumber, field_error
+from headrace_gateway.api.bodies.strict_body import (
+    RequestBody,
+    WholeNumber,
+    field_error,
+)
 from headrace_gateway.api.bodies.unsupported_fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
 from headrace_gateway.base.calls import Call
 from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, VectorRequest
@@ -28,12 +33,11 @@ def inputs_of(value: object) -> list[str] | list[list[int]]:
     )
 
 
-class VectorBody(StrictBody):
+class VectorBody(RequestBody):
     """What both endpoints take."""
 
     IGNORED_FIELDS = VECTOR_NO_EFFECT
 
-    model: str
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     truncate_prompt_tokens: Count | None = None
     """vLLM's; -1 is as many as the model takes."""
@@ -68,13 +72,17 @@ class RerankBody(VectorBody):
     """Unset: they are returned, as Jina and vLLM do."""
 
 
+def text_inputs(values: Sequence[str | list[int]], field: str) -> list[AnyInput]:
+    """Return texts or token ids as inputs, each by its place in the field if there are several."""
+    return [
+        Text(value, name) if isinstance(value, str) else TokenIds(value, name)
+        for i, value in enumerate(values)
+        for name in (field if len(values) == 1 else f"{field}[{i}]",)
+    ]
+
+
 def embeddings_request(body: EmbeddingsBody, call: Call) -> VectorRequest:
-    inputs: list[AnyInput] = []
-    is_list = len(body.input) > 1
-    for i, each in enumerate(body.input):
-        field = f"input[{i}]" if is_list else "input"
-        inputs.append(TokenIds(each, field) if isinstance(each, list) else Text(str(each), field))
-    return vector_request(body, call, inputs, name="input")
+    return vector_request(body, call, text_inputs(body.input, "input"), name="input")
 
 
 def rerank_request(body: RerankBody, call: Call) -> VectorRequest:

@@ -30,7 +30,7 @@ def with_request_id(request: GenerateRequest, call: Call) -> Call:
 
 
 def generate_request(
-    request: GenerateRequest, call: Call, *, streams: bool = False
+    request: GenerateRequest, call: Call, *, stream: bool = False
 ) -> GenerationRequest:
     """`call.request_id` is the request's."""
     prompts: list[Text | Conversation | TokenIds] = []
@@ -54,7 +54,7 @@ def generate_request(
         trace_context=call.trace_context,
         caller=call.caller,
         tools=requested_tools(request),
-        stream=streams,
+        stream=stream,
         background=request.detached,
         cache_salt=request.cache_salt if request.HasField("cache_salt") else None,
         truncate_tokens=(

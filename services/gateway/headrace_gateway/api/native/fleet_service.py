@@ -1,4 +1,4 @@
-"""FleetService and RequestService: what the mesh side knows, handed on."""
+"""FleetService and RequestService: workers, lanes and requests of the mesh."""
 
 # ruff: noqa: N802  # methods are named by the proto
 
@@ -20,15 +20,14 @@ from headrace.v1.requests_pb2 import (
 )
 from headrace.v1.requests_pb2_grpc import RequestServiceServicer
 from headrace_gateway.api.http.call_counter import CallCounter
+from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.native.convert import generate_request, with_request_id
 from headrace_gateway.api.native.generation_service import write_answer
-from headrace_gateway.api.native.grpc_errors import abort_on_error
+from headrace_gateway.api.native.grpc_errors import abort_on_error, counted
 from headrace_gateway.api.native.request_ids import key_of_request
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import AnswerResumer
-from headrace_gateway.resume.background_calls import BackgroundRequests
-from headrace_gateway.resume.ports import Fleet, Requests
+from headrace_gateway.resume.ports import Fleet
 
 
 class FleetService(FleetServiceServicer):
@@ -45,17 +44,17 @@ class FleetService(FleetServiceServicer):
 
 
 class RequestService(RequestServiceServicer):
-    def __init__(
-        self, requests: Requests, resumer: AnswerResumer, background: BackgroundRequests
-    ) -> None:
-        self._requests, self._resumer = requests, resumer
-        self._background = background
+    def __init__(self, services: ApiServices) -> None:
+        self.services = services
 
-    async def CreateRequest(self, request: GenerateRequest, context: Context) -> Request:
-        with CallCounter("native", self._background.known(request.model)) as counter:
-            created = await abort_on_error(context, self._create(request, context), counter)
-            counter.finish()
-            return created
+    @counted
+    async def CreateRequest(self, request: GenerateRequest, call: Call) -> Request:
+        detached = GenerateRequest()
+        detached.CopyFrom(request)
+        detached.detached = True
+        wanted = generate_request(detached, with_request_id(detached, call))
+        repeatable = bool(request.request_id)
+        return await self.services.background.begin(wanted, call, repeatable=repeatable)
 
     async def GetRequest(self, request: GetRequestRequest, context: Context) -> Request:
         return await abort_on_error(context, self._get(request, call_of(context)))
@@ -66,22 +65,15 @@ class RequestService(RequestServiceServicer):
     async def AttachRequest(self, request: AttachRequestRequest, context: Context) -> None:  # type: ignore[override]
         with CallCounter("native") as counter:
             answer = await abort_on_error(context, self._attach(request, call_of(context)), counter)
-            counter.model = self._background.known(answer.request.model)
+            counter.model = self.services.submitter.known(answer.request.model)
             await write_answer(answer, context, counter)
 
     async def _attach(self, request: AttachRequestRequest, call: Call) -> Answer:
-        return await self._resumer.resume(key_of_request(request.request_id, call), request.after)
-
-    async def _create(self, request: GenerateRequest, context: Context) -> Request:
-        call = call_of(context)
-        detached = GenerateRequest()
-        detached.CopyFrom(request)
-        detached.detached = True
-        wanted = generate_request(detached, with_request_id(detached, call))
-        return await self._background.begin(wanted, call, repeatable=bool(request.request_id))
+        key = key_of_request(request.request_id, call)
+        return await self.services.resumer.resume(key, request.after)
 
     async def _get(self, request: GetRequestRequest, call: Call) -> Request:
-        return await self._requests.get(key_of_request(request.request_id, call))
+        return await self.services.requests.get(key_of_request(request.request_id, call))
 
     async def _cancel(self, request: CancelRequestRequest, call: Call) -> Request:
-        return await self._requests.cancel(key_of_request(request.request_id, call))
+        return await self.services.requests.cancel(key_of_request(request.request_id, call))

@@ -10,8 +10,9 @@ from headrace.errors import HeadraceError, InternalError, InvalidRequest
 from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
 from headrace_gateway.api.http.call_counter import CallCounter
+from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.api.native.convert import generate_request, with_request_id
-from headrace_gateway.api.native.grpc_errors import INTERNAL_ERROR, abort_on_error
+from headrace_gateway.api.native.grpc_errors import INTERNAL_ERROR, abort_on_error, counted
 from headrace_gateway.api.native.messages import (
     delta,
     finish,
@@ -19,40 +20,34 @@ from headrace_gateway.api.native.messages import (
     queued_message,
     started,
 )
-from headrace_gateway.base.calls import Context, call_of
+from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.resume.idempotency import opened
-from headrace_gateway.submit.submitter import Submitter
 
 log = logging.getLogger(__name__)
 
 
 class GenerationService(GenerationServiceServicer):
-    """StreamGenerate writes to its context, for the reason that `OpenAIService` gives."""
+    """StreamGenerate writes to its context, for the reason that `http.endpoint.post` gives."""
 
-    def __init__(self, submitter: Submitter, resumer: AnswerResumer) -> None:
-        self._submitter, self._resumer = submitter, resumer
+    def __init__(self, services: ApiServices) -> None:
+        self.services = services
 
     async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
-        with CallCounter("native", self._submitter.known(request.model)) as counter:
-            opening = self._open(request, context, streams=True)
-            await write_answer(await abort_on_error(context, opening, counter), context, counter)
+        with CallCounter("native", self.services.submitter.known(request.model)) as counter:
+            opening = self._open(request, call_of(context), stream=True)
+            answer = await abort_on_error(context, opening, counter)
+            await write_answer(answer, context, counter)
 
-    async def Generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
-        with CallCounter("native", self._submitter.known(request.model)) as counter:
-            response = await abort_on_error(context, self._generate(request, context), counter)
-            counter.finish()
-            return response
-
-    async def _generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
+    @counted
+    async def Generate(self, request: GenerateRequest, call: Call) -> GenerateResponse:
         if request.detached:
             raise InvalidRequest(
                 "a detached request is not waited for: use RequestService.CreateRequest, or"
                 " StreamGenerate to read it as it is made",
                 field="detached",
             )
-        async with await self._open(request, context, streams=False) as answer:
+        async with await self._open(request, call, stream=False) as answer:
             try:
                 async for _ in answer:
                     pass
@@ -62,11 +57,11 @@ class GenerationService(GenerationServiceServicer):
             await answer.settle()
             return generate_response(answer.request, answer.outcome())
 
-    async def _open(self, request: GenerateRequest, context: Context, *, streams: bool) -> Answer:
-        call = with_request_id(request, call_of(context))
-        wanted = generate_request(request, call, streams=streams)
+    async def _open(self, request: GenerateRequest, call: Call, *, stream: bool) -> Answer:
+        wanted = generate_request(request, with_request_id(request, call), stream=stream)
         named = bool(request.request_id)
-        answer, _ = await opened(wanted, self._submitter, self._resumer, named=named)
+        services = self.services
+        answer, _ = await opened(wanted, services.submitter, services.resumer, named=named)
         return answer
 
 

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -16,13 +16,16 @@ from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import FinishReason, RequestOutcome, Usage
 from headrace.v1.embeddings_pb2 import EmbedRequest, RerankRequest
 from headrace.v1.generation_pb2 import GenerateRequest
-from headrace.v1.models_pb2 import TokenizeRequest, TokenizeResponse
+from headrace.v1.models_pb2 import TokenizeRequest
 from headrace.v1.rest_pb2 import RestAttachRequest, RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceServicer
-from headrace_gateway.api.http.call_counter import CallCounter
-from headrace_gateway.api.http.errors import retry_headers
-from headrace_gateway.api.http.reply import HttpResponse, Reply, comment, deliver, handle_errors
-from headrace_gateway.api.native.convert import generate_request, tokenize_request, with_request_id
+from headrace_gateway.api.http.deliver import comment, deliver
+from headrace_gateway.api.http.endpoint import HttpCall, http_call
+from headrace_gateway.api.http.errors import HttpResponse, retry_headers
+from headrace_gateway.api.http.reply import Reply
+from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.native.convert import generate_request, with_request_id
+from headrace_gateway.api.native.embedding_service import embedded_inputs, rerank
 from headrace_gateway.api.native.messages import (
     delta,
     finish,
@@ -30,32 +33,21 @@ from headrace_gateway.api.native.messages import (
     queued_message,
     started,
 )
+from headrace_gateway.api.native.model_service import tokenize
 from headrace_gateway.api.native.proto_json import parse
 from headrace_gateway.api.native.request_ids import key_of_request
-from headrace_gateway.api.native.vector_messages import (
-    embed_json,
-    optional,
-    rerank_query,
-    rerank_response,
-    vector_request,
-)
-from headrace_gateway.base.calls import Call, Context, call_of
+from headrace_gateway.api.native.vector_messages import embed_json
+from headrace_gateway.base.calls import Context
 from headrace_gateway.base.cooperative import joined_chunks
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.base.settings import GatewaySettings
-from headrace_gateway.checks.inputs import check_top_n
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
-from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.output.position import EventIds, Offset
 from headrace_gateway.request.generation import Queued, RequestDescription
-from headrace_gateway.request.generation_request import GenerationRequest
-from headrace_gateway.resume.background_calls import BackgroundRequests
 from headrace_gateway.resume.open_or_resume import answered, resume_position
-from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.submitter import Submitter
 
-Named = TypeVar("Named", GenerateRequest, TokenizeRequest, EmbedRequest, RerankRequest)
+AnyRequest = TypeVar("AnyRequest", GenerateRequest, TokenizeRequest, EmbedRequest, RerankRequest)
 
 
 def as_json(message: Message) -> str:
@@ -68,6 +60,9 @@ def as_json(message: Message) -> str:
     )
 
 
+RestAnswer = Callable[["RestService", HttpCall, AnyRequest], Awaitable[None]]
+
+
 class RestErrorFormat:
     def error_response(self, error: HeadraceError) -> HttpResponse:
         body = as_json(to_status(error)).encode()
@@ -75,6 +70,9 @@ class RestErrorFormat:
 
     def error_event(self, error: HeadraceError, usage: Usage | None) -> str:
         return f"data: {as_json(finish(usage, error))}\n\n"
+
+
+REST_ERRORS = RestErrorFormat()
 
 
 class RestResponseFormat:
@@ -125,101 +123,85 @@ def delta_json(said: ChoiceDelta) -> str:
     )
 
 
+def rest(kind: type[AnyRequest]) -> Callable[[RestAnswer[AnyRequest]], Any]:
+    """Make the gRPC handler of a path that names a model and has a body of this kind."""
+
+    def decorate(answer: RestAnswer[AnyRequest]) -> Any:
+        async def handler(self: RestService, request: RestModelRequest, context: Context) -> None:
+            async with http_call(self.services, context, "native", REST_ERRORS) as http:
+                http.counter.model = self.services.submitter.known(request.model)
+                await answer(self, http, _parse(kind, request, self.services.settings))
+
+        return handler
+
+    return decorate
+
+
 class RestService(RestServiceServicer):
-    def __init__(
-        self,
-        submitter: Submitter,
-        embedding: Embedding,
-        limits: GatewaySettings,
-        resumer: AnswerResumer,
-        background: BackgroundRequests,
-    ) -> None:
-        self._submitter, self._embedding, self._resumer = submitter, embedding, resumer
-        self._limits, self._background = limits, background
+    def __init__(self, services: ApiServices) -> None:
+        self.services = services
 
-    async def StreamGenerate(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
-        await self._generate(request, context, stream=True)
+    @rest(GenerateRequest)
+    async def StreamGenerate(self, http: HttpCall, body: GenerateRequest) -> None:
+        await _generate(http, body, stream=True)
 
-    async def Generate(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
-        await self._generate(request, context, stream=False)
+    @rest(GenerateRequest)
+    async def Generate(self, http: HttpCall, body: GenerateRequest) -> None:
+        await _generate(http, body, stream=False)
 
-    async def Tokenize(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
-        call = call_of(context)
-        with CallCounter("native", self._submitter.known(request.model)) as counter:
-            reply = Reply(context, RestErrorFormat(), call.request_id, counter)
-            async with handle_errors(reply):
-                body = self._parse(TokenizeRequest, request)
-                token_ids, tokens = await self._submitter.tokenize(tokenize_request(body, call))
-                response = TokenizeResponse(token_ids=token_ids, tokens=tokens)
-                await reply.send(as_json(response).encode())
+    @rest(TokenizeRequest)
+    async def Tokenize(self, http: HttpCall, body: TokenizeRequest) -> None:
+        await _send(http.reply, await tokenize(self.services, body, http.call))
 
-    async def Embed(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
-        call = call_of(context)
-        with CallCounter("native", self._submitter.known(request.model)) as counter:
-            reply = Reply(context, RestErrorFormat(), call.request_id, counter)
-            async with handle_errors(reply):
-                body = self._parse(EmbedRequest, request)
-                prompt_name = body.prompt_name if body.HasField("prompt_name") else None
-                async with self._embedding.embedded(
-                    vector_request(body, call),
-                    dimensions=optional(body, "dimensions"),
-                    prompt_name=prompt_name,
-                ) as embedded:
-                    await reply.send_pieces(joined_chunks(embed_json(embedded, call.request_id)))
+    @rest(EmbedRequest)
+    async def Embed(self, http: HttpCall, body: EmbedRequest) -> None:
+        async with embedded_inputs(self.services, body, http.call) as embedded:
+            await http.reply.send_pieces(joined_chunks(embed_json(embedded, http.call.request_id)))
 
-    async def Rerank(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
-        call = call_of(context)
-        with CallCounter("native", self._submitter.known(request.model)) as counter:
-            reply = Reply(context, RestErrorFormat(), call.request_id, counter)
-            async with handle_errors(reply):
-                body = self._parse(RerankRequest, request)
-                top_n = optional(body, "top_n")
-                check_top_n(top_n)
-                async with self._embedding.ranked(rerank_query(body, call)) as ranked:
-                    response = rerank_response(ranked, call.request_id, top_n)
-                    await reply.send(as_json(response).encode())
+    @rest(RerankRequest)
+    async def Rerank(self, http: HttpCall, body: RerankRequest) -> None:
+        await _send(http.reply, await rerank(self.services, body, http.call))
 
     async def AttachRequest(self, request: RestAttachRequest, context: Context) -> None:  # type: ignore[override]
-        call = call_of(context)
-        with CallCounter("native") as counter:
-            reply = Reply(context, RestErrorFormat(), call.request_id, counter)
-            async with handle_errors(reply):
-                key = key_of_request(request.request_id, call)
-                after = resume_position(request.request_id, request.after, call)
-                answer = await self._resumer.resume(key, after)
-                counter.model = self._submitter.known(answer.request.model)
-                await self._deliver(answer, reply, stream=True)
+        services = self.services
+        async with http_call(services, context, "native", REST_ERRORS) as http:
+            key = key_of_request(request.request_id, http.call)
+            after = resume_position(request.request_id, request.after, http.call)
+            answer = await services.resumer.resume(key, after)
+            http.counter.model = services.submitter.known(answer.request.model)
+            await _deliver(answer, http, stream=True)
 
-    async def _generate(self, request: RestModelRequest, context: Context, *, stream: bool) -> None:
-        call = call_of(context)
-        with CallCounter("native", self._submitter.known(request.model)) as counter:
-            reply = Reply(context, RestErrorFormat(), call.request_id, counter)
-            async with handle_errors(reply):
-                body = self._parse(GenerateRequest, request)
-                wanted = generate_request(body, with_request_id(body, call), streams=stream)
-                if wanted.background and not stream:
-                    await self._begin(wanted, call, reply, repeatable=bool(body.request_id))
-                    return
-                answer, _ = await answered(wanted, call, self._submitter, self._resumer)
-                await self._deliver(answer, reply, stream=stream)
 
-    async def _begin(
-        self, wanted: GenerationRequest, call: Call, reply: Reply, *, repeatable: bool
-    ) -> None:
-        begun = await self._background.begin(wanted, call, repeatable=repeatable)
-        await reply.accept(as_json(begun).encode(), begun.request_id)
+async def _generate(http: HttpCall, body: GenerateRequest, *, stream: bool) -> None:
+    services, call = http.services, http.call
+    request = generate_request(body, with_request_id(body, call), stream=stream)
+    if request.background and not stream:
+        begun = await services.background.begin(request, call, repeatable=bool(body.request_id))
+        await http.reply.accept(as_json(begun).encode(), begun.request_id)
+        return
+    answer, _ = await answered(request, call, services.submitter, services.resumer)
+    await _deliver(answer, http, stream=stream)
 
-    async def _deliver(self, answer: Answer, reply: Reply, *, stream: bool) -> None:
-        reply.request_id = answer.request.request_id
-        response_format = RestResponseFormat(answer.request, answer.offsets)
-        await deliver(answer, reply, response_format, alive=self._limits.alive if stream else None)
 
-    def _parse(self, kind: type[Named], request: RestModelRequest) -> Named:
-        body = parse(kind, request.body.data, max_bytes=self._limits.max_body_bytes)
-        if body.model and body.model != request.model:
-            raise InvalidRequest(
-                f"the body says model {quoted(body.model)}, the path {quoted(request.model)}",
-                field="model",
-            )
-        body.model = request.model
-        return body
+async def _deliver(answer: Answer, http: HttpCall, *, stream: bool) -> None:
+    http.reply.request_id = answer.request.request_id
+    response_format = RestResponseFormat(answer.request, answer.offsets)
+    alive = http.services.settings.alive if stream else None
+    await deliver(answer, http.reply, response_format, alive=alive)
+
+
+async def _send(reply: Reply, response: Message) -> None:
+    await reply.send(as_json(response).encode())
+
+
+def _parse(
+    kind: type[AnyRequest], request: RestModelRequest, settings: GatewaySettings
+) -> AnyRequest:
+    body = parse(kind, request.body.data, max_bytes=settings.max_body_bytes)
+    if body.model and body.model != request.model:
+        raise InvalidRequest(
+            f"the body says model {quoted(body.model)}, the path {quoted(request.model)}",
+            field="model",
+        )
+    body.model = request.model
+    return body

@@ -12,7 +12,8 @@ from typing import Protocol
 from headrace.errors import HeadraceError
 from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.bodies.output_options import OutputOptions
-from headrace_gateway.api.http.reply import Reply, comment, serialize_in_thread
+from headrace_gateway.api.http.deliver import comment, serialize_in_thread
+from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.openai.chunks import (
     COMPLETION,
     ChunkFormatter,

@@ -22,7 +22,7 @@ from headrace.errors import (
     Unsupported,
 )
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
-from headrace_gateway.api.http.errors import error_body, http_status, retry_headers
+from headrace_gateway.api.http.errors import http_status, openai_error, retry_headers
 from headrace_gateway.api.openai.chunks import (
     CHAT,
     COMPLETION,
@@ -201,7 +201,7 @@ def test_errors_have_openais_shape(
     error: HeadraceError, status: int, kind: str, code: str, param: str | None
 ) -> None:
     assert http_status(error) == status
-    assert error_body(error) == {
+    assert openai_error(error) == {
         "error": {"message": "m", "type": kind, "param": param, "code": code}
     }
 

@@ -1,4 +1,4 @@
-"""The body of one call: read, and told what of it has done nothing."""
+"""Reads the JSON body of a call, and reports the fields of it that have no effect."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ AnyBody = TypeVar("AnyBody", bound=StrictBody)
 def read_body(
     kind: type[AnyBody], data: bytes, call: Call, limits: GatewaySettings, reply: Reply
 ) -> AnyBody:
-    """
+    """Return the body; ignored fields are counted, and named in a header of the reply.
+
     Raises:
-        InvalidRequest: it is none, or has unknown fields where they are refused.
+        InvalidRequest: it is no such body, or has unknown fields where they are refused.
         Unsupported: a field is known but not served.
     """
     unknown = UnknownFields(strict=_is_strict(call, limits))
