@@ -10,7 +10,7 @@ from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Machine
-from headrace_scheduler.runtime.handlers import taken_over
+from headrace_scheduler.runtime.handlers import take_over_response
 from headrace_scheduler.state.events import (
     CancelRequested,
     Event,
@@ -190,8 +190,8 @@ class Callers:
             if not self.machine.is_holding and not client.detached:
                 self._find_ended(request_id, client)
             return
-        answer = taken_over(found.request, asked(request_id, gateway_id).request)
-        if answer.gateway_id == gateway_id and answer.HasField("record"):
+        answer = take_over_response(found.request, asked(request_id, gateway_id).request)
+        if answer.record.gateway_id == gateway_id:
             self._hold(request_id, client, answer.record, word)
 
     def come_back_all(self) -> None:
