@@ -11,6 +11,7 @@ from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCa
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
+    LocateRequest,
     LostRequest,
     ParkRequest,
     PrefixReport,
@@ -20,7 +21,6 @@ from headrace.internal.v1.reports_pb2 import (
     Settlement,
     SettleRequest,
     TakenOver,
-    TakeOverRequest,
     WorkerReport,
 )
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
@@ -262,8 +262,9 @@ def take_over_requested(
 ) -> TakeOverRequested:
     """A gateway wants a request, or has it open and says where it stands."""
     return TakeOverRequested(
-        TakeOverRequest(
+        LocateRequest(
             request_id=request_id,
+            verb=LocateRequest.VERB_TAKE_OVER,
             gateway_id=gateway_id,
             delivery_address=f"at {gateway_id}",
             unreachable_gateway_id=unreachable,

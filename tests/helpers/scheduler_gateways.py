@@ -193,7 +193,7 @@ class Callers:
         answer = take_over_response(
             found.request, take_over_requested(request_id, gateway_id).request
         )
-        if answer.gateway_id == gateway_id and answer.HasField("record"):
+        if answer.record.gateway_id == gateway_id:
             self._hold(request_id, client, answer.record, word)
 
     def come_back_all(self) -> None:

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
-from headrace.bus import Bus, BusError, subjects
+from headrace.bus import Bus, BusError
 from headrace.clock import Clock
 from headrace.errors import BrokerUnavailable, GatewayUnreachable, HeadraceError, RequestNotFound
-from headrace.internal.v1.reports_pb2 import ResultRecord, TakeOverRequest, TakeOverResponse
+from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import Choice
@@ -25,6 +25,7 @@ from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.queue.settlements import Settlements
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation, Tokens
 from headrace_gateway.request.logprob_columns import read_run
+from headrace_gateway.resume.leaders import ask_leaders
 from headrace_gateway.resume.remote import Remote, Unreachable
 from headrace_gateway.resume.takeovers import Takeovers
 from headrace_gateway.stream.open_request import OpenRequest
@@ -146,7 +147,14 @@ class RequestDirectory:
         key = search.key
         if (near := await self.near(key)) is not None:
             return near
-        answers = await asyncio.gather(*(self._ask(model, search) for model in search.models))
+        message = LocateRequest(
+            request_id=key,
+            verb=LocateRequest.VERB_TAKE_OVER,
+            gateway_id=self._gateway_id,
+            delivery_address=self._takeovers.delivery_address,
+            unreachable_gateway_id=search.unreachable,
+        )
+        answers = await ask_leaders(self._bus, search.models, message, timeout_s=ANSWER_S)
         found = next((answer for answer in answers if answer is not None and answer.found), None)
         if found is None:
             if None in answers:
@@ -162,7 +170,7 @@ class RequestDirectory:
             )
         if found.pending:
             return None
-        if found.gateway_id == self._gateway_id:
+        if found.record.gateway_id == self._gateway_id:
             return self._takeovers.given(found.record)
         return await self._dial(search, found)
 
@@ -175,29 +183,13 @@ class RequestDirectory:
         stored = await self._bus.get_result(key)
         return None if stored is None else Ended(ResultRecord.FromString(stored))
 
-    async def _dial(self, search: _Search, found: TakeOverResponse) -> Attachable | None:
+    async def _dial(self, search: _Search, found: LocateResponse) -> Attachable | None:
         try:
-            return await Remote.reach(found.delivery_address, search.key)
+            return await Remote.reach(found.record.delivery_address, search.key)
         except (RequestNotFound, Unreachable) as error:
             # Not found: it ended there a moment ago, or another run of it listens there now.
-            search.unreachable, search.fact = found.gateway_id, str(error)
+            search.unreachable, search.fact = found.record.gateway_id, str(error)
             return None
-
-    async def _ask(self, model: str, search: _Search) -> TakeOverResponse | None:
-        """None where no leader answers."""
-        question = TakeOverRequest(
-            request_id=search.key,
-            gateway_id=self._gateway_id,
-            delivery_address=self._takeovers.delivery_address,
-            unreachable_gateway_id=search.unreachable,
-        )
-        try:
-            answer = await self._bus.request(
-                subjects.take_over(model), question.SerializeToString(), timeout_s=ANSWER_S
-            )
-        except BusError:
-            return None
-        return TakeOverResponse.FromString(answer)
 
 
 @dataclass(slots=True)

@@ -25,10 +25,10 @@ from collections.abc import Callable
 from headrace.errors import BrokerUnavailable, GatewayUnreachable, HeadraceError
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
+    LocateRequest,
     ParkRequest,
     ResumePoint,
     TakenOver,
-    TakeOverRequest,
 )
 from headrace_scheduler.machine.gateways import GatewayAddress, Gateways
 from headrace_scheduler.request.live_request import (
@@ -188,7 +188,7 @@ class Orphans:
 
     # Take-overs that gateways request
 
-    def take_over(self, message: TakeOverRequest, resume: Resume, *, now_s: float) -> None:
+    def take_over(self, message: LocateRequest, resume: Resume, *, now_s: float) -> None:
         """Assign a request to the gateway that requests it, if its state allows that."""
         request = self._live.get(message.request_id)
         if request is None:

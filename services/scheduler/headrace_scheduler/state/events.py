@@ -8,12 +8,12 @@ from headrace.errors import HeadraceError
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRequest
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
+    LocateRequest,
     LostRequest,
     ParkRequest,
     PrefixReport,
     ResumePoint,
     SettleRequest,
-    TakeOverRequest,
     WorkerReport,
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -108,7 +108,7 @@ class TakeOverRequested:
     """A client has connected to this gateway for a request. The gateway has opened it once the
     message has a resume point."""
 
-    request: TakeOverRequest
+    request: LocateRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.internal.v1.reports_pb2 import TakeOverResponse
+from headrace.internal.v1.reports_pb2 import LocateResponse
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.runtime.handlers import take_over_response
 from headrace_scheduler.state.events import (
@@ -42,12 +42,12 @@ def running(
     return bench, attempt
 
 
-def ask(bench: Bench, gateway_id: str = "h", *, unreachable: str = "") -> TakeOverResponse:
+def ask(bench: Bench, gateway_id: str = "h", *, unreachable: str = "") -> LocateResponse:
     """What a gateway is told that wants r."""
     event = take_over_requested("r", gateway_id, unreachable=unreachable)
     bench.apply(event)
     found = bench.machine.find("r")
-    return TakeOverResponse() if found is None else take_over_response(found.request, event.request)
+    return LocateResponse() if found is None else take_over_response(found.request, event.request)
 
 
 def test_a_stream_of_a_silent_gateway_is_parked_and_kept() -> None:
@@ -80,7 +80,7 @@ def test_who_comes_for_it_gets_it_once_its_worker_has_said_how_far_it_came() -> 
     assert ask(bench).pending
     bench.apply(parked("w", point("r", attempt, [7, 8])))
     given = ask(bench)
-    assert (given.gateway_id, list(given.record.progress[0].output_ids)) == ("h", [7, 8])
+    assert (given.record.gateway_id, list(given.record.progress[0].output_ids)) == ("h", [7, 8])
     assert given.record.attempt > attempt
     assert not given.record.prompt_ids
 
@@ -106,7 +106,7 @@ def test_a_worker_that_says_nothing_is_not_waited_for_long() -> None:
     bench.apply(gateway_reported("g", received_s=bench.now_s, leaving=True))
     assert ask(bench).pending
     bench.after(1.1)
-    assert ask(bench).gateway_id == "h"
+    assert ask(bench).record.gateway_id == "h"
 
 
 def test_nobody_comes_and_it_is_given_up() -> None:
@@ -129,7 +129,7 @@ def test_only_so_many_are_kept() -> None:
 
 def test_a_gateway_that_neither_another_nor_the_broker_reaches_is_gone_at_once() -> None:
     bench, _ = running()
-    assert ask(bench, unreachable="g").gateway_id == "g"
+    assert ask(bench, unreachable="g").record.gateway_id == "g"
     probe = bench.only(SendNotice)
     bench.apply(NoticeUnanswered(probe, is_disconnected=True))
     assert bench.given(ParkOnWorker)
@@ -166,11 +166,11 @@ def test_a_reader_who_left_before_it_went_on_leaves_it_to_the_next() -> None:
     bench, attempt = running()
     bench.apply(gateway_reported("g", received_s=bench.now_s, leaving=True))
     bench.apply(parked("w", point("r", attempt, [7])))
-    assert ask(bench).gateway_id == "h"
+    assert ask(bench).record.gateway_id == "h"
     bench.after(1.1)
     bench.apply(NoticeAnswered(bench.only(SendNotice), (), ("r",)))
     assert bench.machine.statistics().orphaned == 1
-    assert ask(bench, "i").gateway_id == "i"
+    assert ask(bench, "i").record.gateway_id == "i"
 
 
 def test_a_gateway_that_was_frozen_goes_on_with_what_nobody_came_for() -> None:
@@ -220,10 +220,10 @@ def test_a_gateway_is_not_told_that_what_comes_back_to_it_went_elsewhere() -> No
     bench, attempt = running()
     bench.apply(gateway_reported("g", received_s=bench.now_s, leaving=True))
     bench.apply(parked("w", point("r", attempt, [7])))
-    assert ask(bench).gateway_id == "h"
+    assert ask(bench).record.gateway_id == "h"
     bench.after(1.1)
     bench.apply(NoticeAnswered(bench.only(SendNotice), (), ("r",)))
-    assert ask(bench).gateway_id == "h"
+    assert ask(bench).record.gateway_id == "h"
     assert not [notice for notice in bench.given(SendNotice) if notice.ended]
 
 
@@ -281,4 +281,4 @@ def test_who_left_before_it_went_on_under_an_earlier_leader_leaves_it_to_the_nex
     )
     bench.apply(NoticeAnswered(bench.only(SendNotice), (), ("r",)))
     assert bench.machine.statistics().orphaned == 1
-    assert ask(bench, "i").gateway_id == "i"
+    assert ask(bench, "i").record.gateway_id == "i"
