@@ -29,6 +29,7 @@ from headrace_worker.engine.base.interface import (
     SequenceRefused,
     StepOutput,
 )
+from headrace_worker.engine.core.counters import EngineCounters
 from headrace_worker.engine.core.stop_conditions import (
     finish_reason,
     finish_reason_so_far,
@@ -104,8 +105,7 @@ class RemoteEngine:
         self._received: queue.SimpleQueue[tuple[_Held, TokenChunk | Exception]] = (
             queue.SimpleQueue()
         )
-        self._steps = self._prompt_tokens = self._output_tokens = 0
-        self._busy_s = 0.0
+        self._counters = EngineCounters()
 
     @property
     def facts(self) -> EngineFacts:
@@ -131,7 +131,7 @@ class RemoteEngine:
             held.receiving = self._loop.spawn(
                 self._receive(held, self._with_bounded_output(sequence))
             )
-            self._prompt_tokens += len(sequence.prompt_ids) + len(sequence.output_ids)
+            self._counters.prompt_tokens += len(sequence.prompt_ids) + len(sequence.output_ids)
         self._held[sequence.sequence_id] = held
 
     def _require_supported(self, sequence: Sequence) -> None:
@@ -179,9 +179,9 @@ class RemoteEngine:
             self._advance(held, output)
         for sequence_id, _ in (*output.finished, *output.failed):
             self._held.pop(sequence_id).stop()
-        self._steps += 1
-        self._output_tokens += len(output.token_ids)
-        self._busy_s += time.perf_counter() - began_s
+        self._counters.steps += 1
+        self._counters.output_tokens += len(output.token_ids)
+        self._counters.busy_s += time.perf_counter() - began_s
         return output
 
     def _drain_received(self) -> None:
@@ -239,15 +239,11 @@ class RemoteEngine:
 
     def statistics(self) -> EngineStatistics:
         """Return statistics; cache figures are counted, for the backend does not report them."""
-        return EngineStatistics(
+        return self._counters.statistics(
             running=len(self._held),
             free_slots=self._facts.max_slots - len(self._held),
             cache_tokens_used=sum(map(_tokens, self._held.values())),
             cache_tokens_total=self._facts.max_slots * self._facts.context_tokens,
-            steps=self._steps,
-            prompt_tokens=self._prompt_tokens,
-            output_tokens=self._output_tokens,
-            busy_s=self._busy_s,
             unavailable_reason=self._backend.unavailable_reason,
         )
 

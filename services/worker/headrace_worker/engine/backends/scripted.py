@@ -34,6 +34,7 @@ from headrace_worker.engine.base.interface import (
     StepOutput,
 )
 from headrace_worker.engine.base.loaded_model import LoadedModel
+from headrace_worker.engine.core.counters import EngineCounters
 from headrace_worker.engine.core.stop_conditions import (
     finish_reason,
     finish_reason_so_far,
@@ -99,14 +100,6 @@ class _Held:
         return self.prefilled + max(0, len(self.output_ids) - len(self.sequence.output_ids) - 1)
 
 
-@dataclass(slots=True)
-class _Totals:
-    steps: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    busy_s: float = 0.0
-
-
 class ScriptedEngine:
     """Generates readable words; the same prompt always gets the same ones.
 
@@ -126,7 +119,7 @@ class ScriptedEngine:
         self._settings = settings or ScriptedSettings()
         self._sleep, self._now_s, self._crash = sleep, now_s, crash
         self._held: dict[int, _Held] = {}
-        self._totals = _Totals()
+        self._counters = EngineCounters()
         self._facts = EngineFacts(
             name="scripted",
             dtype="none",
@@ -184,9 +177,9 @@ class ScriptedEngine:
             self._advance(held, columns)
         for sequence_id, _ in (*columns.finished, *columns.failed):
             del self._held[sequence_id]
-        self._totals.steps += 1
-        self._totals.output_tokens += len(columns.token_ids)
-        self._totals.busy_s += self._now_s() - began_s
+        self._counters.steps += 1
+        self._counters.output_tokens += len(columns.token_ids)
+        self._counters.busy_s += self._now_s() - began_s
         return columns
 
     def park(self, sequence_id: int) -> tuple[int, ...]:
@@ -196,15 +189,11 @@ class ScriptedEngine:
         self._held.pop(sequence_id, None)
 
     def statistics(self) -> EngineStatistics:
-        return EngineStatistics(
+        return self._counters.statistics(
             running=len(self._held),
             free_slots=self._facts.max_slots - len(self._held),
             cache_tokens_used=sum(held.cached_tokens for held in self._held.values()),
             cache_tokens_total=self._facts.max_slots * self._facts.context_tokens,
-            steps=self._totals.steps,
-            prompt_tokens=self._totals.prompt_tokens,
-            output_tokens=self._totals.output_tokens,
-            busy_s=self._totals.busy_s,
         )
 
     def check_integrity(self) -> None:
@@ -219,7 +208,7 @@ class ScriptedEngine:
             faults.crash_prompts_containing in held.sequence.prompt_ids
             for held in self._held.values()
         )
-        if poisoned or self._totals.steps == faults.crash_after_steps:
+        if poisoned or self._counters.steps == faults.crash_after_steps:
             self._crash()
 
     def _advance(self, held: _Held, columns: StepOutput) -> None:
@@ -268,7 +257,7 @@ class ScriptedEngine:
             )
             columns.prompt_logprobs[held.sequence.sequence_id] = run
         held.prefilled += chunk
-        self._totals.prompt_tokens += chunk
+        self._counters.prompt_tokens += chunk
         return chunk == left
 
     def _next_token(self, held: _Held) -> int:

@@ -19,11 +19,7 @@ from headrace_worker.engine.backends.remote_engine import (
     tokens_left,
 )
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts, Sequence
-from headrace_worker.engine.base.loaded_model import (
-    LoadedModel,
-    ModelLoadFailed,
-    PackageMissing,
-)
+from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed, PackageMissing
 from headrace_worker.engine.files.sources import model_folder, weights_digest
 from headrace_worker.engine.files.tokenizer_files import first_line, tokenizer_files
 

@@ -14,10 +14,7 @@ from headrace_worker.engine.base.interface import (
 
 
 def finish_reason(
-    sequence: Sequence,
-    output_ids: SequenceOf[int],
-    stop_ids: Collection[int],
-    context_tokens: int,
+    sequence: Sequence, output_ids: SequenceOf[int], stop_ids: Collection[int], context_tokens: int
 ) -> FinishReason | None:
     """Return how the sequence ends with the last of `output_ids`, if it does.
 

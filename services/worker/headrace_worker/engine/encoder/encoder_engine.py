@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +20,7 @@ from headrace_worker.engine.base.interface import (
     SequenceRefused,
     StepOutput,
 )
+from headrace_worker.engine.core.counters import EngineCounters
 from headrace_worker.engine.encoder.batching import BatchMode, choose_batch, validate_input
 
 log = logging.getLogger(__name__)
@@ -30,13 +30,6 @@ class ModelRunner(Protocol):
     def run(self, rows: Sequence[interface.Sequence]) -> Tensor:
         """Vectors `(rows, dimensions)` in float32; any exception is some row's fault."""
         ...
-
-
-@dataclass(slots=True)
-class _Totals:
-    steps: int = 0
-    prompt_tokens: int = 0
-    busy_s: float = 0.0
 
 
 class EncoderEngine:
@@ -60,7 +53,7 @@ class EncoderEngine:
         self._pass_tokens, self._batch_mode, self._now_s = batch_tokens, batch_mode, now_s
         self._held: dict[int, interface.Sequence] = {}
         """By sequence id, oldest first."""
-        self._totals = _Totals()
+        self._counters = EngineCounters()
 
     @property
     def facts(self) -> EngineFacts:
@@ -89,8 +82,8 @@ class EncoderEngine:
             )
             with torch.inference_mode():
                 self._compute([self._held[number] for number in chosen], output)
-            self._totals.steps += 1
-            self._totals.busy_s += self._now_s() - began_s
+            self._counters.steps += 1
+            self._counters.busy_s += self._now_s() - began_s
         return output
 
     def park(self, sequence_id: int) -> tuple[int, ...]:
@@ -102,16 +95,12 @@ class EncoderEngine:
 
     def statistics(self) -> EngineStatistics:
         facts = self._facts
-        return EngineStatistics(
+        return self._counters.statistics(
             running=len(self._held),
             free_slots=facts.max_slots - len(self._held),
             # There is no cache; what is held waits for its pass.
             cache_tokens_used=sum(len(one.prompt_ids) for one in self._held.values()),
             cache_tokens_total=facts.max_slots * facts.context_tokens,
-            steps=self._totals.steps,
-            prompt_tokens=self._totals.prompt_tokens,
-            output_tokens=0,
-            busy_s=self._totals.busy_s,
         )
 
     def check_integrity(self) -> None:
@@ -141,7 +130,7 @@ class EncoderEngine:
 
     def _finish(self, row: interface.Sequence, vector: bytes, output: StepOutput) -> None:
         del self._held[row.sequence_id]
-        self._totals.prompt_tokens += len(row.prompt_ids)
+        self._counters.prompt_tokens += len(row.prompt_ids)
         output.vectors[row.sequence_id] = vector
         output.finished.append((row.sequence_id, FinishReason.STOP))
 

@@ -11,11 +11,7 @@ from torch import Tensor
 from headrace.prefixes import BLOCK_TOKENS
 from headrace_worker.engine.base.model_runner import Ints
 from headrace_worker.engine.kvcache.contiguous_rows import ChunkRows, WindowMasks
-from headrace_worker.engine.kvcache.dense_attention import (
-    additive_mask,
-    attend,
-    window_start,
-)
+from headrace_worker.engine.kvcache.dense_attention import additive_mask, attend, window_start
 from headrace_worker.engine.kvcache.kv_cache import AttentionParams, LayerCache
 
 DeviceAttention = Callable[[Tensor, LayerCache, Tensor, Tensor, AttentionParams], Tensor]

@@ -31,11 +31,7 @@ from headrace_worker.engine.base.loaded_model import (
     TokenizerFiles,
     ignore_progress,
 )
-from headrace_worker.engine.base.precision import (
-    Precision,
-    PrecisionUnavailable,
-    quantize_to_int8,
-)
+from headrace_worker.engine.base.precision import Precision, PrecisionUnavailable, quantize_to_int8
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.files.generation_config import (
     configured_end_tokens,
@@ -54,11 +50,7 @@ from headrace_worker.engine.files.tokenizer_files import UNREADABLE, first_line,
 from headrace_worker.engine.gpu.devices import select_device
 from headrace_worker.engine.grammar.backends import BackendMissing, compiler_for
 from headrace_worker.engine.grammar.compiler import CompileFunction
-from headrace_worker.engine.loading.builder import (
-    CacheTooSmall,
-    EngineContext,
-    build,
-)
+from headrace_worker.engine.loading.builder import CacheTooSmall, EngineContext, build
 from headrace_worker.engine.loading.selfcheck import CheckFailed
 from headrace_worker.engine.model.tensor_parallel import is_joined, sharding
 

@@ -218,13 +218,7 @@ class _Reader:
         return cat(*parts, *(self._unit(item) for item in items), *end)
 
     def _ahead(
-        self,
-        items: list[tuple[Any, Any]],
-        place: int,
-        *,
-        starts: bool,
-        left: bool,
-        right: bool,
+        self, items: list[tuple[Any, Any]], place: int, *, starts: bool, left: bool, right: bool
     ) -> Regex:
         """What stands before a look-ahead, then what both it and the rest allow."""
         op, (direction, looked_for) = items[place]

@@ -67,11 +67,7 @@ def _columns(
     norms = logits.logsumexp(dim=-1, keepdim=True)
     own = logits.gather(1, torch.from_numpy(token_ids)[:, None]) - norms
     values, top_ids = logits.topk(min(width, logits.shape[-1]), dim=-1)
-    return (
-        _bounded(own[:, 0]),
-        top_ids.numpy().astype(np.uint32),
-        _bounded(values - norms),
-    )
+    return (_bounded(own[:, 0]), top_ids.numpy().astype(np.uint32), _bounded(values - norms))
 
 
 def _bounded(logprobs: Tensor) -> Floats:
