@@ -34,7 +34,7 @@ def test_other_weights_give_other_names() -> None:
     assert not {*names(1, 2)} & {*names(1, 2, root=root_name("sha256:2"))}
 
 
-def test_the_longest_beginning_is_found_with_all_who_hold_it() -> None:
+def test_the_longest_prefix_is_found_with_all_of_its_holders() -> None:
     index = PrefixIndex(4)
     index.hold(0, names(1, 2, 3))
     index.hold(1, names(1, 2))
