@@ -181,7 +181,7 @@ async def letters(bus: JetStreamBus) -> list[DeadLetter]:
     return [DeadLetter.FromString(each.letter) for each in stored]
 
 
-async def test_a_message_that_nobody_can_read_is_buried_and_holds_nobody_up(
+async def test_an_unreadable_message_is_dead_lettered_and_delays_no_other(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
     async with scheduler(nats_url):

@@ -64,7 +64,7 @@ async def test_a_worker_that_died_with_its_leader_costs_a_pause(
     await gateway.die()
 
 
-async def test_what_was_settled_while_nobody_led_is_not_run_again(
+async def test_what_was_settled_without_a_leader_is_not_run_again(
     nats_url: str, bus: JetStreamBus
 ) -> None:
     worker = await WorkerActor(bus, "worker-1").start()

@@ -74,7 +74,7 @@ def say(link: GatewayLink, held: HeldSequence, token_id: int) -> None:
     link.tokens([(held, token_id)])
 
 
-async def test_what_was_said_before_the_stream_was_up_is_said_when_it_is(gw: GatewayActor) -> None:
+async def test_what_came_before_the_stream_was_up_is_sent_once_it_is(gw: GatewayActor) -> None:
     owner = OwnerActor()
     async with linked(gw, owner) as link:
         held = owner.hold("a")
@@ -109,7 +109,7 @@ async def test_a_slot_is_not_bound_anew_in_the_message_that_still_speaks_of_the_
         assert gw.said("new").tokens == {0: 7}
 
 
-async def test_a_dropped_slot_is_given_out_again_once_the_gateway_has_answered_for_it(
+async def test_a_dropped_slot_is_bound_again_once_the_gateway_has_answered_for_it(
     gw: GatewayActor,
 ) -> None:
     owner = OwnerActor()
@@ -147,7 +147,7 @@ async def test_slots_of_a_long_lived_stream_do_not_grow_without_bound(gw: Gatewa
         assert gw.highest_slot <= 3
 
 
-async def test_much_that_is_said_again_comes_in_messages_of_bounded_size(gw: GatewayActor) -> None:
+async def test_much_that_is_sent_again_comes_in_messages_of_bounded_size(gw: GatewayActor) -> None:
     owner = OwnerActor()
     for name in "abcde":
         owner.hold(name, output_ids=[3] * (MESSAGE_ENTRIES * 2 // 5))
@@ -167,7 +167,7 @@ async def test_a_link_ends_when_its_gateway_stays_away(gw: GatewayActor) -> None
         await eventually(lambda: owner.given_up == ["gw"])
 
 
-async def test_while_there_is_no_stream_nothing_is_said_twice_later(gw: GatewayActor) -> None:
+async def test_while_there_is_no_stream_nothing_is_sent_twice_later(gw: GatewayActor) -> None:
     owner = OwnerActor()
     async with linked(gw, owner) as link:
         held = owner.hold("a")
@@ -233,7 +233,7 @@ async def test_logprobs_count_towards_the_size_of_a_message(gw: GatewayActor) ->
     assert max(gw.message_bytes) < 2**21
 
 
-async def test_what_was_cached_of_a_prompt_is_said_before_its_output_on_every_stream(
+async def test_what_was_cached_of_a_prompt_is_sent_before_its_output_on_every_stream(
     gw: GatewayActor,
 ) -> None:
     owner = OwnerActor()

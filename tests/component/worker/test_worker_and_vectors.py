@@ -54,7 +54,7 @@ async def test_every_vector_comes_in_the_end_of_its_input(
         await eventually(lambda: worker.is_idle)
 
 
-async def test_vectors_are_said_again_until_they_are_acknowledged(
+async def test_vectors_are_sent_again_until_they_are_acknowledged(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     gw.acknowledges = False

@@ -18,7 +18,7 @@ from helpers.written_source import ScriptedBackend, remote_engine
 WHOLE = (TokenChunk((20, 21), Ended.STOP),)
 
 
-async def test_an_engine_that_begins_anew_says_so_and_is_given_no_half_answers(
+async def test_an_engine_that_cannot_resume_says_so_and_gets_no_partial_answers(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     begun = [ChoiceProgress(choice=0, output_ids=[20, 21, 22])]

@@ -42,7 +42,7 @@ class Listener:
 
 
 @pytest.mark.parametrize("kv_store", ["strips", "pages"])
-async def test_what_was_computed_is_told_until_it_is_given_up(
+async def test_what_was_computed_is_reported_until_it_is_dropped(
     kv_store: str, nats_url: str, bus: JetStreamBus, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     listener = Listener()
@@ -68,7 +68,7 @@ async def test_what_was_computed_is_told_until_it_is_given_up(
             )
 
 
-async def test_nothing_is_told_where_that_is_not_wanted(
+async def test_nothing_is_reported_where_that_is_switched_off(
     nats_url: str, bus: JetStreamBus, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     heard: list[bytes] = []

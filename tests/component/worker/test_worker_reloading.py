@@ -159,7 +159,7 @@ async def test_what_was_served_before_is_not_kept_in_memory(
         assert made[1]() is not None
 
 
-async def test_a_process_takes_up_its_settings_file_at_sighup_and_says_what_it_cannot_load(
+async def test_a_process_reloads_its_settings_file_at_sighup_and_logs_what_it_cannot_load(
     nats_url: str, scheduler: SchedulerActor, tmp_path: Path
 ) -> None:
     config, log = tmp_path / "worker.toml", tmp_path / "worker.log"

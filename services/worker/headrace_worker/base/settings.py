@@ -124,8 +124,8 @@ class WorkerSettings(ServiceSettings):
     of each other share a worker, the time to the first token can tell one what another sent; off,
     it cannot."""
     prefix_report_blocks: int = Field(4096, ge=0, le=65536)
-    """Blocks of 16 tokens that are reported to schedulers at most, so that requests with these
-    prefixes are sent here; 0: none. Too small: of a large cache only a part attracts requests. Too
+    """Most blocks of 16 tokens that are reported to schedulers, so that requests with the same
+    prefix are routed here; 0: none. Too small: only a part of a large cache attracts requests. Too
     large: each takes some 200 bytes of the leader, and work with every change."""
     tool_format: Literal["auto", "hermes", "hermes_inline", "none"] = "auto"
     """How the model writes tool calls; `auto` finds it in the chat template. Wrong: calls stay
@@ -136,11 +136,11 @@ class WorkerSettings(ServiceSettings):
     model need the same, or a request may fail where it is resumed."""
     adapters_dir: Path | None = None
     """Folder whose subfolders are LoRA adapters as peft saves them, each served as
-    `<model>:<subfolder>`. New subfolders are loaded; the adapters of removed ones are freed once no
-    request uses them. Unset: none."""
+    `<model>:<subfolder>`. New ones are loaded, removed ones are unloaded once nothing runs with
+    them. Unset: none."""
     adapters_scan_s: float = Field(5.0, gt=0)
-    """How often that folder is scanned. Too small: work for a slow file system. Too large: a new
-    adapter is served late."""
+    """Interval at which that folder is scanned. Too small: work for a slow file system. Too large:
+    a new adapter is served late."""
     max_adapters: int = Field(16, ge=1, le=1024)
     """Adapters held at once; one more is refused. Each takes memory, and a place in every report
     of this worker."""
@@ -181,19 +181,19 @@ class WorkerSettings(ServiceSettings):
     unused."""
 
     report_interval_s: float = Field(0.5, gt=0, le=2)
-    """Beat of the worker's reports. Too small: load on the bus. Too large: a dead worker is
-    noticed late; schedulers give up after three seconds of silence."""
+    """Interval of the full reports to schedulers. Too small: load on the bus. Too large: a dead
+    worker is noticed late; schedulers give it up after three seconds of silence."""
     step_stall_s: float = Field(8.0, gt=0)
-    """In one step for so long, the engine is taken for stalled: the worker offers no slots and is
-    not ready until it comes back. After four times as long its requests go on elsewhere, which
-    counts against them as a killed worker does; after twelve times the process ends, to be started
-    anew. Too small: a slow machine's long steps. Too large: streams hang for longer."""
+    """Time in one step after which the engine counts as stalled: the worker offers no slots and is
+    not ready until the step returns. After four times as long its requests are resumed elsewhere,
+    which counts as a failure of theirs; after twelve times the process ends, to be restarted. Too
+    small: a slow machine's long steps count as stalls. Too large: streams hang for longer."""
     drain_s: float = Field(20.0, ge=0)
-    """After SIGTERM, time for running requests to finish here before they are parked and go on
+    """After SIGTERM, time for running requests to finish here before they are parked and resumed
     elsewhere. Too large: slow roll-outs. Too small: prompts are computed twice."""
     orphan_grace_s: float = Field(5.0, ge=0)
-    """How long a gateway may be out of reach before its requests are parked. Too small: a
-    network blip costs a prefill. Too large: slots work for nobody."""
+    """How long a gateway may be unreachable before its requests are parked. Too small: a short
+    network failure costs a prefill. Too large: slots compute output that has no reader."""
 
     def with_model_of(self, other: WorkerSettings) -> WorkerSettings:
         """These, but with the model of others and how it is run.

@@ -252,8 +252,8 @@ class GatewayLink:
                 async with asyncio.timeout(CONNECT_S):
                     await channel.channel_ready()
                 began_s = loop.time()
-                heard = await self._run_stream(DeliveryServiceStub(channel).Deliver())
-                return heard or loop.time() - began_s >= MIN_STREAM_S
+                answered = await self._run_stream(DeliveryServiceStub(channel).Deliver())
+                return answered or loop.time() - began_s >= MIN_STREAM_S
         except TimeoutError:
             log.warning("delivery.unreachable", extra={"gateway": self.gateway_id})
             return False
@@ -312,17 +312,17 @@ class GatewayLink:
         return messages
 
     async def _read(self, stream: AsyncIterable[DeliverResponse]) -> bool:
-        heard = False
+        answered = False
         try:
             async for response in stream:
-                heard = True
+                answered = True
                 self._settle(response.acknowledged_slots, self._owner.acknowledged)
                 self._settle(response.cancelled_slots, self._owner.cancelled)
         except grpc.aio.AioRpcError as error:
             log.warning(
                 "delivery.broken", extra={"gateway": self.gateway_id, "error": error.code()}
             )
-        return heard
+        return answered
 
     def _settle(self, slots: Iterable[int], notify: Callable[[HeldSequence], None]) -> None:
         for slot in slots:

@@ -50,7 +50,7 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path / "adapters")
 
 
-async def test_what_is_put_there_is_told_and_what_is_taken_away_is_not(shelf: Shelf) -> None:
+async def test_adapters_in_the_folder_are_reported_and_removed_ones_are_not(shelf: Shelf) -> None:
     assert not await shelf.scan()
     shelf.put("poet", number=1)
     assert await shelf.scan()
@@ -84,7 +84,9 @@ async def test_one_adapter_under_two_names_stays_while_either_is_there(shelf: Sh
     assert shelf.bytes > 0
 
 
-async def test_what_cannot_be_loaded_is_told_with_why_and_costs_no_other(shelf: Shelf) -> None:
+async def test_an_adapter_that_cannot_be_loaded_is_reported_with_the_reason_and_harms_no_other(
+    shelf: Shelf,
+) -> None:
     shelf.put("poet", number=1)
     shelf.put("giant", number=2, r=8)
     (shelf.folder / "empty").mkdir()
@@ -122,7 +124,7 @@ async def test_one_beyond_the_bound_is_loaded_once_there_is_room(shelf: Shelf) -
     assert shelf.told["c"].failure == ""
 
 
-async def test_names_that_cannot_be_asked_for_are_passed_over(shelf: Shelf) -> None:
+async def test_names_that_no_request_can_have_are_skipped(shelf: Shelf) -> None:
     shelf.put("Poet", number=1)
     shelf.put(".poet", number=2)
     assert not await shelf.scan()

@@ -19,7 +19,9 @@ async def stored(bus: JetStreamBus) -> ModelCard:
     return ModelCard.FromString(await bus.get_card(NAME) or b"")
 
 
-async def test_a_model_is_as_old_as_its_first_card_whoever_announces_it(bus: JetStreamBus) -> None:
+async def test_a_model_is_as_old_as_its_first_card_whichever_worker_announces_it(
+    bus: JetStreamBus,
+) -> None:
     await CardPublisher(bus, card(100), b"bundle").publish()
     await CardPublisher(bus, card(200, context_tokens=9), b"bundle").publish()
     found = await stored(bus)

@@ -28,7 +28,7 @@ def test_only_a_worker_that_holds_the_adapter_gets_the_request() -> None:
     assert given_to(bench) == {"a": "adapted"}
 
 
-def test_a_request_whose_adapter_nobody_holds_waits_and_lets_others_pass() -> None:
+def test_a_request_whose_adapter_no_worker_has_waits_and_delays_no_other() -> None:
     bench = Bench()
     bench.submit("a", adapter="pirate")
     bench.submit("b")
@@ -39,7 +39,7 @@ def test_a_request_whose_adapter_nobody_holds_waits_and_lets_others_pass() -> No
     assert given_to(bench) == {"a": "plain"}
 
 
-def test_an_adapter_that_a_worker_let_go_of_is_looked_for_elsewhere() -> None:
+def test_a_request_whose_adapter_a_worker_unloaded_goes_to_another() -> None:
     bench = Bench()
     bench.worker("one", adapters=("pirate",))
     bench.submit("a", adapter="pirate")
@@ -66,7 +66,7 @@ def test_what_ran_with_an_adapter_goes_on_with_an_equal_one() -> None:
     assert given_to(bench) == {"a": "other"}
 
 
-def test_patience_that_ends_for_want_of_an_adapter_says_which() -> None:
+def test_patience_that_ends_for_want_of_an_adapter_names_it() -> None:
     bench = Bench()
     bench.worker("plain")
     bench.submit("a", adapter="pirate", queue_deadline_s=102.0)

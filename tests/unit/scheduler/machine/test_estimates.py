@@ -157,7 +157,7 @@ def test_a_fleet_that_shrinks_is_at_once_believed_to_be_slower() -> None:
     assert median_error(later, beyond_s=2.0) <= ROUGHLY
 
 
-def test_lower_lanes_are_told_what_the_upper_ones_leave_them() -> None:
+def test_estimates_of_lower_lanes_count_what_the_upper_ones_leave() -> None:
     """A fleet that interactive requests alone nearly fill: the others live on their floors."""
     rng = random.Random(1)
     simulation = Simulation([8, 8])
@@ -201,7 +201,7 @@ def of_tenant(simulation: Simulation, tenant: str) -> list[OfferedRequest]:
     return [a for a in offered if 5.0 < a.ask.at_s < 20.0]
 
 
-def test_who_asks_for_little_is_not_told_the_wait_of_anothers_backlog() -> None:
+def test_a_tenant_with_few_requests_does_not_get_the_wait_of_anothers_backlog() -> None:
     simulation = two_tenants(SchedulerSettings(max_waiting=100_000), small_per_s=4.0)
     small = of_tenant(simulation, "small")
     assert len(small) > 30
@@ -210,7 +210,7 @@ def test_who_asks_for_little_is_not_told_the_wait_of_anothers_backlog() -> None:
 
 
 @pytest.mark.parametrize("small_per_s", [4.0, 7.0, 20.0])
-def test_a_backlog_is_told_of_those_that_will_go_before_it(small_per_s: float) -> None:
+def test_a_backlogs_estimate_counts_the_requests_that_will_go_before_it(small_per_s: float) -> None:
     """Half of the service is the other tenant's, if it asks for so much."""
     simulation = two_tenants(SchedulerSettings(max_waiting=100_000), small_per_s=small_per_s)
     assert median_error(of_tenant(simulation, "big"), beyond_s=2.0) <= ROUGHLY
@@ -218,14 +218,14 @@ def test_a_backlog_is_told_of_those_that_will_go_before_it(small_per_s: float) -
         assert median_error(of_tenant(simulation, "small"), beyond_s=2.0) <= ROUGHLY
 
 
-def test_weights_are_part_of_the_wait_that_is_told() -> None:
+def test_weights_are_part_of_the_estimated_wait() -> None:
     settings = SchedulerSettings(max_waiting=100_000, tenant_weights={"small": 4.0})
     simulation = two_tenants(settings, small_per_s=20.0)
     for tenant in ("big", "small"):
         assert median_error(of_tenant(simulation, tenant), beyond_s=2.0) <= ROUGHLY
 
 
-def test_whom_bulk_makes_way_for_is_told_what_that_takes() -> None:
+def test_an_interactive_estimate_counts_the_time_of_parking_bulk_requests() -> None:
     rng = random.Random(1)
     simulation = Simulation([8], SchedulerSettings(max_waiting=100_000, max_preemptions=1000))
     simulation.offer(Ask(0.0, 100.0, priority="bulk") for _ in range(20))
@@ -267,13 +267,13 @@ def test_the_wait_is_unknown_until_something_was_measured() -> None:
     assert estimate(bench) is None
 
 
-def test_the_wait_is_unknown_where_nobody_serves() -> None:
+def test_the_wait_is_unknown_without_a_worker() -> None:
     bench = one_a_second(15, ended=8)
     bench.worker(number=99, leaving=True)
     assert estimate(bench) is None
 
 
-def test_where_there_is_room_nobody_waits() -> None:
+def test_where_there_is_room_no_request_waits() -> None:
     bench = Bench()
     bench.worker()
     assert [f.wait and f.wait.wait_s for f in figures(bench).values()] == [0.0, 0.0, 0.0]
@@ -291,7 +291,7 @@ def test_those_ahead_that_find_room_cost_no_wait() -> None:
     assert estimate(bench) is None  # the fifth does not fit, and nothing has been measured
 
 
-def test_room_that_those_who_wait_cannot_use_is_none() -> None:
+def test_room_that_waiting_requests_cannot_use_does_not_count() -> None:
     """Four choices side by side on one worker, of which each has two slots free."""
     bench = Bench(PATIENT)
     for worker_id in ("v", "w"):
@@ -307,7 +307,7 @@ def test_the_estimate_is_the_wait_that_comes_true() -> None:
     assert estimate(bench) == pytest.approx(11.0, rel=0.05)
 
 
-def test_a_more_urgent_newcomer_does_not_wait_for_those_below_it() -> None:
+def test_a_more_urgent_newcomer_does_not_wait_for_less_urgent_requests() -> None:
     bench = one_a_second(16, ended=5)
     assert estimate(bench, "interactive") == pytest.approx(1.1, rel=0.05)  # standard has its floor
     assert estimate(bench, "bulk") == pytest.approx(11.1, rel=0.1)

@@ -27,7 +27,7 @@ def test_a_lane_keeps_the_order_of_the_stream_whatever_the_order_of_events() -> 
     assert [r.request_id for r in dispatch.message.requests] == ["a", "b", "c"]  # type: ignore[union-attr]
 
 
-def test_what_no_empty_worker_of_this_size_and_weights_could_run_holds_nobody_up() -> None:
+def test_what_no_empty_worker_of_this_size_and_weights_could_run_delays_no_other() -> None:
     bench = Bench()
     bench.submit("wide", n=5)
     bench.submit("of other weights", digest="w2")
@@ -88,7 +88,7 @@ def test_a_lane_report_leaves_out_a_wait_that_is_unknown() -> None:
     assert not bulk.HasField("place_interval")
 
 
-def test_a_new_leader_is_told_of_all_who_were_heard_lately() -> None:
+def test_a_new_leader_gets_the_recent_reports_of_workers_and_gateways() -> None:
     report_cache = ReportCache(kept_s=5.0)
     report_cache.add_worker_report(reported("old", 1, received_s=1.0))
     report_cache.add_worker_report(reported("w", 1, received_s=8.0))
@@ -99,7 +99,7 @@ def test_a_new_leader_is_told_of_all_who_were_heard_lately() -> None:
     assert report_cache.recent(10.0) == [latest, gateway]
 
 
-def test_a_short_lane_is_told_whole_and_a_long_one_in_outline() -> None:
+def test_a_short_lane_is_reported_whole_and_a_long_one_by_samples() -> None:
     bench = Bench()
     bench.submit(*(f"r{i}" for i in range(64)))
     marks = marks_of_the_only_tenant(bench)

@@ -60,7 +60,7 @@ def fence(bench: Bench) -> SendNotice:
     return found
 
 
-def test_another_gateway_is_given_it_with_what_its_worker_had_made() -> None:
+def test_another_gateway_gets_it_with_the_output_of_its_worker() -> None:
     bench, attempt = running()
     lives(bench, "h")
     leaves(bench)
@@ -80,9 +80,7 @@ def test_another_gateway_is_given_it_with_what_its_worker_had_made() -> None:
     assert list(again.prompt_ids), "workers need it"
 
 
-def test_what_ran_is_not_given_before_its_worker_has_parked_it_or_the_time_for_that_is_over() -> (
-    None
-):
+def test_what_ran_is_not_reassigned_before_its_worker_has_parked_it_or_that_time_is_over() -> None:
     bench, _ = running()
     lives(bench, "h")
     leaves(bench)
@@ -111,7 +109,7 @@ def test_a_gateway_that_does_not_take_it_is_not_the_only_one() -> None:
     assert bench.machine.statistics().orphaned + bench.machine.statistics().lost == 1
 
 
-def test_the_only_gateway_may_be_given_what_it_has_let_go_of() -> None:
+def test_the_only_gateway_may_be_assigned_what_it_has_released() -> None:
     bench, attempt = running()
     lives(bench, "g")
     bench.worker(number=2, leaving=True)
@@ -147,14 +145,14 @@ def test_what_is_too_much_to_keep_ends_with_an_error_that_is_kept() -> None:
     assert "too many orphans" in bench.only(StoreResult).error.message
 
 
-def test_one_that_is_cancelled_while_nobody_holds_it_is_kept_as_cancelled() -> None:
+def test_a_request_cancelled_while_no_gateway_holds_it_is_stored_as_cancelled() -> None:
     bench, _ = running()
     leaves(bench)
     bench.apply(CancelRequested("r"))
     assert bench.only(StoreResult).error.code is Code.CANCELLED
 
 
-def test_an_end_that_its_gateway_died_before_it_heard_is_kept() -> None:
+def test_an_end_whose_gateway_died_before_its_notice_is_stored() -> None:
     bench = Bench(SETTINGS)
     bench.submit("r", detached=True, queue_deadline_s=101.0)
     bench.after(1.1)
@@ -196,7 +194,7 @@ def test_a_gateway_that_drains_keeps_what_no_other_can_take() -> None:
     assert bench.machine.statistics().orphaned == 1
 
 
-def test_a_reader_who_comes_first_gets_it_and_no_other_gateway_does() -> None:
+def test_the_first_gateway_that_requests_it_gets_it_and_no_other_does() -> None:
     bench = Bench(SETTINGS)
     bench.submit("r", detached=True)
     leaves(bench)
@@ -207,7 +205,7 @@ def test_a_reader_who_comes_first_gets_it_and_no_other_gateway_does() -> None:
     assert not [n for n in bench.given(SendNotice) if n.gateway_id == "h"]
 
 
-def test_the_word_of_whoever_it_was_given_to_ends_it() -> None:
+def test_the_settlement_of_the_gateway_that_took_it_over_ends_it() -> None:
     bench = Bench(SETTINGS)
     bench.submit("r", detached=True)
     lives(bench, "h")

@@ -49,7 +49,7 @@ def test_headway_counts_where_only_the_gateway_knows_of_it() -> None:
     assert redispatched(bench).failures == 1
 
 
-def test_a_request_that_kills_its_workers_after_a_few_tokens_is_given_up() -> None:
+def test_a_request_that_kills_its_workers_after_a_few_tokens_ends() -> None:
     bench = Bench(SchedulerSettings(max_attempts=3))
     bench.worker()
     bench.submit("a")

@@ -123,7 +123,7 @@ def test_a_request_that_runs_nowhere_ends_as_invalid() -> None:
     assert isinstance(error, InvalidRequest)
 
 
-def test_a_request_that_no_worker_can_go_on_with_fails_and_says_what_it_failed_at_before() -> None:
+def test_a_request_that_no_worker_can_resume_fails_and_names_its_last_failure() -> None:
     bench = Bench()
     bench.worker()
     bench.submit("a")
@@ -154,7 +154,7 @@ def test_a_lane_takes_exactly_as_many_as_its_bound() -> None:
     assert bench.observer.counts["ended: LANE_FULL"] == 180
 
 
-def test_a_refusal_says_when_to_come_back() -> None:
+def test_a_refusal_has_a_retry_time() -> None:
     bench = Bench(SchedulerSettings(max_waiting=0))
     bench.submit("a")
     ((_, error),) = bench.only(SendNotice).ended
@@ -169,7 +169,7 @@ def test_requests_for_free_slots_are_not_counted_against_the_bound() -> None:
     assert bench.observer.counts["ended: LANE_FULL"] == 1
 
 
-def test_an_end_is_told_again_until_it_is_settled() -> None:
+def test_the_notice_of_an_end_is_repeated_until_it_is_settled() -> None:
     bench = Bench(SchedulerSettings(max_waiting=0, notice_repeat_s=1.0))
     bench.submit("a")
     notice = bench.only(SendNotice)
@@ -274,7 +274,7 @@ def test_a_name_is_run_once_though_its_second_message_is_read_after_the_end(
     assert len(bench.given(Dispatch)) == 1
 
 
-def test_the_message_of_a_name_that_comes_again_says_nothing_new() -> None:
+def test_the_message_of_an_id_that_comes_again_is_ignored() -> None:
     bench = Bench()
     bench.worker(free=4)
     bench.submit("name", once=True)

@@ -41,7 +41,7 @@ def redispatched(bench: Bench) -> RequestRecord:
     return bench.only(Dispatch).message.requests[0]
 
 
-def test_a_silent_workers_request_is_asked_for_and_goes_on_with_what_its_client_has() -> None:
+def test_a_silent_workers_request_is_fenced_and_continues_with_what_its_client_has() -> None:
     bench, attempt = running(n=2)
     bench.apply(gateway_reported(received_s=102.0))
     bench.after(3.1)
@@ -82,7 +82,7 @@ def test_a_loss_of_an_older_attempt_changes_nothing() -> None:
     assert bench.observer.counts["ignored: stale point"] == 2
 
 
-def test_a_gateway_is_asked_again_until_it_answers() -> None:
+def test_a_notice_is_repeated_until_the_gateway_answers() -> None:
     bench, attempt = running()
     bench.apply(lost("w", point("a", attempt)))
     notice = bench.only(SendNotice)
@@ -196,7 +196,7 @@ def test_an_unanswered_dispatch_leaves_no_room_taken_by_what_was_settled_meanwhi
     assert redispatched(bench).request_id == "b"
 
 
-def test_a_worker_that_was_given_up_and_returns_is_counted_from_its_report_on() -> None:
+def test_a_dropped_worker_that_returns_counts_from_its_report_on() -> None:
     bench, attempt = running(SchedulerSettings(gateway_silence_s=60.0))
     bench.after(3.1)
     running_again = {"a": attempt}
@@ -207,7 +207,7 @@ def test_a_worker_that_was_given_up_and_returns_is_counted_from_its_report_on() 
     assert bench.given(Dispatch) == [], "b has the last slot, though dispatch 1 was counted"
 
 
-def test_a_request_that_vanished_from_reports_is_asked_for_when_no_settlement_comes() -> None:
+def test_a_request_that_vanished_from_reports_is_fenced_if_it_is_not_settled() -> None:
     bench, attempt = running(SchedulerSettings(gateway_silence_s=60.0, worker_silence_s=60.0))
     bench.worker(number=2, counted=(EPOCH, 1))
     assert bench.after(4.9) == []
@@ -257,7 +257,7 @@ def test_requests_of_a_gateway_that_leaves_are_removed_at_once() -> None:
     assert bench.only(Acknowledge).request_id == "a"
 
 
-def test_nobody_is_silent_while_we_could_not_hear() -> None:
+def test_silence_does_not_count_while_the_bus_was_down() -> None:
     bench, _ = running()
     bench.now_s += 60.0
     assert bench.apply(BusDown()) == []

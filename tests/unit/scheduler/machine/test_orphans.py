@@ -72,7 +72,7 @@ def test_an_answer_in_one_piece_is_abandoned_with_its_gateway() -> None:
     assert bench.machine.find("r") is None
 
 
-def test_who_comes_for_it_gets_it_once_its_worker_has_said_how_far_it_came() -> None:
+def test_a_gateway_gets_an_orphan_once_its_worker_has_parked_it() -> None:
     bench, attempt = running()
     bench.after(2.9)
     bench.worker(number=2, running={"r": attempt})
@@ -85,7 +85,7 @@ def test_who_comes_for_it_gets_it_once_its_worker_has_said_how_far_it_came() -> 
     assert not given.record.prompt_ids
 
 
-def test_it_goes_on_from_where_its_new_gateway_says_and_at_its_old_place() -> None:
+def test_it_resumes_at_its_new_gateways_point_and_its_old_place() -> None:
     bench, attempt = running()
     bench.apply(gateway_reported("g", received_s=bench.now_s, leaving=True))
     bench.apply(parked("w", point("r", attempt, [7, 8])))
@@ -101,7 +101,7 @@ def test_it_goes_on_from_where_its_new_gateway_says_and_at_its_old_place() -> No
     assert first.attempt > given.record.attempt > attempt
 
 
-def test_a_worker_that_says_nothing_is_not_waited_for_long() -> None:
+def test_a_silent_worker_is_not_awaited_for_long() -> None:
     bench, _ = running()
     bench.apply(gateway_reported("g", received_s=bench.now_s, leaving=True))
     assert ask(bench).pending
@@ -109,7 +109,7 @@ def test_a_worker_that_says_nothing_is_not_waited_for_long() -> None:
     assert ask(bench).record.gateway_id == "h"
 
 
-def test_nobody_comes_and_it_is_given_up() -> None:
+def test_an_orphan_that_no_gateway_takes_over_is_abandoned() -> None:
     bench, _ = running()
     bench.apply(gateway_reported("g", received_s=bench.now_s, leaving=True))
     bench.after(29.0)
@@ -151,7 +151,7 @@ def test_a_gateway_that_one_of_both_reaches_keeps_its_requests() -> None:
     assert bench.machine.statistics().orphaned == 0, "the broker alone forgot it for a moment"
 
 
-def test_what_a_former_gateway_says_of_its_end_is_void() -> None:
+def test_the_settlement_of_a_former_gateway_is_ignored() -> None:
     bench, attempt = running()
     bench.apply(gateway_reported("g", received_s=bench.now_s, leaving=True))
     bench.apply(parked("w", point("r", attempt, [7])))
@@ -162,7 +162,7 @@ def test_what_a_former_gateway_says_of_its_end_is_void() -> None:
     assert bench.machine.find("r") is None
 
 
-def test_a_reader_who_left_before_it_went_on_leaves_it_to_the_next() -> None:
+def test_a_request_whose_new_client_left_before_it_resumed_is_left_to_the_next() -> None:
     bench, attempt = running()
     bench.apply(gateway_reported("g", received_s=bench.now_s, leaving=True))
     bench.apply(parked("w", point("r", attempt, [7])))
@@ -173,7 +173,7 @@ def test_a_reader_who_left_before_it_went_on_leaves_it_to_the_next() -> None:
     assert ask(bench, "i").record.gateway_id == "i"
 
 
-def test_a_gateway_that_was_frozen_goes_on_with_what_nobody_came_for() -> None:
+def test_a_suspended_gateway_resumes_the_requests_that_no_other_took_over() -> None:
     bench, attempt = running()
     bench.apply(gateway_reported("h", received_s=bench.now_s))
     bench.after(2.9)
@@ -191,7 +191,7 @@ def test_a_gateway_that_was_frozen_goes_on_with_what_nobody_came_for() -> None:
     assert list(record.progress[0].output_ids) == [7, 8]
 
 
-def test_a_gateway_that_was_frozen_is_told_what_went_elsewhere() -> None:
+def test_a_suspended_gateway_gets_notice_of_the_requests_that_moved() -> None:
     bench, attempt = running()
     bench.apply(gateway_reported("g", received_s=bench.now_s, leaving=True))
     bench.apply(parked("w", point("r", attempt, [7])))
@@ -200,7 +200,7 @@ def test_a_gateway_that_was_frozen_is_told_what_went_elsewhere() -> None:
     assert [request_id for request_id, _ in told.ended] == ["r"]
 
 
-def test_a_later_leader_learns_who_has_taken_it_over_before_or_after_its_record() -> None:
+def test_a_later_leader_learns_of_a_take_over_before_or_after_the_record() -> None:
     since = (EPOCH - 1) << 20 | 5
     told = gateway_reported("h", received_s=100.0, taken_over={"r": since})
     for before in (True, False):
@@ -216,7 +216,7 @@ def test_a_later_leader_learns_who_has_taken_it_over_before_or_after_its_record(
         assert bench.machine.find("r") is not None, "its first gateway's word"
 
 
-def test_a_gateway_is_not_told_that_what_comes_back_to_it_went_elsewhere() -> None:
+def test_a_gateway_gets_no_notice_of_a_request_that_returns_to_it() -> None:
     bench, attempt = running()
     bench.apply(gateway_reported("g", received_s=bench.now_s, leaving=True))
     bench.apply(parked("w", point("r", attempt, [7])))
@@ -227,7 +227,7 @@ def test_a_gateway_is_not_told_that_what_comes_back_to_it_went_elsewhere() -> No
     assert not [notice for notice in bench.given(SendNotice) if notice.ended]
 
 
-def test_callers_of_a_gateway_that_was_only_frozen_are_told_what_was_given_up() -> None:
+def test_clients_of_a_suspended_gateway_get_the_ends_of_abandoned_requests() -> None:
     for attachable, seconds in ((False, 5.2), (True, 40.0)):
         bench = Bench(SETTINGS)
         bench.submit("r", attachable=attachable)
@@ -271,7 +271,7 @@ def test_what_was_taken_over_of_another_model_means_nothing_here() -> None:
     assert found.request.gateway_id == "g"
 
 
-def test_who_left_before_it_went_on_under_an_earlier_leader_leaves_it_to_the_next_too() -> None:
+def test_a_request_left_before_it_resumed_under_an_earlier_leader_is_left_to_the_next_too() -> None:
     bench = Bench(SETTINGS, holding=True)
     since = (EPOCH - 1) << 20 | 5
     bench.apply(

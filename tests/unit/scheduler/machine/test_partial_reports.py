@@ -25,7 +25,7 @@ def asked_for(bench: Bench) -> list[str]:
     return [request_id for notice in bench.given(SendNotice) for request_id, _ in notice.fences]
 
 
-def test_what_a_report_says_has_ended_is_looked_for() -> None:
+def test_a_request_that_a_report_names_as_ended_vanishes() -> None:
     bench, _ = running("a", "b")
     bench.worker(number=3, since=2, ended=("a",), free=3, counted=(EPOCH, 1))
     assert asked_for(bench) == ["a"]
@@ -45,20 +45,20 @@ def test_what_began_and_ended_between_two_reports_is_looked_for() -> None:
     assert asked_for(bench) == ["b"]
 
 
-def test_a_report_after_a_gap_says_nothing() -> None:
+def test_a_report_after_a_gap_is_ignored() -> None:
     bench, _ = running("a")
     bench.worker(number=9, since=5, ended=("a",), free=0, counted=(EPOCH, 1))
     assert bench.observer.counts["ignored: report with a gap"] == 1
     assert bench.machine.fleet_statistics() == (1, 3)
 
 
-def test_one_that_repeats_what_was_heard_is_as_good_as_the_next() -> None:
+def test_a_delta_that_repeats_applied_changes_is_as_good_as_the_next() -> None:
     bench, _ = running("a", "b")
     bench.worker(number=6, since=1, ended=("a",), free=3, counted=(EPOCH, 1))
     assert bench.machine.fleet_statistics() == (1, 3)
 
 
-def test_changes_of_a_worker_that_nobody_knows_bring_no_worker() -> None:
+def test_a_delta_report_of_an_unknown_worker_adds_no_worker() -> None:
     bench = Bench()
     bench.worker(number=5, since=4)
     assert bench.machine.fleet_statistics() == (0, 0)
@@ -83,7 +83,7 @@ def test_an_end_that_is_named_after_an_adoption_elsewhere_is_not_its_end() -> No
     assert bench.given(CancelOnWorker) == []
 
 
-def test_a_later_leader_is_told_all_since_the_last_report_that_named_everything() -> None:
+def test_a_later_leader_gets_all_reports_since_the_last_full_one() -> None:
     report_cache = ReportCache(kept_s=3.0)
     for number, since in ((1, 0), (2, 1), (3, 0), (4, 3), (5, 3)):
         report_cache.add_worker_report(reported("w", number, since=since, received_s=0.1 * number))

@@ -102,7 +102,7 @@ def test_one_is_parked_for_each_slot_that_is_wanted_and_no_more() -> None:
     assert full.bench.observer.counts["preempted"] == 2
 
 
-def test_a_slot_that_a_report_shows_before_the_parking_is_told_is_not_counted_twice() -> None:
+def test_a_slot_that_a_report_shows_before_the_resume_point_comes_is_not_counted_twice() -> None:
     full = Full()
     full.bench.submit("u1", priority="interactive")
     attempt = full.running.pop("d")
@@ -156,7 +156,7 @@ def test_nothing_is_parked_where_that_is_not_wanted() -> None:
     assert full.take_over_requested() == []
 
 
-def test_a_worker_that_still_runs_what_it_was_to_park_is_asked_again() -> None:
+def test_a_park_is_repeated_while_the_worker_still_runs_the_victim() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive")
     assert full.take_over_requested() == ["d"]
@@ -167,7 +167,7 @@ def test_a_worker_that_still_runs_what_it_was_to_park_is_asked_again() -> None:
     assert full.bench.observer.counts["preempted"] == 1
 
 
-def test_a_worker_is_not_asked_again_for_what_has_gone_or_for_nobody() -> None:
+def test_a_park_is_not_repeated_once_the_victim_or_the_urgent_request_is_gone() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive")
     assert full.take_over_requested() == ["d"]
@@ -188,7 +188,7 @@ def test_a_victim_starts_after_the_one_it_was_parked_for_whatever_its_lane_has_e
     assert full.take() == ["u1", "u2"]
 
 
-def test_a_victim_waits_for_nobody_who_left() -> None:
+def test_a_victim_does_not_wait_for_a_request_that_left() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive")
     full.bench.settle("urgent", code=1)

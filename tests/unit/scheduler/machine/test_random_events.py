@@ -69,7 +69,7 @@ class RandomEvents(RuleBasedStateMachine):
         tenant=TENANTS,
         beginning=BEGINNINGS,
     )
-    def somebody_asks(
+    def a_request_arrives(
         self, n: int, priority: str, attachable: bool, tenant: str, beginning: int
     ) -> None:
         name = f"r{len(self.world.clients)}"
@@ -83,7 +83,7 @@ class RandomEvents(RuleBasedStateMachine):
         time_s=st.sampled_from([1.0, 6.0]),
         patience_s=st.sampled_from([0.4, 3.0, NEVER]),
     )
-    def somebody_asks_who_has_little_time(
+    def a_request_with_little_time_arrives(
         self, priority: str, attachable: bool, time_s: float, patience_s: float
     ) -> None:
         name = f"r{len(self.world.clients)}"
@@ -92,13 +92,13 @@ class RandomEvents(RuleBasedStateMachine):
         )
 
     @rule(n=st.integers(1, 2), priority=PRIORITIES, time_s=st.sampled_from([6.0, NEVER]))
-    def somebody_asks_and_does_not_wait(self, n: int, priority: str, time_s: float) -> None:
+    def a_background_request_arrives(self, n: int, priority: str, time_s: float) -> None:
         name = f"r{len(self.world.clients)}"
         self.world.submit(name, n, priority, attachable=True, detached=True, time_s=time_s)
 
     @precondition(lambda self: len(self.world.stored) < MANY)
     @rule(priority=PRIORITIES, count=st.integers(2, 8), tenant=TENANTS)
-    def a_crowd_asks(self, priority: str, count: int, tenant: str) -> None:
+    def many_requests_arrive(self, priority: str, count: int, tenant: str) -> None:
         for _ in range(count):
             self.world.submit(f"r{len(self.world.clients)}", 1, priority, tenant=tenant)
 
@@ -150,7 +150,7 @@ class RandomEvents(RuleBasedStateMachine):
 
     @precondition(lambda self: self.gateways(Life.FROZEN))
     @rule(data=st.data())
-    def a_client_of_a_frozen_gateway_gives_it_up(self, data: st.DataObject) -> None:
+    def a_client_of_a_suspended_gateway_leaves_it(self, data: st.DataObject) -> None:
         frozen = self.gateways(Life.FROZEN)
         clients = self.world.clients.items()
         readers = [(i, c) for i, c in clients if c.is_present and c.attachable and not c.detached]
@@ -179,7 +179,7 @@ class RandomEvents(RuleBasedStateMachine):
             self.world.deliver_late_report(worker)
 
     @rule(data=st.data(), beginning=BEGINNINGS, blocks=st.integers(0, 2), full=st.booleans())
-    def a_worker_says_what_it_holds(
+    def a_worker_reports_its_prefixes(
         self, data: st.DataObject, beginning: int, blocks: int, full: bool
     ) -> None:
         self.world.report_prefixes(self.pick_worker(data), beginning, blocks, full)
@@ -229,7 +229,7 @@ class RandomEvents(RuleBasedStateMachine):
 
     @precondition(lambda self: any(isinstance(c, ParkOnWorker) for c in self.world.pending))
     @rule(data=st.data())
-    def a_word_to_a_worker_gets_lost(self, data: st.DataObject) -> None:
+    def a_command_to_a_worker_gets_lost(self, data: st.DataObject) -> None:
         words = [c for c in self.world.pending if isinstance(c, ParkOnWorker)]
         self.world.pending.remove(data.draw(st.sampled_from(words)))
 
@@ -264,7 +264,7 @@ class RandomEvents(RuleBasedStateMachine):
         self.world.read_on(count)
 
     @invariant()
-    def nobody_is_acknowledged_twice_by_one_leader(self) -> None:
+    def no_request_is_acknowledged_twice_by_one_leader(self) -> None:
         assert all(n == 1 for n in self.world.acknowledged.values())
 
     def teardown(self) -> None:

@@ -54,7 +54,7 @@ def test_arrivals_are_counted_from_the_first_moment_on() -> None:
     assert arrivals.per_s(10_000.0) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_who_has_stopped_coming_is_soon_not_waited_for() -> None:
+def test_a_tenant_that_has_stopped_requesting_soon_counts_no_more() -> None:
     arrivals = Arrivals(half_life_s=60.0, now_s=0.0)
     for now_s in range(1, 101):
         arrivals.add(1, now_s=now_s / 10)

@@ -25,7 +25,7 @@ def taken_over(**fields: object) -> Bench:
     return bench
 
 
-def test_nothing_that_was_read_is_dispatched_before_the_workers_have_said_what_they_run() -> None:
+def test_nothing_that_was_read_is_dispatched_before_the_workers_have_reported() -> None:
     bench = taken_over()
     assert bench.apply(*caught_up()) == []
     bench.worker(number=2)
@@ -53,7 +53,7 @@ def test_what_a_worker_reported_before_it_was_read_is_adopted() -> None:
     assert bench.observer.counts["adopted"] == 1
 
 
-def test_what_nobody_runs_goes_on_where_its_gateway_says() -> None:
+def test_what_no_worker_runs_continues_at_its_gateways_point() -> None:
     bench = taken_over()
     bench.apply(*caught_up())
     bench.worker(number=2)
@@ -71,7 +71,7 @@ def test_what_no_gateway_knows_is_not_run_again() -> None:
     assert bench.only(Acknowledge).request_id == "a"
 
 
-def test_a_worker_that_says_nothing_is_waited_for_no_longer_than_the_window() -> None:
+def test_a_silent_worker_is_awaited_no_longer_than_the_window() -> None:
     bench = taken_over()
     bench.apply(*caught_up())
     assert bench.after(1.4) == []
@@ -135,7 +135,7 @@ def test_an_attempt_of_an_earlier_leader_that_turns_up_late_is_stopped() -> None
     assert bench.only(CancelOnWorker).worker_id == "zombie"
 
 
-def test_a_request_that_nobody_here_ever_heard_of_is_stopped_after_a_while() -> None:
+def test_an_unknown_request_is_cancelled_after_a_grace_time() -> None:
     bench = Bench()
     bench.worker(running={"ghost": OLD})
     bench.now_s += 29.0

@@ -37,7 +37,7 @@ def test_a_running_request_is_ended_from_here_if_its_worker_did_not() -> None:
     assert bench.only(CancelOnWorker).code == 4
 
 
-def test_a_worker_is_told_how_long_is_left_and_no_time_of_day() -> None:
+def test_a_dispatch_has_the_time_left_and_no_time_of_day() -> None:
     bench = Bench(PATIENT)
     bench.submit("a", deadline_s=110.0)
     bench.submit("b")
@@ -90,7 +90,7 @@ def test_patience_goes_on_where_a_worker_refused() -> None:
     assert isinstance(told(bench), PatienceExhausted)
 
 
-def test_a_request_waits_for_company_until_its_time_and_not_longer() -> None:
+def test_a_request_waits_for_a_fuller_batch_no_longer_than_the_setting() -> None:
     bench = Bench(SchedulerSettings(max_batch_wait_s=0.01))
     bench.worker()
     assert bench.submit("a") == []

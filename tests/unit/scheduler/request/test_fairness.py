@@ -60,7 +60,7 @@ def test_of_two_tenants_the_one_that_has_had_less_goes_next() -> None:
     assert order(lane_of(*many, *few)) == "aYbZcd"
 
 
-def test_who_has_twice_the_weight_goes_twice_as_often() -> None:
+def test_a_tenant_with_twice_the_weight_is_served_twice_as_often() -> None:
     many = [waiting("abcdef"[i], i, "x") for i in range(6)]
     few = [waiting("XYZ"[i], 10 + i, "y") for i in range(3)]
     assert (
@@ -76,7 +76,7 @@ def test_long_prompts_are_paid_for() -> None:
     assert order(lane_of(*short, *long)) == "aYbcZd"
 
 
-def test_one_that_may_not_leave_holds_up_nobody_and_pays_nothing() -> None:
+def test_a_request_that_may_not_leave_delays_no_other_and_is_charged_nothing() -> None:
     lane = lane_of(*(waiting("abc"[i], i, "x") for i in range(3)), waiting("Y", 9, "y"))
     assert [r.request_id for r in lane.in_order(lambda r: r.request_id != "a")] == ["b", "Y", "c"]
 
@@ -270,7 +270,7 @@ KINDS = st.tuples(st.sampled_from([1.0, 2.0, 3.0]), st.integers(1, 30), st.integ
 
 @settings(max_examples=12, deadline=None)
 @given(kinds=st.lists(KINDS, min_size=2, max_size=3), seed=st.integers(0, 1000))
-def test_over_a_minute_tenants_get_what_their_weights_say_within_a_tenth(
+def test_over_a_minute_tenants_get_their_weights_shares_within_a_tenth(
     kinds: list[tuple[float, int, int]], seed: int
 ) -> None:
     tenants = [Tenant(f"t{i}", *kind) for i, kind in enumerate(kinds)]

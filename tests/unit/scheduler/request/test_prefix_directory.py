@@ -20,7 +20,7 @@ def heard(*reports: PrefixReport) -> PrefixDirectory:
     return directory
 
 
-def test_the_longest_beginning_is_found_with_all_who_hold_it() -> None:
+def test_the_longest_prefix_is_found_with_all_of_its_holders() -> None:
     directory = heard(
         PrefixReport(worker_id="v", held=[1, 2]), PrefixReport(worker_id="w", held=[1, 2, 3])
     )

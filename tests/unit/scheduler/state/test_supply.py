@@ -72,7 +72,7 @@ def test_a_few_stand_for_many() -> None:
     assert of_few.tokens_until_free(300) == pytest.approx(of_all.tokens_until_free(300), rel=0.2)
 
 
-def test_the_time_before_the_first_token_is_told_from_the_tokens_own() -> None:
+def test_the_time_before_the_first_token_is_separated_from_the_tokens_own() -> None:
     lengths = Lengths()
     for tokens in (10, 30):
         lengths.add(

@@ -49,7 +49,7 @@ def told_s(queue_ahead: QueueAhead) -> float:
     started=st.integers(0, 10),
     weight=st.sampled_from([1.0, 3.0]),
 )
-def test_as_many_go_before_each_as_it_is_told(
+def test_as_many_requests_go_before_each_as_estimated(
     take_over_requested: list[str], started: int, weight: float
 ) -> None:
     """Of equals it is not known who is first, so one of each other tenant more or less."""
@@ -83,14 +83,14 @@ def test_one_that_is_free_of_charge_goes_before_all() -> None:
 
 
 @given(waiting=st.integers(1, 500), size=st.integers(2, 64))
-def test_places_told_of_are_the_first_the_last_and_some_between(waiting: int, size: int) -> None:
+def test_marked_places_are_the_first_the_last_and_some_between(waiting: int, size: int) -> None:
     places = sample_ranks(waiting, size)
     assert places == sorted(set(places))
     assert (places[0], places[-1]) == (0, waiting - 1)
     assert len(places) == min(waiting, size)
 
 
-def test_a_rival_that_comes_more_slowly_than_its_turn_takes_part_of_the_service() -> None:
+def test_a_competing_tenant_slower_than_its_turn_takes_part_of_the_service() -> None:
     """Ten of its own; of each second, a quarter goes to another tenant whenever it asks."""
     queue_ahead = QueueAhead(
         0.0, 9.0, 0.0, 0, competitors=(CompetingTenant(due=100.0, waiting=0.0, per_s=0.25),)
@@ -98,7 +98,7 @@ def test_a_rival_that_comes_more_slowly_than_its_turn_takes_part_of_the_service(
     assert told_s(queue_ahead) == pytest.approx(10.0 / 0.75, rel=0.01)
 
 
-def test_a_rival_takes_no_more_than_its_turns() -> None:
+def test_a_competing_tenant_takes_no_more_than_its_turns() -> None:
     queue_ahead = QueueAhead(
         0.0, 9.0, 0.0, 0, competitors=(CompetingTenant(due=10.0, waiting=50.0, per_s=9.0),)
     )
@@ -120,7 +120,7 @@ def test_the_wait_is_one_at_which_it_comes_out_even(queue_ahead: QueueAhead) -> 
     queue_ahead=CROWDS,
     competitor=st.builds(CompetingTenant, st.floats(0, 9), st.floats(0, 9), st.floats(0, 2)),
 )
-def test_nobody_waits_less_for_one_rival_more(
+def test_another_competing_tenant_never_shortens_the_wait(
     queue_ahead: QueueAhead, competitor: CompetingTenant
 ) -> None:
     more = replace(queue_ahead, competitors=(*queue_ahead.competitors, competitor))

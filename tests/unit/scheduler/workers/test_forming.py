@@ -86,7 +86,7 @@ def test_a_worker_that_runs_nothing_takes_a_head_whatever_its_cache() -> None:
     assert names(form_batch(lanes(waiting), ROOM, SETTINGS, now_s=0)) == "a"
 
 
-def test_a_lone_request_leaves_at_once_where_no_company_is_wanted() -> None:
+def test_a_lone_request_leaves_at_once_where_batches_do_not_wait() -> None:
     assert names(form_batch(lanes(wants("a")), ROOM, SETTINGS, now_s=0)) == "a"
 
 
@@ -96,12 +96,12 @@ def test_a_lone_request_leaves_an_idle_worker_waiting_until_it_has_waited_long_e
     assert names(form_batch(lanes(wants("a")), ROOM, settings, now_s=0.020)) == "a"
 
 
-def test_a_full_batch_waits_for_nobody() -> None:
+def test_a_full_batch_leaves_at_once() -> None:
     settings = SETTINGS.model_copy(update={"max_batch_wait_s": 0.02})
     assert names(form_batch(lanes(wants("abcdefgh")), ROOM, settings, now_s=0)) == "abcdefgh"
 
 
-def test_a_busy_worker_is_given_what_there_is() -> None:
+def test_a_busy_worker_gets_what_waits() -> None:
     settings = SETTINGS.model_copy(update={"max_batch_wait_s": 0.02})
     assert names(form_batch(lanes(wants("a")), BUSY, settings, now_s=0)) == "a"
 

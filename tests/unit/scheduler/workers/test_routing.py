@@ -63,7 +63,7 @@ def test_the_worker_with_the_beginning_is_preferred() -> None:
     assert ask(two_workers()) == ["w"]
 
 
-def test_a_prompt_that_begins_otherwise_goes_to_whoever_is_least_loaded() -> None:
+def test_a_prompt_without_a_cached_prefix_goes_to_the_least_loaded_worker() -> None:
     assert ask(two_workers(), prompt=[7, *PROMPT]) == ["v"]
 
 

@@ -79,7 +79,7 @@ def test_a_request_that_names_no_number_of_choices_has_one() -> None:
     assert [h.choice for h in held] == [0]
 
 
-def test_a_sequence_goes_on_after_what_earlier_attempts_made() -> None:
+def test_a_sequence_continues_after_the_output_of_earlier_attempts() -> None:
     _, (held,), (sequence,) = accepted(record(attempt=2, progress=[progress(0, [4, 5])]))
     assert sequence.output_ids == (4, 5)
     assert (held.first_index, held.output_ids) == (2, [4, 5])
@@ -108,7 +108,7 @@ def test_a_request_whose_choices_are_all_at_their_end_is_refused() -> None:
         (record(progress=[progress(0, [1] * 62)]), "3 prompt and 62 output tokens leave no room"),
     ],
 )
-def test_a_misfit_is_told_with_its_numbers(request_: RequestRecord, why: str) -> None:
+def test_a_refusal_names_the_numbers_that_do_not_fit(request_: RequestRecord, why: str) -> None:
     assert why in (Assignments(FACTS).why_not_runnable(request_) or "")
 
 
@@ -225,7 +225,7 @@ def test_a_resume_point_also_has_what_ended_in_earlier_attempts() -> None:
     assert list(assignments.resume_point("r", DRAIN).progress) == [done, progress(1, [])]
 
 
-def test_a_newer_attempt_may_have_the_slots_that_its_older_one_gives_up() -> None:
+def test_a_newer_attempt_may_have_the_slots_of_its_older_one() -> None:
     assignments, held, _ = accepted(record("a", n=4))
     accepted(record("b", n=2), assignments)
     assert assignments.slots_for(record("a", n=4, attempt=2)) == 4

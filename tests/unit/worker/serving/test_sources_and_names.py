@@ -19,7 +19,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_name_reaches_a_worker_as_it_was_given(name: str) -> None:
+def test_any_name_reaches_a_worker_unchanged(name: str) -> None:
     given = read(WorkerSettings, [f"--model-name={name}", f"--model-aliases={name},b"])
     assert (given.model_name, given.model_aliases) == (name, f"{name},b")
 
