@@ -100,6 +100,7 @@ lint: $(VENV)/.installed-dev proto-check breaking
 # The tables of settings and metrics.
 docs: $(VENV)/.installed-dev
 	@PYTHONPATH=tests $(BIN)/python tests/helpers/reference_tables.py
+	@PYTHONPATH=tests $(BIN)/python tests/helpers/states_page.py docs/architecture_states.md
 
 # The pages of docs/ as a site, in build/site. A broken link, anchor or page without a place fails.
 site: $(VENV)/.installed-dev

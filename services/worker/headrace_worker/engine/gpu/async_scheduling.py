@@ -11,17 +11,15 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from headrace_worker.engine.base.interface import EngineFacts, Sequence, StepOutput
 from headrace_worker.engine.base.model_runner import Ints, ModelRunner, StepBatch
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.core.slots import ActiveSequence
 from headrace_worker.engine.gpu.decode_graphs import DecodeGraphs, InFlightStep
-from headrace_worker.engine.gpu.device_sampling import DeviceSamplingColumns, SamplingKind
+from headrace_worker.engine.gpu.device_sampling import SamplingKind, device_columns, sampling_kind
 from headrace_worker.engine.grammar.compiler import CompileFunction
 from headrace_worker.engine.lora.adapters import Adapters
-from headrace_worker.engine.sampling.noise import seed_key
 from headrace_worker.engine.sampling.sampler import SampledTokens
 
 log = logging.getLogger(__name__)
@@ -146,27 +144,3 @@ class AsyncSlotEngine(SlotEngine):
         """Return the slots that still have the step's sequence."""
         pairs = zip(pending.slots.tolist(), pending.sequences, strict=True)
         return [slot for slot, active in pairs if self._slots.by_slot[slot] is active]
-
-
-def sampling_kind(sequence: Sequence) -> SamplingKind:
-    parameters = sequence.parameters
-    if parameters.temperature == 0:
-        return SamplingKind.GREEDY
-    return (
-        SamplingKind.TOP_K_TOP_P
-        if parameters.top_k > 0 or parameters.top_p < 1
-        else SamplingKind.ALL_TOKENS
-    )
-
-
-def device_columns(sequence: Sequence) -> DeviceSamplingColumns:
-    """Return the sampling parameters of a sequence, in columns of one row."""
-    parameters = sequence.parameters
-    key = np.array([seed_key(sequence.seed)], dtype=np.uint64).view(np.int64)
-    return DeviceSamplingColumns(
-        temperature=torch.tensor([parameters.temperature], dtype=torch.float32),
-        top_k=torch.tensor([parameters.top_k]),
-        top_p=torch.tensor([parameters.top_p], dtype=torch.float64),
-        min_p=torch.tensor([parameters.min_p], dtype=torch.float32),
-        seed_keys=torch.from_numpy(key),
-    )

@@ -67,13 +67,7 @@ class DecodeGraphs:
         slots = pages.slots + 1
         self._padding_slot = pages.slots
         self._last_tokens = self._zeros(slots, torch.int64)
-        self._sampling = DeviceSamplingColumns(
-            temperature=self._zeros(slots, torch.float32),
-            top_k=self._zeros(slots, torch.int64),
-            top_p=self._zeros(slots, torch.float64) + 1,
-            min_p=self._zeros(slots, torch.float32),
-            seed_keys=self._zeros(slots, torch.int64),
-        )
+        self._sampling = DeviceSamplingColumns.neutral(slots, self._device)
         self._buffers: dict[int, _Buffers] = {}
         self._steps: dict[tuple[int, SamplingKind], Callable[[], None]] = {}
         self._pool: Any = None

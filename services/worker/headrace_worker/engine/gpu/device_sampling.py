@@ -19,11 +19,16 @@ The winner is distributed as the weights are: the minimum of exponentials, as in
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from headrace_worker.engine.base.interface import Sequence
+from headrace_worker.engine.sampling.host_sampling import SamplingColumns
+from headrace_worker.engine.sampling.noise import seed_key
 
 _GOLDEN, _FIRST, _SECOND = (
     value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -42,23 +47,28 @@ class SamplingKind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceSamplingColumns:
+class DeviceSamplingColumns(SamplingColumns):
     """Sampling parameters in columns `(rows,)` on the device."""
 
-    temperature: Tensor
-    """float32; 0 is greedy."""
-    top_k: Tensor
-    """int64; 0 keeps all."""
-    top_p: Tensor
-    """float64; 1 keeps all."""
-    min_p: Tensor
-    """float32; 0 keeps all."""
-    seed_keys: Tensor
-    """int64, the bits of `noise.seed_key`."""
+    seed_keys: Tensor = field(metadata={"dtype": torch.int64})
+    """The bits of `noise.seed_key`."""
 
-    def __getitem__(self, rows: Tensor) -> DeviceSamplingColumns:
-        columns = (self.temperature, self.top_k, self.top_p, self.min_p, self.seed_keys)
-        return DeviceSamplingColumns(*(column[rows] for column in columns))
+
+def sampling_kind(sequence: Sequence) -> SamplingKind:
+    parameters = sequence.parameters
+    if parameters.temperature == 0:
+        return SamplingKind.GREEDY
+    if parameters.top_k > 0 or parameters.top_p < 1:
+        return SamplingKind.TOP_K_TOP_P
+    return SamplingKind.ALL_TOKENS
+
+
+def device_columns(sequence: Sequence) -> DeviceSamplingColumns:
+    """Return the sampling parameters of a sequence, in columns of one row on the host."""
+    columns = DeviceSamplingColumns.of([sequence.parameters])
+    key = np.array([seed_key(sequence.seed)], dtype=np.uint64).view(np.int64)
+    columns.seed_keys[0] = int(key[0])
+    return columns
 
 
 def sample_on_device(

@@ -8,13 +8,17 @@ rows beside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headrace.sampling import PARAMETERS
+from headrace_worker.engine.base.interface import SamplingParameters
 from headrace_worker.engine.sampling.noise import Words, exponentials, noise_bits
 
 Ints = NDArray[np.int64]
@@ -25,23 +29,46 @@ _BLOCK = 1 << 16
 """Random numbers drawn at once if every token survives; more would not fit the CPU cache."""
 
 
+_FLOAT32, _FLOAT64 = {"dtype": torch.float32}, {"dtype": torch.float64}
+_INT64 = {"dtype": torch.int64}
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingColumns:
-    """Sampling parameters in columns `(rows,)`."""
+    """Those of `headrace.sampling`'s parameters that cut a distribution, in columns `(rows,)`."""
 
-    temperature: Tensor
-    """Above 0."""
-    top_k: Tensor
-    """0 keeps all; int64."""
-    top_p: Tensor
-    """1 keeps all."""
-    min_p: Tensor
-    """0 keeps all."""
+    temperature: Tensor = field(metadata=_FLOAT32)
+    """Above 0 on the host; on a device 0 is greedy."""
+    top_k: Tensor = field(metadata=_INT64)
+    top_p: Tensor = field(metadata=_FLOAT64)
+    min_p: Tensor = field(metadata=_FLOAT32)
 
-    def __getitem__(self, rows: Tensor) -> SamplingColumns:
-        return SamplingColumns(
-            self.temperature[rows], self.top_k[rows], self.top_p[rows], self.min_p[rows]
-        )
+    @classmethod
+    def neutral(cls, rows: int, device: torch.device | str = "cpu") -> Self:
+        """Return rows that change nothing; a column without a parameter has zeros."""
+        columns = {}
+        for each in fields(cls):
+            value = PARAMETERS[each.name].neutral if each.name in PARAMETERS else 0
+            dtype = each.metadata["dtype"]
+            columns[each.name] = torch.full((rows,), value, dtype=dtype, device=device)
+        return cls(**columns)
+
+    @classmethod
+    def of(cls, parameters: Iterable[SamplingParameters]) -> Self:
+        """Return a row for each of these."""
+        rows = list(parameters)
+        columns = cls.neutral(len(rows))
+        for row, each in enumerate(rows):
+            columns.set(row, each)
+        return columns
+
+    def set(self, row: int, parameters: SamplingParameters) -> None:
+        for each in fields(self):
+            if each.name in PARAMETERS:
+                getattr(self, each.name)[row] = getattr(parameters, each.name)
+
+    def __getitem__(self, rows: Tensor) -> Self:
+        return type(self)(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)

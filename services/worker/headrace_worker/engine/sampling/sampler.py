@@ -52,12 +52,7 @@ class Sampler:
         self._penalties = Penalties(slots, vocabulary_size)
         self._masks = TokenMasks(vocabulary_size)
         self._sampled = np.zeros(slots, dtype=bool)
-        self._columns = SamplingColumns(
-            temperature=torch.ones(slots),
-            top_k=torch.zeros(slots, dtype=torch.int64),
-            top_p=torch.ones(slots, dtype=torch.float64),
-            min_p=torch.zeros(slots),
-        )
+        self._columns = SamplingColumns.neutral(slots)
         self._seed_keys = np.zeros(slots, dtype=np.uint64)
         self._widths = np.full(slots, _NONE)
 
@@ -71,10 +66,7 @@ class Sampler:
         self._widths[slot] = _NONE if parameters.logprobs is None else parameters.logprobs
         self._sampled[slot] = parameters.temperature > 0
         if parameters.temperature > 0:
-            self._columns.temperature[slot] = parameters.temperature
-            self._columns.top_k[slot] = parameters.top_k
-            self._columns.top_p[slot] = parameters.top_p
-            self._columns.min_p[slot] = parameters.min_p
+            self._columns.set(slot, parameters)
             self._seed_keys[slot] = seed_key(sequence.seed)
 
     def release(self, slot: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace_worker.engine.base.interface import SamplingParameters
 from headrace_worker.engine.gpu.device_sampling import (
     DeviceSamplingColumns,
     SamplingKind,
@@ -18,7 +21,6 @@ from headrace_worker.engine.gpu.device_sampling import (
 from headrace_worker.engine.sampling import noise
 from headrace_worker.engine.sampling.host_sampling import (
     RandomInputs,
-    SamplingColumns,
     argmax,
     sample,
 )
@@ -38,20 +40,16 @@ def test_the_hash_is_that_of_the_host_bit_for_bit(seeds: list[int], index: int) 
 
 
 def random_rows(
-    rows: int, seed: int, **columns: float
+    rows: int, seed: int, **columns: Any
 ) -> tuple[torch.Tensor, DeviceSamplingColumns, torch.Tensor]:
     """Logits of several shapes, with parameters that are the same for all rows."""
     generator = np.random.default_rng(seed)
     spread = generator.choice([0.0, 0.5, 3.0, 20.0], size=(rows, 1))
     logits = (generator.standard_normal((rows, 300)) * spread).round(1).astype(np.float32)
     keys = generator.integers(-(2**63), 2**63, rows)
-    parameters = DeviceSamplingColumns(
-        temperature=torch.full((rows,), columns.get("temperature", 1.0)),
-        top_k=torch.full((rows,), int(columns.get("top_k", 0))),
-        top_p=torch.full((rows,), columns.get("top_p", 1.0), dtype=torch.float64),
-        min_p=torch.full((rows,), columns.get("min_p", 0.0)),
-        seed_keys=torch.from_numpy(keys),
-    )
+    one = SamplingParameters(max_tokens=1, **columns)
+    parameters = DeviceSamplingColumns.of([one] * rows)
+    parameters.seed_keys.copy_(torch.from_numpy(keys))
     return torch.from_numpy(logits), parameters, torch.arange(rows)
 
 
@@ -73,9 +71,7 @@ def random_rows(
 def test_every_row_gets_the_token_that_the_host_would_give_it(columns: dict[str, float]) -> None:
     rows = 200
     logits, parameters, indices = random_rows(rows, 3, **columns)
-    shape = SamplingColumns(
-        parameters.temperature, parameters.top_k, parameters.top_p, parameters.min_p
-    )
+    shape = parameters
     draw = RandomInputs(
         parameters.seed_keys.numpy().view(np.uint64), indices.numpy().astype(np.uint64)
     )

@@ -40,12 +40,7 @@ def spread_logits(rows: int, vocabulary: int, *, sharpness: float = 3.0) -> Tens
 
 
 def shape_of(parameters: list[SamplingParameters]) -> SamplingColumns:
-    return SamplingColumns(
-        torch.tensor([each.temperature for each in parameters]),
-        torch.tensor([each.top_k for each in parameters]),
-        torch.tensor([each.top_p for each in parameters], dtype=torch.float64),
-        torch.tensor([each.min_p for each in parameters]),
-    )
+    return SamplingColumns.of(parameters)
 
 
 def draws(rows: int, *, seed: int = 5, first_index: int = 0) -> RandomInputs:
