@@ -104,7 +104,7 @@ docs: $(VENV)/.installed-dev
 # so that running needs no compiler.
 OUT ?= services/common
 proto: $(VENV)/.installed-dev
-	@mkdir -p $(OUT)/headrace/supervisor/servers
+	@mkdir -p $(OUT)/headrace/supervisor/servers $(OUT)/headrace/client
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I proto \
 		--python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=quiet:$(OUT) --mypy_grpc_out=quiet:$(OUT) \
 		$$(cd proto && find headrace -name '*.proto' | sort)
@@ -114,6 +114,7 @@ proto: $(VENV)/.installed-dev
 	@$(BIN)/python -m grpc_tools.protoc -I proto --include_imports \
 		--descriptor_set_out=$(OUT)/headrace/supervisor/servers/headrace.binpb \
 		$$(cd proto && find headrace/v1 -name '*.proto' | sort) google/rpc/error_details.proto
+	@PYTHONPATH=tests $(BIN)/python tests/helpers/client_sampling.py $(OUT)/headrace/client/sampling.py
 
 proto-check: $(VENV)/.installed-dev
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(MAKE) --no-print-directory proto OUT="$$made" \

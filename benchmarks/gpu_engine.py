@@ -101,7 +101,9 @@ def engine(model: LlamaForCausalLM, mode: str, batch: int) -> Engine:
 def measure(engine: Engine, sampling: str, batch: int, *, round: int) -> tuple[float, float, int]:
     """Seconds of prefill and of decoding, and the steps of the latter."""
     temperature, top_p = SAMPLINGS[sampling]
-    parameters = SamplingParameters(OUTPUT_TOKENS, temperature, top_p=top_p, ignore_eos=True)
+    parameters = SamplingParameters(
+        max_tokens=OUTPUT_TOKENS, temperature=temperature, top_p=top_p, ignore_eos=True
+    )
     draw, most = random.Random(round), engine.facts.vocabulary_size
     began_s = time.perf_counter()
     for number in range(batch):

@@ -145,11 +145,11 @@ def test_a_stop_token_at_the_last_place_is_a_stop(engine: Engine) -> None:
 
 def test_end_of_sequence_ends_a_sequence_unless_it_is_ignored(engine: Engine) -> None:
     (eos,) = engine.facts.eos_token_ids
-    heeded = run(engine, [sequence(number, LONG) for number in range(40)])
+    rechecked = run(engine, [sequence(number, LONG) for number in range(40)])
     ignored = run(engine, [sequence(n, replace(LONG, ignore_eos=True)) for n in range(40)])
-    stopped = [n for n, reason in heeded.finished.items() if reason is FinishReason.STOP]
+    stopped = [n for n, reason in rechecked.finished.items() if reason is FinishReason.STOP]
     assert stopped, "no answer of forty ended of itself"
-    for number, tokens in heeded.tokens.items():
+    for number, tokens in rechecked.tokens.items():
         assert eos not in tokens[:-1]
         assert (tokens[-1] == eos) == (number in stopped)
         assert len(ignored.tokens[number]) == LONG.max_tokens

@@ -17,13 +17,12 @@ from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse, E
 from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import (
-    CancelRequest,
     EndedNotice,
     FenceNotice,
-    FindRequest,
-    FindResponse,
     LaneReport,
     LaneState,
+    LocateRequest,
+    LocateResponse,
     LostRequest,
     LostResponse,
     NoticeRequest,
@@ -238,7 +237,7 @@ class LeaderActor:
     settled: list[Settlement] = field(default_factory=list)
     lost: list[LostRequest] = field(default_factory=list)
     settle_messages: int = 0
-    knows: dict[str, FindResponse] = field(default_factory=dict)
+    knows: dict[str, LocateResponse] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
 
     def has_settled(self, count: int) -> bool:
@@ -283,16 +282,11 @@ class LeaderActor:
         self.lost.append(LostRequest.FromString(payload))
         return LostResponse().SerializeToString()
 
-    async def on_find(self, payload: bytes) -> bytes:
-        return self._known(FindRequest.FromString(payload).request_id)
-
-    async def on_cancel(self, payload: bytes) -> bytes:
-        request_id = CancelRequest.FromString(payload).request_id
-        self.cancelled.append(request_id)
-        return self._known(request_id)
-
-    def _known(self, request_id: str) -> bytes:
-        return self.knows.get(request_id, FindResponse()).SerializeToString()
+    async def on_locate(self, payload: bytes) -> bytes:
+        message = LocateRequest.FromString(payload)
+        if message.verb == LocateRequest.VERB_CANCEL:
+            self.cancelled.append(message.request_id)
+        return self.knows.get(message.request_id, LocateResponse()).SerializeToString()
 
 
 @asynccontextmanager
@@ -301,8 +295,7 @@ async def leader(bus: Bus, model: str = MODEL) -> AsyncIterator[LeaderActor]:
     served: list[Subscription] = [
         await bus.serve(subjects.settle(model), actor.on_settle),
         await bus.serve(subjects.lost(model), actor.on_lost),
-        await bus.serve(subjects.find(model), actor.on_find),
-        await bus.serve(subjects.cancel(model), actor.on_cancel),
+        await bus.serve(subjects.locate(model), actor.on_locate),
     ]
     try:
         yield actor

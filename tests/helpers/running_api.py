@@ -24,7 +24,7 @@ from headrace_gateway.api.probes.health import Health, ModelState
 from headrace_gateway.app import add_public_services
 from headrace_gateway.base.callers import Tenants
 from headrace_gateway.base.calls import CallerInterceptor
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.output.locate import AnswerResumer, Attachable
 from headrace_gateway.resume.background_calls import BackgroundRequests
@@ -174,7 +174,9 @@ class RunningApi:
         return f"127.0.0.1:{self.port}"
 
 
-def api_services(catalog: Catalog, admission: ScriptedAdmission, limits: Limits) -> ApiServices:
+def api_services(
+    catalog: Catalog, admission: ScriptedAdmission, limits: GatewaySettings
+) -> ApiServices:
     submitter = Submitter(catalog, admission, limits)
     return ApiServices(
         catalog=catalog,
@@ -192,7 +194,7 @@ def api_services(catalog: Catalog, admission: ScriptedAdmission, limits: Limits)
 async def running_api(
     admission: ScriptedAdmission,
     *more: ModelCard,
-    limits: Limits | None = None,
+    limits: GatewaySettings | None = None,
     tenants: Tenants | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Serve the API over two models with the tiny byte-level tokenizer and ChatML.
@@ -216,7 +218,7 @@ async def running_api(
             "silent": bundle(byte_level(), chat_template="Say!").SerializeToString(),
         },
     )
-    catalog = Catalog(cards, Limits(), lambda model: [CARD] if model == CARD.model else [])
+    catalog = Catalog(cards, GatewaySettings(), lambda model: [CARD] if model == CARD.model else [])
     server = make_server(
         [
             RefuseUnreadable(),
@@ -225,7 +227,7 @@ async def running_api(
         ]
     )
     probes = StandinProbes()
-    services = api_services(catalog, admission, limits or Limits())
+    services = api_services(catalog, admission, limits or GatewaySettings())
     add_public_services(server, services, probes.observe)
     health = add_health_and_reflection(server, SERVICES)
     port = bind(server, "127.0.0.1", 0)

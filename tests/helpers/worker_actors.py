@@ -43,8 +43,8 @@ from headrace_worker.engine.backends.scripted import (
 )
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from headrace_worker.engine.base.interface import Engine, PrefixEngine, SamplingParameters, Sequence
-from headrace_worker.engine.base.loaded import GenerationDefaults, LoadedModel, ModelLoadFailed
-from headrace_worker.serving.reloading import Load
+from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed
+from headrace_worker.serving.reloader import Load
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.running_engine import alone
@@ -265,9 +265,7 @@ async def worker_here(
     """
     chosen = WorkerSettings.model_validate(_settings(nats_url, {"drain_s": 0} | settings))
     engine = engine or scripted()
-    loaded = LoadedModel(
-        engine, scripted_tokenizer_files(), GenerationDefaults(), parameters=0, prefixes=prefixes
-    )
+    loaded = LoadedModel(engine, scripted_tokenizer_files(), {}, parameters=0, prefixes=prefixes)
     bus = await connect(nats_url, name="worker")
     app = WorkerApp(chosen, bus, loaded, reread=lambda: chosen, load=load)
     worker = WorkerHere(app, asyncio.create_task(app.run()))

@@ -43,6 +43,17 @@ def test_the_architecture_stays_short() -> None:
     assert len(ARCHITECTURE.read_text().splitlines()) <= 150
 
 
+def test_the_architecture_has_a_line_for_every_package() -> None:
+    text, missing = ARCHITECTURE.read_text(), []
+    for top in sorted((ROOT / "services").glob("*/headrace*")):
+        for init in sorted(top.rglob("__init__.py")):
+            package = init.parent.relative_to(top)
+            has_modules = any("_pb2" not in p.name for p in init.parent.glob("[a-z]*.py"))
+            if package.parts and has_modules and f"`{package}`" not in text:
+                missing.append(f"{top.name}/{package}")
+    assert missing == []
+
+
 def test_what_is_said_to_show_a_promise_is_there() -> None:
     shown = (ROOT / "docs" / "reliability.md").read_text().partition("### What is shown where")[2]
     kinds = "unit|contract|component|e2e|chaos|benchmarks"

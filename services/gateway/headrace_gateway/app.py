@@ -56,9 +56,7 @@ from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
 from headrace_gateway.base.callers import Tenants
 from headrace_gateway.base.calls import CallerInterceptor
-from headrace_gateway.base.keepalive import KeepAlive
 from headrace_gateway.base.settings import GatewaySettings
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.output.locate import AnswerResumer, rebuild_answer
@@ -66,8 +64,8 @@ from headrace_gateway.queue.reports import ReportedFleet
 from headrace_gateway.resume.attach_service import AttachService
 from headrace_gateway.resume.background_calls import BackgroundRequests
 from headrace_gateway.resume.lookup import RequestLookup
-from headrace_gateway.shutdown import ShutdownTimes, shut_down
-from headrace_gateway.submit.canary import Canary, CanaryPace
+from headrace_gateway.shutdown import shut_down
+from headrace_gateway.submit.canary import Canary
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
 from headrace_gateway.wiring import Mesh, assemble, serve_delivery
@@ -104,7 +102,7 @@ def add_public_services(
     return PUBLIC_SERVICES
 
 
-def _api_services(mesh: Mesh, catalog: Catalog, limits: Limits) -> ApiServices:
+def _api_services(mesh: Mesh, catalog: Catalog, limits: GatewaySettings) -> ApiServices:
     submitter = Submitter(catalog, mesh.admission, limits)
     lookup = RequestLookup(
         mesh.bus,
@@ -153,7 +151,7 @@ class _Gateway:
         delivery_port = bind(self._delivery, settings.host, settings.delivery_port)
         public_port = bind(self._public, settings.host, settings.grpc_port)
         self._ports = {"grpc": public_port, "delivery": delivery_port}
-        self._catalog = Catalog(bus, _limits(settings), self._reported_cards)
+        self._catalog = Catalog(bus, settings, self._reported_cards)
         self._mesh = assemble(
             settings,
             bus,
@@ -170,7 +168,7 @@ class _Gateway:
         self._monitor = HealthMonitor(self._mesh, self._catalog, window_s=settings.ready_window_s)
         self._services = add_public_services(
             self._public,
-            _api_services(self._mesh, self._catalog, _limits(settings)),
+            _api_services(self._mesh, self._catalog, settings),
             self._monitor.observe,
         )
         self._health = add_health_and_reflection(self._public, self._services)
@@ -210,17 +208,17 @@ class _Gateway:
             tasks.create_task(_beat(side))
 
     def _canary(self) -> Canary:
-        settings, mesh = self._settings, self._mesh
-        pace = CanaryPace(settings.canary_interval_s, settings.canary_timeout_s)
-        return Canary(mesh.admission, self._served_cards, mesh.last_token, mesh.clock, pace)
+        mesh = self._mesh
+        return Canary(
+            mesh.admission, self._served_cards, mesh.last_token, mesh.clock, self._settings
+        )
 
     async def _leave(self) -> None:
         self._monitor.shut_down()
         # Health first: Envoy must have noticed before the first refusal.
         await self._health.enter_graceful_shutdown()
-        mesh, settings = self._mesh, self._settings
-        times = ShutdownTimes(settings.lame_duck_s, settings.drain_s, settings.settle_s)
-        await shut_down(mesh.requests, mesh.settlements, mesh.drain, times)
+        mesh = self._mesh
+        await shut_down(mesh.requests, mesh.settlements, mesh.drain, self._settings)
         await self._public.stop(grace=1.0)
 
     def _served_cards(self) -> list[ModelCard]:
@@ -239,22 +237,6 @@ def _advertised_host(settings: GatewaySettings) -> str:
     # Why: whatever reaches the broker as we do is on the network that we reach it by.
     first = settings.nats_url.split(",", maxsplit=1)[0]
     return own_address_towards(*split(first))
-
-
-def _limits(settings: GatewaySettings) -> Limits:
-    return Limits(
-        max_body_bytes=settings.max_body_bytes,
-        max_prompt_characters_per_token=settings.max_prompt_characters_per_token,
-        inline_text_characters=settings.inline_text_characters,
-        max_timeout_s=settings.max_timeout_s,
-        max_patience_s=settings.max_patience_s,
-        max_detached_s=settings.max_detached_s,
-        strict_fields=settings.strict_fields,
-        detached_result_ttl_s=settings.detached_result_ttl_s,
-        max_prompts=settings.max_prompts,
-        prompts_at_once=settings.prompts_at_once,
-        alive=KeepAlive(settings.stream_head_after_s, settings.stream_keepalive_s),
-    )
 
 
 def _tenants(settings: GatewaySettings) -> Tenants:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sized
-from dataclasses import dataclass
 
 from headrace.errors import GatewayDraining
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.stream.open_requests import OpenRequests
 
 log = logging.getLogger(__name__)
@@ -19,27 +19,20 @@ ERROR_EVENT_S = 2.0
 _LOOK_EVERY_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class ShutdownTimes:
-    lame_duck_s: float
-    drain_s: float
-    settle_s: float
-
-
 async def shut_down(
     requests: OpenRequests,
     unsettled: Sized,
     refuse_all: Callable[[], Awaitable[None]],
-    times: ShutdownTimes,
+    settings: GatewaySettings,
 ) -> None:
     """Returns when nothing is held, or when the times have run out.
 
     `refuse_all` also says so to leaders, who then give detached requests to other gateways.
     """
     log.info("gateway.draining", extra={"open": len(requests)})
-    await asyncio.sleep(times.lame_duck_s)
+    await asyncio.sleep(settings.lame_duck_s)
     await refuse_all()
-    if await _wait_until(lambda: not _has_foreground(requests), within_s=times.drain_s):
+    if await _wait_until(lambda: not _has_foreground(requests), within_s=settings.drain_s):
         # Without another gateway the rest waits for the next one; that is no reason to stay.
         await _empty(requests, within_s=BACKGROUND_HANDOVER_S)
     if len(requests):
@@ -53,7 +46,7 @@ async def shut_down(
             else:
                 open_request.fail(error)
         await _empty(requests, within_s=ERROR_EVENT_S)
-    if not await _empty(unsettled, within_s=times.settle_s):
+    if not await _empty(unsettled, within_s=settings.settle_s):
         log.warning("gateway.unsettled", extra={"unsettled": len(unsettled)})
 
 

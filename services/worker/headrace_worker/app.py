@@ -18,11 +18,11 @@ from headrace.telemetry import logs
 from headrace.telemetry.side_port import SidePort
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed, ModelOutOfReach
-from headrace_worker.runtime.dedicated_thread import in_own_thread
+from headrace_worker.runtime.dedicated_thread import run_in_dedicated_thread
 from headrace_worker.serving.load_progress import LoadProgress
+from headrace_worker.serving.model_server import ModelServer
 from headrace_worker.serving.models import follow, is_follower, load_model
-from headrace_worker.serving.reloading import Load, Reloading, Reread
-from headrace_worker.serving.serving import Serving
+from headrace_worker.serving.reloader import Load, Reloader, Reread
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class WorkerApp:
         self._first: LoadedModel | None = loaded
         self._stop = asyncio.Event()
         self._death: BaseException | None = None
-        self.reloading = Reloading(settings, reread=reread, load=load)
+        self.reloader = Reloader(settings, reread=reread, load=load)
         self._is_ready = False
 
     @property
@@ -60,7 +60,7 @@ class WorkerApp:
             return "draining" if self._stop.is_set() else "announcing its model"
         if not self._bus.connected:
             return "out of reach of NATS"
-        return self.reloading.servings[-1].stalls.fact or None
+        return self.reloader.servers[-1].watchdog.fact or None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT, then drain. SIGHUP loads anew.
@@ -79,33 +79,33 @@ class WorkerApp:
             await self._stop.wait()
             self._is_ready = False
             reloads.cancel()
-            for serving in self.reloading.servings:
+            for serving in self.reloader.servers:
                 group.create_task(self._end(serving))
         return 0 if self._death is None else 1
 
     async def _begin(self, group: asyncio.TaskGroup) -> asyncio.Task[None]:
         """Why not in `run`: what its frame names would outlive a reload."""
 
-        def make(settings: WorkerSettings, loaded: LoadedModel) -> Serving:
-            return Serving(settings, self._bus, loaded, group=group, on_death=self._die)
+        def make(settings: WorkerSettings, loaded: LoadedModel) -> ModelServer:
+            return ModelServer(settings, self._bus, loaded, group=group, on_death=self._die)
 
         assert self._first is not None, "run once"
         first, self._first = make(self._settings, self._first), None
         await first.begin()
-        self.reloading.servings.append(first)
-        return group.create_task(self.reloading.run(make))
+        self.reloader.servers.append(first)
+        return group.create_task(self.reloader.run(make))
 
     @property
     def held_sequences(self) -> int:
         """Running, or ended and not yet acknowledged."""
-        return sum(len(serving.worker.assignments) for serving in self.reloading.servings)
+        return sum(len(serving.worker.assignments) for serving in self.reloader.servers)
 
     def check_integrity(self) -> None:
         """Raise AssertionError if anything is held for nobody."""
-        for serving in self.reloading.servings:
+        for serving in self.reloader.servers:
             serving.worker.check_integrity()
 
-    async def _end(self, serving: Serving) -> None:
+    async def _end(self, serving: ModelServer) -> None:
         await serving.drain(within_s=self._settings.drain_s)
         await serving.leave()
 
@@ -113,13 +113,13 @@ class WorkerApp:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reloading.want)
+        loop.add_signal_handler(signal.SIGHUP, self.reloader.want)
 
     def stop(self) -> None:
         """Let `run` drain and return; told again, it hands over at once what still runs."""
         if self._stop.is_set():
-            for serving in self.reloading.servings:
-                serving.hurry()
+            for serving in self.reloader.servers:
+                serving.stop_waiting()
         self._stop.set()
 
     def _die(self, error: BaseException) -> None:
@@ -127,7 +127,7 @@ class WorkerApp:
         self._stop.set()
 
 
-class Process:
+class WorkerProcess:
     """The process around the app: what it says of itself while there is no app yet."""
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -173,7 +173,7 @@ class Process:
     async def _load(self, settings: WorkerSettings) -> LoadedModel:
         progress = self._progress = LoadProgress(settings.model_source, time.monotonic)
         try:
-            loaded = await in_own_thread(partial(load_model, settings, progress.tell))
+            loaded = await run_in_dedicated_thread(partial(load_model, settings, progress.tell))
         except asyncio.CancelledError:
             progress.abandon()
             raise
@@ -188,7 +188,7 @@ async def run(settings: WorkerSettings) -> int:
         return status
     # Why: until there is something to reload, being told to must not end the process.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
-    process = Process(settings)
+    process = WorkerProcess(settings)
     with SidePort(
         settings.host, settings.metrics_port, why_not_ready=process.why_not_ready
     ) as side_port:

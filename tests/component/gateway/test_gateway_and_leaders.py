@@ -19,7 +19,8 @@ from headrace.errors import (
     RequestExists,
     RequestNotFound,
 )
-from headrace.internal.v1.reports_pb2 import FindResponse, ResultRecord
+from headrace.internal.v1.reports_pb2 import LocateResponse, ResultRecord
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.testing.nats_server import NatsServer
 from headrace.v1 import common_pb2, requests_pb2
 from headrace_gateway.base.generated_ids import draw_id, with_lane
@@ -227,8 +228,11 @@ async def test_a_stream_that_breaks_the_protocol_ends_and_costs_others_nothing(b
 
 async def test_a_request_of_another_gateway_is_found_through_its_leader(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, leader(bus) as boss:
-        boss.knows["far"] = FindResponse(
-            found=True, model=MODEL, running=True, attempt=7, worker_name="w9"
+        boss.knows["far"] = LocateResponse(
+            found=True,
+            record=RequestRecord(model=MODEL, attempt=7),
+            running=True,
+            worker_name="w9",
         )
         found = await lookup(bus, gateway).get("far")
         assert (found.state, found.attempt) == (requests_pb2.REQUEST_STATE_RUNNING, 7)
@@ -246,8 +250,11 @@ async def test_a_request_that_is_open_here_is_told_with_or_without_its_leader(bu
         await w1.start("r1", attempt=3)
         await eventually(lambda: gateway.open_request("r1").output.newest_attempt == 3)
         async with leader(bus) as boss:
-            boss.knows["r1"] = FindResponse(
-                found=True, model=MODEL, running=True, attempt=3, worker_name="w1"
+            boss.knows["r1"] = LocateResponse(
+                found=True,
+                record=RequestRecord(model=MODEL, attempt=3),
+                running=True,
+                worker_name="w1",
             )
             found = await lookup(bus, gateway).get("r1")
             assert (found.state, found.worker) == (requests_pb2.REQUEST_STATE_RUNNING, "w1")
@@ -269,7 +276,7 @@ async def test_a_request_that_nobody_has_is_not_found(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, leader(bus), leader(bus, "orphan") as other:
         with pytest.raises(RequestNotFound):
             await lookup(bus, gateway).get("nobody")
-        other.knows["nobody"] = FindResponse(pending=True)
+        other.knows["nobody"] = LocateResponse(pending=True)
         with pytest.raises(GatewayUnreachable):
             await lookup(bus, gateway).get("nobody")
 

@@ -16,7 +16,7 @@ from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.rpc.status import from_status
 from headrace.supervisor.model_removal import configured, forget, remove_unlisted
 from headrace.supervisor.state.failures import ModelServed
-from headrace_scheduler.runtime.election import FINISHED_S, LOOK_S
+from headrace_scheduler.runtime.election import FINISHED_S, POLL_S
 from helpers.eventually import eventually
 from helpers.running_scheduler import scheduler
 from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, find, unsettled
@@ -95,7 +95,7 @@ async def test_the_card_of_a_removed_model_stays_until_the_ends_of_its_requests_
     await gateway.submit("a", detached=True)
     await gateway.die()
     await forget(bus, MODEL, force=True)
-    store_s = FINISHED_S + 2 * LOOK_S + 1
+    store_s = FINISHED_S + 2 * POLL_S + 1
     async with scheduler(nats_url, through=lambda own: cast(Bus, SlowResults(own, store_s))):
         await eventually(lambda: _has_no_cards(bus), within_s=15)
         assert await bus.get_result("a") is not None

@@ -61,7 +61,7 @@ async def test_a_detached_request_without_any_gateway_ends_at_its_deadline_and_t
         for request_id in ("a", "b"):
             await gateway.submit(request_id, timeout_s=8.0, detached=True)
         await eventually(lambda: worker.running.keys() == {"a", "b"})
-        record = RequestRecord(arrival=(await find(bus, "b")).arrival)
+        record = RequestRecord(arrival=(await find(bus, "b")).record.arrival)
         own = ResultRecord(request_id="b", request=record)
         await bus.put_result("b", own.SerializeToString())
         await gateway.die()

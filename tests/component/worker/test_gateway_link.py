@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
-from headrace_worker.runtime.assignments import Held
+from headrace_worker.runtime.assignments import HeldSequence
 from headrace_worker.runtime.delivery import MESSAGE_ENTRIES, GatewayLink
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
@@ -20,14 +20,14 @@ class OwnerActor:
     """Holds sequences and does as it is told when the gateway answers."""
 
     def __init__(self) -> None:
-        self.held: list[Held] = []
+        self.held: list[HeldSequence] = []
         self.acknowledged_ids: list[str] = []
         self.cancelled_ids: list[str] = []
         self.given_up: list[str] = []
-        self.on_cancelled: Callable[[Held], None] = lambda held: None
+        self.on_cancelled: Callable[[HeldSequence], None] = lambda held: None
 
-    def hold(self, request_id: str, *, output_ids: list[int] | None = None) -> Held:
-        held = Held(
+    def hold(self, request_id: str, *, output_ids: list[int] | None = None) -> HeldSequence:
+        held = HeldSequence(
             sequence_id=len(self.held),
             request_id=request_id,
             choice=0,
@@ -41,13 +41,13 @@ class OwnerActor:
         self.held.append(held)
         return held
 
-    def of_gateway(self, gateway_id: str) -> list[Held]:
+    def of_gateway(self, gateway_id: str) -> list[HeldSequence]:
         return self.held
 
-    def acknowledged(self, held: Held) -> None:
+    def acknowledged(self, held: HeldSequence) -> None:
         self.acknowledged_ids.append(held.request_id)
 
-    def cancelled(self, held: Held) -> None:
+    def cancelled(self, held: HeldSequence) -> None:
         self.cancelled_ids.append(held.request_id)
         self.on_cancelled(held)
 
@@ -69,7 +69,7 @@ async def linked(
         await asyncio.wait([running])
 
 
-def say(link: GatewayLink, held: Held, token_id: int) -> None:
+def say(link: GatewayLink, held: HeldSequence, token_id: int) -> None:
     held.output_ids.append(token_id)
     link.tokens([(held, token_id)])
 
@@ -93,7 +93,7 @@ async def test_a_slot_is_not_bound_anew_in_the_message_that_still_speaks_of_the_
         first, second, third = (owner.hold(name) for name in "abc")
         await eventually(lambda: len(gw.bound_slots) == 3)
 
-        def on_cancelled(held: Held) -> None:
+        def on_cancelled(held: HeldSequence) -> None:
             # Between the two cancellations a step's output comes, and after them a new sequence.
             if held is first:
                 say(link, second, 5)

@@ -34,7 +34,7 @@ def asked(request_id: str, gw: GatewayActor, **fields: object) -> RequestRecord:
 def undisturbed(request: RequestRecord, choice: int = 0) -> list[int]:
     sampling = request.sampling
     parameters = SamplingParameters(
-        sampling.max_tokens, temperature=sampling.temperature, ignore_eos=True
+        max_tokens=sampling.max_tokens, temperature=sampling.temperature, ignore_eos=True
     )
     one = Sequence(0, tuple(request.prompt_ids), (), parameters, request.seed + choice)
     return alone(packed(tiny_llama()), one)

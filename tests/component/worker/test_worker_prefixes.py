@@ -8,7 +8,7 @@ from headrace.bus import subjects
 from headrace.bus.jetstream import JetStreamBus
 from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.request.prefixes import names_of
+from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.loading.building import EngineSettings, Origin, build_packed
 from helpers.eventually import eventually
@@ -50,19 +50,21 @@ async def test_what_was_computed_is_told_until_it_is_given_up(
     async with worker_here(nats_url, own, prefixes=own):
         worker_id = await scheduler.first_worker()
         first = record("a", gw, prompt_ids=PROMPT)
-        assert len(names_of(first)) == 3
+        assert len(prefix_block_names(first)) == 3
         assert await scheduler.dispatch(worker_id, first) == []
-        await eventually(lambda: listener.held >= set(names_of(first)))
+        await eventually(lambda: listener.held >= set(prefix_block_names(first)))
         await eventually(lambda: gw.said("a").has_ended)
         longer = RequestRecord(
             weights_digest=DIGEST, prompt_ids=[*PROMPT, *gw.said("a").token_ids, 1]
         )
-        await eventually(lambda: listener.held == set(names_of(longer)[:4]))
+        await eventually(lambda: listener.held == set(prefix_block_names(longer)[:4]))
         other = record("b", gw, prompt_ids=[7, *PROMPT, *PROMPT])
         assert await scheduler.dispatch(worker_id, other) == []
-        await eventually(lambda: listener.held >= set(names_of(other)))
+        await eventually(lambda: listener.held >= set(prefix_block_names(other)))
         if kv_store == "strips":
-            assert not listener.held & set(names_of(first)), "its one slot holds something else"
+            assert not listener.held & set(prefix_block_names(first)), (
+                "its one slot holds something else"
+            )
 
 
 async def test_nothing_is_told_where_that_is_not_wanted(

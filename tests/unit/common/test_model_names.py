@@ -67,7 +67,7 @@ def test_a_name_that_no_encoding_has_is_unknown_and_no_fault_of_ours() -> None:
 def test_a_subject_has_as_many_parts_for_any_model(name: str) -> None:
     made = [
         subjects.lane(name, "bulk"),
-        *(each(name) for each in (subjects.settle, subjects.find, subjects.take_over)),
+        *(each(name) for each in (subjects.settle, subjects.locate, subjects.lost)),
     ]
     assert all(re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+){3}", subject) for subject in made)
 

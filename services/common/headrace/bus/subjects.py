@@ -81,19 +81,9 @@ def park(model: str) -> str:
     return f"headrace.scheduler.{lane_id(model)}.park"
 
 
-def find(model: str) -> str:
-    """FindRequest -> FindResponse, served by the model's leader."""
-    return f"headrace.scheduler.{lane_id(model)}.find"
-
-
-def cancel(model: str) -> str:
-    """CancelRequest -> FindResponse, served by the model's leader."""
-    return f"headrace.scheduler.{lane_id(model)}.cancel"
-
-
-def take_over(model: str) -> str:
-    """TakeOverRequest -> TakeOverResponse, served by the model's leader."""
-    return f"headrace.scheduler.{lane_id(model)}.take_over"
+def locate(model: str) -> str:
+    """LocateRequest -> LocateResponse, served by the model's leader."""
+    return f"headrace.scheduler.{lane_id(model)}.locate"
 
 
 def drain(name: str) -> str:

@@ -17,9 +17,9 @@ from headrace.client.clients import (
     Client,
     MeshUnreachable,
     Prompt,
-    Sampling,
     make_request,
 )
+from headrace.client.sampling import Sampling
 
 __all__ = [
     "AsyncClient",

@@ -7,13 +7,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack, cast
+from typing import Any, Self, Unpack, cast
 from uuid import uuid4
 
 import grpc
 
 from headrace.client.background import AsyncDetached, Detached
 from headrace.client.reader import BREAKS, Thread
+from headrace.client.sampling import Sampling
 from headrace.errors import CapacityError, Code
 from headrace.rpc.addresses import BadAddress, target
 from headrace.rpc.channels import CLIENT_PINGS, aio_channel, blocking_channel
@@ -44,20 +45,6 @@ class MeshUnreachable(CapacityError):
     """Nothing that speaks gRPC answers at the URL."""
 
     code = Code.UNAVAILABLE
-
-
-class Sampling(TypedDict, total=False):
-    """Keyword arguments for `headrace.v1.SamplingParameters`; what is left out is the model's."""
-
-    max_tokens: int | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    stop: list[str]
-    ignore_eos: bool
-    min_tokens: int | None
-    bad_words: list[str]
-    allowed_token_ids: list[int]
 
 
 def make_request(

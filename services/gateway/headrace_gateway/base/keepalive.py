@@ -31,13 +31,8 @@ class Stream(Protocol):
 class KeepAlive:
     """When a stream that has nothing to say says so."""
 
-    head_after_s: float = 2.0
-    """Its head is sent after this time though nothing is known of its answer. Too small: what
-    fails soon after, as in a full lane, has no HTTP status of its own, but is an event. Too
-    large: clients and proxies that wait for a head give up."""
-    every_s: float = 10.0
-    """Longest silence; then a comment is sent. Too small: comments for streams that are well.
-    Too large: proxies cut streams that are silent for a minute, some sooner."""
+    head_after_s: float
+    every_s: float
 
 
 @asynccontextmanager

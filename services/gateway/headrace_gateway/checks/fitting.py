@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.errors import ContextLengthExceeded, InvalidRequest
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace_gateway.base.quoting import quoted
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.request.generation_request import (
     NAME,
     WHOLE_CONTEXT,
@@ -15,7 +15,9 @@ from headrace_gateway.request.generation_request import (
 )
 
 
-def check_prompt_size(request: GenerationRequest, card: ModelCard, limits: Limits) -> None:
+def check_prompt_size(
+    request: GenerationRequest, card: ModelCard, settings: GatewaySettings
+) -> None:
     """Refuse what can be refused without tokens: ContextLengthExceeded, or InvalidRequest."""
     prompt = request.prompt
     _check_cut(request, card)
@@ -25,7 +27,7 @@ def check_prompt_size(request: GenerationRequest, card: ModelCard, limits: Limit
         return
     if isinstance(prompt, Conversation):
         _check_messages(prompt)
-    most = card.context_tokens * limits.max_prompt_characters_per_token
+    most = card.context_tokens * settings.max_prompt_characters_per_token
     if prompt.characters > most:
         raise ContextLengthExceeded(
             f"This model's maximum context length is {card.context_tokens} tokens. However,"

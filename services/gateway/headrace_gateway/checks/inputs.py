@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from headrace.errors import ContextLengthExceeded, InvalidRequest
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import Sampling
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.validation import priority, times
 from headrace_gateway.request.generation import Input, ValidRequest
 from headrace_gateway.request.generation_request import (
@@ -29,7 +29,7 @@ _PART_TOKENS = 65_536
 
 
 def check_inputs(
-    inputs: Sequence[AnyInput], request: VectorRequest, card: ModelCard, limits: Limits
+    inputs: Sequence[AnyInput], request: VectorRequest, card: ModelCard, settings: GatewaySettings
 ) -> None:
     """Everything that can be refused without tokens.
 
@@ -45,7 +45,7 @@ def check_inputs(
             f"{name} has {count} entries; it may have 1 to {MAX_INPUTS}", field=name
         )
     _check_truncation(request, card)
-    most = card.context_tokens * limits.max_prompt_characters_per_token
+    most = card.context_tokens * settings.max_prompt_characters_per_token
     for each in inputs:
         if isinstance(each, TokenIds):
             _check_vocabulary(each, card)
@@ -55,7 +55,7 @@ def check_inputs(
                 f" at most {most} are taken. Please reduce its length.",
                 field=each.field,
             )
-    times(request, limits)
+    times(request, settings)
 
 
 def check_lengths(
@@ -87,10 +87,10 @@ def check_lengths(
 
 
 def requests_for(
-    request: VectorRequest, card: ModelCard, limits: Limits, inputs: Sequence[Input]
+    request: VectorRequest, card: ModelCard, settings: GatewaySettings, inputs: Sequence[Input]
 ) -> list[ValidRequest]:
     """One request for as many inputs as fit, in their order; named apart by "-1", "-2", ..."""
-    timeout_s, patience_s = times(request, limits)
+    timeout_s, patience_s = times(request, settings)
     return [
         ValidRequest(
             request_id=request.request_id if number == 0 else f"{request.request_id}-{number}",

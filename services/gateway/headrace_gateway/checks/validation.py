@@ -7,16 +7,16 @@ every refusal names the field as the caller wrote it, and has the numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from headrace.errors import InvalidRequest, Unsupported
-from headrace.internal.v1.model_card_pb2 import ModelCard
+from headrace.internal.v1.model_card_pb2 import ModelCard, SamplingDefaults
 from headrace.internal.v1.request_pb2 import Sampling
+from headrace.sampling import PARAMETERS, SamplingParameter
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.base.quoting import quoted
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.fitting import check_prompt_size, max_tokens
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.structures import check_structure
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.generation_request import NAME, GenerationRequest, Terms, TokenIds
@@ -36,37 +36,7 @@ _LOGPROBS: tuple[Literal["logprobs", "prompt_logprobs"], ...] = ("logprobs", "pr
 _GREEDY_BELOW = 1e-5
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
-    name: str
-    low: float
-    high: float
-    open_below: bool = False
-    neutral: float = 0.0
-    """Where neither the caller nor the model says anything."""
-
-    def holds(self, value: float) -> bool:
-        # Why: every comparison with NaN is false, so NaN is in no range.
-        above = value > self.low if self.open_below else value >= self.low
-        return above and value <= self.high
-
-    def __str__(self) -> str:
-        return f"{'(' if self.open_below else '['}{self.low:g}, {self.high:g}]"
-
-
-_RANGES = (
-    _Range("temperature", 0, 2, neutral=1.0),
-    _Range("top_p", 0, 1, open_below=True, neutral=1.0),
-    _Range("min_p", 0, 1),
-    _Range("repetition_penalty", 0, 10, open_below=True, neutral=1.0),
-    _Range("presence_penalty", -2, 2),
-    _Range("frequency_penalty", -2, 2),
-)
-_MODELS_OWN = frozenset({"temperature", "top_p", "min_p", "repetition_penalty"})
-"""Fields that a model card may have a default for."""
-
-
-def check(request: GenerationRequest, card: ModelCard, limits: Limits) -> None:
+def check(request: GenerationRequest, card: ModelCard, settings: GatewaySettings) -> None:
     """Everything that can be refused without tokens.
 
     Raises:
@@ -80,21 +50,21 @@ def check(request: GenerationRequest, card: ModelCard, limits: Limits) -> None:
             field=request.name_of("request_id"),
         )
     _check_choices(request, card)
-    check_prompt_size(request, card, limits)
-    _check_numbers(request)
+    check_prompt_size(request, card, settings)
+    _check_numbers(request, card)
     _check_texts(request)
     _check_token_ids(request, card)
     _check_masks(request, card)
     _check_logprobs(request, card)
     if request.parameters.HasField("structure"):
         check_structure(request.parameters.structure, card, request.name_of("structure"))
-    times(request, limits)
+    times(request, settings)
 
 
 def valid_request(
     request: GenerationRequest,
     card: ModelCard,
-    limits: Limits,
+    settings: GatewaySettings,
     prompt_ids: list[int],
     draw_seed: Callable[[], int],
 ) -> ValidRequest:
@@ -106,7 +76,7 @@ def valid_request(
     """
     if not prompt_ids:
         raise InvalidRequest("the prompt has no tokens", field=request.prompt.field)
-    timeout_s, patience_s = times(request, limits)
+    timeout_s, patience_s = times(request, settings)
     sampling = _sampling(request.parameters, card, max_tokens(request, card, len(prompt_ids)))
     if request.parameters.HasField("structure"):
         sampling.grammar.structure.CopyFrom(request.parameters.structure)
@@ -131,7 +101,7 @@ def valid_request(
         resumable=request.stream or request.idempotent,
         once=request.idempotent or request.background,
         background=request.background,
-        result_ttl_s=limits.detached_result_ttl_s if request.background else 0.0,
+        result_ttl_s=settings.detached_result_ttl_s if request.background else 0.0,
     )
 
 
@@ -144,10 +114,13 @@ def priority(request: Terms) -> Priority.ValueType:
     return request.caller.priority(request.priority, field_name=request.name_of("priority"))
 
 
-def times(request: Terms, limits: Limits) -> tuple[float, float]:
+def times(request: Terms, settings: GatewaySettings) -> tuple[float, float]:
     """Timeout and patience in seconds, within the limits and the call's own deadline."""
-    timeout_s = _within("timeout", request, request.timeout_s, limits.max_timeout_s)
-    patience_s = _within("patience", request, request.patience_s, limits.max_patience_s)
+    background = isinstance(request, GenerationRequest) and request.background
+    max_timeout_s = settings.max_detached_s if background else settings.max_timeout_s
+    max_patience_s = settings.max_detached_s if background else settings.max_patience_s
+    timeout_s = _within("timeout", request, request.timeout_s, max_timeout_s)
+    patience_s = _within("patience", request, request.patience_s, max_patience_s)
     if request.time_remaining_s is not None:
         timeout_s = min(timeout_s, request.time_remaining_s)
     return timeout_s, min(patience_s, timeout_s)
@@ -177,18 +150,23 @@ def max_choices(card: ModelCard) -> int:
     return min(MAX_CHOICES, card.max_slots)
 
 
-def _check_numbers(request: GenerationRequest) -> None:
+def _check_numbers(request: GenerationRequest, card: ModelCard) -> None:
     parameters = request.parameters
     if parameters.HasField("max_tokens") and parameters.max_tokens < 1:
         raise InvalidRequest(
             "max_tokens is 0; it must be at least 1", field=request.name_of("max_tokens")
         )
-    for bounds in _RANGES:
-        value: float = getattr(parameters, bounds.name)
-        if parameters.HasField(bounds.name) and not bounds.holds(value):  # type: ignore[arg-type]
+    for each in PARAMETERS.values():
+        if (value := _set_value(parameters, each)) is None:
+            continue
+        field = request.name_of(each.name)
+        if not each.allows(value):
             raise InvalidRequest(
-                f"{bounds.name} is {value:g}; it must be in {bounds}",
-                field=request.name_of(bounds.name),
+                f"{each.name} is {value:g}; it must be in {each.range}", field=field
+            )
+        if value != each.neutral and not _applies(card, each):
+            raise Unsupported(
+                f"the engine of model {card.model} does not support {each.name}", field=field
             )
     for token_id, bias in parameters.logit_bias.items():
         if not -100 <= bias <= 100:
@@ -298,15 +276,16 @@ def _check_count(count: int, most: int, name: str) -> None:
 
 
 def _sampling(parameters: SamplingParameters, card: ModelCard, most_tokens: int) -> Sampling:
-    numbers: dict[str, Any] = {bounds.name: _number(bounds, parameters, card) for bounds in _RANGES}
+    numbers: dict[str, Any] = {
+        name: _number(each, parameters, card) for name, each in PARAMETERS.items()
+    }
     told = {name: getattr(parameters, name) for name in _LOGPROBS if parameters.HasField(name)}
     # Why: logits divided by next to nothing overflow; what is meant is greedy.
     if numbers["temperature"] < _GREEDY_BELOW:
         numbers["temperature"] = 0.0
-    own_top_k = parameters if parameters.HasField("top_k") else card.defaults
+    numbers["top_k"] = min(numbers["top_k"], card.vocabulary_size)
     return Sampling(
         max_tokens=most_tokens,
-        top_k=min(own_top_k.top_k, card.vocabulary_size),
         logit_bias=parameters.logit_bias,
         stop_token_ids=parameters.stop_token_ids,
         ignore_eos=parameters.ignore_eos,
@@ -317,10 +296,22 @@ def _sampling(parameters: SamplingParameters, card: ModelCard, most_tokens: int)
     )
 
 
-def _number(bounds: _Range, parameters: SamplingParameters, card: ModelCard) -> float:
-    name: str = bounds.name
-    if parameters.HasField(name):  # type: ignore[arg-type]
-        return float(getattr(parameters, name))
-    if name in _MODELS_OWN and card.defaults.HasField(name):  # type: ignore[arg-type]
-        return float(getattr(card.defaults, name))
-    return bounds.neutral
+def _number(each: SamplingParameter, parameters: SamplingParameters, card: ModelCard) -> float:
+    """Return the caller's value, else the model's own, else the neutral one."""
+    value = _set_value(parameters, each)
+    if value is None and each.model_default and _applies(card, each):
+        value = _set_value(card.defaults, each)
+    return each.neutral if value is None else value
+
+
+def _set_value(
+    message: SamplingParameters | SamplingDefaults, each: SamplingParameter
+) -> float | None:
+    if not message.HasField(each.name):  # type: ignore[arg-type]
+        return None
+    value: float = getattr(message, each.name)
+    return value
+
+
+def _applies(card: ModelCard, each: SamplingParameter) -> bool:
+    return each.everywhere or each.name in card.capabilities.sampling

@@ -212,43 +212,37 @@ def weights_name(*digests: str) -> str:
     return "-".join(digest[:12] for digest in filter(None, digests))
 
 
-class Generation(Protocol):
-    """One reader's end of a request. Exactly one of `settle` and `abandon` ends it, always."""
+class Generation:
+    """One reader's end of a request's output. Exactly one of `settle` and `abandon` ends it.
 
-    @property
-    def request_id(self) -> str: ...
+    As it stands it needs no end, as the output of a stored result does; sources that hold
+    something override what they must.
+    """
 
-    @property
-    def arrival_s(self) -> float:
-        """Of the request, in Unix time."""
-        ...
+    def __init__(self, request_id: str, arrival_s: float) -> None:
+        """`arrival_s`: of the request, in Unix time."""
+        self.request_id, self.arrival_s = request_id, arrival_s
 
     def events(self) -> AsyncIterator[list[Event]]:
-        """What has come since the last list, at most one `Tokens` per choice and list.
+        """Yield what has come since the last list, with at most one `Tokens` per choice and list.
 
-        A slow caller gets longer lists; nothing is dropped. Ends after every choice has
+        A slow reader gets longer lists; nothing is dropped. Ends after every choice has
         ended (by `ChoiceEnded` or `end_choice`) or after `Failed`.
         """
-        ...
+        raise NotImplementedError
 
     def end_choice(self, choice: int) -> None:
-        """Stop one choice: a stop string came. Its worker hears of it at once."""
-        ...
+        """Stop a choice in which a stop string was found; its worker is told at once."""
 
     async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
-        """Say that the end has been relayed. Stores the outcome, frees what is held.
+        """Report that the end has been sent to the caller. Store the outcome, free what is held.
 
         Safe to be cancelled: the settling itself goes on.
         """
-        ...
 
     async def abandon(self) -> None:
-        """The reader is gone. If nobody else reads it, cancel what runs, free what is held;
-        detached requests are read by their gateway.
-
-        A no-op after `settle`.
-        """
-        ...
+        """Stop reading. The last reader to do so cancels the request, unless it is a background
+        request, which its gateway reads. A no-op after `settle`."""
 
 
 class Admission(Protocol):

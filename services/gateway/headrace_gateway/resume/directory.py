@@ -11,19 +11,20 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
-from headrace.bus import Bus, BusError, subjects
+from headrace.bus import Bus, BusError
 from headrace.clock import Clock
 from headrace.errors import BrokerUnavailable, GatewayUnreachable, HeadraceError, RequestNotFound
-from headrace.internal.v1.reports_pb2 import ResultRecord, TakeOverRequest, TakeOverResponse
+from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import from_status
-from headrace.v1.common_pb2 import Choice, RequestOutcome
+from headrace.v1.common_pb2 import Choice
 from headrace_gateway.output.assembler import UNFINISHED
 from headrace_gateway.output.locate import Attachable
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.queue.settlements import Settlements
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation, Tokens
 from headrace_gateway.request.logprob_columns import read_run
+from headrace_gateway.resume.leaders import ask_leaders
 from headrace_gateway.resume.remote import Remote, Unreachable
 from headrace_gateway.resume.takeovers import Takeovers
 from headrace_gateway.stream.open_request import OpenRequest
@@ -47,10 +48,11 @@ class OpenHere:
         return self.open_request.reader()
 
 
-class Ended:
+class Ended(Generation):
     """A kept result as the `Generation` of who comes late; nobody has to end it."""
 
     def __init__(self, result: ResultRecord) -> None:
+        super().__init__(result.request_id, result.arrival.ToNanoseconds() / 1e9)
         self._result = result
 
     @property
@@ -60,14 +62,6 @@ class Ended:
     @property
     def failed(self) -> bool:
         return self._result.outcome.HasField("error")
-
-    @property
-    def request_id(self) -> str:
-        return self._result.request_id
-
-    @property
-    def arrival_s(self) -> float:
-        return self._result.arrival.ToNanoseconds() / 1e9
 
     async def open(self) -> Generation:
         sampling, choices = self.record.sampling, self._result.outcome.choices
@@ -98,15 +92,6 @@ class Ended:
         if outcome.HasField("error"):
             events.append(Failed(from_status(outcome.error)))
         yield events
-
-    def end_choice(self, choice: int) -> None:
-        pass
-
-    async def settle(self, outcome: RequestOutcome) -> None:
-        pass
-
-    async def abandon(self) -> None:
-        pass
 
 
 def _has_logprobs(choice: Choice) -> bool:
@@ -161,7 +146,14 @@ class RequestDirectory:
         request_id = search.request_id
         if (near := await self.near(request_id)) is not None:
             return near
-        answers = await asyncio.gather(*(self._ask(model, search) for model in search.models))
+        message = LocateRequest(
+            request_id=request_id,
+            verb=LocateRequest.VERB_TAKE_OVER,
+            gateway_id=self._gateway_id,
+            delivery_address=self._takeovers.delivery_address,
+            unreachable_gateway_id=search.unreachable,
+        )
+        answers = await ask_leaders(self._bus, search.models, message, timeout_s=ANSWER_S)
         found = next((answer for answer in answers if answer is not None and answer.found), None)
         if found is None:
             if None in answers:
@@ -175,7 +167,7 @@ class RequestDirectory:
             )
         if found.pending:
             return None
-        if found.gateway_id == self._gateway_id:
+        if found.record.gateway_id == self._gateway_id:
             return self._takeovers.given(found.record)
         return await self._dial(search, found)
 
@@ -188,29 +180,13 @@ class RequestDirectory:
         stored = await self._bus.get_result(request_id)
         return None if stored is None else Ended(ResultRecord.FromString(stored))
 
-    async def _dial(self, search: _Search, found: TakeOverResponse) -> Attachable | None:
+    async def _dial(self, search: _Search, found: LocateResponse) -> Attachable | None:
         try:
-            return await Remote.reach(found.delivery_address, search.request_id)
+            return await Remote.reach(found.record.delivery_address, search.request_id)
         except (RequestNotFound, Unreachable) as error:
             # Not found: it ended there a moment ago, or another run of it listens there now.
-            search.unreachable, search.fact = found.gateway_id, str(error)
+            search.unreachable, search.fact = found.record.gateway_id, str(error)
             return None
-
-    async def _ask(self, model: str, search: _Search) -> TakeOverResponse | None:
-        """None where no leader answers."""
-        question = TakeOverRequest(
-            request_id=search.request_id,
-            gateway_id=self._gateway_id,
-            delivery_address=self._takeovers.delivery_address,
-            unreachable_gateway_id=search.unreachable,
-        )
-        try:
-            answer = await self._bus.request(
-                subjects.take_over(model), question.SerializeToString(), timeout_s=ANSWER_S
-            )
-        except BusError:
-            return None
-        return TakeOverResponse.FromString(answer)
 
 
 @dataclass(slots=True)

@@ -114,19 +114,12 @@ async def open_or_join(
         return await again(), request
 
 
-class JoinOnDuplicate:
-    """A `Generation` of our own, or of the gateway whose request the leader had before ours."""
+class JoinOnDuplicate(Generation):
+    """A generation of our own, or of the gateway whose request the leader had before ours."""
 
     def __init__(self, own: Generation, join: Callable[[], Awaitable[Generation]]) -> None:
+        super().__init__(own.request_id, own.arrival_s)
         self._read, self._join = own, join
-
-    @property
-    def request_id(self) -> str:
-        return self._read.request_id
-
-    @property
-    def arrival_s(self) -> float:
-        return self._read.arrival_s
 
     async def events(self) -> AsyncIterator[list[Event]]:
         async for events in self._read.events():

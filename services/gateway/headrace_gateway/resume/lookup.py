@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from headrace.bus import RESULT_KEPT_S, Bus, BusError, subjects
+from headrace.bus import RESULT_KEPT_S, Bus, BusError
 from headrace.errors import (
     BrokerUnavailable,
     GatewayUnreachable,
@@ -13,17 +13,13 @@ from headrace.errors import (
     RequestCancelled,
     RequestNotFound,
 )
-from headrace.internal.v1.reports_pb2 import (
-    CancelRequest,
-    FindRequest,
-    FindResponse,
-    ResultRecord,
-)
+from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import requests_pb2
 from headrace_gateway.base.generated_ids import candidate_models
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.queue.settlements import Settlements, timestamp
+from headrace_gateway.resume.leaders import ask_leaders
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 
@@ -64,8 +60,9 @@ class RequestLookup:
             HeadraceError: as `get`.
         """
         if (open_request := self._requests.find(request_id)) is None:
-            return await self._elsewhere(FindRequest(request_id=request_id))
-        leader = await self._ask([open_request.admitted.model], FindRequest(request_id=request_id))
+            return await self._elsewhere(request_id)
+        message = LocateRequest(request_id=request_id, verb=LocateRequest.VERB_FIND)
+        leader = await self._ask([open_request.admitted.model], message)
         return _open(open_request, leader), open_request.admitted.record
 
     async def opened(self, request_id: str) -> requests_pb2.Request:
@@ -75,8 +72,8 @@ class RequestLookup:
             HeadraceError: it has ended meanwhile, and what it came to cannot be read.
         """
         if (open_request := self._requests.find(request_id)) is not None:
-            return _open(open_request, FindResponse())
-        found, _ = await self._elsewhere(FindRequest(request_id=request_id))
+            return _open(open_request, LocateResponse())
+        found, _ = await self._elsewhere(request_id)
         return found
 
     async def cancel(self, request_id: str) -> requests_pb2.Request:
@@ -88,7 +85,7 @@ class RequestLookup:
             BrokerUnavailable: it is not here, and nobody else could be asked.
         """
         if (open_request := self._requests.find(request_id)) is None:
-            found, _ = await self._elsewhere(CancelRequest(request_id=request_id))
+            found, _ = await self._elsewhere(request_id, LocateRequest.VERB_CANCEL)
             return found
         open_request.fail(RequestCancelled(f"request {request_id} was cancelled"))
         try:
@@ -96,17 +93,21 @@ class RequestLookup:
             async with asyncio.timeout(self._answer_s):
                 await open_request.closed.wait()
         except TimeoutError:
-            return _open(open_request, FindResponse())
-        found, _ = await self._elsewhere(FindRequest(request_id=request_id))
+            return _open(open_request, LocateResponse())
+        found, _ = await self._elsewhere(request_id)
         return found
 
     async def _elsewhere(
-        self, question: FindRequest | CancelRequest
+        self,
+        request_id: str,
+        verb: LocateRequest.Verb.ValueType = LocateRequest.VERB_FIND,
     ) -> tuple[requests_pb2.Request, RequestRecord]:
-        request_id = question.request_id
         if (result := await self._result(request_id)) is not None:
             return _ended(result), result.request
-        found = await self._ask(candidate_models(request_id, self._models()), question)
+        found = await self._ask(
+            candidate_models(request_id, self._models()),
+            LocateRequest(request_id=request_id, verb=verb),
+        )
         if not found.found:
             # It may have ended since, and its result is stored before its leader forgets it.
             if (result := await self._result(request_id)) is not None:
@@ -127,27 +128,16 @@ class RequestLookup:
             ) from error
         return None if payload is None else ResultRecord.FromString(payload)
 
-    async def _ask(
-        self, models: Iterable[str], question: FindRequest | CancelRequest
-    ) -> FindResponse:
-        """What the leader that knows it says; of none, that there is none, or that one of them
-        cannot say so now."""
-        answers = await asyncio.gather(*(self._ask_one(model, question) for model in models))
-        pending = any(answer.pending for answer in answers)
-        found = (answer for answer in answers if answer.found)
-        return next(found, FindResponse(pending=pending))
-
-    async def _ask_one(self, model: str, question: FindRequest | CancelRequest) -> FindResponse:
-        subject = subjects.find if isinstance(question, FindRequest) else subjects.cancel
-        payload = question.SerializeToString()
-        try:
-            answer = await self._bus.request(subject(model), payload, timeout_s=self._answer_s)
-        except BusError:
-            return FindResponse(pending=True)
-        return FindResponse.FromString(answer)
+    async def _ask(self, models: Iterable[str], message: LocateRequest) -> LocateResponse:
+        """Return the answer of the leader that knows the request, or else whether one may yet."""
+        answers = await ask_leaders(self._bus, models, message, timeout_s=self._answer_s)
+        known = [answer or LocateResponse(pending=True) for answer in answers]
+        pending = any(answer.pending for answer in known)
+        found = (answer for answer in known if answer.found)
+        return next(found, LocateResponse(pending=pending))
 
 
-def _not_found(request_id: str, answer: FindResponse) -> HeadraceError:
+def _not_found(request_id: str, answer: LocateResponse) -> HeadraceError:
     if answer.pending:
         return GatewayUnreachable(
             f"no scheduler could say yet whether request {request_id} is open",
@@ -171,7 +161,7 @@ def _ended(record: ResultRecord) -> requests_pb2.Request:
     return request
 
 
-def _open(open_request: OpenRequest, leader: FindResponse) -> requests_pb2.Request:
+def _open(open_request: OpenRequest, leader: LocateResponse) -> requests_pb2.Request:
     """What we know of an open request, and what its leader adds."""
     admitted, attempt = open_request.admitted, open_request.output.newest_attempt
     state = requests_pb2.REQUEST_STATE_RUNNING if attempt else requests_pb2.REQUEST_STATE_WAITING
@@ -196,12 +186,12 @@ def _set_life(request: requests_pb2.Request, record: RequestRecord) -> None:
         request.expire_time.FromNanoseconds(end.ToNanoseconds() + kept_ns)
 
 
-def _with_leader(request: requests_pb2.Request, leader: FindResponse) -> requests_pb2.Request:
-    request.model = leader.model
-    request.priority = leader.priority
-    request.attempt = max(request.attempt, leader.attempt)
+def _with_leader(request: requests_pb2.Request, leader: LocateResponse) -> requests_pb2.Request:
+    record = leader.record
+    request.model, request.priority = record.model, record.priority
+    request.attempt = max(request.attempt, record.attempt)
     request.worker = leader.worker_name
-    request.create_time.CopyFrom(leader.arrival)
+    request.create_time.CopyFrom(record.arrival)
     request.state = (
         requests_pb2.REQUEST_STATE_RUNNING if leader.running else requests_pb2.REQUEST_STATE_WAITING
     )

@@ -30,12 +30,13 @@ class Unreachable(Exception):
 Call = grpc.aio.UnaryStreamCall[AttachRequest, AttachResponse]
 
 
-class Remote:
+class Remote(Generation):
     """The `Generation` of a reader whose request is open at another gateway, which settles it."""
 
     failed = False
 
     def __init__(self, call: Call, record: RequestRecord, channel: AsyncExitStack) -> None:
+        super().__init__(record.request_id, record.arrival.ToNanoseconds() / 1e9)
         self.record = record
         self._call, self._channel = call, channel
 
@@ -64,14 +65,6 @@ class Remote:
     async def open(self) -> Generation:
         return self
 
-    @property
-    def request_id(self) -> str:
-        return self.record.request_id
-
-    @property
-    def arrival_s(self) -> float:
-        return self.record.arrival.ToNanoseconds() / 1e9
-
     async def events(self) -> AsyncIterator[list[Event]]:
         try:
             while isinstance(message := await self._call.read(), AttachResponse):
@@ -79,9 +72,6 @@ class Remote:
         except grpc.aio.AioRpcError as error:
             fact = f"the gateway that has request {self.request_id} broke off: {error.details()}"
             yield [Failed(GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S))]
-
-    def end_choice(self, choice: int) -> None:
-        """Its gateway finds the same end by itself."""
 
     async def settle(self, outcome: RequestOutcome) -> None:
         await self.abandon()

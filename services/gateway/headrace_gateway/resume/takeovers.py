@@ -6,20 +6,20 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from headrace.bus import Bus, BusError, subjects
+from headrace.bus import Bus
 from headrace.clock import Clock
 from headrace.errors import GatewayUnreachable, HeadraceError, RequestExists
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
+    LocateRequest,
     TakenOver,
-    TakeOverRequest,
-    TakeOverResponse,
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_gateway.base import metrics
 from headrace_gateway.queue.admission import LaneAdmission
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.request.generation import Generation
+from headrace_gateway.resume.leaders import ask_leaders
 from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.stored_record import admitted_as
@@ -128,20 +128,18 @@ class Takeovers:
         return open_request
 
     async def _confirm(self, model: str, open_request: OpenRequest) -> None:
-        request = TakeOverRequest(
+        message = LocateRequest(
             request_id=open_request.request_id,
+            verb=LocateRequest.VERB_TAKE_OVER,
             gateway_id=self._gateway_id,
             delivery_address=self.delivery_address,
             point=open_request.resume_point(),
         )
-        try:
-            answer = await self._bus.request(
-                subjects.take_over(model), request.SerializeToString(), timeout_s=ANSWER_S
-            )
-        except BusError as error:
-            fact = f"no scheduler answered for request {open_request.request_id}: {error}"
-            raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S) from error
-        if TakeOverResponse.FromString(answer).gateway_id != self._gateway_id:
+        (answer,) = await ask_leaders(self._bus, [model], message, timeout_s=ANSWER_S)
+        if answer is None:
+            fact = f"no scheduler answered for request {open_request.request_id}"
+            raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S)
+        if answer.record.gateway_id != self._gateway_id:
             fact = f"request {open_request.request_id} went to another gateway"
             raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S)
 

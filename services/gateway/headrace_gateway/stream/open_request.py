@@ -19,7 +19,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
 from headrace_gateway.base.metrics import LaneMeter, lane_meter
-from headrace_gateway.request.generation import Event, Queued, Tokens
+from headrace_gateway.request.generation import Event, Generation, Queued, Tokens
 from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest, OutputLog
 
 
@@ -89,7 +89,7 @@ class OpenRequest:
         self._clock = clock
         self._on_close = on_close
         self._bindings: set[SlotBinding] = set()
-        self._readers: set[Reader] = set()
+        self._readers: set[OutputReader] = set()
         self._meter: LaneMeter | None = None
         if not admitted.is_canary:
             self._meter = lane_meter(admitted.model, admitted.priority, clock.monotonic_s())
@@ -100,11 +100,11 @@ class OpenRequest:
 
     # For doors
 
-    def reader(self) -> Reader:
+    def reader(self) -> OutputReader:
         """One more, who hears all from the beginning."""
         # The first alone is measured: what others hear is no output twice.
         measure = self._measure if not self._readers else None
-        reader = Reader(self, measure)
+        reader = OutputReader(self, measure)
         self._readers.add(reader)
         return reader
 
@@ -117,7 +117,7 @@ class OpenRequest:
         self._cancel_bindings(lambda binding: binding.choice == choice)
         self.wake()
 
-    def leave(self, reader: Reader) -> None:
+    def leave(self, reader: OutputReader) -> None:
         """This reader hears no more of it; the last one ends it."""
         self._readers.discard(reader)
         if not self._readers:
@@ -225,25 +225,18 @@ class OpenRequest:
             binding.line.cancel(binding.slot)
 
 
-class Reader:
-    """A `Generation`: one reader of an outlet."""
+class OutputReader(Generation):
+    """One reader of an open request."""
 
     def __init__(
         self, open_request: OpenRequest, measure: Callable[[list[Event]], None] | None
     ) -> None:
+        super().__init__(open_request.request_id, open_request.admitted.arrival_s)
         self._open_request, self._measure = open_request, measure
         self._reading = open_request.output.reading()
         self._news = asyncio.Event()
         self._news.set()
         self._is_queue_news = False
-
-    @property
-    def request_id(self) -> str:
-        return self._open_request.request_id
-
-    @property
-    def arrival_s(self) -> float:
-        return self._open_request.admitted.arrival_s
 
     def wake(self) -> None:
         self._news.set()

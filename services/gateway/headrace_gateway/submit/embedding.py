@@ -12,6 +12,7 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import ModelTask, RequestOutcome, Usage
 from headrace_gateway.base.cooperative import cooperatively
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.inputs import (
     check_inputs,
     check_lengths,
@@ -20,7 +21,6 @@ from headrace_gateway.checks.inputs import (
     prompt_text,
     requests_for,
 )
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.validation import priority, times
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.request.generation import (
@@ -88,8 +88,8 @@ class Embedding:
     left, or abandoned if that is by an error or because the caller went away.
     """
 
-    def __init__(self, catalog: Catalog, admission: Admission, limits: Limits) -> None:
-        self._catalog, self._admission, self._limits = catalog, admission, limits
+    def __init__(self, catalog: Catalog, admission: Admission, settings: GatewaySettings) -> None:
+        self._catalog, self._admission, self._settings = catalog, admission, settings
 
     @asynccontextmanager
     async def embedded(
@@ -153,14 +153,16 @@ class Embedding:
         served: ServedModel,
     ) -> AsyncIterator[Embedded]:
         card = served.card
-        check_inputs(inputs, wanted, card, self._limits)
-        _, patience_s = times(wanted, self._limits)
+        check_inputs(inputs, wanted, card, self._settings)
+        _, patience_s = times(wanted, self._settings)
         lane = priority(wanted)
         tenant = wanted.caller.tenant
         self._admission.check(card.model, lane, tenant=tenant, patience_s=patience_s)
         found = await _tokenized(inputs, served, longest_input(wanted, card))
         check_lengths(inputs, wanted, card, found)
-        async with _open(self._admission, requests_for(wanted, card, self._limits, found)) as parts:
+        async with _open(
+            self._admission, requests_for(wanted, card, self._settings, found)
+        ) as parts:
             vectors = [vector for part in parts for vector in await part.vectors()]
             prompt_tokens = sum(part.request.prompt_tokens for part in parts)
             yield Embedded(card, vectors, prompt_tokens, parts[0].arrival_s)

@@ -9,9 +9,9 @@ from hashlib import blake2b
 
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.base.generated_ids import with_lane
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.apply_tools import apply_tools
 from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.validation import check, priority, times, valid_request
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer
@@ -22,10 +22,10 @@ from headrace_gateway.request.tasks import require_task
 
 
 class Submitter:
-    def __init__(self, catalog: Catalog, admission: Admission, limits: Limits) -> None:
+    def __init__(self, catalog: Catalog, admission: Admission, settings: GatewaySettings) -> None:
         self._catalog = catalog
         self._admission = admission
-        self._limits = limits
+        self._settings = settings
 
     def known(self, model: str) -> str:
         """The model that this name asks for, if there is one. For labels, which callers must not
@@ -61,7 +61,7 @@ class Submitter:
 
     def _admissible(self, wanted: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
         served, wanted = self._checked(wanted)
-        _, patience_s = times(wanted, self._limits.of(wanted))
+        _, patience_s = times(wanted, self._settings)
         lane = priority(wanted)
         tenant = wanted.caller.tenant
         self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
@@ -81,14 +81,13 @@ class Submitter:
         require_task(served.card, ModelTask.MODEL_TASK_GENERATE)
         wanted = replace(wanted, request_id=with_lane(served.card.model, wanted.request_id))
         wanted = apply_tools(wanted, served.card)
-        check(wanted, served.card, self._limits.of(wanted))
+        check(wanted, served.card, self._settings)
         return served, wanted
 
     async def _request(self, wanted: GenerationRequest, served: ServedModel) -> ValidRequest:
         prompt_ids = cut_to_fit(wanted, served.card, await _token_ids(wanted, served))
-        limits = self._limits.of(wanted)
         request = valid_request(
-            wanted, served.card, limits, prompt_ids, draw_seed=lambda: self._seed_of(wanted)
+            wanted, served.card, self._settings, prompt_ids, draw_seed=lambda: self._seed_of(wanted)
         )
         for run in served.tokenizer.runs_of(wanted.parameters.bad_words):
             request.sampling.bad_words.add(token_ids=run)
@@ -125,7 +124,7 @@ class Submitter:
         """
         served = self._catalog.get(wanted.model)
         wanted = apply_tools(wanted, served.card)
-        check_prompt_size(wanted, served.card, self._limits)
+        check_prompt_size(wanted, served.card, self._settings)
         return served, await _token_ids(wanted, served)
 
 

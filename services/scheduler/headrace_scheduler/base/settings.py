@@ -6,10 +6,6 @@ from pydantic import Field, PositiveFloat
 from pydantic_settings import SettingsConfigDict
 
 from headrace.settings import ServiceSettings
-from headrace_scheduler.request.fairness import Shares
-from headrace_scheduler.workers.forming import BatchLimits
-from headrace_scheduler.workers.policy import Policy
-from headrace_scheduler.workers.routing import RoutingLimits
 
 
 class SchedulerSettings(ServiceSettings):
@@ -138,39 +134,3 @@ class SchedulerSettings(ServiceSettings):
     large: they refuse by old figures."""
     drain_s: float = Field(default=1.0, ge=0)
     """Longest wait on shutdown for answers and acknowledgements that are on their way."""
-
-    def policy(self) -> Policy:
-        """What the pure rooms need of it."""
-        return Policy(
-            limits=BatchLimits(
-                max_requests=self.max_batch_requests,
-                prefill_tokens=self.max_batch_prefill_tokens,
-                message_bytes=self.max_batch_bytes,
-                max_wait_s=self.max_batch_wait_s,
-                ageing_s=self.ageing_s,
-                floor_share=self.floor_share,
-            ),
-            shares=Shares(
-                weights=self.tenant_weights,
-                prompt_token=self.prompt_token_weight,
-                output_token=self.output_token_weight,
-                remembered=self.max_tenants,
-            ),
-            preemption=self.preemption,
-            max_preemptions=self.max_preemptions,
-            routing=RoutingLimits(
-                enabled=self.prefix_routing,
-                load_slack=self.prefix_load_slack,
-                wait_s_per_token=self.prefix_wait_s_per_token,
-            ),
-            max_waiting=self.max_waiting,
-            max_attempts=self.max_attempts,
-            worker_silence_s=self.worker_silence_s,
-            gateway_silence_s=self.gateway_silence_s,
-            orphan_grace_s=self.orphan_grace_s,
-            max_orphans=self.max_orphans,
-            adoption_window_s=self.adoption_window_s,
-            settle_grace_s=self.settle_grace_s,
-            deadline_grace_s=self.deadline_grace_s,
-            notice_repeat_s=self.notice_repeat_s,
-        )

@@ -10,7 +10,7 @@ MAX_CHANGES = 256
 others were lost, and such a worker is as good as unheard until it names everything again."""
 
 
-class Sightings:
+class ReportCache:
     """Bounded by who reported within twice `kept_s`."""
 
     def __init__(self, *, kept_s: float) -> None:
@@ -19,7 +19,7 @@ class Sightings:
         self._gateways: dict[str, GatewayReported] = {}
         self._forgot_s = float("-inf")
 
-    def see_worker(self, event: WorkerReported) -> None:
+    def add_worker_report(self, event: WorkerReported) -> None:
         worker_id = event.report.worker_id
         if not event.report.since:
             self._workers[worker_id] = [event]
@@ -27,11 +27,11 @@ class Sightings:
             kept.append(event)
             if len(kept) > MAX_CHANGES:
                 del self._workers[worker_id]
-        self._forget_at_times(event.heard_s)
+        self._forget_at_times(event.received_s)
 
-    def see_gateway(self, event: GatewayReported) -> None:
+    def add_gateway_report(self, event: GatewayReported) -> None:
         self._gateways[event.report.gateway_id] = event
-        self._forget_at_times(event.heard_s)
+        self._forget_at_times(event.received_s)
 
     def _forget_at_times(self, now_s: float) -> None:
         # Why not with every report: it looks at all workers, and they report all the time.
@@ -41,8 +41,8 @@ class Sightings:
 
     def _forget(self, now_s: float) -> None:
         oldest_s = now_s - self._kept_s
-        self._workers = {i: e for i, e in self._workers.items() if e[-1].heard_s >= oldest_s}
-        self._gateways = {i: e for i, e in self._gateways.items() if e.heard_s >= oldest_s}
+        self._workers = {i: e for i, e in self._workers.items() if e[-1].received_s >= oldest_s}
+        self._gateways = {i: e for i, e in self._gateways.items() if e.received_s >= oldest_s}
 
     def recent(self, now_s: float) -> list[Event]:
         """What a new leader is to be told first."""
@@ -53,9 +53,9 @@ class Sightings:
 
 def read_worker_report(payload: bytes, *, now_s: float) -> WorkerReported:
     """Raises google.protobuf.message.DecodeError."""
-    return WorkerReported(WorkerReport.FromString(payload), heard_s=now_s)
+    return WorkerReported(WorkerReport.FromString(payload), received_s=now_s)
 
 
 def read_gateway_report(payload: bytes, *, now_s: float) -> GatewayReported:
     """Raises google.protobuf.message.DecodeError."""
-    return GatewayReported(GatewayReport.FromString(payload), heard_s=now_s)
+    return GatewayReported(GatewayReport.FromString(payload), received_s=now_s)

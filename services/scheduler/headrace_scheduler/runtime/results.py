@@ -10,10 +10,10 @@ from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome, Usage
-from headrace_scheduler.request.request import without_prompt
+from headrace_scheduler.request.live_request import without_prompt
 
 
-async def keep_end(results: Results, record: RequestRecord, error: HeadraceError) -> None:
+async def store_error(results: Results, record: RequestRecord, error: HeadraceError) -> None:
     """Returns once it is stored, or its gateway's own word of its end is found.
 
     Raises:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-REPEATED = 4
+REPORTS_PER_CHANGE = 4
 """Reports that name a change. So many less one may be lost in a row before a reader has to wait for
 a report that names everything."""
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class ReportDelta:
     """Of one report."""
 
     since: int
@@ -21,7 +21,7 @@ class Named:
     ended: tuple[str, ...] = ()
 
 
-class Changes:
+class ChangeTracker:
     """What ran when a report was last made, and in which report each change was first named."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Changes:
         self._changed: dict[str, int] = {}
         """Number of the report by request id."""
 
-    def report(self, number: int, running: dict[str, int], *, full: bool) -> Named:
+    def report(self, number: int, running: dict[str, int], *, full: bool) -> ReportDelta:
         """What the report of this number is to name; numbers grow by one, from 1.
 
         The first names everything, and so does one that would be no shorter.
@@ -37,9 +37,9 @@ class Changes:
         for request_id, _ in running.items() ^ self._running.items():
             self._changed[request_id] = number
         self._running = running
-        since = max(1, number - REPEATED) if number > 1 else 0
+        since = max(1, number - REPORTS_PER_CHANGE) if number > 1 else 0
         self._changed = {i: at for i, at in self._changed.items() if at > since}
         if full or since == 0 or len(self._changed) >= max(1, len(running)):
-            return Named(0, running)
+            return ReportDelta(0, running)
         now = {i: running[i] for i in self._changed if i in running}
-        return Named(since, now, tuple(i for i in self._changed if i not in running))
+        return ReportDelta(since, now, tuple(i for i in self._changed if i not in running))

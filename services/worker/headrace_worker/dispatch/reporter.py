@@ -8,9 +8,9 @@ import logging
 from headrace.bus import BusError, Messages, subjects
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, ServedModel, WorkerReport
-from headrace_worker.dispatch.intake import Intake
-from headrace_worker.dispatch.report_delta import Changes
-from headrace_worker.dispatch.step_watchdog import Stalls
+from headrace_worker.dispatch.dispatch_handler import DispatchHandler
+from headrace_worker.dispatch.report_delta import ChangeTracker
+from headrace_worker.dispatch.step_watchdog import StepWatchdog
 from headrace_worker.engine.base.interface import EngineStatistics
 from headrace_worker.runtime.metrics import WorkerMetrics
 from headrace_worker.runtime.worker import Worker
@@ -35,22 +35,22 @@ class Reporter:
         self,
         bus: Messages,
         worker: Worker,
-        intake: Intake,
+        dispatch_handler: DispatchHandler,
         card: ModelCard,
         metrics: WorkerMetrics,
-        stalls: Stalls,
+        watchdog: StepWatchdog,
         *,
         name: str,
         interval_s: float,
     ) -> None:
-        self._bus, self._worker, self._intake = bus, worker, intake
-        self._card, self._metrics, self._stalls = card, metrics, stalls
+        self._bus, self._worker, self._dispatch_handler = bus, worker, dispatch_handler
+        self._card, self._metrics, self._watchdog = card, metrics, watchdog
         self._name, self._interval_s = name, interval_s
         self._number = 0
-        self._changes = Changes()
+        self._change_tracker = ChangeTracker()
         self._full_s = -interval_s
         self._released = asyncio.Event()
-        self._to_park: dict[str, ResumePoint] = {}
+        self._unsent_points: dict[str, ResumePoint] = {}
         self._parked = asyncio.Event()
         self._last: tuple[float, EngineStatistics] | None = None
         self._rate = 0.0
@@ -63,14 +63,14 @@ class Reporter:
     def park(self, points: list[ResumePoint]) -> None:
         """Have these delivered to the leader, however long it takes."""
         for point in points:
-            self._to_park[point.request_id] = point
+            self._unsent_points[point.request_id] = point
         if points:
             self._parked.set()
 
     @property
-    def has_parked(self) -> bool:
+    def has_unsent_points(self) -> bool:
         """Whether resume points wait for the leader's answer."""
-        return bool(self._to_park)
+        return bool(self._unsent_points)
 
     async def report(self, *, leaving: bool = False) -> None:
         """Say how the worker stands: on its beat with all that runs, in between with what changed.
@@ -83,42 +83,42 @@ class Reporter:
             worker_id=self._worker.worker_id,
             name=self._name,
             number=self._number,
-            draining=self._intake.draining,
+            draining=self._dispatch_handler.draining,
             leaving=leaving,
         )
-        self._describe(report.models.add())
-        self._name_running(report)
+        self._fill_model(report.models.add())
+        self._fill_running(report)
         await self._bus.publish(subjects.WORKER_REPORTS, report.SerializeToString())
 
-    def _describe(self, served: ServedModel) -> None:
+    def _fill_model(self, served: ServedModel) -> None:
         assignments, statistics = self._worker.assignments, self._worker.pump.statistics()
         self._metrics.statistics(statistics)
         self._measure(statistics)
         served.card.CopyFrom(self._card)
         self._metrics.adapters(assignments.running_adapters())
         served.total_slots = self._worker.facts.max_slots
-        served.free_slots = 0 if self._stalls.refusing else assignments.free_slots
+        served.free_slots = 0 if self._watchdog.refusing else assignments.free_slots
         served.free_cache_tokens = statistics.cache_tokens_total - statistics.cache_tokens_used
-        served.dispatch_epoch = self._intake.epoch
-        served.dispatch_number = self._intake.number
+        served.dispatch_epoch = self._dispatch_handler.epoch
+        served.dispatch_number = self._dispatch_handler.number
         served.output_tokens_per_s = self._rate
         if token_s := self._metrics.token_s:
             served.token_time.FromNanoseconds(int(token_s * 1e9))
 
-    def _name_running(self, report: WorkerReport) -> None:
+    def _fill_running(self, report: WorkerReport) -> None:
         running = dict(self._worker.assignments.running())
         full = report.draining or report.leaving or self._is_due()
-        named = self._changes.report(report.number, running, full=full)
-        report.since = named.since
-        if not named.since:
+        delta = self._change_tracker.report(report.number, running, full=full)
+        report.since = delta.since
+        if not delta.since:
             self._full_s = self._reported_s
         (served,) = report.models
         served.running_requests = len(running)
         # Why in place: messages that are made apart are copied twice on their way in, and
         # there may be hundreds.
-        for request_id, attempt in named.running.items():
+        for request_id, attempt in delta.running.items():
             served.running.add(request_id=request_id, attempt=attempt)
-        served.ended.extend(named.ended)
+        served.ended.extend(delta.ended)
 
     def _is_due(self) -> bool:
         """Whether the last report that named everything is a beat old."""
@@ -150,14 +150,14 @@ class Reporter:
         """As many of the points to park as go into one message."""
         portion: dict[str, ResumePoint] = {}
         room = PARK_BYTES
-        for request_id, point in self._to_park.items():
+        for request_id, point in self._unsent_points.items():
             room -= point.ByteSize()
             if portion and room < 0:
                 break
             portion[request_id] = point
         return portion
 
-    async def run_parking(self) -> None:
+    async def send_resume_points(self) -> None:
         """Hand parked requests to the leader until cancelled.
 
         Also after the leader died: the next one answers, or finds them missing from the reports.
@@ -177,7 +177,7 @@ class Reporter:
                 await asyncio.sleep(PARK_RETRY_S)
                 continue
             for request_id, point in sent.items():
-                if self._to_park.get(request_id) is point:
-                    del self._to_park[request_id]
-            if not self._to_park:
+                if self._unsent_points.get(request_id) is point:
+                    del self._unsent_points[request_id]
+            if not self._unsent_points:
                 self._parked.clear()

@@ -10,9 +10,9 @@ from headrace_worker.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 
-HAND_OVER, END = 4, 12
+FAIL_REQUESTS_AFTER, END_PROCESS_AFTER = 4, 12
 """Times as long as what makes it stalled: what runs goes on elsewhere; the process ends."""
-_LOOKS = 8
+_CHECKS = 8
 """In the time that makes it stalled."""
 
 
@@ -20,12 +20,12 @@ class EngineStalled(Exception):
     """The engine is in one step for so long that only a new process can help."""
 
 
-class Stalls:
+class StepWatchdog:
     """Why a worker takes nothing now; and who sees to it that this does not last.
 
     Args:
         after_s: in one step for so long, an engine is stalled. It may yet come back.
-        tell: called when it has become stalled, and when it has come back.
+        on_change: called when it has become stalled, and when it has come back.
         on_death: called once, at the end.
     """
 
@@ -34,11 +34,11 @@ class Stalls:
         worker: Worker,
         *,
         after_s: float,
-        tell: Callable[[], None],
+        on_change: Callable[[], None],
         on_death: Callable[[BaseException], None],
     ) -> None:
         self._worker, self._after_s = worker, after_s
-        self._tell, self._on_death = tell, on_death
+        self._on_change, self._on_death = on_change, on_death
 
     @property
     def fact(self) -> str:
@@ -56,7 +56,7 @@ class Stalls:
         """Look after the engine until it is stalled for good."""
         looks = 0
         while True:
-            await asyncio.sleep(self._after_s / _LOOKS)
+            await asyncio.sleep(self._after_s / _CHECKS)
             was_stalled, fact = looks > 0, self.fact
             is_stalled = bool(fact)
             # Why looks and not the time of the step: a process that was frozen as a whole has
@@ -64,9 +64,9 @@ class Stalls:
             looks = looks + 1 if is_stalled else 0
             if is_stalled is not was_stalled:
                 log.warning("engine.stalled" if is_stalled else "engine.back")
-                self._tell()
-            if looks >= (HAND_OVER - 1) * _LOOKS:
+                self._on_change()
+            if looks >= (FAIL_REQUESTS_AFTER - 1) * _CHECKS:
                 self._worker.fail_all(fact)
-            if looks >= (END - 1) * _LOOKS:
+            if looks >= (END_PROCESS_AFTER - 1) * _CHECKS:
                 self._on_death(EngineStalled(fact))
                 return

@@ -23,13 +23,13 @@ from headrace_worker.runtime.records import (
     masks_of,
     prompts_of,
     sequence_of,
+    task_mismatch,
     unfinished,
-    wrong_kind,
 )
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class HeldSequence:
     """One choice of one request on this worker."""
 
     sequence_id: int
@@ -65,7 +65,7 @@ class Assignment:
     """A request as it was dispatched, and its sequences that are still held."""
 
     record: RequestRecord
-    held: dict[int, Held] = field(default_factory=dict)
+    held: dict[int, HeldSequence] = field(default_factory=dict)
     """By choice."""
     done: list[ChoiceProgress] = field(default_factory=list)
     """Choices at their end that are not held (any more), while others run."""
@@ -79,7 +79,7 @@ class Assignments:
     def __init__(self, facts: EngineFacts) -> None:
         self._facts = facts
         self._requests: dict[str, Assignment] = {}
-        self._sequences: dict[int, Held] = {}
+        self._sequences: dict[int, HeldSequence] = {}
         self._next_id = 0
         self._running = 0
 
@@ -103,7 +103,7 @@ class Assignments:
         older = self._requests.get(record.request_id)
         return self.free_slots + (older.running if older else 0)
 
-    def misfit(self, record: RequestRecord) -> str | None:
+    def why_not_runnable(self, record: RequestRecord) -> str | None:
         """Why this request could never run here; None if it could."""
         facts = self._facts
         if record.sampling.HasField("grammar") and not facts.capabilities.grammar:
@@ -116,8 +116,8 @@ class Assignments:
             return f"{record.n} choices do not fit {facts.max_slots} slots"
         if not unfinished(record):
             return f"all of its {max(1, record.n)} choices are at their end"
-        if misfit := wrong_kind(record, facts):
-            return misfit
+        if why_not_runnable := task_mismatch(record, facts):
+            return why_not_runnable
         require = require_input_fit if facts.makes_vectors else require_fit
         try:
             prompts = prompts_of(record)
@@ -131,7 +131,7 @@ class Assignments:
             return str(refusal)
         return None
 
-    def unresumable(self, record: RequestRecord) -> str | None:
+    def why_not_resumable(self, record: RequestRecord) -> str | None:
         """Why this request cannot go on here from what earlier attempts made; None if it can."""
         delivered = sum(len(output_ids) for _, output_ids in unfinished(record))
         if self._facts.capabilities.resume or not delivered:
@@ -158,9 +158,9 @@ class Assignments:
 
     def _hold(
         self, assignment: Assignment, choice: int, output_ids: list[int], now_s: float
-    ) -> Held:
+    ) -> HeldSequence:
         record = assignment.record
-        held = Held(
+        held = HeldSequence(
             sequence_id=self._next_id,
             request_id=record.request_id,
             choice=choice,
@@ -191,7 +191,7 @@ class Assignments:
         sampling = self._requests[request_id].record.sampling
         return sampling.grammar.field or next(iter(masks_of(sampling)), "parameters")
 
-    def sequence(self, sequence_id: int) -> Held | None:
+    def sequence(self, sequence_id: int) -> HeldSequence | None:
         return self._sequences.get(sequence_id)
 
     def running_of(self, request_id: str) -> int:
@@ -199,7 +199,7 @@ class Assignments:
         found = self._requests.get(request_id)
         return found.running if found else 0
 
-    def continuation(self, held: Held) -> Sequence:
+    def continuation(self, held: HeldSequence) -> Sequence:
         """What the engine must admit to go on with a choice that it has let go of."""
         record = self._requests[held.request_id].record
         prompt = prompts_of(record)[held.choice]
@@ -207,11 +207,11 @@ class Assignments:
             record, prompt, held.choice, held.output_ids, sequence_id=held.sequence_id
         )
 
-    def of_request(self, request_id: str) -> list[Held]:
+    def of_request(self, request_id: str) -> list[HeldSequence]:
         found = self._requests.get(request_id)
         return list(found.held.values()) if found else []
 
-    def of_gateway(self, gateway_id: str) -> list[Held]:
+    def of_gateway(self, gateway_id: str) -> list[HeldSequence]:
         return [h for h in self._sequences.values() if h.gateway_id == gateway_id]
 
     def keep_vector(self, sequence_id: int, vector: bytes) -> None:
@@ -221,7 +221,10 @@ class Assignments:
             held.vector = vector
 
     def end(
-        self, held: Held, reason: FinishReason.ValueType, error: status_pb2.Status | None = None
+        self,
+        held: HeldSequence,
+        reason: FinishReason.ValueType,
+        error: status_pb2.Status | None = None,
     ) -> None:
         """The sequence is at its end: its slot is free, its output stays until acknowledged."""
         if held.finish_reason is None:
@@ -229,7 +232,7 @@ class Assignments:
             held.error = error
             self._vacate(held)
 
-    def forget(self, held: Held) -> None:
+    def forget(self, held: HeldSequence) -> None:
         """Acknowledged, cancelled or parked: nothing of it is kept."""
         if self._sequences.pop(held.sequence_id, None) is None:
             return
@@ -242,7 +245,7 @@ class Assignments:
         elif held.finish_reason is not None:
             assignment.done.append(_progress(held))
 
-    def _vacate(self, held: Held) -> None:
+    def _vacate(self, held: HeldSequence) -> None:
         self._running -= 1
         self._requests[held.request_id].running -= 1
 
@@ -277,7 +280,7 @@ class Assignments:
             cause=cause,
         )
 
-    def __iter__(self) -> Iterator[Held]:
+    def __iter__(self) -> Iterator[HeldSequence]:
         return iter(list(self._sequences.values()))
 
     def __len__(self) -> int:
@@ -285,7 +288,9 @@ class Assignments:
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless both indices and the count of slots agree."""
-        by_request: Iterable[Held] = (h for a in self._requests.values() for h in a.held.values())
+        by_request: Iterable[HeldSequence] = (
+            h for a in self._requests.values() for h in a.held.values()
+        )
         assert {h.sequence_id for h in by_request} == set(self._sequences)
         for assignment in self._requests.values():
             assert assignment.held
@@ -296,7 +301,7 @@ class Assignments:
         assert 0 <= self._running <= self._facts.max_slots
 
 
-def _progress(held: Held) -> ChoiceProgress:
+def _progress(held: HeldSequence) -> ChoiceProgress:
     return ChoiceProgress(
         choice=held.choice,
         output_ids=held.output_ids,

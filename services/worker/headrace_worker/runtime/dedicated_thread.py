@@ -10,7 +10,7 @@ from typing import TypeVar
 R = TypeVar("R")
 
 
-async def in_own_thread(act: Callable[[], R]) -> R:
+async def run_in_dedicated_thread(act: Callable[[], R]) -> R:
     """Run something on a thread of its own, which ends with it; raises what it raises.
 
     Cancelled, it goes on to its end, and the process waits for that.

@@ -26,7 +26,7 @@ from headrace.internal.v1.delivery_pb2 import (
 from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
 from headrace.logprobs import Logprobs
 from headrace.rpc.channels import MESH_PINGS, aio_channel
-from headrace_worker.runtime.assignments import Held
+from headrace_worker.runtime.assignments import HeldSequence
 from headrace_worker.runtime.logprob_columns import add_prompt, add_rows, entries
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 RECONNECT_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Waits between attempts to reach a gateway; the last one repeats."""
 CONNECT_S = 1.0
-LASTING_S = 1.0
+MIN_STREAM_S = 1.0
 """A stream that breaks sooner, without a word from the gateway, was none: whatever listens at
 its address, it is no gateway of ours."""
 MESSAGE_ENTRIES = 100_000
@@ -49,13 +49,13 @@ Stream = grpc.aio.StreamStreamCall[DeliverRequest, DeliverResponse]
 class Owner(Protocol):
     """Whose sequences a link speaks of."""
 
-    def of_gateway(self, gateway_id: str) -> list[Held]: ...
+    def of_gateway(self, gateway_id: str) -> list[HeldSequence]: ...
 
-    def acknowledged(self, held: Held) -> None:
+    def acknowledged(self, held: HeldSequence) -> None:
         """The gateway has taken its end."""
         ...
 
-    def cancelled(self, held: Held) -> None:
+    def cancelled(self, held: HeldSequence) -> None:
         """The gateway wants no more of it."""
         ...
 
@@ -73,7 +73,7 @@ class GatewayLink:
         self.gateway_id = gateway_id
         self._address, self._worker_id, self._owner = address, worker_id, owner
         self._grace_s = grace_s
-        self._said: dict[int, Held | None] = {}
+        self._bound: dict[int, HeldSequence | None] = {}
         """By bound slot of the present stream; None where it was dropped and the gateway's
         answer is awaited."""
         self._slots: dict[int, int] = {}
@@ -92,13 +92,13 @@ class GatewayLink:
 
     # What the worker says
 
-    def open(self, held: Held) -> None:
+    def open(self, held: HeldSequence) -> None:
         """A sequence begins; what it has beyond `first_index` is said with it."""
         if not self._up:
             return
-        self._turn_page()
+        self._flush_if_full()
         slot = self._take_slot()
-        self._said[slot] = held
+        self._bound[slot] = held
         self._slots[held.sequence_id] = slot
         self._pending.openings.add(
             slot=slot, request_id=held.request_id, choice=held.choice, attempt=held.attempt
@@ -106,23 +106,23 @@ class GatewayLink:
         if held.cached_prompt is not None:
             self._pending.cached_prompts.add(slot=slot, tokens=held.cached_prompt)
         if held.prompt_logprobs:
-            self._say_prompt_again(slot, held.prompt_logprobs)
-        self._say_output_again(slot, held)
+            self._resend_prompt(slot, held.prompt_logprobs)
+        self._resend_output(slot, held)
         if held.finish_reason is not None:
             self._add_ending(slot, held)
         self._wake.set()
 
-    def _say_prompt_again(self, slot: int, told: Logprobs) -> None:
+    def _resend_prompt(self, slot: int, told: Logprobs) -> None:
         portion = _portion(told)
         for first in range(0, len(told), portion):
-            self._turn_page()
+            self._flush_if_full()
             add_prompt(self._pending, slot, first, told.cut(first, first + portion))
 
-    def _say_output_again(self, slot: int, held: Held) -> None:
+    def _resend_output(self, slot: int, held: HeldSequence) -> None:
         told = held.logprobs or Logprobs()
         portion = _portion(told)
         for first in range(held.first_index, len(held.output_ids), portion):
-            self._turn_page()
+            self._flush_if_full()
             ids, row = held.output_ids[first : first + portion], len(self._pending.slots)
             self._pending.slots.extend([slot] * len(ids))
             self._pending.indices.extend(range(first, first + len(ids)))
@@ -130,23 +130,23 @@ class GatewayLink:
             begin = first - held.first_index
             add_rows(self._pending, row, told.cut(begin, begin + len(ids)))
 
-    def prompt(self, held: Held, run: Logprobs) -> None:
+    def prompt(self, held: HeldSequence, run: Logprobs) -> None:
         """More of its prompt is known; it follows on the sequence's `prompt_logprobs`."""
         slot = self._slots.get(held.sequence_id)
         if slot is not None and held.prompt_logprobs is not None:
-            self._turn_page()
+            self._flush_if_full()
             add_prompt(self._pending, slot, len(held.prompt_logprobs), run)
             self._wake.set()
 
-    def cached(self, held: Held, tokens: int) -> None:
+    def cached(self, held: HeldSequence, tokens: int) -> None:
         """So much of its prompt was in the cache; it has a first token now."""
         held.cached_prompt = tokens
         slot = self._slots.get(held.sequence_id)
         if slot is not None:
-            self._turn_page()
+            self._flush_if_full()
             self._pending.cached_prompts.add(slot=slot, tokens=tokens)
 
-    def tokens(self, news: Iterable[tuple[Held, int]]) -> None:
+    def tokens(self, news: Iterable[tuple[HeldSequence, int]]) -> None:
         """One new token each: the last of the sequence's `output_ids`, and of its `logprobs`."""
         if not self._up:
             return
@@ -162,7 +162,7 @@ class GatewayLink:
             slots.append(slot_of[held.sequence_id])
             indices.append(len(held.output_ids) - 1)
             token_ids.append(token_id)
-        self._turn_page()
+        self._flush_if_full()
         for row, logprobs in told:
             add_rows(self._pending, len(self._pending.slots) + row, logprobs.cut(len(logprobs) - 1))
         self._pending.slots.extend(slots)
@@ -170,24 +170,24 @@ class GatewayLink:
         self._pending.token_ids.extend(token_ids)
         self._wake.set()
 
-    def end(self, held: Held) -> None:
+    def end(self, held: HeldSequence) -> None:
         """Its `finish_reason` is set."""
         slot = self._slots.get(held.sequence_id)
         if slot is not None:
-            self._turn_page()
+            self._flush_if_full()
             self._add_ending(slot, held)
             self._wake.set()
 
-    def drop(self, held: Held) -> None:
+    def drop(self, held: HeldSequence) -> None:
         """Say nothing more of a sequence that was let go, parked or replaced.
 
         Its slot stays bound until the gateway answers for it, as it does for every binding.
         """
         slot = self._slots.pop(held.sequence_id, None)
         if slot is not None:
-            self._said[slot] = None
+            self._bound[slot] = None
 
-    def _add_ending(self, slot: int, held: Held) -> None:
+    def _add_ending(self, slot: int, held: HeldSequence) -> None:
         assert held.finish_reason is not None
         ending = Ending(
             slot=slot,
@@ -199,7 +199,7 @@ class GatewayLink:
         self._pending.endings.append(ending)
         self._vector_bytes += len(held.vector)
 
-    def _turn_page(self) -> None:
+    def _flush_if_full(self) -> None:
         is_full = entries(self._pending) >= MESSAGE_ENTRIES
         if is_full or self._vector_bytes >= MESSAGE_VECTOR_BYTES:
             self._full.append(self._pending)
@@ -214,10 +214,10 @@ class GatewayLink:
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless every slot given out is either bound or free."""
-        bound = {slot for slot, held in self._said.items() if held is not None}
+        bound = {slot for slot, held in self._bound.items() if held is not None}
         assert bound == set(self._slots.values())
         idle = [*self._free_slots, *self._answered]
-        assert sorted([*self._said, *idle]) == list(range(self._next_slot))
+        assert sorted([*self._bound, *idle]) == list(range(self._next_slot))
 
     # The stream
 
@@ -242,25 +242,25 @@ class GatewayLink:
                 async with asyncio.timeout(CONNECT_S):
                     await channel.channel_ready()
                 began_s = loop.time()
-                heard = await self._converse(DeliveryServiceStub(channel).Deliver())
-                return heard or loop.time() - began_s >= LASTING_S
+                heard = await self._run_stream(DeliveryServiceStub(channel).Deliver())
+                return heard or loop.time() - began_s >= MIN_STREAM_S
         except TimeoutError:
             log.warning("delivery.unreachable", extra={"gateway": self.gateway_id})
             return False
 
-    async def _converse(self, stream: Stream) -> bool:
+    async def _run_stream(self, stream: Stream) -> bool:
         """Returns, once the stream has broken, whether the gateway ever answered on it."""
-        self._start_over()
+        self._resend_all()
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(self._write(stream))
             try:
                 return await self._read(stream)
             finally:
-                self._hang_up()
+                self._reset()
                 writer.cancel()
                 stream.cancel()
 
-    def _start_over(self) -> None:
+    def _resend_all(self) -> None:
         self._pending = DeliverRequest(worker_id=self._worker_id)
         self._vector_bytes = 0
         self._up = True
@@ -268,10 +268,10 @@ class GatewayLink:
             self.open(held)
         self._wake.set()
 
-    def _hang_up(self) -> None:
+    def _reset(self) -> None:
         """Forget the stream: nothing is kept for one that is not there."""
         self._up = False
-        self._said.clear()
+        self._bound.clear()
         self._slots.clear()
         self._free_slots.clear()
         self._answered.clear()
@@ -314,11 +314,11 @@ class GatewayLink:
             )
         return heard
 
-    def _settle(self, slots: Iterable[int], tell: Callable[[Held], None]) -> None:
+    def _settle(self, slots: Iterable[int], tell: Callable[[HeldSequence], None]) -> None:
         for slot in slots:
-            if slot not in self._said:
+            if slot not in self._bound:
                 continue
-            held = self._said.pop(slot)
+            held = self._bound.pop(slot)
             self._answered.append(slot)
             if held is not None:
                 self._slots.pop(held.sequence_id, None)

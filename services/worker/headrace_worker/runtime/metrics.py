@@ -17,7 +17,7 @@ from prometheus_client.utils import floatToGoString
 
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_worker.engine.base.interface import EngineStatistics
-from headrace_worker.runtime.assignments import Held
+from headrace_worker.runtime.assignments import HeldSequence
 from headrace_worker.runtime.records import prompt_tokens
 
 _LABELS = ("model_name", "engine")
@@ -140,7 +140,7 @@ ADAPTERS = Gauge(
 ADAPTER_BYTES = Gauge("headrace_worker_adapter_bytes", "Memory of the adapters held.", ("model",))
 
 
-LATELY = 0.1
+SMOOTHING = 0.1
 """How far one step moves what a token is said to take: the last ten or so count."""
 
 
@@ -180,16 +180,16 @@ class WorkerMetrics:
     def refused(self, cause: str) -> None:
         REFUSED.labels(self._model, cause).inc()
 
-    def first_token(self, held: Held, now_s: float) -> None:
+    def first_token(self, held: HeldSequence, now_s: float) -> None:
         self._first_s = now_s - held.accepted_s
         if not held.is_probe:
             self._ttft.observe(self._first_s)
 
     def further_tokens(self, gap_s: float, tokens: int) -> None:
         self._gap.observe(gap_s, tokens)
-        self._gap_s += LATELY * (gap_s - self._gap_s) if self._gap_s else gap_s
+        self._gap_s += SMOOTHING * (gap_s - self._gap_s) if self._gap_s else gap_s
 
-    def ended(self, held: Held, reason: str, now_s: float) -> None:
+    def ended(self, held: HeldSequence, reason: str, now_s: float) -> None:
         if held.is_probe:
             return
         SUCCESSES.labels(*self._labels, reason).inc()

@@ -30,7 +30,7 @@ R = TypeVar("R")
 Command = Callable[[Engine], None]
 
 MAX_STEPS_AHEAD = 4
-NOTHING_TO_DO_S = 1.0
+IDLE_POLL_S = 1.0
 STOP_S = 10.0
 
 
@@ -130,19 +130,19 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            while self._obey():
+            while self._run_commands():
                 if self._engine.has_work:
                     self._step()
         except BaseException as error:  # top of the thread: the process must end
             log.critical("engine.died", exc_info=True)
             self._call(self._on_death, error)
 
-    def _obey(self) -> bool:
+    def _run_commands(self) -> bool:
         """Do all commands there are; wait for one if there is nothing else to do."""
         try:
             block = not self._engine.has_work
             while True:
-                command = self._commands.get(block=block, timeout=NOTHING_TO_DO_S)
+                command = self._commands.get(block=block, timeout=IDLE_POLL_S)
                 if command is None:
                     return False
                 self._busy_since_s = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
+from headrace.sampling import PARAMETERS
 from headrace.v1.common_pb2 import Priority, Structure
 from headrace_worker.engine.base.interface import (
     EngineFacts,
@@ -30,7 +31,7 @@ def prompt_tokens(record: RequestRecord) -> int:
     return len(record.prompt_ids) + sum(len(each.token_ids) for each in record.inputs)
 
 
-def wrong_kind(record: RequestRecord, facts: EngineFacts) -> str | None:
+def task_mismatch(record: RequestRecord, facts: EngineFacts) -> str | None:
     """Why this engine is not for such a request; None if it is."""
     if not facts.makes_vectors:
         return "it has inputs for vectors, and this engine makes tokens" if record.inputs else None
@@ -62,13 +63,7 @@ def sequence_of(
         output_ids=tuple(output_ids),
         parameters=SamplingParameters(
             max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            presence_penalty=sampling.presence_penalty,
-            frequency_penalty=sampling.frequency_penalty,
+            **{name: getattr(sampling, name) for name in PARAMETERS},
             logit_bias=dict(sampling.logit_bias),
             stop_token_ids=frozenset(sampling.stop_token_ids),
             ignore_eos=sampling.ignore_eos,

@@ -28,7 +28,7 @@ from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base import interface
 from headrace_worker.engine.base.interface import Engine, EngineFacts, SequenceRefused, StepOutput
-from headrace_worker.runtime.assignments import Assignments, Held
+from headrace_worker.runtime.assignments import Assignments, HeldSequence
 from headrace_worker.runtime.delivery import GatewayLink
 from headrace_worker.runtime.metrics import WorkerMetrics
 from headrace_worker.runtime.pump import Pump
@@ -72,7 +72,7 @@ class Worker:
         self._links: dict[str, tuple[GatewayLink, asyncio.Task[None]]] = {}
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self.pump = Pump(
-            engine, on_step=self._take_step, on_refused=self._take_refusal, on_death=on_death
+            engine, on_step=self._on_step_output, on_refused=self._on_refused, on_death=on_death
         )
 
     # In
@@ -122,7 +122,7 @@ class Worker:
         for held in [h for h in self.assignments if h.finish_reason is None]:
             self._fail(held.sequence_id, fact)
 
-    def hand_back(self, request_id: str, attempt: int) -> bool:
+    def park_orphaned(self, request_id: str, attempt: int) -> bool:
         """Let go of a request whose gateway is gone, with what has ended and nobody took.
 
         False if it is not held here.
@@ -137,7 +137,7 @@ class Worker:
         requests = {h.request_id for h in self.assignments if h.finish_reason is None}
         return [self._park(request_id, cause) for request_id in requests]
 
-    def make_way(self, request_id: str, attempt: int) -> bool:
+    def park_preempted(self, request_id: str, attempt: int) -> bool:
         """Let go of an attempt for a more urgent request. False if it does not run here."""
         here = self.assignments.attempt_of(request_id)
         if here != attempt or not self.assignments.running_of(request_id):
@@ -157,14 +157,14 @@ class Worker:
 
     # Through
 
-    def _take_step(self, output: StepOutput) -> None:
+    def _on_step_output(self, output: StepOutput) -> None:
         now_s = self._clock.monotonic_s()
-        self._take_logprobs(output)
+        self._record_logprobs(output)
         for sequence_id, tokens in output.cached_prompts.items():
             held = self._running(sequence_id)
             if held is not None and held.cached_prompt is None:
                 self._links[held.gateway_id][0].cached(held, tokens)
-        for gateway_id, news in self._take_tokens(output, now_s).items():
+        for gateway_id, news in self._record_tokens(output, now_s).items():
             self._links[gateway_id][0].tokens(news)
         for sequence_id, reason in output.finished:
             if vector := output.vectors.get(sequence_id):
@@ -175,9 +175,9 @@ class Worker:
         for sequence_id, message in output.refused:
             self._refuse(sequence_id, message)
         for sequence_id in output.parked:
-            self._make_way(sequence_id)
+            self._on_engine_parked(sequence_id)
 
-    def _take_logprobs(self, output: StepOutput) -> None:
+    def _record_logprobs(self, output: StepOutput) -> None:
         """Keep them; their tokens, for those of output, are taken next."""
         for sequence_id, run in output.prompt_logprobs.items():
             held = self._running(sequence_id)
@@ -189,13 +189,15 @@ class Worker:
             if held is not None and held.logprobs is not None:
                 held.logprobs.extend(run)
 
-    def _running(self, sequence_id: int) -> Held | None:
+    def _running(self, sequence_id: int) -> HeldSequence | None:
         held = self.assignments.sequence(sequence_id)
         return held if held is not None and held.finish_reason is None else None
 
-    def _take_tokens(self, output: StepOutput, now_s: float) -> dict[str, list[tuple[Held, int]]]:
+    def _record_tokens(
+        self, output: StepOutput, now_s: float
+    ) -> dict[str, list[tuple[HeldSequence, int]]]:
         """Keep the tokens and return them by gateway. The one loop here that runs per token."""
-        news: dict[str, list[tuple[Held, int]]] = {}
+        news: dict[str, list[tuple[HeldSequence, int]]] = {}
         waited: dict[float, int] = {}
         for sequence_id, token_id in zip(output.sequence_ids, output.token_ids, strict=True):
             held = self.assignments.sequence(sequence_id)
@@ -219,7 +221,7 @@ class Worker:
             self._metrics.ended(held, reason.value, now_s)
             self._end(held, _REASONS[reason])
 
-    def _make_way(self, sequence_id: int) -> None:
+    def _on_engine_parked(self, sequence_id: int) -> None:
         """The engine's cache is full, and this one was to wait.
 
         Choices of one request stay together: while another of them runs here, this
@@ -236,7 +238,7 @@ class Worker:
         else:
             self._on_park([self._park(held.request_id, ParkCause.PARK_CAUSE_PREEMPTED)])
 
-    def _take_refusal(self, sequence_id: int, refusal: SequenceRefused) -> None:
+    def _on_refused(self, sequence_id: int, refusal: SequenceRefused) -> None:
         self._fail(sequence_id, str(refusal))
 
     def _fail(self, sequence_id: int, message: str) -> None:
@@ -268,13 +270,16 @@ class Worker:
     # Out
 
     def _end(
-        self, held: Held, reason: FinishReason.ValueType, error: status_pb2.Status | None = None
+        self,
+        held: HeldSequence,
+        reason: FinishReason.ValueType,
+        error: status_pb2.Status | None = None,
     ) -> None:
         self.assignments.end(held, reason, error)
         self._links[held.gateway_id][0].end(held)
         self._release(held.request_id)
 
-    def _forget(self, held: Held) -> None:
+    def _forget(self, held: HeldSequence) -> None:
         if held.finish_reason is None:
             self.pump.cancel(held.sequence_id)
         self.assignments.forget(held)
@@ -298,13 +303,13 @@ class Worker:
             self._links[gateway_id] = (link, task)
         return self._links[gateway_id][0]
 
-    def of_gateway(self, gateway_id: str) -> list[Held]:
+    def of_gateway(self, gateway_id: str) -> list[HeldSequence]:
         return self.assignments.of_gateway(gateway_id)
 
-    def acknowledged(self, held: Held) -> None:
+    def acknowledged(self, held: HeldSequence) -> None:
         self.assignments.forget(held)
 
-    def cancelled(self, held: Held) -> None:
+    def cancelled(self, held: HeldSequence) -> None:
         self._forget(held)
 
     def unreachable(self, gateway_id: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from headrace.internal.v1.model_card_pb2 import Adapter, ModelCard
 from headrace_worker.engine.base.interface import AdapterEngine, AdapterRefused, FittedAdapter
-from headrace_worker.runtime.dedicated_thread import in_own_thread
+from headrace_worker.runtime.dedicated_thread import run_in_dedicated_thread
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class AdapterFolder:
         self._stamps: dict[str, Stamp] = {}
         self._digests: dict[str, str] = {}
         self._failures: dict[str, str] = {}
-        self._misnamed: set[str] = set()
+        self._invalid_names: set[str] = set()
 
     async def run(
         self, on_engine: OnEngine, on_change: Callable[[], None], *, every_s: float
@@ -73,7 +73,7 @@ class AdapterFolder:
             await self._load(name, on_engine)
         self._stamps = stamps
         if gone or due:
-            self._tell()
+            self._update_card()
         return bool(gone or due)
 
     def _look(self) -> dict[str, Stamp]:
@@ -83,15 +83,17 @@ class AdapterFolder:
                 continue
             if NAME.fullmatch(each.name):
                 stamps[each.name] = tuple(_stamp(each / file) for file in _FILES)
-            elif each.name not in self._misnamed:
-                self._misnamed.add(each.name)
+            elif each.name not in self._invalid_names:
+                self._invalid_names.add(each.name)
                 fact = f"its name is not {NAME.pattern}"
                 log.warning("adapter.refused", extra={"adapter": each.name, "why": fact})
         return stamps
 
     async def _load(self, name: str, on_engine: OnEngine) -> None:
         try:
-            fitted = await in_own_thread(partial(self._engine.fit_adapter, self._folder / name))
+            fitted = await run_in_dedicated_thread(
+                partial(self._engine.fit_adapter, self._folder / name)
+            )
             if fitted.digest != self._digests.get(name):
                 await self._swap(name, fitted, on_engine)
                 extra = {"adapter": name, "rank": fitted.rank, "bytes": fitted.bytes}
@@ -110,7 +112,7 @@ class AdapterFolder:
         before = self._digests.pop(name, "")
         shared = before in self._digests.values()
         # Why first: whatever was accepted by this card comes to the engine before the change.
-        self._tell()
+        self._update_card()
 
         def change() -> None:
             if before and not shared:
@@ -122,7 +124,7 @@ class AdapterFolder:
         if fitted is not None:
             self._digests[name] = fitted.digest
 
-    def _tell(self) -> None:
+    def _update_card(self) -> None:
         del self._card.adapters[:]
         self._card.adapters.extend(
             Adapter(

@@ -13,6 +13,7 @@ from headrace.internal.v1.model_card_pb2 import (
     TokenizerBundle,
     VectorFacts,
 )
+from headrace.sampling import PARAMETERS
 from headrace.v1.common_pb2 import ModelTask
 from headrace_worker.engine.base.loaded import LoadedModel, TokenizerFiles, VectorModel, VectorTask
 
@@ -43,7 +44,7 @@ def tool_format(chat_template: str | None) -> str:
 
 
 def model_card(name: str, loaded: LoadedModel, bundle: bytes, *, now_unix_s: float) -> ModelCard:
-    facts, defaults = loaded.engine.facts, loaded.generation_defaults
+    facts = loaded.engine.facts
     can = facts.capabilities
     created = Timestamp()
     created.FromNanoseconds(int(now_unix_s * 1e9))
@@ -66,14 +67,9 @@ def model_card(name: str, loaded: LoadedModel, bundle: bytes, *, now_unix_s: flo
             token_masks=can.token_masks,
             cache_salt=can.cache_salt,
             lora=loaded.adapters is not None,
+            sampling=sorted(n for n in can.sampling if not PARAMETERS[n].everywhere),
         ),
-        defaults=SamplingDefaults(
-            temperature=defaults.temperature,
-            top_p=defaults.top_p,
-            top_k=defaults.top_k,
-            min_p=defaults.min_p,
-            repetition_penalty=defaults.repetition_penalty,
-        ),
+        defaults=SamplingDefaults(**loaded.generation_defaults),
         create_time=created,
         tool_format=tool_format(loaded.tokenizer.chat_template),
         vectors=_vector_facts(loaded.vectors),

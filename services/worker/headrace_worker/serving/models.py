@@ -24,7 +24,7 @@ from headrace_worker.engine.base.loaded import (
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = Path(__file__).parent / "default_model"
+DEFAULT_MODEL = Path(__file__).parents[1] / "default_model"
 SHIPPED_NAME = "valley"
 """A source of this name is the model that ships, unless a folder has it."""
 SCRIPTED_SLOTS = 256

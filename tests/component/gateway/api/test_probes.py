@@ -9,7 +9,7 @@ from importlib import metadata
 import httpx
 import pytest
 
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
 from helpers.eventually import eventually
 from helpers.running_api import CARD, RunningApi, StaticCards
@@ -42,7 +42,7 @@ async def test_health_is_503_with_the_reason_while_nothing_can_be_admitted(
 
 async def test_a_model_is_loading_until_its_tokenizer_is_here() -> None:
     cards = StaticCards({CARD.model: CARD.SerializeToString()}, {})
-    catalog = Catalog(cards, Limits())
+    catalog = Catalog(cards, GatewaySettings())
     async with asyncio.TaskGroup() as tasks:
         following = tasks.create_task(catalog.run())
         await eventually(lambda: catalog.loading() == [CARD.model])

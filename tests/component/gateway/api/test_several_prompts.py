@@ -14,8 +14,7 @@ import openai
 import pytest
 
 from headrace.errors import EngineFailed, GatewayDraining, LaneFull
-from headrace_gateway.base.keepalive import KeepAlive
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.request.generation import Failed, Tokens, ValidRequest
 from helpers.api_scripts import ended, hangs, hangs_after_a_word, ids_of
 from helpers.eventually import eventually
@@ -23,8 +22,9 @@ from helpers.prompt_scripts import PROMPTS, expected, turned
 from helpers.running_api import RunningApi, running_api
 from helpers.scripted_admission import Gate, Script, ScriptedAdmission
 
-ALIVE = KeepAlive(head_after_s=0.1, every_s=0.2)
-LIMITS = Limits(max_prompts=40, prompts_at_once=4, alive=ALIVE)
+LIMITS = GatewaySettings(
+    max_prompts=40, prompts_at_once=4, stream_head_after_s=0.1, stream_keepalive_s=0.2
+)
 
 
 @pytest.fixture

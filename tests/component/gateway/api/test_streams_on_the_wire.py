@@ -13,15 +13,13 @@ import httpx
 import openai
 import pytest
 
-from headrace_gateway.base.keepalive import KeepAlive
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.request.generation import Event, Failed, Queued, ValidRequest
 from helpers.api_scripts import FAILURE, SAYING, says
 from helpers.running_api import running_api
 from helpers.running_edge import running_edge, until
 from helpers.scripted_admission import Gate, GatedScript, ScriptedAdmission
 
-OFTEN = KeepAlive(head_after_s=0.05, every_s=0.1)
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 CHAT = {"model": "valley", "messages": HELLO, "stream": True}
 COMPLETION = {"model": "valley", "prompt": "Hello", "stream": True}
@@ -67,7 +65,9 @@ def silence() -> Silence:
 
 @pytest.fixture
 async def api(admission: ScriptedAdmission) -> AsyncIterator[Any]:
-    async with running_api(admission, limits=Limits(alive=OFTEN)) as running:
+    async with running_api(
+        admission, limits=GatewaySettings(stream_head_after_s=0.05, stream_keepalive_s=0.1)
+    ) as running:
         yield running
 
 
@@ -231,7 +231,7 @@ async def test_a_head_goes_out_before_there_is_anything_to_say(
     tmp_path: Path, admission: ScriptedAdmission, silence: Silence
 ) -> None:
     admission.script = silence.first
-    soon = Limits(alive=KeepAlive(head_after_s=0.05, every_s=600))
+    soon = GatewaySettings(stream_head_after_s=0.05, stream_keepalive_s=600)
     async with (
         running_api(admission, limits=soon) as api,
         running_edge(tmp_path) as running,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from headrace.bus import Bus
 from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.rpc.server import bind, make_server
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.request.generation import Input
@@ -28,7 +28,7 @@ async def test_what_a_leaving_gateway_lets_go_of_is_not_unknown_to_it(bus: Bus) 
 async def test_vectors_are_left_to_who_asked_for_them(bus: Bus) -> None:
     async with running_mesh(bus) as gateway:
         mesh, server = gateway.mesh, make_server()
-        resumer = AnswerResumer(Catalog(bus, Limits()), mesh.directory)
+        resumer = AnswerResumer(Catalog(bus, GatewaySettings()), mesh.directory)
         add_AttachServiceServicer_to_server(AttachService(mesh.requests, resumer), server)
         port = bind(server, "127.0.0.1", 0)
         await server.start()

@@ -13,7 +13,7 @@ from headrace.v1.common_pb2 import JsonObject, Priority, SamplingParameters, Str
 from headrace_gateway.api.bodies.convert import chat_request
 from headrace_gateway.api.bodies.generation import ChatBody, parse
 from headrace_gateway.base.calls import Call
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.structures import MAX_CHARACTERS, MAX_DEPTH, check_structure
 from headrace_gateway.checks.validation import check, valid_request
 from headrace_gateway.request.generation_request import GenerationRequest, Text
@@ -222,7 +222,7 @@ def test_the_record_has_the_structure_and_what_its_caller_called_it() -> None:
     wanted = GenerationRequest(
         "r-1", "valley", Text("hi"), parameters, Priority.PRIORITY_BULK, names=names
     )
-    check(wanted, ABLE, Limits())
-    request = valid_request(wanted, ABLE, Limits(), [1, 2], draw_seed=lambda: 7)
+    check(wanted, ABLE, GatewaySettings())
+    request = valid_request(wanted, ABLE, GatewaySettings(), [1, 2], draw_seed=lambda: 7)
     assert request.sampling.grammar.structure.regex == "a+"
     assert request.sampling.grammar.field == "guided_regex"

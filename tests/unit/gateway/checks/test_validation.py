@@ -11,8 +11,8 @@ import pytest
 from headrace.errors import ContextLengthExceeded, HeadraceError, InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard, SamplingDefaults
 from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.fitting import cut_to_fit
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.validation import check, times, valid_request
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.generation_request import (
@@ -29,7 +29,7 @@ CARD = ModelCard(
     max_slots=8,
     capabilities=Capabilities(token_masks=True),
 )
-LIMITS = Limits(max_timeout_s=60, max_patience_s=10)
+LIMITS = GatewaySettings(max_timeout_s=60, max_patience_s=10)
 
 
 def wanted(**changes: Any) -> GenerationRequest:

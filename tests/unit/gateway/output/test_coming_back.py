@@ -52,7 +52,7 @@ CALL = '<tool_call>\n{"name": "sky", "arguments": {"at": "水🌊"}}\n</tool_cal
 TEXTS = ["the mill 🌊", "go STO", "run STOP, and more", "", f"so {CALL} and \n{CALL}  done", CALL]
 LENGTH = FinishReason.FINISH_REASON_LENGTH
 
-ChoiceDelta = list[tuple[str, Any]]
+Events = list[tuple[str, Any]]
 """Event ids and what came with them."""
 
 
@@ -124,7 +124,7 @@ class Question:
                 run.extend(Logprobs.of([-index / 8], [token, 3], [-index / 8, -9]))
         return Tokens(choice, first, ids, run)
 
-    def said(self, cuts: Random, after: str | None = None) -> ChoiceDelta:
+    def said(self, cuts: Random, after: str | None = None) -> Events:
         """Every event of a stream, to its end."""
         transcript, take = self.transcript(), None
         places = [BEGINNING] * len(self.outputs)
@@ -156,7 +156,7 @@ class Whole:
     reasons: list[str] = field(default_factory=list)
 
 
-def whole(said: ChoiceDelta, choices: int) -> list[Whole]:
+def whole(said: Events, choices: int) -> list[Whole]:
     wholes = [Whole() for _ in range(choices)]
     for _, event in said:
         if "delta" in event:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import HeadraceError, LaneFull, PatienceExhausted
-from headrace_scheduler.machine.machine import LaneFigures
-from headrace_scheduler.request.fairness import Shares
-from headrace_scheduler.state.events import Dispatch, Notify
-from headrace_scheduler.workers.policy import Policy
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.state_machine import LaneStatistics
+from headrace_scheduler.state.events import Dispatch, SendNotice
 from helpers.queue_simulation import (
     Ask,
     Asked,
@@ -26,8 +24,8 @@ from helpers.queue_simulation import (
 )
 from helpers.scheduler_events import EPOCH, Bench, gateway_reported
 
-PATIENT = Policy(gateway_silence_s=600.0, worker_silence_s=600.0)
-TIGHT = replace(PATIENT, max_waiting=9)
+PATIENT = SchedulerSettings(gateway_silence_s=600.0, worker_silence_s=600.0)
+TIGHT = PATIENT.model_copy(update={"max_waiting": 9})
 ROUGHLY = 0.3
 """What the mesh promises of the median."""
 
@@ -42,11 +40,11 @@ LENGTHS: dict[str, Callable[[random.Random], float]] = {
 
 
 def told(bench: Bench) -> HeadraceError:
-    ((_, error),) = bench.only(Notify).ended
+    ((_, error),) = bench.only(SendNotice).ended
     return error
 
 
-def figures(bench: Bench) -> dict[str, LaneFigures]:
+def figures(bench: Bench) -> dict[str, LaneStatistics]:
     return {f.priority: f for f in bench.machine.lanes(now_s=bench.now_s)}
 
 
@@ -55,15 +53,15 @@ def estimate(bench: Bench, priority: str = "standard") -> float | None:
     return None if wait is None else wait.wait_s
 
 
-def one_a_second(requests: int, *, ended: int, policy: Policy = PATIENT) -> Bench:
+def one_a_second(requests: int, *, ended: int, settings: SchedulerSettings = PATIENT) -> Bench:
     """One slot, which each request holds for a second; so many have ended."""
-    bench = Bench(policy)
+    bench = Bench(settings)
     bench.worker(free=1, total=1)
     bench.submit(*(f"r{i}" for i in range(requests)))
     bench.accept()
     for i in range(ended):
         bench.now_s += 1.0
-        bench.tell(gateway_reported(heard_s=bench.now_s))
+        bench.apply(gateway_reported(received_s=bench.now_s))
         bench.worker(number=2 + i, free=1, total=1, counted=(EPOCH, i + 1))
         bench.accept()
     return bench
@@ -180,10 +178,10 @@ def test_lower_lanes_are_told_what_the_upper_ones_leave_them() -> None:
         assert median_error(found, beyond_s=3.0) <= ROUGHLY
 
 
-def two_tenants(policy: Policy, *, small_per_s: float) -> Simulation:
+def two_tenants(settings: SchedulerSettings, *, small_per_s: float) -> Simulation:
     """16 slots, of which one tenant asks for ten times what is its share."""
     rng = random.Random(1)
-    simulation = Simulation([8, 8], policy)
+    simulation = Simulation([8, 8], settings)
     for tenant, per_s in (("big", 40.0), ("small", small_per_s)):
         simulation.offer(
             poisson(
@@ -204,7 +202,7 @@ def of_tenant(simulation: Simulation, tenant: str) -> list[Asked]:
 
 
 def test_who_asks_for_little_is_not_told_the_wait_of_anothers_backlog() -> None:
-    simulation = two_tenants(Policy(max_waiting=100_000), small_per_s=4.0)
+    simulation = two_tenants(SchedulerSettings(max_waiting=100_000), small_per_s=4.0)
     small = of_tenant(simulation, "small")
     assert len(small) > 30
     assert all(a.told_s is not None and a.told_s < 1.0 for a in small)
@@ -214,22 +212,22 @@ def test_who_asks_for_little_is_not_told_the_wait_of_anothers_backlog() -> None:
 @pytest.mark.parametrize("small_per_s", [4.0, 7.0, 20.0])
 def test_a_backlog_is_told_of_those_that_will_go_before_it(small_per_s: float) -> None:
     """Half of the service is the other tenant's, if it asks for so much."""
-    simulation = two_tenants(Policy(max_waiting=100_000), small_per_s=small_per_s)
+    simulation = two_tenants(SchedulerSettings(max_waiting=100_000), small_per_s=small_per_s)
     assert median_error(of_tenant(simulation, "big"), beyond_s=2.0) <= ROUGHLY
     if small_per_s > 8.0:
         assert median_error(of_tenant(simulation, "small"), beyond_s=2.0) <= ROUGHLY
 
 
 def test_weights_are_part_of_the_wait_that_is_told() -> None:
-    policy = Policy(max_waiting=100_000, shares=Shares({"small": 4.0}))
-    simulation = two_tenants(policy, small_per_s=20.0)
+    settings = SchedulerSettings(max_waiting=100_000, tenant_weights={"small": 4.0})
+    simulation = two_tenants(settings, small_per_s=20.0)
     for tenant in ("big", "small"):
         assert median_error(of_tenant(simulation, tenant), beyond_s=2.0) <= ROUGHLY
 
 
 def test_whom_bulk_makes_way_for_is_told_what_that_takes() -> None:
     rng = random.Random(1)
-    simulation = Simulation([8], Policy(max_waiting=100_000, max_preemptions=1000))
+    simulation = Simulation([8], SchedulerSettings(max_waiting=100_000, max_preemptions=1000))
     simulation.offer(Ask(0.0, 100.0, priority="bulk") for _ in range(20))
     simulation.offer(
         poisson(rng, per_s=2.0, for_s=60.0, from_s=1.0, runs_s=lambda: 1.0, priority="interactive")
@@ -244,7 +242,7 @@ def test_whom_bulk_makes_way_for_is_told_what_that_takes() -> None:
 
 
 def test_retry_after_of_a_full_lane_is_when_its_next_place_becomes_free() -> None:
-    bench = one_a_second(10, ended=5, policy=TIGHT)
+    bench = one_a_second(10, ended=5, settings=TIGHT)
     bench.submit(*(f"later {i}" for i in range(5)))
     assert figures(bench)["standard"].waiting == 9
     bench.submit("one too many")
@@ -255,7 +253,7 @@ def test_retry_after_of_a_full_lane_is_when_its_next_place_becomes_free() -> Non
 
 def test_retry_after_of_patience_is_when_it_would_suffice() -> None:
     bench = one_a_second(15, ended=5)
-    bench.submit("impatient", patient_until_s=bench.now_s + 0.5)
+    bench.submit("impatient", queue_deadline_s=bench.now_s + 0.5)
     bench.after(0.6)
     error = told(bench)
     assert isinstance(error, PatienceExhausted)
@@ -321,7 +319,7 @@ def test_every_move_between_states_is_counted() -> None:
     bench.submit("a")
     bench.accept()
     bench.settle("a")
-    moves = {name: n for name, n in bench.journal.counts.items() if " to " in name}
+    moves = {name: n for name, n in bench.observer.counts.items() if " to " in name}
     assert moves == {
         "new to held": 1,
         "held to waiting": 1,

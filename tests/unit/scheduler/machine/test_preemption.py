@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from headrace_scheduler.state.events import Dispatch, Notify, ParkOnWorker
-from headrace_scheduler.workers.forming import BatchLimits
-from headrace_scheduler.workers.policy import Policy
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.state.events import Dispatch, ParkOnWorker, SendNotice
 from helpers.scheduler_events import EPOCH, Bench, answer, parked, point
 
 
 class Full:
     """A worker of four slots, all of them held by bulk requests."""
 
-    def __init__(self, policy: Policy | None = None, *, parks: bool = True) -> None:
-        self.bench = Bench(policy)
+    def __init__(self, settings: SchedulerSettings | None = None, *, parks: bool = True) -> None:
+        self.bench = Bench(settings)
         self.parks = parks
         self.running: dict[str, int] = {}
         self.number = 0
@@ -50,8 +49,8 @@ class Full:
         """It does as it was asked, the leader learns where the request stands, and reports."""
         attempt = self.running.pop(request_id)
         where = point(request_id, attempt, list(output_ids))
-        self.bench.tell(parked("w", where))
-        self.bench.tell(answer(self.bench.only(Notify), where))
+        self.bench.apply(parked("w", where))
+        self.bench.apply(answer(self.bench.only(SendNotice), where))
 
     def end(self, request_id: str) -> None:
         del self.running[request_id]
@@ -66,7 +65,7 @@ def test_the_newest_bulk_request_is_parked_for_an_interactive_one_that_finds_no_
     full.park("d", 1, 2)
     full.report()
     assert full.take() == ["urgent"]
-    assert full.bench.journal.counts["returned: preempted"] == 1
+    assert full.bench.observer.counts["returned: preempted"] == 1
 
 
 def test_what_was_parked_goes_on_from_its_output_with_no_failure_counted() -> None:
@@ -100,7 +99,7 @@ def test_one_is_parked_for_each_slot_that_is_wanted_and_no_more() -> None:
     full.report()
     assert full.take() == ["u2"]
     full.report()
-    assert full.bench.journal.counts["preempted"] == 2
+    assert full.bench.observer.counts["preempted"] == 2
 
 
 def test_a_slot_that_a_report_shows_before_the_parking_is_told_is_not_counted_twice() -> None:
@@ -111,7 +110,7 @@ def test_a_slot_that_a_report_shows_before_the_parking_is_told_is_not_counted_tw
     assert full.take() == ["u1"]
     full.bench.submit("u2", priority="interactive")
     assert full.asked() == ["c"]
-    full.bench.tell(parked("w", point("d", attempt)))
+    full.bench.apply(parked("w", point("d", attempt)))
     assert full.asked() == []
 
 
@@ -125,7 +124,7 @@ def test_nothing_is_parked_where_all_of_it_would_not_make_room() -> None:
     full = Full()
     full.bench.submit("too large", priority="interactive", n=5)
     full.bench.submit("other weights", priority="interactive", digest="w2")
-    assert full.bench.journal.counts["preempted"] == 0
+    assert full.bench.observer.counts["preempted"] == 0
 
 
 def test_nothing_is_parked_for_what_is_not_interactive() -> None:
@@ -152,7 +151,7 @@ def test_an_engine_that_cannot_park_is_left_alone() -> None:
 
 
 def test_nothing_is_parked_where_that_is_not_wanted() -> None:
-    full = Full(Policy(preemption=False))
+    full = Full(SchedulerSettings(preemption=False))
     full.bench.submit("urgent", priority="interactive")
     assert full.asked() == []
 
@@ -165,7 +164,7 @@ def test_a_worker_that_still_runs_what_it_was_to_park_is_asked_again() -> None:
     assert full.asked() == []
     full.bench.after(1.0)
     assert full.asked() == ["d"]
-    assert full.bench.journal.counts["preempted"] == 1
+    assert full.bench.observer.counts["preempted"] == 1
 
 
 def test_a_worker_is_not_asked_again_for_what_has_gone_or_for_nobody() -> None:
@@ -181,7 +180,7 @@ def test_a_worker_is_not_asked_again_for_what_has_gone_or_for_nobody() -> None:
 
 
 def test_a_victim_starts_after_the_one_it_was_parked_for_whatever_its_lane_has_earned() -> None:
-    full = Full(Policy(limits=BatchLimits(ageing_s=0.0, floor_share=1.0)))
+    full = Full(SchedulerSettings(ageing_s=0.0, floor_share=1.0))
     full.bench.submit("u1", "u2", priority="interactive")
     full.park("d")
     full.park("c")
@@ -199,7 +198,7 @@ def test_a_victim_waits_for_nobody_who_left() -> None:
 
 
 def test_a_request_is_parked_so_often_and_then_keeps_its_slot() -> None:
-    full = Full(Policy(max_preemptions=1))
+    full = Full(SchedulerSettings(max_preemptions=1))
     for i in range(4):
         full.bench.submit(f"u{i}", priority="interactive")
         (victim,) = full.asked()
@@ -216,8 +215,9 @@ def test_a_request_is_parked_so_often_and_then_keeps_its_slot() -> None:
 
 
 def test_under_endless_urgent_load_the_bulk_lane_keeps_its_share_of_the_slots() -> None:
-    limits = BatchLimits(ageing_s=0.0, floor_share=0.25)
-    full = Full(Policy(limits=limits, max_preemptions=3, gateway_silence_s=1e9))
+    full = Full(
+        SchedulerSettings(ageing_s=0.0, floor_share=0.25, max_preemptions=3, gateway_silence_s=1e9)
+    )
     bulk, urgent_ended = [], 0
     for i in range(100):
         full.bench.submit(f"u{i}", priority="interactive")

@@ -13,10 +13,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from headrace_scheduler.request.fairness import Shares
-from headrace_scheduler.state.events import Command, Deaf, Dispatch, Notify, ParkOnWorker
-from headrace_scheduler.workers.policy import Policy
-from headrace_scheduler.workers.routing import RoutingLimits
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.state.events import BusDown, Command, Dispatch, ParkOnWorker, SendNotice
 from helpers.scheduler_checks import MAX_PREEMPTIONS
 from helpers.scheduler_gateways import Life
 from helpers.scheduler_models import WorkerModel
@@ -30,15 +28,16 @@ BEGINNINGS = st.integers(0, 2)
 TENANTS = st.sampled_from(["", "a", "b"])
 
 
-def policy(max_attempts: int) -> Policy:
+def tight_settings(max_attempts: int) -> SchedulerSettings:
     """Small bounds, so that they are met."""
-    return Policy(
+    return SchedulerSettings(
         max_attempts=max_attempts,
         max_preemptions=MAX_PREEMPTIONS,
         max_waiting=16,
         max_orphans=6,
-        shares=Shares(weights={"a": 3.0}, remembered=1),
-        routing=RoutingLimits(wait_s_per_token=0.02),
+        tenant_weights={"a": 3.0},
+        max_tenants=1,
+        prefix_wait_s_per_token=0.02,
     )
 
 
@@ -50,7 +49,7 @@ class RandomEvents(RuleBasedStateMachine):
         max_attempts=st.sampled_from([1000, 3]),
     )
     def some_workers(self, slots: list[int], max_attempts: int) -> None:
-        self.world = World(policy(max_attempts))
+        self.world = World(tight_settings(max_attempts))
         for i, n in enumerate(slots):
             self.world.workers[f"w{i}"] = WorkerModel(f"w{i}", n)
 
@@ -177,13 +176,13 @@ class RandomEvents(RuleBasedStateMachine):
     def a_late_report_comes(self, data: st.DataObject) -> None:
         worker = self.pick_worker(data)
         if worker.late:
-            self.world.hear_late(worker)
+            self.world.deliver_late_report(worker)
 
     @rule(data=st.data(), beginning=BEGINNINGS, blocks=st.integers(0, 2), full=st.booleans())
     def a_worker_says_what_it_holds(
         self, data: st.DataObject, beginning: int, blocks: int, full: bool
     ) -> None:
-        self.world.say_prefixes(self.pick_worker(data), beginning, blocks, full)
+        self.world.report_prefixes(self.pick_worker(data), beginning, blocks, full)
 
     @rule(data=st.data())
     def a_worker_steps(self, data: st.DataObject) -> None:
@@ -220,10 +219,12 @@ class RandomEvents(RuleBasedStateMachine):
     def a_command_is_carried_out(self, data: st.DataObject) -> None:
         self.world.carry_out(self.pick_command(data))
 
-    @precondition(lambda self: any(isinstance(c, Dispatch | Notify) for c in self.world.pending))
+    @precondition(
+        lambda self: any(isinstance(c, Dispatch | SendNotice) for c in self.world.pending)
+    )
     @rule(data=st.data(), arrives=st.booleans())
     def an_answer_gets_lost(self, data: st.DataObject, arrives: bool) -> None:
-        calls = [c for c in self.world.pending if isinstance(c, Dispatch | Notify)]
+        calls = [c for c in self.world.pending if isinstance(c, Dispatch | SendNotice)]
         self.world.lose(data.draw(st.sampled_from(calls)), arrives=arrives)
 
     @precondition(lambda self: any(isinstance(c, ParkOnWorker) for c in self.world.pending))
@@ -252,7 +253,7 @@ class RandomEvents(RuleBasedStateMachine):
 
     @rule()
     def the_bus_was_away(self) -> None:
-        self.world.tell(Deaf())
+        self.world.apply(BusDown())
 
     @rule(has_listened=st.booleans())
     def another_leader_takes_over(self, has_listened: bool) -> None:

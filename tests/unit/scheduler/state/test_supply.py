@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_scheduler.state.lengths import Ended, Lengths, Seen, Survival
-from headrace_scheduler.state.supply import LOOKED_AT, Run, Supply, picked
+from headrace_scheduler.state.lengths import EndedChoice, Lengths, ObservedLength, Survival
+from headrace_scheduler.state.supply import MAX_SAMPLED, RunningRequest, SlotSupply, sample_runs
 from helpers.queue_simulation import Ask, Asked, Simulation, median_error
 from helpers.scheduler_events import Bench
 
@@ -27,50 +27,59 @@ def test_without_any_that_is_cut_off_the_share_beyond_is_what_was_counted(
     seen: list[tuple[float, bool]], tokens: float
 ) -> None:
     whole = [length for length, _ in seen] or [1.0]
-    survival = Survival.of(Seen(length, True) for length in whole)
+    survival = Survival.of(ObservedLength(length, True) for length in whole)
     longer = sum(length > tokens for length in whole) / len(whole)
-    assert survival.beyond(tokens) == pytest.approx(longer)
+    assert survival.share_longer_than(tokens) == pytest.approx(longer)
 
 
 @given(SEEN)
 def test_what_is_cut_off_is_never_taken_to_be_shorter_than_it_was(
     seen: list[tuple[float, bool]],
 ) -> None:
-    whole = Survival.of(Seen(length, True) for length, _ in seen)
-    cut = Survival.of(Seen(length, ended) for length, ended in seen)
-    assert all(cut.beyond(t) >= whole.beyond(t) - 1e-9 for t in range(20))
+    whole = Survival.of(ObservedLength(length, True) for length, _ in seen)
+    cut = Survival.of(ObservedLength(length, ended) for length, ended in seen)
+    assert all(cut.share_longer_than(t) >= whole.share_longer_than(t) - 1e-9 for t in range(20))
     assert cut.tail >= whole.tail or not any(ended for _, ended in seen)
 
 
 def test_where_requests_began_at_all_times_slots_become_free_at_an_even_rate() -> None:
-    runs = [Run(made, 100.0, 1) for made in range(0, 100, 5)]
-    supply = Supply(runs, Survival.of([]))
+    runs = [RunningRequest(made, 100.0, 1) for made in range(0, 100, 5)]
+    supply = SlotSupply(runs, Survival.of([]))
     assert supply.turn == pytest.approx(100.0)
     for slots in range(1, 60):
-        assert supply.tokens_until(slots) == pytest.approx(slots * 100.0 / len(runs), abs=8.0)
+        assert supply.tokens_until_free(slots) == pytest.approx(slots * 100.0 / len(runs), abs=8.0)
 
 
 def test_where_they_began_together_they_end_together_and_so_do_those_that_follow() -> None:
-    supply = Supply([Run(10.0, 100.0, 1)] * 8, Survival.of([]))
-    assert [round(supply.tokens_until(n), -1) for n in (1, 8)] == [90.0, 90.0]
-    assert supply.tokens_until(8.01) > 130.0
+    supply = SlotSupply([RunningRequest(10.0, 100.0, 1)] * 8, Survival.of([]))
+    assert [round(supply.tokens_until_free(n), -1) for n in (1, 8)] == [90.0, 90.0]
+    assert supply.tokens_until_free(8.01) > 130.0
+
+
+def test_the_worked_example_of_the_module_holds() -> None:
+    lengths = Survival.of(ObservedLength(tokens, True) for tokens in (20.0, 20.0, 40.0, 40.0))
+    supply = SlotSupply([RunningRequest(10.0, 100.0, 1)] * 4, lengths)
+    free_at = [round(supply.tokens_until_free(n)) for n in (1, 2, 3, 4, 5)]
+    assert (supply.turn, free_at) == (30.0, [11, 11, 30, 31, 32])
 
 
 def test_a_few_stand_for_many() -> None:
-    runs = [Run(float(i % 100), 100.0, 1 + i % 2) for i in range(1000)]
-    few = picked(runs)
-    assert len(few) == LOOKED_AT
+    runs = [RunningRequest(float(i % 100), 100.0, 1 + i % 2) for i in range(1000)]
+    few = sample_runs(runs)
+    assert len(few) == MAX_SAMPLED
     assert sum(run.slots for run in few) == pytest.approx(1500)
-    of_all, of_few = (Supply(each, Survival.of([])) for each in (runs, few))
-    assert of_few.tokens_until(300) == pytest.approx(of_all.tokens_until(300), rel=0.2)
+    of_all, of_few = (SlotSupply(each, Survival.of([])) for each in (runs, few))
+    assert of_few.tokens_until_free(300) == pytest.approx(of_all.tokens_until_free(300), rel=0.2)
 
 
 def test_the_time_before_the_first_token_is_told_from_the_tokens_own() -> None:
     lengths = Lengths()
     for tokens in (10, 30):
-        lengths.ended(Ended(tokens, True, ran_s=2.0 + tokens * 0.1, ran_tokens=tokens, at_s=0.0))
-    assert lengths.seconds(0.1) == pytest.approx((0.1, 2.0))
-    assert lengths.seconds(0.0) == pytest.approx((8.0 / 40, 0.0))
+        lengths.add(
+            EndedChoice(tokens, True, ran_s=2.0 + tokens * 0.1, ran_tokens=tokens, at_s=0.0)
+        )
+    assert lengths.token_times_s(0.1) == pytest.approx((0.1, 2.0))
+    assert lengths.token_times_s(0.0) == pytest.approx((8.0 / 40, 0.0))
 
 
 def burst(

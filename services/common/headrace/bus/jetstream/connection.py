@@ -14,7 +14,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js.kv import KeyValue
 
 from headrace.bus import Answer, BusUnavailable, NobodyAnswered, NobodyListens, OnMessage, subjects
-from headrace.cancellation import heeding
+from headrace.cancellation import rechecking_cancelled
 from headrace.internal.v1.reports_pb2 import BrokerReport
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class CoreMessages(Connected):
         if self._client.is_connected:
             await self._client.publish(subject, payload)
 
-    @heeding
+    @rechecking_cancelled
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         if not self._client.is_connected:
             raise BusUnavailable(f"no connection to NATS; {subject} was not asked")

@@ -14,7 +14,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from headrace.bus import Buried, BusUnavailable, LaneAtBound, LaneBroken, Pulled, subjects
 from headrace.bus.jetstream.connection import Connected
 from headrace.bus.jetstream.stores import ACK_WAIT_S, DEAD_STREAM, LANE_BOUND, REQUEST_STREAM
-from headrace.cancellation import heeding
+from headrace.cancellation import rechecking_cancelled
 from headrace.model_names import lane_id
 
 _LANE_AT_BOUND = 10077
@@ -31,7 +31,7 @@ milliseconds."""
 class StoredLanes(Connected):
     """Implements `headrace.bus.Lanes`."""
 
-    @heeding
+    @rechecking_cancelled
     async def submit(self, model: str, priority: str, payload: bytes, *, message_id: str) -> int:
         headers = {"Nats-Msg-Id": message_id}
         try:
@@ -50,7 +50,7 @@ class StoredLanes(Connected):
             ) from error
         return stored.seq
 
-    @heeding
+    @rechecking_cancelled
     async def take_over(self, model: str, priority: str) -> JetStreamLane:
         name = f"{lane_id(model)}-{priority}"
         lanes = [subjects.lane(model, priority)]
@@ -91,11 +91,11 @@ class StoredLanes(Connected):
             else:
                 return
 
-    @heeding
+    @rechecking_cancelled
     async def bury(self, model: str, letter: bytes) -> None:
         await self._store(subjects.dead_letter(model), letter)
 
-    @heeding
+    @rechecking_cancelled
     async def buried(self, *, limit: int) -> list[Buried]:
         """The latest of what `bury` keeps, newest first.
 
@@ -127,7 +127,7 @@ class JetStreamLane:
         """How many deliveries of this consumer have come, without a gap."""
         self._doubted = False
 
-    @heeding
+    @rechecking_cancelled
     async def pull(self, *, max_messages: int, timeout_s: float) -> list[Pulled]:
         try:
             found = await self._pull.fetch(max_messages, timeout=timeout_s)
@@ -159,7 +159,7 @@ class JetStreamLane:
             # It may have been sent just now; then the next pull has it.
             self._doubted = True
 
-    @heeding
+    @rechecking_cancelled
     async def acknowledge(self, acknowledgement: str) -> None:
         if not self._client.is_connected:
             raise BusUnavailable("no connection to NATS; not acknowledged")

@@ -10,7 +10,7 @@ from nats.js.api import RawStreamMsg
 from headrace.bus import BusUnavailable, LeaseTaken
 from headrace.bus.jetstream.connection import Connected
 from headrace.bus.jetstream.stores import LEASE_BUCKET, WRONG_LAST_SEQUENCE
-from headrace.cancellation import heeding
+from headrace.cancellation import rechecking_cancelled
 
 
 class KeyLeases(Connected):
@@ -20,7 +20,7 @@ class KeyLeases(Connected):
         super().__init__(client)
         self._revisions: dict[str, int] = {}
 
-    @heeding
+    @rechecking_cancelled
     async def acquire(self, name: str, holder: str, *, ttl_s: int) -> int:
         subject = f"$KV.{LEASE_BUCKET}.{name}"
         last = await self._last(subject)
@@ -30,7 +30,7 @@ class KeyLeases(Connected):
         self._revisions[name] = epoch
         return epoch
 
-    @heeding
+    @rechecking_cancelled
     async def renew(self, name: str, holder: str, *, ttl_s: int) -> None:
         # Why: KeyValue.update would take the lease's time to live away.
         subject = f"$KV.{LEASE_BUCKET}.{name}"
@@ -44,7 +44,7 @@ class KeyLeases(Connected):
             revision = await self._claim(subject, holder, last.seq, ttl_s)
         self._revisions[name] = revision
 
-    @heeding
+    @rechecking_cancelled
     async def release(self, name: str) -> None:
         revision = self._revisions.pop(name, None)
         if revision is not None:

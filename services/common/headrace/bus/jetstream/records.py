@@ -19,26 +19,26 @@ from headrace.bus.jetstream.stores import (
     TOKENIZER_BUCKET,
     WRONG_LAST_SEQUENCE,
 )
-from headrace.cancellation import heeding
+from headrace.cancellation import rechecking_cancelled
 from headrace.model_names import lane_id
 
 
 class StoredCards(Connected):
     """Implements `headrace.bus.Cards`."""
 
-    @heeding
+    @rechecking_cancelled
     async def put_card(self, model: str, card: bytes) -> None:
         try:
             await (await self._bucket_of_cards()).put(lane_id(model), card)
         except nats.errors.Error as error:
             raise _card_out_of_reach(model, error) from error
 
-    @heeding
+    @rechecking_cancelled
     async def get_card(self, model: str) -> bytes | None:
         found = await self._card(model)
         return None if found is None else found.value
 
-    @heeding
+    @rechecking_cancelled
     async def replace_card(self, model: str, card: bytes, successor: bytes | None) -> bool:
         found = await self._card(model)
         if found is None or found.value != card:
@@ -57,7 +57,7 @@ class StoredCards(Connected):
             raise _card_out_of_reach(model, error) from error
         return True
 
-    @heeding
+    @rechecking_cancelled
     async def all_cards(self) -> list[bytes]:
         # Why not `bucket.keys()`: it finds none now and then, where the broker has delivered all
         # keys before the client asks how many there are.
@@ -93,7 +93,7 @@ class StoredCards(Connected):
         inner = await self._js.subscribe(f"{prefix}>", cb=receive, ordered_consumer=True)
         return OpenSubscription(inner)
 
-    @heeding
+    @rechecking_cancelled
     async def put_tokenizer(self, digest: str, bundle: bytes) -> None:
         try:
             store = await self._objects()
@@ -104,7 +104,7 @@ class StoredCards(Connected):
         except nats.errors.Error as error:
             raise BusUnavailable(f"tokenizer {digest}: {error or 'no answer'}") from error
 
-    @heeding
+    @rechecking_cancelled
     async def get_tokenizer(self, digest: str) -> bytes:
         try:
             found = (await (await self._objects()).get(digest)).data
@@ -128,11 +128,11 @@ def _card_out_of_reach(model: str, error: nats.errors.Error) -> BusUnavailable:
 class StoredResults(Connected):
     """Implements `headrace.bus.Results`."""
 
-    @heeding
+    @rechecking_cancelled
     async def put_result(self, request_id: str, record: bytes, *, kept_s: float = 0.0) -> None:
         await self._store(subjects.result(request_id), record, ttl_s=kept_s or RESULT_KEPT_S)
 
-    @heeding
+    @rechecking_cancelled
     async def get_result(self, request_id: str) -> bytes | None:
         try:
             found = await self._js.get_last_msg(RESULT_STREAM, subjects.result(request_id))

@@ -8,7 +8,7 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from headrace.bus import BusUnavailable, StoreRefused, subjects
 from headrace.bus.jetstream.connection import Connected
-from headrace.cancellation import heeding
+from headrace.cancellation import rechecking_cancelled
 
 TRIAL_STREAM = "TRIALS"
 
@@ -18,7 +18,7 @@ class StoreTrial(Connected):
 
     _has_stream = False
 
-    @heeding
+    @rechecking_cancelled
     async def try_to_store(self, *, timeout_s: float) -> None:
         impatient = self._client.jetstream(timeout=timeout_s)
         try:

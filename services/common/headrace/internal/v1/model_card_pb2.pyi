@@ -233,6 +233,7 @@ class Capabilities(_message.Message):
     LORA_FIELD_NUMBER: _builtins.int
     TOKEN_MASKS_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
     resume: _builtins.bool
     """Goes on from output made elsewhere."""
     park: _builtins.bool
@@ -244,6 +245,10 @@ class Capabilities(_message.Message):
     """Keeps to `min_tokens`, `bad_words` and `allowed_token_ids`."""
     cache_salt: _builtins.bool
     """Shares nothing that it has cached between requests of different `cache_salt`."""
+    @_builtins.property
+    def sampling(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sampling parameters that it applies, of those that not every engine does; by name."""
+
     def __init__(
         self,
         *,
@@ -254,10 +259,11 @@ class Capabilities(_message.Message):
         lora: _builtins.bool = ...,
         token_masks: _builtins.bool = ...,
         cache_salt: _builtins.bool = ...,
+        sampling: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "grammar", b"grammar", "logprobs", b"logprobs", "lora", b"lora", "park", b"park", "resume", b"resume", "token_masks", b"token_masks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "grammar", b"grammar", "logprobs", b"logprobs", "lora", b"lora", "park", b"park", "resume", b"resume", "sampling", b"sampling", "token_masks", b"token_masks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

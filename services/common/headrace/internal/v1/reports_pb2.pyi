@@ -620,120 +620,64 @@ class NoticeResponse(_message.Message):
 Global___NoticeResponse: _TypeAlias = NoticeResponse  # noqa: Y015
 
 @_typing.final
-class FindRequest(_message.Message):
-    """Anybody to every leader: one request, by its id."""
+class LocateRequest(_message.Message):
+    """Gateway to a model's leader, or to every leader if the request's model is unknown: where is this
+    request? The verb says what the leader does first.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Verb:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _VerbEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LocateRequest._Verb.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        VERB_UNSPECIFIED: LocateRequest._Verb.ValueType  # 0
+        """Refused: the request is not answered."""
+        VERB_FIND: LocateRequest._Verb.ValueType  # 1
+        """Nothing."""
+        VERB_CANCEL: LocateRequest._Verb.ValueType  # 2
+        """End the request. The answer tells how it stood."""
+        VERB_TAKE_OVER: LocateRequest._Verb.ValueType  # 3
+        """Assign the request to the gateway that sends this, if the gateway that holds it is gone. A
+        client wants to read the request, and it is not open at the sender.
+        """
+
+    class Verb(_Verb, metaclass=_VerbEnumTypeWrapper): ...
+    VERB_UNSPECIFIED: LocateRequest.Verb.ValueType  # 0
+    """Refused: the request is not answered."""
+    VERB_FIND: LocateRequest.Verb.ValueType  # 1
+    """Nothing."""
+    VERB_CANCEL: LocateRequest.Verb.ValueType  # 2
+    """End the request. The answer tells how it stood."""
+    VERB_TAKE_OVER: LocateRequest.Verb.ValueType  # 3
+    """Assign the request to the gateway that sends this, if the gateway that holds it is gone. A
+    client wants to read the request, and it is not open at the sender.
+    """
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    def __init__(
-        self,
-        *,
-        request_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___FindRequest: _TypeAlias = FindRequest  # noqa: Y015
-
-@_typing.final
-class CancelRequest(_message.Message):
-    """Anybody to every leader: end this request. The answer is a FindResponse of how it stood."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    def __init__(
-        self,
-        *,
-        request_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CancelRequest: _TypeAlias = CancelRequest  # noqa: Y015
-
-@_typing.final
-class FindResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FOUND_FIELD_NUMBER: _builtins.int
-    MODEL_FIELD_NUMBER: _builtins.int
-    PRIORITY_FIELD_NUMBER: _builtins.int
-    RUNNING_FIELD_NUMBER: _builtins.int
-    ATTEMPT_FIELD_NUMBER: _builtins.int
-    WORKER_NAME_FIELD_NUMBER: _builtins.int
-    ARRIVAL_FIELD_NUMBER: _builtins.int
-    RECORD_FIELD_NUMBER: _builtins.int
-    PENDING_FIELD_NUMBER: _builtins.int
-    found: _builtins.bool
-    model: _builtins.str
-    priority: _common_pb2.Priority.ValueType
-    running: _builtins.bool
-    """On a worker, as opposed to waiting."""
-    attempt: _builtins.int
-    worker_name: _builtins.str
-    pending: _builtins.bool
-    """It is not known yet whether there is such a request: the leader has just begun."""
-    @_builtins.property
-    def arrival(self) -> _timestamp_pb2.Timestamp: ...
-    @_builtins.property
-    def record(self) -> _request_pb2.RequestRecord:
-        """Without prompt and output."""
-
-    def __init__(
-        self,
-        *,
-        found: _builtins.bool = ...,
-        model: _builtins.str = ...,
-        priority: _common_pb2.Priority.ValueType = ...,
-        running: _builtins.bool = ...,
-        attempt: _builtins.int = ...,
-        worker_name: _builtins.str = ...,
-        arrival: _timestamp_pb2.Timestamp | None = ...,
-        record: _request_pb2.RequestRecord | None = ...,
-        pending: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "record", b"record"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "attempt", b"attempt", "found", b"found", "model", b"model", "pending", b"pending", "priority", b"priority", "record", b"record", "running", b"running", "worker_name", b"worker_name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___FindResponse: _TypeAlias = FindResponse  # noqa: Y015
-
-@_typing.final
-class TakeOverRequest(_message.Message):
-    """Gateway to every leader: somebody wants to read this request, and it is not open here."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
     GATEWAY_ID_FIELD_NUMBER: _builtins.int
     DELIVERY_ADDRESS_FIELD_NUMBER: _builtins.int
     UNREACHABLE_GATEWAY_ID_FIELD_NUMBER: _builtins.int
     POINT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    verb: Global___LocateRequest.Verb.ValueType
     gateway_id: _builtins.str
+    """The sender. This field and the following ones are read for VERB_TAKE_OVER only."""
     delivery_address: _builtins.str
     unreachable_gateway_id: _builtins.str
-    """This gateway could not connect to that one, which holds the request as the leader said."""
+    """A gateway that holds the request by an earlier answer, and to which the sender could not connect."""
     @_builtins.property
     def point(self) -> Global___ResumePoint:
-        """Set once the request is open here: where it stands, and so from where it is to go on."""
+        """Set once the request is open at the sender: the output from which it is to be continued."""
 
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
+        verb: Global___LocateRequest.Verb.ValueType = ...,
         gateway_id: _builtins.str = ...,
         delivery_address: _builtins.str = ...,
         unreachable_gateway_id: _builtins.str = ...,
@@ -741,52 +685,53 @@ class TakeOverRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["point", b"point"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_address", b"delivery_address", "gateway_id", b"gateway_id", "point", b"point", "request_id", b"request_id", "unreachable_gateway_id", b"unreachable_gateway_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_address", b"delivery_address", "gateway_id", b"gateway_id", "point", b"point", "request_id", b"request_id", "unreachable_gateway_id", b"unreachable_gateway_id", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TakeOverRequest: _TypeAlias = TakeOverRequest  # noqa: Y015
+Global___LocateRequest: _TypeAlias = LocateRequest  # noqa: Y015
 
 @_typing.final
-class TakeOverResponse(_message.Message):
+class LocateResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FOUND_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
-    GATEWAY_ID_FIELD_NUMBER: _builtins.int
-    DELIVERY_ADDRESS_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WORKER_NAME_FIELD_NUMBER: _builtins.int
     found: _builtins.bool
-    """By this model's leader."""
+    """This leader knows the request."""
     pending: _builtins.bool
-    """It may be given later: ask again. Its gateway or its worker has yet to be heard of, or the
-    leader has not read its lanes.
+    """It is not known yet; send the same request again. The leader has not read its lanes (then `found`
+    is set for VERB_TAKE_OVER only), or has to wait for a report of the gateway or of the worker.
     """
-    gateway_id: _builtins.str
-    """Who holds it, and where its services for gateways listen; empty while `pending`. The asking
-    gateway's own name: it is given to it.
-    """
-    delivery_address: _builtins.str
+    running: _builtins.bool
+    """It runs on a worker, as opposed to waiting in its lane."""
+    worker_name: _builtins.str
     @_builtins.property
     def record(self) -> _request_pb2.RequestRecord:
-        """If it is given: without the prompt, with the output that is known."""
+        """Unset if not found, or if `pending`. Without the prompt. Its `gateway_id` and `delivery_address`
+        name the gateway that holds it. If that is the sender of VERB_TAKE_OVER, the request has been
+        assigned to it, and the record has the output that is known; else it has no output.
+        """
 
     def __init__(
         self,
         *,
         found: _builtins.bool = ...,
         pending: _builtins.bool = ...,
-        gateway_id: _builtins.str = ...,
-        delivery_address: _builtins.str = ...,
         record: _request_pb2.RequestRecord | None = ...,
+        running: _builtins.bool = ...,
+        worker_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_address", b"delivery_address", "found", b"found", "gateway_id", b"gateway_id", "pending", b"pending", "record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "pending", b"pending", "record", b"record", "running", b"running", "worker_name", b"worker_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TakeOverResponse: _TypeAlias = TakeOverResponse  # noqa: Y015
+Global___LocateResponse: _TypeAlias = LocateResponse  # noqa: Y015
 
 @_typing.final
 class LaneReport(_message.Message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from headrace.errors import InvalidRequest
+from headrace.sampling import PARAMETERS
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.api.bodies.generation import Body, ChatBody, CompletionBody
 from headrace_gateway.api.bodies.output_options import OutputOptions
@@ -28,9 +29,6 @@ PRIORITIES = {
 
 _COMPLETION_TOKENS = 16
 """OpenAI's default of max_tokens for completions; chat's is the room that is left."""
-
-_PLAIN = ("temperature", "top_p", "min_p", "repetition_penalty")
-_PENALTIES = ("presence_penalty", "frequency_penalty")
 
 
 def chat_request(body: ChatBody, call: Call) -> GenerationRequest:
@@ -144,10 +142,11 @@ def priority_of(number: int | None, tier: str | None) -> Priority.ValueType:
 
 
 def _parameters(body: Body, options: OutputOptions, max_tokens: int | None) -> SamplingParameters:
-    given = {name: getattr(body, name) for name in (*_PLAIN, *_PENALTIES)}
+    numbers = {name: getattr(body, name) for name in PARAMETERS}
+    if numbers["top_k"] is not None:
+        numbers["top_k"] = max(numbers["top_k"], 0)
     return SamplingParameters(
         max_tokens=max_tokens,
-        top_k=None if body.top_k is None else max(body.top_k, 0),
         logit_bias=_logit_bias(body.logit_bias or {}),
         stop=body.stop,
         stop_token_ids=body.stop_token_ids,
@@ -161,7 +160,7 @@ def _parameters(body: Body, options: OutputOptions, max_tokens: int | None) -> S
         include_stop=body.include_stop_str_in_output,
         logprobs=options.logprobs,
         prompt_logprobs=options.engine_prompt_logprobs,
-        **given,
+        **numbers,
     )
 
 

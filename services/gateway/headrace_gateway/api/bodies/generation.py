@@ -7,12 +7,20 @@ noted, or refused, as the caller or the operator will have it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from headrace.errors import InvalidRequest, RequestError, Unsupported
+from headrace.sampling import PARAMETERS
 from headrace_gateway.api.bodies.entries import call_entries, text_or_parts, tool_entries
 from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES, read_object, texts_or_token_ids
 from headrace_gateway.api.bodies.strict_body import (
@@ -113,7 +121,18 @@ class StreamOptions(StrictBody):
     include_obfuscation: bool | None = None
 
 
-class Body(RequestBody):
+if TYPE_CHECKING:
+    SamplingBody = RequestBody
+else:
+    _WHOLE = Annotated[WholeNumber, Field(ge=-1, le=_UINT32)] | None
+    _NUMBERS = {
+        name: (_WHOLE if each.whole else float | None, None) for name, each in PARAMETERS.items()
+    }
+    SamplingBody = create_model("SamplingBody", __base__=RequestBody, **_NUMBERS)
+    """A field for each of `headrace.sampling`'s parameters. Of a whole one, -1 is 0, as in vLLM."""
+
+
+class Body(SamplingBody):
     """What both endpoints take."""
 
     IGNORED_FIELDS = BODY_NO_EFFECT
@@ -122,10 +141,6 @@ class Body(RequestBody):
     stream_options: StreamOptions | None = None
     n: Annotated[WholeNumber, Field(ge=-_UINT32, le=_UINT32)] | None = None
     max_tokens: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
     stop: Annotated[
         Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None,
         BeforeValidator(_listed),
@@ -140,10 +155,6 @@ class Body(RequestBody):
     """Ours, named as in OpenAI's Responses: it goes on without any reader."""
 
     # vLLM's
-    top_k: Annotated[WholeNumber, Field(ge=-1, le=_UINT32)] | None = None
-    """0 and -1 keep all."""
-    min_p: float | None = None
-    repetition_penalty: float | None = None
     prompt_logprobs: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
     """In whole answers only."""
     stop_token_ids: (

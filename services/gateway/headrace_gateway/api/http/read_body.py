@@ -11,7 +11,7 @@ from headrace_gateway.api.bodies.unknown_fields import UnknownFields
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.base import metrics
 from headrace_gateway.base.calls import Call
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 
 STRICT_HEADER = "x-headrace-strict-fields"
 IGNORED_HEADER = "x-headrace-ignored"
@@ -20,7 +20,7 @@ AnyBody = TypeVar("AnyBody", bound=StrictBody)
 
 
 def read_body(
-    kind: type[AnyBody], data: bytes, call: Call, limits: Limits, reply: Reply
+    kind: type[AnyBody], data: bytes, call: Call, limits: GatewaySettings, reply: Reply
 ) -> AnyBody:
     """Return the body; ignored fields are counted, and named in a header of the reply.
 
@@ -37,7 +37,7 @@ def read_body(
     return body
 
 
-def _is_strict(call: Call, limits: Limits) -> bool:
+def _is_strict(call: Call, limits: GatewaySettings) -> bool:
     match call.headers.get(STRICT_HEADER, "").strip().lower():
         case "":
             return limits.strict_fields

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
 from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.resume.background_calls import BackgroundRequests
@@ -24,4 +24,4 @@ class ApiServices:
     background: BackgroundRequests
     requests: Requests
     fleet: Fleet
-    limits: Limits
+    limits: GatewaySettings

@@ -40,7 +40,7 @@ from headrace_gateway.api.native.vector_messages import embed_json
 from headrace_gateway.base.calls import Context
 from headrace_gateway.base.cooperative import joined_chunks
 from headrace_gateway.base.quoting import quoted
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
 from headrace_gateway.output.position import EventIds, Offset
@@ -194,7 +194,9 @@ async def _send(reply: Reply, response: Message) -> None:
     await reply.send(as_json(response).encode())
 
 
-def _parse(kind: type[AnyRequest], request: RestModelRequest, limits: Limits) -> AnyRequest:
+def _parse(
+    kind: type[AnyRequest], request: RestModelRequest, limits: GatewaySettings
+) -> AnyRequest:
     body = parse(kind, request.body.data, max_bytes=limits.max_body_bytes)
     if body.model and body.model != request.model:
         raise InvalidRequest(

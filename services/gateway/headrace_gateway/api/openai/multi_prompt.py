@@ -26,7 +26,7 @@ from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.openai.multi_prompt_run import MultiPromptRequest, MultiPromptRun
 from headrace_gateway.base.calls import Call
 from headrace_gateway.base.cooperative import cooperatively
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.request.generation import ValidRequest
@@ -45,7 +45,9 @@ _NO_ROOM = (LaneFull, PatienceExhausted, NoWorker, BrokerUnavailable)
 class MultiPromptHandler:
     """Of one gateway."""
 
-    def __init__(self, submitter: Submitter, resumer: AnswerResumer, limits: Limits) -> None:
+    def __init__(
+        self, submitter: Submitter, resumer: AnswerResumer, limits: GatewaySettings
+    ) -> None:
         self._submitter, self._resumer, self._limits = submitter, resumer, limits
 
     async def answer(self, several: MultiPromptRequest, call: Call, reply: Reply) -> None:
@@ -93,7 +95,7 @@ class MultiPromptHandler:
         return await self._submitter.open(wanted)
 
 
-def _check(several: MultiPromptRequest, call: Call, limits: Limits) -> None:
+def _check(several: MultiPromptRequest, call: Call, limits: GatewaySettings) -> None:
     first, count = several.wanted[0], len(several.wanted)
     if count > limits.max_prompts:
         raise InvalidRequest(

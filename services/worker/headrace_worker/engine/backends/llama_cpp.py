@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from headrace.sampling import names_in
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.remote_engine import (
     FollowingEngine,
@@ -25,9 +26,8 @@ from headrace_worker.engine.backends.remote_engine import (
     tokens_left,
 )
 from headrace_worker.engine.backends.upstream import Upstream, UpstreamSettings
-from headrace_worker.engine.base.interface import EngineFacts, FinishReason, Sequence
+from headrace_worker.engine.base.interface import Capabilities, EngineFacts, FinishReason, Sequence
 from headrace_worker.engine.base.loaded import (
-    GenerationDefaults,
     LoadedModel,
     ModelLoadFailed,
     PackageMissing,
@@ -130,14 +130,8 @@ def _body(sequence: Sequence, count: int) -> dict[str, Any]:
         "cache_prompt": True,
         "seed": seed_of(sequence, bits=32),
         "samplers": _ORDER,
-        "temperature": parameters.temperature,
-        "top_k": parameters.top_k,
-        "top_p": parameters.top_p,
-        "min_p": parameters.min_p,
+        **{own: getattr(parameters, name) for name, own in names_in("llama_cpp").items()},
         "repeat_last_n": len(sequence.prompt_ids) + parameters.max_tokens,
-        "repeat_penalty": parameters.repetition_penalty,
-        "presence_penalty": parameters.presence_penalty,
-        "frequency_penalty": parameters.frequency_penalty,
         "logit_bias": [[token_id, bias] for token_id, bias in parameters.logit_bias.items()],
         "ignore_eos": parameters.ignore_eos,
     }
@@ -194,9 +188,10 @@ def load_llama_cpp(settings: LlamaCppSettings) -> LoadedModel:
         weights_digest=_digest(file),
         # It draws from a generator of its own, which no one can continue.
         batch_invariant=False,
+        capabilities=Capabilities(sampling=names_in("llama_cpp").keys()),
     )
     engine = FollowingEngine(facts, LlamaCppSource(server, upstream), loop)
-    return LoadedModel(engine, files, GenerationDefaults(), int(meta["n_params"]))
+    return LoadedModel(engine, files, {}, int(meta["n_params"]))
 
 
 def _parameters(package: Any, file: Path, settings: LlamaCppSettings, key: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from headrace.sampling import names_in
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.openai_source import (
     CHAT_TEMPLATE,
@@ -19,7 +20,6 @@ from headrace_worker.engine.backends.remote_engine import FollowingEngine, Sourc
 from headrace_worker.engine.backends.upstream import Upstream, UpstreamFailed, UpstreamSettings
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts
 from headrace_worker.engine.base.loaded import (
-    GenerationDefaults,
     LoadedModel,
     ModelLoadFailed,
     ModelOutOfReach,
@@ -88,9 +88,11 @@ def _loaded(settings: OpenAISettings, upstream: Upstream, loop: LoopThread) -> L
         eos_token_ids=files.eos_token_ids,
         weights_digest=_digest(settings),
         batch_invariant=False,
-        capabilities=Capabilities(resume=settings.speech is Speech.TOKEN_IDS),
+        capabilities=Capabilities(
+            resume=settings.speech is Speech.TOKEN_IDS, sampling=names_in("openai").keys()
+        ),
     )
-    return LoadedModel(FollowingEngine(facts, source, loop), files, GenerationDefaults(), 0)
+    return LoadedModel(FollowingEngine(facts, source, loop), files, {}, 0)
 
 
 def _tokenizer(tokenizer_json: bytes, speech: Speech, url: str) -> Tokenizer:

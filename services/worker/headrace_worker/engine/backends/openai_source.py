@@ -17,6 +17,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from headrace.sampling import names_in
 from headrace_worker.engine.backends.remote_engine import Piece, SourceFailed, seed_of, tokens_left
 from headrace_worker.engine.backends.upstream import Upstream
 from headrace_worker.engine.base.interface import FinishReason, SamplingParameters, Sequence
@@ -163,14 +164,13 @@ def _sampling(sequence: Sequence) -> dict[str, Any]:
     knows their names."""
     parameters = sequence.parameters
     neutral = SamplingParameters(max_tokens=1)
-    names = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
-    asked = {n: getattr(parameters, n) for n in (*names, "ignore_eos")}
+    asked = {n: getattr(parameters, n) for n in (*names_in("openai"), "ignore_eos")}
     sampling: dict[str, Any] = {
+        **{name: value for name, value in asked.items() if value != getattr(neutral, name)},
         "temperature": parameters.temperature,
         "top_p": parameters.top_p,
         # OpenAI's seeds are signed.
         "seed": seed_of(sequence, bits=63),
-        **{name: value for name, value in asked.items() if value != getattr(neutral, name)},
     }
     if parameters.logit_bias:
         sampling["logit_bias"] = {str(i): bias for i, bias in parameters.logit_bias.items()}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headrace.sampling import names_in
 from headrace_worker.engine.backends.scripted_text import (
     end_token,
     script_key,
@@ -31,7 +32,7 @@ from headrace_worker.engine.base.interface import (
     SequenceRefused,
     StepOutput,
 )
-from headrace_worker.engine.base.loaded import GenerationDefaults, LoadedModel
+from headrace_worker.engine.base.loaded import LoadedModel
 from headrace_worker.engine.core.endings import already_over, finish_reason, require_fit, stop_ids
 
 
@@ -127,7 +128,9 @@ class ScriptedEngine:
             eos_token_ids=(end_token(),),
             weights_digest="scripted-1",
             batch_invariant=True,
-            capabilities=Capabilities(logprobs=True, cache_salt=True),
+            capabilities=Capabilities(
+                logprobs=True, cache_salt=True, sampling=names_in("scripted").keys()
+            ),
         )
 
     @property
@@ -278,6 +281,4 @@ class ScriptedEngine:
 
 def load_scripted(settings: ScriptedSettings | None = None) -> LoadedModel:
     """The scripted engine with its tokenizer, in the shape that `loading.load` has."""
-    return LoadedModel(
-        ScriptedEngine(settings), scripted_tokenizer_files(), GenerationDefaults(), parameters=0
-    )
+    return LoadedModel(ScriptedEngine(settings), scripted_tokenizer_files(), {}, parameters=0)

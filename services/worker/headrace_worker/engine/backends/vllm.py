@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from headrace.sampling import names_in
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.remote_engine import (
     FollowingEngine,
@@ -91,13 +92,7 @@ class VllmSource:
         ends = () if parameters.ignore_eos else self._eos_token_ids
         return SamplingParams(
             max_tokens=tokens_left(sequence),
-            temperature=parameters.temperature,
-            top_p=parameters.top_p,
-            top_k=parameters.top_k,
-            min_p=parameters.min_p,
-            repetition_penalty=parameters.repetition_penalty,
-            presence_penalty=parameters.presence_penalty,
-            frequency_penalty=parameters.frequency_penalty,
+            **{own: getattr(parameters, name) for name, own in names_in("vllm").items()},
             logit_bias=dict(parameters.logit_bias) or None,
             # What the model's files say, it would heed by itself.
             ignore_eos=parameters.ignore_eos,
@@ -159,7 +154,7 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
         weights_digest=weights_digest(folder, settings.dtype),
         # Its kernels and its generators are its own.
         batch_invariant=False,
-        capabilities=Capabilities(cache_salt=True),
+        capabilities=Capabilities(cache_salt=True, sampling=names_in("vllm").keys()),
     )
     source = VllmSource(engine, files.eos_token_ids)
     defaults = generation_defaults(read_generation_config(folder))

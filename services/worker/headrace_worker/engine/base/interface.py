@@ -9,13 +9,14 @@ tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from headrace.logprobs import Logprobs
+from headrace.sampling import SamplingNumbers
 
 
 class FinishReason(StrEnum):
@@ -29,26 +30,12 @@ class FinishReason(StrEnum):
     """`max_tokens` were made, or the context is full."""
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingParameters:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParameters(SamplingNumbers):
     """How the next token is drawn. Ranges are checked by the gateway."""
 
     max_tokens: int
     """Output tokens in all, those made by earlier attempts included."""
-    temperature: float = 1.0
-    """0 is greedy: the highest logit, ties to the lowest token id."""
-    top_p: float = 1.0
-    """1 keeps all."""
-    top_k: int = 0
-    """0 keeps all."""
-    min_p: float = 0.0
-    """0 keeps all."""
-    repetition_penalty: float = 1.0
-    """Over prompt and output, as transformers has it (CTRL, section 4.1)."""
-    presence_penalty: float = 0.0
-    """Over the output only, as OpenAI has it."""
-    frequency_penalty: float = 0.0
-    """Over the output only, as OpenAI has it."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
@@ -200,6 +187,8 @@ class Capabilities:
     """Keeps to `min_tokens`, `bad_words` and `allowed_token_ids`."""
     cache_salt: bool = False
     """Shares nothing between sequences of different salts."""
+    sampling: Set[str] = frozenset()
+    """Names of the sampling parameters that it applies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,17 +57,6 @@ class TokenizerFiles:
             (folder / "chat_template.jinja").write_text(self.chat_template, "utf-8")
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationDefaults:
-    """The model's own wishes, for callers who say nothing; None where it has none."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-
-
 class VectorTask(StrEnum):
     EMBED = "embed"
     """A vector of a text."""
@@ -95,7 +84,8 @@ class LoadedModel:
 
     engine: Engine
     tokenizer: TokenizerFiles
-    generation_defaults: GenerationDefaults
+    generation_defaults: Mapping[str, Any]
+    """The model's own values of sampling parameters, by name, for callers that set none."""
     parameters: int
     """Weights, counted; 0 where there are none."""
     adapters: AdapterEngine | None = None

@@ -26,7 +26,6 @@ from headrace_worker.base.machine import this_machine
 from headrace_worker.engine.base import defaults
 from headrace_worker.engine.base.interface import EngineFacts
 from headrace_worker.engine.base.loaded import (
-    GenerationDefaults,
     LoadedModel,
     ModelLoadFailed,
     Progress,
@@ -131,7 +130,7 @@ def load_encoder(
         fact = f"{type(model).__name__} makes no vectors: {error}"
         raise ModelLoadFailed(source, fact) from error
     vectors = _vectors(task, dimensions, sentence)
-    return LoadedModel(engine, files, GenerationDefaults(), parameters, vectors=vectors)
+    return LoadedModel(engine, files, {}, parameters, vectors=vectors)
 
 
 def _threads(parameters: int, settings: EncoderSettings) -> int:

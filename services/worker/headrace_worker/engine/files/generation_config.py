@@ -9,19 +9,13 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
-from headrace_worker.engine.base.loaded import GenerationDefaults, TokenizerFiles
+from headrace.sampling import PARAMETERS
+from headrace_worker.engine.base.loaded import TokenizerFiles
 from headrace_worker.engine.files.tokenizer_files import UNREADABLE
 
 log = logging.getLogger(__name__)
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "temperature": (0, 2),
-    "top_p": (1e-9, 1),
-    "min_p": (0, 1),
-    "repetition_penalty": (1e-9, 10),
-    "top_k": (-1, 2**31 - 1),
-}
-"""As requests may have them. -1 for `top_k` is how others write 0: all tokens."""
+_DEFAULTS = [each for each in PARAMETERS.values() if each.model_default]
 _NOT_SERVED = (
     *("typical_p", "top_h", "epsilon_cutoff", "eta_cutoff", "penalty_alpha", "guidance_scale"),
     *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty"),
@@ -74,19 +68,20 @@ def configured_ends_of(folder: Path) -> tuple[int, ...]:
     return configured_ends(read_generation_config(folder), model)
 
 
-def generation_defaults(config: GenerationConfig) -> GenerationDefaults:
+def generation_defaults(config: GenerationConfig) -> dict[str, Any]:
     """For callers who say nothing; what is out of range, or not served here, is in the log."""
-    found: dict[str, Any] = {name: getattr(config, name, None) for name in _RANGES}
-    for name, (low, high) in _RANGES.items():
-        value = found[name]
+    found: dict[str, Any] = {}
+    for each in _DEFAULTS:
+        value = getattr(config, each.name, None)
+        if each.whole and value == -1:
+            value = 0  # as others write "all"
         if value is None:
             continue
-        if type(value) not in (int, float) or not low <= value <= high:
-            why = f"it is {value!r}, and a request may have {low:g} to {high:g}"
-            log.warning("model.default_ignored", extra={"field": name, "why": why})
-            found[name] = None
-    if found["top_k"] is not None:
-        found["top_k"] = max(0, int(found["top_k"]))
+        if type(value) in (int, float) and each.allows(value):
+            found[each.name] = int(value) if each.whole else value
+        else:
+            why = f"it is {value!r}, and a request may have {each.range}"
+            log.warning("model.default_ignored", extra={"field": each.name, "why": why})
     if config.do_sample is False:
         # Said outright: transformers, too, would then be greedy whatever the temperature.
         found["temperature"] = 0.0
@@ -94,7 +89,7 @@ def generation_defaults(config: GenerationConfig) -> GenerationDefaults:
         if (value := getattr(config, name, None)) not in _NEUTRAL:
             why = "generation_config.json has it, and it is not applied here"
             log.warning("model.default_ignored", extra={"field": name, "why": why})
-    return GenerationDefaults(**found)
+    return found
 
 
 def warn_of_open_turns(files: TokenizerFiles) -> None:

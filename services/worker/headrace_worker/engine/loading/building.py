@@ -11,6 +11,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from headrace.prefixes import BLOCK_TOKENS, root_name
+from headrace.sampling import names_in
 from headrace_worker.engine.base.forward import Decode, Forward, Prefill
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts
 from headrace_worker.engine.base.memory import cache_budget
@@ -258,6 +259,7 @@ def _facts(
             grammar=origin.compile_grammar is not None,
             token_masks=True,
             cache_salt=True,
+            sampling=names_in("transformers").keys(),
         ),
     )
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from headrace_worker.engine.base.interface import FinishReason, SamplingParameters, Sequence
-from headrace_worker.engine.base.loaded import GenerationDefaults, LoadedModel, ModelLoadFailed
+from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed
 from headrace_worker.engine.files.generation_config import configured_ends_of
 from headrace_worker.engine.files.tokenizer_files import tokenizer_files
 from headrace_worker.engine.loading.loading import load
@@ -96,28 +96,28 @@ def test_a_template_whose_end_of_turn_ends_nothing_is_said(
 @pytest.mark.parametrize(
     ("fields", "defaults", "ignored"),
     [
-        ({"min_p": 0.05, "do_sample": True}, GenerationDefaults(min_p=0.05), []),
+        ({"min_p": 0.05, "do_sample": True}, {"min_p": 0.05}, []),
         (
             {"temperature": 0.6, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.1},
-            GenerationDefaults(temperature=0.6, top_k=20, top_p=0.9, repetition_penalty=1.1),
+            {"temperature": 0.6, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.1},
             [],
         ),
-        ({"do_sample": False, "temperature": 0.6}, GenerationDefaults(temperature=0.0), []),
-        ({"top_k": -1}, GenerationDefaults(top_k=0), []),
-        ({"min_p": 7, "temperature": "hot"}, GenerationDefaults(), ["temperature", "min_p"]),
+        ({"do_sample": False, "temperature": 0.6}, {"temperature": 0.0}, []),
+        ({"top_k": -1}, {"top_k": 0}, []),
+        ({"min_p": 7, "temperature": "hot"}, {}, ["temperature", "min_p"]),
         (
             {"typical_p": 0.9, "suppress_tokens": [5], "num_beams": 4, "max_new_tokens": 2048},
-            GenerationDefaults(),
+            {},
             ["typical_p", "suppress_tokens", "num_beams", "max_new_tokens"],
         ),
-        ({"typical_p": 1.0, "num_beams": 1, "no_repeat_ngram_size": 0}, GenerationDefaults(), []),
+        ({"typical_p": 1.0, "num_beams": 1, "no_repeat_ngram_size": 0}, {}, []),
     ],
 )
 def test_the_models_own_sampling_is_on_its_card_and_what_is_not_applied_in_the_log(
     folder: Path,
     caplog: pytest.LogCaptureFixture,
     fields: dict[str, Any],
-    defaults: GenerationDefaults,
+    defaults: dict[str, float],
     ignored: list[str],
 ) -> None:
     edit(folder / "generation_config.json", **fields)

@@ -64,9 +64,9 @@ def test_the_generation_configuration_comes_before_the_models_own(folder: Path) 
     edit(folder / "generation_config.json", eos_token_id=[1, 5], temperature=0.6, top_p=0.9)
     model = loaded(folder)
     assert model.tokenizer.eos_token_ids == model.engine.facts.eos_token_ids == (1, 5)
-    assert model.generation_defaults.temperature == 0.6
-    assert model.generation_defaults.top_p == 0.9
-    assert model.generation_defaults.min_p is None
+    assert model.generation_defaults["temperature"] == 0.6
+    assert model.generation_defaults["top_p"] == 0.9
+    assert model.generation_defaults.get("min_p") is None
 
 
 def test_bfloat16_does_not_promise_what_it_cannot_keep(folder: Path) -> None:

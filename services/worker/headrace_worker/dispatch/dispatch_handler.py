@@ -17,7 +17,7 @@ from headrace.internal.v1.dispatch_pb2 import (
 )
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_worker.dispatch.step_watchdog import Stalls
+from headrace_worker.dispatch.step_watchdog import StepWatchdog
 from headrace_worker.runtime.metrics import WorkerMetrics
 from headrace_worker.runtime.worker import Worker
 
@@ -27,14 +27,14 @@ _DEADLINE_EXCEEDED = 4
 Refusal = tuple[DispatchRefusalCause.ValueType, str]
 
 
-class Intake:
+class DispatchHandler:
     """The worker's end of dispatching. Answers at once; never waits for the engine."""
 
     def __init__(
-        self, worker: Worker, card: ModelCard, metrics: WorkerMetrics, stalls: Stalls
+        self, worker: Worker, card: ModelCard, metrics: WorkerMetrics, watchdog: StepWatchdog
     ) -> None:
         self._worker, self._card, self._metrics = worker, card, metrics
-        self._stalls = stalls
+        self._watchdog = watchdog
         self.draining = False
         self.epoch = 0
         """Newest leadership that has dispatched here."""
@@ -82,11 +82,11 @@ class Intake:
                 DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_WRONG_MODEL,
                 f"this worker has no adapter {record.adapter} with digest {record.adapter_digest}",
             )
-        if misfit := assignments.misfit(record):
-            return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_INVALID, misfit
-        if unresumable := assignments.unresumable(record):
-            return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE, unresumable
-        if refusing := self._stalls.refusing:
+        if why_not_runnable := assignments.why_not_runnable(record):
+            return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_INVALID, why_not_runnable
+        if why_not_resumable := assignments.why_not_resumable(record):
+            return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE, why_not_resumable
+        if refusing := self._watchdog.refusing:
             return DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL, refusing
         wanted, free = assignments.slots_wanted(record), assignments.slots_for(record)
         if wanted > free:
@@ -127,6 +127,6 @@ class Intake:
         """Answer a WorkerParkRequest; where the request stands goes to the leader apart."""
         request = WorkerParkRequest.FromString(payload)
         is_stale = request.epoch < self.epoch
-        park = self._worker.hand_back if request.orphaned else self._worker.make_way
+        park = self._worker.park_orphaned if request.orphaned else self._worker.park_preempted
         found = not is_stale and park(request.request_id, request.attempt)
         return WorkerParkResponse(found=found).SerializeToString()

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.bus import Pulled
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.runtime.reading import Unreadable, read_request
+from headrace_scheduler.runtime.request_reader import Unreadable, read_request
 from headrace_scheduler.state.events import Submitted
 
 NOW_S, UNIX_S = 50.0, 1_000_000.0
@@ -27,13 +27,13 @@ def test_times_of_day_become_times_of_this_process() -> None:
     message.deadline.FromSeconds(int(UNIX_S) + 60)
     message.patience.FromSeconds(5)
     event = read(message.SerializeToString())
-    assert (event.arrival_s, event.deadline_s, event.patient_until_s) == (48.0, 110.0, 53.0)
+    assert (event.arrival_s, event.deadline_s, event.queue_deadline_s) == (48.0, 110.0, 53.0)
 
 
 def test_without_deadline_and_patience_it_waits_for_ever() -> None:
     event = read(record().SerializeToString())
     assert (event.arrival_s, event.deadline_s) == (NOW_S, float("inf"))
-    assert event.patient_until_s == float("inf")
+    assert event.queue_deadline_s == float("inf")
 
 
 def test_an_arrival_in_the_future_is_now() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.bus.jetstream import JetStreamBus
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace_worker.serving.announcing import Announcement
+from headrace_worker.serving.card_publisher import CardPublisher
 
 NAME = "Qwen/Qwen3-0.6B"
 
@@ -20,8 +20,8 @@ async def stored(bus: JetStreamBus) -> ModelCard:
 
 
 async def test_a_model_is_as_old_as_its_first_card_whoever_announces_it(bus: JetStreamBus) -> None:
-    await Announcement(bus, card(100), b"bundle").publish()
-    await Announcement(bus, card(200, context_tokens=9), b"bundle").publish()
+    await CardPublisher(bus, card(100), b"bundle").publish()
+    await CardPublisher(bus, card(200, context_tokens=9), b"bundle").publish()
     found = await stored(bus)
     assert (found.create_time.seconds, found.context_tokens) == (100, 9)
 
@@ -30,6 +30,6 @@ async def test_a_model_that_was_removed_begins_anew(bus: JetStreamBus) -> None:
     removed = card(100)
     removed.removed = True
     await bus.put_card(NAME, removed.SerializeToString())
-    await Announcement(bus, card(200), b"bundle").publish()
+    await CardPublisher(bus, card(200), b"bundle").publish()
     found = await stored(bus)
     assert (found.create_time.seconds, found.removed) == (200, False)

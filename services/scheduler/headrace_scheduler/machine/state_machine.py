@@ -8,15 +8,20 @@ from functools import partial
 
 from headrace.bus.subjects import PRIORITIES
 from headrace.errors import LaneFull, ModelNotFound, RequestCancelled
-from headrace_scheduler.machine.dispatching import Dispatching
-from headrace_scheduler.machine.forecast import Forecast, Outlook, Wait
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.dispatcher import Dispatcher
 from headrace_scheduler.machine.gateways import Gateways
 from headrace_scheduler.machine.notices import Notices
 from headrace_scheduler.machine.orphans import Orphans
 from headrace_scheduler.machine.preemption import Preemption
-from headrace_scheduler.machine.reconciling import Reconciler
-from headrace_scheduler.machine.timekeeping import Timekeeper
-from headrace_scheduler.request.request import (
+from headrace_scheduler.machine.reconciler import Reconciler
+from headrace_scheduler.machine.timeouts import TimeoutChecker
+from headrace_scheduler.machine.wait_estimator import (
+    TenantWaitEstimate,
+    WaitEstimate,
+    WaitEstimator,
+)
+from headrace_scheduler.request.live_request import (
     Ending,
     Held,
     LiveStatistics,
@@ -26,9 +31,9 @@ from headrace_scheduler.request.request import (
     Running,
 )
 from headrace_scheduler.state.events import (
+    BusDown,
     CancelRequested,
     Command,
-    Deaf,
     DispatchAnswered,
     DispatchUnanswered,
     Event,
@@ -39,34 +44,32 @@ from headrace_scheduler.state.events import (
     NoticeUnanswered,
     Parked,
     PrefixesReported,
-    ReportedLost,
     Settled,
+    StreamLost,
     Submitted,
-    TakeOverAsked,
+    TakeOverRequested,
     WorkerReported,
 )
-from headrace_scheduler.state.journal import Journal
 from headrace_scheduler.state.live import LiveRequests
+from headrace_scheduler.state.observer import StateObserver
 from headrace_scheduler.workers.fleet import Fleet
-from headrace_scheduler.workers.policy import Policy
 from headrace_scheduler.workers.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
-class LaneFigures:
+class LaneStatistics:
     priority: str
     waiting: int
     running: int
     oldest_wait_s: float
-    wait: Wait | None
-    """Behind all that wait; None while unknown."""
-    tenants: Sequence[Outlook] = ()
-    """Who waits, and how long a newcomer of each would."""
+    wait: WaitEstimate | None
+    """Wait of a request behind all that wait; None while unknown."""
+    tenants: Sequence[TenantWaitEstimate] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Where a request is; `worker_name` is empty unless it runs."""
+class LocatedRequest:
+    """A live request; `worker_name` is empty unless it runs."""
 
     request: Request
     running: bool
@@ -75,7 +78,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """Whose decisions these are, and how far back the leader has been listening."""
+    """Who leads which model, since when, and since when its process has received reports."""
 
     scheduler_id: str
     model: str
@@ -85,36 +88,39 @@ class Leadership:
 
 
 class Machine:
-    """One leadership of one model. `apply` what happened, then `decide` what to do.
+    """One leadership of one model: `apply` an event, then `decide` what to do.
 
-    After a take-over it holds what it reads until the workers have said what
-    they run: what runs is adopted, of the rest the gateways say how far it came.
+    After a take-over it holds the requests that it reads until the workers have
+    reported what they run: those that run are adopted, the gateways of the others
+    are requested to say how much output their clients have.
     """
 
-    def __init__(self, leadership: Leadership, policy: Policy, journal: Journal) -> None:
-        self._leadership, self._policy = leadership, policy
+    def __init__(
+        self, leadership: Leadership, settings: SchedulerSettings, observer: StateObserver
+    ) -> None:
+        self._leadership, self._settings = leadership, settings
         now_s = leadership.since_s
-        self._live = LiveRequests(leadership.epoch, policy, journal)
+        self._live = LiveRequests(leadership.epoch, settings, observer)
         self._fleet = Fleet(leadership.model, leadership.epoch)
         self._gateways = Gateways()
         self._orphans = Orphans(self._live, self._gateways)
         self._notices = Notices(self._live, self._gateways, self._orphans)
-        self._routing = Routing(self._fleet, policy.routing)
+        self._routing = Routing(self._fleet, settings)
         self._reconciler = Reconciler(self._live, self._fleet, self._routing)
-        self._dispatching = Dispatching(
+        self._dispatcher = Dispatcher(
             leadership.scheduler_id, self._live, self._fleet, self._routing
         )
         self._preemption = Preemption(self._live, self._fleet)
-        self._forecast = Forecast(self._live, self._fleet, self._preemption, now_s=now_s)
-        self._timekeeper = Timekeeper(
+        self._wait_estimator = WaitEstimator(self._live, self._fleet, self._preemption, now_s=now_s)
+        self._timeouts = TimeoutChecker(
             leadership.model,
             self._live,
             self._fleet,
             self._orphans,
             self._reconciler,
-            self._forecast,
+            self._wait_estimator,
         )
-        self._behind = set(PRIORITIES)
+        self._lanes_behind = set(PRIORITIES)
         self._holding = True
         self._removed = False
 
@@ -125,89 +131,89 @@ class Machine:
             case Submitted():
                 self._submit(event, now_s)
             case LaneCaughtUp(priority):
-                self._behind.discard(priority)
-            case WorkerReported(report, heard_s):
-                self._reconciler.take_report(report, heard_s=heard_s, now_s=now_s)
+                self._lanes_behind.discard(priority)
+            case WorkerReported(report, received_s):
+                self._reconciler.on_report(report, received_s=received_s, now_s=now_s)
             case PrefixesReported(report):
-                self._routing.hear(report)
+                self._routing.apply_report(report)
             case GatewayReported():
-                self._hear_gateway(event, now_s)
+                self._on_gateway_report(event, now_s)
             case DispatchAnswered():
-                self._dispatching.take_answer(event, now_s=now_s)
+                self._dispatcher.on_answered(event, now_s=now_s)
             case DispatchUnanswered(worker_id, number):
-                self._dispatching.take_silence(worker_id, number, now_s=now_s)
+                self._dispatcher.on_unanswered(worker_id, number, now_s=now_s)
             case Parked(request):
-                self._orphans.take_parked(request)
-                self._reconciler.take_parked(request, now_s=now_s)
-            case ReportedLost(lost):
+                self._orphans.on_parked(request)
+                self._reconciler.on_parked(request, now_s=now_s)
+            case StreamLost(lost):
                 points = list(lost.points)
-                self._reconciler.take_lost(lost.worker_id, points, now_s=now_s)
+                self._reconciler.on_stream_lost(lost.worker_id, points, now_s=now_s)
             case Settled():
                 self._settle(event, now_s)
             case CancelRequested(request_id):
                 self._cancel(request_id, now_s)
-            case TakeOverAsked(asked):
-                go_on = partial(self._notices.go_on, now_s=now_s)
-                self._orphans.take_over(asked, go_on, now_s=now_s)
+            case TakeOverRequested(asked):
+                resume = partial(self._notices.resume, now_s=now_s)
+                self._orphans.take_over(asked, resume, now_s=now_s)
             case NoticeAnswered():
-                self._notices.take_answer(event, now_s=now_s)
+                self._notices.on_answered(event, now_s=now_s)
             case NoticeUnanswered():
-                self._notices.take_silence(event, now_s=now_s)
-            case Deaf():
-                self._fleet.forgive_silence(now_s)
-                self._gateways.forgive_silence(now_s)
+                self._notices.on_unanswered(event, now_s=now_s)
+            case BusDown():
+                self._fleet.restart_silence(now_s)
+                self._gateways.restart_silence(now_s)
             case ModelRemoved(removed):
                 self._removed = removed
 
     def _submit(self, event: Submitted, now_s: float) -> None:
-        request = self._live.enter(event, now_s=now_s)
+        request = self._live.add(event, now_s=now_s)
         if request is None:
             return
         depth = len(self._live.lanes[request.lane])
-        self._orphans.entered(request, now_s=now_s)
-        self._gateways.mention(request.gateway_id, now_s=now_s)
-        found = self._fleet.runs(request.request_id)
+        self._orphans.on_submitted(request, now_s=now_s)
+        self._gateways.add_named(request.gateway_id, now_s=now_s)
+        found = self._fleet.find_stray(request.request_id)
         if found is not None:
             self._live.adopt(request, *found)
         elif self._holding:
-            pass  # Admitted long ago, most likely: no bound applies, and it may run somewhere.
+            pass  # It was admitted under an earlier leader: no bound applies, and it may run.
         elif request.is_probe:
             self._live.wait(request, now_s=now_s)
-        elif (over := depth - self._policy.max_waiting - self._fleet.free_slots(request)) >= 0:
+        elif (over := depth - self._settings.max_waiting - self._fleet.free_slots(request)) >= 0:
             self._refuse(request, depth, over + 1, now_s)
         else:
             self._live.wait(request, now_s=now_s)
-            self._forecast.came(request, now_s=now_s)
+            self._wait_estimator.on_arrival(request, now_s=now_s)
 
     def _refuse(self, request: Request, depth: int, excess: int, now_s: float) -> None:
-        retry_after_s = self._forecast.retry_after_full_s(
+        retry_after_s = self._wait_estimator.retry_after_full_s(
             request.priority, excess=excess, now_s=now_s
         )
         lane = f"{self._leadership.model}/{request.priority}"
         fact = f"lane {lane} is full at {depth} requests; retry in {retry_after_s:.3g} s"
         self._live.end(request, LaneFull(fact, retry_after_s=retry_after_s), now_s=now_s)
 
-    def _hear_gateway(self, event: GatewayReported, now_s: float) -> None:
+    def _on_gateway_report(self, event: GatewayReported, now_s: float) -> None:
         gateway_id = event.report.gateway_id
         if event.report.leaving:
             self._orphans.gateway_gone(gateway_id, "gateway left", now_s=now_s)
         else:
-            self._gateways.hear(event.report, now_s=event.heard_s)
-            self._orphans.hear(gateway_id, event.report, now_s=now_s)
+            self._gateways.apply_report(event.report, now_s=event.received_s)
+            self._orphans.apply_report(gateway_id, event.report, now_s=now_s)
 
     def _settle(self, event: Settled, now_s: float) -> None:
         for settlement in event.request.settlements:
             request = self._live.get(settlement.request_id)
             if request is not None:
                 if settlement.held_since_attempt < request.record.held_since_attempt:
-                    # Of a gateway that was taken for gone: its client has come to another.
-                    self._live.journal.ignored("former gateway")
+                    # Its client has connected to another gateway: this one was taken for gone.
+                    self._live.observer.ignored("former gateway")
                 else:
                     self._live.lanes[request.lane].end(request, settlement.output_tokens)
-                    self._forecast.ended(request, settlement, now_s=now_s)
+                    self._wait_estimator.on_settled(request, settlement, now_s=now_s)
                     self._live.settle(request, settlement.code)
             elif self._holding:
-                self._live.settled.settle_ahead(settlement.request_id)
+                self._live.settled.settle_early(settlement.request_id)
 
     def _cancel(self, request_id: str, now_s: float) -> None:
         request = self._live.get(request_id)
@@ -222,53 +228,53 @@ class Machine:
     # Decisions
 
     def decide(self, *, now_s: float) -> list[Command]:
-        """What to do now, in order. Call after every event, and when `next_due_s` has come."""
-        self._timekeeper.keep(now_s=now_s)
+        """Return what to do now, in order. Call after every event and at `next_due_s`."""
+        self._timeouts.check(now_s=now_s)
         if self._holding:
             self._end_hold(now_s)
         if self._removed:
             self._end_all(now_s)
-        dispatches = self._dispatching.plan(now_s=now_s)
-        if self._policy.preemption:
+        dispatches = self._dispatcher.plan(now_s=now_s)
+        if self._settings.preemption:
             self._preemption.plan(now_s=now_s)
-        self._forecast.measure(now_s=now_s)
+        self._wait_estimator.measure(now_s=now_s)
         notices = self._notices.plan(now_s=now_s)
         return [*self._live.take_commands(), *dispatches, *notices]
 
     def next_due_s(self) -> float:
-        """When to decide again at the latest, if nothing happens before."""
+        """Return when to decide again if no event comes before."""
         return min(
-            self._timekeeper.next_due_s,
+            self._timeouts.next_due_s,
             self._notices.next_due_s,
-            self._company_due_s(),
+            self._batch_due_s(),
             self._routing.next_due_s,
         )
 
-    def _company_due_s(self) -> float:
-        max_wait_s = self._policy.limits.max_wait_s
+    def _batch_due_s(self) -> float:
+        max_wait_s = self._settings.max_batch_wait_s
         if max_wait_s <= 0 or not self._fleet.has_room:
             return float("inf")
-        queued_s = self._live.waits.queued_s
-        return float("inf") if queued_s is None else queued_s + max_wait_s
+        return self._live.waits.queued_s + max_wait_s
 
     def _end_hold(self, now_s: float) -> None:
-        """All lanes read to their end and every worker heard, or the window is over."""
-        window_s = self._policy.adoption_window_s
+        """Stop holding once all lanes are read and every worker has reported, or the adoption
+        window is over."""
+        window_s = self._settings.adoption_window_s
         since_s = self._leadership.since_s
         knows_all = now_s >= self._leadership.listening_since_s + window_s
-        all_reported = all(w.heard_s >= since_s for w in self._fleet)
-        is_complete = not self._behind and knows_all and all_reported
+        all_reported = all(w.received_s >= since_s for w in self._fleet)
+        is_complete = not self._lanes_behind and knows_all and all_reported
         if not is_complete and now_s < since_s + window_s:
             return
         self._holding = False
-        self._live.settled.forget_ahead()
+        self._live.settled.forget_early()
         self._orphans.forget_announced()
         for request in self._live:
             if isinstance(request.state, Held):
                 self._live.recover(request, now_s=now_s)
 
     def _end_all(self, now_s: float) -> None:
-        """Of a model that is not configured any more nothing waits; what runs may end."""
+        """End all that waits for a model that is no longer configured; what runs may finish."""
         error = ModelNotFound(f"model {self._leadership.model} is not configured any more")
         for lane in self._live.lanes.values():
             for request in list(lane):
@@ -280,36 +286,35 @@ class Machine:
 
     @property
     def is_empty(self) -> bool:
-        """All lanes have been read to their end, and nothing of them is live."""
-        nothing_lives = next(iter(self._live), None) is None
-        return not self._holding and not self._behind and nothing_lives
+        """Whether all lanes have been read to their end and no request of them is live."""
+        return not self._holding and not self._lanes_behind and not self._live
 
-    def lanes(self, *, now_s: float) -> Sequence[LaneFigures]:
+    def lanes(self, *, now_s: float) -> Sequence[LaneStatistics]:
         return [
-            LaneFigures(
+            LaneStatistics(
                 priority,
                 len(self._live.lanes[priority]),
                 self._live.running[priority],
                 self._live.waits.oldest_s(priority, now_s),
-                self._forecast.of_lane(priority, now_s=now_s),
-                self._forecast.of_tenants(priority, now_s=now_s),
+                self._wait_estimator.of_lane(priority, now_s=now_s),
+                self._wait_estimator.of_tenants(priority, now_s=now_s),
             )
             for priority in PRIORITIES
         ]
 
-    def find(self, request_id: str) -> Found | None:
+    def find(self, request_id: str) -> LocatedRequest | None:
         request = self._live.get(request_id)
         if request is None:
             return None
         match request.state:
             case Running(worker_id=worker_id):
                 worker = self._fleet.get(worker_id)
-                return Found(request, True, worker.name if worker else "")
+                return LocatedRequest(request, True, worker.name if worker else "")
             case _:
-                return Found(request, False, "")
+                return LocatedRequest(request, False, "")
 
-    def fleet_figures(self) -> tuple[int, int]:
-        """Live workers, and their free slots."""
+    def fleet_statistics(self) -> tuple[int, int]:
+        """Return the number of live workers and that of their free slots."""
         return len(self._fleet), self._fleet.free_slots()
 
     @property
@@ -320,7 +325,7 @@ class Machine:
         return self._live.statistics()
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if something is held by nobody, or twice."""
+        """Raise AssertionError if parts of the machine disagree about a request."""
         self._live.check_integrity()
         self._fleet.check_integrity()
         self._routing.check_integrity()
@@ -331,4 +336,4 @@ class Machine:
             if isinstance(request.state, Lost):
                 assert request.state.attempt <= request.record.attempt
             if not isinstance(request.state, Orphaned):
-                assert request.gateway_id in watched, "nobody would notice its silence"
+                assert request.gateway_id in watched, "its silence would not be noticed"

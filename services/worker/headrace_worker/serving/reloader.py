@@ -12,22 +12,22 @@ from headrace.settings import SettingsRefused
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed
 from headrace_worker.runtime.metrics import RELOADS
-from headrace_worker.serving.serving import Serving
+from headrace_worker.serving.model_server import ModelServer
 
 log = logging.getLogger(__name__)
 
-QUIET_S = 1.0
+IDLE_S = 1.0
 """Requests made for the old weights may still wait in their lanes, and only they can run there.
 A slot that stays free for so long says that there are none."""
-FALLEN_S = 0.5
+CALLBACKS_DONE_S = 0.5
 """By then nothing on its way in the event loop names what has left."""
 
 Reread = Callable[[], WorkerSettings]
 Load = Callable[[WorkerSettings], Awaitable[LoadedModel]]
-Make = Callable[[WorkerSettings, LoadedModel], Serving]
+Make = Callable[[WorkerSettings, LoadedModel], ModelServer]
 
 
-class Reloading:
+class Reloader:
     """What a worker serves, and what it does when it is told to load anew.
 
     Args:
@@ -37,7 +37,7 @@ class Reloading:
 
     def __init__(self, settings: WorkerSettings, *, reread: Reread, load: Load) -> None:
         self.settings = settings
-        self.servings: list[Serving] = []
+        self.servers: list[ModelServer] = []
         """That have begun and not left, oldest first: one, or two while it changes over."""
         self._reread, self._load = reread, load
         self._wanted = asyncio.Event()
@@ -71,27 +71,27 @@ class Reloading:
             return False
         RELOADS.labels(settings.model_name, "done").inc()
         self.settings = settings
-        self.servings.append(successor)
+        self.servers.append(successor)
         return True
 
     async def _retire(self) -> None:
         """Let the oldest leave."""
-        old, new = self.servings
+        old, new = self.servers
         digests = {"old": old.card.weights_digest, "new": new.card.weights_digest}
         log.info("model.switched", extra=digests)
-        old.announce_no_more()
+        old.stop_announcing()
         if digests["old"] != digests["new"]:
-            await old.run_dry(quiet_s=QUIET_S, within_s=self.settings.drain_s)
+            await old.wait_until_idle(quiet_s=IDLE_S, within_s=self.settings.drain_s)
         # Of the same weights, what runs here goes on there at once.
         await old.drain(within_s=0)
         await old.leave()
-        self.servings.remove(old)
+        self.servers.remove(old)
 
 
 async def _forget_what_was() -> None:
     """Why: what was frozen at the start is never collected, and a model is full of cycles."""
     gc.unfreeze()
     # What callbacks on their way still name would be frozen for good.
-    await asyncio.sleep(FALLEN_S)
+    await asyncio.sleep(CALLBACKS_DONE_S)
     gc.collect()
     gc.freeze()

@@ -11,11 +11,11 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 600.0
+REPUBLISH_S = 600.0
 """A broker may lose its store, and a card may be removed though its worker lives."""
 
 
-class Announcement:
+class CardPublisher:
     """A model card, and the tokenizer bundle that it names by digest."""
 
     def __init__(self, cards: Cards, card: ModelCard, bundle: bytes) -> None:
@@ -43,7 +43,7 @@ class Announcement:
         """Publish again and again, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(AGAIN_S):
+                async with asyncio.timeout(REPUBLISH_S):
                     await self._changed.wait()
             self._changed.clear()
             try:

@@ -14,8 +14,8 @@ from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
 from headrace.v1.common_pb2 import Priority
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.machine.forecast import Outlook
-from headrace_scheduler.machine.machine import LaneFigures, Leadership, Machine
+from headrace_scheduler.machine.state_machine import LaneStatistics, Leadership, Machine
+from headrace_scheduler.machine.wait_estimator import TenantWaitEstimate
 
 
 async def report_lanes(
@@ -31,14 +31,14 @@ async def report_lanes(
         report = lane_report(leadership, lanes, max_waiting=settings.max_waiting)
         await bus.publish(subjects.LANE_REPORTS, report.SerializeToString())
         _set_gauges(leadership.model, lanes)
-        live, slots = machine.fleet_figures()
+        live, slots = machine.fleet_statistics()
         metrics.workers.labels(leadership.model).set(live)
         metrics.free_slots.labels(leadership.model).set(slots)
         await asyncio.sleep(settings.lane_report_s)
 
 
 def lane_report(
-    leadership: Leadership, lanes: Sequence[LaneFigures], *, max_waiting: int
+    leadership: Leadership, lanes: Sequence[LaneStatistics], *, max_waiting: int
 ) -> LaneReport:
     """A reader may refuse by it: figures are of this moment, and an unknown wait is left out."""
     report = LaneReport(
@@ -60,16 +60,16 @@ def lane_report(
     return report
 
 
-def _tenant_state(outlook: Outlook) -> TenantState:
+def _tenant_state(estimate: TenantWaitEstimate) -> TenantState:
     state = TenantState(
-        tenant=outlook.tenant,
-        waiting=outlook.waiting,
-        sequences=[mark.sequence for mark in outlook.marks],
-        ahead=[mark.ahead for mark in outlook.marks],
+        tenant=estimate.tenant,
+        waiting=estimate.waiting,
+        sequences=[mark.sequence for mark in estimate.marks],
+        ahead=[mark.ahead for mark in estimate.marks],
     )
-    if outlook.wait is not None:
-        state.estimated_wait.CopyFrom(_duration(outlook.wait.wait_s))
-        state.place_interval.CopyFrom(_duration(outlook.wait.place_s))
+    if estimate.wait is not None:
+        state.estimated_wait.CopyFrom(_duration(estimate.wait.wait_s))
+        state.place_interval.CopyFrom(_duration(estimate.wait.place_s))
     return state
 
 
@@ -79,7 +79,7 @@ def _duration(seconds: float) -> Duration:
     return duration
 
 
-def _set_gauges(model: str, lanes: Sequence[LaneFigures]) -> None:
+def _set_gauges(model: str, lanes: Sequence[LaneStatistics]) -> None:
     for lane in lanes:
         labels = (model, lane.priority)
         metrics.waiting.labels(*labels).set(lane.waiting)

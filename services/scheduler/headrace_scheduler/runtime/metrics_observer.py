@@ -9,7 +9,7 @@ from typing import Concatenate, ParamSpec
 from prometheus_client import Counter
 
 from headrace_scheduler.base import metrics
-from headrace_scheduler.request.request import PROBES
+from headrace_scheduler.request.live_request import PROBES
 
 log = logging.getLogger(__name__)
 
@@ -17,19 +17,19 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 
-def _of_callers(
-    method: Callable[Concatenate[MeteredJournal, str, P], None],
-) -> Callable[Concatenate[MeteredJournal, str, P], None]:
+def _skip_probes(
+    method: Callable[Concatenate[MetricsObserver, str, P], None],
+) -> Callable[Concatenate[MetricsObserver, str, P], None]:
     """Pass over what happens to probes: gateways count their own."""
 
-    def of_callers(self: MeteredJournal, lane: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def skip_probes(self: MetricsObserver, lane: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
         if lane != PROBES:
             method(self, lane, *args, **kwargs)
 
-    return of_callers
+    return skip_probes
 
 
-class MeteredJournal:
+class MetricsObserver:
     """Counts all that callers asked for; logs batches at debug, and what went wrong at info."""
 
     def __init__(self, model: str) -> None:
@@ -37,7 +37,7 @@ class MeteredJournal:
         self._moves: dict[tuple[str, str, str], Counter] = {}
         """Kept because to look one up takes longer than to count."""
 
-    @_of_callers
+    @_skip_probes
     def moved(self, priority: str, before: str, after: str) -> None:
         key = priority, before, after
         counter = self._moves.get(key)
@@ -45,7 +45,7 @@ class MeteredJournal:
             counter = self._moves[key] = metrics.moved.labels(self._model, *key)
         counter.inc()
 
-    @_of_callers
+    @_skip_probes
     def submitted(self, priority: str) -> None:
         metrics.submitted.labels(self._model, priority).inc()
 
@@ -63,41 +63,41 @@ class MeteredJournal:
             facts = {"worker_id": worker_id, "requests": len(waits_s), "waited_s": waited_s}
             log.debug("batch.dispatched", extra={"model": self._model, **facts})
 
-    @_of_callers
+    @_skip_probes
     def prefix_held(self, priority: str, tokens: int) -> None:
         metrics.prefix_routed.labels(self._model, priority).inc()
         metrics.prefix_routed_tokens.labels(self._model, priority).inc(tokens)
 
-    @_of_callers
+    @_skip_probes
     def returned(self, priority: str, cause: str, request_id: str) -> None:
         metrics.returned.labels(self._model, priority, cause).inc()
         self._log("request.returned", request_id, cause)
 
-    @_of_callers
+    @_skip_probes
     def preempted(self, priority: str, request_id: str) -> None:
         metrics.preempted.labels(self._model, priority).inc()
         self._log("request.preempted", request_id, "interactive requests wait")
 
-    @_of_callers
+    @_skip_probes
     def adopted(self, priority: str, request_id: str) -> None:
         metrics.adopted.labels(self._model, priority).inc()
         self._log("request.adopted", request_id, "reported")
 
-    @_of_callers
+    @_skip_probes
     def orphaned(self, priority: str, cause: str, request_id: str) -> None:
         metrics.orphaned.labels(self._model, priority, cause).inc()
         self._log("request.orphaned", request_id, cause)
 
-    @_of_callers
+    @_skip_probes
     def ended(self, priority: str, reason: str, request_id: str) -> None:
         metrics.ended.labels(self._model, priority, reason).inc()
         self._log("request.ended", request_id, reason)
 
-    @_of_callers
+    @_skip_probes
     def settled(self, priority: str, code: int) -> None:
         metrics.settled.labels(self._model, priority, str(code)).inc()
 
-    @_of_callers
+    @_skip_probes
     def abandoned(self, priority: str, cause: str, request_id: str) -> None:
         metrics.abandoned.labels(self._model, priority, cause).inc()
         self._log("request.abandoned", request_id, cause)

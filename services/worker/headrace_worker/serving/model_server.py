@@ -18,16 +18,16 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ParkCause
 from headrace.model_names import listed
 from headrace_worker.base.settings import WorkerSettings
-from headrace_worker.dispatch.intake import Intake
-from headrace_worker.dispatch.prefix_reports import PrefixReporter, Told
+from headrace_worker.dispatch.dispatch_handler import DispatchHandler
+from headrace_worker.dispatch.prefix_reports import PrefixReporter, ReportedBlocks
 from headrace_worker.dispatch.reporter import Reporter
-from headrace_worker.dispatch.step_watchdog import Stalls
+from headrace_worker.dispatch.step_watchdog import StepWatchdog
 from headrace_worker.engine.base.loaded import LoadedModel
-from headrace_worker.runtime.dedicated_thread import in_own_thread
+from headrace_worker.runtime.dedicated_thread import run_in_dedicated_thread
 from headrace_worker.runtime.metrics import WorkerMetrics
 from headrace_worker.runtime.worker import Worker
 from headrace_worker.serving.adapter_folder import AdapterFolder
-from headrace_worker.serving.announcing import Announcement
+from headrace_worker.serving.card_publisher import CardPublisher
 from headrace_worker.serving.model_card import model_card, tokenizer_bundle
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ SETTLE_S = 5.0
 POLL_S = 0.02
 
 
-class Serving:
+class ModelServer:
     """A model on its way through: `begin`, then `drain`, then `leave`.
 
     Args:
@@ -58,7 +58,7 @@ class Serving:
         self._on_death = on_death
         self._clock = SystemClock()
         self._dead = False
-        self._hurried = False
+        self._stopped_waiting = False
         self._tasks: list[asyncio.Task[None]] = []
         self._announcing: list[asyncio.Task[None]] = []
         """The card repeated, what changes it, and hints: what brings requests here."""
@@ -70,7 +70,7 @@ class Serving:
         card.configured_by = settings.configured_by
         if settings.tool_format != "auto":
             card.tool_format = settings.tool_format.removesuffix("none")
-        self._announcement = Announcement(bus, card, bundle)
+        self._card_publisher = CardPublisher(bus, card, bundle)
         max_adapters = settings.max_adapters if loaded.adapters else 0
         metrics = WorkerMetrics(
             settings.model_name, loaded.engine.facts.name, max_adapters=max_adapters
@@ -78,20 +78,20 @@ class Serving:
         folder, takes = settings.adapters_dir, loaded.adapters
         self._adapters = AdapterFolder(folder, takes, card) if folder and takes else None
         self.worker = self._make_worker(loaded, metrics)
-        self.stalls = Stalls(
+        self.watchdog = StepWatchdog(
             self.worker,
             after_s=settings.step_stall_s,
-            tell=lambda: self._reporter.release(),
+            on_change=lambda: self._reporter.release(),
             on_death=self._die,
         )
-        self._intake = Intake(self.worker, card, metrics, self.stalls)
+        self._dispatch_handler = DispatchHandler(self.worker, card, metrics, self.watchdog)
         self._reporter = Reporter(
             bus,
             self.worker,
-            self._intake,
+            self._dispatch_handler,
             card,
             metrics,
-            self.stalls,
+            self.watchdog,
             name=settings.name,
             interval_s=settings.report_interval_s,
         )
@@ -102,14 +102,14 @@ class Serving:
         if loaded.prefixes is None or not blocks:
             return None
         worker = self.worker
-        told = Told(blocks)
+        told = ReportedBlocks(blocks)
         return PrefixReporter(
             self._bus, worker.worker_id, self.card.model, loaded.prefixes, worker.pump, told
         )
 
     @property
     def card(self) -> ModelCard:
-        return self._announcement.card
+        return self._card_publisher.card
 
     def _make_worker(self, loaded: LoadedModel, metrics: WorkerMetrics) -> Worker:
         return Worker(
@@ -135,21 +135,25 @@ class Serving:
             BusUnavailable: it is not known to be announced; nothing was begun.
         """
         if self._adapters is not None:
-            await self._adapters.scan(in_own_thread)  # the engine's own thread has not begun
-        await self._announcement.publish()
+            await self._adapters.scan(
+                run_in_dedicated_thread
+            )  # the engine's own thread has not begun
+        await self._card_publisher.publish()
         worker, bus = self.worker, self._bus
         worker.pump.start()
         self._subscriptions = [
-            await bus.serve(subjects.dispatch(worker.worker_id), self._intake.dispatch),
-            await bus.serve(subjects.worker_cancel(worker.worker_id), self._intake.cancel),
-            await bus.serve(subjects.worker_park(worker.worker_id), self._intake.park),
+            await bus.serve(subjects.dispatch(worker.worker_id), self._dispatch_handler.dispatch),
+            await bus.serve(
+                subjects.worker_cancel(worker.worker_id), self._dispatch_handler.cancel
+            ),
+            await bus.serve(subjects.worker_park(worker.worker_id), self._dispatch_handler.park),
         ]
         self._tasks = [
             self._group.create_task(self._reporter.run()),
-            self._group.create_task(self._reporter.run_parking()),
-            self._group.create_task(self.stalls.run()),
+            self._group.create_task(self._reporter.send_resume_points()),
+            self._group.create_task(self.watchdog.run()),
         ]
-        self._announcing = [self._group.create_task(self._announcement.repeat())]
+        self._announcing = [self._group.create_task(self._card_publisher.repeat())]
         if self._adapters is not None:
             self._announcing.append(self._group.create_task(self._follow(self._adapters)))
         if self._prefixes is not None:
@@ -160,17 +164,17 @@ class Serving:
     async def _follow(self, adapters: AdapterFolder) -> None:
         def tell() -> None:
             self._reporter.release()
-            self._announcement.change()
+            self._card_publisher.change()
 
         every_s = self._settings.adapters_scan_s
         await adapters.run(self.worker.pump.do, tell, every_s=every_s)
 
-    def announce_no_more(self) -> None:
+    def stop_announcing(self) -> None:
         """Another's card is the newest now, and this one must not come after it."""
         for task in self._announcing:
             task.cancel()
 
-    async def run_dry(self, *, quiet_s: float, within_s: float) -> None:
+    async def wait_until_idle(self, *, quiet_s: float, within_s: float) -> None:
         """Go on taking requests until none has run for `quiet_s`, or the time is over."""
         quiet_since_s = self._clock.monotonic_s()
 
@@ -186,22 +190,24 @@ class Serving:
     async def drain(self, *, within_s: float) -> None:
         """Take nothing new, finish, then park. A dead engine parks at once."""
         worker, reporter = self.worker, self._reporter
-        self._intake.draining = True
+        self._dispatch_handler.draining = True
         await reporter.report()
         log.info("worker.draining", extra={"running": worker.assignments.running_sequences})
         await _until(
-            lambda: worker.assignments.running_sequences == 0 or self._dead or self._hurried,
+            lambda: (
+                worker.assignments.running_sequences == 0 or self._dead or self._stopped_waiting
+            ),
             within_s,
         )
         reporter.park(worker.park_all(ParkCause.PARK_CAUSE_DRAIN))
-        await _until(lambda: worker.idle and not reporter.has_parked, SETTLE_S)
+        await _until(lambda: worker.idle and not reporter.has_unsent_points, SETTLE_S)
         if worker.pump.alive:
             await worker.pump.stop()
         log.info("worker.drained", extra={"held": len(worker.assignments)})
 
-    def hurry(self) -> None:
+    def stop_waiting(self) -> None:
         """Let a drain wait no longer for what runs."""
-        self._hurried = True
+        self._stopped_waiting = True
 
     async def leave(self) -> None:
         """The last word, once it is drained."""

@@ -40,11 +40,11 @@ def read_request(
     if record.HasField("arrival"):
         age_s = max(0.0, unix_s - record.arrival.ToNanoseconds() / 1e9)
     arrival_s = now_s - age_s
-    deadline_s = patient_until_s = NEVER
+    deadline_s = queue_deadline_s = NEVER
     if record.HasField("deadline"):
         deadline_s = now_s + record.deadline.ToNanoseconds() / 1e9 - unix_s
     if record.HasField("patience"):
-        patient_until_s = arrival_s + record.patience.ToNanoseconds() / 1e9
+        queue_deadline_s = arrival_s + record.patience.ToNanoseconds() / 1e9
     return Submitted(
         record,
         priority,
@@ -52,6 +52,6 @@ def read_request(
         pulled.acknowledgement,
         arrival_s=arrival_s,
         deadline_s=deadline_s,
-        patient_until_s=patient_until_s,
+        queue_deadline_s=queue_deadline_s,
         stored_bytes=len(pulled.payload),
     )

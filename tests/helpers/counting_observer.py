@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 
-class CountingJournal:
+class CountingObserver:
     """Counts what happened, by name and cause."""
 
     def __init__(self) -> None:
