@@ -1,4 +1,4 @@
-"""How a gateway stops: nothing new, what is open goes on for a while, everybody gets an end."""
+"""Stops a gateway: refuses new requests, lets open ones finish, ends the rest with an error."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from headrace_gateway.stream.open_requests import OpenRequests
 log = logging.getLogger(__name__)
 
 BACKGROUND_HANDOVER_S = 2.0
-"""For detached requests to go to other gateways."""
+"""Time for other gateways to take over background requests."""
 ERROR_EVENT_S = 2.0
-"""For doors to write the error event of a request that was cut short."""
-_LOOK_EVERY_S = 0.02
+"""Time for the APIs to send the error event of a request that was ended early."""
+_POLL_INTERVAL_S = 0.02
 
 
 async def shut_down(
@@ -25,22 +25,22 @@ async def shut_down(
     refuse_all: Callable[[], Awaitable[None]],
     settings: GatewaySettings,
 ) -> None:
-    """Returns when nothing is held, or when the times have run out.
+    """Return when no request is open, or when the times have run out.
 
-    `refuse_all` also says so to leaders, who then give detached requests to other gateways.
+    `refuse_all` also reports the drain to leaders, which move background requests then.
     """
     log.info("gateway.draining", extra={"open": len(requests)})
     await asyncio.sleep(settings.lame_duck_s)
     await refuse_all()
     if await _wait_until(lambda: not _has_foreground(requests), within_s=settings.drain_s):
-        # Without another gateway the rest waits for the next one; that is no reason to stay.
+        # Why no longer: without another gateway, background requests wait for the next to start.
         await _empty(requests, within_s=BACKGROUND_HANDOVER_S)
     if len(requests):
         log.warning("gateway.cut", extra={"open": len(requests)})
         for open_request in requests:
             error = GatewayDraining("this gateway had to stop before the end", retry_after_s=1)
             if open_request.admitted.record.attachable:
-                # It is had from another gateway, as after our death.
+                # Its caller can resume it at another gateway, as after a crash of this one.
                 requests.release(open_request)
                 open_request.release(error)
             else:
@@ -51,7 +51,7 @@ async def shut_down(
 
 
 def _has_foreground(requests: OpenRequests) -> bool:
-    """Whether there is anything that ends with its readers, or with us."""
+    """Return whether a request is open that does not run in the background."""
     return any(not open_request.admitted.record.detached for open_request in requests)
 
 
@@ -63,7 +63,7 @@ async def _wait_until(holds: Callable[[], bool], *, within_s: float) -> bool:
     try:
         async with asyncio.timeout(within_s):
             while not holds():
-                await asyncio.sleep(_LOOK_EVERY_S)
+                await asyncio.sleep(_POLL_INTERVAL_S)
     except TimeoutError:
         return False
     return True

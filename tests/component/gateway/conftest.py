@@ -1,4 +1,4 @@
-"""The API on a real gRPC server, and a real Envoy before them."""
+"""The API on a real gRPC server, and a real Envoy in front of it."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def completion_requests(body: CompletionBody, call: Call) -> list[GenerationRequ
 
 
 def completion_request(body: CompletionBody, call: Call) -> GenerationRequest:
-    """What is wanted of the first prompt."""
+    """Return the request of the first prompt."""
     prompt = _prompt(body, 0)
     max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
     options = completion_output_options(body)
@@ -78,7 +78,7 @@ def _prompt(body: CompletionBody, number: int) -> Text | TokenIds:
 
 
 def chat_output_options(body: ChatBody) -> OutputOptions:
-    """What is to be told beside the text, as the next."""
+    """Return the options of what is sent beside the text."""
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     return OutputOptions(
         chat=True,

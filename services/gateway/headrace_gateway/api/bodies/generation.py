@@ -119,7 +119,18 @@ class StreamOptions(StrictBody):
     include_obfuscation: bool | None = None
 
 
-class Body(RequestBody):
+if TYPE_CHECKING:
+    SamplingBody = RequestBody
+else:
+    _WHOLE = Annotated[WholeNumber, Field(ge=-1, le=_UINT32)] | None
+    _NUMBERS = {
+        name: (_WHOLE if each.whole else float | None, None) for name, each in PARAMETERS.items()
+    }
+    SamplingBody = create_model("SamplingBody", __base__=RequestBody, **_NUMBERS)
+    """A field for each of `headrace.sampling`'s parameters. Of a whole one, -1 is 0, as in vLLM."""
+
+
+class Body(SamplingBody):
     """What both endpoints take."""
 
     IGNORED_FIELDS = BODY_NO_EFFECT

@@ -1,4 +1,4 @@
-"""Pure room: what a caller of OpenAI's API wants to read beside the text."""
+"""Pure room: which parts of an answer a caller of OpenAI's API requests beside the text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """As the caller wrote it; None for what is not to be told."""
+    """The options of the body; None for a part that was not requested."""
 
     chat: bool
     logprobs: int | None = None
@@ -22,7 +22,7 @@ class OutputOptions:
     echo: bool = False
     """The prompt stands before each choice."""
     echo_only: bool = False
-    """No output was asked for, only the echo."""
+    """Only the echo was requested, and no output."""
 
     @property
     def any_requested(self) -> bool:
@@ -36,6 +36,6 @@ class OutputOptions:
 
     @property
     def engine_prompt_logprobs(self) -> int | None:
-        """How many of the likeliest the engine is to tell beside each of the prompt's tokens."""
+        """Return how many likeliest tokens the engine must report for each token of the prompt."""
         widths = (self.prompt_logprobs, self.logprobs if self.echo else None)
         return max((width for width in widths if width is not None), default=None)

@@ -1,4 +1,4 @@
-"""OpenAI's tools, tool choices and the calls of earlier turns, in the mesh's words."""
+"""Converts OpenAI's tools, tool choices and the tool calls of earlier messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _choice(value: str | dict[str, Any] | None, *, has_tools: bool) -> tuple[Cho
 
 
 def template_message(message: Message, field: str) -> dict[str, Any]:
-    """One message as chat templates take it: arguments of calls as objects, not as text."""
+    """Return a message as chat templates take it: arguments of calls are objects, not text."""
     said: dict[str, Any] = {"role": message.role, "content": message.content or ""}
     if message.content is None and message.refusal:
         said["content"] = message.refusal

@@ -1,4 +1,4 @@
-"""Pure room: what is noticed of fields that do nothing, while a body is read."""
+"""Pure room: collects the unknown and ignored fields of a body while it is parsed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class UnknownFields:
         return ", ".join([*names, f"and {more} more"] if more > 0 else names)
 
     def labels(self) -> Iterator[str]:
-        """For a metric: names that callers cannot make."""
+        """Yield labels for a metric: names that callers cannot create."""
         yield from sorted(self.ignored)
         if self.count:
             yield "unknown"
@@ -46,7 +46,7 @@ class UnknownFields:
 def split_known(
     entry: Mapping[str, object], known: frozenset[str], place: str, unknown: UnknownFields
 ) -> tuple[dict[str, object], str | None]:
-    """The known fields of an entry; and, where unknown ones are refused, the first of these."""
+    """Return the known fields of an entry; and the first unknown one where these are refused."""
     kept: dict[str, object] = {}
     for name, value in entry.items():
         if name in known:

@@ -66,7 +66,7 @@ class GenerationService(GenerationServiceServicer):
 
 
 async def write_answer(answer: Answer, context: Context, counter: CallCounter) -> None:
-    """All of it, typed; left half-way, it is abandoned."""
+    """Write an answer to its end; if this is cancelled, the answer is abandoned."""
     async with answer:
         await context.write(started(answer.request))
         error = await _stream(answer, context)
@@ -77,7 +77,7 @@ async def write_answer(answer: Answer, context: Context, counter: CallCounter) -
 
 
 async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
-    """Write deltas to the end; returns what it failed with."""
+    """Write all deltas; return the error that ended them, if any."""
     try:
         async for news in answer:
             if answer.queued is not None and (message := queued_message(answer.queued)) is not None:

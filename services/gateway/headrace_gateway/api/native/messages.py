@@ -1,4 +1,4 @@
-"""Pure room: what has been said, as headrace.v1's messages."""
+"""Pure room: deltas and answers as headrace.v1's messages."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def delta(said: ChoiceDelta) -> StreamGenerateResponse:
 
 
 def queued_message(queued: Queued) -> StreamGenerateResponse | None:
-    """None where there is nothing to tell."""
+    """Return None if the queue position is unknown."""
     if queued.ahead is None:
         return None
     message = StreamGenerateResponse(queued=generation_pb2.Queued(position=queued.ahead))

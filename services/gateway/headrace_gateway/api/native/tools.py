@@ -1,4 +1,4 @@
-"""Native tools, tool choices and calls of earlier turns, in the mesh's words."""
+"""Converts native tools, tool choices and the tool calls of earlier messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def requested_tools(request: GenerateRequest) -> Tools:
 
 
 def template_tool_call(call: ToolCall) -> dict[str, Any]:
-    """A call as chat templates take it."""
+    """Return a tool call as chat templates take it."""
     function = {"name": call.name, "arguments": as_object(call.arguments)}
     return {"id": call.call_id, "type": "function", "function": function}
 

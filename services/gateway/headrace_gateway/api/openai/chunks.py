@@ -1,4 +1,4 @@
-"""Pure room: what has been said, as OpenAI's JSON and server-sent events.
+"""Pure room: deltas and answers as OpenAI's JSON and server-sent events.
 
 A chunk is a prefix and a suffix that are made once, with the text between them:
 a tenth of the time that `json.dumps` of the whole takes. The text is escaped to
@@ -27,10 +27,10 @@ _FINISH_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class ResponseShape:
-    """What tells chat from plain completions."""
+    """What differs between chat and plain completions."""
 
     prefix: str
-    """Of the id."""
+    """Prefix of the response's id."""
     response_body: str
     chunk: str
     """`object` of the whole answer and of a chunk."""
@@ -44,7 +44,7 @@ COMPLETION = ResponseShape("cmpl-", "text_completion", "text_completion", opens=
 
 @dataclass(frozen=True, slots=True)
 class UsageOptions:
-    """Where a stream says how many tokens there were."""
+    """In which chunks of a stream usage is sent: OpenAI's and vLLM's `stream_options`."""
 
     include_usage: bool = False
     continuous_usage: bool = False
@@ -53,16 +53,16 @@ class UsageOptions:
 
 @dataclass(frozen=True, slots=True)
 class ResponseFields:
-    """What every part of an answer repeats."""
+    """The fields that every chunk of a response repeats."""
 
     request_id: str
     model: str
     created: int
-    """Seconds of Unix time."""
+    """Unix time in seconds."""
     fingerprint: str
     """Equal for equal weights."""
     first_choice: int = 0
-    """Index of its first choice: where a call has several prompts, each has an answer."""
+    """Index of its first choice; more than 0 for the later prompts of a call with several."""
 
     def fields(self, shape: ResponseShape, kind: str) -> dict[str, Any]:
         return {
@@ -75,7 +75,7 @@ class ResponseFields:
 
 
 class ChunkFormatter:
-    """Server-sent events of one answer."""
+    """Formats one answer as server-sent events."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class ChunkFormatter:
         """
         Args:
             places: what the reader has of each choice.
-            include_usage: usage comes last.
-            prompt_tokens: set where each chunk says the usage of its choice so far, too.
-            ids: each event says how far it brings the reader.
+            include_usage: whether usage is sent after the last delta.
+            prompt_tokens: set where each chunk has the usage of its choice so far, too.
+            ids: whether each event has an id, from which its reader can resume.
             telling: where more than text was asked for.
         """
         self._head = json.dumps(head.fields(shape, shape.chunk), separators=(",", ":"))[:-1]
@@ -103,7 +103,7 @@ class ChunkFormatter:
         self._open, self._close = ('"delta":{"content":', "}") if shape.opens else ('"text":', "")
         self._nothing = '"delta":{}' if shape.opens else '"text":""'
         self._called: set[int] = set()
-        """Choices that have called a tool."""
+        """Indices of choices that have called a tool."""
         unopened = (choice for choice, place in enumerate(places) if not place.opened)
         self._unopened = list(unopened) if shape.opens else []
         self._first_choice = head.first_choice
@@ -113,7 +113,7 @@ class ChunkFormatter:
         self._formatter = formatter
 
     def opening(self) -> str:
-        """The first event of each choice that is not open yet; empty where the form has none."""
+        """Return the first event of each choice that is not open yet; completions have none."""
         role = '"delta":{"role":"assistant","content":""}'
         ids = () if self._formatter is None else self._formatter.chat_prompt_ids
         more = [_ids(ids, "prompt_token_ids"), *[""] * len(self._unopened)]
@@ -123,7 +123,7 @@ class ChunkFormatter:
         )
 
     def events(self, news: Iterable[ChoiceDelta]) -> str:
-        """Events for the news; empty where there is neither text nor an end."""
+        """Return the events of these deltas; empty where there is neither text nor an end."""
         return "".join([event for said in news for event in self._events(said)])
 
     def _events(self, said: ChoiceDelta) -> Iterator[str]:
@@ -201,7 +201,7 @@ def response_body(
     outcome: RequestOutcome,
     formatter: LogprobsFormatter | None = None,
 ) -> bytes:
-    """An answer in one piece."""
+    """Return a whole response."""
     choices = choices_json(shape, head, outcome, formatter)
     of_prompt = _of_prompt(formatter, outcome.choices[0]) if shape.opens else ""
     if formatter is not None:
@@ -211,7 +211,7 @@ def response_body(
 
 
 def response_start(shape: ResponseShape, head: ResponseFields, usage: Usage) -> bytes:
-    """An answer in one piece, up to its first choice; after its last come two brackets."""
+    """Return a whole response up to its first choice; `]}` must follow its last."""
     body = json.dumps(head.fields(shape, shape.response_body) | {"usage": _usage(usage)})
     return f'{body[:-1]},"choices":['.encode()
 
@@ -222,13 +222,13 @@ def choices_json(
     outcome: RequestOutcome,
     formatter: LogprobsFormatter | None = None,
 ) -> bytes:
-    """Its choices, with commas between them."""
+    """Return the choices of a response, separated by commas."""
     first = head.first_choice
     return ",".join(_choice(shape, choice, formatter, first) for choice in outcome.choices).encode()
 
 
 def accepted_body(shape: ResponseShape, begun: Request) -> bytes:
-    """An answer that its caller does not wait for: nothing is in it yet but what it is called.
+    """Return the response to a background request, which has nothing but its id yet.
 
     OpenAI has no such answer on these paths; the fields are those of its background Responses.
     """
@@ -264,18 +264,18 @@ def _choice(
 
 
 def _ids(token_ids: Sequence[int], name: str = "token_ids") -> str:
-    """A further member, as the next; nothing for none."""
+    """Return a further JSON member; empty if there are no ids."""
     return f',"{name}":{json.dumps(list(token_ids), separators=(",", ":"))}' if token_ids else ""
 
 
 def _of_prompt(formatter: LogprobsFormatter | None, choice: Choice) -> str:
-    """A further member, where it was asked for."""
+    """Return a further JSON member; empty if prompt logprobs were not requested."""
     told = None if formatter is None else formatter.prompt_logprobs_json(choice)
     return "" if told is None else f',"prompt_logprobs":{told}'
 
 
 def _calls(pieces: Sequence[CallPiece]) -> str:
-    """As a member; pieces of one call that come together are one."""
+    """Return the JSON member `tool_calls`; pieces of one call are joined."""
     calls: dict[int, dict[str, Any]] = {}
     for piece in pieces:
         call = calls.setdefault(piece.index, {"index": piece.index, "function": {}})

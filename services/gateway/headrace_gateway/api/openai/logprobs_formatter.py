@@ -1,4 +1,4 @@
-"""Pure room: what an answer of OpenAI's has beside its text: log probabilities, ids, the prompt."""
+"""Pure room: what a choice has beside its text: log probabilities, token ids, the echoed prompt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from headrace_gateway.request.logprob_columns import read_run
 @dataclass(frozen=True, slots=True)
 class Prompt:
     text: str
-    """That stands before each choice, where one does."""
+    """Text that is echoed before each choice; empty if none is."""
     token_ids: Sequence[int]
 
 
@@ -38,7 +38,7 @@ class ChoiceContent:
 
 
 class LogprobsFormatter:
-    """Of one answer, in order."""
+    """Formats the choices of one answer. Call `delta_content` for all deltas, in order."""
 
     def __init__(
         self, options: OutputOptions, spelling: VocabularyTexts, prompt: Prompt, *, choices: int
@@ -48,9 +48,9 @@ class LogprobsFormatter:
         self._places = [TextOffset() for _ in range(choices)]
 
     def delta_content(self, said: ChoiceDelta) -> ChoiceContent | None:
-        """What is to be sent for the news; None if there is nothing in it.
+        """Return what is sent for a delta; None if it has nothing to send.
 
-        Call it for all of them, in order: places within the text are counted.
+        Call it for all deltas, in order: offsets into the text are counted.
         """
         begins = said.first_index == 0 and bool(said.token_ids)
         text, told = "", list[TokenLogprobs]()
@@ -71,7 +71,7 @@ class LogprobsFormatter:
         return ChoiceContent(text, logprobs, ids, self._prompt_ids() if begins else ())
 
     def choice_content(self, choice: Choice) -> ChoiceContent:
-        """All that one choice says."""
+        """Return the content of a whole choice."""
         told: list[TokenLogprobs] = []
         if self._options.echo:
             told += self._of_prompt(read_run(choice.prompt_logprobs))

@@ -14,20 +14,20 @@ from headrace.logprobs import Row
 from headrace_gateway.models.token_text import TokenText, TokenTexts
 
 TokenLogprobs = tuple[int, Row | None]
-"""A token id and what is told of it; None of a prompt's first token, which nothing precedes."""
+"""A token id and its log probabilities; None for a prompt's first token, which nothing precedes."""
 
 _DECODER = getincrementaldecoder("utf-8")
 
 
 class TextOffset:
-    """Where in a choice's text its tokens stand, in characters."""
+    """Counts the offsets of a choice's tokens in its text, in characters."""
 
     def __init__(self) -> None:
         self._at = 0
         self._decoder = _DECODER("replace")
 
     def advance(self, token: TokenText) -> int:
-        """Return where it begins: the character that it begins or belongs to."""
+        """Return the offset of the token: of the character that it begins or belongs to."""
         begin = self._at
         if not token.is_special:
             self._at += len(self._decoder.decode(token.octets))

@@ -39,11 +39,11 @@ from headrace_gateway.submit.submitter import Submitter
 _RETRY_S = 1.0
 
 _NO_ROOM = (LaneFull, PatienceExhausted, NoWorker, BrokerUnavailable)
-"""Refusals that a prompt waits out once others of its call have been let in."""
+"""Refusals after which a prompt is retried once others of its call have been admitted."""
 
 
 class MultiPromptHandler:
-    """Of one gateway."""
+    """Checks all prompts of a call, and submits them a few at a time."""
 
     def __init__(
         self, submitter: Submitter, resumer: AnswerResumer, limits: GatewaySettings
@@ -51,41 +51,41 @@ class MultiPromptHandler:
         self._submitter, self._resumer, self._limits = submitter, resumer, limits
 
     async def answer(self, several: MultiPromptRequest, call: Call, reply: Reply) -> None:
-        """Answer all prompts of a call; left half-way, those that are open are abandoned.
+        """Answer all prompts of a call; if this is cancelled, the open ones are abandoned.
 
         Raises:
             HeadraceError: a prompt was refused, or failed; nothing is held.
         """
         first = several.wanted[0]
         _check(several, call, self._limits)
-        with _naming_the_prompt(first):
+        with _name_prompt_in_errors(first):
             self._submitter.require_room(first)
         first = keyed(first, call) or first
         named = [_named(each, first, number) for number, each in enumerate(several.wanted)]
         names = [await self._checked(each) async for each in cooperatively(named)]
-        # Why of a request: on its way in, its name may be told its lane.
+        # Why from a request: the checks put the lane into a generated id.
         reply.request_id = names[0].removesuffix("-0")
         run = MultiPromptRun(replace(several, wanted=named), reply.request_id, reply, self)
-        await run.to_its_end(at_once=self._limits.prompts_at_once, alive=self._limits.alive)
+        await run.run(at_once=self._limits.prompts_at_once, alive=self._limits.alive)
 
     async def _checked(self, wanted: GenerationRequest) -> str:
-        """The name of a request that would not be refused for what it is."""
-        with _naming_the_prompt(wanted):
+        """Return the id of the request; refuse what would be refused at any time."""
+        with _name_prompt_in_errors(wanted):
             request = await self._submitter.repeated(wanted)
         return request.request_id
 
     async def opened(
-        self, wanted: GenerationRequest, *, patiently: bool
+        self, wanted: GenerationRequest, *, wait_for_room: bool
     ) -> tuple[Answer, ValidRequest]:
         now_s = asyncio.get_running_loop().time
         until_s = now_s() + self._limits.max_patience_s
         while True:
             try:
-                with _naming_the_prompt(wanted):
+                with _name_prompt_in_errors(wanted):
                     return await self._open(wanted)
             except _NO_ROOM as error:
                 pause_s = error.retry_after_s or _RETRY_S
-                if not patiently or now_s() + pause_s > until_s:
+                if not wait_for_room or now_s() + pause_s > until_s:
                     raise
             await asyncio.sleep(pause_s)
 
@@ -119,7 +119,7 @@ def _check(several: MultiPromptRequest, call: Call, limits: GatewaySettings) -> 
 
 
 def _named(wanted: GenerationRequest, first: GenerationRequest, number: int) -> GenerationRequest:
-    """By a name and a seed of its own, made from those of the call or of its key."""
+    """Return the request with an id and a seed of its own, made from those of the call."""
     seed = wanted.seed
     if seed is None and first.seed is not None:
         seed = (first.seed + number) % 2**64
@@ -128,8 +128,8 @@ def _named(wanted: GenerationRequest, first: GenerationRequest, number: int) -> 
 
 
 @contextmanager
-def _naming_the_prompt(wanted: GenerationRequest) -> Iterator[None]:
-    """A refusal of a prompt says which one it is of."""
+def _name_prompt_in_errors(wanted: GenerationRequest) -> Iterator[None]:
+    """Name the prompt in a refusal that is raised inside."""
     try:
         yield
     except RequestError as error:

@@ -1,4 +1,17 @@
-"""The prompts of one call on their way to one answer: a few at a time, to one end."""
+"""Joins the answers to several prompts of one call into one response.
+
+For the prompts ["a", "b", "c"] with `n` = 2, `stream` and two readers:
+
+    readers   one takes "a", the other "b"; both are submitted
+    head      nothing is sent until both are admitted; if one is refused, its error is the response
+    "b"       its first delta is sent as choice 2: prompt 1 times n 2, plus its own choice 0
+    "a"       its deltas are sent as choices 0 and 1, between those of "b", as they come
+    "a" ends  its reader takes "c", and waits for room if the lane is full: choices 4 and 5
+    end       once all have ended, their summed usage is sent, and `data: [DONE]`
+    failure   if "b" fails, the other reader is cancelled, and the error of "b" ends the response
+
+Without `stream` each reader keeps the JSON of its choices, which are sent in the prompts' order.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +57,10 @@ class MakeFormatter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MultiPromptRequest:
-    """What one call asks for."""
+    """The prompts of one call, and what is sent of each answer."""
 
     wanted: Sequence[GenerationRequest]
-    """Of each prompt; alike but for the prompt."""
+    """One for each prompt; they differ in the prompt alone."""
     options: OutputOptions
     counted: UsageOptions
     make_formatter: MakeFormatter
@@ -55,12 +68,12 @@ class MultiPromptRequest:
 
 class PromptOpener(Protocol):
     async def opened(
-        self, wanted: GenerationRequest, *, patiently: bool
+        self, wanted: GenerationRequest, *, wait_for_room: bool
     ) -> tuple[Answer, ValidRequest]:
         """The answer to one prompt, and its request.
 
         Args:
-            patiently: where there is no room now, wait for it as long as a request may.
+            wait_for_room: where the lane is full, retry for as long as a request may wait.
 
         Raises:
             HeadraceError: it was refused; nothing is held.
@@ -69,7 +82,7 @@ class PromptOpener(Protocol):
 
 
 class MultiPromptRun:
-    """One call: readers take its prompts in their order, each reads one after the other."""
+    """One call: each reader takes the next prompt, and reads its answer to the end."""
 
     def __init__(
         self, several: MultiPromptRequest, call_id: str, reply: Reply, prompts: PromptOpener
@@ -78,10 +91,10 @@ class MultiPromptRun:
         self._streams = several.wanted[0].stream
         self._left = deque(enumerate(several.wanted))
         self._readers: list[asyncio.Task[None]] = []
-        self._not_in = 0
-        """Readers whose first prompt is not admitted yet."""
-        self._all_in = asyncio.Event()
-        """Their first prompts are admitted, or the call has failed."""
+        self._not_admitted = 0
+        """How many readers have a first prompt that is not admitted yet."""
+        self._first_admitted = asyncio.Event()
+        """Set once all first prompts are admitted, or the call has failed."""
         self._open: dict[int, Answer] = {}
         self._error: Exception | None = None
         self._head: ResponseFields | None = None
@@ -90,17 +103,17 @@ class MultiPromptRun:
         """JSON of each prompt's choices, where the answer is not streamed."""
         self._began_s = asyncio.get_running_loop().time()
 
-    async def to_its_end(self, *, at_once: int, alive: KeepAlive) -> None:
+    async def run(self, *, at_once: int, alive: KeepAlive) -> None:
         """Answer the call.
 
         Raises:
             HeadraceError: a prompt was refused, or failed; nothing is held.
         """
-        self._not_in = min(at_once, len(self._left))
+        self._not_admitted = min(at_once, len(self._left))
         async with asyncio.TaskGroup() as tasks:
-            readers = range(self._not_in)
+            readers = range(self._not_admitted)
             self._readers = [tasks.create_task(self._read_or_stop()) for _ in readers]
-            await self._all_in.wait()
+            await self._first_admitted.wait()
             try:
                 await self._wait(alive)
             except HeadraceError as error:
@@ -115,14 +128,14 @@ class MultiPromptRun:
             await self._reply.send_pieces(joined_chunks(self._whole(self._head)))
 
     async def _wait(self, alive: KeepAlive) -> None:
-        """Until all have been read, keeping their stream alive."""
+        """Wait until all readers have ended, and keep the stream alive meanwhile."""
         if not self._streams:
             await asyncio.wait(self._readers)
             return
-        async with kept_alive(self._reply, self._that_it_waits, alive):
+        async with kept_alive(self._reply, self._keep_alive_comment, alive):
             await asyncio.wait(self._readers)
 
-    def _that_it_waits(self) -> str:
+    def _keep_alive_comment(self) -> str:
         oldest = self._open[min(self._open)] if self._open else None
         return comment(None if oldest is None else oldest.queued, ids=False)
 
@@ -134,29 +147,31 @@ class MultiPromptRun:
 
     async def _stop(self, error: Exception) -> None:
         """End the call with its first error."""
-        # Why in turn: half a head must not be left behind.
+        # Why under the lock: a cancelled write would leave half a head behind.
         async with self._reply.write_lock:
             self._error = self._error or error
             for reader in self._readers:
                 if reader is not asyncio.current_task():
                     reader.cancel()
-        self._all_in.set()
+        self._first_admitted.set()
 
     async def _read(self) -> None:
         is_first = True
         while self._left:
             number, wanted = self._left.popleft()
-            opened = self._prompts.opened(self._in_time(wanted), patiently=not is_first)
+            opened = self._prompts.opened(
+                self._with_time_remaining(wanted), wait_for_room=not is_first
+            )
             answer, request = await opened
             async with answer:
                 if is_first:
-                    await self._wait_for_the_first()
+                    await self._wait_for_first_prompts()
                 is_first = False
                 options, prompt_ids = self._several.options, request.prompt_ids
                 formatter = self._several.make_formatter(options, wanted, answer, prompt_ids)
                 self._open[number] = answer
                 try:
-                    await self._tell(number, answer, formatter)
+                    await self._send(number, answer, formatter)
                 except GenerationFailed as failed:
                     await answer.settle()
                     raise failed.error from failed
@@ -164,13 +179,13 @@ class MultiPromptRun:
                 del self._open[number]
                 _add(self._usage, answer.usage())
 
-    async def _wait_for_the_first(self) -> None:
-        self._not_in -= 1
-        if not self._not_in:
-            self._all_in.set()
-        await self._all_in.wait()
+    async def _wait_for_first_prompts(self) -> None:
+        self._not_admitted -= 1
+        if not self._not_admitted:
+            self._first_admitted.set()
+        await self._first_admitted.wait()
 
-    async def _tell(self, number: int, answer: Answer, formatter: LogprobsFormatter | None) -> None:
+    async def _send(self, number: int, answer: Answer, formatter: LogprobsFormatter | None) -> None:
         head = self._head_of(number, answer)
         if self._streams:
             chunks = self._chunks(head, answer.request.prompt_tokens, formatter)
@@ -221,8 +236,8 @@ class MultiPromptRun:
         # Why its own: a model may be loaded anew while a call goes on.
         return replace(self._head, fingerprint=f"fp_{request.weights}", first_choice=first_choice)
 
-    def _in_time(self, wanted: GenerationRequest) -> GenerationRequest:
-        """The call's own deadline as it is now."""
+    def _with_time_remaining(self, wanted: GenerationRequest) -> GenerationRequest:
+        """Return the request with what is left of the call's own deadline."""
         if wanted.time_remaining_s is None:
             return wanted
         since_s = asyncio.get_running_loop().time() - self._began_s
