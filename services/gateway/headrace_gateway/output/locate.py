@@ -1,4 +1,4 @@
-"""Answers for readers who come to a request that another call has opened."""
+"""Answers for callers that resume a request which another call has opened."""
 
 from __future__ import annotations
 
@@ -129,11 +129,11 @@ class AnswerResumer:
             if not (same_tenant and record.detached and same_request(record, request, seeded)):
                 raise name_taken(event.request_id, field=field)
         elif not same_tenant:
-            raise RequestNotFound(f"request {event.request_id} is not known", field=field)
+            raise RequestNotFound(f"request {event.request_id} not found", field=field)
         elif not same_request(record, request, seeded):
             raise InvalidRequest(
-                f"request {event.request_id} asked for something else than this one; send again"
-                f" what it was, or leave {field} out",
+                f"request {event.request_id} had other parameters than this one; repeat its"
+                f" parameters, or omit {field}",
                 field=field,
             )
         return found
@@ -156,7 +156,7 @@ class AnswerResumer:
         record = found.record
         if not record.HasField("rendering"):
             raise RequestNotFound(
-                f"request {record.request_id} makes no text that could be read",
+                f"request {record.request_id} has no text output",
                 field="request_id",
             )
         offsets = read_position(after, max(1, record.n), field=field)
@@ -177,7 +177,7 @@ def same_request(record: RequestRecord, request: ValidRequest, seeded: bool) -> 
 
 def name_taken(request_id: str, *, field: str) -> HeadraceError:
     return RequestExists(
-        f"request {quoted(request_id)} is known, and asked for something else; choose another name",
+        f"request {quoted(request_id)} exists with other parameters; choose another request_id",
         field=field,
     )
 

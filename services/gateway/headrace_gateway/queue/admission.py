@@ -1,4 +1,4 @@
-"""The way into a lane: refuse at once, or publish and hold the outlet."""
+"""Admission to a lane: refuses a request at once, or publishes it and holds it open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that begin something detached, and do not wait for what comes of it."""
+"""Calls that start a background request and return before it has ended."""
 
 from __future__ import annotations
 

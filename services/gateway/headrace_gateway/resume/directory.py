@@ -1,8 +1,18 @@
-"""A reader who comes to a request: wherever it is, open here, ended, elsewhere, or orphaned.
+"""Locates a request that a client wants to read, and opens its output at this gateway.
 
-Near before far: the gateway's own table, kept results, then the leader, who says which
-gateway holds it. A gateway that cannot be reached is named to the leader, which takes it
-for gone once it does not hear it either, and gives its request to who asks (`takeovers`).
+Own table first, then stored results, then the leader of the request's model. For example, gateway h
+is asked for `req_7`, which gateway g held:
+
+    0.00 s  h holds no req_7, and no result is stored
+    0.00 s  h -> leader: LocateRequest(req_7, TAKE_OVER, gateway h)
+            leader -> h: the record, held by gateway g at 10.0.0.4:7000
+    0.01 s  h connects to g; g does not answer in 1 s
+    1.06 s  h -> leader: the same with unreachable_gateway_id g; the leader suspects g
+            leader -> h: pending; h asks again after 0.1 s, 0.2 s, 0.2 s ...
+    2.30 s  g is gone: leader -> h: the record, held by gateway h, with its output so far
+            h opens the request (`takeovers`) and the client reads it from its offset
+
+After `attach_wait_s` without such an answer the client gets GatewayUnreachable, and may retry.
 """
 
 from __future__ import annotations
@@ -68,8 +78,8 @@ class Ended(Generation):
         wants = sampling.HasField("logprobs") or sampling.HasField("prompt_logprobs")
         if wants and any(choice.token_ids and not _has_logprobs(choice) for choice in choices):
             raise RequestNotFound(
-                f"request {self.request_id} has ended, and with its log probabilities it was"
-                " too large to be kept",
+                f"request {self.request_id} has ended; its result was too large to be stored with"
+                " log probabilities",
                 field="request_id",
             )
         return self
@@ -134,7 +144,7 @@ class RequestDirectory:
                 error: HeadraceError = search.why_not()
             except BusError as unavailable:
                 error = BrokerUnavailable(
-                    f"nobody could be asked for request {request_id}: {unavailable}",
+                    f"request {request_id} could not be located: {unavailable}",
                     retry_after_s=DEFAULT_RETRY_S,
                 )
             if self._clock.monotonic_s() + pause_s >= ends_s:
@@ -163,7 +173,8 @@ class RequestDirectory:
             if (near := await self.near(request_id)) is not None:
                 return near
             raise RequestNotFound(
-                f"no request {request_id} is open or lately ended", field="request_id"
+                f"request {request_id} not found: it is not running and no stored result exists",
+                field="request_id",
             )
         if found.pending:
             return None
@@ -200,5 +211,5 @@ class _Search:
     def why_not(self) -> HeadraceError:
         what = f"the gateway that has request {self.request_id} cannot be reached ({self.fact})"
         if not self.unreachable:
-            what = f"no scheduler could say yet where request {self.request_id} is"
+            what = f"no scheduler knows yet where request {self.request_id} is"
         return GatewayUnreachable(what, retry_after_s=DEFAULT_RETRY_S)

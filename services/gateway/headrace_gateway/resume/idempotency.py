@@ -1,9 +1,16 @@
-"""A request that is sent again because its answer may be lost: it runs once, and is answered alike.
+"""Idempotency keys: a request that is sent again runs once, and both calls get the same answer.
 
-Its key makes its id, so that it is found wherever it is, as by a reader who comes back; a detached
-request may have an id of its caller's instead. What two
-gateways are sent at the same moment neither finds: the leader lets the first run and tells the
-other gateway, whose call then reads what the first one has.
+A key makes the request's id and seed, so the request is found wherever it is. Two calls of tenant t
+with the key k reach gateways g and h at the same moment:
+
+    g, h     id = once-<hash of t, k>; no leader knows it and no result is stored: both publish it
+    leader   reads g's record first and runs it; h's record is a duplicate: h gets RequestExists
+    h        JoinOnDuplicate abandons its own copy, locates the request at g and reads it there
+    g, h     send the same tokens; g settles the request
+    later    a third call finds the stored result and gets the same answer
+
+If the key was used with other parameters, the call is refused. A request that failed runs again,
+unless it is a background request: that keeps its end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One request, wherever it is: open here, ended, or in the hands of some leader."""
+"""The status of a request, and its cancellation, whether it is open here, elsewhere, or ended."""
 
 from __future__ import annotations
 
@@ -140,10 +140,13 @@ class RequestLookup:
 def _not_found(request_id: str, answer: LocateResponse) -> HeadraceError:
     if answer.pending:
         return GatewayUnreachable(
-            f"no scheduler could say yet whether request {request_id} is open",
+            f"no scheduler knows yet whether request {request_id} is running",
             retry_after_s=DEFAULT_RETRY_S,
         )
-    return RequestNotFound(f"no request {request_id} is open or lately ended", field="request_id")
+    return RequestNotFound(
+        f"request {request_id} not found: it is not running and no stored result exists",
+        field="request_id",
+    )
 
 
 def _ended(record: ResultRecord) -> requests_pb2.Request:

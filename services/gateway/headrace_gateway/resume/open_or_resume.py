@@ -1,4 +1,4 @@
-"""A call that asks for something new, or comes back for the rest of what it asked for."""
+"""Opens a new request, or resumes that of the call's Last-Event-ID or Idempotency-Key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,16 @@
-"""Requests of gateways that are gone, taken over by this one."""
+"""Requests of gateways that are gone, continued by this gateway.
+
+The leader assigns a request to this gateway; it runs again once the leader has the resume point:
+
+    leader -> h   the record of req_7: attempt 5, held_since_attempt 6, output ids 11 12 13
+    h             opens req_7 with these ids, fenced up to attempt 5: late tokens of older workers
+                  are stale, and index 3 is the next to be accepted
+    h -> leader   LocateRequest(req_7, TAKE_OVER, point: attempt 5, output ids 11 12 13)
+    leader        puts req_7 back into its lane; attempt 6 delivers its tokens to h
+    h -> leader   reports req_7 as taken over since attempt 6, for leaders to come
+
+If the leader does not confirm, h drops the request without settling it: the leader still has it.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""One open request at the gateway: fed by workers' streams, read by doors.
+"""One open request at the gateway: workers' streams write its output, API calls read it.
 
-The outlet is the rim around a `OutputLog`: it wakes the readers, and it knows which slots
-of which streams feed it, so that whoever must stop hears of it at once. The first of
-its readers to come to the end settles it; the last to leave before that abandons it.
+`OpenRequest` is the asynchronous part around an `OutputLog`: it wakes the readers, and knows the
+worker slots that are bound to the request, to cancel them at once. The first reader that comes to
+the end settles the request; the last reader that leaves before the end abandons it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Pure room: one open request's outputs, taken from whoever is its newest attempt.
+"""Pure: the output of one open request, accepted from its newest attempt only.
 
-Exactly-once to the client follows from (attempt, choice, index) and nothing else:
-only the newest attempt is heard, only the next index is new, and what was said
-before is compared with what is kept. A relay holds token ids, and what is told of
-them, until its request is settled: at most `max_tokens` for each choice.
+Exactly-once delivery follows from (attempt, choice, index) alone: only tokens of the newest attempt
+are accepted, only the next index is new, and a repeated index is compared with what is stored. The
+log holds token ids and their logprobs until the request is settled: at most `max_tokens` a choice.
 """
 
 from __future__ import annotations

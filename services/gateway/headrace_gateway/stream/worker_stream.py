@@ -1,8 +1,8 @@
 """One worker's delivery stream without its transport: messages in, messages out.
 
-A slot is bound from its opening until its ending is acknowledged or the slot is
-cancelled: exactly one of the two is said for every binding. What a worker still says
-about a slot it has not yet heard is cancelled finds no binding, and is passed over.
+A slot is bound from its opening until its ending is acknowledged or the slot is cancelled; the
+worker is sent exactly one of the two for each binding. Tokens of a slot that the worker does not
+yet know to be cancelled have no binding, and are counted as stale.
 """
 
 from __future__ import annotations
