@@ -59,7 +59,7 @@ from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import AnswerResumer, rebuild_answer
+from headrace_gateway.output.resumer import AnswerResumer, rebuild_answer
 from headrace_gateway.queue.reports import ReportedFleet
 from headrace_gateway.resume.attach_service import AttachService
 from headrace_gateway.resume.background_calls import BackgroundRequests

@@ -16,7 +16,7 @@ from headrace.rpc.status import abort, to_status
 from headrace_gateway.base.calls import Context
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
-from headrace_gateway.output.locate import AnswerResumer
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.logprob_columns import written
 from headrace_gateway.stream.open_requests import OpenRequests
 

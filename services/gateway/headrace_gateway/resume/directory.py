@@ -29,7 +29,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import Choice
 from headrace_gateway.output.assembler import UNFINISHED
-from headrace_gateway.output.locate import Attachable
+from headrace_gateway.output.resumer import Attachable
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.queue.settlements import Settlements
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation, Tokens

@@ -30,8 +30,8 @@ from headrace.errors import (
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.base.calls import Call
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.output.position import EventId
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.generation import Event, Failed, Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest
 from headrace_gateway.submit.submitter import Submitter
@@ -40,7 +40,7 @@ HEADER = "Idempotency-Key"
 _LONGEST = 255
 
 
-def key_of(call: Call) -> str | None:
+def idempotency_key(call: Call) -> str | None:
     """
     Raises:
         InvalidRequest: it is none.
@@ -60,7 +60,7 @@ def named_by_key(wanted: GenerationRequest, key: str) -> GenerationRequest:
     return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, idempotent=True)
 
 
-async def opened(
+async def open_named(
     wanted: GenerationRequest, submitter: Submitter, resumer: AnswerResumer, *, named: bool
 ) -> tuple[Answer, ValidRequest]:
     """The answer to a new request; `named`: its caller has chosen its id.

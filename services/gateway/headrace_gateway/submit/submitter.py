@@ -15,7 +15,7 @@ from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.checks.validation import check, priority, times, valid_request
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import make_assembler
+from headrace_gateway.output.resumer import make_assembler
 from headrace_gateway.request.generation import Admission, Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest, TokenIds
 from headrace_gateway.request.tasks import require_task

@@ -26,7 +26,7 @@ from headrace_gateway.api.native.grpc_errors import abort_on_error
 from headrace_gateway.api.native.request_ids import validate_request_id
 from headrace_gateway.base.calls import Context, call_of
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import AnswerResumer
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.resume.background_calls import BackgroundRequests
 from headrace_gateway.resume.ports import Fleet, Requests
 

@@ -21,8 +21,8 @@ from headrace_gateway.api.native.messages import (
 )
 from headrace_gateway.base.calls import Context, call_of
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.output.locate import AnswerResumer
-from headrace_gateway.resume.idempotency import opened
+from headrace_gateway.output.resumer import AnswerResumer
+from headrace_gateway.resume.idempotency import open_named
 from headrace_gateway.submit.submitter import Submitter
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class GenerationService(GenerationServiceServicer):
         call = with_request_id(request, call_of(context))
         wanted = generate_request(request, call, streams=streams)
         named = bool(request.request_id)
-        answer, _ = await opened(wanted, self._submitter, self._resumer, named=named)
+        answer, _ = await open_named(wanted, self._submitter, self._resumer, named=named)
         return answer
 
 

@@ -46,12 +46,12 @@ from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.inputs import check_top_n
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
-from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.output.position import EventIds, Offset
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.generation import Queued, RequestDescription
 from headrace_gateway.request.generation_request import GenerationRequest
 from headrace_gateway.resume.background_calls import BackgroundRequests
-from headrace_gateway.resume.open_or_resume import answered, resume_position
+from headrace_gateway.resume.open_or_resume import open_or_resume, resume_position
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter
 
@@ -200,7 +200,7 @@ class RestService(RestServiceServicer):
                 if wanted.background and not stream:
                     await self._begin(wanted, call, reply, repeatable=bool(body.request_id))
                     return
-                answer, _ = await answered(wanted, call, self._submitter, self._resumer)
+                answer, _ = await open_or_resume(wanted, call, self._submitter, self._resumer)
                 await self._deliver(answer, reply, stream=stream)
 
     async def _begin(

@@ -49,7 +49,7 @@ from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import ChoiceDelta
-from headrace_gateway.output.locate import AnswerResumer
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.generation import Queued
 from headrace_gateway.request.generation_request import (
     Conversation,
@@ -58,7 +58,7 @@ from headrace_gateway.request.generation_request import (
     last_answer,
 )
 from headrace_gateway.resume.background_calls import BackgroundRequests
-from headrace_gateway.resume.open_or_resume import answered, wants_event_ids
+from headrace_gateway.resume.open_or_resume import open_or_resume, wants_event_ids
 from headrace_gateway.resume.ports import Fleet, serving
 from headrace_gateway.submit.submitter import Submitter
 
@@ -217,7 +217,7 @@ class OpenAIService(OpenAIServiceServicer):
                     begun = await self._background.begin(wanted, call, repeatable=named)
                     await reply.accept(accepted_body(endpoint.shape, begun), begun.request_id)
                     return
-                answer, request = await answered(wanted, call, self._submitter, self._resumer)
+                answer, request = await open_or_resume(wanted, call, self._submitter, self._resumer)
                 reply.request_id = answer.request.request_id
                 formatter = _formatter(endpoint.options(body), wanted, answer, request.prompt_ids)
                 response_format = _response_format(endpoint.shape, body, answer, formatter, ids=ids)
