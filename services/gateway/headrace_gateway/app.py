@@ -102,7 +102,7 @@ def add_public_services(
         mesh.requests,
         mesh.settlements,
         lambda: [served.card.model for served in catalog.all()],
-        answer_s=mesh.answer_s,
+        answer_s=mesh.settings.leader_answer_timeout_s,
     )
     embedding = Embedding(catalog, mesh.admission, limits)
     vectors = VectorHandlers(submitter, embedding, limits)
