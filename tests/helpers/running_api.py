@@ -26,7 +26,7 @@ from headrace_gateway.base.callers import Tenants
 from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import AnswerResumer, Attachable
+from headrace_gateway.output.resumer import AnswerResumer, Attachable
 from headrace_gateway.resume.background_calls import BackgroundRequests
 from headrace_gateway.submit.embedding import Embedding
 from headrace_gateway.submit.submitter import Submitter

@@ -65,7 +65,7 @@ from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import AnswerResumer, rebuild_answer
+from headrace_gateway.output.resumer import AnswerResumer, rebuild_answer
 from headrace_gateway.queue.reports import ReportedFleet
 from headrace_gateway.resume.attach_service import AttachService
 from headrace_gateway.resume.background_calls import BackgroundRequests
@@ -115,7 +115,7 @@ def _api_services(mesh: Mesh, catalog: Catalog, settings: GatewaySettings) -> Ap
         mesh.requests,
         mesh.settlements,
         lambda: [served.card.model for served in catalog.all()],
-        answer_s=mesh.answer_s,
+        answer_s=mesh.settings.leader_answer_timeout_s,
     )
     return ApiServices(
         catalog=catalog,

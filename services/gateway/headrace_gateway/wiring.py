@@ -1,4 +1,4 @@
-"""The mesh side put together: everything behind admission, without a door in front."""
+"""Puts the mesh side of the gateway together: everything behind admission, without the APIs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace.bus import Bus, subjects
 from headrace.clock import Clock
 from headrace.internal.v1.delivery_pb2_grpc import add_DeliveryServiceServicer_to_server
 from headrace_gateway.base.settings import GatewaySettings
-from headrace_gateway.queue.admission import AdmissionTerms, LaneAdmission
+from headrace_gateway.queue.admission import GatewayAddress, LaneAdmission
 from headrace_gateway.queue.fleet import FleetView
 from headrace_gateway.queue.heartbeat import Heartbeat
 from headrace_gateway.queue.lanes import LaneView
@@ -33,7 +33,7 @@ from headrace_gateway.submit.watchdog import watch_deadlines
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """The gateway's side of the mesh, without its doors."""
+    """The gateway's side of the mesh, without the APIs."""
 
     gateway_id: str
     bus: Bus
@@ -48,12 +48,8 @@ class Mesh:
     directory: RequestDirectory
     heartbeat: Heartbeat
     takeovers: Takeovers
-    detached: BackgroundReaders
-    deadline_slack_s: float
-    queue_told_after_s: float
-    stream_keepalive_s: float
-    answer_s: float
-    """How long a leader may take to answer."""
+    background: BackgroundReaders
+    settings: GatewaySettings
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -70,12 +66,12 @@ class Mesh:
                 yield
             finally:
                 await served.close()
-                await self.detached.close()
+                await self.background.close()
                 background.cancel()
         await self.heartbeat.leave()
 
     async def drain(self) -> None:
-        """Take nothing more from now on, and say so."""
+        """Admit nothing more from now on, and report that."""
         self.admission.drain()
         await self.heartbeat.beat()
 
@@ -89,12 +85,12 @@ class Mesh:
                     self.requests,
                     self.lanes,
                     self.clock,
-                    after_s=self.queue_told_after_s,
-                    every_s=self.stream_keepalive_s,
+                    after_s=self.settings.queue_told_after_s,
+                    every_s=self.settings.stream_keepalive_s,
                 )
             )
             tasks.create_task(
-                watch_deadlines(self.requests, self.clock, slack_s=self.deadline_slack_s)
+                watch_deadlines(self.requests, self.clock, slack_s=self.settings.deadline_slack_s)
             )
 
 
@@ -115,10 +111,17 @@ def assemble(
     lost_attempts = LostAttempts(
         gateway_id, bus, clock, grace_s=settings.worker_reconnect_grace_s, answer_s=answer_s
     )
-    terms = _terms(settings, gateway_id=gateway_id, delivery_address=delivery_address)
-    detached = BackgroundReaders(tell)
+    background = BackgroundReaders(tell)
+    address = GatewayAddress(gateway_id, delivery_address)
     admission = LaneAdmission(
-        terms, bus, clock, requests, settlements, lanes, read_in_background=detached.read
+        settings,
+        bus,
+        clock,
+        requests,
+        settlements,
+        lanes,
+        address=address,
+        read_in_background=background.read,
     )
     takeovers = Takeovers(
         gateway_id,
@@ -127,7 +130,7 @@ def assemble(
         clock,
         requests,
         admission,
-        read_in_background=detached.read,
+        read_in_background=background.read,
     )
     return Mesh(
         gateway_id=gateway_id,
@@ -145,20 +148,8 @@ def assemble(
         ),
         heartbeat=Heartbeat(gateway_id, bus, takeovers.report),
         takeovers=takeovers,
-        detached=detached,
-        deadline_slack_s=settings.deadline_slack_s,
-        queue_told_after_s=settings.queue_told_after_s,
-        stream_keepalive_s=settings.stream_keepalive_s,
-        answer_s=answer_s,
-    )
-
-
-def _terms(settings: GatewaySettings, *, gateway_id: str, delivery_address: str) -> AdmissionTerms:
-    return AdmissionTerms(
-        gateway_id=gateway_id,
-        delivery_address=delivery_address,
-        max_open=settings.max_open_requests,
-        submit_s=settings.submit_timeout_s,
+        background=background,
+        settings=settings,
     )
 
 

@@ -1,4 +1,4 @@
-"""Long work in Python, in pieces: the streams of all other callers go on in between."""
+"""Long work in Python, in steps between which the event loop serves other streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every knob of the gateway."""
+"""All settings of the gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pure room: a request with tools to one with a prompt that names them and a form that holds it."""
+"""Pure: puts the tools of a request into its prompt and into the structure of its output."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from headrace_gateway.request.tools import check_tools, structure_of
 
 
 def apply_tools(request: GenerationRequest, card: ModelCard) -> GenerationRequest:
-    """The request as it is where it offers nothing.
+    """Return the request with its tools applied; unchanged if it has no usable tools.
 
     Raises:
         InvalidRequest: what it offers is malformed, has no conversation, or two forms
             are to hold its output.
-        Unsupported: the model calls no tools, or cannot be forced to.
+        Unsupported: the model does not support tool calling, or not a required tool call.
     """
     tools = request.tools
     field, choice_field = request.name_of("tools"), request.name_of("tool_choice")

@@ -1,4 +1,4 @@
-"""Pure room: a prompt and what is to follow on it, in the context of a model."""
+"""Pure: whether a prompt and its completion fit the model's context."""
 
 from __future__ import annotations
 

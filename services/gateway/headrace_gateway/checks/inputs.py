@@ -1,4 +1,4 @@
-"""Pure room: what is to become vectors, checked, and cut into requests of a bearable size."""
+"""Pure: checks the inputs of vectors and scores, and splits them into requests."""
 
 from __future__ import annotations
 

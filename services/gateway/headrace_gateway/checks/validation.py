@@ -1,7 +1,7 @@
-"""Pure room: a caller's wishes to a request that nobody needs to check again.
+"""Pure: checks a `GenerationRequest` and makes the `ValidRequest` that is published.
 
-Every bound here is part of the public API and written in proto/headrace/v1/;
-every refusal names the field as the caller wrote it, and has the numbers.
+Every bound here is part of the public API and documented in proto/headrace/v1/. Every error
+names the field as the caller wrote it, with its value and its bound.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _GREEDY_BELOW = 1e-5
 
 
 def check(request: GenerationRequest, card: ModelCard, settings: GatewaySettings) -> None:
-    """Everything that can be refused without tokens.
+    """Check everything that can be checked before the prompt is tokenized.
 
     Raises:
         InvalidRequest: a field is out of its range.
@@ -68,7 +68,7 @@ def valid_request(
     prompt_ids: list[int],
     draw_seed: Callable[[], int],
 ) -> ValidRequest:
-    """The request as it goes into its lane; `check` has passed.
+    """Return the request as it is published to its lane. Call `check` first.
 
     Raises:
         InvalidRequest: the prompt has no tokens.
@@ -109,13 +109,13 @@ def priority(request: Terms) -> Priority.ValueType:
     """The lane's priority; unset is the tenant's, STANDARD where it has none."""
     if request.priority not in Priority.values():
         raise InvalidRequest(
-            f"priority is {request.priority}, which is none", field=request.name_of("priority")
+            f"unknown priority {request.priority}", field=request.name_of("priority")
         )
     return request.caller.priority(request.priority, field_name=request.name_of("priority"))
 
 
 def times(request: Terms, settings: GatewaySettings) -> tuple[float, float]:
-    """Timeout and patience in seconds, within the limits and the call's own deadline."""
+    """Return timeout and patience in seconds, bounded by the settings and the call's deadline."""
     background = isinstance(request, GenerationRequest) and request.background
     max_timeout_s = settings.max_detached_s if background else settings.max_timeout_s
     max_patience_s = settings.max_detached_s if background else settings.max_patience_s
@@ -183,7 +183,7 @@ def _check_logprobs(request: GenerationRequest, card: ModelCard) -> None:
             continue
         field = request.name_of(name)
         if not card.capabilities.logprobs:
-            raise Unsupported(f"the engine of model {card.model} tells no {name}", field=field)
+            raise Unsupported(f"model {card.model} does not support {name}", field=field)
         if (count := getattr(parameters, name)) > MAX_LOGPROBS:
             raise InvalidRequest(
                 f"{field} is {count}; it must be in [0, {MAX_LOGPROBS}]", field=field
@@ -241,15 +241,15 @@ def _check_token_ids(request: GenerationRequest, card: ModelCard) -> None:
 
 
 def _check_masks(request: GenerationRequest, card: ModelCard) -> None:
-    """What the engine masks tokens for, beside a structure, and what it keeps apart."""
+    """Check parameters that mask tokens, and the salt of the prefix cache."""
     parameters = request.parameters
     for name in ("min_tokens", "bad_words", "allowed_token_ids"):
         if getattr(parameters, name) and not card.capabilities.token_masks:
             field = request.name_of(name)
-            raise Unsupported(f"the engine of model {card.model} has no {name}", field=field)
+            raise Unsupported(f"model {card.model} does not support {name}", field=field)
     if request.cache_salt and not card.capabilities.cache_salt:
         raise Unsupported(
-            f"the engine of model {card.model} keeps no caches apart by a salt",
+            f"model {card.model} does not support cache_salt",
             field=request.name_of("cache_salt"),
         )
     if parameters.HasField("max_tokens") and parameters.min_tokens > parameters.max_tokens:

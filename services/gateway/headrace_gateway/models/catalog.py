@@ -1,4 +1,4 @@
-"""The models this gateway knows: their cards from the bus, their tokenizers ready to use."""
+"""The models that this gateway serves: their cards from the bus, and their loaded tokenizers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each token of a vocabulary is written by itself: its bytes, and those as JSON."""
+"""The text of each token of a vocabulary by itself: its bytes, and those as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One generation on its way to one caller, whichever door the caller came through."""
+"""`Answer`: the output of one request on its way to one caller, whichever API was called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace_gateway.request.generation import Failed, Generation, Queued, Requ
 
 
 class GenerationFailed(Exception):
-    """The mesh ended the request with `error`; tell the caller, then settle."""
+    """The request ended with `error`: send it to the caller, then settle."""
 
     def __init__(self, error: HeadraceError) -> None:
         super().__init__(error.message)
@@ -27,8 +27,8 @@ class GenerationFailed(Exception):
 class Answer:
     """A context manager: leaving it without having settled abandons the generation.
 
-    So a caller that goes away, an error of ours and a cancelled task all cancel what
-    runs, and each generation ends by exactly one of settle and abandon.
+    So a caller that disconnects, an internal error and a cancelled task all cancel the request,
+    and each generation ends by exactly one of settle and abandon.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Answer:
         tokenizer: Tokenizer,
         offsets: Sequence[Offset] | None = None,
     ) -> None:
-        """`offsets`: what the caller has of it already; unset: nothing."""
+        """`offsets`: the part that the caller has already; unset: nothing."""
         self.request = request
         self.tokenizer = tokenizer
         self.offsets = offsets or [BEGINNING] * request.n
@@ -52,7 +52,7 @@ class Answer:
         self._error: HeadraceError | None = None
         self._ended = False
         self.queued: Queued | None = None
-        """What the last news were, if nothing was said but that it waits."""
+        """The place in the queue, if the last events brought nothing else."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,11 +71,11 @@ class Answer:
         return self
 
     async def __anext__(self) -> list[ChoiceDelta]:
-        """What has been said since the last call; ends when every choice has.
+        """Return the deltas since the last call; stop when every choice has ended.
 
         Raises:
-            GenerationFailed: nothing more will come, though not all has been said.
-            InvalidRequest: the caller has more of it than there is.
+            GenerationFailed: the request failed; nothing more will come.
+            InvalidRequest: the caller claims to have more than there is.
         """
         if self._error is not None:
             raise GenerationFailed(self._error)
@@ -84,7 +84,7 @@ class Answer:
         except StopAsyncIteration:
             if self.complete:
                 raise
-            raise InternalError("the mesh left a generation without its end") from None
+            raise InternalError("a generation stopped without an end") from None
         self.queued = next((event for event in events if isinstance(event, Queued)), None)
         delta = self._take(e for e in events if not isinstance(e, Failed | Queued))
         for news in delta:
@@ -102,16 +102,16 @@ class Answer:
 
     @property
     def complete(self) -> bool:
-        """Every choice has been said to its end; there is nothing to wait for."""
+        """Every choice has ended."""
         return self._assembler.complete
 
     @property
     def error(self) -> HeadraceError | None:
-        """What the mesh ended the request with."""
+        """The error that the request ended with, if any."""
         return self._error
 
     def usage(self) -> Usage:
-        """Of what has been said so far."""
+        """Return the usage of the output so far."""
         return self._assembler.usage()
 
     def outcome(self) -> RequestOutcome:
@@ -121,6 +121,6 @@ class Answer:
         return outcome
 
     async def settle(self) -> None:
-        """The caller has been told the end, good or bad."""
+        """Report that the end, good or bad, has been sent to the caller."""
         self._ended = True
         await self._generation.settle(self.outcome())

@@ -1,7 +1,15 @@
-"""Pure room: an answer heard from its beginning by a reader who has a part of it.
+"""Pure: resumes an answer for a client that already has a part of it.
 
-What was said before is said again to the transcript, and passed on as heard: text held
-back, tool calls begun and places within the text then stand where they stood.
+All output is fed to the assembler again from its beginning, so that held-back text, tool calls and
+stop strings stand where they stood. Deltas that the client has are marked `replayed`; the API does
+not send them. A client reconnects with the event id `req_7:3`, that is offset 3 of the only choice:
+
+    events                          deltas
+    Tokens(0, 0, [5, 6, 7, 8])      first_index 0, ids 5 6 7, replayed
+                                    first_index 3, id 8            the client gets id: req_7:4
+    ChoiceEnded(0, STOP)            first_index 4, STOP            the client gets id: req_7:4f
+
+With `req_7:9` it is an error: the answer ended after 4 tokens, and the client claims to have 9.
 """
 
 from __future__ import annotations
@@ -16,17 +24,17 @@ from headrace_gateway.request.generation import ChoiceEnded, Tokens
 
 
 class Replay:
-    """The news of a transcript, those that the reader has marked as heard."""
+    """An assembler whose deltas are marked as replayed where the client has them."""
 
     def __init__(self, assembler: OutputAssembler, offsets: Sequence[Offset]) -> None:
         self._assembler, self._offsets = assembler, offsets
         self._behind = [offset.tokens for offset in offsets]
-        """Tokens of each choice that the reader has and that have not come again yet."""
+        """Tokens of each choice that the client has and that are not replayed yet."""
 
     def take(self, events: Iterable[Tokens | ChoiceEnded]) -> list[ChoiceDelta]:
         """
         Raises:
-            InvalidRequest: the answer is shorter than what the reader says to have.
+            InvalidRequest: the answer is shorter than the position claims.
         """
         replayed: list[ChoiceDelta] = []
         new: list[Tokens | ChoiceEnded] = []
@@ -47,7 +55,7 @@ class Replay:
         return [part for each in delta for part in self._apart(each)]
 
     def _apart(self, delta: ChoiceDelta) -> list[ChoiceDelta]:
-        """A stop string came with tokens that were heard; its end may not have been."""
+        """Split off the end: the client may have the tokens of a stop string, and not its end."""
         if delta.finish_reason == UNFINISHED:
             return [replace(delta, replayed=True)]
         end = ChoiceDelta(

@@ -1,4 +1,4 @@
-"""The way into a lane: refuse at once, or publish and hold the outlet."""
+"""Admission to a lane: refuses a request at once, or publishes it and holds it open."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from headrace.internal.v1.request_pb2 import Input, RequestRecord
 from headrace.priorities import priority_name
 from headrace.v1 import common_pb2
 from headrace_gateway.base import metrics
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S, LaneView, lane_name
 from headrace_gateway.queue.settlements import Settlements, timestamp
 from headrace_gateway.request.generation import Generation, ValidRequest
@@ -34,14 +35,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class AdmissionTerms:
+class GatewayAddress:
+    """This run of the gateway, and where workers reach its DeliveryService."""
+
     gateway_id: str
     delivery_address: str
-    """Where workers reach our DeliveryService."""
-    max_open: int
-    """Open and unsettled requests together."""
-    submit_s: float
-    """Longest that the broker may take to store a record, repeats included."""
 
 
 class LaneAdmission:
@@ -49,16 +47,17 @@ class LaneAdmission:
 
     def __init__(
         self,
-        terms: AdmissionTerms,
+        settings: GatewaySettings,
         bus: Bus,
         clock: Clock,
         requests: OpenRequests,
         settlements: Settlements,
         lanes: LaneView,
         *,
+        address: GatewayAddress,
         read_in_background: Callable[[OpenRequest], None],
     ) -> None:
-        self._terms = terms
+        self._settings, self._address = settings, address
         self._bus = bus
         self._clock = clock
         self._requests = requests
@@ -129,7 +128,7 @@ class LaneAdmission:
                 f"the broker cannot store requests: {fault}", retry_after_s=DEFAULT_RETRY_S
             )
         held = len(self._requests) + len(self._settlements)
-        if held >= self._terms.max_open:
+        if held >= self._settings.max_open_requests:
             return LaneFull(
                 f"this gateway holds {held} requests, its bound", retry_after_s=DEFAULT_RETRY_S
             )
@@ -165,7 +164,7 @@ class LaneAdmission:
         message_id = f"{record.request_id}.{token_hex(8)}"
         cause: BusUnavailable | None = None
         try:
-            async with asyncio.timeout(self._terms.submit_s):
+            async with asyncio.timeout(self._settings.submit_timeout_s):
                 while True:
                     try:
                         return await self._bus.submit(
@@ -186,7 +185,7 @@ class LaneAdmission:
         if fault := self._bus.fault:
             text = f"the broker cannot store requests: {fault}"
         else:
-            text = f"NATS did not store the request within {self._terms.submit_s:g} s"
+            text = f"NATS did not store the request within {self._settings.submit_timeout_s:g} s"
             text += f": {cause}" if cause else ""
         return BrokerUnavailable(text, retry_after_s=DEFAULT_RETRY_S)
 
@@ -226,8 +225,8 @@ class LaneAdmission:
             sampling=request.sampling,
             seed=request.seed,
             n=request.n,
-            gateway_id=self._terms.gateway_id,
-            delivery_address=self._terms.delivery_address,
+            gateway_id=self._address.gateway_id,
+            delivery_address=self._address.delivery_address,
             trace_context=request.trace_context,
             inputs=(
                 Input(token_ids=each.token_ids, second_begins=each.second_begins)

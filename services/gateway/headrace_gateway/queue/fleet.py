@@ -1,4 +1,4 @@
-"""Pure room: which workers report, and what they serve."""
+"""Pure: the workers that report, and the models that they serve."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FleetView:
         self._workers: dict[str, _Reported] = {}
 
     def take(self, report: WorkerReport, now_s: float) -> None:
-        """A report of a worker; late ones are passed over, silent workers forgotten."""
+        """Store a worker's report; ignore a late one, and drop workers that are silent."""
         seen = self._workers.get(report.worker_id)
         if seen is not None and report.number < seen.report.number:
             return

@@ -1,4 +1,4 @@
-"""Tells those that wait how they stand in their lanes, and keeps their streams alive."""
+"""Reports to waiting requests their place in the queue, and keeps their streams alive."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ NEWS_EVERY_S = 1.0
 async def report_queued(
     requests: OpenRequests, lanes: LaneView, clock: Clock, *, after_s: float, every_s: float
 ) -> None:
-    """Tell those that have waited for `after_s`, and then every `every_s` at least. Until
-    cancelled."""
+    """Report to requests that have waited for `after_s`, and then at least every `every_s`. Runs
+    until cancelled."""
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         now_s = clock.monotonic_s()
@@ -35,7 +35,7 @@ async def report_queued(
 def news(
     open_request: OpenRequest, lanes: LaneView, now_s: float, *, after_s: float, every_s: float
 ) -> Queued | None:
-    """What there is to tell of a request that waits, if it is time."""
+    """Return the place to report to a waiting request, if a report is due."""
     silent_s = now_s - open_request.told_s
     is_first = open_request.queued == Queued()
     if silent_s < (after_s if is_first else NEWS_EVERY_S):

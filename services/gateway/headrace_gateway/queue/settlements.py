@@ -1,7 +1,7 @@
-"""The end of a request, told to the mesh: its result stored, its lane entry settled.
+"""Stores the result of each ended request, then settles it with its leader.
 
-What has ended and is not yet settled is held here, and counts against the gateway's
-bound of open requests: a mesh without schedulers fills it, and then admits nothing.
+Requests that have ended and are not settled count against `max_open_requests`: without a scheduler
+they fill it, and the gateway then admits nothing.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ class Settlements:
         self._settlements = OutboxPerModel[_Ended]("settle", self._settle)
 
     def __len__(self) -> int:
-        """Requests that have ended and that no scheduler has taken note of."""
+        """Return the number of requests that have ended and are not settled."""
         return len(self._unsettled)
 
     def find(self, request_id: str) -> ResultRecord | None:
-        """The result of a request that is being settled."""
+        """Return the result of a request that is being settled."""
         ended = self._unsettled.get(request_id)
         return None if ended is None else ended.result()
 
@@ -95,7 +95,7 @@ class Settlements:
                 await ended.settled.wait()
 
     def close(self, open_request: OpenRequest, outcome: RequestOutcome) -> None:
-        """Store the result and settle, as soon as the broker and the leader let us."""
+        """Store the result and settle the request, retrying until both are confirmed."""
         now_s, end_time = self._clock.monotonic_s(), timestamp(self._clock.unix_s())
         ended = _Ended(
             open_request.admitted, open_request.output.newest_attempt, outcome, now_s, end_time
@@ -110,7 +110,7 @@ class Settlements:
         self._results.add(ended)
 
     def settle_kept(self, record: RequestRecord, outcome: RequestOutcome) -> None:
-        """Settle what another gateway has stored the result of."""
+        """Settle a request whose result another gateway has stored."""
         now_s = self._clock.monotonic_s()
         ended = _Ended(admitted_as(record, deadline_s=now_s), record.attempt, outcome, now_s)
         self._unsettled[record.request_id] = ended
@@ -172,7 +172,7 @@ def timestamp(unix_s: float) -> Timestamp:
 
 
 def _kept(outcome: RequestOutcome) -> RequestOutcome:
-    """The outcome as it is stored: logprobs are left out where they would not fit a message."""
+    """Return the outcome as it is stored: without logprobs if they would not fit a message."""
     if outcome.ByteSize() <= MAX_MESSAGE_BYTES:
         return outcome
     kept = RequestOutcome()

@@ -1,7 +1,7 @@
-"""The seam between the doors and the mesh: a valid request goes in, token ids come out.
+"""Between the APIs and the mesh: a `ValidRequest` goes in, a `Generation` of token ids comes out.
 
-The doors (`openai`, `native`) turn bodies into `ValidRequest` and token ids into
-text and bytes; the mesh side (`relay` and what is around it) knows no text.
+APIs turn bodies into requests and token ids into text; the mesh side (`queue`, `stream`) knows no
+text.
 """
 
 from __future__ import annotations

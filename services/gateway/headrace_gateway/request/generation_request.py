@@ -1,4 +1,4 @@
-"""What a caller asks for, as its door understood it: of the right types, not yet checked."""
+"""A request as an API has parsed it: of the right types, not yet checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AttachService: other gateways, whose clients read what is open here."""
+"""AttachService: sends the output of a request that is open here to other gateways."""
 
 # ruff: noqa: N802  # methods are named by the proto
 
@@ -16,7 +16,7 @@ from headrace.rpc.status import abort, to_status
 from headrace_gateway.base.calls import Context
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
-from headrace_gateway.output.locate import AnswerResumer
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.logprob_columns import written
 from headrace_gateway.stream.open_requests import OpenRequests
 
@@ -28,7 +28,7 @@ class AttachService(AttachServiceServicer):
     async def Attach(self, request: AttachRequest, context: Context) -> None:  # type: ignore[override]
         open_request = self._requests.find(request.request_id)
         if open_request is None:
-            fact = f"no request {request.request_id} is open at this gateway"
+            fact = f"request {request.request_id} is not open at this gateway"
             await abort(context, RequestNotFound(fact, field="request_id"))
         record = open_request.admitted.record
         if not record.HasField("rendering"):

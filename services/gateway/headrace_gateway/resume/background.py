@@ -1,4 +1,4 @@
-"""Detached requests at the gateway that holds them: it reads them itself, so nobody else has to."""
+"""Reads background requests at the gateway that holds them, so that no client has to."""
 
 from __future__ import annotations
 

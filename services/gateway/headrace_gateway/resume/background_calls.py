@@ -1,13 +1,13 @@
-"""Calls that begin something detached, and do not wait for what comes of it."""
+"""Calls that start a background request and return before it has ended."""
 
 from __future__ import annotations
 
 from headrace.errors import GatewayUnreachable, InvalidRequest, RequestExists, RequestNotFound
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.base.calls import Call
-from headrace_gateway.output.locate import name_taken, same_request
+from headrace_gateway.output.resumer import name_taken, same_request
 from headrace_gateway.request.generation_request import GenerationRequest
-from headrace_gateway.resume.idempotency import HEADER, key_of, named_by_key
+from headrace_gateway.resume.idempotency import HEADER, idempotency_key, named_by_key
 from headrace_gateway.resume.ports import Requests
 from headrace_gateway.submit.submitter import Submitter
 
@@ -24,7 +24,7 @@ class BackgroundRequests:
             RequestExists: the id is another request's.
             HeadraceError: it was refused; nothing is held.
         """
-        if (key := key_of(call)) is not None:
+        if (key := idempotency_key(call)) is not None:
             if repeatable:
                 raise InvalidRequest(
                     f"request_id names the request already; leave it or {HEADER} out", field=HEADER

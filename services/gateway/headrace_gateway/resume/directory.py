@@ -1,8 +1,18 @@
-"""A reader who comes to a request: wherever it is, open here, ended, elsewhere, or orphaned.
+"""Locates a request that a client wants to read, and opens its output at this gateway.
 
-Near before far: the gateway's own table, kept results, then the leader, who says which
-gateway holds it. A gateway that cannot be reached is named to the leader, which takes it
-for gone once it does not hear it either, and gives its request to who asks (`takeovers`).
+Own table first, then stored results, then the leader of the request's model. For example, gateway h
+is asked for `req_7`, which gateway g held:
+
+    0.00 s  h holds no req_7, and no result is stored
+    0.00 s  h -> leader: LocateRequest(req_7, TAKE_OVER, gateway h)
+            leader -> h: the record, held by gateway g at 10.0.0.4:7000
+    0.01 s  h connects to g; g does not answer in 1 s
+    1.06 s  h -> leader: the same with unreachable_gateway_id g; the leader suspects g
+            leader -> h: pending; h asks again after 0.1 s, 0.2 s, 0.2 s ...
+    2.30 s  g is gone: leader -> h: the record, held by gateway h, with its output so far
+            h opens the request (`takeovers`) and the client reads it from its offset
+
+After `attach_wait_s` without such an answer the client gets GatewayUnreachable, and may retry.
 """
 
 from __future__ import annotations
@@ -20,7 +30,7 @@ from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import Choice
 from headrace_gateway.base.request_keys import public_id
 from headrace_gateway.output.assembler import UNFINISHED
-from headrace_gateway.output.locate import Attachable
+from headrace_gateway.output.resumer import Attachable
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.queue.settlements import Settlements
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation, Tokens
@@ -69,8 +79,9 @@ class Ended(Generation):
         wants = sampling.HasField("logprobs") or sampling.HasField("prompt_logprobs")
         if wants and any(choice.token_ids and not _has_logprobs(choice) for choice in choices):
             raise RequestNotFound(
-                f"request {public_id(self.request_id)} has ended, and with its log probabilities"
-                " it was too large to be stored",
+                f"request {public_id(self.request_id)} has ended; its result was too large to be"
+                " stored with"
+                " log probabilities",
                 field="request_id",
             )
         return self
@@ -135,7 +146,7 @@ class RequestDirectory:
                 error: HeadraceError = search.why_not()
             except BusError as unavailable:
                 error = BrokerUnavailable(
-                    f"nobody could be asked for request {public_id(key)}: {unavailable}",
+                    f"request {public_id(key)} could not be located: {unavailable}",
                     retry_after_s=DEFAULT_RETRY_S,
                 )
             if self._clock.monotonic_s() + pause_s >= ends_s:
@@ -203,5 +214,5 @@ class _Search:
     def why_not(self) -> HeadraceError:
         what = f"the gateway that has request {public_id(self.key)} cannot be reached ({self.fact})"
         if not self.unreachable:
-            what = f"no scheduler could say yet where request {public_id(self.key)} is"
+            what = f"no scheduler knows yet where request {public_id(self.key)} is"
         return GatewayUnreachable(what, retry_after_s=DEFAULT_RETRY_S)

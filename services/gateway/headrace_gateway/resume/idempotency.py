@@ -1,9 +1,16 @@
-"""A request that is sent again because its answer may be lost: it runs once, and is answered alike.
+"""Idempotency keys: a request that is sent again runs once, and both calls get the same answer.
 
-Its key makes its id, so that it is found wherever it is, as by a reader who comes back; a detached
-request may have an id of its caller's instead. What two
-gateways are sent at the same moment neither finds: the leader lets the first run and tells the
-other gateway, whose call then reads what the first one has.
+A key makes the request's id and seed, so the request is found wherever it is. Two calls of tenant t
+with the key k reach gateways g and h at the same moment:
+
+    g, h     id = once-<hash of t, k>; no leader knows it and no result is stored: both publish it
+    leader   reads g's record first and runs it; h's record is a duplicate: h gets RequestExists
+    h        JoinOnDuplicate abandons its own copy, locates the request at g and reads it there
+    g, h     send the same tokens; g settles the request
+    later    a third call finds the stored result and gets the same answer
+
+If the key was used with other parameters, the call is refused. A request that failed runs again,
+unless it is a background request: that keeps its end.
 """
 
 from __future__ import annotations
@@ -23,8 +30,8 @@ from headrace.errors import (
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.base.calls import Call
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.output.position import EventId
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.generation import Event, Failed, Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest
 from headrace_gateway.submit.submitter import Submitter
@@ -33,7 +40,7 @@ HEADER = "Idempotency-Key"
 _LONGEST = 255
 
 
-def key_of(call: Call) -> str | None:
+def idempotency_key(call: Call) -> str | None:
     """
     Raises:
         InvalidRequest: it is none.
@@ -53,7 +60,7 @@ def named_by_key(wanted: GenerationRequest, key: str) -> GenerationRequest:
     return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, idempotent=True)
 
 
-async def opened(
+async def open_named(
     wanted: GenerationRequest, submitter: Submitter, resumer: AnswerResumer, *, named: bool
 ) -> tuple[Answer, ValidRequest]:
     """The answer to a new request; `named`: its caller has chosen its id.

@@ -1,4 +1,4 @@
-"""One request, wherever it is: open here, ended, or in the hands of some leader."""
+"""The status of a request, and its cancellation, whether it is open here, elsewhere, or ended."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class RequestLookup:
 def _not_found(key: str, answer: LocateResponse) -> HeadraceError:
     if answer.pending:
         return GatewayUnreachable(
-            f"no scheduler could say yet whether request {public_id(key)} is open",
+            f"no scheduler knows yet whether request {public_id(key)} is running",
             retry_after_s=DEFAULT_RETRY_S,
         )
     return RequestNotFound(

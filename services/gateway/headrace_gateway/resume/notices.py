@@ -1,5 +1,17 @@
-"""What a leader tells this gateway: requests that ended without a worker, workers that are gone,
-detached requests that it is to go on with."""
+"""Notices of a leader to this gateway, and the answers to them.
+
+A notice names requests that ended without a worker, attempts to be fenced, and background requests
+that this gateway is to continue:
+
+    leader -> g   ended: req_1 (DEADLINE_EXCEEDED); fences: req_2 at attempt 5, req_3 at attempt 9;
+                  req_4 at attempt 2 with its record
+    g             fails req_1; fences req_2: tokens of attempts up to 5 are not accepted any more;
+                  opens req_4 from its record and reads it in the background
+    g -> leader   points: req_2 with its output ids, req_4 likewise; unknown: req_3
+
+req_3 is not open at g, so the leader orphans it or gives it up. Points that do not fit the message
+are left out, though fenced; the leader repeats what was not answered.
+"""
 
 from __future__ import annotations
 

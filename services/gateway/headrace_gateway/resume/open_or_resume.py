@@ -1,4 +1,4 @@
-"""A call that asks for something new, or comes back for the rest of what it asked for."""
+"""Opens a new request, or resumes that of the call's Last-Event-ID or Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from headrace.errors import InvalidRequest
 from headrace_gateway.base.calls import Call
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import AnswerResumer
 from headrace_gateway.output.position import read_event_id
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest
 from headrace_gateway.resume.idempotency import HEADER as KEY_HEADER
-from headrace_gateway.resume.idempotency import key_of, named_by_key, open_or_join, opened
+from headrace_gateway.resume.idempotency import (
+    idempotency_key,
+    named_by_key,
+    open_named,
+    open_or_join,
+)
 from headrace_gateway.submit.submitter import Submitter
 
 HEADER = "Last-Event-ID"
@@ -33,7 +38,7 @@ def wants_event_ids(call: Call) -> bool:
     return asked or bool(call.last_event_id)
 
 
-async def answered(
+async def open_or_resume(
     wanted: GenerationRequest, call: Call, submitter: Submitter, resumer: AnswerResumer
 ) -> tuple[Answer, ValidRequest]:
     """The answer, and the request as this call wrote it.
@@ -42,10 +47,10 @@ async def answered(
         HeadraceError: it was refused; nothing is held.
     """
     if not call.last_event_id:
-        if (once := keyed(wanted, call)) is not None:
+        if (once := apply_key(wanted, call)) is not None:
             return await open_or_join(once, submitter, resumer, detached=wanted.background)
         named = wanted.request_id != call.request_id
-        return await opened(wanted, submitter, resumer, named=named)
+        return await open_named(wanted, submitter, resumer, named=named)
     if not wanted.stream:
         raise InvalidRequest(
             f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER
@@ -56,13 +61,13 @@ async def answered(
     return await resumer.resume_as(event, request, field=HEADER, seeded=seeded), request
 
 
-def keyed(wanted: GenerationRequest, call: Call) -> GenerationRequest | None:
+def apply_key(wanted: GenerationRequest, call: Call) -> GenerationRequest | None:
     """The request by the name that its call's key makes; None of a call without one.
 
     Raises:
         InvalidRequest: it has a name already, or the key is none.
     """
-    if (key := key_of(call)) is None:
+    if (key := idempotency_key(call)) is None:
         return None
     if wanted.request_id != call.request_id:
         raise InvalidRequest(

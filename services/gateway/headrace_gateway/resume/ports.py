@@ -1,4 +1,4 @@
-"""What the native door asks of the mesh side, beside admission."""
+"""Protocols of the fleet and of requests, as the native API uses them."""
 
 from __future__ import annotations
 

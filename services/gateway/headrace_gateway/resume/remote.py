@@ -1,4 +1,4 @@
-"""A request that is open at another gateway, read from there."""
+"""The output of a request that is open at another gateway, read over the internal AttachService."""
 
 from __future__ import annotations
 

@@ -1,4 +1,16 @@
-"""Requests of gateways that are gone, taken over by this one."""
+"""Requests of gateways that are gone, continued by this gateway.
+
+The leader assigns a request to this gateway; it runs again once the leader has the resume point:
+
+    leader -> h   the record of req_7: attempt 5, held_since_attempt 6, output ids 11 12 13
+    h             opens req_7 with these ids, fenced up to attempt 5: late tokens of older workers
+                  are stale, and index 3 is the next to be accepted
+    h -> leader   LocateRequest(req_7, TAKE_OVER, point: attempt 5, output ids 11 12 13)
+    leader        puts req_7 back into its lane; attempt 6 delivers its tokens to h
+    h -> leader   reports req_7 as taken over since attempt 6, for leaders to come
+
+If the leader does not confirm, h drops the request without settling it: the leader still has it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +42,7 @@ ANSWER_S = 1.0
 
 
 class Takeovers:
-    """What a leader gives goes on here once this gateway has said from where."""
+    """Opens requests that a leader assigns to this gateway."""
 
     def __init__(
         self,
@@ -53,8 +65,7 @@ class Takeovers:
         return Given(self, record)
 
     def report(self) -> GatewayReport:
-        """What leaders have to know of this gateway beside its name. All that is open here and
-        was published elsewhere is for a later one."""
+        """Return this gateway's report, with the requests that it has taken over."""
         records = (open_request.admitted.record for open_request in self._requests)
         taken_over = [
             TakenOver(
@@ -72,18 +83,18 @@ class Takeovers:
         )
 
     async def open(self, record: RequestRecord) -> Generation:
-        """Hold the request, and have its leader go on with it.
+        """Open the request here, and have its leader continue it.
 
         Raises:
             GatewayUnreachable: the leader does not (any more) have it go on for this gateway.
-            CapacityError: this gateway takes nothing more.
+            CapacityError: this gateway admits nothing more.
         """
         self._admission.require_room()
         open_request = self._open_request(record)
         try:
             self._requests.add(open_request)
         except RequestExists:
-            # Two readers came at once.
+            # Two clients came at once.
             if (found := self._requests.find(record.request_id)) is None:
                 raise
             return found.reader()
@@ -94,7 +105,7 @@ class Takeovers:
         try:
             await self._confirm(record.model, open_request)
         except HeadraceError as error:
-            # Not settled: it is the leader's to say what becomes of it.
+            # Not settled: the leader still has the request.
             self._requests.remove(open_request)
             open_request.release(error)
             raise
@@ -105,10 +116,10 @@ class Takeovers:
         return reader
 
     def take(self, record: RequestRecord) -> OpenRequest:
-        """Hold a detached request that its leader gives to this gateway, and that nobody asked for.
+        """Open a background request that its leader assigns to this gateway.
 
         Raises:
-            HeadraceError: this gateway takes nothing more, or does not know the model.
+            HeadraceError: this gateway admits nothing more, or does not know the model.
         """
         self._admission.require_room()
         open_request = self._open_request(record)
@@ -122,7 +133,7 @@ class Takeovers:
         admitted = admitted_as(record, deadline_s=self._clock.monotonic_s() + left_s)
         open_request = OpenRequest(admitted, self._clock, self._admission.close)
         logprobs_request = admitted.logprobs_request
-        # Why: what was told of the tokens is not kept with them. They are made again, equal.
+        # Why: logprobs are not stored with the tokens, which are made again, equal.
         anew = logprobs_request.logprobs or logprobs_request.prompt_logprobs is not None
         open_request.output.resume(record.attempt, () if anew else record.progress)
         return open_request

@@ -1,4 +1,4 @@
-"""DeliveryService: the workers' end of the gateway."""
+"""DeliveryService: receives the output that workers stream to this gateway."""
 
 from __future__ import annotations
 

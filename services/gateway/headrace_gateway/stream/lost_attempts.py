@@ -1,4 +1,4 @@
-"""What happens when a worker's stream breaks: a short wait, a fence, and word to the leader."""
+"""Attempts whose worker's stream broke: after a short wait, fences and reports them."""
 
 from __future__ import annotations
 

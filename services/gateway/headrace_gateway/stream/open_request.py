@@ -1,8 +1,8 @@
-"""One open request at the gateway: fed by workers' streams, read by doors.
+"""One open request at the gateway: workers' streams write its output, API calls read it.
 
-The outlet is the rim around a `OutputLog`: it wakes the readers, and it knows which slots
-of which streams feed it, so that whoever must stop hears of it at once. The first of
-its readers to come to the end settles it; the last to leave before that abandons it.
+`OpenRequest` is the asynchronous part around an `OutputLog`: it wakes the readers, and knows the
+worker slots that are bound to the request, to cancel them at once. The first reader that comes to
+the end settles the request; the last reader that leaves before the end abandons it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest, OutputL
 
 @dataclass(frozen=True, slots=True)
 class AdmittedRequest:
-    """What is kept of a request once its record is in its lane."""
+    """What is kept of a request once its record is published."""
 
     request_id: str
     model: str
@@ -41,14 +41,14 @@ class AdmittedRequest:
     """Without prompt and output."""
     logprobs_request: LogprobsRequest = NOTHING
     is_canary: bool = False
-    """Ours, not a caller's: neither measured nor kept as a result."""
+    """A canary of this gateway: neither measured nor stored."""
 
 
 class Line(Protocol):
-    """A worker's stream, as its feeds see it."""
+    """A worker's stream, as its slot bindings use it."""
 
     def cancel(self, slot: int) -> None:
-        """Tell the worker to stop this slot, now, and forget it."""
+        """Send the worker a cancellation of this slot, and unbind it."""
         ...
 
 
@@ -64,7 +64,7 @@ class SlotBinding:
 
 
 class OpenRequest:
-    """`on_close` is called exactly once: when a reader settles, or when the last one leaves."""
+    """`on_close` is called exactly once: when a reader settles, or when the last reader leaves."""
 
     def __init__(
         self,
@@ -81,11 +81,11 @@ class OpenRequest:
         self.closed = asyncio.Event()
         """Set once settled or abandoned."""
         self.sequence = 0
-        """Its place in the stream; 0 while it is not known."""
+        """Sequence number of its record in the broker's stream; 0 while unknown."""
         self.queued = Queued()
-        """What was last told of its wait."""
+        """The place in the queue that was last reported."""
         self.told_s = clock.monotonic_s()
-        """When that was; before it, when it came."""
+        """When that was; before the first report, when the request was opened."""
         self._clock = clock
         self._on_close = on_close
         self._bindings: set[SlotBinding] = set()
@@ -98,11 +98,11 @@ class OpenRequest:
     def request_id(self) -> str:
         return self.admitted.request_id
 
-    # For doors
+    # For readers
 
     def reader(self) -> OutputReader:
-        """One more, who hears all from the beginning."""
-        # The first alone is measured: what others hear is no output twice.
+        """Return one more reader, which reads from the beginning."""
+        # Only the first reader is measured, so that no token counts twice.
         measure = self._measure if not self._readers else None
         reader = OutputReader(self, measure)
         self._readers.add(reader)
@@ -113,37 +113,37 @@ class OpenRequest:
         return len(self._readers)
 
     def end_choice(self, choice: int) -> None:
-        """A reader found its end."""
+        """End a choice in which a reader found a stop string."""
         self._cancel_bindings(lambda binding: binding.choice == choice)
         self.wake()
 
     def leave(self, reader: OutputReader) -> None:
-        """This reader hears no more of it; the last one ends it."""
+        """Remove a reader; if it was the last one, abandon the request."""
         self._readers.discard(reader)
         if not self._readers:
             self.abandon()
 
     def abandon(self) -> None:
-        """Nobody waits for it: cancel what runs, free what is held."""
-        error = RequestCancelled(f"the client of {self.request_id} left")
+        """Cancel the request, as no reader is left: stop its workers and free what is held."""
+        error = RequestCancelled(f"the client of request {self.request_id} disconnected")
         usage = common_pb2.Usage(
             prompt_tokens=self.admitted.prompt_tokens, output_tokens=self.output.output_tokens
         )
         self.close(common_pb2.RequestOutcome(usage=usage, error=to_status(error)))
 
     def close(self, outcome: common_pb2.RequestOutcome) -> None:
-        """It ended so. Who still reads it reads to its end."""
+        """Close the request with this outcome. Other readers still read to its end."""
         # Synchronous, so that a cancelled caller cannot leave it half done.
         if self.closed.is_set():
             return
         self.closed.set()
-        self.output.fail(RequestCancelled(f"{self.request_id} is closed"))
+        self.output.fail(RequestCancelled(f"request {self.request_id} is closed"))
         self._cancel_bindings(lambda _: True)
         self.wake()
         self._on_close(self, outcome)
 
     def release(self, error: HeadraceError) -> None:
-        """Others go on with it: readers are told why it ends here, and nothing is settled."""
+        """Close the request here, unsettled: another gateway continues it."""
         self.closed.set()
         self.fail(error)
 
@@ -156,22 +156,22 @@ class OpenRequest:
 
     @property
     def is_waiting(self) -> bool:
-        """Nobody feeds it: it is in its lane, or has just been given to a worker."""
+        """Whether no slot is bound: it is in its lane, or has just been dispatched."""
         return not self._bindings and not self.output.ended
 
     def report_queued(self, queued: Queued) -> None:
-        """Let the readers know where it waits."""
+        """Report to the readers the place in the queue."""
         self.queued, self.told_s = queued, self._clock.monotonic_s()
         for reader in self._readers:
             reader.report_queued()
 
     def wake(self) -> None:
-        """Let the readers drain the relay."""
+        """Wake the readers, so that they drain the output log."""
         for reader in self._readers:
             reader.wake()
 
     def bind(self, binding: SlotBinding) -> bool:
-        """Hear this feed from now on; False: it must be cancelled by its stream.
+        """Accept this slot's output from now on; False: its stream must cancel the slot.
 
         Raises:
             SenderFault: the request has no such choice.
@@ -187,11 +187,11 @@ class OpenRequest:
         return heard
 
     def unbind(self, binding: SlotBinding) -> None:
-        """The feed's slot is gone: ended, reused, or its stream broke."""
+        """Remove a binding whose slot has ended or was reused, or whose stream broke."""
         self._bindings.discard(binding)
 
     def has_binding(self, choice: int, attempt: int) -> bool:
-        """Whether some stream still has a slot for this."""
+        """Return whether a slot is bound to this choice and attempt."""
         return any(f.choice == choice and f.attempt == attempt for f in self._bindings)
 
     def fail(self, error: HeadraceError) -> None:
@@ -201,12 +201,12 @@ class OpenRequest:
             self.wake()
 
     def fence(self, attempt: int) -> None:
-        """Hear nothing more of attempts up to this one, and stop their workers."""
+        """Accept nothing more of attempts up to this one, and cancel their slots."""
         self.output.fence(attempt)
         self._cancel_bindings(lambda binding: binding.attempt <= attempt)
 
     def resume_point(self, error: HeadraceError | None = None) -> ResumePoint:
-        """Where the request stands; stays true only after a fence."""
+        """Return the output so far; it stays current only after a fence."""
         return ResumePoint(
             request_id=self.request_id,
             attempt=self.output.newest_attempt,
@@ -242,7 +242,7 @@ class OutputReader(Generation):
         self._news.set()
 
     def report_queued(self) -> None:
-        """Where it waits has become known, or another place."""
+        """Yield the place in the queue, which has changed."""
         self._is_queue_news = True
         self.wake()
 

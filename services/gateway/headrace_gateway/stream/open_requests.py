@@ -9,7 +9,7 @@ from headrace_gateway.stream.open_request import OpenRequest
 
 
 class OpenRequests:
-    """Every outlet from before its record is published until it is settled or abandoned."""
+    """Every open request, from before it is published until it is settled or abandoned."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, OpenRequest] = {}
@@ -35,13 +35,13 @@ class OpenRequests:
         return self._by_id.get(request_id)
 
     def remove(self, open_request: OpenRequest) -> None:
-        """A no-op if it is not there: whoever closes it first removes it."""
+        """Remove the request; a no-op if it is not there."""
         if self._by_id.get(open_request.request_id) is open_request:
             del self._by_id[open_request.request_id]
 
     def release(self, open_request: OpenRequest) -> None:
-        """Others go on with it once this gateway has left; until then nobody is to be told that
-        it is not known here, for what nobody holds is given up."""
+        """Remove a request that another gateway continues once this one has stopped. It still
+        counts as known here: the leader gives up a request that no gateway holds."""
         self.remove(open_request)
         self._released.add(open_request.request_id)
 
@@ -49,7 +49,7 @@ class OpenRequests:
         return request_id in self._released
 
     def overdue(self, now_s: float, *, slack_s: float) -> list[OpenRequest]:
-        """Those past their deadline for longer than `slack_s`, that have not ended."""
+        """Return requests that have not ended `slack_s` after their deadline."""
         return [
             open_request
             for open_request in self._by_id.values()
@@ -57,7 +57,7 @@ class OpenRequests:
         ]
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if an ended request is still fed."""
+        """Raise AssertionError if an ended request still has bound slots."""
         for open_request in self._by_id.values():
             assert not (open_request.output.ended and open_request.bindings), (
                 f"{open_request.request_id} is fed"

@@ -1,4 +1,4 @@
-"""What is kept of a request while it is open, and afterwards."""
+"""What a gateway keeps of a request's record while it is open, and with its result."""
 
 from __future__ import annotations
 

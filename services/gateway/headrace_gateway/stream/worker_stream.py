@@ -1,8 +1,8 @@
 """One worker's delivery stream without its transport: messages in, messages out.
 
-A slot is bound from its opening until its ending is acknowledged or the slot is
-cancelled: exactly one of the two is said for every binding. What a worker still says
-about a slot it has not yet heard is cancelled finds no binding, and is passed over.
+A slot is bound from its opening until its ending is acknowledged or the slot is cancelled; the
+worker is sent exactly one of the two for each binding. Tokens of a slot that the worker does not
+yet know to be cancelled have no binding, and are counted as stale.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MalformedMessage(Exception):
 
 class OnFault(Protocol):
     def __call__(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
-        """The feed's attempt is of no use any more."""
+        """Fence the attempt of this binding."""
         ...
 
 
@@ -58,7 +58,7 @@ class WorkerStream:
         return len(self._bindings)
 
     def take(self, message: DeliverRequest) -> bool:
-        """Relay one message; returns whether any token or vector of it was new.
+        """Apply one message; return whether any token or vector in it was new.
 
         Raises:
             MalformedMessage: the columns differ in length.
@@ -83,7 +83,7 @@ class WorkerStream:
         self._news.set()
 
     async def response(self) -> DeliverResponse | None:
-        """Wait for something to say to the worker, and take all of it; None after `finish`."""
+        """Wait for a response to the worker and return it; None after `finish`."""
         if not self._finished:
             await self._news.wait()
         self._news.clear()
@@ -91,12 +91,12 @@ class WorkerStream:
         return response if response.ByteSize() else None
 
     def finish(self) -> None:
-        """The worker says no more; `response` gives what is left, then None."""
+        """The worker sends no more; `response` returns what is left, then None."""
         self._finished = True
         self._news.set()
 
     def unbind_all(self) -> list[SlotBinding]:
-        """The stream is gone: unbind every slot, and return what was bound."""
+        """Unbind every slot of a broken stream; return the bindings."""
         bindings = list(self._bindings.values())
         self._bindings.clear()
         for binding in bindings:
@@ -158,12 +158,12 @@ class WorkerStream:
                 is_new = True
                 open_request.wake()
             else:
-                self._oddity(binding, verdict)
+                self._count_verdict(binding, verdict)
         if late:
             metrics.stale_tokens_total.inc(late)
         return is_new
 
-    def _oddity(self, binding: SlotBinding, verdict: Verdict) -> None:
+    def _count_verdict(self, binding: SlotBinding, verdict: Verdict) -> None:
         match verdict:
             case Verdict.REPEATED:
                 metrics.repeated_tokens_total.inc()
@@ -175,7 +175,7 @@ class WorkerStream:
                 self.cancel(binding.slot)
 
     def _end(self, ending: Ending) -> bool:
-        """Returns whether it brought a vector that is new."""
+        """End a choice; return whether it brought a new vector."""
         binding = self._bindings.get(ending.slot)
         if binding is None:
             return False
@@ -192,7 +192,7 @@ class WorkerStream:
             self._fault(binding, fault)
             return False
         if verdict is not Verdict.TAKEN:
-            self._oddity(binding, verdict)
+            self._count_verdict(binding, verdict)
         if verdict is not Verdict.STALE:
             self._acknowledge(binding)
             open_request.wake()
@@ -200,15 +200,15 @@ class WorkerStream:
 
     def _end_in_failure(self, binding: SlotBinding, ending: Ending) -> None:
         if not binding.open_request.output.accepts(binding.attempt):
-            self._oddity(binding, Verdict.STALE)
+            self._count_verdict(binding, Verdict.STALE)
             return
         self._acknowledge(binding)
         if ending.HasField("error"):
             binding.open_request.fail(from_status(ending.error))
         elif ending.finish_reason == FinishReason.FINISH_REASON_CANCELLED:
-            binding.open_request.fail(RequestCancelled("it was cancelled"))
+            binding.open_request.fail(RequestCancelled("the request was cancelled"))
         else:
-            binding.open_request.fail(EngineFailed("the engine failed without saying why"))
+            binding.open_request.fail(EngineFailed("the engine failed without an error message"))
 
     def _acknowledge(self, binding: SlotBinding) -> None:
         del self._bindings[binding.slot]
@@ -228,8 +228,6 @@ class WorkerStream:
         )
         metrics.sender_faults_total.inc()
         self._on_fault(binding, self.worker_id, EngineFailed(f"worker {self.worker_id}: {fault}"))
-        if (
-            self._bindings.get(binding.slot) is binding
-        ):  # an opening that was never bound to its outlet
+        if self._bindings.get(binding.slot) is binding:  # an opening that was never bound
             binding.open_request.unbind(binding)
             self.cancel(binding.slot)

@@ -1,4 +1,4 @@
-"""From inputs to their vectors: one call, as many requests as it takes, joined in order."""
+"""Computes vectors and scores: one call, as many requests as it needs, joined in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a caller wants to an open generation: the order in which it is refused or let in."""
+"""Checks, tokenizes and submits a request, in the order in which it can be refused most cheaply."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
 from headrace_gateway.checks.validation import check, priority, times, valid_request
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import make_assembler
+from headrace_gateway.output.resumer import make_assembler
 from headrace_gateway.request.generation import Admission, Generation, ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest, TokenIds
 from headrace_gateway.request.tasks import require_task
@@ -52,7 +52,7 @@ class Submitter:
         return Answer(generation, request, made, served.tokenizer), request
 
     def require_room(self, wanted: GenerationRequest) -> None:
-        """Refuse now what would be refused whatever its prompt comes to.
+        """Refuse now what would be refused whatever the length of its prompt.
 
         Raises:
             HeadraceError: as `open`.
@@ -68,7 +68,7 @@ class Submitter:
         return served, wanted
 
     async def repeated(self, wanted: GenerationRequest) -> ValidRequest:
-        """The request as it would be opened; nothing is, nor is a full lane looked at.
+        """Return the request as it would be opened, without opening it or checking its lane.
 
         Raises:
             HeadraceError: it would be refused.
@@ -97,10 +97,10 @@ class Submitter:
         return request
 
     def _seed_of(self, wanted: GenerationRequest) -> int:
-        """A random one; of a request whose id is its name, one that the name makes.
+        """Draw a random seed; derive it from the id if the request may be sent twice.
 
-        Why: of two calls with one name, whichever comes first runs, and the other may by then have
-        told its caller the seed.
+        Why: of two calls with the same id the first one runs, and the other call may by then have
+        sent its caller the seed.
         """
         if not (wanted.background or wanted.idempotent):
             return secrets.randbits(64)

@@ -112,7 +112,7 @@ async def test_rest_has_the_same_as_json(http: httpx.AsyncClient) -> None:
     [
         ({"logprobs": 21}, "logprobs", "logprobs is 21; it must be in [0, 20]"),
         ({"prompt_logprobs": 21}, "prompt_logprobs", "it must be in [0, 20]"),
-        ({"logprobs": 0, "model": "asleep"}, "logprobs", "model asleep tells no logprobs"),
+        ({"logprobs": 0, "model": "asleep"}, "logprobs", "model asleep does not support logprobs"),
         ({"prompt_logprobs": 0, "model": "asleep"}, "prompt_logprobs", "model asleep"),
     ],
 )

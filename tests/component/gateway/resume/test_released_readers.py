@@ -9,7 +9,7 @@ from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_se
 from headrace.rpc.server import bind, make_server
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import AnswerResumer
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.generation import Input
 from headrace_gateway.resume.attach_service import AttachService
 from headrace_gateway.resume.remote import Remote

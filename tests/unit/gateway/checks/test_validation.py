@@ -230,7 +230,7 @@ def test_times_are_the_shortest_that_bind(
 )
 def test_masks_are_refused_where_the_engine_has_none(asked: GenerationRequest) -> None:
     plain = ModelCard(model="plain", max_slots=1, context_tokens=100, vocabulary_size=50)
-    with pytest.raises(Unsupported, match="engine of model plain has no"):
+    with pytest.raises(Unsupported, match="model plain does not support"):
         check(asked, plain, LIMITS)
 
 

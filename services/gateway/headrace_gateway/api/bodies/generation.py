@@ -7,18 +7,20 @@ noted, or refused, as the caller or the operator will have it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
     ValidationError,
+    create_model,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from headrace.errors import InvalidRequest, RequestError, Unsupported
+from headrace.sampling import PARAMETERS
 from headrace_gateway.api.bodies.entries import call_entries, text_or_parts, tool_entries
 from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES, read_object, texts_or_token_ids
 from headrace_gateway.api.bodies.strict_body import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import AnswerResumer
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.resume.background_calls import BackgroundRequests
 from headrace_gateway.resume.ports import Fleet, Requests
 from headrace_gateway.submit.embedding import Embedding

@@ -22,7 +22,7 @@ from headrace_gateway.api.native.messages import (
 )
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.resume.idempotency import opened
+from headrace_gateway.resume.idempotency import open_named
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class GenerationService(GenerationServiceServicer):
         wanted = generate_request(request, with_request_id(request, call), stream=stream)
         named = bool(request.request_id)
         services = self.services
-        answer, _ = await opened(wanted, services.submitter, services.resumer, named=named)
+        answer, _ = await open_named(wanted, services.submitter, services.resumer, named=named)
         return answer
 
 

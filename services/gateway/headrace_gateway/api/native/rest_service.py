@@ -45,7 +45,7 @@ from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
 from headrace_gateway.output.position import EventIds, Offset
 from headrace_gateway.request.generation import Queued, RequestDescription
-from headrace_gateway.resume.open_or_resume import answered, resume_position
+from headrace_gateway.resume.open_or_resume import open_or_resume, resume_position
 
 AnyRequest = TypeVar("AnyRequest", GenerateRequest, TokenizeRequest, EmbedRequest, RerankRequest)
 
@@ -179,7 +179,7 @@ async def _generate(http: HttpCall, body: GenerateRequest, *, stream: bool) -> N
         begun = await services.background.begin(request, call, repeatable=bool(body.request_id))
         await http.reply.accept(as_json(begun).encode(), begun.request_id)
         return
-    answer, _ = await answered(request, call, services.submitter, services.resumer)
+    answer, _ = await open_or_resume(request, call, services.submitter, services.resumer)
     await _deliver(answer, http, stream=stream)
 
 

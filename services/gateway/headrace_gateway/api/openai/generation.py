@@ -38,7 +38,7 @@ from headrace_gateway.request.generation_request import (
     Text,
     last_answer,
 )
-from headrace_gateway.resume.open_or_resume import answered, wants_event_ids
+from headrace_gateway.resume.open_or_resume import open_or_resume, wants_event_ids
 
 
 @endpoint(ChatBody)
@@ -75,7 +75,7 @@ async def _generate(
         begun = await services.background.begin(request, call, repeatable=repeatable)
         await reply.accept(accepted_body(shape, begun), begun.request_id)
         return
-    answer, valid = await answered(request, call, services.submitter, services.resumer)
+    answer, valid = await open_or_resume(request, call, services.submitter, services.resumer)
     reply.request_id = answer.request.request_id
     formatter = _formatter(options, request, answer, valid.prompt_ids)
     response_format = _response_format(shape, body, answer, formatter, ids=ids)

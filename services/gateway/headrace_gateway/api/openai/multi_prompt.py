@@ -28,12 +28,12 @@ from headrace_gateway.base.calls import Call
 from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import AnswerResumer
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.generation import ValidRequest
 from headrace_gateway.request.generation_request import GenerationRequest
 from headrace_gateway.resume.idempotency import open_or_join
 from headrace_gateway.resume.open_or_resume import HEADER as LAST_EVENT_ID
-from headrace_gateway.resume.open_or_resume import RESUME_HEADER, keyed, wants_event_ids
+from headrace_gateway.resume.open_or_resume import RESUME_HEADER, apply_key, wants_event_ids
 from headrace_gateway.submit.submitter import Submitter
 
 _RETRY_S = 1.0
@@ -60,7 +60,7 @@ class MultiPromptHandler:
         _check(several, call, self._limits)
         with _name_prompt_in_errors(first):
             self._submitter.require_room(first)
-        first = keyed(first, call) or first
+        first = apply_key(first, call) or first
         named = [_named(each, first, number) for number, each in enumerate(several.wanted)]
         names = [await self._checked(each) async for each in cooperatively(named)]
         # Why from a request: the checks put the lane into a generated id.

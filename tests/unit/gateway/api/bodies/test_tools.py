@@ -220,9 +220,9 @@ def test_what_cannot_be_offered_is_refused_by_its_name(
 
 
 def test_a_model_that_calls_nothing_or_cannot_be_forced_says_so() -> None:
-    with pytest.raises(Unsupported, match="calls no tools"):
+    with pytest.raises(Unsupported, match="does not support tool calling"):
         apply_tools(openai(tools=[function()]), ModelCard(model="plain"))
-    with pytest.raises(Unsupported, match="cannot be held"):
+    with pytest.raises(Unsupported, match="does not support a required tool call"):
         apply_tools(openai(tools=[function()], tool_choice="required"), FREE)
     assert not apply_tools(openai(tools=[function(strict=True)]), FREE).parameters.HasField(
         "structure"

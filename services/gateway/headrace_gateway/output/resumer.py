@@ -1,4 +1,4 @@
-"""Answers for readers who come to a request that another call has opened."""
+"""Answers for callers that resume a request which another call has opened."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ class AnswerResumer:
                 raise name_taken(event.request_id, field=field)
         elif not same_request(record, request, seeded):
             raise InvalidRequest(
-                f"request {event.request_id} asked for something else than this one; send again"
-                f" what it was, or leave {field} out",
+                f"request {event.request_id} had other parameters than this one; repeat its"
+                f" parameters, or omit {field}",
                 field=field,
             )
         return found
@@ -154,7 +154,7 @@ class AnswerResumer:
         record = found.record
         if not record.HasField("rendering"):
             raise RequestNotFound(
-                f"request {public_id(record.request_id)} makes no text that could be read",
+                f"request {public_id(record.request_id)} has no text output",
                 field="request_id",
             )
         offsets = read_position(after, max(1, record.n), field=field)
@@ -175,7 +175,7 @@ def same_request(record: RequestRecord, request: ValidRequest, seeded: bool) -> 
 
 def name_taken(request_id: str, *, field: str) -> HeadraceError:
     return RequestExists(
-        f"request {quoted(request_id)} is known, and asked for something else; choose another name",
+        f"request {quoted(request_id)} exists with other parameters; choose another request_id",
         field=field,
     )
 
