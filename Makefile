@@ -1,5 +1,6 @@
 # make run    a mesh on this machine, from nothing to streamed tokens
-# make test   the whole test suite
+# make test   all tests: test-unit, then test-component, then test-e2e
+# make test-unit, make test-component, make test-e2e   one of them
 # make check  everything that must hold before a push
 # make lock   constraints.txt made anew: the newest of every package, direct and indirect
 # make test-newest  the suite against the newest of every package, whatever constraints.txt says
@@ -19,7 +20,7 @@ ARGS ?=
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$each"; break; }; done)
 
-.PHONY: help setup run test test-newest lock check chaos lint docs site proto proto-check breaking clean
+.PHONY: help setup run test test-unit test-component test-e2e test-newest lock check chaos lint docs site proto proto-check breaking clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -58,8 +59,19 @@ setup: $(VENV)/.installed
 run: setup
 	@$(BIN)/headrace up $(ARGS)
 
-test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest $(ARGS)
+# Several processes: much of the time is waiting. Tests that share a mesh stay in one of them.
+# JOBS=0 runs all in one process, as a debugger needs it.
+PYTEST = $(BIN)/python -m pytest --dist loadgroup
+test: test-unit test-component test-e2e
+
+test-unit: $(VENV)/.installed-dev
+	@$(PYTEST) -n $(or $(JOBS),2) tests/unit $(ARGS)
+
+test-component: $(VENV)/.installed-dev
+	@$(PYTEST) -n $(or $(JOBS),4) tests/component tests/contract $(ARGS)
+
+test-e2e: $(VENV)/.installed-dev
+	@$(PYTEST) -n $(or $(JOBS),2) tests/e2e tests/chaos $(ARGS)
 
 # Never looks at constraints.txt: what fails here fails for users once the ranges of pyproject.toml
 # let them have it. To be looked at before each release.

@@ -14,11 +14,34 @@ import pytest
 
 from headrace.bus.jetstream import JetStreamBus, connect
 from headrace.testing.nats_server import NatsServer, nats_server
+from helpers.environment import required_kinds
 
 _LEARNED = pytest.StashKey[list[str]]()
 
+TESTS = Path(__file__).parent
+KINDS = ("unit", "component", "contract", "e2e", "chaos")
+
 Learned = Callable[[str], None]
 """Told what a library can do by now that a test expected it not to."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its directory; group those that share a mesh, for xdist's loadgroup."""
+    for item in items:
+        kind = item.path.relative_to(TESTS).parts[0]
+        if kind not in KINDS:
+            continue
+        item.add_marker(kind)
+        if kind in ("e2e", "chaos"):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        elif kind == "contract" and "[openai" in item.nodeid:
+            item.add_marker(pytest.mark.xdist_group("upstream_mesh"))
+
+
+def pytest_configure() -> None:
+    """Refuse a HEADRACE_REQUIRE that names an unknown kind of environment before any test runs."""
+    required_kinds()
 
 
 @pytest.fixture
