@@ -100,7 +100,7 @@ CHAOS_MESH ?= --engine scripted --scripted-step-ms 20 --workers 2 --schedulers 2
 chaos: setup
 	@state=.headrace/chaos; $(BIN)/headrace up --detach --port 0 --state-dir $$state $(CHAOS_MESH) \
 		&& trap "$(BIN)/headrace down --state-dir $$state" EXIT \
-		&& $(BIN)/headrace torture --state-dir $$state --minutes 10 $(ARGS)
+		&& $(BIN)/headrace chaos --state-dir $$state --minutes 10 $(ARGS)
 
 lint: $(VENV)/.installed-dev proto-check breaking
 	$(BIN)/ruff check
@@ -112,6 +112,7 @@ lint: $(VENV)/.installed-dev proto-check breaking
 # The tables of settings and metrics.
 docs: $(VENV)/.installed-dev
 	@PYTHONPATH=tests $(BIN)/python tests/helpers/reference_tables.py
+	@PYTHONPATH=tests $(BIN)/python tests/helpers/states_page.py docs/architecture_states.md
 
 # The pages of docs/ as a site, in build/site. A broken link, anchor or page without a place fails.
 site: $(VENV)/.installed-dev

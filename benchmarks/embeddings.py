@@ -21,10 +21,10 @@ from transformers import BertConfig, BertModel
 
 import rig
 from headrace_worker.engine.base.interface import EngineFacts, SamplingParameters, Sequence
-from headrace_worker.engine.encoder.encoder import EncoderEngine
-from headrace_worker.engine.encoder.forward import EncoderForward
-from headrace_worker.engine.encoder.inputs import Company
-from headrace_worker.engine.encoder.pooling import Normalise, TextHead
+from headrace_worker.engine.encoder.batching import BatchMode
+from headrace_worker.engine.encoder.encoder_engine import EncoderEngine
+from headrace_worker.engine.encoder.encoder_runner import EncoderModelRunner
+from headrace_worker.engine.encoder.pooling import Normalize, TextHead
 
 INPUTS, SLOTS, BATCH = 256, 256, 32
 CONTEXT_TOKENS, VOCABULARY = 512, 30522
@@ -42,7 +42,7 @@ class Run:
     cpu_s: float
 
 
-def forward() -> EncoderForward:
+def forward() -> EncoderModelRunner:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=VOCABULARY,
@@ -53,8 +53,10 @@ def forward() -> EncoderForward:
         max_position_embeddings=CONTEXT_TOKENS,
     )
     model = BertModel(config).train(False)
-    head = TextHead(("mean",), [Normalise()])
-    return EncoderForward(model, head, output="last_hidden_state", pad_token_id=0, has_types=True)
+    head = TextHead(("mean",), [Normalize()])
+    return EncoderModelRunner(
+        model, head, output="last_hidden_state", pad_token_id=0, has_token_types=True
+    )
 
 
 def inputs(round: int) -> list[Sequence]:
@@ -70,7 +72,7 @@ def inputs(round: int) -> list[Sequence]:
     ]
 
 
-def in_batches(forward: EncoderForward, waiting: list[Sequence], size: int) -> int:
+def in_batches(forward: EncoderModelRunner, waiting: list[Sequence], size: int) -> int:
     """Returns how many passes it took."""
     with torch.inference_mode():
         for first in range(0, len(waiting), size):
@@ -78,7 +80,7 @@ def in_batches(forward: EncoderForward, waiting: list[Sequence], size: int) -> i
     return -(-len(waiting) // size)
 
 
-def by_engine(forward: EncoderForward, waiting: list[Sequence], pass_tokens: int) -> int:
+def by_engine(forward: EncoderModelRunner, waiting: list[Sequence], batch_tokens: int) -> int:
     facts = EngineFacts(
         name="encoder",
         dtype="float32",
@@ -90,7 +92,7 @@ def by_engine(forward: EncoderForward, waiting: list[Sequence], pass_tokens: int
         batch_invariant=False,
         makes_vectors=True,
     )
-    engine = EncoderEngine(forward, facts, pass_tokens=pass_tokens, company=Company.PADDED)
+    engine = EncoderEngine(forward, facts, batch_tokens=batch_tokens, batch_mode=BatchMode.PADDED)
     left = iter(waiting)
     for _ in range(SLOTS):
         engine.admit(next(left))
@@ -101,7 +103,7 @@ def by_engine(forward: EncoderForward, waiting: list[Sequence], pass_tokens: int
     return engine.statistics().steps
 
 
-def runs(forward: EncoderForward, round: int) -> Iterator[Run]:
+def runs(forward: EncoderModelRunner, round: int) -> Iterator[Run]:
     waiting = inputs(round)
     tokens = sum(len(each.prompt_ids) for each in waiting)
     ways = [ALONE, BATCHES, *map(str, PASSES)]

@@ -31,9 +31,10 @@ from transformers.utils.logging import disable_progress_bar
 
 import headrace_worker
 import rig
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
 from headrace_worker.engine.base.precision import Precision, quantize_to_int8
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineContext, build
 from prefix_cache import VOCABULARY, weights
 
 PRECISIONS = (
@@ -92,11 +93,17 @@ class Bench:
 
     def __init__(self, precision: Precision, slots: int, context_tokens: int) -> None:
         self.model = in_precision(weights(), precision)
-        settings = EngineSettings(slots, context_tokens, 256)
-        origin = Origin(quantization=precision.quantization)
+        values = {
+            "max_slots": slots,
+            "context_tokens": context_tokens,
+            "prefill_chunk_tokens": 256,
+            "quantization": precision.quantization,
+        }
         self._linears = [m for m in self.model.modules() if isinstance(m, nn.Linear)]
         self._weights = [layer.weight for layer in self._linears]
-        self.engine: Engine = build(self.model, settings, origin)
+        self.engine: Engine = build(
+            self.model, WorkerSettings.model_validate(values), EngineContext()
+        )
 
     def fill(self, running: int, prompt_tokens: int) -> None:
         """Have so many sequences decode, each with so much context.

@@ -18,8 +18,9 @@ from transformers import AutoTokenizer
 
 from headrace.bench.figures import Outcome
 from headrace.bench.load import Load
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
-from headrace_worker.engine.loading.loading import load
+from headrace_worker.engine.loading.loader import load
 
 
 class Prompts:
@@ -63,7 +64,9 @@ def run(
 def main() -> None:
     weights = Path(sys.argv[1])
     words, max_tokens, threads = map(int, sys.argv[2:])
-    engine = load(str(weights), threads=threads).engine
+    engine = load(
+        WorkerSettings.model_validate({"model_source": str(weights), "threads": threads})
+    ).engine
     prompts = Prompts(weights, words)
     parameters = SamplingParameters(max_tokens=max_tokens, temperature=0.0)
     print("ready", flush=True)

@@ -2,7 +2,7 @@
 
 PYTHONPATH=tests python benchmarks/fuzzing.py --json benchmarks/results/fuzzing.json
 
-First at the doors of a gateway in this process, which read, check and tokenise as they do
+First at the API of a gateway in this process, which read, check and tokenise as they do
 everywhere, before a mesh that answers at once: JSON as Envoy hands it over, and typed messages, by
 turns. Then to a whole mesh of the model that ships, through Envoy: there, forms and tools reach the
 engine. Every body has a number, and the same number makes the same body.
@@ -27,7 +27,7 @@ import psutil
 import rig
 from headrace.supervisor.state.state_dir import MeshRecord
 from helpers.fuzzed import TYPED, VALID, body, message
-from helpers.fuzzed_doors import fuzzed_doors, posted, told
+from helpers.fuzzed_api import fuzzed_api, posted, told
 
 AT_ONCE = 8
 FAULTS = {"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "500", "502", "503", "504", "broken"}
@@ -64,7 +64,7 @@ def luck(path: str, number: int) -> Random:
     return Random(f"{path} {number}")
 
 
-def at_the_doors(
+def api_bodies(
     channel: grpc.aio.Channel, first: int, count: int
 ) -> Iterator[tuple[str, Callable[[], Awaitable[str]]]]:
     ways = [*((path, False) for path in VALID), *((path, True) for path in TYPED)]
@@ -93,10 +93,10 @@ def through_envoy(
         yield f"{path} {number}", send
 
 
-async def doors_phase(first: int, count: int) -> Told:
+async def api_phase(first: int, count: int) -> Told:
     heard = Told()
-    async with fuzzed_doors() as doors, grpc.aio.insecure_channel(doors.address) as channel:
-        await drive(at_the_doors(channel, first, count), heard)
+    async with fuzzed_api() as api, grpc.aio.insecure_channel(api.address) as channel:
+        await drive(api_bodies(channel, first, count), heard)
     return heard
 
 
@@ -126,14 +126,14 @@ def alive(pid: int | None) -> bool:
 def main() -> int:
     parser = rig.options(__doc__ or "")
     parser.add_argument("--first", type=int, default=0, help="number of the first body")
-    parser.add_argument("--doors", type=int, default=30_000, help="bodies for the doors")
+    parser.add_argument("--api", type=int, default=30_000, help="bodies for the API")
     parser.add_argument("--mesh", type=int, default=3_000, help="bodies for a whole mesh")
     chosen = parser.parse_args()
     before, runs = rig.facts(), dict[str, Any]()
-    if chosen.doors:
+    if chosen.api:
         began_s = time.monotonic()
-        heard = asyncio.run(doors_phase(chosen.first, chosen.doors))
-        runs["doors"] = found("doors", heard, chosen.doors, time.monotonic() - began_s)
+        heard = asyncio.run(api_phase(chosen.first, chosen.api))
+        runs["api"] = found("api", heard, chosen.api, time.monotonic() - began_s)
     if chosen.mesh:
         with rig.mesh() as record:
             began_s = time.monotonic()

@@ -15,19 +15,19 @@ from headrace.internal.v1.delivery_pb2 import DeliverRequest, Opening
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import common_pb2
 from headrace_gateway.request.generation import Tokens
-from headrace_gateway.stream.open_request import Admitted, Feed, Outlet
+from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest, SlotBinding
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.worker_stream import WorkerLine
+from headrace_gateway.stream.worker_stream import WorkerStream
 
 STEPS = 500
 
 
-def _faultless(feed: Feed, worker_id: str, error: EngineFailed) -> None:
+def _faultless(binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
     raise error
 
 
-def _outlet(number: int) -> Outlet:
-    admitted = Admitted(
+def _open_request(number: int) -> OpenRequest:
+    admitted = AdmittedRequest(
         request_id=f"r{number}",
         model="toy",
         priority=common_pb2.PRIORITY_STANDARD,
@@ -38,12 +38,12 @@ def _outlet(number: int) -> Outlet:
         max_tokens=STEPS,
         record=RequestRecord(),
     )
-    return Outlet(admitted, SystemClock(), lambda *_: None)
+    return OpenRequest(admitted, SystemClock(), lambda *_: None)
 
 
-async def _read(outlet: Outlet) -> None:
+async def _read(open_request: OpenRequest) -> None:
     tokens = 0
-    async for events in outlet.reader().events():
+    async for events in open_request.reader().events():
         tokens += sum(len(event.token_ids) for event in events if isinstance(event, Tokens))
         if tokens == STEPS:
             return
@@ -52,10 +52,10 @@ async def _read(outlet: Outlet) -> None:
 async def microseconds_per_token(sequences: int) -> float:
     """One token for each sequence in every message; every reader is woken for every token."""
     requests = OpenRequests()
-    outlets = [_outlet(number) for number in range(sequences)]
-    for outlet in outlets:
-        requests.add(outlet)
-    line = WorkerLine("w1", requests, _faultless)
+    open_requests = [_open_request(number) for number in range(sequences)]
+    for open_request in open_requests:
+        requests.add(open_request)
+    line = WorkerStream("w1", requests, _faultless)
     openings = [Opening(slot=n, request_id=f"r{n}", attempt=1) for n in range(sequences)]
     line.take(DeliverRequest(openings=openings))
     messages = [
@@ -65,8 +65,8 @@ async def microseconds_per_token(sequences: int) -> float:
         for step in range(STEPS)
     ]
     async with asyncio.TaskGroup() as readers:
-        for outlet in outlets:
-            readers.create_task(_read(outlet))
+        for open_request in open_requests:
+            readers.create_task(_read(open_request))
         await asyncio.sleep(0)
         started_s = time.process_time()
         for message in messages:

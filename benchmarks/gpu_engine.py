@@ -5,8 +5,8 @@ come at once; after the last first token, every step decodes all rows. A step mu
 and the keys and values of all rows, so their bytes over the memory's bandwidth, which is measured
 here too, are the least it can take.
 
-`ahead` launches steps before the last is read (captured graphs, tokens chosen on the device);
-`in-turn` reads every step's logits on the host first: what that is worth.
+`async` launches steps before the last is read (captured graphs, tokens sampled on the device);
+`sync` reads every step's logits on the host first: what that is worth.
 
 python benchmarks/gpu_engine.py --json benchmarks/results/gpu_engine.json
 python benchmarks/gpu_engine.py --shape tiny --device cpu --batch 1 4   # tries the script
@@ -23,8 +23,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import rig
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineContext, build
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 512, 256
 SHAPES: dict[str, dict[str, object]] = {
@@ -88,14 +89,15 @@ def weights(shape: str, device: str) -> LlamaForCausalLM:
 
 
 def engine(model: LlamaForCausalLM, mode: str, batch: int) -> Engine:
-    settings = EngineSettings(
-        max_slots=batch,
-        context_tokens=PROMPT_TOKENS + OUTPUT_TOKENS,
-        prefix_cache=False,
-        kv_store="pages",
-        ahead=mode == "ahead",
+    settings = WorkerSettings.model_validate(
+        {
+            "max_slots": batch,
+            "context_tokens": PROMPT_TOKENS + OUTPUT_TOKENS,
+            "prefix_cache": False,
+            "kv_store": "pages",
+        }
     )
-    return build(model, settings, Origin())
+    return build(model, settings, EngineContext(async_scheduling=mode == "async"))
 
 
 def measure(engine: Engine, sampling: str, batch: int, *, round: int) -> tuple[float, float, int]:
@@ -183,7 +185,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--shape", nargs="+", default=["1b", "8b"], choices=list(SHAPES))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32, 128])
-    parser.add_argument("--mode", nargs="+", default=["ahead", "in-turn"])
+    parser.add_argument("--mode", nargs="+", default=["async", "sync"])
     parser.add_argument("--sampling", nargs="+", default=list(SAMPLINGS), choices=list(SAMPLINGS))
     options = parser.parse_args()
     if options.device == "cpu":

@@ -15,7 +15,7 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -24,11 +24,11 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 import rig
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineContext, build
 from headrace_worker.engine.lora.adapter_files import CONFIG, WEIGHTS
-from headrace_worker.engine.lora.adapters import AdapterBounds
 from prefix_cache import VOCABULARY, weights
 
 ADAPTERS, RANK = 8, 16
@@ -95,14 +95,22 @@ def cost(engine: SlotEngine, kind: str, in_flight: int, digests: list[str], roun
 def engines(folder: Path) -> tuple[SlotEngine, SlotEngine, list[str]]:
     """One that takes no adapters; one that holds eight, and their digests."""
     # All prompts in one step, so that what follows is decode steps alone.
-    settings = EngineSettings(max(IN_FLIGHT), 256, 4096, prefix_cache=False)
-    plain = build(weights(), settings, Origin())
-    model, bounds = weights(), AdapterBounds(ADAPTERS, RANK)
-    adapted = build(model, replace(settings, adapters=bounds), Origin())
+    settings = WorkerSettings.model_validate(
+        {
+            "max_slots": max(IN_FLIGHT),
+            "context_tokens": 256,
+            "prefill_chunk_tokens": 4096,
+            "prefix_cache": False,
+        }
+    )
+    plain = build(weights(), settings, EngineContext())
+    model = weights()
+    bounds = {"adapters_dir": folder, "max_adapters": ADAPTERS, "max_adapter_rank": RANK}
+    adapted = build(model, settings.model_copy(update=bounds), EngineContext())
     digests = []
     for number in range(ADAPTERS):
-        fitted = adapted.fit_adapter(write_adapter(folder / str(number), model, number))
-        adapted.hold_adapter(fitted)
+        fitted = adapted.load_adapter(write_adapter(folder / str(number), model, number))
+        adapted.add_adapter(fitted)
         digests.append(fitted.digest)
     return plain, adapted, digests
 

@@ -20,8 +20,13 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 import rig
-from headrace_worker.engine.lora.adapter_files import LowRank
-from headrace_worker.engine.lora.lora import Patch, Span, Wearing, wearing
+from headrace_worker.engine.lora.adapter_files import LoraWeights
+from headrace_worker.engine.lora.lora_layers import (
+    ActiveAdapters,
+    AdaptedModule,
+    AdapterRows,
+    activate_adapters,
+)
 
 SIZES, ROWS, ADAPTERS, RANKS = (512, 2048), (8, 32), (2, 8), (16, 64)
 REPEATS = 20
@@ -42,21 +47,23 @@ class Cost:
 def ways(size: int, rows: int, adapters: int, rank: int) -> dict[str, Callable[[], Tensor]]:
     """By name; all but "none" make the same."""
     layer = torch.nn.Linear(size, size, bias=False)
-    changes = [LowRank(torch.randn(rank, size), torch.randn(rank, size)) for _ in range(adapters)]
+    changes = [
+        LoraWeights(torch.randn(rank, size), torch.randn(rank, size)) for _ in range(adapters)
+    ]
     given, wearers = torch.randn(1, rows, size), np.arange(rows) % (adapters + 1)
-    patch = Patch(of_output_embeddings=False)
+    patch = AdaptedModule(of_output_embeddings=False)
     for number, change in enumerate(changes, start=1):
-        patch.put(layer, number, change)
-    down = torch.stack([torch.zeros(size, rank), *(each.down.T for each in changes)])
-    up = torch.stack([torch.zeros(rank, size), *(each.up for each in changes)])
+        patch.add_adapter(layer, number, change)
+    down = torch.stack([torch.zeros(size, rank), *(each.lora_a.T for each in changes)])
+    up = torch.stack([torch.zeros(rank, size), *(each.lora_b for each in changes)])
     numbers = torch.from_numpy(wearers)
     own = [(numbers == number + 1).nonzero()[:, 0] for number in range(adapters)]
 
     # Made once for all layers of a pass.
-    pass_ = Wearing([Span(slice(0, rows), wearers)], [])
+    pass_ = ActiveAdapters([AdapterRows(slice(0, rows), wearers)], [])
 
     def at_once() -> Tensor:
-        with wearing(pass_):
+        with activate_adapters(pass_):
             return layer(given)  # type: ignore[no-any-return]  # torch's Any
 
     def gathered() -> Tensor:
@@ -68,8 +75,8 @@ def ways(size: int, rows: int, adapters: int, rank: int) -> dict[str, Callable[[
     def apart() -> Tensor:
         output = linear(given, layer.weight)
         for change, mine in zip(changes, own, strict=True):
-            inner = linear(given[0].index_select(0, mine), change.down)
-            output[0].index_add_(0, mine, inner @ change.up)
+            inner = linear(given[0].index_select(0, mine), change.lora_a)
+            output[0].index_add_(0, mine, inner @ change.lora_b)
         return output
 
     plain: Callable[[], Tensor] = lambda: linear(given, layer.weight)  # noqa: E731

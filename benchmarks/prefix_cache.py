@@ -21,8 +21,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import rig
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import Engine, SamplingParameters, Sequence
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build
+from headrace_worker.engine.loading.builder import EngineContext, build
 
 CONVERSATIONS, TURNS = 6, 5
 SYSTEM_TOKENS, QUESTION_TOKENS, ANSWER_TOKENS = 128, 48, 48
@@ -67,8 +68,10 @@ def weights() -> LlamaForCausalLM:
 
 
 def engine(model: LlamaForCausalLM, *, prefix_cache: bool, slots: int) -> Engine:
-    settings = EngineSettings(max_slots=slots, context_tokens=1024, prefix_cache=prefix_cache)
-    return build(model, settings, Origin())
+    settings = WorkerSettings.model_validate(
+        {"max_slots": slots, "context_tokens": 1024, "prefix_cache": prefix_cache}
+    )
+    return build(model, settings, EngineContext())
 
 
 def conversations(engine: Engine, *, prefix_cache: bool, round: int) -> Iterator[FirstToken]:

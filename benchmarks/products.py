@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 import rig
-from headrace_worker.engine.base.products import lay_out
+from headrace_worker.engine.base.prepacked_linear import prepack_linear_layers
 
 SHAPES = ((512, 512), (512, 1536), (1536, 512), (576, 49152), (4096, 4096))
 ROWS = (1, 2, 8, 32, 64, 256)
@@ -85,7 +85,7 @@ def main() -> None:
         for dtype, (inputs, outputs) in itertools.product((torch.float32, torch.bfloat16), SHAPES):
             layer = nn.Linear(inputs, outputs, bias=False, dtype=dtype)
             plain = layer.weight.detach().clone()
-            if not lay_out(layer):
+            if not prepack_linear_layers(layer):
                 raise SystemExit("this CPU has no AVX-512: weights stay as they are here")
             found += measure(arguments.rounds, layer, plain)
             equal.append(bits(layer, dtype))

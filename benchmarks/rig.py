@@ -23,7 +23,7 @@ import psutil
 from headrace.bench.cpu import cpu_seconds, difference
 from headrace.bench.figures import Figures, figures
 from headrace.bench.load import Load, run
-from headrace.supervisor.state.state_dir import Home, MeshRecord
+from headrace.supervisor.state.state_dir import MeshRecord, StateDir
 
 START_S = 300
 _PACKAGES = (
@@ -49,7 +49,7 @@ def mesh(*up: str) -> Iterator[MeshRecord]:
         state = ("--state-dir", folder)
         headrace("up", "--detach", "--port", "0", *up, *state)
         try:
-            yield Home(Path(folder)).read_record()
+            yield StateDir(Path(folder)).read_record()
         finally:
             headrace("down", *state)
 

@@ -31,9 +31,9 @@ from headrace.internal.v1.reports_pb2 import (
 )
 from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace_scheduler.app import YOUNG_OBJECTS
-from headrace_scheduler.machine.machine import Leadership, Machine
-from headrace_scheduler.request.prefixes import names_of
-from headrace_scheduler.runtime.report_cache import read_worker_report
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.state_machine import Leadership, Machine
+from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_scheduler.state.events import (
     Dispatch,
     DispatchAnswered,
@@ -43,10 +43,9 @@ from headrace_scheduler.state.events import (
     PrefixesReported,
     Settled,
     Submitted,
+    WorkerReported,
 )
-from headrace_scheduler.workers.forming import BatchLimits
-from headrace_scheduler.workers.policy import Policy
-from headrace_worker.dispatch.report_delta import Changes
+from headrace_worker.dispatch.report_delta import ChangeTracker
 
 MODEL, DIGEST, GATEWAY = "tiny", "sha256:1", "gateway"
 WORKERS, SLOTS = 200, 64
@@ -91,12 +90,12 @@ class Worker:
         self.card = ModelCard(model=MODEL, weights_digest=DIGEST, context_tokens=4096)
         self.running: dict[str, int] = {}
         self.number = self.answered = 0
-        self._changes, self._full_s = Changes(), float("-inf")
+        self._changes, self._full_s = ChangeTracker(), float("-inf")
 
     def report(self, now_s: float) -> bytes:
         self.number += 1
         full = now_s - self._full_s >= BEAT_S
-        named = self._changes.report(self.number, dict(self.running), full=full)
+        named = self._changes.delta(self.number, dict(self.running), full=full)
         if not named.since:
             self._full_s = now_s
         report = WorkerReport(
@@ -121,15 +120,15 @@ class Decided:
     """The machine, and a record of what it had dispatched."""
 
     def __init__(self) -> None:
-        policy = Policy(limits=BatchLimits(), max_waiting=1 << 30)
+        settings = SchedulerSettings(max_waiting=1 << 30)
         leadership = Leadership("scheduler", MODEL, 1, 0.0, listening_since_s=-10.0)
-        self._machine = Machine(leadership, policy, SilentJournal())
+        self._machine = Machine(leadership, settings, SilentJournal())
         self.record: list[list[Dispatch]] = []
 
     def read(self, payload: bytes, now_s: float) -> Event:
-        return read_worker_report(payload, now_s=now_s)
+        return WorkerReported(WorkerReport.FromString(payload), now_s)
 
-    def tell(self, events: Sequence[Event], now_s: float) -> list[Dispatch]:
+    def apply(self, events: Sequence[Event], now_s: float) -> list[Dispatch]:
         for event in events:
             self._machine.apply(event, now_s=now_s)
         commands = self._machine.decide(now_s=now_s)
@@ -147,7 +146,7 @@ class Replayed:
     def read(self, payload: bytes, now_s: float) -> Event:
         return LaneCaughtUp("")
 
-    def tell(self, events: Sequence[Event], now_s: float) -> list[Dispatch]:
+    def apply(self, events: Sequence[Event], now_s: float) -> list[Dispatch]:
         return next(self._record)
 
 
@@ -172,19 +171,19 @@ class World:
             self._hear(worker)
             heapq.heappush(self._reports, (self._draw.uniform(0, REPORT_S), name))
             if self._conversations:
-                self._tell(PrefixesReported(self._held_by(int(name[1:]))))
-        self._tell(GatewayReported(GatewayReport(gateway_id=GATEWAY, number=1), self.now_s))
-        self._tell(*map(LaneCaughtUp, PRIORITIES))
-        self._tell(*(self._submitted() for _ in range(self._depth)))
+                self._apply(PrefixesReported(self._held_by(int(name[1:]))))
+        self._apply(GatewayReported(GatewayReport(gateway_id=GATEWAY, number=1), self.now_s))
+        self._apply(*map(LaneCaughtUp, PRIORITIES))
+        self._apply(*(self._submitted() for _ in range(self._depth)))
         while self._sequence - self.dispatched < self._depth:
-            self._tell(*(self._submitted() for _ in range(1000)))
+            self._apply(*(self._submitted() for _ in range(1000)))
 
     def _held_by(self, number: int) -> PrefixReport:
         report = PrefixReport(worker_id=f"w{number}", model=MODEL, full=True)
         for conversation in range(number, CONVERSATIONS, WORKERS):
             prompt_ids = [conversation] * PROMPT_TOKENS
             report.held.extend(
-                names_of(RequestRecord(weights_digest=DIGEST, prompt_ids=prompt_ids))
+                prefix_block_names(RequestRecord(weights_digest=DIGEST, prompt_ids=prompt_ids))
             )
         return report
 
@@ -198,7 +197,7 @@ class World:
             if ended:
                 settlements = [Settlement(request_id=r) for _, r in ended]
                 request = SettleRequest(gateway_id=GATEWAY, settlements=settlements)
-                self._tell(Settled(request), *(self._submitted() for _ in ended))
+                self._apply(Settled(request), *(self._submitted() for _ in ended))
             heapq.heappush(self._reports, (self.now_s + REPORT_S, name))
             self._hear(self._workers[name])
 
@@ -207,14 +206,14 @@ class World:
             yield heapq.heappop(self._ends)[1:]
 
     def _hear(self, worker: Worker) -> None:
-        self._tell(self._scheduler.read(worker.report(self.now_s), self.now_s))
+        self._apply(self._scheduler.read(worker.report(self.now_s), self.now_s))
 
-    def _tell(self, *events: Event) -> None:
+    def _apply(self, *events: Event) -> None:
         """Apply, decide, and let workers answer at once."""
         pending: list[Event] = list(events)
         while pending:
             self.events += len(pending)
-            pending = [self._obey(c) for c in self._scheduler.tell(pending, self.now_s)]
+            pending = [self._obey(c) for c in self._scheduler.apply(pending, self.now_s)]
 
     def _obey(self, dispatch: Dispatch) -> Event:
         worker = self._workers[dispatch.worker_id]

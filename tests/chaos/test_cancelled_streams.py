@@ -28,7 +28,7 @@ async def test_cancelled_streams_leave_nothing_whenever_and_however_they_are_can
         clients = LeavingClients(channel, "scripted")
         # What is made once, and stays: connections, the first use of everything.
         await clients.run(48, at_once=48, seed=0)
-        record = mesh.home.read_record()
+        record = mesh.state_dir.read_record()
         await eventually(lambda: is_idle(mesh), within_s=LET_GO_WITHIN_S)
         before = await held(record)
         await clients.run(STREAMS, at_once=48, seed=1)
@@ -43,5 +43,5 @@ def gateway(mesh: FreshMesh) -> str:
 
 
 async def is_idle(mesh: FreshMesh) -> bool:
-    now = await held(mesh.home.read_record())
+    now = await held(mesh.state_dir.read_record())
     return now["requests stored"] == 0 and now["worker-scripted-0 vllm:num_requests_running"] == 0

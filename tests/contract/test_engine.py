@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace_worker.engine.backends.remote_engine import FollowingEngine
+from headrace_worker.engine.backends.remote_engine import RemoteEngine
 from headrace_worker.engine.base.interface import (
     Engine,
     FinishReason,
@@ -37,7 +37,7 @@ def kind(request: pytest.FixtureRequest, files: Path) -> Iterator[Kind]:
     if request.param in STEPPED:
         yield STEPPED[request.param]
         return
-    made: list[FollowingEngine] = []
+    made: list[RemoteEngine] = []
 
     def make() -> Engine:
         if request.param == "openai":
@@ -45,7 +45,7 @@ def kind(request: pytest.FixtureRequest, files: Path) -> Iterator[Kind]:
             loaded = other_engines.upstream(files, f"{mesh.url}/v1", mesh.model)
         else:
             loaded = other_engines.llama_cpp(files)
-        assert isinstance(loaded.engine, FollowingEngine)
+        assert isinstance(loaded.engine, RemoteEngine)
         made.append(loaded.engine)
         return loaded.engine
 
@@ -145,11 +145,11 @@ def test_a_stop_token_at_the_last_place_is_a_stop(engine: Engine) -> None:
 
 def test_end_of_sequence_ends_a_sequence_unless_it_is_ignored(engine: Engine) -> None:
     (eos,) = engine.facts.eos_token_ids
-    heeded = run(engine, [sequence(number, LONG) for number in range(40)])
+    rechecked = run(engine, [sequence(number, LONG) for number in range(40)])
     ignored = run(engine, [sequence(n, replace(LONG, ignore_eos=True)) for n in range(40)])
-    stopped = [n for n, reason in heeded.finished.items() if reason is FinishReason.STOP]
+    stopped = [n for n, reason in rechecked.finished.items() if reason is FinishReason.STOP]
     assert stopped, "no answer of forty ended of itself"
-    for number, tokens in heeded.tokens.items():
+    for number, tokens in rechecked.tokens.items():
         assert eos not in tokens[:-1]
         assert (tokens[-1] == eos) == (number in stopped)
         assert len(ignored.tokens[number]) == LONG.max_tokens
@@ -255,7 +255,7 @@ def test_parking_returns_all_output_and_another_engine_goes_on_from_it(
     assert alone(kind.make(), sequence(5, parameters, output_ids=parked)) == expected[6:]
 
 
-def test_logprobs_are_told_of_the_sequences_that_want_them_and_from_any_cut_the_same(
+def test_logprobs_are_returned_to_sequences_that_want_them_and_equal_for_any_chunks(
     stepped: Engine,
 ) -> None:
     assert stepped.facts.capabilities.logprobs

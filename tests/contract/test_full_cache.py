@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence, SequenceRefused
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.building import CacheTooSmall
+from headrace_worker.engine.loading.builder import CacheTooSmall
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import POISON, packed, poisoned_llama, tiny_llama
 
@@ -64,7 +64,7 @@ def test_a_lone_sequence_is_never_parked_and_may_fill_the_cache() -> None:
     assert len(history.tokens[0]) == 128 - 20
 
 
-def test_a_newcomer_waits_in_its_slot_until_there_is_room_and_nobody_overtakes_it() -> None:
+def test_a_new_sequence_waits_in_its_slot_for_cache_and_none_overtakes_it() -> None:
     engine, history = crowded(), History()
     engine.admit(sequence(0, replace(LONG, max_tokens=30), prompt_tokens=40))
     history.step(engine)
@@ -99,11 +99,11 @@ def test_a_sequence_that_can_never_fit_is_refused_alone() -> None:
 
 
 def test_a_cache_smaller_than_the_context_that_is_asked_for_is_not_built() -> None:
-    with pytest.raises(CacheTooSmall, match="8 pages"):
+    with pytest.raises(CacheTooSmall, match="8 blocks"):
         crowded(pages=7)
 
 
-def test_pages_that_held_what_is_no_number_are_clean_for_their_next_text() -> None:
+def test_blocks_that_were_not_finite_are_cleared_for_the_next_sequence() -> None:
     engine = packed(poisoned_llama(nan=True), kv_store="pages", cache_tokens=16 * 12)
     culprit = replace(sequence(9), prompt_ids=(20, POISON, *range(20, 140)))
     # The longest keeps what the culprit left behind in sight of its short neighbours.
@@ -133,13 +133,16 @@ def said_undisturbed(number: int) -> list[int]:
     pages=st.integers(8, 14),
     chunk=st.sampled_from([5, 16, 128]),
     prefix_cache=st.booleans(),
-    ahead=st.booleans(),
+    async_scheduling=st.booleans(),
 )
 def test_no_history_of_a_full_cache_changes_a_token(
-    order: list[int], pages: int, chunk: int, prefix_cache: bool, ahead: bool
+    order: list[int], pages: int, chunk: int, prefix_cache: bool, async_scheduling: bool
 ) -> None:
     engine = crowded(
-        pages=pages, prefill_chunk_tokens=chunk, prefix_cache=prefix_cache, ahead=ahead
+        pages=pages,
+        prefill_chunk_tokens=chunk,
+        prefix_cache=prefix_cache,
+        async_scheduling=async_scheduling,
     )
     history = run(engine, [varied(number) for number in order])
     assert history.finished.keys() == set(order)

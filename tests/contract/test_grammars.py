@@ -160,7 +160,7 @@ def test_any_object_is_json_for_as_long_as_it_goes(engine: SlotEngine) -> None:
             assert isinstance(json.loads(said), dict)
 
 
-def test_neighbours_without_a_grammar_say_what_they_say_alone(engine: SlotEngine) -> None:
+def test_sequences_without_a_grammar_generate_what_they_generate_alone(engine: SlotEngine) -> None:
     mixed = [bound(number, FLOWER if number % 2 else None, max_tokens=40) for number in range(8)]
     together = run(engine, mixed)
     for one in mixed:
@@ -178,7 +178,7 @@ def test_an_output_that_is_cut_anywhere_goes_on_as_it_would_have(engine: SlotEng
         assert history.finished[cut] is FinishReason.STOP
 
 
-def test_a_finish_that_was_lost_on_the_way_is_said_again(engine: SlotEngine) -> None:
+def test_a_lost_finish_is_reported_again(engine: SlotEngine) -> None:
     whole = alone(engine, bound(3, DATE))
     history = run(engine, [bound(3, DATE, output_ids=tuple(whole))])
     assert history.tokens == {}
@@ -232,7 +232,7 @@ def test_end_of_sequence_may_come_only_where_the_output_is_whole(engine: SlotEng
         Grammar(GrammarKind.STRUCTURAL_TAG, '{"type": "structural_tag"}'),
     ],
 )
-def test_what_is_no_grammar_is_refused_and_costs_its_neighbours_nothing(
+def test_an_invalid_grammar_is_refused_and_costs_other_sequences_nothing(
     engine: SlotEngine, grammar: Grammar
 ) -> None:
     neighbour = bound(1, None, max_tokens=12)
@@ -241,7 +241,7 @@ def test_what_is_no_grammar_is_refused_and_costs_its_neighbours_nothing(
     assert history.tokens == {1: alone(engine, neighbour)}
 
 
-def test_a_sequence_may_be_let_go_while_its_grammar_is_made_ready(engine: SlotEngine) -> None:
+def test_a_sequence_may_be_cancelled_while_its_grammar_is_compiled(engine: SlotEngine) -> None:
     fresh = Grammar(GrammarKind.REGEX, f"[a-z]{{3}}-{id(engine)}")
     engine.admit(bound(1, fresh))
     assert engine.park(1) == ()

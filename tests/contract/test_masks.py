@@ -56,7 +56,7 @@ def test_masks_are_one_sequences_own(masking: Engine) -> None:
         assert together.tokens[one.sequence_id] == alone(masking, one)
 
 
-def test_a_sequence_that_may_get_no_token_is_refused_and_its_neighbours_go_on(
+def test_a_sequence_that_may_get_no_token_is_refused_and_others_continue(
     masking: Engine,
 ) -> None:
     nothing = replace(GREEDY, allowed_token_ids=frozenset((11,)), bad_words=((11,),))

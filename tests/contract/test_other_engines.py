@@ -12,8 +12,8 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from headrace_worker.engine.backends.openai_source import Speech
-from headrace_worker.engine.backends.remote_engine import FollowingEngine
+from headrace_worker.engine.backends.openai_backend import UpstreamProtocol
+from headrace_worker.engine.backends.remote_engine import RemoteEngine
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from headrace_worker.engine.base.interface import Sequence, SequenceRefused
 from helpers import other_engines
@@ -32,9 +32,9 @@ def saying(text: str) -> Sequence:
 
 
 @contextmanager
-def speaking(speech: Speech, mesh: RunningMesh, files: Path) -> Iterator[FollowingEngine]:
-    loaded = other_engines.upstream(files, f"{mesh.url}/v1", mesh.model, speech=speech)
-    assert isinstance(loaded.engine, FollowingEngine)
+def speaking(speech: UpstreamProtocol, mesh: RunningMesh, files: Path) -> Iterator[RemoteEngine]:
+    loaded = other_engines.upstream(files, f"{mesh.url}/v1", mesh.model, protocol=speech)
+    assert isinstance(loaded.engine, RemoteEngine)
     with closing(loaded.engine) as engine:
         yield engine
 
@@ -47,10 +47,10 @@ def asked(mesh: RunningMesh, path: str, **body: Any) -> dict[str, Any]:
     return choice
 
 
-def test_llama_cpp_says_what_transformers_says_token_by_token(files: Path) -> None:
+def test_llama_cpp_generates_what_transformers_generates_token_by_token(files: Path) -> None:
     model = other_engines.worded_llama()
     engine = other_engines.llama_cpp(files).engine
-    assert isinstance(engine, FollowingEngine)
+    assert isinstance(engine, RemoteEngine)
     sequences = [sequence(n, replace(GREEDY, ignore_eos=True)) for n in range(12)]
     with closing(engine):
         history = run(engine, sequences)
@@ -67,7 +67,7 @@ def test_text_that_comes_from_elsewhere_is_the_same_text(
     upstream_mesh: RunningMesh, files: Path
 ) -> None:
     expected = asked(upstream_mesh, "completions", prompt="The mill")["text"]
-    with speaking(Speech.TEXT, upstream_mesh, files) as engine:
+    with speaking(UpstreamProtocol.TEXT, upstream_mesh, files) as engine:
         said = TOKENIZER.decode(alone(engine, saying("The mill")), skip_special_tokens=False)
     assert said
     assert expected.startswith(said), "its tokens are ours, and may be more than the server's"
@@ -80,15 +80,15 @@ def test_a_conversation_is_sent_as_its_messages(
     user = {"role": "user", "content": "mill"}
     messages = [{"role": "system", "content": "é"}, user] if prompt == MESSAGES else [user]
     expected = asked(upstream_mesh, "chat/completions", messages=messages)["message"]["content"]
-    with speaking(Speech.CHAT, upstream_mesh, files) as engine:
+    with speaking(UpstreamProtocol.CHAT, upstream_mesh, files) as engine:
         said = TOKENIZER.decode(alone(engine, saying(prompt)), skip_special_tokens=False)
     assert said
     assert expected.startswith(said)
 
 
-@pytest.mark.parametrize("speech", [Speech.TEXT, Speech.CHAT])
-def test_where_text_is_spoken_no_half_answer_is_taken(
-    upstream_mesh: RunningMesh, files: Path, speech: Speech
+@pytest.mark.parametrize("speech", [UpstreamProtocol.TEXT, UpstreamProtocol.CHAT])
+def test_text_protocols_do_not_resume_a_partial_answer(
+    upstream_mesh: RunningMesh, files: Path, speech: UpstreamProtocol
 ) -> None:
     with speaking(speech, upstream_mesh, files) as engine:
         assert not engine.facts.capabilities.resume

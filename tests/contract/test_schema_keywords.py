@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from headrace_worker.engine.grammar.compiling import GrammarRefused
+from headrace_worker.engine.grammar.compiler import GrammarRefused
 from headrace_worker.engine.schema.formats import FORMATS
 from headrace_worker.engine.schema.keywords import KEYWORDS, Effect
 from helpers.drawn_json import compiled, draw
@@ -229,7 +229,7 @@ def every(effect: Effect) -> list[str]:
     return [name for name, keyword in KEYWORDS.items() if keyword.effect is effect]
 
 
-def test_every_keyword_that_is_said_to_be_enforced_is_judged() -> None:
+def test_every_keyword_documented_as_enforced_is_tested() -> None:
     assert sorted(ENFORCED | DRAFT_7) == sorted(every(Effect.ENFORCED))
 
 
@@ -314,7 +314,9 @@ REFUSED: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("schema", "why"), REFUSED)
-def test_what_cannot_be_held_to_says_where_and_why(schema: Any, why: str, backend: str) -> None:
+def test_what_cannot_be_enforced_is_refused_with_pointer_and_reason(
+    schema: Any, why: str, backend: str
+) -> None:
     pattern = why.replace("$", r"\$") if "nothing" not in why else why
     with pytest.raises(GrammarRefused, match=pattern):
         compiled(backend, schema)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import AnyUrl, BaseModel, Field, SecretStr
 
-from headrace_worker.engine.grammar.compiling import GrammarRefused
+from headrace_worker.engine.grammar.compiler import GrammarRefused
 from helpers.drawn_json import compiled, draw
 
 BACKENDS = ("xgrammar", "llguidance")

@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from headrace.client import AsyncClient
-from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.state.state_dir import StateDir
 from headrace_worker.serving.models import DEFAULT_MODEL
 from helpers.eventually import eventually
 from helpers.random_adapters import merged, write_adapter
@@ -98,7 +98,7 @@ async def test_model_and_adapter_answer_side_by_side_as_their_own_weights_would(
 async def test_streams_with_an_adapter_outlive_their_worker(adapted_mesh: RunningMesh) -> None:
     async with AsyncClient(adapted_mesh.url) as client:
         undisturbed = await tokens(client, "valley:pirate")
-        processes = Home(adapted_mesh.folder).read_record().processes
+        processes = StateDir(adapted_mesh.folder).read_record().processes
         victims = [each.pid for each in processes if each.name == "worker-valley-1"]
         seen: list[list[int]] = [[] for _ in range(6)]
         longest: list[int] = []

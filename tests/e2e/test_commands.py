@@ -40,7 +40,7 @@ async def test_status_tells_of_every_process_and_model(mesh: RunningMesh) -> Non
 async def test_status_for_people_has_a_line_for_each_process(mesh: RunningMesh) -> None:
     ran = await on(mesh, "status")
     assert ran.status == 0
-    assert ran.out.count(" well ") == sum(ROLES.values())
+    assert ran.out.count(" healthy ") == sum(ROLES.values())
     assert "model scripted: 2 workers" in ran.out
 
 

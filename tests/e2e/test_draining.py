@@ -63,7 +63,7 @@ async def test_a_worker_drained_under_load_hands_over_stays_out_and_comes_back(
     expected = await all_streams(mesh)
     ran, seen = await drained_under_load(mesh, WORKER, "--grace", "0.2")
     assert ran.status == 0, ran.err
-    assert f"{WORKER} has left after" in ran.out
+    assert f"{WORKER} has stopped after" in ran.out
     assert [s.text for s in seen] == [s.text for s in expected]
     assert all(s.completion_tokens == TOKENS and s.finish_reasons == ["length"] for s in seen)
 
@@ -73,7 +73,7 @@ async def test_a_worker_drained_under_load_hands_over_stays_out_and_comes_back(
     assert status.status == 0
     assert [line.split()[-2] for line in status.out.splitlines() if WORKER in line] == ["drained"]
     again = await headrace("drain", WORKER, folder=mesh.folder)
-    assert "has been drained" in again.out
+    assert "is drained already" in again.out
 
     back = await headrace("drain", WORKER, "--undo", folder=mesh.folder)
     assert f"{WORKER} serves again" in back.out
@@ -88,7 +88,7 @@ async def test_schedulers_and_gateways_leave_and_are_started_again(
     before = mesh.processes[name].pid
     ran, seen = await drained_under_load(mesh, name)
     assert ran.status == 0, ran.err
-    assert f"{name} has left and is back" in ran.out
+    assert f"{name} has stopped and is back" in ran.out
     assert mesh.processes[name].pid not in (None, before)
     assert all(s.completion_tokens == TOKENS for s in seen)
 

@@ -119,5 +119,5 @@ async def _is_gone(mesh: Asking) -> None:
     assert set(await mesh.listed()) == {QWEN, "gpt-4o-mini", "模型"}
     assert set(await mesh.native()) == {QWEN}
     assert (await mesh.http.get("/v2/models/llama3%3A8b")).status_code == httpx.codes.NOT_FOUND
-    unknown = await mesh.run("model", "forget", LLAMA)
+    unknown = await mesh.run("model", "remove", LLAMA)
     assert (unknown.status, "is configured" in unknown.err) == (2, True)

@@ -23,7 +23,7 @@ import pytest
 
 from headrace.client import AsyncClient, Client
 from headrace.errors import HeadraceError
-from headrace.supervisor.state.state_dir import Home, ProcessRecord
+from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 from headrace.testing.nats_server import nats_server
 from headrace.v1.generation_pb2 import StreamGenerateResponse
 from helpers.environment import lacks
@@ -64,7 +64,7 @@ class EdgeMesh:
 
     def process(self, name: str) -> ProcessRecord:
         """As its supervisor last wrote."""
-        return next(p for p in Home(self.folder).read_record().processes if p.name == name)
+        return next(p for p in StateDir(self.folder).read_record().processes if p.name == name)
 
     def is_well(self) -> bool:
         return self.command("status").returncode == 0
@@ -105,7 +105,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeMesh]:
         up = mesh.up()
         assert up.returncode == 0, up.stdout + up.stderr
         stack.callback(mesh.command, "down")
-        yield EdgeMesh(mesh.folder, disk, Home(mesh.folder).read_record().url or "")
+        yield EdgeMesh(mesh.folder, disk, StateDir(mesh.folder).read_record().url or "")
 
 
 def test_a_mesh_on_ipv6_behind_useless_proxies_answers_every_command(edge: EdgeMesh) -> None:
@@ -127,9 +127,9 @@ def test_a_mesh_elsewhere_is_known_by_its_url_alone(edge: EdgeMesh, tmp_path: Pa
     assert told.returncode == 0, told.stderr
     assert "model scripted" in told.stdout
     assert nowhere.command("status", "--url", "http://[::1]:9").returncode == 1
-    refused = nowhere.command("torture", "--url", edge.url, "--faults", "worker")
+    refused = nowhere.command("chaos", "--url", edge.url, "--faults", "worker")
     assert refused.returncode == 2
-    assert "processes of a mesh at --url are out of reach" in refused.stderr
+    assert "processes of a mesh at --url cannot be reached" in refused.stderr
 
 
 def test_a_process_elsewhere_drains_when_it_is_told_over_its_broker(

@@ -77,7 +77,7 @@ async def test_every_vector_arrives_once_though_a_worker_is_killed(tmp_path: Pat
         for call in calls:
             require_all(await call)
         assert await lost_attempts(mesh) >= 1, "nothing ran on what was killed"
-        await doors_answer(client, http)
+        await api_answers(client, http)
 
 
 async def lost_attempts(mesh: FreshMesh) -> float:
@@ -89,7 +89,7 @@ async def lost_attempts(mesh: FreshMesh) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
-async def doors_answer(client: openai.AsyncOpenAI, http: httpx.AsyncClient) -> None:
+async def api_answers(client: openai.AsyncOpenAI, http: httpx.AsyncClient) -> None:
     one = await client.embeddings.create(model="toy", input=TEXTS[5], dimensions=8)
     short = expected(TEXTS[5])[:8]
     torch.testing.assert_close(

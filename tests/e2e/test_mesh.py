@@ -12,7 +12,7 @@ import pytest
 
 from headrace.cli.mesh.welcome import SAMPLE_QUESTION
 from headrace.client import AsyncClient
-from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.state.state_dir import StateDir
 from helpers.command import command, headrace, processes_with
 from helpers.eventually import eventually
 from helpers.fresh_mesh import FreshMesh, fresh_mesh
@@ -38,7 +38,7 @@ async def test_any_process_that_is_killed_comes_back_and_the_mesh_with_it(tmp_pa
             restarts = {each.name: each.restarts for each in mesh.processes.values()}
             assert restarts[name] == 1
             assert sum(restarts.values()) == killed
-        assert mesh.home.read_record().url == mesh.url
+        assert mesh.state_dir.read_record().url == mesh.url
 
 
 async def test_a_stream_outlives_its_worker(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ async def test_down_lets_an_open_stream_finish(tmp_path: Path) -> None:
 
 async def test_a_supervisor_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
     async with fresh_mesh(tmp_path) as mesh:
-        os.kill(mesh.home.read_record().supervisor_pid, signal.SIGKILL)
+        os.kill(mesh.state_dir.read_record().supervisor_pid, signal.SIGKILL)
         await eventually(lambda: processes_with(str(tmp_path)) == [])
-        await eventually(lambda: not mesh.home.is_held)
+        await eventually(lambda: not mesh.state_dir.is_locked)
 
 
 async def test_ctrl_c_drains_and_leaves_no_process_behind(tmp_path: Path) -> None:
@@ -160,4 +160,4 @@ async def test_a_detached_mesh_that_cannot_be_says_why(tmp_path: Path) -> None:
     assert "worker-scripted-0 ended with status 2" in ran.err
     assert "--nothing=1" in ran.err
     assert processes_with(str(tmp_path)) == []
-    assert not Home(tmp_path / ".headrace").is_held
+    assert not StateDir(tmp_path / ".headrace").is_locked

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from headrace.client import AsyncClient
-from headrace.client.background import AsyncDetached
+from headrace.client.background import AsyncBackgroundRequest
 from headrace.errors import RequestCancelled
 from headrace.v1.generation_pb2 import GenerateResponse
 from helpers.command import headrace
@@ -47,11 +47,11 @@ def ask(number: int) -> dict[str, Any]:
     return {"prompt": f"Number {number}", "model": MODEL, "seed": number} | sampling
 
 
-async def begin_all(client: AsyncClient) -> list[AsyncDetached]:
-    return [await client.detach(**ask(number)) for number in range(REQUESTS)]
+async def begin_all(client: AsyncClient) -> list[AsyncBackgroundRequest]:
+    return [await client.generate_in_background(**ask(number)) for number in range(REQUESTS)]
 
 
-async def results(begun: list[AsyncDetached]) -> list[GenerateResponse]:
+async def results(begun: list[AsyncBackgroundRequest]) -> list[GenerateResponse]:
     return await asyncio.gather(*(each.result(timeout_s=90) for each in begun))
 
 
@@ -106,19 +106,19 @@ async def test_a_gateway_that_is_drained_hands_over_what_nobody_reads(
 async def test_readers_leave_and_come_and_only_a_cancellation_ends_it(
     client: AsyncClient, http: httpx.AsyncClient
 ) -> None:
-    begun = await client.detach(**ask(1))
+    begun = await client.generate_in_background(**ask(1))
     whole = said(await client.generate(**ask(1)))
     ids: list[int] = []
     async for event in begun.stream():
         ids += event.delta.token_ids
         if len(ids) > 20:
             break
-    rest = client.detached(begun.request_id).stream(after=str(len(ids)))
+    rest = client.background_request(begun.request_id).stream(after=str(len(ids)))
     ids += [token async for event in rest for token in event.delta.token_ids]
     assert (ids, said(await begun.result())) == (whole[1], whole)
     again = [token async for event in begun.stream() for token in event.delta.token_ids]
     assert again == ids, "also after its end"
-    stopped = await client.detach(**ask(2))
+    stopped = await client.generate_in_background(**ask(2))
     async for event in stopped.stream():
         if event.delta.token_ids:
             break
@@ -139,7 +139,7 @@ async def test_rest_callers_get_a_name_at_once_and_begin_nothing_twice(
     assert first["detached"] is True
     other = await http.post(path, json=body | {"prompt": "b", "detached": True})
     assert (other.status_code, other.json()["details"][0]["reason"]) == (409, "REQUEST_EXISTS")
-    await client.detached("named").result(timeout_s=60)
+    await client.background_request("named").result(timeout_s=60)
     ended = (await http.get(answers[0].headers["location"])).json()
     assert ended["state"] == "REQUEST_STATE_ENDED"
     assert ended["end_time"] < ended["expire_time"]
@@ -148,7 +148,7 @@ async def test_rest_callers_get_a_name_at_once_and_begin_nothing_twice(
     chat = {"model": MODEL, "messages": [{"role": "user", "content": "a"}], "background": True}
     background = await http.post("/v1/chat/completions", json=chat | {"max_tokens": 5})
     assert (background.status_code, background.json()["choices"]) == (202, [])
-    answer = await client.detached(background.json()["request_id"]).result(timeout_s=60)
+    answer = await client.background_request(background.json()["request_id"]).result(timeout_s=60)
     assert answer.usage.output_tokens == 5
 
 
@@ -156,5 +156,5 @@ async def test_rest_callers_get_a_name_at_once_and_begin_nothing_twice(
 async def test_the_command_prints_a_name_and_leaves(mesh: FreshMesh, client: AsyncClient) -> None:
     ran = await headrace("generate", "Go on", "--detach", "--max-tokens", "7", folder=mesh.folder)
     assert ran.status == 0, ran.out + ran.err
-    answer = await client.detached(ran.out.strip()).result(timeout_s=60)
+    answer = await client.background_request(ran.out.strip()).result(timeout_s=60)
     assert answer.usage.output_tokens == 7

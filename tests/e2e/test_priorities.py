@@ -130,7 +130,9 @@ async def test_of_a_burst_through_two_gateways_exactly_as_many_wait_as_the_lane_
 
 
 @pytest.mark.timeout(120)
-async def test_a_trusted_header_names_the_tenant_at_both_doors(tmp_path: Path) -> None:
+async def test_a_trusted_header_names_the_tenant_over_http_and_grpc(
+    tmp_path: Path,
+) -> None:
     tenants = (
         *("--set", "gateway.tenant_header=x-tenant"),
         *("--set", 'gateway.tenant_highest_priority={"nightly": "bulk"}'),

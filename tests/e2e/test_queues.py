@@ -99,7 +99,7 @@ async def test_watched_lanes_are_a_line_for_each_change(mesh: FreshMesh) -> None
 async def test_lanes_without_a_worker_are_marked(mesh: FreshMesh) -> None:
     ran = await headrace("drain", "worker-scripted-0", "--grace", "0", folder=mesh.folder)
     assert ran.status == 0, ran.err
-    assert "nobody else serves scripted: its requests wait" in ran.out
+    assert "no other worker serves scripted: its requests wait" in ran.out
 
     async def none_serves() -> bool:
         ran = await headrace("lanes", folder=mesh.folder)

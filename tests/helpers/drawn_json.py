@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from headrace_worker.engine.base.interface import Grammar, GrammarKind
-from headrace_worker.engine.base.loaded import TokenizerFiles
-from headrace_worker.engine.grammar.backends import compiler_of
-from headrace_worker.engine.grammar.compiling import Compile, Compiled
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
+from headrace_worker.engine.grammar.backends import compiler_for
+from headrace_worker.engine.grammar.compiler import Compiled, CompileFunction
 
 END = 0
 LONG = 60
@@ -47,10 +47,10 @@ def tokenizer() -> Tokenizer:
 
 
 @cache
-def compiler(backend: str) -> Compile:
+def compiler(backend: str) -> CompileFunction:
     """Compiles for that vocabulary."""
     files = TokenizerFiles(tokenizer().to_str().encode(), None, {}, (END,))
-    made = compiler_of(backend, files, len(_vocabulary()))
+    made = compiler_for(backend, files, len(_vocabulary()))
     assert made is not None
     return made
 
@@ -68,8 +68,8 @@ def draw(made: Compiled, seed: int, *, likely: str = "") -> bytes:
     ending = {END, *(_vocabulary().index(_spelled(each)) for each in _ENDING)}
     familiar = {_vocabulary().index(_spelled(each)) for each in set(likely) if each.isascii()}
     tokens: list[int] = []
-    while not matcher.is_over:
-        matcher.fill(bits, 0)
+    while not matcher.is_terminated:
+        matcher.fill_bitmask(bits, 0)
         allowed = np.unpackbits(bits.numpy().view(np.uint8)[0], bitorder="little")
         options: list[int] = allowed[: len(_vocabulary())].nonzero()[0].tolist()
         assert options, f"nothing may follow {_text(tokens)!r}"

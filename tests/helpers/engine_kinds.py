@@ -54,9 +54,9 @@ STEPPED = {
         lambda: packed(poisoned_llama(), kv_store="pages"),
         POISONED,
     ),
-    "packed, ahead": Kind(
-        lambda: packed(tiny_llama(), kv_store="pages", ahead=True),
-        lambda: packed(poisoned_llama(), kv_store="pages", ahead=True),
+    "packed, async": Kind(
+        lambda: packed(tiny_llama(), kv_store="pages", async_scheduling=True),
+        lambda: packed(poisoned_llama(), kv_store="pages", async_scheduling=True),
         POISONED,
     ),
 }

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.supervisor.state.state_dir import Home, ProcessRecord
+from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 from helpers.command import headrace
 from helpers.eventually import eventually
 
@@ -31,12 +31,12 @@ class FreshMesh:
     url: str
 
     @property
-    def home(self) -> Home:
-        return Home(self.folder / ".headrace")
+    def state_dir(self) -> StateDir:
+        return StateDir(self.folder / ".headrace")
 
     @property
     def processes(self) -> dict[str, ProcessRecord]:
-        return {process.name: process for process in self.home.read_record().processes}
+        return {process.name: process for process in self.state_dir.read_record().processes}
 
     async def status(self) -> dict[str, Any]:
         ran = await headrace("status", "--json", folder=self.folder)
@@ -79,7 +79,7 @@ async def fresh_mesh(folder: Path, *options: str) -> AsyncIterator[FreshMesh]:
     ran = await headrace(*up, *options, folder=folder)
     assert ran.status == 0, ran.out + ran.err
     try:
-        url = Home(folder / ".headrace").read_record().url
+        url = StateDir(folder / ".headrace").read_record().url
         assert url is not None
         yield FreshMesh(folder, url)
     finally:

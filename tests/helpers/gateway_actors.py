@@ -17,13 +17,12 @@ from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse, E
 from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import (
-    CancelRequest,
     EndedNotice,
     FenceNotice,
-    FindRequest,
-    FindResponse,
     LaneReport,
     LaneState,
+    LocateRequest,
+    LocateResponse,
     LostRequest,
     LostResponse,
     NoticeRequest,
@@ -41,7 +40,7 @@ from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.text import StopStrings
 from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.assembler import Transcript
+from headrace_gateway.output.assembler import OutputAssembler
 from headrace_gateway.request.generation import (
     Event,
     Generation,
@@ -49,7 +48,7 @@ from headrace_gateway.request.generation import (
     Tokens,
     ValidRequest,
 )
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.wiring import Mesh, assemble, serve_delivery
 from helpers.tiny_tokenizers import bundle, byte_level
 
@@ -66,7 +65,7 @@ class RunningMesh:
     async def open(self, request_id: str, *, n: int = 1, max_tokens: int = 100) -> Generation:
         return await self.mesh.admission.open(valid_request(request_id, n=n, max_tokens=max_tokens))
 
-    def outlet(self, request_id: str) -> Outlet:
+    def open_request(self, request_id: str) -> OpenRequest:
         found = self.mesh.requests.find(request_id)
         assert found is not None, f"{request_id} is not open"
         return found
@@ -109,7 +108,9 @@ def tell(generation: Generation, record: RequestRecord) -> Answer:
     tokenizer = Tokenizer(bundle(byte_level()), inline_characters=2048)
     stops = StopStrings(tuple(record.rendering.stop)) if record.rendering.stop else None
     streams = [tokenizer.text_stream(stops, frozenset()) for _ in range(request.n)]
-    made = Transcript(streams, prompt_tokens=request.prompt_tokens, request_id=request.request_id)
+    made = OutputAssembler(
+        streams, prompt_tokens=request.prompt_tokens, request_id=request.request_id
+    )
     return Answer(generation, request, made, tokenizer)
 
 
@@ -120,7 +121,7 @@ def valid_request(
     max_tokens: int = 100,
     timeout_s: float = 60.0,
     priority: common_pb2.Priority.ValueType = common_pb2.PRIORITY_STANDARD,
-    detached: bool = False,
+    background: bool = False,
     stop: tuple[str, ...] = (),
 ) -> ValidRequest:
     return ValidRequest(
@@ -134,7 +135,7 @@ def valid_request(
         timeout_s=timeout_s,
         patience_s=30.0,
         trace_context={"traceparent": "00-1-2-01"},
-        detached=detached,
+        background=background,
         stop=stop,
     )
 
@@ -236,7 +237,7 @@ class LeaderActor:
     settled: list[Settlement] = field(default_factory=list)
     lost: list[LostRequest] = field(default_factory=list)
     settle_messages: int = 0
-    knows: dict[str, FindResponse] = field(default_factory=dict)
+    knows: dict[str, LocateResponse] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
 
     def has_settled(self, count: int) -> bool:
@@ -281,16 +282,11 @@ class LeaderActor:
         self.lost.append(LostRequest.FromString(payload))
         return LostResponse().SerializeToString()
 
-    async def on_find(self, payload: bytes) -> bytes:
-        return self._known(FindRequest.FromString(payload).request_id)
-
-    async def on_cancel(self, payload: bytes) -> bytes:
-        request_id = CancelRequest.FromString(payload).request_id
-        self.cancelled.append(request_id)
-        return self._known(request_id)
-
-    def _known(self, request_id: str) -> bytes:
-        return self.knows.get(request_id, FindResponse()).SerializeToString()
+    async def on_locate(self, payload: bytes) -> bytes:
+        message = LocateRequest.FromString(payload)
+        if message.verb == LocateRequest.VERB_CANCEL:
+            self.cancelled.append(message.request_id)
+        return self.knows.get(message.request_id, LocateResponse()).SerializeToString()
 
 
 @asynccontextmanager
@@ -299,8 +295,7 @@ async def leader(bus: Bus, model: str = MODEL) -> AsyncIterator[LeaderActor]:
     served: list[Subscription] = [
         await bus.serve(subjects.settle(model), actor.on_settle),
         await bus.serve(subjects.lost(model), actor.on_lost),
-        await bus.serve(subjects.find(model), actor.on_find),
-        await bus.serve(subjects.cancel(model), actor.on_cancel),
+        await bus.serve(subjects.locate(model), actor.on_locate),
     ]
     try:
         yield actor

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 
 _NAMES = {
     "self_attn.q_proj": "attn_q",

@@ -10,16 +10,17 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import (
     Grammar,
     GrammarKind,
     SamplingParameters,
     Sequence,
 )
-from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.grammar.backends import compiler_of
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build_packed
+from headrace_worker.engine.grammar.backends import compiler_for
+from headrace_worker.engine.loading.builder import EngineContext, build_packed
 from helpers.tiny_models import random_model
 
 VALLEY = Path("services/worker/headrace_worker/default_model")
@@ -65,9 +66,10 @@ def _model() -> object:
 
 def held_engine(backend: str = "xgrammar", **settings: int) -> SlotEngine:
     """A random model of valley's vocabulary: what it says is sense by its grammar alone."""
-    shape = {"max_slots": 16, "context_tokens": 256, "prefill_chunk_tokens": 8, **settings}
-    origin = Origin((END,), "random", compiler_of(backend, tokenizer_files(), 2048))
-    return build_packed(_model(), EngineSettings(**shape), origin)  # type: ignore[arg-type]
+    size = {"max_slots": 16, "context_tokens": 256, "prefill_chunk_tokens": 8}
+    chosen = WorkerSettings.model_validate(size | settings)
+    origin = EngineContext((END,), "random", compiler_for(backend, tokenizer_files(), 2048))
+    return build_packed(_model(), chosen, origin)  # type: ignore[arg-type]
 
 
 def bound(

@@ -10,7 +10,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.supervisor.plan.plan import Role
+from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.state_dir import MeshRecord, ProcessRecord
 
 _OWN = {

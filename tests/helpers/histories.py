@@ -1,19 +1,19 @@
-"""Histories as a torture would write them: one good one, and ways to spoil it."""
+"""Histories as a chaos run would write them: a good one, and ways to spoil it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 from headrace.chaos.history import (
-    Accepted,
-    Began,
-    ChoiceEnded,
-    Counted,
-    Ended,
+    ChoiceFinished,
+    DeltaReceived,
     Event,
-    Offered,
-    Rested,
-    Said,
+    RequestSent,
+    RunEnded,
+    RunStarted,
+    StreamFinished,
+    StreamStarted,
+    UsageReceived,
 )
 
 UNDISTURBED, DISTURBED = 1, 2
@@ -22,28 +22,28 @@ UNDISTURBED, DISTURBED = 1, 2
 Spoil = Callable[[Event], Iterable[Event]]
 
 
-def stream(number: int, *, ask: int = 0, disturbed: bool, at_s: float) -> list[Event]:
-    """Two choices of four tokens, told in two pieces each."""
+def stream(number: int, *, request: int = 0, disturbed: bool, at_s: float) -> list[Event]:
+    """Return a stream of two choices of four tokens, in two deltas each."""
     return [
-        Offered(at_s, number, ask, "native", 2, disturbed=disturbed),
-        Accepted(at_s + 0.01, number, f"r{number}"),
-        Said(at_s + 0.1, number, 0, "one two ", [11, 12], 0),
-        Said(at_s + 0.1, number, 1, "uno dos ", [21, 22], 0),
-        Said(at_s + 0.2, number, 0, "three ", [13, 14], 2),
-        ChoiceEnded(at_s + 0.2, number, 0, "length"),
-        Said(at_s + 0.2, number, 1, "tres ", [23, 24], 2),
-        ChoiceEnded(at_s + 0.2, number, 1, "stop"),
-        Counted(at_s + 0.3, number, 5, 8),
-        Ended(at_s + 0.3, number),
+        RequestSent(at_s, number, request, "native", 2, disturbed=disturbed),
+        StreamStarted(at_s + 0.01, number, f"r{number}"),
+        DeltaReceived(at_s + 0.1, number, 0, "one two ", [11, 12], 0),
+        DeltaReceived(at_s + 0.1, number, 1, "uno dos ", [21, 22], 0),
+        DeltaReceived(at_s + 0.2, number, 0, "three ", [13, 14], 2),
+        ChoiceFinished(at_s + 0.2, number, 0, "length"),
+        DeltaReceived(at_s + 0.2, number, 1, "tres ", [23, 24], 2),
+        ChoiceFinished(at_s + 0.2, number, 1, "stop"),
+        UsageReceived(at_s + 0.3, number, 5, 8),
+        StreamFinished(at_s + 0.3, number),
     ]
 
 
 def good(*, exact: bool = True) -> list[Event]:
     return [
-        Began(0.0, "toy", "scripted", exact, 1),
+        RunStarted(0.0, "toy", "scripted", exact, 1),
         *stream(UNDISTURBED, disturbed=False, at_s=1.0),
         *stream(DISTURBED, disturbed=True, at_s=10.0),
-        Rested(20.0, 0),
+        RunEnded(20.0, 0),
     ]
 
 

@@ -24,7 +24,7 @@ from helpers.eventually import eventually
 
 
 @dataclass
-class Said:
+class ChoiceDelta:
     """What a gateway heard of one choice of one attempt, over all streams."""
 
     tokens: dict[int, int] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
         """How many tokens each message brought."""
         self.message_bytes: list[int] = []
         self.faults: list[str] = []
-        self._said: dict[tuple[str, int, int], Said] = {}
+        self._said: dict[tuple[str, int, int], ChoiceDelta] = {}
         self._open: list[_Stream] = []
         self._server: grpc.aio.Server | None = None
         self._port = 0
@@ -101,8 +101,8 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
         for stream in self._open:
             stream.answers.put_nowait(None)
 
-    def said(self, request_id: str, choice: int = 0, attempt: int = 1) -> Said:
-        return self._said.setdefault((request_id, choice, attempt), Said())
+    def said(self, request_id: str, choice: int = 0, attempt: int = 1) -> ChoiceDelta:
+        return self._said.setdefault((request_id, choice, attempt), ChoiceDelta())
 
     @property
     def open_streams(self) -> int:
@@ -193,7 +193,7 @@ class GatewayActor(delivery_pb2_grpc.DeliveryServiceServicer):
         self.highest_slot = max(self.highest_slot, opening.slot)
         self.said(opening.request_id, opening.choice, opening.attempt).openings += 1
 
-    def _said_in(self, stream: _Stream, slot: int) -> Said:
+    def _said_in(self, stream: _Stream, slot: int) -> ChoiceDelta:
         opening, _ = stream.bound[slot]
         return self.said(opening.request_id, opening.choice, opening.attempt)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from headrace_gateway.api.bodies.convert import wanted_chat, wanted_completion
+from headrace_gateway.api.bodies.convert import chat_request, completion_request
 from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, parse
 from headrace_gateway.base.calls import Call
-from headrace_gateway.request.generation_request import Wanted
+from headrace_gateway.request.generation_request import GenerationRequest
 
 MB = 1024 * 1024
 CALL = Call("id-1", None, {})
@@ -23,9 +23,9 @@ def completion(**fields: Any) -> bytes:
     return json.dumps({"model": "valley", "prompt": "Hello"} | fields).encode()
 
 
-def wanted(data: bytes) -> Wanted:
-    return wanted_chat(parse(ChatBody, data, max_bytes=MB), CALL)
+def wanted(data: bytes) -> GenerationRequest:
+    return chat_request(parse(ChatBody, data, max_bytes=MB), CALL)
 
 
-def completing(data: bytes) -> Wanted:
-    return wanted_completion(parse(CompletionBody, data, max_bytes=MB), CALL)
+def completing(data: bytes) -> GenerationRequest:
+    return completion_request(parse(CompletionBody, data, max_bytes=MB), CALL)

@@ -19,15 +19,15 @@ from openai.types.shared_params import FunctionDefinition
 from pydantic import BaseModel
 
 from headrace_gateway.api.bodies.entries import CALL, CALLED, FUNCTION, TEXT, TOOL
-from headrace_gateway.api.bodies.fields import (
+from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, Message, StreamOptions
+from headrace_gateway.api.bodies.strict_body import StrictBody
+from headrace_gateway.api.bodies.unsupported_fields import (
     CALL_NO_EFFECT,
     CALLED_NO_EFFECT,
     PART_NO_EFFECT,
-    NoEffect,
-    NotServed,
+    IgnoredFields,
+    UnsupportedFields,
 )
-from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, Message, StreamOptions
-from headrace_gateway.api.bodies.strict import StrictBody
 from headrace_gateway.api.bodies.vectors import EmbeddingsBody, RerankBody
 
 INTRODUCTION = """\
@@ -90,8 +90,8 @@ class Table:
     described: frozenset[str]
     """In OpenAI's package."""
     served: frozenset[str]
-    no_effect: NoEffect
-    not_served: NotServed
+    no_effect: IgnoredFields
+    not_served: UnsupportedFields
     notes: Mapping[str, str] = field(default_factory=lambda: NOTES)
 
     @property
@@ -111,11 +111,11 @@ def _fields(*kinds: Any) -> frozenset[str]:
 
 
 def _of_body(title: str, body: type[StrictBody], *kinds: Any) -> Table:
-    served = frozenset(body.model_fields) - body.NO_EFFECT.keys()
-    return Table(title, _fields(*kinds), served, body.NO_EFFECT, body.NOT_SERVED)
+    served = frozenset(body.model_fields) - body.IGNORED_FIELDS.keys()
+    return Table(title, _fields(*kinds), served, body.IGNORED_FIELDS, body.UNSUPPORTED_FIELDS)
 
 
-def _of_entry(title: str, known: Iterable[str], no_effect: NoEffect, *kinds: Any) -> Table:
+def _of_entry(title: str, known: Iterable[str], no_effect: IgnoredFields, *kinds: Any) -> Table:
     return Table(title, _fields(*kinds), frozenset(known) - no_effect.keys(), no_effect, {})
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.backends.llama_cpp import LlamaCppSettings, load_llama_cpp
-from headrace_worker.engine.backends.openai_model import OpenAISettings, load_openai
-from headrace_worker.engine.backends.openai_source import Speech
+from headrace_worker.base.settings import WorkerSettings
+from headrace_worker.engine.backends.llama_cpp import load_llama_cpp
+from headrace_worker.engine.backends.openai_backend import UpstreamProtocol
+from headrace_worker.engine.backends.openai_loader import load_openai
 from headrace_worker.engine.backends.scripted_text import (
     end_token,
     scripted_tokenizer_files,
     vocabulary_size,
 )
-from headrace_worker.engine.backends.upstream import UpstreamSettings
-from headrace_worker.engine.base.loaded import LoadedModel
+from headrace_worker.engine.base.loaded_model import LoadedModel
 from helpers.gguf_files import write_gguf
 from helpers.tiny_models import random_model
+from helpers.worker_settings import worker_settings
 
 
 def scripted_tokenizer(folder: Path) -> str:
@@ -50,7 +52,15 @@ def llama_cpp(folder: Path, *, context_tokens: int = 128) -> LoadedModel:
     if not file.exists():
         write_gguf(worded_llama(), scripted_tokenizer_files(), file)
     tokenizer = scripted_tokenizer(folder / "tokenizer")
-    return load_llama_cpp(LlamaCppSettings(str(file), tokenizer, 1, 4, context_tokens))
+    return load_llama_cpp(
+        worker_settings(
+            model_source=str(file),
+            model_tokenizer=tokenizer,
+            threads=1,
+            max_slots=4,
+            context_tokens=context_tokens,
+        )
+    )
 
 
 def upstream(
@@ -58,11 +68,17 @@ def upstream(
     url: str,
     model: str,
     *,
-    speech: Speech = Speech.TOKEN_IDS,
-    settings: UpstreamSettings | None = None,
+    protocol: UpstreamProtocol = UpstreamProtocol.TOKEN_IDS,
     context_tokens: int | None = 128,
+    **settings: Any,
 ) -> LoadedModel:
     """A model of a server that uses the scripted engine's tokenizer; room for 4 sequences."""
-    tokenizer = scripted_tokenizer(folder / "tokenizer")
-    chosen = settings or UpstreamSettings(url)
-    return load_openai(OpenAISettings(chosen, model, tokenizer, speech, 4, context_tokens))
+    values = {
+        "model_source": url,
+        "upstream_model": model,
+        "model_tokenizer": scripted_tokenizer(folder / "tokenizer"),
+        "upstream_speaks": protocol.value,
+        "max_slots": 4,
+        "context_tokens": context_tokens,
+    }
+    return load_openai(WorkerSettings.model_validate(values | settings))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace_gateway.request.generation import ChoiceEnded, Event, Tokens, ValidRequest
-from helpers.door_scripts import ids_of, likely
+from helpers.api_scripts import ids_of, likely
 from helpers.scripted_admission import STOP, Script
 from helpers.tiny_tokenizers import byte_level
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from headrace.bus.subjects import PRIORITIES
-from headrace_scheduler.machine.machine import Leadership, Machine
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.state.events import (
     Dispatch,
     DispatchAnswered,
     Event,
-    Notify,
     ParkOnWorker,
+    SendNotice,
 )
-from headrace_scheduler.workers.policy import Policy
-from helpers.counting_journal import CountingJournal
+from helpers.counting_observer import CountingObserver
 from helpers.scheduler_events import (
     MODEL,
     answer,
@@ -52,7 +52,7 @@ class Ask:
 
 
 @dataclass
-class Asked:
+class OfferedRequest:
     ask: Ask
     ahead: int
     told_s: float | None
@@ -84,7 +84,7 @@ class Simulation:
     def __init__(
         self,
         workers: Iterable[int],
-        policy: Policy | None = None,
+        settings: SchedulerSettings | None = None,
         *,
         token_s: float = 0.0,
         reports_tokens: bool = False,
@@ -92,14 +92,14 @@ class Simulation:
         self.now_s = 0.0
         self._token_s, self._reported_token_s = token_s, token_s if reports_tokens else 0.0
         leadership = Leadership("s", MODEL, 1, 0.0, listening_since_s=-10.0)
-        quiet = policy or Policy(max_waiting=100_000)
-        self.machine = Machine(leadership, quiet, CountingJournal())
-        self.asked: dict[str, Asked] = {}
+        quiet = settings or SchedulerSettings(max_waiting=100_000)
+        self.machine = Machine(leadership, quiet, CountingObserver())
+        self.offered: dict[str, OfferedRequest] = {}
         self._offered, self._open = 0, set[str]()
         self._workers: dict[str, _Worker] = {}
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._ids = iter(range(1_000_000_000))
-        self._tell(*caught_up())
+        self._apply(*caught_up())
         for i, slots in enumerate(workers):
             self.join(f"w{i}", slots)
 
@@ -111,7 +111,7 @@ class Simulation:
         """It ends with what it runs; nothing of it is judged."""
         worker = self._workers.pop(worker_id)
         worker.number += 1
-        self._tell(reported(worker_id, worker.number, heard_s=self.now_s, leaving=True))
+        self._apply(reported(worker_id, worker.number, received_s=self.now_s, leaving=True))
 
     def at(self, when_s: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._agenda, (when_s, next(self._ids), act))
@@ -129,20 +129,20 @@ class Simulation:
 
     @property
     def _lives(self) -> bool:
-        return len(self.asked) < self._offered or bool(self._open)
+        return len(self.offered) < self._offered or bool(self._open)
 
     def _submit(self, ask: Ask) -> None:
         sequence = next(self._ids)
         request_id = f"r{sequence}"
         lanes = {f.priority: f for f in self.machine.lanes(now_s=self.now_s)}
         ahead = sum(lanes[p].waiting for p in PRIORITIES[: PRIORITIES.index(ask.priority) + 1])
-        outlooks = {o.tenant: o for o in lanes[ask.priority].tenants}
-        outlook = outlooks.get(ask.tenant) or outlooks.get("")
-        wait = outlook.wait if outlook else None
+        estimates = {o.tenant: o for o in lanes[ask.priority].tenants}
+        estimate = estimates.get(ask.tenant) or estimates.get("")
+        wait = estimate.wait if estimate else None
         told_s = None if wait is None else wait.wait_s
-        self.asked[request_id] = Asked(ask, ahead, told_s, left_s=ask.runs_s)
+        self.offered[request_id] = OfferedRequest(ask, ahead, told_s, left_s=ask.runs_s)
         self._open.add(request_id)
-        self._tell(
+        self._apply(
             submitted(
                 request_id,
                 sequence,
@@ -163,7 +163,7 @@ class Simulation:
     def _tokens(self, runs_s: float) -> int:
         return max(1, round(runs_s / self._token_s)) if self._token_s else 0
 
-    def _tell(self, *events: Event) -> None:
+    def _apply(self, *events: Event) -> None:
         for event in events:
             self.machine.apply(event, now_s=self.now_s)
         for command in self.machine.decide(now_s=self.now_s):
@@ -172,30 +172,30 @@ class Simulation:
                     self._take(command)
                 case ParkOnWorker():
                     self.at(self.now_s + PARKS_IN_S, partial(self._park, command))
-                case Notify():
+                case SendNotice():
                     points = [point(i, attempt) for i, attempt in command.fences]
-                    self._tell(answer(command, *points))
+                    self._apply(answer(command, *points))
 
     def _take(self, dispatch: Dispatch) -> None:
         worker = self._workers[dispatch.worker_id]
         for record in dispatch.message.requests:
-            asked = self.asked[record.request_id]
-            if asked.waited_s is None:
-                asked.waited_s = self.now_s - asked.ask.at_s
-            asked.started_s = self.now_s
+            offered = self.offered[record.request_id]
+            if offered.waited_s is None:
+                offered.waited_s = self.now_s - offered.ask.at_s
+            offered.started_s = self.now_s
             worker.running[record.request_id] = record.attempt, record.n
             end = self._end_of(dispatch.worker_id, record.request_id, record.attempt)
-            self.at(self.now_s + asked.left_s, end)
+            self.at(self.now_s + offered.left_s, end)
         worker.counted = dispatch.message.epoch, dispatch.number
-        self._tell(DispatchAnswered(dispatch.worker_id, dispatch.number, ()))
+        self._apply(DispatchAnswered(dispatch.worker_id, dispatch.number, ()))
 
-    def _park(self, asked: ParkOnWorker) -> None:
-        worker = self._workers[asked.worker_id]
-        if worker.running.pop(asked.request_id, None) is not None:
-            parked_one = self.asked[asked.request_id]
+    def _park(self, offered: ParkOnWorker) -> None:
+        worker = self._workers[offered.worker_id]
+        if worker.running.pop(offered.request_id, None) is not None:
+            parked_one = self.offered[offered.request_id]
             parked_one.left_s -= self.now_s - parked_one.started_s
-            self._tell(parked(asked.worker_id, point(asked.request_id, asked.attempt)))
-            self._report(asked.worker_id)
+            self._apply(parked(offered.worker_id, point(offered.request_id, offered.attempt)))
+            self._report(offered.worker_id)
 
     def _end_of(self, worker_id: str, request_id: str, attempt: int) -> Callable[[], None]:
         def end() -> None:
@@ -204,26 +204,26 @@ class Simulation:
                 del self._workers[worker_id].running[request_id]
                 self._open.discard(request_id)
                 self._report(worker_id)
-                ask = self.asked[request_id].ask
-                self._tell(settled(request_id, output_tokens=ask.n * self._tokens(ask.runs_s)))
+                ask = self.offered[request_id].ask
+                self._apply(settled(request_id, output_tokens=ask.n * self._tokens(ask.runs_s)))
 
         return end
 
     def _beat(self, worker_id: str) -> None:
         if worker_id in self._workers:
             self._report(worker_id)
-            self._tell(gateway_reported(heard_s=self.now_s))
+            self._apply(gateway_reported(received_s=self.now_s))
             self.at(self.now_s + BEAT_S, lambda: self._beat(worker_id))
 
     def _report(self, worker_id: str) -> None:
         worker = self._workers[worker_id]
         worker.number += 1
         taken = sum(n for _, n in worker.running.values())
-        self._tell(
+        self._apply(
             reported(
                 worker_id,
                 worker.number,
-                heard_s=self.now_s,
+                received_s=self.now_s,
                 free=worker.slots - taken,
                 total=worker.slots,
                 running={i: attempt for i, (attempt, _) in worker.running.items()},
@@ -251,14 +251,14 @@ def poisson(
     return asks
 
 
-def relative_errors(asked: Iterable[Asked], *, beyond_s: float) -> list[float]:
+def relative_errors(offered: Iterable[OfferedRequest], *, beyond_s: float) -> list[float]:
     """Of the told waits that were known, where the true wait was at least so long."""
     return [
         abs(each.told_s - each.waited_s) / each.waited_s
-        for each in asked
+        for each in offered
         if each.waited_s is not None and each.told_s is not None and each.waited_s >= beyond_s
     ]
 
 
-def median_error(asked: Iterable[Asked], *, beyond_s: float) -> float:
-    return statistics.median(relative_errors(asked, beyond_s=beyond_s))
+def median_error(offered: Iterable[OfferedRequest], *, beyond_s: float) -> float:
+    return statistics.median(relative_errors(offered, beyond_s=beyond_s))

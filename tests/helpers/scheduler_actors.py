@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
-from headrace.bus import Bus, BusError, NobodyAnswered, Subscription, subjects
+from headrace.bus import Bus, BusError, NoReply, Subscription, subjects
 from headrace.clock import SystemClock
 from headrace.internal.v1 import dispatch_pb2, reports_pb2, request_pb2
 from headrace.internal.v1.model_card_pb2 import ModelCard
@@ -250,24 +250,26 @@ class GatewayActor(_Beating):
         task.add_done_callback(self._settling.discard)
 
 
-async def find(bus: Bus, request_id: str) -> reports_pb2.FindResponse:
-    """What the model's leader says of a request; not found while nobody leads."""
-    request = reports_pb2.FindRequest(request_id=request_id)
-    return await _ask(bus, subjects.find(MODEL), request.SerializeToString())
+async def find(bus: Bus, request_id: str) -> reports_pb2.LocateResponse:
+    """Return the answer of the model's leader; not found while there is no leader."""
+    return await _locate(bus, request_id, reports_pb2.LocateRequest.VERB_FIND)
 
 
-async def cancel(bus: Bus, request_id: str) -> reports_pb2.FindResponse:
-    """End a request; returns how it stood."""
-    request = reports_pb2.CancelRequest(request_id=request_id)
-    return await _ask(bus, subjects.cancel(MODEL), request.SerializeToString())
+async def cancel(bus: Bus, request_id: str) -> reports_pb2.LocateResponse:
+    """Cancel a request; return how it stood."""
+    return await _locate(bus, request_id, reports_pb2.LocateRequest.VERB_CANCEL)
 
 
-async def _ask(bus: Bus, subject: str, payload: bytes) -> reports_pb2.FindResponse:
+async def _locate(
+    bus: Bus, request_id: str, verb: reports_pb2.LocateRequest.Verb.ValueType
+) -> reports_pb2.LocateResponse:
+    request = reports_pb2.LocateRequest(request_id=request_id, verb=verb)
+    payload = request.SerializeToString()
     try:
-        answer = await bus.request(subject, payload, timeout_s=CALL_S)
-    except NobodyAnswered:
-        return reports_pb2.FindResponse()
-    return reports_pb2.FindResponse.FromString(answer)
+        answer = await bus.request(subjects.locate(MODEL), payload, timeout_s=CALL_S)
+    except NoReply:
+        return reports_pb2.LocateResponse()
+    return reports_pb2.LocateResponse.FromString(answer)
 
 
 async def unsettled(bus: Bus) -> list[str]:

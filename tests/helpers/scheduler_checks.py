@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from headrace_scheduler.machine.machine import Machine
-from headrace_scheduler.request.request import Waiting
+from headrace_scheduler.machine.state_machine import Machine
+from headrace_scheduler.request.live_request import Waiting
 from headrace_scheduler.state.events import Dispatch, ParkOnWorker
 from helpers.scheduler_models import Client, WorkerModel
 

@@ -11,6 +11,7 @@ from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCa
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
+    LocateRequest,
     LostRequest,
     ParkRequest,
     PrefixReport,
@@ -20,12 +21,12 @@ from headrace.internal.v1.reports_pb2 import (
     Settlement,
     SettleRequest,
     TakenOver,
-    TakeOverRequest,
     WorkerReport,
 )
 from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace.v1.common_pb2 import FinishReason
-from headrace_scheduler.machine.machine import Leadership, Machine
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.state.events import (
     Command,
     Dispatch,
@@ -34,17 +35,16 @@ from headrace_scheduler.state.events import (
     GatewayReported,
     LaneCaughtUp,
     NoticeAnswered,
-    Notify,
     Parked,
     PrefixesReported,
-    ReportedLost,
+    SendNotice,
     Settled,
+    StreamLost,
     Submitted,
-    TakeOverAsked,
+    TakeOverRequested,
     WorkerReported,
 )
-from headrace_scheduler.workers.policy import Policy
-from helpers.counting_journal import CountingJournal
+from helpers.counting_observer import CountingObserver, apply_and_decide
 
 MODEL = "tiny"
 EPOCH = 7
@@ -55,39 +55,34 @@ C = TypeVar("C")
 class Bench:
     """A machine, its clock, and the commands it gave last."""
 
-    def __init__(self, policy: Policy | None = None, *, holding: bool = False) -> None:
+    def __init__(self, settings: SchedulerSettings | None = None, *, holding: bool = False) -> None:
         self.now_s = 100.0
-        self.journal = CountingJournal()
+        self.observer = CountingObserver()
         leadership = Leadership("s-1", MODEL, EPOCH, self.now_s, listening_since_s=0.0)
-        self.machine = Machine(leadership, policy or Policy(), self.journal)
+        self.machine = Machine(leadership, settings or SchedulerSettings(), self.observer)
         self.commands: list[Command] = []
         self._sequence = 0
         if not holding:
-            self.tell(*caught_up())
+            self.apply(*caught_up())
             assert not self.machine.is_holding
 
-    def tell(self, *events: Event) -> list[Command]:
+    def apply(self, *events: Event) -> list[Command]:
         """Apply all, decide once."""
-        for event in events:
-            self.machine.apply(event, now_s=self.now_s)
-        return self._decide()
+        self.commands = apply_and_decide(self.machine, self.observer, events, now_s=self.now_s)
+        self.machine.check_integrity()
+        return self.commands
 
     def after(self, seconds: float) -> list[Command]:
         """What it decides when nothing happens for so long."""
         self.now_s += seconds
-        return self._decide()
-
-    def _decide(self) -> list[Command]:
-        self.commands = self.machine.decide(now_s=self.now_s)
-        self.machine.check_integrity()
-        return self.commands
+        return self.apply()
 
     def submit(self, *request_ids: str, **fields: object) -> list[Command]:
         events = []
         for request_id in request_ids:
             self._sequence += 1
             events.append(submitted(request_id, self._sequence, now_s=self.now_s, **fields))
-        return self.tell(*events)
+        return self.apply(*events)
 
     def given(self, kind: type[C]) -> list[C]:
         """Commands of a kind among those given last."""
@@ -99,7 +94,7 @@ class Bench:
 
     def accept(self) -> list[Command]:
         """The worker takes all of the dispatches just given."""
-        return self.tell(
+        return self.apply(
             *(DispatchAnswered(d.worker_id, d.number, ()) for d in self.given(Dispatch))
         )
 
@@ -110,13 +105,13 @@ class Bench:
             DispatchRefusal(request_id=r.request_id, cause=cause, message="no")
             for r in dispatch.message.requests
         ]
-        return self.tell(DispatchAnswered(dispatch.worker_id, dispatch.number, tuple(refusals)))
+        return self.apply(DispatchAnswered(dispatch.worker_id, dispatch.number, tuple(refusals)))
 
     def settle(self, *request_ids: str, code: int = 0, output_tokens: int = 0) -> list[Command]:
-        return self.tell(settled(*request_ids, code=code, output_tokens=output_tokens))
+        return self.apply(settled(*request_ids, code=code, output_tokens=output_tokens))
 
     def worker(self, worker_id: str = "w", number: int = 1, **fields: object) -> list[Command]:
-        return self.tell(reported(worker_id, number, heard_s=self.now_s, **fields))
+        return self.apply(reported(worker_id, number, received_s=self.now_s, **fields))
 
 
 def caught_up() -> list[Event]:
@@ -134,7 +129,7 @@ def submitted(
     digest: object = "",
     adapter: object = "",
     deadline_s: object = NEVER,
-    patient_until_s: object = NEVER,
+    queue_deadline_s: object = NEVER,
     prompt_tokens: object = 3,
     tenant: object = "",
     prompt: object = None,
@@ -148,7 +143,7 @@ def submitted(
     assert isinstance(prompt_tokens, int)
     assert prompt is None or isinstance(prompt, list)
     assert isinstance(deadline_s, float)
-    assert isinstance(patient_until_s, float)
+    assert isinstance(queue_deadline_s, float)
     record = RequestRecord(
         request_id=request_id,
         model=MODEL,
@@ -167,7 +162,7 @@ def submitted(
     assert isinstance(max_tokens, int)
     record.sampling.max_tokens = max_tokens
     return Submitted(
-        record, str(priority), sequence, f"ack {sequence}", now_s, deadline_s, patient_until_s
+        record, str(priority), sequence, f"ack {sequence}", now_s, deadline_s, queue_deadline_s
     )
 
 
@@ -175,7 +170,7 @@ def reported(
     worker_id: str,
     number: int,
     *,
-    heard_s: float,
+    received_s: float,
     free: object = 4,
     total: object = 4,
     running: object = None,
@@ -227,13 +222,13 @@ def reported(
         leaving=bool(leaving),
         since=since,
     )
-    return WorkerReported(report, heard_s)
+    return WorkerReported(report, received_s)
 
 
 def gateway_reported(
     gateway_id: str = "g",
     *,
-    heard_s: float,
+    received_s: float,
     leaving: bool = False,
     taken_over: dict[str, int] | None = None,
     address: str = "",
@@ -251,7 +246,7 @@ def gateway_reported(
         draining=draining,
         delivery_address=address,
     )
-    return GatewayReported(report, heard_s)
+    return GatewayReported(report, received_s)
 
 
 def settled(*request_ids: str, code: int = 0, output_tokens: int = 0, since: int = 0) -> Settled:
@@ -262,13 +257,14 @@ def settled(*request_ids: str, code: int = 0, output_tokens: int = 0, since: int
     return Settled(SettleRequest(gateway_id="g", settlements=settlements))
 
 
-def asked(
+def take_over_requested(
     request_id: str, gateway_id: str, *, unreachable: str = "", stands: ResumePoint | None = None
-) -> TakeOverAsked:
+) -> TakeOverRequested:
     """A gateway wants a request, or has it open and says where it stands."""
-    return TakeOverAsked(
-        TakeOverRequest(
+    return TakeOverRequested(
+        LocateRequest(
             request_id=request_id,
+            verb=LocateRequest.VERB_TAKE_OVER,
             gateway_id=gateway_id,
             delivery_address=f"at {gateway_id}",
             unreachable_gateway_id=unreachable,
@@ -297,11 +293,11 @@ def parked(worker_id: str, *points: ResumePoint) -> Parked:
     return Parked(ParkRequest(worker_id=worker_id, points=points))
 
 
-def lost(worker_id: str, *points: ResumePoint) -> ReportedLost:
-    return ReportedLost(LostRequest(gateway_id="g", worker_id=worker_id, points=points))
+def lost(worker_id: str, *points: ResumePoint) -> StreamLost:
+    return StreamLost(LostRequest(gateway_id="g", worker_id=worker_id, points=points))
 
 
-def answer(notice: Notify, *points: ResumePoint, unknown: Sequence[str] = ()) -> NoticeAnswered:
+def answer(notice: SendNotice, *points: ResumePoint, unknown: Sequence[str] = ()) -> NoticeAnswered:
     return NoticeAnswered(notice, points, tuple(unknown))
 
 

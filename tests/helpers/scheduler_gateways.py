@@ -8,17 +8,17 @@ from enum import Enum, auto
 from headrace.errors import GatewayUnreachable
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.machine.machine import Machine
-from headrace_scheduler.runtime.handlers import taken_over
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.state_machine import Machine
+from headrace_scheduler.runtime.handlers import take_over_response
 from headrace_scheduler.state.events import (
     CancelRequested,
     Event,
     NoticeAnswered,
     NoticeUnanswered,
-    Notify,
+    SendNotice,
 )
-from headrace_scheduler.workers.policy import Policy
-from helpers.scheduler_events import asked, gateway_reported, point, settled
+from helpers.scheduler_events import gateway_reported, point, settled, take_over_requested
 from helpers.scheduler_models import Client
 
 
@@ -37,7 +37,7 @@ class Life(Enum):
 class GatewayModel:
     gateway_id: str
     life: Life = Life.LIVES
-    unheard: list[Notify] = field(default_factory=list)
+    unheard: list[SendNotice] = field(default_factory=list)
     """What came while it was frozen."""
 
     @property
@@ -49,7 +49,7 @@ class Callers:
     """The world's side of the gateways; the machine is somebody else's."""
 
     now_s: float
-    policy: Policy
+    settings: SchedulerSettings
     machine: Machine
     is_crowded = False
     """Orphans were too many to be kept, once."""
@@ -64,7 +64,7 @@ class Callers:
         self.told_ended: set[str] = set()
         """Requests whose gateway was to be told of their end."""
 
-    def tell(self, *events: Event) -> None:
+    def apply(self, *events: Event) -> None:
         raise NotImplementedError
 
     def living(self) -> list[str]:
@@ -75,13 +75,13 @@ class Callers:
     def settle(self, request_id: str, code: int = 0) -> None:
         client = self.clients[request_id]
         client.open, client.kept = False, True
-        self.tell(settled(request_id, code=code, since=client.since))
+        self.apply(settled(request_id, code=code, since=client.since))
 
     def cancel(self, request_id: str) -> None:
         self.clients[request_id].is_cancelled = True
-        self.tell(CancelRequested(request_id))
+        self.apply(CancelRequested(request_id))
 
-    def keep_end(self, request_id: str) -> None:
+    def store_result(self, request_id: str) -> None:
         """Its leader does, for no gateway could."""
         client = self.clients[request_id]
         assert client.detached
@@ -97,7 +97,7 @@ class Callers:
     def beat(self) -> None:
         for gateway in list(self.gateways.values()):
             if gateway.reports:
-                self.tell(self.report_of(gateway))
+                self.apply(self.report_of(gateway))
 
     def report_of(self, gateway: GatewayModel) -> Event:
         gateway_id, taken = gateway.gateway_id, dict[str, int]()
@@ -108,7 +108,7 @@ class Callers:
                 taken[request_id] = since
         return gateway_reported(
             gateway_id,
-            heard_s=self.now_s,
+            received_s=self.now_s,
             taken_over=taken,
             address=f"at {gateway_id}",
             draining=gateway_id in self.draining,
@@ -130,7 +130,7 @@ class Callers:
         self.draining.add(gateway_id)
         for request_id, client in self.clients.items():
             for since in filter(None, [client.former.pop(gateway_id, None)]):
-                self.tell(settled(request_id, code=1, since=since))
+                self.apply(settled(request_id, code=1, since=since))
             if client.gateway != gateway_id or not client.is_present:
                 continue
             if client.attachable:
@@ -139,14 +139,14 @@ class Callers:
                 self.settle(request_id, code=14)
 
     def leave(self, gateway_id: str) -> None:
-        self.tell(gateway_reported(gateway_id, heard_s=self.now_s, leaving=True))
+        self.apply(gateway_reported(gateway_id, received_s=self.now_s, leaving=True))
         self.kill_gateway(gateway_id)
 
     def thaw(self, gateway_id: str) -> None:
         """What came meanwhile is heard, though nobody waits for an answer any more."""
         gateway = self.gateways[gateway_id]
         gateway.life = Life.LIVES
-        self.tell(self.report_of(gateway))
+        self.apply(self.report_of(gateway))
         for notice in gateway.unheard:
             self.hear(notice)
             self._settle_ended(notice)
@@ -156,7 +156,7 @@ class Callers:
                 found = self.machine.find(request_id)
                 if found is None or found.request.record.held_since_attempt <= since:
                     client.is_cancelled = True  # Its reader left, before another gateway had it.
-                self.tell(settled(request_id, code=1, since=since))
+                self.apply(settled(request_id, code=1, since=since))
 
     def finish_gateways(self) -> None:
         """Those half-way between living and gone come to one of both."""
@@ -184,14 +184,16 @@ class Callers:
         client = self.clients[request_id]
         if not client.away or gateway_id not in self.living():
             return
-        self.tell(asked(request_id, gateway_id, unreachable=client.gateway))
+        self.apply(take_over_requested(request_id, gateway_id, unreachable=client.gateway))
         found = self.machine.find(request_id)
         if found is None:
             if not self.machine.is_holding and not client.detached:
                 self._find_ended(request_id, client)
             return
-        answer = taken_over(found.request, asked(request_id, gateway_id).request)
-        if answer.gateway_id == gateway_id and answer.HasField("record"):
+        answer = take_over_response(
+            found.request, take_over_requested(request_id, gateway_id).request
+        )
+        if answer.record.gateway_id == gateway_id:
             self._hold(request_id, client, answer.record, word)
 
     def come_back_all(self) -> None:
@@ -201,7 +203,7 @@ class Callers:
 
     def _find_ended(self, request_id: str, client: Client) -> None:
         """It was abandoned, and the client is told so: for a reason."""
-        ends_s = min(client.left_s + self.policy.orphan_grace_s, client.deadline_s)
+        ends_s = min(client.left_s + self.settings.orphan_grace_s, client.deadline_s)
         told = client.is_cancelled or request_id in self.told_ended
         assert told or self.is_crowded or self.now_s >= ends_s, request_id
         client.open = client.away = False
@@ -217,37 +219,37 @@ class Callers:
             client.former.pop(gateway_id, None)
         if word != "lost":
             stands = point(request_id, record.attempt, made)
-            self.tell(asked(request_id, gateway_id, stands=stands))
+            self.apply(take_over_requested(request_id, gateway_id, stands=stands))
 
     # Notices
 
-    def take_notice(self, notice: Notify) -> None:
+    def on_notice(self, notice: SendNotice) -> None:
         gateway = self.gateways[notice.gateway_id]
         match gateway.life:
             case Life.GONE:
-                self.tell(NoticeUnanswered(notice, nobody_listens=True))
+                self.apply(NoticeUnanswered(notice, is_disconnected=True))
             case Life.FROZEN:
                 gateway.unheard.append(notice)
-                self.tell(NoticeUnanswered(notice))
+                self.apply(NoticeUnanswered(notice))
             case _:
                 points, unknown = self.hear(notice)
-                self.tell(NoticeAnswered(notice, points, unknown))
+                self.apply(NoticeAnswered(notice, points, unknown))
                 self._settle_ended(notice)
 
-    def lose_notice(self, notice: Notify, *, arrives: bool) -> None:
+    def lose_notice(self, notice: SendNotice, *, arrives: bool) -> None:
         gateway = self.gateways[notice.gateway_id]
         if gateway.life is Life.FROZEN:
             gateway.unheard.append(notice)
         elif arrives and gateway.reports:
             self.hear(notice)
-        self.tell(NoticeUnanswered(notice))
+        self.apply(NoticeUnanswered(notice))
 
-    def keep_for_frozen(self, notice: Notify) -> None:
+    def keep_for_frozen(self, notice: SendNotice) -> None:
         """Who said it is gone; who is to hear it will."""
         if (gateway := self.gateways[notice.gateway_id]).life is Life.FROZEN:
             gateway.unheard.append(notice)
 
-    def hear(self, notice: Notify) -> tuple[tuple[ResumePoint, ...], tuple[str, ...]]:
+    def hear(self, notice: SendNotice) -> tuple[tuple[ResumePoint, ...], tuple[str, ...]]:
         """A gateway's answer. One that leaves does not say what it does not know."""
         gateway_id, points = notice.gateway_id, []
         given = {record.request_id: record for record in notice.records}
@@ -278,7 +280,7 @@ class Callers:
         client.away, client.seen = False, made
         return point(record.request_id, record.attempt, made)
 
-    def _settle_ended(self, notice: Notify) -> None:
+    def _settle_ended(self, notice: SendNotice) -> None:
         for request_id, error in notice.ended:
             if self._holds(notice.gateway_id, request_id):
                 if self.clients[request_id].detached and isinstance(error, GatewayUnreachable):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.state.events import Event, Submitted
-from headrace_worker.dispatch.report_delta import Changes
+from headrace_worker.dispatch.report_delta import ChangeTracker
 from helpers.scheduler_events import reported
 
 
@@ -18,7 +18,7 @@ class WorkerModel:
     running: dict[str, RequestRecord] = field(default_factory=dict)
     counted: tuple[int, int] = (0, 0)
     number: int = 0
-    changes: Changes = field(default_factory=Changes)
+    changes: ChangeTracker = field(default_factory=ChangeTracker)
     late: list[Event] = field(default_factory=list)
     """Its reports that are still on their way."""
     alive: bool = True
@@ -31,16 +31,16 @@ class WorkerModel:
     def report(self, now_s: float, *, full: bool) -> Event:
         self.number += 1
         running = {i: r.attempt for i, r in self.running.items()}
-        named = self.changes.report(self.number, running, full=full)
+        delta = self.changes.delta(self.number, running, full=full)
         return reported(
             self.worker_id,
             self.number,
-            heard_s=now_s,
+            received_s=now_s,
             free=self.free,
             total=self.slots,
-            running=dict(named.running),
-            since=named.since,
-            ended=named.ended,
+            running=dict(delta.running),
+            since=delta.since,
+            ended=delta.ended,
             counted=self.counted,
             draining=self.draining,
         )

@@ -10,23 +10,23 @@ from collections import Counter
 
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRefusalCause
 from headrace.internal.v1.request_pb2 import ChoiceProgress
-from headrace_scheduler.machine.machine import Leadership, Machine
-from headrace_scheduler.request.prefixes import names_of
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.state_machine import Leadership, Machine
+from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_scheduler.state.events import (
     Acknowledge,
     CancelOnWorker,
     Command,
-    Conclude,
     Dispatch,
     DispatchAnswered,
     DispatchUnanswered,
     Event,
-    Notify,
     ParkOnWorker,
+    SendNotice,
+    StoreResult,
     Submitted,
 )
-from headrace_scheduler.workers.policy import Policy
-from helpers.counting_journal import CountingJournal
+from helpers.counting_observer import CountingObserver, apply_and_decide
 from helpers.scheduler_checks import ParkingChecks, check_attempts
 from helpers.scheduler_events import (
     MODEL,
@@ -46,10 +46,10 @@ LENGTH = 3
 
 
 class World(Callers):
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, settings: SchedulerSettings) -> None:
         super().__init__()
         self.now_s = 100.0
-        self.policy = policy
+        self.settings = settings
         self.epoch = 0
         self.workers: dict[str, WorkerModel] = {}
         self.stored: dict[str, Submitted] = {}
@@ -72,12 +72,12 @@ class World(Callers):
         """
         self.epoch += 1
         for command in self.pending:
-            if isinstance(command, Notify):
+            if isinstance(command, SendNotice):
                 self.keep_for_frozen(command)
         self.pending = []
         leadership = Leadership("s", MODEL, self.epoch, self.now_s, listening_since_s=0.0)
-        self.journal = CountingJournal()
-        self.machine = Machine(leadership, self.policy, self.journal)
+        self.observer = CountingObserver()
+        self.machine = Machine(leadership, self.settings, self.observer)
         self.parking = ParkingChecks(self.machine)
         self.unread = unread(self.stored)
         if has_listened:
@@ -88,16 +88,14 @@ class World(Callers):
         """The leader reads so many messages of its lanes, or comes to their end."""
         if self.unread:
             now, self.unread = self.unread[:count], self.unread[count:]
-            self.tell(*map(as_stored, now))
+            self.apply(*map(as_stored, now))
         if not self.unread and self.machine.is_holding:
-            self.tell(*caught_up())
+            self.apply(*caught_up())
 
-    def tell(self, *events: Event) -> None:
-        for event in events:
-            self.machine.apply(event, now_s=self.now_s)
-        commands = self.machine.decide(now_s=self.now_s)
+    def apply(self, *events: Event) -> None:
+        commands = apply_and_decide(self.machine, self.observer, events, now_s=self.now_s)
         self.machine.check_integrity()
-        self.is_crowded |= self.journal.counts["abandoned: too many orphans"] > 0
+        self.is_crowded |= self.observer.counts["abandoned: too many orphans"] > 0
         for command in commands:
             match command:
                 case Acknowledge(request_id):
@@ -110,7 +108,7 @@ class World(Callers):
                     if not command.orphaned:
                         self.parking.parked(command, self.stored[command.request_id].priority)
                     self.pending.append(command)
-                case Notify():
+                case SendNotice():
                     self.told_ended.update(request_id for request_id, _ in command.ended)
                     self.pending.append(command)
                 case _:
@@ -125,10 +123,10 @@ class World(Callers):
     def pass_time(self, seconds: float) -> None:
         self.read_on(len(self.unread))
         self.now_s += seconds
-        dropped = self.journal.counts["worker lost"]
-        self.tell()
+        dropped = self.observer.counts["worker lost"]
+        self.apply()
         self.beat()
-        if self.journal.counts["worker lost"] > dropped and self.pending:
+        if self.observer.counts["worker lost"] > dropped and self.pending:
             # A dispatch that was on its way all the time arrives at a worker that was given up.
             self.trusts_accounts = False
 
@@ -163,7 +161,7 @@ class World(Callers):
             digest="w1",
             prompt=list(range(start, start + 40)),
             deadline_s=self.now_s + time_s,
-            patient_until_s=self.now_s + patience_s,
+            queue_deadline_s=self.now_s + patience_s,
         )
         client = Client(gateway=gateway, attachable=attachable, detached=detached)
         client.deadline_s = self.now_s + time_s
@@ -172,24 +170,24 @@ class World(Callers):
         if self.unread:
             self.unread.append(event)
         else:
-            self.tell(as_stored(event))
+            self.apply(as_stored(event))
 
     # Workers
 
     def report(self, worker: WorkerModel, *, full: bool = False) -> None:
         if worker.alive:
-            self.tell(worker.report(self.now_s, full=full))
+            self.apply(worker.report(self.now_s, full=full))
 
     def report_all(self, *, full: bool) -> None:
         for worker in self.workers.values():
             self.report(worker, full=full)
 
-    def say_prefixes(self, worker: WorkerModel, beginning: int, blocks: int, full: bool) -> None:
+    def report_prefixes(self, worker: WorkerModel, beginning: int, blocks: int, full: bool) -> None:
         """It holds so much of one of the beginnings, and no more of it."""
         prompt = list(range(1000 * beginning, 1000 * beginning + 40))
         shared = submitted("", digest="w1", prompt=prompt)
-        names, where = names_of(shared.record), worker.worker_id
-        self.tell(prefixes_reported(where, names[:blocks], dropped=names[blocks:], full=full))
+        names, where = prefix_block_names(shared.record), worker.worker_id
+        self.apply(prefixes_reported(where, names[:blocks], dropped=names[blocks:], full=full))
 
     def retire(self, worker: WorkerModel) -> None:
         """It has drained: it leaves, and another comes."""
@@ -197,7 +195,7 @@ class World(Callers):
             self.park(worker, request_id, "")
         worker.number += 1
         number, name = worker.number, f"{worker.worker_id}'"
-        self.tell(reported(worker.worker_id, number, heard_s=self.now_s, leaving=True))
+        self.apply(reported(worker.worker_id, number, received_s=self.now_s, leaving=True))
         del self.workers[worker.worker_id]
         self.workers[name] = WorkerModel(name, worker.slots)
 
@@ -206,8 +204,8 @@ class World(Callers):
         if worker.alive:
             worker.late.append(worker.report(self.now_s, full=False))
 
-    def hear_late(self, worker: WorkerModel) -> None:
-        self.tell(worker.late.pop())
+    def deliver_late_report(self, worker: WorkerModel) -> None:
+        self.apply(worker.late.pop())
 
     def step(self, worker: WorkerModel) -> None:
         """Everything that runs there makes one token."""
@@ -237,14 +235,14 @@ class World(Callers):
     def park(self, worker: WorkerModel, request_id: str, error: str) -> None:
         record = worker.running.pop(request_id)
         made = list(record.progress[0].output_ids) if record.progress else []
-        self.tell(parked(worker.worker_id, point(request_id, record.attempt, made, error=error)))
+        self.apply(parked(worker.worker_id, point(request_id, record.attempt, made, error=error)))
         self.report(worker)
 
     def lose_stream(self, worker: WorkerModel, request_id: str) -> None:
         record = worker.running[request_id]
         client = self.clients[request_id]
         if self.is_heard(request_id) and client.newest == record.attempt:
-            self.tell(lost(worker.worker_id, point(request_id, record.attempt, client.seen)))
+            self.apply(lost(worker.worker_id, point(request_id, record.attempt, client.seen)))
 
     # What was commanded
 
@@ -253,10 +251,10 @@ class World(Callers):
         match command:
             case Dispatch():
                 self._take(command)
-            case Notify():
-                self.take_notice(command)
-            case Conclude(record):
-                self.keep_end(record.request_id)
+            case SendNotice():
+                self.on_notice(command)
+            case StoreResult(record):
+                self.store_result(record.request_id)
                 self._acknowledge(record.request_id)
             case CancelOnWorker() | ParkOnWorker():
                 request_id = command.request_id
@@ -286,18 +284,18 @@ class World(Callers):
                 worker = self.workers.get(worker_id)
                 if arrives and worker is not None and worker.alive:
                     self._run(worker, command)
-                self.tell(DispatchUnanswered(worker_id, number))
-            case Notify():
+                self.apply(DispatchUnanswered(worker_id, number))
+            case SendNotice():
                 self.lose_notice(command, arrives=arrives)
 
     def _take(self, command: Dispatch) -> None:
         worker = self.workers.get(command.worker_id)
         if worker is None or not worker.alive:
-            self.tell(DispatchUnanswered(command.worker_id, command.number))
+            self.apply(DispatchUnanswered(command.worker_id, command.number))
             return
         refused, cause = self._run(worker, command)
         refusals = tuple(DispatchRefusal(request_id=i, cause=cause) for i in refused)
-        self.tell(DispatchAnswered(command.worker_id, command.number, refusals))
+        self.apply(DispatchAnswered(command.worker_id, command.number, refusals))
 
     def _run(
         self, worker: WorkerModel, command: Dispatch

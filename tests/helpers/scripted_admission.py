@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 
 from headrace.errors import HeadraceError, LaneFull
 from headrace.v1.common_pb2 import FinishReason, Priority, RequestOutcome
-from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Tokens, ValidRequest
+from headrace_gateway.request.generation import (
+    ChoiceEnded,
+    Event,
+    Failed,
+    Generation,
+    Tokens,
+    ValidRequest,
+)
 
 Gate = asyncio.Event
 """In a script: nothing more is said until it is set."""
@@ -19,25 +26,17 @@ STOP = FinishReason.FINISH_REASON_STOP
 LENGTH = FinishReason.FINISH_REASON_LENGTH
 
 
-@dataclass
-class ScriptedGeneration:
-    """Says its script's lists one by one; then waits, as a mesh would, until every choice ended."""
+class ScriptedGeneration(Generation):
+    """Yields its script's lists one by one; then waits, as a mesh would, for every choice's end."""
 
-    request: ValidRequest
-    script: GatedScript
-    settled: list[RequestOutcome] = field(default_factory=list)
-    abandoned: int = 0
-    ended_here: list[int] = field(default_factory=list)
-    _open: set[int] = field(default_factory=set)
-    _ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def request_id(self) -> str:
-        return self.request.request_id
-
-    @property
-    def arrival_s(self) -> float:
-        return 1_700_000_000.0
+    def __init__(self, request: ValidRequest, script: GatedScript) -> None:
+        super().__init__(request.request_id, arrival_s=1_700_000_000.0)
+        self.request, self.script = request, script
+        self.settled: list[RequestOutcome] = []
+        self.abandoned = 0
+        self.ended_here: list[int] = []
+        self._open: set[int] = set()
+        self._ended = asyncio.Event()
 
     async def events(self) -> AsyncIterator[list[Event]]:
         self._open = set(range(self.request.n))

@@ -9,20 +9,16 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from headrace_worker.engine.base.products import lay_out
+from headrace_worker.base.settings import WorkerSettings
+from headrace_worker.engine.base.prepacked_linear import prepack_linear_layers
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.kvcache.contiguous import KvStrips
-from headrace_worker.engine.kvcache.paged import KvPages
-from headrace_worker.engine.loading.building import (
-    EngineSettings,
-    Origin,
-    build_packed,
-    build_stepwise,
-)
+from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
+from headrace_worker.engine.kvcache.paged_cache import PagedKvCache
+from headrace_worker.engine.loading.builder import EngineContext, build_packed, build_stepwise
 
 VOCABULARY = 300
 EOS = 7
-STORES = {"strips": KvStrips, "pages": KvPages}
+STORES = {"strips": ContiguousKvCache, "pages": PagedKvCache}
 """By the name that settings have for them."""
 POISON = 299
 """A token that makes `poisoned` models fail."""
@@ -86,23 +82,21 @@ def packed(model: PreTrainedModel, **settings: Any) -> SlotEngine:
 
     As when a model is loaded, its weights are laid out for it.
     """
-    lay_out(model)
-    return build_packed(model, _settings(**settings), Origin((EOS,)))
+    prepack_linear_layers(model)
+    return build_packed(model, *_small(**settings))
 
 
 def stepwise(model: PreTrainedModel, **settings: Any) -> SlotEngine:
     """The same with one cache per sequence, and weights that a model's own code may read."""
-    return build_stepwise(model, _settings(**settings), Origin((EOS,)))
+    return build_stepwise(model, *_small(**settings))
 
 
-def _settings(**settings: Any) -> EngineSettings:
-    shape: dict[str, Any] = {
-        "max_slots": 4,
-        "context_tokens": 128,
-        "prefill_chunk_tokens": 8,
-        **settings,
-    }
-    return EngineSettings(**shape)
+def _small(
+    *, cache_bytes: int | None = None, async_scheduling: bool | None = None, **settings: Any
+) -> tuple[WorkerSettings, EngineContext]:
+    size = {"max_slots": 4, "context_tokens": 128, "prefill_chunk_tokens": 8}
+    context = EngineContext((EOS,), cache_bytes=cache_bytes, async_scheduling=async_scheduling)
+    return WorkerSettings.model_validate(size | settings), context
 
 
 def generated(model: PreTrainedModel, prompt_ids: tuple[int, ...], max_tokens: int) -> list[int]:

@@ -11,7 +11,7 @@ import httpx
 from headrace.internal.v1.model_card_pb2 import ModelCard, VectorFacts
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.request.generation import ChoiceEnded, Input, ValidRequest
-from helpers.running_doors import CARD
+from helpers.running_api import CARD
 from helpers.scripted_admission import STOP, Script
 from helpers.tiny_tokenizers import word_pieces
 

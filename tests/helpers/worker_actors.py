@@ -43,8 +43,8 @@ from headrace_worker.engine.backends.scripted import (
 )
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from headrace_worker.engine.base.interface import Engine, PrefixEngine, SamplingParameters, Sequence
-from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed
-from headrace_worker.serving.reloading import Load
+from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed
+from headrace_worker.serving.reloader import Load
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.running_engine import alone

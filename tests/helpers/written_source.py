@@ -7,24 +7,24 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from headrace_worker.engine.backends.loop_thread import LoopThread
-from headrace_worker.engine.backends.remote_engine import FollowingEngine, Piece
+from headrace_worker.engine.backends.remote_engine import RemoteEngine, TokenChunk
 from headrace_worker.engine.backends.scripted_text import vocabulary_size
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts
 from headrace_worker.engine.base.interface import Sequence as EngineSequence
 
-Written = Sequence[Piece | Exception]
+Written = Sequence[TokenChunk | Exception]
 
 
 @dataclass
-class WrittenSource:
+class ScriptedBackend:
     """Every sequence gets all of `pieces`; without a finish or an error in them, it waits then."""
 
     pieces: Written
-    refusing: str = ""
+    unavailable_reason: str = ""
     heard: list[EngineSequence] = field(default_factory=list)
     let_go: int = 0
 
-    async def follow(self, sequence: EngineSequence) -> AsyncGenerator[Piece, None]:
+    async def generate(self, sequence: EngineSequence) -> AsyncGenerator[TokenChunk, None]:
         self.heard.append(sequence)
         try:
             for piece in self.pieces:
@@ -40,7 +40,7 @@ class WrittenSource:
         pass
 
 
-def following(source: WrittenSource, *, resume: bool = True) -> FollowingEngine:
+def remote_engine(source: ScriptedBackend, *, resume: bool = True) -> RemoteEngine:
     """An engine over it, with 4 slots and 128 tokens of context."""
     facts = EngineFacts(
         name="written",
@@ -53,4 +53,4 @@ def following(source: WrittenSource, *, resume: bool = True) -> FollowingEngine:
         batch_invariant=False,
         capabilities=Capabilities(resume=resume),
     )
-    return FollowingEngine(facts, source, LoopThread("written"))
+    return RemoteEngine(facts, source, LoopThread("written"))

@@ -1,4 +1,4 @@
-"""Cancellations that got lost, found again."""
+"""Work around two faults of Python 3.11 that lose or invent cancellations of asyncio tasks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def heed() -> None:
-    """Raise CancelledError if this task was cancelled and something has swallowed it."""
+def recheck_cancelled() -> None:
+    """Raise CancelledError if this task was cancelled and a call has swallowed that."""
     # Why: asyncio.wait_for of Python 3.11, which the broker's client waits with, returns
     # the result and forgets the cancellation if both come in one turn of the loop. A loop
     # would go on, and its task group wait for it for ever.
@@ -21,25 +21,25 @@ def heed() -> None:
         raise asyncio.CancelledError
 
 
-async def confined(work: Coroutine[Any, Any, R]) -> R:
-    """Await work in a task of its own; for what holds a task group that may fail.
+async def run_isolated(work: Coroutine[Any, Any, R]) -> R:
+    """Await work that holds a task group which may fail, in a task of its own.
 
-    Cancelled, it cancels the work and waits for its end.
+    If this call is cancelled, it cancels the work and waits for its end.
     """
     # Why: TaskGroup of Python 3.11 marks its own task as cancelled when a child fails, and
-    # never takes that back. To `heed`, and so to every call of the bus, it would be cancelled
-    # for good, although somebody has handled the failure.
+    # never takes that back. `recheck_cancelled`, and so every call of the bus, would take the
+    # task for cancelled for good, although its failure has been handled.
     return await asyncio.create_task(work)
 
 
-def heeding(call: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Have a call heed a cancellation that was lost while it waited."""
+def rechecking_cancelled(call: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Wrap a call so that it raises a cancellation that was lost while it waited."""
 
     @wraps(call)
-    async def heeded(*args: P.args, **kwargs: P.kwargs) -> R:
+    async def rechecked(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return await call(*args, **kwargs)
         finally:
-            heed()
+            recheck_cancelled()
 
-    return heeded
+    return rechecked

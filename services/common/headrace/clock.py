@@ -1,4 +1,4 @@
-"""Time as an argument: rims hold a Clock, pure rooms are told `now_s`."""
+"""The clock of code that acts; pure code takes `now_s` as an argument instead."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol
 
 class Clock(Protocol):
     def monotonic_s(self) -> float:
-        """For waits and leases; unaffected by changes of the wall clock."""
+        """Return the time for waits and leases, which changes of the wall clock do not affect."""
         ...
 
     def unix_s(self) -> float:
-        """For what crosses processes or is shown to people."""
+        """Return the time for what other processes or people read."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Everything that Headrace refuses or fails with, and what each means to a caller.
+"""Everything that Headrace rejects a request with or fails it with, as callers see it.
 
 HeadraceError
 ├── RequestError            the caller must change something
@@ -9,28 +9,55 @@ HeadraceError
 │   ├── ModelNotFound           NOT_FOUND           MODEL_NOT_FOUND
 │   ├── RequestNotFound         NOT_FOUND           REQUEST_NOT_FOUND
 │   └── RequestExists           ALREADY_EXISTS      REQUEST_EXISTS
-├── CapacityError           nothing was queued; come back after `retry_after_s`
+├── CapacityError           nothing was queued; retry after `retry_after_s`
 │   ├── LaneFull                RESOURCE_EXHAUSTED  LANE_FULL
 │   ├── PatienceExhausted       RESOURCE_EXHAUSTED  PATIENCE_EXHAUSTED
 │   ├── NoWorker                UNAVAILABLE         NO_WORKER
 │   ├── BrokerUnavailable       UNAVAILABLE         BROKER_UNAVAILABLE
 │   ├── GatewayDraining         UNAVAILABLE         GATEWAY_DRAINING
 │   └── GatewayUnreachable      UNAVAILABLE         GATEWAY_UNREACHABLE
-├── DeadlinePassed              DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
+├── DeadlineExceeded            DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
 ├── RequestCancelled            CANCELLED           CANCELLED
 │   └── SlowReader                                  SLOW_READER
-└── InternalError           ours to mend
+└── InternalError           a fault of Headrace
     ├── AttemptsExhausted       INTERNAL            ATTEMPTS_EXHAUSTED
     └── EngineFailed            INTERNAL            ENGINE_FAILED
 
-This is the only error table: both doors, REST and gRPC, print it, and
-`headrace.rpc.status` turns it into google.rpc.Status and back.
+This is the only table of errors: REST and gRPC both return them, and `headrace.rpc.status`
+translates them to google.rpc.Status and back.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import ClassVar
+
+__all__ = [
+    "AttemptsExhausted",
+    "BrokerUnavailable",
+    "CapacityError",
+    "Code",
+    "ContextLengthExceeded",
+    "DeadlineExceeded",
+    "EngineFailed",
+    "GatewayDraining",
+    "GatewayUnreachable",
+    "HeadraceError",
+    "InternalError",
+    "InvalidRequest",
+    "InvalidStructure",
+    "LaneFull",
+    "ModelNotFound",
+    "NoWorker",
+    "PatienceExhausted",
+    "RequestCancelled",
+    "RequestError",
+    "RequestExists",
+    "RequestNotFound",
+    "SlowReader",
+    "Unsupported",
+    "errors_by_reason",
+]
 
 
 class Code(Enum):
@@ -52,11 +79,11 @@ class Code(Enum):
 
 
 class HeadraceError(Exception):
-    """Base of all that is told to a caller. The message states the fact with its numbers."""
+    """Base of all errors that callers get. The message states the fact with its numbers."""
 
     code: ClassVar[Code] = Code.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
-    """Name in headrace.v1.ErrorReason without its prefix."""
+    """Its name in headrace.v1.ErrorReason, without the prefix."""
 
     def __init__(
         self,
@@ -68,63 +95,63 @@ class HeadraceError(Exception):
         super().__init__(message)
         self.message = message
         self.field = field
-        """Path of the field at fault, as the caller wrote it: `messages[0].role`."""
+        """Path of the invalid field, as the caller wrote it: `messages[0].role`."""
         self.retry_after_s = retry_after_s
 
 
 class RequestError(HeadraceError):
-    """The caller must change something; the same request will fail again."""
+    """The caller must change the request; the same one would fail again."""
 
 
 class InvalidRequest(RequestError):
-    """A field is missing, unknown, of a wrong type or out of its range."""
+    """A field is missing, unknown, of the wrong type or out of range."""
 
     code = Code.INVALID_ARGUMENT
     reason = "INVALID_REQUEST"
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """The prompt, or prompt and wanted output, do not fit the model's context."""
+    """The prompt, or the prompt with `max_tokens`, exceeds the model's context."""
 
     reason = "CONTEXT_LENGTH_EXCEEDED"
 
 
 class InvalidStructure(InvalidRequest):
-    """The wanted structure of the output is none, is too large, or cannot be enforced."""
+    """The schema or grammar of the output is invalid, too large, or cannot be enforced."""
 
     reason = "INVALID_STRUCTURE"
 
 
 class Unsupported(RequestError):
-    """A known field or value that this version does not serve."""
+    """A known field or value that this version or this model does not support."""
 
     code = Code.UNIMPLEMENTED
     reason = "UNSUPPORTED"
 
 
 class ModelNotFound(RequestError):
-    """No model of this name is configured, or not any more."""
+    """No model of this name is configured."""
 
     code = Code.NOT_FOUND
     reason = "MODEL_NOT_FOUND"
 
 
 class RequestNotFound(RequestError):
-    """No such request, or it ended longer ago than results are kept."""
+    """The request is not running, and no stored result exists."""
 
     code = Code.NOT_FOUND
     reason = "REQUEST_NOT_FOUND"
 
 
 class RequestExists(RequestError):
-    """Another request with this id is open."""
+    """Another request has this id."""
 
     code = Code.ALREADY_EXISTS
     reason = "REQUEST_EXISTS"
 
 
 class CapacityError(HeadraceError):
-    """Not now. Nothing is queued; the same request may succeed after `retry_after_s`."""
+    """Nothing was queued; the same request may succeed after `retry_after_s`."""
 
     code = Code.UNAVAILABLE
 
@@ -137,7 +164,7 @@ class LaneFull(CapacityError):
 
 
 class PatienceExhausted(CapacityError):
-    """It waited in its lane for as long as its patience."""
+    """The request waited in its lane for as long as its `patience`."""
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "PATIENCE_EXHAUSTED"
@@ -150,62 +177,62 @@ class NoWorker(CapacityError):
 
 
 class BrokerUnavailable(CapacityError):
-    """NATS could not be reached."""
+    """NATS cannot be reached."""
 
     reason = "BROKER_UNAVAILABLE"
 
 
 class GatewayDraining(CapacityError):
-    """This gateway is shutting down; another will answer."""
+    """This gateway is shutting down; another one accepts the request."""
 
     reason = "GATEWAY_DRAINING"
 
 
 class GatewayUnreachable(CapacityError):
-    """The gateway that has the request cannot be reached, or nobody knows yet which has it."""
+    """The gateway that has the request cannot be reached, or is not known yet."""
 
     reason = "GATEWAY_UNREACHABLE"
 
 
-class DeadlinePassed(HeadraceError):
-    """The request's time ran out, waiting or running."""
+class DeadlineExceeded(HeadraceError):
+    """The request's deadline passed while it waited or ran."""
 
     code = Code.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
 
 
 class RequestCancelled(HeadraceError):
-    """Somebody cancelled it."""
+    """The request was cancelled."""
 
     code = Code.CANCELLED
     reason = "CANCELLED"
 
 
 class SlowReader(RequestCancelled):
-    """Its caller took nothing of what was written to it for too long, and was cut."""
+    """The caller did not read the stream for too long; the request was cancelled."""
 
     reason = "SLOW_READER"
 
 
 class InternalError(HeadraceError):
-    """A fault of ours; the caller can do nothing but try again."""
+    """A fault of Headrace; the caller can only retry."""
 
 
 class AttemptsExhausted(InternalError):
-    """It failed on every attempt, and is kept in the dead-letter stream."""
+    """The request failed on every attempt; it is stored as a dead letter."""
 
     reason = "ATTEMPTS_EXHAUSTED"
 
 
 class EngineFailed(InternalError):
-    """The engine could not compute it."""
+    """The engine could not compute the output."""
 
     reason = "ENGINE_FAILED"
 
 
-def leaves(root: type[HeadraceError] = HeadraceError) -> dict[str, type[HeadraceError]]:
-    """Every error class of the tree by its reason."""
+def errors_by_reason(root: type[HeadraceError] = HeadraceError) -> dict[str, type[HeadraceError]]:
+    """Return the error classes below `root`, and `root` itself, by their reasons."""
     found = {root.reason: root} if "reason" in vars(root) else {}
     for child in root.__subclasses__():
-        found |= leaves(child)
+        found |= errors_by_reason(child)
     return found

@@ -1,4 +1,4 @@
-"""Log probabilities of a run of tokens, in columns, as they are kept and passed on."""
+"""Log probabilities of a run of tokens, in columns, as messages have them. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 LEAST = -9999.0
-"""What stands for all that is less likely, minus infinity included: JSON has no infinities."""
+"""Stands for all lower values, minus infinity included: JSON has no infinities."""
 
 Row = tuple[float, list[int], list[float]]
-"""Of one token: its own, the likeliest tokens in its place, likeliest first, and theirs."""
+"""Of one token: its log probability, the ids of the top tokens in its place, and theirs."""
 
 
 def _floats(values: Iterable[float] = ()) -> array[float]:
@@ -23,10 +23,9 @@ def _ids(values: Iterable[int] = ()) -> array[int]:
 
 @dataclass(slots=True)
 class Logprobs:
-    """Of each token its own, and of the likeliest in its place; of each token equally many.
+    """Log probabilities of tokens, and of equally many top tokens in the place of each.
 
-    Arrays, because a list of numbers takes five times as much: they are kept for
-    every token of an open request that asks for them.
+    Why arrays: lists of numbers take five times the memory, for every token of an open request.
     """
 
     own: array[float] = field(default_factory=_floats)
@@ -40,7 +39,7 @@ class Logprobs:
     def of(
         cls, own: Iterable[float], top_ids: Iterable[int] = (), top: Iterable[float] = ()
     ) -> Logprobs:
-        """From columns as messages have them."""
+        """Build them from the columns of a message."""
         return cls(_floats(own), _ids(top_ids), _floats(top))
 
     def __len__(self) -> int:
@@ -48,17 +47,17 @@ class Logprobs:
 
     @property
     def width(self) -> int:
-        """How many of the likeliest each token has; 0 for no tokens."""
+        """How many top tokens each token has; 0 without tokens."""
         return len(self.top) // len(self.own) if self.own else 0
 
     def extend(self, run: Logprobs) -> None:
-        """Append what follows, of the same width."""
+        """Append the following tokens, of the same width."""
         self.own.extend(run.own)
         self.top_ids.extend(run.top_ids)
         self.top.extend(run.top)
 
     def cut(self, start: int, stop: int | None = None) -> Logprobs:
-        """Those of tokens `start` to before `stop`, or to the end."""
+        """Return those of tokens `start` to before `stop`, or to the end."""
         width, stop = self.width, len(self) if stop is None else stop
         wide = slice(start * width, stop * width)
         return Logprobs(self.own[start:stop], self.top_ids[wide], self.top[wide])

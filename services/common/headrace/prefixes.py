@@ -1,7 +1,15 @@
-"""Beginnings of texts, in blocks that are named by all that stands before them.
+"""Hashes of the prefixes of texts, block by block, for prefix caching and prefix-aware routing.
 
-Engines name what they hold, workers report the names, leaders name what waits: equal names,
-equal tokens from the very first on, under equal weights.
+A block's hash covers all tokens from the first of the text on, and the weights: equal hashes mean
+equal prefixes. Engines hash the blocks that they cache, workers report the hashes, and leaders hash
+the prompts that wait:
+
+    weights digest "w", text of 40 tokens
+    root   = root_hash("w")
+    block 0 = H(root    + tokens 0 to 15)
+    block 1 = H(block 0 + tokens 16 to 31)
+    block_hashes(tokens, root) -> [block 0, block 1]      tokens 32 to 39 fill no block
+    short_hash(block 1) -> 64 bits, as reports have it
 """
 
 from __future__ import annotations
@@ -9,51 +17,50 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Protocol
 
-Names = list[bytes]
-"""Of the blocks of one text, in order."""
+BlockHashes = list[bytes]
+"""Of the full blocks of one text, in order."""
 
 BLOCK_TOKENS = 16
-_NAME_BYTES = 16
+_HASH_BYTES = 16
 _TOKEN_BYTES = 8
 _SHORT_BYTES = 8
 
 
 class TokenIds(Protocol):
-    """An array of 64-bit integers, whoever's."""
+    """Any array of 64-bit integers."""
 
     def tobytes(self) -> bytes: ...
 
 
-def root_name(weights_digest: str) -> bytes:
-    """What a text's first block follows on: keys and values of other weights are others."""
-    return blake2b(weights_digest.encode(), digest_size=_NAME_BYTES).digest()
+def root_hash(weights_digest: str) -> bytes:
+    """Return the hash that the first block follows: keys and values depend on the weights."""
+    return blake2b(weights_digest.encode(), digest_size=_HASH_BYTES).digest()
 
 
-def adapted_root(root: bytes, adapter: str) -> bytes:
-    """What follows on the weights of `root` changed by an adapter, by its digest; empty is none."""
+def adapter_root(root: bytes, adapter: str) -> bytes:
+    """Return the root of the weights changed by an adapter, given its digest; empty is none."""
     if not adapter:
         return root
-    return blake2b(root + adapter.encode(), digest_size=_NAME_BYTES).digest()
+    return blake2b(root + adapter.encode(), digest_size=_HASH_BYTES).digest()
 
 
 def salted_root(root: bytes, salt: str) -> bytes:
-    """What follows on `root` for texts that are kept apart by a salt; empty is none."""
+    """Return the root of texts that a salt separates from all others; empty is none."""
     if not salt:
         return root
-    return blake2b(root + salt.encode(), digest_size=_NAME_BYTES, person=b"salt").digest()
+    return blake2b(root + salt.encode(), digest_size=_HASH_BYTES, person=b"salt").digest()
 
 
-def block_names(token_ids: TokenIds, root: bytes) -> Names:
-    """Name the full blocks of a text; equal names, equal tokens from the very first on."""
+def block_hashes(token_ids: TokenIds, root: bytes) -> BlockHashes:
+    """Return the hashes of the full blocks of a text."""
     octets, size = token_ids.tobytes(), BLOCK_TOKENS * _TOKEN_BYTES
-    names, name = [], root
+    hashes, last = [], root
     for at in range(0, len(octets) - size + 1, size):
-        name = blake2b(name + octets[at : at + size], digest_size=_NAME_BYTES).digest()
-        names.append(name)
-    return names
+        last = blake2b(last + octets[at : at + size], digest_size=_HASH_BYTES).digest()
+        hashes.append(last)
+    return hashes
 
 
-def short_name(name: bytes) -> int:
-    """A name as reports have it, below 2**64: two in a billion are equal by chance once in a
-    billion times, and then a prefill is not saved."""
-    return int.from_bytes(name[:_SHORT_BYTES], "little")
+def short_hash(block_hash: bytes) -> int:
+    """Return a hash as reports have it, below 2**64. After a collision a prefill is not saved."""
+    return int.from_bytes(block_hash[:_SHORT_BYTES], "little")

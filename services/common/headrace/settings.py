@@ -1,8 +1,13 @@
-"""How a service gets its settings: flags, then environment, then a file, then defaults.
+"""Settings of a service: from flags, else the environment, else a file, else defaults.
 
-One frozen class per service derives from `ServiceSettings`. Nothing else in
-Headrace reads the environment. A name that no setting has is refused, wherever
-it stands: a misspelt knob must not silently keep its default.
+Each service has one frozen class that derives from `ServiceSettings`. Nothing else in Headrace
+reads the environment. Unknown names are rejected everywhere, so that a misspelt setting cannot
+silently keep its default:
+
+    python -m headrace_worker --max-slots 8          max_slots = 8
+    HEADRACE_WORKER_MAX_SLOTS=4                      the flag wins: 8
+    HEADRACE_WORKER_CONFIG=worker.toml               the environment wins over max_slots = 2 there
+    HEADRACE_WORKER_MAX_SLOT=4                       exit 2: "…_MAX_SLOT: no such setting"
 """
 
 from __future__ import annotations
@@ -35,8 +40,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _LONGEST_NAME = 128
 
 
-class SettingsRefused(Exception):
-    """Settings that cannot be; `lines` has one line per fault."""
+class InvalidSettings(Exception):
+    """Invalid settings; `lines` has a line for each fault."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("; ".join(lines))
@@ -48,27 +53,27 @@ def _own_name() -> str:
 
 
 class ServiceSettings(BaseSettings):
-    """What every service has. Derived classes set `env_prefix`, as in HEADRACE_WORKER_."""
+    """Settings of every service. Derived classes set `env_prefix`, as in HEADRACE_WORKER_."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, env_parse_none_str="none"
     )
 
     name: str = Field(default="", validate_default=True)
-    """What operators call this process; in reports, logs, `headrace status` and subjects of the
-    broker: up to 128 letters, digits, _ and -, with single dots between. Unset: POD_NAME of the
-    environment, or this machine's name. Names need not differ: ids that are made of them do."""
+    """Name of this process in reports, logs, `headrace status` and subjects of the broker: up to
+    128 letters, digits, _ and -, with single dots between. Unset: POD_NAME of the environment, or
+    this machine's name. Processes may share a name: the ids made from it differ."""
     nats_url: str = "nats://127.0.0.1:4222"
-    """Broker; of a cluster several, with commas between. May hold user and password; never
-    logged with them."""
+    """Broker, or several of a cluster, with commas between. May contain user and password, which
+    are never logged."""
     nats_replicas: int = Field(default=1, ge=1, le=5)
-    """Servers of a NATS cluster that keep each request, result, lease and model card; the same
-    for all processes of a mesh. 1: who loses that server waits for it, and loses with its disk.
-    3: any one server may go; each request costs about three times as much of the broker."""
+    """Servers of a NATS cluster that store each request, result, lease and model card; the same for
+    all processes of a mesh. 1: without that server the mesh waits, and its disk is the only copy.
+    3: any one server may fail; each request costs the broker about three times as much."""
     host: str = "127.0.0.1"
     """Address that this process listens on. The default is reachable from this machine only."""
     metrics_port: int = 0
-    """Side port with /metrics, /healthz and /readyz; 0 picks a free one."""
+    """Port of /metrics, /healthz and /readyz; 0 picks a free one."""
     ports_file: Path | None = None
     """File to write the bound ports to, as JSON {"metrics": 9100, ...}, once all are bound."""
     log_level: str = "info"
@@ -105,9 +110,9 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def unknown_environment(cls) -> list[str]:
-        """Variables with this class's prefix that name no setting.
+        """Return the variables with this class's prefix that name no setting.
 
-        pydantic-settings ignores these even where it forbids extra names.
+        pydantic-settings ignores them even where it forbids extra names.
         """
         prefix = cls.env_prefix()
         known = {f"{prefix}{name}".upper() for name in cls.model_fields} | {f"{prefix}CONFIG"}
@@ -117,7 +122,7 @@ class ServiceSettings(BaseSettings):
 
 
 def _toml(settings_class: type[BaseSettings], file: Path) -> TomlConfigSettingsSource:
-    """Why checked: pydantic-settings takes a file that is not there for an empty one."""
+    """Return the file's settings; pydantic-settings would treat a missing file as empty."""
     if not file.is_file():
         raise SettingsError(f"{file}: no such file")
     try:
@@ -127,27 +132,27 @@ def _toml(settings_class: type[BaseSettings], file: Path) -> TomlConfigSettingsS
 
 
 def load(settings_class: type[S], arguments: list[str]) -> S:
-    """Settings of this process.
+    """Return the settings of this process.
 
     Raises:
-        SystemExit: with status 2 and one line per fault on stderr.
+        SystemExit: they are invalid; with status 2 and a line for each fault on stderr.
     """
     try:
         return read(settings_class, arguments)
-    except SettingsRefused as refused:
-        print(*(f"settings: {line}" for line in refused.lines), sep="\n", file=sys.stderr)
+    except InvalidSettings as error:
+        print(*(f"settings: {line}" for line in error.lines), sep="\n", file=sys.stderr)
         sys.exit(2)
 
 
 def read(settings_class: type[S], arguments: list[str]) -> S:
-    """Settings as flags, environment and file say at this moment.
+    """Return the settings that flags, environment and file give now.
 
     Raises:
-        SettingsRefused: with every fault.
-        SystemExit: there is a flag that no setting has.
+        InvalidSettings: with every fault.
+        SystemExit: there is an unknown flag.
     """
     if unknown := settings_class.unknown_environment():
-        raise SettingsRefused([f"{name}: no such setting" for name in unknown])
+        raise InvalidSettings([f"{name}: no such setting" for name in unknown])
     flags = CliSettingsSource[Any](
         settings_class,
         cli_parse_args=arguments,
@@ -161,13 +166,13 @@ def read(settings_class: type[S], arguments: list[str]) -> S:
             f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})"
             for e in error.errors()
         ]
-        raise SettingsRefused(lines) from error
+        raise InvalidSettings(lines) from error
     except SettingsError as error:
-        raise SettingsRefused([str(error)]) from error
+        raise InvalidSettings([str(error)]) from error
 
 
-def printable(settings: ServiceSettings) -> str:
-    """Effective settings as JSON, secrets and passwords masked."""
+def redacted_json(settings: ServiceSettings) -> str:
+    """Return the effective settings as JSON, with secrets and passwords masked."""
     shown = settings.model_dump(mode="json")
     if "@" in settings.nats_url:
         shown["nats_url"] = "nats://***@" + settings.nats_url.rsplit("@", 1)[1]
@@ -179,15 +184,15 @@ def settings_main(
     run: Callable[[S], Coroutine[Any, Any, int]],
     arguments: list[str] | None = None,
 ) -> int:
-    """Entry point of a service: `--print-settings`, or load settings and run until it returns.
+    """Run a service with its settings, or print them for `--print-settings`.
 
-    Returns the exit status: 0 drained, 1 failed at run time; bad settings exit with 2.
+    Returns the exit status: 0 drained, 1 failed at run time. Invalid settings exit with 2.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     wants_print = "--print-settings" in arguments
     settings = load(settings_class, [a for a in arguments if a != "--print-settings"])
     if wants_print:
-        print(printable(settings))
+        print(redacted_json(settings))
         return 0
     # Why uvloop: less CPU per message in every service; the figures in docs are with it.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -195,7 +200,7 @@ def settings_main(
 
 
 def write_ports(settings: ServiceSettings, ports: dict[str, int]) -> None:
-    """Tell `ports_file` what was bound; whole or not at all, so that a reader may poll."""
+    """Write the bound ports to `ports_file`, atomically, so that readers may poll it."""
     if settings.ports_file is None:
         return
     draft = settings.ports_file.with_suffix(".tmp")

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from uuid import uuid4
 
@@ -18,12 +18,18 @@ from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.internal.v1.attach_pb2_grpc import add_AttachServiceServicer_to_server
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace.rpc.addresses import UNSPECIFIED, join, own_address_towards, split, without_zone
+from headrace.rpc.addresses import (
+    UNSPECIFIED,
+    join_host_port,
+    own_address_for,
+    split_host_port,
+    without_zone,
+)
+from headrace.rpc.malformed import RejectMalformed
 from headrace.rpc.server import add_health_and_reflection, bind, make_server
-from headrace.rpc.unreadable import RefuseUnreadable
 from headrace.settings import write_ports
 from headrace.telemetry import logs
-from headrace.telemetry.side_port import SidePort
+from headrace.telemetry.metrics_server import MetricsServer
 from headrace.v1 import (
     embeddings_pb2,
     embeddings_pb2_grpc,
@@ -43,32 +49,31 @@ from headrace.v1 import (
     rest_pb2_grpc,
 )
 from headrace.v1.common_pb2 import Priority
-from headrace_gateway.api.compat.endpoint import Serving
-from headrace_gateway.api.http.slow_readers import CutSlowReaders
+from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
 from headrace_gateway.api.native.embedding_service import EmbeddingService
 from headrace_gateway.api.native.fleet_service import FleetService, RequestService
 from headrace_gateway.api.native.generation_service import GenerationService
 from headrace_gateway.api.native.model_service import ModelService
 from headrace_gateway.api.native.rest_service import RestService
-from headrace_gateway.api.openai.embeddings import VectorCalls
 from headrace_gateway.api.openai.service import OpenAIService
+from headrace_gateway.api.probes.health import Health
 from headrace_gateway.api.probes.open_api import open_api
 from headrace_gateway.api.probes.service import ProbeService
-from headrace_gateway.base.keepalive import KeepAlive
+from headrace_gateway.base.callers import Tenants
+from headrace_gateway.base.calls import CallerInterceptor
 from headrace_gateway.base.settings import GatewaySettings
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.health_monitor import HealthMonitor
 from headrace_gateway.models.catalog import Catalog
-from headrace_gateway.output.locate import Resuming, told_again
+from headrace_gateway.output.resumer import AnswerResumer, rebuild_answer
 from headrace_gateway.queue.reports import ReportedFleet
-from headrace_gateway.request.tenants import Tenants
 from headrace_gateway.resume.attach_service import AttachService
-from headrace_gateway.resume.background_calls import Detaching
-from headrace_gateway.resume.lookup import Whereabouts
-from headrace_gateway.shutdown import LeavingTimes, leave
-from headrace_gateway.submit.canary import Canary, CanaryPace
+from headrace_gateway.resume.background_calls import BackgroundRequests
+from headrace_gateway.resume.lookup import RequestLookup
+from headrace_gateway.shutdown import shut_down
+from headrace_gateway.submit.canary import Canary
 from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 from headrace_gateway.wiring import Mesh, assemble, serve_delivery
 
 log = logging.getLogger(__name__)
@@ -88,49 +93,40 @@ PUBLIC_SERVICES = tuple(
 )
 
 
-def serve_doors(
-    server: grpc.aio.Server, mesh: Mesh, catalog: Catalog, limits: Limits, monitor: HealthMonitor
+def add_public_services(
+    server: grpc.aio.Server, services: ApiServices, observe: Callable[[], Health]
 ) -> tuple[str, ...]:
-    """Add every public service; returns their names."""
-    intake = Intake(catalog, mesh.admission, limits)
-    fleet = ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock)
-    whereabouts = Whereabouts(
+    """Add every public service; return their names."""
+    openai_pb2_grpc.add_OpenAIServiceServicer_to_server(OpenAIService(services), server)
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationService(services), server)
+    embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(services), server)
+    models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(services), server)
+    rest_pb2_grpc.add_RestServiceServicer_to_server(RestService(services), server)
+    requests_pb2_grpc.add_RequestServiceServicer_to_server(RequestService(services), server)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(services.fleet), server)
+    probes_pb2_grpc.add_ProbeServiceServicer_to_server(ProbeService(observe, open_api()), server)
+    return PUBLIC_SERVICES
+
+
+def _api_services(mesh: Mesh, catalog: Catalog, settings: GatewaySettings) -> ApiServices:
+    submitter = Submitter(catalog, mesh.admission, settings)
+    lookup = RequestLookup(
         mesh.bus,
         mesh.requests,
-        mesh.settling,
+        mesh.settlements,
         lambda: [served.card.model for served in catalog.all()],
-        answer_s=mesh.answer_s,
+        answer_s=mesh.settings.leader_answer_timeout_s,
     )
-    embedding = Embedding(catalog, mesh.admission, limits)
-    vectors = VectorCalls(intake, embedding, limits)
-    serving = Serving(catalog, intake, embedding, limits)
-    resuming = Resuming(catalog, mesh.attachments)
-    detaching = Detaching(intake, whereabouts)
-    openai = OpenAIService(
-        intake,
-        catalog,
-        fleet,
-        vectors,
-        serving,
-        resuming=resuming,
-        detaching=detaching,
-        limits=limits,
+    return ApiServices(
+        catalog=catalog,
+        submitter=submitter,
+        embedding=Embedding(catalog, mesh.admission, settings),
+        resumer=AnswerResumer(catalog, mesh.directory),
+        background=BackgroundRequests(submitter, lookup),
+        requests=lookup,
+        fleet=ReportedFleet(mesh.fleet, mesh.lanes, mesh.clock),
+        settings=settings,
     )
-    openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai, server)
-    generation = GenerationService(intake, resuming)
-    generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
-    embeddings = EmbeddingService(intake, embedding)
-    embeddings_pb2_grpc.add_EmbeddingServiceServicer_to_server(embeddings, server)
-    models = ModelService(catalog, intake, fleet)
-    models_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    rest = RestService(intake, embedding, limits, resuming, detaching)
-    rest_pb2_grpc.add_RestServiceServicer_to_server(rest, server)
-    requests = RequestService(whereabouts, resuming, detaching)
-    requests_pb2_grpc.add_RequestServiceServicer_to_server(requests, server)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(fleet), server)
-    probes = ProbeService(monitor.observe, open_api())
-    probes_pb2_grpc.add_ProbeServiceServicer_to_server(probes, server)
-    return PUBLIC_SERVICES
 
 
 async def run(settings: GatewaySettings) -> int:
@@ -151,32 +147,42 @@ class _Gateway:
         self._settings = settings
         self._bus = bus
         self._delivery = make_server()
-        self._public = make_server([RefuseUnreadable(), CutSlowReaders(settings.reader_stall_s)])
+        self._public = make_server(
+            [
+                RejectMalformed(),
+                CallerInterceptor(_tenants(settings)),
+                SlowReaderInterceptor(settings.reader_stall_s),
+            ]
+        )
         delivery_port = bind(self._delivery, settings.host, settings.delivery_port)
         public_port = bind(self._public, settings.host, settings.grpc_port)
         self._ports = {"grpc": public_port, "delivery": delivery_port}
-        self._catalog = Catalog(bus, _limits(settings), self._reported_cards)
+        self._catalog = Catalog(bus, settings, self._reported_cards)
         self._mesh = assemble(
             settings,
             bus,
             SystemClock(),
             gateway_id=gateway_id,
-            delivery_address=join(_advertised_host(settings), delivery_port),
-            tell=partial(told_again, self._catalog),
+            delivery_address=join_host_port(_advertised_host(settings), delivery_port),
+            tell=partial(rebuild_answer, self._catalog),
         )
         serve_delivery(self._delivery, self._mesh)
-        attach = AttachService(self._mesh.requests, Resuming(self._catalog, self._mesh.attachments))
+        attach = AttachService(
+            self._mesh.requests, AnswerResumer(self._catalog, self._mesh.directory)
+        )
         add_AttachServiceServicer_to_server(attach, self._delivery)
         self._monitor = HealthMonitor(self._mesh, self._catalog, window_s=settings.ready_window_s)
-        self._services = serve_doors(
-            self._public, self._mesh, self._catalog, _limits(settings), self._monitor
+        self._services = add_public_services(
+            self._public,
+            _api_services(self._mesh, self._catalog, settings),
+            self._monitor.observe,
         )
         self._health = add_health_and_reflection(self._public, self._services)
 
     async def run(self) -> None:
         settings = self._settings
         stopped = _stop_signal()
-        side = SidePort(
+        side = MetricsServer(
             settings.host,
             settings.metrics_port,
             why_not_ready=lambda: self._monitor.last.problem,
@@ -201,24 +207,24 @@ class _Gateway:
             await self._bus.close()
         log.info("gateway.left")
 
-    async def _background(self, side: SidePort) -> None:
+    async def _background(self, side: MetricsServer) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._catalog.run())
             tasks.create_task(self._monitor.run(self._health, self._services))
             tasks.create_task(_beat(side))
 
     def _canary(self) -> Canary:
-        settings, mesh = self._settings, self._mesh
-        pace = CanaryPace(settings.canary_interval_s, settings.canary_timeout_s)
-        return Canary(mesh.admission, self._served_cards, mesh.freshness, mesh.clock, pace)
+        mesh = self._mesh
+        return Canary(
+            mesh.admission, self._served_cards, mesh.last_token, mesh.clock, self._settings
+        )
 
     async def _leave(self) -> None:
-        self._monitor.leave()
+        self._monitor.shut_down()
         # Health first: Envoy must have noticed before the first refusal.
         await self._health.enter_graceful_shutdown()
-        mesh, settings = self._mesh, self._settings
-        times = LeavingTimes(settings.lame_duck_s, settings.drain_s, settings.settle_s)
-        await leave(mesh.requests, mesh.settling, mesh.drain, times)
+        mesh = self._mesh
+        await shut_down(mesh.requests, mesh.settlements, mesh.drain, self._settings)
         await self._public.stop(grace=1.0)
 
     def _served_cards(self) -> list[ModelCard]:
@@ -236,27 +242,14 @@ def _advertised_host(settings: GatewaySettings) -> str:
         return without_zone(settings.advertised_host or settings.host)
     # Why: whatever reaches the broker as we do is on the network that we reach it by.
     first = settings.nats_url.split(",", maxsplit=1)[0]
-    return own_address_towards(*split(first))
+    return own_address_for(*split_host_port(first))
 
 
-def _limits(settings: GatewaySettings) -> Limits:
-    return Limits(
-        max_body_bytes=settings.max_body_bytes,
-        max_prompt_characters_per_token=settings.max_prompt_characters_per_token,
-        inline_text_characters=settings.inline_text_characters,
-        max_timeout_s=settings.max_timeout_s,
-        max_patience_s=settings.max_patience_s,
-        max_detached_s=settings.max_detached_s,
-        strict_fields=settings.strict_fields,
-        detached_result_ttl_s=settings.detached_result_ttl_s,
-        max_prompts=settings.max_prompts,
-        prompts_at_once=settings.prompts_at_once,
-        alive=KeepAlive(settings.stream_head_after_s, settings.stream_keepalive_s),
-        tenants=Tenants(
-            header=settings.tenant_header,
-            default_priorities=_priorities(settings.tenant_default_priority),
-            highest_priorities=_priorities(settings.tenant_highest_priority),
-        ),
+def _tenants(settings: GatewaySettings) -> Tenants:
+    return Tenants(
+        header=settings.tenant_header,
+        default_priorities=_priorities(settings.tenant_default_priority),
+        highest_priorities=_priorities(settings.tenant_highest_priority),
     )
 
 
@@ -272,7 +265,7 @@ def _stop_signal() -> asyncio.Event:
     return stopped
 
 
-async def _beat(side: SidePort) -> None:
+async def _beat(side: MetricsServer) -> None:
     while True:
-        side.beat()
+        side.heartbeat()
         await asyncio.sleep(1.0)

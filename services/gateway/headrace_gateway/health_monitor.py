@@ -1,4 +1,4 @@
-"""Tells Envoy, by grpc.health.v1, whether this gateway can admit requests."""
+"""Reports to Envoy, by grpc.health.v1, whether this gateway can admit requests."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from headrace_gateway.wiring import Mesh
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 0.25
+CHECK_INTERVAL_S = 0.25
 FIRST_CARD_S = 1.0
-"""A mesh whose cards have not come by then has none."""
+"""A mesh whose model cards have not arrived by then has no models."""
 FIRST_LOADING_S = 10.0
-"""What is still loading by then is not waited for: its tokenizer may never come."""
+"""A model that is still loading by then is not waited for: its tokenizer may never arrive."""
 
 
 class HealthMonitor:
@@ -34,15 +34,15 @@ class HealthMonitor:
         self._began_s = mesh.clock.monotonic_s()
         self._starting = True
         self.last = Health(leaving=False, broker_connected=True, starting=True)
-        """At most `LOOK_EVERY_S` old; for other threads."""
+        """At most `CHECK_INTERVAL_S` old; for other threads."""
 
-    def leave(self) -> None:
-        """The process has been told to stop."""
+    def shut_down(self) -> None:
+        """Report from now on that the gateway is shutting down."""
         self._leaving = True
         self.last = self.observe()
 
     def observe(self) -> Health:
-        """Return how it stands now; for the event loop's thread."""
+        """Return the current health; call it on the event loop's thread."""
         now_s = self._mesh.clock.monotonic_s()
         models = dict.fromkeys(self._catalog.loading(), ModelState.LOADING)
         for served in self._catalog.all():
@@ -56,7 +56,7 @@ class HealthMonitor:
             starting=self._still_starting(now_s),
             models=dict(sorted(models.items())),
             leader_age_s=self._mesh.lanes.age_s(now_s),
-            token_age_s=self._mesh.freshness.age_s(),
+            token_age_s=self._mesh.last_token.age_s(),
             window_s=self._window_s,
         )
 
@@ -76,10 +76,10 @@ class HealthMonitor:
             problem = self.last.problem
             if was_healthy is not (problem is None):
                 was_healthy = problem is None
-                await self._tell(servicer, names, problem)
-            await asyncio.sleep(LOOK_EVERY_S)
+                await self._report(servicer, names, problem)
+            await asyncio.sleep(CHECK_INTERVAL_S)
 
-    async def _tell(
+    async def _report(
         self, servicer: health.aio.HealthServicer, names: tuple[str, ...], problem: str | None
     ) -> None:
         await set_serving(servicer, names, serving=problem is None)

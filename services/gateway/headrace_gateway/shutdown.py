@@ -1,76 +1,69 @@
-"""How a gateway stops: nothing new, what is open goes on for a while, everybody gets an end."""
+"""Stops a gateway: refuses new requests, lets open ones finish, ends the rest with an error."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sized
-from dataclasses import dataclass
 
 from headrace.errors import GatewayDraining
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.stream.open_requests import OpenRequests
 
 log = logging.getLogger(__name__)
 
-HAND_OVER_S = 2.0
-"""For detached requests to go to other gateways."""
-LAST_WORDS_S = 2.0
-"""For doors to write the error event of a request that was cut short."""
-_LOOK_EVERY_S = 0.02
+BACKGROUND_HANDOVER_S = 2.0
+"""Time for other gateways to take over background requests."""
+ERROR_EVENT_S = 2.0
+"""Time for the APIs to send the error event of a request that was ended early."""
+_POLL_INTERVAL_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class LeavingTimes:
-    lame_duck_s: float
-    drain_s: float
-    settle_s: float
-
-
-async def leave(
+async def shut_down(
     requests: OpenRequests,
     unsettled: Sized,
     refuse_all: Callable[[], Awaitable[None]],
-    times: LeavingTimes,
+    settings: GatewaySettings,
 ) -> None:
-    """Returns when nothing is held, or when the times have run out.
+    """Return when no request is open, or when the times have run out.
 
-    `refuse_all` also says so to leaders, who then give detached requests to other gateways.
+    `refuse_all` also reports the drain to leaders, which move background requests then.
     """
     log.info("gateway.draining", extra={"open": len(requests)})
-    await asyncio.sleep(times.lame_duck_s)
+    await asyncio.sleep(settings.lame_duck_s)
     await refuse_all()
-    if await _until(lambda: not _attended(requests), within_s=times.drain_s):
-        # Without another gateway the rest waits for the next one; that is no reason to stay.
-        await _empty(requests, within_s=HAND_OVER_S)
+    if await _wait_until(lambda: not _has_foreground(requests), within_s=settings.drain_s):
+        # Why no longer: without another gateway, background requests wait for the next to start.
+        await _empty(requests, within_s=BACKGROUND_HANDOVER_S)
     if len(requests):
         log.warning("gateway.cut", extra={"open": len(requests)})
-        for outlet in requests:
+        for open_request in requests:
             error = GatewayDraining("this gateway had to stop before the end", retry_after_s=1)
-            if outlet.admitted.record.attachable:
-                # It is had from another gateway, as after our death.
-                requests.release(outlet)
-                outlet.let_go(error)
+            if open_request.admitted.record.attachable:
+                # Its caller can resume it at another gateway, as after a crash of this one.
+                requests.release(open_request)
+                open_request.release(error)
             else:
-                outlet.fail(error)
-        await _empty(requests, within_s=LAST_WORDS_S)
-    if not await _empty(unsettled, within_s=times.settle_s):
+                open_request.fail(error)
+        await _empty(requests, within_s=ERROR_EVENT_S)
+    if not await _empty(unsettled, within_s=settings.settle_s):
         log.warning("gateway.unsettled", extra={"unsettled": len(unsettled)})
 
 
-def _attended(requests: OpenRequests) -> bool:
-    """Whether there is anything that ends with its readers, or with us."""
-    return any(not outlet.admitted.record.detached for outlet in requests)
+def _has_foreground(requests: OpenRequests) -> bool:
+    """Return whether a request is open that does not run in the background."""
+    return any(not open_request.admitted.record.detached for open_request in requests)
 
 
 async def _empty(held: Sized, *, within_s: float) -> bool:
-    return await _until(lambda: not len(held), within_s=within_s)
+    return await _wait_until(lambda: not len(held), within_s=within_s)
 
 
-async def _until(holds: Callable[[], bool], *, within_s: float) -> bool:
+async def _wait_until(holds: Callable[[], bool], *, within_s: float) -> bool:
     try:
         async with asyncio.timeout(within_s):
             while not holds():
-                await asyncio.sleep(_LOOK_EVERY_S)
+                await asyncio.sleep(_POLL_INTERVAL_S)
     except TimeoutError:
         return False
     return True

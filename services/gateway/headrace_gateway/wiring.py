@@ -1,4 +1,4 @@
-"""The mesh side put together: everything behind admission, without a door in front."""
+"""Puts the mesh side of the gateway together: everything behind admission, without the APIs."""
 
 from __future__ import annotations
 
@@ -13,52 +13,48 @@ from headrace.bus import Bus, subjects
 from headrace.clock import Clock
 from headrace.internal.v1.delivery_pb2_grpc import add_DeliveryServiceServicer_to_server
 from headrace_gateway.base.settings import GatewaySettings
-from headrace_gateway.queue.admission import AdmissionTerms, LaneAdmission
+from headrace_gateway.queue.admission import GatewayAddress, LaneAdmission
 from headrace_gateway.queue.fleet import FleetView
 from headrace_gateway.queue.heartbeat import Heartbeat
 from headrace_gateway.queue.lanes import LaneView
-from headrace_gateway.queue.queueing import tell_queued
+from headrace_gateway.queue.queueing import report_queued
 from headrace_gateway.queue.reports import following
-from headrace_gateway.queue.settling import Settling
-from headrace_gateway.resume.background import DetachedReaders, Tell
-from headrace_gateway.resume.directory import Attachments
+from headrace_gateway.queue.settlements import Settlements
+from headrace_gateway.resume.background import BackgroundReaders, Tell
+from headrace_gateway.resume.directory import RequestDirectory
 from headrace_gateway.resume.notices import Notices
-from headrace_gateway.resume.takeovers import Claims
+from headrace_gateway.resume.takeovers import Takeovers
 from headrace_gateway.stream.delivery import DeliveryService
-from headrace_gateway.stream.last_token import Freshness
-from headrace_gateway.stream.losses import Losses
+from headrace_gateway.stream.last_token import LastTokenClock
+from headrace_gateway.stream.lost_attempts import LostAttempts
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.submit.watchdog import watch_deadlines
 
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """The gateway's side of the mesh, without its doors."""
+    """The gateway's side of the mesh, without the APIs."""
 
     gateway_id: str
     bus: Bus
     clock: Clock
     requests: OpenRequests
-    settling: Settling
-    losses: Losses
+    settlements: Settlements
+    lost_attempts: LostAttempts
     lanes: LaneView
     fleet: FleetView
-    freshness: Freshness
+    last_token: LastTokenClock
     admission: LaneAdmission
-    attachments: Attachments
+    directory: RequestDirectory
     heartbeat: Heartbeat
-    claims: Claims
-    detached: DetachedReaders
-    deadline_slack_s: float
-    queue_told_after_s: float
-    stream_keepalive_s: float
-    answer_s: float
-    """How long a leader may take to answer."""
+    takeovers: Takeovers
+    background: BackgroundReaders
+    settings: GatewaySettings
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep its tasks and subscriptions for the length of a `with`."""
-        notices = Notices(self.requests, self.settling, self.claims, self.bus)
+        notices = Notices(self.requests, self.settlements, self.takeovers, self.bus)
         async with (
             asyncio.TaskGroup() as tasks,
             following(self.bus, self.lanes, self.fleet, self.clock),
@@ -70,31 +66,31 @@ class Mesh:
                 yield
             finally:
                 await served.close()
-                await self.detached.close()
+                await self.background.close()
                 background.cancel()
         await self.heartbeat.leave()
 
     async def drain(self) -> None:
-        """Take nothing more from now on, and say so."""
+        """Admit nothing more from now on, and report that."""
         self.admission.drain()
         await self.heartbeat.beat()
 
     async def _background(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.settling.run())
-            tasks.create_task(self.losses.run())
+            tasks.create_task(self.settlements.run())
+            tasks.create_task(self.lost_attempts.run())
             tasks.create_task(self.heartbeat.run())
             tasks.create_task(
-                tell_queued(
+                report_queued(
                     self.requests,
                     self.lanes,
                     self.clock,
-                    after_s=self.queue_told_after_s,
-                    every_s=self.stream_keepalive_s,
+                    after_s=self.settings.queue_told_after_s,
+                    every_s=self.settings.stream_keepalive_s,
                 )
             )
             tasks.create_task(
-                watch_deadlines(self.requests, self.clock, slack_s=self.deadline_slack_s)
+                watch_deadlines(self.requests, self.clock, slack_s=self.settings.deadline_slack_s)
             )
 
 
@@ -109,53 +105,54 @@ def assemble(
 ) -> Mesh:
     answer_s = settings.leader_answer_timeout_s
     requests, lanes = OpenRequests(), LaneView(fresh_s=settings.lane_report_max_age_s)
-    settling = Settling(
+    settlements = Settlements(
         gateway_id, bus, clock, store_s=settings.result_store_timeout_s, answer_s=answer_s
     )
-    losses = Losses(
+    lost_attempts = LostAttempts(
         gateway_id, bus, clock, grace_s=settings.worker_reconnect_grace_s, answer_s=answer_s
     )
-    terms = _terms(settings, gateway_id=gateway_id, delivery_address=delivery_address)
-    detached = DetachedReaders(tell)
+    background = BackgroundReaders(tell)
+    address = GatewayAddress(gateway_id, delivery_address)
     admission = LaneAdmission(
-        terms, bus, clock, requests, settling, lanes, read_detached=detached.read
+        settings,
+        bus,
+        clock,
+        requests,
+        settlements,
+        lanes,
+        address=address,
+        read_in_background=background.read,
     )
-    claims = Claims(
-        gateway_id, delivery_address, bus, clock, requests, admission, read_detached=detached.read
+    takeovers = Takeovers(
+        gateway_id,
+        delivery_address,
+        bus,
+        clock,
+        requests,
+        admission,
+        read_in_background=background.read,
     )
     return Mesh(
         gateway_id=gateway_id,
         bus=bus,
         clock=clock,
         requests=requests,
-        settling=settling,
-        losses=losses,
+        settlements=settlements,
+        lost_attempts=lost_attempts,
         lanes=lanes,
         fleet=FleetView(),
-        freshness=Freshness(clock),
+        last_token=LastTokenClock(clock),
         admission=admission,
-        attachments=Attachments(
-            gateway_id, bus, clock, requests, settling, claims, wait_s=settings.attach_wait_s
+        directory=RequestDirectory(
+            gateway_id, bus, clock, requests, settlements, takeovers, wait_s=settings.attach_wait_s
         ),
-        heartbeat=Heartbeat(gateway_id, bus, claims.report),
-        claims=claims,
-        detached=detached,
-        deadline_slack_s=settings.deadline_slack_s,
-        queue_told_after_s=settings.queue_told_after_s,
-        stream_keepalive_s=settings.stream_keepalive_s,
-        answer_s=answer_s,
-    )
-
-
-def _terms(settings: GatewaySettings, *, gateway_id: str, delivery_address: str) -> AdmissionTerms:
-    return AdmissionTerms(
-        gateway_id=gateway_id,
-        delivery_address=delivery_address,
-        max_open=settings.max_open_requests,
-        submit_s=settings.submit_timeout_s,
+        heartbeat=Heartbeat(gateway_id, bus, takeovers.report),
+        takeovers=takeovers,
+        background=background,
+        settings=settings,
     )
 
 
 def serve_delivery(server: grpc.aio.Server, mesh: Mesh) -> None:
-    service = DeliveryService(mesh.requests, mesh.losses, mesh.freshness)
+    service = DeliveryService(mesh.requests, mesh.lost_attempts, mesh.last_token)
     add_DeliveryServiceServicer_to_server(service, server)

@@ -1,4 +1,4 @@
-"""The scheduler process: concrete classes, signals, side port."""
+"""The scheduler process: connects to the bus, serves until a signal, then drains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace.bus.jetstream import connect
 from headrace.clock import SystemClock
 from headrace.settings import write_ports
 from headrace.telemetry import logs
-from headrace.telemetry.side_port import SidePort
+from headrace.telemetry.metrics_server import MetricsServer
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.runtime.service import Service
 
@@ -22,13 +22,17 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 YOUNG_OBJECTS = 20_000
-"""So many are made before the collector looks for cycles among them; Python's own number is 700.
-What the machine makes and drops is in no cycles, and to look through it with nearly every event,
-and through all that waits now and then, was up to a tenth of the CPU where 100,000 wait."""
+"""Objects that are made before the garbage collector looks for cycles; Python's default is 700.
+The machine's objects are in no cycles, and looking through them with nearly every event took up to
+a tenth of the CPU where 100,000 requests wait."""
 
 
 async def run(settings: SchedulerSettings) -> int:
-    """Serve until SIGTERM or SIGINT; then give the leases back. Returns the exit status."""
+    """Serve until SIGTERM or SIGINT; then release the leases.
+
+    Returns:
+        The exit status.
+    """
     logs.configure(service="scheduler", name=settings.name, level=settings.log_level)
     gc.set_threshold(YOUNG_OBJECTS)
     try:
@@ -40,37 +44,37 @@ async def run(settings: SchedulerSettings) -> int:
     except BusUnavailable as error:
         log.error("scheduler.no_bus", extra={"why": str(error)})
         return 1
-    # Why not before: until there is something to give back, a signal ends the process at once.
+    # Why not before: until there is something to release, a signal ends the process at once.
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     scheduler_id = f"{settings.name}-{uuid.uuid4().hex[:12]}"
     service = Service(scheduler_id, bus, settings, SystemClock())
-    with SidePort(
+    with MetricsServer(
         settings.host, settings.metrics_port, why_not_ready=lambda: service.why_not_ready
-    ) as side_port:
-        write_ports(settings, {"metrics": side_port.port})
+    ) as metrics_server:
+        write_ports(settings, {"metrics": metrics_server.port})
         await serve_drain(bus, settings.name, stop.set)
         log.info("scheduler.started", extra={"scheduler_id": scheduler_id})
         try:
-            await _serve(service, stop, side_port)
+            await _serve(service, stop, metrics_server)
         finally:
             await bus.close()
     log.info("scheduler.stopped")
     return 0
 
 
-async def _serve(service: Service, stop: asyncio.Event, side_port: SidePort) -> None:
+async def _serve(service: Service, stop: asyncio.Event, metrics_server: MetricsServer) -> None:
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(service.run())
-        beating = tasks.create_task(_beat(side_port))
+        beating = tasks.create_task(_beat(metrics_server))
         await stop.wait()
         await service.drain()
         serving.cancel()
         beating.cancel()
 
 
-async def _beat(side_port: SidePort) -> None:
+async def _beat(metrics_server: MetricsServer) -> None:
     while True:
-        side_port.beat()
+        metrics_server.heartbeat()
         await asyncio.sleep(BEAT_S)

@@ -1,4 +1,4 @@
-"""The worker process: the only module here that names concrete classes."""
+"""The worker process: loads a model, serves it until a signal, reloads it at SIGHUP."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from headrace.bus.control import serve_drain
 from headrace.bus.jetstream import connect
 from headrace.settings import read, write_ports
 from headrace.telemetry import logs
-from headrace.telemetry.side_port import SidePort
+from headrace.telemetry.metrics_server import MetricsServer
 from headrace_worker.base.settings import WorkerSettings
-from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed, ModelOutOfReach
-from headrace_worker.runtime.dedicated_thread import in_own_thread
+from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed, ModelUnreachable
+from headrace_worker.runtime.dedicated_thread import run_in_dedicated_thread
 from headrace_worker.serving.load_progress import LoadProgress
+from headrace_worker.serving.model_server import ModelServer
 from headrace_worker.serving.models import follow, is_follower, load_model
-from headrace_worker.serving.reloading import Load, Reloading, Reread
-from headrace_worker.serving.serving import Serving
+from headrace_worker.serving.reloader import Load, Reloader, Reread
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class WorkerApp:
     """What a worker process does from its first loaded model to its end.
 
     Args:
-        reread: the settings as they are now, for a reload. Raises SettingsRefused.
+        reread: the settings as they are now, for a reload. Raises InvalidSettings.
         load: raises ModelLoadFailed.
     """
 
@@ -50,22 +50,23 @@ class WorkerApp:
         self._first: LoadedModel | None = loaded
         self._stop = asyncio.Event()
         self._death: BaseException | None = None
-        self.reloading = Reloading(settings, reread=reread, load=load)
+        self.reloader = Reloader(settings, reread=reread, load=load)
         self._is_ready = False
 
     @property
     def why_not_ready(self) -> str | None:
-        """None: it serves. May be asked from another thread."""
+        """None if it serves. Thread-safe."""
         if not self._is_ready:
             return "draining" if self._stop.is_set() else "announcing its model"
         if not self._bus.connected:
             return "out of reach of NATS"
-        return self.reloading.servings[-1].stalls.fact or None
+        return self.reloader.servers[-1].watchdog.stall or None
 
     async def run(self) -> int:
-        """Serve until SIGTERM or SIGINT, then drain. SIGHUP loads anew.
+        """Serve until SIGTERM or SIGINT, then drain. SIGHUP reloads.
 
-        Returns 0, or 1 if the engine died or its model could not be announced.
+        Returns:
+            0, or 1 if the engine died or its model could not be announced.
         """
         self._listen_to_signals()
         async with asyncio.TaskGroup() as group:
@@ -79,33 +80,33 @@ class WorkerApp:
             await self._stop.wait()
             self._is_ready = False
             reloads.cancel()
-            for serving in self.reloading.servings:
+            for serving in self.reloader.servers:
                 group.create_task(self._end(serving))
         return 0 if self._death is None else 1
 
     async def _begin(self, group: asyncio.TaskGroup) -> asyncio.Task[None]:
-        """Why not in `run`: what its frame names would outlive a reload."""
+        """Serve the first model. Why not in `run`: its frame would keep the model alive."""
 
-        def make(settings: WorkerSettings, loaded: LoadedModel) -> Serving:
-            return Serving(settings, self._bus, loaded, group=group, on_death=self._die)
+        def make(settings: WorkerSettings, loaded: LoadedModel) -> ModelServer:
+            return ModelServer(settings, self._bus, loaded, group=group, on_death=self._die)
 
         assert self._first is not None, "run once"
         first, self._first = make(self._settings, self._first), None
         await first.begin()
-        self.reloading.servings.append(first)
-        return group.create_task(self.reloading.run(make))
+        self.reloader.servers.append(first)
+        return group.create_task(self.reloader.run(make))
 
     @property
     def held_sequences(self) -> int:
-        """Running, or ended and not yet acknowledged."""
-        return sum(len(serving.worker.assignments) for serving in self.reloading.servings)
+        """Sequences that run, or have ended and are not acknowledged."""
+        return sum(len(serving.worker.assignments) for serving in self.reloader.servers)
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if anything is held for nobody."""
-        for serving in self.reloading.servings:
+        """Raise AssertionError if a slot, a link or a timer belongs to no request."""
+        for serving in self.reloader.servers:
             serving.worker.check_integrity()
 
-    async def _end(self, serving: Serving) -> None:
+    async def _end(self, serving: ModelServer) -> None:
         await serving.drain(within_s=self._settings.drain_s)
         await serving.leave()
 
@@ -113,13 +114,13 @@ class WorkerApp:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reloading.want)
+        loop.add_signal_handler(signal.SIGHUP, self.reloader.request)
 
     def stop(self) -> None:
-        """Let `run` drain and return; told again, it hands over at once what still runs."""
+        """Let `run` drain and return; called again, it parks at once what still runs."""
         if self._stop.is_set():
-            for serving in self.reloading.servings:
-                serving.hurry()
+            for serving in self.reloader.servers:
+                serving.stop_waiting()
         self._stop.set()
 
     def _die(self, error: BaseException) -> None:
@@ -127,8 +128,8 @@ class WorkerApp:
         self._stop.set()
 
 
-class Process:
-    """The process around the app: what it says of itself while there is no app yet."""
+class WorkerProcess:
+    """The process around the app: its readiness and exit status, also while a model loads."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -136,13 +137,13 @@ class Process:
         self._app: WorkerApp | None = None
 
     def why_not_ready(self) -> str | None:
-        """For /readyz, from another thread."""
+        """Return the reason for /readyz. Thread-safe."""
         if self._app is not None:
             return self._app.why_not_ready
         return "starting" if self._progress is None else self._progress.fact
 
     async def live(self) -> int:
-        """Load, serve, leave; returns the exit status."""
+        """Load and serve a model; return the exit status."""
         try:
             bus = await connect(
                 self._settings.nats_url,
@@ -157,8 +158,8 @@ class Process:
             return await self._app.run()
         except ModelLoadFailed as error:
             log.critical("worker.not_started", extra={"why": str(error)})
-            # What is asked for cannot be: as bad settings are; starting again does not help.
-            return 1 if isinstance(error, ModelOutOfReach) else 2
+            # Why 2, as for bad settings: starting again does not help.
+            return 1 if isinstance(error, ModelUnreachable) else 2
         finally:
             await bus.close()
 
@@ -173,7 +174,7 @@ class Process:
     async def _load(self, settings: WorkerSettings) -> LoadedModel:
         progress = self._progress = LoadProgress(settings.model_source, time.monotonic)
         try:
-            loaded = await in_own_thread(partial(load_model, settings, progress.tell))
+            loaded = await run_in_dedicated_thread(partial(load_model, settings, progress.report))
         except asyncio.CancelledError:
             progress.abandon()
             raise
@@ -182,26 +183,26 @@ class Process:
 
 
 async def run(settings: WorkerSettings) -> int:
-    """Run a worker process; returns its exit status."""
+    """Run a worker process; return its exit status."""
     logs.configure(service="worker", name=settings.name, level=settings.log_level)
     if (status := await _follow(settings)) is not None:
         return status
-    # Why: until there is something to reload, being told to must not end the process.
+    # Why: until there is something to reload, SIGHUP must not end the process.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
-    process = Process(settings)
-    with SidePort(
+    process = WorkerProcess(settings)
+    with MetricsServer(
         settings.host, settings.metrics_port, why_not_ready=process.why_not_ready
-    ) as side_port:
-        write_ports(settings, {"metrics": side_port.port})
+    ) as metrics_server:
+        write_ports(settings, {"metrics": metrics_server.port})
         async with asyncio.TaskGroup() as group:
-            beating = group.create_task(_beat(side_port))
+            beating = group.create_task(_beat(metrics_server))
             status = await process.live()
             beating.cancel()
     return status
 
 
 async def _follow(settings: WorkerSettings) -> int | None:
-    """Be a part of a model that another process serves, to its end; None if this one serves."""
+    """Compute a part of a model that another process serves; None if this one serves."""
     try:
         if not is_follower(settings):
             return None
@@ -214,7 +215,7 @@ async def _follow(settings: WorkerSettings) -> int | None:
     return 0
 
 
-async def _beat(side_port: SidePort) -> None:
+async def _beat(metrics_server: MetricsServer) -> None:
     while True:
-        side_port.beat()
+        metrics_server.heartbeat()
         await asyncio.sleep(BEAT_S)

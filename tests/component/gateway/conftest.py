@@ -1,4 +1,4 @@
-"""The doors on a real gRPC server, and a real Envoy before them."""
+"""The API on a real gRPC server, and a real Envoy in front of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import httpx
 import openai
 import pytest
 
-from helpers.door_scripts import says
-from helpers.running_doors import RunningDoors, running_doors
+from helpers.api_scripts import says
+from helpers.running_api import RunningApi, running_api
 from helpers.running_edge import RunningEdge, running_edge, until
 from helpers.scripted_admission import ScriptedAdmission
 
@@ -22,21 +22,21 @@ def admission() -> ScriptedAdmission:
 
 
 @pytest.fixture
-async def doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDoors]:
-    async with running_doors(admission) as running:
+async def api(admission: ScriptedAdmission) -> AsyncIterator[RunningApi]:
+    async with running_api(admission) as running:
         yield running
 
 
 @pytest.fixture
-async def channel(doors: RunningDoors) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(doors.address) as channel:
+async def channel(api: RunningApi) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(api.address) as channel:
         yield channel
 
 
 @pytest.fixture
-async def edge(tmp_path: Path, doors: RunningDoors) -> AsyncIterator[RunningEdge]:
+async def edge(tmp_path: Path, api: RunningApi) -> AsyncIterator[RunningEdge]:
     async with running_edge(tmp_path) as running:
-        running.edge.set_gateways([("127.0.0.1", doors.port)])
+        running.edge.set_gateways([("127.0.0.1", api.port)])
         await until(f"{running.url}/v1/models")
         yield running
 

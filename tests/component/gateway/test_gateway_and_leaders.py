@@ -10,7 +10,7 @@ import pytest
 from headrace.bus import Bus, subjects
 from headrace.errors import (
     BrokerUnavailable,
-    DeadlinePassed,
+    DeadlineExceeded,
     GatewayDraining,
     GatewayUnreachable,
     LaneFull,
@@ -19,12 +19,13 @@ from headrace.errors import (
     RequestExists,
     RequestNotFound,
 )
-from headrace.internal.v1.reports_pb2 import FindResponse, ResultRecord
+from headrace.internal.v1.reports_pb2 import LocateResponse, ResultRecord
+from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.testing.nats_server import NatsServer
 from headrace.v1 import common_pb2, requests_pb2
-from headrace_gateway.base.own_ids import draw_id, in_lane_of
+from headrace_gateway.base.generated_ids import draw_id, with_lane
 from headrace_gateway.request.generation import ChoiceEnded, Failed, Tokens
-from headrace_gateway.resume.lookup import Whereabouts
+from headrace_gateway.resume.lookup import RequestLookup
 from helpers.eventually import eventually
 from helpers.gateway_actors import (
     MODEL,
@@ -40,9 +41,11 @@ from helpers.gateway_actors import (
 LENGTH = common_pb2.FINISH_REASON_LENGTH
 
 
-def whereabouts(bus: Bus, gateway: RunningMesh) -> Whereabouts:
+def lookup(bus: Bus, gateway: RunningMesh) -> RequestLookup:
     mesh = gateway.mesh
-    return Whereabouts(bus, mesh.requests, mesh.settling, lambda: [MODEL, "orphan"], answer_s=0.5)
+    return RequestLookup(
+        bus, mesh.requests, mesh.settlements, lambda: [MODEL, "orphan"], answer_s=0.5
+    )
 
 
 async def test_settling_goes_on_until_a_leader_answers_and_coalesces_meanwhile(bus: Bus) -> None:
@@ -52,9 +55,9 @@ async def test_settling_goes_on_until_a_leader_answers_and_coalesces_meanwhile(b
             usage = common_pb2.Usage(prompt_tokens=3, output_tokens=number)
             await generation.settle(common_pb2.RequestOutcome(usage=usage))
         assert len(gateway.mesh.requests) == 0
-        assert len(gateway.mesh.settling) == 20
+        assert len(gateway.mesh.settlements) == 20
         async with leader(bus) as boss:
-            await eventually(lambda: len(gateway.mesh.settling) == 0)
+            await eventually(lambda: len(gateway.mesh.settlements) == 0)
             assert {s.request_id: s.output_tokens for s in boss.settled} == {
                 f"r{n}": n for n in range(20)
             }
@@ -123,15 +126,15 @@ async def test_a_request_that_is_being_settled_is_not_unknown_to_its_leader(bus:
 
 
 async def test_of_an_unknown_id_of_ours_only_the_leader_that_it_tells_of_is_asked(bus: Bus) -> None:
-    drawn = draw_id(22 * "a")
+    drawn = draw_id(20 * "a")
     async with running_mesh(bus) as gateway, leader(bus):
         # Of "orphan" no leader answers, so whether it has a request is not known.
         with pytest.raises(GatewayUnreachable):
-            await whereabouts(bus, gateway).get("their-own")
+            await lookup(bus, gateway).get("their-own")
         with pytest.raises(RequestNotFound):
-            await whereabouts(bus, gateway).get(in_lane_of(MODEL, drawn))
+            await lookup(bus, gateway).get(with_lane(MODEL, drawn))
         with pytest.raises(GatewayUnreachable):
-            await whereabouts(bus, gateway).cancel(in_lane_of("orphan", drawn))
+            await lookup(bus, gateway).cancel(with_lane("orphan", drawn))
 
 
 async def test_an_id_that_is_open_is_refused(bus: Bus) -> None:
@@ -197,7 +200,7 @@ async def test_no_client_hangs_even_if_nobody_is_behind_the_gateway(bus: Bus) ->
         generation = await gateway.mesh.admission.open(valid_request("r1", timeout_s=0.1))
         (failed,) = await read(generation)
         assert isinstance(failed, Failed)
-        assert isinstance(failed.error, DeadlinePassed)
+        assert isinstance(failed.error, DeadlineExceeded)
 
 
 async def test_a_draining_gateway_admits_nothing_and_its_streams_go_on(bus: Bus) -> None:
@@ -225,29 +228,35 @@ async def test_a_stream_that_breaks_the_protocol_ends_and_costs_others_nothing(b
 
 async def test_a_request_of_another_gateway_is_found_through_its_leader(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, leader(bus) as boss:
-        boss.knows["far"] = FindResponse(
-            found=True, model=MODEL, running=True, attempt=7, worker_name="w9"
+        boss.knows["far"] = LocateResponse(
+            found=True,
+            record=RequestRecord(model=MODEL, attempt=7),
+            running=True,
+            worker_name="w9",
         )
-        found = await whereabouts(bus, gateway).get("far")
+        found = await lookup(bus, gateway).get("far")
         assert (found.state, found.attempt) == (requests_pb2.REQUEST_STATE_RUNNING, 7)
         assert found.worker == "w9"
         assert boss.cancelled == []
-        await whereabouts(bus, gateway).cancel("far")
+        await lookup(bus, gateway).cancel("far")
         assert boss.cancelled == ["far"]
 
 
 async def test_a_request_that_is_open_here_is_told_with_or_without_its_leader(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
         await gateway.open("r1")
-        found = await whereabouts(bus, gateway).get("r1")
+        found = await lookup(bus, gateway).get("r1")
         assert (found.state, found.model) == (requests_pb2.REQUEST_STATE_WAITING, MODEL)
         await w1.start("r1", attempt=3)
-        await eventually(lambda: gateway.outlet("r1").relay.newest == 3)
+        await eventually(lambda: gateway.open_request("r1").output.newest_attempt == 3)
         async with leader(bus) as boss:
-            boss.knows["r1"] = FindResponse(
-                found=True, model=MODEL, running=True, attempt=3, worker_name="w1"
+            boss.knows["r1"] = LocateResponse(
+                found=True,
+                record=RequestRecord(model=MODEL, attempt=3),
+                running=True,
+                worker_name="w1",
             )
-            found = await whereabouts(bus, gateway).get("r1")
+            found = await lookup(bus, gateway).get("r1")
             assert (found.state, found.worker) == (requests_pb2.REQUEST_STATE_RUNNING, "w1")
 
 
@@ -255,21 +264,21 @@ async def test_an_ended_request_is_found_before_and_after_it_is_settled(bus: Bus
     async with running_mesh(bus) as gateway:
         generation = await gateway.open("r1")
         await generation.abandon()
-        found = await whereabouts(bus, gateway).get("r1")
+        found = await lookup(bus, gateway).get("r1")
         assert found.outcome.error.code == RequestCancelled.code.number
         async with leader(bus):
-            await eventually(lambda: len(gateway.mesh.settling) == 0)
-        found = await whereabouts(bus, gateway).cancel("r1")
+            await eventually(lambda: len(gateway.mesh.settlements) == 0)
+        found = await lookup(bus, gateway).cancel("r1")
         assert found.state == requests_pb2.REQUEST_STATE_ENDED
 
 
 async def test_a_request_that_nobody_has_is_not_found(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, leader(bus), leader(bus, "orphan") as other:
         with pytest.raises(RequestNotFound):
-            await whereabouts(bus, gateway).get("nobody")
-        other.knows["nobody"] = FindResponse(pending=True)
+            await lookup(bus, gateway).get("nobody")
+        other.knows["nobody"] = LocateResponse(pending=True)
         with pytest.raises(GatewayUnreachable):
-            await whereabouts(bus, gateway).get("nobody")
+            await lookup(bus, gateway).get("nobody")
 
 
 async def test_while_a_leader_is_away_nobody_is_told_that_there_is_no_such_request(
@@ -277,7 +286,7 @@ async def test_while_a_leader_is_away_nobody_is_told_that_there_is_no_such_reque
 ) -> None:
     async with running_mesh(bus) as gateway, leader(bus):
         with pytest.raises(GatewayUnreachable):
-            await whereabouts(bus, gateway).get("nobody")
+            await lookup(bus, gateway).get("nobody")
 
 
 async def test_a_full_lane_is_refused_by_its_leaders_report_and_only_that_lane(bus: Bus) -> None:

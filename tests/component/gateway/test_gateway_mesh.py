@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.bus import Bus
 from headrace.errors import (
-    DeadlinePassed,
+    DeadlineExceeded,
     RequestCancelled,
 )
 from headrace.internal.v1.delivery_pb2 import Ending, Opening
@@ -75,7 +75,7 @@ async def test_a_broken_stream_is_lost_and_another_worker_goes_on_without_gap_or
         async with worker(gateway.address, "w1") as w1:
             slot = await w1.start("r1", attempt=1)
             await w1.run_on(slot, first=0, ids=[7, 8, 9])
-            await eventually(lambda: gateway.outlet("r1").relay.output_tokens == 3)
+            await eventually(lambda: gateway.open_request("r1").output.output_tokens == 3)
         await eventually(lambda: len(boss.lost) == 1)
         (point,) = boss.lost[0].points
         assert (boss.lost[0].worker_id, point.attempt) == ("w1", 1)
@@ -97,7 +97,7 @@ async def test_a_worker_that_comes_back_in_time_goes_on_where_it_was(bus: Bus) -
         async with worker(gateway.address) as w1:
             slot = await w1.start("r1", attempt=1)
             await w1.run_on(slot, first=0, ids=[7, 8])
-            await eventually(lambda: gateway.outlet("r1").relay.output_tokens == 2)
+            await eventually(lambda: gateway.open_request("r1").output.output_tokens == 2)
         async with worker(gateway.address) as again:
             slot = await again.start("r1", attempt=1)
             await again.run_on(slot, first=0, ids=[7, 8, 9])
@@ -112,7 +112,7 @@ async def test_a_zombies_late_tokens_are_fenced_and_it_is_told_to_stop(bus: Bus)
         async with worker(gateway.address, "zombie") as old, worker(gateway.address, "w2") as new:
             stale = await old.start("r1", attempt=1)
             await old.run_on(stale, first=0, ids=[7])
-            await eventually(lambda: gateway.outlet("r1").relay.output_tokens == 1)
+            await eventually(lambda: gateway.open_request("r1").output.output_tokens == 1)
             slot = await new.start("r1", attempt=2)
             await eventually(lambda: old.cancelled == [stale])
             await old.run_on(stale, first=1, ids=[666, 667])
@@ -181,11 +181,11 @@ async def test_an_ending_with_an_error_fails_the_request_and_stops_its_other_cho
             first,
             output_tokens=0,
             reason=common_pb2.FINISH_REASON_ERROR,
-            error=DeadlinePassed("too late"),
+            error=DeadlineExceeded("too late"),
         )
         (failed,) = await read(generation)
         assert isinstance(failed, Failed)
-        assert isinstance(failed.error, DeadlinePassed)
+        assert isinstance(failed.error, DeadlineExceeded)
         await eventually(lambda: w1.acknowledged == [first] and w1.cancelled == [second])
 
 

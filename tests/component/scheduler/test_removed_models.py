@@ -14,9 +14,9 @@ from headrace.errors import ModelNotFound
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.rpc.status import from_status
-from headrace.supervisor.model_removal import configured, forget, remove_unlisted
+from headrace.supervisor.model_removal import configured_models, remove_model, remove_unlisted
 from headrace.supervisor.state.failures import ModelServed
-from headrace_scheduler.runtime.election import FINISHED_S, LOOK_S
+from headrace_scheduler.runtime.election import FINISHED_S, POLL_S
 from helpers.eventually import eventually
 from helpers.running_scheduler import scheduler
 from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, find, unsettled
@@ -36,7 +36,7 @@ async def configure(bus: JetStreamBus, *models: str, by: str = "") -> None:
 
 
 async def names(bus: JetStreamBus) -> set[str]:
-    return {card.model for card in await configured(bus)}
+    return {card.model for card in await configured_models(bus)}
 
 
 async def test_what_waits_for_a_removed_model_ends_and_then_its_card_goes(
@@ -46,7 +46,7 @@ async def test_what_waits_for_a_removed_model_ends_and_then_its_card_goes(
     async with scheduler(nats_url) as process, scheduler(nats_url) as standby:
         await gateway.submit("a")
         await eventually(lambda: _is_found(bus, "a"))
-        await forget(bus, MODEL, force=False)
+        await remove_model(bus, MODEL, force=False)
         await eventually(lambda: "a" in gateway.ended)
         assert isinstance(from_status(gateway.ended["a"]), ModelNotFound)
         await eventually(lambda: _has_no_cards(bus), within_s=10)
@@ -64,7 +64,7 @@ async def test_what_an_earlier_mesh_left_in_the_lanes_of_a_removed_model_ends_to
     await gateway.submit("a", detached=True)
     await gateway.submit("b", attachable=True)
     await gateway.die()
-    await forget(bus, MODEL, force=True)
+    await remove_model(bus, MODEL, force=True)
     async with scheduler(nats_url):
         await eventually(lambda: _has_no_cards(bus), within_s=15)
         kept = await bus.get_result("a")
@@ -94,8 +94,8 @@ async def test_the_card_of_a_removed_model_stays_until_the_ends_of_its_requests_
     await configure(bus, MODEL)
     await gateway.submit("a", detached=True)
     await gateway.die()
-    await forget(bus, MODEL, force=True)
-    store_s = FINISHED_S + 2 * LOOK_S + 1
+    await remove_model(bus, MODEL, force=True)
+    store_s = FINISHED_S + 2 * POLL_S + 1
     async with scheduler(nats_url, through=lambda own: cast(Bus, SlowResults(own, store_s))):
         await eventually(lambda: _has_no_cards(bus), within_s=15)
         assert await bus.get_result("a") is not None
@@ -116,21 +116,21 @@ async def test_a_model_that_a_worker_serves_is_removed_by_force_alone(bus: JetSt
     await configure(bus, MODEL)
     worker = await WorkerActor(bus, "worker-1").start()
     with pytest.raises(ModelServed, match=f"a worker serves {MODEL}"):
-        await forget(bus, MODEL, force=False)
+        await remove_model(bus, MODEL, force=False)
     assert await names(bus) == {MODEL}
-    await forget(bus, MODEL, force=True)
+    await remove_model(bus, MODEL, force=True)
     await worker.die()
     assert await names(bus) == set()
     with pytest.raises(ModelNotFound, match=f"no model '{MODEL}' is configured"):
-        await forget(bus, MODEL, force=True)
+        await remove_model(bus, MODEL, force=True)
 
 
 async def test_a_model_is_removed_by_its_own_name_and_not_by_an_alias(bus: JetStreamBus) -> None:
     card = ModelCard(model="org/primary", aliases=["small"])
     await bus.put_card("org/primary", card.SerializeToString())
     with pytest.raises(ModelNotFound, match="'small' is an alias of 'org/primary'"):
-        await forget(bus, "small", force=True)
-    await forget(bus, "org/primary", force=True)
+        await remove_model(bus, "small", force=True)
+    await remove_model(bus, "org/primary", force=True)
     assert await names(bus) == set()
 
 

@@ -10,7 +10,13 @@ import pytest
 
 from headrace.bus import subjects
 from headrace.bus.jetstream import JetStreamBus
-from headrace.errors import AttemptsExhausted, DeadlinePassed, LaneFull, NoWorker, RequestCancelled
+from headrace.errors import (
+    AttemptsExhausted,
+    DeadlineExceeded,
+    LaneFull,
+    NoWorker,
+    RequestCancelled,
+)
 from headrace.internal.v1.dispatch_pb2 import (
     DISPATCH_REFUSAL_CAUSE_DRAINING,
     DISPATCH_REFUSAL_CAUSE_INVALID,
@@ -61,7 +67,7 @@ async def test_a_detached_request_without_any_gateway_ends_at_its_deadline_and_t
         for request_id in ("a", "b"):
             await gateway.submit(request_id, timeout_s=8.0, detached=True)
         await eventually(lambda: worker.running.keys() == {"a", "b"})
-        record = RequestRecord(arrival=(await find(bus, "b")).arrival)
+        record = RequestRecord(arrival=(await find(bus, "b")).record.arrival)
         own = ResultRecord(request_id="b", request=record)
         await bus.put_result("b", own.SerializeToString())
         await gateway.die()
@@ -74,7 +80,7 @@ async def test_a_detached_request_without_any_gateway_ends_at_its_deadline_and_t
 
         await eventually(is_kept, within_s=30.0)
         kept = await result("a")
-        assert isinstance(from_status(kept.outcome.error), DeadlinePassed)
+        assert isinstance(from_status(kept.outcome.error), DeadlineExceeded)
         assert (kept.request.detached, list(kept.request.prompt_ids)) == (True, [])
         await eventually(partial(is_forgotten, bus, "b"), within_s=30.0)
         assert not (await result("b")).outcome.HasField("error"), "its gateway's own word stands"
@@ -170,12 +176,12 @@ async def test_a_request_that_fails_on_every_attempt_is_ended_and_kept_as_a_dead
 
 
 async def letters(bus: JetStreamBus) -> list[DeadLetter]:
-    buried = await bus.buried(limit=10)
-    assert all(each.lane == lane_id(MODEL) for each in buried)
-    return [DeadLetter.FromString(each.letter) for each in buried]
+    stored = await bus.dead_letters(limit=10)
+    assert all(each.lane == lane_id(MODEL) for each in stored)
+    return [DeadLetter.FromString(each.letter) for each in stored]
 
 
-async def test_a_message_that_nobody_can_read_is_buried_and_holds_nobody_up(
+async def test_an_unreadable_message_is_dead_lettered_and_delays_no_other(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
     async with scheduler(nats_url):

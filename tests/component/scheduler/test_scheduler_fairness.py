@@ -77,7 +77,7 @@ async def test_a_bulk_request_makes_way_and_goes_on_from_where_its_client_is(
     assert await unsettled(bus) == []
 
 
-async def test_tenants_start_as_often_as_their_weights_say_however_much_one_asks(
+async def test_tenants_start_by_their_weights_however_much_one_requests(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
     async with scheduler(nats_url, tenant_weights={"b": 3.0}, max_waiting=1000):

@@ -8,13 +8,13 @@ from headrace.bus import subjects
 from headrace.bus.jetstream import JetStreamBus
 from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.request.prefixes import names_of
+from headrace_scheduler.request.prefixes import prefix_block_names
 from helpers.eventually import eventually
 from helpers.running_scheduler import scheduler
 from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor
 
 PROMPT = list(range(100))
-NAMES = names_of(RequestRecord(weights_digest="w1", prompt_ids=PROMPT))
+NAMES = prefix_block_names(RequestRecord(weights_digest="w1", prompt_ids=PROMPT))
 
 
 async def test_a_worker_draws_what_begins_as_it_holds(nats_url: str, bus: JetStreamBus) -> None:

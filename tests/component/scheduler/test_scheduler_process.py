@@ -53,7 +53,7 @@ async def is_unready(ports: Path) -> bool:
     return await status(ports, "/readyz") == 503
 
 
-async def test_a_process_serves_until_it_is_told_to_stop(
+async def test_a_process_serves_until_a_signal(
     nats_url: str, bus: JetStreamBus, tmp_path: Path
 ) -> None:
     ports = tmp_path / "ports.json"

@@ -7,9 +7,9 @@ import asyncio
 from headrace.bus.jetstream import JetStreamBus
 from headrace.clock import SystemClock
 from headrace.testing.nats_server import NatsServer
-from headrace_scheduler.machine.machine import Leadership, Machine
+from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.runtime.leader import Leader
-from headrace_scheduler.runtime.metered_journal import MeteredJournal
+from headrace_scheduler.runtime.metrics_observer import MetricsObserver
 from helpers.eventually import eventually
 from helpers.running_scheduler import scheduler, settings, start_scheduler
 from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, find, unsettled
@@ -64,7 +64,7 @@ async def test_a_worker_that_died_with_its_leader_costs_a_pause(
     await gateway.die()
 
 
-async def test_what_was_settled_while_nobody_led_is_not_run_again(
+async def test_what_was_settled_without_a_leader_is_not_run_again(
     nats_url: str, bus: JetStreamBus
 ) -> None:
     worker = await WorkerActor(bus, "worker-1").start()
@@ -101,7 +101,7 @@ async def test_a_leader_whose_lease_may_have_run_out_ends_nothing(bus: JetStream
     clock, is_ours = SystemClock(), True
     now_s = clock.monotonic_s()
     leadership = Leadership("frozen", MODEL, 1, now_s, now_s)
-    machine = Machine(leadership, settings().policy(), MeteredJournal(MODEL))
+    machine = Machine(leadership, settings(), MetricsObserver(MODEL))
     leader = Leader(leadership, machine, bus, settings(), clock, lambda: is_ours)
     leading = asyncio.create_task(leader.run())
     await gateway.submit("a", patience_s=0.5)

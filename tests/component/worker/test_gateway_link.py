@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
-from headrace_worker.runtime.assignments import Held
+from headrace_worker.runtime.assignments import HeldSequence
 from headrace_worker.runtime.delivery import MESSAGE_ENTRIES, GatewayLink
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
@@ -20,14 +20,14 @@ class OwnerActor:
     """Holds sequences and does as it is told when the gateway answers."""
 
     def __init__(self) -> None:
-        self.held: list[Held] = []
+        self.held: list[HeldSequence] = []
         self.acknowledged_ids: list[str] = []
         self.cancelled_ids: list[str] = []
         self.given_up: list[str] = []
-        self.on_cancelled: Callable[[Held], None] = lambda held: None
+        self.on_cancelled: Callable[[HeldSequence], None] = lambda held: None
 
-    def hold(self, request_id: str, *, output_ids: list[int] | None = None) -> Held:
-        held = Held(
+    def hold(self, request_id: str, *, output_ids: list[int] | None = None) -> HeldSequence:
+        held = HeldSequence(
             sequence_id=len(self.held),
             request_id=request_id,
             choice=0,
@@ -41,13 +41,13 @@ class OwnerActor:
         self.held.append(held)
         return held
 
-    def of_gateway(self, gateway_id: str) -> list[Held]:
+    def of_gateway(self, gateway_id: str) -> list[HeldSequence]:
         return self.held
 
-    def acknowledged(self, held: Held) -> None:
+    def acknowledged(self, held: HeldSequence) -> None:
         self.acknowledged_ids.append(held.request_id)
 
-    def cancelled(self, held: Held) -> None:
+    def cancelled(self, held: HeldSequence) -> None:
         self.cancelled_ids.append(held.request_id)
         self.on_cancelled(held)
 
@@ -69,12 +69,12 @@ async def linked(
         await asyncio.wait([running])
 
 
-def say(link: GatewayLink, held: Held, token_id: int) -> None:
+def say(link: GatewayLink, held: HeldSequence, token_id: int) -> None:
     held.output_ids.append(token_id)
     link.tokens([(held, token_id)])
 
 
-async def test_what_was_said_before_the_stream_was_up_is_said_when_it_is(gw: GatewayActor) -> None:
+async def test_what_came_before_the_stream_was_up_is_sent_once_it_is(gw: GatewayActor) -> None:
     owner = OwnerActor()
     async with linked(gw, owner) as link:
         held = owner.hold("a")
@@ -93,7 +93,7 @@ async def test_a_slot_is_not_bound_anew_in_the_message_that_still_speaks_of_the_
         first, second, third = (owner.hold(name) for name in "abc")
         await eventually(lambda: len(gw.bound_slots) == 3)
 
-        def on_cancelled(held: Held) -> None:
+        def on_cancelled(held: HeldSequence) -> None:
             # Between the two cancellations a step's output comes, and after them a new sequence.
             if held is first:
                 say(link, second, 5)
@@ -109,7 +109,7 @@ async def test_a_slot_is_not_bound_anew_in_the_message_that_still_speaks_of_the_
         assert gw.said("new").tokens == {0: 7}
 
 
-async def test_a_dropped_slot_is_given_out_again_once_the_gateway_has_answered_for_it(
+async def test_a_dropped_slot_is_bound_again_once_the_gateway_has_answered_for_it(
     gw: GatewayActor,
 ) -> None:
     owner = OwnerActor()
@@ -147,7 +147,7 @@ async def test_slots_of_a_long_lived_stream_do_not_grow_without_bound(gw: Gatewa
         assert gw.highest_slot <= 3
 
 
-async def test_much_that_is_said_again_comes_in_messages_of_bounded_size(gw: GatewayActor) -> None:
+async def test_much_that_is_sent_again_comes_in_messages_of_bounded_size(gw: GatewayActor) -> None:
     owner = OwnerActor()
     for name in "abcde":
         owner.hold(name, output_ids=[3] * (MESSAGE_ENTRIES * 2 // 5))
@@ -167,7 +167,7 @@ async def test_a_link_ends_when_its_gateway_stays_away(gw: GatewayActor) -> None
         await eventually(lambda: owner.given_up == ["gw"])
 
 
-async def test_while_there_is_no_stream_nothing_is_said_twice_later(gw: GatewayActor) -> None:
+async def test_while_there_is_no_stream_nothing_is_sent_twice_later(gw: GatewayActor) -> None:
     owner = OwnerActor()
     async with linked(gw, owner) as link:
         held = owner.hold("a")
@@ -233,7 +233,7 @@ async def test_logprobs_count_towards_the_size_of_a_message(gw: GatewayActor) ->
     assert max(gw.message_bytes) < 2**21
 
 
-async def test_what_was_cached_of_a_prompt_is_said_before_its_output_on_every_stream(
+async def test_what_was_cached_of_a_prompt_is_sent_before_its_output_on_every_stream(
     gw: GatewayActor,
 ) -> None:
     owner = OwnerActor()

@@ -60,7 +60,7 @@ async def test_what_runs_is_in_the_reports_with_its_attempt(
         assert len({r.number for r in scheduler.reports}) == len(scheduler.reports)
 
 
-async def test_a_dispatch_that_is_said_again_late_does_not_hide_a_later_one(
+async def test_a_dispatch_that_is_repeated_late_does_not_hide_a_later_one(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     async with worker_here(nats_url):
@@ -73,7 +73,7 @@ async def test_a_dispatch_that_is_said_again_late_does_not_hide_a_later_one(
         assert scheduler.last.models[0].dispatch_number == 2
 
 
-async def test_a_dispatch_said_twice_runs_once(
+async def test_a_repeated_dispatch_runs_once(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     async with worker_here(nats_url):
@@ -144,7 +144,7 @@ async def test_a_choice_that_is_at_its_end_is_not_run_again(
         assert gw.said("a", 0, attempt=2).openings == 0
 
 
-async def test_an_attempt_whose_tokens_were_all_made_says_only_its_end(
+async def test_an_attempt_whose_tokens_were_all_made_sends_only_its_end(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     made = undisturbed(record("a", gw))
@@ -156,7 +156,7 @@ async def test_an_attempt_whose_tokens_were_all_made_says_only_its_end(
         assert (said.tokens, said.endings[0].output_tokens) == ({}, 20)
 
 
-async def test_an_attempt_tells_logprobs_of_what_it_makes_and_of_a_prompt_without_output(
+async def test_an_attempt_sends_logprobs_of_its_output_and_of_a_prompt_without_output(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     async with worker_here(nats_url):

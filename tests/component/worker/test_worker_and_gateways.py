@@ -15,7 +15,7 @@ from helpers.worker_actors import (
 )
 
 
-async def test_a_broken_stream_is_opened_again_and_all_that_is_unacknowledged_is_said_again(
+async def test_a_broken_stream_is_opened_again_and_all_that_is_unacknowledged_is_sent_again(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     gw.acknowledges = False
@@ -36,7 +36,7 @@ async def test_a_broken_stream_is_opened_again_and_all_that_is_unacknowledged_is
         gw.acknowledge_all()
 
 
-async def test_what_is_acknowledged_is_not_said_again(
+async def test_what_is_acknowledged_is_not_sent_again(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     async with worker_here(nats_url):
@@ -48,7 +48,7 @@ async def test_what_is_acknowledged_is_not_said_again(
         assert gw.said("a").openings == 1
 
 
-async def test_a_gateway_that_comes_back_in_time_hears_everything(
+async def test_a_gateway_that_comes_back_in_time_receives_everything(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     async with worker_here(nats_url):
@@ -113,7 +113,7 @@ async def test_a_listener_that_is_no_gateway_counts_as_out_of_reach(
         assert scheduler.parked[0].cause == ParkCause.PARK_CAUSE_ORPHANED
 
 
-async def test_a_gateway_that_was_given_up_is_reached_anew_by_the_next_request(
+async def test_an_abandoned_gateway_is_connected_again_by_the_next_request(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     async with worker_here(nats_url, orphan_grace_s=0.2):

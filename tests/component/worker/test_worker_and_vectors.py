@@ -8,7 +8,7 @@ from headrace.internal.v1.reports_pb2 import ParkCause
 from headrace.internal.v1.request_pb2 import Input, RequestRecord, Sampling
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base.interface import EngineFacts
-from headrace_worker.engine.encoder.encoder import EncoderEngine
+from headrace_worker.engine.encoder.encoder_engine import EncoderEngine
 from headrace_worker.runtime.delivery import MESSAGE_VECTOR_BYTES
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
@@ -30,7 +30,7 @@ def encoder(*, dimensions: int = 4) -> EncoderEngine:
         batch_invariant=False,
         makes_vectors=True,
     )
-    return EncoderEngine(LengthsForward(dimensions), facts, pass_tokens=64)
+    return EncoderEngine(LengthsForward(dimensions), facts, batch_tokens=64)
 
 
 def inputs_record(request_id: str, gw: GatewayActor, count: int, **fields: Any) -> RequestRecord:
@@ -54,7 +54,7 @@ async def test_every_vector_comes_in_the_end_of_its_input(
         await eventually(lambda: worker.is_idle)
 
 
-async def test_vectors_are_said_again_until_they_are_acknowledged(
+async def test_vectors_are_sent_again_until_they_are_acknowledged(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     gw.acknowledges = False

@@ -21,7 +21,7 @@ from helpers.worker_actors import (
 CANCELLED, DEADLINE_EXCEEDED = 1, 4
 
 
-async def test_a_cancelled_slot_is_free_within_a_step_and_nothing_more_is_said_of_it(
+async def test_a_cancelled_slot_is_free_within_a_step_and_nothing_more_is_sent_of_it(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     async with worker_here(nats_url, report_interval_s=1.5) as worker:
@@ -40,7 +40,7 @@ async def test_a_cancelled_slot_is_free_within_a_step_and_nothing_more_is_said_o
         worker.app.check_integrity()
 
 
-async def test_slots_of_a_stream_are_given_out_again_and_never_mixed_up(
+async def test_slots_of_a_stream_are_bound_again_and_never_mixed_up(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     async with worker_here(nats_url, scripted(step_s=0.001, max_slots=4)) as worker:
@@ -78,7 +78,7 @@ async def test_one_choice_can_be_cancelled_while_the_others_go_on(
         (DEADLINE_EXCEEDED, FinishReason.FINISH_REASON_ERROR, "DEADLINE_EXCEEDED"),
     ],
 )
-async def test_the_schedulers_cancellation_is_told_to_the_gateway_as_an_end(
+async def test_the_schedulers_cancellation_reaches_the_gateway_as_an_end(
     nats_url: str,
     scheduler: SchedulerActor,
     gw: GatewayActor,
@@ -99,7 +99,7 @@ async def test_the_schedulers_cancellation_is_told_to_the_gateway_as_an_end(
         await eventually(lambda: scheduler.free_slots == 8)
 
 
-async def test_what_a_step_made_while_its_sequence_was_cancelled_is_not_said(
+async def test_what_a_step_made_while_its_sequence_was_cancelled_is_not_sent(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     gw.acknowledges = False

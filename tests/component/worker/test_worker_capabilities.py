@@ -8,24 +8,24 @@ from functools import partial
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace.v1.common_pb2 import FinishReason
-from headrace_worker.engine.backends.remote_engine import Piece
+from headrace_worker.engine.backends.remote_engine import TokenChunk
 from headrace_worker.engine.base.interface import FinishReason as Ended
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.worker_actors import SchedulerActor, record, worker_here
-from helpers.written_source import WrittenSource, following
+from helpers.written_source import ScriptedBackend, remote_engine
 
-WHOLE = (Piece((20, 21), Ended.STOP),)
+WHOLE = (TokenChunk((20, 21), Ended.STOP),)
 
 
-async def test_an_engine_that_begins_anew_says_so_and_is_given_no_half_answers(
+async def test_an_engine_that_cannot_resume_says_so_and_gets_no_partial_answers(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     begun = [ChoiceProgress(choice=0, output_ids=[20, 21, 22])]
     ended = [
         ChoiceProgress(choice=0, output_ids=[20], finish_reason=FinishReason.FINISH_REASON_STOP)
     ]
-    with closing(following(WrittenSource(WHOLE), resume=False)) as engine:
+    with closing(remote_engine(ScriptedBackend(WHOLE), resume=False)) as engine:
         async with worker_here(nats_url, engine):
             worker_id = await scheduler.first_worker()
             can = scheduler.last.models[0].card.capabilities
@@ -47,15 +47,15 @@ async def test_an_engine_that_begins_anew_says_so_and_is_given_no_half_answers(
 async def test_a_worker_whose_engine_refuses_offers_no_slots_until_it_is_well(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
-    source = WrittenSource(WHOLE, refusing="its upstream is left alone")
-    with closing(following(source)) as engine:
+    source = ScriptedBackend(WHOLE, unavailable_reason="its upstream is left alone")
+    with closing(remote_engine(source)) as engine:
         async with worker_here(nats_url, engine):
             worker_id = await scheduler.first_worker()
             assert scheduler.free_slots == 0
             (refusal,) = await scheduler.dispatch(worker_id, record("a", gw))
             assert refusal.cause == DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL
             assert refusal.message == "its upstream is left alone"
-            source.refusing = ""
+            source.unavailable_reason = ""
             await eventually(lambda: scheduler.free_slots == 4)
             assert await scheduler.dispatch(worker_id, record("b", gw)) == []
             await eventually(lambda: gw.said("b").has_ended)

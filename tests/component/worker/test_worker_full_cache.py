@@ -80,7 +80,7 @@ async def test_choices_of_one_request_wait_for_each_other_where_they_are(
     assert scheduler.parked == []
 
 
-async def test_reports_tell_the_room_that_there_is(
+async def test_reports_contain_the_free_room(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     model, may_decode = random_model("llama"), Event()

@@ -21,7 +21,7 @@ from helpers.worker_actors import (
 )
 
 
-async def test_a_worker_told_to_stop_finishes_what_runs_and_takes_nothing_new(
+async def test_a_stopping_worker_finishes_what_runs_and_accepts_nothing_new(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor, tmp_path: Path
 ) -> None:
     async with worker_process(nats_url, tmp_path, scripted_step_s=0.005, drain_s=20) as worker:

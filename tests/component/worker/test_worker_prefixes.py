@@ -8,21 +8,22 @@ from headrace.bus import subjects
 from headrace.bus.jetstream import JetStreamBus
 from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.request.prefixes import names_of
+from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build_packed
+from headrace_worker.engine.loading.builder import EngineContext, build_packed
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.tiny_models import random_model
 from helpers.worker_actors import DIGEST, MODEL, SchedulerActor, record, worker_here
+from helpers.worker_settings import worker_settings
 
 PROMPT = list(range(100, 150))
 
 
 def engine(kv_store: str) -> SlotEngine:
     # Its model is its own: it runs on a thread of its own.
-    settings = EngineSettings(max_slots=1, context_tokens=128, kv_store=kv_store)
-    return build_packed(random_model("llama"), settings, Origin((), DIGEST))
+    settings = worker_settings(max_slots=1, context_tokens=128, kv_store=kv_store)
+    return build_packed(random_model("llama"), settings, EngineContext((), DIGEST))
 
 
 class Listener:
@@ -41,7 +42,7 @@ class Listener:
 
 
 @pytest.mark.parametrize("kv_store", ["strips", "pages"])
-async def test_what_was_computed_is_told_until_it_is_given_up(
+async def test_what_was_computed_is_reported_until_it_is_dropped(
     kv_store: str, nats_url: str, bus: JetStreamBus, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     listener = Listener()
@@ -50,22 +51,24 @@ async def test_what_was_computed_is_told_until_it_is_given_up(
     async with worker_here(nats_url, own, prefixes=own):
         worker_id = await scheduler.first_worker()
         first = record("a", gw, prompt_ids=PROMPT)
-        assert len(names_of(first)) == 3
+        assert len(prefix_block_names(first)) == 3
         assert await scheduler.dispatch(worker_id, first) == []
-        await eventually(lambda: listener.held >= set(names_of(first)))
+        await eventually(lambda: listener.held >= set(prefix_block_names(first)))
         await eventually(lambda: gw.said("a").has_ended)
         longer = RequestRecord(
             weights_digest=DIGEST, prompt_ids=[*PROMPT, *gw.said("a").token_ids, 1]
         )
-        await eventually(lambda: listener.held == set(names_of(longer)[:4]))
+        await eventually(lambda: listener.held == set(prefix_block_names(longer)[:4]))
         other = record("b", gw, prompt_ids=[7, *PROMPT, *PROMPT])
         assert await scheduler.dispatch(worker_id, other) == []
-        await eventually(lambda: listener.held >= set(names_of(other)))
+        await eventually(lambda: listener.held >= set(prefix_block_names(other)))
         if kv_store == "strips":
-            assert not listener.held & set(names_of(first)), "its one slot holds something else"
+            assert not listener.held & set(prefix_block_names(first)), (
+                "its one slot holds something else"
+            )
 
 
-async def test_nothing_is_told_where_that_is_not_wanted(
+async def test_nothing_is_reported_where_that_is_switched_off(
     nats_url: str, bus: JetStreamBus, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     heard: list[bytes] = []

@@ -31,7 +31,7 @@ async def test_a_request_for_which_there_is_no_room_is_refused(
         await scheduler.dispatch(worker_id, record("a", gw, max_tokens=ENDLESS))
         (refusal,) = await scheduler.dispatch(worker_id, record("b", gw, n=2))
         assert refusal.cause == DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL
-        assert (refusal.request_id, refusal.message) == ("b", "2 slots wanted, 1 free")
+        assert (refusal.request_id, refusal.message) == ("b", "2 slots needed, 1 free")
         assert await scheduler.dispatch(worker_id, record("c", gw)) == []
 
 
@@ -78,7 +78,7 @@ async def test_what_could_never_run_here_is_refused_with_its_numbers(
         assert message in refusal.message
 
 
-async def test_a_deposed_leader_is_refused_and_what_it_asked_for_does_not_run(
+async def test_a_deposed_leader_is_refused_and_its_requests_do_not_run(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     async with worker_here(nats_url):
@@ -92,7 +92,7 @@ async def test_a_deposed_leader_is_refused_and_what_it_asked_for_does_not_run(
         await eventually(lambda: scheduler.last.models[0].dispatch_epoch == 5)
 
 
-async def test_what_is_no_grammar_ends_with_a_refusal_that_nobody_tries_again(
+async def test_what_is_no_grammar_ends_with_a_refusal_that_is_not_retried(
     nats_url: str, scheduler: SchedulerActor, gw: GatewayActor
 ) -> None:
     sampling = Sampling(max_tokens=20, top_p=1, repetition_penalty=1)

@@ -15,7 +15,7 @@ from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.scripted import ScriptedEngine, ScriptedSettings
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from headrace_worker.engine.base.interface import Engine, EngineFacts
-from headrace_worker.engine.base.loaded import LoadedModel
+from headrace_worker.engine.base.loaded_model import LoadedModel
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor, has_tokens
 from helpers.worker_actors import (
@@ -76,7 +76,7 @@ async def test_a_reload_that_fails_leaves_the_worker_serving_what_it_had(
         request = record("a", gw, max_tokens=100)
         await scheduler.dispatch(worker_id, request)
         await has_tokens(gw, "a", 5)
-        worker.app.reloading.want()
+        worker.app.reloader.request()
         await eventually(lambda: failed_reloads() == before + 1)
         assert await scheduler.dispatch(worker_id, record("b", gw)) == []
         await eventually(lambda: gw.said("a").has_ended and gw.said("b").has_ended)
@@ -92,7 +92,7 @@ async def test_other_weights_take_over_while_the_old_ones_finish_what_was_made_f
         running, waiting = record("a", gw, max_tokens=100), record("b", gw)
         await scheduler.dispatch(old_id, running)
         await has_tokens(gw, "a", 5)
-        worker.app.reloading.want()
+        worker.app.reloader.request()
         new_id = await second_worker(scheduler, old_id)
         digests = [
             last_of(scheduler, each).models[0].card.weights_digest for each in (old_id, new_id)
@@ -115,7 +115,7 @@ async def test_what_the_old_weights_do_not_finish_in_the_time_of_a_drain_is_park
         request = record("a", gw, max_tokens=ENDLESS)
         await scheduler.dispatch(old_id, request)
         await has_tokens(gw, "a", 5)
-        worker.app.reloading.want()
+        worker.app.reloader.request()
         await eventually(lambda: last_of(scheduler, old_id).leaving)
         (point,) = scheduler.parked
         assert (point.request_id, point.cause) == ("a", ParkCause.PARK_CAUSE_DRAIN)
@@ -129,7 +129,7 @@ async def test_of_the_same_weights_what_runs_is_handed_over_at_once_and_goes_on(
         request = record("a", gw, max_tokens=400)
         await scheduler.dispatch(old_id, request)
         await has_tokens(gw, "a", 5)
-        worker.app.reloading.want()
+        worker.app.reloader.request()
         new_id = await second_worker(scheduler, old_id)
         await eventually(lambda: bool(scheduler.parked))
         (point,) = scheduler.parked
@@ -152,14 +152,14 @@ async def test_what_was_served_before_is_not_kept_in_memory(
 
     async with worker_here(nats_url, load=load) as worker:
         for number in (1, 2):
-            worker.app.reloading.want()
+            worker.app.reloader.request()
             await eventually(lambda number=number: len(made) == number)
-            await eventually(lambda: len(worker.app.reloading.servings) == 1)
+            await eventually(lambda: len(worker.app.reloader.servers) == 1)
         await eventually(lambda: made[0]() is None)
         assert made[1]() is not None
 
 
-async def test_a_process_takes_up_its_settings_file_at_sighup_and_says_what_it_cannot_load(
+async def test_a_process_reloads_its_settings_file_at_sighup_and_logs_what_it_cannot_load(
     nats_url: str, scheduler: SchedulerActor, tmp_path: Path
 ) -> None:
     config, log = tmp_path / "worker.toml", tmp_path / "worker.log"

@@ -9,7 +9,7 @@ import pytest
 
 import headrace.model_names
 from headrace.bus import subjects
-from headrace.model_names import fault, label, lane_id, listed
+from headrace.model_names import invalid_reason, label, lane_id, parse_names
 
 NAMES = (
     "Qwen/Qwen3-0.6B",
@@ -30,7 +30,7 @@ def test_the_examples_hold() -> None:
 
 @pytest.mark.parametrize("name", [*NAMES, 256 * "x", 256 * "模", "a.b", ">", "$JS", "[x]", "é"])
 def test_any_printable_text_is_a_name_and_its_lane_id_and_label_are_plain(name: str) -> None:
-    assert fault(name) is None
+    assert invalid_reason(name) is None
     assert re.fullmatch(r"[a-z2-7]{12}", lane_id(name))
     assert re.fullmatch(r"[a-z0-9-]{1,63}", label(name))
 
@@ -51,7 +51,7 @@ def test_any_printable_text_is_a_name_and_its_lane_id_and_label_are_plain(name: 
     ],
 )
 def test_what_is_no_name_is_refused_with_the_reason(name: str, why: str) -> None:
-    assert fault(name) == why
+    assert invalid_reason(name) == why
 
 
 def test_names_that_differ_have_lane_ids_and_labels_that_differ() -> None:
@@ -67,7 +67,7 @@ def test_a_name_that_no_encoding_has_is_unknown_and_no_fault_of_ours() -> None:
 def test_a_subject_has_as_many_parts_for_any_model(name: str) -> None:
     made = [
         subjects.lane(name, "bulk"),
-        *(each(name) for each in (subjects.settle, subjects.find, subjects.take_over)),
+        *(each(name) for each in (subjects.settle, subjects.locate, subjects.lost)),
     ]
     assert all(re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+){3}", subject) for subject in made)
 
@@ -80,5 +80,5 @@ def test_only_names_that_earlier_versions_knew_have_a_former_lane() -> None:
 
 
 def test_a_list_of_names_has_commas_between_and_each_name_once() -> None:
-    assert listed("a, b,,a,c d") == ("a", "b", "c d")
-    assert listed("") == ()
+    assert parse_names("a, b,,a,c d") == ("a", "b", "c d")
+    assert parse_names("") == ()

@@ -1,1 +1,1 @@
-"""Load on a running mesh, through its public door, and what came of it."""
+"""A load generator for a running mesh, and the figures of its runs."""

@@ -1,18 +1,18 @@
-"""CPU time that the processes of a mesh on this machine have used."""
+"""CPU time of the processes of a mesh on this machine."""
 
 from __future__ import annotations
 
-import psutil
-
+from headrace.extras import require
 from headrace.supervisor.state.state_dir import MeshRecord
 
 
 def cpu_seconds(record: MeshRecord | None) -> dict[str, float]:
-    """By process name, since each started; a process that is not there has none."""
+    """Return the CPU time of each process since its start, by name; ended ones are left out."""
     if record is None:
         return {}
     pids = {process.name: process.pid for process in record.processes}
     pids["supervisor"] = record.supervisor_pid
+    psutil = require("mesh", "psutil")
     found: dict[str, float] = {}
     for name, pid in pids.items():
         try:
@@ -24,7 +24,7 @@ def cpu_seconds(record: MeshRecord | None) -> dict[str, float]:
 
 
 def difference(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """What was used in between; a process that was started again counts from its start."""
+    """Return the CPU time used in between; a restarted process counts from its start."""
     return {
         name: used - (start if (start := before.get(name, 0.0)) <= used else 0.0)
         for name, used in after.items()

@@ -1,10 +1,11 @@
-"""From what happened to each request to the figures of a run. Pure."""
+"""The figures of a load run, from the outcome of each request. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 
 @dataclass(slots=True)
@@ -14,15 +15,15 @@ class Outcome:
     began_s: float
     ended_s: float = 0.0
     text_times_s: list[float] = field(default_factory=list)
-    """When each piece with text arrived; whole answers have one."""
+    """When each chunk with text arrived; answers that are not streamed have one."""
     output_tokens: int = 0
-    """As the server counts them."""
+    """By the server's usage."""
     error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Percentiles in milliseconds; None of nothing."""
+    """Percentiles in milliseconds; None without values."""
 
     p50_ms: float | None
     p99_ms: float | None
@@ -40,17 +41,17 @@ class Figures:
     output_tokens: int
     output_tokens_per_s: float
     ttft: Spread
-    """From sending a request to its first piece with text."""
+    """From sending a request to its first chunk with text."""
     inter_token: Spread
-    """Between successive pieces with text. A piece holds all tokens that were ready."""
+    """Between successive chunks with text. A chunk holds all tokens that were ready."""
     latency: Spread
     """From sending a request to its end."""
     pieces: int
     cpu_s: dict[str, float]
-    """By process, over the run; empty for a mesh that is elsewhere."""
+    """By process, over the run; empty for a mesh on another machine."""
     output_tokens_per_cpu_s: float | None
     client_cpu_s: float
-    """Near `seconds`, the load generator is what was measured."""
+    """Where this is near `seconds`, the run has measured the load generator."""
     error_examples: list[str]
 
 
@@ -61,14 +62,11 @@ def figures(
     cpu_s: dict[str, float],
     client_cpu_s: float,
 ) -> Figures:
+    """Sum up a run of at least one request."""
     good = [each for each in outcomes if each.error is None]
     seconds = max(each.ended_s for each in outcomes) - min(each.began_s for each in outcomes)
     tokens = sum(each.output_tokens for each in good)
-    gaps = [
-        later - earlier
-        for each in good
-        for earlier, later in zip(each.text_times_s, each.text_times_s[1:], strict=False)
-    ]
+    gaps = [later - earlier for each in good for earlier, later in pairwise(each.text_times_s)]
     mesh_cpu_s = sum(cpu_s.values())
     return Figures(
         concurrency=concurrency,
@@ -90,6 +88,7 @@ def figures(
 
 
 def spread(values_s: Sequence[float]) -> Spread:
+    """Return the percentiles of times in seconds."""
     if not values_s:
         return Spread(None, None)
     ordered = sorted(values_s)
@@ -97,6 +96,6 @@ def spread(values_s: Sequence[float]) -> Spread:
 
 
 def _percentile_ms(ordered: Sequence[float], share: float) -> float:
-    """Nearest rank: a value that was really seen."""
+    """Return the nearest rank, which is a value that occurred."""
     rank = max(1, math.ceil(share * len(ordered)))
     return round(ordered[rank - 1] * 1000, 3)

@@ -1,7 +1,7 @@
-"""Just enough HTTP/1.1 to put load on a server without being the load.
+"""A minimal HTTP/1.1 client that costs the load generator little.
 
-A general client spends more on a streamed token than the whole mesh does, on the
-same cores.
+A general client spends more CPU time on a streamed token than the whole mesh does, on the same
+cores.
 """
 
 from __future__ import annotations
@@ -10,36 +10,40 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from headrace.rpc.addresses import join, split
+from headrace.rpc.addresses import join_host_port, split_host_port
 
 _LINE_BYTES = 1 << 20
 
 
 class ConnectionLost(Exception):
-    """The server closed, or did not speak HTTP/1.1."""
+    """The server closed the connection, or does not speak HTTP/1.1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
     body: AsyncIterator[bytes]
-    """Pieces as they arrive; to be read to its end before the next `post`."""
+    """Chunks as they arrive; read to the end before the next `post`."""
 
 
 class Connection:
-    """One request at a time, over one kept-alive connection. `close` it."""
+    """One request at a time over one kept-alive connection. `close` it."""
 
     def __init__(self, url: str) -> None:
-        self._host, self._port = split(url)
+        self._host, self._port = split_host_port(url)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(
         self, path: str, body: bytes, *, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Raises ConnectionLost or OSError; the next call connects anew."""
+        """Send a request; return once the answer's headers are here.
+
+        Raises:
+            ConnectionLost, OSError: the next call connects anew.
+        """
         more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         if self._streams is not None:
-            # Why: some servers close after an answer without having said so.
+            # Why: some servers close after an answer without announcing it.
             try:
                 return await self._post(self._streams, path, body, more)
             except (ConnectionLost, ConnectionError):
@@ -56,7 +60,7 @@ class Connection:
     ) -> Answer:
         reader, writer = streams
         writer.write(
-            f"POST {path} HTTP/1.1\r\nhost: {join(self._host, self._port)}\r\n"
+            f"POST {path} HTTP/1.1\r\nhost: {join_host_port(self._host, self._port)}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{more}\r\n".encode()
             + body
         )
@@ -93,3 +97,19 @@ class Connection:
             raise ConnectionLost("the server closed in the middle of an answer") from None
         if headers.get("connection") == "close":
             await self.close()
+
+
+async def server_sent_events(answer: Answer) -> AsyncIterator[tuple[str, bytes]]:
+    """Yield the id, empty if there is none, and the data of each event."""
+    rest = b""
+    async for piece in answer.body:
+        *events, rest = (rest + piece).split(b"\n\n")
+        for event in events:
+            event_id = data = b""
+            for line in event.split(b"\n"):
+                if line.startswith(b"data: "):
+                    data = line[6:]
+                elif line.startswith(b"id: "):
+                    event_id = line[4:]
+            if data:
+                yield event_id.decode(), data

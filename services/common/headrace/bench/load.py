@@ -6,19 +6,19 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from headrace.bench.figures import Outcome
-from headrace.bench.http1 import Answer, Connection, ConnectionLost
+from headrace.bench.http1 import Answer, Connection, ConnectionLost, server_sent_events
 
 _WORDS = "the of to and in is for that with as on be are not from this by or if it all we you"
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent."""
+    """The requests of a run."""
 
     url: str
     model: str
@@ -37,7 +37,7 @@ class Load:
         return "/v1/chat/completions" if self.chat else "/v1/completions"
 
     def body(self, number: int) -> bytes:
-        """Of the request of this number: always the same, and no two alike."""
+        """Return the body of a request: always the same for a number, and no two alike."""
         words = random.Random(number).choices(_WORDS.split(), k=self.prompt_words)
         body: dict[str, Any] = {
             "model": self.model,
@@ -57,7 +57,7 @@ class Load:
 
 
 async def run(load: Load, *, concurrency: int, requests: int) -> list[Outcome]:
-    """Send `requests` requests, `concurrency` of them at any time."""
+    """Send `requests` requests, `concurrency` of them open at any time."""
     numbers = iter(range(requests))
     outcomes: list[Outcome] = []
     async with asyncio.TaskGroup() as group:
@@ -103,9 +103,9 @@ async def _read(load: Load, answer: Answer, outcome: Outcome) -> None:
 
 
 async def _read_stream(answer: Answer, outcome: Outcome) -> bool:
-    """Whether its mark of the end came."""
+    """Return whether [DONE] came."""
     done = False
-    async for data in _events(answer):
+    async for _, data in server_sent_events(answer):
         if data == b"[DONE]":
             done = True
             continue
@@ -118,13 +118,3 @@ async def _read_stream(answer: Answer, outcome: Outcome) -> bool:
         if usage := chunk.get("usage"):
             outcome.output_tokens = usage["completion_tokens"]
     return done
-
-
-async def _events(answer: Answer) -> AsyncIterator[bytes]:
-    """The data of each server-sent event."""
-    rest = b""
-    async for piece in answer.body:
-        *whole, rest = (rest + piece).split(b"\n\n")
-        for line in (line for event in whole for line in event.split(b"\n")):
-            if line.startswith(b"data: "):
-                yield line[6:]

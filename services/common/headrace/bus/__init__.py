@@ -1,8 +1,7 @@
-"""The bus as the services see it: messages, durable lanes, cards, leases, results.
+"""The message bus as the services use it: messages, durable lanes, model cards, leases, results.
 
-Only `headrace.bus.jetstream` knows that it is NATS. Payloads are serialised
-protobuf messages of headrace.internal.v1; which message goes where is written
-beside each subject in `headrace.bus.subjects`.
+Only `headrace.bus.jetstream` knows that it is NATS. Payloads are serialized protobuf messages of
+headrace.internal.v1; `headrace.bus.subjects` says which message travels where.
 """
 
 from __future__ import annotations
@@ -11,17 +10,46 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from headrace.extras import require
+
+__all__ = [
+    "RESULT_KEPT_AT_MOST_S",
+    "RESULT_KEPT_S",
+    "Bus",
+    "BusError",
+    "BusUnavailable",
+    "Cards",
+    "LaneBroken",
+    "LaneLimitReached",
+    "LaneReader",
+    "Lanes",
+    "LeaseTaken",
+    "Leases",
+    "Messages",
+    "NoReply",
+    "NoResponders",
+    "OnMessage",
+    "PulledMessage",
+    "RequestHandler",
+    "Results",
+    "StoreProbe",
+    "StoreRefused",
+    "StoredDeadLetter",
+    "Subscription",
+    "connect",
+]
+
 RESULT_KEPT_S = 600.0
-"""How long a result is kept where nothing else is said."""
+"""How long a result is kept by default."""
 RESULT_KEPT_AT_MOST_S = 7 * 24 * 3600.0
 
 OnMessage = Callable[[bytes], None]
 """Called on the event loop, in order of arrival; must not block and must not raise."""
-Answer = Callable[[bytes], Awaitable[bytes]]
+RequestHandler = Callable[[bytes], Awaitable[bytes]]
 
 
 class BusError(Exception):
-    """Nothing is known to have happened; the same call may be made again."""
+    """Nothing is known to have happened; the same call may be repeated."""
 
 
 class BusUnavailable(BusError):
@@ -29,27 +57,27 @@ class BusUnavailable(BusError):
 
 
 class StoreRefused(BusError):
-    """The broker answers that it does not store, by a limit of its own."""
+    """The broker answers that it cannot store the message."""
 
 
-class NobodyAnswered(BusError):
-    """No process serves this subject, or it did not answer in time."""
+class NoReply(BusError):
+    """No process serves this subject, or it did not reply in time."""
 
 
-class NobodyListens(NobodyAnswered):
-    """No process serves this subject: whoever did is gone, or out of reach of the broker."""
+class NoResponders(NoReply):
+    """No process serves this subject: it has ended, or cannot reach the broker."""
 
 
-class LaneAtBound(BusError):
+class LaneLimitReached(BusError):
     """The broker holds as many unsettled requests of this lane as it may; nothing was stored."""
 
 
 class LaneBroken(BusError):
-    """Something that the lane gave out got lost on its way: take it over anew to have it again."""
+    """A message of the lane was lost on its way; take the lane over again to receive it."""
 
 
 class LeaseTaken(BusError):
-    """Somebody else holds the lease."""
+    """Another process holds the lease."""
 
 
 class Subscription(Protocol):
@@ -57,43 +85,43 @@ class Subscription(Protocol):
 
 
 class Messages(Protocol):
-    """Core NATS: at most once, to whoever listens now."""
+    """Core NATS: a message reaches the current subscribers at most once."""
 
     @property
     def connected(self) -> bool: ...
 
     @property
     def fault(self) -> str:
-        """Why the broker cannot store now, as its supervisor reports; empty where it can, or where
-        no supervisor reports."""
+        """Why the broker cannot store, as its supervisor reports; empty if it can, or without a
+        supervisor."""
         ...
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        """Send and forget. Dropped while the broker is away: reports repeat themselves."""
+        """Send a message, which is dropped while the broker is away: reports are repeated."""
         ...
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
-        """Send and wait for one answer.
+        """Send a message and return the reply.
 
         Raises:
-            NobodyAnswered: none serves the subject, or none answered in `timeout_s`.
+            NoReply: no process serves the subject, or none replied in `timeout_s`.
             BusUnavailable: the broker is away.
         """
         ...
 
     async def subscribe(self, subject: str, on_message: OnMessage) -> Subscription: ...
 
-    async def serve(self, subject: str, answer: Answer) -> Subscription:
-        """Answer requests on a subject, each in a task of its own.
+    async def serve(self, subject: str, answer: RequestHandler) -> Subscription:
+        """Reply to requests on a subject, each in a task of its own.
 
-        An exception of `answer` is logged and leaves the request unanswered.
+        An exception of `answer` is logged and leaves the request without a reply.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Pulled:
-    """A stored message in the hands of its lane's leader; it stays stored until acknowledged."""
+class PulledMessage:
+    """A stored message that the lane's leader has pulled; it is stored until acknowledged."""
 
     payload: bytes
     sequence: int
@@ -103,24 +131,22 @@ class Pulled:
 
 
 @dataclass(frozen=True, slots=True)
-class Buried:
-    """A dead letter."""
-
+class StoredDeadLetter:
     lane: str
-    """The lane id of its model; of letters of versions before lane ids, the model's name."""
+    """The lane id of its model; in letters from versions without lane ids, the model's name."""
     letter: bytes
     """A DeadLetter."""
 
 
 class LaneReader(Protocol):
-    """The leader's end of one lane. Opening another reader of the lane makes this one useless."""
+    """The leader's reader of one lane. Another reader of the lane makes this one useless."""
 
-    async def pull(self, *, max_messages: int, timeout_s: float) -> list[Pulled]:
-        """The lane's next messages, oldest first; empty if none came in `timeout_s`.
+    async def pull(self, *, max_messages: int, timeout_s: float) -> list[PulledMessage]:
+        """Return the lane's next messages, oldest first; none if none came in `timeout_s`.
 
         Raises:
             BusUnavailable: the broker is away, or another reader has taken the lane over.
-            LaneBroken: this reader will never see all of the lane.
+            LaneBroken: this reader will never receive some message of the lane.
         """
         ...
 
@@ -137,26 +163,35 @@ class LaneReader(Protocol):
 
 class Lanes(Protocol):
     async def submit(self, model: str, priority: str, payload: bytes, *, message_id: str) -> int:
-        """Store a request; returns its position in the stream, as `Pulled.sequence`, once it is
-        stored. Repeats of a `message_id` are stored once.
+        """Store a request; return its `PulledMessage.sequence`.
+
+        Repeats of a `message_id` are stored once.
 
         Raises:
-            LaneAtBound: the lane's bound in the broker is reached.
-            BusUnavailable: not known to be stored; repeat with the same `message_id`.
+            LaneLimitReached: the broker's bound of the lane is reached.
+            BusUnavailable: it is not known to be stored; repeat with the same `message_id`.
         """
         ...
 
     async def take_over(self, model: str, priority: str) -> LaneReader:
-        """Become the lane's reader: everything unacknowledged comes again, from the oldest."""
+        """Become the lane's reader; all unacknowledged messages come again, oldest first."""
         ...
 
-    async def bury(self, model: str, letter: bytes) -> None:
-        """Keep a DeadLetter."""
+    async def store_dead_letter(self, model: str, letter: bytes) -> None:
+        """Store a DeadLetter."""
+        ...
+
+    async def dead_letters(self, *, limit: int) -> list[StoredDeadLetter]:
+        """Return the latest dead letters, newest first.
+
+        Raises:
+            BusUnavailable: the broker is away.
+        """
         ...
 
 
 class Cards(Protocol):
-    """Model cards, and the tokenizer bundles they refer to. A card stays until it is removed."""
+    """Model cards, and the tokenizer bundles that they name. A card stays until it is removed."""
 
     async def put_card(self, model: str, card: bytes) -> None: ...
 
@@ -165,39 +200,45 @@ class Cards(Protocol):
     async def all_cards(self) -> list[bytes]: ...
 
     async def replace_card(self, model: str, card: bytes, successor: bytes | None) -> bool:
-        """Put `successor` in place of this very card, or nothing; False if it has changed since."""
+        """Replace this card, or delete it; return False if it has changed since it was read."""
         ...
 
     async def watch_cards(self, on_card: Callable[[str, bytes], None]) -> Subscription:
-        """Called with the lane id and the card of every model there is, then for every change;
-        with no bytes where a card has been deleted."""
+        """Call `on_card` with the lane id and the card of every model, then for every change.
+
+        A card that was deleted comes as no bytes.
+        """
         ...
 
     async def put_tokenizer(self, digest: str, bundle: bytes) -> None:
-        """Store a bundle under its digest; a no-op if it is there."""
+        """Store a bundle under its digest, unless it is stored already."""
         ...
 
     async def get_tokenizer(self, digest: str) -> bytes:
-        """Raises KeyError if it is not there."""
+        """Return a bundle.
+
+        Raises:
+            KeyError: it is not stored.
+        """
         ...
 
 
 class Leases(Protocol):
-    """Leadership: a named, timed right of one holder."""
+    """Leadership: named leases that one process holds for a time."""
 
     async def acquire(self, name: str, holder: str, *, ttl_s: int) -> int:
-        """Take a lease that is free or run out; returns its epoch, which only grows for a name.
+        """Take a lease that is free or expired; return its epoch, which only grows for a name.
 
         Raises:
-            LeaseTaken: somebody holds it.
+            LeaseTaken: another process holds it.
         """
         ...
 
     async def renew(self, name: str, holder: str, *, ttl_s: int) -> None:
-        """Keep a lease that this process acquired.
+        """Prolong a lease that this process acquired.
 
         Raises:
-            LeaseTaken: it ran out and somebody else took it.
+            LeaseTaken: it expired, and another process has it.
         """
         ...
 
@@ -205,27 +246,41 @@ class Leases(Protocol):
 
 
 class Results(Protocol):
-    """ResultRecords of ended requests, kept for a set time."""
+    """ResultRecords of ended requests, kept for a time."""
 
     async def put_result(self, request_id: str, record: bytes, *, kept_s: float = 0.0) -> None:
-        """`kept_s`: 0 is RESULT_KEPT_S; at most RESULT_KEPT_AT_MOST_S."""
+        """Store a result for `kept_s`, at most RESULT_KEPT_AT_MOST_S; 0 is RESULT_KEPT_S."""
         ...
 
     async def get_result(self, request_id: str) -> bytes | None: ...
 
 
-class Trial(Protocol):
-    async def try_to_store(self, *, timeout_s: float) -> None:
-        """Store a message in place of the one before.
+class StoreProbe(Protocol):
+    async def probe_store(self, *, timeout_s: float) -> None:
+        """Store a message in place of the last one.
 
         Raises:
-            StoreRefused: the broker answered that it does not.
+            StoreRefused: the broker answers that it cannot.
             BusUnavailable: it did not answer in time, or is away.
         """
         ...
 
 
-class Bus(Messages, Lanes, Cards, Leases, Results, Protocol):
-    """All of it. Services ask for the parts they use."""
+class Bus(Messages, Lanes, Cards, Leases, Results, StoreProbe, Protocol):
+    """All of it. Services take the parts that they use."""
 
     async def close(self) -> None: ...
+
+
+async def connect(url: str, *, name: str, wait_s: float = 30.0, replicas: int | None = 1) -> Bus:
+    """Connect to NATS; see `headrace.bus.jetstream.connect`.
+
+    Raises:
+        BusUnavailable: there is no connection within `wait_s`.
+        MissingExtra: the client of NATS is not installed.
+    """
+    require("mesh", "nats")
+    # Why here: whoever imports the types of the bus does not need its client.
+    from headrace.bus import jetstream
+
+    return await jetstream.connect(url, name=name, wait_s=wait_s, replicas=replicas)

@@ -1,4 +1,4 @@
-"""Orders to single processes over the bus, for those who cannot send them a signal."""
+"""Commands to single processes over the bus, where no signal can be sent to them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from headrace.bus import Messages, Subscription, subjects
 
 
 async def serve_drain(messages: Messages, name: str, drain: Callable[[], None]) -> Subscription:
-    """Have `drain` called for each order to the process of this name: as at SIGTERM.
+    """Call `drain`, as SIGTERM does, whenever a drain of the process of this name is requested.
 
-    Answers with the name once the order is taken, not once the process has left.
+    The reply is the name; it comes before the process has drained.
     """
 
     async def answer(_: bytes) -> bytes:
@@ -20,11 +20,12 @@ async def serve_drain(messages: Messages, name: str, drain: Callable[[], None]) 
     return await messages.serve(subjects.drain(name), answer)
 
 
-async def order_drain(messages: Messages, name: str, *, timeout_s: float) -> None:
-    """
+async def request_drain(messages: Messages, name: str, *, timeout_s: float) -> None:
+    """Have the process of this name drain.
+
     Raises:
-        NobodyListens: no process of this name is connected.
-        NobodyAnswered: it did not answer in time.
+        NoResponders: no process of this name is connected.
+        NoReply: it did not reply in time.
         BusUnavailable: the broker is away.
     """
     await messages.request(subjects.drain(name), b"", timeout_s=timeout_s)

@@ -5,7 +5,7 @@ Models are named here by their lane id, which functions of this module make of t
 
 from __future__ import annotations
 
-from headrace.model_names import LANE_ID, PLAIN, lane_id
+from headrace.model_names import LANE_ID, SAFE_NAME, lane_id
 
 REQUESTS = "headrace.requests"
 """Stream of RequestRecord, one subject per lane: headrace.requests.<lane id>.<priority>."""
@@ -22,7 +22,7 @@ LANE_REPORTS = "headrace.reports.lanes"
 """LaneReport, from every leader to every gateway."""
 BROKER_REPORTS = "headrace.reports.broker"
 """BrokerReport, from the supervisor of the broker to everything connected."""
-TRIALS = "headrace.trials"
+STORE_PROBES = "headrace.trials"
 """Empty messages, each stored in place of the last: whether the broker can store at all."""
 
 PRIORITIES = ("interactive", "standard", "bulk")
@@ -36,14 +36,15 @@ def lane(model: str, priority: str) -> str:
 
 def former_lane(model: str, priority: str) -> str | None:
     """The same lane as versions before lane ids named it; None where they knew no such name."""
-    if not PLAIN.fullmatch(model) or LANE_ID.fullmatch(model):
+    if not SAFE_NAME.fullmatch(model) or LANE_ID.fullmatch(model):
         return None
     return f"{REQUESTS}.{model}.{priority}"
 
 
-def result(request_id: str) -> str:
+def result(request_key: str) -> str:
     """ResultRecord, to be stored."""
-    return f"{RESULTS}.{request_id}"
+    # A tenant's name may have dots, which separate the parts of subjects.
+    return f"{RESULTS}.{request_key.replace('.', '=')}"
 
 
 def dead_letter(model: str) -> str:
@@ -81,19 +82,9 @@ def park(model: str) -> str:
     return f"headrace.scheduler.{lane_id(model)}.park"
 
 
-def find(model: str) -> str:
-    """FindRequest -> FindResponse, served by the model's leader."""
-    return f"headrace.scheduler.{lane_id(model)}.find"
-
-
-def cancel(model: str) -> str:
-    """CancelRequest -> FindResponse, served by the model's leader."""
-    return f"headrace.scheduler.{lane_id(model)}.cancel"
-
-
-def take_over(model: str) -> str:
-    """TakeOverRequest -> TakeOverResponse, served by the model's leader."""
-    return f"headrace.scheduler.{lane_id(model)}.take_over"
+def locate(model: str) -> str:
+    """LocateRequest -> LocateResponse, served by the model's leader."""
+    return f"headrace.scheduler.{lane_id(model)}.locate"
 
 
 def drain(name: str) -> str:

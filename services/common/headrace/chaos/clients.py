@@ -1,307 +1,310 @@
-"""The ways to ask: one request through one public door, and all that came of it noted."""
+"""Clients that send one request and record all that comes of it, resuming a stream that breaks.
+
+A stream whose gateway dies, as `OpenAIClient` reads it:
+
+    POST /v1/completions                x-headrace-resume: true
+    <- id: r1:0     {"choices": ...}    recorder.started(), recorder.delta(...)
+    <- id: r1:1     {"choices": ...}    recorder.delta(...)
+    <- connection lost                  recorder.resumed("ConnectionLost ...")
+    POST /v1/completions                last-event-id: r1:1
+    <- 503                              no gateway yet: again after 0.1 s
+    POST /v1/completions                last-event-id: r1:1
+    <- id: r1:2     {"choices": ...}    recorder.delta(...)
+    <- [DONE]                           recorder.finished()
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, Self
 
 import grpc
 from grpc_status import rpc_status
 
-from headrace.bench.http1 import Answer, Connection, ConnectionLost
-from headrace.chaos.event_log import Pen
+from headrace.bench.http1 import Answer, Connection, ConnectionLost, server_sent_events
 from headrace.chaos.history import UNREACHABLE
-from headrace.chaos.plan import Ask, Door
-from headrace.client.reader import BREAKS, Reading
-from headrace.rpc.addresses import target
-from headrace.rpc.channels import aio_channel
-from headrace.rpc.status import from_rpc_error, from_status, is_broken
-from headrace.v1 import (
-    common_pb2,
-    generation_pb2,
-    generation_pb2_grpc,
-    requests_pb2,
-    requests_pb2_grpc,
+from headrace.chaos.requests import Api, ChaosRequest
+from headrace.chaos.stream_recorder import StreamRecorder
+from headrace.client.resume import (
+    RESUMABLE_ERRORS,
+    RESUME_PAUSE_S,
+    RESUME_WITHIN_S,
+    StreamPosition,
 )
+from headrace.rpc.addresses import grpc_target
+from headrace.rpc.channels import aio_channel
+from headrace.rpc.status import can_be_resumed, from_rpc_error, from_status
+from headrace.v1.common_pb2 import FinishReason, SamplingParameters
+from headrace.v1.generation_pb2 import Delta, GenerateRequest, StreamGenerateResponse
+from headrace.v1.generation_pb2_grpc import GenerationServiceStub
+from headrace.v1.requests_pb2_grpc import RequestServiceStub
 
-_SLOW_PIECES = 8
-SILENCE_S = 90.0
-"""A stream that says nothing for so long is lost: longer than a gateway's patience."""
-RETURN_WITHIN_S = 30.0
-"""A client whose stream broke off tries for so long to get on with it."""
-_RETURN_PAUSE_S = 0.1
-_PATHS = {Door.CHAT: "/v1/chat/completions", Door.COMPLETIONS: "/v1/completions"}
+_SLOW_DELTAS = 8
+SILENCE_TIMEOUT_S = 90.0
+"""A stream without events for so long is broken: longer than a request may wait in its lane."""
+_PATHS = {Api.CHAT: "/v1/chat/completions", Api.COMPLETIONS: "/v1/completions"}
 _DONE = b"[DONE]"
-_BREAKS = {error.reason.lower() for error in BREAKS}
-_OF_ENVOY = "gateway_unavailable"
-"""Code of Envoy's own answer: it reached no gateway."""
+_RESUMABLE_CODES = {error.reason.lower() for error in RESUMABLE_ERRORS}
+_ENVOY_CODE = "gateway_unavailable"
+"""Of the error that Envoy itself answers with when it reaches no gateway."""
+
+_RESUMABLE = {"x-headrace-resume": "true"}
+"""Header that requests events with ids."""
+
+Call = grpc.aio.UnaryStreamCall[Any, StreamGenerateResponse]
 
 
-Call = grpc.aio.UnaryStreamCall[Any, generation_pb2.StreamGenerateResponse]
+class ChaosClient(Protocol):
+    async def send(
+        self, request: ChaosRequest, recorder: StreamRecorder, *, pause_s: float = 0.0
+    ) -> None:
+        """Send a request and record its stream to the end.
 
-
-class Asking(Protocol):
-    async def ask(self, ask: Ask, pen: Pen, *, pause_s: float = 0.0) -> None:
-        """Note all that comes, to the end; `pause_s` after each of the first pieces makes a slow
-        reader, for whom the rest piles up meanwhile.
-
-        Returns early, and closes the stream, once the pen says that the client leaves.
+        `pause_s` after each of the first deltas makes a slow reader. Returns early, and closes the
+        stream, once `recorder.should_close`.
         """
         ...
 
 
-class Returning:
-    """How a client comes back whose stream broke off."""
+class _Stream:
+    """One request's stream over all its connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorder: StreamRecorder, pause_s: float) -> None:
+        self.recorder, self._pause_s = recorder, pause_s
         self.last_id = ""
-        self._since_s = self._now_s()
+        """What resumes the stream; empty until there is something to resume."""
+        self._last_event_s = self._now_s()
+
+    async def read_all(self, read: Callable[[], Awaitable[bool]]) -> None:
+        """Call `read` for one connection after another while it returns True."""
+        try:
+            while await read():
+                await asyncio.sleep(RESUME_PAUSE_S)
+        finally:
+            self.recorder.close()
 
     @property
-    def headers(self) -> dict[str, str]:
-        """Of a call to OpenAI's API: that its events are to have ids, or the last that came."""
-        return {"last-event-id": self.last_id} if self.last_id else {"x-headrace-resume": "true"}
+    def can_resume(self) -> bool:
+        in_time = self._now_s() - self._last_event_s < RESUME_WITHIN_S
+        return bool(self.last_id) and not self.recorder.is_over and in_time
 
-    def may(self, pen: Pen) -> bool:
-        """It knows what to come back to, and has not tried for too long."""
-        waited_s = self._now_s() - self._since_s
-        return bool(self.last_id) and not pen.is_over and waited_s < RETURN_WITHIN_S
+    def event_came(self, last_id: str, silence: asyncio.Timeout) -> None:
+        self.last_id = last_id or self.last_id
+        self._last_event_s = self._now_s()
+        silence.reschedule(self._last_event_s + SILENCE_TIMEOUT_S)
 
-    def heard(self) -> None:
-        self._since_s = self._now_s()
+    def broke(self, reason: str) -> bool:
+        """Record that the connection was lost; return whether to resume."""
+        if self.can_resume:
+            self.recorder.resumed(reason)
+            return True
+        self.recorder.broken(reason)
+        return False
 
     async def pause(self) -> None:
-        await asyncio.sleep(_RETURN_PAUSE_S)
+        if self._pause_s and self.recorder.deltas <= _SLOW_DELTAS:
+            await asyncio.sleep(self._pause_s)
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
 
-async def _linger(pen: Pen, pause_s: float) -> None:
-    if pause_s and pen.pieces <= _SLOW_PIECES:
-        await asyncio.sleep(pause_s)
-
-
-class HttpDoor:
+class OpenAIClient:
     """OpenAI's API as server-sent events; a connection for each request."""
 
     def __init__(self, url: str, model: str) -> None:
         self._url, self._model = url, model
 
-    async def ask(self, ask: Ask, pen: Pen, *, pause_s: float = 0.0) -> None:
-        returning = Returning()
-        try:
-            while await self._read(ask, pen, returning, pause_s):
-                await returning.pause()
-        finally:
-            pen.over()
+    async def send(
+        self, request: ChaosRequest, recorder: StreamRecorder, *, pause_s: float = 0.0
+    ) -> None:
+        stream = _Stream(recorder, pause_s)
+        await stream.read_all(lambda: self._read(request, stream))
 
-    async def _read(self, ask: Ask, pen: Pen, returning: Returning, pause_s: float) -> bool:
-        """One connection's part of the answer; True if the client should come back for more."""
-        connection, how = Connection(self._url), "it just ended"
+    async def _read(self, request: ChaosRequest, stream: _Stream) -> bool:
+        """Read one connection; return whether to resume."""
+        connection, recorder, reason = (
+            Connection(self._url),
+            stream.recorder,
+            "ended without a finish",
+        )
+        resume = {"last-event-id": stream.last_id} if stream.last_id else _RESUMABLE
         try:
-            async with asyncio.timeout(SILENCE_S) as silence:
+            async with asyncio.timeout(SILENCE_TIMEOUT_S) as silence:
                 answer = await connection.post(
-                    _PATHS[ask.door], self._body(ask), headers=returning.headers
+                    _PATHS[request.api], self._body(request), headers=resume
                 )
-                if answer.status == 503 and returning.may(pen):
+                if answer.status == 503 and stream.can_resume:
                     return True
                 if answer.status != 200:
-                    await _refused(answer, pen)
+                    await _record_rejection(answer, recorder)
                     return False
-                if not pen.has_begun:
-                    pen.accepted()
-                async for event_id, data in _events(answer):
-                    silence.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
-                    returning.last_id = event_id or returning.last_id
-                    returning.heard()
-                    if returning.may(pen) and (reason := _break_of(data)):
-                        raise ConnectionLost(reason)
-                    _note_chunk(data, pen)
-                    if pen.leaves:
+                if not recorder.has_started:
+                    recorder.started()
+                async for event_id, data in server_sent_events(answer):
+                    stream.event_came(event_id, silence)
+                    if stream.can_resume and (code := _resumable_code(data)):
+                        raise ConnectionLost(code)
+                    _record_chunk(data, recorder)
+                    if recorder.should_close:
                         return False
-                    await _linger(pen, pause_s)
+                    await stream.pause()
         except (OSError, ConnectionLost, ValueError) as error:
             # Also TimeoutError, which is an OSError.
-            how = f"{type(error).__name__} {error}"
+            reason = f"{type(error).__name__} {error}"
         finally:
             await connection.close()
-        if returning.may(pen):
-            pen.returned(how)
-            return True
-        pen.broke(how)
-        return False
+        return stream.broke(reason)
 
-    def _body(self, ask: Ask) -> bytes:
+    def _body(self, request: ChaosRequest) -> bytes:
         body: dict[str, Any] = {
             "model": self._model,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "seed": ask.seed,
-            "n": ask.n,
-            **ask.sampling,
+            "seed": request.seed,
+            "n": request.n,
+            **request.sampling,
         }
-        if ask.door is Door.CHAT:
-            body["messages"] = [{"role": "user", "content": ask.prompt}]
-            if "logprobs" in ask.sampling:
-                body |= {"logprobs": True, "top_logprobs": ask.sampling["logprobs"]}
+        if request.api is Api.CHAT:
+            body["messages"] = [{"role": "user", "content": request.prompt}]
+            if "logprobs" in request.sampling:
+                body |= {"logprobs": True, "top_logprobs": request.sampling["logprobs"]}
         else:
-            body["prompt"] = ask.prompt
+            body["prompt"] = request.prompt
         return json.dumps(body).encode()
 
 
-async def _refused(answer: Answer, pen: Pen) -> None:
+async def _record_rejection(answer: Answer, recorder: StreamRecorder) -> None:
     whole = b"".join([piece async for piece in answer.body])
     try:
         error = json.loads(whole)["error"]
-        code = UNREACHABLE if error["code"] == _OF_ENVOY else str(error["code"])
-        pen.refused(code, str(error["message"]))
+        code = UNREACHABLE if error["code"] == _ENVOY_CODE else str(error["code"])
+        recorder.rejected(code, str(error["message"]))
     except (ValueError, KeyError, TypeError):
-        pen.refused(UNREACHABLE, f"{answer.status} {whole[:200].decode(errors='replace')}")
+        recorder.rejected(UNREACHABLE, f"{answer.status} {whole[:200].decode(errors='replace')}")
 
 
-async def _events(answer: Answer) -> AsyncIterator[tuple[str, bytes]]:
-    """Id and data of each."""
-    rest = b""
-    async for piece in answer.body:
-        *whole, rest = (rest + piece).split(b"\n\n")
-        for event in whole:
-            fields = dict(line.partition(b": ")[::2] for line in event.split(b"\n"))
-            if b"data" in fields:
-                yield fields.get(b"id", b"").decode(), fields[b"data"]
-
-
-def _break_of(data: bytes) -> str:
-    """Why the stream ends at its gateway only; empty if it does not."""
+def _resumable_code(data: bytes) -> str:
+    """Return the code of an error that ends the stream at its gateway only, else empty."""
     if not data.startswith(b'{"error"'):
         return ""
     code = str(json.loads(data)["error"].get("code"))
-    return code if code in _BREAKS else ""
+    return code if code in _RESUMABLE_CODES else ""
 
 
-def _note_chunk(data: bytes, pen: Pen) -> None:
+def _record_chunk(data: bytes, recorder: StreamRecorder) -> None:
     if data == _DONE:
-        pen.ended()
+        recorder.finished()
         return
     chunk = json.loads(data)
     if error := chunk.get("error"):
-        pen.failed(str(error.get("code")), str(error.get("message")))
+        recorder.failed(str(error.get("code")), str(error.get("message")))
     for choice in chunk.get("choices", ()):
         text = choice.get("text") or choice.get("delta", {}).get("content")
         if text:
-            pen.said(choice["index"], text)
+            recorder.delta(choice["index"], text)
         if reason := choice.get("finish_reason"):
-            pen.choice_ended(choice["index"], reason)
+            recorder.choice_finished(choice["index"], reason)
     if usage := chunk.get("usage"):
-        pen.counted(usage["prompt_tokens"], usage["completion_tokens"])
+        recorder.usage(usage["prompt_tokens"], usage["completion_tokens"])
 
 
-class NativeDoor:
-    """headrace.v1 over gRPC, with token ids and their indices. `close` it."""
+class GrpcClient:
+    """The native API, with token ids and their indices. An asynchronous context manager."""
 
     def __init__(self, url: str, model: str) -> None:
-        self._channel = aio_channel(target(url))
-        self._stub = generation_pb2_grpc.GenerationServiceStub(self._channel)
-        self._requests = requests_pb2_grpc.RequestServiceStub(self._channel)
+        self._channel = aio_channel(grpc_target(url))
+        self._generation = GenerationServiceStub(self._channel)
+        self._requests = RequestServiceStub(self._channel)
         self._model = model
 
-    async def ask(self, ask: Ask, pen: Pen, *, pause_s: float = 0.0) -> None:
-        returning, reading = Returning(), Reading(ask.n)
-        try:
-            while await self._read(self._call(ask, reading), pen, returning, reading, pause_s):
-                await returning.pause()
-        finally:
-            pen.over()
+    async def send(
+        self, request: ChaosRequest, recorder: StreamRecorder, *, pause_s: float = 0.0
+    ) -> None:
+        stream, position = _Stream(recorder, pause_s), StreamPosition(request.n)
+        await stream.read_all(lambda: self._read(self._call(request, position), stream, position))
 
-    def _call(self, ask: Ask, reading: Reading) -> Call:
-        if reading.request_id:
-            return self._requests.AttachRequest(
-                requests_pb2.AttachRequestRequest(
-                    request_id=reading.request_id, after=reading.position
-                )
-            )
-        return self._stub.StreamGenerate(
-            generation_pb2.GenerateRequest(
+    def _call(self, request: ChaosRequest, position: StreamPosition) -> Call:
+        if position.request_id:
+            return self._requests.AttachRequest(position.resume_request)
+        return self._generation.StreamGenerate(
+            GenerateRequest(
                 model=self._model,
-                prompt=ask.prompt,
-                seed=ask.seed,
-                n=ask.n,
-                parameters=common_pb2.SamplingParameters(**ask.sampling),
+                prompt=request.prompt,
+                seed=request.seed,
+                n=request.n,
+                parameters=SamplingParameters(**request.sampling),
             )
         )
 
-    async def _read(
-        self, call: Call, pen: Pen, returning: Returning, reading: Reading, pause_s: float
-    ) -> bool:
-        """One call's part of the answer; True if the client should come back for more."""
+    async def _read(self, call: Call, stream: _Stream, position: StreamPosition) -> bool:
+        """Read one call; return whether to resume."""
         try:
-            async with asyncio.timeout(SILENCE_S) as silence:
+            async with asyncio.timeout(SILENCE_TIMEOUT_S) as silence:
                 async for event in call:
-                    silence.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
-                    reading.take(event)
-                    returning.last_id = reading.request_id
-                    returning.heard()
-                    if returning.may(pen) and (reason := _break_in(event)):
-                        pen.returned(reason)
-                        return True
-                    _note_event(event, pen)
-                    if pen.leaves:
+                    position.advance(event)
+                    stream.event_came(position.request_id, silence)
+                    if stream.can_resume and (reason := _resumable_reason(event)):
+                        return stream.broke(reason)
+                    _record_event(event, stream.recorder)
+                    if stream.recorder.should_close:
                         return False
-                    await _linger(pen, pause_s)
+                    await stream.pause()
         except grpc.aio.AioRpcError as error:
-            if is_broken(error) and returning.may(pen):
-                pen.returned(str(error.details()))
-                return True
-            _note_status(error, pen)
+            if can_be_resumed(error) and stream.can_resume:
+                return stream.broke(str(error.details()))
+            _record_error(error, stream.recorder)
         except TimeoutError:
-            pen.broke(f"silent for {SILENCE_S:g} s")
+            stream.recorder.broken(f"silent for {SILENCE_TIMEOUT_S:g} s")
         finally:
             call.cancel()
         return False
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
 
 
-def _break_in(event: generation_pb2.StreamGenerateResponse) -> str:
-    """As `_break_of`."""
+def _resumable_reason(event: StreamGenerateResponse) -> str:
+    """As `_resumable_code`."""
     if not event.finish.HasField("error"):
         return ""
     error = from_status(event.finish.error)
-    return error.reason if isinstance(error, BREAKS) else ""
+    return error.reason if isinstance(error, RESUMABLE_ERRORS) else ""
 
 
-def _note_event(event: generation_pb2.StreamGenerateResponse, pen: Pen) -> None:
+def _record_event(event: StreamGenerateResponse, recorder: StreamRecorder) -> None:
     match event.WhichOneof("event"):
         case "started":
-            if not pen.has_begun:  # Who comes back is told again what it reads.
-                pen.accepted(event.started.request_id)
+            if not recorder.has_started:  # a resumed stream starts once more
+                recorder.started(event.started.request_id)
         case "delta":
-            _note_delta(event.delta, pen)
+            _record_delta(event.delta, recorder)
+        case "finish" if event.finish.HasField("error"):
+            error = from_status(event.finish.error)
+            recorder.failed(error.reason.lower(), error.message)
         case "finish":
             usage = event.finish.usage
-            if event.finish.HasField("error"):
-                error = from_status(event.finish.error)
-                pen.failed(error.reason.lower(), error.message)
-            else:
-                pen.counted(usage.prompt_tokens, usage.output_tokens)
-                pen.ended()
+            recorder.usage(usage.prompt_tokens, usage.output_tokens)
+            recorder.finished()
 
 
-def _note_delta(delta: generation_pb2.Delta, pen: Pen) -> None:
+def _record_delta(delta: Delta, recorder: StreamRecorder) -> None:
     if delta.text or delta.token_ids:
-        pen.said(delta.choice, delta.text, list(delta.token_ids), delta.first_index)
+        recorder.delta(delta.choice, delta.text, list(delta.token_ids), delta.first_index)
     if delta.finish_reason:
-        name = common_pb2.FinishReason.Name(delta.finish_reason)
-        pen.choice_ended(delta.choice, name.removeprefix("FINISH_REASON_").lower())
+        name = FinishReason.Name(delta.finish_reason)
+        recorder.choice_finished(delta.choice, name.removeprefix("FINISH_REASON_").lower())
 
 
-def _note_status(error: grpc.aio.AioRpcError, pen: Pen) -> None:
+def _record_error(error: grpc.aio.AioRpcError, recorder: StreamRecorder) -> None:
     has_details = rpc_status.from_call(error) is not None  # type: ignore[arg-type]
-    if pen.has_begun or not has_details:
-        pen.broke(f"{error.code().name} {error.details()}")
+    if recorder.has_started or not has_details:
+        recorder.broken(f"{error.code().name} {error.details()}")
     else:
-        told = from_rpc_error(error)
-        pen.refused(told.reason.lower(), told.message)
+        rejection = from_rpc_error(error)
+        recorder.rejected(rejection.reason.lower(), rejection.message)

@@ -1,4 +1,4 @@
-"""What is done to a mesh: only to one of this machine, by the pids that its supervisor wrote."""
+"""Injects faults into the processes of a mesh on this machine, by the pids in its record."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from enum import StrEnum
 
 import httpx
 
-from headrace.chaos.history import Ledger, Mended, Struck
-from headrace.supervisor.health import health_url, is_well
-from headrace.supervisor.plan.plan import Role
-from headrace.supervisor.state.state_dir import Home, ProcessRecord
+from headrace.chaos.history import EventLog, FaultInjected, FaultRecovered
+from headrace.supervisor.health import health_url, is_ready
+from headrace.supervisor.plan.mesh_options import Role
+from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 
 FREEZE_S = (3.5, 6.0)
-"""Beyond the silence after which a scheduler gives a worker up."""
-MENDED_WITHIN_S = 60.0
-_LOOK_EVERY_S = 0.05
+"""Longer than the silence after which a scheduler takes a worker for dead."""
+RECOVERY_TIMEOUT_S = 60.0
+_POLL_S = 0.05
 
 
 class FaultKind(StrEnum):
@@ -31,87 +31,98 @@ class FaultKind(StrEnum):
     GATEWAY = "gateway"
     SLOW_READER = "slow-reader"
     DRAIN = "drain"
-    """Not a fault but a rolling restart's step: SIGTERM, and the supervisor starts it again."""
+    """A step of a rolling restart: SIGTERM, and the supervisor starts the process again."""
     ROLLING = "rolling"
-    """A whole rolling restart: that, for every process in turn."""
+    """A whole rolling restart: a drain of every process, one after another."""
 
 
-_VICTIMS = {
+_SERVICES = (Role.WORKER, Role.SCHEDULER, Role.GATEWAY)
+_TARGET_ROLES = {
     FaultKind.WORKER: (Role.WORKER,),
     FaultKind.SCHEDULER: (Role.SCHEDULER,),
     FaultKind.FREEZE: (Role.WORKER,),
     FaultKind.NATS: (Role.NATS,),
     FaultKind.GATEWAY: (Role.GATEWAY,),
-    FaultKind.DRAIN: (Role.WORKER, Role.SCHEDULER, Role.GATEWAY),
-    FaultKind.ROLLING: (Role.WORKER, Role.SCHEDULER, Role.GATEWAY),
+    FaultKind.DRAIN: _SERVICES,
+    FaultKind.ROLLING: _SERVICES,
 }
 
 
-class Faults:
-    """Strikes, and waits until what was struck is well again."""
+class FaultInjector:
+    """Injects a fault and waits until its target is ready again.
+
+    Args:
+        report: called with what is being done.
+    """
 
     def __init__(
-        self, home: Home, ledger: Ledger, rng: random.Random, tell: Callable[[str], None]
+        self,
+        state_dir: StateDir,
+        log: EventLog,
+        rng: random.Random,
+        report: Callable[[str], None],
     ) -> None:
-        self._home, self._ledger, self._rng, self._tell = home, ledger, rng, tell
+        self._state_dir, self._log, self._rng, self._report = state_dir, log, rng, report
         self._count = 0
 
-    async def strike(self, kind: FaultKind) -> None:
-        """One of those that are up, all of them where it is rolling; nothing if none is."""
-        processes = self._home.read_record().processes
-        up = [p for p in processes if p.role in _VICTIMS[kind] and p.pid and p.ports]
-        chosen = up if kind is FaultKind.ROLLING or not up else [self._rng.choice(up)]
-        for victim in chosen:
-            await self._strike(kind, victim)
+    async def inject(self, kind: FaultKind) -> None:
+        """Inject a fault into one running process, or into each if it is rolling."""
+        processes = self._state_dir.read_record().processes
+        targets = [p for p in processes if p.role in _TARGET_ROLES[kind] and p.pid and p.ports]
+        if targets and kind is not FaultKind.ROLLING:
+            targets = [self._rng.choice(targets)]
+        for target in targets:
+            await self._inject(kind, target)
 
-    async def _strike(self, kind: FaultKind, victim: ProcessRecord) -> None:
-        number = self.struck(kind, victim.name)
+    async def _inject(self, kind: FaultKind, target: ProcessRecord) -> None:
+        fault = self.injected(kind, target.name)
         try:
-            async with asyncio.timeout(MENDED_WITHIN_S):
+            async with asyncio.timeout(RECOVERY_TIMEOUT_S):
                 if kind is FaultKind.FREEZE:
-                    await self._freeze(victim)
+                    await self._freeze(target)
                 else:
-                    await self._end(victim, kind)
+                    await self._end(target, kind)
         except TimeoutError:
-            # The ledger shows it: this fault is never mended.
-            self._tell(f"{victim.name} is not well {MENDED_WITHIN_S:g} s later")
+            # The event log shows a fault without a recovery.
+            self._report(f"{target.name} is not ready {RECOVERY_TIMEOUT_S:g} s later")
             return
-        self.mended(number)
+        self.recovered(fault)
 
-    def struck(self, kind: FaultKind, target: str) -> int:
+    def injected(self, kind: FaultKind, target: str) -> int:
+        """Log a fault; return its number."""
         self._count += 1
-        self._tell(f"{kind}: {target}")
-        self._ledger.note(Struck(self._ledger.now_s, self._count, kind, target))
+        self._report(f"{kind}: {target}")
+        self._log.append(FaultInjected(self._log.now_s, self._count, kind, target))
         return self._count
 
-    def mended(self, number: int) -> None:
-        self._ledger.note(Mended(self._ledger.now_s, number))
+    def recovered(self, fault: int) -> None:
+        self._log.append(FaultRecovered(self._log.now_s, fault))
 
-    async def _end(self, victim: ProcessRecord, kind: FaultKind) -> None:
+    async def _end(self, target: ProcessRecord, kind: FaultKind) -> None:
         drains = kind in (FaultKind.DRAIN, FaultKind.ROLLING)
-        _signal(victim, signal.SIGTERM if drains else signal.SIGKILL)
-        await self._until_well(victim.name, other_than=victim.pid)
+        _signal(target, signal.SIGTERM if drains else signal.SIGKILL)
+        await self._until_ready(target.name, other_than=target.pid)
 
-    async def _freeze(self, victim: ProcessRecord) -> None:
-        _signal(victim, signal.SIGSTOP)
+    async def _freeze(self, target: ProcessRecord) -> None:
+        _signal(target, signal.SIGSTOP)
         try:
             await asyncio.sleep(self._rng.uniform(*FREEZE_S))
         finally:
-            _signal(victim, signal.SIGCONT)
-        await self._until_well(victim.name, other_than=None)
+            _signal(target, signal.SIGCONT)
+        await self._until_ready(target.name, other_than=None)
 
-    async def _until_well(self, name: str, *, other_than: int | None) -> None:
+    async def _until_ready(self, name: str, *, other_than: int | None) -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=1) as http:
             while True:
-                now = next(p for p in self._home.read_record().processes if p.name == name)
+                now = next(p for p in self._state_dir.read_record().processes if p.name == name)
                 is_new = now.pid not in (None, other_than)
-                if is_new and await is_well(http, health_url(now.role, now.ports)):
+                if is_new and await is_ready(http, health_url(now.role, now.ports)):
                     return
-                await asyncio.sleep(_LOOK_EVERY_S)
+                await asyncio.sleep(_POLL_S)
 
 
-def _signal(victim: ProcessRecord, number: signal.Signals) -> None:
-    assert victim.pid is not None
+def _signal(target: ProcessRecord, number: signal.Signals) -> None:
+    assert target.pid is not None
     # It may have died by itself just now; the supervisor starts it again all the same.
     with contextlib.suppress(ProcessLookupError):
-        os.kill(victim.pid, number)
+        os.kill(target.pid, number)

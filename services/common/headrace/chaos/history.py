@@ -1,6 +1,18 @@
-"""The ledger: what the clients saw and what was done to the mesh, an event a line, in order.
+"""The event log of a chaos run: what clients received and which faults were injected, in order.
 
-It is written as things happen and judged afterwards, from the file alone.
+It is written as JSON lines while the run goes on, and judged afterwards from the file alone.
+
+    {"event":"RunStarted","at_s":0.0,"model":"valley","engine":"transformers","exact":true,"seed":1}
+    {"event":"RequestSent","at_s":0.1,"stream":1,"request":0,"api":"native","choices":1,...}
+    {"event":"StreamStarted","at_s":0.2,"stream":1,"request_id":"6f0c"}
+    {"event":"DeltaReceived","at_s":0.3,"stream":1,"choice":0,"text":"Once","token_ids":[7],...}
+    {"event":"FaultInjected","at_s":0.4,"fault":1,"kind":"worker","target":"worker-valley-0"}
+    {"event":"DeltaReceived","at_s":1.9,"stream":1,"choice":0,"text":" upon","token_ids":[9],...}
+    {"event":"ChoiceFinished","at_s":1.9,"stream":1,"choice":0,"reason":"length"}
+    {"event":"UsageReceived","at_s":1.9,"stream":1,"prompt_tokens":3,"output_tokens":2}
+    {"event":"StreamFinished","at_s":1.9,"stream":1}
+    {"event":"FaultRecovered","at_s":2.6,"fault":1}
+    {"event":"RunEnded","at_s":9.0,"held":0}
 """
 
 from __future__ import annotations
@@ -9,170 +21,141 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self, get_args
+from typing import IO, Self
 
 from headrace.clock import Clock
 
 UNREACHABLE = "unreachable"
-"""Code of a request that no gateway answered."""
+"""Code of a request that no gateway answered; all other codes are the mesh's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Began:
+@dataclass(frozen=True)
+class Event:
     at_s: float
+    """Since the log was opened."""
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
     model: str
     engine: str
     exact: bool
-    """Whether the model promises equal output whatever its neighbours."""
+    """Whether the model gives equal output in every batch."""
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """A client sends a request. Streams are numbered by the ledger."""
-
-    at_s: float
+@dataclass(frozen=True)
+class StreamEvent(Event):
     stream: int
-    ask: int
-    door: str
+    """Numbered by the log."""
+
+
+@dataclass(frozen=True)
+class RequestSent(StreamEvent):
+    request: int
+    """Number of the ChaosRequest."""
+    api: str
     choices: int
     disturbed: bool
-    """False: before the first fault, as the measure of what comes later."""
+    """False before the first fault: such a stream is the reference of later ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    at_s: float
-    stream: int
+@dataclass(frozen=True)
+class StreamStarted(StreamEvent):
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    at_s: float
-    stream: int
+@dataclass(frozen=True)
+class DeltaReceived(StreamEvent):
     choice: int
     text: str
     token_ids: list[int]
     first_index: int | None
-    """None at doors that tell no tokens."""
+    """None from APIs without token ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChoiceEnded:
-    at_s: float
-    stream: int
+@dataclass(frozen=True)
+class ChoiceFinished(StreamEvent):
     choice: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """The usage that the mesh tells."""
-
-    at_s: float
-    stream: int
+@dataclass(frozen=True)
+class UsageReceived(StreamEvent):
     prompt_tokens: int
     output_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The good end."""
+@dataclass(frozen=True)
+class StreamResumed(StreamEvent):
+    """The stream broke off, and the client attached to the request again."""
 
-    at_s: float
-    stream: int
+    reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """An error instead of an answer; `UNREACHABLE` is our word, all other codes are the mesh's."""
+@dataclass(frozen=True)
+class StreamEnd(StreamEvent):
+    """Base of the events that end a stream."""
 
-    at_s: float
-    stream: int
+
+@dataclass(frozen=True)
+class StreamFinished(StreamEnd):
+    """The stream ended as it should."""
+
+
+@dataclass(frozen=True)
+class RequestRejected(StreamEnd):
+    """An error came instead of a stream."""
+
     code: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An error at the end of a stream that had begun."""
+@dataclass(frozen=True)
+class StreamFailed(StreamEnd):
+    """An error ended a stream that had started."""
 
-    at_s: float
-    stream: int
     code: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """The stream broke off, and the client came back for the rest of it."""
-
-    at_s: float
-    stream: int
-    how: str
+@dataclass(frozen=True)
+class ClientClosed(StreamEnd):
+    """The client closed the stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
-    """The client itself closed the stream."""
+@dataclass(frozen=True)
+class StreamBroken(StreamEnd):
+    """The stream ended, or stayed silent, without a finish or an error."""
 
-    at_s: float
-    stream: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The stream was over, or fell silent for good, and nobody had said so."""
-
-    at_s: float
-    stream: int
-    how: str
+    reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Struck:
-    at_s: float
+@dataclass(frozen=True)
+class FaultInjected(Event):
     fault: int
     kind: str
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mended:
-    """What was struck is well again."""
+@dataclass(frozen=True)
+class FaultRecovered(Event):
+    """The fault's target is ready again."""
 
-    at_s: float
     fault: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rested:
-    """After the last stream: requests that the mesh still holds, though nobody waits."""
-
-    at_s: float
+@dataclass(frozen=True)
+class RunEnded(Event):
     held: int
+    """Requests that the mesh still holds after the last stream."""
 
 
-Event = (
-    Began
-    | Offered
-    | Accepted
-    | Said
-    | ChoiceEnded
-    | Counted
-    | Ended
-    | Refused
-    | Failed
-    | Returned
-    | Left
-    | Cut
-    | Struck
-    | Mended
-    | Rested
-)
-_KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
+_KINDS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for base in (Event, StreamEvent, StreamEnd)
+    for kind in base.__subclasses__()
+}
 
 
 def to_line(event: Event) -> str:
@@ -186,29 +169,30 @@ def from_line(line: str) -> Event:
 
 
 def read(path: Path) -> Iterator[Event]:
+    """Yield the events of a log."""
     with path.open(encoding="utf-8") as lines:
         yield from map(from_line, lines)
 
 
-class Ledger:
-    """Appends events to a new file. A context manager, or `close` it."""
+class EventLog:
+    """Appends events to a new file. Use it as a context manager, or `close` it."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[str] = path.open("w", encoding="utf-8")
         self._clock = clock
-        self._began_s = clock.monotonic_s()
+        self._opened_s = clock.monotonic_s()
         self._streams = 0
 
     @property
     def now_s(self) -> float:
-        """Since the ledger was opened."""
-        return round(self._clock.monotonic_s() - self._began_s, 4)
+        return round(self._clock.monotonic_s() - self._opened_s, 4)
 
-    def note(self, event: Event) -> None:
+    def append(self, event: Event) -> None:
         self._file.write(to_line(event) + "\n")
 
     def next_stream(self) -> int:
+        """Return the number of a new stream, from 1."""
         self._streams += 1
         return self._streams
 
@@ -218,10 +202,5 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

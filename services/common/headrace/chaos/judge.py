@@ -1,8 +1,16 @@
-"""Holds a history against what the mesh promises. Pure.
+"""Checks an event log against what the mesh promises. Pure.
 
-Every request has exactly one end and nothing follows it; indices are 0, 1, 2 …
-without gap or repeat; tokens, text, finish and usage are those of the undisturbed
-run of the same request; nobody's stream just ends.
+Each request has exactly one end, and nothing follows it. The token indices of a choice are 0, 1,
+2 … without gap or repeat. Tokens, text, finish reason and usage equal those of the undisturbed run
+of the same request. No stream ends without a finish or an error. A token that came twice:
+
+    undisturbed stream 1 of request 0:   index 0: token ids 11 12 13 14; "length", 4 output tokens
+    disturbed stream 9 of request 0:     index 0: token ids 11 12
+    FaultInjected worker-valley-0
+                                         index 1: token ids 12 13 14; "length", 4 output tokens
+    findings: stream 9 REPEATED "choice 0: index 1 where 2 was next"
+              stream 9 ALTERED  "usage reports 4 output tokens of 5"
+              stream 9 ALTERED  "token ids of choice 0: differs at 2 of 4: [12, …], not [13, …]"
 """
 
 from __future__ import annotations
@@ -12,111 +20,115 @@ from dataclasses import dataclass
 
 from headrace.chaos.history import (
     UNREACHABLE,
-    Began,
-    Counted,
-    Cut,
-    Ended,
     Event,
-    Failed,
-    Mended,
-    Refused,
-    Rested,
-    Struck,
+    FaultInjected,
+    FaultRecovered,
+    RequestRejected,
+    RunEnded,
+    RunStarted,
+    StreamBroken,
+    StreamFailed,
+    StreamFinished,
+    UsageReceived,
 )
-from headrace.chaos.traces import Finding, Trace, Wrong, take
+from headrace.chaos.traces import Finding, Trace, Violation, add_event
 
 CAPACITY = frozenset(
     {"lane_full", "patience_exhausted", "no_worker", "broker_unavailable", "gateway_draining"}
 )
-"""Refusals that a mesh with a part missing may give: nothing was begun, come back later."""
+"""Rejections that a mesh with a part missing may give: nothing has started, retry later."""
 GATEWAY_LOSS_S = 5.0
-"""A request that nobody answered this long after a gateway was killed was that gateway's."""
+"""A request that got no answer within this time after a gateway was killed was at that gateway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    began: Began
+    run: RunStarted
     traces: dict[int, Trace]
-    strikes: list[Struck]
-    mended_s: dict[int, float]
-    """When each fault's target was well again; faults whose never was are missing."""
+    faults: list[FaultInjected]
+    recovered_s: dict[int, float]
+    """When each fault's target was ready again; targets that never were are missing."""
     held: int | None
-    """Requests left in the mesh at the end; None if nobody could say."""
+    """Requests left in the mesh at the end; None: unknown."""
     findings: list[Finding]
 
 
 def judge(history: Iterable[Event]) -> Judgement:
-    """Raises ValueError if the history has no beginning."""
-    found: dict[int, Trace] = {}
-    others: list[Event] = []
-    for event in history:
-        take(found, event)
-        if isinstance(event, Began | Struck | Mended | Rested):
-            others.append(event)
-    began = next((event for event in others if isinstance(event, Began)), None)
-    if began is None:
-        raise ValueError("a history without a beginning")
-    strikes = [event for event in others if isinstance(event, Struck)]
-    references = {t.offered.ask: t for t in found.values() if not t.offered.disturbed}
-    gateway_losses_s = [strike.at_s for strike in strikes if strike.kind == "gateway"]
-    for trace in found.values():
+    """Check a whole history.
+
+    Raises:
+        ValueError: the history has no RunStarted.
+    """
+    events = list(history)
+    run = next((event for event in events if isinstance(event, RunStarted)), None)
+    if run is None:
+        raise ValueError("the history has no RunStarted")
+    traces: dict[int, Trace] = {}
+    for event in events:
+        add_event(traces, event)
+    faults = [event for event in events if isinstance(event, FaultInjected)]
+    references = {t.sent.request: t for t in traces.values() if not t.sent.disturbed}
+    gateway_losses_s = [fault.at_s for fault in faults if fault.kind == "gateway"]
+    for trace in traces.values():
         _judge_end(trace, gateway_losses_s)
-        _judge_content(trace, references.get(trace.offered.ask), exact=began.exact)
+        _judge_content(trace, references.get(trace.sent.request), exact=run.exact)
     return Judgement(
-        began,
-        found,
-        strikes,
-        {event.fault: event.at_s for event in others if isinstance(event, Mended)},
-        next((event.held for event in others if isinstance(event, Rested)), None),
-        [finding for trace in found.values() for finding in trace.findings],
+        run,
+        traces,
+        faults,
+        {event.fault: event.at_s for event in events if isinstance(event, FaultRecovered)},
+        next((event.held for event in events if isinstance(event, RunEnded)), None),
+        [finding for trace in traces.values() for finding in trace.findings],
     )
 
 
 def _judge_end(trace: Trace, gateway_losses_s: list[float]) -> None:
     match trace.end:
         case None:
-            trace.find(Wrong.LOST, "it has no end")
-        case Cut(how=how):
-            trace.find(Wrong.LOST, f"cut: {how}")
-        case Refused(at_s=at_s, code=code, message=message) if code == UNREACHABLE:
+            trace.report(Violation.LOST, "it has no end")
+        case StreamBroken(reason=reason):
+            trace.report(Violation.LOST, f"broken: {reason}")
+        case RequestRejected(at_s=at_s, code=code, message=message) if code == UNREACHABLE:
             if not _by_gateway_loss(trace, at_s, gateway_losses_s):
-                trace.find(Wrong.FAILED, f"unreachable: {message}")
-        case Refused(code=code, message=message) if code not in CAPACITY:
-            trace.find(Wrong.FAILED, f"refused with {code}: {message}")
-        case Failed(code=code, message=message) if code not in CAPACITY or trace.said_s:
-            trace.find(Wrong.FAILED, f"failed with {code}: {message}")
-        case Ended():
-            _judge_good_end(trace)
+                trace.report(Violation.FAILED, f"unreachable: {message}")
+        case RequestRejected(code=code, message=message) if code not in CAPACITY:
+            trace.report(Violation.FAILED, f"rejected with {code}: {message}")
+        case StreamFailed(code=code, message=message) if (
+            code not in CAPACITY or trace.delta_times_s
+        ):
+            trace.report(Violation.FAILED, f"failed with {code}: {message}")
+        case StreamFinished():
+            _judge_finish(trace)
 
 
 def _by_gateway_loss(trace: Trace, at_s: float, losses_s: list[float]) -> bool:
     return any(
-        loss_s <= at_s <= loss_s + GATEWAY_LOSS_S and trace.offered.at_s <= loss_s + GATEWAY_LOSS_S
+        loss_s <= at_s <= loss_s + GATEWAY_LOSS_S and trace.sent.at_s <= loss_s + GATEWAY_LOSS_S
         for loss_s in losses_s
     )
 
 
-def _judge_good_end(trace: Trace) -> None:
+def _judge_finish(trace: Trace) -> None:
     for number, choice in enumerate(trace.choices):
         if choice.reason is None:
-            trace.find(Wrong.LOST, f"choice {number} has no end")
-    if trace.accepted is None:
-        trace.find(Wrong.LOST, "it ended without having begun")
-    if trace.counted is None:
-        trace.find(Wrong.LOST, "its usage was not told")
+            trace.report(Violation.LOST, f"choice {number} has no finish reason")
+    if trace.started is None:
+        trace.report(Violation.LOST, "it finished without having started")
+    if trace.usage is None:
+        trace.report(Violation.LOST, "it has no usage")
         return
-    made = sum(len(choice.token_ids) for choice in trace.choices)
-    if made and made != trace.counted.output_tokens:
-        told = trace.counted.output_tokens
-        trace.find(Wrong.ALTERED, f"usage tells {told} output tokens of {made}")
+    received = sum(len(choice.token_ids) for choice in trace.choices)
+    if received and received != trace.usage.output_tokens:
+        fact = f"usage reports {trace.usage.output_tokens} output tokens of {received}"
+        trace.report(Violation.ALTERED, fact)
 
 
 def _judge_content(trace: Trace, reference: Trace | None, *, exact: bool) -> None:
-    """Of a stream that was broken off, what there is must be a beginning of the reference."""
-    if not trace.offered.disturbed or not (trace.said_s or trace.is_good):
+    """Compare with the undisturbed run; an incomplete stream must be a prefix of it."""
+    if not trace.sent.disturbed or not (trace.delta_times_s or trace.is_good):
         return
     if reference is None or not reference.is_good:
-        trace.find(Wrong.FAILED, f"request {trace.offered.ask} has no undisturbed run")
+        trace.report(Violation.FAILED, f"request {trace.sent.request} has no undisturbed run")
         return
     if not exact:
         return
@@ -125,13 +137,10 @@ def _judge_content(trace: Trace, reference: Trace | None, *, exact: bool) -> Non
         _compare(trace, f"token ids of choice {number}", is_.token_ids, was.token_ids, whole=whole)
         _compare(trace, f"text of choice {number}", is_.text, was.text, whole=whole)
         if is_.reason is not None and is_.reason != was.reason:
-            trace.find(
-                Wrong.ALTERED, f"choice {number} ended with {is_.reason}, and with {was.reason}"
-            )
-    if trace.is_good and _usage(trace.counted) != _usage(reference.counted):
-        trace.find(
-            Wrong.ALTERED, f"usage {_usage(trace.counted)}, and {_usage(reference.counted)} before"
-        )
+            fact = f"choice {number} finished with {is_.reason}, undisturbed with {was.reason}"
+            trace.report(Violation.ALTERED, fact)
+    if trace.is_good and (usage := _usage(trace.usage)) != (before := _usage(reference.usage)):
+        trace.report(Violation.ALTERED, f"usage {usage}, undisturbed {before}")
 
 
 def _compare(
@@ -142,8 +151,8 @@ def _compare(
     pairs = enumerate(zip(is_, was, strict=False))
     at = next((i for i, (mine, its) in pairs if mine != its), min(len(is_), len(was)))
     fact = f"{what}: differs at {at} of {len(was)}: {is_[at : at + 8]!r}, not {was[at : at + 8]!r}"
-    trace.find(Wrong.ALTERED, fact)
+    trace.report(Violation.ALTERED, fact)
 
 
-def _usage(counted: Counted | None) -> tuple[int, int] | None:
-    return None if counted is None else (counted.prompt_tokens, counted.output_tokens)
+def _usage(usage: UsageReceived | None) -> tuple[int, int] | None:
+    return None if usage is None else (usage.prompt_tokens, usage.output_tokens)

@@ -1,31 +1,30 @@
-"""One whole trial: a quiet run, then load and faults together, then rest."""
+"""One chaos run: every request undisturbed, then load with faults, then a wait for an idle mesh."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from headrace.chaos.clients import Asking, HttpDoor, NativeDoor
-from headrace.chaos.faults import FaultKind, Faults
-from headrace.chaos.history import Began, Ledger, Rested
-from headrace.chaos.plan import Door, make_asks
+from headrace.chaos.clients import ChaosClient, GrpcClient, OpenAIClient
+from headrace.chaos.faults import FaultInjector, FaultKind
+from headrace.chaos.history import EventLog, RunEnded, RunStarted
+from headrace.chaos.requests import Api, make_requests
 from headrace.chaos.traffic import Traffic
 from headrace.client import AsyncClient
 from headrace.clock import Clock
 from headrace.errors import HeadraceError
 from headrace.supervisor.state.failures import MeshError
-from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.state.state_dir import StateDir
 from headrace.v1 import models_pb2
 
-_REST_WITHIN_S = 30.0
-_LONGEST_TOKENS = 400
+_IDLE_WITHIN_S = 30.0
+_MAX_TOKENS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunOptions:
     url: str
     faults: tuple[FaultKind, ...]
     seconds: float
@@ -34,108 +33,116 @@ class Plan:
     rate_per_s: float | None = None
     """Requests a second, instead of `streams` clients with one request after another."""
     pause_s: float = 3.0
-    """Longest time from one fault's mending to the next fault; the shortest is a tenth of it."""
-    asks: int = 48
+    """Longest time from one fault's recovery to the next fault; the shortest is a tenth of it."""
+    requests: int = 48
     """Different requests."""
     overlap: bool = False
-    """Strike again without waiting until what was struck is well."""
+    """Inject the next fault without waiting for the recovery of the last."""
 
 
-class Ordeal:
-    """`run` once.
+class Run:
+    """Call `run` once.
 
     Args:
-        tell: told in words what is being done.
+        report: called with what is being done.
     """
 
     def __init__(
-        self, plan: Plan, home: Home, ledger: Ledger, clock: Clock, tell: Callable[[str], None]
+        self,
+        options: RunOptions,
+        state_dir: StateDir,
+        log: EventLog,
+        clock: Clock,
+        report: Callable[[str], None],
     ) -> None:
-        self._plan, self._ledger = plan, ledger
-        self._clock, self._tell = clock, tell
-        self._rng = random.Random(f"faults {plan.seed}")
-        self._faults = Faults(home, ledger, self._rng, tell)
+        self._options, self._log, self._clock, self._report = options, log, clock, report
+        self._rng = random.Random(f"faults {options.seed}")
+        self._faults = FaultInjector(state_dir, log, self._rng, report)
 
     async def run(self) -> None:
-        """Raises MeshError if the mesh is not one that can be tried."""
-        url = self._plan.url
-        async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(AsyncClient(url))
-            model = await _served_model(client)
-            native = NativeDoor(url, model.name)
-            stack.push_async_callback(native.close)
-            traffic = self._traffic(url, model, native)
-            await self._try(traffic, model)
-            await self._rest(client)
+        """Fill the event log.
 
-    async def _try(self, traffic: Traffic, model: models_pb2.Model) -> None:
-        plan = self._plan
-        began = Began(
-            self._ledger.now_s, model.name, model.engine, model.batch_invariant, plan.seed
-        )
-        self._ledger.note(began)
-        self._tell(f"asks {len(traffic.asks)} requests of {model.name}, undisturbed")
-        await traffic.undisturbed(streams=plan.streams)
-        pace = f"{plan.rate_per_s:g} a second" if plan.rate_per_s else f"{plan.streams} at a time"
-        self._tell(f"asks them again and again, {pace}")
+        Raises:
+            MeshError: no worker serves a model.
+        """
+        options = self._options
+        async with AsyncClient(options.url) as client:
+            model = await _served_model(client)
+            self._log.append(
+                RunStarted(
+                    *(self._log.now_s, model.name, model.engine, model.batch_invariant),
+                    options.seed,
+                )
+            )
+            async with GrpcClient(options.url, model.name) as native:
+                await self._load(self._traffic(model, native), model.name)
+            await self._until_idle(client)
+
+    async def _load(self, traffic: Traffic, model: str) -> None:
+        options = self._options
+        self._report(f"sends {len(traffic.requests)} requests to {model}, undisturbed")
+        await traffic.send_each_once(streams=options.streams)
+        rate = options.rate_per_s
+        pace = f"{rate:g} a second" if rate else f"{options.streams} at a time"
+        self._report(f"sends them again and again, {pace}")
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            if plan.rate_per_s:
-                group.create_task(traffic.at_rate(stop, per_s=plan.rate_per_s))
+            if rate:
+                group.create_task(traffic.send_at_rate(stop, per_s=rate))
             else:
-                group.create_task(traffic.until(stop, streams=plan.streams))
-            await self._break_things(group, traffic)
+                group.create_task(traffic.send_in_streams(stop, streams=options.streams))
+            await self._inject_faults(group, traffic)
             stop.set()
-            self._tell("no more faults; waits for the open streams")
+            self._report("no more faults; waits for the open streams")
 
-    def _traffic(self, url: str, model: models_pb2.Model, native: NativeDoor) -> Traffic:
-        http = HttpDoor(url, model.name)
-        doors: dict[Door, Asking] = {Door.NATIVE: native, Door.COMPLETIONS: http}
+    def _traffic(self, model: models_pb2.Model, native: GrpcClient) -> Traffic:
+        http = OpenAIClient(self._options.url, model.name)
+        clients: dict[Api, ChaosClient] = {Api.NATIVE: native, Api.COMPLETIONS: http}
         if model.chat:
-            doors[Door.CHAT] = http
-        asks = make_asks(
-            self._plan.asks,
-            seed=self._plan.seed,
-            doors=list(doors),
+            clients[Api.CHAT] = http
+        requests = make_requests(
+            self._options.requests,
+            seed=self._options.seed,
+            apis=list(clients),
             max_choices=max(1, model.max_choices),
             # The longest prompt has some 150 tokens.
-            max_tokens=min(_LONGEST_TOKENS, max(1, model.context_tokens - 200)),
+            max_tokens=min(_MAX_TOKENS, max(1, model.context_tokens - 200)),
         )
-        return Traffic(asks, doors, self._ledger, self._plan.seed)
+        return Traffic(requests, clients, self._log, self._options.seed)
 
-    async def _break_things(self, group: asyncio.TaskGroup, traffic: Traffic) -> None:
-        """Rounds of one fault of each kind, in any order; at least one round."""
-        plan = self._plan
-        until_s = self._clock.monotonic_s() + plan.seconds
-        deck: list[FaultKind] = []
+    async def _inject_faults(self, group: asyncio.TaskGroup, traffic: Traffic) -> None:
+        """Inject rounds of one fault of each kind, in random order; at least one round."""
+        options = self._options
+        until_s = self._clock.monotonic_s() + options.seconds
+        kinds: list[FaultKind] = []
         number = 0
-        while number == 0 or deck or self._clock.monotonic_s() < until_s:
-            deck = deck or self._rng.sample(plan.faults, len(plan.faults))
-            await asyncio.sleep(self._rng.uniform(plan.pause_s / 10, plan.pause_s))
+        while number == 0 or kinds or self._clock.monotonic_s() < until_s:
+            kinds = kinds or self._rng.sample(options.faults, len(options.faults))
+            await asyncio.sleep(self._rng.uniform(options.pause_s / 10, options.pause_s))
             number += 1
-            strike = group.create_task(self._strike(deck.pop(), number, traffic))
-            if not plan.overlap:
-                await strike
+            fault = group.create_task(self._inject(kinds.pop(), number, traffic))
+            if not options.overlap:
+                await fault
 
-    async def _strike(self, kind: FaultKind, number: int, traffic: Traffic) -> None:
+    async def _inject(self, kind: FaultKind, number: int, traffic: Traffic) -> None:
         if kind is not FaultKind.SLOW_READER:
-            await self._faults.strike(kind)
+            await self._faults.inject(kind)
             return
-        fault = self._faults.struck(kind, "a client")
-        await traffic.slowly(number)
-        self._faults.mended(fault)
+        fault = self._faults.injected(kind, "a client")
+        await traffic.read_slowly(number)
+        self._faults.recovered(fault)
 
-    async def _rest(self, client: AsyncClient) -> None:
-        """Note what the mesh still holds when it has had time to let go of everything."""
+    async def _until_idle(self, client: AsyncClient) -> None:
+        """Log how many requests the mesh still holds once it had time to release all."""
         held: int | None = None
         try:
-            async with asyncio.timeout(_REST_WITHIN_S):
+            async with asyncio.timeout(_IDLE_WITHIN_S):
                 while (held := await _held(client)) != 0:
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            self._tell(f"{_REST_WITHIN_S:g} s later the mesh holds {held} requests")
+            self._report(f"{_IDLE_WITHIN_S:g} s later the mesh holds {held} requests")
         if held is not None:
-            self._ledger.note(Rested(self._ledger.now_s, held))
+            self._log.append(RunEnded(self._log.now_s, held))
 
 
 async def _served_model(client: AsyncClient) -> models_pb2.Model:
@@ -146,7 +153,7 @@ async def _served_model(client: AsyncClient) -> models_pb2.Model:
 
 
 async def _held(client: AsyncClient) -> int | None:
-    """Requests in lanes and on workers; None if nobody can say just now."""
+    """Return the requests in lanes and on workers; None while that is unknown."""
     try:
         lanes, workers = await client.lanes(), await client.workers()
     except HeadraceError:

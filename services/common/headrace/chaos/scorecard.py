@@ -1,16 +1,23 @@
-"""From a judgement to the figures that a user reads. Pure."""
+"""The figures of a chaos run, from its judgement. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from headrace.bench.figures import Spread, spread
-from headrace.chaos.history import Ended, Failed, Left, Refused, Struck
+from headrace.chaos.history import (
+    ClientClosed,
+    FaultInjected,
+    RequestRejected,
+    StreamFailed,
+    StreamFinished,
+)
 from headrace.chaos.judge import Judgement
-from headrace.chaos.traces import Trace, Wrong
+from headrace.chaos.traces import Trace, Violation
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +25,18 @@ class FaultFigures:
     kind: str
     count: int
     streams_open: int
-    """Streams that were under way when it struck, over all faults of this kind."""
+    """Streams that were running when a fault of this kind came, over all its faults."""
     resumed: Spread
-    """From the fault until the last of those streams went on, or came to its end."""
+    """From the fault until the last of those streams got its next delta, or its end."""
     longest_resumed_ms: float | None
     mended: Spread
-    """From the fault until what was struck was well again."""
+    """From the fault until its target was ready again."""
     never_mended: int
 
 
 @dataclass(frozen=True, slots=True)
 class Scorecard:
-    """`--json`. Streams of the undisturbed run count in nothing but `asks`."""
+    """What `--json` writes. Streams of the undisturbed run count only in `asks`."""
 
     model: str
     engine: str
@@ -37,13 +44,14 @@ class Scorecard:
     seed: int
     seconds: float
     asks: int
+    """Different requests."""
     requests: int
     completed: int
     left_by_client: int
     refused: int
-    """With a reason to come back later; nothing had begun."""
+    """Rejected for want of capacity, before anything had started."""
     errors: dict[str, int]
-    """By code: what requests were refused or failed with."""
+    """Rejections and failures by code."""
     tokens: int
     """Output tokens of completed requests."""
     faults: list[FaultFigures]
@@ -52,17 +60,17 @@ class Scorecard:
     altered: int
     failed: int
     returned: int
-    """Streams that broke off with their gateway, and whose clients came back for the rest."""
+    """Streams that broke off and were resumed by their clients."""
     held: int | None
-    """Requests that the mesh did not let go of; None, and no pass, if no scheduler could say."""
+    """Requests that the mesh still holds at the end; None: unknown, which does not pass."""
     first_piece: Spread
-    """From offering a request to its first piece."""
+    """From sending a request to its first delta."""
     longest_first_piece_ms: float | None
     stall: Spread
-    """Of each stream, its longest gap less its usual one."""
+    """Of each stream, its longest gap between deltas less its median gap."""
     longest_stall_ms: float | None
     findings: list[str]
-    """The first of each kind."""
+    """Examples of each violation."""
 
     @property
     def passed(self) -> bool:
@@ -71,37 +79,40 @@ class Scorecard:
         return broken == 0 and self.held == 0
 
 
-_SHOWN = 20
+_EXAMPLES = 20
 
 
 def scorecard(judgement: Judgement) -> Scorecard:
-    disturbed = [t for t in judgement.traces.values() if t.offered.disturbed]
-    wrong = {kind: {f.stream for f in judgement.findings if f.wrong is kind} for kind in Wrong}
-    errors = Counter(t.end.code for t in disturbed if isinstance(t.end, Refused | Failed))
+    """Sum up a judgement."""
+    disturbed = [t for t in judgement.traces.values() if t.sent.disturbed]
+    streams = {v: {f.stream for f in judgement.findings if f.violation is v} for v in Violation}
+    errors = Counter(
+        t.end.code for t in disturbed if isinstance(t.end, RequestRejected | StreamFailed)
+    )
     good = [t for t in disturbed if t.is_good]
     stalls_s = [stall_s for t in disturbed if (stall_s := _stall_s(t)) is not None]
-    waits_s = [t.said_s[0] - t.offered.at_s for t in disturbed if t.said_s]
+    waits_s = [t.delta_times_s[0] - t.sent.at_s for t in disturbed if t.delta_times_s]
     ends_s = [t.end.at_s for t in disturbed if t.end is not None]
-    begins_s = [t.offered.at_s for t in disturbed]
+    starts_s = [t.sent.at_s for t in disturbed]
     return Scorecard(
-        model=judgement.began.model,
-        engine=judgement.began.engine,
-        exact=judgement.began.exact,
-        seed=judgement.began.seed,
-        seconds=round(max(ends_s, default=0.0) - min(begins_s, default=0.0), 1),
+        model=judgement.run.model,
+        engine=judgement.run.engine,
+        exact=judgement.run.exact,
+        seed=judgement.run.seed,
+        seconds=round(max(ends_s, default=0.0) - min(starts_s, default=0.0), 1),
         asks=len(judgement.traces) - len(disturbed),
         requests=len(disturbed),
         completed=len(good),
-        left_by_client=sum(isinstance(t.end, Left) for t in disturbed),
-        refused=sum(isinstance(t.end, Refused) and not t.findings for t in disturbed),
+        left_by_client=sum(isinstance(t.end, ClientClosed) for t in disturbed),
+        refused=sum(isinstance(t.end, RequestRejected) and not t.findings for t in disturbed),
         errors=dict(sorted(errors.items())),
-        tokens=sum(t.counted.output_tokens for t in good if t.counted is not None),
+        tokens=sum(t.usage.output_tokens for t in good if t.usage is not None),
         faults=_faults(judgement, disturbed),
-        lost=len(wrong[Wrong.LOST]),
-        repeated=len(wrong[Wrong.REPEATED]),
-        altered=len(wrong[Wrong.ALTERED]),
-        failed=len(wrong[Wrong.FAILED]),
-        returned=sum(trace.returns > 0 for trace in disturbed),
+        lost=len(streams[Violation.LOST]),
+        repeated=len(streams[Violation.REPEATED]),
+        altered=len(streams[Violation.ALTERED]),
+        failed=len(streams[Violation.FAILED]),
+        returned=sum(t.resumes > 0 for t in disturbed),
         held=judgement.held,
         first_piece=spread(waits_s),
         longest_first_piece_ms=_longest_ms(waits_s),
@@ -112,7 +123,7 @@ def scorecard(judgement: Judgement) -> Scorecard:
 
 
 def _stall_s(trace: Trace) -> float | None:
-    gaps_s = [b - a for a, b in zip(trace.said_s, trace.said_s[1:], strict=False)]
+    gaps_s = [b - a for a, b in pairwise(trace.delta_times_s)]
     return max(gaps_s) - median(gaps_s) if gaps_s else None
 
 
@@ -120,58 +131,51 @@ def _longest_ms(values_s: Sequence[float]) -> float | None:
     return round(max(values_s) * 1000, 3) if values_s else None
 
 
-def _faults(judgement: Judgement, disturbed: list[Trace]) -> list[FaultFigures]:
-    kinds = sorted({strike.kind for strike in judgement.strikes})
+def _faults(judgement: Judgement, disturbed: Sequence[Trace]) -> list[FaultFigures]:
     return [
-        _fault(judgement, [s for s in judgement.strikes if s.kind == kind], disturbed)
-        for kind in kinds
+        _figures(judgement, [f for f in judgement.faults if f.kind == kind], disturbed)
+        for kind in sorted({fault.kind for fault in judgement.faults})
     ]
 
 
-def _fault(
-    judgement: Judgement, strikes: Sequence[Struck], disturbed: Sequence[Trace]
+def _figures(
+    judgement: Judgement, faults: Sequence[FaultInjected], disturbed: Sequence[Trace]
 ) -> FaultFigures:
     resumed_s: list[float] = []
     streams_open = 0
-    for strike in strikes:
-        under_way = [t for t in disturbed if _is_under_way(t, strike.at_s)]
-        streams_open += len(under_way)
-        resumed_s += _last(t_s - strike.at_s for t in under_way for t_s in _next_s(t, strike.at_s))
-    mended_s = judgement.mended_s
-    back_s = [mended_s[s.fault] - s.at_s for s in strikes if s.fault in mended_s]
+    for fault in faults:
+        running = [t for t in disturbed if _is_running(t, fault.at_s)]
+        streams_open += len(running)
+        next_s = [t_s - fault.at_s for t in running for t_s in _next_s(t, fault.at_s)]
+        resumed_s += [max(next_s)] if next_s else []
+    recovered_s = judgement.recovered_s
+    recoveries_s = [recovered_s[f.fault] - f.at_s for f in faults if f.fault in recovered_s]
     return FaultFigures(
-        kind=strikes[0].kind,
-        count=len(strikes),
+        kind=faults[0].kind,
+        count=len(faults),
         streams_open=streams_open,
         resumed=spread(resumed_s),
         longest_resumed_ms=_longest_ms(resumed_s),
-        mended=spread(back_s),
-        never_mended=len(strikes) - len(back_s),
+        mended=spread(recoveries_s),
+        never_mended=len(faults) - len(recoveries_s),
     )
 
 
-def _is_under_way(trace: Trace, at_s: float) -> bool:
-    """It had said something, and its end was still to come."""
-    began = bool(trace.said_s) and trace.said_s[0] <= at_s
-    return began and trace.end is not None and trace.end.at_s > at_s
+def _is_running(trace: Trace, at_s: float) -> bool:
+    """Whether the stream has had a delta by then, and has its end later."""
+    has_delta = bool(trace.delta_times_s) and trace.delta_times_s[0] <= at_s
+    return has_delta and trace.end is not None and trace.end.at_s > at_s
 
 
 def _next_s(trace: Trace, at_s: float) -> list[float]:
-    """When it said its next piece, or ended; of streams that were left or broken, nothing."""
-    later = [s for s in trace.said_s if s > at_s]
-    if later:
-        return later[:1]
-    return [trace.end.at_s] if isinstance(trace.end, Ended) else []
-
-
-def _last(values_s: Iterable[float]) -> list[float]:
-    found = list(values_s)
-    return [max(found)] if found else []
+    """When its next delta, or its good end, came; empty if neither did."""
+    later = [t_s for t_s in trace.delta_times_s if t_s > at_s]
+    return later[:1] or ([trace.end.at_s] if isinstance(trace.end, StreamFinished) else [])
 
 
 def _examples(judgement: Judgement) -> list[str]:
-    shown: list[str] = []
-    for kind in Wrong:
-        found = [f for f in judgement.findings if f.wrong is kind]
-        shown += [f"{kind}: stream {f.stream}: {f.fact}" for f in found[:_SHOWN]]
-    return shown
+    return [
+        f"{violation}: stream {finding.stream}: {finding.fact}"
+        for violation in Violation
+        for finding in [f for f in judgement.findings if f.violation is violation][:_EXAMPLES]
+    ]

@@ -1,4 +1,4 @@
-"""One stream put together from its events, and what is wrong with it in itself. Pure."""
+"""One stream assembled from its events, and what is wrong with it in itself. Pure."""
 
 from __future__ import annotations
 
@@ -6,36 +6,34 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from headrace.chaos.history import (
-    Accepted,
-    ChoiceEnded,
-    Counted,
-    Cut,
-    Ended,
+    ChoiceFinished,
+    DeltaReceived,
     Event,
-    Failed,
-    Left,
-    Offered,
-    Refused,
-    Returned,
-    Said,
+    RequestSent,
+    StreamEnd,
+    StreamEvent,
+    StreamFinished,
+    StreamResumed,
+    StreamStarted,
+    UsageReceived,
 )
 
 
-class Wrong(StrEnum):
+class Violation(StrEnum):
     LOST = "lost"
-    """Tokens or an end that never came."""
+    """Tokens or an end never came."""
     REPEATED = "repeated"
-    """Something said twice, or after the end."""
+    """Something came twice, or after the end."""
     ALTERED = "altered"
-    """Not what the undisturbed run said."""
+    """The output differs from the undisturbed run's."""
     FAILED = "failed"
-    """An error where the mesh promises an answer."""
+    """An error came where the mesh promises an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     stream: int
-    wrong: Wrong
+    violation: Violation
     fact: str
 
 
@@ -48,82 +46,70 @@ class Choice:
 
 @dataclass(slots=True)
 class Trace:
-    offered: Offered
+    sent: RequestSent
     choices: list[Choice]
-    accepted: Accepted | None = None
-    counted: Counted | None = None
-    end: Ended | Refused | Failed | Left | Cut | None = None
-    returns: int = 0
-    """How often its client came back for the rest."""
-    said_s: list[float] = field(default_factory=list)
+    started: StreamStarted | None = None
+    usage: UsageReceived | None = None
+    end: StreamEnd | None = None
+    resumes: int = 0
+    """How often its client attached again."""
+    delta_times_s: list[float] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     @property
-    def stream(self) -> int:
-        return self.offered.stream
-
-    @property
     def is_good(self) -> bool:
-        return isinstance(self.end, Ended)
+        return isinstance(self.end, StreamFinished)
 
-    def find(self, wrong: Wrong, fact: str) -> None:
-        self.findings.append(Finding(self.stream, wrong, fact))
+    def report(self, violation: Violation, fact: str) -> None:
+        self.findings.append(Finding(self.sent.stream, violation, fact))
 
 
-def take(found: dict[int, Trace], event: Event) -> None:
-    """Add an event to the trace of its stream; events of no stream are passed over."""
+def add_event(traces: dict[int, Trace], event: Event) -> None:
+    """Add an event to the trace of its stream; events without a stream are ignored."""
     match event:
-        case Offered():
-            found[event.stream] = Trace(event, [Choice() for _ in range(event.choices)])
-        case Accepted() | Said() | ChoiceEnded() | Counted():
-            _take(found[event.stream], event)
-        case Returned():
-            found[event.stream].returns += 1
-        case Ended() | Refused() | Failed() | Left() | Cut():
-            _end(found[event.stream], event)
+        case RequestSent():
+            traces[event.stream] = Trace(event, [Choice() for _ in range(event.choices)])
+        case StreamResumed():
+            traces[event.stream].resumes += 1
+        case StreamEvent():
+            _add(traces[event.stream], event)
 
 
-def _take(trace: Trace, event: Accepted | Said | ChoiceEnded | Counted) -> None:
+def _add(trace: Trace, event: StreamEvent) -> None:
     if trace.end is not None:
-        trace.find(Wrong.REPEATED, f"{type(event).__name__} after {type(trace.end).__name__}")
+        trace.report(Violation.REPEATED, f"{type(event).__name__} after {type(trace.end).__name__}")
         return
     match event:
-        case Accepted():
-            if trace.accepted is not None:
-                trace.find(Wrong.REPEATED, "accepted twice")
-            trace.accepted = event
-        case Said():
-            _say(trace, event)
-        case ChoiceEnded(choice=number, reason=reason):
+        case StreamEnd():
+            trace.end = event
+        case StreamStarted():
+            if trace.started is not None:
+                trace.report(Violation.REPEATED, "started twice")
+            trace.started = event
+        case DeltaReceived():
+            _add_delta(trace, event)
+        case ChoiceFinished(choice=number, reason=reason):
             choice = trace.choices[number]
             if choice.reason is not None:
-                trace.find(Wrong.REPEATED, f"choice {number} ended twice")
+                trace.report(Violation.REPEATED, f"choice {number} finished twice")
             choice.reason = reason
-        case Counted():
-            if trace.counted is not None:
-                trace.find(Wrong.REPEATED, "usage told twice")
-            trace.counted = event
+        case UsageReceived():
+            if trace.usage is not None:
+                trace.report(Violation.REPEATED, "usage came twice")
+            trace.usage = event
 
 
-def _say(trace: Trace, said: Said) -> None:
-    choice = trace.choices[said.choice]
+def _add_delta(trace: Trace, delta: DeltaReceived) -> None:
+    choice = trace.choices[delta.choice]
     if choice.reason is not None:
-        trace.find(Wrong.REPEATED, f"choice {said.choice} went on after its end")
+        trace.report(Violation.REPEATED, f"choice {delta.choice} continued after its finish")
         return
     expected = len(choice.token_ids)
-    if said.first_index is not None and said.token_ids and said.first_index != expected:
-        wrong = Wrong.REPEATED if said.first_index < expected else Wrong.LOST
-        fact = f"choice {said.choice}: index {said.first_index} where {expected} was next"
-        trace.find(wrong, fact)
-    choice.token_ids += said.token_ids
-    choice.text += said.text
-    trace.said_s.append(said.at_s)
-
-
-def _end(trace: Trace, event: Ended | Refused | Failed | Left | Cut) -> None:
-    if trace.end is not None:
-        trace.find(
-            Wrong.REPEATED, f"{type(event).__name__} after {type(trace.end).__name__}: two ends"
+    if delta.first_index is not None and delta.token_ids and delta.first_index != expected:
+        trace.report(
+            Violation.REPEATED if delta.first_index < expected else Violation.LOST,
+            f"choice {delta.choice}: index {delta.first_index} where {expected} was next",
         )
-        return
-    trace.end = event
+    choice.token_ids += delta.token_ids
+    choice.text += delta.text
+    trace.delta_times_s.append(delta.at_s)

@@ -1,4 +1,4 @@
-"""Keeps asking: a number of clients, each with one request after another, or a steady rate."""
+"""Load on a mesh: clients with one request after another, or requests at a steady rate."""
 
 from __future__ import annotations
 
@@ -7,83 +7,85 @@ import random
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.chaos.clients import Asking
-from headrace.chaos.event_log import Pen
-from headrace.chaos.history import Ledger
-from headrace.chaos.plan import Ask, Door
+from headrace.chaos.clients import ChaosClient
+from headrace.chaos.history import EventLog
+from headrace.chaos.requests import Api, ChaosRequest
+from headrace.chaos.stream_recorder import StreamRecorder
 
-_LEAVERS = 0.08
+_CLOSED_EARLY = 0.08
 """Share of requests whose client closes the stream early."""
-_LEAVE_WITHIN = 40
-"""Pieces."""
+_CLOSED_WITHIN_DELTAS = 40
 MAX_OPEN = 512
-"""At a steady rate, requests at once; what would come beyond them comes later."""
-_AGAIN_AFTER_S = (0.2, 1.0)
-"""After a refusal."""
+"""Requests open at once at a steady rate; further ones are delayed."""
+_RETRY_AFTER_S = (0.2, 1.0)
 _SLOW_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    asks: Sequence[Ask]
-    doors: Mapping[Door, Asking]
-    ledger: Ledger
+    requests: Sequence[ChaosRequest]
+    clients: Mapping[Api, ChaosClient]
+    log: EventLog
     seed: int
 
-    async def undisturbed(self, *, streams: int) -> None:
-        """Every ask once: what it says when nothing is broken."""
-        left = iter(self.asks)
+    async def send_each_once(self, *, streams: int) -> None:
+        """Send every request once, as the reference of later ones."""
+        unsent = iter(self.requests)
 
         async def client() -> None:
-            for ask in left:
-                pen = Pen(self.ledger, ask, disturbed=False)
-                await self.doors[ask.door].ask(ask, pen)
+            for request in unsent:
+                await self._send(request, StreamRecorder(self.log, request, disturbed=False))
 
-        await _together(client() for _ in range(min(streams, len(self.asks))))
+        await _all(client() for _ in range(min(streams, len(self.requests))))
 
-    async def until(self, stop: asyncio.Event, *, streams: int) -> None:
-        """Until `stop`, and then until every open stream has come to its end."""
-        await _together(self._client(number, stop) for number in range(streams))
+    async def send_in_streams(self, stop: asyncio.Event, *, streams: int) -> None:
+        """Send until `stop`, and return when every open stream has ended."""
+        await _all(self._client(number, stop) for number in range(streams))
 
-    async def at_rate(self, stop: asyncio.Event, *, per_s: float) -> None:
-        """As `until`, with requests that come whether or not earlier ones have ended."""
+    async def send_at_rate(self, stop: asyncio.Event, *, per_s: float) -> None:
+        """As `send_in_streams`, but send whether or not earlier requests have ended."""
         rng = random.Random(f"arrivals {self.seed}")
-        room = asyncio.Semaphore(MAX_OPEN)
+        free = asyncio.Semaphore(MAX_OPEN)
 
         async def one() -> None:
-            await self._ask_one(rng)
-            room.release()
+            await self._send_one(rng)
+            free.release()
 
         async with asyncio.TaskGroup() as group:
             while not stop.is_set():
                 await asyncio.sleep(rng.expovariate(per_s))
-                await room.acquire()
+                await free.acquire()
                 group.create_task(one())
 
-    async def slowly(self, number: int) -> None:
-        """One reader that cannot keep up, with the longest of the asks."""
-        longest = sorted(self.asks, key=lambda ask: -int(ask.sampling["max_tokens"]))
-        ask = longest[number % min(4, len(longest))]
-        pen = Pen(self.ledger, ask, disturbed=True)
-        await self.doors[ask.door].ask(ask, pen, pause_s=_SLOW_PAUSE_S)
+    async def read_slowly(self, number: int) -> None:
+        """Send one of the longest requests and read it more slowly than it is generated."""
+        longest = sorted(self.requests, key=lambda each: -int(each.sampling["max_tokens"]))
+        request = longest[number % min(4, len(longest))]
+        recorder = StreamRecorder(self.log, request, disturbed=True)
+        await self._send(request, recorder, pause_s=_SLOW_PAUSE_S)
 
     async def _client(self, number: int, stop: asyncio.Event) -> None:
         rng = random.Random(f"client {self.seed} {number}")
         while not stop.is_set():
-            if not await self._ask_one(rng):
-                await asyncio.sleep(rng.uniform(*_AGAIN_AFTER_S))
+            if not await self._send_one(rng):
+                await asyncio.sleep(rng.uniform(*_RETRY_AFTER_S))
 
-    async def _ask_one(self, rng: random.Random) -> bool:
-        """False if it was refused."""
-        ask = rng.choice(self.asks)
-        leaves = rng.random() < _LEAVERS
-        leave_after = rng.randint(1, _LEAVE_WITHIN) if leaves else None
-        pen = Pen(self.ledger, ask, disturbed=True, leave_after=leave_after)
-        await self.doors[ask.door].ask(ask, pen)
-        return not pen.was_refused
+    async def _send_one(self, rng: random.Random) -> bool:
+        """Send a random request; return False if it was rejected."""
+        request = rng.choice(self.requests)
+        closes = rng.random() < _CLOSED_EARLY
+        close_after = rng.randint(1, _CLOSED_WITHIN_DELTAS) if closes else None
+        recorder = StreamRecorder(self.log, request, disturbed=True, close_after=close_after)
+        await self._send(request, recorder)
+        return not recorder.was_rejected
+
+    async def _send(
+        self, request: ChaosRequest, recorder: StreamRecorder, *, pause_s: float = 0.0
+    ) -> None:
+        await self.clients[request.api].send(request, recorder, pause_s=pause_s)
 
 
-async def _together(clients: Iterable[Coroutine[None, None, None]]) -> None:
+async def _all(clients: Iterable[Coroutine[None, None, None]]) -> None:
     async with asyncio.TaskGroup() as group:
         for client in clients:
             group.create_task(client)

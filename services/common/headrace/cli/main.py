@@ -1,6 +1,6 @@
-"""The command's tree, and how it fails: one line that says what is so and what to do.
+"""The tree of commands, and how they fail: one line with the fact and what to do about it.
 
-Exit status: 0 done, 1 it failed, 2 it was asked for something that cannot be.
+Exit status: 0 success, 1 failure, 2 invalid options or requests.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from headrace.cli.admin.chaos import torture
+from headrace.cli.admin.chaos import chaos
 from headrace.cli.admin.dead_letters import dead_letters
 from headrace.cli.admin.lanes import lanes
 from headrace.cli.admin.model import model
@@ -23,31 +23,46 @@ from headrace.cli.requests.bench import bench
 from headrace.cli.requests.chat import chat
 from headrace.cli.requests.generate import generate
 from headrace.errors import HeadraceError, RequestError
-from headrace.supervisor.state.failures import BadOption, MeshError
+from headrace.extras import MissingExtra
+from headrace.supervisor.state.failures import InvalidOption, MeshError
 
 INTERRUPTED = 130
+_FORMER_NAMES = {
+    "torture": "chaos",
+    "forget": "remove",
+    "asks": "requests",
+    "detach": "background",
+}
+"""Commands and options that still work under the names of earlier versions, without a line of help.
+`up` declares --detach itself, so there both names mean it."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "token_normalize_func": lambda name: _FORMER_NAMES.get(name, name),
+    }
+)
 @click.version_option(package_name="headrace")
 def headrace() -> None:
     """Serve language models from this machine: OpenAI's API and gRPC on one port."""
 
 
 for command in (
-    *(up, down, status, generate, chat, bench, torture),
+    *(up, down, status, generate, chat, bench, chaos),
     *(lanes, workers, model, drain, dead_letters),
 ):
     headrace.add_command(command)
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command of the process's arguments, and exit."""
     sys.exit(_run())
 
 
 def _run() -> int:
-    # Commands say in words what becomes of their connection; its events are for services.
+    # Commands print what becomes of their connections; the log events are for services.
     logging.getLogger("headrace.bus").setLevel(logging.ERROR)
     try:
         outcome = headrace.main(standalone_mode=False)
@@ -56,14 +71,14 @@ def _run() -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except (RequestError, BadOption) as error:
-        return _say(error, 2)
+    except (RequestError, InvalidOption) as error:
+        return _fail(error, 2)
     # OSError: a folder that cannot be written, a disk that is full.
-    except (HeadraceError, MeshError, OSError) as error:
-        return _say(error, 1)
+    except (HeadraceError, MeshError, MissingExtra, OSError) as error:
+        return _fail(error, 1)
     return outcome if isinstance(outcome, int) else 0
 
 
-def _say(error: Exception, status: int) -> int:
+def _fail(error: Exception, status: int) -> int:
     click.echo(f"headrace: {error}", err=True)
     return status

@@ -1,147 +1,107 @@
-"""Detached requests as `headrace.client` has them: by their names, whoever has begun them."""
+"""Handles for background requests: requests that run on without a client, known by their ids."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
-from typing import Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from headrace.errors import CapacityError, DeadlinePassed
+from headrace.errors import CapacityError, DeadlineExceeded
 from headrace.rpc.status import from_status
 from headrace.v1.generation_pb2 import GenerateResponse, StreamGenerateResponse
 from headrace.v1.requests_pb2 import REQUEST_STATE_ENDED, Request
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
-NEVER = float("inf")
+if TYPE_CHECKING:
+    from headrace.client.clients import AsyncClient, Client
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+NO_TIMEOUT = float("inf")
 
 
-class Requests(Protocol):
-    """What a handle asks of its client; raises HeadraceError."""
+class BackgroundRequest:
+    """A request that ends neither with this object nor with this process."""
 
-    def get_request(self, request_id: str) -> Request: ...
-
-    def cancel_request(self, request_id: str) -> Request: ...
-
-    def attach(
-        self, request_id: str, *, after: str = "", reattach: bool = True
-    ) -> Iterator[StreamGenerateResponse]: ...
-
-
-class AsyncRequests(Protocol):
-    """The same for an event loop."""
-
-    async def get_request(self, request_id: str) -> Request: ...
-
-    async def cancel_request(self, request_id: str) -> Request: ...
-
-    def attach(
-        self, request_id: str, *, after: str = "", reattach: bool = True
-    ) -> AsyncIterator[StreamGenerateResponse]: ...
-
-
-class Detached:
-    """A request that goes on without us: it ends neither with this object nor with our process."""
-
-    def __init__(self, requests: Requests, request_id: str) -> None:
-        self._requests, self.request_id = requests, request_id
+    def __init__(self, client: Client, request_id: str) -> None:
+        self._client, self.request_id = client, request_id
 
     def get(self) -> Request:
-        """How it stands."""
-        return self._requests.get_request(self.request_id)
+        """Return its state."""
+        return self._client.get_request(self.request_id)
 
-    def result(self, *, timeout_s: float = NEVER) -> GenerateResponse:
-        """The whole answer, once it has ended.
+    def result(self, *, timeout_s: float = NO_TIMEOUT) -> GenerateResponse:
+        """Wait for the end and return the whole answer.
 
         Raises:
-            DeadlinePassed: it has not within `timeout_s`, and goes on.
-            HeadraceError: what it ended with, or that nothing is known of it (any more).
+            DeadlineExceeded: the request has not ended within `timeout_s`; it runs on.
+            HeadraceError: what the request failed with, or that the mesh does not know it.
         """
-        waiting = _Waiting(self.request_id, timeout_s)
-        while not waiting.is_over:
-            with waiting.through_outages():
-                waiting.see(self.get())
-            time.sleep(waiting.pause_s())
-        return waiting.answer()
+        pauses_s = _pauses_s(self.request_id, timeout_s)
+        while True:
+            with suppress(CapacityError):  # an outage does not end the request
+                if (request := self.get()).state == REQUEST_STATE_ENDED:
+                    break
+            time.sleep(next(pauses_s))
+        return _answer(request)
 
     def stream(self, *, after: str = "") -> Iterator[StreamGenerateResponse]:
-        """As `Client.stream`, from its beginning or from behind a position. Closing the iterator
-        ends no more than this reading."""
-        return self._requests.attach(self.request_id, after=after)
+        """Stream as `Client.stream` does, from the beginning or from after a position.
+
+        Closing the iterator leaves the request running.
+        """
+        return self._client.attach(self.request_id, after=after)
 
     def cancel(self) -> Request:
-        """End it; how it stands then."""
-        return self._requests.cancel_request(self.request_id)
+        """End the request; return its state then."""
+        return self._client.cancel_request(self.request_id)
 
 
-class AsyncDetached:
-    """`Detached` for one event loop."""
+class AsyncBackgroundRequest:
+    """`BackgroundRequest` of an `AsyncClient`."""
 
-    def __init__(self, requests: AsyncRequests, request_id: str) -> None:
-        self._requests, self.request_id = requests, request_id
+    def __init__(self, client: AsyncClient, request_id: str) -> None:
+        self._client, self.request_id = client, request_id
 
     async def get(self) -> Request:
-        return await self._requests.get_request(self.request_id)
+        return await self._client.get_request(self.request_id)
 
-    async def result(self, *, timeout_s: float = NEVER) -> GenerateResponse:
-        """As `Detached.result`."""
-        waiting = _Waiting(self.request_id, timeout_s)
-        while not waiting.is_over:
-            with waiting.through_outages():
-                waiting.see(await self.get())
-            await asyncio.sleep(waiting.pause_s())
-        return waiting.answer()
+    async def result(self, *, timeout_s: float = NO_TIMEOUT) -> GenerateResponse:
+        pauses_s = _pauses_s(self.request_id, timeout_s)
+        while True:
+            with suppress(CapacityError):  # an outage does not end the request
+                if (request := await self.get()).state == REQUEST_STATE_ENDED:
+                    break
+            await asyncio.sleep(next(pauses_s))
+        return _answer(request)
 
     def stream(self, *, after: str = "") -> AsyncIterator[StreamGenerateResponse]:
-        """As `Detached.stream`."""
-        return self._requests.attach(self.request_id, after=after)
+        return self._client.attach(self.request_id, after=after)
 
     async def cancel(self) -> Request:
-        return await self._requests.cancel_request(self.request_id)
+        return await self._client.cancel_request(self.request_id)
 
 
-class _Waiting:
-    """For the end of a request, by looking again after growing pauses."""
+def _pauses_s(request_id: str, timeout_s: float) -> Iterator[float]:
+    """Yield the pauses between polls, which double up to a bound.
 
-    def __init__(self, request_id: str, timeout_s: float) -> None:
-        self._request_id, self._timeout_s = request_id, timeout_s
-        self._ends_s = time.monotonic() + timeout_s
-        self._pause_s = FIRST_PAUSE_S
-        self._ended: Request | None = None
+    Raises:
+        DeadlineExceeded: `timeout_s` have passed since the first pause.
+    """
+    end_s, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
+    while (left_s := end_s - time.monotonic()) > 0:
+        yield min(pause_s, left_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    raise DeadlineExceeded(f"request {request_id} has not ended within {timeout_s:g} s; it runs on")
 
-    @property
-    def is_over(self) -> bool:
-        return self._ended is not None
 
-    @contextmanager
-    def through_outages(self) -> Iterator[None]:
-        """That nobody can say how it stands now is no end."""
-        with suppress(CapacityError):
-            yield
-
-    def see(self, request: Request) -> None:
-        if request.state == REQUEST_STATE_ENDED:
-            self._ended = request
-
-    def pause_s(self) -> float:
-        if self.is_over:
-            return 0.0
-        left_s = self._ends_s - time.monotonic()
-        if left_s <= 0:
-            fact = f"request {self._request_id} has not ended within {self._timeout_s:g} s"
-            raise DeadlinePassed(f"{fact}; it goes on")
-        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
-        return min(pause_s, left_s)
-
-    def answer(self) -> GenerateResponse:
-        assert self._ended is not None
-        outcome = self._ended.outcome
-        if outcome.HasField("error"):
-            raise from_status(outcome.error)
-        return GenerateResponse(
-            request_id=self._request_id,
-            model=self._ended.model,
-            choices=outcome.choices,
-            usage=outcome.usage,
-        )
+def _answer(request: Request) -> GenerateResponse:
+    outcome = request.outcome
+    if outcome.HasField("error"):
+        raise from_status(outcome.error)
+    return GenerateResponse(
+        request_id=request.request_id,
+        model=request.model,
+        choices=outcome.choices,
+        usage=outcome.usage,
+    )

@@ -1,4 +1,4 @@
-"""The two clients, which differ only in `await`."""
+"""`Client` and `AsyncClient`, which differ only in `await`."""
 
 from __future__ import annotations
 
@@ -6,39 +6,46 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, Self, Unpack, cast
 from uuid import uuid4
 
 import grpc
 
-from headrace.client.background import AsyncDetached, Detached
-from headrace.client.reader import BREAKS, Thread
+from headrace.client.background import AsyncBackgroundRequest, BackgroundRequest
+from headrace.client.resume import RESUMABLE_ERRORS, RESUME_PAUSE_S, ResumableStream
 from headrace.client.sampling import Sampling
 from headrace.errors import CapacityError, Code
-from headrace.rpc.addresses import BadAddress, target
+from headrace.rpc.addresses import InvalidAddress, grpc_target
 from headrace.rpc.channels import CLIENT_PINGS, aio_channel, blocking_channel
-from headrace.rpc.status import from_rpc_error, from_status
-from headrace.v1 import (
-    common_pb2,
-    fleet_pb2,
-    fleet_pb2_grpc,
-    generation_pb2,
-    generation_pb2_grpc,
-    models_pb2,
-    models_pb2_grpc,
-    requests_pb2,
-    requests_pb2_grpc,
+from headrace.rpc.status import from_rpc_error
+from headrace.v1.common_pb2 import SamplingParameters
+from headrace.v1.fleet_pb2 import Lane, ListLanesRequest, ListWorkersRequest, Worker
+from headrace.v1.fleet_pb2_grpc import FleetServiceStub
+from headrace.v1.generation_pb2 import (
+    ChatMessage,
+    GenerateRequest,
+    GenerateResponse,
+    StreamGenerateResponse,
 )
+from headrace.v1.generation_pb2_grpc import GenerationServiceStub
+from headrace.v1.models_pb2 import ListModelsRequest, Model
+from headrace.v1.models_pb2_grpc import ModelServiceStub
+from headrace.v1.requests_pb2 import (
+    AttachRequestRequest,
+    CancelRequestRequest,
+    GetRequestRequest,
+    Request,
+)
+from headrace.v1.requests_pb2_grpc import RequestServiceStub
 
 Prompt = str | Iterable[tuple[str, str]]
 """Plain text, or a conversation as (role, content)."""
-Events = Iterator[generation_pb2.StreamGenerateResponse]
-AsyncEvents = AsyncIterator[generation_pb2.StreamGenerateResponse]
-_AsyncCall = grpc.aio.UnaryStreamCall[Any, generation_pb2.StreamGenerateResponse]
+Events = Iterator[StreamGenerateResponse]
+AsyncEvents = AsyncIterator[StreamGenerateResponse]
+_AsyncCall = grpc.aio.UnaryStreamCall[Any, StreamGenerateResponse]
 
-_CALL_S = 30.0
-_RETURN_PAUSE_S = 0.1
+_TIMEOUT_S = 30.0
+"""Of calls that do not wait for a model's output."""
 
 
 class MeshUnreachable(CapacityError):
@@ -49,32 +56,46 @@ class MeshUnreachable(CapacityError):
 
 def make_request(
     prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
-) -> generation_pb2.GenerateRequest:
-    parameters = common_pb2.SamplingParameters(**sampling)
-    request = generation_pb2.GenerateRequest(model=model, seed=seed, parameters=parameters)
+) -> GenerateRequest:
+    """Return the message that the clients send."""
+    request = GenerateRequest(model=model, seed=seed, parameters=SamplingParameters(**sampling))
     if isinstance(prompt, str):
         request.prompt = prompt
     else:
-        request.messages.extend(
-            generation_pb2.ChatMessage(role=role, content=content) for role, content in prompt
-        )
+        request.messages.extend(ChatMessage(role=role, content=text) for role, text in prompt)
+    return request
+
+
+def _make_background_request(
+    prompt: Prompt, model: str, seed: int | None, sampling: Sampling
+) -> GenerateRequest:
+    request = make_request(prompt, model=model, seed=seed, **sampling)
+    # Why an id of our own: gRPC may send the call again, and the second must not start another.
+    request.request_id = uuid4().hex
     return request
 
 
 class Client:
-    """Blocking; may be shared by threads. A context manager, or `close` it."""
+    """Blocking client; threads may share it. Use it as a context manager, or `close` it.
+
+    Args:
+        url: of the mesh, `http://host:port`.
+
+    Raises:
+        MeshUnreachable: the URL is not an address.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._channel = blocking_channel(_target(url), pings=CLIENT_PINGS)
-        self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
-        self._models = models_pb2_grpc.ModelServiceStub(self._channel)
-        self._requests = requests_pb2_grpc.RequestServiceStub(self._channel)
+        self._generation = GenerationServiceStub(self._channel)
+        self._models = ModelServiceStub(self._channel)
+        self._requests = RequestServiceStub(self._channel)
 
     def generate(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
-    ) -> generation_pb2.GenerateResponse:
-        """The whole answer."""
+    ) -> GenerateResponse:
+        """Return the whole answer."""
         request = make_request(prompt, model=model, seed=seed, **sampling)
         with _translated(self.url):
             return self._generation.Generate(request)
@@ -88,66 +109,68 @@ class Client:
         reattach: bool = True,
         **sampling: Unpack[Sampling],
     ) -> Events:
-        """Started, deltas, finish. Closing the iterator cancels the request.
+        """Yield `started`, deltas and `finish`. Closing the iterator cancels the request.
 
-        With `reattach` a stream that breaks off is taken up again where it was, at another
+        With `reattach`, a stream that breaks off is resumed at its position through another
         gateway; without, it raises.
         """
         request = make_request(prompt, model=model, seed=seed, **sampling)
-        return self._read(lambda: self._generation.StreamGenerate(request), Thread(reattach))
+        return self._read(lambda: self._generation.StreamGenerate(request), reattach)
 
     def attach(self, request_id: str, *, after: str = "", reattach: bool = True) -> Events:
-        """The same of a request that was sent before, from behind a position. Closing the iterator
-        cancels it if nobody else reads it and it is not detached."""
-        rest = requests_pb2.AttachRequestRequest(request_id=request_id, after=after)
-        return self._read(lambda: self._requests.AttachRequest(rest), Thread(reattach, after))
+        """Yield the events of a request that was sent before, from after a position.
 
-    def _read(self, begin: Callable[[], Any], thread: Thread) -> Events:
+        Closing the iterator cancels the request unless it is a background request or has another
+        reader.
+        """
+        request = AttachRequestRequest(request_id=request_id, after=after)
+        return self._read(lambda: self._requests.AttachRequest(request), reattach, after)
+
+    def _read(self, start: Callable[[], Any], reattach: bool, after: str = "") -> Events:
         with _translated(self.url):
-            call = begin()
+            stream, call = ResumableStream(reattach, after), start()
             while True:
                 try:
                     for event in call:
-                        if thread.take(event):
-                            yield _checked(event)
+                        if stream.is_new(event):
+                            yield event
                     return
-                except (grpc.RpcError, *BREAKS) as error:
-                    if not thread.may_go_on(error):
-                        raise
+                except (grpc.RpcError, *RESUMABLE_ERRORS) as error:
+                    rest = stream.resume_after(error)
                 finally:
                     call.cancel()
-                time.sleep(_RETURN_PAUSE_S)
-                call = self._requests.AttachRequest(thread.rest())
+                time.sleep(RESUME_PAUSE_S)
+                call = self._requests.AttachRequest(rest)
 
-    def detach(
+    def generate_in_background(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
-    ) -> Detached:
-        """Begin something that goes on without us; returns once it is stored."""
-        request = make_request(prompt, model=model, seed=seed, **sampling)
-        # Why a name of ours: the call may be made again, and begins nothing twice.
-        request.request_id = uuid4().hex
+    ) -> BackgroundRequest:
+        """Start a request that runs on without this client; return once it is stored."""
+        request = _make_background_request(prompt, model, seed, sampling)
         with _translated(self.url):
-            begun = self._requests.CreateRequest(request, timeout=_CALL_S)
-        return self.detached(begun.request_id)
+            created = self._requests.CreateRequest(request, timeout=_TIMEOUT_S)
+        return self.background_request(created.request_id)
 
-    def detached(self, request_id: str) -> Detached:
-        """A request that has been begun before; nothing is asked yet."""
-        return Detached(self, request_id)
+    def background_request(self, request_id: str) -> BackgroundRequest:
+        """Return a handle for a request that was started before. Sends nothing."""
+        return BackgroundRequest(self, request_id)
 
-    def get_request(self, request_id: str) -> requests_pb2.Request:
-        question = requests_pb2.GetRequestRequest(request_id=request_id)
+    def get_request(self, request_id: str) -> Request:
+        """Return the state of a request."""
+        request = GetRequestRequest(request_id=request_id)
         with _translated(self.url):
-            return self._requests.GetRequest(question, timeout=_CALL_S)
+            return self._requests.GetRequest(request, timeout=_TIMEOUT_S)
 
-    def cancel_request(self, request_id: str) -> requests_pb2.Request:
-        question = requests_pb2.CancelRequestRequest(request_id=request_id)
+    def cancel_request(self, request_id: str) -> Request:
+        """End a request; return its state then."""
+        request = CancelRequestRequest(request_id=request_id)
         with _translated(self.url):
-            return self._requests.CancelRequest(question, timeout=_CALL_S)
+            return self._requests.CancelRequest(request, timeout=_TIMEOUT_S)
 
-    def models(self) -> list[models_pb2.Model]:
+    def models(self) -> list[Model]:
+        """Return the configured models."""
         with _translated(self.url):
-            answer = self._models.ListModels(models_pb2.ListModelsRequest(), timeout=_CALL_S)
-        return list(answer.models)
+            return list(self._models.ListModels(ListModelsRequest(), timeout=_TIMEOUT_S).models)
 
     def close(self) -> None:
         self._channel.close()
@@ -155,30 +178,27 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 class AsyncClient:
-    """For one event loop. An asynchronous context manager, or `close` it."""
+    """Client for one event loop. Use it as an asynchronous context manager, or `close` it.
+
+    The methods of `Client` are here under the same names, with the same arguments and errors.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._channel = aio_channel(_target(url), pings=CLIENT_PINGS)
-        self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
-        self._models = models_pb2_grpc.ModelServiceStub(self._channel)
-        self._requests = requests_pb2_grpc.RequestServiceStub(self._channel)
-        self._fleet = fleet_pb2_grpc.FleetServiceStub(self._channel)
+        self._generation = GenerationServiceStub(self._channel)
+        self._models = ModelServiceStub(self._channel)
+        self._requests = RequestServiceStub(self._channel)
+        self._fleet = FleetServiceStub(self._channel)
 
     async def generate(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
-    ) -> generation_pb2.GenerateResponse:
-        """The whole answer."""
+    ) -> GenerateResponse:
         request = make_request(prompt, model=model, seed=seed, **sampling)
         with _translated(self.url):
             return await self._generation.Generate(request)
@@ -192,70 +212,68 @@ class AsyncClient:
         reattach: bool = True,
         **sampling: Unpack[Sampling],
     ) -> AsyncEvents:
-        """As `Client.stream`."""
         request = make_request(prompt, model=model, seed=seed, **sampling)
-        return self._read(lambda: self._generation.StreamGenerate(request), Thread(reattach))
+        return self._read(lambda: self._generation.StreamGenerate(request), reattach)
 
     def attach(self, request_id: str, *, after: str = "", reattach: bool = True) -> AsyncEvents:
-        """As `Client.attach`."""
-        rest = requests_pb2.AttachRequestRequest(request_id=request_id, after=after)
-        return self._read(lambda: self._requests.AttachRequest(rest), Thread(reattach, after))
+        request = AttachRequestRequest(request_id=request_id, after=after)
+        return self._read(lambda: self._requests.AttachRequest(request), reattach, after)
 
-    async def _read(self, begin: Callable[[], _AsyncCall], thread: Thread) -> AsyncEvents:
+    async def _read(
+        self, start: Callable[[], _AsyncCall], reattach: bool, after: str = ""
+    ) -> AsyncEvents:
         with _translated(self.url):
-            call = begin()
+            stream, call = ResumableStream(reattach, after), start()
             while True:
                 try:
                     async for event in call:
-                        if thread.take(event):
-                            yield _checked(event)
+                        if stream.is_new(event):
+                            yield event
                     return
-                except (grpc.RpcError, *BREAKS) as error:
-                    if not thread.may_go_on(error):
-                        raise
+                except (grpc.RpcError, *RESUMABLE_ERRORS) as error:
+                    rest = stream.resume_after(error)
                 finally:
                     call.cancel()
-                await asyncio.sleep(_RETURN_PAUSE_S)
-                call = self._requests.AttachRequest(thread.rest())
+                await asyncio.sleep(RESUME_PAUSE_S)
+                call = self._requests.AttachRequest(rest)
 
-    async def detach(
+    async def generate_in_background(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
-    ) -> AsyncDetached:
-        """As `Client.detach`."""
-        request = make_request(prompt, model=model, seed=seed, **sampling)
-        request.request_id = uuid4().hex
+    ) -> AsyncBackgroundRequest:
+        request = _make_background_request(prompt, model, seed, sampling)
         with _translated(self.url):
-            begun = await self._requests.CreateRequest(request, timeout=_CALL_S)
-        return self.detached(begun.request_id)
+            created = await self._requests.CreateRequest(request, timeout=_TIMEOUT_S)
+        return self.background_request(created.request_id)
 
-    def detached(self, request_id: str) -> AsyncDetached:
-        """As `Client.detached`."""
-        return AsyncDetached(self, request_id)
+    def background_request(self, request_id: str) -> AsyncBackgroundRequest:
+        return AsyncBackgroundRequest(self, request_id)
 
-    async def get_request(self, request_id: str) -> requests_pb2.Request:
-        question = requests_pb2.GetRequestRequest(request_id=request_id)
+    async def get_request(self, request_id: str) -> Request:
+        request = GetRequestRequest(request_id=request_id)
         with _translated(self.url):
-            return await self._requests.GetRequest(question, timeout=_CALL_S)
+            return await self._requests.GetRequest(request, timeout=_TIMEOUT_S)
 
-    async def cancel_request(self, request_id: str) -> requests_pb2.Request:
-        question = requests_pb2.CancelRequestRequest(request_id=request_id)
+    async def cancel_request(self, request_id: str) -> Request:
+        request = CancelRequestRequest(request_id=request_id)
         with _translated(self.url):
-            return await self._requests.CancelRequest(question, timeout=_CALL_S)
+            return await self._requests.CancelRequest(request, timeout=_TIMEOUT_S)
 
-    async def models(self) -> list[models_pb2.Model]:
+    async def models(self) -> list[Model]:
         with _translated(self.url):
-            answer = await self._models.ListModels(models_pb2.ListModelsRequest(), timeout=_CALL_S)
-        return list(answer.models)
+            found = await self._models.ListModels(ListModelsRequest(), timeout=_TIMEOUT_S)
+        return list(found.models)
 
-    async def workers(self) -> list[fleet_pb2.Worker]:
+    async def workers(self) -> list[Worker]:
+        """Return the workers that report."""
         with _translated(self.url):
-            answer = await self._fleet.ListWorkers(fleet_pb2.ListWorkersRequest(), timeout=_CALL_S)
-        return list(answer.workers)
+            found = await self._fleet.ListWorkers(ListWorkersRequest(), timeout=_TIMEOUT_S)
+        return list(found.workers)
 
-    async def lanes(self) -> list[fleet_pb2.Lane]:
+    async def lanes(self) -> list[Lane]:
+        """Return the queues, one lane for each model and priority."""
         with _translated(self.url):
-            answer = await self._fleet.ListLanes(fleet_pb2.ListLanesRequest(), timeout=_CALL_S)
-        return list(answer.lanes)
+            found = await self._fleet.ListLanes(ListLanesRequest(), timeout=_TIMEOUT_S)
+        return list(found.lanes)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -263,38 +281,26 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
 def _target(url: str) -> str:
     try:
-        return target(url)
-    except BadAddress as error:
+        return grpc_target(url)
+    except InvalidAddress as error:
         raise MeshUnreachable(str(error)) from error
-
-
-def _checked(
-    event: generation_pb2.StreamGenerateResponse,
-) -> generation_pb2.StreamGenerateResponse:
-    if event.HasField("finish") and event.finish.HasField("error"):
-        raise from_status(event.finish.error)
-    return event
 
 
 @contextmanager
 def _translated(url: str) -> Iterator[None]:
+    """Turn gRPC's errors into HeadraceErrors."""
     try:
         yield
     except grpc.RpcError as error:
         # A synchronous call's error has the same methods; its type does not say so.
         failed = cast(grpc.aio.AioRpcError, error)
-        fact = str(failed.details())
-        if failed.code() is grpc.StatusCode.UNAVAILABLE and "connect" in fact.lower():
-            raise MeshUnreachable(f"nothing answers at {url}: {fact}") from None
+        details = str(failed.details())
+        if failed.code() is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
+            raise MeshUnreachable(f"nothing answers at {url}: {details}") from None
         raise from_rpc_error(failed) from None

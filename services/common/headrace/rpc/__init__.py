@@ -1,1 +1,1 @@
-"""gRPC as every service uses it: servers, and errors as google.rpc.Status."""
+"""gRPC for all services and the client: servers, channels, addresses, errors."""

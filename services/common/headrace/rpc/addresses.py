@@ -1,4 +1,10 @@
-"""Hosts and ports as URLs and gRPC targets write them: IPv6 addresses stand in brackets."""
+"""Hosts and ports in URLs and gRPC targets, with IPv6 addresses in brackets. Pure but for one.
+
+split_host_port("http://[::1]:8080")   ("::1", 8080)
+join_host_port("::1", 8080)            "[::1]:8080"
+grpc_target("http://mesh")             "mesh:80"
+connect_host("0.0.0.0")                "127.0.0.1"
+"""
 
 from __future__ import annotations
 
@@ -7,23 +13,23 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 UNSPECIFIED = ("0.0.0.0", "::", "")
-"""A process that listens on one of these listens on every address, and has no address itself."""
+"""Hosts that mean every address of the machine, and so cannot be connected to."""
 
 
-class BadAddress(ValueError):
-    """The text is no address; the message says what is wrong with it."""
+class InvalidAddress(ValueError):
+    """The text is not an address; the message says why."""
 
 
-def join(host: str, port: int) -> str:
-    """`host:port`, as URLs and gRPC targets take it. Brackets that are there stay."""
+def join_host_port(host: str, port: int) -> str:
+    """Return `host:port`, with brackets around an IPv6 address that has none."""
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
-def split(url: str) -> tuple[str, int]:
-    """Host, without brackets, and port of an http URL; `host:port` or a host alone is taken too.
+def split_host_port(url: str) -> tuple[str, int]:
+    """Return host, without brackets, and port of an http URL, of `host:port` or of a host.
 
     Raises:
-        BadAddress: the port is no port, or the brackets are not in pairs.
+        InvalidAddress: the port is not a number, or the brackets do not match.
     """
     if _is_ipv6(url):
         return url, 80
@@ -31,45 +37,48 @@ def split(url: str) -> tuple[str, int]:
         parts = urlsplit(url if "//" in url else f"//{url}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise BadAddress(f"{url!r} is no address: {error}") from error
+        raise InvalidAddress(f"{url!r} is not an address: {error}") from error
     if host and ":" in host and "[" not in url:
-        raise BadAddress(f"{url!r} is no address: an IPv6 address stands in brackets: [::1]:8080")
+        raise InvalidAddress(
+            f"{url!r} is not an address: an IPv6 address needs brackets: [::1]:8080"
+        )
     return host or "127.0.0.1", port or 80
 
 
-def target(url: str) -> str:
-    """What gRPC connects to, of an http URL or an address.
+def grpc_target(url: str) -> str:
+    """Return the gRPC target of an http URL or an address.
 
     Raises:
-        BadAddress: as `split`.
+        InvalidAddress: as `split_host_port`.
     """
-    return join(*split(url))
+    return join_host_port(*split_host_port(url))
 
 
 def without_zone(host: str) -> str:
-    """The host itself.
+    """Return the host.
 
     Raises:
-        BadAddress: it has a zone, as fe80::1%eth0 has, which means nothing on other machines.
+        InvalidAddress: it has a zone, as fe80::1%eth0 has, which means nothing on other machines.
     """
     if "%" in host:
-        raise BadAddress(
+        raise InvalidAddress(
             f"{host!r} has a zone ({host.partition('%')[2]}), which other machines cannot use and "
             "URLs cannot hold; use an address that is not link-local"
         )
     return host
 
 
-def local(host: str) -> str:
-    """Where a process of this machine finds what listens on `host`, without brackets."""
+def connect_host(host: str) -> str:
+    """Return the host at which this machine reaches what listens on `host`, without brackets."""
     if host == "::":
         return "::1"
     return "127.0.0.1" if host in UNSPECIFIED else host
 
 
-def own_address_towards(host: str, port: int) -> str:
-    """The address under which this machine sends to `host`: others that reach `host` reach us
-    there too. Nothing is sent. Where there is no way to `host`, the loopback.
+def own_address_for(host: str, port: int) -> str:
+    """Return this machine's address on the route to `host`; the loopback if there is no route.
+
+    Others that reach `host` usually reach this machine there too. Nothing is sent.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[

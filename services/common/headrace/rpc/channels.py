@@ -1,8 +1,8 @@
-"""gRPC channels to our own processes: the one place where such channels are made.
+"""gRPC channels to the mesh's processes. All such channels are made here.
 
-None of them goes through a proxy, whatever `http_proxy`, `https_proxy`, `grpc_proxy` and their
-like say: gRPC would send every call to the proxy, which knows neither our loopback nor our pods.
-Engines that are clients of a server elsewhere have their own connections, and may use a proxy.
+None of them uses a proxy, whatever `http_proxy`, `https_proxy` and `grpc_proxy` say: a proxy
+reaches neither the loopback nor the pods of the mesh. Engines that are clients of a server
+elsewhere have their own connections, and may use a proxy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import grpc
 
-from headrace.rpc.server import MAX_MESSAGE_BYTES
+MAX_MESSAGE_BYTES = 20 * 1024 * 1024
+"""Above Envoy's body limit of 16 MiB, so that the limit is Envoy's, which answers 413."""
 
 Options = Sequence[tuple[str, int]]
 
@@ -23,31 +24,30 @@ _OPTIONS: Options = (
 MESH_PINGS: Options = (
     ("grpc.keepalive_time_ms", 2000),
     ("grpc.keepalive_timeout_ms", 2000),
-    # Why beside the other: by itself that one closes nothing; this one's default is a minute.
+    # Why this one too: the other closes nothing by itself, and this one's default is a minute.
     ("grpc.http2.ping_timeout_ms", 2000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
-"""Between our own processes: a frozen or vanished peer is noticed within 4 s."""
+"""Between processes of the mesh: a peer that hangs or vanishes is noticed within 4 s."""
 CLIENT_PINGS: Options = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
-"""For callers: proxies cut connections that are silent, and a stream may be for as long as a step
-takes."""
+"""For clients: proxies cut silent connections, and a stream may be silent for a long step."""
 
 
 def aio_channel(target: str, *, pings: Options = ()) -> grpc.aio.Channel:
-    """A channel for the event loop.
+    """Return a channel for the event loop.
 
     Args:
-        target: `host:port`, as `headrace.rpc.addresses.join` writes it.
+        target: `host:port`, as `headrace.rpc.addresses.join_host_port` returns it.
         pings: `MESH_PINGS`, `CLIENT_PINGS`, or none.
     """
     return grpc.aio.insecure_channel(target, options=(*_OPTIONS, *pings))
 
 
 def blocking_channel(target: str, *, pings: Options = ()) -> grpc.Channel:
-    """A channel for threads; the arguments are those of `aio_channel`."""
+    """Return a channel for threads; the arguments are those of `aio_channel`."""
     return grpc.insecure_channel(target, options=(*_OPTIONS, *pings))

@@ -1,4 +1,4 @@
-"""gRPC servers with the limits and the health service that all of Headrace uses."""
+"""gRPC servers with the limits and the health service of all services."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from headrace.rpc.addresses import join
-
-MAX_MESSAGE_BYTES = 20 * 1024 * 1024
-"""Above Envoy's body limit of 16 MiB, so that the limit is Envoy's, which answers 413."""
+from headrace.rpc.addresses import join_host_port
+from headrace.rpc.channels import MAX_MESSAGE_BYTES
 
 MAX_METADATA_BYTES = 256 * 1024
-"""Above what Envoy takes as headers, so that the limit is Envoy's, which answers 431. Its 60 KiB
-may be a path, which it sends twice, or many headers, of which each counts for 32 bytes more."""
+"""Above Envoy's limit of headers, so that the limit is Envoy's, which answers 431. Envoy's 60 KiB
+may be a path, which it sends twice, or many headers, each of which counts 32 bytes more."""
 
 _OPTIONS = (
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
-    # Why both: between the first and the second, gRPC would refuse calls by chance.
+    # Why both: between the two limits gRPC rejects calls at random.
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # Why: two processes on one port would share its connections unevenly and hide a clash.
+    # Why: two processes on one port would share its connections, and the mistake would not show.
     ("grpc.so_reuseport", 0),
     # Why: a default server closes connections whose peer pings every two seconds.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
@@ -39,7 +37,7 @@ def make_server(interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc
 def add_health_and_reflection(
     server: grpc.aio.Server, service_names: Iterable[str]
 ) -> health.aio.HealthServicer:
-    """Serve grpc.health.v1 and reflection; every service, and "", starts as NOT_SERVING."""
+    """Serve grpc.health.v1 and reflection; every service, and "", is NOT_SERVING at first."""
     names = tuple(service_names)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -59,12 +57,12 @@ async def set_serving(
 
 
 def bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Listen; returns the port.
+    """Listen; return the port.
 
     Raises:
-        OSError: the address is in use or not ours.
+        OSError: the address is in use or not this machine's.
     """
-    address = join(host, port)
+    address = join_host_port(host, port)
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Errors to google.rpc.Status and back: the one translation, used by both doors."""
+"""Translates HeadraceErrors to google.rpc.Status and back, for gRPC and REST."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from headrace.errors import CapacityError, Code, HeadraceError, InternalError, leaves
+from headrace.errors import CapacityError, Code, HeadraceError, InternalError, errors_by_reason
 
 DOMAIN = "headrace.dev"
 
 
 def to_status(error: HeadraceError) -> status_pb2.Status:
-    """The error with ErrorInfo, and RetryInfo or BadRequest where they apply."""
+    """Return the error with ErrorInfo, and with RetryInfo and BadRequest where they apply."""
     status = status_pb2.Status(code=error.code.number, message=error.message)
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
     if error.retry_after_s is not None:
@@ -31,7 +31,7 @@ def to_status(error: HeadraceError) -> status_pb2.Status:
 
 
 def from_status(status: status_pb2.Status) -> HeadraceError:
-    """The error that `to_status` was given; of a status from elsewhere, the nearest."""
+    """Return the error that `to_status` was given; for a foreign status, the nearest."""
     info, retry, bad = (
         error_details_pb2.ErrorInfo(),
         error_details_pb2.RetryInfo(),
@@ -45,19 +45,19 @@ def from_status(status: status_pb2.Status) -> HeadraceError:
             field = bad.field_violations[0].field
         else:
             detail.Unpack(info)
-    kind = leaves().get(info.reason) or _by_code(status.code)
+    kind = errors_by_reason().get(info.reason) or _by_code(status.code)
     return kind(status.message, field=field, retry_after_s=retry_after_s)
 
 
 def _by_code(number: int) -> type[HeadraceError]:
-    for kind in leaves().values():
+    for kind in errors_by_reason().values():
         if kind.code.number == number:
             return kind
     return InternalError
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> HeadraceError:
-    """What a failed call says, with its details if it has any."""
+    """Return the error of a failed call, with its details if it has any."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an AioRpcError has all it reads
     if status is None:
         code = error.code().value[0]
@@ -65,15 +65,15 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> HeadraceError:
     return from_status(status)
 
 
-def is_broken(error: grpc.aio.AioRpcError) -> bool:
-    """Whether a call failed on its way, and nobody of ours said so or that it is to come back."""
+def can_be_resumed(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether a call was lost on its way, or rejected for want of capacity."""
     if rpc_status.from_call(error) is None:  # type: ignore[arg-type]  # as above
         return error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
     return isinstance(from_rpc_error(error), CapacityError)
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: HeadraceError) -> NoReturn:
-    """End a call with the error's status. Never returns."""
+    """End a call with the error's status."""
     call = rpc_status.to_status(to_status(error))
     await context.abort_with_status(call)
     raise AssertionError("abort_with_status returned")

@@ -1,1 +1,1 @@
-"""One machine's mesh: processes started, watched, replaced and stopped."""
+"""Runs the mesh of one machine: starts, probes, restarts and stops its processes."""

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-_LEASH = Path(__file__).with_name("parent_watch.py")
+_PARENT_WATCH = Path(__file__).with_name("parent_watch.py")
 
 
 class Child:
-    """A program in a session of its own, which ends when this process does.
+    """A running program in a session of its own, which the kernel kills when this process dies.
 
-    Its own session, so that Ctrl-C on the terminal reaches only the supervisor, which then
-    ends the processes in their order. `start` belongs on the main thread: the kernel ties the
-    child's life to the thread that started it.
+    The session keeps Ctrl-C on the terminal from reaching the program: the supervisor alone gets
+    it, and ends the processes in order. Call `start` on the main thread, because the kernel ties
+    the child's life to the thread that started it.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -27,14 +27,16 @@ class Child:
 
     @classmethod
     async def start(cls, argv: Sequence[str], *, log: Path, folder: Path | None = None) -> Child:
-        """Start a program whose output is appended to `log`. `argv[0]` is an absolute path.
+        """Start a program whose output is appended to `log`.
 
-        `folder`: the current directory of the program; None: that of this process.
+        Args:
+            argv: the first is an absolute path.
+            folder: the program's current directory; None: that of this process.
         """
-        leash = (sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()))
-        with _opened(log) as output:
+        parent_watch = (sys.executable, "-I", "-S", str(_PARENT_WATCH), str(os.getpid()))
+        with _open_log(log) as output:
             process = await asyncio.create_subprocess_exec(
-                *leash,
+                *parent_watch,
                 *argv,
                 cwd=folder,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -53,22 +55,22 @@ class Child:
         return self._process.returncode is None
 
     async def wait(self) -> int:
-        """Its exit status; negative for a signal."""
+        """Wait for the end; return the exit status, negative for a signal."""
         return await self._process.wait()
 
     def terminate(self) -> None:
-        """Ask it to end; a no-op if it has."""
+        """Send SIGTERM, unless the program has ended."""
         if self.running:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
 
     def kill(self) -> None:
-        """End it, and all that it started, now."""
+        """Kill the program and all that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
     async def stop(self, *, deadline_s: float) -> bool:
-        """Ask it to end and wait; kill it at the deadline. False if it came to that."""
+        """Send SIGTERM and wait; kill it after `deadline_s` and return False."""
         self.terminate()
         try:
             async with asyncio.timeout(deadline_s):
@@ -80,8 +82,8 @@ class Child:
         return True
 
 
-def _opened(log: Path) -> IO[bytes]:
-    """The log, or nowhere where it cannot be: a full disk must not keep a program from running."""
+def _open_log(log: Path) -> IO[bytes]:
+    """Open the log for appending; on a full disk /dev/null, so that the program can run."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         return log.open("ab")

@@ -1,4 +1,4 @@
-"""Whether a process is well, and the whole path with it."""
+"""Readiness of a process, and of the whole path from Envoy to a worker."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from urllib.parse import quote
 
 import httpx
 
-from headrace.supervisor.plan.plan import LOOPBACK, Role
-from headrace.supervisor.state.failures import CanaryLost
+from headrace.supervisor.plan.mesh_options import LOOPBACK, Role
+from headrace.supervisor.state.failures import CanaryFailed
 
-_CANARY_EVERY_S = 0.1
-CANARY_WITHIN_S = 30.0
-_FOR_A_TOKEN = ("/v1/completions", {"prompt": "Hello", "max_tokens": 1})
-_FOR_A_SCORE = ("/v1/rerank", {"query": "Hello", "documents": ["Hello"]})
-_ASKS = {"MODEL_TASK_EMBED": _FOR_A_SCORE, "MODEL_TASK_SCORE": _FOR_A_SCORE}
-"""By task: what a model that embeds or scores answers too."""
+_RETRY_S = 0.1
+CANARY_TIMEOUT_S = 30.0
+_GENERATE = ("/v1/completions", {"prompt": "Hello", "max_tokens": 1})
+_RERANK = ("/v1/rerank", {"query": "Hello", "documents": ["Hello"]})
+_CANARY_REQUESTS = {"MODEL_TASK_EMBED": _RERANK, "MODEL_TASK_SCORE": _RERANK}
+"""By task; `_GENERATE` for all others."""
 
 
 def health_url(role: str, ports: dict[str, int]) -> str | None:
-    """What answers 200 if the process is well; None while its ports are unknown."""
+    """Return the URL that answers 200 if the process is ready; None while its port is unknown."""
     port, path = {
         Role.NATS: (ports.get("http"), "healthz"),
         Role.ENVOY: (ports.get("admin"), "ready"),
@@ -27,57 +27,57 @@ def health_url(role: str, ports: dict[str, int]) -> str | None:
     return None if port is None else f"http://{LOOPBACK}:{port}/{path}"
 
 
-async def is_well(http: httpx.AsyncClient, url: str | None) -> bool:
-    return await complaint(http, url) is None
+async def is_ready(http: httpx.AsyncClient, url: str | None) -> bool:
+    return await not_ready_reason(http, url) is None
 
 
-async def complaint(http: httpx.AsyncClient, url: str | None) -> str | None:
-    """What a process says that it lacks, empty where it says nothing; None if it is well."""
+async def not_ready_reason(http: httpx.AsyncClient, url: str | None) -> str | None:
+    """Return why a process is not ready, empty if that is unknown; None if it is ready."""
     if url is None:
         return ""
     try:
         answer = await http.get(url)
     except httpx.HTTPError:
         return ""
-    return None if answer.status_code == httpx.codes.OK else said(answer)
+    return None if answer.status_code == httpx.codes.OK else error_text(answer)
 
 
-def said(answer: httpx.Response) -> str:
-    """What an answer complains of: nats-server writes JSON, the others plain text."""
+def error_text(answer: httpx.Response) -> str:
+    """Return the reason in a failed probe's answer: JSON from nats-server, else plain text."""
     try:
         return str(answer.json()["error"])
     except (ValueError, KeyError, TypeError):
-        # Further lines are details, which are there when it is well too.
+        # Further lines are details, which a process also gives when it is ready.
         return answer.text.strip().partition("\n")[0]
 
 
-async def canary_comes_through(url: str, model: str, *, within_s: float = CANARY_WITHIN_S) -> None:
-    """Ask the public door for one token until it comes.
+async def wait_for_canary(url: str, model: str, *, within_s: float = CANARY_TIMEOUT_S) -> None:
+    """Request one token from the public port until it comes.
 
     Raises:
-        CanaryLost: not within `within_s`; the text has the last answer.
+        CanaryFailed: it has not come within `within_s`; the text has the last answer.
     """
-    complaint: str | None = "no answer"
+    failure: str | None = "no answer"
     try:
         async with (
             asyncio.timeout(within_s),
             httpx.AsyncClient(trust_env=False, timeout=within_s) as http,
         ):
-            while (complaint := await _send_canary(http, url, model)) is not None:
-                await asyncio.sleep(_CANARY_EVERY_S)
+            while (failure := await _send_canary(http, url, model)) is not None:
+                await asyncio.sleep(_RETRY_S)
     except TimeoutError:
-        raise CanaryLost(
-            f"no token of {model} came through in {within_s:g} s; the last answer: {complaint}"
+        raise CanaryFailed(
+            f"no token of {model} came through in {within_s:g} s; the last answer: {failure}"
         ) from None
 
 
 async def _send_canary(http: httpx.AsyncClient, url: str, model: str) -> str | None:
-    """What was answered instead of a token, or of a vector; None if one came."""
+    """Return the answer that came instead of a token or a score; None if one came."""
     try:
         answer = await http.get(f"{url}/v2/models/{quote(model, safe='')}")
         if answer.status_code == httpx.codes.OK:
-            path, ask = _ASKS.get(answer.json()["task"], _FOR_A_TOKEN)
-            answer = await http.post(f"{url}{path}", json={"model": model, **ask})
+            path, body = _CANARY_REQUESTS.get(answer.json()["task"], _GENERATE)
+            answer = await http.post(f"{url}{path}", json={"model": model, **body})
     except httpx.HTTPError as error:
         return str(error) or type(error).__name__
     if answer.status_code == httpx.codes.OK:

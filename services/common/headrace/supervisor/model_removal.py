@@ -1,7 +1,7 @@
-"""Models that are not to be configured any more: by a mesh that lists them no longer, or by hand.
+"""Removes models: those that a mesh no longer lists, or one by hand.
 
-A removal is a mark on the model's card. Gateways answer 404 for it from then on; its leader ends
-what still waits in its lanes, and then deletes the card.
+A removal is a mark on the model's card. From then on gateways answer 404 for the model; its leader
+ends the requests that wait in its lanes, and then deletes the card.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import WorkerReport
 from headrace.supervisor.state.failures import ModelServed
 
-HEARD_S = 3.0
-"""A worker that lives reports within that time."""
+REPORT_WAIT_S = 3.0
+"""A running worker reports at least once in this time."""
 
 
 async def remove_unlisted(bus: Bus, mesh_id: str, listed: Collection[str]) -> list[str]:
-    """Remove the models that this mesh has configured and does not list; returns their names.
+    """Remove the models that this mesh has configured and does not list; return their names.
 
-    Those that a live worker serves stay, and those that another mesh or nobody answers for.
+    Models that a worker serves stay, and those that this mesh has not configured.
     """
-    cards = [card for card in await configured(bus) if card.configured_by == mesh_id]
+    cards = [card for card in await configured_models(bus) if card.configured_by == mesh_id]
     unlisted = [card for card in cards if card.model not in listed]
     if not unlisted:
         return []
-    served = await models_served(bus)
+    served = await served_models(bus)
     return [
         card.model for card in unlisted if card.model not in served and await _remove(bus, card)
     ]
 
 
-async def forget(bus: Bus, name: str, *, force: bool) -> None:
+async def remove_model(bus: Bus, name: str, *, force: bool) -> None:
     """Remove one model.
 
     Raises:
-        ModelNotFound: none of this name is configured.
-        ModelServed: a live worker serves it, and `force` is not set.
+        ModelNotFound: no model of this name is configured.
+        ModelServed: a worker serves it, and `force` is not set.
     """
-    cards = await configured(bus)
+    cards = await configured_models(bus)
     found = next((card for card in cards if card.model == name), None)
     if found is None:
         owner = next(
             (f"; {name!r} is an alias of {c.model!r}" for c in cards if name in c.aliases), ""
         )
         raise ModelNotFound(f"no model {name!r} is configured{owner}; see headrace model list")
-    if not force and name in await models_served(bus):
+    if not force and name in await served_models(bus):
         raise ModelServed(
-            f"a worker serves {name}; end it first, or remove the model with --force, until a"
-            " worker announces it again"
+            f"a worker serves {name}; stop it first, or use --force, which removes the model until"
+            " a worker announces it again"
         )
     await _remove(bus, found)
 
 
-async def configured(cards: Cards) -> list[ModelCard]:
-    """The cards of all models that are not removed."""
+async def configured_models(cards: Cards) -> list[ModelCard]:
+    """Return the cards of all models that are not removed."""
     found: list[ModelCard] = []
     for payload in await cards.all_cards():
         with contextlib.suppress(DecodeError):
@@ -69,8 +69,8 @@ async def configured(cards: Cards) -> list[ModelCard]:
     return [card for card in found if not card.removed]
 
 
-async def models_served(bus: Bus) -> set[str]:
-    """Primary names of what live workers serve; takes as long as they may be silent."""
+async def served_models(bus: Bus) -> set[str]:
+    """Return the names of the models that workers serve; wait `REPORT_WAIT_S` for their reports."""
     served: dict[str, list[str]] = {}
 
     def on_report(payload: bytes) -> None:
@@ -80,13 +80,13 @@ async def models_served(bus: Bus) -> set[str]:
             served[report.worker_id] = models
 
     subscription = await bus.subscribe(WORKER_REPORTS, on_report)
-    await asyncio.sleep(HEARD_S)
+    await asyncio.sleep(REPORT_WAIT_S)
     await subscription.close()
     return {model for models in served.values() for model in models}
 
 
 async def _remove(cards: Cards, card: ModelCard) -> bool:
-    """False if a worker has announced it anew meanwhile."""
+    """Mark the card; return False if a worker has announced the model again meanwhile."""
     before = await cards.get_card(card.model)
     if before is None or ModelCard.FromString(before) != card:
         return False

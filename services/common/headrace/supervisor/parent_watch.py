@@ -1,8 +1,8 @@
 """Runs a program that dies with its parent: `parent_watch.py PARENT_PID PROGRAM [ARGUMENT ...]`.
 
-A script rather than a `preexec_fn`, which may deadlock in a process with threads. The kernel's
-promise outlives the exec, so the program keeps this process's id and is on the leash however
-the parent ends, SIGKILL included.
+Why a script: a `preexec_fn` may deadlock in a process with threads. The kernel's parent-death
+signal outlives the exec, so the program keeps this process's id and is killed however the parent
+ends, SIGKILL included.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ def main() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    # Why: a parent that died before prctl will not die again.
+    # Why: a parent that died before prctl sends no signal.
     if os.getppid() != parent:
         sys.exit(f"parent {parent} is gone; {program[0]} was not started")
     os.execv(program[0], program)

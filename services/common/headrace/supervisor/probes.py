@@ -1,4 +1,15 @@
-"""What each kind of process can do at this moment, found out by having it do something."""
+"""Liveness probes: whether a process does its work, tried by having it do some.
+
+The probe of a broker whose disk fills up, once a second:
+
+    /healthz 200, a message is stored        None: no fault
+    the disk is full, nats-server refuses    Fault("cannot store: no space left on device: …",
+                                             replace_after_s=None): another run would refuse too
+                                             -> BrokerReport(fault="no space left on device")
+    files are deleted, nats-server keeps     Fault("cannot store: …", replace_after_s=3.0)
+    its error all the same                   -> replaced after 3 s
+    the new run stores                       None -> BrokerReport(fault=""), once
+"""
 
 from __future__ import annotations
 
@@ -9,88 +20,98 @@ from typing import Protocol
 
 import httpx
 
-from headrace.bus import BusError, BusUnavailable, StoreRefused, subjects
-from headrace.bus.jetstream import JetStreamBus, connect
+from headrace.bus import Bus, BusError, BusUnavailable, StoreRefused, connect, subjects
 from headrace.internal.v1.reports_pb2 import BrokerReport
-from headrace.supervisor.health import said
-from headrace.supervisor.plan.patience import Fault
-from headrace.supervisor.plan.plan import LOOPBACK
-from headrace.supervisor.state.disk import disk_trouble
+from headrace.supervisor.health import error_text
+from headrace.supervisor.plan.mesh_options import LOOPBACK
+from headrace.supervisor.plan.replacement import Fault
+from headrace.supervisor.state.disk import disk_problem
 
-PROBE_S = 2.0
+PROBE_TIMEOUT_S = 2.0
 _BROKEN_S = 3.0
-"""A broker that says that it cannot store, on a disk that takes writes, is replaced after this
-time: its error does not pass by itself, for nats-server keeps it until it is started again."""
+"""A broker that cannot store on a disk that can is replaced after this time: nats-server keeps such
+an error until it is started again."""
 
 
-class Look(Protocol):
+class Probe(Protocol):
     """Finds out whether one process does its work."""
 
     @property
-    def silent(self) -> Fault:
-        """The fault of a process that listens nowhere yet."""
+    def not_listening(self) -> Fault:
+        """The fault of a process that does not listen yet."""
         ...
 
-    async def look(self, ports: dict[str, int]) -> Fault | None:
-        """None: it does."""
+    async def check(self, ports: dict[str, int]) -> Fault | None:
+        """Return the fault of a process that listens; None if it has none."""
         ...
 
     async def close(self) -> None: ...
 
 
-def _silent(silence_s: float | None) -> Fault:
-    """Until it listens, a process may wait 30 s for its broker, or recover a large store."""
+def _not_listening(silence_s: float | None) -> Fault:
+    """Why four times as long: it may wait 30 s for its broker, or recover a large store."""
     return Fault("listens nowhere", None if silence_s is None else 4 * silence_s)
 
 
-class Answers:
-    """Any answer of an HTTP address within `PROBE_S` is well, and of some only 200.
+class HttpProbe:
+    """A GET that must be answered within `PROBE_TIMEOUT_S`.
 
-    Not /readyz: a process that waits for others, or for its model, is not mended by a new run.
+    Why not /readyz: another run does not help a process that waits for others or for its model.
+
+    Args:
+        port: name of the port.
+        silence_s: how long it may stay unanswered; None: for ever.
+        must_be_ok: whether only the status 200 is good.
     """
 
     def __init__(self, port: str, path: str, *, silence_s: float | None, must_be_ok: bool) -> None:
-        """`silence_s`: how long it may last; None for ever."""
-        self.silent = _silent(silence_s)
+        self.not_listening = _not_listening(silence_s)
         self._port, self._path, self._must_be_ok = port, path, must_be_ok
         self._silence_s = silence_s
-        self._http = httpx.AsyncClient(trust_env=False, timeout=PROBE_S)
+        self._http = httpx.AsyncClient(trust_env=False, timeout=PROBE_TIMEOUT_S)
 
-    async def look(self, ports: dict[str, int]) -> Fault | None:
+    async def check(self, ports: dict[str, int]) -> Fault | None:
         try:
             answer = await self._http.get(f"http://{LOOPBACK}:{ports[self._port]}{self._path}")
         except httpx.HTTPError:
             return Fault(f"does not answer {self._path}", self._silence_s)
         if answer.status_code == httpx.codes.OK or not self._must_be_ok:
             return None
-        return Fault(said(answer), self._silence_s)
+        return Fault(error_text(answer), self._silence_s)
 
     async def close(self) -> None:
         await self._http.aclose()
 
 
-class Stores:
-    """A broker is well if it says so and stores what it is given. What it lacks is reported to all
-    that are connected, for a nats-server that cannot store does not answer who publishes."""
+class BrokerProbe:
+    """The broker's health endpoint, and a message that must be stored.
+
+    Faults are also published to all that are connected, because nats-server does not answer a
+    publisher when it cannot store.
+
+    Args:
+        folder: of the broker's store.
+        silence_s: how long it may stay without an answer; None: for ever.
+    """
 
     def __init__(self, folder: Path, *, silence_s: float | None) -> None:
-        self.silent = _silent(silence_s)
+        self.not_listening = _not_listening(silence_s)
         self._folder, self._silence_s = folder, silence_s
-        self._http = httpx.AsyncClient(trust_env=False, timeout=PROBE_S)
-        self._bus: JetStreamBus | None = None
+        self._http = httpx.AsyncClient(trust_env=False, timeout=PROBE_TIMEOUT_S)
+        self._bus: Bus | None = None
         self._has_reported = False
 
-    async def look(self, ports: dict[str, int]) -> Fault | None:
+    async def check(self, ports: dict[str, int]) -> Fault | None:
         if self._bus is None:
-            # It may be connected while it cannot store, and then it can be reported.
+            # Why first: a broker that cannot store still passes on the report of that.
             with contextlib.suppress(BusUnavailable):
                 self._bus = await connect(
                     f"nats://{LOOPBACK}:{ports['nats']}",
                     name="supervisor",
-                    wait_s=PROBE_S,
+                    wait_s=PROBE_TIMEOUT_S,
                     replicas=None,
                 )
-        fault = await self._fault(ports)
+        fault = await self._find_fault(ports)
         await self._report(fault)
         return fault
 
@@ -99,32 +120,32 @@ class Stores:
         if self._bus is not None:
             await self._bus.close()
 
-    async def _fault(self, ports: dict[str, int]) -> Fault | None:
+    async def _find_fault(self, ports: dict[str, int]) -> Fault | None:
         try:
             answer = await self._http.get(f"http://{LOOPBACK}:{ports['http']}/healthz")
         except httpx.HTTPError:
             return Fault("does not answer /healthz", self._silence_s)
         if answer.status_code != httpx.codes.OK:
-            return await self._by_disk(said(answer), _BROKEN_S)
+            return await self._disk_or(error_text(answer), _BROKEN_S)
         if self._bus is None:
             return Fault("takes no connection", self._silence_s)
         try:
-            await self._bus.try_to_store(timeout_s=PROBE_S)
+            await self._bus.probe_store(timeout_s=PROBE_TIMEOUT_S)
         except StoreRefused as error:
             return Fault(f"cannot store: {error}", None, str(error))
         except BusUnavailable as error:
-            return await self._by_disk(str(error), self._silence_s)
+            return await self._disk_or(str(error), self._silence_s)
         return None
 
-    async def _by_disk(self, said: str, replace_after_s: float | None) -> Fault:
-        """The disk's fault where it has one: a new run on it would fail as this one."""
-        trouble = await asyncio.to_thread(disk_trouble, self._folder)
-        if trouble is not None:
-            return Fault(f"cannot store: {trouble}", None, trouble.reason)
-        return Fault(f"cannot store: {said}", replace_after_s, said.rpartition(": ")[2])
+    async def _disk_or(self, error: str, replace_after_s: float | None) -> Fault:
+        """Return the disk's fault if it has one, which another run would have too; else `error`."""
+        problem = await asyncio.to_thread(disk_problem, self._folder)
+        if problem is not None:
+            return Fault(f"cannot store: {problem}", None, problem.reason)
+        return Fault(f"cannot store: {error}", replace_after_s, error.rpartition(": ")[2])
 
     async def _report(self, fault: Fault | None) -> None:
-        """While there is something, and once when it is over."""
+        """Publish a fault each time, and its end once."""
         if self._bus is None or (fault is None and not self._has_reported):
             return
         text = "" if fault is None else fault.reason or fault.fact

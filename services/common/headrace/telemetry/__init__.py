@@ -1,1 +1,1 @@
-"""Logs, metrics and health of a service."""
+"""Logs, metrics and health endpoints of a service."""

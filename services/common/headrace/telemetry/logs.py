@@ -1,8 +1,8 @@
-"""Logs as JSON lines on stdout: an event name, and facts as fields.
+"""Logs as JSON lines on stdout: the name of an event, and its facts as fields.
 
     log.info("batch.dispatched", extra={"batch_id": 7, "requests": 8, "waited_s": 0.018})
 
-One line per change of state, none per token; never a prompt or an output.
+There is a line for each change of state, none for a token, and never a prompt or an output.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per record: time, level, service, name, event, then its facts."""
+    """A JSON object for each record: time, level, service, name, event, then its facts."""
 
     def __init__(self, service: str, name: str) -> None:
         super().__init__()
@@ -38,20 +38,22 @@ class JsonLines(logging.Formatter):
 
 
 class _Stdout(logging.Handler):
-    """Writes to standard output, which may be a file on a disk that is full: what cannot be written
-    is counted, the count is told as soon as something can be, and the process lives on."""
+    """Writes to standard output, which may be a file on a full disk.
+
+    Lines that cannot be written are counted, and the count is logged as soon as one can be.
+    """
 
     def __init__(self, origin: logging.Formatter) -> None:
         super().__init__()
         self.setFormatter(origin)
         self._lost = 0
         self._is_torn = False
-        """The last line was written in part."""
+        """Whether the last line was written in part."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except (TypeError, ValueError, KeyError):  # as of "%d" with a word
+        except (TypeError, ValueError, KeyError):  # a wrong argument of the record
             self.handleError(record)
             return
         if self._lost and self._write(self.format(_lost_lines(self._lost))):
@@ -78,8 +80,8 @@ def _lost_lines(count: int) -> logging.LogRecord:
 
 
 def configure(*, service: str, name: str, level: str) -> None:
-    """Send all logging of this process to stdout as JSON lines."""
+    """Write all logs of this process to stdout as JSON lines."""
     out = _Stdout(JsonLines(service, name))
     logging.basicConfig(level=level.upper(), handlers=[out], force=True)
-    # Each failed reconnect would be a line of its own; the bus logs the change of state.
+    # Why: it logs a line for each failed reconnect; the bus logs the change of state.
     logging.getLogger("nats").setLevel(logging.CRITICAL)

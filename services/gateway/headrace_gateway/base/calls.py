@@ -1,16 +1,23 @@
-"""What a call's metadata says, apart from its message."""
+"""What a call's metadata says, apart from its message.
+
+One interceptor identifies the caller of every call; handlers read it with the rest of the metadata
+by `call_of(context)`.
+"""
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
-from headrace_gateway.base.own_ids import RANDOM_CHARACTERS, draw_id
+from headrace.errors import InvalidRequest
+from headrace_gateway.base.callers import Caller, Tenants
+from headrace_gateway.base.generated_ids import RANDOM_CHARACTERS, draw_id
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_BAGGAGE = 1024
@@ -19,32 +26,77 @@ _MAX_BAGGAGE = 1024
 LAST_EVENT_ID = "last-event-id"
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Metadata = Iterable[tuple[str, str | bytes]]
+
+_CALLER: ContextVar[Caller | InvalidRequest] = ContextVar("caller", default=Caller())  # noqa: B039  # frozen
+"""Of the call that this task serves; the error if its metadata names no valid caller."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     request_id: str
-    """Ours, drawn for this call; also the x-request-id of an answer that opens no request."""
+    """Generated for this call; also the x-request-id of a response that opens no request."""
     time_remaining_s: float | None
     trace_context: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Text values by lower-case name; of one that came twice, both with a comma between."""
+    """Text values by lower-case name; the values of a repeated header are joined by a comma."""
     last_event_id: str = ""
     """Header of a reader who has a part of an answer, and wants the rest."""
+    identified: Caller | InvalidRequest = field(default_factory=Caller)
+
+    @property
+    def caller(self) -> Caller:
+        """Return who makes the call.
+
+        Raises:
+            InvalidRequest: the call's metadata names no valid caller.
+        """
+        if isinstance(self.identified, InvalidRequest):
+            raise self.identified
+        return self.identified
+
+
+class CallerInterceptor(grpc.aio.ServerInterceptor):
+    """Identifies the caller of each call from its metadata.
+
+    A call without a valid caller still reaches its handler, which alone knows in which format to
+    report the error.
+    """
+
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        _CALLER.set(self._identify(handler_call_details.invocation_metadata))
+        return await continuation(handler_call_details)
+
+    def _identify(self, metadata: Metadata) -> Caller | InvalidRequest:
+        try:
+            return self._tenants.caller(headers_of(metadata))
+        except InvalidRequest as error:
+            return error
 
 
 def call_of(context: Context) -> Call:
+    """Return the metadata of the call that this task serves."""
     metadata = context.invocation_metadata() or ()
+    headers = headers_of(metadata)
     return Call(
         request_id=draw_id(secrets.token_hex(RANDOM_CHARACTERS // 2)),
         time_remaining_s=context.time_remaining(),
         trace_context=trace_context(metadata),
-        headers=_headers(metadata),
+        headers=headers,
         last_event_id=next((str(v) for k, v in metadata if k == LAST_EVENT_ID), ""),
+        identified=_CALLER.get(),
     )
 
 
-def _headers(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+def headers_of(metadata: Metadata) -> dict[str, str]:
+    """Return the text values by lower-case name; values of a repeated header are joined."""
     headers: dict[str, str] = {}
     for key, value in metadata:
         if isinstance(value, str):
@@ -52,8 +104,8 @@ def _headers(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
     return headers
 
 
-def trace_context(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
-    """W3C trace context; without a well-formed traceparent there is none."""
+def trace_context(metadata: Metadata) -> dict[str, str]:
+    """Return the W3C trace context; it is empty without a well-formed traceparent."""
     values = {key: value for key, value in metadata if isinstance(value, str)}
     traceparent = values.get("traceparent", "")
     if not _TRACEPARENT.fullmatch(traceparent):

@@ -12,7 +12,7 @@ from typing import Protocol
 class Stream(Protocol):
     """A caller's end of server-sent events."""
 
-    turn: asyncio.Lock
+    write_lock: asyncio.Lock
     """Held while something is written."""
 
     @property
@@ -31,13 +31,8 @@ class Stream(Protocol):
 class KeepAlive:
     """When a stream that has nothing to say says so."""
 
-    head_after_s: float = 2.0
-    """Its head is sent after this time though nothing is known of its answer. Too small: what
-    fails soon after, as in a full lane, has no HTTP status of its own, but is an event. Too
-    large: clients and proxies that wait for a head give up."""
-    every_s: float = 10.0
-    """Longest silence; then a comment is sent. Too small: comments for streams that are well.
-    Too large: proxies cut streams that are silent for a minute, some sooner."""
+    head_after_s: float
+    every_s: float
 
 
 @asynccontextmanager
@@ -56,7 +51,7 @@ async def kept_alive(
                 yield
             finally:
                 # Why in turn: half a head must not be left behind.
-                async with stream.turn:
+                async with stream.write_lock:
                     beat.cancel()
     except BaseExceptionGroup as group:
         # One of the two failed, and ended the other.

@@ -1,4 +1,4 @@
-"""Every metric of the gateway. Labels are models, priorities, reasons; never ids."""
+"""All metrics of the gateway. Labels are models, priorities and reasons; never ids."""
 
 from __future__ import annotations
 

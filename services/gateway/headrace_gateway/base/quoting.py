@@ -1,4 +1,4 @@
-"""A caller's words in our messages: short, on one line, safe in a header."""
+"""A caller's text in error messages: short, on one line, safe in a header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pure room: what a model can be asked for with, by all that its workers say."""
+"""Pure: the LoRA adapters of a model, from the cards of its workers."""
 
 from __future__ import annotations
 

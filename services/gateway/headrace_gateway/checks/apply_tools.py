@@ -1,4 +1,4 @@
-"""Pure room: a request with tools to one with a prompt that names them and a form that holds it."""
+"""Pure: puts the tools of a request into its prompt and into the structure of its output."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ import dataclasses
 from headrace.errors import InvalidRequest
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.v1.common_pb2 import SamplingParameters
-from headrace_gateway.request.generation_request import Conversation, Wanted
+from headrace_gateway.request.generation_request import Conversation, GenerationRequest
 from headrace_gateway.request.tools import check_tools, structure_of
 
 
-def with_tools(wanted: Wanted, card: ModelCard) -> Wanted:
-    """The request as it is where it offers nothing.
+def apply_tools(request: GenerationRequest, card: ModelCard) -> GenerationRequest:
+    """Return the request with its tools applied; unchanged if it has no usable tools.
 
     Raises:
         InvalidRequest: what it offers is malformed, has no conversation, or two forms
             are to hold its output.
-        Unsupported: the model calls no tools, or cannot be forced to.
+        Unsupported: the model does not support tool calling, or not a required tool call.
     """
-    tools = wanted.tools
-    field, choice_field = wanted.name_of("tools"), wanted.name_of("tool_choice")
+    tools = request.tools
+    field, choice_field = request.name_of("tools"), request.name_of("tool_choice")
     check_tools(tools, card, field, choice_field)
     if not tools.usable:
-        return wanted
-    if not isinstance(wanted.prompt, Conversation):
+        return request
+    if not isinstance(request.prompt, Conversation):
         raise InvalidRequest(f"{field} are for conversations only", field=field)
     offered = [tool.for_template() for tool in tools.offered]
-    prompt = dataclasses.replace(wanted.prompt, tools=offered)
+    prompt = dataclasses.replace(request.prompt, tools=offered)
     structure = structure_of(tools, card)
-    other_form = wanted.parameters.HasField("structure")
+    other_form = request.parameters.HasField("structure")
     if structure is None or (other_form and not tools.binding):
-        return dataclasses.replace(wanted, prompt=prompt)
+        return dataclasses.replace(request, prompt=prompt)
     if other_form:
-        other = wanted.name_of("structure")
+        other = request.name_of("structure")
         raise InvalidRequest(
             f"{other} and the calls that {field} and {choice_field} ask for cannot both hold the"
             " output",
             field=other,
         )
     parameters = SamplingParameters()
-    parameters.CopyFrom(wanted.parameters)
+    parameters.CopyFrom(request.parameters)
     parameters.structure.CopyFrom(structure)
-    names = {**wanted.names, "structure": field}
-    return dataclasses.replace(wanted, prompt=prompt, parameters=parameters, names=names)
+    names = {**request.names, "structure": field}
+    return dataclasses.replace(request, prompt=prompt, parameters=parameters, names=names)

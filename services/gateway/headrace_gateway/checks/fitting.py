@@ -1,66 +1,68 @@
-"""Pure room: a prompt and what is to follow on it, in the context of a model."""
+"""Pure: whether a prompt and its completion fit the model's context."""
 
 from __future__ import annotations
 
 from headrace.errors import ContextLengthExceeded, InvalidRequest
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace_gateway.base.quoting import quoted
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.request.generation_request import (
     NAME,
     WHOLE_CONTEXT,
     Conversation,
+    GenerationRequest,
     TokenIds,
-    Wanted,
 )
 
 
-def check_prompt_size(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
+def check_prompt_size(
+    request: GenerationRequest, card: ModelCard, settings: GatewaySettings
+) -> None:
     """Refuse what can be refused without tokens: ContextLengthExceeded, or InvalidRequest."""
-    prompt = wanted.prompt
-    _check_cut(wanted, card)
+    prompt = request.prompt
+    _check_cut(request, card)
     if isinstance(prompt, TokenIds):
-        if wanted.truncate_tokens is None:
-            check_room(wanted, card, len(prompt.token_ids))
+        if request.truncate_tokens is None:
+            check_room(request, card, len(prompt.token_ids))
         return
     if isinstance(prompt, Conversation):
         _check_messages(prompt)
-    most = card.context_tokens * limits.max_prompt_characters_per_token
+    most = card.context_tokens * settings.max_prompt_characters_per_token
     if prompt.characters > most:
         raise ContextLengthExceeded(
             f"This model's maximum context length is {card.context_tokens} tokens. However,"
-            f" there are {prompt.characters} characters in {_place(wanted)}, of which at most"
-            f" {most} are taken. Please reduce the length of {_place(wanted)}.",
+            f" there are {prompt.characters} characters in {_place(request)}, of which at most"
+            f" {most} are taken. Please reduce the length of {_place(request)}.",
             field=prompt.field,
         )
 
 
-def cut_to_fit(wanted: Wanted, card: ModelCard, prompt_ids: list[int]) -> list[int]:
+def cut_to_fit(request: GenerationRequest, card: ModelCard, prompt_ids: list[int]) -> list[int]:
     """The last tokens of a prompt that is to be cut, of any other all; `check_prompt_size` has
     passed."""
-    most = wanted.truncate_tokens
+    most = request.truncate_tokens
     if most is None:
         return prompt_ids
     if most == WHOLE_CONTEXT:
-        wished = wanted.parameters.max_tokens if wanted.parameters.HasField("max_tokens") else 1
+        wished = request.parameters.max_tokens if request.parameters.HasField("max_tokens") else 1
         return prompt_ids[-max(1, card.context_tokens - wished) :]
     return prompt_ids[-most:]
 
 
-def _check_cut(wanted: Wanted, card: ModelCard) -> None:
-    most = wanted.truncate_tokens
+def _check_cut(request: GenerationRequest, card: ModelCard) -> None:
+    most = request.truncate_tokens
     if most is None or most == WHOLE_CONTEXT or 1 <= most < card.context_tokens:
         return
-    field = wanted.name_of("truncate_prompt_tokens")
+    field = request.name_of("truncate_prompt_tokens")
     raise InvalidRequest(
         f"{field} is {most}; it must be {WHOLE_CONTEXT}, or 1 to {card.context_tokens - 1}",
         field=field,
     )
 
 
-def _place(wanted: Wanted) -> str:
+def _place(request: GenerationRequest) -> str:
     """Where the prompt is, in the words of OpenAI's refusals, which clients look for."""
-    return "the messages" if isinstance(wanted.prompt, Conversation) else "your prompt"
+    return "the messages" if isinstance(request.prompt, Conversation) else "your prompt"
 
 
 def _check_messages(conversation: Conversation) -> None:
@@ -74,31 +76,31 @@ def _check_messages(conversation: Conversation) -> None:
             )
 
 
-def check_room(wanted: Wanted, card: ModelCard, prompt_tokens: int) -> int:
+def check_room(request: GenerationRequest, card: ModelCard, prompt_tokens: int) -> int:
     """How many tokens may follow on the prompt; at least one, or ContextLengthExceeded."""
     room = card.context_tokens - prompt_tokens
     if room < 1:
         raise ContextLengthExceeded(
             f"This model's maximum context length is {card.context_tokens} tokens. However, you"
-            f" requested {prompt_tokens + 1} tokens ({prompt_tokens} in {_place(wanted)}, at least"
-            f" 1 in the completion). Please reduce the length of {_place(wanted)}.",
-            field=wanted.prompt.field,
+            f" requested {prompt_tokens + 1} tokens ({prompt_tokens} in {_place(request)}, at least"
+            f" 1 in the completion). Please reduce the length of {_place(request)}.",
+            field=request.prompt.field,
         )
     return room
 
 
-def max_tokens(wanted: Wanted, card: ModelCard, prompt_tokens: int) -> int:
+def max_tokens(request: GenerationRequest, card: ModelCard, prompt_tokens: int) -> int:
     """How many are to follow at most, or ContextLengthExceeded."""
-    room = check_room(wanted, card, prompt_tokens)
-    if not wanted.parameters.HasField("max_tokens"):
+    room = check_room(request, card, prompt_tokens)
+    if not request.parameters.HasField("max_tokens"):
         return room
-    if wanted.parameters.max_tokens > room:
-        wished = wanted.parameters.max_tokens
+    if request.parameters.max_tokens > room:
+        wished = request.parameters.max_tokens
         raise ContextLengthExceeded(
             f"This model's maximum context length is {card.context_tokens} tokens. However, you"
-            f" requested {prompt_tokens + wished} tokens ({prompt_tokens} in {_place(wanted)},"
-            f" {wished} in the completion). Please reduce the length of {_place(wanted)} or the"
+            f" requested {prompt_tokens + wished} tokens ({prompt_tokens} in {_place(request)},"
+            f" {wished} in the completion). Please reduce the length of {_place(request)} or the"
             " completion.",
-            field=wanted.name_of("max_tokens"),
+            field=request.name_of("max_tokens"),
         )
-    return wanted.parameters.max_tokens
+    return request.parameters.max_tokens

@@ -1,4 +1,4 @@
-"""Pure room: what is to become vectors, checked, and cut into requests of a bearable size."""
+"""Pure: checks the inputs of vectors and scores, and splits them into requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from headrace.errors import ContextLengthExceeded, InvalidRequest
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import Sampling
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.validation import priority, times
 from headrace_gateway.request.generation import Input, ValidRequest
 from headrace_gateway.request.generation_request import (
@@ -15,7 +15,7 @@ from headrace_gateway.request.generation_request import (
     AnyInput,
     Text,
     TokenIds,
-    WantedVectors,
+    VectorRequest,
 )
 
 MAX_INPUTS = 2048
@@ -29,23 +29,23 @@ _PART_TOKENS = 65_536
 
 
 def check_inputs(
-    inputs: Sequence[AnyInput], wanted: WantedVectors, card: ModelCard, limits: Limits
+    inputs: Sequence[AnyInput], request: VectorRequest, card: ModelCard, settings: GatewaySettings
 ) -> None:
     """Everything that can be refused without tokens.
 
-    `inputs` are those of `wanted` as the model takes them: with its prompts, or in pairs.
+    `inputs` are those of `request` as the model takes them: with its prompts, or in pairs.
 
     Raises:
         InvalidRequest: there are none, too many, or a number is out of its range.
         ContextLengthExceeded: an input cannot fit, however it is tokenised.
     """
-    name, count = wanted.name_of("inputs"), len(wanted.inputs)
+    name, count = request.name_of("inputs"), len(request.inputs)
     if not 1 <= count <= MAX_INPUTS:
         raise InvalidRequest(
             f"{name} has {count} entries; it may have 1 to {MAX_INPUTS}", field=name
         )
-    _check_truncation(wanted, card)
-    most = card.context_tokens * limits.max_prompt_characters_per_token
+    _check_truncation(request, card)
+    most = card.context_tokens * settings.max_prompt_characters_per_token
     for each in inputs:
         if isinstance(each, TokenIds):
             _check_vocabulary(each, card)
@@ -55,11 +55,11 @@ def check_inputs(
                 f" at most {most} are taken. Please reduce its length.",
                 field=each.field,
             )
-    times(wanted, limits)
+    times(request, settings)
 
 
 def check_lengths(
-    inputs: Sequence[AnyInput], wanted: WantedVectors, card: ModelCard, found: Sequence[Input]
+    inputs: Sequence[AnyInput], request: VectorRequest, card: ModelCard, found: Sequence[Input]
 ) -> None:
     """
     `found` is what the tokenizer made of `inputs`.
@@ -75,35 +75,35 @@ def check_lengths(
         if length > card.context_tokens:
             raise ContextLengthExceeded(
                 f"{_maximum(card)} However, {each.field} has {length} tokens. Please reduce its"
-                f" length, or set {wanted.name_of('truncate_tokens')}.",
+                f" length, or set {request.name_of('truncate_tokens')}.",
                 field=each.field,
             )
     total = sum(len(tokens.token_ids) for tokens in found)
     if total > MAX_CALL_TOKENS:
-        name = wanted.name_of("inputs")
+        name = request.name_of("inputs")
         raise InvalidRequest(
             f"{name} has {total} tokens in all; one call may have {MAX_CALL_TOKENS}", field=name
         )
 
 
 def requests_for(
-    wanted: WantedVectors, card: ModelCard, limits: Limits, inputs: Sequence[Input]
+    request: VectorRequest, card: ModelCard, settings: GatewaySettings, inputs: Sequence[Input]
 ) -> list[ValidRequest]:
     """One request for as many inputs as fit, in their order; named apart by "-1", "-2", ..."""
-    timeout_s, patience_s = times(wanted, limits)
+    timeout_s, patience_s = times(request, settings)
     return [
         ValidRequest(
-            request_id=wanted.request_id if number == 0 else f"{wanted.request_id}-{number}",
+            request_id=request.request_id if number == 0 else f"{request.request_id}-{number}",
             card=card,
             prompt_ids=(),
             sampling=Sampling(),
             seed=0,
             n=len(part),
-            priority=priority(wanted, limits),
-            tenant=limits.tenants.of(wanted.headers),
+            priority=priority(request),
+            tenant=request.caller.tenant,
             timeout_s=timeout_s,
             patience_s=patience_s,
-            trace_context=dict(wanted.trace_context),
+            trace_context=dict(request.trace_context),
             inputs=tuple(part),
         )
         for number, part in enumerate(_parts(inputs, min(_PART_INPUTS, card.max_slots)))
@@ -160,16 +160,16 @@ def check_top_n(top_n: int | None) -> None:
         raise InvalidRequest(f"top_n is {top_n}; it must be at least 1", field="top_n")
 
 
-def longest_input(wanted: WantedVectors, card: ModelCard) -> int | None:
+def longest_input(request: VectorRequest, card: ModelCard) -> int | None:
     """To how many tokens inputs are to be cut; None: to none."""
-    cut = wanted.truncate_tokens
+    cut = request.truncate_tokens
     return card.context_tokens if cut == WHOLE_CONTEXT else cut
 
 
-def _check_truncation(wanted: WantedVectors, card: ModelCard) -> None:
-    cut = longest_input(wanted, card)
+def _check_truncation(request: VectorRequest, card: ModelCard) -> None:
+    cut = longest_input(request, card)
     if cut is not None and not 1 <= cut <= card.context_tokens:
-        name = wanted.name_of("truncate_tokens")
+        name = request.name_of("truncate_tokens")
         raise InvalidRequest(
             f"{name} is {cut}; for model {card.model} it must be 1 to {card.context_tokens}",
             field=name,

@@ -1,7 +1,7 @@
-"""Pure room: what can be refused of a wanted structure without compiling it.
+"""Pure: checks of a structured output that need no compilation.
 
-Whether it can be followed only an engine knows; here is what would cost one too
-much, or would break it.
+Whether a structure can be followed only an engine knows; refused here is what would cost an
+engine too much, or would break it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Pure room: a caller's wishes to a request that nobody needs to check again.
+"""Pure: checks a `GenerationRequest` and makes the `ValidRequest` that is published.
 
-Every bound here is part of the public API and written in proto/headrace/v1/;
-every refusal names the field as the caller wrote it, and has the numbers.
+Every bound here is part of the public API and documented in proto/headrace/v1/. Every error
+names the field as the caller wrote it, with its value and its bound.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from headrace.internal.v1.request_pb2 import Sampling
 from headrace.sampling import PARAMETERS, SamplingParameter
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.base.quoting import quoted
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.fitting import check_prompt_size, max_tokens
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.structures import check_structure
 from headrace_gateway.request.generation import ValidRequest
-from headrace_gateway.request.generation_request import NAME, Terms, TokenIds, Wanted
+from headrace_gateway.request.generation_request import NAME, GenerationRequest, Terms, TokenIds
 
 MAX_CHOICES = 128
 MAX_STOP_STRINGS = 1024
@@ -36,112 +36,113 @@ _LOGPROBS: tuple[Literal["logprobs", "prompt_logprobs"], ...] = ("logprobs", "pr
 _GREEDY_BELOW = 1e-5
 
 
-def check(wanted: Wanted, card: ModelCard, limits: Limits) -> None:
-    """Everything that can be refused without tokens.
+def check(request: GenerationRequest, card: ModelCard, settings: GatewaySettings) -> None:
+    """Check everything that can be checked before the prompt is tokenized.
 
     Raises:
         InvalidRequest: a field is out of its range.
         ContextLengthExceeded: the prompt cannot fit, however it is tokenised.
         Unsupported: the model's engine cannot do something that is asked for.
     """
-    if not NAME.fullmatch(wanted.request_id):
+    if not NAME.fullmatch(request.request_id):
         raise InvalidRequest(
-            f"request_id {quoted(wanted.request_id)} is not 1 to 64 of A-Z a-z 0-9 _ -",
-            field=wanted.name_of("request_id"),
+            f"request_id {quoted(request.request_id)} is not 1 to 64 of A-Z a-z 0-9 _ -",
+            field=request.name_of("request_id"),
         )
-    _check_choices(wanted, card)
-    check_prompt_size(wanted, card, limits)
-    _check_numbers(wanted, card)
-    _check_texts(wanted)
-    _check_token_ids(wanted, card)
-    _check_masks(wanted, card)
-    _check_logprobs(wanted, card)
-    if wanted.parameters.HasField("structure"):
-        check_structure(wanted.parameters.structure, card, wanted.name_of("structure"))
-    times(wanted, limits)
+    _check_choices(request, card)
+    check_prompt_size(request, card, settings)
+    _check_numbers(request, card)
+    _check_texts(request)
+    _check_token_ids(request, card)
+    _check_masks(request, card)
+    _check_logprobs(request, card)
+    if request.parameters.HasField("structure"):
+        check_structure(request.parameters.structure, card, request.name_of("structure"))
+    times(request, settings)
 
 
 def valid_request(
-    wanted: Wanted,
+    request: GenerationRequest,
     card: ModelCard,
-    limits: Limits,
+    settings: GatewaySettings,
     prompt_ids: list[int],
     draw_seed: Callable[[], int],
 ) -> ValidRequest:
-    """The request as it goes into its lane; `check` has passed.
+    """Return the request as it is published to its lane. Call `check` first.
 
     Raises:
         InvalidRequest: the prompt has no tokens.
         ContextLengthExceeded: prompt and wanted output do not fit the context.
     """
     if not prompt_ids:
-        raise InvalidRequest("the prompt has no tokens", field=wanted.prompt.field)
-    timeout_s, patience_s = times(wanted, limits)
-    sampling = _sampling(wanted.parameters, card, max_tokens(wanted, card, len(prompt_ids)))
-    if wanted.parameters.HasField("structure"):
-        sampling.grammar.structure.CopyFrom(wanted.parameters.structure)
-        sampling.grammar.field = wanted.name_of("structure")
+        raise InvalidRequest("the prompt has no tokens", field=request.prompt.field)
+    timeout_s, patience_s = times(request, settings)
+    sampling = _sampling(request.parameters, card, max_tokens(request, card, len(prompt_ids)))
+    if request.parameters.HasField("structure"):
+        sampling.grammar.structure.CopyFrom(request.parameters.structure)
+        sampling.grammar.field = request.name_of("structure")
     return ValidRequest(
-        request_id=wanted.request_id,
+        request_id=request.request_id,
         card=card,
         prompt_ids=tuple(prompt_ids),
         sampling=sampling,
-        seed=draw_seed() if wanted.seed is None else wanted.seed,
-        n=wanted.n,
-        priority=priority(wanted, limits),
-        tenant=limits.tenants.of(wanted.headers),
+        seed=draw_seed() if request.seed is None else request.seed,
+        n=request.n,
+        priority=priority(request),
+        tenant=request.caller.tenant,
         timeout_s=timeout_s,
         patience_s=patience_s,
-        trace_context=dict(wanted.trace_context),
-        stop=tuple(wanted.parameters.stop),
-        calls_tools=wanted.tools.usable,
-        keeps_special=wanted.parameters.keep_special_tokens,
-        includes_stop=wanted.parameters.include_stop,
-        cache_salt=wanted.cache_salt or "",
-        attachable=wanted.streams or wanted.returns,
-        once=wanted.returns or wanted.detached,
-        detached=wanted.detached,
-        result_ttl_s=limits.detached_result_ttl_s if wanted.detached else 0.0,
+        trace_context=dict(request.trace_context),
+        stop=tuple(request.parameters.stop),
+        calls_tools=request.tools.usable,
+        keeps_special=request.parameters.keep_special_tokens,
+        includes_stop=request.parameters.include_stop,
+        cache_salt=request.cache_salt or "",
+        resumable=request.stream or request.idempotent,
+        once=request.idempotent or request.background,
+        background=request.background,
+        result_ttl_s=settings.detached_result_ttl_s if request.background else 0.0,
     )
 
 
-def priority(wanted: Terms, limits: Limits) -> Priority.ValueType:
+def priority(request: Terms) -> Priority.ValueType:
     """The lane's priority; unset is the tenant's, STANDARD where it has none."""
-    if wanted.priority not in Priority.values():
+    if request.priority not in Priority.values():
         raise InvalidRequest(
-            f"priority is {wanted.priority}, which is none", field=wanted.name_of("priority")
+            f"unknown priority {request.priority}", field=request.name_of("priority")
         )
-    tenants = limits.tenants
-    field_name = wanted.name_of("priority")
-    return tenants.priority(tenants.of(wanted.headers), wanted.priority, field_name=field_name)
+    return request.caller.priority(request.priority, field_name=request.name_of("priority"))
 
 
-def times(wanted: Terms, limits: Limits) -> tuple[float, float]:
-    """Timeout and patience in seconds, within the limits and the call's own deadline."""
-    timeout_s = _within("timeout", wanted, wanted.timeout_s, limits.max_timeout_s)
-    patience_s = _within("patience", wanted, wanted.patience_s, limits.max_patience_s)
-    if wanted.time_remaining_s is not None:
-        timeout_s = min(timeout_s, wanted.time_remaining_s)
+def times(request: Terms, settings: GatewaySettings) -> tuple[float, float]:
+    """Return timeout and patience in seconds, bounded by the settings and the call's deadline."""
+    background = isinstance(request, GenerationRequest) and request.background
+    max_timeout_s = settings.max_detached_s if background else settings.max_timeout_s
+    max_patience_s = settings.max_detached_s if background else settings.max_patience_s
+    timeout_s = _within("timeout", request, request.timeout_s, max_timeout_s)
+    patience_s = _within("patience", request, request.patience_s, max_patience_s)
+    if request.time_remaining_s is not None:
+        timeout_s = min(timeout_s, request.time_remaining_s)
     return timeout_s, min(patience_s, timeout_s)
 
 
-def _within(name: str, wanted: Terms, value_s: float | None, limit_s: float) -> float:
+def _within(name: str, request: Terms, value_s: float | None, limit_s: float) -> float:
     if value_s is None:
         return limit_s
     if not 0 < value_s <= limit_s:
         raise InvalidRequest(
             f"{name} is {value_s:g} s; it must be more than 0 and at most {limit_s:g} s",
-            field=wanted.name_of(name),
+            field=request.name_of(name),
         )
     return value_s
 
 
-def _check_choices(wanted: Wanted, card: ModelCard) -> None:
+def _check_choices(request: GenerationRequest, card: ModelCard) -> None:
     most = max_choices(card)
-    if not 1 <= wanted.n <= most:
+    if not 1 <= request.n <= most:
         raise InvalidRequest(
-            f"n is {wanted.n}; model {card.model} makes 1 to {most} choices of one request",
-            field=wanted.name_of("n"),
+            f"n is {request.n}; model {card.model} makes 1 to {most} choices of one request",
+            field=request.name_of("n"),
         )
 
 
@@ -149,16 +150,16 @@ def max_choices(card: ModelCard) -> int:
     return min(MAX_CHOICES, card.max_slots)
 
 
-def _check_numbers(wanted: Wanted, card: ModelCard) -> None:
-    parameters = wanted.parameters
+def _check_numbers(request: GenerationRequest, card: ModelCard) -> None:
+    parameters = request.parameters
     if parameters.HasField("max_tokens") and parameters.max_tokens < 1:
         raise InvalidRequest(
-            "max_tokens is 0; it must be at least 1", field=wanted.name_of("max_tokens")
+            "max_tokens is 0; it must be at least 1", field=request.name_of("max_tokens")
         )
     for each in PARAMETERS.values():
         if (value := _set_value(parameters, each)) is None:
             continue
-        field = wanted.name_of(each.name)
+        field = request.name_of(each.name)
         if not each.allows(value):
             raise InvalidRequest(
                 f"{each.name} is {value:g}; it must be in {each.range}", field=field
@@ -171,39 +172,39 @@ def _check_numbers(wanted: Wanted, card: ModelCard) -> None:
         if not -100 <= bias <= 100:
             raise InvalidRequest(
                 f"logit_bias of token {token_id} is {bias:g}; it must be in [-100, 100]",
-                field=wanted.name_of("logit_bias"),
+                field=request.name_of("logit_bias"),
             )
 
 
-def _check_logprobs(wanted: Wanted, card: ModelCard) -> None:
-    parameters = wanted.parameters
+def _check_logprobs(request: GenerationRequest, card: ModelCard) -> None:
+    parameters = request.parameters
     for name in _LOGPROBS:
         if not parameters.HasField(name):
             continue
-        field = wanted.name_of(name)
+        field = request.name_of(name)
         if not card.capabilities.logprobs:
-            raise Unsupported(f"the engine of model {card.model} tells no {name}", field=field)
+            raise Unsupported(f"model {card.model} does not support {name}", field=field)
         if (count := getattr(parameters, name)) > MAX_LOGPROBS:
             raise InvalidRequest(
                 f"{field} is {count}; it must be in [0, {MAX_LOGPROBS}]", field=field
             )
 
 
-def _check_texts(wanted: Wanted) -> None:
-    stops, words = wanted.parameters.stop, wanted.parameters.bad_words
-    name = wanted.name_of("stop")
+def _check_texts(request: GenerationRequest) -> None:
+    stops, words = request.parameters.stop, request.parameters.bad_words
+    name = request.name_of("stop")
     _check_lengths(stops, MAX_STOP_STRINGS, name, "stop string")
     if (total := sum(map(len, stops))) > MAX_STOP_CHARACTERS_IN_ALL:
         raise InvalidRequest(
             f"{name} has {total} characters in all; it may have {MAX_STOP_CHARACTERS_IN_ALL}",
             field=name,
         )
-    _check_lengths(words, MAX_BAD_WORDS, wanted.name_of("bad_words"), "bad word")
-    salt = wanted.cache_salt
+    _check_lengths(words, MAX_BAD_WORDS, request.name_of("bad_words"), "bad word")
+    salt = request.cache_salt
     if salt is not None and not 1 <= len(salt) <= MAX_SALT_CHARACTERS:
         raise InvalidRequest(
             f"cache_salt has {len(salt)} characters; it must have 1 to {MAX_SALT_CHARACTERS}",
-            field=wanted.name_of("cache_salt"),
+            field=request.name_of("cache_salt"),
         )
 
 
@@ -217,16 +218,16 @@ def _check_lengths(texts: Sequence[str], most: int, name: str, called: str) -> N
             )
 
 
-def _check_token_ids(wanted: Wanted, card: ModelCard) -> None:
-    parameters = wanted.parameters
+def _check_token_ids(request: GenerationRequest, card: ModelCard) -> None:
+    parameters = request.parameters
     _check_count(
-        len(parameters.stop_token_ids), MAX_STOP_TOKEN_IDS, wanted.name_of("stop_token_ids")
+        len(parameters.stop_token_ids), MAX_STOP_TOKEN_IDS, request.name_of("stop_token_ids")
     )
-    _check_count(len(parameters.logit_bias), MAX_LOGIT_BIASES, wanted.name_of("logit_bias"))
+    _check_count(len(parameters.logit_bias), MAX_LOGIT_BIASES, request.name_of("logit_bias"))
     _check_count(
         len(parameters.allowed_token_ids),
         MAX_ALLOWED_TOKEN_IDS,
-        wanted.name_of("allowed_token_ids"),
+        request.name_of("allowed_token_ids"),
     )
     groups = [
         ("stop_token_ids", parameters.stop_token_ids),
@@ -234,28 +235,28 @@ def _check_token_ids(wanted: Wanted, card: ModelCard) -> None:
         ("allowed_token_ids", parameters.allowed_token_ids),
     ]
     for name, token_ids in groups:
-        _check_vocabulary(max(token_ids, default=0), card, wanted.name_of(name))
-    if isinstance(wanted.prompt, TokenIds):
-        _check_vocabulary(max(wanted.prompt.token_ids, default=0), card, wanted.prompt.field)
+        _check_vocabulary(max(token_ids, default=0), card, request.name_of(name))
+    if isinstance(request.prompt, TokenIds):
+        _check_vocabulary(max(request.prompt.token_ids, default=0), card, request.prompt.field)
 
 
-def _check_masks(wanted: Wanted, card: ModelCard) -> None:
-    """What the engine masks tokens for, beside a structure, and what it keeps apart."""
-    parameters = wanted.parameters
+def _check_masks(request: GenerationRequest, card: ModelCard) -> None:
+    """Check parameters that mask tokens, and the salt of the prefix cache."""
+    parameters = request.parameters
     for name in ("min_tokens", "bad_words", "allowed_token_ids"):
         if getattr(parameters, name) and not card.capabilities.token_masks:
-            field = wanted.name_of(name)
-            raise Unsupported(f"the engine of model {card.model} has no {name}", field=field)
-    if wanted.cache_salt and not card.capabilities.cache_salt:
+            field = request.name_of(name)
+            raise Unsupported(f"model {card.model} does not support {name}", field=field)
+    if request.cache_salt and not card.capabilities.cache_salt:
         raise Unsupported(
-            f"the engine of model {card.model} keeps no caches apart by a salt",
-            field=wanted.name_of("cache_salt"),
+            f"model {card.model} does not support cache_salt",
+            field=request.name_of("cache_salt"),
         )
     if parameters.HasField("max_tokens") and parameters.min_tokens > parameters.max_tokens:
-        field = wanted.name_of("min_tokens")
+        field = request.name_of("min_tokens")
         raise InvalidRequest(
             f"{field} is {parameters.min_tokens}; it may be at most"
-            f" {wanted.name_of('max_tokens')}, which is {parameters.max_tokens}",
+            f" {request.name_of('max_tokens')}, which is {parameters.max_tokens}",
             field=field,
         )
 

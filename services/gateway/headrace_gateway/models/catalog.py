@@ -1,4 +1,4 @@
-"""The models this gateway knows: their cards from the bus, their tokenizers ready to use."""
+"""The models that this gateway serves: their cards from the bus, and their loaded tokenizers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from headrace.errors import ModelNotFound, NoWorker
 from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
 from headrace.model_names import lane_id
 from headrace_gateway.base.quoting import quoted
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.adapters import Adapter, chosen, known
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.models.tokenizer import Tokenizer, TokenizerUnusable
 from headrace_gateway.request.served_names import SEPARATOR, ServedNames, served_names
 
@@ -47,13 +47,13 @@ class Catalog:
     def __init__(
         self,
         cards: Cards,
-        limits: Limits,
+        settings: GatewaySettings,
         reported: Callable[[str], Iterable[ModelCard]] = lambda _: (),
     ) -> None:
         """`reported` gives the cards of a model's live workers."""
         self._source = cards
         self._reported = reported
-        self._inline_characters = limits.inline_text_characters
+        self._inline_characters = settings.inline_text_characters
         self._cards: dict[str, ModelCard] = {}
         """Newest of each model, by lane id, as the next four; also of those not usable yet."""
         self._models: dict[str, ServedModel] = {}

@@ -1,9 +1,9 @@
-"""Pure room: a model's chat template, and what it would leave out of a conversation.
+"""Pure: a model's chat template, and detection of messages that it would leave out.
 
-A template is a program over the messages, written against transformers. Some read the text of a
-message as a text, some as a list of parts; one that reads it in the other form prints nothing and
-raises nothing. So each template is tried when it is loaded, with a mark in place of the text, and
-each role is given the form in which the mark comes through.
+A template is a program over the messages, written against transformers. Some read the content of a
+message as a string, some as a list of parts; given the other form they print nothing and raise
+nothing. So each template is tried when it is loaded, with a marker as the content, and each role is
+given the form in which the marker comes through.
 """
 
 from __future__ import annotations

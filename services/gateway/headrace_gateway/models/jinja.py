@@ -1,4 +1,4 @@
-"""Jinja as transformers sets it up: chat templates are written against that."""
+"""The Jinja environment of chat templates, set up as transformers does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Pure room: token ids to text as they come, whole characters only, ended by stop strings.
+"""Pure: incremental detokenization, whole characters only, ended by stop strings.
 
-However the ids are split between calls, the pieces add up to the same text: that
-of all ids decoded at once, cut where the first stop string begins.
+However the ids are split between calls, the pieces add up to the same text: that of all ids decoded
+at once, cut where the first stop string begins.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How each token of a vocabulary is written by itself: its bytes, and those as JSON."""
+"""The text of each token of a vocabulary by itself: its bytes, and those as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 @dataclass(frozen=True, slots=True)
-class Spelled:
+class TokenText:
     octets: bytes
     """What it adds to a text it stands in; often a part of a character."""
     is_special: bool
@@ -24,11 +24,11 @@ class Spelled:
     """Of a JSON object: "token", as `text`, and "bytes"."""
 
 
-class Spellings(Protocol):
-    def __getitem__(self, token_id: int) -> Spelled: ...
+class TokenTexts(Protocol):
+    def __getitem__(self, token_id: int) -> TokenText: ...
 
 
-class Spelling:
+class VocabularyTexts:
     """Tokens by id, each spelled once: at most as many as the vocabulary has are kept."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
@@ -37,9 +37,9 @@ class Spelling:
         decoder = json.dumps(json.loads(tokenizer.to_str())["decoder"])
         self._letters = _letters() if '"ByteLevel"' in decoder else {}
         self._has_bytes = '"ByteFallback"' in decoder
-        self._spelled: dict[int, Spelled] = {}
+        self._spelled: dict[int, TokenText] = {}
 
-    def __getitem__(self, token_id: int) -> Spelled:
+    def __getitem__(self, token_id: int) -> TokenText:
         """An id that is no token is spelled with no bytes."""
         spelled = self._spelled.get(token_id)
         if spelled is None:
@@ -48,13 +48,13 @@ class Spelling:
                 self._spelled[token_id] = spelled
         return spelled
 
-    def _spell(self, token_id: int) -> Spelled:
+    def _spell(self, token_id: int) -> TokenText:
         octets = self._octets(token_id)
         text = json.dumps(octets.decode("utf-8", errors="backslashreplace"))
         listed = ",".join(map(str, octets))
         added = self._added.get(token_id)
         is_special = added is not None and added.special
-        return Spelled(octets, is_special, text, f'"token":{text},"bytes":[{listed}]')
+        return TokenText(octets, is_special, text, f'"token":{text},"bytes":[{listed}]')
 
     def _octets(self, token_id: int) -> bytes:
         piece = self._tokenizer.id_to_token(token_id)
@@ -76,10 +76,10 @@ class Spelling:
 class ById:
     """Tokens whose name is their id, as vLLM writes it; their bytes are their own."""
 
-    def __init__(self, spelling: Spellings) -> None:
+    def __init__(self, spelling: TokenTexts) -> None:
         self._spelling = spelling
 
-    def __getitem__(self, token_id: int) -> Spelled:
+    def __getitem__(self, token_id: int) -> TokenText:
         own = self._spelling[token_id]
         text = f'"token_id:{token_id}"'
         return replace(own, text=text, members=f'"token":{text},"bytes":{list(own.octets)}')

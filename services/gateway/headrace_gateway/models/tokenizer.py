@@ -11,7 +11,7 @@ from headrace.errors import InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import TokenizerBundle
 from headrace_gateway.models.chat_template import ChatTemplate, TemplateUnusable
 from headrace_gateway.models.text import StopStrings, TextStream
-from headrace_gateway.models.token_text import Spelling
+from headrace_gateway.models.token_text import VocabularyTexts
 from headrace_gateway.request.generation import Input
 from headrace_gateway.request.generation_request import Conversation, Text, TextPair
 
@@ -39,7 +39,7 @@ class Tokenizer:
         self._template, self.template_fault = _chat_template(bundle)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self.spelling = Spelling(self._tokenizer)
+        self.spelling = VocabularyTexts(self._tokenizer)
 
     @property
     def chats(self) -> bool:

@@ -1,4 +1,4 @@
-"""One generation on its way to one caller, whichever door the caller came through."""
+"""`Answer`: the output of one request on its way to one caller, whichever API was called."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from headrace.errors import HeadraceError, InternalError
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome, Usage
 from headrace_gateway.models.tokenizer import Tokenizer
-from headrace_gateway.output.assembler import Said, Transcript
-from headrace_gateway.output.position import UNSEEN, Place
-from headrace_gateway.output.replay import CatchingUp
-from headrace_gateway.request.generation import Described, Failed, Generation, Queued
+from headrace_gateway.output.assembler import ChoiceDelta, OutputAssembler
+from headrace_gateway.output.position import BEGINNING, Offset
+from headrace_gateway.output.replay import Replay
+from headrace_gateway.request.generation import Failed, Generation, Queued, RequestDescription
 
 
 class GenerationFailed(Exception):
-    """The mesh ended the request with `error`; tell the caller, then settle."""
+    """The request ended with `error`: send it to the caller, then settle."""
 
     def __init__(self, error: HeadraceError) -> None:
         super().__init__(error.message)
@@ -27,32 +27,32 @@ class GenerationFailed(Exception):
 class Answer:
     """A context manager: leaving it without having settled abandons the generation.
 
-    So a caller that goes away, an error of ours and a cancelled task all cancel what
-    runs, and each generation ends by exactly one of settle and abandon.
+    So a caller that disconnects, an internal error and a cancelled task all cancel the request,
+    and each generation ends by exactly one of settle and abandon.
     """
 
     def __init__(
         self,
         generation: Generation,
-        request: Described,
-        transcript: Transcript,
+        request: RequestDescription,
+        assembler: OutputAssembler,
         tokenizer: Tokenizer,
-        places: Sequence[Place] | None = None,
+        offsets: Sequence[Offset] | None = None,
     ) -> None:
-        """`places`: what the caller has of it already; unset: nothing."""
+        """`offsets`: the part that the caller has already; unset: nothing."""
         self.request = request
         self.tokenizer = tokenizer
-        self.places = places or [UNSEEN] * request.n
+        self.offsets = offsets or [BEGINNING] * request.n
         self._generation = generation
         self._events = generation.events()
-        self._transcript = transcript
-        self._take = transcript.take
-        if places is not None:
-            self._take = CatchingUp(transcript, places).take
+        self._assembler = assembler
+        self._take = assembler.take
+        if offsets is not None:
+            self._take = Replay(assembler, offsets).take
         self._error: HeadraceError | None = None
         self._ended = False
         self.queued: Queued | None = None
-        """What the last news were, if nothing was said but that it waits."""
+        """The place in the queue, if the last events brought nothing else."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,12 +70,12 @@ class Answer:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> list[Said]:
-        """What has been said since the last call; ends when every choice has.
+    async def __anext__(self) -> list[ChoiceDelta]:
+        """Return the deltas since the last call; stop when every choice has ended.
 
         Raises:
-            GenerationFailed: nothing more will come, though not all has been said.
-            InvalidRequest: the caller has more of it than there is.
+            GenerationFailed: the request failed; nothing more will come.
+            InvalidRequest: the caller claims to have more than there is.
         """
         if self._error is not None:
             raise GenerationFailed(self._error)
@@ -84,16 +84,16 @@ class Answer:
         except StopAsyncIteration:
             if self.complete:
                 raise
-            raise InternalError("the mesh left a generation without its end") from None
+            raise InternalError("a generation stopped without an end") from None
         self.queued = next((event for event in events if isinstance(event, Queued)), None)
-        said = self._take(e for e in events if not isinstance(e, Failed | Queued))
-        for news in said:
+        delta = self._take(e for e in events if not isinstance(e, Failed | Queued))
+        for news in delta:
             if news.stopped:
                 self._generation.end_choice(news.choice)
         failed = next((event for event in events if isinstance(event, Failed)), None)
         if failed is not None and not self.complete:
             self._error = failed.error
-        return said
+        return delta
 
     @property
     def arrival_s(self) -> float:
@@ -102,25 +102,25 @@ class Answer:
 
     @property
     def complete(self) -> bool:
-        """Every choice has been said to its end; there is nothing to wait for."""
-        return self._transcript.complete
+        """Every choice has ended."""
+        return self._assembler.complete
 
     @property
     def error(self) -> HeadraceError | None:
-        """What the mesh ended the request with."""
+        """The error that the request ended with, if any."""
         return self._error
 
     def usage(self) -> Usage:
-        """Of what has been said so far."""
-        return self._transcript.usage()
+        """Return the usage of the output so far."""
+        return self._assembler.usage()
 
     def outcome(self) -> RequestOutcome:
-        outcome = self._transcript.outcome()
+        outcome = self._assembler.outcome()
         if self._error is not None:
             outcome.error.CopyFrom(to_status(self._error))
         return outcome
 
     async def settle(self) -> None:
-        """The caller has been told the end, good or bad."""
+        """Report that the end, good or bad, has been sent to the caller."""
         self._ended = True
         await self._generation.settle(self.outcome())

@@ -1,4 +1,4 @@
-"""Pure room: a generation's events to what each choice says, and how it ends."""
+"""Pure: turns the token ids of a generation into text, tool calls and the end of each choice."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ UNFINISHED = FinishReason.FINISH_REASON_UNSPECIFIED
 
 
 @dataclass(slots=True)
-class Said:
-    """News of one choice."""
+class ChoiceDelta:
+    """New output of one choice."""
 
     choice: int
     first_index: int
@@ -26,28 +26,28 @@ class Said:
     """May be empty while tokens are not, and the other way round."""
     token_ids: Sequence[int] = ()
     finish_reason: FinishReason.ValueType = UNFINISHED
-    """Set in the last news of the choice."""
+    """Set in the last delta of the choice."""
     stopped: bool = False
-    """It ended by a stop string, of which its worker does not know."""
+    """It ended by a stop string, which its worker does not look for."""
     logprobs: Logprobs | None = None
     """Of `token_ids`, whether or not their text is held back; None where they are not wanted."""
     prompt_logprobs: Logprobs | None = None
-    """In the first news of a choice, where they are wanted."""
+    """In the first delta of a choice, if requested."""
     cached_prompt: int | None = None
     """As `Tokens` has it."""
     calls: list[CallPiece] = field(default_factory=list)
-    """Pieces of tool calls, which are no `text`."""
-    heard: bool = False
-    """The reader has it already: it is passed on for what comes after it, not to be said."""
+    """Parts of tool calls, which are not in `text`."""
+    replayed: bool = False
+    """The client has it already; the API uses it for its own state and does not send it."""
 
     @property
-    def seen(self) -> int:
-        """How many tokens of the choice have been said with it."""
+    def end_index(self) -> int:
+        """Output tokens of the choice up to and including this delta."""
         return self.first_index + len(self.token_ids)
 
 
 @dataclass(slots=True)
-class _Spoken:
+class _ChoiceOutput:
     stream: TextStream
     parser: ToolCalls | None
     calls: list[ToolCall] = field(default_factory=list)
@@ -58,8 +58,8 @@ class _Spoken:
     finish_reason: FinishReason.ValueType = UNFINISHED
 
 
-class Transcript:
-    """All that has been said. Holds its text and ids until it is dropped."""
+class OutputAssembler:
+    """Assembles the output of one request, and holds its text and ids."""
 
     def __init__(
         self,
@@ -69,9 +69,9 @@ class Transcript:
         request_id: str = "",
         calls_tools: bool = False,
     ) -> None:
-        """With `calls_tools` the text is searched for calls, whose ids the request's id makes."""
+        """With `calls_tools` the text is parsed for calls, whose ids derive from `request_id`."""
         self._choices = [
-            _Spoken(stream, ToolCalls() if calls_tools else None) for stream in streams
+            _ChoiceOutput(stream, ToolCalls() if calls_tools else None) for stream in streams
         ]
         self._request_id = request_id
         self._prompt_tokens = prompt_tokens
@@ -85,26 +85,26 @@ class Transcript:
         # A count, because it is asked for several times with every token.
         return self._unfinished == 0
 
-    def take(self, events: Iterable[Tokens | ChoiceEnded]) -> list[Said]:
-        """The news in these events: at most one for each choice, each with text, ids or an end.
+    def take(self, events: Iterable[Tokens | ChoiceEnded]) -> list[ChoiceDelta]:
+        """Return the deltas of these events: at most one for each choice.
 
-        But text that only the end sets free is news of its own, without tokens: so what is said
-        with so many tokens does not depend on when the end comes.
+        Text that only the end releases is a delta of its own, without tokens: so the text of so
+        many tokens does not depend on when the end comes.
         """
-        news: dict[int, Said] = {}
-        last: list[Said] = []
+        news: dict[int, ChoiceDelta] = {}
+        last: list[ChoiceDelta] = []
         for event in events:
             choice = self._choices[event.choice]
             if choice.finish_reason != UNFINISHED:
-                # After a stop string, until the worker hears of it.
+                # Sent after a stop string, before the worker knew of it.
                 continue
-            said = news.get(event.choice)
-            if said is None:
-                said = news[event.choice] = Said(event.choice, len(choice.token_ids))
+            delta = news.get(event.choice)
+            if delta is None:
+                delta = news[event.choice] = ChoiceDelta(event.choice, len(choice.token_ids))
             if isinstance(event, Tokens):
-                self._hear(choice, said, event)
+                self._take_replayed(choice, delta, event)
             else:
-                last += self._end(choice, said, event.finish_reason)
+                last += self._end(choice, delta, event.finish_reason)
             if choice.finish_reason != UNFINISHED:
                 self._unfinished -= 1
         return [*news.values(), *last]
@@ -131,63 +131,69 @@ class Transcript:
         ]
         return RequestOutcome(choices=choices, usage=self.usage())
 
-    def _hear(self, choice: _Spoken, said: Said, tokens: Tokens) -> None:
-        used, stopped = self._spell(choice, said, tokens.token_ids)
-        said.token_ids = tokens.token_ids[:used]
-        choice.token_ids += said.token_ids
+    def _take_replayed(self, choice: _ChoiceOutput, delta: ChoiceDelta, tokens: Tokens) -> None:
+        used, stopped = self._decode(choice, delta, tokens.token_ids)
+        delta.token_ids = tokens.token_ids[:used]
+        choice.token_ids += delta.token_ids
         if tokens.prompt_logprobs is not None:
-            said.prompt_logprobs = choice.prompt_logprobs = tokens.prompt_logprobs
+            delta.prompt_logprobs = choice.prompt_logprobs = tokens.prompt_logprobs
         if tokens.cached_prompt is not None:
-            said.cached_prompt = tokens.cached_prompt
-            self._cached = tokens.cached_prompt if said.choice == 0 else self._cached
+            delta.cached_prompt = tokens.cached_prompt
+            self._cached = tokens.cached_prompt if delta.choice == 0 else self._cached
         if tokens.logprobs is not None:
-            said.logprobs = tokens.logprobs.cut(0, used)
+            delta.logprobs = tokens.logprobs.cut(0, used)
             choice.logprobs = choice.logprobs or Logprobs()
-            choice.logprobs.extend(said.logprobs)
+            choice.logprobs.extend(delta.logprobs)
         if stopped:
-            said.stopped = True
-            said.finish_reason = choice.finish_reason = FinishReason.FINISH_REASON_STOP
+            delta.stopped = True
+            delta.finish_reason = choice.finish_reason = FinishReason.FINISH_REASON_STOP
 
-    def _spell(self, choice: _Spoken, said: Said, token_ids: list[int]) -> tuple[int, bool]:
-        """Say their text; how many of them it took, and whether a stop string came."""
+    def _decode(
+        self, choice: _ChoiceOutput, delta: ChoiceDelta, token_ids: list[int]
+    ) -> tuple[int, bool]:
+        """Add the text of these ids; return how many were used, and whether a stop string came."""
         if choice.parser is None:
             piece = choice.stream.feed(token_ids)
-            self._say(choice, said, piece.text, last=False)
+            self._add_text(choice, delta, piece.text, last=False)
             return piece.used, piece.stopped
         # Why one by one: white space between calls is kept or not by what it comes with, and
-        # what so many tokens say must not depend on how they came.
+        # the text of so many tokens must not depend on how they came.
         for used, token_id in enumerate(token_ids, 1):
             piece = choice.stream.feed([token_id])
-            self._say(choice, said, piece.text, last=piece.stopped)
+            self._add_text(choice, delta, piece.text, last=piece.stopped)
             if piece.stopped:
                 return used, True
         return len(token_ids), False
 
-    def _end(self, choice: _Spoken, said: Said, reason: FinishReason.ValueType) -> list[Said]:
-        """The end, said with what is said anyway, unless it has text of its own."""
+    def _end(
+        self, choice: _ChoiceOutput, delta: ChoiceDelta, reason: FinishReason.ValueType
+    ) -> list[ChoiceDelta]:
+        """End the choice; the end is a delta of its own if it releases text behind other tokens."""
         choice.finish_reason = reason
-        last = Said(said.choice, len(choice.token_ids))
-        self._say(choice, last, choice.stream.flush(), last=True)
-        if said.token_ids and (last.text or last.calls):
+        last = ChoiceDelta(delta.choice, len(choice.token_ids))
+        self._add_text(choice, last, choice.stream.flush(), last=True)
+        if delta.token_ids and (last.text or last.calls):
             last.finish_reason = reason
             return [last]
-        said.text, said.calls = said.text + last.text, said.calls + last.calls
-        said.finish_reason = reason
+        delta.text, delta.calls = delta.text + last.text, delta.calls + last.calls
+        delta.finish_reason = reason
         return []
 
-    def _say(self, choice: _Spoken, said: Said, text: str, *, last: bool) -> None:
+    def _add_text(
+        self, choice: _ChoiceOutput, delta: ChoiceDelta, text: str, *, last: bool
+    ) -> None:
         pieces: list[str | CallPiece] = [text] if text else []
         if choice.parser is not None:
             pieces = choice.parser.feed(text) + (choice.parser.flush() if last else [])
         for piece in pieces:
             if isinstance(piece, str):
-                said.text += piece
+                delta.text += piece
                 choice.texts.append(piece)
                 continue
             if piece.name is not None:
-                # Whoever hears the request's output again gives its calls the same ids.
-                call_id = f"call_{self._request_id}_{said.choice}_{piece.index}"
+                # Derived, so that every gateway gives a replayed call the same id.
+                call_id = f"call_{self._request_id}_{delta.choice}_{piece.index}"
                 choice.calls.append(ToolCall(call_id=call_id, name=piece.name))
                 piece = replace(piece, call_id=call_id)
-            said.calls.append(piece)
+            delta.calls.append(piece)
             choice.calls[-1].arguments += piece.arguments

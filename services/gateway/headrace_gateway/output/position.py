@@ -1,9 +1,16 @@
-"""Pure room: where in an answer a reader is, in words that any gateway understands.
+"""Pure: the position of a client in an answer, as its event ids carry it.
 
-For each choice the output tokens whose text has been said, `f` behind it once its end has
-been said too, and nothing where not even its opening was: `12.7f`, `0.`, `31`. What is said
-with so many tokens is determined (`transcript`), so a position does not depend on how the
-output was cut into events, nor on who said it.
+A position has one offset for each choice, with dots between. An offset is the number of output
+tokens whose text has been sent, followed by `f` once the end has been sent; it is empty before the
+first event of the choice. For an answer of two choices:
+
+    id: req_7:.          nothing was sent
+    id: req_7:0.         the first choice was opened (its role was sent)
+    id: req_7:3.0        3 tokens of the first choice, the second was opened
+    id: req_7:12f.7      the first choice ended after 12 tokens, the second is at 7
+
+The text of so many tokens is always the same (`assembler`), so a position means the same at every
+gateway, however the output was cut into events.
 """
 
 from __future__ import annotations
@@ -20,20 +27,20 @@ _PLACE = re.compile(r"(?:[0-9]{1,9}f?)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """How much of one choice a reader has."""
+class Offset:
+    """The part of one choice that a client has."""
 
     opened: bool = False
     tokens: int = 0
     ended: bool = False
 
 
-UNSEEN = Place()
+BEGINNING = Offset()
 
 
 @dataclass(frozen=True, slots=True)
 class EventId:
-    """Of a server-sent event: all up to it has been read. `<request id>:<position>`."""
+    """The id of a server-sent event, `<request id>:<position>`; the client has all up to it."""
 
     request_id: str
     position: str
@@ -42,25 +49,25 @@ class EventId:
 def read_event_id(text: str, *, field: str) -> EventId:
     """
     Raises:
-        InvalidRequest: no event of ours has such an id.
+        InvalidRequest: the text is not such an id.
     """
     request_id, colon, position = text.partition(":")
     if not colon or not NAME.fullmatch(request_id):
         raise InvalidRequest(
-            f"{field} {quoted(text)} is no id of an event of this mesh, <request id>:<position>",
+            f"{field} {quoted(text)} is not an event id, <request id>:<position>",
             field=field,
         )
     return EventId(request_id, position)
 
 
-def read_position(text: str, choices: int, *, field: str) -> list[Place]:
+def read_position(text: str, choices: int, *, field: str) -> list[Offset]:
     """One place for each choice; an empty text is the beginning.
 
     Raises:
         InvalidRequest: it is no position in an answer of so many choices.
     """
     if not text:
-        return [UNSEEN] * choices
+        return [BEGINNING] * choices
     parts = text.split(".")
     if len(parts) != choices or not all(map(_PLACE.fullmatch, parts)):
         shape = "a number of tokens, with an f behind it once the answer has ended"
@@ -70,43 +77,43 @@ def read_position(text: str, choices: int, *, field: str) -> list[Place]:
                 " once its choice has ended"
             )
         raise InvalidRequest(
-            f"{field} says {quoted(text)}; a position in this answer is {shape}", field=field
+            f"{field} is {quoted(text)}; a position in this answer is {shape}", field=field
         )
-    return [Place(bool(part), int(part.rstrip("f") or 0), part.endswith("f")) for part in parts]
+    return [Offset(bool(part), int(part.rstrip("f") or 0), part.endswith("f")) for part in parts]
 
 
 class NoIds:
-    """In place of `EventIds`, for a reader that did not ask for ids."""
+    """In place of `EventIds` in a stream without ids."""
 
     def opened(self, choice: int) -> str:
         return ""
 
-    def said(self, choice: int, tokens: int, *, ended: bool = False) -> str:
+    def after_tokens(self, choice: int, tokens: int, *, ended: bool = False) -> str:
         return ""
 
 
 class EventIds:
-    """The ids of one answer's events, as it is said."""
+    """Makes the ids of one answer's events."""
 
-    def __init__(self, request_id: str, places: Iterable[Place]) -> None:
+    def __init__(self, request_id: str, offsets: Iterable[Offset]) -> None:
         self._head = f"id: {request_id}:"
-        self._places = [_written(place) for place in places]
+        self._offsets = [_written(offset) for offset in offsets]
 
     def opened(self, choice: int) -> str:
-        """The line of an event that opens a choice."""
-        self._places[choice] = self._places[choice] or "0"
+        """Return the id line of the event that opens a choice."""
+        self._offsets[choice] = self._offsets[choice] or "0"
         return self._line()
 
-    def said(self, choice: int, tokens: int, *, ended: bool = False) -> str:
-        """The line of an event up to which so many tokens of a choice are said."""
-        self._places[choice] = f"{tokens}f" if ended else str(tokens)
+    def after_tokens(self, choice: int, tokens: int, *, ended: bool = False) -> str:
+        """Return the id line of the event after which so many tokens of a choice have been sent."""
+        self._offsets[choice] = f"{tokens}f" if ended else str(tokens)
         return self._line()
 
     def _line(self) -> str:
-        return f"{self._head}{'.'.join(self._places)}\n"
+        return f"{self._head}{'.'.join(self._offsets)}\n"
 
 
-def _written(place: Place) -> str:
-    if not place.opened:
+def _written(offset: Offset) -> str:
+    if not offset.opened:
         return ""
-    return f"{place.tokens}{'f' if place.ended else ''}"
+    return f"{offset.tokens}{'f' if offset.ended else ''}"

@@ -1,8 +1,8 @@
-"""Pure room: tool calls in what a model writes, piece by piece as it comes.
+"""Pure: finds tool calls in a model's output, piece by piece as it comes.
 
-The format is Hermes's: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`,
-with or without white space inside. However the text is cut, the pieces add up to
-the same calls and the same content; what is no call stays content.
+The format is Hermes's: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, with or without
+white space inside. However the text is split into pieces, the same calls and content result; what
+is not a tool call stays content.
 """
 
 from __future__ import annotations

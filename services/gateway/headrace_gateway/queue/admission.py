@@ -1,4 +1,4 @@
-"""The way into a lane: refuse at once, or publish and hold the outlet."""
+"""Admission to a lane: refuses a request at once, or publishes it and holds it open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from secrets import token_hex
 
 from google.protobuf.duration_pb2 import Duration
 
-from headrace.bus import Bus, BusUnavailable, LaneAtBound
+from headrace.bus import Bus, BusUnavailable, LaneLimitReached
 from headrace.clock import Clock
 from headrace.errors import (
     BrokerUnavailable,
@@ -23,10 +23,11 @@ from headrace.internal.v1.request_pb2 import Input, RequestRecord
 from headrace.priorities import priority_name
 from headrace.v1 import common_pb2
 from headrace_gateway.base import metrics
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S, LaneView, lane_name
-from headrace_gateway.queue.settling import Settling, timestamp
+from headrace_gateway.queue.settlements import Settlements, timestamp
 from headrace_gateway.request.generation import Generation, ValidRequest
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.stored_record import admitted_as, digest_of
 
@@ -34,14 +35,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class AdmissionTerms:
+class GatewayAddress:
+    """This run of the gateway, and where workers reach its DeliveryService."""
+
     gateway_id: str
     delivery_address: str
-    """Where workers reach our DeliveryService."""
-    max_open: int
-    """Open and unsettled requests together."""
-    submit_s: float
-    """Longest that the broker may take to store a record, repeats included."""
 
 
 class LaneAdmission:
@@ -49,22 +47,23 @@ class LaneAdmission:
 
     def __init__(
         self,
-        terms: AdmissionTerms,
+        settings: GatewaySettings,
         bus: Bus,
         clock: Clock,
         requests: OpenRequests,
-        settling: Settling,
+        settlements: Settlements,
         lanes: LaneView,
         *,
-        read_detached: Callable[[Outlet], None],
+        address: GatewayAddress,
+        read_in_background: Callable[[OpenRequest], None],
     ) -> None:
-        self._terms = terms
+        self._settings, self._address = settings, address
         self._bus = bus
         self._clock = clock
         self._requests = requests
-        self._settling = settling
+        self._settlements = settlements
         self._lanes = lanes
-        self._read_detached = read_detached
+        self._read_in_background = read_in_background
         self._draining = False
 
     @property
@@ -94,7 +93,7 @@ class LaneAdmission:
     async def open(self, request: ValidRequest) -> Generation:
         # Why: its caller may have had the whole answer of the one that is ending, and so may use
         # the name again.
-        await self._settling.settled(request.request_id)
+        await self._settlements.settled(request.key)
         # Why again: others were admitted since. From here to `publishing` nothing awaits,
         # so the last place of a lane is given once.
         self.check(
@@ -128,8 +127,8 @@ class LaneAdmission:
             return BrokerUnavailable(
                 f"the broker cannot store requests: {fault}", retry_after_s=DEFAULT_RETRY_S
             )
-        held = len(self._requests) + len(self._settling)
-        if held >= self._terms.max_open:
+        held = len(self._requests) + len(self._settlements)
+        if held >= self._settings.max_open_requests:
             return LaneFull(
                 f"this gateway holds {held} requests, its bound", retry_after_s=DEFAULT_RETRY_S
             )
@@ -138,25 +137,25 @@ class LaneAdmission:
     async def _publish(self, request: ValidRequest, *, is_canary: bool) -> Generation:
         record = self._record(request)
         record.probe = is_canary
-        outlet = self._outlet(request, record, is_canary=is_canary)
-        if self._settling.find(request.request_id) is not None:
+        open_request = self._open_request(request, record, is_canary=is_canary)
+        if self._settlements.find(request.key) is not None:
             raise RequestExists(f"request {request.request_id} is ending", field="request_id")
         # Before it is published: its first token may come before the broker's word to us.
-        self._requests.add(outlet)
+        self._requests.add(open_request)
         if not is_canary:
             self._lanes.publishing(record.model, request.priority)
         try:
-            outlet.sequence = await self._submit(record, request.priority)
+            open_request.sequence = await self._submit(record, request.priority)
         except BaseException as error:
             if not is_canary:
                 self._lanes.withdrawn(record.model, request.priority)
-            self._withdraw(outlet, error)
+            self._withdraw(open_request, error)
             raise
         if not is_canary:
             self._lanes.published(record.model, request.priority)
-        if request.detached:
-            self._read_detached(outlet)
-        return outlet.reader()
+        if request.background:
+            self._read_in_background(open_request)
+        return open_request.reader()
 
     async def _submit(self, record: RequestRecord, priority: common_pb2.Priority.ValueType) -> int:
         payload = record.SerializeToString()
@@ -165,7 +164,7 @@ class LaneAdmission:
         message_id = f"{record.request_id}.{token_hex(8)}"
         cause: BusUnavailable | None = None
         try:
-            async with asyncio.timeout(self._terms.submit_s):
+            async with asyncio.timeout(self._settings.submit_timeout_s):
                 while True:
                     try:
                         return await self._bus.submit(
@@ -177,7 +176,7 @@ class LaneAdmission:
                         await asyncio.sleep(0.1)
         except TimeoutError:
             raise self._not_stored(cause) from None
-        except LaneAtBound as bound:
+        except LaneLimitReached as bound:
             raise LaneFull(
                 f"lane {lane_name(record.model, priority)}: {bound}", retry_after_s=DEFAULT_RETRY_S
             ) from bound
@@ -186,31 +185,33 @@ class LaneAdmission:
         if fault := self._bus.fault:
             text = f"the broker cannot store requests: {fault}"
         else:
-            text = f"NATS did not store the request within {self._terms.submit_s:g} s"
+            text = f"NATS did not store the request within {self._settings.submit_timeout_s:g} s"
             text += f": {cause}" if cause else ""
         return BrokerUnavailable(text, retry_after_s=DEFAULT_RETRY_S)
 
-    def _withdraw(self, outlet: Outlet, error: BaseException) -> None:
+    def _withdraw(self, open_request: OpenRequest, error: BaseException) -> None:
         if isinstance(error, LaneFull):
-            self._requests.remove(outlet)
+            self._requests.remove(open_request)
             return
         # It may be stored: the caller was told that it is not, so it is settled as cancelled.
-        outlet.abandon()
+        open_request.abandon()
 
-    def _outlet(self, request: ValidRequest, record: RequestRecord, *, is_canary: bool) -> Outlet:
+    def _open_request(
+        self, request: ValidRequest, record: RequestRecord, *, is_canary: bool
+    ) -> OpenRequest:
         deadline_s = self._clock.monotonic_s() + request.timeout_s
         admitted = admitted_as(record, deadline_s=deadline_s, is_canary=is_canary)
-        return Outlet(admitted, self._clock, self.close)
+        return OpenRequest(admitted, self._clock, self.close)
 
-    def close(self, outlet: Outlet, outcome: common_pb2.RequestOutcome) -> None:
+    def close(self, open_request: OpenRequest, outcome: common_pb2.RequestOutcome) -> None:
         """What an outlet of this gateway does at its end."""
-        self._requests.remove(outlet)
-        self._settling.close(outlet, outcome)
+        self._requests.remove(open_request)
+        self._settlements.close(open_request, outcome)
 
     def _record(self, request: ValidRequest) -> RequestRecord:
         now_s = self._clock.unix_s()
         record = RequestRecord(
-            request_id=request.request_id,
+            request_id=request.key,
             tenant=request.tenant,
             model=request.card.model,
             weights_digest=request.card.weights_digest,
@@ -224,17 +225,17 @@ class LaneAdmission:
             sampling=request.sampling,
             seed=request.seed,
             n=request.n,
-            gateway_id=self._terms.gateway_id,
-            delivery_address=self._terms.delivery_address,
+            gateway_id=self._address.gateway_id,
+            delivery_address=self._address.delivery_address,
             trace_context=request.trace_context,
             inputs=(
                 Input(token_ids=each.token_ids, second_begins=each.second_begins)
                 for each in request.inputs
             ),
             prompt_tokens=request.prompt_tokens,
-            attachable=request.attachable or request.detached,
+            attachable=request.resumable or request.background,
             once=request.once,
-            detached=request.detached,
+            detached=request.background,
             cache_salt=request.cache_salt,
         )
         if request.result_ttl_s:

@@ -1,4 +1,4 @@
-"""Pure room: which workers report, and what they serve."""
+"""Pure: the workers that report, and the models that they serve."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ ALIVE_S = 3.0
 
 
 @dataclass(slots=True)
-class _Heard:
+class _Reported:
     report: WorkerReport
-    heard_s: float
+    received_s: float
 
 
 class FleetView:
     def __init__(self) -> None:
-        self._workers: dict[str, _Heard] = {}
+        self._workers: dict[str, _Reported] = {}
 
     def take(self, report: WorkerReport, now_s: float) -> None:
-        """A report of a worker; late ones are passed over, silent workers forgotten."""
+        """Store a worker's report; ignore a late one, and drop workers that are silent."""
         seen = self._workers.get(report.worker_id)
         if seen is not None and report.number < seen.report.number:
             return
         if report.leaving:
             self._workers.pop(report.worker_id, None)
         else:
-            self._workers[report.worker_id] = _Heard(report, now_s)
-        for worker_id in [w for w, h in self._workers.items() if now_s - h.heard_s > ALIVE_S]:
+            self._workers[report.worker_id] = _Reported(report, now_s)
+        for worker_id in [w for w, h in self._workers.items() if now_s - h.received_s > ALIVE_S]:
             del self._workers[worker_id]
 
     def serving(self, model: str, now_s: float) -> int:
@@ -56,7 +56,7 @@ class FleetView:
         ]
 
     def _alive(self, now_s: float) -> list[WorkerReport]:
-        return [h.report for h in self._workers.values() if now_s - h.heard_s <= ALIVE_S]
+        return [h.report for h in self._workers.values() if now_s - h.received_s <= ALIVE_S]
 
 
 def _as_worker(report: WorkerReport) -> fleet_pb2.Worker:

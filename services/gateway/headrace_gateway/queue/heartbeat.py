@@ -1,4 +1,4 @@
-"""The gateway's sign of life to all schedulers."""
+"""The gateway's reports to all schedulers, once a second."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Heartbeat:
             await asyncio.sleep(BEAT_S)
 
     async def beat(self) -> None:
-        """Say how this gateway stands, at once."""
-        await self._say(self._describe())
+        """Send a report now."""
+        await self._send(self._describe())
 
     async def leave(self) -> None:
-        """Nothing is held here any more, and no report will follow."""
-        await self._say(GatewayReport(leaving=True))
+        """Send the last report: this gateway holds nothing any more."""
+        await self._send(GatewayReport(leaving=True))
 
-    async def _say(self, report: GatewayReport) -> None:
+    async def _send(self, report: GatewayReport) -> None:
         report.gateway_id, report.number = self._gateway_id, next(self._numbers)
         await self._messages.publish(subjects.GATEWAY_REPORTS, report.SerializeToString())

@@ -1,4 +1,4 @@
-"""Pure room: what the leaders last said of their lanes, and whom that refuses."""
+"""Pure: the newest report of each lane, and the requests that it refuses."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DEFAULT_RETRY_S = 1.0
 class _Leader:
     scheduler_id: str
     epoch: int
-    heard_s: float
+    received_s: float
     lanes: dict[int, LaneState] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Own:
-    """What this gateway itself has put into a lane that no report can have counted yet."""
+    """Requests that this gateway has published and that no report can have counted yet."""
 
     publishing: int = 0
     published: int = 0
@@ -41,7 +41,7 @@ class _Own:
 
 
 class LaneView:
-    """The newest report of each model. Older than `fresh_s` it refuses nobody."""
+    """The newest report of each model. A report older than `fresh_s` refuses nothing."""
 
     def __init__(self, *, fresh_s: float) -> None:
         self._fresh_s = fresh_s
@@ -49,7 +49,7 @@ class LaneView:
         self._own: dict[tuple[str, int], _Own] = {}
 
     def take(self, report: LaneReport, now_s: float) -> None:
-        """A leader's report; one of an epoch older than seen is a deposed leader's."""
+        """Store a leader's report; ignore one of an older epoch, which is a deposed leader's."""
         seen = self._leaders.get(report.model)
         if seen is not None and report.epoch < seen.epoch:
             return
@@ -61,9 +61,9 @@ class LaneView:
                 own.published = 0
 
     def age_s(self, now_s: float) -> float | None:
-        """Since the newest report of any model's leader; None: there was none yet."""
-        heard_s = [leader.heard_s for leader in list(self._leaders.values())]
-        return now_s - max(heard_s) if heard_s else None
+        """Return the age of the newest report of any leader; None if there was none."""
+        received_s = [leader.received_s for leader in list(self._leaders.values())]
+        return now_s - max(received_s) if received_s else None
 
     def refusal(
         self,
@@ -74,9 +74,9 @@ class LaneView:
         patience_s: float,
         now_s: float,
     ) -> CapacityError | None:
-        """Why one more request would be refused; None if it would not, or nobody knows."""
+        """Return why one more request would be refused; None if it would not, or if unknown."""
         leader = self._leaders.get(model)
-        if leader is None or now_s - leader.heard_s > self._fresh_s:
+        if leader is None or now_s - leader.received_s > self._fresh_s:
             return None
         lane = leader.lanes.get(priority)
         if lane is None:
@@ -107,9 +107,9 @@ class LaneView:
         sequence: int,
         now_s: float,
     ) -> Queued:
-        """Where a request of this place in the stream waits; of one that does not, nothing."""
+        """Return the place in the queue of the request with this stream sequence, if it waits."""
         leader = self._leaders.get(model)
-        if leader is None or now_s - leader.heard_s > self._fresh_s:
+        if leader is None or now_s - leader.received_s > self._fresh_s:
             return Queued()
         lane = leader.lanes.get(priority)
         own = TenantState() if lane is None else _state_of(lane, tenant)
@@ -136,7 +136,7 @@ class LaneView:
     def lanes(self, now_s: float) -> Iterator[fleet_pb2.Lane]:
         """Lanes of every leader that still reports, by model and priority."""
         for model, leader in sorted(self._leaders.items()):
-            if now_s - leader.heard_s > self._fresh_s:
+            if now_s - leader.received_s > self._fresh_s:
                 continue
             for _, state in sorted(leader.lanes.items()):
                 yield _as_lane(model, leader.scheduler_id, state)

@@ -1,14 +1,14 @@
-"""Tells those that wait how they stand in their lanes, and keeps their streams alive."""
+"""Reports to waiting requests their place in the queue, and keeps their streams alive."""
 
 from __future__ import annotations
 
 import asyncio
 
 from headrace.clock import Clock
+from headrace_gateway.base.callers import DEFAULT_TENANT
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.request.generation import Queued
-from headrace_gateway.request.tenants import DEFAULT_TENANT
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 
 LOOK_EVERY_S = 0.25
@@ -17,36 +17,36 @@ NEWS_EVERY_S = 1.0
 """Of one request, at most."""
 
 
-async def tell_queued(
+async def report_queued(
     requests: OpenRequests, lanes: LaneView, clock: Clock, *, after_s: float, every_s: float
 ) -> None:
-    """Tell those that have waited for `after_s`, and then every `every_s` at least. Until
-    cancelled."""
+    """Report to requests that have waited for `after_s`, and then at least every `every_s`. Runs
+    until cancelled."""
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         now_s = clock.monotonic_s()
-        for outlet in requests:
-            if not outlet.is_waiting:
+        for open_request in requests:
+            if not open_request.is_waiting:
                 continue
-            if queued := news(outlet, lanes, now_s, after_s=after_s, every_s=every_s):
-                outlet.tell_queued(queued)
+            if queued := news(open_request, lanes, now_s, after_s=after_s, every_s=every_s):
+                open_request.report_queued(queued)
 
 
 def news(
-    outlet: Outlet, lanes: LaneView, now_s: float, *, after_s: float, every_s: float
+    open_request: OpenRequest, lanes: LaneView, now_s: float, *, after_s: float, every_s: float
 ) -> Queued | None:
-    """What there is to tell of a request that waits, if it is time."""
-    silent_s = now_s - outlet.told_s
-    is_first = outlet.queued == Queued()
+    """Return the place to report to a waiting request, if a report is due."""
+    silent_s = now_s - open_request.told_s
+    is_first = open_request.queued == Queued()
     if silent_s < (after_s if is_first else NEWS_EVERY_S):
         return None
-    admitted = outlet.admitted
+    admitted = open_request.admitted
     queued = lanes.place(
         admitted.model,
         admitted.priority,
         tenant=admitted.record.tenant or DEFAULT_TENANT,
-        sequence=outlet.sequence,
+        sequence=open_request.sequence,
         now_s=now_s,
     )
-    has_changed = queued.ahead is not None and queued != outlet.queued
+    has_changed = queued.ahead is not None and queued != open_request.queued
     return queued if has_changed or silent_s >= every_s else None

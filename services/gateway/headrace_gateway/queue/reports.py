@@ -1,4 +1,4 @@
-"""Reports of leaders and workers, from the bus into the views that admission and doors read."""
+"""Subscribes to the reports of leaders and workers, for the views that admission and APIs read."""
 
 from __future__ import annotations
 

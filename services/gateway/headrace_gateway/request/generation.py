@@ -1,7 +1,7 @@
-"""The seam between the doors and the mesh: a valid request goes in, token ids come out.
+"""Between the APIs and the mesh: a `ValidRequest` goes in, a `Generation` of token ids comes out.
 
-The doors (`openai`, `native`) turn bodies into `ValidRequest` and token ids into
-text and bytes; the mesh side (`relay` and what is around it) knows no text.
+APIs turn bodies into requests and token ids into text; the mesh side (`queue`, `stream`) knows no
+text.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import Rendering, RequestRecord, Sampling
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
+from headrace_gateway.base.callers import DEFAULT_TENANT
+from headrace_gateway.base.request_keys import public_id, request_key
 from headrace_gateway.request.served_names import SEPARATOR
-from headrace_gateway.request.tenants import DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class ValidRequest:
     """Stop strings, of which engines do not know."""
     calls_tools: bool = False
     """Its text is searched for calls of tools."""
-    attachable: bool = False
+    resumable: bool = False
     """Its caller reads a stream, and may come back for the rest of it."""
     keeps_special: bool = False
     """Special tokens are part of the text."""
@@ -63,10 +64,14 @@ class ValidRequest:
     """What is cached of its prompt is shared with requests of equal salt alone."""
     once: bool = False
     """Its id is its name: another request of that id is not run while its result is kept."""
-    detached: bool = False
+    background: bool = False
     """It goes on without any reader."""
     result_ttl_s: float = 0.0
     """How long its result is kept; 0: as long as the bus keeps results anyway."""
+
+    @property
+    def key(self) -> str:
+        return request_key(self.tenant, self.request_id)
 
     @property
     def rendering(self) -> Rendering:
@@ -154,7 +159,7 @@ class Queued:
 Event = Tokens | ChoiceEnded | Failed | Queued
 
 
-class Described(Protocol):
+class RequestDescription(Protocol):
     """What an answer repeats of its request."""
 
     @property
@@ -184,7 +189,7 @@ class RecordedRequest:
 
     @property
     def request_id(self) -> str:
-        return self.record.request_id
+        return public_id(self.record.request_id)
 
     @property
     def model(self) -> str:
@@ -212,43 +217,37 @@ def weights_name(*digests: str) -> str:
     return "-".join(digest[:12] for digest in filter(None, digests))
 
 
-class Generation(Protocol):
-    """One reader's end of a request. Exactly one of `settle` and `abandon` ends it, always."""
+class Generation:
+    """One reader's end of a request's output. Exactly one of `settle` and `abandon` ends it.
 
-    @property
-    def request_id(self) -> str: ...
+    As it stands it needs no end, as the output of a stored result does; sources that hold
+    something override what they must.
+    """
 
-    @property
-    def arrival_s(self) -> float:
-        """Of the request, in Unix time."""
-        ...
+    def __init__(self, request_id: str, arrival_s: float) -> None:
+        """`arrival_s`: of the request, in Unix time."""
+        self.request_id, self.arrival_s = request_id, arrival_s
 
     def events(self) -> AsyncIterator[list[Event]]:
-        """What has come since the last list, at most one `Tokens` per choice and list.
+        """Yield what has come since the last list, with at most one `Tokens` per choice and list.
 
-        A slow caller gets longer lists; nothing is dropped. Ends after every choice has
+        A slow reader gets longer lists; nothing is dropped. Ends after every choice has
         ended (by `ChoiceEnded` or `end_choice`) or after `Failed`.
         """
-        ...
+        raise NotImplementedError
 
     def end_choice(self, choice: int) -> None:
-        """Stop one choice: a stop string came. Its worker hears of it at once."""
-        ...
+        """Stop a choice in which a stop string was found; its worker is told at once."""
 
     async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
-        """Say that the end has been relayed. Stores the outcome, frees what is held.
+        """Report that the end has been sent to the caller. Store the outcome, free what is held.
 
         Safe to be cancelled: the settling itself goes on.
         """
-        ...
 
     async def abandon(self) -> None:
-        """The reader is gone. If nobody else reads it, cancel what runs, free what is held;
-        detached requests are read by their gateway.
-
-        A no-op after `settle`.
-        """
-        ...
+        """Stop reading. The last reader to do so cancels the request, unless it is a background
+        request, which its gateway reads. A no-op after `settle`."""
 
 
 class Admission(Protocol):

@@ -1,4 +1,4 @@
-"""What a caller asks for, as its door understood it: of the right types, not yet checked."""
+"""A request as an API has parsed it: of the right types, not yet checked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.base.callers import Caller
+from headrace_gateway.base.request_keys import request_key
 from headrace_gateway.request.tools import Tools
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -121,13 +123,13 @@ class Terms(Protocol):
     def time_remaining_s(self) -> float | None: ...
 
     @property
-    def headers(self) -> Mapping[str, str]: ...
+    def caller(self) -> Caller: ...
 
     def name_of(self, field_name: str) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class GenerationRequest:
     request_id: str
     model: str
     prompt: Text | Conversation | TokenIds
@@ -142,13 +144,13 @@ class Wanted:
     time_remaining_s: float | None = None
     """Of the call's own deadline, which no limit binds; unset without one."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    caller: Caller = field(default_factory=Caller)
     tools: Tools = field(default_factory=Tools)
-    streams: bool = False
+    stream: bool = False
     """Its caller reads it as it is made, and may come back for the rest."""
-    returns: bool = False
+    idempotent: bool = False
     """Its caller may come back for it, streamed or whole."""
-    detached: bool = False
+    background: bool = False
     """It goes on without any reader; no call's deadline binds it."""
     cache_salt: str | None = None
     """What is cached of its prompt is shared with requests of equal salt alone."""
@@ -160,12 +162,16 @@ class Wanted:
     names: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields to the caller's, where they differ."""
 
+    @property
+    def key(self) -> str:
+        return request_key(self.caller.tenant, self.request_id)
+
     def name_of(self, field_name: str) -> str:
         return self.names.get(field_name, field_name)
 
 
 @dataclass(frozen=True, slots=True)
-class WantedVectors:
+class VectorRequest:
     """Inputs that are each to become a vector, or a score."""
 
     request_id: str
@@ -179,7 +185,7 @@ class WantedVectors:
     patience_s: float | None = None
     time_remaining_s: float | None = None
     trace_context: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    caller: Caller = field(default_factory=Caller)
     names: Mapping[str, str] = field(default_factory=dict)
 
     def name_of(self, field_name: str) -> str:

@@ -1,4 +1,4 @@
-"""Pure room: log probabilities out of delivery messages, and into public ones and back."""
+"""Pure: log probabilities, from delivery messages and to and from public messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pure room: what a model is for, and where to go with what it is not for."""
+"""Pure: the task of a model, and the error for a request of another task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pure room: the functions that a caller offers, and what holds a model to calling them."""
+"""Pure: the tools of a request, and the structure that constrains a model to call them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_tools(tools: Tools, card: ModelCard, field: str, choice_field: str) ->
     """Refuse what cannot be offered to this model.
 
     Raises:
-        Unsupported: it calls no tools, or cannot be forced to.
+        Unsupported: the model does not support tool calling, or not a required tool call.
         InvalidRequest: too many, a bad name, the same name twice, parameters that are no object,
             or a choice of none of them.
     """
@@ -91,10 +91,10 @@ def check_tools(tools: Tools, card: ModelCard, field: str, choice_field: str) ->
     if tools.choice == "required" and (tools.only or not seen) and tools.only not in seen:
         raise InvalidRequest(f"{choice_field} is none of {field}", field=choice_field)
     if tools.usable and card.tool_format not in _BREAKS:
-        raise Unsupported(f"model {card.model} calls no tools", field=field)
+        raise Unsupported(f"model {card.model} does not support tool calling", field=field)
     if tools.choice == "required" and not card.capabilities.grammar:
         raise Unsupported(
-            f"the engine of model {card.model} cannot be held to calling a tool",
+            f"model {card.model} does not support a required tool call",
             field=choice_field,
         )
 

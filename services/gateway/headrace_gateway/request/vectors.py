@@ -1,4 +1,4 @@
-"""Pure room: float32 vectors as bytes, little-endian, and what callers want of them."""
+"""Pure: float32 vectors as little-endian bytes: shortened, normalized, compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AttachService: other gateways, whose clients read what is open here."""
+"""AttachService: sends the output of a request that is open here to other gateways."""
 
 # ruff: noqa: N802  # methods are named by the proto
 
@@ -15,29 +15,29 @@ from headrace.internal.v1.attach_pb2_grpc import AttachServiceServicer
 from headrace.rpc.status import abort, to_status
 from headrace_gateway.base.calls import Context
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.output.assembler import UNFINISHED, Said
-from headrace_gateway.output.locate import Resuming
+from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.logprob_columns import written
 from headrace_gateway.stream.open_requests import OpenRequests
 
 
 class AttachService(AttachServiceServicer):
-    def __init__(self, requests: OpenRequests, resuming: Resuming) -> None:
-        self._requests, self._resuming = requests, resuming
+    def __init__(self, requests: OpenRequests, resumer: AnswerResumer) -> None:
+        self._requests, self._resumer = requests, resumer
 
     async def Attach(self, request: AttachRequest, context: Context) -> None:  # type: ignore[override]
-        outlet = self._requests.find(request.request_id)
-        if outlet is None:
-            fact = f"no request {request.request_id} is open at this gateway"
+        open_request = self._requests.find(request.request_id)
+        if open_request is None:
+            fact = f"request {request.request_id} is not open at this gateway"
             await abort(context, RequestNotFound(fact, field="request_id"))
-        record = outlet.admitted.record
+        record = open_request.admitted.record
         if not record.HasField("rendering"):
             # Vectors are given out once, to who asked for them: who came here sees that there is
             # nothing to read by what the record lacks.
             await context.write(AttachResponse(record=record))
             return
         # Its text is made here too: so its end is found and settled if no other reader is left.
-        async with self._resuming.answer(outlet.reader(), record) as answer:
+        async with self._resumer.answer(open_request.reader(), record) as answer:
             await context.write(AttachResponse(record=record))
             try:
                 await _pass_on(answer, context)
@@ -49,23 +49,25 @@ class AttachService(AttachServiceServicer):
 async def _pass_on(answer: Answer, context: Context) -> None:
     async for news in answer:
         message = AttachResponse()
-        for said in news:
-            _add(message, said)
+        for delta in news:
+            _add(message, delta)
         await context.write(message)
         if answer.complete:
             return
 
 
-def _add(message: AttachResponse, said: Said) -> None:
-    if said.token_ids:
+def _add(message: AttachResponse, delta: ChoiceDelta) -> None:
+    if delta.token_ids:
         piece = AttachedTokens(
-            choice=said.choice,
-            first_index=said.first_index,
-            token_ids=said.token_ids,
-            logprobs=written(said.logprobs),
-            prompt_logprobs=written(said.prompt_logprobs),
-            cached_prompt_tokens=said.cached_prompt,
+            choice=delta.choice,
+            first_index=delta.first_index,
+            token_ids=delta.token_ids,
+            logprobs=written(delta.logprobs),
+            prompt_logprobs=written(delta.prompt_logprobs),
+            cached_prompt_tokens=delta.cached_prompt,
         )
         message.tokens.append(piece)
-    if said.finish_reason != UNFINISHED:
-        message.endings.append(AttachedEnding(choice=said.choice, finish_reason=said.finish_reason))
+    if delta.finish_reason != UNFINISHED:
+        message.endings.append(
+            AttachedEnding(choice=delta.choice, finish_reason=delta.finish_reason)
+        )

@@ -1,4 +1,4 @@
-"""Detached requests at the gateway that holds them: it reads them itself, so nobody else has to."""
+"""Reads background requests at the gateway that holds them, so that no client has to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.base import metrics
 from headrace_gateway.output.answering import Answer, GenerationFailed
 from headrace_gateway.request.generation import Generation
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_request import OpenRequest
 
 log = logging.getLogger(__name__)
 
@@ -21,21 +21,21 @@ Tell = Callable[[Generation, RequestRecord], Answer]
 """One reader's answer, in the words of the request that it is of."""
 
 
-class DetachedReaders:
+class BackgroundReaders:
     """A reader of each detached request, from its beginning to its end: no more than are open."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def read(self, outlet: Outlet) -> None:
+    def read(self, open_request: OpenRequest) -> None:
         """From now on; so whoever else reads it may leave.
 
         Raises:
             HeadraceError: its model is not known here.
         """
-        answer = self._tell(outlet.reader(), outlet.admitted.record)
-        task = asyncio.create_task(_read(answer, outlet))
+        answer = self._tell(open_request.reader(), open_request.admitted.record)
+        task = asyncio.create_task(_read(answer, open_request))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         metrics.detached_requests.set(len(self._tasks))
@@ -51,7 +51,7 @@ class DetachedReaders:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _read(answer: Answer, outlet: Outlet) -> None:
+async def _read(answer: Answer, open_request: OpenRequest) -> None:
     # Why not `async with`: a gateway that stops must not abandon what others will go on with.
     try:
         async for _ in answer:
@@ -59,7 +59,7 @@ async def _read(answer: Answer, outlet: Outlet) -> None:
     except GenerationFailed:
         pass  # Its outcome says so.
     except Exception:
-        log.exception("request.broken", extra={"request_id": outlet.request_id})
+        log.exception("request.broken", extra={"request_id": open_request.request_id})
         error = InternalError("the gateway failed; its log says how")
-        outlet.close(RequestOutcome(usage=answer.usage(), error=to_status(error)))
+        open_request.close(RequestOutcome(usage=answer.usage(), error=to_status(error)))
     await answer.settle()

@@ -1,27 +1,22 @@
-"""Calls that begin something detached, and do not wait for what comes of it."""
+"""Calls that start a background request and return before it has ended."""
 
 from __future__ import annotations
 
 from headrace.errors import GatewayUnreachable, InvalidRequest, RequestExists, RequestNotFound
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.base.calls import Call
-from headrace_gateway.output.locate import name_taken, same_request
-from headrace_gateway.request.generation_request import Wanted
-from headrace_gateway.request.tenants import DEFAULT_TENANT
-from headrace_gateway.resume.idempotency import HEADER, key_of, under_key
+from headrace_gateway.output.resumer import name_taken, same_request
+from headrace_gateway.request.generation_request import GenerationRequest
+from headrace_gateway.resume.idempotency import HEADER, idempotency_key, named_by_key
 from headrace_gateway.resume.ports import Requests
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.submitter import Submitter
 
 
-class Detaching:
-    def __init__(self, intake: Intake, requests: Requests) -> None:
-        self._intake, self._requests = intake, requests
+class BackgroundRequests:
+    def __init__(self, submitter: Submitter, requests: Requests) -> None:
+        self._submitter, self._requests = submitter, requests
 
-    def known(self, model: str) -> str:
-        """For labels, as of `Intake`."""
-        return self._intake.known(model)
-
-    async def begin(self, wanted: Wanted, call: Call, *, repeatable: bool) -> Request:
+    async def begin(self, wanted: GenerationRequest, call: Call, *, repeatable: bool) -> Request:
         """Returns as soon as it is stored. `repeatable`: its caller has chosen its id, so this may
         be a call that was made before, whose answer got lost.
 
@@ -29,17 +24,17 @@ class Detaching:
             RequestExists: the id is another request's.
             HeadraceError: it was refused; nothing is held.
         """
-        if (key := key_of(call)) is not None:
+        if (key := idempotency_key(call)) is not None:
             if repeatable:
                 raise InvalidRequest(
                     f"request_id names the request already; leave it or {HEADER} out", field=HEADER
                 )
-            wanted = under_key(wanted, key, tenant=self._intake.tenant(call))
+            wanted = named_by_key(wanted, key)
             repeatable = True
         if repeatable and (same := await self._begun(wanted)) is not None:
             return same
         try:
-            answer, request = await self._intake.open(wanted)
+            answer, request = await self._submitter.open(wanted)
         except RequestExists:
             # The same call has come here twice at once.
             if not repeatable or (same := await self._begun(wanted)) is None:
@@ -47,17 +42,16 @@ class Detaching:
             return same
         async with answer:
             pass  # Its gateway reads it: this reader may leave.
-        return await self._requests.opened(request.request_id)
+        return await self._requests.opened(request.key)
 
-    async def _begun(self, wanted: Wanted) -> Request | None:
-        request = await self._intake.repeated(wanted)
+    async def _begun(self, wanted: GenerationRequest) -> Request | None:
+        request = await self._submitter.repeated(wanted)
         try:
-            found, record = await self._requests.look(request.request_id)
+            found, record = await self._requests.look(request.key)
         except (RequestNotFound, GatewayUnreachable):
             # Where no leader can say so now, the next one lets the first of two go on.
             return None
-        same_tenant = (record.tenant or DEFAULT_TENANT) == request.tenant
         seeded = wanted.seed is not None
-        if not (same_tenant and record.detached and same_request(record, request, seeded)):
+        if not (record.detached and same_request(record, request, seeded)):
             raise name_taken(wanted.request_id, field=wanted.name_of("request_id"))
         return found

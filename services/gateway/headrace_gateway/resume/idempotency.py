@@ -1,9 +1,16 @@
-"""A request that is sent again because its answer may be lost: it runs once, and is answered alike.
+"""Idempotency keys: a request that is sent again runs once, and both calls get the same answer.
 
-Its key makes its id, so that it is found wherever it is, as by a reader who comes back; a detached
-request may have an id of its caller's instead. What two
-gateways are sent at the same moment neither finds: the leader lets the first run and tells the
-other gateway, whose call then reads what the first one has.
+A key makes the request's id and seed, so the request is found wherever it is. Two calls of tenant t
+with the key k reach gateways g and h at the same moment:
+
+    g, h     id = once-<hash of t, k>; no leader knows it and no result is stored: both publish it
+    leader   reads g's record first and runs it; h's record is a duplicate: h gets RequestExists
+    h        JoinOnDuplicate abandons its own copy, locates the request at g and reads it there
+    g, h     send the same tokens; g settles the request
+    later    a third call finds the stored result and gets the same answer
+
+If the key was used with other parameters, the call is refused. A request that failed runs again,
+unless it is a background request: that keeps its end.
 """
 
 from __future__ import annotations
@@ -23,17 +30,17 @@ from headrace.errors import (
 from headrace.v1.common_pb2 import RequestOutcome
 from headrace_gateway.base.calls import Call
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import Resuming
 from headrace_gateway.output.position import EventId
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.generation import Event, Failed, Generation, ValidRequest
-from headrace_gateway.request.generation_request import Wanted
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.request.generation_request import GenerationRequest
+from headrace_gateway.submit.submitter import Submitter
 
 HEADER = "Idempotency-Key"
 _LONGEST = 255
 
 
-def key_of(call: Call) -> str | None:
+def idempotency_key(call: Call) -> str | None:
     """
     Raises:
         InvalidRequest: it is none.
@@ -46,15 +53,15 @@ def key_of(call: Call) -> str | None:
     return key
 
 
-def under_key(wanted: Wanted, key: str, *, tenant: str) -> Wanted:
+def named_by_key(wanted: GenerationRequest, key: str) -> GenerationRequest:
     """The request by the name that a tenant's key makes, and with the seed, if it has none."""
-    digest = blake2b(f"{tenant}\0{key}".encode(), digest_size=24).digest()
+    digest = blake2b(f"{wanted.caller.tenant}\0{key}".encode(), digest_size=24).digest()
     seed = int.from_bytes(digest[16:]) if wanted.seed is None else wanted.seed
-    return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, returns=True)
+    return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, idempotent=True)
 
 
-async def opened(
-    wanted: Wanted, intake: Intake, resuming: Resuming, *, named: bool
+async def open_named(
+    wanted: GenerationRequest, submitter: Submitter, resumer: AnswerResumer, *, named: bool
 ) -> tuple[Answer, ValidRequest]:
     """The answer to a new request; `named`: its caller has chosen its id.
 
@@ -65,16 +72,16 @@ async def opened(
         RequestExists: the name is another request's.
         HeadraceError: it was refused; nothing is held.
     """
-    if named and (wanted.detached or await resuming.names_detached(wanted.request_id)):
+    if named and (wanted.background or await resumer.names_detached(wanted.key)):
         field = wanted.name_of("request_id")
-        return await answered_once(wanted, intake, resuming, field=field, detached=True)
-    return await intake.open(wanted)
+        return await open_or_join(wanted, submitter, resumer, field=field, detached=True)
+    return await submitter.open(wanted)
 
 
-async def answered_once(
-    wanted: Wanted,
-    intake: Intake,
-    resuming: Resuming,
+async def open_or_join(
+    wanted: GenerationRequest,
+    submitter: Submitter,
+    resumer: AnswerResumer,
     *,
     field: str = HEADER,
     detached: bool = False,
@@ -88,17 +95,17 @@ async def answered_once(
         RequestExists: the same, where `detached`.
         HeadraceError: it was refused; nothing is held.
     """
-    request = await intake.repeated(wanted)
+    request = await submitter.repeated(wanted)
     event = EventId(request.request_id, "")
-    like = partial(resuming.find_as, seeded=wanted.seed is not None, field=field, detached=detached)
+    like = partial(resumer.find_as, seeded=wanted.seed is not None, field=field, detached=detached)
 
     async def join() -> Generation:
         return await (await like(event, request)).open()
 
     def seen(own: Generation) -> Generation:
-        return FirstOfTwo(own, join)
+        return JoinOnDuplicate(own, join)
 
-    again = partial(resuming.resume_as, event, request, seen=seen, **like.keywords)
+    again = partial(resumer.resume_as, event, request, seen=seen, **like.keywords)
     try:
         return await again(failed=detached), request
     except RequestNotFound:
@@ -108,25 +115,18 @@ async def answered_once(
         if not detached:
             raise
     try:
-        return await intake.open(wanted, seen=seen)
+        return await submitter.open(wanted, seen=seen)
     except RequestExists:
         # Another call has brought it here since.
         return await again(), request
 
 
-class FirstOfTwo:
-    """A `Generation` of our own, or of the gateway whose request the leader had before ours."""
+class JoinOnDuplicate(Generation):
+    """A generation of our own, or of the gateway whose request the leader had before ours."""
 
     def __init__(self, own: Generation, join: Callable[[], Awaitable[Generation]]) -> None:
+        super().__init__(own.request_id, own.arrival_s)
         self._read, self._join = own, join
-
-    @property
-    def request_id(self) -> str:
-        return self._read.request_id
-
-    @property
-    def arrival_s(self) -> float:
-        return self._read.arrival_s
 
     async def events(self) -> AsyncIterator[list[Event]]:
         async for events in self._read.events():

@@ -1,4 +1,4 @@
-"""A call that asks for something new, or comes back for the rest of what it asked for."""
+"""Opens a new request, or resumes that of the call's Last-Event-ID or Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from headrace.errors import InvalidRequest
 from headrace_gateway.base.calls import Call
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import Resuming
 from headrace_gateway.output.position import read_event_id
+from headrace_gateway.output.resumer import AnswerResumer
 from headrace_gateway.request.generation import ValidRequest
-from headrace_gateway.request.generation_request import Wanted
+from headrace_gateway.request.generation_request import GenerationRequest
 from headrace_gateway.resume.idempotency import HEADER as KEY_HEADER
-from headrace_gateway.resume.idempotency import answered_once, key_of, opened, under_key
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.resume.idempotency import (
+    idempotency_key,
+    named_by_key,
+    open_named,
+    open_or_join,
+)
+from headrace_gateway.submit.submitter import Submitter
 
 HEADER = "Last-Event-ID"
 RESUME_HEADER = "X-Headrace-Resume"
 _ASKED = {"true": True, "1": True, "false": False, "0": False}
 
 
-def wants_ids(call: Call) -> bool:
+def wants_event_ids(call: Call) -> bool:
     """Whether each event of a stream is to have an id. A call that comes back asks for them, too.
 
     Raises:
@@ -33,8 +38,8 @@ def wants_ids(call: Call) -> bool:
     return asked or bool(call.last_event_id)
 
 
-async def answered(
-    wanted: Wanted, call: Call, intake: Intake, resuming: Resuming
+async def open_or_resume(
+    wanted: GenerationRequest, call: Call, submitter: Submitter, resumer: AnswerResumer
 ) -> tuple[Answer, ValidRequest]:
     """The answer, and the request as this call wrote it.
 
@@ -42,37 +47,37 @@ async def answered(
         HeadraceError: it was refused; nothing is held.
     """
     if not call.last_event_id:
-        if (once := keyed(wanted, call, intake)) is not None:
-            return await answered_once(once, intake, resuming, detached=wanted.detached)
+        if (once := apply_key(wanted, call)) is not None:
+            return await open_or_join(once, submitter, resumer, detached=wanted.background)
         named = wanted.request_id != call.request_id
-        return await opened(wanted, intake, resuming, named=named)
-    if not wanted.streams:
+        return await open_named(wanted, submitter, resumer, named=named)
+    if not wanted.stream:
         raise InvalidRequest(
             f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER
         )
     event = read_event_id(call.last_event_id, field=HEADER)
-    request = await intake.repeated(wanted)
+    request = await submitter.repeated(wanted)
     seeded = wanted.seed is not None
-    return await resuming.resume_as(event, request, field=HEADER, seeded=seeded), request
+    return await resumer.resume_as(event, request, field=HEADER, seeded=seeded), request
 
 
-def keyed(wanted: Wanted, call: Call, intake: Intake) -> Wanted | None:
+def apply_key(wanted: GenerationRequest, call: Call) -> GenerationRequest | None:
     """The request by the name that its call's key makes; None of a call without one.
 
     Raises:
         InvalidRequest: it has a name already, or the key is none.
     """
-    if (key := key_of(call)) is None:
+    if (key := idempotency_key(call)) is None:
         return None
     if wanted.request_id != call.request_id:
         raise InvalidRequest(
             f"request_id names the request already; leave it or {KEY_HEADER} out",
             field=KEY_HEADER,
         )
-    return under_key(wanted, key, tenant=intake.tenant(call))
+    return named_by_key(wanted, key)
 
 
-def place_after(request_id: str, after: str, call: Call) -> str:
+def resume_position(request_id: str, after: str, call: Call) -> str:
     """Where a reader of a request has come to, by what it says or by its last event.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the native door asks of the mesh side, beside admission."""
+"""Protocols of the fleet and of requests, as the native API uses them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def serving(fleet: Fleet) -> Counter[str]:
 
 
 class Requests(Protocol):
-    """Requests of this and every other gateway, by id."""
+    """Requests of this and every other gateway, by key."""
 
-    async def get(self, request_id: str) -> Request:
+    async def get(self, key: str) -> Request:
         """Where it stands, or how it ended.
 
         Raises:
@@ -40,7 +40,7 @@ class Requests(Protocol):
         """
         ...
 
-    async def look(self, request_id: str) -> tuple[Request, RequestRecord]:
+    async def look(self, key: str) -> tuple[Request, RequestRecord]:
         """The same, and what was asked for, without prompt and output.
 
         Raises:
@@ -48,11 +48,11 @@ class Requests(Protocol):
         """
         ...
 
-    async def opened(self, request_id: str) -> Request:
+    async def opened(self, key: str) -> Request:
         """A request that has just been opened here, as it stands."""
         ...
 
-    async def cancel(self, request_id: str) -> Request:
+    async def cancel(self, key: str) -> Request:
         """End it, and say how it stands then; one that has ended is returned as it ended.
 
         Raises:

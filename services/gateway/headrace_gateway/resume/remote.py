@@ -1,4 +1,4 @@
-"""A request that is open at another gateway, read from there."""
+"""The output of a request that is open at another gateway, read over the internal AttachService."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.channels import MESH_PINGS, aio_channel
 from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import RequestOutcome
+from headrace_gateway.base.request_keys import public_id
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Generation, Tokens
 from headrace_gateway.request.logprob_columns import read_run
@@ -30,12 +31,13 @@ class Unreachable(Exception):
 Call = grpc.aio.UnaryStreamCall[AttachRequest, AttachResponse]
 
 
-class Remote:
+class Remote(Generation):
     """The `Generation` of a reader whose request is open at another gateway, which settles it."""
 
     failed = False
 
     def __init__(self, call: Call, record: RequestRecord, channel: AsyncExitStack) -> None:
+        super().__init__(record.request_id, record.arrival.ToNanoseconds() / 1e9)
         self.record = record
         self._call, self._channel = call, channel
 
@@ -64,24 +66,14 @@ class Remote:
     async def open(self) -> Generation:
         return self
 
-    @property
-    def request_id(self) -> str:
-        return self.record.request_id
-
-    @property
-    def arrival_s(self) -> float:
-        return self.record.arrival.ToNanoseconds() / 1e9
-
     async def events(self) -> AsyncIterator[list[Event]]:
         try:
             while isinstance(message := await self._call.read(), AttachResponse):
                 yield list(_events(message))
         except grpc.aio.AioRpcError as error:
-            fact = f"the gateway that has request {self.request_id} broke off: {error.details()}"
+            shown = public_id(self.request_id)
+            fact = f"the gateway that has request {shown} broke off: {error.details()}"
             yield [Failed(GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S))]
-
-    def end_choice(self, choice: int) -> None:
-        """Its gateway finds the same end by itself."""
 
     async def settle(self, outcome: RequestOutcome) -> None:
         await self.abandon()

@@ -1,4 +1,16 @@
-"""Requests of gateways that are gone, taken over by this one."""
+"""Requests of gateways that are gone, continued by this gateway.
+
+The leader assigns a request to this gateway; it runs again once the leader has the resume point:
+
+    leader -> h   the record of req_7: attempt 5, held_since_attempt 6, output ids 11 12 13
+    h             opens req_7 with these ids, fenced up to attempt 5: late tokens of older workers
+                  are stale, and index 3 is the next to be accepted
+    h -> leader   LocateRequest(req_7, TAKE_OVER, point: attempt 5, output ids 11 12 13)
+    leader        puts req_7 back into its lane; attempt 6 delivers its tokens to h
+    h -> leader   reports req_7 as taken over since attempt 6, for leaders to come
+
+If the leader does not confirm, h drops the request without settling it: the leader still has it.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +18,21 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from headrace.bus import Bus, BusError, subjects
+from headrace.bus import Bus
 from headrace.clock import Clock
 from headrace.errors import GatewayUnreachable, HeadraceError, RequestExists
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
+    LocateRequest,
     TakenOver,
-    TakeOverRequest,
-    TakeOverResponse,
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_gateway.base import metrics
 from headrace_gateway.queue.admission import LaneAdmission
 from headrace_gateway.queue.lanes import DEFAULT_RETRY_S
 from headrace_gateway.request.generation import Generation
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.resume.leaders import ask_leaders
+from headrace_gateway.stream.open_request import OpenRequest
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.stored_record import admitted_as
 
@@ -29,8 +41,8 @@ log = logging.getLogger(__name__)
 ANSWER_S = 1.0
 
 
-class Claims:
-    """What a leader gives goes on here once this gateway has said from where."""
+class Takeovers:
+    """Opens requests that a leader assigns to this gateway."""
 
     def __init__(
         self,
@@ -41,21 +53,20 @@ class Claims:
         requests: OpenRequests,
         admission: LaneAdmission,
         *,
-        read_detached: Callable[[Outlet], None],
+        read_in_background: Callable[[OpenRequest], None],
     ) -> None:
         self.delivery_address = delivery_address
         self._gateway_id = gateway_id
         self._bus, self._clock = bus, clock
         self._requests, self._admission = requests, admission
-        self._read_detached = read_detached
+        self._read_in_background = read_in_background
 
     def given(self, record: RequestRecord) -> Given:
         return Given(self, record)
 
     def report(self) -> GatewayReport:
-        """What leaders have to know of this gateway beside its name. All that is open here and
-        was published elsewhere is for a later one."""
-        records = (outlet.admitted.record for outlet in self._requests)
+        """Return this gateway's report, with the requests that it has taken over."""
+        records = (open_request.admitted.record for open_request in self._requests)
         taken_over = [
             TakenOver(
                 request_id=record.request_id,
@@ -72,31 +83,31 @@ class Claims:
         )
 
     async def open(self, record: RequestRecord) -> Generation:
-        """Hold the request, and have its leader go on with it.
+        """Open the request here, and have its leader continue it.
 
         Raises:
             GatewayUnreachable: the leader does not (any more) have it go on for this gateway.
-            CapacityError: this gateway takes nothing more.
+            CapacityError: this gateway admits nothing more.
         """
         self._admission.require_room()
-        outlet = self._outlet(record)
+        open_request = self._open_request(record)
         try:
-            self._requests.add(outlet)
+            self._requests.add(open_request)
         except RequestExists:
-            # Two readers came at once.
+            # Two clients came at once.
             if (found := self._requests.find(record.request_id)) is None:
                 raise
             return found.reader()
-        reader = outlet.reader()
+        reader = open_request.reader()
         if record.detached:
             # Before its leader is asked: this reader may leave meanwhile.
-            self._read_detached(outlet)
+            self._read_in_background(open_request)
         try:
-            await self._confirm(record.model, outlet)
+            await self._confirm(record.model, open_request)
         except HeadraceError as error:
-            # Not settled: it is the leader's to say what becomes of it.
-            self._requests.remove(outlet)
-            outlet.let_go(error)
+            # Not settled: the leader still has the request.
+            self._requests.remove(open_request)
+            open_request.release(error)
             raise
         except BaseException:
             await reader.abandon()
@@ -104,45 +115,43 @@ class Claims:
         _count(record)
         return reader
 
-    def take(self, record: RequestRecord) -> Outlet:
-        """Hold a detached request that its leader gives to this gateway, and that nobody asked for.
+    def take(self, record: RequestRecord) -> OpenRequest:
+        """Open a background request that its leader assigns to this gateway.
 
         Raises:
-            HeadraceError: this gateway takes nothing more, or does not know the model.
+            HeadraceError: this gateway admits nothing more, or does not know the model.
         """
         self._admission.require_room()
-        outlet = self._outlet(record)
-        self._read_detached(outlet)
-        self._requests.add(outlet)
+        open_request = self._open_request(record)
+        self._read_in_background(open_request)
+        self._requests.add(open_request)
         _count(record)
-        return outlet
+        return open_request
 
-    def _outlet(self, record: RequestRecord) -> Outlet:
+    def _open_request(self, record: RequestRecord) -> OpenRequest:
         left_s = record.deadline.ToNanoseconds() / 1e9 - self._clock.unix_s()
         admitted = admitted_as(record, deadline_s=self._clock.monotonic_s() + left_s)
-        outlet = Outlet(admitted, self._clock, self._admission.close)
-        wishes = admitted.wishes
-        # Why: what was told of the tokens is not kept with them. They are made again, equal.
-        anew = wishes.logprobs or wishes.prompt_logprobs is not None
-        outlet.relay.resume(record.attempt, () if anew else record.progress)
-        return outlet
+        open_request = OpenRequest(admitted, self._clock, self._admission.close)
+        logprobs_request = admitted.logprobs_request
+        # Why: logprobs are not stored with the tokens, which are made again, equal.
+        anew = logprobs_request.logprobs or logprobs_request.prompt_logprobs is not None
+        open_request.output.resume(record.attempt, () if anew else record.progress)
+        return open_request
 
-    async def _confirm(self, model: str, outlet: Outlet) -> None:
-        request = TakeOverRequest(
-            request_id=outlet.request_id,
+    async def _confirm(self, model: str, open_request: OpenRequest) -> None:
+        message = LocateRequest(
+            request_id=open_request.request_id,
+            verb=LocateRequest.VERB_TAKE_OVER,
             gateway_id=self._gateway_id,
             delivery_address=self.delivery_address,
-            point=outlet.resume_point(),
+            point=open_request.resume_point(),
         )
-        try:
-            answer = await self._bus.request(
-                subjects.take_over(model), request.SerializeToString(), timeout_s=ANSWER_S
-            )
-        except BusError as error:
-            fact = f"the scheduler did not say whether request {outlet.request_id} goes on: {error}"
-            raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S) from error
-        if TakeOverResponse.FromString(answer).gateway_id != self._gateway_id:
-            fact = f"request {outlet.request_id} went to another gateway"
+        (answer,) = await ask_leaders(self._bus, [model], message, timeout_s=ANSWER_S)
+        if answer is None:
+            fact = f"no scheduler answered for request {open_request.request_id}"
+            raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S)
+        if answer.record.gateway_id != self._gateway_id:
+            fact = f"request {open_request.request_id} went to another gateway"
             raise GatewayUnreachable(fact, retry_after_s=DEFAULT_RETRY_S)
 
 
@@ -155,9 +164,9 @@ def _count(record: RequestRecord) -> None:
 class Given:
     """An `Attachable` that its leader has given to this gateway."""
 
-    claims: Claims
+    takeovers: Takeovers
     record: RequestRecord
     failed = False
 
     async def open(self) -> Generation:
-        return await self.claims.open(self.record)
+        return await self.takeovers.open(self.record)

@@ -1,4 +1,4 @@
-"""DeliveryService: the workers' end of the gateway."""
+"""DeliveryService: receives the output that workers stream to this gateway."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from headrace.internal.v1 import delivery_pb2_grpc
 from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse
 from headrace.rpc.status import abort
 from headrace_gateway.base import metrics
-from headrace_gateway.stream.last_token import Freshness
-from headrace_gateway.stream.losses import Losses
+from headrace_gateway.stream.last_token import LastTokenClock
+from headrace_gateway.stream.lost_attempts import LostAttempts
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerLine
+from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerStream
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,12 @@ Context = grpc.aio.ServicerContext[DeliverRequest, DeliverResponse]
 
 
 class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
-    def __init__(self, requests: OpenRequests, losses: Losses, freshness: Freshness) -> None:
+    def __init__(
+        self, requests: OpenRequests, lost_attempts: LostAttempts, last_token: LastTokenClock
+    ) -> None:
         self._requests = requests
-        self._losses = losses
-        self._freshness = freshness
+        self._lost_attempts = lost_attempts
+        self._last_token = last_token
 
     async def Deliver(  # type: ignore[override]  # noqa: N802 - the coroutine style of grpc.aio
         self, request_iterator: AsyncIterator[DeliverRequest], context: Any
@@ -40,7 +42,7 @@ class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
             await abort(
                 context, InvalidRequest("the first message names its worker", field="worker_id")
             )
-        line = WorkerLine(first.worker_id, self._requests, self._losses.fault)
+        line = WorkerStream(first.worker_id, self._requests, self._lost_attempts.fault)
         log.info("delivery.opened", extra={"worker_id": line.worker_id})
         metrics.worker_streams.inc()
         malformed: MalformedMessage | None = None
@@ -48,17 +50,17 @@ class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
             malformed = await self._converse(line, first, request_iterator, context)
         finally:
             # Whatever ended the stream, its unfinished slots are waited for, then lost.
-            feeds = line.broken()
+            bindings = line.unbind_all()
             metrics.worker_streams.dec()
-            log.info("delivery.closed", extra={"worker_id": line.worker_id, "bound": len(feeds)})
-            self._losses.stream_broke(line.worker_id, feeds)
+            log.info("delivery.closed", extra={"worker_id": line.worker_id, "bound": len(bindings)})
+            self._lost_attempts.on_stream_broken(line.worker_id, bindings)
         if malformed is not None:
             log.error("delivery.malformed", extra={"worker_id": line.worker_id, "fault": malformed})
             await abort(context, InvalidRequest(str(malformed)))
 
     async def _converse(
         self,
-        line: WorkerLine,
+        line: WorkerStream,
         first: DeliverRequest,
         rest: AsyncIterator[DeliverRequest],
         context: Context,
@@ -76,11 +78,11 @@ class DeliveryService(delivery_pb2_grpc.DeliveryServiceServicer):
             line.finish()
         return malformed
 
-    def _take(self, line: WorkerLine, message: DeliverRequest) -> None:
+    def _take(self, line: WorkerStream, message: DeliverRequest) -> None:
         if line.take(message):
-            self._freshness.token_came()
+            self._last_token.record_token()
 
 
-async def _write(line: WorkerLine, context: Context) -> None:
+async def _write(line: WorkerStream, context: Context) -> None:
     while (response := await line.response()) is not None:
         await context.write(response)

@@ -1,23 +1,23 @@
-"""When a token last came through, from canaries and callers alike."""
+"""The time of the last token, of canaries and callers alike."""
 
 from __future__ import annotations
 
 from headrace.clock import Clock
 
 
-class Freshness:
+class LastTokenClock:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._last_s: float | None = None
 
-    def token_came(self) -> None:
+    def record_token(self) -> None:
         self._last_s = self._clock.monotonic_s()
 
     def age_s(self) -> float | None:
-        """Since the last one; None: there was none. May be asked from another thread."""
+        """Return the time since the last token; None if there was none. Thread-safe."""
         last_s = self._last_s
         return None if last_s is None else self._clock.monotonic_s() - last_s
 
     def within(self, window_s: float) -> bool:
-        """Whether one came in the last `window_s`. May be asked from another thread."""
+        """Return whether a token came in the last `window_s`. Thread-safe."""
         return self._last_s is not None and self._clock.monotonic_s() - self._last_s < window_s

@@ -1,8 +1,8 @@
-"""One open request at the gateway: fed by workers' streams, read by doors.
+"""One open request at the gateway: workers' streams write its output, API calls read it.
 
-The outlet is the rim around a `Relay`: it wakes the readers, and it knows which slots
-of which streams feed it, so that whoever must stop hears of it at once. The first of
-its readers to come to the end settles it; the last to leave before that abandons it.
+`OpenRequest` is the asynchronous part around an `OutputLog`: it wakes the readers, and knows the
+worker slots that are bound to the request, to cancel them at once. The first reader that comes to
+the end settles the request; the last reader that leaves before the end abandons it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
 from headrace.v1 import common_pb2
 from headrace_gateway.base.metrics import LaneMeter, lane_meter
-from headrace_gateway.request.generation import Event, Queued, Tokens
-from headrace_gateway.stream.output_log import NOTHING, Relay, Wishes
+from headrace_gateway.request.generation import Event, Generation, Queued, Tokens
+from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest, OutputLog
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """What is kept of a request once its record is in its lane."""
+class AdmittedRequest:
+    """What is kept of a request once its record is published."""
 
     request_id: str
     model: str
@@ -39,55 +39,57 @@ class Admitted:
     max_tokens: int
     record: RequestRecord
     """Without prompt and output."""
-    wishes: Wishes = NOTHING
+    logprobs_request: LogprobsRequest = NOTHING
     is_canary: bool = False
-    """Ours, not a caller's: neither measured nor kept as a result."""
+    """A canary of this gateway: neither measured nor stored."""
 
 
 class Line(Protocol):
-    """A worker's stream, as its feeds see it."""
+    """A worker's stream, as its slot bindings use it."""
 
     def cancel(self, slot: int) -> None:
-        """Tell the worker to stop this slot, now, and forget it."""
+        """Send the worker a cancellation of this slot, and unbind it."""
         ...
 
 
 @dataclass(slots=True, eq=False)
-class Feed:
+class SlotBinding:
     """One slot of one worker's stream, bound to one choice of one attempt."""
 
     line: Line
     slot: int
-    outlet: Outlet
+    open_request: OpenRequest
     choice: int
     attempt: int
 
 
-class Outlet:
-    """`on_close` is called exactly once: when a reader settles, or when the last one leaves."""
+class OpenRequest:
+    """`on_close` is called exactly once: when a reader settles, or when the last reader leaves."""
 
     def __init__(
         self,
-        admitted: Admitted,
+        admitted: AdmittedRequest,
         clock: Clock,
-        on_close: Callable[[Outlet, common_pb2.RequestOutcome], None],
+        on_close: Callable[[OpenRequest, common_pb2.RequestOutcome], None],
     ) -> None:
         self.admitted = admitted
-        self.relay = Relay(
-            choices=admitted.choices, max_tokens=admitted.max_tokens, wishes=admitted.wishes
+        self.output = OutputLog(
+            choices=admitted.choices,
+            max_tokens=admitted.max_tokens,
+            logprobs_request=admitted.logprobs_request,
         )
         self.closed = asyncio.Event()
         """Set once settled or abandoned."""
         self.sequence = 0
-        """Its place in the stream; 0 while it is not known."""
+        """Sequence number of its record in the broker's stream; 0 while unknown."""
         self.queued = Queued()
-        """What was last told of its wait."""
+        """The place in the queue that was last reported."""
         self.told_s = clock.monotonic_s()
-        """When that was; before it, when it came."""
+        """When that was; before the first report, when the request was opened."""
         self._clock = clock
         self._on_close = on_close
-        self._feeds: set[Feed] = set()
-        self._readers: set[Reader] = set()
+        self._bindings: set[SlotBinding] = set()
+        self._readers: set[OutputReader] = set()
         self._meter: LaneMeter | None = None
         if not admitted.is_canary:
             self._meter = lane_meter(admitted.model, admitted.priority, clock.monotonic_s())
@@ -96,13 +98,13 @@ class Outlet:
     def request_id(self) -> str:
         return self.admitted.request_id
 
-    # For doors
+    # For readers
 
-    def reader(self) -> Reader:
-        """One more, who hears all from the beginning."""
-        # The first alone is measured: what others hear is no output twice.
+    def reader(self) -> OutputReader:
+        """Return one more reader, which reads from the beginning."""
+        # Only the first reader is measured, so that no token counts twice.
         measure = self._measure if not self._readers else None
-        reader = Reader(self, measure)
+        reader = OutputReader(self, measure)
         self._readers.add(reader)
         return reader
 
@@ -111,37 +113,37 @@ class Outlet:
         return len(self._readers)
 
     def end_choice(self, choice: int) -> None:
-        """A reader found its end."""
-        self._cancel_feeds(lambda feed: feed.choice == choice)
+        """End a choice in which a reader found a stop string."""
+        self._cancel_bindings(lambda binding: binding.choice == choice)
         self.wake()
 
-    def leave(self, reader: Reader) -> None:
-        """This reader hears no more of it; the last one ends it."""
+    def leave(self, reader: OutputReader) -> None:
+        """Remove a reader; if it was the last one, abandon the request."""
         self._readers.discard(reader)
         if not self._readers:
             self.abandon()
 
     def abandon(self) -> None:
-        """Nobody waits for it: cancel what runs, free what is held."""
-        error = RequestCancelled(f"the client of {self.request_id} left")
+        """Cancel the request, as no reader is left: stop its workers and free what is held."""
+        error = RequestCancelled(f"the client of request {self.request_id} disconnected")
         usage = common_pb2.Usage(
-            prompt_tokens=self.admitted.prompt_tokens, output_tokens=self.relay.output_tokens
+            prompt_tokens=self.admitted.prompt_tokens, output_tokens=self.output.output_tokens
         )
         self.close(common_pb2.RequestOutcome(usage=usage, error=to_status(error)))
 
     def close(self, outcome: common_pb2.RequestOutcome) -> None:
-        """It ended so. Who still reads it reads to its end."""
+        """Close the request with this outcome. Other readers still read to its end."""
         # Synchronous, so that a cancelled caller cannot leave it half done.
         if self.closed.is_set():
             return
         self.closed.set()
-        self.relay.fail(RequestCancelled(f"{self.request_id} is closed"))
-        self._cancel_feeds(lambda _: True)
+        self.output.fail(RequestCancelled(f"request {self.request_id} is closed"))
+        self._cancel_bindings(lambda _: True)
         self.wake()
         self._on_close(self, outcome)
 
-    def let_go(self, error: HeadraceError) -> None:
-        """Others go on with it: readers are told why it ends here, and nothing is settled."""
+    def release(self, error: HeadraceError) -> None:
+        """Close the request here, unsettled: another gateway continues it."""
         self.closed.set()
         self.fail(error)
 
@@ -154,98 +156,93 @@ class Outlet:
 
     @property
     def is_waiting(self) -> bool:
-        """Nobody feeds it: it is in its lane, or has just been given to a worker."""
-        return not self._feeds and not self.relay.ended
+        """Whether no slot is bound: it is in its lane, or has just been dispatched."""
+        return not self._bindings and not self.output.ended
 
-    def tell_queued(self, queued: Queued) -> None:
-        """Let the readers know where it waits."""
+    def report_queued(self, queued: Queued) -> None:
+        """Report to the readers the place in the queue."""
         self.queued, self.told_s = queued, self._clock.monotonic_s()
         for reader in self._readers:
-            reader.tell_queued()
+            reader.report_queued()
 
     def wake(self) -> None:
-        """Let the readers drain the relay."""
+        """Wake the readers, so that they drain the output log."""
         for reader in self._readers:
             reader.wake()
 
-    def bind(self, feed: Feed) -> bool:
-        """Hear this feed from now on; False: it must be cancelled by its stream.
+    def bind(self, binding: SlotBinding) -> bool:
+        """Accept this slot's output from now on; False: its stream must cancel the slot.
 
         Raises:
             SenderFault: the request has no such choice.
         """
-        before = self.relay.newest
+        before = self.output.newest_attempt
         try:
-            heard = self.relay.open(feed.choice, feed.attempt)
+            heard = self.output.open(binding.choice, binding.attempt)
         finally:
-            if self.relay.newest != before:
-                self._cancel_feeds(lambda old: old.attempt < feed.attempt)
+            if self.output.newest_attempt != before:
+                self._cancel_bindings(lambda old: old.attempt < binding.attempt)
         if heard:
-            self._feeds.add(feed)
+            self._bindings.add(binding)
         return heard
 
-    def unbind(self, feed: Feed) -> None:
-        """The feed's slot is gone: ended, reused, or its stream broke."""
-        self._feeds.discard(feed)
+    def unbind(self, binding: SlotBinding) -> None:
+        """Remove a binding whose slot has ended or was reused, or whose stream broke."""
+        self._bindings.discard(binding)
 
-    def is_fed(self, choice: int, attempt: int) -> bool:
-        """Whether some stream still has a slot for this."""
-        return any(f.choice == choice and f.attempt == attempt for f in self._feeds)
+    def has_binding(self, choice: int, attempt: int) -> bool:
+        """Return whether a slot is bound to this choice and attempt."""
+        return any(f.choice == choice and f.attempt == attempt for f in self._bindings)
 
     def fail(self, error: HeadraceError) -> None:
         """End the request with an error, unless it has ended."""
-        if self.relay.fail(error):
-            self._cancel_feeds(lambda _: True)
+        if self.output.fail(error):
+            self._cancel_bindings(lambda _: True)
             self.wake()
 
     def fence(self, attempt: int) -> None:
-        """Hear nothing more of attempts up to this one, and stop their workers."""
-        self.relay.fence(attempt)
-        self._cancel_feeds(lambda feed: feed.attempt <= attempt)
+        """Accept nothing more of attempts up to this one, and cancel their slots."""
+        self.output.fence(attempt)
+        self._cancel_bindings(lambda binding: binding.attempt <= attempt)
 
     def resume_point(self, error: HeadraceError | None = None) -> ResumePoint:
-        """Where the request stands; stays true only after a fence."""
+        """Return the output so far; it stays current only after a fence."""
         return ResumePoint(
             request_id=self.request_id,
-            attempt=self.relay.newest,
-            progress=self.relay.progress(),
+            attempt=self.output.newest_attempt,
+            progress=self.output.progress(),
             error=None if error is None else to_status(error),
             cause=ParkCause.PARK_CAUSE_LOST,
         )
 
     @property
-    def feeds(self) -> int:
-        return len(self._feeds)
+    def bindings(self) -> int:
+        return len(self._bindings)
 
-    def _cancel_feeds(self, which: Callable[[Feed], bool]) -> None:
-        for feed in [feed for feed in self._feeds if which(feed)]:
-            self._feeds.discard(feed)
-            feed.line.cancel(feed.slot)
+    def _cancel_bindings(self, which: Callable[[SlotBinding], bool]) -> None:
+        for binding in [binding for binding in self._bindings if which(binding)]:
+            self._bindings.discard(binding)
+            binding.line.cancel(binding.slot)
 
 
-class Reader:
-    """A `Generation`: one reader of an outlet."""
+class OutputReader(Generation):
+    """One reader of an open request."""
 
-    def __init__(self, outlet: Outlet, measure: Callable[[list[Event]], None] | None) -> None:
-        self._outlet, self._measure = outlet, measure
-        self._reading = outlet.relay.reading()
+    def __init__(
+        self, open_request: OpenRequest, measure: Callable[[list[Event]], None] | None
+    ) -> None:
+        super().__init__(open_request.request_id, open_request.admitted.arrival_s)
+        self._open_request, self._measure = open_request, measure
+        self._reading = open_request.output.reading()
         self._news = asyncio.Event()
         self._news.set()
         self._is_queue_news = False
 
-    @property
-    def request_id(self) -> str:
-        return self._outlet.request_id
-
-    @property
-    def arrival_s(self) -> float:
-        return self._outlet.admitted.arrival_s
-
     def wake(self) -> None:
         self._news.set()
 
-    def tell_queued(self) -> None:
-        """Where it waits has become known, or another place."""
+    def report_queued(self) -> None:
+        """Yield the place in the queue, which has changed."""
         self._is_queue_news = True
         self.wake()
 
@@ -259,15 +256,15 @@ class Reader:
                     self._measure(events)
                 yield events
             elif self._is_queue_news:
-                yield [self._outlet.queued]
+                yield [self._open_request.queued]
             self._is_queue_news = False
 
     def end_choice(self, choice: int) -> None:
         self._reading.stop(choice)
-        self._outlet.end_choice(choice)
+        self._open_request.end_choice(choice)
 
     async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
-        self._outlet.close(outcome)
+        self._open_request.close(outcome)
 
     async def abandon(self) -> None:
-        self._outlet.leave(self)
+        self._open_request.leave(self)

@@ -5,58 +5,60 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from headrace.errors import RequestExists
-from headrace_gateway.stream.open_request import Outlet
+from headrace_gateway.stream.open_request import OpenRequest
 
 
 class OpenRequests:
-    """Every outlet from before its record is published until it is settled or abandoned."""
+    """Every open request, from before it is published until it is settled or abandoned."""
 
     def __init__(self) -> None:
-        self._outlets: dict[str, Outlet] = {}
+        self._by_id: dict[str, OpenRequest] = {}
         self._released: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._outlets)
+        return len(self._by_id)
 
-    def __iter__(self) -> Iterator[Outlet]:
+    def __iter__(self) -> Iterator[OpenRequest]:
         """A snapshot: entries may come and go while it is walked."""
-        return iter(list(self._outlets.values()))
+        return iter(list(self._by_id.values()))
 
-    def add(self, outlet: Outlet) -> None:
+    def add(self, open_request: OpenRequest) -> None:
         """
         Raises:
             RequestExists: its id is open here.
         """
-        if outlet.request_id in self._outlets:
-            raise RequestExists(f"request {outlet.request_id} is open", field="request_id")
-        self._outlets[outlet.request_id] = outlet
+        if open_request.request_id in self._by_id:
+            raise RequestExists(f"request {open_request.request_id} is open", field="request_id")
+        self._by_id[open_request.request_id] = open_request
 
-    def find(self, request_id: str) -> Outlet | None:
-        return self._outlets.get(request_id)
+    def find(self, request_id: str) -> OpenRequest | None:
+        return self._by_id.get(request_id)
 
-    def remove(self, outlet: Outlet) -> None:
-        """A no-op if it is not there: whoever closes it first removes it."""
-        if self._outlets.get(outlet.request_id) is outlet:
-            del self._outlets[outlet.request_id]
+    def remove(self, open_request: OpenRequest) -> None:
+        """Remove the request; a no-op if it is not there."""
+        if self._by_id.get(open_request.request_id) is open_request:
+            del self._by_id[open_request.request_id]
 
-    def release(self, outlet: Outlet) -> None:
-        """Others go on with it once this gateway has left; until then nobody is to be told that
-        it is not known here, for what nobody holds is given up."""
-        self.remove(outlet)
-        self._released.add(outlet.request_id)
+    def release(self, open_request: OpenRequest) -> None:
+        """Remove a request that another gateway continues once this one has stopped. It still
+        counts as known here: the leader gives up a request that no gateway holds."""
+        self.remove(open_request)
+        self._released.add(open_request.request_id)
 
     def has_released(self, request_id: str) -> bool:
         return request_id in self._released
 
-    def overdue(self, now_s: float, *, slack_s: float) -> list[Outlet]:
-        """Those past their deadline for longer than `slack_s`, that have not ended."""
+    def overdue(self, now_s: float, *, slack_s: float) -> list[OpenRequest]:
+        """Return requests that have not ended `slack_s` after their deadline."""
         return [
-            outlet
-            for outlet in self._outlets.values()
-            if now_s > outlet.admitted.deadline_s + slack_s and not outlet.relay.ended
+            open_request
+            for open_request in self._by_id.values()
+            if now_s > open_request.admitted.deadline_s + slack_s and not open_request.output.ended
         ]
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if an ended request is still fed."""
-        for outlet in self._outlets.values():
-            assert not (outlet.relay.ended and outlet.feeds), f"{outlet.request_id} is fed"
+        """Raise AssertionError if an ended request still has bound slots."""
+        for open_request in self._by_id.values():
+            assert not (open_request.output.ended and open_request.bindings), (
+                f"{open_request.request_id} is fed"
+            )

@@ -1,9 +1,8 @@
-"""Pure room: one open request's outputs, taken from whoever is its newest attempt.
+"""Pure: the output of one open request, accepted from its newest attempt only.
 
-Exactly-once to the client follows from (attempt, choice, index) and nothing else:
-only the newest attempt is heard, only the next index is new, and what was said
-before is compared with what is kept. A relay holds token ids, and what is told of
-them, until its request is settled: at most `max_tokens` for each choice.
+Exactly-once delivery follows from (attempt, choice, index) alone: only tokens of the newest attempt
+are accepted, only the next index is new, and a repeated index is compared with what is stored. The
+log holds token ids and their logprobs until the request is settled: at most `max_tokens` a choice.
 """
 
 from __future__ import annotations
@@ -20,83 +19,85 @@ from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Toke
 
 
 class Verdict(Enum):
-    """What became of something that a worker said."""
+    """What was done with a worker's token or end."""
 
     TAKEN = auto()
     REPEATED = auto()
-    """Said before, and the same."""
+    """Already in the log, and equal."""
     MISMATCHED = auto()
-    """Said before, and different: what is kept stays. Determinism is broken somewhere."""
+    """Already in the log, and different: the log stays as it is. Determinism is broken."""
     STALE = auto()
-    """Of an attempt that is no longer heard, or of a choice at its end. Its sender must stop."""
+    """Of an attempt that is not accepted, or of an ended choice. The slot must be cancelled."""
 
 
 class SenderFault(Exception):
-    """A sender's words do not fit together: it skips an index, or passes a bound.
+    """A worker skipped an index or passed a bound.
 
-    Nothing of it was taken. Its attempt must be fenced and the request put back.
+    Nothing of it was accepted. Its attempt must be fenced and the request retried.
     """
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What is to come with the tokens."""
+class LogprobsRequest:
+    """The log probabilities that a request asks for."""
 
     logprobs: bool = False
     prompt_logprobs: int | None = None
-    """How many tokens of the prompt are told of, before any output; None where none are wanted."""
+    """Number of prompt tokens with logprobs, sent before any output; None if not requested."""
 
 
-NOTHING = Wishes()
+NOTHING = LogprobsRequest()
 
 
 class _Choice:
     __slots__ = ("cached", "ended", "ids", "logprobs", "prompt", "reason", "vector")
 
-    def __init__(self, wishes: Wishes) -> None:
+    def __init__(self, logprobs_request: LogprobsRequest) -> None:
         self.ids: list[int] = []
-        self.logprobs = Logprobs() if wishes.logprobs else None
-        """Of `ids`; None where they are not wanted, as the next."""
-        self.prompt = Logprobs() if wishes.prompt_logprobs is not None else None
+        self.logprobs = Logprobs() if logprobs_request.logprobs else None
+        """Of `ids`; None if not requested, as the next."""
+        self.prompt = Logprobs() if logprobs_request.prompt_logprobs is not None else None
         self.reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
         self.vector = b""
         self.cached: int | None = None
-        """Of the prompt's tokens, as the first attempt said it that had output."""
+        """Cached prompt tokens, of the first attempt that had output."""
         self.ended = False
 
 
-class Relay:
-    def __init__(self, *, choices: int, max_tokens: int, wishes: Wishes = NOTHING) -> None:
-        self._wishes = wishes
-        self._choices = [_Choice(self._wishes) for _ in range(choices)]
+class OutputLog:
+    def __init__(
+        self, *, choices: int, max_tokens: int, logprobs_request: LogprobsRequest = NOTHING
+    ) -> None:
+        self._logprobs_request = logprobs_request
+        self._choices = [_Choice(self._logprobs_request) for _ in range(choices)]
         self._max_tokens = max_tokens
-        self._heard = 0
-        """The one attempt whose tokens are taken; 0 while there is none."""
-        self._newest = 0
+        self._accepted_attempt = 0
+        """The attempt whose tokens are accepted; 0 if none."""
+        self._newest_attempt = 0
         self._fence = 0
         self._error: HeadraceError | None = None
 
     @property
-    def newest(self) -> int:
+    def newest_attempt(self) -> int:
         """Newest attempt seen; 0 before the first."""
-        return self._newest
+        return self._newest_attempt
 
     @property
     def ended(self) -> bool:
-        """Nothing more will be taken; there may be something left to drain."""
+        """Nothing more is accepted; readers may have some left to drain."""
         return self._error is not None or all(choice.ended for choice in self._choices)
 
-    def reading(self) -> Reading:
-        """From the beginning, for one more reader."""
-        return Reading(self)
+    def reading(self) -> OutputCursor:
+        """Return a cursor at the beginning, for one more reader."""
+        return OutputCursor(self)
 
     def resume(self, attempt: int, progress: Iterable[ChoiceProgress]) -> None:
-        """Begin, before anything is heard, where attempts up to this one came under another relay.
+        """Start from the output that attempts up to this one had at another gateway.
 
-        Of what was to come with these tokens nothing is known: where there are such wishes they
-        are to be made anew, and `progress` is to be empty.
+        Their logprobs are unknown: for a request with logprobs `progress` must be empty, so that
+        its tokens are made again, equal.
         """
-        self._newest = attempt
+        self._newest_attempt = attempt
         self.fence(attempt)
         for point in progress:
             kept = self._choices[point.choice]
@@ -109,40 +110,40 @@ class Relay:
     def output_tokens(self) -> int:
         return sum(len(choice.ids) for choice in self._choices)
 
-    def hears(self, attempt: int) -> bool:
-        """Whether tokens of this attempt are taken."""
-        return attempt == self._heard and not self.ended
+    def accepts(self, attempt: int) -> bool:
+        """Return whether tokens of this attempt are accepted."""
+        return attempt == self._accepted_attempt and not self.ended
 
     def has_ended(self, choice: int) -> bool:
         return self._choices[choice].ended or self._error is not None
 
     def open(self, choice: int, attempt: int) -> bool:
-        """Hear a sender from now on; False: it must stop. A newer attempt silences all older.
+        """Accept a worker's slot; False: it must be cancelled. A newer attempt fences all older.
 
         Raises:
             SenderFault: there is no such choice.
         """
-        if attempt <= self._fence or attempt < self._newest or self._error is not None:
+        if attempt <= self._fence or attempt < self._newest_attempt or self._error is not None:
             return False
-        self._newest = self._heard = attempt
+        self._newest_attempt = self._accepted_attempt = attempt
         if choice >= len(self._choices):
             raise SenderFault(f"choice {choice} of a request with {len(self._choices)}")
         return not self._choices[choice].ended
 
     def fence(self, attempt: int) -> None:
-        """Hear nothing more of attempts up to this one."""
+        """Accept nothing more of attempts up to this one."""
         self._fence = max(self._fence, attempt)
-        if self._heard <= self._fence:
-            self._heard = 0
+        if self._accepted_attempt <= self._fence:
+            self._accepted_attempt = 0
 
     def take_prompt(self, choice: int, attempt: int, first_index: int, run: Logprobs) -> None:
-        """What a sender knows of the prompt, in order. Not compared with what was said before.
+        """Append logprobs of the prompt, in order. A repeat is not compared.
 
         Raises:
             SenderFault: a part is missing before it, or there is too much of it.
         """
-        kept, whole = self._choices[choice].prompt, self._wishes.prompt_logprobs
-        if attempt != self._heard or kept is None or whole is None:
+        kept, whole = self._choices[choice].prompt, self._logprobs_request.prompt_logprobs
+        if attempt != self._accepted_attempt or kept is None or whole is None:
             return
         if first_index > len(kept) or first_index + len(run) > whole:
             raise SenderFault(
@@ -152,9 +153,9 @@ class Relay:
         kept.extend(run.cut(len(kept) - first_index))
 
     def take_cached(self, choice: int, attempt: int, tokens: int) -> None:
-        """How much of the prompt a sender had in its cache."""
+        """Store how many prompt tokens a worker had in its cache."""
         kept = self._choices[choice]
-        if attempt == self._heard and kept.cached is None:
+        if attempt == self._accepted_attempt and kept.cached is None:
             kept.cached = tokens
 
     def take(
@@ -165,13 +166,13 @@ class Relay:
         token_id: int,
         logprobs: Logprobs | None = None,
     ) -> Verdict:
-        """One token of a sender that was opened, with its logprobs where they are wanted.
+        """Append one token of a slot that was opened, with its logprobs if requested.
 
         Raises:
             SenderFault: the index is not the next, or beyond the request's bound; or logprobs
                 are missing, its own or the prompt's.
         """
-        if attempt != self._heard:
+        if attempt != self._accepted_attempt:
             return Verdict.STALE
         kept = self._choices[choice]
         ids = kept.ids
@@ -193,8 +194,8 @@ class Relay:
         return Verdict.REPEATED if ids[index] == token_id else Verdict.MISMATCHED
 
     def _require_whole(self, prompt: Logprobs) -> None:
-        if len(prompt) != self._wishes.prompt_logprobs:
-            whole = self._wishes.prompt_logprobs
+        if len(prompt) != self._logprobs_request.prompt_logprobs:
+            whole = self._logprobs_request.prompt_logprobs
             raise SenderFault(f"output after {len(prompt)} of {whole} logprobs of the prompt")
 
     def end(
@@ -205,15 +206,15 @@ class Relay:
         output_tokens: int,
         vector: bytes = b"",
     ) -> Verdict:
-        """The engine's end of a choice. MISMATCHED: it ended earlier than what is kept; taken.
+        """End a choice as the engine did. MISMATCHED: the log has more tokens; the end is accepted.
 
-        `vector` is what an input came to; the first that comes is kept.
+        `vector` is the vector of an input; the first one is stored.
 
         Raises:
             SenderFault: tokens are missing before the end.
         """
         kept = self._choices[choice]
-        if attempt != self._heard or kept.ended or self._error is not None:
+        if attempt != self._accepted_attempt or kept.ended or self._error is not None:
             return Verdict.STALE
         if output_tokens > len(kept.ids):
             raise SenderFault(f"the end of {output_tokens} tokens after {len(kept.ids)}")
@@ -222,7 +223,7 @@ class Relay:
         return Verdict.TAKEN if output_tokens == len(kept.ids) else Verdict.MISMATCHED
 
     def stop(self, choice: int) -> None:
-        """A reader's end of a choice: a stop string came."""
+        """End a choice in which a reader found a stop string."""
         kept = self._choices[choice]
         if not kept.ended:
             kept.reason = FinishReason.FINISH_REASON_STOP
@@ -236,7 +237,7 @@ class Relay:
         return True
 
     def progress(self) -> list[ChoiceProgress]:
-        """Where each choice stands: enough to go on elsewhere."""
+        """Return the output of each choice: enough to continue it elsewhere."""
         return [
             ChoiceProgress(
                 choice=c,
@@ -248,7 +249,7 @@ class Relay:
             if kept.ids or kept.ended
         ]
 
-    # For `Reading`
+    # For `OutputCursor`
 
     @property
     def choices(self) -> int:
@@ -262,7 +263,7 @@ class Relay:
         return len(self._choices[choice].ids)
 
     def news(self, choice: int, first: int) -> Tokens:
-        """All from an index on."""
+        """Return the tokens from an index on."""
         kept = self._choices[choice]
         return Tokens(
             choice,
@@ -274,7 +275,7 @@ class Relay:
         )
 
     def ending(self, choice: int) -> ChoiceEnded | None:
-        """None before it; a vector is given out once."""
+        """Return the end of a choice, if it has ended; its vector only once."""
         kept = self._choices[choice]
         if not kept.ended:
             return None
@@ -282,15 +283,15 @@ class Relay:
         return ChoiceEnded(choice, kept.reason, vector)
 
 
-class Reading:
-    """How far one reader of a relay is: each hears all of it, from the beginning."""
+class OutputCursor:
+    """How far one reader of an output log is; each reads all of it from the beginning."""
 
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-        self._relayed = [0] * relay.choices
-        """How many tokens of each choice have been drained."""
-        self._told = [False] * relay.choices
-        """Whether the reader knows of the end."""
+    def __init__(self, output: OutputLog) -> None:
+        self._output = output
+        self._drained = [0] * output.choices
+        """Number of tokens drained, per choice."""
+        self._ended_choices = [False] * output.choices
+        """Whether the end was drained, per choice."""
         self._over = False
 
     @property
@@ -300,27 +301,27 @@ class Reading:
 
     def stop(self, choice: int) -> None:
         """The reader's own end of a choice."""
-        self._relay.stop(choice)
-        self._relayed[choice], self._told[choice] = self._relay.length(choice), True
-        self._over = self._over or all(self._told)
+        self._output.stop(choice)
+        self._drained[choice], self._ended_choices[choice] = self._output.length(choice), True
+        self._over = self._over or all(self._ended_choices)
 
     def drain(self) -> list[Event]:
-        """What has come since the last call; after the end, nothing."""
+        """Return what has come since the last call; after the end, nothing."""
         if self._over:
             return []
-        relay, events = self._relay, list[Event]()
-        for choice, relayed in enumerate(self._relayed):
-            if self._told[choice]:
+        output, events = self._output, list[Event]()
+        for choice, drained in enumerate(self._drained):
+            if self._ended_choices[choice]:
                 continue
-            if relayed < (length := relay.length(choice)):
-                events.append(relay.news(choice, relayed))
-                self._relayed[choice] = length
-            if (ending := relay.ending(choice)) is not None:
+            if drained < (length := output.length(choice)):
+                events.append(output.news(choice, drained))
+                self._drained[choice] = length
+            if (ending := output.ending(choice)) is not None:
                 events.append(ending)
-                self._told[choice] = True
-        if relay.error is not None:
-            events.append(Failed(relay.error))
+                self._ended_choices[choice] = True
+        if output.error is not None:
+            events.append(Failed(output.error))
             self._over = True
-        elif all(self._told):
+        elif all(self._ended_choices):
             self._over = True
         return events

@@ -1,4 +1,4 @@
-"""What is kept of a request while it is open, and afterwards."""
+"""What a gateway keeps of a request's record while it is open, and with its result."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from hashlib import blake2b
 
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_gateway.request.generation import ValidRequest
-from headrace_gateway.stream.open_request import Admitted
-from headrace_gateway.stream.output_log import Wishes
+from headrace_gateway.stream.open_request import AdmittedRequest
+from headrace_gateway.stream.output_log import LogprobsRequest
 
 _DIGEST_BYTES = 16
 
 
-def admitted_as(record: RequestRecord, *, deadline_s: float, is_canary: bool = False) -> Admitted:
+def admitted_as(
+    record: RequestRecord, *, deadline_s: float, is_canary: bool = False
+) -> AdmittedRequest:
     """`deadline_s`: on the monotonic clock."""
-    return Admitted(
+    return AdmittedRequest(
         request_id=record.request_id,
         model=record.model,
         priority=record.priority,
@@ -24,7 +26,7 @@ def admitted_as(record: RequestRecord, *, deadline_s: float, is_canary: bool = F
         choices=max(1, record.n),
         max_tokens=record.sampling.max_tokens,
         record=without_prompt(record),
-        wishes=_wishes(record),
+        logprobs_request=_logprobs_request(record),
         is_canary=is_canary,
     )
 
@@ -38,10 +40,10 @@ def without_prompt(record: RequestRecord) -> RequestRecord:
     return kept
 
 
-def _wishes(record: RequestRecord) -> Wishes:
+def _logprobs_request(record: RequestRecord) -> LogprobsRequest:
     sampling = record.sampling
     told = record.prompt_tokens - 1 if sampling.HasField("prompt_logprobs") else None
-    return Wishes(logprobs=sampling.HasField("logprobs"), prompt_logprobs=told)
+    return LogprobsRequest(logprobs=sampling.HasField("logprobs"), prompt_logprobs=told)
 
 
 def digest_of(request: ValidRequest) -> bytes:

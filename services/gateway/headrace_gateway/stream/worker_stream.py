@@ -1,8 +1,8 @@
 """One worker's delivery stream without its transport: messages in, messages out.
 
-A slot is bound from its opening until its ending is acknowledged or the slot is
-cancelled: exactly one of the two is said for every binding. What a worker still says
-about a slot it has not yet heard is cancelled finds no binding, and is passed over.
+A slot is bound from its opening until its ending is acknowledged or the slot is cancelled; the
+worker is sent exactly one of the two for each binding. Tokens of a slot that the worker does not
+yet know to be cancelled have no binding, and are counted as stale.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headrace.rpc.status import from_status
 from headrace.v1.common_pb2 import FinishReason
 from headrace_gateway.base import metrics
 from headrace_gateway.request.logprob_columns import UnequalColumns, by_row, read_run
-from headrace_gateway.stream.open_request import Feed
+from headrace_gateway.stream.open_request import SlotBinding
 from headrace_gateway.stream.open_requests import OpenRequests
 from headrace_gateway.stream.output_log import SenderFault, Verdict
 
@@ -38,27 +38,27 @@ class MalformedMessage(Exception):
 
 
 class OnFault(Protocol):
-    def __call__(self, feed: Feed, worker_id: str, error: EngineFailed) -> None:
-        """The feed's attempt is of no use any more."""
+    def __call__(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
+        """Fence the attempt of this binding."""
         ...
 
 
-class WorkerLine:
+class WorkerStream:
     def __init__(self, worker_id: str, requests: OpenRequests, on_fault: OnFault) -> None:
         self.worker_id = worker_id
         self._news = asyncio.Event()
         self._requests = requests
         self._on_fault = on_fault
-        self._feeds: dict[int, Feed] = {}
+        self._bindings: dict[int, SlotBinding] = {}
         self._response = DeliverResponse()
         self._finished = False
 
     @property
     def bound_slots(self) -> int:
-        return len(self._feeds)
+        return len(self._bindings)
 
     def take(self, message: DeliverRequest) -> bool:
-        """Relay one message; returns whether any token or vector of it was new.
+        """Apply one message; return whether any token or vector in it was new.
 
         Raises:
             MalformedMessage: the columns differ in length.
@@ -78,12 +78,12 @@ class WorkerLine:
         return is_new
 
     def cancel(self, slot: int) -> None:
-        self._feeds.pop(slot, None)
+        self._bindings.pop(slot, None)
         self._response.cancelled_slots.append(slot)
         self._news.set()
 
     async def response(self) -> DeliverResponse | None:
-        """Wait for something to say to the worker, and take all of it; None after `finish`."""
+        """Wait for a response to the worker and return it; None after `finish`."""
         if not self._finished:
             await self._news.wait()
         self._news.clear()
@@ -91,45 +91,47 @@ class WorkerLine:
         return response if response.ByteSize() else None
 
     def finish(self) -> None:
-        """The worker says no more; `response` gives what is left, then None."""
+        """The worker sends no more; `response` returns what is left, then None."""
         self._finished = True
         self._news.set()
 
-    def broken(self) -> list[Feed]:
-        """The stream is gone: unbind every slot, and return what was bound."""
-        feeds = list(self._feeds.values())
-        self._feeds.clear()
-        for feed in feeds:
-            feed.outlet.unbind(feed)
-        return feeds
+    def unbind_all(self) -> list[SlotBinding]:
+        """Unbind every slot of a broken stream; return the bindings."""
+        bindings = list(self._bindings.values())
+        self._bindings.clear()
+        for binding in bindings:
+            binding.open_request.unbind(binding)
+        return bindings
 
     def _open(self, opening: Opening) -> None:
-        if (old := self._feeds.pop(opening.slot, None)) is not None:
-            old.outlet.unbind(old)
-        outlet = self._requests.find(opening.request_id)
-        if outlet is None:
+        if (old := self._bindings.pop(opening.slot, None)) is not None:
+            old.open_request.unbind(old)
+        open_request = self._requests.find(opening.request_id)
+        if open_request is None:
             self.cancel(opening.slot)
             return
-        feed = Feed(self, opening.slot, outlet, opening.choice, opening.attempt)
-        self._feeds[opening.slot] = feed
+        binding = SlotBinding(self, opening.slot, open_request, opening.choice, opening.attempt)
+        self._bindings[opening.slot] = binding
         try:
-            if not outlet.bind(feed):
+            if not open_request.bind(binding):
                 self.cancel(opening.slot)
         except SenderFault as fault:
-            self._fault(feed, fault)
+            self._fault(binding, fault)
 
     def _take_prompt(self, piece: PromptLogprobs) -> None:
-        feed, run = self._feeds.get(piece.slot), read_run(piece.logprobs)
-        if feed is None:
+        binding, run = self._bindings.get(piece.slot), read_run(piece.logprobs)
+        if binding is None:
             return
         try:
-            feed.outlet.relay.take_prompt(feed.choice, feed.attempt, piece.first_index, run)
+            binding.open_request.output.take_prompt(
+                binding.choice, binding.attempt, piece.first_index, run
+            )
         except SenderFault as fault:
-            self._fault(feed, fault)
+            self._fault(binding, fault)
 
     def _take_cached(self, cached: CachedPrompt) -> None:
-        if (feed := self._feeds.get(cached.slot)) is not None:
-            feed.outlet.relay.take_cached(feed.choice, feed.attempt, cached.tokens)
+        if (binding := self._bindings.get(cached.slot)) is not None:
+            binding.open_request.output.take_cached(binding.choice, binding.attempt, cached.tokens)
 
     def _take_tokens(self, message: DeliverRequest) -> bool:
         slots, indices, token_ids = message.slots, message.indices, message.token_ids
@@ -138,28 +140,30 @@ class WorkerLine:
                 f"columns of {len(slots)} slots, {len(indices)} indices, {len(token_ids)} tokens"
             )
         columns = zip(slots, indices, token_ids, by_row(message), strict=True)
-        feeds, taken, is_new, late = self._feeds, Verdict.TAKEN, False, 0
+        bindings, taken, is_new, late = self._bindings, Verdict.TAKEN, False, 0
         for slot, index, token_id, logprobs in columns:
-            feed = feeds.get(slot)
-            if feed is None:
+            binding = bindings.get(slot)
+            if binding is None:
                 late += 1
                 continue
-            outlet = feed.outlet
+            open_request = binding.open_request
             try:
-                verdict = outlet.relay.take(feed.choice, feed.attempt, index, token_id, logprobs)
+                verdict = open_request.output.take(
+                    binding.choice, binding.attempt, index, token_id, logprobs
+                )
             except SenderFault as fault:
-                self._fault(feed, fault)
+                self._fault(binding, fault)
                 continue
             if verdict is taken:
                 is_new = True
-                outlet.wake()
+                open_request.wake()
             else:
-                self._oddity(feed, verdict)
+                self._count_verdict(binding, verdict)
         if late:
             metrics.stale_tokens_total.inc(late)
         return is_new
 
-    def _oddity(self, feed: Feed, verdict: Verdict) -> None:
+    def _count_verdict(self, binding: SlotBinding, verdict: Verdict) -> None:
         match verdict:
             case Verdict.REPEATED:
                 metrics.repeated_tokens_total.inc()
@@ -167,63 +171,63 @@ class WorkerLine:
                 metrics.replay_mismatch_total.inc()
             case Verdict.STALE:
                 metrics.stale_tokens_total.inc()
-                feed.outlet.unbind(feed)
-                self.cancel(feed.slot)
+                binding.open_request.unbind(binding)
+                self.cancel(binding.slot)
 
     def _end(self, ending: Ending) -> bool:
-        """Returns whether it brought a vector that is new."""
-        feed = self._feeds.get(ending.slot)
-        if feed is None:
+        """End a choice; return whether it brought a new vector."""
+        binding = self._bindings.get(ending.slot)
+        if binding is None:
             return False
         if ending.finish_reason in _FAILURES:
-            self._end_in_failure(feed, ending)
+            self._end_in_failure(binding, ending)
             return False
-        outlet = feed.outlet
+        open_request = binding.open_request
         reason, output_tokens = ending.finish_reason, ending.output_tokens
         try:
-            verdict = outlet.relay.end(
-                feed.choice, feed.attempt, reason, output_tokens, ending.vector
+            verdict = open_request.output.end(
+                binding.choice, binding.attempt, reason, output_tokens, ending.vector
             )
         except SenderFault as fault:
-            self._fault(feed, fault)
+            self._fault(binding, fault)
             return False
         if verdict is not Verdict.TAKEN:
-            self._oddity(feed, verdict)
+            self._count_verdict(binding, verdict)
         if verdict is not Verdict.STALE:
-            self._acknowledge(feed)
-            outlet.wake()
+            self._acknowledge(binding)
+            open_request.wake()
         return verdict is Verdict.TAKEN and bool(ending.vector)
 
-    def _end_in_failure(self, feed: Feed, ending: Ending) -> None:
-        if not feed.outlet.relay.hears(feed.attempt):
-            self._oddity(feed, Verdict.STALE)
+    def _end_in_failure(self, binding: SlotBinding, ending: Ending) -> None:
+        if not binding.open_request.output.accepts(binding.attempt):
+            self._count_verdict(binding, Verdict.STALE)
             return
-        self._acknowledge(feed)
+        self._acknowledge(binding)
         if ending.HasField("error"):
-            feed.outlet.fail(from_status(ending.error))
+            binding.open_request.fail(from_status(ending.error))
         elif ending.finish_reason == FinishReason.FINISH_REASON_CANCELLED:
-            feed.outlet.fail(RequestCancelled("it was cancelled"))
+            binding.open_request.fail(RequestCancelled("the request was cancelled"))
         else:
-            feed.outlet.fail(EngineFailed("the engine failed without saying why"))
+            binding.open_request.fail(EngineFailed("the engine failed without an error message"))
 
-    def _acknowledge(self, feed: Feed) -> None:
-        del self._feeds[feed.slot]
-        feed.outlet.unbind(feed)
-        self._response.acknowledged_slots.append(feed.slot)
+    def _acknowledge(self, binding: SlotBinding) -> None:
+        del self._bindings[binding.slot]
+        binding.open_request.unbind(binding)
+        self._response.acknowledged_slots.append(binding.slot)
         self._news.set()
 
-    def _fault(self, feed: Feed, fault: SenderFault) -> None:
+    def _fault(self, binding: SlotBinding, fault: SenderFault) -> None:
         log.error(
             "delivery.sender_fault",
             extra={
                 "worker_id": self.worker_id,
-                "request_id": feed.outlet.request_id,
-                "attempt": feed.attempt,
+                "request_id": binding.open_request.request_id,
+                "attempt": binding.attempt,
                 "fault": str(fault),
             },
         )
         metrics.sender_faults_total.inc()
-        self._on_fault(feed, self.worker_id, EngineFailed(f"worker {self.worker_id}: {fault}"))
-        if self._feeds.get(feed.slot) is feed:  # an opening that was never bound to its outlet
-            feed.outlet.unbind(feed)
-            self.cancel(feed.slot)
+        self._on_fault(binding, self.worker_id, EngineFailed(f"worker {self.worker_id}: {fault}"))
+        if self._bindings.get(binding.slot) is binding:  # an opening that was never bound
+            binding.open_request.unbind(binding)
+            self.cancel(binding.slot)

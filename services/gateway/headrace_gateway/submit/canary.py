@@ -1,4 +1,8 @@
-"""A one-token request through the whole real path, when no caller's has come through lately."""
+"""Canaries: requests of one token that take the whole path of a caller's request.
+
+They are sent while no caller's token has come for `canary_interval_s`, so that a mesh that is stuck
+is seen by its metrics before a caller sees it.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,16 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
 
 from headrace.clock import Clock
-from headrace.errors import DeadlinePassed, HeadraceError
+from headrace.errors import DeadlineExceeded, HeadraceError
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.v1 import common_pb2
 from headrace_gateway.base import metrics
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.inputs import requests_for
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.validation import valid_request
 from headrace_gateway.request.generation import (
     ChoiceEnded,
@@ -26,8 +29,8 @@ from headrace_gateway.request.generation import (
     Tokens,
     ValidRequest,
 )
-from headrace_gateway.request.generation_request import TokenIds, Wanted, WantedVectors
-from headrace_gateway.stream.last_token import Freshness
+from headrace_gateway.request.generation_request import GenerationRequest, TokenIds, VectorRequest
+from headrace_gateway.stream.last_token import LastTokenClock
 
 log = logging.getLogger(__name__)
 
@@ -36,83 +39,76 @@ class CanaryAdmission(Protocol):
     async def open_canary(self, request: ValidRequest) -> Generation: ...
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryPace:
-    every_s: float
-    """Between canaries, and how long no token must have come for one to fly."""
-    timeout_s: float
-
-
 class Canary:
-    """Flies to one model after the other; quick to repeat while no token has come yet."""
+    """Sends a canary to one model after the other while no token has come for a while."""
 
     def __init__(
         self,
         admission: CanaryAdmission,
         cards: Callable[[], Iterable[ModelCard]],
-        freshness: Freshness,
+        last_token: LastTokenClock,
         clock: Clock,
-        pace: CanaryPace,
+        settings: GatewaySettings,
     ) -> None:
-        self._admission = admission
-        self._cards = cards
-        self._freshness = freshness
-        self._clock = clock
-        self._pace = pace
+        self._admission, self._cards = admission, cards
+        self._last_token, self._clock = last_token, clock
+        timeout_s = settings.canary_timeout_s
+        self._interval_s, self._timeout_s = settings.canary_interval_s, timeout_s
+        times = {"max_timeout_s": timeout_s, "max_patience_s": timeout_s}
+        self._settings = settings.model_copy(update=times)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Send canaries until cancelled; more often until a first token has come."""
         for turn in itertools.count():
             cards = list(self._cards())
-            if cards and not self._freshness.within(self._pace.every_s):
-                await self._fly(cards[turn % len(cards)])
-            has_sung = self._freshness.within(2 * self._pace.every_s)
-            await asyncio.sleep(self._pace.every_s if has_sung else self._pace.every_s / 20)
+            if cards and not self._last_token.within(self._interval_s):
+                await self._measure(cards[turn % len(cards)])
+            is_healthy = self._last_token.within(2 * self._interval_s)
+            await asyncio.sleep(self._interval_s if is_healthy else self._interval_s / 20)
 
-    async def _fly(self, card: ModelCard) -> None:
+    async def _measure(self, card: ModelCard) -> None:
         started_s = self._clock.monotonic_s()
         try:
-            await self._until_token(_request(card, self._pace.timeout_s))
+            await self._run_one(_request(card, self._settings))
         except HeadraceError as error:
             metrics.canary_failures_total.labels(card.model, error.reason).inc()
             log.warning("canary.failed", extra={"model": card.model, "error": str(error)})
         else:
             metrics.canary_seconds.labels(card.model).observe(self._clock.monotonic_s() - started_s)
 
-    async def _until_token(self, request: ValidRequest) -> None:
+    async def _run_one(self, request: ValidRequest) -> None:
         generation = await self._admission.open_canary(request)
         try:
-            async with asyncio.timeout(self._pace.timeout_s):
-                await _sung(generation)
+            async with asyncio.timeout(self._timeout_s):
+                await _read(generation)
         except TimeoutError:
-            raise DeadlinePassed(f"no token within {self._pace.timeout_s:g} s") from None
+            raise DeadlineExceeded(f"no token within {self._timeout_s:g} s") from None
         finally:
             await generation.abandon()
 
 
-async def _sung(generation: Generation) -> None:
-    got_token = False
+async def _read(generation: Generation) -> None:
+    """Read the canary to its end, and settle it if it had a token or a vector."""
+    has_output = False
     async for events in generation.events():
         for event in events:
             if isinstance(event, Failed):
                 raise event.error
             has_vector = isinstance(event, ChoiceEnded) and bool(event.vector)
-            got_token = got_token or isinstance(event, Tokens) or has_vector
-    if got_token:
+            has_output = has_output or isinstance(event, Tokens) or has_vector
+    if has_output:
         usage = common_pb2.Usage(prompt_tokens=1, output_tokens=1)
         await generation.settle(common_pb2.RequestOutcome(usage=usage))
 
 
-def _request(card: ModelCard, timeout_s: float) -> ValidRequest:
-    # Any token will do; the model's own end of text is one that every vocabulary has.
+def _request(card: ModelCard, settings: GatewaySettings) -> ValidRequest:
+    # Any token will do; every vocabulary has the model's own end of text.
     prompt = card.eos_token_ids[0] if card.eos_token_ids else 0
-    limits = Limits(max_timeout_s=timeout_s, max_patience_s=timeout_s)
-    request_id = f"canary-{uuid4().hex}"
-    priority = common_pb2.PRIORITY_INTERACTIVE
+    request_id, priority = f"canary-{uuid4().hex}", common_pb2.PRIORITY_INTERACTIVE
     if card.HasField("vectors"):
-        inputs = WantedVectors(request_id, card.model, (TokenIds([prompt]),), priority)
-        (request,) = requests_for(inputs, card, limits, [Input((prompt,))])
-        return request
+        vectors = VectorRequest(request_id, card.model, (TokenIds([prompt]),), priority)
+        (valid,) = requests_for(vectors, card, settings, [Input((prompt,))])
+        return valid
     parameters = common_pb2.SamplingParameters(max_tokens=1, temperature=0.0, ignore_eos=True)
-    wanted = Wanted(request_id, card.model, TokenIds([prompt]), parameters, priority)
-    return valid_request(wanted, card, limits, [prompt], draw_seed=lambda: 0)
+    request = GenerationRequest(request_id, card.model, TokenIds([prompt]), parameters, priority)
+    return valid_request(request, card, settings, [prompt], draw_seed=lambda: 0)

@@ -1,4 +1,4 @@
-"""From inputs to their vectors: one call, as many requests as it takes, joined in order."""
+"""Computes vectors and scores: one call, as many requests as it needs, joined in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from headrace.errors import InternalError
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import ModelTask, RequestOutcome, Usage
-from headrace_gateway.base.pacing import unhurried
+from headrace_gateway.base.cooperative import cooperatively
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.inputs import (
     check_inputs,
     check_lengths,
@@ -20,7 +21,6 @@ from headrace_gateway.checks.inputs import (
     prompt_text,
     requests_for,
 )
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.validation import priority, times
 from headrace_gateway.models.catalog import Catalog, ServedModel
 from headrace_gateway.request.generation import (
@@ -36,7 +36,7 @@ from headrace_gateway.request.generation_request import (
     Text,
     TextPair,
     TokenIds,
-    WantedVectors,
+    VectorRequest,
 )
 from headrace_gateway.request.tasks import require_task, task_of
 from headrace_gateway.request.vectors import check_dimensions, cosine, shortened, values_of
@@ -67,7 +67,7 @@ class Scored:
 class Query:
     """What documents are held against."""
 
-    wanted: WantedVectors
+    wanted: VectorRequest
     """Its inputs are the documents, as `Text`."""
     text: str
     field: str = "query"
@@ -88,12 +88,12 @@ class Embedding:
     left, or abandoned if that is by an error or because the caller went away.
     """
 
-    def __init__(self, catalog: Catalog, admission: Admission, limits: Limits) -> None:
-        self._catalog, self._admission, self._limits = catalog, admission, limits
+    def __init__(self, catalog: Catalog, admission: Admission, settings: GatewaySettings) -> None:
+        self._catalog, self._admission, self._settings = catalog, admission, settings
 
     @asynccontextmanager
     async def embedded(
-        self, wanted: WantedVectors, *, dimensions: int | None, prompt_name: str | None
+        self, wanted: VectorRequest, *, dimensions: int | None, prompt_name: str | None
     ) -> AsyncIterator[Embedded]:
         """
         Raises:
@@ -107,7 +107,7 @@ class Embedding:
         inputs = prefixed(wanted.inputs, prompt)
         async with self._computed(wanted, inputs, served) as embedded:
             vectors = [
-                shortened(vector, dimensions) async for vector in unhurried(embedded.vectors)
+                shortened(vector, dimensions) async for vector in cooperatively(embedded.vectors)
             ]
             yield Embedded(card, vectors, embedded.prompt_tokens, embedded.arrival_s)
 
@@ -123,7 +123,7 @@ class Embedding:
             yield Ranked(scored.card, rankings, scored.prompt_tokens)
 
     @asynccontextmanager
-    async def scored(self, wanted: WantedVectors, queries: Sequence[Text]) -> AsyncIterator[Scored]:
+    async def scored(self, wanted: VectorRequest, queries: Sequence[Text]) -> AsyncIterator[Scored]:
         """The documents, which are the inputs of `wanted`, each held against the only query or
         against that of its place.
 
@@ -142,25 +142,27 @@ class Embedding:
             else:
                 asked, documents = values[: len(queries)], values[len(queries) :]
                 pairs = zip(_for_each(asked, documents), documents, strict=True)
-                relevances = [cosine(*pair) async for pair in unhurried(pairs)]
+                relevances = [cosine(*pair) async for pair in cooperatively(pairs)]
             yield Scored(card, relevances, embedded.prompt_tokens, embedded.arrival_s)
 
     @asynccontextmanager
     async def _computed(
         self,
-        wanted: WantedVectors,
+        wanted: VectorRequest,
         inputs: Sequence[AnyInput],
         served: ServedModel,
     ) -> AsyncIterator[Embedded]:
         card = served.card
-        check_inputs(inputs, wanted, card, self._limits)
-        _, patience_s = times(wanted, self._limits)
-        lane = priority(wanted, self._limits)
-        tenant = self._limits.tenants.of(wanted.headers)
+        check_inputs(inputs, wanted, card, self._settings)
+        _, patience_s = times(wanted, self._settings)
+        lane = priority(wanted)
+        tenant = wanted.caller.tenant
         self._admission.check(card.model, lane, tenant=tenant, patience_s=patience_s)
         found = await _tokenized(inputs, served, longest_input(wanted, card))
         check_lengths(inputs, wanted, card, found)
-        async with _open(self._admission, requests_for(wanted, card, self._limits, found)) as parts:
+        async with _open(
+            self._admission, requests_for(wanted, card, self._settings, found)
+        ) as parts:
             vectors = [vector for part in parts for vector in await part.vectors()]
             prompt_tokens = sum(part.request.prompt_tokens for part in parts)
             yield Embedded(card, vectors, prompt_tokens, parts[0].arrival_s)
@@ -245,7 +247,7 @@ async def _tokenized(
     ]
 
 
-def _pairs(queries: Sequence[Text], wanted: WantedVectors) -> list[AnyInput]:
+def _pairs(queries: Sequence[Text], wanted: VectorRequest) -> list[AnyInput]:
     documents = [each for each in wanted.inputs if isinstance(each, Text)]
     return [
         TextPair(query.text, document.text, document.field)
@@ -253,7 +255,7 @@ def _pairs(queries: Sequence[Text], wanted: WantedVectors) -> list[AnyInput]:
     ]
 
 
-def _each_alone(queries: Sequence[Text], wanted: WantedVectors, card: ModelCard) -> list[AnyInput]:
+def _each_alone(queries: Sequence[Text], wanted: VectorRequest, card: ModelCard) -> list[AnyInput]:
     prompts = card.vectors.prompts
     default = prompts.get(card.vectors.default_prompt, "")
     asked = prefixed(queries, prompts.get("query", default))

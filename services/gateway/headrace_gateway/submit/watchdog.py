@@ -1,4 +1,4 @@
-"""The last resort against a mesh that says nothing: no request outlives its deadline."""
+"""Fails requests that neither scheduler nor worker has ended at their deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from headrace.clock import Clock
-from headrace.errors import DeadlinePassed
+from headrace.errors import DeadlineExceeded
 from headrace_gateway.base import metrics
 from headrace_gateway.stream.open_requests import OpenRequests
 
@@ -16,11 +16,11 @@ LOOK_EVERY_S = 0.25
 
 
 async def watch_deadlines(requests: OpenRequests, clock: Clock, *, slack_s: float) -> None:
-    """Fail what nobody else has ended `slack_s` after its deadline. Until cancelled."""
+    """Fail requests `slack_s` after their deadline. Runs until cancelled."""
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         metrics.open_requests.set(len(requests))
-        for outlet in requests.overdue(clock.monotonic_s(), slack_s=slack_s):
-            metrics.overdue_total.labels(outlet.admitted.model).inc()
-            log.warning("request.overdue", extra={"request_id": outlet.request_id})
-            outlet.fail(DeadlinePassed("the request's time ran out, and nobody had answered it"))
+        for open_request in requests.overdue(clock.monotonic_s(), slack_s=slack_s):
+            metrics.overdue_total.labels(open_request.admitted.model).inc()
+            log.warning("request.overdue", extra={"request_id": open_request.request_id})
+            open_request.fail(DeadlineExceeded("the request passed its deadline without an answer"))

@@ -1,4 +1,4 @@
-"""Gateways by their reports: a silent one has orphaned its requests."""
+"""The gateways by their reports; the requests of a silent one are orphaned."""
 
 from __future__ import annotations
 
@@ -7,72 +7,72 @@ from typing import NamedTuple
 from headrace.internal.v1.reports_pb2 import GatewayReport
 
 
-class Host(NamedTuple):
+class GatewayAddress(NamedTuple):
     gateway_id: str
     delivery_address: str
 
 
 class Gateways:
-    """When each gateway that has requests here, or reports, was last heard."""
+    """When each gateway that has requests here, or reports, was last heard from."""
 
     def __init__(self) -> None:
-        self._heard_s: dict[str, float] = {}
+        self._received_s: dict[str, float] = {}
         self._suspects: set[str] = set()
         self._addresses: dict[str, str] = {}
-        """Of those that take requests over."""
-        self._turns = 0
+        """Addresses of the gateways that accept requests of others."""
+        self._picks = 0
 
-    def mention(self, gateway_id: str, *, now_s: float) -> None:
-        """A request names it; silence begins now if it was never heard."""
-        self._heard_s.setdefault(gateway_id, now_s)
+    def add_named(self, gateway_id: str, *, now_s: float) -> None:
+        """Add a gateway that a request names; if it never reported, its silence begins now."""
+        self._received_s.setdefault(gateway_id, now_s)
 
-    def hear(self, report: GatewayReport, *, now_s: float) -> None:
+    def apply_report(self, report: GatewayReport, *, now_s: float) -> None:
         gateway_id = report.gateway_id
-        self._heard_s[gateway_id] = max(now_s, self._heard_s.get(gateway_id, now_s))
+        self._received_s[gateway_id] = max(now_s, self._received_s.get(gateway_id, now_s))
         if report.delivery_address and not report.draining:
             self._addresses[gateway_id] = report.delivery_address
         else:
             self._addresses.pop(gateway_id, None)
 
-    def host(self, *, other_than: str) -> Host | None:
-        """One that may be given a request, each in its turn; None: there is no other."""
-        hosts = sorted(self._addresses.keys() - {other_than})
-        if not hosts:
+    def pick(self, *, other_than: str) -> GatewayAddress | None:
+        """Return a gateway to assign a request to, in turns; None if there is no other."""
+        able = sorted(self._addresses.keys() - {other_than})
+        if not able:
             return None
-        self._turns += 1
-        chosen = hosts[self._turns % len(hosts)]
-        return Host(chosen, self._addresses[chosen])
+        self._picks += 1
+        chosen = able[self._picks % len(able)]
+        return GatewayAddress(chosen, self._addresses[chosen])
 
     def remove(self, gateway_id: str) -> None:
-        self._heard_s.pop(gateway_id, None)
+        self._received_s.pop(gateway_id, None)
         self._suspects.discard(gateway_id)
         self._addresses.pop(gateway_id, None)
 
     def suspect(self, gateway_id: str) -> None:
-        """Another gateway cannot connect to it: it is to be asked for a sign of life."""
-        if gateway_id in self._heard_s:
+        """Note that another gateway cannot connect to it: a notice checks whether it lives."""
+        if gateway_id in self._received_s:
             self._suspects.add(gateway_id)
 
-    def clear(self, gateway_id: str) -> bool:
-        """The sign came, or did not; whether it was waited for."""
+    def clear_suspicion(self, gateway_id: str) -> bool:
+        """Note that it was checked; return whether it was suspected."""
         was_suspected = gateway_id in self._suspects
         self._suspects.discard(gateway_id)
         return was_suspected
 
     @property
-    def suspects(self) -> int:
-        return len(self._suspects)
+    def has_suspects(self) -> bool:
+        return bool(self._suspects)
 
     def is_suspected(self, gateway_id: str) -> bool:
         return gateway_id in self._suspects
 
-    def silent_since(self, heard_before_s: float) -> list[str]:
-        return [g for g, heard_s in self._heard_s.items() if heard_s < heard_before_s]
+    def silent_since(self, received_before_s: float) -> list[str]:
+        return [g for g, received_s in self._received_s.items() if received_s < received_before_s]
 
-    def forgive_silence(self, now_s: float) -> None:
-        """We could not hear: everybody's silence begins anew."""
-        self._heard_s = dict.fromkeys(self._heard_s, now_s)
+    def restart_silence(self, now_s: float) -> None:
+        """Let the silence of every gateway begin now, because no report could be received."""
+        self._received_s = dict.fromkeys(self._received_s, now_s)
 
     @property
     def ids(self) -> list[str]:
-        return list(self._heard_s)
+        return list(self._received_s)

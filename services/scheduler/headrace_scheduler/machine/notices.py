@@ -1,25 +1,44 @@
-"""What gateways are told and asked: ends without a worker, and where lost requests stand."""
+"""Notices to gateways: ends without a worker, and fences of lost requests.
+
+A fence asks a gateway to accept nothing more of the attempts up to a number, and to answer how
+much output its client has. One notice per gateway is unanswered at a time. For example:
+
+    10.0 s  worker w is lost: a (attempt 7) is lost; b was cancelled and is ending
+            SendNotice(g, ended=((b, RequestCancelled),), fences=((a, 7),))
+    10.1 s  c (attempt 3) is lost too: it waits, because g has a notice to answer
+    10.2 s  g answers points=[a: 12 tokens]: a waits in its lane with 12 tokens of progress, and
+            its next attempt is 8. b is ending still: its notice is repeated at 11.2 s
+            SendNotice(g, ended=(), fences=((c, 3),))
+    10.3 s  g settles b: acknowledged and gone
+    12.2 s  no answer within notice_timeout_s: c's fence is repeated at 13.2 s
+            SendNotice(g, ended=(), fences=((c, 3),))
+    13.3 s  g answers unknown_request_ids=[c]: c is orphaned or abandoned (`machine.orphans`)
+"""
 
 from __future__ import annotations
 
+from headrace.bus.outbox import portions
 from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.machine.attempts import ends_by_failures
+from headrace_scheduler.machine.attempts import end_if_exhausted
 from headrace_scheduler.machine.gateways import Gateways
 from headrace_scheduler.machine.orphans import Orphans
-from headrace_scheduler.request.request import Ending, Lost, Request, without_prompt
-from headrace_scheduler.state.events import CancelOnWorker, NoticeAnswered, NoticeUnanswered, Notify
+from headrace_scheduler.request.live_request import Ending, Lost, Request, without_prompt
+from headrace_scheduler.state.events import (
+    CancelOnWorker,
+    NoticeAnswered,
+    NoticeUnanswered,
+    SendNotice,
+)
 from headrace_scheduler.state.live import LiveRequests
 
-MAX_NOTICES = 32
-"""Per message: an answer holds the output so far of every request it names."""
-GIVEN_BYTES = 512 * 1024
-"""Of the records in a message: half of what NATS takes by default. One alone may be larger."""
+MAX_REQUESTS = 32
+"""Requests of one notice: its answer holds the output so far of each of them."""
 
 
 class Notices:
-    """One message per gateway on its way at a time; what comes meanwhile waits for the next."""
+    """Plans the notices to gateways and applies their answers."""
 
     def __init__(self, live: LiveRequests, gateways: Gateways, orphans: Orphans) -> None:
         self._live, self._gateways, self._orphans = live, gateways, orphans
@@ -27,114 +46,105 @@ class Notices:
 
     @property
     def next_due_s(self) -> float:
-        if not self._live.has_calls:
+        if not self._live.has_notices:
             return float("inf")
         free = (g for g in self._gateways.ids if g not in self._unanswered)
-        return min((_due_s(r) for g in free for r in self._live.calls(g)), default=float("inf"))
+        due = (_due_s(r) for g in free for r in self._live.notices_for(g))
+        return min(due, default=float("inf"))
 
-    def plan(self, *, now_s: float) -> list[Notify]:
-        if not self._live.has_calls and not self._gateways.suspects:
+    def plan(self, *, now_s: float) -> list[SendNotice]:
+        if not self._live.has_notices and not self._gateways.has_suspects:
             return []
         return [
             notice
             for gateway_id in self._gateways.ids
             if gateway_id not in self._unanswered
-            and (notice := self._next(gateway_id, now_s=now_s)) is not None
+            and (notice := self._next_notice(gateway_id, now_s=now_s)) is not None
         ]
 
-    def _next(self, gateway_id: str, *, now_s: float) -> Notify | None:
-        due = [r for r in self._live.calls(gateway_id) if _due_s(r) <= now_s][:MAX_NOTICES]
+    def _next_notice(self, gateway_id: str, *, now_s: float) -> SendNotice | None:
+        due = [r for r in self._live.notices_for(gateway_id) if _due_s(r) <= now_s][:MAX_REQUESTS]
         if not due and not self._gateways.is_suspected(gateway_id):
             return None
         self._unanswered.add(gateway_id)
-        ended = ((r.request_id, r.state.error) for r in due if isinstance(r.state, Ending))
-        records, later = _given(due)
-        fences = (
-            (r.request_id, r.state.attempt)
-            for r in due
-            if isinstance(r.state, Lost) and r.request_id not in later
-        )
-        return Notify(gateway_id, tuple(ended), tuple(fences), tuple(records))
+        ended = [(r.request_id, r.state.error) for r in due if isinstance(r.state, Ending)]
+        lost = [(r, r.state) for r in due if isinstance(r.state, Lost)]
+        assigned = [without_prompt(r.record) for r, state in lost if state.sends_record]
+        records: list[RequestRecord] = next(portions(assigned, RequestRecord.ByteSize), [])
+        sent = {record.request_id for record in records}
+        fences = [
+            (r.request_id, state.attempt)
+            for r, state in lost
+            if not state.sends_record or r.request_id in sent
+        ]
+        return SendNotice(gateway_id, tuple(ended), tuple(fences), tuple(records))
 
-    def take_answer(self, event: NoticeAnswered, *, now_s: float) -> None:
+    def on_answered(self, event: NoticeAnswered, *, now_s: float) -> None:
         gateway_id = event.notice.gateway_id
         self._unanswered.discard(gateway_id)
-        self._gateways.clear(gateway_id)
+        self._gateways.clear_suspicion(gateway_id)
         points = {p.request_id: p for p in event.points}
         unknown = set(event.unknown_request_ids)
+        repeat_s = now_s + self._live.settings.notice_repeat_s
         for request_id, error in event.notice.ended:
             request = self._live.get(request_id)
             if request is None or request.gateway_id != gateway_id:
                 continue  # It has left, or another gateway has taken it over.
             if isinstance(request.state, Ending):
                 if request_id in unknown:
-                    self._orphans.untold(request, error)
+                    self._orphans.on_end_unknown(request, error)
                 else:
-                    request.state.tell_s = now_s + self._live.policy.notice_repeat_s
+                    request.state.notice_due_s = repeat_s
         for request_id, attempt in event.notice.fences:
             request = self._live.get(request_id)
             if request is None or not _is_lost(request, attempt, gateway_id):
                 continue
             if request_id in unknown:
-                self._orphans.unclaimed(request, now_s=now_s)
+                self._orphans.on_request_unknown(request, now_s=now_s)
             elif request_id in points:
-                self.go_on(request, points[request_id], now_s=now_s)
+                self.resume(request, points[request_id], now_s=now_s)
             else:
-                _ask_again(request, now_s + self._live.policy.notice_repeat_s)
+                _postpone(request, repeat_s)
 
-    def take_silence(self, event: NoticeUnanswered, *, now_s: float) -> None:
+    def on_unanswered(self, event: NoticeUnanswered, *, now_s: float) -> None:
         notice = event.notice
         self._unanswered.discard(notice.gateway_id)
-        if self._gateways.clear(notice.gateway_id) and event.nobody_listens:
+        was_suspected = self._gateways.clear_suspicion(notice.gateway_id)
+        if was_suspected and event.is_disconnected:
             # Neither another gateway nor the broker has a connection to it: it is gone.
             self._orphans.gateway_gone(notice.gateway_id, "gateway gone", now_s=now_s)
-        again_s = now_s + self._live.policy.notice_repeat_s
+        repeat_s = now_s + self._live.settings.notice_repeat_s
         for request_id in [i for i, _ in notice.ended] + [i for i, _ in notice.fences]:
-            request = self._live.get(request_id)
-            if request is not None:
-                _ask_again(request, again_s)
+            if (request := self._live.get(request_id)) is not None:
+                _postpone(request, repeat_s)
 
-    def go_on(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
-        """The gateway has fenced and said what it has: back to the lane."""
+    def resume(self, request: Request, point: ResumePoint, *, now_s: float) -> None:
+        """Return a lost request to its lane: its gateway has fenced and reported its progress."""
         lost = request.state
         assert isinstance(lost, Lost)
-        if lost.worker_id is not None:
+        if (worker_id := lost.worker_id) is not None:
+            cancelled = Code.CANCELLED.number
             self._live.command(
-                CancelOnWorker(
-                    lost.worker_id, request.request_id, lost.attempt, Code.CANCELLED.number
-                )
+                CancelOnWorker(worker_id, request.request_id, lost.attempt, cancelled)
             )
             lost.worker_id = None
         request.replace_progress(point.progress)
-        request.see_headway()
-        # Why below: a gateway may say the fence itself for the newest attempt it knows.
-        request.has_started |= 0 < point.attempt < lost.attempt or request.has_output
+        request.reset_failures_on_progress()
+        # Why below: a gateway may name the fence itself as the newest attempt that it knows.
+        was_attempted = 0 < point.attempt < lost.attempt
+        request.has_started |= was_attempted or request.output_tokens > 0
         if point.HasField("error"):
             request.count_failure(point.error.message)
         if request.is_finished:
-            # It will be settled; if that got lost on its way, asking again finds it unknown.
-            lost.ask_s = now_s + self._live.policy.settle_grace_s
-        elif not ends_by_failures(self._live, request, now_s=now_s):
+            # It will be settled; if that got lost, the next fence finds it unknown.
+            lost.notice_due_s = now_s + self._live.settings.settle_grace_s
+        elif not end_if_exhausted(self._live, request, now_s=now_s):
             self._live.wait(request, now_s=now_s)
-
-
-def _given(due: list[Request]) -> tuple[list[RequestRecord], set[str]]:
-    """Records that their gateway is to know requests by, and ids of those that do not fit."""
-    records, later, room = list[RequestRecord](), set[str](), GIVEN_BYTES
-    for request in due:
-        if isinstance(request.state, Lost) and request.state.is_given:
-            record = without_prompt(request.record)
-            room -= record.ByteSize()
-            if records and room < 0:
-                later.add(request.request_id)
-            else:
-                records.append(record)
-    return records, later
 
 
 def _due_s(request: Request) -> float:
     match request.state:
-        case Ending(tell_s=due_s) | Lost(ask_s=due_s):
+        case Ending(notice_due_s=due_s) | Lost(notice_due_s=due_s):
             return due_s
     return float("inf")
 
@@ -144,9 +154,6 @@ def _is_lost(request: Request, attempt: int, gateway_id: str) -> bool:
     return isinstance(lost, Lost) and lost.attempt == attempt and request.gateway_id == gateway_id
 
 
-def _ask_again(request: Request, at_s: float) -> None:
-    match request.state:
-        case Ending() as ending:
-            ending.tell_s = at_s
-        case Lost() as lost:
-            lost.ask_s = at_s
+def _postpone(request: Request, due_s: float) -> None:
+    if isinstance(request.state, Ending | Lost):
+        request.state.notice_due_s = due_s

@@ -1,12 +1,21 @@
-"""Requests whose gateway is gone: kept a while for a reader who comes to another gateway.
+"""Requests whose gateway is gone: kept until another gateway takes them over.
 
-What they hold is their record and their output so far, here; no slot and no place in a
-lane. A gateway that asks for one gets it, says from where it is to go on, and it waits
-again at its old place. What earlier gateways say of it counts no more, as with attempts.
+An orphan holds its record and its output so far, here; no slot and no place in a lane. The
+client of a stream connects to another gateway, which requests it. A detached request has no
+client that could: it is assigned to a living gateway, one after another until one accepts it.
+For example, with gateway_silence_s 5, orphan_grace_s 30, and stream a (attempt 7 on worker w):
 
-Detached requests have no reader who could come: they are given to gateways that live, in
-turn, until one takes them, and wait for one until their deadline. Whatever ends them here,
-where no gateway can, is kept as their result.
+     0.0 s  last report of gateway g
+     5.1 s  g is silent: a is orphaned until 35.1 s; ParkOnWorker(w, a, 7, orphaned)
+     5.2 s  w parks a: Parked with 12 tokens of output; a can move
+     8.0 s  a's client connects to gateway h, whose TakeOverRequested assigns it to h: a is lost,
+            held by h since attempt 8; g is notified, in case it was only suspended
+     8.1 s  h reports its resume point, 9 tokens that the client has: a waits at its old place
+            in the lane with 9 tokens, and attempt 9 continues from there
+    35.1 s  if no client had come: a is abandoned, and w is not requested again
+
+What gateways report of an attempt before the one since which another holds it, is ignored.
+Whatever ends a detached request here is stored as its result.
 """
 
 from __future__ import annotations
@@ -16,13 +25,13 @@ from collections.abc import Callable
 from headrace.errors import BrokerUnavailable, GatewayUnreachable, HeadraceError
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
+    LocateRequest,
     ParkRequest,
     ResumePoint,
     TakenOver,
-    TakeOverRequest,
 )
-from headrace_scheduler.machine.gateways import Gateways, Host
-from headrace_scheduler.request.request import (
+from headrace_scheduler.machine.gateways import GatewayAddress, Gateways
+from headrace_scheduler.request.live_request import (
     Ending,
     Lost,
     Orphaned,
@@ -31,219 +40,219 @@ from headrace_scheduler.request.request import (
     Waiting,
     first_attempt,
 )
-from headrace_scheduler.state.events import Notify, ParkOnWorker
+from headrace_scheduler.state.events import ParkOnWorker, SendNotice
 from headrace_scheduler.state.live import LiveRequests
 
 PARK_S = 1.0
-"""How long a worker may take to hand over what an orphan has. It is made again if it does not."""
-
+"""How long a worker's output of an orphan is awaited; without it, it is generated again."""
 NEVER = float("inf")
-TOLD_AT_ONCE = 256
-"""Ends in one message."""
+ENDS_PER_NOTICE = 256
 
 _MOVED = GatewayUnreachable("another gateway has gone on with it")
 
-GoOn = Callable[[Request, ResumePoint], None]
-"""The request goes on from where its gateway says that it stands."""
+Resume = Callable[[Request, ResumePoint], None]
+"""Continues a request from its gateway's resume point."""
 
 _GivenUp = tuple[Request, HeadraceError, str]
-"""With what its caller is told if he is still there, and the cause."""
+"""A request, the error that its client gets if it is still connected, and the cause."""
 
 
 class Orphans:
     def __init__(self, live: LiveRequests, gateways: Gateways) -> None:
-        self._live, self._gateways, self._policy = live, gateways, live.policy
+        self._live, self._gateways, self._settings = live, gateways, live.settings
         self._announced: dict[str, tuple[str, TakenOver]] | None = {}
-        """Taken over under an earlier leader, by gateways that said so before the record was
-        read; of each the latest. None once all are read: then they are of other models."""
+        """By request id, the latest take-over under an earlier leader that was reported before
+        the record was read. None once all are read: then reports are about other models."""
 
-    def silent_since(self, heard_before_s: float) -> list[str]:
-        return self._gateways.silent_since(heard_before_s)
+    def silent_since(self, received_before_s: float) -> list[str]:
+        return self._gateways.silent_since(received_before_s)
 
-    # Gateways that go, and those that come instead
+    # Gateways that leave, and those that take over
 
     def gateway_gone(self, gateway_id: str, cause: str, *, now_s: float) -> None:
+        """Orphan the requests of a gateway, and give up those that cannot be kept."""
         self._gateways.remove(gateway_id)
         given_up: list[_GivenUp] = []
         for request in self._live.of_gateway(gateway_id):
             if isinstance(request.state, Orphaned):
                 continue
-            if (why := self._why_not_kept(request, cause)) is None:
-                self._keep(request, cause, now_s=now_s)
+            if (why := self._why_not_orphaned(request, cause)) is None:
+                self._orphan(request, cause, now_s=now_s)
             else:
-                over = request.state.error if isinstance(request.state, Ending) else None
-                given_up.append((request, over or gone(why), why))
-        for first in range(0, len(given_up), TOLD_AT_ONCE):
-            self._give_up(gateway_id, given_up[first : first + TOLD_AT_ONCE])
+                ended = request.state.error if isinstance(request.state, Ending) else None
+                given_up.append((request, ended or cut_off_error(why), why))
+        for first in range(0, len(given_up), ENDS_PER_NOTICE):
+            self._give_up(gateway_id, given_up[first : first + ENDS_PER_NOTICE])
 
-    def _why_not_kept(self, request: Request, cause: str) -> str | None:
-        """None if somebody may come for it, also where it has ended on its worker."""
-        may_go_on = request.record.attachable or request.record.detached
-        if not may_go_on or isinstance(request.state, Ending):
+    def _why_not_orphaned(self, request: Request, cause: str) -> str | None:
+        """Return why it is given up; None if it is kept, also where its worker has ended it."""
+        can_continue = request.record.attachable or request.record.detached
+        if not can_continue or isinstance(request.state, Ending):
             return cause
-        is_full = self._live.orphaned >= self._policy.max_orphans
+        is_full = self._live.orphaned >= self._settings.max_orphans
         return "too many orphans" if is_full else None
 
-    def _keep(self, request: Request, cause: str, *, now_s: float) -> None:
-        worker_id = request.worker_id or _last_seen(request)
-        until_s = NEVER if request.record.detached else now_s + self._policy.orphan_grace_s
+    def _orphan(self, request: Request, cause: str, *, now_s: float) -> None:
+        worker_id = request.worker_id
+        if worker_id is None and isinstance(request.state, Running):
+            worker_id = request.state.worker_id  # It has vanished from reports a moment ago.
+        until_s = NEVER if request.record.detached else now_s + self._settings.orphan_grace_s
         state = Orphaned(until_s, worker_id, now_s + PARK_S, request.gateway_id)
         self._live.orphan(request, state, cause)
         if worker_id is not None:
-            self._park(request, worker_id)
+            attempt, epoch = request.record.attempt, self._live.epoch
+            self._live.command(
+                ParkOnWorker(worker_id, epoch, request.request_id, attempt, orphaned=True)
+            )
 
     def give_up(self, request: Request, error: HeadraceError, cause: str) -> None:
-        """Nobody goes on with it; where somebody may ask for its end, that is kept."""
+        """End an orphan: its result is stored if it is detached, else it is abandoned."""
         self._give_up(request.gateway_id, [(request, error, cause)])
 
     def _give_up(self, gateway_id: str, given_up: list[_GivenUp]) -> None:
-        # Why told: a gateway that was only frozen goes on, and its callers still wait there.
+        # Why a notice: a gateway that was only suspended goes on, and its clients still wait.
         ends = tuple((request.request_id, error) for request, error, _ in given_up)
-        self._live.command(Notify(gateway_id, ends, ()))
+        self._live.command(SendNotice(gateway_id, ends, ()))
         for request, error, cause in given_up:
             if request.record.detached:
-                self._live.conclude(request, error)
+                self._live.end_with_stored_result(request, error)
             else:
                 self._live.abandon(request, cause)
 
-    def untold(self, request: Request, error: HeadraceError) -> None:
-        """It has ended, and its gateway does not hold it."""
+    def on_end_unknown(self, request: Request, error: HeadraceError) -> None:
+        """Remove an ending request that its gateway does not hold."""
         if request.record.detached:
-            self._live.conclude(request, error)
+            self._live.end_with_stored_result(request, error)
         else:
             self._live.settle(request, error.code.number)
 
-    def hear(self, gateway_id: str, report: GatewayReport, *, now_s: float) -> None:
-        """It lives, after a pause perhaps; and what it has taken over, perhaps under an earlier
-        leader."""
+    def apply_report(self, gateway_id: str, report: GatewayReport, *, now_s: float) -> None:
+        """Apply a gateway's report: it lives, perhaps again, and has taken over requests."""
         if report.draining:
-            self._empty(gateway_id, now_s=now_s)
+            self._move_away(gateway_id, now_s=now_s)
         else:
-            self._give_back(gateway_id, now_s=now_s)
+            self._return_to(gateway_id, now_s=now_s)
         for taken in report.taken_over:
             request = self._live.get(taken.request_id)
             if request is not None:
-                self._learn(request, gateway_id, taken, now_s=now_s)
+                self._apply_takeover(request, gateway_id, taken, now_s=now_s)
             elif self._announced is not None:
                 self._announced[taken.request_id] = gateway_id, taken
 
-    def _give_back(self, gateway_id: str, *, now_s: float) -> None:
+    def _return_to(self, gateway_id: str, *, now_s: float) -> None:
+        """Return its orphans to a gateway that was silent: no other gateway has taken them."""
         for orphan in self._live.orphans():
             if isinstance(orphan.state, Orphaned) and orphan.state.gateway_id == gateway_id:
-                # Nobody has come elsewhere: its reader may still be where it was.
                 where = orphan.worker_id
                 self._live.lose(orphan, "its gateway is back", now_s=now_s, worker_id=where)
 
-    def _empty(self, gateway_id: str, *, now_s: float) -> None:
-        """It is about to leave: what no reader keeps there goes elsewhere, if there is a place."""
-        if self._gateways.host(other_than=gateway_id) is None:
+    def _move_away(self, gateway_id: str, *, now_s: float) -> None:
+        """Orphan the detached requests of a gateway that drains, if another could take them."""
+        if self._gateways.pick(other_than=gateway_id) is None:
             return
         for request in self._live.of_gateway(gateway_id):
             moves = request.record.detached and not isinstance(request.state, Orphaned)
-            if moves and self._why_not_kept(request, "") is None:
-                self._keep(request, "gateway leaves", now_s=now_s)
+            if moves and self._why_not_orphaned(request, "") is None:
+                self._orphan(request, "gateway leaves", now_s=now_s)
 
-    def give(self, *, now_s: float) -> None:
-        """Detached requests to gateways that live. Call every now and then."""
+    def reassign_ready(self, *, now_s: float) -> None:
+        """Assign detached orphans to living gateways. Call from time to time."""
         for request in self._live.orphans():
             state = request.state
             if not (request.record.detached and isinstance(state, Orphaned)):
                 continue
-            if state.is_free(now_s) and now_s >= state.give_s:
-                host = self._gateways.host(other_than=state.gateway_id)
-                if host is not None:
-                    self._rehome(request, host, "given", now_s=now_s).is_given = True
+            if state.can_move(now_s) and now_s >= state.assignable_from_s:
+                address = self._gateways.pick(other_than=state.gateway_id)
+                if address is not None:
+                    self._reassign(request, address, "given", now_s=now_s).sends_record = True
 
-    def entered(self, request: Request, *, now_s: float) -> None:
-        """Its record names who published it; it may have been taken over since."""
+    def on_submitted(self, request: Request, *, now_s: float) -> None:
+        """Apply a take-over that was reported before the record, which names the publisher."""
         if announced := (self._announced or {}).pop(request.request_id, None):
-            self._learn(request, *announced, now_s=now_s)
+            self._apply_takeover(request, *announced, now_s=now_s)
 
     def forget_announced(self) -> None:
-        """Every record from before the take-over is read."""
+        """Keep no more reports of unknown requests: all older records are read."""
         self._announced = None
 
-    def _learn(self, request: Request, gateway_id: str, taken: TakenOver, *, now_s: float) -> None:
-        if taken.held_since_attempt <= request.record.held_since_attempt:
+    def _apply_takeover(
+        self, request: Request, gateway_id: str, taken: TakenOver, *, now_s: float
+    ) -> None:
+        since = taken.held_since_attempt
+        if since <= request.record.held_since_attempt:
             return
         was_orphaned = isinstance(request.state, Orphaned)
-        self._live.rehome(
-            request, gateway_id, taken.delivery_address, since=taken.held_since_attempt
-        )
+        self._live.reassign(request, gateway_id, taken.delivery_address, since=since)
         if was_orphaned:
             self._live.lose(request, "taken over", now_s=now_s)
 
-    # Readers who come
+    # Take-overs that gateways request
 
-    def take_over(self, asked: TakeOverRequest, go_on: GoOn, *, now_s: float) -> None:
-        """Give it to the gateway that asks, if it can be given; `answer` says what came of it."""
-        request = self._live.get(asked.request_id)
+    def take_over(self, message: LocateRequest, resume: Resume, *, now_s: float) -> None:
+        """Assign a request to the gateway that requests it, if its state allows that."""
+        request = self._live.get(message.request_id)
         if request is None:
             return
-        is_its_own = request.gateway_id == asked.gateway_id
+        is_holder = request.gateway_id == message.gateway_id
         match request.state:
             case Orphaned() as orphaned:
-                if orphaned.is_free(now_s):
-                    self._give(request, asked, now_s=now_s)
-            case Lost() as lost if is_its_own:
-                if asked.HasField("point") and asked.point.attempt >= lost.attempt:
-                    go_on(request, asked.point)
-            case Running() | Waiting() if is_its_own and not asked.HasField("point"):
-                # It went on, and the word of that was lost: that gateway holds nothing of it.
+                if orphaned.can_move(now_s):
+                    address = GatewayAddress(message.gateway_id, message.delivery_address)
+                    lost = self._reassign(request, address, "taken over", now_s=now_s)
+                    self._await_point(lost, now_s)
+            case Lost() as lost if is_holder:
+                if message.HasField("point") and message.point.attempt >= lost.attempt:
+                    resume(request, message.point)
+            case Running() | Waiting() if is_holder and not message.HasField("point"):
+                # It was resumed, and the answer was lost: that gateway holds nothing of it.
                 where = request.worker_id
-                self._live.lose(request, "asked for again", now_s=now_s, worker_id=where)
-                self._wait_for_point(request, now_s)
+                lost = self._live.lose(request, "asked for again", now_s=now_s, worker_id=where)
+                self._await_point(lost, now_s)
             case _:
-                if asked.unreachable_gateway_id == request.gateway_id:
+                if message.unreachable_gateway_id == request.gateway_id:
                     self._gateways.suspect(request.gateway_id)
 
-    def _give(self, request: Request, asked: TakeOverRequest, *, now_s: float) -> None:
-        host = Host(asked.gateway_id, asked.delivery_address)
-        self._rehome(request, host, "taken over", now_s=now_s)
-        self._wait_for_point(request, now_s)
-
-    def _rehome(self, request: Request, host: Host, cause: str, *, now_s: float) -> Lost:
+    def _reassign(
+        self, request: Request, address: GatewayAddress, cause: str, *, now_s: float
+    ) -> Lost:
         attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
         where = request.worker_id
-        if host.gateway_id != request.gateway_id:
-            # Once is enough: if it is gone, nobody hears it; if it was frozen, it hears it first.
-            self._live.command(Notify(request.gateway_id, ((request.request_id, _MOVED),), ()))
-        self._live.rehome(request, host.gateway_id, host.delivery_address, since=attempt)
-        self._gateways.mention(host.gateway_id, now_s=now_s)
-        self._live.lose(request, cause, now_s=now_s, worker_id=where)
-        assert isinstance(request.state, Lost)
-        return request.state
+        if address.gateway_id != request.gateway_id:
+            # Why once: if it is gone, it never reads this; if it was suspended, it reads it first.
+            self._live.command(SendNotice(request.gateway_id, ((request.request_id, _MOVED),), ()))
+        self._live.reassign(request, *address, since=attempt)
+        self._gateways.add_named(address.gateway_id, now_s=now_s)
+        return self._live.lose(request, cause, now_s=now_s, worker_id=where)
 
-    def _wait_for_point(self, request: Request, now_s: float) -> None:
-        """The gateway says it by itself; if that is lost, it is asked."""
-        assert isinstance(request.state, Lost)
-        request.state.ask_s = now_s + self._policy.notice_repeat_s
+    def _await_point(self, lost: Lost, now_s: float) -> None:
+        """Delay the fence: the gateway sends its resume point unasked, unless that gets lost."""
+        lost.notice_due_s = now_s + self._settings.notice_repeat_s
 
-    def unclaimed(self, request: Request, *, now_s: float) -> None:
-        """Its gateway does not hold it: it waits again for another reader, or gateway."""
+    def on_request_unknown(self, request: Request, *, now_s: float) -> None:
+        """Orphan a lost request that its gateway does not hold, or give it up."""
         if request.record.detached:
-            self._unclaimed_detached(request, now_s=now_s)
+            self._on_detached_unknown(request, now_s=now_s)
             return
         until_s = request.orphaned_until_s
-        if until_s == float("-inf"):  # This leader knows of no loss: it was taken over before.
-            until_s = now_s + self._policy.orphan_grace_s
+        if until_s == float("-inf"):  # It was taken over under an earlier leader.
+            until_s = now_s + self._settings.orphan_grace_s
         if request.record.held_since_attempt and now_s < until_s:
             self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it went on")
         else:
             self._live.abandon(request, "unknown to its gateway")
 
-    def _unclaimed_detached(self, request: Request, *, now_s: float) -> None:
-        if (why := self._why_not_kept(request, "")) is not None:
-            self._live.conclude(request, gone(why))
+    def _on_detached_unknown(self, request: Request, *, now_s: float) -> None:
+        if (why := self._why_not_orphaned(request, "")) is not None:
+            self._live.end_with_stored_result(request, cut_off_error(why))
             return
-        give_s = now_s + self._policy.notice_repeat_s
-        state = Orphaned(NEVER, None, now_s, give_s=give_s)
+        assignable_from_s = now_s + self._settings.notice_repeat_s
+        state = Orphaned(NEVER, None, now_s, assignable_from_s=assignable_from_s)
         self._live.orphan(request, state, "its gateway did not take it")
 
     # Workers
 
-    def take_parked(self, parked: ParkRequest) -> None:
-        """What orphans have made where they ran."""
+    def on_parked(self, parked: ParkRequest) -> None:
+        """Add what a worker generated of orphans that it parked."""
         for point in parked.points:
             request = self._live.get(point.request_id)
             if request is None or not isinstance(request.state, Orphaned):
@@ -252,21 +261,8 @@ class Orphans:
                 request.merge_progress(point.progress)
                 request.state.worker_id = None
 
-    def _park(self, request: Request, worker_id: str) -> None:
-        attempt = request.record.attempt
-        self._live.command(
-            ParkOnWorker(worker_id, self._live.epoch, request.request_id, attempt, orphaned=True)
-        )
 
-
-def gone(cause: str) -> HeadraceError:
-    """What callers of a gateway are told that was only frozen."""
-    # Not GatewayUnreachable: for that, clients come back for the rest.
+def cut_off_error(cause: str) -> HeadraceError:
+    """Return the error for clients of a gateway that was only suspended."""
+    # Why not GatewayUnreachable: at that, clients connect to another gateway for the rest.
     return BrokerUnavailable(f"its gateway was cut off, and it was given up: {cause}")
-
-
-def _last_seen(request: Request) -> str | None:
-    match request.state:
-        case Running(worker_id=worker_id):
-            return worker_id
-    return None

@@ -1,4 +1,21 @@
-"""Slots for interactive requests that would wait: the newest bulk ones are parked for them."""
+"""Park running bulk requests so that interactive ones get their slots.
+
+A worker's expected capacity is what is free there plus what it was already requested to park.
+Waiting interactive requests are set against it first; only for the rest a bulk request is parked.
+For example, worker w has 4 slots, all taken, of which the bulk requests b1 and b2 (the newer one)
+hold one each, and three interactive requests of one slot wait:
+
+    pending parks      expected capacity of w      decision
+    none               0 slots                     u1 does not fit: park b2 for it
+    b2                 0 + 1 - 1 (u1) = 0          u2 does not fit: park b1 for it
+    b2, b1             0 + 2 - 2 = 0               u3 does not fit: no candidate left, it waits
+    b2, b1             0 + 2 slots, anew           next decision: u1 and u2 fit, nothing to park
+    b1                 1 (free) + 1                w reports b2's slot free, and then gets u1
+    none               2 - 1 (u1 dispatched) = 1   w reports b1's slot free, and then gets u2
+
+So no more is parked than waits, however often it is decided. b1 and b2 go back to their lane and
+start again after u2 and u1. A park that no report confirms is sent again after `REPEAT_S`.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +23,37 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from headrace_scheduler.request.request import Request, Running
+from headrace_scheduler.request.live_request import Request, Running
 from headrace_scheduler.state.events import ParkOnWorker
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
-from headrace_scheduler.workers.preemption_candidates import URGENT
+from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY
 from headrace_scheduler.workers.worker import Worker
 
-LOOKED_AT = 64
-"""Waiting requests, and for each running ones, that one decision looks at; the next goes on."""
-TRIED = 8
-"""Workers whose running requests one decision looks through for one that waits."""
-GAIN = 0.2
-"""How far one parking moves what is expected of the next."""
-ASK_AGAIN_S = 1.0
-"""After which a worker that still runs what it was to park is asked once more."""
+MAX_EXAMINED = 64
+"""Waiting requests, and for each running ones, that one decision examines; the next goes on."""
+MAX_WORKERS_TRIED = 8
+"""Workers whose running requests one decision examines for one waiting request."""
+SMOOTHING = 0.2
+"""How far one park moves the average latency."""
+REPEAT_S = 1.0
+"""Time after which a worker that still runs what it should park is requested again."""
 
 
 @dataclass(slots=True)
-class Asked:
-    """A worker was asked to park this attempt; its room counts as free until reports show it."""
+class PendingPark:
+    """An attempt that a worker should park; its room counts as free until reports show it."""
 
     request: Request
     worker_id: str
     attempt: int
     slots: int
     cache_tokens: int
-    asked_s: float
-    first_asked_s: float
+    requested_s: float
+    first_requested_s: float
 
-    def is_held_by(self, worker: Worker | None) -> bool:
-        """Whether the worker's room does not yet count what it was asked for."""
+    def still_occupies(self, worker: Worker | None) -> bool:
+        """Return whether the worker's reported room does not yet include this attempt's."""
         if worker is None:
             return False
         request_id = self.request.request_id
@@ -45,8 +62,8 @@ class Asked:
 
 
 @dataclass(slots=True)
-class _Supply:
-    """Room of a worker as it will be: what is free, and what it was asked for."""
+class _ExpectedCapacity:
+    """The room of a worker once its pending parks are done."""
 
     worker: Worker
     slots: int
@@ -58,157 +75,161 @@ class _Supply:
             runs_nothing or request.cache_tokens <= self.cache_tokens
         )
 
-    def may_park(self, request: Request) -> bool:
-        """Whether the worker can, and could run the request then."""
+    def can_park_for(self, request: Request) -> bool:
+        """Return whether the worker can park, and could then run the request."""
         return self.worker.parks and self.worker.has_weights_for(request)
 
-    def add(self, victim: Request | Asked) -> None:
+    def add(self, victim: Request | PendingPark) -> None:
         self.slots += victim.slots
         self.cache_tokens += victim.cache_tokens
 
-    def give(self, request: Request) -> None:
+    def reserve(self, request: Request) -> None:
         self.slots -= request.slots
         self.cache_tokens -= request.cache_tokens
 
 
-class _Supplies:
-    """Of all open workers, each made when it is looked at: there may be hundreds of workers, and
-    this is asked with every event while anybody urgent waits."""
+class _ExpectedCapacities:
+    """Those of all open workers, each computed when it is first used: there may be hundreds of
+    workers, and this is needed with every event while an interactive request waits."""
 
-    def __init__(self, fleet: Fleet, asked: Iterable[Asked]) -> None:
+    def __init__(self, fleet: Fleet, pending: Iterable[PendingPark]) -> None:
         self._fleet = fleet
-        self._made: dict[str, _Supply | None] = {}
-        self._asked: dict[str, list[Asked]] = {}
-        for each in asked:
-            self._asked.setdefault(each.worker_id, []).append(each)
+        self._computed: dict[str, _ExpectedCapacity | None] = {}
+        self._pending: dict[str, list[PendingPark]] = {}
+        for each in pending:
+            self._pending.setdefault(each.worker_id, []).append(each)
 
-    def of(self, worker_id: str) -> _Supply | None:
-        """None unless the worker is open."""
-        if worker_id not in self._made:
-            self._made[worker_id] = self._make(worker_id)
-        return self._made[worker_id]
+    def of(self, worker_id: str) -> _ExpectedCapacity | None:
+        """Return that of a worker; None unless it is open."""
+        if worker_id not in self._computed:
+            self._computed[worker_id] = self._compute(worker_id)
+        return self._computed[worker_id]
 
-    def _make(self, worker_id: str) -> _Supply | None:
+    def _compute(self, worker_id: str) -> _ExpectedCapacity | None:
         worker = self._fleet.get(worker_id)
         if worker is None or not worker.is_open:
             return None
-        supply = _Supply(worker, worker.free_slots, worker.free_cache_tokens)
-        for asked in self._asked.get(worker_id, ()):
-            supply.add(asked)
-        return supply
+        capacity = _ExpectedCapacity(worker, worker.free_slots, worker.free_cache_tokens)
+        for pending in self._pending.get(worker_id, ()):
+            capacity.add(pending)
+        return capacity
 
-    def roomy(self) -> list[_Supply]:
-        """Those with any slots."""
-        found = map(self.of, dict.fromkeys([*self._fleet.roomy, *self._asked]))
-        return [supply for supply in found if supply is not None and supply.slots > 0]
+    def with_slots(self) -> list[_ExpectedCapacity]:
+        found = map(self.of, dict.fromkeys([*self._fleet.with_free_slots, *self._pending]))
+        return [capacity for capacity in found if capacity is not None and capacity.slots > 0]
 
 
 class Preemption:
-    """Asks for no more than waits: what is free, or asked for already, is set against it first.
+    """Parks the newest bulk requests, no more than interactive ones wait for.
 
-    A victim is taken where its worker can park it, has the weights that the urgent
-    one needs, and comes to have room for it. It goes back to its lane as any
-    request that was parked, and starts again after the one it was parked for.
+    A victim is taken where its worker can park it, has the weights that the interactive
+    request needs, and will have room for it.
     """
 
     def __init__(self, live: LiveRequests, fleet: Fleet) -> None:
         self._live, self._fleet = live, fleet
-        self._asked: dict[str, Asked] = {}
-        self.takes_s: float | None = None
-        """Lately, from the asking until a report showed the room; None while none has."""
+        self._pending: dict[str, PendingPark] = {}
+        self.park_latency_s: float | None = None
+        """Recent time from the request to park until a report showed the room; None while
+        unknown."""
 
     @property
-    def obtainable_slots(self) -> int:
-        """Held by requests that may be made to let go, or have been asked to."""
+    def preemptible_slots(self) -> int:
+        """Slots of the requests that may be parked or are about to be."""
         if not self._fleet.parks:
             return 0
-        return self._live.yielding.slots + sum(asked.slots for asked in self._asked.values())
+        return self._live.preemptible.slots + sum(p.slots for p in self._pending.values())
 
     def plan(self, *, now_s: float) -> None:
         """Command what is to be parked now."""
-        if self._asked:
+        if self._pending:
             self._review(now_s)
-        if not self._live.yielding.candidates or not self._fleet.parks:
+        if not self._live.preemptible or not self._fleet.parks:
             return
-        if not (waiting := self._live.lanes[URGENT]):
+        if not (waiting := self._live.lanes[HIGHEST_PRIORITY]):
             return
-        supplies = _Supplies(self._fleet, self._asked.values())
-        roomy = supplies.roomy()
-        in_vain: set[tuple[str, str, int]] = set()
-        for request in islice(waiting.in_turn(_anybody), LOOKED_AT):
-            want = request.weights_digest, request.adapter_digest, request.slots
-            supply = self._with_room(request, roomy)
-            if supply is None and want not in in_vain:
-                supply = self._make_room(request, supplies, now_s)
-            if supply is not None:
-                supply.give(request)
+        capacities = _ExpectedCapacities(self._fleet, self._pending.values())
+        with_slots = capacities.with_slots()
+        impossible: set[tuple[str, str, int]] = set()
+        for request in islice(waiting.in_order(lambda _: True), MAX_EXAMINED):
+            kind = request.weights_digest, request.adapter_digest, request.slots
+            capacity = self._with_room(request, with_slots)
+            if capacity is None and kind not in impossible:
+                capacity = self._preempt_for(request, capacities, now_s)
+            if capacity is not None:
+                capacity.reserve(request)
             else:
-                in_vain.add(want)
+                impossible.add(kind)
 
     def _review(self, now_s: float) -> None:
-        for request_id, asked in list(self._asked.items()):
-            if not asked.is_held_by(self._fleet.get(asked.worker_id)):
-                del self._asked[request_id]
-                took_s = now_s - asked.first_asked_s
-                known_s = took_s if self.takes_s is None else self.takes_s
-                self.takes_s = known_s + GAIN * (took_s - known_s)
-            elif self._runs(asked) and now_s - asked.asked_s >= ASK_AGAIN_S:
-                if self._live.lanes[URGENT]:
-                    self._ask(asked, now_s)
-                else:  # Whoever it was for is gone; so may the word be that it was asked by.
-                    del self._asked[request_id]
-                    self._live.yielding.started(asked.request)
+        for request_id, pending in list(self._pending.items()):
+            if not pending.still_occupies(self._fleet.get(pending.worker_id)):
+                del self._pending[request_id]
+                took_s = now_s - pending.first_requested_s
+                known_s = took_s if self.park_latency_s is None else self.park_latency_s
+                self.park_latency_s = known_s + SMOOTHING * (took_s - known_s)
+            elif self._runs(pending) and now_s - pending.requested_s >= REPEAT_S:
+                if self._live.lanes[HIGHEST_PRIORITY]:
+                    self._send(pending, now_s)
+                else:  # No interactive request waits any more, and the command may be lost.
+                    del self._pending[request_id]
+                    self._live.preemptible.started(pending.request)
 
-    def _runs(self, asked: Asked) -> bool:
-        """Whether the attempt is believed to run still."""
-        request = self._live.get(asked.request.request_id)
-        state = request.state if request is asked.request else None
-        return isinstance(state, Running) and state.attempt == asked.attempt
+    def _runs(self, pending: PendingPark) -> bool:
+        """Return whether the attempt is believed to run still."""
+        request = self._live.get(pending.request.request_id)
+        state = request.state if request is pending.request else None
+        return isinstance(state, Running) and state.attempt == pending.attempt
 
-    def _with_room(self, request: Request, supplies: Iterable[_Supply]) -> _Supply | None:
-        able = (s for s in supplies if s.fits(request) and s.worker.has_weights_for(request))
+    def _with_room(
+        self, request: Request, capacities: Iterable[_ExpectedCapacity]
+    ) -> _ExpectedCapacity | None:
+        able = (c for c in capacities if c.fits(request) and c.worker.has_weights_for(request))
         return next(able, None)
 
-    def _make_room(self, request: Request, supplies: _Supplies, now_s: float) -> _Supply | None:
-        """On the worker of the newest victim where there is enough to take; None if nowhere."""
+    def _preempt_for(
+        self, request: Request, capacities: _ExpectedCapacities, now_s: float
+    ) -> _ExpectedCapacity | None:
+        """Make room on the worker of the newest victim where that is possible; None if nowhere."""
         tried: set[str] = set()
-        for candidate in islice(self._live.yielding.newest_first(), LOOKED_AT):
+        for candidate in islice(self._live.preemptible.newest_first(), MAX_EXAMINED):
             assert isinstance(candidate.state, Running)
-            supply = supplies.of(candidate.state.worker_id)
-            if supply is None or supply.worker.worker_id in tried or not supply.may_park(request):
+            worker_id = candidate.state.worker_id
+            capacity = capacities.of(worker_id)
+            if capacity is None or worker_id in tried or not capacity.can_park_for(request):
                 continue
-            tried.add(supply.worker.worker_id)
-            if len(tried) > TRIED:
+            tried.add(worker_id)
+            if len(tried) > MAX_WORKERS_TRIED:
                 break
-            if victims := self._victims(request, supply):
+            if victims := self._victims(request, capacity):
                 for victim in victims:
-                    supply.add(victim)
-                    self._park(victim, supply.worker, request, now_s)
-                return supply
+                    capacity.add(victim)
+                    self._park(victim, capacity.worker, request, now_s)
+                return capacity
         return None
 
-    def _victims(self, request: Request, supply: _Supply) -> list[Request]:
-        """The newest there that together make room for it; none if all of them do not."""
-        draft = _Supply(supply.worker, supply.slots, supply.cache_tokens)
+    def _victims(self, request: Request, capacity: _ExpectedCapacity) -> list[Request]:
+        """Return the newest that together make room; none if all of them do not."""
+        draft = _ExpectedCapacity(capacity.worker, capacity.slots, capacity.cache_tokens)
         victims = []
-        for victim in self._on(supply.worker):
+        for victim in self._candidates_on(capacity.worker):
             if draft.fits(request):
                 break
             draft.add(victim)
             victims.append(victim)
         return victims if draft.fits(request) else []
 
-    def _on(self, worker: Worker) -> list[Request]:
-        """Those that it may be asked for, the newest first."""
+    def _candidates_on(self, worker: Worker) -> list[Request]:
+        """Return the candidates that certainly run on a worker, the newest first."""
         running = self._live.on_worker(worker.worker_id).values()
-        able = (r for r in running if self._live.yielding.is_candidate(r) and _is_there(r, worker))
+        able = (r for r in running if r in self._live.preemptible and _surely_runs(r, worker))
         return sorted(able, key=lambda r: r.sequence, reverse=True)
 
     def _park(self, victim: Request, worker: Worker, urgent: Request, now_s: float) -> None:
-        self._live.yielding.take(victim)
+        self._live.preemptible.remove(victim)
         victim.preemptions += 1
         victim.parked_for = urgent.request_id
-        asked = Asked(
+        pending = PendingPark(
             victim,
             worker.worker_id,
             victim.record.attempt,
@@ -217,28 +238,18 @@ class Preemption:
             now_s,
             now_s,
         )
-        self._asked[victim.request_id] = asked
-        self._ask(asked, now_s)
-        self._live.journal.preempted(victim.priority, victim.request_id)
+        self._pending[victim.request_id] = pending
+        self._send(pending, now_s)
+        self._live.observer.preempted(victim.priority, victim.request_id)
 
-    def _ask(self, asked: Asked, now_s: float) -> None:
-        asked.asked_s = now_s
-        self._live.command(
-            ParkOnWorker(asked.worker_id, self._live.epoch, asked.request.request_id, asked.attempt)
-        )
-
-    @property
-    def asked(self) -> int:
-        """Victims whose room reports do not show yet."""
-        return len(self._asked)
+    def _send(self, pending: PendingPark, now_s: float) -> None:
+        pending.requested_s = now_s
+        worker_id, request_id = pending.worker_id, pending.request.request_id
+        self._live.command(ParkOnWorker(worker_id, self._live.epoch, request_id, pending.attempt))
 
 
-def _anybody(_: Request) -> bool:
-    return True
-
-
-def _is_there(request: Request, worker: Worker) -> bool:
-    """Whether the worker has it for certain: it was taken, and has not ended."""
+def _surely_runs(request: Request, worker: Worker) -> bool:
+    """Return whether the worker accepted it, and it has not ended."""
     state = request.state
     if not isinstance(state, Running) or state.vanished_s is not None:
         return False

@@ -1,49 +1,47 @@
-"""Who of a lane's tenants is served next: the one that has had least, by its weight.
+"""Fair shares of a lane: the tenant that has received least, by its weight, is served next.
 
 Virtual token counters after Sheng et al., "Fairness in Serving Large Language
 Models" (OSDI 2024), Algorithm 2, with the length prediction of their section 4.3.
+For example, of tenants a with weight 1 and b with weight 2, each request costing 100:
+
+    counters a 0, b 0     a is served (it came to wait first)   a 100
+    counters a 100, b 0   b is served twice                     b 50, then 100
+    counters a 100, b 100 a is served again                     a 200
+
+So b is served twice as often. A tenant c that comes to wait now starts at 100, the least of
+those that wait: the time that it was away earns it nothing.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
+from headrace_scheduler.base.settings import SchedulerSettings
+
 DEFAULT_TENANT = "default"
-EXPECTED_GAIN = 0.2
-"""How far an end moves what is expected of the next: the last five count most, as in the paper."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """How tenants share; `settings.SchedulerSettings` documents each."""
-
-    weights: Mapping[str, float] = field(default_factory=dict)
-    """Of a tenant that is not named here: 1."""
-    prompt_token: float = 1.0
-    output_token: float = 2.0
-    remembered: int = 1024
-    """Tenants that have nothing waiting and whose counters are kept, in each lane."""
+SMOOTHING = 0.2
+"""How far one value moves a moving average: the last five count most, as in the paper."""
 
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """What one tenant has had of one lane, in cost by weight."""
+    """What one tenant has received of one lane, in cost divided by its weight."""
 
     tenant: str
     weight: float
     counter: float = 0.0
     turn: int = 0
-    """Of equals, who came to wait first goes first."""
+    """Order in which tenants came to wait; it decides between equal counters."""
     expected_output: float | None = None
-    """Tokens of its requests lately; None while none has ended."""
+    """Average output tokens of its recent requests; None while none has ended."""
     waiting: list[tuple[int, str]] = field(default_factory=list)
-    """(place in the stream, request id), oldest first."""
+    """(place in the stream, request id) of its waiting requests, oldest first."""
     slots: int = 0
-    """Wanted by these."""
+    """Slots that these need."""
 
     @property
     def key(self) -> tuple[float, int, str]:
@@ -51,34 +49,35 @@ class Account:
 
 
 class Accounts:
-    """The accounts of one lane, those with something waiting in the order of their turns.
+    """The accounts of one lane; those with waiting requests in the order of their turns.
 
-    A tenant that comes to wait is lifted to the least that any other who waits has
-    had: time away earns nothing. The accounts kept are those that wait and the
-    `remembered` that stopped last; who was forgotten begins as a newcomer.
+    A tenant that comes to wait is raised to the least counter of those that wait. The
+    accounts kept are those with waiting requests and the `max_tenants` that stopped waiting
+    last; a tenant whose account was dropped starts anew.
     """
 
-    def __init__(self, shares: Shares) -> None:
-        self.shares = shares
+    def __init__(self, settings: SchedulerSettings) -> None:
+        self.settings = settings
         self.turns: list[tuple[float, int, str]] = []
-        """Keys of those that wait, the next first."""
+        """Keys of the accounts that wait, the next one first."""
         self._waiting: dict[str, Account] = {}
         self._idle: OrderedDict[str, Account] = OrderedDict()
-        self._left_at = 0.0
-        """Counter of the last that stopped waiting."""
+        self._last_counter = 0.0
+        """Counter of the account that stopped waiting last."""
         self._next_turn = 0
 
     def __getitem__(self, tenant: str) -> Account:
-        """Of one that waits."""
+        """Return the account of a tenant that waits."""
         return self._waiting[tenant]
 
     def find(self, tenant: str) -> Account:
-        """Of anybody; begun if there is none."""
+        """Return the account of any tenant; it is made if there is none."""
         known = self._waiting.get(tenant) or self._idle.get(tenant)
-        return known or self._remember(Account(tenant, self.shares.weights.get(tenant, 1.0)))
+        weight = self.settings.tenant_weights.get(tenant, 1.0)
+        return known or self._keep_idle(Account(tenant, weight))
 
     def put(self, account: Account, key: tuple[int, str]) -> None:
-        """One of the tenant's requests waits."""
+        """Add a waiting request of the tenant."""
         if not account.waiting:
             account.counter = max(account.counter, self.least)
             self._next_turn += 1
@@ -90,32 +89,32 @@ class Accounts:
 
     @property
     def least(self) -> float:
-        """That any who waits has had; a newcomer is lifted to it."""
-        return self.turns[0][0] if self.turns else self._left_at
+        """Least counter of the tenants that wait; a newcomer is raised to it."""
+        return self.turns[0][0] if self.turns else self._last_counter
 
     def __iter__(self) -> Iterator[Account]:
-        """All that are kept, in no order."""
+        """Iterate over all accounts that are kept, in no order."""
         return chain(self._waiting.values(), self._idle.values())
 
     def remove(self, account: Account, key: tuple[int, str]) -> None:
-        """It waits no more."""
+        """Remove a waiting request of the tenant."""
         at = bisect_left(account.waiting, key)
         assert account.waiting[at] == key
         del account.waiting[at]
         if not account.waiting:
             del self.turns[bisect_left(self.turns, account.key)]
             del self._waiting[account.tenant]
-            self._left_at = account.counter
-            self._remember(account)
+            self._last_counter = account.counter
+            self._keep_idle(account)
 
-    def _remember(self, account: Account) -> Account:
+    def _keep_idle(self, account: Account) -> Account:
         self._idle[account.tenant] = account
-        if len(self._idle) > self.shares.remembered:
+        if len(self._idle) > self.settings.max_tenants:
             self._idle.popitem(last=False)
         return account
 
     def charge(self, account: Account, cost: float) -> None:
-        """Count `cost` as had; less than 0 gives back what was charged too much."""
+        """Add a cost to an account; a negative one refunds what was charged too much."""
         if not cost:
             return
         if account.waiting:
@@ -124,9 +123,7 @@ class Accounts:
         if account.waiting:
             insort(self.turns, account.key)
 
-    @property
-    def known(self) -> int:
-        """Accounts that are kept."""
+    def __len__(self) -> int:
         return len(self._waiting) + len(self._idle)
 
     def check_integrity(self) -> None:
@@ -134,9 +131,9 @@ class Accounts:
         assert self.turns == sorted(a.key for a in self._waiting.values())
         assert all(a.waiting for a in self._waiting.values())
         assert not any(a.waiting for a in self._idle.values())
-        assert len(self._idle) <= self.shares.remembered
+        assert len(self._idle) <= self.settings.max_tenants
 
 
-def moved(expected: float | None, seen: float) -> float:
-    """What is expected after one that made `seen`."""
-    return float(seen) if expected is None else expected + EXPECTED_GAIN * (seen - expected)
+def moving_average(average: float | None, value: float) -> float:
+    """Return an average moved towards a new value; the first value is the average."""
+    return float(value) if average is None else average + SMOOTHING * (value - average)

@@ -1,4 +1,4 @@
-"""Which workers hold the beginning of which texts, as far as they have said."""
+"""Which workers hold which prefixes in their caches, as far as they have reported."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.prefixes import (
     BLOCK_TOKENS,
-    adapted_root,
-    block_names,
-    root_name,
+    adapter_root,
+    block_hashes,
+    root_hash,
     salted_root,
-    short_name,
+    short_hash,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The longest beginning of a text that any worker holds."""
+class PrefixMatch:
+    """The longest prefix of a prompt that any worker holds."""
 
     tokens: int = 0
     worker_ids: Set[str] = field(default_factory=frozenset)
 
 
-NOWHERE = Held()
+NO_MATCH = PrefixMatch()
 
 
 class PrefixDirectory:
-    """Names of blocks by worker, and workers by name; as many as the workers may report."""
+    """Block names by worker and workers by block name; bounded by what workers may report."""
 
     def __init__(self) -> None:
         self._names: dict[str, set[int]] = {}
@@ -39,7 +39,7 @@ class PrefixDirectory:
     def __bool__(self) -> bool:
         return bool(self._holders)
 
-    def hear(self, report: PrefixReport) -> None:
+    def apply_report(self, report: PrefixReport) -> None:
         if report.full:
             self.forget(report.worker_id)
         self._drop(report.worker_id, report.dropped)
@@ -49,7 +49,7 @@ class PrefixDirectory:
             self._holders.setdefault(name, set()).add(report.worker_id)
 
     def forget(self, worker_id: str) -> None:
-        """The worker is gone, and what it held with it."""
+        """Remove a worker and all that it held."""
         self._drop(worker_id, tuple(self._names.get(worker_id, ())))
         self._names.pop(worker_id, None)
 
@@ -63,31 +63,32 @@ class PrefixDirectory:
                 if not holders:
                     del self._holders[name]
 
-    def longest(self, names: Sequence[int]) -> Held:
-        """Of a text with these blocks; costs a look at each block that somebody holds."""
+    def longest_match(self, names: Sequence[int]) -> PrefixMatch:
+        """Return the longest prefix of these blocks that is held; costs a look-up for each."""
         held: set[str] | None = None
         count = 0
         for name in names:
             if (holders := self._holders.get(name)) is None:
                 break
             held, count = holders, count + 1
-        return NOWHERE if held is None else Held(count * BLOCK_TOKENS, held)
+        return NO_MATCH if held is None else PrefixMatch(count * BLOCK_TOKENS, held)
 
     def check_integrity(self) -> None:
+        """Raise AssertionError if the two indices disagree."""
         pairs = {(name, worker) for worker, names in self._names.items() for name in names}
         assert pairs == {(name, worker) for name, held in self._holders.items() for worker in held}
-        assert all(self._holders.values()), "a block that nobody holds"
+        assert all(self._holders.values()), "a block without a holder"
 
 
-def names_of(record: RequestRecord) -> tuple[int, ...]:
-    """Of the blocks of a request's prompt that its worker need not compute if it holds them.
+def prefix_block_names(record: RequestRecord) -> tuple[int, ...]:
+    """Return the names of the prompt's blocks that a worker need not compute if it holds them.
 
-    None where any weights will do, for names are those of some weights.
+    There are none where any weights will do, because names depend on the weights.
     """
     prompt_ids = record.prompt_ids
     if not record.weights_digest or len(prompt_ids) <= BLOCK_TOKENS:
         return ()
-    root = adapted_root(root_name(record.weights_digest), record.adapter_digest)
+    root = adapter_root(root_hash(record.weights_digest), record.adapter_digest)
     root = salted_root(root, record.cache_salt)
-    # The last token is always computed, for what follows on it.
-    return tuple(map(short_name, block_names(array("q", prompt_ids[:-1]), root)))
+    # Why not the last token: it is always computed, for the first token of the output.
+    return tuple(map(short_hash, block_hashes(array("q", prompt_ids[:-1]), root)))

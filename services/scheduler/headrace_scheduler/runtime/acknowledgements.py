@@ -1,4 +1,4 @@
-"""Acknowledgements on their way to the broker, repeated until they are confirmed."""
+"""Acknowledgements of stored messages, sent until the broker confirms them."""
 
 from __future__ import annotations
 
@@ -7,68 +7,65 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headrace.bus import BusError, LaneReader
+from headrace.bus.outbox import Outbox
 from headrace_scheduler.base import metrics
 
-AT_ONCE = 64
-RETRY_S = 0.2
+MAX_AT_ONCE = 64
+MAX_RETRY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class _Due:
+class _Acknowledgement:
     request_id: str
     lane: LaneReader
-    acknowledgement: str
-    confirmed: asyncio.Future[None]
+    token: str
 
 
 class Acknowledgements:
-    """Bounded by the lanes' bounds: one per message that was read and has ended."""
+    """Bounded by the lanes' bounds: one for each message that was read and has ended."""
 
     def __init__(self) -> None:
-        self._due: list[_Due] = []
-        self._wake = asyncio.Event()
-        self._unconfirmed: dict[str, asyncio.Future[None]] = {}
+        # Why not keyed by request: two messages may have the same id, and both must go.
+        self._outbox = Outbox[_Acknowledgement](
+            "acknowledgements",
+            self._send,
+            key=lambda each: each,
+            max_items=MAX_AT_ONCE,
+            max_retry_s=MAX_RETRY_S,
+            on_retry=metrics.retried.labels("acknowledge").inc,
+        )
+        self._newest: dict[str, _Acknowledgement] = {}
+        self.run = self._outbox.run
 
-    def add(self, request_id: str, lane: LaneReader, acknowledgement: str) -> None:
-        confirmed = asyncio.get_running_loop().create_future()
-        self._unconfirmed[request_id] = confirmed
-        self._due.append(_Due(request_id, lane, acknowledgement, confirmed))
-        self._wake.set()
+    def add(self, request_id: str, lane: LaneReader, token: str) -> None:
+        self._newest[request_id] = _Acknowledgement(request_id, lane, token)
+        self._outbox.add(self._newest[request_id])
 
     async def confirmed(self, request_ids: Iterable[str]) -> None:
-        """Wait until none of these is on its way. Give it a deadline."""
-        waits = [self._unconfirmed[i] for i in request_ids if i in self._unconfirmed]
-        await asyncio.gather(*(asyncio.shield(wait) for wait in waits))
-
-    @property
-    def none_unconfirmed(self) -> bool:
-        return not self._unconfirmed
+        """Wait until those of these requests are confirmed. Give it a deadline."""
+        await self._outbox.confirmed(self._newest[i] for i in request_ids if i in self._newest)
 
     async def all_confirmed(self) -> None:
-        await self.confirmed(list(self._unconfirmed))
+        await self._outbox.confirmed()
 
-    async def run(self) -> None:
-        """Send what is due, as long as it is not cancelled."""
-        while True:
-            await self._wake.wait()
-            batch, self._due = self._due[:AT_ONCE], self._due[AT_ONCE:]
-            failed = [d for d in await asyncio.gather(*map(_send, batch)) if d is not None]
-            self._due.extend(failed)
-            for due in batch:
-                if due.confirmed.done() and self._unconfirmed.get(due.request_id) is due.confirmed:
-                    del self._unconfirmed[due.request_id]
-            if failed:
-                metrics.retried.labels("acknowledge").inc(len(failed))
-                await asyncio.sleep(RETRY_S)
-            elif not self._due:
-                self._wake.clear()
+    def __len__(self) -> int:
+        """Return how many are not confirmed."""
+        return len(self._outbox)
+
+    async def _send(self, batch: list[_Acknowledgement]) -> list[_Acknowledgement]:
+        """Return those that were not confirmed."""
+        confirmed = await asyncio.gather(*map(_try_acknowledge, batch))
+        for each, is_confirmed in zip(batch, confirmed, strict=True):
+            if is_confirmed and self._newest.get(each.request_id) is each:
+                del self._newest[each.request_id]
+        return [
+            each for each, is_confirmed in zip(batch, confirmed, strict=True) if not is_confirmed
+        ]
 
 
-async def _send(due: _Due) -> _Due | None:
-    """The acknowledgement again if it was not confirmed."""
+async def _try_acknowledge(each: _Acknowledgement) -> bool:
     try:
-        await due.lane.acknowledge(due.acknowledgement)
+        await each.lane.acknowledge(each.token)
     except BusError:
-        return due
-    due.confirmed.set_result(None)
-    return None
+        return False
+    return True

@@ -1,17 +1,17 @@
-"""The calls that a leader makes: to workers, to gateways, to the dead-letter stream."""
+"""The calls that a leader makes: to workers, to gateways, and to the broker's stores."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.bus import Bus, BusError, NobodyListens, subjects
-from headrace.cancellation import heed
+from headrace.bus import Bus, BusError, NoResponders, subjects
+from headrace.cancellation import recheck_cancelled
 from headrace.internal.v1.dispatch_pb2 import (
     DispatchResponse,
     WorkerCancelRequest,
@@ -27,34 +27,35 @@ from headrace.internal.v1.reports_pb2 import (
 from headrace.rpc.status import to_status
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.machine.machine import Leadership
-from headrace_scheduler.runtime.results import keep_end
+from headrace_scheduler.machine.state_machine import Leadership
+from headrace_scheduler.runtime.results import store_error
 from headrace_scheduler.state.events import (
-    Bury,
     CancelOnWorker,
-    Conclude,
     Dispatch,
     DispatchAnswered,
     DispatchUnanswered,
     Event,
     NoticeAnswered,
     NoticeUnanswered,
-    Notify,
     ParkOnWorker,
+    PublishDeadLetter,
+    SendNotice,
+    StoreResult,
 )
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
-WORDS_AT_ONCE = 32
-WORD_S = 2.0
+MAX_WORKER_CALLS = 32
+"""Cancellations and parks in progress at once."""
+WORKER_CALL_S = 2.0
 
 
-class Calls:
-    """Every call is a task of the leadership and ends with it.
+class OutgoingCalls:
+    """Each call is a task of the leadership and ends with it.
 
-    Bounded: one dispatch per worker and one notice per gateway by the machine's
-    own rule; cancellations, parkings and burials by the requests that are live.
+    Bounded: one dispatch per worker and one notice per gateway by the machine's own
+    rule; cancellations, parks, results and dead letters by the live requests.
     """
 
     def __init__(
@@ -62,45 +63,56 @@ class Calls:
         leadership: Leadership,
         bus: Bus,
         settings: SchedulerSettings,
-        tell: Callable[[Event], object],
+        handle: Callable[[Event], object],
     ) -> None:
         self._model, self._bus, self._settings = leadership.model, bus, settings
-        self._tell = tell
+        self._handle = handle
         self._tasks: asyncio.TaskGroup | None = None
-        self._open: set[asyncio.Task[None]] = set()
-        self._words = asyncio.Semaphore(WORDS_AT_ONCE)
+        self._in_progress: set[asyncio.Task[None]] = set()
+        self._worker_calls = asyncio.Semaphore(MAX_WORKER_CALLS)
 
     def start_in(self, tasks: asyncio.TaskGroup) -> None:
-        """From now on calls can be made; they end with the group."""
+        """Allow calls from now on; they end with the group."""
         self._tasks = tasks
 
     def _start(self, call: Coroutine[Any, Any, None]) -> None:
         assert self._tasks is not None, "a command before the leadership runs"
         task = self._tasks.create_task(call)
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
+        self._in_progress.add(task)
+        task.add_done_callback(self._in_progress.discard)
 
     @property
-    def all_answered(self) -> bool:
-        return not self._open
+    def is_idle(self) -> bool:
+        return not self._in_progress
 
     def dispatch(self, command: Dispatch) -> None:
         self._start(self._dispatch(command, command.message.SerializeToString()))
 
-    def notify(self, command: Notify) -> None:
-        self._start(self._notify(command))
+    def send_notice(self, command: SendNotice) -> None:
+        self._start(self._send_notice(command))
 
     def cancel(self, command: CancelOnWorker) -> None:
-        self._start(self._cancel(command))
+        message = WorkerCancelRequest(
+            request_id=command.request_id, attempt=command.attempt, code=command.code
+        )
+        subject = subjects.worker_cancel(command.worker_id)
+        self._start(self._call_worker("cancel", subject, message.SerializeToString()))
 
     def park(self, command: ParkOnWorker) -> None:
-        self._start(self._park(command))
+        message = WorkerParkRequest(
+            epoch=command.epoch,
+            request_id=command.request_id,
+            attempt=command.attempt,
+            orphaned=command.orphaned,
+        )
+        subject = subjects.worker_park(command.worker_id)
+        self._start(self._call_worker("park", subject, message.SerializeToString()))
 
-    def conclude(self, command: Conclude, acknowledge: Callable[[], None]) -> None:
-        self._start(self._conclude(command, acknowledge))
+    def store_result(self, command: StoreResult, acknowledge: Callable[[], None]) -> None:
+        self._start(self._store_result(command, acknowledge))
 
-    def bury(self, command: Bury) -> None:
-        self._start(self.bury_now(command, reason="attempts exhausted"))
+    def publish_dead_letter(self, command: PublishDeadLetter) -> None:
+        self._start(self.store_dead_letter(command, reason="attempts exhausted"))
 
     async def _dispatch(self, command: Dispatch, payload: bytes) -> None:
         subject, timeout_s = subjects.dispatch(command.worker_id), self._settings.dispatch_timeout_s
@@ -111,16 +123,17 @@ class Calls:
             log.warning(
                 "dispatch.unanswered", extra={"worker_id": command.worker_id, "why": str(error)}
             )
-            self._tell(DispatchUnanswered(command.worker_id, command.number))
+            self._handle(DispatchUnanswered(command.worker_id, command.number))
         else:
-            self._tell(DispatchAnswered(command.worker_id, command.number, refusals))
+            self._handle(DispatchAnswered(command.worker_id, command.number, refusals))
 
-    async def _notify(self, command: Notify) -> None:
-        given = {record.request_id: record for record in command.records}
+    async def _send_notice(self, command: SendNotice) -> None:
+        records = {record.request_id: record for record in command.records}
         notice = NoticeRequest(
             ended=[EndedNotice(request_id=i, error=to_status(e)) for i, e in command.ended],
             fences=[
-                FenceNotice(request_id=i, attempt=a, record=given.get(i)) for i, a in command.fences
+                FenceNotice(request_id=i, attempt=a, record=records.get(i))
+                for i, a in command.fences
             ],
         )
         subject, timeout_s = subjects.notice(command.gateway_id), self._settings.notice_timeout_s
@@ -133,51 +146,26 @@ class Calls:
             log.info(
                 "notice.unanswered", extra={"gateway_id": command.gateway_id, "why": str(error)}
             )
-            self._tell(NoticeUnanswered(command, isinstance(error, NobodyListens)))
+            self._handle(NoticeUnanswered(command, isinstance(error, NoResponders)))
         else:
             unknown = tuple(response.unknown_request_ids)
-            self._tell(NoticeAnswered(command, tuple(response.points), unknown))
+            self._handle(NoticeAnswered(command, tuple(response.points), unknown))
 
-    async def _cancel(self, command: CancelOnWorker) -> None:
-        message = WorkerCancelRequest(
-            request_id=command.request_id, attempt=command.attempt, code=command.code
-        )
-        subject = subjects.worker_cancel(command.worker_id)
-        await self._say("cancel", subject, message.SerializeToString())
-
-    async def _park(self, command: ParkOnWorker) -> None:
-        message = WorkerParkRequest(
-            epoch=command.epoch,
-            request_id=command.request_id,
-            attempt=command.attempt,
-            orphaned=command.orphaned,
-        )
-        subject = subjects.worker_park(command.worker_id)
-        await self._say("park", subject, message.SerializeToString())
-
-    async def _say(self, what: str, subject: str, payload: bytes) -> None:
-        """To a worker, whose next report says whether it heard; if not, it is said again."""
-        async with self._words:
+    async def _call_worker(self, what: str, subject: str, payload: bytes) -> None:
+        """Call once: the worker's next report shows whether the call arrived."""
+        async with self._worker_calls:
             try:
-                await self._bus.request(subject, payload, timeout_s=WORD_S)
+                await self._bus.request(subject, payload, timeout_s=WORKER_CALL_S)
             except BusError as error:
                 log.info(f"{what}.unanswered", extra={"subject": subject, "why": str(error)})
 
-    async def _conclude(self, command: Conclude, acknowledge: Callable[[], None]) -> None:
-        """Acknowledged afterwards: whoever succeeds us would else know nothing of it."""
-        while True:
-            try:
-                await keep_end(self._bus, command.record, command.error)
-            except BusError:
-                metrics.retried.labels("conclude").inc()
-                await asyncio.sleep(RETRY_S)
-            else:
-                heed()
-                acknowledge()
-                return
+    async def _store_result(self, command: StoreResult, acknowledge: Callable[[], None]) -> None:
+        await _repeat("conclude", lambda: store_error(self._bus, command.record, command.error))
+        # Why afterwards: the next leader would not know of a request that is acknowledged.
+        acknowledge()
 
-    async def bury_now(self, command: Bury, *, reason: str) -> None:
-        """Returns once the letter is stored."""
+    async def store_dead_letter(self, command: PublishDeadLetter, *, reason: str) -> None:
+        """Return once the dead letter is stored."""
         when = Timestamp()
         when.GetCurrentTime()
         letter = DeadLetter(
@@ -187,13 +175,19 @@ class Calls:
             attempts=command.attempts,
             model=self._model,
         )
-        while True:
-            try:
-                await self._bus.bury(self._model, letter.SerializeToString())
-            except BusError:
-                metrics.retried.labels("bury").inc()
-                await asyncio.sleep(RETRY_S)
-            else:
-                metrics.dead_letters.labels(self._model, reason).inc()
-                heed()
-                return
+        payload = letter.SerializeToString()
+        await _repeat("bury", lambda: self._bus.store_dead_letter(self._model, payload))
+        metrics.dead_letters.labels(self._model, reason).inc()
+
+
+async def _repeat(name: str, call: Callable[[], Awaitable[None]]) -> None:
+    """Call until the broker has confirmed; `name` labels the metric of retries."""
+    while True:
+        try:
+            await call()
+        except BusError:
+            metrics.retried.labels(name).inc()
+            await asyncio.sleep(RETRY_S)
+        else:
+            recheck_cancelled()
+            return

@@ -1,4 +1,4 @@
-"""Wanting to lead one model: stand by, lead, step down, stand by again."""
+"""Leader election for one model: stand by, lead, step down, stand by again."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ import asyncio
 import logging
 
 from headrace.bus import Bus, BusError, LeaseTaken
-from headrace.cancellation import confined, heed
+from headrace.cancellation import recheck_cancelled, run_isolated
 from headrace.clock import Clock
 from headrace.model_names import lane_id
-from headrace.telemetry.repeated import Repeated
+from headrace.telemetry.condition_log import ConditionLog
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.machine.machine import Leadership, Machine
+from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.runtime.leader import Leader, SteppedDown
-from headrace_scheduler.runtime.metered_journal import MeteredJournal
-from headrace_scheduler.runtime.report_cache import Sightings
+from headrace_scheduler.runtime.metrics_observer import MetricsObserver
+from headrace_scheduler.runtime.report_cache import ReportCache
 from headrace_scheduler.state.events import ModelRemoved
 
 log = logging.getLogger(__name__)
 
 RENEW_S = 1.0
 """Longest wait for one renewal to be answered."""
-LOOK_S = 0.5
+POLL_S = 0.5
 FINISHED_S = 2.0
-"""A gateway that has not heard of a removal yet may put a request into a lane meanwhile."""
+"""How long a removed model must have nothing left before its card is deleted: a gateway that has
+not read the removal yet may submit a request meanwhile."""
 
 
-class Candidacy:
-    """At most one process leads a model; the lease says which.
+class LeaderElection:
+    """At most one process leads a model: the one that holds the lease.
 
-    The lease is ours until `lease_ttl_s` after the start of the last call that
-    renewed it: by our own clock never longer than by the broker's.
+    This process holds it until `lease_ttl_s` after the start of the last call that
+    renewed it: by its own clock never longer than by the broker's.
     """
 
     def __init__(
@@ -41,43 +42,43 @@ class Candidacy:
         bus: Bus,
         settings: SchedulerSettings,
         clock: Clock,
-        sightings: Sightings,
+        report_cache: ReportCache,
         *,
         listening_since_s: float,
     ) -> None:
         self.model, self._scheduler_id = model, scheduler_id
         self._bus, self._settings, self._clock = bus, settings, clock
-        self._sightings = sightings
+        self._report_cache = report_cache
         self._listening_since_s = listening_since_s
         self._lease = f"leader.{lane_id(model)}"
         self._removed: bytes | None = None
-        self._ours_until_s = float("-inf")
-        self._seen_s = float("-inf")
-        self._unknown = Repeated(log, began="lease.unknown", over="lease.known")
+        self._lease_until_s = float("-inf")
+        self._lease_seen_s = float("-inf")
+        self._unknown = ConditionLog(log, active="lease.unknown", cleared="lease.known")
         self.leader: Leader | None = None
 
     @property
-    def knows_the_lease(self) -> bool:
-        """Whether we lead, or have lately seen that somebody does."""
-        return self._clock.monotonic_s() - self._seen_s < self._settings.lease_ttl_s
+    def knows_leader(self) -> bool:
+        """Whether this process leads, or has recently seen that another does."""
+        return self._clock.monotonic_s() - self._lease_seen_s < self._settings.lease_ttl_s
 
     @property
     def removed(self) -> bool:
-        """The model is not configured any more, and its lanes are to be emptied."""
+        """Whether the model is no longer configured, so that its lanes are to be emptied."""
         return self._removed is not None
 
-    def take_card(self, card: bytes, *, removed: bool) -> None:
-        """The model's newest card."""
+    def on_card(self, card: bytes, *, removed: bool) -> None:
+        """Apply the model's newest card."""
         self._removed = card if removed else None
         if self.leader is not None:
-            self.leader.tell(ModelRemoved(self.removed))
+            self.leader.handle(ModelRemoved(self.removed))
 
     async def run(self) -> None:
-        """Stand by and lead as long as it is not cancelled; then give the lease back."""
+        """Stand by and lead until cancelled; then release the lease."""
         while True:
             if (epoch := await self._try_acquire()) is not None:
                 await self._lead(epoch)
-            heed()
+            recheck_cancelled()
             await asyncio.sleep(self._settings.lease_acquire_s)
 
     async def _try_acquire(self) -> int | None:
@@ -86,15 +87,15 @@ class Candidacy:
             async with asyncio.timeout(ttl_s / 2):
                 epoch = await self._bus.acquire(self._lease, self._scheduler_id, ttl_s=ttl_s)
         except LeaseTaken:
-            self._unknown.end(started_s, model=self.model)
-            self._seen_s = started_s
+            self._unknown.cleared(started_s, model=self.model)
+            self._lease_seen_s = started_s
             return None
         except (BusError, TimeoutError) as error:
-            self._unknown.again(started_s, model=self.model, why=str(error) or "no answer")
+            self._unknown.active(started_s, model=self.model, why=str(error) or "no answer")
             return None
-        self._unknown.end(started_s, model=self.model)
-        self._ours_until_s = started_s + ttl_s
-        self._seen_s = started_s
+        self._unknown.cleared(started_s, model=self.model)
+        self._lease_until_s = started_s + ttl_s
+        self._lease_seen_s = started_s
         return epoch
 
     async def _lead(self, epoch: int) -> None:
@@ -103,8 +104,8 @@ class Candidacy:
         metrics.take_overs.labels(self.model).inc()
         log.info("leadership.begun", extra={"model": self.model, "epoch": epoch})
         try:
-            heed()
-            await confined(self._lead_until_over(epoch))
+            recheck_cancelled()
+            await run_isolated(self._lead_until_over(epoch))
         except* SteppedDown as over:
             log.warning("leadership.over", extra={"model": self.model, "why": str(_first(over))})
         except* BusError as failed:
@@ -114,7 +115,7 @@ class Candidacy:
         finally:
             self.leader = None
             metrics.stop_leading(self.model)
-            await self._give_back()
+            await self._release_lease()
 
     async def _lead_until_over(self, epoch: int) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -128,24 +129,24 @@ class Candidacy:
         leadership = Leadership(
             self._scheduler_id, self.model, epoch, now_s, self._listening_since_s
         )
-        machine = Machine(leadership, self._settings.policy(), MeteredJournal(self.model))
-        for event in self._sightings.recent(now_s):
+        machine = Machine(leadership, self._settings, MetricsObserver(self.model))
+        for event in self._report_cache.recent(now_s):
             machine.apply(event, now_s=now_s)
         machine.apply(ModelRemoved(self.removed), now_s=now_s)
         self.leader = Leader(
-            leadership, machine, self._bus, self._settings, self._clock, self._is_ours
+            leadership, machine, self._bus, self._settings, self._clock, self._holds_lease
         )
         return self.leader
 
     async def _delete_card_once_finished(self, leader: Leader) -> None:
-        """The end of a removal; `Service` ends this candidacy when it hears of it.
+        """Complete a removal; `Service` ends this election when the card is gone.
 
-        Why not once the machine is empty: the results of what it has ended may still be
-        on their way to the broker, and ending the candidacy cancels them.
+        Why not once the machine is empty: the results of what it has ended may not be
+        stored yet, and the end of the election cancels that.
         """
         finished_since_s = self._clock.monotonic_s()
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
             now_s = self._clock.monotonic_s()
             if self._removed is None or not leader.has_finished:
                 finished_since_s = now_s
@@ -154,10 +155,10 @@ class Candidacy:
                     await self._bus.replace_card(self.model, self._removed, None)
                 except BusError as error:
                     log.info("card.not_deleted", extra={"model": self.model, "why": repr(error)})
-                heed()
+                recheck_cancelled()
 
-    def _is_ours(self) -> bool:
-        return self._clock.monotonic_s() < self._ours_until_s
+    def _holds_lease(self) -> bool:
+        return self._clock.monotonic_s() < self._lease_until_s
 
     async def _renew(self) -> None:
         while True:
@@ -167,23 +168,23 @@ class Candidacy:
                 async with asyncio.timeout(RENEW_S):
                     await self._bus.renew(self._lease, self._scheduler_id, ttl_s=ttl_s)
             except LeaseTaken as error:
-                self._ours_until_s = float("-inf")
+                self._lease_until_s = float("-inf")
                 raise SteppedDown(str(error)) from error
             except (BusError, TimeoutError) as error:
                 metrics.retried.labels("renew").inc()
-                heed()
-                if not self._is_ours():
+                recheck_cancelled()
+                if not self._holds_lease():
                     raise SteppedDown(f"not renewed in {ttl_s} s: {error!r}") from error
             else:
-                self._ours_until_s = started_s + ttl_s
-                self._seen_s = started_s
-                heed()
+                self._lease_until_s = started_s + ttl_s
+                self._lease_seen_s = started_s
+                recheck_cancelled()
 
-    async def _give_back(self) -> None:
-        """So that the next leader need not wait for the lease to run out."""
-        if not self._is_ours():
+    async def _release_lease(self) -> None:
+        """Release the lease, so that the next leader need not wait until it expires."""
+        if not self._holds_lease():
             return
-        self._ours_until_s = float("-inf")
+        self._lease_until_s = float("-inf")
         try:
             async with asyncio.timeout(RENEW_S):
                 await self._bus.release(self._lease)

@@ -1,131 +1,118 @@
-"""What a leader answers: settle, lost, park, find."""
+"""The requests that a leader serves: settle, lost, park, find, cancel, take over."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Protocol
 
-from headrace.bus import Answer, subjects
+from headrace.bus import RequestHandler, subjects
 from headrace.internal.v1.reports_pb2 import (
-    CancelRequest,
-    FindRequest,
-    FindResponse,
+    LocateRequest,
+    LocateResponse,
     LostRequest,
     LostResponse,
     ParkRequest,
     ParkResponse,
     SettleRequest,
     SettleResponse,
-    TakeOverRequest,
-    TakeOverResponse,
 )
-from headrace.v1.common_pb2 import Priority
-from headrace_scheduler.machine.machine import Machine
-from headrace_scheduler.request.request import Held, Lost, Orphaned, Request, without_prompt
+from headrace_scheduler.machine.state_machine import Machine
+from headrace_scheduler.request.live_request import Held, Lost, Orphaned, Request, without_prompt
 from headrace_scheduler.runtime.acknowledgements import Acknowledgements
 from headrace_scheduler.state.events import (
     CancelRequested,
     Event,
     Parked,
-    ReportedLost,
     Settled,
-    TakeOverAsked,
+    StreamLost,
+    TakeOverRequested,
 )
 
-SETTLE_S = 2.0
+SETTLE_TIMEOUT_S = 2.0
 
 
-class Tell(Protocol):
+class EventHandler(Protocol):
     def __call__(self, *events: Event) -> bool: ...
 
 
 class NotLeading(Exception):
-    """What was said reaches our successor, if it is said again."""
+    """This leadership is over; the same request reaches the next leader if it is repeated."""
 
 
-class Doors:
-    """Serves the subjects of one model's leader. A message that cannot be decoded stays
-    unanswered: the bus logs it, and who asked repeats it and shows in its own metrics."""
+class RequestHandlers:
+    """Serves the subjects of one model's leader. A message that cannot be decoded is not
+    answered: the bus logs it, and the sender repeats it and counts that in its metrics."""
 
-    def __init__(self, machine: Machine, tell: Tell, acknowledgements: Acknowledgements) -> None:
-        self._machine, self._tell, self._acknowledgements = machine, tell, acknowledgements
+    def __init__(
+        self, machine: Machine, handle: EventHandler, acknowledgements: Acknowledgements
+    ) -> None:
+        self._machine, self._handle, self._acknowledgements = machine, handle, acknowledgements
 
-    def answers(self, model: str) -> dict[str, Answer]:
+    def by_subject(self, model: str) -> dict[str, RequestHandler]:
         return {
             subjects.settle(model): self._settle,
             subjects.lost(model): self._lost,
             subjects.park(model): self._park,
-            subjects.find(model): self._find,
-            subjects.cancel(model): self._cancel,
-            subjects.take_over(model): self._take_over,
+            subjects.locate(model): self._locate,
         }
 
-    def _say(self, event: Event) -> None:
-        if not self._tell(event):
+    def _submit(self, event: Event) -> None:
+        if not self._handle(event):
             raise NotLeading("this leadership is over; nothing was done")
 
     async def _settle(self, payload: bytes) -> bytes:
         request = SettleRequest.FromString(payload)
-        self._say(Settled(request))
-        # Why: answer after the broker has confirmed. If we die between the two, the
-        # gateway says it again to our successor, who would otherwise run them once more.
-        async with asyncio.timeout(SETTLE_S):
+        self._submit(Settled(request))
+        # Why answer after the broker has confirmed: if this process dies between the two, the
+        # gateway repeats it to the next leader, which would otherwise run the requests again.
+        async with asyncio.timeout(SETTLE_TIMEOUT_S):
             await self._acknowledgements.confirmed([s.request_id for s in request.settlements])
         return SettleResponse().SerializeToString()
 
     async def _lost(self, payload: bytes) -> bytes:
-        self._say(ReportedLost(LostRequest.FromString(payload)))
+        self._submit(StreamLost(LostRequest.FromString(payload)))
         return LostResponse().SerializeToString()
 
     async def _park(self, payload: bytes) -> bytes:
-        self._say(Parked(ParkRequest.FromString(payload)))
+        self._submit(Parked(ParkRequest.FromString(payload)))
         return ParkResponse().SerializeToString()
 
-    async def _find(self, payload: bytes) -> bytes:
-        return self._found(FindRequest.FromString(payload).request_id)
+    async def _locate(self, payload: bytes) -> bytes:
+        message = LocateRequest.FromString(payload)
+        match message.verb:
+            case LocateRequest.VERB_CANCEL:
+                self._submit(CancelRequested(message.request_id))
+            case LocateRequest.VERB_TAKE_OVER:
+                self._submit(TakeOverRequested(message))
+            case LocateRequest.VERB_FIND:
+                pass
+            case other:
+                raise ValueError(f"verb {other} is unknown")
+        return self._location(message).SerializeToString()
 
-    async def _cancel(self, payload: bytes) -> bytes:
-        request_id = CancelRequest.FromString(payload).request_id
-        self._say(CancelRequested(request_id))
-        return self._found(request_id)
-
-    def _found(self, request_id: str) -> bytes:
-        found = self._machine.find(request_id)
+    def _location(self, message: LocateRequest) -> LocateResponse:
+        takes_over = message.verb == LocateRequest.VERB_TAKE_OVER
+        found = self._machine.find(message.request_id)
         if found is None:
-            return FindResponse(pending=self._machine.is_holding).SerializeToString()
+            pending = self._machine.is_holding
+            return LocateResponse(found=takes_over and pending, pending=pending)
+        if takes_over:
+            return take_over_response(found.request, message)
         record = without_prompt(found.request.record)
         record.ClearField("progress")
-        return FindResponse(
-            found=True,
-            model=record.model,
-            priority=Priority.Value(f"PRIORITY_{found.request.priority.upper()}"),
-            running=found.running,
-            attempt=record.attempt,
-            worker_name=found.worker_name,
-            arrival=record.arrival if record.HasField("arrival") else None,
-            record=record,
-        ).SerializeToString()
-
-    async def _take_over(self, payload: bytes) -> bytes:
-        asked = TakeOverRequest.FromString(payload)
-        self._say(TakeOverAsked(asked))
-        found = self._machine.find(asked.request_id)
-        if found is None:
-            holding = self._machine.is_holding
-            return TakeOverResponse(found=holding, pending=holding).SerializeToString()
-        return taken_over(found.request, asked).SerializeToString()
+        return LocateResponse(
+            found=True, record=record, running=found.running, worker_name=found.worker_name
+        )
 
 
-def taken_over(request: Request, asked: TakeOverRequest) -> TakeOverResponse:
-    """What a gateway that wants a request is told."""
-    record = request.record
-    if isinstance(request.state, Orphaned | Held):
-        return TakeOverResponse(found=True, pending=True)
-    answer = TakeOverResponse(
-        found=True, gateway_id=record.gateway_id, delivery_address=record.delivery_address
-    )
-    if record.gateway_id == asked.gateway_id and not asked.HasField("point"):
-        if not isinstance(request.state, Lost):
-            return TakeOverResponse(found=True, pending=True)
-        answer.record.CopyFrom(without_prompt(record))
-    return answer
+def take_over_response(request: Request, message: LocateRequest) -> LocateResponse:
+    """Return the answer to a gateway that requests to take over this request."""
+    record = without_prompt(request.record)
+    is_holder = record.gateway_id == message.gateway_id and not message.HasField("point")
+    if isinstance(request.state, Orphaned | Held) or (
+        is_holder and not isinstance(request.state, Lost)
+    ):
+        return LocateResponse(found=True, pending=True)
+    if not is_holder:
+        record.ClearField("progress")
+    return LocateResponse(found=True, record=record)

@@ -1,4 +1,4 @@
-"""One leadership at the rim: bus messages become events, commands become calls."""
+"""Runs one leadership: bus messages become events, commands become calls."""
 
 from __future__ import annotations
 
@@ -8,43 +8,44 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
-from headrace.bus import Bus, BusUnavailable, LaneReader, Pulled
+from headrace.bus import Bus, BusUnavailable, LaneReader, PulledMessage
 from headrace.bus.subjects import PRIORITIES
-from headrace.cancellation import heed
+from headrace.cancellation import recheck_cancelled
 from headrace.clock import Clock
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.machine.machine import Leadership, Machine
+from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.runtime.acknowledgements import Acknowledgements
-from headrace_scheduler.runtime.calls import Calls
-from headrace_scheduler.runtime.handlers import Doors
-from headrace_scheduler.runtime.reading import Unreadable, read_request
-from headrace_scheduler.runtime.reporting import report_lanes
+from headrace_scheduler.runtime.calls import OutgoingCalls
+from headrace_scheduler.runtime.handlers import RequestHandlers
+from headrace_scheduler.runtime.lane_reports import report_lanes
+from headrace_scheduler.runtime.request_reader import Unreadable, read_request
 from headrace_scheduler.state.events import (
     Acknowledge,
-    Bury,
+    BusDown,
     CancelOnWorker,
     Command,
-    Conclude,
-    Deaf,
     Dispatch,
     Event,
     LaneCaughtUp,
-    Notify,
     ParkOnWorker,
+    PublishDeadLetter,
+    SendNotice,
     StepDown,
+    StoreResult,
 )
 
 log = logging.getLogger(__name__)
 
 CATCH_UP_S = 0.1
 PULL_S = 1.0
-"""A pull that waits while the broker dies waits in vain: so late is then a new request."""
+"""Longest wait of one pull. If the broker dies during it, a new request is read that much later."""
 PULLED_AT_ONCE = 64
 RETRY_S = 0.2
-LONGEST_NAP_S = 0.25
-ASLEEP_S = 1.0
-"""Nothing told for so long, not even the time: the process was stopped, and heard nobody."""
+MAX_SLEEP_S = 0.25
+SUSPENDED_S = 1.0
+"""Without an event for this long, not even the timer's, the process was suspended and received
+no reports."""
 
 
 class SteppedDown(Exception):
@@ -58,8 +59,8 @@ class Leader:
     needs no lock and an event leads to its dispatch in the same turn of the loop.
 
     Args:
-        may_act: whether the lease is still ours, by our own clock; asked before
-            every dispatch and every word of an end.
+        may_act: whether this process holds the lease, by its own clock; checked before
+            every dispatch and every notice of an end.
     """
 
     def __init__(
@@ -75,19 +76,19 @@ class Leader:
         self._bus, self._settings, self._clock = bus, settings, clock
         self._may_act = may_act
         self._acknowledgements = Acknowledgements()
-        self._calls = Calls(leadership, bus, settings, self.tell)
+        self._calls = OutgoingCalls(leadership, bus, settings, self.handle)
         self._lanes: dict[str, LaneReader] = {}
-        self._acts = False
-        self._told_s = clock.monotonic_s()
+        self._started = False
+        self._last_event_s = clock.monotonic_s()
         self._wake = asyncio.Event()
-        self._nap_ends_s = 0.0
+        self._wakes_at_s = 0.0
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         """Lead until cancelled.
 
         Raises:
-            SteppedDown: somebody else leads, or an event could not be handled.
+            SteppedDown: another process leads, or an event could not be handled.
             BusUnavailable: the lanes could not be taken over.
         """
         model = self.leadership.model
@@ -95,15 +96,15 @@ class Leader:
             for priority in PRIORITIES:
                 self._lanes[priority] = await self._bus.take_over(model, priority)
                 stack.push_async_callback(self._lanes[priority].close)
-            doors = Doors(self.machine, self.tell, self._acknowledgements)
-            for subject, answer in doors.answers(model).items():
+            handlers = RequestHandlers(self.machine, self.handle, self._acknowledgements)
+            for subject, answer in handlers.by_subject(model).items():
                 stack.push_async_callback((await self._bus.serve(subject, answer)).close)
-            heed()
+            recheck_cancelled()
             async with asyncio.TaskGroup() as tasks:
                 self._calls.start_in(tasks)
-                self._acts = True
+                self._started = True
                 tasks.create_task(self._acknowledgements.run())
-                tasks.create_task(self._keep_time())
+                tasks.create_task(self._run_timers())
                 tasks.create_task(
                     report_lanes(
                         self.leadership, self.machine, self._bus, self._settings, self._clock
@@ -114,7 +115,7 @@ class Leader:
                 await self._over
 
     async def drain(self) -> None:
-        """Wait for acknowledgements that are on their way, `drain_s` at most."""
+        """Wait until acknowledgements are confirmed, `drain_s` at most."""
         try:
             async with asyncio.timeout(self._settings.drain_s):
                 await self._acknowledgements.all_confirmed()
@@ -123,90 +124,91 @@ class Leader:
 
     @property
     def has_finished(self) -> bool:
-        """Nothing of the lanes is live, and every call and acknowledgement is confirmed."""
-        return (
-            self.machine.is_empty
-            and self._calls.all_answered
-            and self._acknowledgements.none_unconfirmed
-        )
+        """Whether no request is live, and every call and acknowledgement is confirmed."""
+        return self.machine.is_empty and self._calls.is_idle and not self._acknowledgements
 
     # Events
 
-    def tell(self, *events: Event) -> bool:
-        """Apply and act, at once; False, and nothing done, if this leadership is over.
+    def handle(self, *events: Event) -> bool:
+        """Apply events and execute what is decided, at once.
 
-        A fault of ours ends the leadership: what is stored and what workers and
-        gateways say make the state of the next one, without what was broken.
+        A fault in this code ends the leadership: the next one builds its state from
+        what is stored and reported, without what was broken.
+
+        Returns:
+            False, and nothing is done, if this leadership is over.
         """
         if self._over.done():
             return False
         now_s = self._clock.monotonic_s()
         try:
-            if now_s - self._told_s > ASLEEP_S or not self._bus.connected:
-                self.machine.apply(Deaf(), now_s=now_s)
-            self._told_s = now_s
+            if now_s - self._last_event_s > SUSPENDED_S or not self._bus.connected:
+                self.machine.apply(BusDown(), now_s=now_s)
+            self._last_event_s = now_s
             for event in events:
                 self.machine.apply(event, now_s=now_s)
-            if self._acts:
+            if self._started:
                 self._act(now_s)
         except Exception as error:  # the top of every callback
             log.exception("leader.fault", extra={"model": self.leadership.model})
-            self._end(f"a fault: {error!r}")
+            self._step_down(f"a fault: {error!r}")
             return False
         return True
 
     def _act(self, now_s: float) -> None:
         for command in self.machine.decide(now_s=now_s):
             self._execute(command)
-        if self.machine.next_due_s() < self._nap_ends_s:
+        if self.machine.next_due_s() < self._wakes_at_s:
             self._wake.set()
 
     def _execute(self, command: Command) -> None:
         match command:
-            case Dispatch() | Notify() | Bury() | Conclude() if not self._may_act():
-                # Why: another leader may run what this one, frozen meanwhile, takes for waiting
+            case Dispatch() | SendNotice() | PublishDeadLetter() | StoreResult() if (
+                not self._may_act()
+            ):
+                # Why: another leader may run what this one, suspended meanwhile, takes for waiting
                 # and out of patience. Attempts fence dispatches; ends have no such number.
-                self._end("the lease may have run out")
+                self._step_down("the lease may have run out")
             case Dispatch():
                 self._calls.dispatch(command)
-            case Notify():
-                self._calls.notify(command)
+            case SendNotice():
+                self._calls.send_notice(command)
             case CancelOnWorker():
                 self._calls.cancel(command)
             case ParkOnWorker():
                 self._calls.park(command)
-            case Bury():
-                self._calls.bury(command)
+            case PublishDeadLetter():
+                self._calls.publish_dead_letter(command)
             case Acknowledge(request_id, priority, acknowledgement):
                 self._acknowledge(request_id, priority, acknowledgement)
-            case Conclude(record, _, priority, acknowledgement):
+            case StoreResult(record, _, priority, acknowledgement):
                 last = partial(self._acknowledge, record.request_id, priority, acknowledgement)
-                self._calls.conclude(command, last)
+                self._calls.store_result(command, last)
             case StepDown(reason):
-                self._end(reason)
+                self._step_down(reason)
 
     def _acknowledge(self, key: str, priority: str, acknowledgement: str) -> None:
         self._acknowledgements.add(key, self._lanes[priority], acknowledgement)
 
-    def _end(self, reason: str) -> None:
+    def _step_down(self, reason: str) -> None:
         if not self._over.done():
             self._over.set_exception(SteppedDown(reason))
 
     # Tasks
 
-    async def _keep_time(self) -> None:
+    async def _run_timers(self) -> None:
         """Decide again when something is due."""
         while True:
             now_s = self._clock.monotonic_s()
-            nap_s = min(LONGEST_NAP_S, max(0.0, self.machine.next_due_s() - now_s))
-            self._nap_ends_s = now_s + nap_s
+            sleep_s = min(MAX_SLEEP_S, max(0.0, self.machine.next_due_s() - now_s))
+            self._wakes_at_s = now_s + sleep_s
             self._wake.clear()
             try:
-                async with asyncio.timeout(nap_s):
+                async with asyncio.timeout(sleep_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass
-            self.tell()
+            self.handle()
 
     async def _pull(self, priority: str) -> None:
         lane, behind = self._lanes[priority], True
@@ -216,18 +218,18 @@ class Leader:
                     max_messages=PULLED_AT_ONCE, timeout_s=CATCH_UP_S if behind else PULL_S
                 )
             except BusUnavailable:
-                heed()
+                recheck_cancelled()
                 metrics.retried.labels("pull").inc()
                 await asyncio.sleep(RETRY_S)
                 continue
-            heed()
+            recheck_cancelled()
             if behind and not pulled:
                 behind = False
-                self.tell(LaneCaughtUp(priority))
-            self.tell(*[event for p in pulled if (event := await self._read(priority, p))])
+                self.handle(LaneCaughtUp(priority))
+            self.handle(*[event for p in pulled if (event := await self._read(priority, p))])
 
-    async def _read(self, priority: str, pulled: Pulled) -> Event | None:
-        """The message as an event; one that nobody can read is buried and removed."""
+    async def _read(self, priority: str, pulled: PulledMessage) -> Event | None:
+        """Return a message as an event; None if it cannot be read: it is a dead letter then."""
         try:
             return read_request(
                 pulled,
@@ -240,7 +242,9 @@ class Leader:
             log.warning(
                 "message.unreadable", extra={"sequence": pulled.sequence, "why": str(error)}
             )
-            await self._calls.bury_now(Bury(pulled.payload, str(error)), reason="unreadable")
+            await self._calls.store_dead_letter(
+                PublishDeadLetter(pulled.payload, str(error)), reason="unreadable"
+            )
             key = f"sequence {pulled.sequence}"
             self._acknowledge(key, priority, pulled.acknowledgement)
             return None

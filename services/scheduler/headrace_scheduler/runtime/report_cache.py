@@ -1,17 +1,16 @@
-"""The latest reports of every worker and gateway, for leaderships that begin later."""
+"""Keeps the latest reports of workers and gateways for leaderships that begin later."""
 
 from __future__ import annotations
 
-from headrace.internal.v1.reports_pb2 import GatewayReport, WorkerReport
 from headrace_scheduler.state.events import Event, GatewayReported, WorkerReported
 
 MAX_CHANGES = 256
-"""Reports kept of a worker, from the last that named all that it runs. More follow on one only if
-others were lost, and such a worker is as good as unheard until it names everything again."""
+"""Reports kept of a worker, from the last full one on. More follow on one only if others were
+lost, and such a worker counts as silent until its next full report."""
 
 
-class Sightings:
-    """Bounded by who reported within twice `kept_s`."""
+class ReportCache:
+    """Bounded by the workers and gateways that reported within twice `kept_s`."""
 
     def __init__(self, *, kept_s: float) -> None:
         self._kept_s = kept_s
@@ -19,7 +18,7 @@ class Sightings:
         self._gateways: dict[str, GatewayReported] = {}
         self._forgot_s = float("-inf")
 
-    def see_worker(self, event: WorkerReported) -> None:
+    def add_worker_report(self, event: WorkerReported) -> None:
         worker_id = event.report.worker_id
         if not event.report.since:
             self._workers[worker_id] = [event]
@@ -27,35 +26,25 @@ class Sightings:
             kept.append(event)
             if len(kept) > MAX_CHANGES:
                 del self._workers[worker_id]
-        self._forget_at_times(event.heard_s)
+        self._forget_at_times(event.received_s)
 
-    def see_gateway(self, event: GatewayReported) -> None:
+    def add_gateway_report(self, event: GatewayReported) -> None:
         self._gateways[event.report.gateway_id] = event
-        self._forget_at_times(event.heard_s)
+        self._forget_at_times(event.received_s)
 
     def _forget_at_times(self, now_s: float) -> None:
-        # Why not with every report: it looks at all workers, and they report all the time.
+        # Why not with every report: it examines all workers, and they report all the time.
         if now_s - self._forgot_s >= self._kept_s:
             self._forgot_s = now_s
             self._forget(now_s)
 
     def _forget(self, now_s: float) -> None:
         oldest_s = now_s - self._kept_s
-        self._workers = {i: e for i, e in self._workers.items() if e[-1].heard_s >= oldest_s}
-        self._gateways = {i: e for i, e in self._gateways.items() if e.heard_s >= oldest_s}
+        self._workers = {i: e for i, e in self._workers.items() if e[-1].received_s >= oldest_s}
+        self._gateways = {i: e for i, e in self._gateways.items() if e.received_s >= oldest_s}
 
     def recent(self, now_s: float) -> list[Event]:
-        """What a new leader is to be told first."""
+        """Return the events that a new leader must apply first."""
         self._forget(now_s)
         workers = (event for kept in self._workers.values() for event in kept)
         return [*workers, *self._gateways.values()]
-
-
-def read_worker_report(payload: bytes, *, now_s: float) -> WorkerReported:
-    """Raises google.protobuf.message.DecodeError."""
-    return WorkerReported(WorkerReport.FromString(payload), heard_s=now_s)
-
-
-def read_gateway_report(payload: bytes, *, now_s: float) -> GatewayReported:
-    """Raises google.protobuf.message.DecodeError."""
-    return GatewayReported(GatewayReport.FromString(payload), heard_s=now_s)

@@ -1,4 +1,4 @@
-"""The end of a request that no gateway could end, kept as its result."""
+"""Stores an error as the result of a request that no gateway could end."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import RequestOutcome, Usage
-from headrace_scheduler.request.request import without_prompt
+from headrace_scheduler.request.live_request import without_prompt
 
 
-async def keep_end(results: Results, record: RequestRecord, error: HeadraceError) -> None:
-    """Returns once it is stored, or its gateway's own word of its end is found.
+async def store_error(results: Results, record: RequestRecord, error: HeadraceError) -> None:
+    """Return once the error is stored, or a result that its gateway stored is found.
 
     Raises:
-        BusUnavailable: it is not known to be stored; repeat.
+        BusUnavailable: it is not known to be stored; call again.
     """
     stored = await results.get_result(record.request_id)
-    # Why arrivals: the name may have been another request's before.
+    # Why arrivals: the id may have been another request's before.
     if stored is not None and ResultRecord.FromString(stored).request.arrival == record.arrival:
         return
     when = Timestamp()

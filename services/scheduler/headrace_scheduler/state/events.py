@@ -1,4 +1,4 @@
-"""What the state machine of a model is told, and what it asks to be done."""
+"""The state machine's interface: events that it applies, commands that it returns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from headrace.errors import HeadraceError
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRequest
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
+    LocateRequest,
     LostRequest,
     ParkRequest,
     PrefixReport,
     ResumePoint,
     SettleRequest,
-    TakeOverRequest,
     WorkerReport,
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
@@ -23,7 +23,8 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """Read from a lane. Times are on this process's monotonic clock; infinity is none."""
+    """A request was read from its lane. Times are of this process's monotonic clock; infinity
+    means none."""
 
     record: RequestRecord
     priority: str
@@ -31,13 +32,13 @@ class Submitted:
     acknowledgement: str
     arrival_s: float
     deadline_s: float
-    patient_until_s: float
+    queue_deadline_s: float
     stored_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LaneCaughtUp:
-    """A lane has been read to its end for the first time."""
+    """A lane was read to its end for the first time."""
 
     priority: str
 
@@ -45,7 +46,7 @@ class LaneCaughtUp:
 @dataclass(frozen=True, slots=True)
 class WorkerReported:
     report: WorkerReport
-    heard_s: float
+    received_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,13 @@ class PrefixesReported:
 @dataclass(frozen=True, slots=True)
 class GatewayReported:
     report: GatewayReport
-    heard_s: float
+    received_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchAnswered:
+    """The worker runs all of the dispatch except what it refuses."""
+
     worker_id: str
     number: int
     refusals: tuple[DispatchRefusal, ...]
@@ -68,7 +71,7 @@ class DispatchAnswered:
 
 @dataclass(frozen=True, slots=True)
 class DispatchUnanswered:
-    """Whether the worker took it is not known."""
+    """No answer came: whether the worker runs it is not known."""
 
     worker_id: str
     number: int
@@ -76,16 +79,22 @@ class DispatchUnanswered:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
+    """A worker stopped requests before their end, or its engine failed at them."""
+
     request: ParkRequest
 
 
 @dataclass(frozen=True, slots=True)
-class ReportedLost:
+class StreamLost:
+    """A gateway's stream from a worker broke."""
+
     request: LostRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
+    """A gateway has relayed the ends of requests."""
+
     request: SettleRequest
 
 
@@ -95,34 +104,35 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeOverAsked:
-    """Somebody wants to read a request at this gateway, which is open there once it has a point."""
+class TakeOverRequested:
+    """A client has connected to this gateway for a request. The gateway has opened it once the
+    message has a resume point."""
 
-    request: TakeOverRequest
+    request: LocateRequest
 
 
 @dataclass(frozen=True, slots=True)
 class NoticeAnswered:
-    notice: Notify
+    notice: SendNotice
     points: tuple[ResumePoint, ...]
     unknown_request_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NoticeUnanswered:
-    notice: Notify
-    nobody_listens: bool = False
-    """The gateway is not connected to the broker."""
+    notice: SendNotice
+    is_disconnected: bool = False
+    """Whether the gateway is not connected to the broker."""
 
 
 @dataclass(frozen=True, slots=True)
-class Deaf:
-    """The bus was away until now: nobody's silence means anything."""
+class BusDown:
+    """The bus was down until now: the silence of workers and gateways means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRemoved:
-    """The model is not configured any more; or, with False, it is again."""
+    """The model is no longer configured; or, with False, it is again."""
 
     removed: bool = True
 
@@ -136,13 +146,13 @@ Event = (
     | DispatchAnswered
     | DispatchUnanswered
     | Parked
-    | ReportedLost
+    | StreamLost
     | Settled
     | CancelRequested
-    | TakeOverAsked
+    | TakeOverRequested
     | NoticeAnswered
     | NoticeUnanswered
-    | Deaf
+    | BusDown
     | ModelRemoved
 )
 
@@ -151,7 +161,7 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Answered by exactly one of DispatchAnswered and DispatchUnanswered."""
+    """Leads to exactly one of DispatchAnswered and DispatchUnanswered."""
 
     worker_id: str
     number: int
@@ -159,20 +169,20 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Notify:
-    """Answered by exactly one of NoticeAnswered and NoticeUnanswered; one per gateway at a time."""
+class SendNotice:
+    """Leads to exactly one of NoticeAnswered and NoticeUnanswered; one per gateway at a time."""
 
     gateway_id: str
     ended: tuple[tuple[str, HeadraceError], ...]
     fences: tuple[tuple[str, int], ...]
     """(request id, attempt)."""
     records: tuple[RequestRecord, ...] = ()
-    """Of those fences by which a gateway is given requests that it has not asked for."""
+    """Records of the fences by which a gateway is assigned requests that it has not requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """Remove the request's message from its lane; repeated until done."""
+    """Remove the request's message from its lane; repeated until it is confirmed."""
 
     request_id: str
     priority: str
@@ -180,8 +190,8 @@ class Acknowledge:
 
 
 @dataclass(frozen=True, slots=True)
-class Conclude:
-    """Keep this error as its result, unless it has one, and acknowledge; repeated until done."""
+class StoreResult:
+    """Store this error as its result, unless it has one, then acknowledge; repeated until done."""
 
     record: RequestRecord
     error: HeadraceError
@@ -191,7 +201,7 @@ class Conclude:
 
 @dataclass(frozen=True, slots=True)
 class CancelOnWorker:
-    """Once is enough: reports tell if it did not arrive."""
+    """Sent once: the worker's reports show if it did not arrive."""
 
     worker_id: str
     request_id: str
@@ -201,33 +211,40 @@ class CancelOnWorker:
 
 @dataclass(frozen=True, slots=True)
 class ParkOnWorker:
-    """Let go of it, unfinished: it comes back as Parked. A report says if this did not arrive."""
+    """Stop an attempt before its end; leads to Parked. Sent once: reports show if it is lost."""
 
     worker_id: str
     epoch: int
     request_id: str
     attempt: int
     orphaned: bool = False
-    """Its gateway is gone, or else a more urgent one wants its slots."""
+    """Whether its gateway is gone; else a more urgent request needs its slots."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bury:
-    """Keep it in the dead-letter stream."""
+class PublishDeadLetter:
+    """Store a message in the dead-letter stream."""
 
     message: bytes
     reason: str
     attempts: int = 0
-    """That failed; 0 of what could not be read."""
+    """Failed attempts; 0 for a message that could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepDown:
-    """Somebody else leads this model."""
+    """End this leadership: another scheduler leads the model."""
 
     reason: str
 
 
 Command = (
-    Dispatch | Notify | Acknowledge | Conclude | CancelOnWorker | ParkOnWorker | Bury | StepDown
+    Dispatch
+    | SendNotice
+    | Acknowledge
+    | StoreResult
+    | CancelOnWorker
+    | ParkOnWorker
+    | PublishDeadLetter
+    | StepDown
 )

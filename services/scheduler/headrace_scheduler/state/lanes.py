@@ -1,48 +1,50 @@
-"""The lanes of one model: who waits, in which order."""
+"""The lanes of one model: which requests wait, and in which order they leave."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from headrace_scheduler.request.fairness import Account, Accounts, Shares, moved
-from headrace_scheduler.request.request import LANES, PROBES, Request
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.request.fairness import Account, Accounts, moving_average
+from headrace_scheduler.request.live_request import LANES, PROBES, Request
 from headrace_scheduler.state.lengths import FIRST_EXPECTED
-from headrace_scheduler.state.tenant_shares import Mark, Standing, ahead, ranks
+from headrace_scheduler.state.tenant_shares import QueueMark, TenantShare, ahead, sample_ranks
 
-LOOKED_AT = 8
-"""Requests of a tenant, for what the next of them will cost."""
+MAX_SAMPLED = 8
+"""Requests of a tenant that are looked at to estimate what its next ones cost."""
 
 
 class Lane:
-    """Waiting requests of one priority: the tenant that has had least first, of its own the oldest.
+    """Waiting requests of one priority: the tenant that has received least goes first, and of
+    its requests the oldest.
 
     A request that returns after an attempt keeps its place in the stream, and so
     comes before all of its tenant's that were stored after it.
 
-    What a request costs its tenant is charged when it starts, at the length that is
-    expected of it, and put right when its length is known: when it ends, or comes
-    back. Why not only then: of requests that start together, the second would not
-    know of the first. So a counter is off by no more than what the tenant's running
-    requests may still make, and the paper's bound between two tenants that both
-    wait, max(prompt cost of a request, cost of all that runs), grows by that much.
-    A request that is started again pays for nothing twice: the break was not its own.
+    A request's cost is charged to its tenant when it starts, at its expected
+    length, and corrected when its length is known: when it ends or returns. Why
+    not only then: of requests that start together, the second would not count the
+    first. So a counter is off by no more than what the tenant's running requests
+    may still generate, and the paper's bound between two tenants that both wait,
+    max(prompt cost of a request, cost of all that runs), grows by that much. A
+    request that starts again is charged for nothing twice: it did not cause the break.
     """
 
-    def __init__(self, shares: Shares) -> None:
-        self._accounts = Accounts(shares)
+    def __init__(self, settings: SchedulerSettings) -> None:
+        self._accounts = Accounts(settings)
         self._requests: dict[str, Request] = {}
         self._expected_output = FIRST_EXPECTED
-        self._usual_cost = shares.output_token * FIRST_EXPECTED
+        self._usual_cost = settings.output_token_weight * FIRST_EXPECTED
         self.credit = 0.0
         self.slots = 0
-        """Wanted by all that wait."""
+        """Slots that all waiting requests need."""
 
     def __len__(self) -> int:
         return len(self._requests)
 
     def __iter__(self) -> Iterator[Request]:
-        """In no order."""
+        """Iterate in no order."""
         return iter(self._requests.values())
 
     def __contains__(self, request_id: object) -> bool:
@@ -53,9 +55,9 @@ class Lane:
 
     def put(self, request: Request) -> None:
         assert request.request_id not in self._requests
-        # Its account may have been forgotten while it was elsewhere, and another begun.
+        # Why again: its account may have been dropped while it ran, and another made.
         request.account = self._accounts.find(request.tenant)
-        self._settle_up(request, request.output_tokens)
+        self._correct_charge(request, request.output_tokens)
         self._requests[request.request_id] = request
         account = self._account(request)
         account.slots += request.slots
@@ -69,11 +71,12 @@ class Lane:
         self.slots -= request.slots
         self._accounts.remove(account, (request.sequence, request.request_id))
 
-    def in_turn(self, may_leave: Callable[[Request], bool]) -> Iterator[Request]:
-        """Those that may leave, in the order in which they are to.
+    def in_order(self, may_leave: Callable[[Request], bool]) -> Iterator[Request]:
+        """Iterate over the requests that may leave, in the order in which they should.
 
-        Whoever asks for the next has taken the one before: its tenant is taken to have paid.
-        Nothing may be put or removed meanwhile. Costs as much as is looked at, not as waits.
+        Taking the next means that the one before has started: its tenant counts as charged.
+        Nothing may be put or removed meanwhile. The cost grows with what is taken, not with
+        what waits.
         """
         turns, next_turn = self._accounts.turns, 0
         begun: list[tuple[float, int, str, Iterator[Request]]] = []
@@ -87,7 +90,7 @@ class Lane:
             if (request := next(rest, None)) is not None:
                 yield request
                 account = self._account(request)
-                counter += (self._cost_of_start(request) - request.paid) / account.weight
+                counter += (self._cost_of_start(request) - request.charged) / account.weight
                 heapq.heappush(begun, (counter, turn, tenant, rest))
 
     def _of_tenant(self, tenant: str, may_leave: Callable[[Request], bool]) -> Iterator[Request]:
@@ -95,25 +98,25 @@ class Lane:
         return filter(may_leave, waiting)
 
     def start(self, request: Request) -> None:
-        """It runs from now on, wherever it was before: its tenant pays what is expected."""
+        """Charge the expected cost of a request that runs from now on."""
         self._charge(request, self._cost_of_start(request))
 
     def end(self, request: Request, output_tokens: int) -> None:
-        """It made so much, and is at its end."""
-        self._settle_up(request, output_tokens)
+        """Charge the real cost of a request that has ended, and learn from its length."""
+        self._correct_charge(request, output_tokens)
         if request.has_run:
             account = self._account(request)
-            account.expected_output = moved(account.expected_output, output_tokens)
-            self._expected_output = moved(self._expected_output, output_tokens)
-            self._usual_cost = moved(self._usual_cost, request.paid)
+            account.expected_output = moving_average(account.expected_output, output_tokens)
+            self._expected_output = moving_average(self._expected_output, output_tokens)
+            self._usual_cost = moving_average(self._usual_cost, request.charged)
 
-    def _settle_up(self, request: Request, output_tokens: int) -> None:
-        """Its tenant has paid for what was made; for nothing, if it never ran."""
+    def _correct_charge(self, request: Request, output_tokens: int) -> None:
+        """Correct the charge to what was generated; to nothing if it never ran."""
         self._charge(request, self._cost(request, output_tokens) if request.has_run else 0.0)
 
     def _charge(self, request: Request, cost: float) -> None:
-        self._accounts.charge(self._account(request), cost - request.paid)
-        request.paid = cost
+        self._accounts.charge(self._account(request), cost - request.charged)
+        request.charged = cost
 
     def _cost_of_start(self, request: Request) -> float:
         lately = self._account(request).expected_output
@@ -122,8 +125,9 @@ class Lane:
         return self._cost(request, max(expected, request.output_tokens))
 
     def _cost(self, request: Request, output_tokens: float) -> float:
-        shares = self._accounts.shares
-        return shares.prompt_token * request.prompt_tokens + shares.output_token * output_tokens
+        settings = self._accounts.settings
+        prompt_cost = settings.prompt_token_weight * request.prompt_tokens
+        return prompt_cost + settings.output_token_weight * output_tokens
 
     def _account(self, request: Request) -> Account:
         if request.account is None:
@@ -132,48 +136,47 @@ class Lane:
 
     # Looking
 
-    def standings(self) -> list[Standing]:
-        """Of all tenants that wait, and those without whose next request would not go first."""
+    def tenant_shares(self) -> list[TenantShare]:
+        """Return the shares of all tenants that wait, or whose next request would not go first."""
         least = self._accounts.least
-        told = (a for a in self._accounts if a.waiting or a.counter > least)
-        return [self._standing(account) for account in told]
+        relevant = (a for a in self._accounts if a.waiting or a.counter > least)
+        return [self._tenant_share(account) for account in relevant]
 
-    def newcomer(self, tenant: str) -> Standing:
-        """As of one that has nothing waiting, and has had no more than others; what it asks for
-        is taken to cost what the last that ended did."""
-        return Standing(tenant, self._accounts.least, self._step_of_any(tenant))
+    def newcomer_share(self, tenant: str) -> TenantShare:
+        """Return the share of a tenant that has nothing waiting and received no more than others;
+        its requests are expected to cost what the last ones that ended did."""
+        return TenantShare(tenant, self._accounts.least, self._usual_request_cost(tenant))
 
-    def _standing(self, account: Account) -> Standing:
-        """Its step is the mean of the next few that wait: a look at all would cost too much."""
-        looked_at = account.waiting[:LOOKED_AT]
-        requests = [self._requests[request_id] for _, request_id in looked_at]
-        cost = sum(self._cost_of_start(r) - r.paid for r in requests)
-        step = cost / len(requests) / account.weight if requests else 0.0
-        return Standing(
+    def _tenant_share(self, account: Account) -> TenantShare:
+        """Its `request_cost` is the mean of its next few: a look at all would cost too much."""
+        sample = account.waiting[:MAX_SAMPLED]
+        requests = [self._requests[request_id] for _, request_id in sample]
+        cost = sum(self._cost_of_start(r) - r.charged for r in requests)
+        request_cost = cost / len(requests) / account.weight if requests else 0.0
+        return TenantShare(
             account.tenant,
             account.counter,
-            step or self._step_of_any(account.tenant),
+            request_cost or self._usual_request_cost(account.tenant),
             len(account.waiting),
             account.slots,
         )
 
-    def _step_of_any(self, tenant: str) -> float:
-        weight = self._accounts.shares.weights.get(tenant, 1.0)
+    def _usual_request_cost(self, tenant: str) -> float:
+        weight = self._accounts.settings.tenant_weights.get(tenant, 1.0)
         return self._usual_cost / weight
 
-    def marks(self, standings: Sequence[Standing], own: Standing, size: int) -> list[Mark]:
-        """Where some of a tenant's waiting requests stand, the first and the last among them."""
+    def marks(
+        self, tenant_shares: Sequence[TenantShare], own: TenantShare, size: int
+    ) -> list[QueueMark]:
+        """Return the positions of some of a tenant's requests, the first and last among them."""
         if not own.waiting:
             return []
-        others = [s for s in standings if s is not own]
+        others = [s for s in tenant_shares if s is not own]
         waiting = self._accounts[own.tenant].waiting
         return [
-            Mark(waiting[place][0], ahead(own, others, place)) for place in ranks(own.waiting, size)
+            QueueMark(waiting[place][0], ahead(own, others, place))
+            for place in sample_ranks(own.waiting, size)
         ]
-
-    @property
-    def known_tenants(self) -> int:
-        return self._accounts.known
 
     def check_integrity(self) -> None:
         self._accounts.check_integrity()
@@ -187,8 +190,8 @@ class Lane:
 class Lanes(Mapping[str, Lane]):
     """The lanes of a model, most urgent first."""
 
-    def __init__(self, shares: Shares) -> None:
-        self._lanes = {name: Lane(shares) for name in LANES}
+    def __init__(self, settings: SchedulerSettings) -> None:
+        self._lanes = {name: Lane(settings) for name in LANES}
 
     def __getitem__(self, name: str) -> Lane:
         return self._lanes[name]
@@ -201,12 +204,12 @@ class Lanes(Mapping[str, Lane]):
 
     @property
     def has_waiting(self) -> bool:
-        """Whether any caller's request waits."""
+        """Whether any request other than a probe waits."""
         return any(lane for name, lane in self._lanes.items() if name != PROBES)
 
     @property
     def waiting(self) -> int:
-        """In all lanes, probes among them."""
+        """Number of waiting requests in all lanes, probes included."""
         return sum(map(len, self._lanes.values()))
 
     def set_credits(self, credits: tuple[float, ...]) -> None:

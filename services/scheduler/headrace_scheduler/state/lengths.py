@@ -1,4 +1,4 @@
-"""How long answers are: what recent ends, and those that still run, say of it."""
+"""How long answers are, by recent ends and by the requests that still run."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-KEPT = 64
-"""Ends that are looked at, the last ones."""
+MAX_KEPT = 64
+"""Ends that are kept, the last ones."""
 FIRST_EXPECTED = 256.0
 """Output tokens that a request is expected to make, at most, where nothing longer was seen."""
-
 LONGER = 1.25
-"""How much longer an answer is taken to become that is longer than all that were seen to end."""
+"""How much longer an answer is expected to become that exceeds all that were seen to end."""
 
 
-class Seen(NamedTuple):
-    """What was seen of one answer, in output tokens."""
+class ObservedLength(NamedTuple):
+    """The length of one answer, in output tokens, as far as it was observed."""
 
     tokens: float
-    whole: bool
-    """It came to its own end there, rather than to a bound, a cancellation or this moment."""
-    since: float = 0.0
-    """What it had when looking began: had it ended before, it would not have been seen."""
+    is_whole: bool
+    """Whether it came to its own end there, not to a bound, a cancellation or this moment."""
+    entered_at: float = 0.0
+    """Its length when observation began: had it ended before, it would not have been observed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Survival:
-    """Which share of answers is longer than so many tokens, if nothing cuts them off.
+    """The share of answers that are longer than a number of tokens, if nothing cuts them off.
 
     The product-limit estimator of Kaplan and Meier (1958), with late entries: an answer that came
     to its `max_tokens`, was cancelled or still runs says only that answers may be longer than that,
-    and one that had 50 tokens when looking began says nothing of how many are shorter than 50. For
-    example, of answers of 10, 20 and "20, cut off" tokens, a third ends at 10, and half of the rest
-    at 20; the others, a third of all, are longer than was seen:
+    and one that had 50 tokens when observation began says nothing of how many are shorter than 50.
+    For example, of answers of 10, 20 and "20, cut off" tokens, a third ends at 10, and half of the
+    rest at 20; the others, a third of all, are longer than was seen:
 
-        >>> seen = Survival.of([Seen(10, True), Seen(20, True), Seen(20, False)])
-        >>> [round(seen.beyond(tokens), 2) for tokens in (0, 10, 19.5, 20)]
+        >>> seen = [ObservedLength(10, True), ObservedLength(20, True), ObservedLength(20, False)]
+        >>> survival = Survival.of(seen)
+        >>> [round(survival.share_longer_than(tokens), 2) for tokens in (0, 10, 19.5, 20)]
         [1.0, 0.67, 0.67, 0.33]
     """
 
@@ -46,15 +46,15 @@ class Survival:
     shares: tuple[float, ...]
     """Up to each step, and after the last."""
     tail: float
-    """Where answers are taken to end that are longer than all that were seen to end."""
+    """Length at which answers are expected to end that exceed all that were seen to end."""
 
     @classmethod
-    def of(cls, answers: Iterable[Seen]) -> Survival:
-        seen = sorted(answers, key=lambda each: (each.tokens, not each.whole))
-        entries = sorted(each.since for each in seen)
+    def of(cls, answers: Iterable[ObservedLength]) -> Survival:
+        seen = sorted(answers, key=lambda each: (each.tokens, not each.is_whole))
+        entries = sorted(each.entered_at for each in seen)
         steps, shares = list[float](), [1.0]
         for place, each in enumerate(seen):
-            if each.whole:
+            if each.is_whole:
                 late = len(entries) - bisect_left(entries, each.tokens)
                 at_risk = max(1, len(seen) - place - late)
                 steps.append(each.tokens)
@@ -65,41 +65,41 @@ class Survival:
             tail = max(tail, FIRST_EXPECTED)
         return cls(tuple(steps), tuple(shares), tail)
 
-    def beyond(self, tokens: float) -> float:
-        """In [0, 1]; 0 from `tail` on."""
+    def share_longer_than(self, tokens: float) -> float:
+        """Return the share, in [0, 1]; 0 from `tail` on."""
         return 0.0 if tokens >= self.tail else self.shares[bisect_right(self.steps, tokens)]
 
 
-class Ended(NamedTuple):
+class EndedChoice(NamedTuple):
     """A choice that has ended."""
 
     tokens: float
-    whole: bool
-    """It came to its own end, rather than to a bound or a cancellation."""
+    is_whole: bool
+    """Whether it came to its own end, not to a bound or a cancellation."""
     ran_s: float
-    """In its slot, since it was last given to a worker."""
+    """Time in its slot, since it was last dispatched."""
     ran_tokens: float
-    """Of `tokens`, those made in that time."""
+    """Tokens made in that time."""
     at_s: float
 
 
 class Lengths:
-    """What the last `KEPT` requests made until they ended, and how long that took."""
+    """The last `MAX_KEPT` ends: how many tokens were made, and how long that took."""
 
     def __init__(self) -> None:
-        self._ends: deque[Ended] = deque(maxlen=KEPT)
+        self._ends: deque[EndedChoice] = deque(maxlen=MAX_KEPT)
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def ended(self, end: Ended) -> None:
+    def add(self, end: EndedChoice) -> None:
         self._ends.append(end)
 
-    def seconds(self, token_s: float) -> tuple[float, float]:
-        """Seconds a token, and seconds before the first: prefill, and the ways there and back.
+    def token_times_s(self, token_s: float) -> tuple[float, float]:
+        """Return the seconds per token, and those before the first: prefill and transport.
 
-        `token_s` is what workers say of the first; where they do not, 0, all of the time is the
-        tokens'.
+        Args:
+            token_s: what workers report of the first; if 0, all of the time counts as the tokens'.
         """
         ran_s = sum(end.ran_s for end in self._ends)
         ran_tokens = sum(end.ran_tokens for end in self._ends)
@@ -109,13 +109,18 @@ class Lengths:
         return token_s, max(0.0, ran_s - ran_tokens * token_s) / len(self._ends)
 
     def survival(self, made: Iterable[float], *, token_s: float, now_s: float) -> Survival:
-        """`made` is what those that still run have. Why these: of requests that began together the
-        short ones end first, and alone they would say that all are short."""
-        since_s = self._ends[0].at_s if len(self._ends) == KEPT else float("-inf")
+        """Return the distribution of lengths.
 
-        def seen(tokens: float, whole: bool, at_s: float) -> Seen:
-            return Seen(tokens, whole, max(0.0, tokens - (at_s - since_s) / token_s))
+        Args:
+            made: tokens of the running requests. Why these count: of requests that began
+                together the short ones end first, and alone would make all seem short.
+        """
+        since_s = self._ends[0].at_s if len(self._ends) == MAX_KEPT else float("-inf")
 
-        ended = (seen(end.tokens, end.whole, end.at_s) for end in self._ends)
-        running = (seen(tokens, False, now_s) for tokens in made if tokens > 0.0)
+        def observed(tokens: float, is_whole: bool, at_s: float) -> ObservedLength:
+            entered_at = max(0.0, tokens - (at_s - since_s) / token_s)
+            return ObservedLength(tokens, is_whole, entered_at)
+
+        ended = (observed(end.tokens, end.is_whole, end.at_s) for end in self._ends)
+        running = (observed(tokens, False, now_s) for tokens in made if tokens > 0.0)
         return Survival.of([*ended, *running])

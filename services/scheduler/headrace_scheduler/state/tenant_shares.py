@@ -1,4 +1,14 @@
-"""Where the tenants of a lane stand, and so how many go before a request of one of them."""
+"""How many requests of a lane go before a given one, by the shares of their tenants.
+
+For example, three tenants of weight 1 wait, each with requests that cost 100:
+
+    TenantShare("a", counter=0, request_cost=100, waiting=3)
+    TenantShare("b", counter=150, request_cost=100, waiting=2)
+    TenantShare("c", counter=400, request_cost=100, waiting=9)
+
+Before a's third request (two of its own go first) a's counter is 0 + 2 * 100 = 200. Until then
+b, at 150, is served once; after that it is at 250. c, at 400, is not. So `ahead` is 2 + 1 = 3.
+"""
 
 from __future__ import annotations
 
@@ -8,52 +18,55 @@ from math import floor, inf
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """One tenant of a lane. Shares of service are by `fairness.Accounts`."""
+class TenantShare:
+    """The position of one tenant in a lane, which is served by `fairness.Accounts`."""
 
     tenant: str
     counter: float
-    """What it has had; of one that has nothing waiting, what it will be taken to have had."""
-    step: float
-    """What a request of it adds to that."""
+    """Cost by weight that it has received; if it has nothing waiting, what it would start at."""
+    request_cost: float
+    """What one of its requests adds to the counter."""
     waiting: int = 0
-    """Requests of it."""
+    """Number of its waiting requests."""
     slots: int = 0
-    """That these want."""
+    """Slots that these need."""
 
     @property
     def slots_each(self) -> float:
         return self.slots / self.waiting if self.waiting else 1.0
 
-    def level(self, place: int) -> float:
-        """Its counter when its request with so many of its own before it is next in turn."""
-        return self.counter + place * self.step
+    def counter_after(self, place: int) -> float:
+        """Return its counter after `place` of its requests have started."""
+        return self.counter + place * self.request_cost
 
-    def turns_up_to(self, level: float) -> float:
-        """Requests that it may start before another tenant that is at this level. Of equals it
-        is taken to be the first, for whoever asks has come last."""
+    def requests_up_to(self, level: float) -> float:
+        """Return how many requests it may start before a tenant whose counter is `level`.
+
+        Between equal counters it goes first, because the tenant that is estimated comes last.
+        """
         if level < self.counter:
             return 0.0
-        return 1.0 + floor((level - self.counter) / self.step) if self.step > 0.0 else inf
+        cost = self.request_cost
+        return 1.0 + floor((level - self.counter) / cost) if cost > 0.0 else inf
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """Of a request that waits."""
+class QueueMark:
+    """The position of one waiting request."""
 
     sequence: int
     """Its place in the stream."""
     ahead: int
-    """Requests of its lane that go before it, of whatever tenant."""
+    """Requests of its lane that go before it, of any tenant."""
 
 
-def ahead(own: Standing, others: Iterable[Standing], place: int) -> int:
-    """How many of those that wait go before the request with `place` of its own before it."""
-    level = own.level(place)
-    return place + sum(int(min(o.waiting, o.turns_up_to(level))) for o in others)
+def ahead(own: TenantShare, others: Iterable[TenantShare], place: int) -> int:
+    """Return how many waiting requests go before the one with `place` of its own before it."""
+    level = own.counter_after(place)
+    return place + sum(int(min(o.waiting, o.requests_up_to(level))) for o in others)
 
 
-def ranks(waiting: int, size: int) -> list[int]:
-    """Places to tell of: all, or `size` at even distances, the first and the last among them."""
+def sample_ranks(waiting: int, size: int) -> list[int]:
+    """Return all places, or `size` at even distances, the first and the last among them."""
     last = waiting - 1
     return list(range(waiting)) if last < size else [last * i // (size - 1) for i in range(size)]

@@ -1,57 +1,18 @@
-"""Since when requests wait: the earliest of them, without a walk over all that come and go."""
+"""Since when requests wait: the oldest of each lane, without a walk over all of them."""
 
 from __future__ import annotations
 
-import heapq
-
-from headrace_scheduler.request.request import LANES, Request
+from headrace_scheduler.request.live_request import LANES, Request
 from headrace_scheduler.state.lanes import Lanes
-
-SLACK = 1000
-
-
-class Earliest:
-    """A time each of the requests in it; who left is forgotten when it comes to the top.
-
-    Bounded by twice the requests in it, and `SLACK`.
-    """
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, str]] = []
-        self._times: dict[str, float] = {}
-
-    def __len__(self) -> int:
-        """What it takes, those who have left included."""
-        return len(self._heap)
-
-    def put(self, request_id: str, at_s: float) -> None:
-        self._times[request_id] = at_s
-        heapq.heappush(self._heap, (at_s, request_id))
-        if len(self._heap) > SLACK + 2 * len(self._times):
-            self._heap = [(at_s, request_id) for request_id, at_s in self._times.items()]
-            heapq.heapify(self._heap)
-
-    def remove(self, request_id: str) -> None:
-        del self._times[request_id]
-
-    @property
-    def at_s(self) -> float | None:
-        """None if there is nobody."""
-        while self._heap and self._times.get(self._heap[0][1]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
-
-    def check_integrity(self, request_ids: set[str]) -> None:
-        assert self._times.keys() == request_ids
-        assert {(at_s, i) for i, at_s in self._times.items()} <= set(self._heap)
+from headrace_scheduler.state.lazy_heap import LazyHeap
 
 
 class Waits:
-    """Since when those in the lanes wait."""
+    """The arrival of every waiting request, by lane, and when it entered its lane."""
 
     def __init__(self) -> None:
-        self._arrivals = {lane: Earliest() for lane in LANES}
-        self._queued = Earliest()
+        self._arrivals = {lane: LazyHeap() for lane in LANES}
+        self._queued = LazyHeap()
 
     def put(self, request: Request) -> None:
         self._arrivals[request.lane].put(request.request_id, request.arrival_s)
@@ -62,19 +23,17 @@ class Waits:
         self._queued.remove(request.request_id)
 
     def oldest_s(self, lane: str, now_s: float) -> float:
-        """Since the arrival of the oldest of a lane; 0 if nobody waits."""
-        arrival_s = self._arrivals[lane].at_s
-        return 0.0 if arrival_s is None else now_s - arrival_s
+        """Return the seconds since the arrival of a lane's oldest request; 0 if it is empty."""
+        return max(0.0, now_s - self._arrivals[lane].first_s)
 
     @property
-    def queued_s(self) -> float | None:
-        """When the first of all that wait came into its lane."""
-        return self._queued.at_s
+    def queued_s(self) -> float:
+        """When the first of all waiting requests entered its lane; infinity if none waits."""
+        return self._queued.first_s
 
     def check_integrity(self, lanes: Lanes) -> None:
-        everybody: set[str] = set()
-        for name, lane in lanes.items():
-            waiting = {request.request_id for request in lane}
-            self._arrivals[name].check_integrity(waiting)
-            everybody |= waiting
-        self._queued.check_integrity(everybody)
+        """Raise AssertionError unless it holds exactly the requests of the lanes."""
+        waiting = {name: {request.request_id for request in lane} for name, lane in lanes.items()}
+        for name, request_ids in waiting.items():
+            self._arrivals[name].check_integrity(request_ids)
+        self._queued.check_integrity(set().union(*waiting.values()))

@@ -1,34 +1,34 @@
-"""The workers of one model: who lives, and what room each has between its reports."""
+"""The live workers of one model, and the room that each has between its reports."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
 from headrace.internal.v1.reports_pb2 import WorkerReport
-from headrace_scheduler.request.request import Request
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.workers.forming import Weights
-from headrace_scheduler.workers.worker import News, Part, Worker
+from headrace_scheduler.workers.worker import RunningChanges, SlotTotals, Worker
 
 
 class Fleet:
-    """All live workers of one model, in one leadership."""
+    """All live workers of one model, during one leadership."""
 
     def __init__(self, model: str, epoch: int) -> None:
         self._model, self._epoch = model, epoch
         self._workers: dict[str, Worker] = {}
-        # Why one for all: a worker that was dropped and returns must not see a number twice.
+        # Why one for all: a worker that was removed and returns must not see a number twice.
         self._last_number = 0
-        # What follows is kept rather than counted: it is asked for with every event.
-        self._roomy: dict[str, Worker] = {}
-        """Those that are open and have free slots."""
+        # Why kept rather than counted: all that follows is read with every event.
+        self._with_free_slots: dict[str, Worker] = {}
+        """Open workers with free slots."""
         self._with_strays: dict[str, Worker] = {}
-        self._parts: dict[str, Part] = {}
+        self._slot_totals: dict[str, SlotTotals] = {}
         """What each worker adds to the sums below."""
         self._free_slots: dict[str, int] = {}
         """Of open workers, by weights."""
         self._open_slots = 0
-        """Their sum."""
-        self._capacity = self._taken = self._leaving = self._parking = 0
+        """The sum of `_free_slots`."""
+        self._capacity = self._taken = self._draining = self._parking = 0
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._workers.values()))
@@ -39,37 +39,39 @@ class Fleet:
     def get(self, worker_id: str) -> Worker | None:
         return self._workers.get(worker_id)
 
-    def hear(self, report: WorkerReport, *, now_s: float) -> News | None:
-        """Take in a report that is not late, and whose `since` has been heard.
+    def apply_report(self, report: WorkerReport, *, now_s: float) -> RunningChanges | None:
+        """Apply a report that is not late, and whose `since` has been received.
 
-        None if the worker does not serve this model.
+        Returns:
+            What it says of running requests; None if the worker does not serve this model.
         """
         served = next((m for m in report.models if m.card.model == self._model), None)
         if served is None:
             return None
-        named = {r.request_id: r.attempt for r in served.running}
+        reported = {r.request_id: r.attempt for r in served.running}
         worker = self._workers.get(report.worker_id)
         if worker is None:
             worker = Worker(report.worker_id, report.name)
             self._workers[report.worker_id] = worker
-        worker.heard_s, worker.report_number = now_s, report.number
-        worker.draining, worker.refusing = report.draining, False
-        worker.take(served)
+        worker.received_s, worker.report_number = now_s, report.number
+        worker.draining, worker.is_full = report.draining, False
+        worker.apply_report(served)
         if report.since:
-            worker.running.update(named)
+            worker.running.update(reported)
             for request_id in served.ended:
                 worker.running.pop(request_id, None)
         else:
-            worker.running = dict(named)
+            worker.running = dict(reported)
         counted = self._forget_counted(worker)
-        self._count(worker)
+        self._recount(worker)
         if not report.since:
-            return News(worker, named, None)
-        # What began and ended between two reports is named by neither.
-        return News(worker, named, {*counted, *served.ended} - worker.running.keys())
+            return RunningChanges(worker, reported, None)
+        # Why counted: neither report names what began and ended between two of them.
+        gone = {*counted, *served.ended} - worker.running.keys()
+        return RunningChanges(worker, reported, gone)
 
     def _forget_counted(self, worker: Worker) -> list[str]:
-        """Returns what was dispatched and is counted by this report for the first time."""
+        """Return the dispatched requests that the worker's report counts for the first time."""
         counted: list[str] = []
         for number in list(worker.unreported):
             if worker.counted >= (self._epoch, number):
@@ -83,112 +85,112 @@ class Fleet:
                 del self._with_strays[worker.worker_id]
         return counted
 
-    def stray(self, worker: Worker, request_id: str, now_s: float) -> float:
-        """It runs what nobody here knows; returns since when that is seen."""
+    def note_stray(self, worker: Worker, request_id: str, now_s: float) -> float:
+        """Note that a worker runs an unknown request; return since when it does."""
         self._with_strays[worker.worker_id] = worker
         return worker.strays.setdefault(request_id, now_s)
 
     def occupy(self, worker: Worker, batch: Iterable[Request]) -> int:
-        """Count a batch as there; returns the number of its dispatch."""
+        """Count a batch as running there; return the number of its dispatch."""
         self._last_number += 1
         worker.occupy(self._last_number, batch)
-        self._count(worker)
+        self._recount(worker)
         return self._last_number
 
-    def answered(self, worker: Worker, number: int, refused: Collection[str]) -> None:
-        """A dispatch was answered; these of it did not stay."""
+    def mark_answered(self, worker: Worker, number: int, refused: Collection[str]) -> None:
+        """Record the answer to a dispatch, which refused these requests."""
         worker.vacate(number, refused)
         if refused:
-            self._count(worker)
+            self._recount(worker)
 
-    def silent(self, worker: Worker, number: int) -> None:
-        """A dispatch was not answered; the next report says what became of it."""
+    def mark_unanswered(self, worker: Worker, number: int) -> None:
+        """Record that a dispatch was not answered; the next report counts it or does not."""
         worker.forget(number)
-        self.refuse(worker)
+        self.mark_full(worker)
 
-    def refuse(self, worker: Worker) -> None:
-        """It has no room, until its next report."""
-        worker.refusing = True
-        self._count(worker)
+    def mark_full(self, worker: Worker) -> None:
+        """Take a worker for full until its next report."""
+        worker.is_full = True
+        self._recount(worker)
 
     def remove(self, worker_id: str) -> Worker | None:
         removed = self._workers.pop(worker_id, None)
         if removed is not None:
-            self._roomy.pop(worker_id, None)
+            self._with_free_slots.pop(worker_id, None)
             self._with_strays.pop(worker_id, None)
-            self._add(self._parts.pop(worker_id), -1)
+            self._add(self._slot_totals.pop(worker_id), -1)
         return removed
 
-    def _count(self, worker: Worker) -> None:
-        part, worker_id = worker.part, worker.worker_id
-        if part.open_slots:
-            self._roomy[worker_id] = worker
+    def _recount(self, worker: Worker) -> None:
+        totals, worker_id = worker.slot_totals, worker.worker_id
+        if totals.open_slots:
+            self._with_free_slots[worker_id] = worker
         else:
-            self._roomy.pop(worker_id, None)
-        known = self._parts.get(worker_id)
-        if part != known:  # Most reports change nothing of it.
+            self._with_free_slots.pop(worker_id, None)
+        known = self._slot_totals.get(worker_id)
+        if totals != known:  # Most reports change nothing of it.
             if known is not None:
                 self._add(known, -1)
-            self._add(part, 1)
-            self._parts[worker_id] = part
+            self._add(totals, 1)
+            self._slot_totals[worker_id] = totals
 
-    def _add(self, part: Part, times: int) -> None:
-        self._capacity += times * part.capacity
-        self._taken += times * part.taken
-        self._leaving += times * part.leaving
-        self._parking += times * part.parks
-        if part.open_slots:
-            free, digest = self._free_slots, part.weights_digest
-            self._open_slots += times * part.open_slots
-            free[digest] = free.get(digest, 0) + times * part.open_slots
+    def _add(self, totals: SlotTotals, times: int) -> None:
+        self._capacity += times * totals.capacity
+        self._taken += times * totals.taken
+        self._draining += times * totals.draining
+        self._parking += times * totals.parks
+        if totals.open_slots:
+            free, digest = self._free_slots, totals.weights_digest
+            self._open_slots += times * totals.open_slots
+            free[digest] = free.get(digest, 0) + times * totals.open_slots
             if not free[digest]:
                 del free[digest]
 
     @property
     def capacity(self) -> int:
-        """Slots, free or not, of all that do not drain."""
+        """Slots, free or not, of all workers that do not drain."""
         return self._capacity
 
     def slots_in_use(self, *, is_wanted: bool) -> int:
-        """Those that are taken, and with them, if they are wanted, those that could be."""
-        return self._leaving + (self._capacity if is_wanted else self._taken)
+        """Return the taken slots; if requests wait, those that could be taken as well."""
+        return self._draining + (self._capacity if is_wanted else self._taken)
 
     @property
     def token_s(self) -> float:
-        """That a token takes lately, on average over the workers that report it; 0 if none does."""
-        told = [worker.token_s for worker in self._workers.values() if worker.token_s > 0.0]
-        return sum(told) / len(told) if told else 0.0
+        """Recent time per output token, averaged over the workers that report it; 0 if unknown."""
+        known = [worker.token_s for worker in self._workers.values() if worker.token_s > 0.0]
+        return sum(known) / len(known) if known else 0.0
 
-    def silent_since(self, heard_before_s: float) -> list[Worker]:
-        return [w for w in self._workers.values() if w.heard_s < heard_before_s]
+    def silent_since(self, received_before_s: float) -> list[Worker]:
+        return [w for w in self._workers.values() if w.received_s < received_before_s]
 
-    def forgive_silence(self, now_s: float) -> None:
-        """We could not hear: everybody's silence begins anew."""
+    def restart_silence(self, now_s: float) -> None:
+        """Let the silence of every worker begin now, because no report could be received."""
         for worker in self._workers.values():
-            worker.heard_s = now_s
+            worker.received_s = now_s
 
     def with_room(self) -> list[Worker]:
-        """Workers that a dispatch may go to now, the least loaded first."""
-        able = [worker for worker in self._roomy.values() if worker.unanswered is None]
+        """Return the workers that may be dispatched to now, the least loaded first."""
+        able = [worker for worker in self._with_free_slots.values() if worker.unanswered is None]
         return sorted(able, key=lambda w: (w.load, w.worker_id))
 
     @property
-    def roomy(self) -> Iterable[str]:
-        """Ids of open workers with free slots, a dispatch on its way or not."""
-        return self._roomy
+    def with_free_slots(self) -> Iterable[str]:
+        """Ids of open workers with free slots, whether or not they are dispatched to now."""
+        return self._with_free_slots
 
     @property
     def load(self) -> float:
-        """Of all that do not drain together, from 0 to 1."""
+        """Share of taken slots of all workers that do not drain, from 0 to 1."""
         return 1.0 - self._open_slots / self._capacity if self._capacity else 1.0
 
     @property
     def has_room(self) -> bool:
-        """Whether a dispatch may go to anybody now."""
-        return any(worker.unanswered is None for worker in self._roomy.values())
+        """Whether any worker may be dispatched to now."""
+        return any(worker.unanswered is None for worker in self._with_free_slots.values())
 
     def free_slots(self, request: Weights | None = None) -> int:
-        """Of all open workers; of those with the weights for a request, if there is one."""
+        """Return the free slots of open workers, or of those with the weights for a request."""
         if request is None or not request.weights_digest:
             return self._open_slots
         if not request.adapter_digest:
@@ -198,36 +200,35 @@ class Fleet:
 
     @property
     def parks(self) -> bool:
-        """Whether any worker does."""
+        """Whether any worker can park requests."""
         return self._parking > 0
 
     def has_weights_for(self, request: Weights) -> bool:
-        """Whether any worker has, open or not."""
+        """Return whether any worker, open or not, has the weights for a request."""
         return any(w.has_weights_for(request) for w in self._workers.values())
 
     def fair_share(self, worker: Worker, waiting: int) -> int:
-        """Of `waiting` requests, how many are this worker's; at least 1."""
+        """Return how many of `waiting` requests are this worker's part; at least 1."""
         total = self._open_slots
         return max(1, -(-waiting * worker.free_slots // total)) if total else 1
 
-    def runs(self, request_id: str) -> tuple[Worker, int] | None:
-        """Who reports to run a request that is known to nobody here, and which attempt; the
-        newest of several."""
+    def find_stray(self, request_id: str) -> tuple[Worker, int] | None:
+        """Return the worker that runs an unknown request, and which attempt: the newest one."""
         found = [
             (w, w.running[request_id]) for w in self._with_strays.values() if request_id in w.strays
         ]
         return max(found, key=lambda pair: pair[1], default=None)
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if what is kept is not what there is."""
+        """Raise AssertionError if what is kept differs from what the workers say."""
         for worker in self._workers.values():
             worker.check_integrity()
         opened = (w for w in self._workers.values() if w.is_open)
-        assert set(self._roomy) == {w.worker_id for w in opened if w.free_slots}
+        assert set(self._with_free_slots) == {w.worker_id for w in opened if w.free_slots}
         assert set(self._with_strays) == {w.worker_id for w in self._workers.values() if w.strays}
-        assert self._parts == {w.worker_id: w.part for w in self._workers.values()}
+        assert self._slot_totals == {w.worker_id: w.slot_totals for w in self._workers.values()}
         kept = Fleet(self._model, self._epoch)
-        for part in self._parts.values():
-            kept._add(part, 1)
-        for name in ("_free_slots", "_open_slots", "_capacity", "_taken", "_leaving", "_parking"):
+        for totals in self._slot_totals.values():
+            kept._add(totals, 1)
+        for name in ("_free_slots", "_open_slots", "_capacity", "_taken", "_draining", "_parking"):
             assert getattr(self, name) == getattr(kept, name), name

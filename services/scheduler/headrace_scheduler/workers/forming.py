@@ -1,4 +1,4 @@
-"""Which waiting requests leave together, for one worker, now."""
+"""Form a batch: which waiting requests one worker is sent together, now."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from headrace_scheduler.base.settings import SchedulerSettings
+
 
 class Weights(Protocol):
-    """What a request needs of a worker before all else."""
+    """The weights that a request needs."""
 
     @property
     def weights_digest(self) -> str:
-        """Empty: any."""
+        """Empty for any."""
         ...
 
     @property
     def adapter_digest(self) -> str:
-        """Empty: none."""
+        """Empty for none."""
         ...
 
 
 class Candidate(Weights, Protocol):
-    """A waiting request, as far as forming a batch looks at it."""
+    """A waiting request, as far as forming a batch depends on it."""
 
     @property
     def slots(self) -> int:
-        """Choices that are still to run."""
+        """Unfinished choices."""
         ...
 
     @property
@@ -34,7 +36,7 @@ class Candidate(Weights, Protocol):
 
     @property
     def cache_tokens(self) -> int:
-        """Most that it may come to hold in the cache."""
+        """Most tokens that it may come to hold in the cache."""
         ...
 
     @property
@@ -42,21 +44,11 @@ class Candidate(Weights, Protocol):
 
     @property
     def queued_s(self) -> float:
-        """When it came into its lane."""
+        """When it entered its lane."""
         ...
 
 
 C = TypeVar("C", bound=Candidate)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    max_requests: int = 64
-    prefill_tokens: int = 8192
-    message_bytes: int = 1 << 19
-    max_wait_s: float = 0.0
-    ageing_s: float = 2.0
-    floor_share: float = 0.1
 
 
 class Room(NamedTuple):
@@ -67,16 +59,15 @@ class Room(NamedTuple):
     cache_tokens: int
     weights_digest: str
     idle: bool
-    """Nothing runs there, so waiting for company costs it nothing but time."""
+    """Whether nothing runs there, so that waiting for a fuller batch costs only time."""
     adapter_digests: frozenset[str] = frozenset()
 
     def has_weights_for(self, request: Weights) -> bool:
-        """Whether model and adapter are those that the request was made for."""
         return has_weights(request, self.weights_digest, self.adapter_digests)
 
 
 def has_weights(request: Weights, digest: str, adapter_digests: Set[str]) -> bool:
-    """Whether these are the weights that a request was made for, its adapter's among them."""
+    """Return whether these weights and adapters are those that a request was made for."""
     return request.weights_digest in ("", digest) and (
         not request.adapter_digest or request.adapter_digest in adapter_digests
     )
@@ -84,24 +75,24 @@ def has_weights(request: Weights, digest: str, adapter_digests: Set[str]) -> boo
 
 class LaneView(NamedTuple, Generic[C]):
     waiting: Iterable[C]
-    """Those that could run there, in the order in which they are to leave."""
+    """Requests that could run there, in the order in which they are to leave."""
     credit: float = 0.0
-    """Earned by being passed over; a whole one buys an aged head the next place."""
+    """Earned by being passed over; a whole credit buys an aged head the next place."""
     claims: float = float("inf")
-    """Slots up to which it may buy places ahead of more urgent lanes; the last may go beyond."""
+    """Slots for which it may buy places ahead of more urgent lanes; the last may exceed them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[C]):
     requests: tuple[C, ...]
     credits: tuple[float, ...]
-    """Of the lanes, after this batch."""
+    """Credits of the lanes after this batch."""
     claimed: tuple[C, ...] = ()
-    """Those that go ahead of a more urgent lane, for a credit."""
+    """Requests that go ahead of a more urgent lane, for a credit."""
 
 
 class _Queue(Generic[C]):
-    """One lane while a batch is formed: its head, and what it has earned."""
+    """One lane while a batch is formed: its head and its credit."""
 
     def __init__(self, lane: LaneView[C]) -> None:
         self.credit, self.claims = lane.credit, lane.claims
@@ -110,21 +101,21 @@ class _Queue(Generic[C]):
 
     def take(self) -> C:
         taken = self.head
-        assert taken is not None  # only a queue with a head is asked
+        assert taken is not None
         self.head = next(self._rest, None)
         return taken
 
 
 def can_ever_run(request: Candidate, room: Room) -> bool:
-    """Whether the worker could run it if it were empty."""
+    """Return whether the worker could run a request if it were empty."""
     return room.has_weights_for(request) and request.slots <= room.total_slots
 
 
 class _Draft(Generic[C]):
-    """The batch while it grows."""
+    """A batch that is being formed."""
 
-    def __init__(self, room: Room, limits: BatchLimits, max_requests: float) -> None:
-        self._room, self._limits, self._max_requests = room, limits, max_requests
+    def __init__(self, room: Room, settings: SchedulerSettings, max_requests: float) -> None:
+        self._room, self._settings, self._max_requests = room, settings, max_requests
         self.requests: list[C] = []
         self._slots = self._cache_tokens = self._prefill_tokens = self._bytes = 0
 
@@ -138,8 +129,8 @@ class _Draft(Generic[C]):
         if self._cache_tokens + head.cache_tokens > self._room.cache_tokens:
             return False
         return not self.requests or (
-            self._prefill_tokens + head.prefill_tokens <= self._limits.prefill_tokens
-            and self._bytes + head.message_bytes <= self._limits.message_bytes
+            self._prefill_tokens + head.prefill_tokens <= self._settings.max_batch_prefill_tokens
+            and self._bytes + head.message_bytes <= self._settings.max_batch_bytes
         )
 
     def add(self, request: C) -> None:
@@ -149,63 +140,67 @@ class _Draft(Generic[C]):
         self._prefill_tokens += request.prefill_tokens
         self._bytes += request.message_bytes
 
-    def waits_for_company(self, now_s: float) -> bool:
+    def should_wait(self, now_s: float) -> bool:
+        """Return whether an idle worker's batch should wait for more requests."""
         if not self._room.idle or not self.requests or self._slots == self._room.slots:
             return False
-        return now_s - min(r.queued_s for r in self.requests) < self._limits.max_wait_s
+        return now_s - min(r.queued_s for r in self.requests) < self._settings.max_batch_wait_s
 
 
 def form_batch(
     lanes: Sequence[LaneView[C]],
     room: Room,
-    limits: BatchLimits,
+    settings: SchedulerSettings,
     *,
     now_s: float,
     share: float = float("inf"),
 ) -> Batch[C]:
-    """Choose the requests of a worker's next batch; of all that wait, `share` are for it.
+    """Choose the requests of a worker's next batch, at most `share` of them.
 
-    `lanes` come most urgent first. The most urgent lane goes first, within it the
-    first in turn. A lane that is passed over earns `floor_share` of a place each time;
-    once its head has waited `ageing_s` it spends a whole place to go first: so
-    priority is strict in a burst, and under endless load the lower lanes keep
-    their share.
+    `lanes` are ordered by urgency. The most urgent lane is served first, and
+    within it the first in its order. A lane that is passed over earns
+    `floor_share` of a place each time; once its head has waited `ageing_s` it
+    spends a whole place to go first: so priority is strict in a burst, and under
+    endless load the less urgent lanes keep their share.
 
     Nothing overtakes a head that does not fit now but would fit an emptier
-    worker: it would starve. A worker that runs nothing takes a head whatever its
-    tokens, and is waited for: until the batch is full or its oldest has waited
-    `max_wait_s`, nothing leaves. A busy worker's next step is wait enough.
+    worker, because it would starve. An idle worker takes a head whatever its
+    tokens, and its batch waits until it is full or its oldest request has waited
+    `max_batch_wait_s`. A busy worker's batch does not wait: its next step is wait enough.
     """
     queues = [_Queue(lane) for lane in lanes]
     claimed: list[C] = []
-    draft: _Draft[C] = _Draft(room, limits, min(share, limits.max_requests))
+    draft: _Draft[C] = _Draft(room, settings, min(share, settings.max_batch_requests))
     full = False
-    while (queue := _next_queue(queues, limits, now_s)) and queue.head is not None:
+    while (queue := _next_queue(queues, settings, now_s)) and queue.head is not None:
         if full := not draft.fits(queue.head):
             break
         taken = queue.take()
         draft.add(taken)
-        if _pass_over(queues, queue, limits.floor_share):
+        if _pass_over(queues, queue, settings.floor_share):
             queue.claims -= taken.slots
             claimed.append(taken)
-    if not full and draft.waits_for_company(now_s):
+    if not full and draft.should_wait(now_s):
         return Batch((), tuple(lane.credit for lane in lanes))
     return Batch(tuple(draft.requests), tuple(q.credit for q in queues), tuple(claimed))
 
 
-def _next_queue(queues: list[_Queue[C]], limits: BatchLimits, now_s: float) -> _Queue[C] | None:
+def _next_queue(
+    queues: list[_Queue[C]], settings: SchedulerSettings, now_s: float
+) -> _Queue[C] | None:
     waiting = [q for q in queues if q.head is not None]
     for queue in waiting:
-        has_aged = queue.head is not None and now_s - queue.head.queued_s >= limits.ageing_s
+        has_aged = queue.head is not None and now_s - queue.head.queued_s >= settings.ageing_s
         if queue.credit >= 1.0 and has_aged and queue.claims > 0:
             return queue
     return waiting[0] if waiting else None
 
 
 def _pass_over(queues: list[_Queue[C]], served: _Queue[C], share: float) -> bool:
-    """Those below the served lane earn; a lane served ahead of a more urgent one pays.
+    """Credit the lanes below the served one; charge it if it went ahead of a more urgent lane.
 
-    Returns whether it was served so.
+    Returns:
+        Whether it went ahead.
     """
     place = queues.index(served)
     is_ahead = any(q.head is not None for q in queues[:place])

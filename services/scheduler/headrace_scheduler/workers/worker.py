@@ -1,4 +1,4 @@
-"""One worker of a model, as its reports and what was dispatched since have it."""
+"""One worker of a model: its last report, less what was dispatched to it since."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from headrace.internal.v1.reports_pb2 import ServedModel
-from headrace_scheduler.request.request import DispatchNumber, Request
+from headrace_scheduler.request.live_request import DispatchNumber, Request
 from headrace_scheduler.workers.forming import Room, Weights, has_weights
 
 
 @dataclass(slots=True)
 class Occupied:
-    """What a dispatched request takes until a report counts it."""
+    """What a dispatched request occupies until a report counts it."""
 
     slots: int
     cache_tokens: int
@@ -21,40 +21,39 @@ class Occupied:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One worker as last reported, less what has been dispatched to it since."""
-
     worker_id: str
     name: str
-    heard_s: float = float("-inf")
+    received_s: float = float("-inf")
+    """When its last report was received."""
     report_number: int = 0
     total_slots: int = 0
     reported_slots: int = 0
-    """Free by its last report; so are the next."""
+    """Free slots by its last report; so are the next."""
     reported_cache_tokens: int = 0
     counted: DispatchNumber = (0, 0)
     """Last dispatch that the report counts."""
     weights_digest: str = ""
     adapter_digests: frozenset[str] = frozenset()
     token_s: float = 0.0
-    """That a further token of a request takes there lately; 0 while unknown."""
+    """Recent time between two output tokens of a request there; 0 while unknown."""
     parks: bool = False
-    """Whether it lets go of what it runs, for others to go on with."""
+    """Whether it can park a running request so that another worker can resume it."""
     running: dict[str, int] = field(default_factory=dict)
     """Attempt by request id, as reported."""
     draining: bool = False
-    refusing: bool = False
-    """It said that it has no room; believed until its next report."""
+    is_full: bool = False
+    """It refused a request for want of room; believed until its next report."""
     unreported: dict[int, dict[str, Occupied]] = field(default_factory=dict)
-    """Dispatches, by number, that its reports do not yet count."""
+    """By dispatch number, what its reports do not yet count."""
     taken: Occupied = field(default_factory=lambda: Occupied(0, 0))
-    """Their sum, kept because it is asked for with every event."""
+    """The sum of `unreported`; kept because it is read with every event."""
     unanswered: int | None = None
-    """Number of the one dispatch on its way."""
+    """Number of the one dispatch whose answer is awaited."""
     strays: dict[str, float] = field(default_factory=dict)
-    """Requests it runs that nobody here knows, and since when."""
+    """Requests that it runs and this leader does not know, and since when."""
 
-    def take(self, served: ServedModel) -> None:
-        """Read what a report says of room and weights, once: both are asked for all the time."""
+    def apply_report(self, served: ServedModel) -> None:
+        """Copy what a report says of room and weights: both are read with every event."""
         self.total_slots, self.reported_slots = served.total_slots, served.free_slots
         self.reported_cache_tokens = served.free_cache_tokens
         self.counted = served.dispatch_epoch, served.dispatch_number
@@ -74,11 +73,10 @@ class Worker:
 
     @property
     def is_open(self) -> bool:
-        """Whether it may be given anything at all."""
-        return not self.draining and not self.refusing
+        """Whether anything may be dispatched to it."""
+        return not self.draining and not self.is_full
 
     def has_weights_for(self, request: Weights) -> bool:
-        """Whether model and adapter are those that the request was made for."""
         return has_weights(request, self.weights_digest, self.adapter_digests)
 
     @property
@@ -93,24 +91,24 @@ class Worker:
         )
 
     @property
-    def part(self) -> Part:
-        """What it adds to its fleet."""
+    def slot_totals(self) -> SlotTotals:
         free, total = self.free_slots, self.total_slots
-        return Part(
+        return SlotTotals(
             weights_digest=self.weights_digest,
             open_slots=free if self.is_open else 0,
             capacity=0 if self.draining else total,
             taken=0 if self.draining else total - free,
-            leaving=total - free if self.draining else 0,
+            draining=total - free if self.draining else 0,
             parks=self.parks,
         )
 
     @property
     def load(self) -> float:
+        """Share of its slots that are taken, from 0 to 1."""
         return 1.0 - self.free_slots / max(1, self.total_slots)
 
     def occupy(self, number: int, batch: Iterable[Request]) -> None:
-        """A dispatch is on its way."""
+        """Count a dispatch that is being sent."""
         self.unanswered = number
         self.unreported[number] = {r.request_id: Occupied(r.slots, r.cache_tokens) for r in batch}
         for occupied in self.unreported[number].values():
@@ -118,7 +116,7 @@ class Worker:
             self.taken.cache_tokens += occupied.cache_tokens
 
     def vacate(self, number: int, request_ids: Iterable[str]) -> None:
-        """A dispatch was answered; these of it did not stay."""
+        """Record the answer to a dispatch: these of its requests do not occupy anything."""
         if self.unanswered == number:
             self.unanswered = None
         dispatched = self.unreported.get(number, {})
@@ -130,36 +128,37 @@ class Worker:
             self.unreported.pop(number, None)
 
     def forget(self, number: int) -> None:
-        """The next report says what became of a dispatch, or has said so."""
+        """Count a dispatch no more: a report counts it, or the next one will."""
         self.vacate(number, list(self.unreported.get(number, {})))
 
     def check_integrity(self) -> None:
+        """Raise AssertionError if `taken` is not the sum of `unreported`."""
         occupied = [o for d in self.unreported.values() for o in d.values()]
         slots, tokens = sum(o.slots for o in occupied), sum(o.cache_tokens for o in occupied)
         assert (slots, tokens) == (self.taken.slots, self.taken.cache_tokens)
 
 
-class Part(NamedTuple):
-    """Of a worker in the sums of its fleet."""
+class SlotTotals(NamedTuple):
+    """What one worker adds to the sums of its fleet."""
 
     weights_digest: str
     open_slots: int
-    """Free, and to be had now."""
+    """Free, and available now."""
     capacity: int
-    """Free or not, if it takes new work, or will when it has room."""
+    """All of its slots, unless it drains."""
     taken: int
-    """Of these."""
-    leaving: int
-    """Taken while it drains."""
+    """Taken slots of that capacity."""
+    draining: int
+    """Taken slots while it drains."""
     parks: bool
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class RunningChanges:
     """What a report says of a worker's requests."""
 
     worker: Worker
     running: dict[str, int]
-    """Attempt by id of those it names: all that run, or those that changed."""
+    """Attempt by request id: all that run, or those that changed."""
     gone: Iterable[str] | None
-    """Those that are to run there and do not; None if whatever it leaves out does not."""
+    """Requests that should run there and do not; None if all that the report leaves out are."""

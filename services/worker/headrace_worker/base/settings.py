@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from headrace.model_names import fault, listed
-from headrace.settings import ServiceSettings, SettingsRefused
+from headrace.model_names import invalid_reason, parse_names
+from headrace.settings import InvalidSettings, ServiceSettings
 
 
 def _checked_name(name: object) -> object:
     # Why: on the command line and in the environment, "none" is no text but the absence of one.
     name = "none" if name is None else name
-    if isinstance(name, str) and (why := fault(name)) is not None:
+    if isinstance(name, str) and (why := invalid_reason(name)) is not None:
         raise ValueError(f"no model can have this name: {why}")
     return name
 
@@ -23,7 +23,7 @@ def _checked_name(name: object) -> object:
 def _checked_names(names: object) -> object:
     names = "none" if names is None else names
     if isinstance(names, str):
-        for name in listed(names):
+        for name in parse_names(names):
             _checked_name(name)
     return names
 
@@ -58,9 +58,9 @@ class WorkerSettings(ServiceSettings):
     newest worker of a model decides. A name that another model has already goes on to mean that."""
     configured_by: str = ""
     """Id of the mesh that `headrace up` made, which removes the model once it lists it no more.
-    Unset: it stays configured without a worker until `headrace model forget`."""
+    Unset: it stays configured without a worker until `headrace model remove`."""
     engine: Literal["transformers", "llama-cpp", "vllm", "openai", "scripted"] = "transformers"
-    """Who computes: our own engine over transformers models; llama.cpp and vLLM (extras of these
+    """Which engine computes: our own over transformers models; llama.cpp and vLLM (extras of these
     names); `openai`, any server with OpenAI's API; `scripted`, text from the prompt alone, without
     weights or torch."""
     task: Literal["auto", "generate", "embed", "score"] = "auto"
@@ -68,8 +68,8 @@ class WorkerSettings(ServiceSettings):
     module or an architecture "...Model" embeds, "...ForSequenceClassification" scores, others
     generate."""
     encoder_pass_tokens: int = Field(1024, ge=1)
-    """Tokens of a forward pass of a model that embeds or scores, padding included. Too small:
-    short inputs are computed almost one by one. Too large: whoever comes next waits for it."""
+    """Tokens of a forward pass of a model that embeds or scores, padding included. Too small: short
+    inputs are computed almost one by one. Too large: the next request waits for the pass."""
     model_tokenizer: str | None = None
     """Folder or hub id of a tokenizer. openai needs it; llama-cpp makes one of what the GGUF file
     has, unless this names a better one."""
@@ -105,10 +105,10 @@ class WorkerSettings(ServiceSettings):
     --tensor-parallel true …` starts a process for each, with a part of every matrix; the first
     serves. No adapters, and decode steps are not launched ahead."""
     kv_store: Literal["auto", "strips", "pages"] = "auto"
-    """Where keys and values are kept. `strips`: each slot has a whole context of its own, fast to
-    read on a CPU. `pages`: slots take 16 tokens at a time, and what begins alike is kept once; when
-    all are taken, the newest of the least urgent requests makes way and goes on later. `auto`:
-    strips on a CPU, pages on a GPU."""
+    """Where keys and values are kept. `strips`: each slot has contiguous memory for a whole
+    context, fast to read on a CPU. `pages`: slots get blocks of 16 tokens as they grow, and common
+    prefixes are kept once; when all are in use, the newest of the least urgent requests is parked
+    and resumed later. `auto`: strips on a CPU, pages on a GPU."""
     memory_utilization: float | None = Field(None, gt=0, le=1)
     """Share of the machine's memory (of its container's limit, of the GPU's memory) that weights
     and cache may take together. Unset: 0.5, on a GPU 0.9. Too small: fewer slots, or a shorter
@@ -116,30 +116,31 @@ class WorkerSettings(ServiceSettings):
     fail."""
     cache_tokens: int | None = Field(None, ge=16)
     """Tokens that the pages hold at most, of all requests together. Unset: as many as
-    `memory_utilization` leaves room for. Too small: requests make way for each other, and are
+    `memory_utilization` leaves room for. Too small: requests are parked for each other, and
     computed again."""
     prefix_cache: bool = True
-    """Contexts that begin alike, as the turns of a conversation do, are computed once. Costs no
-    memory: a slot keeps what it held until another request needs it. Where strangers share a
-    worker, how soon a first token comes can tell one of them what another asked; off, it cannot."""
+    """Common prefixes of contexts, as the turns of a conversation have, are computed once. Costs no
+    memory: a slot keeps its contents until another request needs it. If tenants that must not learn
+    of each other share a worker, the time to the first token can tell one what another sent; off,
+    it cannot."""
     prefix_report_blocks: int = Field(4096, ge=0, le=65536)
-    """Blocks of 16 tokens that schedulers are told of at most, so that requests that begin with
-    them come here; 0: none. Too small: of a large cache only a part draws what it could serve.
-    Too large: each takes some 200 bytes of the leader, and work with every change."""
+    """Most blocks of 16 tokens that are reported to schedulers, so that requests with the same
+    prefix are routed here; 0: none. Too small: only a part of a large cache attracts requests. Too
+    large: each takes some 200 bytes of the leader, and work with every change."""
     tool_format: Literal["auto", "hermes", "hermes_inline", "none"] = "auto"
     """How the model writes tool calls; `auto` finds it in the chat template. Wrong: calls stay
     text, and forced ones are written in a form that the model does not know."""
     grammar_backend: Literal["xgrammar", "llguidance"] = "xgrammar"
-    """Who holds output to schemas, regular expressions and grammars. xgrammar is quicker per token;
-    llguidance (`pip install 'headrace[llguidance]'`) compiles sooner. The workers of one
-    model need the same, or a request may fail where it is to go on."""
+    """Library that enforces schemas, regular expressions and grammars. xgrammar is faster per
+    token; llguidance (`pip install 'headrace[llguidance]'`) compiles faster. The workers of one
+    model need the same, or a request may fail where it is resumed."""
     adapters_dir: Path | None = None
     """Folder whose subfolders are LoRA adapters as peft saves them, each served as
-    `<model>:<subfolder>`. What is put there is loaded, what is taken away is let go of once
-    nothing runs with it. Unset: none."""
+    `<model>:<subfolder>`. New ones are loaded, removed ones are unloaded once nothing runs with
+    them. Unset: none."""
     adapters_scan_s: float = Field(5.0, gt=0)
-    """How often that folder is looked at. Too small: work for a slow file system. Too large: a
-    new adapter is served late."""
+    """Interval at which that folder is scanned. Too small: work for a slow file system. Too large:
+    a new adapter is served late."""
     max_adapters: int = Field(16, ge=1, le=1024)
     """Adapters held at once; one more is refused. Each takes memory, and a place in every report
     of this worker."""
@@ -149,16 +150,16 @@ class WorkerSettings(ServiceSettings):
     scripted_step_s: float = Field(0.0, ge=0)
     """Time per step of the scripted engine."""
     scripted_fail_token: int | None = Field(None, ge=0)
-    """The scripted engine cannot compute a prompt with this token; for trials of recovery."""
+    """The scripted engine cannot compute a prompt with this token; to test recovery."""
     scripted_crash_token: int | None = Field(None, ge=0)
     """A prompt with this token kills the process of the scripted engine; for the same."""
 
     upstream_model: str | None = None
     """With openai, the model's name there. Unset: `model_name`."""
     upstream_speaks: Literal["token_ids", "text", "chat"] = "token_ids"
-    """With openai, how. `token_ids` (vLLM, Headrace) is exact, and answers outlive their worker.
-    `text` (completions) and `chat` (chat completions) are for other servers: an answer that has
-    begun ends with its worker, and tokens are counted by `model_tokenizer`."""
+    """With openai, the protocol. `token_ids` (vLLM, Headrace) is exact, and answers survive their
+    worker. `text` (completions) and `chat` (chat completions) are for other servers: an answer that
+    has begun ends with its worker, and tokens are counted by `model_tokenizer`."""
     upstream_api_key: SecretStr | None = None
     """With openai, its key; never logged. Better by environment or file than as a flag, which
     other users of the machine see."""
@@ -168,39 +169,40 @@ class WorkerSettings(ServiceSettings):
     """Longest silence of the upstream, also before the first token. Too small: long prompts fail.
     Too large: a dead upstream holds its callers."""
     upstream_retries: int = Field(2, ge=0, le=10)
-    """Repetitions, growing pauses or Retry-After between them, of what was refused for now or
-    could not be sent. Too small: every hiccup is an attempt. Too large: callers wait for a server
-    that is down."""
+    """Retries, with growing pauses or Retry-After between them, of requests that failed before
+    their first event. Too small: every short failure costs an attempt. Too large: callers wait for
+    a server that is down."""
     upstream_failures: int = Field(5, ge=1)
-    """Failures in a row until the upstream is left alone: this worker then takes nothing, and
-    others of the model do. Too small: one bad minute costs the worker. Too large: so many requests
-    are spent on finding out."""
+    """Failures in a row that open the circuit breaker: this worker then takes no requests, and
+    other workers of the model do. Too small: one bad minute costs the worker. Too large: so many
+    requests fail first."""
     upstream_pause_s: float = Field(5.0, gt=0)
-    """Between probes of an upstream that is left alone. Too large: it is back, and unused."""
+    """Between probes while the circuit breaker is open. Too large: the upstream is back, and
+    unused."""
 
     report_interval_s: float = Field(0.5, gt=0, le=2)
-    """Beat of the worker's reports. Too small: load on the bus. Too large: a dead worker is
-    noticed late; schedulers give up after three seconds of silence."""
+    """Interval of the full reports to schedulers. Too small: load on the bus. Too large: a dead
+    worker is noticed late; schedulers give it up after three seconds of silence."""
     step_stall_s: float = Field(8.0, gt=0)
-    """In one step for so long, the engine is taken for stalled: the worker offers no slots and is
-    not ready until it comes back. After four times as long its requests go on elsewhere, which
-    counts against them as a killed worker does; after twelve times the process ends, to be started
-    anew. Too small: a slow machine's long steps. Too large: streams hang for longer."""
+    """Time in one step after which the engine counts as stalled: the worker offers no slots and is
+    not ready until the step returns. After four times as long its requests are resumed elsewhere,
+    which counts as a failure of theirs; after twelve times the process ends, to be restarted. Too
+    small: a slow machine's long steps count as stalls. Too large: streams hang for longer."""
     drain_s: float = Field(20.0, ge=0)
-    """After SIGTERM, time for running requests to finish here before they are parked and go on
+    """After SIGTERM, time for running requests to finish here before they are parked and resumed
     elsewhere. Too large: slow roll-outs. Too small: prompts are computed twice."""
     orphan_grace_s: float = Field(5.0, ge=0)
-    """How long a gateway may be out of reach before its requests are parked. Too small: a
-    network blip costs a prefill. Too large: slots work for nobody."""
+    """How long a gateway may be unreachable before its requests are parked. Too small: a short
+    network failure costs a prefill. Too large: slots compute output that has no reader."""
 
     def with_model_of(self, other: WorkerSettings) -> WorkerSettings:
         """These, but with the model of others and how it is run.
 
         Raises:
-            SettingsRefused: they differ in more, which takes a new process.
+            InvalidSettings: they differ in more, which takes a new process.
         """
         names = (name for name in type(self).model_fields if name not in _OF_THE_MODEL)
         changed = [name for name in names if getattr(self, name) != getattr(other, name)]
         if changed:
-            raise SettingsRefused([f"{name} changes with a restart only" for name in changed])
+            raise InvalidSettings([f"{name} changes with a restart only" for name in changed])
         return self.model_copy(update={name: getattr(other, name) for name in _OF_THE_MODEL})

@@ -1,4 +1,4 @@
-"""What of the engine's known beginnings the schedulers have to be told."""
+"""Reports to schedulers of the prefix blocks that an engine holds in its cache."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from dataclasses import dataclass
 
 from headrace.bus import Messages, subjects
 from headrace.internal.v1.reports_pb2 import PrefixReport
-from headrace.prefixes import short_name
+from headrace.prefixes import short_hash
 from headrace_worker.engine.base.interface import PrefixEngine
 from headrace_worker.runtime.pump import Pump
 
-GAP_S = 0.25
-"""At least between two reports. Too small: work for engine, bus and leader under load. Too large: a
-conversation's next turn may come before its worker has said what it holds."""
-FULL_S = 10.0
-"""Between two that name everything: so long a new leader may know nothing of an idle worker's."""
+MIN_INTERVAL_S = 0.25
+"""Shortest time between two reports. Too small: work for engine, bus and leader under load. Too
+large: a conversation's next turn may come before its worker has reported what it holds."""
+FULL_INTERVAL_S = 10.0
+"""Time between two full reports: for so long a new leader may know nothing of an idle worker's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class BlockDelta:
     held: list[int]
     dropped: list[int]
 
 
-class Told:
-    """What has been told of the names that are held, `limit` of them at most.
+class ReportedBlocks:
+    """The names of blocks that were reported as held, at most `limit`.
 
-    What does not fit is told when others have gone. Beginnings come before what follows on
-    them, so what has been told is of use, whatever is left out.
+    What does not fit is reported once others are dropped. Prefixes come before what follows on
+    them, so what has been reported is of use whatever is left out.
     """
 
     def __init__(self, limit: int) -> None:
@@ -40,20 +40,20 @@ class Told:
     def names(self) -> Collection[int]:
         return self._names.keys()
 
-    def tell(self, held: list[bytes]) -> Difference:
-        """What is to be told now that these are held, beginnings first."""
-        now = dict.fromkeys(map(short_name, held))
+    def update(self, held: list[bytes]) -> BlockDelta:
+        """Return what to report now that these are held, prefixes first."""
+        now = dict.fromkeys(map(short_hash, held))
         dropped = [name for name in self._names if name not in now]
         for name in dropped:
             del self._names[name]
         room = self._limit - len(self._names)
         new = [name for name in now if name not in self._names][:room]
         self._names.update(dict.fromkeys(new))
-        return Difference(new, dropped)
+        return BlockDelta(new, dropped)
 
 
 class PrefixReporter:
-    """Tells the schedulers what an engine holds, while that changes."""
+    """Publishes what an engine holds, while that changes."""
 
     def __init__(
         self,
@@ -62,28 +62,28 @@ class PrefixReporter:
         model: str,
         engine: PrefixEngine,
         pump: Pump,
-        told: Told,
+        blocks: ReportedBlocks,
     ) -> None:
         self._bus, self._worker_id, self._model = bus, worker_id, model
-        self._engine, self._pump, self._told = engine, pump, told
+        self._engine, self._pump, self._blocks = engine, pump, blocks
 
     async def run(self, now_s: Callable[[], float]) -> None:
         """Report until cancelled."""
         seen, full_s = -1, float("-inf")
         while True:
-            steps, full = self._pump.statistics().steps, now_s() - full_s >= FULL_S
+            steps, full = self._pump.statistics().steps, now_s() - full_s >= FULL_INTERVAL_S
             if steps != seen or full:
                 seen = steps
                 await self._report(full=full)
             if full:
                 full_s = now_s()
-            await asyncio.sleep(GAP_S)
+            await asyncio.sleep(MIN_INTERVAL_S)
 
     async def _report(self, *, full: bool) -> None:
-        difference = self._told.tell(await self._pump.do(self._engine.known_blocks))
-        if not (full or difference.held or difference.dropped):
+        delta = self._blocks.update(await self._pump.do(self._engine.cached_blocks))
+        if not (full or delta.held or delta.dropped):
             return
         report = PrefixReport(worker_id=self._worker_id, model=self._model, full=full)
-        report.held.extend(self._told.names if full else difference.held)
-        report.dropped.extend(() if full else difference.dropped)
+        report.held.extend(self._blocks.names if full else delta.held)
+        report.dropped.extend(() if full else delta.dropped)
         await self._bus.publish(subjects.PREFIX_REPORTS, report.SerializeToString())

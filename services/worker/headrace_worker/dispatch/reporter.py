@@ -1,81 +1,75 @@
-"""What the worker tells schedulers: reports on a beat and at each release; parked requests."""
+"""Reports the state of a worker to schedulers, and the resume points of parked requests."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 
-from headrace.bus import BusError, Messages, subjects
+from headrace.bus import Messages, subjects
+from headrace.bus.outbox import Outbox
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, ServedModel, WorkerReport
-from headrace_worker.dispatch.intake import Intake
-from headrace_worker.dispatch.report_delta import Changes
-from headrace_worker.dispatch.step_watchdog import Stalls
+from headrace_worker.dispatch.dispatch_handler import DispatchHandler
+from headrace_worker.dispatch.report_delta import ChangeTracker
+from headrace_worker.dispatch.step_watchdog import StepWatchdog
 from headrace_worker.engine.base.interface import EngineStatistics
 from headrace_worker.runtime.metrics import WorkerMetrics
 from headrace_worker.runtime.worker import Worker
 
-log = logging.getLogger(__name__)
-
 RELEASE_GATHER_S = 0.002
-"""Releases this close together are told in one report."""
+"""Slots that become free this close together go into one report."""
 REPORT_GAP_S = 0.01
-"""At least between reports. Every scheduler and gateway reads each of them: one for each of a
+"""Shortest time between reports. Every scheduler and gateway reads each of them: one for each of a
 thousand short requests a second would cost them more than the requests."""
-PARK_ANSWER_S = 1.0
-PARK_RETRY_S = 0.2
-PARK_BYTES = 512 * 1024
-"""Half of what NATS takes by default; a single point may be larger."""
+PARK_TIMEOUT_S = 1.0
+MAX_RETRY_S = 0.2
 
 
 class Reporter:
-    """Tells the bus how the worker stands."""
+    """Publishes the state of a worker."""
 
     def __init__(
         self,
         bus: Messages,
         worker: Worker,
-        intake: Intake,
+        dispatch_handler: DispatchHandler,
         card: ModelCard,
         metrics: WorkerMetrics,
-        stalls: Stalls,
+        watchdog: StepWatchdog,
         *,
         name: str,
         interval_s: float,
     ) -> None:
-        self._bus, self._worker, self._intake = bus, worker, intake
-        self._card, self._metrics, self._stalls = card, metrics, stalls
+        self._bus, self._worker, self._dispatch_handler = bus, worker, dispatch_handler
+        self._card, self._metrics, self._watchdog = card, metrics, watchdog
         self._name, self._interval_s = name, interval_s
         self._number = 0
-        self._changes = Changes()
+        self._change_tracker = ChangeTracker()
         self._full_s = -interval_s
         self._released = asyncio.Event()
-        self._to_park: dict[str, ResumePoint] = {}
-        self._parked = asyncio.Event()
+        self.resume_points = Outbox[ResumePoint](
+            "resume points",
+            self._send_resume_points,
+            key=lambda point: point.request_id,
+            size=ResumePoint.ByteSize,
+            max_retry_s=MAX_RETRY_S,
+        )
         self._last: tuple[float, EngineStatistics] | None = None
         self._rate = 0.0
         self._reported_s = -REPORT_GAP_S
 
-    def release(self) -> None:
-        """A slot has become free: the next report goes out as soon as it may."""
+    def on_release(self) -> None:
+        """Send the next report as soon as possible: a slot has become free."""
         self._released.set()
 
     def park(self, points: list[ResumePoint]) -> None:
-        """Have these delivered to the leader, however long it takes."""
+        """Send these to the leader, however long that takes."""
         for point in points:
-            self._to_park[point.request_id] = point
-        if points:
-            self._parked.set()
-
-    @property
-    def has_parked(self) -> bool:
-        """Whether resume points wait for the leader's answer."""
-        return bool(self._to_park)
+            self.resume_points.add(point)
 
     async def report(self, *, leaving: bool = False) -> None:
-        """Say how the worker stands: on its beat with all that runs, in between with what changed.
+        """Publish a report: at each interval with all that runs, in between with what changed.
 
-        So it costs no more to be heard often than what there is to say.
+        So frequent reports cost no more than the changes in them.
         """
         self._number += 1
         self._reported_s = asyncio.get_running_loop().time()
@@ -83,45 +77,44 @@ class Reporter:
             worker_id=self._worker.worker_id,
             name=self._name,
             number=self._number,
-            draining=self._intake.draining,
+            draining=self._dispatch_handler.draining,
             leaving=leaving,
         )
-        self._describe(report.models.add())
-        self._name_running(report)
+        self._fill_model(report.models.add())
+        self._fill_running(report)
         await self._bus.publish(subjects.WORKER_REPORTS, report.SerializeToString())
 
-    def _describe(self, served: ServedModel) -> None:
+    def _fill_model(self, served: ServedModel) -> None:
         assignments, statistics = self._worker.assignments, self._worker.pump.statistics()
         self._metrics.statistics(statistics)
         self._measure(statistics)
         served.card.CopyFrom(self._card)
         self._metrics.adapters(assignments.running_adapters())
         served.total_slots = self._worker.facts.max_slots
-        served.free_slots = 0 if self._stalls.refusing else assignments.free_slots
+        served.free_slots = 0 if self._watchdog.unavailable_reason else assignments.free_slots
         served.free_cache_tokens = statistics.cache_tokens_total - statistics.cache_tokens_used
-        served.dispatch_epoch = self._intake.epoch
-        served.dispatch_number = self._intake.number
+        served.dispatch_epoch = self._dispatch_handler.epoch
+        served.dispatch_number = self._dispatch_handler.number
         served.output_tokens_per_s = self._rate
         if token_s := self._metrics.token_s:
             served.token_time.FromNanoseconds(int(token_s * 1e9))
 
-    def _name_running(self, report: WorkerReport) -> None:
+    def _fill_running(self, report: WorkerReport) -> None:
         running = dict(self._worker.assignments.running())
         full = report.draining or report.leaving or self._is_due()
-        named = self._changes.report(report.number, running, full=full)
-        report.since = named.since
-        if not named.since:
+        delta = self._change_tracker.delta(report.number, running, full=full)
+        report.since = delta.since
+        if not delta.since:
             self._full_s = self._reported_s
         (served,) = report.models
         served.running_requests = len(running)
-        # Why in place: messages that are made apart are copied twice on their way in, and
-        # there may be hundreds.
-        for request_id, attempt in named.running.items():
+        # Why in place: messages that are made apart are copied twice, and there may be hundreds.
+        for request_id, attempt in delta.running.items():
             served.running.add(request_id=request_id, attempt=attempt)
-        served.ended.extend(named.ended)
+        served.ended.extend(delta.ended)
 
     def _is_due(self) -> bool:
-        """Whether the last report that named everything is a beat old."""
+        """Return whether the last full report is an interval old."""
         return self._reported_s - self._full_s >= self._interval_s
 
     def _measure(self, now: EngineStatistics) -> None:
@@ -146,38 +139,14 @@ class Reporter:
             self._released.clear()
             await self.report()
 
-    def _portion(self) -> dict[str, ResumePoint]:
-        """As many of the points to park as go into one message."""
-        portion: dict[str, ResumePoint] = {}
-        room = PARK_BYTES
-        for request_id, point in self._to_park.items():
-            room -= point.ByteSize()
-            if portion and room < 0:
-                break
-            portion[request_id] = point
-        return portion
+    async def _send_resume_points(self, points: list[ResumePoint]) -> None:
+        """Send parked requests to the leader.
 
-    async def run_parking(self) -> None:
-        """Hand parked requests to the leader until cancelled.
-
-        Also after the leader died: the next one answers, or finds them missing from the reports.
+        If the leader dies after its answer, the next one finds them missing from the reports.
         """
-        while True:
-            await self._parked.wait()
-            sent = self._portion()
-            request = ParkRequest(worker_id=self._worker.worker_id, points=sent.values())
-            try:
-                await self._bus.request(
-                    subjects.park(self._card.model),
-                    request.SerializeToString(),
-                    timeout_s=PARK_ANSWER_S,
-                )
-            except BusError as error:
-                log.warning("park.unanswered", extra={"requests": len(sent), "error": str(error)})
-                await asyncio.sleep(PARK_RETRY_S)
-                continue
-            for request_id, point in sent.items():
-                if self._to_park.get(request_id) is point:
-                    del self._to_park[request_id]
-            if not self._to_park:
-                self._parked.clear()
+        request = ParkRequest(worker_id=self._worker.worker_id, points=points)
+        await self._bus.request(
+            subjects.park(self._card.model),
+            request.SerializeToString(),
+            timeout_s=PARK_TIMEOUT_S,
+        )

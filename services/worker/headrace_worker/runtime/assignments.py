@@ -1,8 +1,7 @@
-"""What a worker holds: which sequence belongs to which request, attempt and gateway.
+"""The sequences of a worker: to which request, attempt and gateway each belongs.
 
-A pure room: no engine, no network, no clock. A sequence is held from its
-acceptance until its gateway has acknowledged its end, and occupies a slot
-until the engine has let go of it.
+No engine, no network, no clock. A sequence is held from its acceptance until
+its gateway has acknowledged its end, and occupies a slot until it ends.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base.interface import EngineFacts, Sequence, SequenceRefused
-from headrace_worker.engine.core.endings import require_fit
-from headrace_worker.engine.encoder.inputs import require_input_fit
+from headrace_worker.engine.core.stop_conditions import validate_sequence
+from headrace_worker.engine.encoder.batching import validate_input
 from headrace_worker.runtime.records import (
     masks_of,
     prompts_of,
     sequence_of,
+    task_mismatch,
     unfinished,
-    wrong_kind,
 )
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class HeldSequence:
     """One choice of one request on this worker."""
 
     sequence_id: int
@@ -39,25 +38,25 @@ class Held:
     gateway_id: str
     delivery_address: str
     first_index: int
-    """Output that earlier attempts made; the gateway has it, and it is not said again."""
+    """Number of output tokens of earlier attempts; the gateway has them."""
     output_ids: list[int]
-    """All of the output, that of earlier attempts included."""
+    """The whole output, that of earlier attempts included."""
     accepted_s: float
-    """Monotonic, of this process."""
+    """On this process's monotonic clock."""
     last_token_s: float | None = None
     finish_reason: FinishReason.ValueType | None = None
-    """Set once the sequence is at its end; it has no slot then."""
+    """Set once the sequence has ended; it has no slot then."""
     error: status_pb2.Status | None = None
     logprobs: Logprobs | None = None
-    """Of the output from `first_index` on; None where they are not wanted."""
+    """Of the output from `first_index` on; None if not requested."""
     prompt_logprobs: Logprobs | None = None
-    """As far as the prompt has been told; None where it is not wanted, or the gateway has it."""
+    """Those computed so far; None if not requested, or if the gateway has them."""
     is_probe: bool = False
-    """A gateway's own request: no figure of requests counts it."""
+    """Whether it is a gateway's own request, which no metric of requests counts."""
     cached_prompt: int | None = None
-    """Tokens of the prompt that the first attempt with output found in a cache; None: not known."""
+    """Prompt tokens that the first attempt with output found in a cache; None while unknown."""
     vector: bytes = b""
-    """What became of an input; kept, as output is, until the gateway has it."""
+    """The result of an input; kept, as output is, until the gateway has it."""
 
 
 @dataclass(slots=True)
@@ -65,12 +64,12 @@ class Assignment:
     """A request as it was dispatched, and its sequences that are still held."""
 
     record: RequestRecord
-    held: dict[int, Held] = field(default_factory=dict)
+    held: dict[int, HeldSequence] = field(default_factory=dict)
     """By choice."""
     done: list[ChoiceProgress] = field(default_factory=list)
-    """Choices at their end that are not held (any more), while others run."""
+    """Ended choices that are not held any more, while others run."""
     running: int = 0
-    """Of `held`, those that are not at their end."""
+    """Number of held choices that have not ended."""
 
 
 class Assignments:
@@ -79,7 +78,7 @@ class Assignments:
     def __init__(self, facts: EngineFacts) -> None:
         self._facts = facts
         self._requests: dict[str, Assignment] = {}
-        self._sequences: dict[int, Held] = {}
+        self._sequences: dict[int, HeldSequence] = {}
         self._next_id = 0
         self._running = 0
 
@@ -99,12 +98,12 @@ class Assignments:
         return len(unfinished(record))
 
     def slots_for(self, record: RequestRecord) -> int:
-        """Slots this request may have: the free ones, and those that its older attempt gives up."""
+        """Return the slots it may have: the free ones and those of its older attempt."""
         older = self._requests.get(record.request_id)
         return self.free_slots + (older.running if older else 0)
 
-    def misfit(self, record: RequestRecord) -> str | None:
-        """Why this request could never run here; None if it could."""
+    def why_not_runnable(self, record: RequestRecord) -> str | None:
+        """Return why a request could never run here; None if it could."""
         facts = self._facts
         if record.sampling.HasField("grammar") and not facts.capabilities.grammar:
             return "this worker's engine takes no grammars"
@@ -116,23 +115,22 @@ class Assignments:
             return f"{record.n} choices do not fit {facts.max_slots} slots"
         if not unfinished(record):
             return f"all of its {max(1, record.n)} choices are at their end"
-        if misfit := wrong_kind(record, facts):
-            return misfit
-        require = require_input_fit if facts.makes_vectors else require_fit
+        if why_not_runnable := task_mismatch(record, facts):
+            return why_not_runnable
+        validate = validate_input if facts.makes_vectors else validate_sequence
         try:
             prompts = prompts_of(record)
             for choice, output_ids in unfinished(record):
-                require(
+                validate(
                     sequence_of(record, prompts[choice], choice, output_ids, sequence_id=0),
-                    context_tokens=facts.context_tokens,
-                    vocabulary_size=facts.vocabulary_size,
+                    facts,
                 )
         except SequenceRefused as refusal:
             return str(refusal)
         return None
 
-    def unresumable(self, record: RequestRecord) -> str | None:
-        """Why this request cannot go on here from what earlier attempts made; None if it can."""
+    def why_not_resumable(self, record: RequestRecord) -> str | None:
+        """Return why a request cannot be resumed here after its output so far; None if it can."""
         delivered = sum(len(output_ids) for _, output_ids in unfinished(record))
         if self._facts.capabilities.resume or not delivered:
             return None
@@ -142,9 +140,9 @@ class Assignments:
         )
 
     def accept(self, record: RequestRecord, *, now_s: float) -> list[Sequence]:
-        """Hold a request that fits and has room; returns what the engine must admit.
+        """Hold a request that fits and has room; return the sequences for the engine.
 
-        Nothing may be held of an older attempt of it.
+        No older attempt of it may be held.
         """
         assert record.request_id not in self._requests
         assignment = Assignment(record, done=[p for p in record.progress if p.finish_reason])
@@ -158,9 +156,9 @@ class Assignments:
 
     def _hold(
         self, assignment: Assignment, choice: int, output_ids: list[int], now_s: float
-    ) -> Held:
+    ) -> HeldSequence:
         record = assignment.record
-        held = Held(
+        held = HeldSequence(
             sequence_id=self._next_id,
             request_id=record.request_id,
             choice=choice,
@@ -187,50 +185,54 @@ class Assignments:
         return held
 
     def binding_field(self, request_id: str) -> str:
-        """What binds its output: what the caller called its structure, else what masks tokens."""
+        """Return the field that constrains its output, as the caller named it."""
         sampling = self._requests[request_id].record.sampling
         return sampling.grammar.field or next(iter(masks_of(sampling)), "parameters")
 
-    def sequence(self, sequence_id: int) -> Held | None:
-        return self._sequences.get(sequence_id)
+    def running_sequence(self, sequence_id: int) -> HeldSequence | None:
+        """Return a sequence that has not ended; None if it has, or is not held."""
+        held = self._sequences.get(sequence_id)
+        return held if held is not None and held.finish_reason is None else None
 
     def running_of(self, request_id: str) -> int:
-        """Choices of a request that are not at their end."""
+        """Return how many choices of a request have not ended."""
         found = self._requests.get(request_id)
         return found.running if found else 0
 
-    def continuation(self, held: Held) -> Sequence:
-        """What the engine must admit to go on with a choice that it has let go of."""
+    def continuation(self, held: HeldSequence) -> Sequence:
+        """Return the sequence by which the engine resumes a choice that it has parked."""
         record = self._requests[held.request_id].record
         prompt = prompts_of(record)[held.choice]
         return sequence_of(
             record, prompt, held.choice, held.output_ids, sequence_id=held.sequence_id
         )
 
-    def of_request(self, request_id: str) -> list[Held]:
+    def of_request(self, request_id: str) -> list[HeldSequence]:
         found = self._requests.get(request_id)
         return list(found.held.values()) if found else []
 
-    def of_gateway(self, gateway_id: str) -> list[Held]:
+    def of_gateway(self, gateway_id: str) -> list[HeldSequence]:
         return [h for h in self._sequences.values() if h.gateway_id == gateway_id]
 
     def keep_vector(self, sequence_id: int, vector: bytes) -> None:
-        """The input has come to its vector; one that was let go meanwhile is fine."""
-        held = self._sequences.get(sequence_id)
-        if held is not None and held.finish_reason is None:
+        """Record the vector of an input; one that is not held any more is fine."""
+        if (held := self.running_sequence(sequence_id)) is not None:
             held.vector = vector
 
     def end(
-        self, held: Held, reason: FinishReason.ValueType, error: status_pb2.Status | None = None
+        self,
+        held: HeldSequence,
+        reason: FinishReason.ValueType,
+        error: status_pb2.Status | None = None,
     ) -> None:
-        """The sequence is at its end: its slot is free, its output stays until acknowledged."""
+        """End a sequence: its slot is free, its output stays until it is acknowledged."""
         if held.finish_reason is None:
             held.finish_reason = reason
             held.error = error
             self._vacate(held)
 
-    def forget(self, held: Held) -> None:
-        """Acknowledged, cancelled or parked: nothing of it is kept."""
+    def forget(self, held: HeldSequence) -> None:
+        """Drop a sequence that is acknowledged, cancelled or parked."""
         if self._sequences.pop(held.sequence_id, None) is None:
             return
         if held.finish_reason is None:
@@ -242,12 +244,12 @@ class Assignments:
         elif held.finish_reason is not None:
             assignment.done.append(_progress(held))
 
-    def _vacate(self, held: Held) -> None:
+    def _vacate(self, held: HeldSequence) -> None:
         self._running -= 1
         self._requests[held.request_id].running -= 1
 
     def running(self) -> list[tuple[str, int]]:
-        """Requests that occupy slots, and which attempt of each."""
+        """Return the requests that occupy slots, and which attempt of each."""
         return [
             (request_id, assignment.record.attempt)
             for request_id, assignment in self._requests.items()
@@ -255,17 +257,17 @@ class Assignments:
         ]
 
     def running_adapters(self) -> list[str]:
-        """Names of the adapters that anything runs with, ascending."""
+        """Return the names of the adapters in use, ascending."""
         running = (a.record.adapter for a in self._requests.values() if a.running)
         return sorted(set(filter(None, running)))
 
     def resume_point(
         self, request_id: str, cause: ParkCause.ValueType, error: status_pb2.Status | None = None
     ) -> ResumePoint:
-        """Where a request stands, for another worker to go on from. Ended choices included.
+        """Return the point from which another worker resumes a request, ended choices included.
 
-        But not those whose vector the gateway may not have: a point has no room for it, so they
-        are computed again.
+        Choices with a vector are left out: a point has no field for it, so they are computed
+        again.
         """
         assignment = self._requests[request_id]
         held = (each for each in assignment.held.values() if not each.vector)
@@ -277,7 +279,7 @@ class Assignments:
             cause=cause,
         )
 
-    def __iter__(self) -> Iterator[Held]:
+    def __iter__(self) -> Iterator[HeldSequence]:
         return iter(list(self._sequences.values()))
 
     def __len__(self) -> int:
@@ -285,7 +287,9 @@ class Assignments:
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless both indices and the count of slots agree."""
-        by_request: Iterable[Held] = (h for a in self._requests.values() for h in a.held.values())
+        by_request: Iterable[HeldSequence] = (
+            h for a in self._requests.values() for h in a.held.values()
+        )
         assert {h.sequence_id for h in by_request} == set(self._sequences)
         for assignment in self._requests.values():
             assert assignment.held
@@ -296,7 +300,7 @@ class Assignments:
         assert 0 <= self._running <= self._facts.max_slots
 
 
-def _progress(held: Held) -> ChoiceProgress:
+def _progress(held: HeldSequence) -> ChoiceProgress:
     return ChoiceProgress(
         choice=held.choice,
         output_ids=held.output_ids,
@@ -306,6 +310,7 @@ def _progress(held: Held) -> ChoiceProgress:
 
 
 def _cached_before(record: RequestRecord, choice: int) -> int | None:
-    """What an earlier attempt has told."""
-    told = (p for p in record.progress if p.choice == choice and p.HasField("cached_prompt_tokens"))
-    return next((point.cached_prompt_tokens for point in told), None)
+    """Return the cached prompt tokens that an earlier attempt reported."""
+    of_choice = (p for p in record.progress if p.choice == choice)
+    known = (p.cached_prompt_tokens for p in of_choice if p.HasField("cached_prompt_tokens"))
+    return next(known, None)

@@ -1,12 +1,22 @@
-"""Tokens out: one gRPC stream per gateway, one message per step.
+"""Sends tokens to gateways: one gRPC stream for each, one message per engine step.
 
-What a link has to say is always derivable from the sequences held for its
-gateway, so nothing is queued while a stream is down: when it is up again,
-everything unacknowledged is said from its beginning and the gateway drops the
-repeats.
+What a stream must carry follows from the sequences held for its gateway, so nothing is queued
+while it is down: when it is up again, everything unacknowledged is sent from its beginning, and
+the gateway drops the repeats.
 
-A slot of a stream is bound by its opening, and given out again only when the
-gateway has answered for it and nothing that was said of it is left to be written.
+Messages name a sequence by a small number, its delivery slot. An opening binds the slot; it is
+bound again only after the gateway has answered for it and all that names it is written:
+
+    open(A)        openings: slot 0 = request a, choice 0, attempt 1
+    open(B)        openings: slot 1 = request b, choice 0, attempt 4
+    tokens(A, B)   slots [0, 1], indices [0, 0], token_ids [17, 99]
+    end(A)         endings: slot 0, finish reason stop
+    drop(B)        B is parked: nothing more is sent of it, but slot 1 stays bound
+    gateway        acknowledged_slots [0], cancelled_slots [1]: both are answered
+    next write     a message that may still name them goes out; then slots 0 and 1 are free
+    open(C)        openings: slot 1 = request c
+    stream breaks  all is forgotten; on the next stream C is opened as slot 0 and sent from its
+                   `first_index`, also the tokens that the gateway has
 """
 
 from __future__ import annotations
@@ -26,7 +36,7 @@ from headrace.internal.v1.delivery_pb2 import (
 from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
 from headrace.logprobs import Logprobs
 from headrace.rpc.channels import MESH_PINGS, aio_channel
-from headrace_worker.runtime.assignments import Held
+from headrace_worker.runtime.assignments import HeldSequence
 from headrace_worker.runtime.logprob_columns import add_prompt, add_rows, entries
 
 log = logging.getLogger(__name__)
@@ -34,71 +44,71 @@ log = logging.getLogger(__name__)
 RECONNECT_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Waits between attempts to reach a gateway; the last one repeats."""
 CONNECT_S = 1.0
-LASTING_S = 1.0
-"""A stream that breaks sooner, without a word from the gateway, was none: whatever listens at
-its address, it is no gateway of ours."""
+MIN_STREAM_S = 1.0
+"""A stream that breaks sooner, without a message from the gateway, does not count as reaching it:
+what listens at its address may not be a gateway."""
 MESSAGE_ENTRIES = 100_000
-"""A message with so many tokens and log probabilities is full, and another is begun: far below a
-message's limit in bytes."""
+"""Tokens and log probabilities of one message, after which another is begun: far below a message's
+limit in bytes."""
 MESSAGE_VECTOR_BYTES = 1 << 20
-"""The same, of vectors."""
+"""The same for vectors."""
 
 Stream = grpc.aio.StreamStreamCall[DeliverRequest, DeliverResponse]
 
 
-class Owner(Protocol):
-    """Whose sequences a link speaks of."""
+class SequenceOwner(Protocol):
+    """The holder of the sequences that a link sends."""
 
-    def of_gateway(self, gateway_id: str) -> list[Held]: ...
+    def of_gateway(self, gateway_id: str) -> list[HeldSequence]: ...
 
-    def acknowledged(self, held: Held) -> None:
-        """The gateway has taken its end."""
+    def acknowledged(self, held: HeldSequence) -> None:
+        """Handle that the gateway has accepted its end."""
         ...
 
-    def cancelled(self, held: Held) -> None:
-        """The gateway wants no more of it."""
+    def cancelled(self, held: HeldSequence) -> None:
+        """Handle that the gateway has cancelled it."""
         ...
 
     def unreachable(self, gateway_id: str) -> None:
-        """The grace time has passed without a stream: the link ends."""
+        """Handle that the grace time has passed without a stream; the link ends."""
         ...
 
 
 class GatewayLink:
-    """The stream to one gateway. `run` keeps it up for as long as there is anything held."""
+    """The stream to one gateway; `run` keeps it up."""
 
     def __init__(
-        self, gateway_id: str, address: str, worker_id: str, owner: Owner, *, grace_s: float
+        self, gateway_id: str, address: str, worker_id: str, owner: SequenceOwner, *, grace_s: float
     ) -> None:
         self.gateway_id = gateway_id
         self._address, self._worker_id, self._owner = address, worker_id, owner
         self._grace_s = grace_s
-        self._said: dict[int, Held | None] = {}
-        """By bound slot of the present stream; None where it was dropped and the gateway's
-        answer is awaited."""
+        self._bound: dict[int, HeldSequence | None] = {}
+        """Sequence by bound slot of this stream; None if it was dropped and the gateway's answer
+        is awaited."""
         self._slots: dict[int, int] = {}
-        """sequence_id to slot."""
+        """Slot by sequence id."""
         self._free_slots: list[int] = []
         self._answered: list[int] = []
-        """Free once `_pending` is written: it may still speak of what was bound to them."""
+        """Slots that are free once `_pending`, which may still name them, is written."""
         self._next_slot = 0
         self._full: list[DeliverRequest] = []
-        """To be written before `_pending`: much was said again, or the gateway reads slowly."""
+        """Messages to write before `_pending`."""
         self._pending = DeliverRequest()
         self._vector_bytes = 0
-        """Of `_pending`."""
+        """Bytes of vectors in `_pending`."""
         self._wake = asyncio.Event()
         self._up = False
 
-    # What the worker says
+    # What the worker sends
 
-    def open(self, held: Held) -> None:
-        """A sequence begins; what it has beyond `first_index` is said with it."""
+    def open(self, held: HeldSequence) -> None:
+        """Open a sequence and send its output from `first_index` on."""
         if not self._up:
             return
-        self._turn_page()
+        self._flush_if_full()
         slot = self._take_slot()
-        self._said[slot] = held
+        self._bound[slot] = held
         self._slots[held.sequence_id] = slot
         self._pending.openings.add(
             slot=slot, request_id=held.request_id, choice=held.choice, attempt=held.attempt
@@ -106,88 +116,88 @@ class GatewayLink:
         if held.cached_prompt is not None:
             self._pending.cached_prompts.add(slot=slot, tokens=held.cached_prompt)
         if held.prompt_logprobs:
-            self._say_prompt_again(slot, held.prompt_logprobs)
-        self._say_output_again(slot, held)
+            self._resend_prompt(slot, held.prompt_logprobs)
+        self._resend_output(slot, held)
         if held.finish_reason is not None:
             self._add_ending(slot, held)
         self._wake.set()
 
-    def _say_prompt_again(self, slot: int, told: Logprobs) -> None:
-        portion = _portion(told)
-        for first in range(0, len(told), portion):
-            self._turn_page()
-            add_prompt(self._pending, slot, first, told.cut(first, first + portion))
+    def _resend_prompt(self, slot: int, logprobs: Logprobs) -> None:
+        portion = _portion(logprobs)
+        for first in range(0, len(logprobs), portion):
+            self._flush_if_full()
+            add_prompt(self._pending, slot, first, logprobs.cut(first, first + portion))
 
-    def _say_output_again(self, slot: int, held: Held) -> None:
-        told = held.logprobs or Logprobs()
-        portion = _portion(told)
+    def _resend_output(self, slot: int, held: HeldSequence) -> None:
+        logprobs = held.logprobs or Logprobs()
+        portion = _portion(logprobs)
         for first in range(held.first_index, len(held.output_ids), portion):
-            self._turn_page()
+            self._flush_if_full()
             ids, row = held.output_ids[first : first + portion], len(self._pending.slots)
             self._pending.slots.extend([slot] * len(ids))
             self._pending.indices.extend(range(first, first + len(ids)))
             self._pending.token_ids.extend(ids)
             begin = first - held.first_index
-            add_rows(self._pending, row, told.cut(begin, begin + len(ids)))
+            add_rows(self._pending, row, logprobs.cut(begin, begin + len(ids)))
 
-    def prompt(self, held: Held, run: Logprobs) -> None:
-        """More of its prompt is known; it follows on the sequence's `prompt_logprobs`."""
+    def prompt(self, held: HeldSequence, run: Logprobs) -> None:
+        """Send log probabilities of the prompt that follow on `held.prompt_logprobs`."""
         slot = self._slots.get(held.sequence_id)
         if slot is not None and held.prompt_logprobs is not None:
-            self._turn_page()
+            self._flush_if_full()
             add_prompt(self._pending, slot, len(held.prompt_logprobs), run)
             self._wake.set()
 
-    def cached(self, held: Held, tokens: int) -> None:
-        """So much of its prompt was in the cache; it has a first token now."""
+    def cached(self, held: HeldSequence, tokens: int) -> None:
+        """Send how much of its prompt was in the cache; it has a first token now."""
         held.cached_prompt = tokens
         slot = self._slots.get(held.sequence_id)
         if slot is not None:
-            self._turn_page()
+            self._flush_if_full()
             self._pending.cached_prompts.add(slot=slot, tokens=tokens)
 
-    def tokens(self, news: Iterable[tuple[Held, int]]) -> None:
-        """One new token each: the last of the sequence's `output_ids`, and of its `logprobs`."""
+    def tokens(self, news: Iterable[tuple[HeldSequence, int]]) -> None:
+        """Send one new token each, the last of `output_ids`, and its log probabilities."""
         if not self._up:
             return
         slot_of = self._slots
         slots: list[int] = []
         indices: list[int] = []
         token_ids: list[int] = []
-        told: list[tuple[int, Logprobs]] = []
+        with_logprobs: list[tuple[int, Logprobs]] = []
         for held, token_id in news:
             if held.logprobs is not None:
-                told.append((len(slots), held.logprobs))
+                with_logprobs.append((len(slots), held.logprobs))
             # Why []: every running sequence is opened when the stream is, or when it begins.
             slots.append(slot_of[held.sequence_id])
             indices.append(len(held.output_ids) - 1)
             token_ids.append(token_id)
-        self._turn_page()
-        for row, logprobs in told:
-            add_rows(self._pending, len(self._pending.slots) + row, logprobs.cut(len(logprobs) - 1))
+        self._flush_if_full()
+        for row, run in with_logprobs:
+            add_rows(self._pending, len(self._pending.slots) + row, run.cut(len(run) - 1))
         self._pending.slots.extend(slots)
         self._pending.indices.extend(indices)
         self._pending.token_ids.extend(token_ids)
         self._wake.set()
 
-    def end(self, held: Held) -> None:
-        """Its `finish_reason` is set."""
+    def end(self, held: HeldSequence) -> None:
+        """Send the end of a sequence; its `finish_reason` is set."""
         slot = self._slots.get(held.sequence_id)
         if slot is not None:
-            self._turn_page()
+            self._flush_if_full()
             self._add_ending(slot, held)
             self._wake.set()
 
-    def drop(self, held: Held) -> None:
-        """Say nothing more of a sequence that was let go, parked or replaced.
+    def drop(self, held: HeldSequence) -> None:
+        """Send nothing more of a sequence that was cancelled, parked or replaced.
 
-        Its slot stays bound until the gateway answers for it, as it does for every binding.
+        Its slot stays bound until the gateway answers for it, as it does for every opening.
         """
         slot = self._slots.pop(held.sequence_id, None)
         if slot is not None:
-            self._said[slot] = None
+            self._bound[slot] = None
 
-    def _add_ending(self, slot: int, held: Held) -> None:
+    def _add_ending(self, slot: int, held: HeldSequence) -> None:
         assert held.finish_reason is not None
         ending = Ending(
             slot=slot,
@@ -199,7 +209,7 @@ class GatewayLink:
         self._pending.endings.append(ending)
         self._vector_bytes += len(held.vector)
 
-    def _turn_page(self) -> None:
+    def _flush_if_full(self) -> None:
         is_full = entries(self._pending) >= MESSAGE_ENTRIES
         if is_full or self._vector_bytes >= MESSAGE_VECTOR_BYTES:
             self._full.append(self._pending)
@@ -213,16 +223,16 @@ class GatewayLink:
         return self._next_slot - 1
 
     def check_integrity(self) -> None:
-        """Raise AssertionError unless every slot given out is either bound or free."""
-        bound = {slot for slot, held in self._said.items() if held is not None}
+        """Raise AssertionError unless every slot is either bound or free."""
+        bound = {slot for slot, held in self._bound.items() if held is not None}
         assert bound == set(self._slots.values())
         idle = [*self._free_slots, *self._answered]
-        assert sorted([*self._said, *idle]) == list(range(self._next_slot))
+        assert sorted([*self._bound, *idle]) == list(range(self._next_slot))
 
     # The stream
 
     async def run(self) -> None:
-        """Keep a stream up until cancelled; tell the owner when the gateway stays away."""
+        """Keep a stream up until cancelled, or until the gateway is unreachable for too long."""
         loop = asyncio.get_running_loop()
         seen_s, failures = loop.time(), 0
         while True:
@@ -235,32 +245,32 @@ class GatewayLink:
             failures += 1
 
     async def _try_stream(self) -> bool:
-        """Hold a stream until it breaks; returns whether the gateway was there."""
+        """Run a stream until it breaks; return whether the gateway was reached."""
         loop = asyncio.get_running_loop()
         try:
             async with aio_channel(self._address, pings=MESH_PINGS) as channel:
                 async with asyncio.timeout(CONNECT_S):
                     await channel.channel_ready()
                 began_s = loop.time()
-                heard = await self._converse(DeliveryServiceStub(channel).Deliver())
-                return heard or loop.time() - began_s >= LASTING_S
+                answered = await self._run_stream(DeliveryServiceStub(channel).Deliver())
+                return answered or loop.time() - began_s >= MIN_STREAM_S
         except TimeoutError:
             log.warning("delivery.unreachable", extra={"gateway": self.gateway_id})
             return False
 
-    async def _converse(self, stream: Stream) -> bool:
-        """Returns, once the stream has broken, whether the gateway ever answered on it."""
-        self._start_over()
+    async def _run_stream(self, stream: Stream) -> bool:
+        """Run a stream until it breaks; return whether the gateway ever answered on it."""
+        self._resend_all()
         async with asyncio.TaskGroup() as group:
             writer = group.create_task(self._write(stream))
             try:
                 return await self._read(stream)
             finally:
-                self._hang_up()
+                self._reset()
                 writer.cancel()
                 stream.cancel()
 
-    def _start_over(self) -> None:
+    def _resend_all(self) -> None:
         self._pending = DeliverRequest(worker_id=self._worker_id)
         self._vector_bytes = 0
         self._up = True
@@ -268,10 +278,10 @@ class GatewayLink:
             self.open(held)
         self._wake.set()
 
-    def _hang_up(self) -> None:
-        """Forget the stream: nothing is kept for one that is not there."""
+    def _reset(self) -> None:
+        """Forget all that belongs to the broken stream."""
         self._up = False
-        self._said.clear()
+        self._bound.clear()
         self._slots.clear()
         self._free_slots.clear()
         self._answered.clear()
@@ -288,43 +298,43 @@ class GatewayLink:
                 for message in self._take_messages():
                     await stream.write(message)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                return  # the reader hears of it as well, and ends the stream
+                return  # the reader fails as well, and ends the stream
 
     def _take_messages(self) -> list[DeliverRequest]:
         messages = [*self._full, self._pending]
         self._full.clear()
         self._pending = DeliverRequest()
         self._vector_bytes = 0
-        # Why only now: a message's openings come before its tokens, so a slot that is opened
-        # anew in it must not also carry what was said before its cancellation was heard.
+        # Why only now: a message's openings come before its tokens, so a slot that is bound
+        # anew in it must not also carry tokens of the sequence that had it before.
         self._free_slots += self._answered
         self._answered.clear()
         return messages
 
     async def _read(self, stream: AsyncIterable[DeliverResponse]) -> bool:
-        heard = False
+        answered = False
         try:
             async for response in stream:
-                heard = True
+                answered = True
                 self._settle(response.acknowledged_slots, self._owner.acknowledged)
                 self._settle(response.cancelled_slots, self._owner.cancelled)
         except grpc.aio.AioRpcError as error:
             log.warning(
                 "delivery.broken", extra={"gateway": self.gateway_id, "error": error.code()}
             )
-        return heard
+        return answered
 
-    def _settle(self, slots: Iterable[int], tell: Callable[[Held], None]) -> None:
+    def _settle(self, slots: Iterable[int], notify: Callable[[HeldSequence], None]) -> None:
         for slot in slots:
-            if slot not in self._said:
+            if slot not in self._bound:
                 continue
-            held = self._said.pop(slot)
+            held = self._bound.pop(slot)
             self._answered.append(slot)
             if held is not None:
                 self._slots.pop(held.sequence_id, None)
-                tell(held)
+                notify(held)
 
 
-def _portion(told: Logprobs) -> int:
-    """How many tokens of a sequence go into one message, at most."""
-    return max(1, MESSAGE_ENTRIES // (told.width + 1))
+def _portion(logprobs: Logprobs) -> int:
+    """Return how many tokens of a sequence go into one message, at most."""
+    return max(1, MESSAGE_ENTRIES // (logprobs.width + 1))

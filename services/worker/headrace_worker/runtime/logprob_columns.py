@@ -1,4 +1,4 @@
-"""Pure room: log probabilities into the columns of a delivery message."""
+"""Writes log probabilities into the columns of a delivery message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from headrace.logprobs import Logprobs
 
 
 def add_rows(message: DeliverRequest, first_row: int, run: Logprobs) -> None:
-    """Say those of the tokens that stand in the message's columns from `first_row` on."""
+    """Add those of the tokens in the message's columns from `first_row` on."""
     if not run:
         return
     columns, tokens = message.logprobs, len(run)
@@ -19,7 +19,7 @@ def add_rows(message: DeliverRequest, first_row: int, run: Logprobs) -> None:
 
 
 def add_prompt(message: DeliverRequest, slot: int, first_index: int, run: Logprobs) -> None:
-    """Say a piece of what is known of a slot's prompt."""
+    """Add those of a part of a slot's prompt."""
     piece = message.prompt_logprobs.add(slot=slot, first_index=first_index)
     piece.logprobs.logprobs.extend(run.own)
     piece.logprobs.top_token_ids.extend(run.top_ids)
@@ -27,10 +27,10 @@ def add_prompt(message: DeliverRequest, slot: int, first_index: int, run: Logpro
 
 
 def entries(message: DeliverRequest) -> int:
-    """How many numbers of the message grow with what it says: tokens, and what is told of them."""
-    told = (piece.logprobs for piece in message.prompt_logprobs)
+    """Return the number of tokens and log probabilities in a message."""
+    prompts = (piece.logprobs for piece in message.prompt_logprobs)
     return (
         len(message.slots)
         + len(message.logprobs.top_logprobs)
-        + sum(len(run.logprobs) + len(run.top_logprobs) for run in told)
+        + sum(len(run.logprobs) + len(run.top_logprobs) for run in prompts)
     )

@@ -1,7 +1,7 @@
-"""A worker's metrics, with vLLM's names: what is scraped for a vLLM server works unchanged.
+"""Metrics of a worker, with vLLM's names: dashboards of a vLLM server work unchanged.
 
-Times are differences of monotonic times of this process; a request's time in its
-lane is the scheduler's to report.
+Times are differences of monotonic times of this process; the scheduler measures
+the time in the lane.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prometheus_client.utils import floatToGoString
 
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_worker.engine.base.interface import EngineStatistics
-from headrace_worker.runtime.assignments import Held
+from headrace_worker.runtime.assignments import HeldSequence
 from headrace_worker.runtime.records import prompt_tokens
 
 _LABELS = ("model_name", "engine")
@@ -82,25 +82,30 @@ CACHE_USAGE = Gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0
 PROMPT_TOKENS = Counter("vllm:prompt_tokens", "Prompt tokens computed.", _LABELS)
 OUTPUT_TOKENS = Counter("vllm:generation_tokens", "Output tokens made.", _LABELS)
 PREFIX_QUERIES = Counter(
-    "vllm:prefix_cache_queries", "Tokens of contexts that the prefix cache was asked for.", _LABELS
+    "vllm:prefix_cache_queries", "Tokens of contexts looked up in the prefix cache.", _LABELS
 )
 PREFIX_HITS = Counter(
-    "vllm:prefix_cache_hits", "Of these, tokens that it had and nobody computed again.", _LABELS
+    "vllm:prefix_cache_hits", "Tokens of these that were cached and not computed again.", _LABELS
 )
 SUCCESSES = Counter(
-    "vllm:request_success", "Sequences that came to their end.", (*_LABELS, "finished_reason")
+    "vllm:request_success", "Sequences that finished.", (*_LABELS, "finished_reason")
 )
 PREEMPTIONS = Counter("vllm:num_preemptions", "Sequences parked before their end.", _LABELS)
 TTFT = Histogram(
     "vllm:time_to_first_token_seconds",
-    "From acceptance to the first token.",
+    "Time from acceptance to the first token.",
     _LABELS,
     buckets=_TTFT_S,
 )
-GAP = StepHistogram("vllm:inter_token_latency_seconds", "Between tokens of a sequence.", _GAP_S)
+GAP = StepHistogram(
+    "vllm:inter_token_latency_seconds", "Time between two tokens of a sequence.", _GAP_S
+)
 REGISTRY.register(GAP)
 WHOLE = Histogram(
-    "vllm:e2e_request_latency_seconds", "From acceptance to the end.", _LABELS, buckets=_REQUEST_S
+    "vllm:e2e_request_latency_seconds",
+    "Time from acceptance to the end.",
+    _LABELS,
+    buckets=_REQUEST_S,
 )
 PROMPT_LENGTH = Histogram(
     "vllm:request_prompt_tokens", "Prompt tokens of a request.", _LABELS, buckets=_TOKENS
@@ -112,36 +117,38 @@ STEP_TOKENS = Histogram(
     "vllm:iteration_tokens_total", "Output tokens of a step.", _LABELS, buckets=_TOKENS
 )
 STEPS = Counter("headrace_worker_steps", "Steps of the engine.", ("model",))
-ENGINE_BUSY = Counter("headrace_worker_engine_busy_seconds", "Time within steps.", ("model",))
+ENGINE_BUSY = Counter("headrace_worker_engine_busy_seconds", "Time spent in steps.", ("model",))
 REFUSED = Counter(
-    "headrace_worker_refused_dispatches", "Requests not accepted.", ("model", "cause")
+    "headrace_worker_refused_dispatches",
+    "Requests of dispatches that were refused.",
+    ("model", "cause"),
 )
 FAILED = Counter(
-    "headrace_worker_failed_sequences", "Sequences the engine could not compute.", ("model",)
+    "headrace_worker_failed_sequences", "Requests that the engine failed to compute.", ("model",)
 )
 ORPHANED = Counter(
     "headrace_worker_orphaned_requests",
-    "Parked because their gateway was out of reach.",
+    "Requests parked because their gateway was unreachable.",
     ("model",),
 )
 
 RELOADS = Counter(
     "headrace_worker_reloads",
-    "Models loaded anew while another was served; `failed` ones changed nothing.",
+    "Reloads while another model was served; a `failed` one changed nothing.",
     ("model", "outcome"),
 )
 
 
 ADAPTERS = Gauge(
     "vllm:lora_requests_info",
-    "Adapters that sequences run with, and when that was last so.",
+    "Adapters in use; the value is the time of the last update.",
     ("max_lora", "running_lora_adapters", "waiting_lora_adapters"),
 )
-ADAPTER_BYTES = Gauge("headrace_worker_adapter_bytes", "Memory of the adapters held.", ("model",))
+ADAPTER_BYTES = Gauge("headrace_worker_adapter_bytes", "Memory of the loaded adapters.", ("model",))
 
 
-LATELY = 0.1
-"""How far one step moves what a token is said to take: the last ten or so count."""
+SMOOTHING = 0.1
+"""How far one step moves the average time per token: about the last ten count."""
 
 
 class WorkerMetrics:
@@ -170,7 +177,7 @@ class WorkerMetrics:
 
     @property
     def token_s(self) -> float:
-        """Between two output tokens of a request lately, or else to a first one; 0 before that."""
+        """Recent time between two output tokens, or else to a first one; 0 before that."""
         return self._gap_s or self._first_s
 
     def accepted(self, record: RequestRecord) -> None:
@@ -180,16 +187,16 @@ class WorkerMetrics:
     def refused(self, cause: str) -> None:
         REFUSED.labels(self._model, cause).inc()
 
-    def first_token(self, held: Held, now_s: float) -> None:
+    def first_token(self, held: HeldSequence, now_s: float) -> None:
         self._first_s = now_s - held.accepted_s
         if not held.is_probe:
             self._ttft.observe(self._first_s)
 
     def further_tokens(self, gap_s: float, tokens: int) -> None:
         self._gap.observe(gap_s, tokens)
-        self._gap_s += LATELY * (gap_s - self._gap_s) if self._gap_s else gap_s
+        self._gap_s += SMOOTHING * (gap_s - self._gap_s) if self._gap_s else gap_s
 
-    def ended(self, held: Held, reason: str, now_s: float) -> None:
+    def ended(self, held: HeldSequence, reason: str, now_s: float) -> None:
         if held.is_probe:
             return
         SUCCESSES.labels(*self._labels, reason).inc()
@@ -200,14 +207,14 @@ class WorkerMetrics:
         self._step_tokens.observe(tokens)
 
     def adapters(self, running: list[str]) -> None:
-        """Which of an engine's adapters are in use now, if it takes any."""
+        """Set which adapters are in use, if the engine supports any."""
         if self._max_adapters:
             # Why clear: each mixture is a set of labels of its own, and only the last is true.
             ADAPTERS.clear()
             ADAPTERS.labels(str(self._max_adapters), ",".join(running), "").set_to_current_time()
 
     def statistics(self, now: EngineStatistics) -> None:
-        """Bring the gauges and the counters of the engine up to date."""
+        """Update the gauges and counters of the engine."""
         self._running.set(now.running)
         self._usage.set(now.cache_tokens_used / max(1, now.cache_tokens_total))
         seen = self._seen

@@ -30,7 +30,7 @@ R = TypeVar("R")
 Command = Callable[[Engine], None]
 
 MAX_STEPS_AHEAD = 4
-NOTHING_TO_DO_S = 1.0
+IDLE_POLL_S = 1.0
 STOP_S = 10.0
 
 
@@ -38,9 +38,9 @@ class Pump:
     """Runs an engine on a thread of its own.
 
     Args:
-        on_step: called on the loop with every output that has anything in it.
-        on_refused: called on the loop when the engine would not take a sequence.
-        on_death: called on the loop if the engine itself broke; nothing steps after it.
+        on_step: called on the loop with every output that is not empty.
+        on_refused: called on the loop when the engine refuses a sequence.
+        on_death: called on the loop if the engine itself fails; no step follows.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class Pump:
         return self._thread.is_alive()
 
     def statistics(self) -> EngineStatistics:
-        """As of the end of the last step, or of the last command since."""
+        """Return the statistics after the last step, or after the last command since."""
         return self._statistics
 
     def busy_s(self) -> float:
-        """For how long the engine has been in one step, or one command; 0 between them."""
+        """Return how long the engine has been in one step or command; 0 between them."""
         since_s = self._busy_since_s
         return 0.0 if since_s is None else time.monotonic() - since_s
 
     def admit(self, sequence: Sequence) -> None:
-        """Hand a sequence over; a refusal comes by `on_refused`."""
+        """Pass a sequence to the engine; a refusal is reported by `on_refused`."""
 
         def command(engine: Engine) -> None:
             try:
@@ -88,17 +88,17 @@ class Pump:
         self._commands.put(command)
 
     def cancel(self, sequence_id: int) -> None:
-        """Let go of a sequence before the next step; one that has ended is fine."""
+        """Drop a sequence before the next step; one that has ended is fine."""
         self._commands.put(lambda engine: engine.cancel(sequence_id))
 
     async def do(self, act: Callable[[], R]) -> R:
-        """Run something on the engine's thread, between two steps; raises what it raises.
+        """Call `act` on the engine's thread, between two steps; raise what it raises.
 
         Waits for as long as the engine lives: cancel it where that may be too long.
         """
         done: asyncio.Future[R] = self._loop.create_future()
 
-        def answer(result: R | None, error: Exception | None) -> None:
+        def finish(result: R | None, error: Exception | None) -> None:
             if done.done():
                 return
             if error is not None:
@@ -109,18 +109,18 @@ class Pump:
         def command(_: Engine) -> None:
             try:
                 result = act()
-            except Exception as error:  # noqa: BLE001  # raised where it was asked for
-                self._call(answer, None, error)
+            except Exception as error:  # noqa: BLE001  # raised by the waiting caller
+                self._call(finish, None, error)
             else:
-                self._call(answer, result, None)
+                self._call(finish, result, None)
 
         self._commands.put(command)
         return await done
 
     async def stop(self) -> None:
-        """End the thread after the step it is in. What is held stays held.
+        """End the thread after its present step; sequences that are held stay held.
 
-        A step that takes longer than `STOP_S` is left alone; it ends with the process.
+        A step that takes longer than `STOP_S` is not awaited; it ends with the process.
         """
         self._commands.put(None)
         await asyncio.to_thread(self._thread.join, STOP_S)
@@ -130,19 +130,19 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            while self._obey():
+            while self._run_commands():
                 if self._engine.has_work:
                     self._step()
         except BaseException as error:  # top of the thread: the process must end
             log.critical("engine.died", exc_info=True)
             self._call(self._on_death, error)
 
-    def _obey(self) -> bool:
-        """Do all commands there are; wait for one if there is nothing else to do."""
+    def _run_commands(self) -> bool:
+        """Run all queued commands; wait for one if the engine has no work. False: stop."""
         try:
             block = not self._engine.has_work
             while True:
-                command = self._commands.get(block=block, timeout=NOTHING_TO_DO_S)
+                command = self._commands.get(block=block, timeout=IDLE_POLL_S)
                 if command is None:
                     return False
                 self._busy_since_s = time.monotonic()
@@ -159,7 +159,7 @@ class Pump:
         output = self._engine.step()
         self._busy_since_s = None
         self._statistics = self._engine.statistics()
-        if output.says_anything:
+        if output.has_content:
             self._ahead.acquire()
             self._call(self._deliver, output)
 

@@ -1,4 +1,4 @@
-"""Pure room: what a request's record says to an engine."""
+"""Converts request records to engine sequences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEED_RANGE = 1 << 64
 
 
 def unfinished(record: RequestRecord) -> list[tuple[int, list[int]]]:
-    """Choices to run, with what earlier attempts made of each."""
+    """Return the choices to run, each with the output of earlier attempts."""
     progress = {p.choice: p for p in record.progress}
     return [
         (choice, list(progress[choice].output_ids) if choice in progress else [])
@@ -27,12 +27,12 @@ def unfinished(record: RequestRecord) -> list[tuple[int, list[int]]]:
 
 
 def prompt_tokens(record: RequestRecord) -> int:
-    """Of the prompt, or of all inputs."""
+    """Return the number of tokens of the prompt, or of all inputs."""
     return len(record.prompt_ids) + sum(len(each.token_ids) for each in record.inputs)
 
 
-def wrong_kind(record: RequestRecord, facts: EngineFacts) -> str | None:
-    """Why this engine is not for such a request; None if it is."""
+def task_mismatch(record: RequestRecord, facts: EngineFacts) -> str | None:
+    """Return why this engine cannot perform the request's task; None if it can."""
     if not facts.makes_vectors:
         return "it has inputs for vectors, and this engine makes tokens" if record.inputs else None
     if len(record.inputs) != record.n:
@@ -41,7 +41,7 @@ def wrong_kind(record: RequestRecord, facts: EngineFacts) -> str | None:
 
 
 def prompts_of(record: RequestRecord) -> list[tuple[tuple[int, ...], int]]:
-    """By choice: token ids, and where the second text of a pair begins."""
+    """Return the prompt of each choice: token ids, and where the second text of a pair begins."""
     if record.inputs:
         return [(tuple(each.token_ids), each.second_begins) for each in record.inputs]
     return [(tuple(record.prompt_ids), 0)] * max(1, record.n)
@@ -84,7 +84,7 @@ def sequence_of(
 
 
 def masks_of(sampling: Sampling) -> list[str]:
-    """The fields by which tokens of the output are forbidden."""
+    """Return the names of the set fields that forbid output tokens."""
     names = ("allowed_token_ids", "bad_words", "min_tokens")
     return [name for name in names if getattr(sampling, name)]
 

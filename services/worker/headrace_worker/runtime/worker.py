@@ -1,8 +1,8 @@
-"""The worker itself: requests in, engine events through, tokens out, slots back.
+"""Runs requests: starts their sequences in the engine and sends their output to gateways.
 
 Everything here runs on the event loop; the engine is behind the pump. Each end
-of a sequence, whatever its cause, passes through `_end` (its gateway must hear
-of it) or `_forget` (nobody waits for it any more).
+of a sequence, whatever its cause, passes through `_end`, which reports it to its
+gateway, or through `_forget`, which drops it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from google.rpc import status_pb2
 
 from headrace.clock import Clock
 from headrace.errors import (
-    DeadlinePassed,
+    DeadlineExceeded,
     EngineFailed,
     HeadraceError,
     InvalidStructure,
@@ -28,7 +28,7 @@ from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base import interface
 from headrace_worker.engine.base.interface import Engine, EngineFacts, SequenceRefused, StepOutput
-from headrace_worker.runtime.assignments import Assignments, Held
+from headrace_worker.runtime.assignments import Assignments, HeldSequence
 from headrace_worker.runtime.delivery import GatewayLink
 from headrace_worker.runtime.metrics import WorkerMetrics
 from headrace_worker.runtime.pump import Pump
@@ -42,12 +42,12 @@ _REASONS = {
 
 
 class Worker:
-    """One engine's requests.
+    """The requests of one engine.
 
     Args:
         group: every task of the worker lives in it.
         on_release: called when a slot has become free.
-        on_park: called with resume points that the scheduler must have.
+        on_park: called with resume points to send to the scheduler.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class Worker:
         self._links: dict[str, tuple[GatewayLink, asyncio.Task[None]]] = {}
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self.pump = Pump(
-            engine, on_step=self._take_step, on_refused=self._take_refusal, on_death=on_death
+            engine, on_step=self._on_step_output, on_refused=self._on_refused, on_death=on_death
         )
 
     # In
 
     def accept(self, record: RequestRecord, *, left_s: float | None = None) -> None:
-        """Run a request that fits and has room. An older attempt of it here is dropped.
+        """Run a request that fits and has room; drop an older attempt of it.
 
         Args:
-            left_s: until its deadline; None where the record alone says it.
+            left_s: time until its deadline; None if only the record has it.
         """
         for stale in self.assignments.of_request(record.request_id):
             self._forget(stale)
@@ -99,14 +99,14 @@ class Worker:
             self._expire_in(left_s, record)
 
     def _expire_in(self, left_s: float, record: RequestRecord) -> None:
-        error = DeadlinePassed(f"request {record.request_id} ran out of time while it ran")
+        error = DeadlineExceeded(f"request {record.request_id} ran out of time while it ran")
         handle = asyncio.get_running_loop().call_later(
             max(0.0, left_s), self.cancel, record.request_id, record.attempt, error
         )
         self._deadlines[record.request_id] = handle
 
     def cancel(self, request_id: str, attempt: int, error: HeadraceError) -> bool:
-        """End a request with an error; its gateway hears of it. False if it does not run here."""
+        """End a request with an error, which its gateway gets; False if it does not run here."""
         held = [
             h
             for h in self.assignments.of_request(request_id)
@@ -118,14 +118,15 @@ class Worker:
         return bool(held)
 
     def fail_all(self, fact: str) -> None:
-        """Let go of everything unfinished: the engine could not go on with any of it."""
+        """Stop all unfinished requests as failed: the engine cannot continue them."""
         for held in [h for h in self.assignments if h.finish_reason is None]:
             self._fail(held.sequence_id, fact)
 
-    def hand_back(self, request_id: str, attempt: int) -> bool:
-        """Let go of a request whose gateway is gone, with what has ended and nobody took.
+    def park_orphaned(self, request_id: str, attempt: int) -> bool:
+        """Park a request whose gateway is gone, ended and unacknowledged choices included.
 
-        False if it is not held here.
+        Returns:
+            False if it is not held here.
         """
         held = [h for h in self.assignments.of_request(request_id) if h.attempt <= attempt]
         if held:
@@ -133,12 +134,12 @@ class Worker:
         return bool(held)
 
     def park_all(self, cause: ParkCause.ValueType) -> list[ResumePoint]:
-        """Let go of everything unfinished; returns where it stands."""
+        """Park all unfinished requests; return their resume points."""
         requests = {h.request_id for h in self.assignments if h.finish_reason is None}
         return [self._park(request_id, cause) for request_id in requests]
 
-    def make_way(self, request_id: str, attempt: int) -> bool:
-        """Let go of an attempt for a more urgent request. False if it does not run here."""
+    def park_preempted(self, request_id: str, attempt: int) -> bool:
+        """Park an attempt for a more urgent request; return False if it does not run here."""
         here = self.assignments.attempt_of(request_id)
         if here != attempt or not self.assignments.running_of(request_id):
             return False
@@ -157,14 +158,14 @@ class Worker:
 
     # Through
 
-    def _take_step(self, output: StepOutput) -> None:
+    def _on_step_output(self, output: StepOutput) -> None:
         now_s = self._clock.monotonic_s()
-        self._take_logprobs(output)
+        self._record_logprobs(output)
         for sequence_id, tokens in output.cached_prompts.items():
-            held = self._running(sequence_id)
+            held = self.assignments.running_sequence(sequence_id)
             if held is not None and held.cached_prompt is None:
                 self._links[held.gateway_id][0].cached(held, tokens)
-        for gateway_id, news in self._take_tokens(output, now_s).items():
+        for gateway_id, news in self._record_tokens(output, now_s).items():
             self._links[gateway_id][0].tokens(news)
         for sequence_id, reason in output.finished:
             if vector := output.vectors.get(sequence_id):
@@ -175,32 +176,30 @@ class Worker:
         for sequence_id, message in output.refused:
             self._refuse(sequence_id, message)
         for sequence_id in output.parked:
-            self._make_way(sequence_id)
+            self._on_engine_parked(sequence_id)
 
-    def _take_logprobs(self, output: StepOutput) -> None:
-        """Keep them; their tokens, for those of output, are taken next."""
+    def _record_logprobs(self, output: StepOutput) -> None:
+        """Record log probabilities; the output tokens that they belong to are recorded next."""
         for sequence_id, run in output.prompt_logprobs.items():
-            held = self._running(sequence_id)
+            held = self.assignments.running_sequence(sequence_id)
             if held is not None and held.prompt_logprobs is not None:
                 self._links[held.gateway_id][0].prompt(held, run)
                 held.prompt_logprobs.extend(run)
         for sequence_id, run in output.logprobs.items():
-            held = self._running(sequence_id)
+            held = self.assignments.running_sequence(sequence_id)
             if held is not None and held.logprobs is not None:
                 held.logprobs.extend(run)
 
-    def _running(self, sequence_id: int) -> Held | None:
-        held = self.assignments.sequence(sequence_id)
-        return held if held is not None and held.finish_reason is None else None
-
-    def _take_tokens(self, output: StepOutput, now_s: float) -> dict[str, list[tuple[Held, int]]]:
-        """Keep the tokens and return them by gateway. The one loop here that runs per token."""
-        news: dict[str, list[tuple[Held, int]]] = {}
+    def _record_tokens(
+        self, output: StepOutput, now_s: float
+    ) -> dict[str, list[tuple[HeldSequence, int]]]:
+        """Record the tokens; return them by gateway. This loop alone runs per token."""
+        news: dict[str, list[tuple[HeldSequence, int]]] = {}
         waited: dict[float, int] = {}
+        running = self.assignments.running_sequence
         for sequence_id, token_id in zip(output.sequence_ids, output.token_ids, strict=True):
-            held = self.assignments.sequence(sequence_id)
-            if held is None or held.finish_reason is not None:
-                continue  # let go while the step ran
+            if (held := running(sequence_id)) is None:
+                continue  # cancelled or parked while the step ran
             held.output_ids.append(token_id)
             if held.last_token_s is None:
                 self._metrics.first_token(held, now_s)
@@ -214,21 +213,19 @@ class Worker:
         return news
 
     def _finish(self, sequence_id: int, reason: interface.FinishReason, now_s: float) -> None:
-        held = self.assignments.sequence(sequence_id)
-        if held is not None and held.finish_reason is None:
+        if (held := self.assignments.running_sequence(sequence_id)) is not None:
             self._metrics.ended(held, reason.value, now_s)
             self._end(held, _REASONS[reason])
 
-    def _make_way(self, sequence_id: int) -> None:
-        """The engine's cache is full, and this one was to wait.
+    def _on_engine_parked(self, sequence_id: int) -> None:
+        """Handle a sequence that the engine has parked because its cache is full.
 
         Choices of one request stay together: while another of them runs here, this
-        one waits here for its turn. Else the scheduler finds a place for it.
+        one waits here. Else the scheduler dispatches the request again.
         """
-        held = self.assignments.sequence(sequence_id)
-        if held is None or held.finish_reason is not None:
+        if (held := self.assignments.running_sequence(sequence_id)) is None:
             return
-        # What was told of a prompt is told from its beginning by another attempt alone.
+        # Why: only another attempt can send the log probabilities of the prompt again.
         may_stay = bool(held.output_ids) or held.prompt_logprobs is None
         if may_stay and self.assignments.running_of(held.request_id) > 1:
             self._metrics.parked.inc()
@@ -236,13 +233,12 @@ class Worker:
         else:
             self._on_park([self._park(held.request_id, ParkCause.PARK_CAUSE_PREEMPTED)])
 
-    def _take_refusal(self, sequence_id: int, refusal: SequenceRefused) -> None:
+    def _on_refused(self, sequence_id: int, refusal: SequenceRefused) -> None:
         self._fail(sequence_id, str(refusal))
 
     def _fail(self, sequence_id: int, message: str) -> None:
-        """The engine could not go on with this one: the scheduler decides about another try."""
-        held = self.assignments.sequence(sequence_id)
-        if held is None or held.finish_reason is not None:
+        """Stop a request that the engine cannot continue; the scheduler decides about a retry."""
+        if (held := self.assignments.running_sequence(sequence_id)) is None:
             return
         self._metrics.failed.inc()
         error = to_status(EngineFailed(f"the engine failed at {held.request_id}: {message}"))
@@ -255,10 +251,8 @@ class Worker:
         self._on_park([point])
 
     def _refuse(self, sequence_id: int, fact: str) -> None:
-        """No engine could keep to what it asks of its output: its caller must change that, and it
-        is not tried again."""
-        held = self.assignments.sequence(sequence_id)
-        if held is None or held.finish_reason is not None:
+        """End a request whose constraints no engine could meet; it is not retried."""
+        if (held := self.assignments.running_sequence(sequence_id)) is None:
             return
         field = self.assignments.binding_field(held.request_id)
         error = InvalidStructure(f"{field}: {fact}", field=field)
@@ -268,13 +262,16 @@ class Worker:
     # Out
 
     def _end(
-        self, held: Held, reason: FinishReason.ValueType, error: status_pb2.Status | None = None
+        self,
+        held: HeldSequence,
+        reason: FinishReason.ValueType,
+        error: status_pb2.Status | None = None,
     ) -> None:
         self.assignments.end(held, reason, error)
         self._links[held.gateway_id][0].end(held)
         self._release(held.request_id)
 
-    def _forget(self, held: Held) -> None:
+    def _forget(self, held: HeldSequence) -> None:
         if held.finish_reason is None:
             self.pump.cancel(held.sequence_id)
         self.assignments.forget(held)
@@ -287,7 +284,7 @@ class Worker:
             timer.cancel()
         self._on_release()
 
-    # Links: this worker is their owner
+    # Links, whose `SequenceOwner` this worker is
 
     def _link(self, gateway_id: str, address: str) -> GatewayLink:
         if gateway_id not in self._links:
@@ -298,17 +295,17 @@ class Worker:
             self._links[gateway_id] = (link, task)
         return self._links[gateway_id][0]
 
-    def of_gateway(self, gateway_id: str) -> list[Held]:
+    def of_gateway(self, gateway_id: str) -> list[HeldSequence]:
         return self.assignments.of_gateway(gateway_id)
 
-    def acknowledged(self, held: Held) -> None:
+    def acknowledged(self, held: HeldSequence) -> None:
         self.assignments.forget(held)
 
-    def cancelled(self, held: Held) -> None:
+    def cancelled(self, held: HeldSequence) -> None:
         self._forget(held)
 
     def unreachable(self, gateway_id: str) -> None:
-        """Park what the gateway's requests have, and let the link go: nobody is there."""
+        """Park the gateway's requests and remove its link."""
         held = self.assignments.of_gateway(gateway_id)
         running = {h.request_id for h in held if h.finish_reason is None}
         points = [self._park(r, ParkCause.PARK_CAUSE_ORPHANED) for r in running]
@@ -322,11 +319,11 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Nothing runs, and every end has been acknowledged."""
+        """Whether nothing runs and every end has been acknowledged."""
         return len(self.assignments) == 0
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if a slot, a link or a timer is held for nobody, or is missing."""
+        """Raise AssertionError if a slot, link or timer belongs to no request, or is missing."""
         self.assignments.check_integrity()
         assert {h.gateway_id for h in self.assignments} <= set(self._links)
         running = {h.request_id for h in self.assignments if h.finish_reason is None}
@@ -335,7 +332,7 @@ class Worker:
             link.check_integrity()
 
     def close(self) -> None:
-        """End the links. What is held is lost with the process."""
+        """End the links. Sequences that are still held are lost with the process."""
         for timer in self._deadlines.values():
             timer.cancel()
         for _, task in self._links.values():

@@ -1,7 +1,7 @@
-"""A folder of adapters: what is put there is loaded, what is taken away is let go of.
+"""Keeps an engine's LoRA adapters in line with a folder.
 
-A subfolder is an adapter, its name the adapter's. Nothing but this folder says what is
-served: no caller names a path.
+Each subfolder is an adapter, its name the adapter's. Only this folder decides what is
+loaded: no client can name a path.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from headrace.internal.v1.model_card_pb2 import Adapter, ModelCard
-from headrace_worker.engine.base.interface import AdapterEngine, AdapterRefused, FittedAdapter
-from headrace_worker.runtime.dedicated_thread import in_own_thread
+from headrace_worker.engine.base.interface import AdapterEngine, AdapterRefused, LoadedAdapter
+from headrace_worker.runtime.dedicated_thread import run_in_dedicated_thread
 
 log = logging.getLogger(__name__)
 
@@ -32,27 +32,27 @@ class AdapterFolder:
     """Keeps an engine's adapters and a model card in line with a folder."""
 
     def __init__(self, folder: Path, engine: AdapterEngine, card: ModelCard) -> None:
-        """`card` is changed in place: who reports it, reports what is held."""
+        """Change `card` in place, so that every report has the adapters that are loaded."""
         self._folder, self._engine, self._card = folder, engine, card
         self._stamps: dict[str, Stamp] = {}
         self._digests: dict[str, str] = {}
         self._failures: dict[str, str] = {}
-        self._misnamed: set[str] = set()
+        self._invalid_names: set[str] = set()
 
     async def run(
         self, on_engine: OnEngine, on_change: Callable[[], None], *, every_s: float
     ) -> None:
-        """Look again and again until cancelled; `on_change` follows a change of the card."""
+        """Scan at intervals until cancelled; call `on_change` after each change of the card."""
         while True:
             await asyncio.sleep(every_s)
             if await self.scan(on_engine):
                 on_change()
 
     async def scan(self, on_engine: OnEngine) -> bool:
-        """Load what is new, let go of what is gone; returns whether the card has changed.
+        """Load what is new, unload what is gone; return whether the card has changed.
 
-        An adapter that cannot be loaded is told in the card with why; an older one of its
-        name goes on. A folder that cannot be read changes nothing.
+        An adapter that cannot be loaded is in the card with the reason; an older one of its
+        name stays. A folder that cannot be read changes nothing.
         """
         try:
             stamps = await asyncio.to_thread(self._look)
@@ -66,14 +66,14 @@ class AdapterFolder:
             await self._swap(name, None, on_engine)
             self._failures.pop(name, None)
             log.info("adapter.removed", extra={"adapter": name})
-        # Those that failed may fail no more where something has made room.
+        # Why again: those that failed may fit now that others are unloaded.
         again = self._failures.keys() if gone else ()
         due = [n for n, stamp in stamps.items() if n in again or stamp != self._stamps.get(n)]
         for name in due:
             await self._load(name, on_engine)
         self._stamps = stamps
         if gone or due:
-            self._tell()
+            self._update_card()
         return bool(gone or due)
 
     def _look(self) -> dict[str, Stamp]:
@@ -83,15 +83,17 @@ class AdapterFolder:
                 continue
             if NAME.fullmatch(each.name):
                 stamps[each.name] = tuple(_stamp(each / file) for file in _FILES)
-            elif each.name not in self._misnamed:
-                self._misnamed.add(each.name)
+            elif each.name not in self._invalid_names:
+                self._invalid_names.add(each.name)
                 fact = f"its name is not {NAME.pattern}"
                 log.warning("adapter.refused", extra={"adapter": each.name, "why": fact})
         return stamps
 
     async def _load(self, name: str, on_engine: OnEngine) -> None:
         try:
-            fitted = await in_own_thread(partial(self._engine.fit_adapter, self._folder / name))
+            fitted = await run_in_dedicated_thread(
+                partial(self._engine.load_adapter, self._folder / name)
+            )
             if fitted.digest != self._digests.get(name):
                 await self._swap(name, fitted, on_engine)
                 extra = {"adapter": name, "rank": fitted.rank, "bytes": fitted.bytes}
@@ -106,23 +108,23 @@ class AdapterFolder:
         self._failures[name] = why
         log.error("adapter.refused", extra={"adapter": name, "why": why})
 
-    async def _swap(self, name: str, fitted: FittedAdapter | None, on_engine: OnEngine) -> None:
+    async def _swap(self, name: str, fitted: LoadedAdapter | None, on_engine: OnEngine) -> None:
         before = self._digests.pop(name, "")
         shared = before in self._digests.values()
-        # Why first: whatever was accepted by this card comes to the engine before the change.
-        self._tell()
+        # Why first: what was accepted by the former card reaches the engine before the change.
+        self._update_card()
 
         def change() -> None:
             if before and not shared:
-                self._engine.let_go_of_adapter(before)
+                self._engine.remove_adapter(before)
             if fitted is not None:
-                self._engine.hold_adapter(fitted)
+                self._engine.add_adapter(fitted)
 
         await on_engine(change)
         if fitted is not None:
             self._digests[name] = fitted.digest
 
-    def _tell(self) -> None:
+    def _update_card(self) -> None:
         del self._card.adapters[:]
         self._card.adapters.extend(
             Adapter(

@@ -1,24 +1,24 @@
-"""How far a load has come: few lines in the log, and one sentence for whoever asks."""
+"""The progress of loading a model: a few log lines, and a phrase for /readyz."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 
-from headrace_worker.engine.base.loaded import LoadStage
+from headrace_worker.engine.base.loaded_model import LoadStage
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY_S = 3.0
-"""A load that is shorter says only that it began and that it is done."""
+"""A shorter load logs only its start and its end."""
 
 
 class LoadAbandoned(Exception):
-    """Nobody waits for this load any more."""
+    """The load was abandoned."""
 
 
 class LoadProgress:
-    """Told by the thread that loads, read by any.
+    """Updated by the thread that loads, read by any.
 
     Args:
         source: what is loaded, for the log.
@@ -33,7 +33,7 @@ class LoadProgress:
         """A few words, as in `reading weights 42 %`."""
         log.info("model.loading", extra={"source": source})
 
-    def tell(self, stage: LoadStage, done: int, total: int) -> None:
+    def report(self, stage: LoadStage, done: int, total: int) -> None:
         """`done` of `total`, in what the stage counts; a total of 0 is not known yet.
 
         Raises:
@@ -58,7 +58,7 @@ class LoadProgress:
         )
 
     def abandon(self) -> None:
-        """Let the load end at its next word: a process that is to end waits for its threads."""
+        """End the load at its next report: a process that should end waits for its threads."""
         self._abandoned = True
 
     def done(self, parameters: int) -> None:

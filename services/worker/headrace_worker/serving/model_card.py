@@ -1,4 +1,4 @@
-"""What the mesh must know of a loaded model."""
+"""Builds the model card of a loaded model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from headrace.internal.v1.model_card_pb2 import (
 )
 from headrace.sampling import PARAMETERS
 from headrace.v1.common_pb2 import ModelTask
-from headrace_worker.engine.base.loaded import LoadedModel, TokenizerFiles, VectorModel, VectorTask
+from headrace_worker.engine.base.loaded_model import (
+    LoadedModel,
+    TokenizerFiles,
+    VectorModel,
+    VectorTask,
+)
 
 _TASKS = {
     VectorTask.EMBED: ModelTask.MODEL_TASK_EMBED,
@@ -24,7 +29,7 @@ _TASKS = {
 
 
 def tokenizer_bundle(files: TokenizerFiles) -> bytes:
-    """TokenizerBundle, equal bytes for equal tokenizers."""
+    """Return a serialized TokenizerBundle; equal tokenizers give equal bytes."""
     bundle = TokenizerBundle(
         tokenizer_json=files.tokenizer_json,
         chat_template=files.chat_template,
@@ -34,7 +39,7 @@ def tokenizer_bundle(files: TokenizerFiles) -> bytes:
 
 
 def tool_format(chat_template: str | None) -> str:
-    """How a model writes tool calls, by the way its template writes those of earlier turns."""
+    """Return how a model writes tool calls, judged by its chat template."""
     template = chat_template or ""
     # Qwen3-Coder writes XML between the same tags.
     if "<tool_call>" not in template or "<function=" in template:

@@ -10,24 +10,21 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from headrace_worker.base.settings import WorkerSettings
-from headrace_worker.engine.backends.scripted import ScriptedFaults, ScriptedSettings, load_scripted
-from headrace_worker.engine.base.loaded import (
+from headrace_worker.engine.backends.scripted import load_scripted
+from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
     ModelLoadFailed,
     Progress,
     VectorTask,
-    unheard,
+    ignore_progress,
 )
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = Path(__file__).parent / "default_model"
+DEFAULT_MODEL = Path(__file__).parents[1] / "default_model"
 SHIPPED_NAME = "valley"
 """A source of this name is the model that ships, unless a folder has it."""
-SCRIPTED_SLOTS = 256
 
 
 def is_follower(settings: WorkerSettings) -> bool:
@@ -48,7 +45,7 @@ def is_follower(settings: WorkerSettings) -> bool:
     if find_spec("accelerate") is None:
         fact = "tensor_parallel needs the package accelerate, which is not installed here"
         raise ModelLoadFailed(settings.model_source, f"{fact}: pip install accelerate")
-    from headrace_worker.engine.model.parallel import join
+    from headrace_worker.engine.model.tensor_parallel import join
 
     try:
         return join() > 0
@@ -61,16 +58,16 @@ def follow(settings: WorkerSettings) -> None:
     """Load this process's part and compute with it until the process that serves is gone."""
     engine = load_model(settings).engine
     from headrace_worker.engine.core.slot_engine import SlotEngine
-    from headrace_worker.engine.model import parallel
+    from headrace_worker.engine.model import tensor_parallel
 
     assert isinstance(engine, SlotEngine)
-    parallel.follow(engine.forward)
+    tensor_parallel.follow(engine.runner)
 
 
-def load_model(settings: WorkerSettings, progress: Progress = unheard) -> LoadedModel:
+def load_model(settings: WorkerSettings, progress: Progress = ignore_progress) -> LoadedModel:
     """Load what the settings name; blocks for as long as that takes.
 
-    `progress` hears how far it is, from any thread.
+    `progress` is called with how far it is, from any thread.
 
     Raises:
         ModelLoadFailed: with the fact.
@@ -95,118 +92,45 @@ def _load(settings: WorkerSettings, progress: Progress) -> LoadedModel:
     if settings.quantization != "none" and settings.engine != "transformers":
         fact = f"quantization {settings.quantization} is for the engine transformers; unset it"
         raise ModelLoadFailed(settings.engine, fact)
+    source = folder_or_hub_id(settings.model_source)
     match settings.engine:
         case "scripted":
-            return load_scripted(
-                ScriptedSettings(
-                    step_s=settings.scripted_step_s,
-                    max_slots=settings.max_slots or SCRIPTED_SLOTS,
-                    context_tokens=settings.context_tokens or ScriptedSettings().context_tokens,
-                    faults=ScriptedFaults(
-                        fail_prompts_containing=settings.scripted_fail_token,
-                        crash_prompts_containing=settings.scripted_crash_token,
-                    ),
-                )
-            )
+            return load_scripted(settings)
         case "llama-cpp":
-            return _llama_cpp(settings)
+            from headrace_worker.engine.backends.llama_cpp import load_llama_cpp
+
+            return load_llama_cpp(settings)
         case "vllm":
-            return _vllm(settings)
+            from headrace_worker.engine.backends.vllm import load_vllm
+
+            return load_vllm(settings.model_copy(update={"model_source": source}))
         case "openai":
-            return _openai(settings)
+            from headrace_worker.engine.backends.openai_loader import load_openai
+
+            return load_openai(settings)
         case "transformers":
-            return _transformers(settings, progress)
+            return _transformers(settings.model_copy(update={"model_source": source}), progress)
 
 
 def _transformers(settings: WorkerSettings, progress: Progress) -> LoadedModel:
-    # Why: transformers imports torchao where it is installed, which tells of every kernel for
-    # other hardware that it does not find; and the hub's library of every request it makes.
+    # Why: transformers imports torchao where it is installed, which logs every kernel for other
+    # hardware that it does not find; and the hub's library logs every request that it sends.
     for noisy in ("torchao", "torch.utils._pytree", "httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    source = folder_or_hub_id(settings.model_source)
-    if (task := _vector_task(source, settings, progress)) is not None:
-        if settings.adapters_dir is not None:
-            raise ModelLoadFailed(source, f"it is to {task}, without adapters: unset adapters_dir")
-        return _load_encoder(source, task, settings, progress)
-    # Why here: torch takes a second to import, and not every engine needs it.
-    from headrace_worker.engine.loading.loading import load
-    from headrace_worker.engine.lora.adapters import AdapterBounds
+    # Why the imports are here: torch takes a second to import, and not every engine needs it.
+    if (task := _vector_task(settings, progress)) is None:
+        from headrace_worker.engine.loading.loader import load
 
-    bounds = AdapterBounds(settings.max_adapters, settings.max_adapter_rank)
-    return load(
-        source,
-        revision=settings.model_revision,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        threads=settings.threads,
-        max_slots=settings.max_slots,
-        context_tokens=settings.context_tokens,
-        prefill_chunk_tokens=settings.prefill_chunk_tokens,
-        prefix_cache=settings.prefix_cache,
-        device=settings.device,
-        kv_store=settings.kv_store,
-        memory_utilization=settings.memory_utilization,
-        cache_tokens=settings.cache_tokens,
-        grammar_backend=settings.grammar_backend,
-        adapters=bounds if settings.adapters_dir is not None else None,
-        workers=settings.workers_here,
-        progress=progress,
-    )
+        return load(settings, progress)
+    source = settings.model_source
+    if settings.adapters_dir is not None:
+        raise ModelLoadFailed(source, f"it is to {task}, without adapters: unset adapters_dir")
+    if settings.quantization != "none":
+        fact = f"it is to {task}, which quantization {settings.quantization} is not for"
+        raise ModelLoadFailed(source, fact)
+    from headrace_worker.engine.encoder.encoder_loader import load_encoder
 
-
-def _llama_cpp(settings: WorkerSettings) -> LoadedModel:
-    from headrace_worker.engine.backends.llama_cpp import LlamaCppSettings, load_llama_cpp
-
-    return load_llama_cpp(
-        LlamaCppSettings(
-            settings.model_source,
-            settings.model_tokenizer,
-            settings.threads,
-            settings.max_slots,
-            settings.context_tokens,
-            settings.dtype,
-        )
-    )
-
-
-def _vllm(settings: WorkerSettings) -> LoadedModel:
-    from headrace_worker.engine.backends.vllm import VllmSettings, load_vllm
-
-    return load_vllm(
-        VllmSettings(
-            folder_or_hub_id(settings.model_source),
-            settings.model_revision,
-            settings.dtype,
-            settings.max_slots,
-            settings.context_tokens,
-            prefix_cache=settings.prefix_cache,
-        )
-    )
-
-
-def _openai(settings: WorkerSettings) -> LoadedModel:
-    from headrace_worker.engine.backends.openai_model import OpenAISettings, load_openai
-    from headrace_worker.engine.backends.openai_source import Speech
-    from headrace_worker.engine.backends.upstream import UpstreamSettings
-
-    upstream = UpstreamSettings(
-        settings.model_source,
-        _api_key(settings),
-        timeout_s=settings.upstream_timeout_s,
-        retries=settings.upstream_retries,
-        failures=settings.upstream_failures,
-        pause_s=settings.upstream_pause_s,
-    )
-    return load_openai(
-        OpenAISettings(
-            upstream,
-            settings.upstream_model or settings.model_name,
-            settings.model_tokenizer,
-            Speech(settings.upstream_speaks),
-            settings.max_slots,
-            settings.context_tokens,
-        )
-    )
+    return load_encoder(settings, task, progress)
 
 
 def folder_or_hub_id(source: str, *, here: Path = Path()) -> str:
@@ -216,19 +140,8 @@ def folder_or_hub_id(source: str, *, here: Path = Path()) -> str:
     return str(DEFAULT_MODEL) if is_shipped else source
 
 
-def _api_key(settings: WorkerSettings) -> SecretStr | None:
-    file = settings.upstream_api_key_file
-    if file is None:
-        return settings.upstream_api_key
-    try:
-        return SecretStr(file.read_text("utf-8").strip())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = f"upstream_api_key_file {file} cannot be read: {type(error).__name__}"
-        raise ModelLoadFailed(settings.model_source, reason) from error
-
-
-def _vector_task(source: str, settings: WorkerSettings, progress: Progress) -> VectorTask | None:
-    """What the model makes, if it is vectors."""
+def _vector_task(settings: WorkerSettings, progress: Progress) -> VectorTask | None:
+    """Return what the model makes, if it makes vectors."""
     if settings.task == "generate":
         return None
     if settings.task != "auto":
@@ -236,24 +149,4 @@ def _vector_task(source: str, settings: WorkerSettings, progress: Progress) -> V
     from headrace_worker.engine.files.sentence_config import vector_task
     from headrace_worker.engine.files.sources import model_folder
 
-    return vector_task(model_folder(source, settings.model_revision, progress))
-
-
-def _load_encoder(
-    source: str, task: VectorTask, settings: WorkerSettings, progress: Progress
-) -> LoadedModel:
-    if settings.quantization != "none":
-        fact = f"it is to {task}, which quantization {settings.quantization} is not for"
-        raise ModelLoadFailed(source, fact)
-    from headrace_worker.engine.encoder.loading import EncoderSettings, load_encoder
-
-    chosen = EncoderSettings(
-        max_slots=settings.max_slots,
-        context_tokens=settings.context_tokens,
-        pass_tokens=settings.encoder_pass_tokens,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        workers=settings.workers_here,
-    )
-    revision = settings.model_revision
-    return load_encoder(source, task, chosen, revision=revision, progress=progress)
+    return vector_task(model_folder(settings.model_source, settings.model_revision, progress))

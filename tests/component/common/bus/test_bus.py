@@ -8,15 +8,15 @@ from pathlib import Path
 import nats
 import pytest
 
-from headrace.bus import BusUnavailable, LaneBroken, LeaseTaken, NobodyAnswered, Pulled
+from headrace.bus import BusUnavailable, LaneBroken, LeaseTaken, NoReply, PulledMessage
 from headrace.bus.jetstream import JetStreamBus, JetStreamLane, connect
 from headrace.model_names import lane_id
 from headrace.testing.nats_server import NatsServer, nats_cluster
 from helpers.eventually import eventually
 
 
-async def pull_all(lane: JetStreamLane, count: int) -> list[Pulled]:
-    found: list[Pulled] = []
+async def pull_all(lane: JetStreamLane, count: int) -> list[PulledMessage]:
+    found: list[PulledMessage] = []
     async with asyncio.timeout(5):
         while len(found) < count:
             found += await lane.pull(max_messages=count, timeout_s=1)
@@ -40,7 +40,7 @@ async def test_a_request_is_answered_by_whoever_serves_the_subject(bus: JetStrea
 
 
 async def test_a_request_that_nobody_serves_says_so_at_once(bus: JetStreamBus) -> None:
-    with pytest.raises(NobodyAnswered, match=r"nobody serves headrace\.test"):
+    with pytest.raises(NoReply, match=r"no process serves headrace\.test"):
         await bus.request("headrace.test", b"", timeout_s=30)
 
 
@@ -49,7 +49,7 @@ async def test_a_request_that_is_never_answered_ends_at_its_time(bus: JetStreamB
         return await asyncio.Future()
 
     await bus.serve("headrace.test", never)
-    with pytest.raises(NobodyAnswered, match=r"no answer from headrace\.test in 0\.1 s"):
+    with pytest.raises(NoReply, match=r"no reply from headrace\.test in 0\.1 s"):
         await bus.request("headrace.test", b"", timeout_s=0.1)
 
 
@@ -228,8 +228,8 @@ async def test_lane_lease_and_dead_letters_work_for_a_model_of_any_name(
     assert pulled.payload == b"b"
     await lane.acknowledge(pulled.acknowledgement)
     assert await lane.pull(max_messages=1, timeout_s=0.1) == []
-    await bus.bury(model, b"letter")
-    assert [each.lane for each in await bus.buried(limit=9)] == [lane_id(model)]
+    await bus.store_dead_letter(model, b"letter")
+    assert [each.lane for each in await bus.dead_letters(limit=9)] == [lane_id(model)]
 
 
 async def test_what_an_earlier_version_left_in_a_lane_is_given_out_first(

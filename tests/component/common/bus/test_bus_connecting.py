@@ -32,12 +32,14 @@ PASSWORD = "authorization { user: a, password: b }"
         ("nats://127.0.0.1:9", "connection refused; is a server running there?"),
         ("nats://a:secret@127.0.0.1:9,nats://[::1]:9", "at nats://127.0.0.1:9, nats://[::1]:9: "),
         ("nats://no.such.host.invalid:4222", "its name cannot be looked up"),
-        ("http://127.0.0.1:9", "is no URL of NATS; write nats://host:4222"),
-        ("nats://[::1:4222", "is no URL of NATS"),
-        ("", "is no URL of NATS"),
+        ("http://127.0.0.1:9", "is not a URL of NATS; write nats://host:4222"),
+        ("nats://[::1:4222", "is not a URL of NATS"),
+        ("", "is not a URL of NATS"),
     ],
 )
-async def test_a_broker_that_is_not_there_is_told_with_its_address(url: str, reason: str) -> None:
+async def test_a_broker_that_is_not_there_is_reported_with_its_address(
+    url: str, reason: str
+) -> None:
     with pytest.raises(BusUnavailable) as failed:
         await connect(url, name="test", wait_s=0.5)
     assert reason in str(failed.value)

@@ -15,10 +15,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import headrace
-from headrace.rpc.addresses import join
+from headrace.rpc.addresses import join_host_port
 from headrace.rpc.channels import aio_channel
 from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
-from headrace.telemetry.side_port import SidePort
+from headrace.telemetry.metrics_server import MetricsServer
 
 SERVICES = Path(headrace.__file__).resolve().parents[2]
 PROXY = "http://127.0.0.1:9"
@@ -45,7 +45,7 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     port = bind(server, request.param, 0)
     await server.start()
     await set_serving(health, [], serving=True)
-    yield join(request.param, port)
+    yield join_host_port(request.param, port)
     await server.stop(grace=None)
 
 
@@ -60,7 +60,7 @@ async def test_a_server_is_reached_over_ipv4_and_ipv6(server: str) -> None:
 async def test_no_proxy_of_the_environment_is_used(variable: str) -> None:
     server = make_server()
     health = add_health_and_reflection(server, [])
-    target = join("127.0.0.1", bind(server, "127.0.0.1", 0))
+    target = join_host_port("127.0.0.1", bind(server, "127.0.0.1", 0))
     await server.start()
     await set_serving(health, [], serving=True)
     asked = await _ask(target, variable)
@@ -89,9 +89,9 @@ def test_channels_are_made_in_one_place_only() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_a_side_port_listens_on_any_address(host: str) -> None:
-    with SidePort(host, 0, why_not_ready=lambda: None) as side:
+    with MetricsServer(host, 0, why_not_ready=lambda: None) as side:
         async with httpx.AsyncClient(trust_env=False) as http:
-            answer = await http.get(f"http://{join(host, side.port)}/healthz")
+            answer = await http.get(f"http://{join_host_port(host, side.port)}/healthz")
     assert answer.text == "ok\n"
 
 

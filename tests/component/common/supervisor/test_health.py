@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headrace.supervisor.health import canary_comes_through, health_url, is_well
-from headrace.supervisor.plan.plan import Role
-from headrace.supervisor.state.failures import CanaryLost
+from headrace.supervisor.health import health_url, is_ready, wait_for_canary
+from headrace.supervisor.plan.mesh_options import Role
+from headrace.supervisor.state.failures import CanaryFailed
 from helpers.running_edge import running_edge
 
 
@@ -17,19 +17,19 @@ async def test_a_canary_that_does_not_come_is_reported_with_the_last_answer(
     tmp_path: Path,
 ) -> None:
     async with running_edge(tmp_path) as edge:
-        with pytest.raises(CanaryLost, match=r"no token of pebble .* 503 .*no gateway"):
-            await canary_comes_through(edge.url, "pebble", within_s=0.3)
-    with pytest.raises(CanaryLost, match="the last answer: "):
-        await canary_comes_through(edge.url, "pebble", within_s=0.3)
+        with pytest.raises(CanaryFailed, match=r"no token of pebble .* 503 .*no gateway"):
+            await wait_for_canary(edge.url, "pebble", within_s=0.3)
+    with pytest.raises(CanaryFailed, match="the last answer: "):
+        await wait_for_canary(edge.url, "pebble", within_s=0.3)
 
 
 async def test_a_process_is_well_if_it_says_so(tmp_path: Path) -> None:
     async with httpx.AsyncClient(trust_env=False) as http:
-        assert not await is_well(http, None)
+        assert not await is_ready(http, None)
         async with running_edge(tmp_path) as edge:
-            assert await is_well(http, f"{edge.admin_url}/ready")
-            assert not await is_well(http, f"{edge.admin_url}/nothing")
-        assert not await is_well(http, f"{edge.admin_url}/ready")
+            assert await is_ready(http, f"{edge.admin_url}/ready")
+            assert not await is_ready(http, f"{edge.admin_url}/nothing")
+        assert not await is_ready(http, f"{edge.admin_url}/ready")
 
 
 def test_each_role_is_asked_at_its_own_port() -> None:

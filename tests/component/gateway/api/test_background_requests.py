@@ -1,4 +1,4 @@
-"""Requests that their callers do not wait for, at every door."""
+"""Requests that their callers do not wait for, in every API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from headrace.v1 import generation_pb2, generation_pb2_grpc, requests_pb2, requests_pb2_grpc
-from helpers.door_scripts import SAYING
+from helpers.api_scripts import SAYING
 from helpers.eventually import eventually
 from helpers.scripted_admission import ScriptedAdmission
 
@@ -21,7 +21,7 @@ async def test_a_detached_rest_request_is_answered_by_its_name_before_anything_i
 ) -> None:
     answer = await http.post("/v2/models/valley:generate", json={"prompt": "a", "detached": True})
     request = admission.last.request
-    assert (answer.status_code, request.detached) == (202, True)
+    assert (answer.status_code, request.background) == (202, True)
     assert answer.headers["location"] == f"/v2/requests/{request.request_id}"
     assert answer.headers["x-request-id"] == answer.json()["request_id"] == request.request_id
     assert answer.json()["state"] == "REQUEST_STATE_WAITING"
@@ -36,7 +36,7 @@ async def test_its_times_are_its_own_and_no_call_shortens_them(
     begun = await stub.CreateRequest(asked, timeout=20.0)
     request = admission.last.request
     assert (begun.request_id, begun.detached) == (request.request_id, True)
-    assert (request.detached, request.timeout_s, request.patience_s) == (True, 3600.0, 3600.0)
+    assert (request.background, request.timeout_s, request.patience_s) == (True, 3600.0, 3600.0)
     assert request.result_ttl_s == 3600.0
     asked.timeout.FromSeconds(3601)
     with pytest.raises(grpc.aio.AioRpcError, match="at most 3600 s"):
@@ -77,7 +77,7 @@ async def test_openais_client_gets_a_name_and_a_place_to_ask(
     assert raw.headers["location"] == f"/v2/requests/{request_id}"
     answer = raw.parse()
     assert (answer.id, answer.choices) == (f"chatcmpl-{request_id}", [])
-    assert admission.last.request.detached
+    assert admission.last.request.background
     assert admission.last.abandoned == 1
 
 
@@ -89,7 +89,7 @@ async def test_a_detached_stream_is_read_as_any_other(
     )
     said = [chunk.choices[0].delta.content or "" async for chunk in stream]
     assert "".join(said) == SAYING
-    assert admission.last.request.detached
+    assert admission.last.request.background
     path = "/v2/models/valley:streamGenerate"
     native = await http.post(path, json={"prompt": "a", "detached": True})
     assert '"finish"' in native.text

@@ -12,7 +12,7 @@ import pytest
 from headrace.errors import EngineFailed, LaneFull
 from headrace_gateway.request.generation import Failed
 from helpers.eventually import eventually
-from helpers.running_doors import CARD, RunningDoors, running_doors
+from helpers.running_api import CARD, RunningApi, running_api
 from helpers.running_edge import running_edge, until
 from helpers.scripted_admission import ScriptedAdmission
 from helpers.vector_scripts import (
@@ -35,8 +35,8 @@ def admission() -> ScriptedAdmission:
 
 
 @pytest.fixture
-async def doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDoors]:
-    async with running_doors(admission, EMBEDDER, UNIT, JUDGE) as running:
+async def api(admission: ScriptedAdmission) -> AsyncIterator[RunningApi]:
+    async with running_api(admission, EMBEDDER, UNIT, JUDGE) as running:
         yield running
 
 
@@ -44,9 +44,9 @@ async def doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDoors]:
 async def only_minilm(
     admission: ScriptedAdmission, tmp_path: Path
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Doors with one model that makes vectors."""
-    async with running_doors(admission, EMBEDDER) as doors, running_edge(tmp_path) as running:
-        running.edge.set_gateways([("127.0.0.1", doors.port)])
+    """The API with one model that makes vectors."""
+    async with running_api(admission, EMBEDDER) as api, running_edge(tmp_path) as running:
+        running.edge.set_gateways([("127.0.0.1", api.port)])
         await until(f"{running.url}/v1/models")
         async with httpx.AsyncClient(base_url=running.url, trust_env=False) as client:
             yield client

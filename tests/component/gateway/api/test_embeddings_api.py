@@ -1,4 +1,4 @@
-"""Embeddings and rerank through both doors, through Envoy."""
+"""Embeddings and rerank in the HTTP and the gRPC API, through Envoy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace.v1.embeddings_pb2 import EmbedInput, EmbedRequest, RerankRequest
 from headrace.v1.embeddings_pb2_grpc import EmbeddingServiceStub
 from headrace_gateway.request.generation import Failed, Input, ValidRequest
 from helpers.eventually import eventually
-from helpers.running_doors import CARD, RunningDoors, running_doors
+from helpers.running_api import CARD, RunningApi, running_api
 from helpers.scripted_admission import Script, ScriptedAdmission, ScriptedGeneration
 from helpers.vector_scripts import EMBEDDER, JUDGE, WIDE, WIDTH, embeds, encoded, paired, vector_for
 
@@ -28,8 +28,8 @@ def admission() -> ScriptedAdmission:
 
 
 @pytest.fixture
-async def doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDoors]:
-    async with running_doors(admission, EMBEDDER, WIDE, JUDGE) as running:
+async def api(admission: ScriptedAdmission) -> AsyncIterator[RunningApi]:
+    async with running_api(admission, EMBEDDER, WIDE, JUDGE) as running:
         yield running
 
 

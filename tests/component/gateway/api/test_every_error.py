@@ -1,4 +1,4 @@
-"""Each class of the one error table, at both doors, before the first token and after it."""
+"""Each class of the one error table, over HTTP and gRPC, before the first token and after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace.errors import (
     AttemptsExhausted,
     BrokerUnavailable,
     ContextLengthExceeded,
-    DeadlinePassed,
+    DeadlineExceeded,
     EngineFailed,
     GatewayDraining,
     GatewayUnreachable,
@@ -29,12 +29,12 @@ from headrace.errors import (
     RequestNotFound,
     SlowReader,
     Unsupported,
-    leaves,
+    errors_by_reason,
 )
 from headrace.rpc.status import DOMAIN, from_rpc_error, from_status
 from headrace.v1 import generation_pb2, generation_pb2_grpc
 from headrace_gateway.request.generation import Failed, Tokens, ValidRequest
-from helpers.door_scripts import ids_of
+from helpers.api_scripts import ids_of
 from helpers.scripted_admission import Script, ScriptedAdmission
 
 RAISED: dict[type[HeadraceError], type[openai.APIStatusError]] = {
@@ -51,7 +51,7 @@ RAISED: dict[type[HeadraceError], type[openai.APIStatusError]] = {
     BrokerUnavailable: openai.InternalServerError,
     GatewayDraining: openai.InternalServerError,
     GatewayUnreachable: openai.InternalServerError,
-    DeadlinePassed: openai.InternalServerError,
+    DeadlineExceeded: openai.InternalServerError,
     RequestCancelled: openai.APIStatusError,
     SlowReader: openai.APIStatusError,
     AttemptsExhausted: openai.InternalServerError,
@@ -69,7 +69,7 @@ def made(kind: type[HeadraceError]) -> HeadraceError:
 
 
 def test_every_error_of_the_table_is_here() -> None:
-    assert RAISED.keys() == set(leaves().values()) - {HeadraceError}
+    assert RAISED.keys() == set(errors_by_reason().values()) - {HeadraceError}
 
 
 async def test_openais_client_raises_the_class_of_each(
@@ -85,7 +85,7 @@ async def test_openais_client_raises_the_class_of_each(
         assert (FACT in error.message, error.response.headers["retry-after"]) == (True, "3")
 
 
-async def test_the_native_door_says_each_with_its_details(
+async def test_the_native_api_reports_each_with_its_details(
     channel: grpc.aio.Channel, http: httpx.AsyncClient, admission: ScriptedAdmission
 ) -> None:
     stub = generation_pb2_grpc.GenerationServiceStub(channel)

@@ -11,18 +11,18 @@ import grpc
 import pytest
 
 from helpers.fuzzed import TYPED, VALID, body, message
-from helpers.fuzzed_doors import fuzzed_doors, posted, told
+from helpers.fuzzed_api import fuzzed_api, posted, told
 
 BODIES = 40
 """For each path; `benchmarks/fuzzing.py` sends tens of thousands."""
 STATUSES = {200, 400, 404, 409, 501}
-"""501 is UNIMPLEMENTED, the native door's word for what is not served."""
+"""501 is UNIMPLEMENTED, the native API's code for what is not served."""
 CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "UNIMPLEMENTED"}
 
 
 @pytest.fixture
 async def channel() -> AsyncIterator[grpc.aio.Channel]:
-    async with fuzzed_doors() as doors, grpc.aio.insecure_channel(doors.address) as opened:
+    async with fuzzed_api() as api, grpc.aio.insecure_channel(api.address) as opened:
         yield opened
 
 

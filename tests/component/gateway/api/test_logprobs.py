@@ -1,4 +1,4 @@
-"""Log probabilities and echo through every door, by unchanged clients."""
+"""Log probabilities and echo through every API, by unchanged clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from headrace.v1 import common_pb2, generation_pb2, generation_pb2_grpc
-from helpers.door_scripts import SAYING, ended, ids_of
+from helpers.api_scripts import SAYING, ended, ids_of
 from helpers.scripted_admission import ScriptedAdmission
 
 IDS = [*ids_of(SAYING), 1]
@@ -81,7 +81,7 @@ async def test_an_echo_alone_takes_no_tokens_and_says_none(
     assert not admission.last.request.sampling.HasField("prompt_logprobs")
 
 
-async def test_the_native_door_has_them_in_columns(channel: grpc.aio.Channel) -> None:
+async def test_the_native_api_has_them_in_columns(channel: grpc.aio.Channel) -> None:
     stub = generation_pb2_grpc.GenerationServiceStub(channel)
     request = generation_pb2.GenerateRequest(
         model="valley",
@@ -112,7 +112,7 @@ async def test_rest_has_the_same_as_json(http: httpx.AsyncClient) -> None:
     [
         ({"logprobs": 21}, "logprobs", "logprobs is 21; it must be in [0, 20]"),
         ({"prompt_logprobs": 21}, "prompt_logprobs", "it must be in [0, 20]"),
-        ({"logprobs": 0, "model": "asleep"}, "logprobs", "model asleep tells no logprobs"),
+        ({"logprobs": 0, "model": "asleep"}, "logprobs", "model asleep does not support logprobs"),
         ({"prompt_logprobs": 0, "model": "asleep"}, "prompt_logprobs", "model asleep"),
     ],
 )

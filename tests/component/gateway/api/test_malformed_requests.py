@@ -1,4 +1,4 @@
-"""Odd and broken HTTP, byte for byte, through a real Envoy to real doors.
+"""Odd and broken HTTP, byte for byte, through a real Envoy to the real API.
 
 Whatever is refused, wherever it is refused, is refused in the shape of its path: OpenAI's,
 Cohere's for /v2/rerank, text-embeddings-inference's for /embed, google.rpc.Status for the rest of

@@ -13,7 +13,7 @@ import pytest
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.model_names import lane_id
 from headrace.v1 import models_pb2, models_pb2_grpc
-from helpers.running_doors import CARD, RunningDoors, running_doors
+from helpers.running_api import CARD, RunningApi, running_api
 from helpers.scripted_admission import ScriptedAdmission
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -33,10 +33,10 @@ def named(name: str, *aliases: str) -> ModelCard:
 
 
 @pytest.fixture
-async def doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDoors]:
+async def api(admission: ScriptedAdmission) -> AsyncIterator[RunningApi]:
     """In place of the usual ones: they know a model of each name, and one with aliases."""
     aliased = named("org/primary", "small", "gpt-4o:mini", "valley")
-    async with running_doors(admission, aliased, *map(named, NAMES)) as running:
+    async with running_api(admission, aliased, *map(named, NAMES)) as running:
         yield running
 
 
@@ -99,11 +99,11 @@ async def test_a_model_answers_to_its_aliases_by_its_primary_name(
 
 
 async def test_an_alias_that_is_another_models_name_means_that_one_and_is_said_to(
-    client: openai.AsyncOpenAI, doors: RunningDoors, admission: ScriptedAdmission
+    client: openai.AsyncOpenAI, api: RunningApi, admission: ScriptedAdmission
 ) -> None:
     await client.completions.create(model="valley", prompt="Hello")
     assert admission.last.request.card.model == "valley"
-    async with grpc.aio.insecure_channel(doors.address) as channel:
+    async with grpc.aio.insecure_channel(api.address) as channel:
         stub = models_pb2_grpc.ModelServiceStub(channel)
         found = await stub.GetModel(models_pb2.GetModelRequest(model="org/primary"))
     assert list(found.aliases) == ["small", "gpt-4o:mini"]

@@ -26,7 +26,7 @@ from headrace.v1 import (
     requests_pb2,
     requests_pb2_grpc,
 )
-from helpers.door_scripts import (
+from helpers.api_scripts import (
     FAILURE,
     SAYING,
     ended,

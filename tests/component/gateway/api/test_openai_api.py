@@ -22,7 +22,7 @@ from headrace.v1 import (
     openai_pb2_grpc,
 )
 from headrace_gateway.request.generation import ChoiceEnded, Event, Tokens, ValidRequest
-from helpers.door_scripts import (
+from helpers.api_scripts import (
     SAYING,
     ended,
     fails_at_once,
@@ -31,7 +31,7 @@ from helpers.door_scripts import (
     hangs_after_a_word,
     ids_of,
 )
-from helpers.running_doors import RunningDoors
+from helpers.running_api import RunningApi
 from helpers.scripted_admission import LENGTH, Script, ScriptedAdmission
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
@@ -176,14 +176,14 @@ async def test_a_client_that_leaves_abandons_its_generation(
 
 
 async def test_a_client_that_leaves_while_we_wait_for_it_to_read_abandons_its_generation(
-    doors: RunningDoors, admission: ScriptedAdmission
+    api: RunningApi, admission: ScriptedAdmission
 ) -> None:
     def floods(request: ValidRequest) -> Script:
         ids = ids_of(SAYING) * 50
         return ([Tokens(0, step * len(ids), ids)] for step in range(10**9))
 
     admission.script = floods
-    async with grpc.aio.insecure_channel(doors.address) as channel:
+    async with grpc.aio.insecure_channel(api.address) as channel:
         stub = openai_pb2_grpc.OpenAIServiceStub(channel)
         body = json.dumps({"model": "valley", "prompt": "a", "stream": True}).encode()
         call = stub.Completions(HttpBody(data=body))

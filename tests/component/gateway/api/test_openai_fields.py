@@ -15,8 +15,8 @@ from prometheus_client import REGISTRY
 
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace_gateway.request.generation import ValidRequest
-from helpers.door_scripts import SAYING, ids_of
-from helpers.running_doors import CARD, running_doors
+from helpers.api_scripts import SAYING, ids_of
+from helpers.running_api import CARD, running_api
 from helpers.running_edge import running_edge, until
 from helpers.scripted_admission import ScriptedAdmission
 from helpers.tiny_tokenizers import byte_level
@@ -256,12 +256,12 @@ def card(tokenizer: str) -> ModelCard:
 
 @pytest.fixture
 async def odd(tmp_path: Path, admission: ScriptedAdmission) -> AsyncIterator[httpx.AsyncClient]:
-    """Doors that know models with odd chat templates, too."""
+    """The API over models with odd chat templates, too."""
     async with (
-        running_doors(admission, card(BROKEN), card(SILENT), card(PARTS)) as doors,
+        running_api(admission, card(BROKEN), card(SILENT), card(PARTS)) as api,
         running_edge(tmp_path) as edge,
     ):
-        edge.edge.set_gateways([("127.0.0.1", doors.port)])
+        edge.edge.set_gateways([("127.0.0.1", api.port)])
         await until(f"{edge.url}/v1/models")
         async with httpx.AsyncClient(base_url=edge.url, trust_env=False, timeout=20) as client:
             yield client

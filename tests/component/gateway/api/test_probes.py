@@ -9,10 +9,10 @@ from importlib import metadata
 import httpx
 import pytest
 
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
 from helpers.eventually import eventually
-from helpers.running_doors import CARD, RunningDoors, StaticCards
+from helpers.running_api import CARD, RunningApi, StaticCards
 from helpers.tiny_tokenizers import bundle, byte_level
 
 PROBES = ["/health", "/v1/health", "/ping", "/version", "/openapi.json"]
@@ -30,9 +30,9 @@ async def test_health_names_every_model_and_how_it_stands(http: httpx.AsyncClien
 
 
 async def test_health_is_503_with_the_reason_while_nothing_can_be_admitted(
-    http: httpx.AsyncClient, doors: RunningDoors
+    http: httpx.AsyncClient, api: RunningApi
 ) -> None:
-    doors.probes.health = replace(doors.probes.health, broker_connected=False)
+    api.probes.health = replace(api.probes.health, broker_connected=False)
     answer = await http.get("/health")
     assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
     assert answer.json()["reason"] == "out of reach of NATS"
@@ -42,7 +42,7 @@ async def test_health_is_503_with_the_reason_while_nothing_can_be_admitted(
 
 async def test_a_model_is_loading_until_its_tokenizer_is_here() -> None:
     cards = StaticCards({CARD.model: CARD.SerializeToString()}, {})
-    catalog = Catalog(cards, Limits())
+    catalog = Catalog(cards, GatewaySettings())
     async with asyncio.TaskGroup() as tasks:
         following = tasks.create_task(catalog.run())
         await eventually(lambda: catalog.loading() == [CARD.model])

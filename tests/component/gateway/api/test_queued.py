@@ -13,7 +13,7 @@ from headrace.errors import AttemptsExhausted, LaneFull
 from headrace.v1 import generation_pb2, generation_pb2_grpc
 from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.request.generation import Event, Failed, Queued, ValidRequest
-from helpers.door_scripts import SAYING, says
+from helpers.api_scripts import SAYING, says
 from helpers.scripted_admission import Script, ScriptedAdmission
 
 NEWS = [Queued(12, 3.44), Queued(3), Queued()]

@@ -1,4 +1,4 @@
-"""`model:adapter` as a served name, at every door."""
+"""`model:adapter` as a served name, in every API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from helpers.door_scripts import SAYING, ids_of
+from helpers.api_scripts import SAYING, ids_of
 from helpers.scripted_admission import ScriptedAdmission
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -60,7 +60,7 @@ async def test_an_adapter_that_could_not_be_loaded_is_refused_with_why(
     )
 
 
-async def test_the_native_door_takes_the_same_names(http: httpx.AsyncClient) -> None:
+async def test_the_native_api_takes_the_same_names(http: httpx.AsyncClient) -> None:
     answer = (await http.post("/v2/models/valley:poet:generate", json={"prompt": "Hello"})).json()
     assert (answer["choices"][0]["text"], answer["model"]) == (SAYING, "valley:poet")
     tokens = await http.post("/v2/models/valley:poet:tokenize", json={"text": "the"})

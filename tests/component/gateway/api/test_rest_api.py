@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from helpers.door_scripts import (
+from helpers.api_scripts import (
     SAYING,
     ended,
     fails_midway,

@@ -14,17 +14,17 @@ import openai
 import pytest
 
 from headrace.errors import EngineFailed, GatewayDraining, LaneFull
-from headrace_gateway.base.keepalive import KeepAlive
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.request.generation import Failed, Tokens, ValidRequest
-from helpers.door_scripts import ended, hangs, hangs_after_a_word, ids_of
+from helpers.api_scripts import ended, hangs, hangs_after_a_word, ids_of
 from helpers.eventually import eventually
 from helpers.prompt_scripts import PROMPTS, expected, turned
-from helpers.running_doors import RunningDoors, running_doors
+from helpers.running_api import RunningApi, running_api
 from helpers.scripted_admission import Gate, Script, ScriptedAdmission
 
-ALIVE = KeepAlive(head_after_s=0.1, every_s=0.2)
-LIMITS = Limits(max_prompts=40, prompts_at_once=4, alive=ALIVE)
+LIMITS = GatewaySettings(
+    max_prompts=40, prompts_at_once=4, stream_head_after_s=0.1, stream_keepalive_s=0.2
+)
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def admission() -> ScriptedAdmission:
 
 
 @pytest.fixture
-async def doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDoors]:
-    async with running_doors(admission, limits=LIMITS) as running:
+async def api(admission: ScriptedAdmission) -> AsyncIterator[RunningApi]:
+    async with running_api(admission, limits=LIMITS) as running:
         yield running
 
 
@@ -325,4 +325,4 @@ async def test_under_a_key_every_prompt_has_a_name_of_its_own(
         (g.request_id, g.request.seed) for g in second
     }
     assert len({each.request.seed for each in first}) == len(PROMPTS)
-    assert all(each.request.attachable for each in admission.generations)
+    assert all(each.request.resumable for each in admission.generations)

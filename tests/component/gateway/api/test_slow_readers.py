@@ -13,9 +13,9 @@ from prometheus_client import REGISTRY
 
 from headrace.v1 import generation_pb2, generation_pb2_grpc
 from headrace_gateway.request.generation import Tokens, ValidRequest
-from helpers.door_scripts import SAYING, ids_of, says
+from helpers.api_scripts import SAYING, ids_of, says
 from helpers.eventually import eventually
-from helpers.running_doors import READER_STALL_S
+from helpers.running_api import READER_STALL_S
 from helpers.running_edge import RunningEdge
 from helpers.scripted_admission import Script, ScriptedAdmission
 

@@ -13,15 +13,13 @@ import httpx
 import openai
 import pytest
 
-from headrace_gateway.base.keepalive import KeepAlive
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.request.generation import Event, Failed, Queued, ValidRequest
-from helpers.door_scripts import FAILURE, SAYING, says
-from helpers.running_doors import running_doors
+from helpers.api_scripts import FAILURE, SAYING, says
+from helpers.running_api import running_api
 from helpers.running_edge import running_edge, until
 from helpers.scripted_admission import Gate, GatedScript, ScriptedAdmission
 
-OFTEN = KeepAlive(head_after_s=0.05, every_s=0.1)
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 CHAT = {"model": "valley", "messages": HELLO, "stream": True}
 COMPLETION = {"model": "valley", "prompt": "Hello", "stream": True}
@@ -66,8 +64,10 @@ def silence() -> Silence:
 
 
 @pytest.fixture
-async def doors(admission: ScriptedAdmission) -> AsyncIterator[Any]:
-    async with running_doors(admission, limits=Limits(alive=OFTEN)) as running:
+async def api(admission: ScriptedAdmission) -> AsyncIterator[Any]:
+    async with running_api(
+        admission, limits=GatewaySettings(stream_head_after_s=0.05, stream_keepalive_s=0.1)
+    ) as running:
         yield running
 
 
@@ -231,13 +231,13 @@ async def test_a_head_goes_out_before_there_is_anything_to_say(
     tmp_path: Path, admission: ScriptedAdmission, silence: Silence
 ) -> None:
     admission.script = silence.first
-    soon = Limits(alive=KeepAlive(head_after_s=0.05, every_s=600))
+    soon = GatewaySettings(stream_head_after_s=0.05, stream_keepalive_s=600)
     async with (
-        running_doors(admission, limits=soon) as doors,
+        running_api(admission, limits=soon) as api,
         running_edge(tmp_path) as running,
         httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=20) as http,
     ):
-        running.edge.set_gateways([("127.0.0.1", doors.port)])
+        running.edge.set_gateways([("127.0.0.1", api.port)])
         await until(f"{running.url}/v1/models")
         async with http.stream("POST", "/v1/completions", json=COMPLETION) as answer:
             assert answer.headers["content-type"] == "text/event-stream"

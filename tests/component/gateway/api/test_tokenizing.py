@@ -10,7 +10,7 @@ import pytest
 
 from headrace.errors import EngineFailed
 from headrace_gateway.request.generation import Failed
-from helpers.running_doors import RunningDoors, running_doors
+from helpers.running_api import RunningApi, running_api
 from helpers.scripted_admission import ScriptedAdmission
 from helpers.tiny_tokenizers import byte_level, word_pieces
 from helpers.vector_scripts import EMBEDDER, JUDGE, UNIT, embeds, posted
@@ -24,8 +24,8 @@ def admission() -> ScriptedAdmission:
 
 
 @pytest.fixture
-async def doors(admission: ScriptedAdmission) -> AsyncIterator[RunningDoors]:
-    async with running_doors(admission, EMBEDDER, UNIT, JUDGE) as running:
+async def api(admission: ScriptedAdmission) -> AsyncIterator[RunningApi]:
+    async with running_api(admission, EMBEDDER, UNIT, JUDGE) as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""What a request has used, at every door."""
+"""What a request has used, in every API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from headrace.v1 import generation_pb2, generation_pb2_grpc
 from headrace_gateway.request.generation import Event, Tokens, ValidRequest
-from helpers.door_scripts import SAYING, ids_of, says
+from helpers.api_scripts import SAYING, ids_of, says
 from helpers.scripted_admission import Script, ScriptedAdmission
 
 CACHED = 3

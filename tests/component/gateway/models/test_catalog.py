@@ -12,9 +12,9 @@ from headrace.bus import Cards
 from headrace.bus.jetstream import JetStreamBus
 from headrace.errors import ModelNotFound, NoWorker
 from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.models.catalog import Catalog
-from helpers.running_doors import CARD, StaticCards
+from helpers.running_api import CARD, StaticCards
 from helpers.tiny_tokenizers import bundle, byte_level
 
 BUNDLE = bundle(byte_level()).SerializeToString()
@@ -30,7 +30,7 @@ def cards(request: pytest.FixtureRequest) -> Cards:
 
 @asynccontextmanager
 async def following(cards: Cards) -> AsyncIterator[Catalog]:
-    catalog = Catalog(cards, Limits())
+    catalog = Catalog(cards, GatewaySettings())
     task = asyncio.create_task(catalog.run())
     try:
         yield catalog

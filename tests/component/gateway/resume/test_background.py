@@ -11,8 +11,9 @@ from headrace.errors import GatewayUnreachable, RequestExists
 from headrace.internal.v1.reports_pb2 import ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.v1 import common_pb2
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.request.generation import ChoiceEnded, Failed, Tokens
-from headrace_gateway.shutdown import LeavingTimes, leave
+from headrace_gateway.shutdown import shut_down
 from helpers.eventually import eventually
 from helpers.gateway_actors import (
     MODEL,
@@ -30,7 +31,7 @@ LENGTH, STOP = common_pb2.FINISH_REASON_LENGTH, common_pb2.FINISH_REASON_STOP
 
 async def begin(gateway: RunningMesh, request_id: str, *stop: str) -> None:
     """Nobody reads it from here on."""
-    request = valid_request(request_id, detached=True, stop=stop)
+    request = valid_request(request_id, background=True, stop=stop)
     await (await gateway.mesh.admission.open(request)).abandon()
 
 
@@ -99,8 +100,8 @@ async def test_its_readers_come_and_go(bus: Bus) -> None:
     async with running_mesh(bus) as gateway, worker(gateway.address) as w1:
         await begin(gateway, "r1")
         for _ in range(3):
-            await gateway.outlet("r1").reader().abandon()
-        reader = gateway.outlet("r1").reader()
+            await gateway.open_request("r1").reader().abandon()
+        reader = gateway.open_request("r1").reader()
         slot = await w1.start("r1", attempt=1)
         await w1.run_on(slot, first=0, ids=[70])
         await w1.end(slot, output_tokens=1)
@@ -150,7 +151,7 @@ async def test_one_whose_result_is_kept_is_settled_and_not_made_again(bus: Bus) 
         (settlement,) = boss.settled
         assert (settlement.output_tokens, settlement.held_since_attempt) == (7, 5)
         assert gateway.mesh.requests.find("r1") is None
-        await eventually(lambda: len(gateway.mesh.settling) == 0)
+        await eventually(lambda: len(gateway.mesh.settlements) == 0)
         record.arrival.seconds += 1
         answer = await boss.notify(given=[record])
         assert len(answer.points) == 1, "an earlier request had its name"
@@ -162,15 +163,15 @@ async def test_what_is_anothers_is_neither_settled_nor_kept_here(
 ) -> None:
     async with running_mesh(bus) as gateway, leader(bus) as boss:
         await begin(gateway, "r1")
-        reader = gateway.outlet("r1").reader()
+        reader = gateway.open_request("r1").reader()
         await boss.notify(ended={"r1": error})
         (failed,) = await read(reader)
         assert isinstance(failed, Failed)
         assert type(failed.error) is type(error)
         await reader.abandon()
-        assert len(gateway.mesh.requests) == len(gateway.mesh.settling) == 0
+        assert len(gateway.mesh.requests) == len(gateway.mesh.settlements) == 0
         await begin(gateway, "r2")
-        await gateway.outlet("r2").reader().settle(common_pb2.RequestOutcome())
+        await gateway.open_request("r2").reader().settle(common_pb2.RequestOutcome())
         await eventually(lambda: boss.has_settled(1))
         assert boss.settled[0].request_id == "r2"
         assert await kept(bus, "r1") is None
@@ -180,9 +181,9 @@ async def test_a_leaving_gateway_does_not_wait_for_them_and_ends_none(bus: Bus) 
     async with running_mesh(bus) as gateway, leader(bus) as boss:
         mesh = gateway.mesh
         await begin(gateway, "r1")
-        times = LeavingTimes(lame_duck_s=0.0, drain_s=600.0, settle_s=0.0)
+        settings = GatewaySettings(lame_duck_s=0.0, drain_s=600.0, settle_s=0.0)
         async with asyncio.timeout(60):
-            await leave(mesh.requests, mesh.settling, mesh.drain, times)
-        assert len(mesh.requests) == len(mesh.settling) == 0
+            await shut_down(mesh.requests, mesh.settlements, mesh.drain, settings)
+        assert len(mesh.requests) == len(mesh.settlements) == 0
         assert boss.settled == []
         assert await kept(bus, "r1") is None

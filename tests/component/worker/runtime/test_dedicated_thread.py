@@ -9,7 +9,7 @@ import pytest
 
 _COUNT = """
 import asyncio, os, sys, time, torch
-from headrace_worker.runtime.dedicated_thread import in_own_thread
+from headrace_worker.runtime.dedicated_thread import run_in_dedicated_thread
 
 def threads():
     return len(os.listdir("/proc/self/task"))
@@ -33,7 +33,8 @@ asyncio.run(main())
 # An executor's thread stays, and so does its team. Where that is true no more, what is
 # tried here can go.
 @pytest.mark.parametrize(
-    ("how", "patience_s", "ended"), [("in_own_thread", 30, 2), ("asyncio.to_thread", 0.5, 0)]
+    ("how", "patience_s", "ended"),
+    [("run_in_dedicated_thread", 30, 2), ("asyncio.to_thread", 0.5, 0)],
 )
 def test_it_ends_and_its_team_with_it(how: str, patience_s: float, ended: int) -> None:
     command = (sys.executable, "-c", _COUNT.format(how=how), str(patience_s))

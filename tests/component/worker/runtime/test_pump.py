@@ -141,7 +141,7 @@ async def test_a_slot_that_is_cancelled_can_be_taken_by_the_next_command() -> No
         assert heard.refused == []
 
 
-async def test_what_is_asked_of_the_engine_is_done_between_two_steps_on_its_thread() -> None:
+async def test_a_call_runs_on_the_engines_thread_between_two_steps() -> None:
     gate = Gate()
     async with pumping(gated(gate), gate=gate) as (pump, heard):
         pump.admit(sequence(1))
@@ -153,7 +153,7 @@ async def test_what_is_asked_of_the_engine_is_done_between_two_steps_on_its_thre
         assert thread not in heard.threads
 
 
-async def test_what_is_asked_in_vain_is_raised_to_who_asked_and_harms_nothing() -> None:
+async def test_an_error_of_a_call_is_raised_to_its_caller_and_harms_nothing() -> None:
     async with pumping(ScriptedEngine()) as (pump, heard):
         with pytest.raises(KeyError, match="nobody"):
             await pump.do(lambda: dict[str, int]()["nobody"])
@@ -171,7 +171,7 @@ async def test_cancelling_what_has_ended_changes_nothing() -> None:
         await eventually(lambda: len(heard.steps) == 2)
 
 
-async def test_what_the_engine_refuses_is_told_and_the_others_go_on() -> None:
+async def test_what_the_engine_refuses_is_reported_and_the_others_go_on() -> None:
     gate = Gate()
     async with pumping(gated(gate, max_slots=1), gate=gate) as (pump, heard):
         pump.admit(sequence(1))
@@ -210,7 +210,7 @@ async def test_statistics_are_true_also_when_nothing_steps_any_more() -> None:
         assert pump.statistics().cache_tokens_used == 0
 
 
-async def test_a_broken_engine_is_told_once_after_all_that_it_made() -> None:
+async def test_a_broken_engine_is_reported_once_after_all_of_its_output() -> None:
     def crash() -> None:
         raise RuntimeError("the scripted engine is told to die")
 

@@ -10,7 +10,6 @@ import pytest
 
 from headrace.internal.v1.model_card_pb2 import Adapter, ModelCard
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.lora.adapters import AdapterBounds
 from headrace_worker.serving.adapter_folder import AdapterFolder
 from helpers.random_adapters import write_adapter
 from helpers.tiny_models import packed, random_model
@@ -23,8 +22,8 @@ class Shelf:
         self.folder = folder
         folder.mkdir(exist_ok=True)
         self.card = ModelCard()
-        bounds = AdapterBounds(max_adapters=2, max_rank=4)
-        self.engine: SlotEngine = packed(random_model("llama"), adapters=bounds)
+        bounds = {"adapters_dir": Path("adapters"), "max_adapters": 2, "max_adapter_rank": 4}
+        self.engine: SlotEngine = packed(random_model("llama"), **bounds)
         self._adapters = AdapterFolder(folder, self.engine, self.card)
 
     def put(self, name: str, *, number: int, **config: object) -> None:
@@ -51,7 +50,7 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path / "adapters")
 
 
-async def test_what_is_put_there_is_told_and_what_is_taken_away_is_not(shelf: Shelf) -> None:
+async def test_adapters_in_the_folder_are_reported_and_removed_ones_are_not(shelf: Shelf) -> None:
     assert not await shelf.scan()
     shelf.put("poet", number=1)
     assert await shelf.scan()
@@ -85,7 +84,9 @@ async def test_one_adapter_under_two_names_stays_while_either_is_there(shelf: Sh
     assert shelf.bytes > 0
 
 
-async def test_what_cannot_be_loaded_is_told_with_why_and_costs_no_other(shelf: Shelf) -> None:
+async def test_an_adapter_that_cannot_be_loaded_is_reported_with_the_reason_and_harms_no_other(
+    shelf: Shelf,
+) -> None:
     shelf.put("poet", number=1)
     shelf.put("giant", number=2, r=8)
     (shelf.folder / "empty").mkdir()
@@ -123,7 +124,7 @@ async def test_one_beyond_the_bound_is_loaded_once_there_is_room(shelf: Shelf) -
     assert shelf.told["c"].failure == ""
 
 
-async def test_names_that_cannot_be_asked_for_are_passed_over(shelf: Shelf) -> None:
+async def test_names_that_no_request_can_have_are_skipped(shelf: Shelf) -> None:
     shelf.put("Poet", number=1)
     shelf.put(".poet", number=2)
     assert not await shelf.scan()

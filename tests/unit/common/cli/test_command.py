@@ -33,7 +33,7 @@ async def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
     ("arguments", "fact"),
     [
         (("--workers", "0"), "--workers is 0; it must be from 1 to 64"),
-        (("--model", "a= "), "the name '' of --model 'a= ' cannot be: it is empty"),
+        (("--model", "a= "), "the name '' of --model 'a= ' is invalid: it is empty"),
         (("--model", "a", "--name", "b\tc"), "a character that cannot be printed, U+0009"),
         (("--model", "a", "--model", "b", "--name", "c"), "--name for each --model"),
         (("--model", "./nothing"), "there is no folder or file ./nothing"),
@@ -44,7 +44,7 @@ async def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
         (("--engine", "vapour"), "'vapour' is not one of"),
     ],
 )
-async def test_what_cannot_be_is_refused_with_status_2_before_anything_starts(
+async def test_invalid_options_exit_with_status_2_before_anything_starts(
     tmp_path: Path, arguments: tuple[str, ...], fact: str
 ) -> None:
     ran = await headrace("up", *arguments, folder=tmp_path)
@@ -54,9 +54,9 @@ async def test_what_cannot_be_is_refused_with_status_2_before_anything_starts(
 
 
 async def test_a_url_where_nothing_answers_is_named(tmp_path: Path) -> None:
-    with socket.socket() as unheard:
-        unheard.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         ran = await headrace("generate", "Hello", "--url", url, folder=tmp_path)
     assert ran.status == 1
     assert ran.err.startswith(f"headrace: nothing answers at {url}: ")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from headrace.rpc.addresses import (
-    BadAddress,
-    join,
-    local,
-    own_address_towards,
-    split,
-    target,
+    InvalidAddress,
+    connect_host,
+    grpc_target,
+    join_host_port,
+    own_address_for,
+    split_host_port,
     without_zone,
 )
-from headrace.supervisor.plan.plan import DEFAULT_MODEL, MeshOptions
-from headrace.supervisor.state.failures import BadOption, PortTaken
-from headrace.supervisor.supervisor import refuse_taken_port, seen_from_outside
+from headrace.supervisor.mesh import external_urls, require_free_port
+from headrace.supervisor.plan.mesh_options import DEFAULT_MODEL, MeshOptions
+from headrace.supervisor.state.failures import InvalidOption, PortTaken
 
 
 @pytest.mark.parametrize(
@@ -36,24 +34,24 @@ from headrace.supervisor.supervisor import refuse_taken_port, seen_from_outside
     ],
 )
 def test_a_url_and_an_address_name_the_same_target(url: str, expected: str) -> None:
-    assert target(url) == expected
+    assert grpc_target(url) == expected
 
 
 @pytest.mark.parametrize(
     "url", ["http://host:0x50", "http://host:99999", "http://[::1", "1::2:x:3"]
 )
-def test_what_is_no_address_is_refused_by_name(url: str) -> None:
-    with pytest.raises(BadAddress, match="is no address"):
-        split(url)
+def test_what_is_not_an_address_is_rejected_by_name(url: str) -> None:
+    with pytest.raises(InvalidAddress, match="is not an address"):
+        split_host_port(url)
 
 
 def test_brackets_are_written_once() -> None:
-    assert join("::1", 80) == join("[::1]", 80) == "[::1]:80"
-    assert join("10.0.0.1", 80) == "10.0.0.1:80"
+    assert join_host_port("::1", 80) == join_host_port("[::1]", 80) == "[::1]:80"
+    assert join_host_port("10.0.0.1", 80) == "10.0.0.1:80"
 
 
 def test_what_listens_everywhere_is_found_on_the_loopback() -> None:
-    assert [local(host) for host in ("0.0.0.0", "::", "10.0.0.1")] == [
+    assert [connect_host(host) for host in ("0.0.0.0", "::", "10.0.0.1")] == [
         "127.0.0.1",
         "::1",
         "10.0.0.1",
@@ -61,24 +59,24 @@ def test_what_listens_everywhere_is_found_on_the_loopback() -> None:
 
 
 def test_an_address_with_a_zone_is_refused_with_the_reason() -> None:
-    with pytest.raises(BadAddress, match=r"has a zone \(eth0\)"):
+    with pytest.raises(InvalidAddress, match=r"has a zone \(eth0\)"):
         without_zone("fe80::1%eth0")
-    with pytest.raises(BadOption, match=r"--host: .*zone"):
-        MeshOptions(state_dir=Path("/x"), models=(DEFAULT_MODEL,), host="fe80::1%eth0")
+    with pytest.raises(InvalidOption, match=r"--host: .*zone"):
+        MeshOptions(models=(DEFAULT_MODEL,), host="fe80::1%eth0")
 
 
 def test_this_machine_knows_its_address_towards_another() -> None:
-    assert own_address_towards("127.0.0.1", 4222) == "127.0.0.1"
-    assert own_address_towards("::1", 4222) == "::1"
-    assert own_address_towards("no.such.host.invalid", 4222) == "127.0.0.1"
+    assert own_address_for("127.0.0.1", 4222) == "127.0.0.1"
+    assert own_address_for("::1", 4222) == "::1"
+    assert own_address_for("no.such.host.invalid", 4222) == "127.0.0.1"
 
 
 def test_an_address_that_this_machine_lacks_is_told_as_such() -> None:
     with pytest.raises(PortTaken, match=r"\[2001:db8::7\]:0.*--host"):
-        refuse_taken_port("2001:db8::7", 0)
+        require_free_port("2001:db8::7", 0)
 
 
 def test_only_a_mesh_on_every_address_has_urls_for_other_machines() -> None:
-    assert seen_from_outside("127.0.0.1", 80) == []
-    assert not [url for url in seen_from_outside("0.0.0.0", 80) if "127.0.0.1" in url]
-    assert all(url.endswith("]:80") for url in seen_from_outside("::", 80))
+    assert external_urls("127.0.0.1", 80) == []
+    assert not [url for url in external_urls("0.0.0.0", 80) if "127.0.0.1" in url]
+    assert all(url.endswith("]:80") for url in external_urls("::", 80))

@@ -20,7 +20,7 @@ class Written:
 
     stalled: bool = False
     events: list[str] = field(default_factory=list)
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    write_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     enough: asyncio.Event = field(default_factory=asyncio.Event)
     wrote_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
@@ -35,7 +35,7 @@ class Written:
         await self._write(events)
 
     async def _write(self, what: str) -> None:
-        async with self.turn:
+        async with self.write_lock:
             if self.stalled:
                 raise SlowReader("nothing was read")
             self.events.append(what)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import ContextLengthExceeded, InvalidRequest
 from headrace.internal.v1.model_card_pb2 import ModelCard, VectorFacts
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.inputs import (
     MAX_CALL_TOKENS,
     MAX_INPUTS,
@@ -21,14 +22,13 @@ from headrace_gateway.checks.inputs import (
     prompt_text,
     requests_for,
 )
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.request.generation import Input
 from headrace_gateway.request.generation_request import (
     WHOLE_CONTEXT,
     AnyInput,
     Text,
     TokenIds,
-    WantedVectors,
+    VectorRequest,
 )
 
 CARD = ModelCard(
@@ -40,9 +40,9 @@ CARD = ModelCard(
 )
 
 
-def wanted(inputs: Sequence[AnyInput], **fields: Any) -> WantedVectors:
+def wanted(inputs: Sequence[AnyInput], **fields: Any) -> VectorRequest:
     names = {"inputs": "input", "truncate_tokens": "truncate_prompt_tokens"}
-    return WantedVectors("r", "minilm", inputs, names=names, **fields)
+    return VectorRequest("r", "minilm", inputs, names=names, **fields)
 
 
 def texts(*each: str) -> list[AnyInput]:
@@ -55,7 +55,7 @@ def test_a_call_is_cut_into_requests_that_are_it_again_when_joined(
 ) -> None:
     card = ModelCard(context_tokens=8192, max_slots=max_slots)
     inputs = [Input((number,) * length) for number, length in enumerate(lengths)]
-    requests = requests_for(wanted(texts("x")), card, Limits(), inputs)
+    requests = requests_for(wanted(texts("x")), card, GatewaySettings(), inputs)
     assert [each for request in requests for each in request.inputs] == inputs
     assert len({request.request_id for request in requests}) == len(requests)
     for request in requests:
@@ -64,7 +64,9 @@ def test_a_call_is_cut_into_requests_that_are_it_again_when_joined(
 
 
 def test_a_small_call_is_one_request_under_its_own_name() -> None:
-    (request,) = requests_for(wanted(texts("x")), CARD, Limits(), [Input((1, 2)), Input((3,))])
+    (request,) = requests_for(
+        wanted(texts("x")), CARD, GatewaySettings(), [Input((1, 2)), Input((3,))]
+    )
     assert (request.request_id, request.n, request.prompt_tokens) == ("r", 2, 3)
 
 
@@ -84,7 +86,7 @@ def test_what_needs_no_tokens_is_refused_without(
     inputs: list[AnyInput], fields: dict[str, Any], kind: type[InvalidRequest], fact: str
 ) -> None:
     with pytest.raises(kind, match=fact):
-        check_inputs(inputs, wanted(inputs, **fields), CARD, Limits())
+        check_inputs(inputs, wanted(inputs, **fields), CARD, GatewaySettings())
 
 
 def test_an_input_that_is_too_long_is_named_by_its_place() -> None:

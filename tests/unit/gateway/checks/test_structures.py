@@ -10,13 +10,13 @@ import pytest
 from headrace.errors import HeadraceError, InvalidRequest, InvalidStructure, Unsupported
 from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard
 from headrace.v1.common_pb2 import JsonObject, Priority, SamplingParameters, Structure
-from headrace_gateway.api.bodies.convert import wanted_chat
+from headrace_gateway.api.bodies.convert import chat_request
 from headrace_gateway.api.bodies.generation import ChatBody, parse
 from headrace_gateway.base.calls import Call
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.structures import MAX_CHARACTERS, MAX_DEPTH, check_structure
 from headrace_gateway.checks.validation import check, valid_request
-from headrace_gateway.request.generation_request import Text, Wanted
+from headrace_gateway.request.generation_request import GenerationRequest, Text
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 ABLE = ModelCard(
@@ -39,10 +39,10 @@ UNUSED_OPTIONS = {
 """What vLLM's own class of these parameters has beside the one that is set."""
 
 
-def asked(**fields: Any) -> Wanted:
+def asked(**fields: Any) -> GenerationRequest:
     body = {"model": "valley", "messages": [{"role": "user", "content": "Hello"}]} | fields
     parsed = parse(ChatBody, json.dumps(body).encode(), max_bytes=1 << 20)
-    return wanted_chat(parsed, Call("id-1", None, {}))
+    return chat_request(parsed, Call("id-1", None, {}))
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,10 @@ def test_a_model_that_holds_output_to_nothing_says_so() -> None:
 def test_the_record_has_the_structure_and_what_its_caller_called_it() -> None:
     parameters = SamplingParameters(structure=Structure(regex="a+"))
     names = {"structure": "guided_regex"}
-    wanted = Wanted("r-1", "valley", Text("hi"), parameters, Priority.PRIORITY_BULK, names=names)
-    check(wanted, ABLE, Limits())
-    request = valid_request(wanted, ABLE, Limits(), [1, 2], draw_seed=lambda: 7)
+    wanted = GenerationRequest(
+        "r-1", "valley", Text("hi"), parameters, Priority.PRIORITY_BULK, names=names
+    )
+    check(wanted, ABLE, GatewaySettings())
+    request = valid_request(wanted, ABLE, GatewaySettings(), [1, 2], draw_seed=lambda: 7)
     assert request.sampling.grammar.structure.regex == "a+"
     assert request.sampling.grammar.field == "guided_regex"

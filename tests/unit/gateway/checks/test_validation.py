@@ -11,11 +11,16 @@ import pytest
 from headrace.errors import ContextLengthExceeded, HeadraceError, InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard, SamplingDefaults
 from headrace.v1.common_pb2 import Priority, SamplingParameters
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.checks.fitting import cut_to_fit
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.checks.validation import check, times, valid_request
 from headrace_gateway.request.generation import ValidRequest
-from headrace_gateway.request.generation_request import Conversation, Text, TokenIds, Wanted
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    TokenIds,
+)
 
 CARD = ModelCard(
     model="valley",
@@ -24,24 +29,28 @@ CARD = ModelCard(
     max_slots=8,
     capabilities=Capabilities(token_masks=True),
 )
-LIMITS = Limits(max_timeout_s=60, max_patience_s=10)
+LIMITS = GatewaySettings(max_timeout_s=60, max_patience_s=10)
 
 
-def wanted(**changes: Any) -> Wanted:
-    plain = Wanted("r-1", "valley", Text("hello"), SamplingParameters(), Priority.PRIORITY_BULK)
+def wanted(**changes: Any) -> GenerationRequest:
+    plain = GenerationRequest(
+        "r-1", "valley", Text("hello"), SamplingParameters(), Priority.PRIORITY_BULK
+    )
     return dataclasses.replace(plain, **changes)
 
 
-def asking(**parameters: Any) -> Wanted:
+def asking(**parameters: Any) -> GenerationRequest:
     return wanted(parameters=SamplingParameters(**parameters))
 
 
-def valid(asked: Wanted, prompt_tokens: int = 10, card: ModelCard = CARD) -> ValidRequest:
+def valid(
+    asked: GenerationRequest, prompt_tokens: int = 10, card: ModelCard = CARD
+) -> ValidRequest:
     check(asked, card, LIMITS)
     return valid_request(asked, card, LIMITS, list(range(prompt_tokens)), draw_seed=lambda: 77)
 
 
-REFUSED: list[tuple[Wanted, str]] = [
+REFUSED: list[tuple[GenerationRequest, str]] = [
     (asking(temperature=-0.1), "temperature"),
     (asking(temperature=2.1), "temperature"),
     (asking(temperature=math.nan), "temperature"),
@@ -106,7 +115,7 @@ REFUSED: list[tuple[Wanted, str]] = [
 
 @pytest.mark.parametrize(("asked", "field"), REFUSED)
 def test_what_is_out_of_range_is_refused_by_the_name_of_its_field(
-    asked: Wanted, field: str
+    asked: GenerationRequest, field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:
         valid(asked)
@@ -127,7 +136,7 @@ def test_what_is_out_of_range_is_refused_by_the_name_of_its_field(
         wanted(prompt=Text("x" * 6400)),
     ],
 )
-def test_the_ends_of_every_range_are_in_it(asked: Wanted) -> None:
+def test_the_ends_of_every_range_are_in_it(asked: GenerationRequest) -> None:
     assert valid(asked).request_id == asked.request_id
 
 
@@ -208,7 +217,9 @@ def test_an_unset_priority_is_standard() -> None:
         (wanted(timeout_s=2.0, time_remaining_s=3.0), (2, 2)),
     ],
 )
-def test_times_are_the_shortest_that_bind(asked: Wanted, expected: tuple[float, float]) -> None:
+def test_times_are_the_shortest_that_bind(
+    asked: GenerationRequest, expected: tuple[float, float]
+) -> None:
     assert times(asked, LIMITS) == expected
 
 
@@ -217,9 +228,9 @@ def test_times_are_the_shortest_that_bind(asked: Wanted, expected: tuple[float, 
     [asking(min_tokens=1), asking(bad_words=["x"]), asking(allowed_token_ids=[1])],
     ids=["min_tokens", "bad_words", "allowed_token_ids"],
 )
-def test_masks_are_refused_where_the_engine_has_none(asked: Wanted) -> None:
+def test_masks_are_refused_where_the_engine_has_none(asked: GenerationRequest) -> None:
     plain = ModelCard(model="plain", max_slots=1, context_tokens=100, vocabulary_size=50)
-    with pytest.raises(Unsupported, match="engine of model plain has no"):
+    with pytest.raises(Unsupported, match="model plain does not support"):
         check(asked, plain, LIMITS)
 
 

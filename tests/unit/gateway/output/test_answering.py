@@ -13,7 +13,7 @@ from headrace.v1.common_pb2 import Priority
 from headrace_gateway.models.text import StopStrings, TextStream
 from headrace_gateway.models.tokenizer import Tokenizer
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.output.assembler import Said, Transcript
+from headrace_gateway.output.assembler import ChoiceDelta, OutputAssembler
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Tokens, ValidRequest
 from helpers.scripted_admission import LENGTH, STOP, ScriptedGeneration
 from helpers.tiny_tokenizers import bundle, byte_level
@@ -35,11 +35,11 @@ def answer_to(
     generation = ScriptedGeneration(request, script)
     stops = StopStrings([stop]) if stop else None
     streams = [TextStream(byte_level().decode, stops=stops, silent=NONE) for _ in range(n)]
-    transcript = Transcript(streams, prompt_tokens=3)
+    transcript = OutputAssembler(streams, prompt_tokens=3)
     return Answer(generation, request, transcript, TOKENIZER), generation
 
 
-async def all_of(answer: Answer) -> list[Said]:
+async def all_of(answer: Answer) -> list[ChoiceDelta]:
     return [said async for news in answer for said in news]
 
 

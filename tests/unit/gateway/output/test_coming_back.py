@@ -16,32 +16,43 @@ from headrace.errors import InvalidRequest
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.logprobs import Logprobs
 from headrace.v1.common_pb2 import FinishReason
-from headrace_gateway.api.bodies.output_options import Asked
-from headrace_gateway.api.http.reply import Dialect
-from headrace_gateway.api.native.rest_service import RestDialect
-from headrace_gateway.api.openai.choice_details import Prompt, Telling
-from headrace_gateway.api.openai.chunks import CHAT, COMPLETION, Chunks, Form, Head
+from headrace_gateway.api.bodies.output_options import OutputOptions
+from headrace_gateway.api.http.deliver import ResponseFormat
+from headrace_gateway.api.native.rest_service import RestResponseFormat
+from headrace_gateway.api.openai.chunks import (
+    CHAT,
+    COMPLETION,
+    ChunkFormatter,
+    ResponseFields,
+    ResponseShape,
+)
+from headrace_gateway.api.openai.logprobs_formatter import LogprobsFormatter, Prompt
 from headrace_gateway.models.text import StopStrings, TextStream
-from headrace_gateway.models.token_text import Spelling
-from headrace_gateway.output.assembler import Transcript
+from headrace_gateway.models.token_text import VocabularyTexts
+from headrace_gateway.output.assembler import OutputAssembler
 from headrace_gateway.output.position import (
-    UNSEEN,
+    BEGINNING,
     EventIds,
-    Place,
+    Offset,
     read_event_id,
     read_position,
 )
-from headrace_gateway.output.replay import CatchingUp
-from headrace_gateway.request.generation import ChoiceEnded, Described, RecordedRequest, Tokens
+from headrace_gateway.output.replay import Replay
+from headrace_gateway.request.generation import (
+    ChoiceEnded,
+    RecordedRequest,
+    RequestDescription,
+    Tokens,
+)
 from helpers.tiny_tokenizers import byte_level
 
-HEAD = Head("r-1", "valley", created=1, fingerprint="fp_1")
-SPELLING = Spelling(byte_level())
+HEAD = ResponseFields("r-1", "valley", created=1, fingerprint="fp_1")
+SPELLING = VocabularyTexts(byte_level())
 CALL = '<tool_call>\n{"name": "sky", "arguments": {"at": "水🌊"}}\n</tool_call>'
 TEXTS = ["the mill 🌊", "go STO", "run STOP, and more", "", f"so {CALL} and \n{CALL}  done", CALL]
 LENGTH = FinishReason.FINISH_REASON_LENGTH
 
-Said = list[tuple[str, Any]]
+Events = list[tuple[str, Any]]
 """Event ids and what came with them."""
 
 
@@ -50,11 +61,11 @@ class Question:
     """What was made of it, whoever reads it."""
 
     outputs: list[list[int]]
-    form: Form | None
+    form: ResponseShape | None
     logprobs: bool
     echo: bool
 
-    def transcript(self) -> Transcript:
+    def transcript(self) -> OutputAssembler:
         stops = StopStrings(["STOP", "\n\nthe"])
         streams = [
             TextStream(
@@ -66,24 +77,26 @@ class Question:
             )
             for choice in range(len(self.outputs))
         ]
-        return Transcript(streams, prompt_tokens=2, request_id="r-1", calls_tools=True)
+        return OutputAssembler(streams, prompt_tokens=2, request_id="r-1", calls_tools=True)
 
-    def dialect(self, places: list[Place]) -> Dialect | Chunks:
+    def dialect(self, places: list[Offset]) -> ResponseFormat | ChunkFormatter:
         if self.form is None:
-            request: Described = RecordedRequest(
+            request: RequestDescription = RecordedRequest(
                 RequestRecord(request_id="r-1", n=len(self.outputs))
             )
-            return RestDialect(request, places)
-        asked = Asked(
+            return RestResponseFormat(request, places)
+        asked = OutputOptions(
             chat=self.form is CHAT,
             logprobs=2 if self.logprobs else None,
             token_ids=True,
             echo=self.echo and self.form is COMPLETION,
-            repeats=self.echo and self.form is CHAT,
-            by_id=self.echo,
+            echo_last_message=self.echo and self.form is CHAT,
+            tokens_as_ids=self.echo,
         )
-        told = Telling(asked, SPELLING, Prompt("the ", [5]), choices=len(self.outputs))
-        return Chunks(self.form, HEAD, places=places, include_usage=True, ids=True, telling=told)
+        told = LogprobsFormatter(asked, SPELLING, Prompt("the ", [5]), choices=len(self.outputs))
+        return ChunkFormatter(
+            self.form, HEAD, places=places, include_usage=True, ids=True, formatter=told
+        )
 
     def events(self, cuts: Random) -> Iterator[list[Tokens | ChoiceEnded]]:
         """In runs of some length, of one choice or of all, the ends with them or behind."""
@@ -111,17 +124,17 @@ class Question:
                 run.extend(Logprobs.of([-index / 8], [token, 3], [-index / 8, -9]))
         return Tokens(choice, first, ids, run)
 
-    def said(self, cuts: Random, after: str | None = None) -> Said:
+    def said(self, cuts: Random, after: str | None = None) -> Events:
         """Every event of a stream, to its end."""
         transcript, take = self.transcript(), None
-        places = [UNSEEN] * len(self.outputs)
+        places = [BEGINNING] * len(self.outputs)
         if after is not None:
             places = read_position(after, len(self.outputs), field="after")
-            take = CatchingUp(transcript, places).take
+            take = Replay(transcript, places).take
         dialect = self.dialect(places)
         text = dialect.opening()
         for some in self.events(cuts):
-            text += dialect.said((take or transcript.take)(some))
+            text += dialect.events((take or transcript.take)(some))
         return list(_parsed(text))
 
 
@@ -143,7 +156,7 @@ class Whole:
     reasons: list[str] = field(default_factory=list)
 
 
-def whole(said: Said, choices: int) -> list[Whole]:
+def whole(said: Events, choices: int) -> list[Whole]:
     wholes = [Whole() for _ in range(choices)]
     for _, event in said:
         if "delta" in event:
@@ -217,13 +230,13 @@ def test_what_a_client_had_and_what_it_gets_is_the_undisturbed_answer(
 
 
 def test_a_position_is_read_as_it_was_written() -> None:
-    ids = EventIds("r-1", [UNSEEN, UNSEEN])
+    ids = EventIds("r-1", [BEGINNING, BEGINNING])
     assert ids.opened(0) == "id: r-1:0.\n"
-    ids.said(1, 7)
-    assert ids.said(0, 12, ended=True) == "id: r-1:12f.7\n"
-    assert read_position("12f.7", 2, field="after") == [Place(True, 12, True), Place(True, 7)]
-    assert read_position("", 2, field="after") == [UNSEEN, UNSEEN]
-    assert read_position("0.", 2, field="after") == [Place(True), UNSEEN]
+    ids.after_tokens(1, 7)
+    assert ids.after_tokens(0, 12, ended=True) == "id: r-1:12f.7\n"
+    assert read_position("12f.7", 2, field="after") == [Offset(True, 12, True), Offset(True, 7)]
+    assert read_position("", 2, field="after") == [BEGINNING, BEGINNING]
+    assert read_position("0.", 2, field="after") == [Offset(True), BEGINNING]
 
 
 @pytest.mark.parametrize("text", ["1", "1.2.3", "a.b", "1f2.3", "-1.0", "1.2x", "1." + "9" * 10])
@@ -241,7 +254,7 @@ def test_what_is_no_id_of_an_event_is_refused(text: str) -> None:
 
 def test_a_reader_who_says_to_have_more_than_there_is_is_told_so() -> None:
     question = Question([[5, 6, 7]], CHAT, logprobs=False, echo=False)
-    for place in (Place(True, 9), Place(True, 2, True)):
-        take = CatchingUp(question.transcript(), [place]).take
+    for place in (Offset(True, 9), Offset(True, 2, True)):
+        take = Replay(question.transcript(), [place]).take
         with pytest.raises(InvalidRequest, match="tokens"):
             take([Tokens(0, 0, [5, 6, 7]), ChoiceEnded(0, LENGTH)])

@@ -13,7 +13,7 @@ from headrace.v1.common_pb2 import PRIORITY_STANDARD, FinishReason
 from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.queue.queueing import news
 from headrace_gateway.request.generation import ChoiceEnded, Queued, Tokens
-from headrace_gateway.stream.open_request import Admitted, Feed, Outlet
+from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest, SlotBinding
 
 AFTER_S = 0.5
 STOP = FinishReason.FINISH_REASON_STOP
@@ -30,7 +30,7 @@ class ManualClock:
         return self.now_s
 
 
-class SilentLine:
+class SilentStream:
     def cancel(self, slot: int) -> None: ...
 
 
@@ -40,9 +40,11 @@ class Waiter:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.lanes = LaneView(fresh_s=60.0)
-        admitted = Admitted("r", "toy", PRIORITY_STANDARD, 0.0, 600.0, 1, 1, 100, RequestRecord())
-        self.outlet = Outlet(admitted, self.clock, lambda *_: None)
-        self.outlet.sequence = 9
+        admitted = AdmittedRequest(
+            "r", "toy", PRIORITY_STANDARD, 0.0, 600.0, 1, 1, 100, RequestRecord()
+        )
+        self.open_request = OpenRequest(admitted, self.clock, lambda *_: None)
+        self.open_request.sequence = 9
 
     def report(self, *sequences: int, wait_s: int) -> None:
         state = LaneState(
@@ -62,9 +64,9 @@ class Waiter:
 
     def told(self, now_s: float) -> Queued | None:
         self.clock.now_s = now_s
-        queued = news(self.outlet, self.lanes, now_s, after_s=AFTER_S, every_s=10.0)
+        queued = news(self.open_request, self.lanes, now_s, after_s=AFTER_S, every_s=10.0)
         if queued is not None:
-            self.outlet.tell_queued(queued)
+            self.open_request.report_queued(queued)
         return queued
 
 
@@ -96,28 +98,28 @@ def test_where_nothing_is_known_the_stream_is_kept_alive_all_the_same() -> None:
 
 
 def test_who_is_fed_or_has_ended_does_not_wait() -> None:
-    outlet = Waiter().outlet
-    assert outlet.is_waiting
-    feed = Feed(SilentLine(), 0, outlet, 0, 1)
-    outlet.bind(feed)
-    assert not outlet.is_waiting
-    outlet.unbind(feed)
-    assert outlet.is_waiting, "it has lost its worker"
-    outlet.relay.end(0, 1, STOP, 0)
-    assert not outlet.is_waiting
+    open_request = Waiter().open_request
+    assert open_request.is_waiting
+    binding = SlotBinding(SilentStream(), 0, open_request, 0, 1)
+    open_request.bind(binding)
+    assert not open_request.is_waiting
+    open_request.unbind(binding)
+    assert open_request.is_waiting, "it has lost its worker"
+    open_request.output.end(0, 1, STOP, 0)
+    assert not open_request.is_waiting
 
 
 async def test_tokens_come_before_news_of_a_wait_that_is_over() -> None:
-    outlet = Waiter().outlet
-    events = outlet.reader().events()
-    outlet.tell_queued(Queued(2, 1.0))
+    open_request = Waiter().open_request
+    events = open_request.reader().events()
+    open_request.report_queued(Queued(2, 1.0))
     assert await anext(events) == [Queued(2, 1.0)]
-    outlet.tell_queued(Queued(0, 0.0))
-    outlet.bind(Feed(SilentLine(), 0, outlet, 0, 1))
-    outlet.relay.take(0, 1, 0, 7)
-    outlet.wake()
+    open_request.report_queued(Queued(0, 0.0))
+    open_request.bind(SlotBinding(SilentStream(), 0, open_request, 0, 1))
+    open_request.output.take(0, 1, 0, 7)
+    open_request.wake()
     assert await anext(events) == [Tokens(0, 0, [7])]
-    outlet.relay.end(0, 1, STOP, 1)
-    outlet.wake()
+    open_request.output.end(0, 1, STOP, 1)
+    open_request.wake()
     async with asyncio.timeout(5):
         assert await anext(events) == [ChoiceEnded(0, STOP)]

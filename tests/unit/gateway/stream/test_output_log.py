@@ -8,29 +8,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.errors import DeadlinePassed, RequestCancelled
+from headrace.errors import DeadlineExceeded, RequestCancelled
 from headrace.v1.common_pb2 import FinishReason
 from headrace_gateway.request.generation import ChoiceEnded, Event, Failed, Tokens
 from headrace_gateway.stream.output_log import SenderFault, Verdict
-from helpers.read_relay import ReadRelay
+from helpers.read_output import ReadOutputLog
 
 LENGTH = FinishReason.FINISH_REASON_LENGTH
 STOP = FinishReason.FINISH_REASON_STOP
 
 
-def relay(*, choices: int = 1, max_tokens: int = 100) -> ReadRelay:
-    return ReadRelay(choices=choices, max_tokens=max_tokens)
+def output(*, choices: int = 1, max_tokens: int = 100) -> ReadOutputLog:
+    return ReadOutputLog(choices=choices, max_tokens=max_tokens)
 
 
-def opened(*, choices: int = 1, max_tokens: int = 100) -> ReadRelay:
+def opened(*, choices: int = 1, max_tokens: int = 100) -> ReadOutputLog:
     """A relay that hears attempt 1 for every choice."""
-    made = relay(choices=choices, max_tokens=max_tokens)
+    made = output(choices=choices, max_tokens=max_tokens)
     for choice in range(choices):
         assert made.open(choice, 1)
     return made
 
 
-def say(to: ReadRelay, attempt: int, first: int, ids: list[int], choice: int = 0) -> list[Verdict]:
+def say(
+    to: ReadOutputLog, attempt: int, first: int, ids: list[int], choice: int = 0
+) -> list[Verdict]:
     return [to.take(choice, attempt, first + i, token) for i, token in enumerate(ids)]
 
 
@@ -58,7 +60,7 @@ def test_a_vector_comes_out_once_whoever_says_it_again() -> None:
 
 
 def test_an_attempt_that_was_never_opened_is_not_heard() -> None:
-    assert relay().take(0, 1, 0, 7) is Verdict.STALE
+    assert output().take(0, 1, 0, 7) is Verdict.STALE
 
 
 def test_a_newer_attempt_silences_the_older() -> None:
@@ -70,7 +72,7 @@ def test_a_newer_attempt_silences_the_older() -> None:
 
 
 def test_an_older_attempt_that_opens_late_must_stop() -> None:
-    made = relay()
+    made = output()
     made.open(0, 5)
     assert not made.open(0, 4)
     assert made.take(0, 5, 0, 1) is Verdict.TAKEN
@@ -130,7 +132,7 @@ def test_an_end_comes_after_its_tokens_and_nothing_after_it() -> None:
     assert made.take(0, 1, 1, 8) is Verdict.STALE
     assert made.drain() == [Tokens(0, 0, [7]), ChoiceEnded(0, LENGTH)]
     assert made.over
-    assert not made.fail(DeadlinePassed("late"))
+    assert not made.fail(DeadlineExceeded("late"))
     assert made.drain() == []
 
 
@@ -185,7 +187,7 @@ def test_a_choice_that_does_not_exist_is_a_fault_of_the_newest_attempt() -> None
     made = opened(choices=2)
     with pytest.raises(SenderFault, match="choice 2 of a request with 2"):
         made.open(2, 3)
-    assert made.hears(3)
+    assert made.accepts(3)
 
 
 def test_progress_tells_ids_and_ends_of_the_choices_that_have_any() -> None:
@@ -236,7 +238,7 @@ def true_token(choice: int, index: int) -> int:
     return 1000 * choice + index
 
 
-def hear(made: ReadRelay, choice: int, attempt: int, index: int) -> Verdict:
+def hear(made: ReadOutputLog, choice: int, attempt: int, index: int) -> Verdict:
     """One token, as the delivery takes it: a sender that skips is fenced."""
     try:
         return made.take(choice, attempt, index, true_token(choice, index))
@@ -257,7 +259,7 @@ ACTIONS = st.tuples(
 def test_any_interleaving_of_attempts_repeats_and_zombies_reads_as_one_output(
     actions: list[tuple[str, int, int, int]], failing_every: int
 ) -> None:
-    made = relay(choices=CHOICES, max_tokens=FULL)
+    made = output(choices=CHOICES, max_tokens=FULL)
     senders: dict[int, Sender] = {}
     reader = Reader()
     for number, (action, attempt, choice, back) in enumerate(actions):
@@ -292,7 +294,7 @@ def test_any_interleaving_of_attempts_repeats_and_zombies_reads_as_one_output(
 def test_a_relay_that_loses_its_sender_again_and_again_still_comes_to_its_full_end(
     data: st.DataObject,
 ) -> None:
-    made, reader, attempt = relay(max_tokens=FULL), Reader(), 0
+    made, reader, attempt = output(max_tokens=FULL), Reader(), 0
     while not made.over:
         attempt += 1
         assert made.open(0, attempt)
@@ -319,7 +321,7 @@ def test_what_was_cached_of_a_prompt_is_what_the_first_attempt_with_output_said(
     made.take_cached(0, 2, 48)
     say(made, 2, 1, [8])
     assert made.drain() == [Tokens(0, 1, [8])]
-    other = relay(choices=2)
+    other = output(choices=2)
     other.resume(2, made.progress())
     assert made.progress()[0].cached_prompt_tokens == 32
     assert other.drain() == [Tokens(0, 0, [7, 8], cached_prompt=32)]

@@ -6,8 +6,8 @@ import pytest
 
 from headrace.logprobs import Logprobs
 from headrace_gateway.request.generation import Tokens
-from headrace_gateway.stream.output_log import SenderFault, Verdict, Wishes
-from helpers.read_relay import ReadRelay
+from headrace_gateway.stream.output_log import LogprobsRequest, SenderFault, Verdict
+from helpers.read_output import ReadOutputLog
 
 
 def told(*own: float) -> Logprobs:
@@ -15,10 +15,10 @@ def told(*own: float) -> Logprobs:
     return Logprobs.of(own, [7] * len(own), [-0.5] * len(own))
 
 
-def telling(prompt_logprobs: int | None = None) -> ReadRelay:
+def telling(prompt_logprobs: int | None = None) -> ReadOutputLog:
     """A relay that wants logprobs, and hears attempt 1."""
-    wishes = Wishes(logprobs=True, prompt_logprobs=prompt_logprobs)
-    made = ReadRelay(choices=1, max_tokens=9, wishes=wishes)
+    logprobs_request = LogprobsRequest(logprobs=True, prompt_logprobs=prompt_logprobs)
+    made = ReadOutputLog(choices=1, max_tokens=9, logprobs_request=logprobs_request)
     made.open(0, 1)
     return made
 

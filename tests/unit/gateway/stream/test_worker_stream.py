@@ -21,10 +21,10 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.logprobs import Logprobs
 from headrace.v1 import common_pb2
 from headrace_gateway.request.generation import ChoiceEnded, Tokens
-from headrace_gateway.stream.open_request import Admitted, Feed, Outlet
+from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest, SlotBinding
 from headrace_gateway.stream.open_requests import OpenRequests
-from headrace_gateway.stream.output_log import NOTHING, Wishes
-from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerLine
+from headrace_gateway.stream.output_log import NOTHING, LogprobsRequest
+from headrace_gateway.stream.worker_stream import MalformedMessage, WorkerStream
 from headrace_worker.runtime.logprob_columns import add_prompt, add_rows
 
 LENGTH = common_pb2.FINISH_REASON_LENGTH
@@ -37,8 +37,10 @@ class Room:
     requests: OpenRequests = field(default_factory=OpenRequests)
     faults: list[str] = field(default_factory=list)
 
-    def open(self, request_id: str, *, choices: int = 1, wishes: Wishes = NOTHING) -> Outlet:
-        admitted = Admitted(
+    def open(
+        self, request_id: str, *, choices: int = 1, logprobs_request: LogprobsRequest = NOTHING
+    ) -> OpenRequest:
+        admitted = AdmittedRequest(
             request_id=request_id,
             model="toy",
             priority=common_pb2.PRIORITY_STANDARD,
@@ -48,18 +50,20 @@ class Room:
             choices=choices,
             max_tokens=100,
             record=RequestRecord(),
-            wishes=wishes,
+            logprobs_request=logprobs_request,
         )
-        outlet = Outlet(admitted, SystemClock(), lambda closed, _: self.requests.remove(closed))
-        self.requests.add(outlet)
-        return outlet
+        open_request = OpenRequest(
+            admitted, SystemClock(), lambda closed, _: self.requests.remove(closed)
+        )
+        self.requests.add(open_request)
+        return open_request
 
-    def line(self) -> WorkerLine:
-        return WorkerLine("w1", self.requests, self.on_fault)
+    def line(self) -> WorkerStream:
+        return WorkerStream("w1", self.requests, self.on_fault)
 
-    def on_fault(self, feed: Feed, worker_id: str, error: EngineFailed) -> None:
+    def on_fault(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
         self.faults.append(f"{worker_id}: {error.message}")
-        feed.outlet.fence(feed.attempt)
+        binding.open_request.fence(binding.attempt)
 
 
 def opening(slot: int, request_id: str = "r1", *, attempt: int = 1, choice: int = 0) -> Opening:
@@ -76,7 +80,7 @@ def ending(slot: int, output_tokens: int) -> DeliverRequest:
     return DeliverRequest(endings=[last])
 
 
-async def said(line: WorkerLine) -> DeliverResponse:
+async def said(line: WorkerStream) -> DeliverResponse:
     response = await line.response()
     assert response is not None
     return response
@@ -84,12 +88,12 @@ async def said(line: WorkerLine) -> DeliverResponse:
 
 def test_a_vector_counts_as_something_that_came_through() -> None:
     room = Room()
-    outlet = room.open("r1")
+    open_request = room.open("r1")
     line = room.line()
     line.take(DeliverRequest(openings=[opening(3)]))
     last = Ending(slot=3, finish_reason=LENGTH, vector=b"1234")
     assert line.take(DeliverRequest(endings=[last]))
-    (ended,) = outlet.relay.reading().drain()
+    (ended,) = open_request.output.reading().drain()
     assert isinstance(ended, ChoiceEnded)
     assert ended.vector == b"1234"
     assert not line.take(DeliverRequest(endings=[last]))
@@ -128,20 +132,20 @@ async def test_a_cancelled_slot_is_passed_over_until_it_is_opened_again() -> Non
     assert (await said(line)).cancelled_slots == [1]
     line.take(DeliverRequest(openings=[opening(1, "r2")]))
     assert line.take(tokens((1, 0, 8)))
-    assert second.relay.output_tokens == 1
+    assert second.output.output_tokens == 1
 
 
 async def test_a_second_stream_of_the_same_attempt_is_heard_beside_the_first() -> None:
     room = Room()
-    outlet = room.open("r1")
+    open_request = room.open("r1")
     old, new = room.line(), room.line()
     old.take(DeliverRequest(openings=[opening(1)]))
     old.take(tokens((1, 0, 7)))
     new.take(DeliverRequest(openings=[opening(9)]))
     assert new.take(tokens((9, 0, 7), (9, 1, 8)))
-    assert outlet.relay.output_tokens == 2
-    assert [feed.slot for feed in old.broken()] == [1]
-    assert outlet.is_fed(0, 1)
+    assert open_request.output.output_tokens == 2
+    assert [binding.slot for binding in old.unbind_all()] == [1]
+    assert open_request.has_binding(0, 1)
 
 
 async def test_an_end_through_one_stream_cancels_the_slot_of_the_other_when_it_speaks() -> None:
@@ -186,7 +190,7 @@ async def test_a_gap_costs_its_own_request_and_no_other() -> None:
     line.take(DeliverRequest(openings=[opening(1), opening(2, "r2")]))
     line.take(tokens((1, 1, 7), (2, 0, 8)))
     assert room.faults == ["w1: worker w1: output index 1 where 0 was next"]
-    assert good.relay.output_tokens == 1
+    assert good.output.output_tokens == 1
     assert (await said(line)).cancelled_slots == [1]
 
 
@@ -216,7 +220,9 @@ def telling(**columns: list[Any]) -> DeliverRequest:
 async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
     room = Room()
     silent = room.open("r1")
-    wide, narrow = (room.open(name, wishes=Wishes(logprobs=True)) for name in ("r2", "r3"))
+    wide, narrow = (
+        room.open(name, logprobs_request=LogprobsRequest(logprobs=True)) for name in ("r2", "r3")
+    )
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1), opening(2, "r2"), opening(3, "r3")]))
     message = tokens((3, 0, 6), (1, 0, 7), (2, 0, 8), (2, 1, 9))
@@ -224,31 +230,31 @@ async def test_logprobs_are_told_apart_by_the_rows_that_have_them() -> None:
         add_rows(message, row, run)
     assert line.take(message)
     assert room.faults == []
-    assert silent.relay.reading().drain() == [Tokens(0, 0, [7])]
-    assert wide.relay.reading().drain() == [Tokens(0, 0, [8, 9], two)]
-    assert narrow.relay.reading().drain() == [Tokens(0, 0, [6], Logprobs.of([-1]))]
+    assert silent.output.reading().drain() == [Tokens(0, 0, [7])]
+    assert wide.output.reading().drain() == [Tokens(0, 0, [8, 9], two)]
+    assert narrow.output.reading().drain() == [Tokens(0, 0, [6], Logprobs.of([-1]))]
 
 
 async def test_what_is_told_of_a_prompt_comes_with_its_first_output() -> None:
     room = Room()
-    outlet = room.open("r1", wishes=Wishes(prompt_logprobs=2))
+    open_request = room.open("r1", logprobs_request=LogprobsRequest(prompt_logprobs=2))
     line = room.line()
     message = DeliverRequest(openings=[opening(1)])
     add_prompt(message, 1, 0, run := Logprobs.of([-1, -2]))
     line.take(message)
     line.take(tokens((1, 0, 7)))
-    assert outlet.relay.reading().drain() == [Tokens(0, 0, [7], None, run)]
+    assert open_request.output.reading().drain() == [Tokens(0, 0, [7], None, run)]
 
 
 async def test_missing_logprobs_cost_their_own_request_and_no_other() -> None:
     room = Room()
-    room.open("r1", wishes=Wishes(logprobs=True))
+    room.open("r1", logprobs_request=LogprobsRequest(logprobs=True))
     good = room.open("r2")
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1), opening(2, "r2")]))
     line.take(tokens((1, 0, 7), (2, 0, 8)))
     assert room.faults == ["w1: worker w1: output index 0 without logprobs"]
-    assert good.relay.output_tokens == 1
+    assert good.output.output_tokens == 1
 
 
 @pytest.mark.parametrize(
@@ -279,11 +285,11 @@ async def test_columns_of_logprobs_that_do_not_fit_together_are_malformed(
 
 async def test_a_broken_stream_leaves_nothing_bound() -> None:
     room = Room()
-    outlet = room.open("r1", choices=2)
+    open_request = room.open("r1", choices=2)
     line = room.line()
     line.take(DeliverRequest(openings=[opening(1), opening(2, choice=1)]))
-    assert len(line.broken()) == 2
-    assert (outlet.feeds, line.bound_slots) == (0, 0)
+    assert len(line.unbind_all()) == 2
+    assert (open_request.bindings, line.bound_slots) == (0, 0)
 
 
 async def test_a_finished_line_says_what_is_left_and_then_nothing() -> None:

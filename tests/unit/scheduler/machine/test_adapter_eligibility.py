@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from headrace.errors import NoWorker
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
-from headrace_scheduler.state.events import Dispatch, Notify
-from headrace_scheduler.workers.policy import Policy
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.state.events import Dispatch, SendNotice
 from helpers.scheduler_events import Bench, answer, lost, point
 
 
@@ -28,7 +28,7 @@ def test_only_a_worker_that_holds_the_adapter_gets_the_request() -> None:
     assert given_to(bench) == {"a": "adapted"}
 
 
-def test_a_request_whose_adapter_nobody_holds_waits_and_lets_others_pass() -> None:
+def test_a_request_whose_adapter_no_worker_has_waits_and_delays_no_other() -> None:
     bench = Bench()
     bench.submit("a", adapter="pirate")
     bench.submit("b")
@@ -39,7 +39,7 @@ def test_a_request_whose_adapter_nobody_holds_waits_and_lets_others_pass() -> No
     assert given_to(bench) == {"a": "plain"}
 
 
-def test_an_adapter_that_a_worker_let_go_of_is_looked_for_elsewhere() -> None:
+def test_a_request_whose_adapter_a_worker_unloaded_goes_to_another() -> None:
     bench = Bench()
     bench.worker("one", adapters=("pirate",))
     bench.submit("a", adapter="pirate")
@@ -57,27 +57,27 @@ def test_what_ran_with_an_adapter_goes_on_with_an_equal_one() -> None:
     bench.accept()
     where = point("a", attempt_of(bench, "a"), [1, 2])
     bench.worker("plain")
-    bench.tell(lost("one", where))
-    notice = bench.only(Notify)
+    bench.apply(lost("one", where))
+    notice = bench.only(SendNotice)
     bench.worker("one", number=2, leaving=True)
-    bench.tell(answer(notice, where))
+    bench.apply(answer(notice, where))
     assert given_to(bench) == {}
     bench.worker("other", adapters=("pirate", "poet"))
     assert given_to(bench) == {"a": "other"}
 
 
-def test_patience_that_ends_for_want_of_an_adapter_says_which() -> None:
+def test_patience_that_ends_for_want_of_an_adapter_names_it() -> None:
     bench = Bench()
     bench.worker("plain")
-    bench.submit("a", adapter="pirate", patient_until_s=102.0)
+    bench.submit("a", adapter="pirate", queue_deadline_s=102.0)
     bench.after(2.1)
-    ((_, error),) = bench.only(Notify).ended
+    ((_, error),) = bench.only(SendNotice).ended
     assert isinstance(error, NoWorker)
     assert error.message == "no worker served tiny:pirate within 2.1 s"
 
 
 def test_one_on_its_last_attempt_that_waits_for_its_adapter_holds_up_no_other_such() -> None:
-    bench = Bench(Policy(max_attempts=2))
+    bench = Bench(SchedulerSettings(max_attempts=2))
     bench.worker("one", adapters=("pirate",))
     bench.submit("a", adapter="pirate")
     bench.accept()
@@ -85,8 +85,8 @@ def test_one_on_its_last_attempt_that_waits_for_its_adapter_holds_up_no_other_su
     bench.accept()
     points = [point(request_id, attempt_of(bench, request_id)) for request_id in ("a", "b")]
     bench.worker("one", number=2, draining=True)
-    bench.tell(lost("one", *points))
-    notice = bench.only(Notify)
-    bench.tell(answer(notice, *points))
+    bench.apply(lost("one", *points))
+    notice = bench.only(SendNotice)
+    bench.apply(answer(notice, *points))
     bench.worker("plain")
     assert given_to(bench) == {"b": "plain"}

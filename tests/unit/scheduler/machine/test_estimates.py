@@ -5,20 +5,18 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import HeadraceError, LaneFull, PatienceExhausted
-from headrace_scheduler.machine.machine import LaneFigures
-from headrace_scheduler.request.fairness import Shares
-from headrace_scheduler.state.events import Dispatch, Notify
-from headrace_scheduler.workers.policy import Policy
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.state_machine import LaneStatistics
+from headrace_scheduler.state.events import Dispatch, SendNotice
 from helpers.queue_simulation import (
     Ask,
-    Asked,
+    OfferedRequest,
     Simulation,
     median_error,
     poisson,
@@ -26,8 +24,8 @@ from helpers.queue_simulation import (
 )
 from helpers.scheduler_events import EPOCH, Bench, gateway_reported
 
-PATIENT = Policy(gateway_silence_s=600.0, worker_silence_s=600.0)
-TIGHT = replace(PATIENT, max_waiting=9)
+PATIENT = SchedulerSettings(gateway_silence_s=600.0, worker_silence_s=600.0)
+TIGHT = PATIENT.model_copy(update={"max_waiting": 9})
 ROUGHLY = 0.3
 """What the mesh promises of the median."""
 
@@ -42,11 +40,11 @@ LENGTHS: dict[str, Callable[[random.Random], float]] = {
 
 
 def told(bench: Bench) -> HeadraceError:
-    ((_, error),) = bench.only(Notify).ended
+    ((_, error),) = bench.only(SendNotice).ended
     return error
 
 
-def figures(bench: Bench) -> dict[str, LaneFigures]:
+def figures(bench: Bench) -> dict[str, LaneStatistics]:
     return {f.priority: f for f in bench.machine.lanes(now_s=bench.now_s)}
 
 
@@ -55,15 +53,15 @@ def estimate(bench: Bench, priority: str = "standard") -> float | None:
     return None if wait is None else wait.wait_s
 
 
-def one_a_second(requests: int, *, ended: int, policy: Policy = PATIENT) -> Bench:
+def one_a_second(requests: int, *, ended: int, settings: SchedulerSettings = PATIENT) -> Bench:
     """One slot, which each request holds for a second; so many have ended."""
-    bench = Bench(policy)
+    bench = Bench(settings)
     bench.worker(free=1, total=1)
     bench.submit(*(f"r{i}" for i in range(requests)))
     bench.accept()
     for i in range(ended):
         bench.now_s += 1.0
-        bench.tell(gateway_reported(heard_s=bench.now_s))
+        bench.apply(gateway_reported(received_s=bench.now_s))
         bench.worker(number=2 + i, free=1, total=1, counted=(EPOCH, i + 1))
         bench.accept()
     return bench
@@ -92,9 +90,9 @@ def assert_roughly_right(
         )
     )
     simulation.run()
-    asked = simulation.asked.values()
-    assert len(relative_errors(asked, beyond_s=mean_s)) > len(asked) / 3
-    assert median_error(asked, beyond_s=mean_s) <= ROUGHLY
+    offered = simulation.offered.values()
+    assert len(relative_errors(offered, beyond_s=mean_s)) > len(offered) / 3
+    assert median_error(offered, beyond_s=mean_s) <= ROUGHLY
 
 
 @settings(max_examples=15, derandomize=True, deadline=None)
@@ -145,7 +143,7 @@ def test_a_fleet_that_grows_is_at_once_believed_to_be_faster() -> None:
     simulation.offer(poisson(rng, per_s=16.0, for_s=60.0, runs_s=lambda: rng.uniform(1.0, 3.0)))
     simulation.at(30.0, lambda: simulation.join("more", 16))
     simulation.run()
-    later = [asked for asked in simulation.asked.values() if asked.ask.at_s > 31.0]
+    later = [offered for offered in simulation.offered.values() if offered.ask.at_s > 31.0]
     assert median_error(later, beyond_s=2.0) <= ROUGHLY
 
 
@@ -155,11 +153,11 @@ def test_a_fleet_that_shrinks_is_at_once_believed_to_be_slower() -> None:
     simulation.offer(poisson(rng, per_s=20.0, for_s=60.0, runs_s=lambda: rng.uniform(1.0, 3.0)))
     simulation.at(30.0, lambda: simulation.leave("w1"))
     simulation.run(300.0)
-    later = [asked for asked in simulation.asked.values() if asked.ask.at_s > 31.0]
+    later = [offered for offered in simulation.offered.values() if offered.ask.at_s > 31.0]
     assert median_error(later, beyond_s=2.0) <= ROUGHLY
 
 
-def test_lower_lanes_are_told_what_the_upper_ones_leave_them() -> None:
+def test_estimates_of_lower_lanes_count_what_the_upper_ones_leave() -> None:
     """A fleet that interactive requests alone nearly fill: the others live on their floors."""
     rng = random.Random(1)
     simulation = Simulation([8, 8])
@@ -176,14 +174,14 @@ def test_lower_lanes_are_told_what_the_upper_ones_leave_them() -> None:
         )
     simulation.run(160.0)
     for priority in ("standard", "bulk"):
-        found = [a for a in simulation.asked.values() if a.ask.priority == priority]
+        found = [a for a in simulation.offered.values() if a.ask.priority == priority]
         assert median_error(found, beyond_s=3.0) <= ROUGHLY
 
 
-def two_tenants(policy: Policy, *, small_per_s: float) -> Simulation:
+def two_tenants(settings: SchedulerSettings, *, small_per_s: float) -> Simulation:
     """16 slots, of which one tenant asks for ten times what is its share."""
     rng = random.Random(1)
-    simulation = Simulation([8, 8], policy)
+    simulation = Simulation([8, 8], settings)
     for tenant, per_s in (("big", 40.0), ("small", small_per_s)):
         simulation.offer(
             poisson(
@@ -198,13 +196,13 @@ def two_tenants(policy: Policy, *, small_per_s: float) -> Simulation:
     return simulation
 
 
-def of_tenant(simulation: Simulation, tenant: str) -> list[Asked]:
-    asked = [a for a in simulation.asked.values() if a.ask.tenant == tenant]
-    return [a for a in asked if 5.0 < a.ask.at_s < 20.0]
+def of_tenant(simulation: Simulation, tenant: str) -> list[OfferedRequest]:
+    offered = [a for a in simulation.offered.values() if a.ask.tenant == tenant]
+    return [a for a in offered if 5.0 < a.ask.at_s < 20.0]
 
 
-def test_who_asks_for_little_is_not_told_the_wait_of_anothers_backlog() -> None:
-    simulation = two_tenants(Policy(max_waiting=100_000), small_per_s=4.0)
+def test_a_tenant_with_few_requests_does_not_get_the_wait_of_anothers_backlog() -> None:
+    simulation = two_tenants(SchedulerSettings(max_waiting=100_000), small_per_s=4.0)
     small = of_tenant(simulation, "small")
     assert len(small) > 30
     assert all(a.told_s is not None and a.told_s < 1.0 for a in small)
@@ -212,30 +210,30 @@ def test_who_asks_for_little_is_not_told_the_wait_of_anothers_backlog() -> None:
 
 
 @pytest.mark.parametrize("small_per_s", [4.0, 7.0, 20.0])
-def test_a_backlog_is_told_of_those_that_will_go_before_it(small_per_s: float) -> None:
+def test_a_backlogs_estimate_counts_the_requests_that_will_go_before_it(small_per_s: float) -> None:
     """Half of the service is the other tenant's, if it asks for so much."""
-    simulation = two_tenants(Policy(max_waiting=100_000), small_per_s=small_per_s)
+    simulation = two_tenants(SchedulerSettings(max_waiting=100_000), small_per_s=small_per_s)
     assert median_error(of_tenant(simulation, "big"), beyond_s=2.0) <= ROUGHLY
     if small_per_s > 8.0:
         assert median_error(of_tenant(simulation, "small"), beyond_s=2.0) <= ROUGHLY
 
 
-def test_weights_are_part_of_the_wait_that_is_told() -> None:
-    policy = Policy(max_waiting=100_000, shares=Shares({"small": 4.0}))
-    simulation = two_tenants(policy, small_per_s=20.0)
+def test_weights_are_part_of_the_estimated_wait() -> None:
+    settings = SchedulerSettings(max_waiting=100_000, tenant_weights={"small": 4.0})
+    simulation = two_tenants(settings, small_per_s=20.0)
     for tenant in ("big", "small"):
         assert median_error(of_tenant(simulation, tenant), beyond_s=2.0) <= ROUGHLY
 
 
-def test_whom_bulk_makes_way_for_is_told_what_that_takes() -> None:
+def test_an_interactive_estimate_counts_the_time_of_parking_bulk_requests() -> None:
     rng = random.Random(1)
-    simulation = Simulation([8], Policy(max_waiting=100_000, max_preemptions=1000))
+    simulation = Simulation([8], SchedulerSettings(max_waiting=100_000, max_preemptions=1000))
     simulation.offer(Ask(0.0, 100.0, priority="bulk") for _ in range(20))
     simulation.offer(
         poisson(rng, per_s=2.0, for_s=60.0, from_s=1.0, runs_s=lambda: 1.0, priority="interactive")
     )
     simulation.run(70.0)
-    urgent = [a for a in simulation.asked.values() if a.ask.priority == "interactive"]
+    urgent = [a for a in simulation.offered.values() if a.ask.priority == "interactive"]
     assert urgent[0].told_s is None, "nobody has made way yet, so it is not known"
     told = [a.told_s for a in urgent if a.told_s is not None]
     assert len(told) > len(urgent) * 0.9
@@ -244,7 +242,7 @@ def test_whom_bulk_makes_way_for_is_told_what_that_takes() -> None:
 
 
 def test_retry_after_of_a_full_lane_is_when_its_next_place_becomes_free() -> None:
-    bench = one_a_second(10, ended=5, policy=TIGHT)
+    bench = one_a_second(10, ended=5, settings=TIGHT)
     bench.submit(*(f"later {i}" for i in range(5)))
     assert figures(bench)["standard"].waiting == 9
     bench.submit("one too many")
@@ -255,7 +253,7 @@ def test_retry_after_of_a_full_lane_is_when_its_next_place_becomes_free() -> Non
 
 def test_retry_after_of_patience_is_when_it_would_suffice() -> None:
     bench = one_a_second(15, ended=5)
-    bench.submit("impatient", patient_until_s=bench.now_s + 0.5)
+    bench.submit("impatient", queue_deadline_s=bench.now_s + 0.5)
     bench.after(0.6)
     error = told(bench)
     assert isinstance(error, PatienceExhausted)
@@ -269,13 +267,13 @@ def test_the_wait_is_unknown_until_something_was_measured() -> None:
     assert estimate(bench) is None
 
 
-def test_the_wait_is_unknown_where_nobody_serves() -> None:
+def test_the_wait_is_unknown_without_a_worker() -> None:
     bench = one_a_second(15, ended=8)
     bench.worker(number=99, leaving=True)
     assert estimate(bench) is None
 
 
-def test_where_there_is_room_nobody_waits() -> None:
+def test_where_there_is_room_no_request_waits() -> None:
     bench = Bench()
     bench.worker()
     assert [f.wait and f.wait.wait_s for f in figures(bench).values()] == [0.0, 0.0, 0.0]
@@ -293,7 +291,7 @@ def test_those_ahead_that_find_room_cost_no_wait() -> None:
     assert estimate(bench) is None  # the fifth does not fit, and nothing has been measured
 
 
-def test_room_that_those_who_wait_cannot_use_is_none() -> None:
+def test_room_that_waiting_requests_cannot_use_does_not_count() -> None:
     """Four choices side by side on one worker, of which each has two slots free."""
     bench = Bench(PATIENT)
     for worker_id in ("v", "w"):
@@ -309,7 +307,7 @@ def test_the_estimate_is_the_wait_that_comes_true() -> None:
     assert estimate(bench) == pytest.approx(11.0, rel=0.05)
 
 
-def test_a_more_urgent_newcomer_does_not_wait_for_those_below_it() -> None:
+def test_a_more_urgent_newcomer_does_not_wait_for_less_urgent_requests() -> None:
     bench = one_a_second(16, ended=5)
     assert estimate(bench, "interactive") == pytest.approx(1.1, rel=0.05)  # standard has its floor
     assert estimate(bench, "bulk") == pytest.approx(11.1, rel=0.1)
@@ -321,7 +319,7 @@ def test_every_move_between_states_is_counted() -> None:
     bench.submit("a")
     bench.accept()
     bench.settle("a")
-    moves = {name: n for name, n in bench.journal.counts.items() if " to " in name}
+    moves = {name: n for name, n in bench.observer.counts.items() if " to " in name}
     assert moves == {
         "new to held": 1,
         "held to waiting": 1,

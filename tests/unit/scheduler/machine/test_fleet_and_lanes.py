@@ -7,14 +7,13 @@ from itertools import pairwise
 
 from headrace.internal.v1.request_pb2 import ChoiceProgress
 from headrace.v1.common_pb2 import FinishReason, Priority
-from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.machine.forecast import Outlook, Wait
-from headrace_scheduler.machine.machine import LaneFigures, Leadership
-from headrace_scheduler.request.request import longest
-from headrace_scheduler.runtime.report_cache import Sightings
-from headrace_scheduler.runtime.reporting import lane_report
+from headrace_scheduler.machine.state_machine import LaneStatistics, Leadership
+from headrace_scheduler.machine.wait_estimator import TenantWaitEstimate, WaitEstimate
+from headrace_scheduler.request.live_request import longest_progress
+from headrace_scheduler.runtime.lane_reports import lane_report
+from headrace_scheduler.runtime.report_cache import ReportCache
 from headrace_scheduler.state.events import Dispatch
-from headrace_scheduler.state.tenant_shares import Mark
+from headrace_scheduler.state.tenant_shares import QueueMark
 from helpers.scheduler_events import Bench, gateway_reported, reported
 
 
@@ -22,13 +21,13 @@ def test_a_lane_keeps_the_order_of_the_stream_whatever_the_order_of_events() -> 
     from helpers.scheduler_events import submitted
 
     bench = Bench()
-    bench.tell(submitted("c", 3), submitted("a", 1), submitted("b", 2))
+    bench.apply(submitted("c", 3), submitted("a", 1), submitted("b", 2))
     bench.worker()
     (dispatch,) = bench.commands
     assert [r.request_id for r in dispatch.message.requests] == ["a", "b", "c"]  # type: ignore[union-attr]
 
 
-def test_what_no_empty_worker_of_this_size_and_weights_could_run_holds_nobody_up() -> None:
+def test_what_no_empty_worker_of_this_size_and_weights_could_run_delays_no_other() -> None:
     bench = Bench()
     bench.submit("wide", n=5)
     bench.submit("of other weights", digest="w2")
@@ -49,7 +48,7 @@ def test_of_two_accounts_of_a_choice_the_longer_counts_and_of_equals_the_finishe
         ChoiceProgress(choice=0, output_ids=[1]),
         ChoiceProgress(choice=2, output_ids=[9]),
     ]
-    best = longest(accounts, choices=2)
+    best = longest_progress(accounts, choices=2)
     assert [(p.choice, len(p.output_ids), p.finish_reason) for p in best] == [
         (0, 2, 0),
         (1, 1, stop),
@@ -59,15 +58,20 @@ def test_of_two_accounts_of_a_choice_the_longer_counts_and_of_equals_the_finishe
 def test_a_lane_report_leaves_out_a_wait_that_is_unknown() -> None:
     leadership = Leadership("s", "tiny", 3, 0.0, 0.0)
     figures = [
-        LaneFigures(
+        LaneStatistics(
             "interactive",
             2,
             1,
             0.5,
-            Wait(1.25, 0.5),
-            (Outlook("t", 2, Wait(2.5, 0.5), (Mark(7, 0), Mark(9, 3))), Outlook("", 0, None)),
+            WaitEstimate(1.25, 0.5),
+            (
+                TenantWaitEstimate(
+                    "t", 2, WaitEstimate(2.5, 0.5), (QueueMark(7, 0), QueueMark(9, 3))
+                ),
+                TenantWaitEstimate("", 0, None),
+            ),
         ),
-        LaneFigures("bulk", 0, 0, 0.0, None),
+        LaneStatistics("bulk", 0, 0, 0.0, None),
     ]
     report = lane_report(leadership, figures, max_waiting=9)
     urgent, bulk = report.lanes
@@ -84,24 +88,18 @@ def test_a_lane_report_leaves_out_a_wait_that_is_unknown() -> None:
     assert not bulk.HasField("place_interval")
 
 
-def test_a_new_leader_is_told_of_all_who_were_heard_lately() -> None:
-    sightings = Sightings(kept_s=5.0)
-    sightings.see_worker(reported("old", 1, heard_s=1.0))
-    sightings.see_worker(reported("w", 1, heard_s=8.0))
-    latest = reported("w", 2, heard_s=9.0)
-    sightings.see_worker(latest)
-    gateway = gateway_reported(heard_s=9.0)
-    sightings.see_gateway(gateway)
-    assert sightings.recent(10.0) == [latest, gateway]
+def test_a_new_leader_gets_the_recent_reports_of_workers_and_gateways() -> None:
+    report_cache = ReportCache(kept_s=5.0)
+    report_cache.add_worker_report(reported("old", 1, received_s=1.0))
+    report_cache.add_worker_report(reported("w", 1, received_s=8.0))
+    latest = reported("w", 2, received_s=9.0)
+    report_cache.add_worker_report(latest)
+    gateway = gateway_reported(received_s=9.0)
+    report_cache.add_gateway_report(gateway)
+    assert report_cache.recent(10.0) == [latest, gateway]
 
 
-def test_every_number_of_the_policy_comes_from_a_setting() -> None:
-    policy = SchedulerSettings(max_waiting=7, floor_share=0.5, adoption_window_s=9.0).policy()
-    assert (policy.max_waiting, policy.limits.floor_share) == (7, 0.5)
-    assert policy.adoption_window_s == 9.0
-
-
-def test_a_short_lane_is_told_whole_and_a_long_one_in_outline() -> None:
+def test_a_short_lane_is_reported_whole_and_a_long_one_by_samples() -> None:
     bench = Bench()
     bench.submit(*(f"r{i}" for i in range(64)))
     marks = marks_of_the_only_tenant(bench)
@@ -112,7 +110,7 @@ def test_a_short_lane_is_told_whole_and_a_long_one_in_outline() -> None:
     assert {b - a for a, b in pairwise(sequences)} <= {6, 7}
 
 
-def marks_of_the_only_tenant(bench: Bench) -> Sequence[Mark]:
+def marks_of_the_only_tenant(bench: Bench) -> Sequence[QueueMark]:
     (_, standard, _) = bench.machine.lanes(now_s=bench.now_s)
     (only, _) = standard.tenants
     assert (only.tenant, only.waiting) == ("default", standard.waiting)

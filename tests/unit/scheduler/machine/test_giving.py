@@ -4,33 +4,35 @@ from __future__ import annotations
 
 from headrace.errors import Code, NoWorker
 from headrace.internal.v1.reports_pb2 import ResumePoint
+from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.state.events import (
     Acknowledge,
     CancelRequested,
-    Conclude,
     Dispatch,
     NoticeAnswered,
-    Notify,
     ParkOnWorker,
+    SendNotice,
+    StoreResult,
 )
-from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import (
     EPOCH,
     Bench,
-    asked,
     gateway_reported,
     parked,
     point,
     settled,
+    take_over_requested,
 )
 
-POLICY = Policy(gateway_silence_s=5.0, orphan_grace_s=30.0, notice_repeat_s=1.0)
+SETTINGS = SchedulerSettings(gateway_silence_s=5.0, orphan_grace_s=30.0, notice_repeat_s=1.0)
 NEVER = float("inf")
 
 
-def running(policy: Policy = POLICY, *, deadline_s: float = NEVER) -> tuple[Bench, int]:
+def running(
+    settings: SchedulerSettings = SETTINGS, *, deadline_s: float = NEVER
+) -> tuple[Bench, int]:
     """A bench where r runs detached on w for gateway g; and its attempt."""
-    bench = Bench(policy)
+    bench = Bench(settings)
     bench.worker()
     bench.submit("r", detached=True, deadline_s=deadline_s)
     attempt = bench.only(Dispatch).message.requests[0].attempt
@@ -42,26 +44,28 @@ def lives(bench: Bench, *gateway_ids: str, draining: bool = False) -> None:
     """These report that they live, and where."""
     for gateway_id in gateway_ids:
         address = f"at {gateway_id}"
-        told = gateway_reported(gateway_id, heard_s=bench.now_s, address=address, draining=draining)
-        bench.tell(told)
+        told = gateway_reported(
+            gateway_id, received_s=bench.now_s, address=address, draining=draining
+        )
+        bench.apply(told)
 
 
 def leaves(bench: Bench, gateway_id: str = "g") -> None:
-    bench.tell(gateway_reported(gateway_id, heard_s=bench.now_s, leaving=True))
+    bench.apply(gateway_reported(gateway_id, received_s=bench.now_s, leaving=True))
 
 
-def fence(bench: Bench) -> Notify:
+def fence(bench: Bench) -> SendNotice:
     """The notice that gives r to somebody."""
-    (found,) = [notice for notice in bench.given(Notify) if notice.fences]
+    (found,) = [notice for notice in bench.given(SendNotice) if notice.fences]
     return found
 
 
-def test_another_gateway_is_given_it_with_what_its_worker_had_made() -> None:
+def test_another_gateway_gets_it_with_the_output_of_its_worker() -> None:
     bench, attempt = running()
     lives(bench, "h")
     leaves(bench)
     assert bench.only(ParkOnWorker).orphaned
-    bench.tell(parked("w", point("r", attempt, [7, 8])))
+    bench.apply(parked("w", point("r", attempt, [7, 8])))
     bench.after(0.2)
     given = fence(bench)
     (record,) = given.records
@@ -70,26 +74,24 @@ def test_another_gateway_is_given_it_with_what_its_worker_had_made() -> None:
     assert record.held_since_attempt == record.attempt > attempt
     assert not record.prompt_ids
     bench.worker(number=2, counted=(EPOCH, 1))
-    bench.tell(NoticeAnswered(given, (point("r", record.attempt, [7, 8]),), ()))
+    bench.apply(NoticeAnswered(given, (point("r", record.attempt, [7, 8]),), ()))
     (again,) = bench.only(Dispatch).message.requests
     assert (again.gateway_id, list(again.progress[0].output_ids)) == ("h", [7, 8])
     assert list(again.prompt_ids), "workers need it"
 
 
-def test_what_ran_is_not_given_before_its_worker_has_parked_it_or_the_time_for_that_is_over() -> (
-    None
-):
+def test_what_ran_is_not_reassigned_before_its_worker_has_parked_it_or_that_time_is_over() -> None:
     bench, _ = running()
     lives(bench, "h")
     leaves(bench)
     bench.after(0.5)
-    assert not bench.given(Notify)
+    assert not bench.given(SendNotice)
     bench.after(0.6)
     assert fence(bench).gateway_id == "h"
 
 
 def test_a_gateway_that_does_not_take_it_is_not_the_only_one() -> None:
-    bench = Bench(POLICY)
+    bench = Bench(SETTINGS)
     bench.submit("r", detached=True)
     lives(bench, "h", "i")
     leaves(bench)
@@ -98,28 +100,28 @@ def test_a_gateway_that_does_not_take_it_is_not_the_only_one() -> None:
     for _ in range(4):
         given = fence(bench)
         asked_of.append(given.gateway_id)
-        bench.tell(NoticeAnswered(given, (), ("r",)))
+        bench.apply(NoticeAnswered(given, (), ("r",)))
         lives(bench, "h", "i")
         bench.after(0.2)
-        assert not [n for n in bench.given(Notify) if n.fences], "not at once again"
+        assert not [n for n in bench.given(SendNotice) if n.fences], "not at once again"
         bench.after(0.9)
     assert set(asked_of) == {"h", "i"}
     assert bench.machine.statistics().orphaned + bench.machine.statistics().lost == 1
 
 
-def test_the_only_gateway_may_be_given_what_it_has_let_go_of() -> None:
+def test_the_only_gateway_may_be_assigned_what_it_has_released() -> None:
     bench, attempt = running()
     lives(bench, "g")
     bench.worker(number=2, leaving=True)
     asks = fence(bench)
     assert (asks.gateway_id, asks.records) == ("g", ())
-    bench.tell(NoticeAnswered(asks, (), ("r",)))
+    bench.apply(NoticeAnswered(asks, (), ("r",)))
     assert bench.machine.statistics().orphaned == 1
     lives(bench, "g")
     bench.after(1.1)
     given = fence(bench)
     assert (given.gateway_id, [r.request_id for r in given.records]) == ("g", ["r"])
-    assert not [n for n in bench.given(Notify) if n.ended], "it is not told that another has it"
+    assert not [n for n in bench.given(SendNotice) if n.ended], "it is not told that another has it"
     assert given.records[0].attempt > attempt
 
 
@@ -129,42 +131,42 @@ def test_without_a_gateway_it_waits_until_its_deadline_and_its_end_is_kept() -> 
     bench.after(200.0)
     assert bench.machine.statistics().orphaned == 1
     bench.after(100.1)
-    kept = bench.only(Conclude)
+    kept = bench.only(StoreResult)
     assert (kept.record.request_id, kept.error.code) == ("r", Code.DEADLINE_EXCEEDED)
     assert not bench.given(Acknowledge), "not before it is kept"
     assert bench.machine.find("r") is None
 
 
 def test_what_is_too_much_to_keep_ends_with_an_error_that_is_kept() -> None:
-    bench = Bench(Policy(max_orphans=2))
+    bench = Bench(SchedulerSettings(max_orphans=2))
     bench.submit("a", "b", "c", detached=True)
     leaves(bench)
     assert bench.machine.statistics().orphaned == 2
-    assert "too many orphans" in bench.only(Conclude).error.message
+    assert "too many orphans" in bench.only(StoreResult).error.message
 
 
-def test_one_that_is_cancelled_while_nobody_holds_it_is_kept_as_cancelled() -> None:
+def test_a_request_cancelled_while_no_gateway_holds_it_is_stored_as_cancelled() -> None:
     bench, _ = running()
     leaves(bench)
-    bench.tell(CancelRequested("r"))
-    assert bench.only(Conclude).error.code is Code.CANCELLED
+    bench.apply(CancelRequested("r"))
+    assert bench.only(StoreResult).error.code is Code.CANCELLED
 
 
-def test_an_end_that_its_gateway_died_before_it_heard_is_kept() -> None:
-    bench = Bench(POLICY)
-    bench.submit("r", detached=True, patient_until_s=101.0)
+def test_an_end_whose_gateway_died_before_its_notice_is_stored() -> None:
+    bench = Bench(SETTINGS)
+    bench.submit("r", detached=True, queue_deadline_s=101.0)
     bench.after(1.1)
-    assert isinstance(bench.only(Notify).ended[0][1], NoWorker)
+    assert isinstance(bench.only(SendNotice).ended[0][1], NoWorker)
     leaves(bench)
-    assert isinstance(bench.only(Conclude).error, NoWorker)
+    assert isinstance(bench.only(StoreResult).error, NoWorker)
 
 
 def test_an_end_that_its_gateway_does_not_know_of_is_kept() -> None:
-    bench = Bench(POLICY)
-    bench.submit("r", detached=True, patient_until_s=101.0)
+    bench = Bench(SETTINGS)
+    bench.submit("r", detached=True, queue_deadline_s=101.0)
     bench.after(1.1)
-    bench.tell(NoticeAnswered(bench.only(Notify), (), ("r",)))
-    assert isinstance(bench.only(Conclude).error, NoWorker)
+    bench.apply(NoticeAnswered(bench.only(SendNotice), (), ("r",)))
+    assert isinstance(bench.only(StoreResult).error, NoWorker)
 
 
 def test_a_gateway_that_drains_hands_over_at_once_and_gets_nothing() -> None:
@@ -174,10 +176,10 @@ def test_a_gateway_that_drains_hands_over_at_once_and_gets_nothing() -> None:
     lives(bench, "g", draining=True)
     park = bench.only(ParkOnWorker)
     assert (park.request_id, park.orphaned) == ("r", True)
-    bench.tell(parked("w", point("r", attempt, [7])))
+    bench.apply(parked("w", point("r", attempt, [7])))
     lives(bench, "g", draining=True)
     bench.after(0.2)
-    moved, given = bench.given(Notify)
+    moved, given = bench.given(SendNotice)
     assert (moved.gateway_id, [i for i, _ in moved.ended]) == ("g", ["r"])
     assert (given.gateway_id, given.records[0].request_id) == ("h", "r")
     assert bench.machine.statistics().orphaned == 0, "the stream stays with its reader"
@@ -192,32 +194,32 @@ def test_a_gateway_that_drains_keeps_what_no_other_can_take() -> None:
     assert bench.machine.statistics().orphaned == 1
 
 
-def test_a_reader_who_comes_first_gets_it_and_no_other_gateway_does() -> None:
-    bench = Bench(POLICY)
+def test_the_first_gateway_that_requests_it_gets_it_and_no_other_does() -> None:
+    bench = Bench(SETTINGS)
     bench.submit("r", detached=True)
     leaves(bench)
-    bench.tell(asked("r", "i"))
+    bench.apply(take_over_requested("r", "i"))
     lives(bench, "h")
     bench.after(0.2)
     assert bench.machine.find("r") is not None
-    assert not [n for n in bench.given(Notify) if n.gateway_id == "h"]
+    assert not [n for n in bench.given(SendNotice) if n.gateway_id == "h"]
 
 
-def test_the_word_of_whoever_it_was_given_to_ends_it() -> None:
-    bench = Bench(POLICY)
+def test_the_settlement_of_the_gateway_that_took_it_over_ends_it() -> None:
+    bench = Bench(SETTINGS)
     bench.submit("r", detached=True)
     lives(bench, "h")
     leaves(bench)
     bench.after(0.2)
     since = fence(bench).records[0].held_since_attempt
-    bench.tell(settled("r"))
+    bench.apply(settled("r"))
     assert bench.machine.find("r") is not None, "its former gateway's word"
-    bench.tell(settled("r", since=since))
+    bench.apply(settled("r", since=since))
     assert bench.only(Acknowledge).request_id == "r"
 
 
 def test_records_that_do_not_fit_one_message_go_with_the_next() -> None:
-    bench = Bench(POLICY)
+    bench = Bench(SETTINGS)
     lives(bench, "h")
     ids = [f"r{number}" for number in range(3)]
     bench.submit(*ids, detached=True, adapter="a" * 200_000)
@@ -229,5 +231,5 @@ def test_records_that_do_not_fit_one_message_go_with_the_next() -> None:
         assert len(given.records) == len(given.fences) == 1
         told.append(given.records[0].request_id)
         stands = ResumePoint(request_id=told[-1], attempt=given.fences[0][1])
-        bench.tell(NoticeAnswered(given, (stands,), ()))
+        bench.apply(NoticeAnswered(given, (stands,), ()))
     assert told == ids

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.state.events import Bury, Dispatch, Notify
-from headrace_scheduler.workers.policy import Policy
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.state.events import Dispatch, PublishDeadLetter, SendNotice
 from helpers.scheduler_events import Bench, answer, gateway_reported, lost, point
 
 
@@ -17,15 +17,15 @@ def lose_worker(bench: Bench, output: list[int]) -> RequestRecord | None:
     dispatch = bench.only(Dispatch)
     bench.accept()
     where = point("a", dispatch.message.requests[0].attempt, output)
-    bench.tell(lost(dispatch.worker_id, where))
-    notice = bench.only(Notify)
+    bench.apply(lost(dispatch.worker_id, where))
+    notice = bench.only(SendNotice)
     bench.worker(f"after-{dispatch.worker_id}")
-    bench.tell(answer(notice, where))
+    bench.apply(answer(notice, where))
     return redispatched(bench) if bench.given(Dispatch) else None
 
 
 def test_a_request_that_makes_headway_outlives_any_number_of_workers() -> None:
-    bench = Bench(Policy(max_attempts=2))
+    bench = Bench(SchedulerSettings(max_attempts=2))
     bench.worker()
     bench.submit("a")
     for made in range(8, 81, 8):
@@ -41,22 +41,22 @@ def test_headway_counts_where_only_the_gateway_knows_of_it() -> None:
     record = lose_worker(bench, list(range(8)))
     assert record is not None
     bench.accept()
-    bench.tell(gateway_reported(heard_s=bench.now_s + 3.1))
+    bench.apply(gateway_reported(received_s=bench.now_s + 3.1))
     bench.after(3.1)
-    notice = bench.only(Notify)
+    notice = bench.only(SendNotice)
     bench.worker("another")
-    bench.tell(answer(notice, point("a", record.attempt, list(range(16)))))
+    bench.apply(answer(notice, point("a", record.attempt, list(range(16)))))
     assert redispatched(bench).failures == 1
 
 
-def test_a_request_that_kills_its_workers_after_a_few_tokens_is_given_up() -> None:
-    bench = Bench(Policy(max_attempts=3))
+def test_a_request_that_kills_its_workers_after_a_few_tokens_ends() -> None:
+    bench = Bench(SchedulerSettings(max_attempts=3))
     bench.worker()
     bench.submit("a")
     assert lose_worker(bench, [])
     assert lose_worker(bench, [1, 2, 3])
     assert lose_worker(bench, [1, 2, 3, 4, 5, 6, 7]) is None
-    assert "failed on 3 attempts" in bench.only(Bury).reason
+    assert "failed on 3 attempts" in bench.only(PublishDeadLetter).reason
 
 
 def all_lost(bench: Bench, worker_id: str) -> list[Dispatch]:
@@ -65,10 +65,10 @@ def all_lost(bench: Bench, worker_id: str) -> list[Dispatch]:
     bench.accept()
     points = [point(r.request_id, r.attempt) for r in dispatch.message.requests]
     bench.worker(worker_id, number=2, draining=True)
-    bench.tell(lost(worker_id, *points))
-    notice = bench.only(Notify)
+    bench.apply(lost(worker_id, *points))
+    notice = bench.only(SendNotice)
     bench.worker(f"{worker_id}+", free=8, total=8)
-    bench.tell(answer(notice, *points))
+    bench.apply(answer(notice, *points))
     return bench.given(Dispatch)
 
 
@@ -77,19 +77,19 @@ def ids(dispatches: list[Dispatch]) -> list[str]:
 
 
 def test_a_request_that_kills_its_workers_takes_no_other_to_its_end() -> None:
-    bench = Bench(Policy(max_attempts=2))
+    bench = Bench(SchedulerSettings(max_attempts=2))
     bench.worker(free=8, total=8)
     bench.submit("culprit", "bystander")
     assert ids(all_lost(bench, "w")) == ["culprit"], "each on its last attempt, so not together"
     all_lost(bench, "w+")
-    assert "failed on 2 attempts" in bench.only(Bury).reason
+    assert "failed on 2 attempts" in bench.only(PublishDeadLetter).reason
     bystander = bench.machine.find("bystander")
     assert bystander is not None
     assert bystander.running
 
 
 def test_requests_on_their_last_attempt_start_one_after_another_beside_all_others() -> None:
-    bench = Bench(Policy(max_attempts=2, worker_silence_s=60.0, gateway_silence_s=60.0))
+    bench = Bench(SchedulerSettings(max_attempts=2, worker_silence_s=60.0, gateway_silence_s=60.0))
     bench.worker(free=8, total=8)
     bench.submit("a", "b")
     assert ids(all_lost(bench, "w")) == ["a"]

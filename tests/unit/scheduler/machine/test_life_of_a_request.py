@@ -6,17 +6,16 @@ import pytest
 
 from headrace.errors import EngineFailed, InvalidRequest, LaneFull, RequestCancelled, RequestExists
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause as Cause
-from headrace_scheduler.request.request import first_attempt
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.request.live_request import first_attempt
 from headrace_scheduler.state.events import (
     Acknowledge,
     CancelOnWorker,
     CancelRequested,
     Dispatch,
-    Notify,
+    SendNotice,
     StepDown,
 )
-from headrace_scheduler.workers.forming import BatchLimits
-from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import EPOCH, Bench, answer, reported, submitted
 
 
@@ -57,7 +56,7 @@ def test_a_report_that_overtook_a_later_one_is_ignored() -> None:
     bench.worker(number=5, free=0)
     bench.submit("a")
     assert bench.worker(number=4, free=4) == []
-    assert bench.journal.counts["ignored: late report"] == 1
+    assert bench.observer.counts["ignored: late report"] == 1
 
 
 def test_requests_that_come_while_a_worker_answers_leave_as_a_batch() -> None:
@@ -74,9 +73,9 @@ def test_requests_that_come_while_a_worker_answers_leave_as_a_batch() -> None:
 
 def test_a_burst_is_shared_between_workers_by_their_room() -> None:
     bench = Bench()
-    bench.tell(
-        reported("w1", 1, heard_s=100.0, free=2, total=2),
-        reported("w2", 1, heard_s=100.0, free=6, total=6),
+    bench.apply(
+        reported("w1", 1, received_s=100.0, free=2, total=2),
+        reported("w2", 1, received_s=100.0, free=6, total=6),
     )
     bench.submit(*"abcd")
     sizes = {d.worker_id: len(d.message.requests) for d in bench.given(Dispatch)}
@@ -103,7 +102,7 @@ def test_a_request_waits_for_a_worker_with_its_weights() -> None:
 def test_a_refused_request_keeps_its_place_and_waits_for_the_next_report(
     cause: Cause.ValueType,
 ) -> None:
-    bench = Bench(Policy(limits=BatchLimits(max_requests=1)))
+    bench = Bench(SchedulerSettings(max_batch_requests=1))
     bench.worker()
     bench.submit("a", "b")
     before = bench.only(Dispatch).message.requests[0].attempt
@@ -119,17 +118,17 @@ def test_a_request_that_runs_nowhere_ends_as_invalid() -> None:
     bench.worker()
     bench.submit("a")
     bench.refuse(Cause.DISPATCH_REFUSAL_CAUSE_INVALID)
-    ((request_id, error),) = bench.only(Notify).ended
+    ((request_id, error),) = bench.only(SendNotice).ended
     assert request_id == "a"
     assert isinstance(error, InvalidRequest)
 
 
-def test_a_request_that_no_worker_can_go_on_with_fails_and_says_what_it_failed_at_before() -> None:
+def test_a_request_that_no_worker_can_resume_fails_and_names_its_last_failure() -> None:
     bench = Bench()
     bench.worker()
     bench.submit("a")
     bench.refuse(Cause.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE)
-    ((request_id, error),) = bench.only(Notify).ended
+    ((request_id, error),) = bench.only(SendNotice).ended
     assert (request_id, type(error), str(error)) == ("a", EngineFailed, "no")
 
 
@@ -148,52 +147,52 @@ def test_a_report_of_a_dispatch_by_a_newer_leader_ends_the_leadership() -> None:
 
 
 def test_a_lane_takes_exactly_as_many_as_its_bound() -> None:
-    bench = Bench(Policy(max_waiting=20))
+    bench = Bench(SchedulerSettings(max_waiting=20))
     bench.worker(free=0)
     bench.submit(*(f"r{i}" for i in range(200)))
     assert bench.machine.statistics().waiting == 20
-    assert bench.journal.counts["ended: LANE_FULL"] == 180
+    assert bench.observer.counts["ended: LANE_FULL"] == 180
 
 
-def test_a_refusal_says_when_to_come_back() -> None:
-    bench = Bench(Policy(max_waiting=0))
+def test_a_refusal_has_a_retry_time() -> None:
+    bench = Bench(SchedulerSettings(max_waiting=0))
     bench.submit("a")
-    ((_, error),) = bench.only(Notify).ended
+    ((_, error),) = bench.only(SendNotice).ended
     assert isinstance(error, LaneFull)
     assert error.retry_after_s == 1.0
 
 
 def test_requests_for_free_slots_are_not_counted_against_the_bound() -> None:
-    bench = Bench(Policy(max_waiting=1))
+    bench = Bench(SchedulerSettings(max_waiting=1))
     bench.worker(free=4)
     bench.submit(*"abcdef")
-    assert bench.journal.counts["ended: LANE_FULL"] == 1
+    assert bench.observer.counts["ended: LANE_FULL"] == 1
 
 
-def test_an_end_is_told_again_until_it_is_settled() -> None:
-    bench = Bench(Policy(max_waiting=0, notice_repeat_s=1.0))
+def test_the_notice_of_an_end_is_repeated_until_it_is_settled() -> None:
+    bench = Bench(SchedulerSettings(max_waiting=0, notice_repeat_s=1.0))
     bench.submit("a")
-    notice = bench.only(Notify)
-    assert bench.tell(answer(notice)) == []
+    notice = bench.only(SendNotice)
+    assert bench.apply(answer(notice)) == []
     assert bench.after(0.9) == []
     bench.after(0.2)
-    assert bench.only(Notify).ended == notice.ended
+    assert bench.only(SendNotice).ended == notice.ended
     bench.settle("a", code=8)
     assert bench.only(Acknowledge).request_id == "a"
 
 
 def test_an_end_that_its_gateway_does_not_know_is_over() -> None:
-    bench = Bench(Policy(max_waiting=0))
+    bench = Bench(SchedulerSettings(max_waiting=0))
     bench.submit("a")
-    bench.tell(answer(bench.only(Notify), unknown=["a"]))
+    bench.apply(answer(bench.only(SendNotice), unknown=["a"]))
     assert bench.only(Acknowledge).request_id == "a"
 
 
 def test_a_waiting_request_can_be_cancelled() -> None:
     bench = Bench()
     bench.submit("a")
-    bench.tell(CancelRequested("a"))
-    ((_, error),) = bench.only(Notify).ended
+    bench.apply(CancelRequested("a"))
+    ((_, error),) = bench.only(SendNotice).ended
     assert isinstance(error, RequestCancelled)
 
 
@@ -202,10 +201,10 @@ def test_a_running_request_that_is_cancelled_is_stopped_on_its_worker() -> None:
     bench.worker()
     bench.submit("a")
     bench.accept()
-    bench.tell(CancelRequested("a"))
+    bench.apply(CancelRequested("a"))
     assert bench.only(CancelOnWorker).worker_id == "w"
-    assert bench.only(Notify)
-    assert bench.tell(CancelRequested("a")) == [], "once is enough"
+    assert bench.only(SendNotice)
+    assert bench.apply(CancelRequested("a")) == [], "once is enough"
 
 
 def test_a_request_that_its_client_left_is_stopped_on_its_worker() -> None:
@@ -220,11 +219,11 @@ def test_a_request_that_its_client_left_is_stopped_on_its_worker() -> None:
 
 def test_a_message_that_is_delivered_twice_is_one_request() -> None:
     bench = Bench()
-    bench.tell(submitted("a", 1))
-    assert bench.tell(submitted("a", 1)) == []
-    assert bench.tell(submitted("a", 2)) == [Acknowledge("a", "standard", "ack 2")]
+    bench.apply(submitted("a", 1))
+    assert bench.apply(submitted("a", 1)) == []
+    assert bench.apply(submitted("a", 2)) == [Acknowledge("a", "standard", "ack 2")]
     bench.settle("a")
-    assert bench.tell(submitted("a", 1)) == [Acknowledge("a", "standard", "ack 1")]
+    assert bench.apply(submitted("a", 1)) == [Acknowledge("a", "standard", "ack 1")]
 
 
 def test_another_gateways_request_of_an_open_id_is_refused_there() -> None:
@@ -232,8 +231,8 @@ def test_another_gateways_request_of_an_open_id_is_refused_there() -> None:
     bench.worker()
     bench.submit("a")
     bench.accept()
-    bench.tell(submitted("a", 2, gateway="other"))
-    notice = bench.only(Notify)
+    bench.apply(submitted("a", 2, gateway="other"))
+    notice = bench.only(SendNotice)
     assert notice.gateway_id == "other"
     assert [(i, e.reason) for i, e in notice.ended] == [("a", "REQUEST_EXISTS")]
     assert bench.machine.statistics().running == 1
@@ -266,7 +265,7 @@ def test_a_name_is_run_once_though_its_second_message_is_read_after_the_end(
         assert [r.request_id for d in bench.given(Dispatch) for r in d.message.requests] == ["name"]
         return
     assert bench.given(Dispatch) == []
-    (end,) = bench.only(Notify).ended
+    (end,) = bench.only(SendNotice).ended
     assert (end[0], type(end[1])) == ("name", RequestExists)
     assert bench.only(Acknowledge).request_id == "name"
     bench.now_s += 601.0  # Its result is gone; so the name is free.
@@ -275,11 +274,11 @@ def test_a_name_is_run_once_though_its_second_message_is_read_after_the_end(
     assert len(bench.given(Dispatch)) == 1
 
 
-def test_the_message_of_a_name_that_comes_again_says_nothing_new() -> None:
+def test_the_message_of_an_id_that_comes_again_is_ignored() -> None:
     bench = Bench()
     bench.worker(free=4)
     bench.submit("name", once=True)
     bench.accept()
     bench.settle("name")
-    bench.tell(submitted("name", 1, once=True))
-    assert bench.given(Notify) == []
+    bench.apply(submitted("name", 1, once=True))
+    assert bench.given(SendNotice) == []

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from headrace.errors import AttemptsExhausted
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.state.events import (
     Acknowledge,
-    Bury,
+    BusDown,
     CancelOnWorker,
-    Deaf,
     Dispatch,
     DispatchUnanswered,
     NoticeUnanswered,
-    Notify,
+    PublishDeadLetter,
+    SendNotice,
 )
-from headrace_scheduler.workers.policy import Policy
 from helpers.scheduler_events import (
     EPOCH,
     Bench,
@@ -27,9 +27,9 @@ from helpers.scheduler_events import (
 )
 
 
-def running(policy: Policy | None = None, **fields: object) -> tuple[Bench, int]:
+def running(settings: SchedulerSettings | None = None, **fields: object) -> tuple[Bench, int]:
     """A bench on which request `a` runs on worker `w`; and its attempt."""
-    bench = Bench(policy)
+    bench = Bench(settings)
     bench.worker()
     bench.submit("a", **fields)
     attempt = bench.only(Dispatch).message.requests[0].attempt
@@ -41,15 +41,15 @@ def redispatched(bench: Bench) -> RequestRecord:
     return bench.only(Dispatch).message.requests[0]
 
 
-def test_a_silent_workers_request_is_asked_for_and_goes_on_with_what_its_client_has() -> None:
+def test_a_silent_workers_request_is_fenced_and_continues_with_what_its_client_has() -> None:
     bench, attempt = running(n=2)
-    bench.tell(gateway_reported(heard_s=102.0))
+    bench.apply(gateway_reported(received_s=102.0))
     bench.after(3.1)
-    notice = bench.only(Notify)
+    notice = bench.only(SendNotice)
     assert notice.fences == (("a", attempt),)
     bench.worker("w2")
     assert bench.given(Dispatch) == [], "not before its gateway has fenced"
-    bench.tell(answer(notice, point("a", attempt, [1, 2], [3])))
+    bench.apply(answer(notice, point("a", attempt, [1, 2], [3])))
     record = redispatched(bench)
     assert record.attempt > attempt
     assert [list(p.output_ids) for p in record.progress] == [[1, 2], [3]]
@@ -58,84 +58,84 @@ def test_a_silent_workers_request_is_asked_for_and_goes_on_with_what_its_client_
 
 def test_a_returned_request_comes_before_all_that_were_stored_after_it() -> None:
     bench, attempt = running()
-    bench.tell(lost("w", point("a", attempt)))
-    notice = bench.only(Notify)
+    bench.apply(lost("w", point("a", attempt)))
+    notice = bench.only(SendNotice)
     bench.worker(number=2, free=0, counted=(EPOCH, 1))
     bench.submit("b")
-    bench.tell(answer(notice, point("a", attempt)))
+    bench.apply(answer(notice, point("a", attempt)))
     bench.worker(number=3, free=1, counted=(EPOCH, 1))
     assert redispatched(bench).request_id == "a"
 
 
 def test_a_lost_attempt_is_stopped_on_its_worker_only_after_the_fence() -> None:
     bench, attempt = running()
-    bench.tell(lost("w", point("a", attempt)))
+    bench.apply(lost("w", point("a", attempt)))
     assert bench.given(CancelOnWorker) == []
-    bench.tell(answer(bench.only(Notify), point("a", attempt)))
+    bench.apply(answer(bench.only(SendNotice), point("a", attempt)))
     assert bench.only(CancelOnWorker).attempt == attempt
 
 
 def test_a_loss_of_an_older_attempt_changes_nothing() -> None:
     bench, attempt = running()
-    assert bench.tell(lost("w", point("a", attempt - 1))) == []
-    assert bench.tell(lost("other", point("a", attempt))) == []
-    assert bench.journal.counts["ignored: stale point"] == 2
+    assert bench.apply(lost("w", point("a", attempt - 1))) == []
+    assert bench.apply(lost("other", point("a", attempt))) == []
+    assert bench.observer.counts["ignored: stale point"] == 2
 
 
-def test_a_gateway_is_asked_again_until_it_answers() -> None:
+def test_a_notice_is_repeated_until_the_gateway_answers() -> None:
     bench, attempt = running()
-    bench.tell(lost("w", point("a", attempt)))
-    notice = bench.only(Notify)
-    assert bench.tell(NoticeUnanswered(notice)) == []
+    bench.apply(lost("w", point("a", attempt)))
+    notice = bench.only(SendNotice)
+    assert bench.apply(NoticeUnanswered(notice)) == []
     bench.after(1.1)
-    assert bench.only(Notify) == notice
+    assert bench.only(SendNotice) == notice
 
 
 def test_a_lost_request_that_its_gateway_does_not_know_is_over() -> None:
     bench, attempt = running()
-    bench.tell(lost("w", point("a", attempt)))
-    bench.tell(answer(bench.only(Notify), unknown=["a"]))
+    bench.apply(lost("w", point("a", attempt)))
+    bench.apply(answer(bench.only(SendNotice), unknown=["a"]))
     assert bench.only(Acknowledge).request_id == "a"
-    assert bench.journal.counts["abandoned: unknown to its gateway"] == 1
+    assert bench.observer.counts["abandoned: unknown to its gateway"] == 1
 
 
 def test_a_lost_request_whose_client_has_everything_is_not_run_again() -> None:
     bench, attempt = running()
-    bench.tell(lost("w", point("a", attempt)))
-    bench.tell(answer(bench.only(Notify), point("a", attempt, [1], finished=True)))
+    bench.apply(lost("w", point("a", attempt)))
+    bench.apply(answer(bench.only(SendNotice), point("a", attempt, [1], finished=True)))
     assert bench.given(Dispatch) == []
     assert bench.settle("a") != []
 
 
 def test_a_choice_that_is_finished_needs_no_slot_on_the_next_attempt() -> None:
     bench, attempt = running(n=2)
-    bench.tell(lost("w", point("a", attempt)))
-    notice = bench.only(Notify)
+    bench.apply(lost("w", point("a", attempt)))
+    notice = bench.only(SendNotice)
     bench.worker(number=2, free=1, counted=(EPOCH, 1))
     half = point("a", attempt, [1], [2, 3])
     half.progress[0].finish_reason = 1  # type: ignore[assignment]
-    bench.tell(answer(notice, half))
+    bench.apply(answer(notice, half))
     assert redispatched(bench).request_id == "a"
 
 
 def test_a_parked_request_goes_on_and_counts_no_failure() -> None:
     bench, attempt = running()
-    bench.tell(parked("w", point("a", attempt, [1, 2, 3])))
-    bench.tell(answer(bench.only(Notify), point("a", attempt, [1, 2])))
+    bench.apply(parked("w", point("a", attempt, [1, 2, 3])))
+    bench.apply(answer(bench.only(SendNotice), point("a", attempt, [1, 2])))
     record = redispatched(bench)
     assert list(record.progress[0].output_ids) == [1, 2], "the client has two of the three"
     assert record.failures == 0
 
 
 def test_a_request_that_fails_too_often_is_ended_and_buried() -> None:
-    bench, attempt = running(Policy(max_attempts=2))
-    bench.tell(parked("w", point("a", attempt, error="no memory")))
-    bench.tell(answer(bench.only(Notify), point("a", attempt)))
+    bench, attempt = running(SchedulerSettings(max_attempts=2))
+    bench.apply(parked("w", point("a", attempt, error="no memory")))
+    bench.apply(answer(bench.only(SendNotice), point("a", attempt)))
     attempt = redispatched(bench).attempt
     bench.accept()
-    bench.tell(parked("w", point("a", attempt, error="no memory again")))
-    assert "no memory again" in bench.only(Bury).reason
-    ((_, error),) = bench.only(Notify).ended
+    bench.apply(parked("w", point("a", attempt, error="no memory again")))
+    assert "no memory again" in bench.only(PublishDeadLetter).reason
+    ((_, error),) = bench.only(SendNotice).ended
     assert isinstance(error, AttemptsExhausted)
     assert bench.given(Acknowledge) == [], "not before its gateway has settled it"
     bench.settle("a", code=13)
@@ -145,7 +145,7 @@ def test_a_request_that_fails_too_often_is_ended_and_buried() -> None:
 def test_a_worker_that_leaves_with_requests_counted_loses_them_without_a_failure() -> None:
     bench, attempt = running()
     bench.worker(number=2, leaving=True)
-    bench.tell(answer(bench.only(Notify), point("a", attempt)))
+    bench.apply(answer(bench.only(SendNotice), point("a", attempt)))
     bench.worker("w2")
     assert redispatched(bench).failures == 0
 
@@ -164,10 +164,10 @@ def test_an_unanswered_dispatch_is_fenced_before_the_next_attempt() -> None:
     bench.worker()
     bench.submit("a")
     dispatch = bench.only(Dispatch)
-    bench.tell(DispatchUnanswered(dispatch.worker_id, dispatch.number))
+    bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
     attempt = dispatch.message.requests[0].attempt
-    assert bench.only(Notify).fences == (("a", attempt),)
-    bench.tell(answer(bench.only(Notify), point("a", 0)))
+    assert bench.only(SendNotice).fences == (("a", attempt),)
+    bench.apply(answer(bench.only(SendNotice), point("a", 0)))
     assert bench.given(Dispatch) == [], "not to a worker that does not answer"
     bench.worker(number=2)
     assert redispatched(bench).failures == 0
@@ -177,7 +177,7 @@ def test_an_unanswered_dispatch_leaves_no_room_taken() -> None:
     bench = Bench()
     bench.worker(free=1, total=1)
     bench.submit("a")
-    bench.tell(DispatchUnanswered("w", bench.only(Dispatch).number))
+    bench.apply(DispatchUnanswered("w", bench.only(Dispatch).number))
     bench.settle("a", code=1)
     bench.worker(number=2, free=1, total=1)
     bench.submit("b")
@@ -190,14 +190,14 @@ def test_an_unanswered_dispatch_leaves_no_room_taken_by_what_was_settled_meanwhi
     bench.submit("a")
     number = bench.only(Dispatch).number
     bench.settle("a", code=1)
-    bench.tell(DispatchUnanswered("w", number))
+    bench.apply(DispatchUnanswered("w", number))
     bench.worker(number=2, free=1, total=1)
     bench.submit("b")
     assert redispatched(bench).request_id == "b"
 
 
-def test_a_worker_that_was_given_up_and_returns_is_counted_from_its_report_on() -> None:
-    bench, attempt = running(Policy(gateway_silence_s=60.0))
+def test_a_dropped_worker_that_returns_counts_from_its_report_on() -> None:
+    bench, attempt = running(SchedulerSettings(gateway_silence_s=60.0))
     bench.after(3.1)
     running_again = {"a": attempt}
     bench.worker(number=2, free=1, total=2, running=running_again, counted=(EPOCH, 1))
@@ -207,25 +207,27 @@ def test_a_worker_that_was_given_up_and_returns_is_counted_from_its_report_on() 
     assert bench.given(Dispatch) == [], "b has the last slot, though dispatch 1 was counted"
 
 
-def test_a_request_that_vanished_from_reports_is_asked_for_when_no_settlement_comes() -> None:
-    bench, attempt = running(Policy(gateway_silence_s=60.0, worker_silence_s=60.0))
+def test_a_request_that_vanished_from_reports_is_fenced_if_it_is_not_settled() -> None:
+    bench, attempt = running(SchedulerSettings(gateway_silence_s=60.0, worker_silence_s=60.0))
     bench.worker(number=2, counted=(EPOCH, 1))
     assert bench.after(4.9) == []
     bench.after(0.2)
-    assert bench.only(Notify).fences == (("a", attempt),)
+    assert bench.only(SendNotice).fences == (("a", attempt),)
 
 
 def test_a_request_that_is_not_yet_in_reports_has_not_vanished() -> None:
-    bench, _ = running(Policy(gateway_silence_s=60.0, worker_silence_s=60.0))
+    bench, _ = running(SchedulerSettings(gateway_silence_s=60.0, worker_silence_s=60.0))
     bench.worker(number=2, counted=(EPOCH, 0))
     assert bench.after(20.0) == []
 
 
 def test_an_attempt_that_is_over_is_stopped_where_it_still_runs() -> None:
     bench, attempt = running()
-    bench.tell(lost("w", point("a", attempt)))
-    bench.tell(answer(bench.only(Notify), point("a", attempt)))
-    bench.tell(reported("w", 2, heard_s=100.0, free=0, running={"a": attempt}, counted=(EPOCH, 1)))
+    bench.apply(lost("w", point("a", attempt)))
+    bench.apply(answer(bench.only(SendNotice), point("a", attempt)))
+    bench.apply(
+        reported("w", 2, received_s=100.0, free=0, running={"a": attempt}, counted=(EPOCH, 1))
+    )
     assert bench.only(CancelOnWorker).attempt == attempt
 
 
@@ -240,9 +242,9 @@ def test_a_settled_request_that_still_runs_a_second_later_is_stopped() -> None:
 
 
 def test_requests_of_a_silent_gateway_are_stopped_and_removed() -> None:
-    bench, _ = running(Policy(worker_silence_s=60.0))
+    bench, _ = running(SchedulerSettings(worker_silence_s=60.0))
     bench.submit("b", n=4)
-    bench.tell(gateway_reported(heard_s=100.0))
+    bench.apply(gateway_reported(received_s=100.0))
     assert bench.after(5.0) == []
     bench.after(0.2)
     assert {c.request_id for c in bench.given(Acknowledge)} == {"a", "b"}
@@ -251,13 +253,13 @@ def test_requests_of_a_silent_gateway_are_stopped_and_removed() -> None:
 
 def test_requests_of_a_gateway_that_leaves_are_removed_at_once() -> None:
     bench, _ = running()
-    bench.tell(gateway_reported(heard_s=100.0, leaving=True))
+    bench.apply(gateway_reported(received_s=100.0, leaving=True))
     assert bench.only(Acknowledge).request_id == "a"
 
 
-def test_nobody_is_silent_while_we_could_not_hear() -> None:
+def test_silence_does_not_count_while_the_bus_was_down() -> None:
     bench, _ = running()
     bench.now_s += 60.0
-    assert bench.tell(Deaf()) == []
+    assert bench.apply(BusDown()) == []
     assert bench.after(2.9) == []
     assert bench.after(0.3) != []

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from headrace.errors import ModelNotFound
-from headrace_scheduler.state.events import Acknowledge, Conclude, Dispatch, ModelRemoved, Notify
-from headrace_scheduler.workers.policy import Policy
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.state.events import (
+    Acknowledge,
+    Dispatch,
+    ModelRemoved,
+    SendNotice,
+    StoreResult,
+)
 from helpers.scheduler_events import Bench, gateway_reported, settled
 
-PATIENT = Policy(gateway_silence_s=600.0, worker_silence_s=600.0)
+PATIENT = SchedulerSettings(gateway_silence_s=600.0, worker_silence_s=600.0)
 
 
 def test_what_waits_is_ended_as_unknown_and_nothing_is_left_once_that_is_settled() -> None:
@@ -15,11 +21,11 @@ def test_what_waits_is_ended_as_unknown_and_nothing_is_left_once_that_is_settled
     bench.submit("a")
     bench.submit("b")
     assert not bench.machine.is_empty
-    bench.tell(ModelRemoved())
-    ended = bench.only(Notify).ended
+    bench.apply(ModelRemoved())
+    ended = bench.only(SendNotice).ended
     assert [request_id for request_id, _ in ended] == ["a", "b"]
     assert all(isinstance(error, ModelNotFound) for _, error in ended)
-    bench.tell(settled("a", "b", code=5))
+    bench.apply(settled("a", "b", code=5))
     assert bench.machine.is_empty
 
 
@@ -28,18 +34,18 @@ def test_what_runs_goes_on_to_its_end_and_what_comes_late_is_ended() -> None:
     bench.worker(free=1, total=1)
     bench.submit("a")
     bench.accept()
-    bench.tell(ModelRemoved())
+    bench.apply(ModelRemoved())
     assert bench.machine.statistics().running == 1
     bench.submit("b")
-    assert [request_id for request_id, _ in bench.only(Notify).ended] == ["b"]
-    bench.tell(settled("a"), settled("b", code=5))
+    assert [request_id for request_id, _ in bench.only(SendNotice).ended] == ["b"]
+    bench.apply(settled("a"), settled("b", code=5))
     assert bench.machine.is_empty
 
 
 def test_a_model_that_is_configured_again_takes_requests_again() -> None:
     bench = Bench(PATIENT)
-    bench.tell(ModelRemoved())
-    bench.tell(ModelRemoved(False))
+    bench.apply(ModelRemoved())
+    bench.apply(ModelRemoved(False))
     bench.worker()
     bench.submit("a")
     assert bench.only(Dispatch).message.requests[0].request_id == "a"
@@ -49,9 +55,9 @@ def test_of_a_detached_request_without_a_gateway_the_end_is_kept() -> None:
     bench = Bench(PATIENT)
     bench.submit("a", detached=True)
     bench.submit("b", attachable=True)
-    bench.tell(gateway_reported("g", heard_s=bench.now_s, leaving=True))
-    bench.tell(ModelRemoved())
-    concluded = bench.only(Conclude)
+    bench.apply(gateway_reported("g", received_s=bench.now_s, leaving=True))
+    bench.apply(ModelRemoved())
+    concluded = bench.only(StoreResult)
     assert concluded.record.request_id == "a"
     assert isinstance(concluded.error, ModelNotFound)
     assert bench.only(Acknowledge).request_id == "b"

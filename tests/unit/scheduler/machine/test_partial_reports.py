@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from headrace_scheduler.runtime.report_cache import MAX_CHANGES, Sightings
-from headrace_scheduler.state.events import CancelOnWorker, Dispatch, Notify
-from headrace_scheduler.workers.policy import Policy
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.runtime.report_cache import MAX_CHANGES, ReportCache
+from headrace_scheduler.state.events import CancelOnWorker, Dispatch, SendNotice
 from helpers.scheduler_events import EPOCH, Bench, reported
 
 
 def running(*request_ids: str) -> tuple[Bench, dict[str, int]]:
     """A bench on which these run on worker `w`, as its report 2 says; and their attempts."""
-    bench = Bench(Policy(settle_grace_s=2.0))
+    bench = Bench(SchedulerSettings(settle_grace_s=2.0))
     bench.worker()
     bench.submit(*request_ids)
     attempts = {r.request_id: r.attempt for r in bench.only(Dispatch).message.requests}
@@ -22,10 +22,10 @@ def running(*request_ids: str) -> tuple[Bench, dict[str, int]]:
 def asked_for(bench: Bench) -> list[str]:
     """Of whom their gateway is asked when the grace for settlements is over."""
     bench.after(2.1)
-    return [request_id for notice in bench.given(Notify) for request_id, _ in notice.fences]
+    return [request_id for notice in bench.given(SendNotice) for request_id, _ in notice.fences]
 
 
-def test_what_a_report_says_has_ended_is_looked_for() -> None:
+def test_a_request_that_a_report_names_as_ended_vanishes() -> None:
     bench, _ = running("a", "b")
     bench.worker(number=3, since=2, ended=("a",), free=3, counted=(EPOCH, 1))
     assert asked_for(bench) == ["a"]
@@ -45,23 +45,23 @@ def test_what_began_and_ended_between_two_reports_is_looked_for() -> None:
     assert asked_for(bench) == ["b"]
 
 
-def test_a_report_after_a_gap_says_nothing() -> None:
+def test_a_report_after_a_gap_is_ignored() -> None:
     bench, _ = running("a")
     bench.worker(number=9, since=5, ended=("a",), free=0, counted=(EPOCH, 1))
-    assert bench.journal.counts["ignored: report with a gap"] == 1
-    assert bench.machine.fleet_figures() == (1, 3)
+    assert bench.observer.counts["ignored: report with a gap"] == 1
+    assert bench.machine.fleet_statistics() == (1, 3)
 
 
-def test_one_that_repeats_what_was_heard_is_as_good_as_the_next() -> None:
+def test_a_delta_that_repeats_applied_changes_is_as_good_as_the_next() -> None:
     bench, _ = running("a", "b")
     bench.worker(number=6, since=1, ended=("a",), free=3, counted=(EPOCH, 1))
-    assert bench.machine.fleet_figures() == (1, 3)
+    assert bench.machine.fleet_statistics() == (1, 3)
 
 
-def test_changes_of_a_worker_that_nobody_knows_bring_no_worker() -> None:
+def test_a_delta_report_of_an_unknown_worker_adds_no_worker() -> None:
     bench = Bench()
     bench.worker(number=5, since=4)
-    assert bench.machine.fleet_figures() == (0, 0)
+    assert bench.machine.fleet_statistics() == (0, 0)
 
 
 def test_a_stranger_that_is_named_once_is_adopted_when_its_message_is_read() -> None:
@@ -70,7 +70,7 @@ def test_a_stranger_that_is_named_once_is_adopted_when_its_message_is_read() -> 
     bench.worker(number=2, since=1, running={"a": 3}, free=3)
     bench.worker(number=3, since=2, free=3)
     bench.submit("a")
-    assert bench.journal.counts["adopted"] == 1
+    assert bench.observer.counts["adopted"] == 1
 
 
 def test_an_end_that_is_named_after_an_adoption_elsewhere_is_not_its_end() -> None:
@@ -83,17 +83,17 @@ def test_an_end_that_is_named_after_an_adoption_elsewhere_is_not_its_end() -> No
     assert bench.given(CancelOnWorker) == []
 
 
-def test_a_later_leader_is_told_all_since_the_last_report_that_named_everything() -> None:
-    sightings = Sightings(kept_s=3.0)
+def test_a_later_leader_gets_all_reports_since_the_last_full_one() -> None:
+    report_cache = ReportCache(kept_s=3.0)
     for number, since in ((1, 0), (2, 1), (3, 0), (4, 3), (5, 3)):
-        sightings.see_worker(reported("w", number, since=since, heard_s=0.1 * number))
-    assert [e.report.number for e in sightings.recent(1.0)] == [3, 4, 5]  # type: ignore[union-attr]
-    assert sightings.recent(9.0) == []
+        report_cache.add_worker_report(reported("w", number, since=since, received_s=0.1 * number))
+    assert [e.report.number for e in report_cache.recent(1.0)] == [3, 4, 5]  # type: ignore[union-attr]
+    assert report_cache.recent(9.0) == []
 
 
 def test_what_is_kept_for_a_later_leader_is_bounded() -> None:
-    sightings = Sightings(kept_s=3.0)
-    sightings.see_worker(reported("w", 1, heard_s=0.0))
+    report_cache = ReportCache(kept_s=3.0)
+    report_cache.add_worker_report(reported("w", 1, received_s=0.0))
     for number in range(2, 2 + MAX_CHANGES):
-        sightings.see_worker(reported("w", number, since=1, heard_s=0.0))
-    assert sightings.recent(1.0) == []
+        report_cache.add_worker_report(reported("w", number, since=1, received_s=0.0))
+    assert report_cache.recent(1.0) == []

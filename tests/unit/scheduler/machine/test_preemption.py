@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from headrace_scheduler.state.events import Dispatch, Notify, ParkOnWorker
-from headrace_scheduler.workers.forming import BatchLimits
-from headrace_scheduler.workers.policy import Policy
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.state.events import Dispatch, ParkOnWorker, SendNotice
 from helpers.scheduler_events import EPOCH, Bench, answer, parked, point
 
 
 class Full:
     """A worker of four slots, all of them held by bulk requests."""
 
-    def __init__(self, policy: Policy | None = None, *, parks: bool = True) -> None:
-        self.bench = Bench(policy)
+    def __init__(self, settings: SchedulerSettings | None = None, *, parks: bool = True) -> None:
+        self.bench = Bench(settings)
         self.parks = parks
         self.running: dict[str, int] = {}
         self.number = 0
@@ -43,15 +42,15 @@ class Full:
             parks=self.parks,
         )
 
-    def asked(self) -> list[str]:
+    def take_over_requested(self) -> list[str]:
         return [command.request_id for command in self.bench.given(ParkOnWorker)]
 
     def park(self, request_id: str, *output_ids: int) -> None:
         """It does as it was asked, the leader learns where the request stands, and reports."""
         attempt = self.running.pop(request_id)
         where = point(request_id, attempt, list(output_ids))
-        self.bench.tell(parked("w", where))
-        self.bench.tell(answer(self.bench.only(Notify), where))
+        self.bench.apply(parked("w", where))
+        self.bench.apply(answer(self.bench.only(SendNotice), where))
 
     def end(self, request_id: str) -> None:
         del self.running[request_id]
@@ -62,11 +61,11 @@ class Full:
 def test_the_newest_bulk_request_is_parked_for_an_interactive_one_that_finds_no_slot() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive")
-    assert full.asked() == ["d"]
+    assert full.take_over_requested() == ["d"]
     full.park("d", 1, 2)
     full.report()
     assert full.take() == ["urgent"]
-    assert full.bench.journal.counts["returned: preempted"] == 1
+    assert full.bench.observer.counts["returned: preempted"] == 1
 
 
 def test_what_was_parked_goes_on_from_its_output_with_no_failure_counted() -> None:
@@ -88,50 +87,50 @@ def test_what_was_parked_goes_on_from_its_output_with_no_failure_counted() -> No
 def test_one_is_parked_for_each_slot_that_is_wanted_and_no_more() -> None:
     full = Full()
     full.bench.submit("u1", "u2", priority="interactive")
-    assert full.asked() == ["d", "c"]
+    assert full.take_over_requested() == ["d", "c"]
     full.report()
-    assert full.asked() == []
+    assert full.take_over_requested() == []
     full.park("d")
-    assert full.asked() == []
+    assert full.take_over_requested() == []
     full.report()
     assert full.take() == ["u1"]
-    assert full.asked() == []
+    assert full.take_over_requested() == []
     full.park("c")
     full.report()
     assert full.take() == ["u2"]
     full.report()
-    assert full.bench.journal.counts["preempted"] == 2
+    assert full.bench.observer.counts["preempted"] == 2
 
 
-def test_a_slot_that_a_report_shows_before_the_parking_is_told_is_not_counted_twice() -> None:
+def test_a_slot_that_a_report_shows_before_the_resume_point_comes_is_not_counted_twice() -> None:
     full = Full()
     full.bench.submit("u1", priority="interactive")
     attempt = full.running.pop("d")
     full.report()
     assert full.take() == ["u1"]
     full.bench.submit("u2", priority="interactive")
-    assert full.asked() == ["c"]
-    full.bench.tell(parked("w", point("d", attempt)))
-    assert full.asked() == []
+    assert full.take_over_requested() == ["c"]
+    full.bench.apply(parked("w", point("d", attempt)))
+    assert full.take_over_requested() == []
 
 
 def test_choices_that_run_side_by_side_have_as_many_parked() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive", n=3)
-    assert full.asked() == ["d", "c", "b"]
+    assert full.take_over_requested() == ["d", "c", "b"]
 
 
 def test_nothing_is_parked_where_all_of_it_would_not_make_room() -> None:
     full = Full()
     full.bench.submit("too large", priority="interactive", n=5)
     full.bench.submit("other weights", priority="interactive", digest="w2")
-    assert full.bench.journal.counts["preempted"] == 0
+    assert full.bench.observer.counts["preempted"] == 0
 
 
 def test_nothing_is_parked_for_what_is_not_interactive() -> None:
     full = Full()
     full.bench.submit("e", priority="standard")
-    assert full.asked() == []
+    assert full.take_over_requested() == []
 
 
 def test_standard_requests_are_left_alone() -> None:
@@ -148,40 +147,40 @@ def test_standard_requests_are_left_alone() -> None:
 def test_an_engine_that_cannot_park_is_left_alone() -> None:
     full = Full(parks=False)
     full.bench.submit("urgent", priority="interactive")
-    assert full.asked() == []
+    assert full.take_over_requested() == []
 
 
 def test_nothing_is_parked_where_that_is_not_wanted() -> None:
-    full = Full(Policy(preemption=False))
+    full = Full(SchedulerSettings(preemption=False))
     full.bench.submit("urgent", priority="interactive")
-    assert full.asked() == []
+    assert full.take_over_requested() == []
 
 
-def test_a_worker_that_still_runs_what_it_was_to_park_is_asked_again() -> None:
+def test_a_park_is_repeated_while_the_worker_still_runs_the_victim() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive")
-    assert full.asked() == ["d"]
+    assert full.take_over_requested() == ["d"]
     full.report()
-    assert full.asked() == []
+    assert full.take_over_requested() == []
     full.bench.after(1.0)
-    assert full.asked() == ["d"]
-    assert full.bench.journal.counts["preempted"] == 1
+    assert full.take_over_requested() == ["d"]
+    assert full.bench.observer.counts["preempted"] == 1
 
 
-def test_a_worker_is_not_asked_again_for_what_has_gone_or_for_nobody() -> None:
+def test_a_park_is_not_repeated_once_the_victim_or_the_urgent_request_is_gone() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive")
-    assert full.asked() == ["d"]
+    assert full.take_over_requested() == ["d"]
     full.bench.settle("d", code=1)
     full.bench.after(1.0)
-    assert "d" not in full.asked()
+    assert "d" not in full.take_over_requested()
     full.bench.settle("urgent", code=1)
     full.bench.after(1.0)
-    assert full.asked() == []
+    assert full.take_over_requested() == []
 
 
 def test_a_victim_starts_after_the_one_it_was_parked_for_whatever_its_lane_has_earned() -> None:
-    full = Full(Policy(limits=BatchLimits(ageing_s=0.0, floor_share=1.0)))
+    full = Full(SchedulerSettings(ageing_s=0.0, floor_share=1.0))
     full.bench.submit("u1", "u2", priority="interactive")
     full.park("d")
     full.park("c")
@@ -189,7 +188,7 @@ def test_a_victim_starts_after_the_one_it_was_parked_for_whatever_its_lane_has_e
     assert full.take() == ["u1", "u2"]
 
 
-def test_a_victim_waits_for_nobody_who_left() -> None:
+def test_a_victim_does_not_wait_for_a_request_that_left() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive")
     full.bench.settle("urgent", code=1)
@@ -199,10 +198,10 @@ def test_a_victim_waits_for_nobody_who_left() -> None:
 
 
 def test_a_request_is_parked_so_often_and_then_keeps_its_slot() -> None:
-    full = Full(Policy(max_preemptions=1))
+    full = Full(SchedulerSettings(max_preemptions=1))
     for i in range(4):
         full.bench.submit(f"u{i}", priority="interactive")
-        (victim,) = full.asked()
+        (victim,) = full.take_over_requested()
         full.park(victim)
         full.report()
         assert full.take() == [f"u{i}"]
@@ -212,17 +211,18 @@ def test_a_request_is_parked_so_often_and_then_keeps_its_slot() -> None:
         full.report()
         assert victim == "dcba"[i]
     full.bench.submit("last", priority="interactive")
-    assert full.asked() == []
+    assert full.take_over_requested() == []
 
 
 def test_under_endless_urgent_load_the_bulk_lane_keeps_its_share_of_the_slots() -> None:
-    limits = BatchLimits(ageing_s=0.0, floor_share=0.25)
-    full = Full(Policy(limits=limits, max_preemptions=3, gateway_silence_s=1e9))
+    full = Full(
+        SchedulerSettings(ageing_s=0.0, floor_share=0.25, max_preemptions=3, gateway_silence_s=1e9)
+    )
     bulk, urgent_ended = [], 0
     for i in range(100):
         full.bench.submit(f"u{i}", priority="interactive")
         full.bench.after(1.0)  # whoever was asked when nobody looked is asked again
-        for request_id in full.asked():
+        for request_id in full.take_over_requested():
             full.park(request_id)
         full.report()
         full.take()

@@ -13,10 +13,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from headrace_scheduler.request.fairness import Shares
-from headrace_scheduler.state.events import Command, Deaf, Dispatch, Notify, ParkOnWorker
-from headrace_scheduler.workers.policy import Policy
-from headrace_scheduler.workers.routing import RoutingLimits
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.state.events import BusDown, Command, Dispatch, ParkOnWorker, SendNotice
 from helpers.scheduler_checks import MAX_PREEMPTIONS
 from helpers.scheduler_gateways import Life
 from helpers.scheduler_models import WorkerModel
@@ -30,15 +28,16 @@ BEGINNINGS = st.integers(0, 2)
 TENANTS = st.sampled_from(["", "a", "b"])
 
 
-def policy(max_attempts: int) -> Policy:
+def tight_settings(max_attempts: int) -> SchedulerSettings:
     """Small bounds, so that they are met."""
-    return Policy(
+    return SchedulerSettings(
         max_attempts=max_attempts,
         max_preemptions=MAX_PREEMPTIONS,
         max_waiting=16,
         max_orphans=6,
-        shares=Shares(weights={"a": 3.0}, remembered=1),
-        routing=RoutingLimits(wait_s_per_token=0.02),
+        tenant_weights={"a": 3.0},
+        max_tenants=1,
+        prefix_wait_s_per_token=0.02,
     )
 
 
@@ -50,7 +49,7 @@ class RandomEvents(RuleBasedStateMachine):
         max_attempts=st.sampled_from([1000, 3]),
     )
     def some_workers(self, slots: list[int], max_attempts: int) -> None:
-        self.world = World(policy(max_attempts))
+        self.world = World(tight_settings(max_attempts))
         for i, n in enumerate(slots):
             self.world.workers[f"w{i}"] = WorkerModel(f"w{i}", n)
 
@@ -70,7 +69,7 @@ class RandomEvents(RuleBasedStateMachine):
         tenant=TENANTS,
         beginning=BEGINNINGS,
     )
-    def somebody_asks(
+    def a_request_arrives(
         self, n: int, priority: str, attachable: bool, tenant: str, beginning: int
     ) -> None:
         name = f"r{len(self.world.clients)}"
@@ -84,7 +83,7 @@ class RandomEvents(RuleBasedStateMachine):
         time_s=st.sampled_from([1.0, 6.0]),
         patience_s=st.sampled_from([0.4, 3.0, NEVER]),
     )
-    def somebody_asks_who_has_little_time(
+    def a_request_with_little_time_arrives(
         self, priority: str, attachable: bool, time_s: float, patience_s: float
     ) -> None:
         name = f"r{len(self.world.clients)}"
@@ -93,13 +92,13 @@ class RandomEvents(RuleBasedStateMachine):
         )
 
     @rule(n=st.integers(1, 2), priority=PRIORITIES, time_s=st.sampled_from([6.0, NEVER]))
-    def somebody_asks_and_does_not_wait(self, n: int, priority: str, time_s: float) -> None:
+    def a_background_request_arrives(self, n: int, priority: str, time_s: float) -> None:
         name = f"r{len(self.world.clients)}"
         self.world.submit(name, n, priority, attachable=True, detached=True, time_s=time_s)
 
     @precondition(lambda self: len(self.world.stored) < MANY)
     @rule(priority=PRIORITIES, count=st.integers(2, 8), tenant=TENANTS)
-    def a_crowd_asks(self, priority: str, count: int, tenant: str) -> None:
+    def many_requests_arrive(self, priority: str, count: int, tenant: str) -> None:
         for _ in range(count):
             self.world.submit(f"r{len(self.world.clients)}", 1, priority, tenant=tenant)
 
@@ -151,7 +150,7 @@ class RandomEvents(RuleBasedStateMachine):
 
     @precondition(lambda self: self.gateways(Life.FROZEN))
     @rule(data=st.data())
-    def a_client_of_a_frozen_gateway_gives_it_up(self, data: st.DataObject) -> None:
+    def a_client_of_a_suspended_gateway_leaves_it(self, data: st.DataObject) -> None:
         frozen = self.gateways(Life.FROZEN)
         clients = self.world.clients.items()
         readers = [(i, c) for i, c in clients if c.is_present and c.attachable and not c.detached]
@@ -177,13 +176,13 @@ class RandomEvents(RuleBasedStateMachine):
     def a_late_report_comes(self, data: st.DataObject) -> None:
         worker = self.pick_worker(data)
         if worker.late:
-            self.world.hear_late(worker)
+            self.world.deliver_late_report(worker)
 
     @rule(data=st.data(), beginning=BEGINNINGS, blocks=st.integers(0, 2), full=st.booleans())
-    def a_worker_says_what_it_holds(
+    def a_worker_reports_its_prefixes(
         self, data: st.DataObject, beginning: int, blocks: int, full: bool
     ) -> None:
-        self.world.say_prefixes(self.pick_worker(data), beginning, blocks, full)
+        self.world.report_prefixes(self.pick_worker(data), beginning, blocks, full)
 
     @rule(data=st.data())
     def a_worker_steps(self, data: st.DataObject) -> None:
@@ -220,15 +219,17 @@ class RandomEvents(RuleBasedStateMachine):
     def a_command_is_carried_out(self, data: st.DataObject) -> None:
         self.world.carry_out(self.pick_command(data))
 
-    @precondition(lambda self: any(isinstance(c, Dispatch | Notify) for c in self.world.pending))
+    @precondition(
+        lambda self: any(isinstance(c, Dispatch | SendNotice) for c in self.world.pending)
+    )
     @rule(data=st.data(), arrives=st.booleans())
     def an_answer_gets_lost(self, data: st.DataObject, arrives: bool) -> None:
-        calls = [c for c in self.world.pending if isinstance(c, Dispatch | Notify)]
+        calls = [c for c in self.world.pending if isinstance(c, Dispatch | SendNotice)]
         self.world.lose(data.draw(st.sampled_from(calls)), arrives=arrives)
 
     @precondition(lambda self: any(isinstance(c, ParkOnWorker) for c in self.world.pending))
     @rule(data=st.data())
-    def a_word_to_a_worker_gets_lost(self, data: st.DataObject) -> None:
+    def a_command_to_a_worker_gets_lost(self, data: st.DataObject) -> None:
         words = [c for c in self.world.pending if isinstance(c, ParkOnWorker)]
         self.world.pending.remove(data.draw(st.sampled_from(words)))
 
@@ -252,7 +253,7 @@ class RandomEvents(RuleBasedStateMachine):
 
     @rule()
     def the_bus_was_away(self) -> None:
-        self.world.tell(Deaf())
+        self.world.apply(BusDown())
 
     @rule(has_listened=st.booleans())
     def another_leader_takes_over(self, has_listened: bool) -> None:
@@ -263,7 +264,7 @@ class RandomEvents(RuleBasedStateMachine):
         self.world.read_on(count)
 
     @invariant()
-    def nobody_is_acknowledged_twice_by_one_leader(self) -> None:
+    def no_request_is_acknowledged_twice_by_one_leader(self) -> None:
         assert all(n == 1 for n in self.world.acknowledged.values())
 
     def teardown(self) -> None:

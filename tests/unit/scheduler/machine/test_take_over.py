@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headrace_scheduler.request.request import first_attempt
-from headrace_scheduler.state.events import Acknowledge, CancelOnWorker, Dispatch, Notify
-from headrace_scheduler.workers.policy import Policy
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.request.live_request import first_attempt
+from headrace_scheduler.state.events import Acknowledge, CancelOnWorker, Dispatch, SendNotice
 from helpers.scheduler_events import (
     EPOCH,
     Bench,
@@ -20,25 +20,25 @@ OLD = first_attempt(EPOCH - 1) + 3
 def taken_over(**fields: object) -> Bench:
     """A bench that has read `a` from its lane and knows worker `w` from before."""
     bench = Bench(holding=True)
-    bench.tell(reported("w", 1, heard_s=99.9))
+    bench.apply(reported("w", 1, received_s=99.9))
     bench.submit("a", **fields)
     return bench
 
 
-def test_nothing_that_was_read_is_dispatched_before_the_workers_have_said_what_they_run() -> None:
+def test_nothing_that_was_read_is_dispatched_before_the_workers_have_reported() -> None:
     bench = taken_over()
-    assert bench.tell(*caught_up()) == []
+    assert bench.apply(*caught_up()) == []
     bench.worker(number=2)
     assert bench.given(Dispatch) == []
-    assert bench.only(Notify).fences == (("a", first_attempt(EPOCH)),)
+    assert bench.only(SendNotice).fences == (("a", first_attempt(EPOCH)),)
 
 
 def test_what_runs_is_adopted_with_its_attempt() -> None:
     bench = taken_over()
     bench.worker(number=2, running={"a": OLD}, free=3)
-    bench.tell(*caught_up())
+    bench.apply(*caught_up())
     assert bench.given(Dispatch) == []
-    assert bench.given(Notify) == []
+    assert bench.given(SendNotice) == []
     found = bench.machine.find("a")
     assert found is not None
     assert found.running
@@ -48,16 +48,16 @@ def test_what_runs_is_adopted_with_its_attempt() -> None:
 def test_what_a_worker_reported_before_it_was_read_is_adopted() -> None:
     bench = Bench(holding=True)
     bench.worker(running={"a": OLD}, free=3)
-    bench.tell(*caught_up())
+    bench.apply(*caught_up())
     bench.submit("a")
-    assert bench.journal.counts["adopted"] == 1
+    assert bench.observer.counts["adopted"] == 1
 
 
-def test_what_nobody_runs_goes_on_where_its_gateway_says() -> None:
+def test_what_no_worker_runs_continues_at_its_gateways_point() -> None:
     bench = taken_over()
-    bench.tell(*caught_up())
+    bench.apply(*caught_up())
     bench.worker(number=2)
-    bench.tell(answer(bench.only(Notify), point("a", OLD, [1, 2])))
+    bench.apply(answer(bench.only(SendNotice), point("a", OLD, [1, 2])))
     record = bench.only(Dispatch).message.requests[0]
     assert record.attempt > first_attempt(EPOCH) > OLD
     assert list(record.progress[0].output_ids) == [1, 2]
@@ -65,34 +65,34 @@ def test_what_nobody_runs_goes_on_where_its_gateway_says() -> None:
 
 def test_what_no_gateway_knows_is_not_run_again() -> None:
     bench = taken_over()
-    bench.tell(*caught_up())
+    bench.apply(*caught_up())
     bench.worker(number=2)
-    bench.tell(answer(bench.only(Notify), unknown=["a"]))
+    bench.apply(answer(bench.only(SendNotice), unknown=["a"]))
     assert bench.only(Acknowledge).request_id == "a"
 
 
-def test_a_worker_that_says_nothing_is_waited_for_no_longer_than_the_window() -> None:
+def test_a_silent_worker_is_awaited_no_longer_than_the_window() -> None:
     bench = taken_over()
-    bench.tell(*caught_up())
+    bench.apply(*caught_up())
     assert bench.after(1.4) == []
     bench.after(0.2)
-    assert bench.only(Notify).fences
+    assert bench.only(SendNotice).fences
 
 
 def test_a_lane_that_is_not_yet_read_to_its_end_is_waited_for() -> None:
     bench = taken_over()
     bench.worker(number=2)
-    bench.tell(*caught_up()[:2])
+    bench.apply(*caught_up()[:2])
     assert bench.machine.is_holding
-    bench.tell(*caught_up()[2:])
+    bench.apply(*caught_up()[2:])
     assert not bench.machine.is_holding
 
 
 def test_a_request_read_during_a_take_over_is_not_refused() -> None:
-    bench = Bench(Policy(max_waiting=0), holding=True)
+    bench = Bench(SchedulerSettings(max_waiting=0), holding=True)
     bench.submit("a")
-    bench.tell(*caught_up())
-    assert bench.only(Notify).ended == ()
+    bench.apply(*caught_up())
+    assert bench.only(SendNotice).ended == ()
 
 
 def test_a_settlement_that_comes_before_its_message_is_read_counts() -> None:
@@ -103,40 +103,40 @@ def test_a_settlement_that_comes_before_its_message_is_read_counts() -> None:
 
 
 def test_patience_of_a_request_that_never_ran_goes_on() -> None:
-    bench = taken_over(patient_until_s=103.0)
-    bench.tell(*caught_up())
+    bench = taken_over(queue_deadline_s=103.0)
+    bench.apply(*caught_up())
     bench.worker(number=2, free=0)
-    bench.tell(answer(bench.only(Notify), point("a", 0)))
+    bench.apply(answer(bench.only(SendNotice), point("a", 0)))
     bench.now_s = 102.9
     bench.worker(number=3, free=0)
     assert bench.after(0.2) != []
-    assert bench.journal.counts["ended: PATIENCE_EXHAUSTED"] == 1
+    assert bench.observer.counts["ended: PATIENCE_EXHAUSTED"] == 1
 
 
 def test_of_two_workers_that_run_it_the_newer_attempt_wins() -> None:
     bench = taken_over()
-    bench.tell(reported("w", 2, heard_s=100.0, running={"a": OLD}))
-    bench.tell(reported("w2", 1, heard_s=100.0, running={"a": OLD + 1}))
+    bench.apply(reported("w", 2, received_s=100.0, running={"a": OLD}))
+    bench.apply(reported("w2", 1, received_s=100.0, running={"a": OLD + 1}))
     found = bench.machine.find("a")
     assert found is not None
     assert found.worker_name == "name of w2"
-    bench.tell(reported("w", 3, heard_s=100.0, running={"a": OLD}))
+    bench.apply(reported("w", 3, received_s=100.0, running={"a": OLD}))
     cancel = bench.only(CancelOnWorker)
     assert (cancel.worker_id, cancel.attempt) == ("w", OLD)
 
 
 def test_an_attempt_of_an_earlier_leader_that_turns_up_late_is_stopped() -> None:
     bench = taken_over()
-    bench.tell(*caught_up())
+    bench.apply(*caught_up())
     bench.worker(number=2)
-    bench.tell(answer(bench.only(Notify), point("a", OLD)))
+    bench.apply(answer(bench.only(SendNotice), point("a", OLD)))
     bench.accept()
-    bench.tell(reported("zombie", 1, heard_s=100.0, running={"a": OLD}))
+    bench.apply(reported("zombie", 1, received_s=100.0, running={"a": OLD}))
     assert bench.only(CancelOnWorker).worker_id == "zombie"
 
 
-def test_a_request_that_nobody_here_ever_heard_of_is_stopped_after_a_while() -> None:
-    bench = Bench(Policy(stray_grace_s=30.0))
+def test_an_unknown_request_is_cancelled_after_a_grace_time() -> None:
+    bench = Bench()
     bench.worker(running={"ghost": OLD})
     bench.now_s += 29.0
     assert bench.worker(number=2, running={"ghost": OLD}) == []

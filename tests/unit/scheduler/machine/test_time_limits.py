@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.errors import DeadlinePassed, HeadraceError, NoWorker, PatienceExhausted
+from headrace.errors import DeadlineExceeded, HeadraceError, NoWorker, PatienceExhausted
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
-from headrace_scheduler.state.events import CancelOnWorker, Dispatch, Notify
-from headrace_scheduler.workers.forming import BatchLimits
-from headrace_scheduler.workers.policy import Policy
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.state.events import CancelOnWorker, Dispatch, SendNotice
 from helpers.scheduler_events import Bench
 
-PATIENT = Policy(gateway_silence_s=600.0, worker_silence_s=600.0)
+PATIENT = SchedulerSettings(gateway_silence_s=600.0, worker_silence_s=600.0)
 
 
 def told(bench: Bench) -> HeadraceError:
-    ((_, error),) = bench.only(Notify).ended
+    ((_, error),) = bench.only(SendNotice).ended
     return error
 
 
@@ -24,7 +23,7 @@ def test_a_request_whose_deadline_passes_while_it_waits_is_not_run() -> None:
     bench.submit("a", deadline_s=110.0)
     assert bench.after(9.9) == []
     bench.after(0.2)
-    assert isinstance(told(bench), DeadlinePassed)
+    assert isinstance(told(bench), DeadlineExceeded)
 
 
 def test_a_running_request_is_ended_from_here_if_its_worker_did_not() -> None:
@@ -34,11 +33,11 @@ def test_a_running_request_is_ended_from_here_if_its_worker_did_not() -> None:
     bench.accept()
     assert bench.after(10.9) == []
     bench.after(0.2)
-    assert isinstance(told(bench), DeadlinePassed)
+    assert isinstance(told(bench), DeadlineExceeded)
     assert bench.only(CancelOnWorker).code == 4
 
 
-def test_a_worker_is_told_how_long_is_left_and_no_time_of_day() -> None:
+def test_a_dispatch_has_the_time_left_and_no_time_of_day() -> None:
     bench = Bench(PATIENT)
     bench.submit("a", deadline_s=110.0)
     bench.submit("b")
@@ -59,7 +58,7 @@ def test_a_lost_request_past_its_deadline_is_ended() -> None:
 
 def test_patience_without_any_worker_ends_for_want_of_one() -> None:
     bench = Bench(PATIENT)
-    bench.submit("a", patient_until_s=105.0)
+    bench.submit("a", queue_deadline_s=105.0)
     bench.after(5.1)
     assert isinstance(told(bench), NoWorker)
 
@@ -67,7 +66,7 @@ def test_patience_without_any_worker_ends_for_want_of_one() -> None:
 def test_patience_with_busy_workers_ends_for_want_of_time() -> None:
     bench = Bench(PATIENT)
     bench.worker(free=0)
-    bench.submit("a", patient_until_s=105.0)
+    bench.submit("a", queue_deadline_s=105.0)
     bench.after(5.1)
     error = told(bench)
     assert isinstance(error, PatienceExhausted)
@@ -77,7 +76,7 @@ def test_patience_with_busy_workers_ends_for_want_of_time() -> None:
 def test_patience_is_for_the_first_dispatch_only() -> None:
     bench = Bench(PATIENT)
     bench.worker()
-    bench.submit("a", patient_until_s=105.0)
+    bench.submit("a", queue_deadline_s=105.0)
     bench.accept()
     assert bench.after(60.0) == []
 
@@ -85,14 +84,14 @@ def test_patience_is_for_the_first_dispatch_only() -> None:
 def test_patience_goes_on_where_a_worker_refused() -> None:
     bench = Bench(PATIENT)
     bench.worker()
-    bench.submit("a", patient_until_s=105.0)
+    bench.submit("a", queue_deadline_s=105.0)
     bench.refuse(DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL)
     bench.after(5.1)
     assert isinstance(told(bench), PatienceExhausted)
 
 
-def test_a_request_waits_for_company_until_its_time_and_not_longer() -> None:
-    bench = Bench(Policy(limits=BatchLimits(max_wait_s=0.01)))
+def test_a_request_waits_for_a_fuller_batch_no_longer_than_the_setting() -> None:
+    bench = Bench(SchedulerSettings(max_batch_wait_s=0.01))
     bench.worker()
     assert bench.submit("a") == []
     assert bench.machine.next_due_s() == pytest.approx(100.01)
@@ -105,4 +104,4 @@ def test_appointments_of_requests_that_are_gone_do_not_pile_up() -> None:
     for i in range(3000):
         bench.submit(f"r{i}", deadline_s=10_000.0)
         bench.settle(f"r{i}", code=1)
-    assert bench.machine.statistics().appointments <= 1001
+    assert bench.machine.statistics().timers <= 1001

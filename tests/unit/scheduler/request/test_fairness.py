@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace_scheduler.machine.machine import Leadership, Machine
-from headrace_scheduler.request.fairness import Account, Accounts, Shares
-from headrace_scheduler.request.request import Held, Request
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.machine.state_machine import Leadership, Machine
+from headrace_scheduler.request.fairness import Account, Accounts
+from headrace_scheduler.request.live_request import Held, Request
 from headrace_scheduler.state.events import Dispatch, DispatchAnswered, Submitted
 from headrace_scheduler.state.lanes import Lane
-from headrace_scheduler.workers.policy import Policy
-from helpers.counting_journal import CountingJournal
+from helpers.counting_observer import CountingObserver
 from helpers.scheduler_events import (
     EPOCH,
     MODEL,
@@ -39,15 +39,15 @@ def waiting(request_id: str, sequence: int, tenant: str, prompt_tokens: int = 3)
     )
 
 
-def lane_of(*requests: Request, shares: Shares | None = None) -> Lane:
-    lane = Lane(shares or Shares())
+def lane_of(*requests: Request, settings: SchedulerSettings | None = None) -> Lane:
+    lane = Lane(settings or SchedulerSettings())
     for request in requests:
         lane.put(request)
     return lane
 
 
 def order(lane: Lane) -> str:
-    return "".join(r.request_id for r in lane.in_turn(lambda _: True))
+    return "".join(r.request_id for r in lane.in_order(lambda _: True))
 
 
 def test_one_tenant_alone_is_served_oldest_first_whatever_the_order_of_events() -> None:
@@ -60,10 +60,13 @@ def test_of_two_tenants_the_one_that_has_had_less_goes_next() -> None:
     assert order(lane_of(*many, *few)) == "aYbZcd"
 
 
-def test_who_has_twice_the_weight_goes_twice_as_often() -> None:
+def test_a_tenant_with_twice_the_weight_is_served_twice_as_often() -> None:
     many = [waiting("abcdef"[i], i, "x") for i in range(6)]
     few = [waiting("XYZ"[i], 10 + i, "y") for i in range(3)]
-    assert order(lane_of(*many, *few, shares=Shares({"x": 2.0}))) == "aXbcYdeZf"
+    assert (
+        order(lane_of(*many, *few, settings=SchedulerSettings(tenant_weights={"x": 2.0})))
+        == "aXbcYdeZf"
+    )
 
 
 def test_long_prompts_are_paid_for() -> None:
@@ -73,13 +76,13 @@ def test_long_prompts_are_paid_for() -> None:
     assert order(lane_of(*short, *long)) == "aYbcZd"
 
 
-def test_one_that_may_not_leave_holds_up_nobody_and_pays_nothing() -> None:
+def test_a_request_that_may_not_leave_delays_no_other_and_is_charged_nothing() -> None:
     lane = lane_of(*(waiting("abc"[i], i, "x") for i in range(3)), waiting("Y", 9, "y"))
-    assert [r.request_id for r in lane.in_turn(lambda r: r.request_id != "a")] == ["b", "Y", "c"]
+    assert [r.request_id for r in lane.in_order(lambda r: r.request_id != "a")] == ["b", "Y", "c"]
 
 
 def test_time_away_earns_nothing() -> None:
-    accounts = Accounts(Shares())
+    accounts = Accounts(SchedulerSettings())
     busy, absent = accounts.find("busy"), accounts.find("absent")
     accounts.put(busy, (1, "a"))
     accounts.charge(busy, 100.0)
@@ -95,21 +98,21 @@ def test_time_away_earns_nothing() -> None:
 
 
 def test_only_so_many_tenants_with_nothing_waiting_are_remembered() -> None:
-    accounts = Accounts(Shares(remembered=3))
+    accounts = Accounts(SchedulerSettings(max_tenants=3))
     for i in range(100):
         account = accounts.find(f"t{i}")
         accounts.put(account, (i, "r"))
         if i:
             accounts.remove(account, (i, "r"))
     accounts.check_integrity()
-    assert accounts.known == 4
+    assert len(accounts) == 4
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(-50, 50)), max_size=60))
 def test_turns_are_in_order_whatever_is_put_removed_and_charged(
     steps: list[tuple[int, int, int]],
 ) -> None:
-    accounts = Accounts(Shares({"t1": 3.0}, remembered=2))
+    accounts = Accounts(SchedulerSettings(tenant_weights={"t1": 3.0}, max_tenants=2))
     waits: dict[str, list[tuple[int, str]]] = {}
     for place, (tenant_number, step, cost) in enumerate(steps):
         tenant = f"t{tenant_number}"
@@ -126,7 +129,7 @@ def test_turns_are_in_order_whatever_is_put_removed_and_charged(
 
 
 def test_the_one_request_of_a_tenant_leaves_within_two_rounds_of_anothers_thousand() -> None:
-    bench = Bench(Policy(max_waiting=2000))
+    bench = Bench(SchedulerSettings(max_waiting=2000))
     bench.worker(free=4, total=4)
     bench.submit(*(f"a{i}" for i in range(1000)), tenant="a")
     bench.accept()
@@ -147,15 +150,15 @@ def test_what_comes_back_pays_nothing_twice() -> None:
     attempt = bench.only(Dispatch).message.requests[0].attempt
     found = bench.machine.find("a")
     assert found is not None
-    paid = found.request.paid
-    assert paid > 0
+    charged = found.request.charged
+    assert charged > 0
     bench.accept()
-    bench.tell(lost("w", point("a", attempt, [1])))
+    bench.apply(lost("w", point("a", attempt, [1])))
     (notice,) = (c for c in bench.commands if not isinstance(c, Dispatch))
-    bench.tell(answer(notice, point("a", attempt, [1])))  # type: ignore[arg-type]
-    assert found.request.paid == 3 + 2 * 1, "so much as it made, where it stands now"
+    bench.apply(answer(notice, point("a", attempt, [1])))  # type: ignore[arg-type]
+    assert found.request.charged == 3 + 2 * 1, "so much as it made, where it stands now"
     bench.worker("v", free=1, total=1)
-    assert found.request.paid == paid
+    assert found.request.charged == charged
 
 
 @dataclass
@@ -184,10 +187,13 @@ class Simulation:
     lengths: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        shares = Shares({t.name: t.weight for t in self.tenants})
-        policy = Policy(shares=shares, gateway_silence_s=1e9, max_waiting=1 << 20)
+        settings = SchedulerSettings(
+            tenant_weights={t.name: t.weight for t in self.tenants},
+            gateway_silence_s=1e9,
+            max_waiting=1 << 20,
+        )
         leadership = Leadership("s", MODEL, EPOCH, 0.0, listening_since_s=-10.0)
-        self.machine = Machine(leadership, policy, CountingJournal())
+        self.machine = Machine(leadership, settings, CountingObserver())
         self.attempts: dict[str, int] = {}
         self.counted, self.reports = 0, 0
         for event in caught_up():
@@ -242,7 +248,7 @@ class Simulation:
         event = reported(
             "w",
             self.reports,
-            heard_s=self.now_s,
+            received_s=self.now_s,
             free=SLOTS - len(self.running),
             total=SLOTS,
             running={r: self.attempts[r] for r in self.running},
@@ -264,7 +270,7 @@ KINDS = st.tuples(st.sampled_from([1.0, 2.0, 3.0]), st.integers(1, 30), st.integ
 
 @settings(max_examples=12, deadline=None)
 @given(kinds=st.lists(KINDS, min_size=2, max_size=3), seed=st.integers(0, 1000))
-def test_over_a_minute_tenants_get_what_their_weights_say_within_a_tenth(
+def test_over_a_minute_tenants_get_their_weights_shares_within_a_tenth(
     kinds: list[tuple[float, int, int]], seed: int
 ) -> None:
     tenants = [Tenant(f"t{i}", *kind) for i, kind in enumerate(kinds)]

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.prefixes import BLOCK_TOKENS
-from headrace_scheduler.request.prefixes import names_of
+from headrace_scheduler.base.settings import SchedulerSettings
+from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_scheduler.state.events import Dispatch
-from headrace_scheduler.workers.policy import Policy
-from headrace_scheduler.workers.routing import LOOK_PAST, RoutingLimits
+from headrace_scheduler.workers.routing import MAX_SKIPPED
 from helpers.scheduler_events import EPOCH, Bench, prefixes_reported
 
 PROMPT = list(range(8 * BLOCK_TOKENS))
-NAMES = names_of(RequestRecord(weights_digest="w1", prompt_ids=PROMPT))
-LIMITS = RoutingLimits(load_slack=0.25, wait_s_per_token=0.001)
+NAMES = prefix_block_names(RequestRecord(weights_digest="w1", prompt_ids=PROMPT))
+SETTINGS = SchedulerSettings(prefix_load_slack=0.25, prefix_wait_s_per_token=0.001)
 
 
-def two_workers(limits: RoutingLimits = LIMITS, *, number: int = 1, **fields: object) -> Bench:
+def two_workers(
+    settings: SchedulerSettings = SETTINGS, *, number: int = 1, **fields: object
+) -> Bench:
     """`v`, which comes first where nothing else decides, and `w`, which holds four blocks."""
-    bench = Bench(Policy(routing=limits))
+    bench = Bench(settings)
     bench.worker("v")
     bench.worker("w", number, **fields)
-    bench.tell(prefixes_reported("w", NAMES[:4], full=True))
+    bench.apply(prefixes_reported("w", NAMES[:4], full=True))
     return bench
 
 
@@ -32,7 +34,9 @@ def ask(bench: Bench, request_id: str = "a", prompt: list[int] = PROMPT) -> list
 
 def test_all_full_blocks_but_the_last_token_have_names() -> None:
     assert len(NAMES) == 7
-    assert names_of(RequestRecord(weights_digest="w1", prompt_ids=[*PROMPT, 1]))[:7] == NAMES
+    assert (
+        prefix_block_names(RequestRecord(weights_digest="w1", prompt_ids=[*PROMPT, 1]))[:7] == NAMES
+    )
 
 
 def test_other_weights_and_other_adapters_have_other_names() -> None:
@@ -40,14 +44,14 @@ def test_other_weights_and_other_adapters_have_other_names() -> None:
         RequestRecord(weights_digest="w2", prompt_ids=PROMPT),
         RequestRecord(weights_digest="w1", prompt_ids=PROMPT, adapter_digest="a"),
     )
-    assert not any({*names_of(other)} & {*NAMES} for other in others)
-    assert names_of(RequestRecord(prompt_ids=PROMPT)) == ()
+    assert not any({*prefix_block_names(other)} & {*NAMES} for other in others)
+    assert prefix_block_names(RequestRecord(prompt_ids=PROMPT)) == ()
 
 
 def test_names_of_one_salt_are_no_others() -> None:
     def names(salt: str) -> set[int]:
         record = RequestRecord(weights_digest="w1", prompt_ids=PROMPT, cache_salt=salt)
-        return {*names_of(record)}
+        return {*prefix_block_names(record)}
 
     assert names("") == {*NAMES}
     assert names("a") == names("a")
@@ -59,25 +63,25 @@ def test_the_worker_with_the_beginning_is_preferred() -> None:
     assert ask(two_workers()) == ["w"]
 
 
-def test_a_prompt_that_begins_otherwise_goes_to_whoever_is_least_loaded() -> None:
+def test_a_prompt_without_a_cached_prefix_goes_to_the_least_loaded_worker() -> None:
     assert ask(two_workers(), prompt=[7, *PROMPT]) == ["v"]
 
 
 def test_what_is_routed_is_counted_with_its_tokens() -> None:
     bench = two_workers()
     ask(bench)
-    assert bench.journal.counts["prefix held"] == 1
-    assert bench.journal.counts["prefix tokens"] == 4 * BLOCK_TOKENS
+    assert bench.observer.counts["prefix held"] == 1
+    assert bench.observer.counts["prefix tokens"] == 4 * BLOCK_TOKENS
 
 
 def test_the_longest_beginning_counts() -> None:
     bench = two_workers()
-    bench.tell(prefixes_reported("v", NAMES[:2], full=True))
+    bench.apply(prefixes_reported("v", NAMES[:2], full=True))
     assert ask(bench) == ["w"]
 
 
 def test_it_can_be_turned_off() -> None:
-    assert ask(two_workers(RoutingLimits(enabled=False))) == ["v"]
+    assert ask(two_workers(SchedulerSettings(prefix_routing=False))) == ["v"]
 
 
 def test_a_worker_that_is_loaded_beyond_the_fleet_is_not_waited_for() -> None:
@@ -98,13 +102,13 @@ def test_one_that_is_gone_is_forgotten() -> None:
 
 def test_what_it_holds_no_longer_draws_nothing() -> None:
     bench = two_workers()
-    bench.tell(prefixes_reported("w", [], dropped=NAMES[:4]))
+    bench.apply(prefixes_reported("w", [], dropped=NAMES[:4]))
     assert ask(bench) == ["v"]
 
 
 def test_a_full_report_is_all_there_is() -> None:
     bench = two_workers()
-    bench.tell(prefixes_reported("w", [12345], full=True))
+    bench.apply(prefixes_reported("w", [12345], full=True))
     assert ask(bench) == ["v"]
 
 
@@ -146,6 +150,6 @@ def test_others_behind_it_do_not_wait() -> None:
 
 def test_no_more_are_left_to_others_than_may_be_looked_at() -> None:
     bench = busy()
-    ids = [f"b{n}" for n in range(LOOK_PAST + 1)]
+    ids = [f"b{n}" for n in range(MAX_SKIPPED + 1)]
     bench.submit(*ids, prompt=PROMPT, digest="w1")
-    assert [r.request_id for r in bench.only(Dispatch).message.requests] == ids[LOOK_PAST:]
+    assert [r.request_id for r in bench.only(Dispatch).message.requests] == ids[MAX_SKIPPED:]

@@ -14,7 +14,7 @@ from headrace.internal.v1.reports_pb2 import ParkCause, ResumePoint
 from headrace.internal.v1.request_pb2 import ChoiceProgress, Input, RequestRecord, Sampling
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base.interface import EngineFacts, Sequence
-from headrace_worker.runtime.assignments import Assignments, Held
+from headrace_worker.runtime.assignments import Assignments, HeldSequence
 
 SLOTS = 6
 FACTS = EngineFacts(
@@ -46,7 +46,7 @@ def record(request_id: str = "r", *, n: int = 1, attempt: int = 1, **fields: Any
 
 def accepted(
     request: RequestRecord, into: Assignments | None = None
-) -> tuple[Assignments, list[Held], list[Sequence]]:
+) -> tuple[Assignments, list[HeldSequence], list[Sequence]]:
     # Why not `or`: an empty one is false.
     assignments = Assignments(FACTS) if into is None else into
     sequences = assignments.accept(request, now_s=1.0)
@@ -79,7 +79,7 @@ def test_a_request_that_names_no_number_of_choices_has_one() -> None:
     assert [h.choice for h in held] == [0]
 
 
-def test_a_sequence_goes_on_after_what_earlier_attempts_made() -> None:
+def test_a_sequence_continues_after_the_output_of_earlier_attempts() -> None:
     _, (held,), (sequence,) = accepted(record(attempt=2, progress=[progress(0, [4, 5])]))
     assert sequence.output_ids == (4, 5)
     assert (held.first_index, held.output_ids) == (2, [4, 5])
@@ -94,7 +94,7 @@ def test_a_choice_that_is_at_its_end_is_not_run_again() -> None:
 
 def test_a_request_whose_choices_are_all_at_their_end_is_refused() -> None:
     over = record(n=2, progress=[progress(0, [4], True), progress(1, [5], True)])
-    assert Assignments(FACTS).misfit(over) == "all of its 2 choices are at their end"
+    assert Assignments(FACTS).why_not_runnable(over) == "all of its 2 choices are at their end"
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,13 @@ def test_a_request_whose_choices_are_all_at_their_end_is_refused() -> None:
         (record(progress=[progress(0, [1] * 62)]), "3 prompt and 62 output tokens leave no room"),
     ],
 )
-def test_a_misfit_is_told_with_its_numbers(request_: RequestRecord, why: str) -> None:
-    assert why in (Assignments(FACTS).misfit(request_) or "")
+def test_a_refusal_names_the_numbers_that_do_not_fit(request_: RequestRecord, why: str) -> None:
+    assert why in (Assignments(FACTS).why_not_runnable(request_) or "")
 
 
 def test_a_request_that_fits_is_no_misfit_however_full_the_worker_is() -> None:
     assignments, _, _ = accepted(record("a", n=6))
-    assert assignments.misfit(record("b", n=6)) is None
+    assert assignments.why_not_runnable(record("b", n=6)) is None
 
 
 def test_a_slot_is_free_when_its_sequence_ends_though_its_end_is_not_acknowledged() -> None:
@@ -135,7 +135,7 @@ def inputs_record(*lengths: int, **fields: Any) -> RequestRecord:
 
 def test_each_input_is_a_sequence_of_its_own() -> None:
     assignments = Assignments(ENCODER_FACTS)
-    assert assignments.misfit(inputs_record(4, 64)) is None
+    assert assignments.why_not_runnable(inputs_record(4, 64)) is None
     _, held, sequences = accepted(inputs_record(4, 64), assignments)
     assert [h.choice for h in held] == [0, 1]
     assert [(s.prompt_ids, s.second_begins) for s in sequences] == [((3,) * 4, 2), ((3,) * 64, 32)]
@@ -153,7 +153,7 @@ def test_each_input_is_a_sequence_of_its_own() -> None:
 def test_a_request_for_another_kind_of_engine_is_a_misfit(
     facts: EngineFacts, request_: RequestRecord, why: str
 ) -> None:
-    assert Assignments(facts).misfit(request_) == why
+    assert Assignments(facts).why_not_runnable(request_) == why
 
 
 def test_an_input_whose_vector_may_not_have_arrived_is_computed_again() -> None:
@@ -176,7 +176,7 @@ def test_nothing_is_kept_of_an_acknowledged_sequence() -> None:
     assignments.end(held, STOP)
     assignments.forget(held)
     assert (len(assignments), assignments.attempt_of("r")) == (0, None)
-    assert assignments.sequence(held.sequence_id) is None
+    assert assignments.running_sequence(held.sequence_id) is None
 
 
 def test_ending_and_forgetting_twice_free_a_slot_once() -> None:
@@ -225,7 +225,7 @@ def test_a_resume_point_also_has_what_ended_in_earlier_attempts() -> None:
     assert list(assignments.resume_point("r", DRAIN).progress) == [done, progress(1, [])]
 
 
-def test_a_newer_attempt_may_have_the_slots_that_its_older_one_gives_up() -> None:
+def test_a_newer_attempt_may_have_the_slots_of_its_older_one() -> None:
     assignments, held, _ = accepted(record("a", n=4))
     accepted(record("b", n=2), assignments)
     assert assignments.slots_for(record("a", n=4, attempt=2)) == 4
@@ -255,11 +255,11 @@ class LifeOfAWorker(RuleBasedStateMachine):
         self.points: dict[str, ResumePoint] = {}
         self.made = 0
 
-    def choose(self, data: st.DataObject, held: list[Held]) -> Held:
+    def choose(self, data: st.DataObject, held: list[HeldSequence]) -> HeldSequence:
         return data.draw(st.sampled_from(sorted(held, key=lambda h: h.sequence_id)))
 
     @property
-    def running(self) -> list[Held]:
+    def running(self) -> list[HeldSequence]:
         return [h for h in self.assignments if h.finish_reason is None]
 
     @rule(n=st.integers(1, 4))
@@ -282,7 +282,7 @@ class LifeOfAWorker(RuleBasedStateMachine):
     def dispatch(self, request: RequestRecord) -> None:
         assignments = self.assignments
         wanted = assignments.slots_wanted(request)
-        if assignments.misfit(request) or wanted > assignments.slots_for(request):
+        if assignments.why_not_runnable(request) or wanted > assignments.slots_for(request):
             return
         sequences = assignments.accept(request, now_s=0.0)
         self.records[request.request_id] = request

@@ -27,7 +27,7 @@ def exported(name: str) -> float | None:
     return REGISTRY.get_sample_value(name, {"model_name": "prefixes", "engine": "packed"})
 
 
-def test_prefix_hits_are_counted_once_however_often_the_engine_is_asked() -> None:
+def test_prefix_hits_are_counted_once_however_often_statistics_are_read() -> None:
     metrics = WorkerMetrics("prefixes", "packed")
     for queries, hits in ((50, 0), (50, 0), (129, 64), (129, 64)):
         metrics.statistics(statistics(queries=queries, hits=hits))

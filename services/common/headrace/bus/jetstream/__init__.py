@@ -1,6 +1,6 @@
-"""The bus over NATS. Nothing outside of this package knows that it is NATS.
+"""The bus over NATS with JetStream. Nothing outside of this package knows that it is NATS.
 
-Facts it builds on, all observed on nats-server 2.15: docs/adr/0002-lanes-on-jetstream.md.
+docs/adr/0002-lanes-on-jetstream.md has the observations of nats-server 2.15 that it relies on.
 """
 
 from __future__ import annotations
@@ -20,26 +20,29 @@ from nats.js.api import KeyValueConfig, ObjectStoreConfig
 from nats.js.kv import KeyValue
 
 from headrace.bus import BusUnavailable
+from headrace.bus.jetstream.connect_errors import ConnectErrors
 from headrace.bus.jetstream.connection import CoreMessages
 from headrace.bus.jetstream.lanes import JetStreamLane, StoredLanes
 from headrace.bus.jetstream.leases import KeyLeases
-from headrace.bus.jetstream.reasons import Reasons, is_readable, shown
 from headrace.bus.jetstream.records import StoredCards, StoredResults
+from headrace.bus.jetstream.store_probe import JetStreamProbe
 from headrace.bus.jetstream.stores import TOKENIZER_BUCKET, buckets, streams
-from headrace.bus.jetstream.trial import StoreTrial
-from headrace.telemetry.repeated import Repeated
+from headrace.bus.urls import is_valid_url, redact_url
+from headrace.telemetry.condition_log import ConditionLog
 
-__all__ = ["JetStreamBus", "JetStreamLane", "connect", "shown"]
+__all__ = ["JetStreamBus", "JetStreamLane", "connect"]
 
 log = logging.getLogger(__name__)
 
 _CANCEL_AGAIN_S = 0.05
 PING_S = 1.0
-"""A server that has not answered two pings is taken for gone, 3 s after it fell silent."""
+"""A server that has not answered two pings is given up, 3 s after its last answer."""
 
 
-class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResults, StoreTrial):
-    """Implements `headrace.bus.Bus`. Made by `connect`; reconnects for as long as it takes."""
+class JetStreamBus(
+    CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResults, JetStreamProbe
+):
+    """Implements `headrace.bus.Bus`. `connect` makes it; it reconnects for as long as it takes."""
 
     async def close(self) -> None:
         self.closing = True
@@ -48,11 +51,11 @@ class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResu
         await self._client.close()
 
     async def ensure_stores(self, replicas: int) -> None:
-        """Make streams and buckets that are not there. Safe from many processes at once."""
+        """Create the streams and buckets that are missing. Many processes may call it at once."""
         for config in streams(replicas):
             try:
                 await self._js.add_stream(config)
-            except nats.js.errors.BadRequestError:  # there, made by another version of us
+            except nats.js.errors.BadRequestError:  # another version of Headrace has created it
                 await self._js.update_stream(config)
         for bucket in buckets(replicas):
             self._kv[bucket.bucket] = await self._bucket(bucket)
@@ -70,87 +73,87 @@ class JetStreamBus(CoreMessages, StoredLanes, StoredCards, KeyLeases, StoredResu
 async def connect(
     url: str, *, name: str, wait_s: float = 30.0, replicas: int | None = 1
 ) -> JetStreamBus:
-    """Connect and make sure that streams and buckets are there, each on `replicas` servers.
+    """Connect, and create missing streams and buckets, each on `replicas` servers.
 
     Args:
-        url: of several servers of a cluster, with commas between.
-        replicas: None leaves streams and buckets as they are; leases are then out of reach.
+        url: of one server, or comma-separated of several servers of a cluster.
+        replicas: None creates nothing; leases then cannot be used.
 
     Raises:
-        BusUnavailable: no answer within `wait_s`.
+        BusUnavailable: there is no connection within `wait_s`.
     """
-    if not is_readable(url):
-        raise BusUnavailable(f"{shown(url)} is no URL of NATS; write nats://host:4222")
+    if not is_valid_url(url):
+        raise BusUnavailable(f"{redact_url(url)} is not a URL of NATS; write nats://host:4222")
     client = Client()
-    bus, reasons = JetStreamBus(client), Reasons()
-    connecting = _Connecting(client, bus, url, reasons)
+    bus, errors = JetStreamBus(client), ConnectErrors()
+    connection = _ConnectionLog(client, bus, url, errors)
 
     async def begin() -> None:
-        await connecting.begin(name)
+        await connection.open(name)
         await bus.watch_broker()
         if replicas is not None:
-            await _until_stores(bus, replicas, reasons)
+            await _ensure_stores(bus, replicas, errors)
 
     try:
         if await _ends_within(wait_s, begin()):
             return bus
     except (OSError, nats.errors.Error) as error:
-        reasons.note(error)
+        errors.add(error)
     bus.closing = True
     with contextlib.suppress(OSError, nats.errors.Error, AssertionError):
         await client.close()
-    raise BusUnavailable(f"no NATS within {wait_s:g} s at {shown(url)}: {reasons}")
+    raise BusUnavailable(f"no NATS within {wait_s:g} s at {redact_url(url)}: {errors}")
 
 
-class _Connecting:
-    """The client's connection as it comes and goes, in the log."""
+class _ConnectionLog:
+    """Opens the client's connection and logs its changes."""
 
-    def __init__(self, client: Client, bus: JetStreamBus, url: str, reasons: Reasons) -> None:
-        self._client, self._bus, self._url, self._reasons = client, bus, url, reasons
-        self._has_begun = False
-        self._unreached = Repeated(log, began="bus.unreached", over="bus.reached")
+    def __init__(self, client: Client, bus: JetStreamBus, url: str, errors: ConnectErrors) -> None:
+        self._client, self._bus, self._url, self._errors = client, bus, url, errors
+        self._was_connected = False
+        self._unreachable = ConditionLog(log, active="bus.unreached", cleared="bus.reached")
 
-    async def begin(self, name: str) -> None:
-        """Returns once there is a connection, however long that takes."""
-        # Why by ourselves, and not by the client: it would draw again at each reconnect, and might
-        # come back to the server that has just fallen silent.
+    async def open(self, name: str) -> None:
+        """Return once there is a connection, however long that takes."""
+        # Why not by the client: it would shuffle at each reconnect, and might return to the server
+        # that has just stopped answering.
         servers = self._url.split(",")
         random.shuffle(servers)
         options: dict[str, Any] = {
             "name": name,
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": 0.2,
-            "disconnected_cb": self._disconnected,
-            "reconnected_cb": self._reconnected,
-            "error_cb": self._swallow,
+            "disconnected_cb": self._on_disconnect,
+            "reconnected_cb": self._on_reconnect,
+            "error_cb": self._on_error,
             "dont_randomize": True,
             "ping_interval": PING_S,
             "max_outstanding_pings": 2,
         }
         await self._client.connect(servers, **options)
-        self._has_begun = True
-        self._unreached.end(time.monotonic(), server=self._bus.server)
+        self._was_connected = True
+        self._unreachable.cleared(time.monotonic(), server=self._bus.server)
 
-    async def _disconnected(self) -> None:
+    async def _on_disconnect(self) -> None:
         if not self._bus.closing:
             log.warning("bus.disconnected")
 
-    async def _reconnected(self) -> None:
+    async def _on_reconnect(self) -> None:
         log.warning("bus.reconnected", extra={"server": self._bus.server})
 
-    async def _swallow(self, error: Exception) -> None:
-        self._reasons.note(error)
-        if not self._client.is_connected and not self._has_begun:
-            shown_url, why = shown(self._url), str(self._reasons)
-            self._unreached.again(time.monotonic(), servers=shown_url, why=why)
+    async def _on_error(self, error: Exception) -> None:
+        self._errors.add(error)
+        if not self._client.is_connected and not self._was_connected:
+            servers, why = redact_url(self._url), str(self._errors)
+            self._unreachable.active(time.monotonic(), servers=servers, why=why)
         log.debug("bus.error", extra={"error": repr(error)})
 
 
 async def _ends_within(wait_s: float, work: Coroutine[Any, Any, None]) -> bool:
-    """Whether it has come to its end; what it raises is raised.
+    """Return whether the work ended in time; raise what it raises.
 
-    Why not asyncio.timeout: the client tries for ever, and loses a cancellation that comes in the
-    turn of the loop in which one of its attempts fails. So it is cancelled until it ends.
+    Why not asyncio.timeout: the client retries for ever, and loses a cancellation that comes in
+    the same turn of the loop in which an attempt fails. So it is cancelled until it ends.
     """
     task = asyncio.create_task(work)
     try:
@@ -165,15 +168,15 @@ async def _ends_within(wait_s: float, work: Coroutine[Any, Any, None]) -> bool:
             await asyncio.wait({task}, timeout=_CANCEL_AGAIN_S)
 
 
-async def _until_stores(bus: JetStreamBus, replicas: int, reasons: Reasons) -> None:
-    # JetStream comes up a moment after the port does.
-    waiting = Repeated(log, began="bus.waiting_for_jetstream", over="bus.jetstream_ready")
+async def _ensure_stores(bus: JetStreamBus, replicas: int, errors: ConnectErrors) -> None:
+    # JetStream starts a moment after the port is open.
+    waiting = ConditionLog(log, active="bus.waiting_for_jetstream", cleared="bus.jetstream_ready")
     while True:
         try:
             await bus.ensure_stores(replicas)
-            waiting.end(time.monotonic())
+            waiting.cleared(time.monotonic())
             return
         except nats.errors.Error as error:
-            reasons.note(error)
-            waiting.again(time.monotonic(), why=str(reasons))
+            errors.add(error)
+            waiting.active(time.monotonic(), why=str(errors))
             await asyncio.sleep(0.2)

@@ -1,10 +1,12 @@
-"""One connection to NATS, shared by the parts of the bus, and core messages over it."""
+"""The connection to NATS that all parts of the bus share, and core messages over it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import nats.errors
 from google.protobuf.message import DecodeError
@@ -13,16 +15,25 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js.kv import KeyValue
 
-from headrace.bus import Answer, BusUnavailable, NobodyAnswered, NobodyListens, OnMessage, subjects
-from headrace.cancellation import heeding
+from headrace.bus import BusUnavailable, NoReply, NoResponders, OnMessage, RequestHandler, subjects
+from headrace.cancellation import rechecking_cancelled
 from headrace.internal.v1.reports_pb2 import BrokerReport
 
 log = logging.getLogger(__name__)
 
 STORE_TIMEOUT_S = 5.0
-_PING_ANSWER_S = 0.5
+_PING_TIMEOUT_S = 0.5
 FAULT_KEPT_S = 5.0
-"""A report of the broker's supervisor counts for so long; it comes once a second."""
+"""How long a report of the broker's supervisor is valid; one comes each second."""
+
+
+@contextmanager
+def unavailable(what: str) -> Iterator[None]:
+    """Raise errors of the NATS client as BusUnavailable, with what was being done."""
+    try:
+        yield
+    except nats.errors.Error as error:
+        raise BusUnavailable(f"{what}: {error or 'no answer'}") from error
 
 
 class OpenSubscription:
@@ -35,7 +46,7 @@ class OpenSubscription:
 
 
 class Connected:
-    """What every part of the bus works with."""
+    """Base of all parts of the bus."""
 
     def __init__(self, client: Client) -> None:
         self.closing = False
@@ -47,25 +58,23 @@ class Connected:
 
     @property
     def server(self) -> str:
-        """Host and port of the server that we are connected to; empty while there is none."""
+        """Host and port of the connected server; empty while there is none."""
         url = self._client.connected_url
         return "" if url is None else url.netloc.rpartition("@")[2]
 
-    async def leave_silent_server(self) -> None:
-        """Go to another server of the cluster where this one does not even answer a ping."""
+    async def reconnect_if_silent(self) -> None:
+        """Connect to another server of the cluster if this one does not answer a ping."""
         if len(self._client.servers) < 2:
             return
         try:
-            await self._client.flush(timeout=_PING_ANSWER_S)  # type: ignore[arg-type]  # any number
+            await self._client.flush(timeout=_PING_TIMEOUT_S)  # type: ignore[arg-type]  # any number
         except (TimeoutError, nats.errors.Error):
             log.warning("bus.server_silent", extra={"server": self.server})
             await self._client.force_reconnect()
 
     async def _store(self, subject: str, payload: bytes, *, ttl_s: float | None = None) -> None:
-        try:
+        with unavailable(subject):
             await self._js.publish(subject, payload, msg_ttl=ttl_s)
-        except nats.errors.Error as error:
-            raise BusUnavailable(f"{subject}: {error or 'no answer'}") from error
 
 
 class CoreMessages(Connected):
@@ -80,7 +89,7 @@ class CoreMessages(Connected):
         return self._fault if time.monotonic() < self._fault_until_s else ""
 
     async def watch_broker(self) -> None:
-        """Take note from now on of what the broker's supervisor reports."""
+        """Keep `fault` as the broker's supervisor reports it."""
 
         def on_report(payload: bytes) -> None:
             try:
@@ -96,19 +105,19 @@ class CoreMessages(Connected):
         if self._client.is_connected:
             await self._client.publish(subject, payload)
 
-    @heeding
+    @rechecking_cancelled
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         if not self._client.is_connected:
-            raise BusUnavailable(f"no connection to NATS; {subject} was not asked")
+            raise BusUnavailable(f"no connection to NATS; nothing was sent to {subject}")
         try:
-            answer = await self._client.request(subject, payload, timeout=timeout_s)
+            reply = await self._client.request(subject, payload, timeout=timeout_s)
         except nats.errors.NoRespondersError as error:
-            raise NobodyListens(f"nobody serves {subject}") from error
+            raise NoResponders(f"no process serves {subject}") from error
         except (TimeoutError, nats.errors.TimeoutError) as error:
-            raise NobodyAnswered(f"no answer from {subject} in {timeout_s:g} s") from error
+            raise NoReply(f"no reply from {subject} in {timeout_s:g} s") from error
         except nats.errors.Error as error:
             raise BusUnavailable(f"{subject}: {error}") from error
-        return answer.data
+        return reply.data
 
     async def subscribe(self, subject: str, on_message: OnMessage) -> OpenSubscription:
         async def receive(message: Msg) -> None:
@@ -116,11 +125,11 @@ class CoreMessages(Connected):
 
         return OpenSubscription(await self._client.subscribe(subject, cb=receive))
 
-    async def serve(self, subject: str, answer: Answer) -> OpenSubscription:
+    async def serve(self, subject: str, answer: RequestHandler) -> OpenSubscription:
         async def answer_one(message: Msg) -> None:
             try:
                 await message.respond(await answer(message.data))
-            except Exception:  # top of a task; the asker repeats
+            except Exception:  # top of a task; the caller repeats its request
                 log.exception("bus.answer_failed", extra={"subject": subject})
 
         async def receive(message: Msg) -> None:

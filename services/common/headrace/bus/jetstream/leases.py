@@ -1,16 +1,17 @@
-"""Leases: keys with a time to live, whose revision is the epoch. Why so: ADR 2."""
+"""Leases: keys with a time to live, whose revision is the epoch; ADR 2 has the reasons."""
 
 from __future__ import annotations
 
-import nats.errors
+import contextlib
+
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import RawStreamMsg
 
-from headrace.bus import BusUnavailable, LeaseTaken
-from headrace.bus.jetstream.connection import Connected
+from headrace.bus import LeaseTaken
+from headrace.bus.jetstream.connection import Connected, unavailable
 from headrace.bus.jetstream.stores import LEASE_BUCKET, WRONG_LAST_SEQUENCE
-from headrace.cancellation import heeding
+from headrace.cancellation import rechecking_cancelled
 
 
 class KeyLeases(Connected):
@@ -20,7 +21,7 @@ class KeyLeases(Connected):
         super().__init__(client)
         self._revisions: dict[str, int] = {}
 
-    @heeding
+    @rechecking_cancelled
     async def acquire(self, name: str, holder: str, *, ttl_s: int) -> int:
         subject = f"$KV.{LEASE_BUCKET}.{name}"
         last = await self._last(subject)
@@ -30,51 +31,46 @@ class KeyLeases(Connected):
         self._revisions[name] = epoch
         return epoch
 
-    @heeding
+    @rechecking_cancelled
     async def renew(self, name: str, holder: str, *, ttl_s: int) -> None:
-        # Why: KeyValue.update would take the lease's time to live away.
+        # Why: KeyValue.update would drop the lease's time to live.
         subject = f"$KV.{LEASE_BUCKET}.{name}"
         try:
             revision = await self._claim(subject, holder, self._revisions.get(name, 0), ttl_s)
         except LeaseTaken:
-            # A renewal may have been stored although its answer got lost: then it is still ours.
+            # The last renewal may have been stored although its answer was lost: it is still ours.
             last = await self._last(subject)
             if last is None or not last.seq or last.data != holder.encode() or _is_marker(last):
                 raise
             revision = await self._claim(subject, holder, last.seq, ttl_s)
         self._revisions[name] = revision
 
-    @heeding
+    @rechecking_cancelled
     async def release(self, name: str) -> None:
         revision = self._revisions.pop(name, None)
         if revision is not None:
-            try:
+            expired = contextlib.suppress(nats.js.errors.KeyWrongLastSequenceError)
+            with unavailable(f"lease {name}"), expired:
                 await self._kv[LEASE_BUCKET].delete(name, last=revision)
-            except nats.js.errors.KeyWrongLastSequenceError:
-                pass  # it ran out, and is somebody else's now
-            except nats.errors.Error as error:
-                raise BusUnavailable(f"lease {name}: {error or 'no answer'}") from error
 
     async def _last(self, subject: str) -> RawStreamMsg | None:
-        try:
-            return await self._js.get_last_msg(f"KV_{LEASE_BUCKET}", subject)
-        except nats.js.errors.NotFoundError:
-            return None
-        except nats.errors.Error as error:
-            raise BusUnavailable(f"{subject}: {error or 'no answer'}") from error
+        with unavailable(subject):
+            try:
+                return await self._js.get_last_msg(f"KV_{LEASE_BUCKET}", subject)
+            except nats.js.errors.NotFoundError:
+                return None
 
     async def _claim(self, subject: str, holder: str, after: int, ttl_s: int) -> int:
         headers = {"Nats-Expected-Last-Subject-Sequence": str(after)}
-        try:
-            ack = await self._js.publish(
-                subject, holder.encode(), headers=headers, msg_ttl=float(ttl_s)
-            )
-        except nats.js.errors.APIError as error:
-            if error.err_code == WRONG_LAST_SEQUENCE:
-                raise LeaseTaken(f"{subject} was taken by another") from error
-            raise BusUnavailable(f"{subject}: {error}") from error
-        except nats.errors.Error as error:
-            raise BusUnavailable(f"{subject}: {error or 'no answer'}") from error
+        with unavailable(subject):
+            try:
+                ack = await self._js.publish(
+                    subject, holder.encode(), headers=headers, msg_ttl=float(ttl_s)
+                )
+            except nats.js.errors.APIError as error:
+                if error.err_code == WRONG_LAST_SEQUENCE:
+                    raise LeaseTaken(f"{subject} was taken by another process") from error
+                raise
         return ack.seq
 
 

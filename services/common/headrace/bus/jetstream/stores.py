@@ -1,4 +1,4 @@
-"""Streams and buckets: what is kept where, for how long, and up to which bound."""
+"""Streams and buckets: what each stores, for how long, and up to which bound."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CARD_BUCKET, LEASE_BUCKET, TOKENIZER_BUCKET = (
 )
 
 WRONG_LAST_SEQUENCE = 10071
-"""The server's code where a key has another revision than was expected."""
+"""The server's error code for a key that has another revision than expected."""
 LANE_BOUND = 100_000
-"""Unsettled requests of one lane that the broker holds. A bound on its disk, far above the
-scheduler's own `max_waiting`, which is the one that callers meet."""
+"""Unsettled requests of one lane that the broker stores. It bounds the disk, far above the
+scheduler's `max_waiting`, which rejects requests before."""
 DEAD_LETTER_KEPT_S = 7 * 24 * 3600
 ACK_WAIT_S = 24 * 3600
-"""A leader holds what it pulled until it is settled, and its successor takes everything over
-by making the consumer anew: redelivery by time-out is never wanted."""
+"""Practically never: a leader settles what it pulled, and its successor takes over by creating the
+consumer again."""
 
 
 def streams(replicas: int) -> list[StreamConfig]:
@@ -67,6 +67,6 @@ def streams(replicas: int) -> list[StreamConfig]:
 def buckets(replicas: int) -> list[KeyValueConfig]:
     return [
         KeyValueConfig(bucket=LEASE_BUCKET, history=1, storage=StorageType.FILE, replicas=replicas),
-        # Without a time to live: a model is configured until its card is removed.
+        # Why no time to live: a model is configured until its card is removed.
         KeyValueConfig(bucket=CARD_BUCKET, history=1, replicas=replicas),
     ]

@@ -1,1 +1,1 @@
-"""Commands that look into a mesh or break it."""
+"""Commands that inspect a mesh or test its resilience."""

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import click
 from google.protobuf.message import DecodeError
 from rich.markup import escape
 
-from headrace.bus import Buried, BusUnavailable
-from headrace.bus.jetstream import connect
+from headrace.bus import StoredDeadLetter
 from headrace.cli.console import terminal
-from headrace.cli.console.options import broker_url, state_dir_option
-from headrace.errors import BrokerUnavailable
-from headrace.internal.v1.reports_pb2 import DeadLetter as Letter
+from headrace.cli.console.options import (
+    json_option,
+    nats_url_option,
+    open_bus,
+    state_dir_option,
+)
+from headrace.internal.v1.reports_pb2 import DeadLetter
 from headrace.internal.v1.request_pb2 import RequestRecord
-
-_CONNECT_S = 5.0
+from headrace.supervisor.state.state_dir import StateDir
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """What is shown of one, and what `--json` prints: neither prompt nor output."""
+class DeadLetterRow:
+    """A dead letter as `--json` prints it, without prompt and output."""
 
     request_id: str
     """Empty if the message could not be read."""
@@ -32,53 +33,44 @@ class DeadLetter:
     time: str
     """RFC 3339, in UTC."""
     attempts: int
-    """That failed, the last of them in a row."""
+    """Failed attempts in a row, up to the last."""
     reason: str
 
 
 @click.command("dead-letters")
 @state_dir_option
-@click.option("--nats-url", help="Broker. Default: of the mesh in --state-dir.")
+@nats_url_option
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="The latest."
+    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Show at most N."
 )
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def dead_letters(state_dir: Path, nats_url: str | None, limit: int, as_json: bool) -> None:
-    """Show the requests that failed on every attempt, newest first. They are kept for a week."""
-    found = asyncio.run(_read(nats_url or broker_url(state_dir), limit))
+@json_option
+def dead_letters(state_dir: StateDir, nats_url: str | None, limit: int, as_json: bool) -> None:
+    """Show requests that failed on every attempt, newest first. They are kept for a week."""
+    rows = asyncio.run(_read(nats_url, state_dir, limit))
     if as_json:
-        click.echo(json.dumps([asdict(letter) for letter in found], indent=1))
+        click.echo(json.dumps([asdict(row) for row in rows], indent=1))
         return
     table = terminal.table("request", "model", "time", "attempts", "reason")
-    for each in found:
-        name = each.request_id or "(unreadable)"
-        shown = (name, each.model, each.time, str(each.attempts), each.reason)
-        table.add_row(*map(escape, shown))
-    terminal.console().print(table if found else "no dead letters")
+    for row in rows:
+        name = row.request_id or "(unreadable)"
+        table.add_row(*map(escape, (name, row.model, row.time, str(row.attempts), row.reason)))
+    terminal.console().print(table if rows else "no dead letters")
 
 
-async def _read(nats_url: str, limit: int) -> list[DeadLetter]:
-    try:
-        bus = await connect(
-            nats_url, name="headrace dead-letters", wait_s=_CONNECT_S, replicas=None
-        )
-        try:
-            return [_shown(each) for each in await bus.buried(limit=limit)]
-        finally:
-            await bus.close()
-    except BusUnavailable as error:
-        raise BrokerUnavailable(str(error)) from error
+async def _read(nats_url: str | None, state_dir: StateDir, limit: int) -> list[DeadLetterRow]:
+    async with open_bus(nats_url, state_dir, command="dead-letters") as bus:
+        return [_row(stored) for stored in await bus.dead_letters(limit=limit)]
 
 
-def _shown(buried: Buried) -> DeadLetter:
-    letter = Letter.FromString(buried.letter)
+def _row(stored: StoredDeadLetter) -> DeadLetterRow:
+    letter = DeadLetter.FromString(stored.letter)
     try:
         request_id = RequestRecord.FromString(letter.message).request_id
     except DecodeError:
         request_id = ""
-    return DeadLetter(
+    return DeadLetterRow(
         request_id,
-        letter.model or buried.lane,
+        letter.model or stored.lane,
         letter.time.ToJsonString(),
         letter.attempts,
         letter.reason,

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import click
 from rich.live import Live
@@ -18,14 +17,15 @@ from headrace.cli.console import terminal
 from headrace.cli.console.options import mesh_options, mesh_url
 from headrace.client import AsyncClient
 from headrace.priorities import priority_name
+from headrace.supervisor.state.state_dir import StateDir
 from headrace.v1 import fleet_pb2
 
-_LOOK_EVERY_S = 0.5
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class LaneRow:
-    """What `--json` prints of each."""
+    """A lane as `--json` prints it."""
 
     model: str
     priority: str
@@ -33,78 +33,73 @@ class LaneRow:
     running: int
     max_waiting: int
     oldest_wait_s: float | None
-    """None if nobody waits."""
+    """None if no request waits."""
     estimated_wait_s: float | None
-    """Of a request that comes now; None while unknown."""
+    """Of a request that arrives now; None while unknown."""
     workers: int
-    """That take requests of this model now."""
+    """Workers that accept requests of this model now."""
     scheduler: str
     lane_id: str
-    """Of the model: what names it in the broker's subjects, and in Kubernetes."""
+    """Of the model: its name in the broker's subjects and in Kubernetes."""
 
     @property
-    def what_counts(self) -> tuple[object, ...]:
-        """What must differ for a line of its own: waits differ from moment to moment."""
+    def key(self) -> tuple[str, str]:
+        return self.model, self.priority
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """What makes a change; waits differ from moment to moment and do not."""
         return self.waiting, self.running, self.max_waiting, self.workers, self.scheduler
 
     def __str__(self) -> str:
-        waits = "".join(
-            f", {name} {wait_s:.2f} s"
-            for name, wait_s in (
-                ("oldest", self.oldest_wait_s),
-                ("estimate", self.estimated_wait_s),
-            )
-            if wait_s is not None
-        )
+        waits = {"oldest": self.oldest_wait_s, "estimate": self.estimated_wait_s}
+        shown = "".join(f", {name} {s:.2f} s" for name, s in waits.items() if s is not None)
         served = f"{self.workers} workers" if self.workers else "no worker"
         return (
             f"{self.model}/{self.priority}: {self.waiting} of {self.max_waiting} waiting, "
-            f"{self.running} running, {served}{waits}, led by {self.scheduler}"
+            f"{self.running} running, {served}{shown}, led by {self.scheduler}"
         )
 
 
-Show = Callable[[list[LaneRow]], None]
-
-
 @click.command()
-@click.option("--watch", is_flag=True, help="Go on showing them until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show changes until Ctrl-C.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="For scripts; with --watch a line per change."
+    "--json", "as_json", is_flag=True, help="Print JSON, for scripts; with --watch a line a change."
 )
 @mesh_options
-def lanes(url: str | None, state_dir: Path, watch: bool, as_json: bool) -> None:
+def lanes(url: str | None, state_dir: StateDir, watch: bool, as_json: bool) -> None:
     """Show the queues: one lane for each model and priority."""
-    door = mesh_url(url, state_dir)
+    base_url = mesh_url(url, state_dir)
     console = terminal.console()
     if not watch:
-        rows = asyncio.run(_read(door))
+        rows = asyncio.run(_read(base_url))
         click.echo(_as_json(rows, indent=1)) if as_json else console.print(_table(rows))
     elif as_json:
-        asyncio.run(_follow(door, when_changed(lambda rows, _: click.echo(_as_json(rows)))))
+        asyncio.run(_watch(base_url, on_change(lambda rows, _: click.echo(_as_json(rows)))))
     elif console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
-            asyncio.run(_follow(door, lambda rows: live.update(_table(rows), refresh=True)))
+            asyncio.run(_watch(base_url, lambda rows: live.update(_table(rows), refresh=True)))
     else:
-        asyncio.run(_follow(door, when_changed(_print_changed)))
+        asyncio.run(_watch(base_url, on_change(_print_changed)))
 
 
-def when_changed(show: Callable[[list[LaneRow], list[LaneRow]], None]) -> Show:
-    """Call `show` with all rows and with those that differ from before, if any does."""
+def on_change(
+    show: Callable[[list[LaneRow], list[LaneRow]], None],
+) -> Callable[[list[LaneRow]], None]:
+    """Return a function of all rows that calls `show` with them and the changed ones, if any."""
     before: dict[tuple[str, str], LaneRow] = {}
 
-    def look(rows: list[LaneRow]) -> None:
-        changed = [row for row in rows if _differs(before.get((row.model, row.priority)), row)]
-        gone = before.keys() - {(row.model, row.priority) for row in rows}
+    def update(rows: list[LaneRow]) -> None:
+        changed = [
+            row for row in rows if row.key not in before or before[row.key].state != row.state
+        ]
+        has_removed = bool(before.keys() - {row.key for row in rows})
         before.clear()
-        before.update({(row.model, row.priority): row for row in rows})
-        if changed or gone:
+        before.update({row.key: row for row in rows})
+        if changed or has_removed:
             show(rows, changed)
 
-    return look
-
-
-def _differs(before: LaneRow | None, now: LaneRow) -> bool:
-    return before is None or before.what_counts != now.what_counts
+    return update
 
 
 def _print_changed(_: list[LaneRow], changed: list[LaneRow]) -> None:
@@ -112,11 +107,11 @@ def _print_changed(_: list[LaneRow], changed: list[LaneRow]) -> None:
         click.echo(f"{time.strftime('%H:%M:%S')} {row}")
 
 
-async def _follow(url: str, show: Show) -> None:
+async def _watch(url: str, show: Callable[[list[LaneRow]], None]) -> None:
     async with AsyncClient(url) as client:
         while True:
             show(await _rows(client))
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_POLL_S)
 
 
 async def _read(url: str) -> list[LaneRow]:
@@ -158,12 +153,8 @@ def _table(rows: list[LaneRow]) -> Table:
         table.add_row(
             *(escape(row.model), row.priority),
             *map(str, (row.waiting, row.running, row.max_waiting)),
-            *map(_seconds, (row.oldest_wait_s, row.estimated_wait_s)),
+            *map(terminal.seconds, (row.oldest_wait_s, row.estimated_wait_s)),
             str(row.workers) if row.workers else "[red]none[/]",
             *(row.scheduler, row.lane_id),
         )
     return table
-
-
-def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds:.2f} s"

@@ -5,47 +5,49 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import click
 from rich.markup import escape
 
-from headrace.bus import BusError
-from headrace.bus.jetstream import connect
 from headrace.cli.console import terminal
-from headrace.cli.console.options import broker_url, mesh_options, mesh_url, state_dir_option
+from headrace.cli.console.options import (
+    json_option,
+    mesh_options,
+    mesh_url,
+    nats_url_option,
+    open_bus,
+    state_dir_option,
+)
 from headrace.client import AsyncClient
-from headrace.errors import BrokerUnavailable
-from headrace.supervisor.model_removal import forget as forget_model
+from headrace.supervisor.model_removal import remove_model
+from headrace.supervisor.state.state_dir import StateDir
 from headrace.v1 import models_pb2
-
-_CONNECT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """What `--json` prints of each."""
+    """A model as `--json` prints it."""
 
     name: str
     aliases: list[str]
     taken_aliases: list[str]
-    """That its worker wants too, and that mean another model."""
+    """Aliases of its worker that already belong to another model."""
     ready: bool
-    """A worker serves it now; else its requests wait."""
+    """Whether a worker serves it now; else its requests wait."""
     workers: int
     lane_id: str
 
 
 @click.group()
 def model() -> None:
-    """Show which models are configured, or remove one."""
+    """List the configured models, or remove one."""
 
 
 @model.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@json_option
 @mesh_options
-def list_models(url: str | None, state_dir: Path, as_json: bool) -> None:
-    """Show the configured models: their names, whether a worker serves them, and their lane ids."""
+def list_models(url: str | None, state_dir: StateDir, as_json: bool) -> None:
+    """List the configured models: names, aliases, workers and lane ids."""
     rows = asyncio.run(_rows(mesh_url(url, state_dir)))
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=1))
@@ -61,17 +63,17 @@ def list_models(url: str | None, state_dir: Path, as_json: bool) -> None:
 
 @model.command()
 @click.argument("name")
-@click.option("--force", is_flag=True, help="Also if a worker serves it.")
-@click.option("--nats-url", help="Broker. Default: of the mesh in --state-dir.")
+@click.option("--force", is_flag=True, help="Remove it although a worker serves it.")
+@nats_url_option
 @state_dir_option
-def forget(name: str, force: bool, nats_url: str | None, state_dir: Path) -> None:
-    """Remove the model NAME: requests for it get 404, and those that wait end with that.
+def remove(name: str, force: bool, nats_url: str | None, state_dir: StateDir) -> None:
+    """Remove the model NAME. Its requests get 404, and those that wait end with 404.
 
-    A model stays configured when its workers leave, so that its requests wait for the next one;
-    `headrace up` removes by itself what it has configured and lists no more.
+    A model stays configured when its workers stop, so that its requests wait for the next worker.
+    `headrace up` removes the models that it configured and no longer lists.
     """
-    asyncio.run(_forget(nats_url or broker_url(state_dir), name, force=force))
-    click.echo(f"{name} is not configured any more")
+    asyncio.run(_remove(nats_url, state_dir, name, force=force))
+    click.echo(f"{name} is removed")
 
 
 async def _rows(url: str) -> list[ModelRow]:
@@ -90,12 +92,6 @@ def _row(found: models_pb2.Model) -> ModelRow:
     )
 
 
-async def _forget(nats_url: str, name: str, *, force: bool) -> None:
-    try:
-        bus = await connect(nats_url, name="headrace model", wait_s=_CONNECT_S, replicas=None)
-        try:
-            await forget_model(bus, name, force=force)
-        finally:
-            await bus.close()
-    except BusError as error:
-        raise BrokerUnavailable(str(error)) from error
+async def _remove(nats_url: str | None, state_dir: StateDir, name: str, *, force: bool) -> None:
+    async with open_bus(nats_url, state_dir, command="model remove") as bus:
+        await remove_model(bus, name, force=force)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import click
 import httpx
 from rich.markup import escape
 
 from headrace.cli.console import terminal
-from headrace.cli.console.options import is_local, mesh_options, mesh_url
+from headrace.cli.console.options import is_local, json_option, mesh_options, mesh_url
 from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
 from headrace.priorities import priority_name
-from headrace.supervisor.health import complaint, health_url
-from headrace.supervisor.state.disk import disk_trouble
-from headrace.supervisor.state.state_dir import Home, ProcessRecord
+from headrace.supervisor.health import health_url, not_ready_reason
+from headrace.supervisor.state.disk import disk_problem
+from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 from headrace.v1 import fleet_pb2
 
 _PROBE_S = 2.0
@@ -31,14 +30,14 @@ class ProcessStatus:
     pid: int | None
     ports: dict[str, int]
     healthy: bool
-    """Its own readiness, asked for now."""
+    """Whether its readiness probe passes now."""
     restarts: int
     drained: bool
-    """Kept out by `headrace drain`."""
+    """Whether `headrace drain` has stopped it."""
     fault: str
-    """Why it is not well, as its supervisor or itself says; empty where it is."""
+    """Why it is unhealthy, as reported by its supervisor or itself; empty if it is healthy."""
     last_end: str
-    """How its last run ended; empty: this is the first."""
+    """How its last run ended; empty if this is the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,45 +66,44 @@ class ModelStatus:
 
 @dataclass(frozen=True, slots=True)
 class MeshStatus:
-    """What `--json` prints."""
+    """The mesh as `--json` prints it."""
 
     url: str | None
     disk: str
-    """Why nothing can be written to the state directory; empty where it can."""
+    """Why nothing can be written to the state directory; empty if it can."""
     processes: list[ProcessStatus]
     models: list[ModelStatus]
 
     @property
-    def is_well(self) -> bool:
-        """What is not known to be well is not."""
-        all_well = all(process.healthy or process.drained for process in self.processes)
-        knows_all = bool(self.models) and all(model.lanes for model in self.models)
-        return all_well and not self.disk and knows_all
+    def is_healthy(self) -> bool:
+        """False also where something is unknown."""
+        processes = all(process.healthy or process.drained for process in self.processes)
+        models = bool(self.models) and all(model.lanes for model in self.models)
+        return processes and models and not self.disk
 
 
 @click.command()
 @mesh_options
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def status(url: str | None, state_dir: Path, as_json: bool) -> int:
-    """Show every process and model of the mesh of --state-dir, or what the mesh at --url says.
+@json_option
+def status(url: str | None, state_dir: StateDir, as_json: bool) -> int:
+    """Show every process and model of the mesh of --state-dir, or the models of one at --url.
 
-    Exit 1 if a process is not well that has not been drained, or if its API does not answer.
+    Exit with 1 if a process that was not drained is unhealthy, or if the mesh does not answer.
     """
-    home = Home(state_dir)
-    if url is None or is_local(url, home):
-        found = asyncio.run(read_status(home))
+    if url is None or is_local(url, state_dir):
+        found = asyncio.run(_read_local(state_dir))
     else:
-        found = asyncio.run(read_status_of(mesh_url(url, state_dir)))
+        found = asyncio.run(_read_remote(mesh_url(url, state_dir)))
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
     else:
         _print(found)
-    return 0 if found.is_well else 1
+    return 0 if found.is_healthy else 1
 
 
-async def read_status(home: Home) -> MeshStatus:
-    """The mesh as it is now; models without lanes and workers if its API does not answer."""
-    record, disk = home.read_record(), disk_trouble(home.folder)
+async def _read_local(state_dir: StateDir) -> MeshStatus:
+    """Return the mesh's state; models have no lanes and workers if its API does not answer."""
+    record, disk = state_dir.read_record(), disk_problem(state_dir.folder)
     async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as http:
         processes = await asyncio.gather(*(_process(http, each) for each in record.processes))
     return MeshStatus(
@@ -113,12 +111,8 @@ async def read_status(home: Home) -> MeshStatus:
     )
 
 
-async def read_status_of(url: str) -> MeshStatus:
-    """What its API tells of a mesh whose processes are elsewhere.
-
-    Raises:
-        MeshUnreachable: nothing answers there.
-    """
+async def _read_remote(url: str) -> MeshStatus:
+    """Return what the mesh's API reports; its processes cannot be reached."""
     async with AsyncClient(url) as client:
         models = [model.name for model in await client.models()]
     return MeshStatus(url, "", [], await _models(url, models))
@@ -127,11 +121,11 @@ async def read_status_of(url: str) -> MeshStatus:
 async def _process(http: httpx.AsyncClient, record: ProcessRecord) -> ProcessStatus:
     if record.drained:
         return ProcessStatus(healthy=False, **asdict(record))
-    why = await complaint(http, health_url(record.role, record.ports))
+    why = await not_ready_reason(http, health_url(record.role, record.ports))
     if why is None and not record.fault:
         return ProcessStatus(healthy=True, **asdict(record))
-    known = asdict(record) | {"fault": record.fault or why or "does not answer"}
-    return ProcessStatus(healthy=False, **known)
+    fault = record.fault or why or "does not answer"
+    return ProcessStatus(healthy=False, **(asdict(record) | {"fault": fault}))
 
 
 async def _models(url: str | None, names: list[str]) -> list[ModelStatus]:
@@ -169,7 +163,7 @@ def _print(found: MeshStatus) -> None:
     table = terminal.table("role", "name", "pid", "ports", "health", "restarts")
     for each in found.processes:
         ports = " ".join(f"{name}:{port}" for name, port in sorted(each.ports.items()))
-        health = "[green]well[/]" if each.healthy else "[red]not well[/]"
+        health = "[green]healthy[/]" if each.healthy else "[red]unhealthy[/]"
         if each.drained:
             health = "[yellow]drained[/]"
         table.add_row(each.role, each.name, str(each.pid or "-"), ports, health, str(each.restarts))
@@ -178,12 +172,9 @@ def _print(found: MeshStatus) -> None:
     if found.disk:
         console.print(f"nothing can be stored: {found.disk}", markup=False, soft_wrap=True)
     for each in found.processes:
-        if each.fault:
-            console.print(f"{each.name}: {each.fault}", markup=False, soft_wrap=True)
-        if each.last_end:
-            console.print(
-                f"{each.name}: its last run {each.last_end}", markup=False, soft_wrap=True
-            )
+        last_end = each.last_end and f"its last run {each.last_end}"
+        for fact in filter(None, (each.fault, last_end)):
+            console.print(f"{each.name}: {fact}", markup=False, soft_wrap=True)
     for model in found.models:
         waiting = ", ".join(f"{lane.priority} {lane.waiting} waiting" for lane in model.lanes)
         slots = sum(worker.total_slots for worker in model.workers)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 
 import click
 from rich.markup import escape
 
 from headrace.cli.console import terminal
-from headrace.cli.console.options import mesh_options, mesh_url
+from headrace.cli.console.options import json_option, mesh_options, mesh_url
 from headrace.client import AsyncClient
+from headrace.supervisor.state.state_dir import StateDir
 from headrace.v1 import fleet_pb2
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@json_option
 @mesh_options
-def workers(url: str | None, state_dir: Path, as_json: bool) -> None:
+def workers(url: str | None, state_dir: StateDir, as_json: bool) -> None:
     """Show the workers, their models and their free slots."""
     found = asyncio.run(_workers(mesh_url(url, state_dir)))
     if as_json:
-        click.echo(json.dumps([_fields(worker) for worker in found], indent=1))
+        click.echo(json.dumps([_as_dict(worker) for worker in found], indent=1))
         return
     table = terminal.table("name", "models", "running", "free slots", "state", "id")
     for worker in found:
@@ -37,8 +37,7 @@ def workers(url: str | None, state_dir: Path, as_json: bool) -> None:
     terminal.console().print(table)
 
 
-def _fields(worker: fleet_pb2.Worker) -> dict[str, object]:
-    """What `--json` prints of each."""
+def _as_dict(worker: fleet_pb2.Worker) -> dict[str, object]:
     return {
         "name": worker.name,
         "id": worker.worker_id,

@@ -1,1 +1,1 @@
-"""How the commands print, and the options that all of them have."""
+"""What all commands share: options, connections and output."""

@@ -1,7 +1,8 @@
-"""How the command prints."""
+"""Console output: tables, values, and lines that appear when something changes."""
 
 from __future__ import annotations
 
+import click
 from rich.console import Console
 from rich.table import Table
 
@@ -9,7 +10,7 @@ _PIPED_COLUMNS = 200
 
 
 def console() -> Console:
-    """Stdout. Where it is no terminal, lines are as long as they need to be."""
+    """Return the console of stdout. Into a pipe, lines are as long as they need to be."""
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=_PIPED_COLUMNS)
 
@@ -19,3 +20,20 @@ def table(*columns: str) -> Table:
     for column in columns:
         found.add_column(column, overflow="fold")
     return found
+
+
+def seconds(value_s: float | None) -> str:
+    return "-" if value_s is None else f"{value_s:.2f} s"
+
+
+class ChangeLines:
+    """Prints a process's state, a line for each change."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._last = name, ""
+
+    def update(self, state: str) -> None:
+        """Print the state if it is new; an empty one is unknown."""
+        if state not in ("", self._last):
+            click.echo(f"{self._name}: {state}")
+            self._last = state

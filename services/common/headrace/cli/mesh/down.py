@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from typing import Any
 
 import click
-import psutil
 
 from headrace.cli.console.options import state_dir_option
-from headrace.supervisor.state.state_dir import Home
+from headrace.extras import require
+from headrace.supervisor.state.state_dir import StateDir
 
-_LOOK_EVERY_S = 0.1
+_POLL_S = 0.1
+_KILL_TIMEOUT_S = 10.0
 
 
 @click.command()
@@ -20,35 +21,33 @@ _LOOK_EVERY_S = 0.1
     "--within",
     "within_s",
     type=click.FloatRange(min=0),
-    help="Seconds to drain before the mesh is killed. Default: what its settings add up to.",
+    help="Kill the mesh if it has not drained after this many seconds. Default: the sum of the "
+    "timeouts in its settings.",
 )
-def down(state_dir: Path, within_s: float | None) -> None:
-    """End the mesh of --state-dir: open requests finish, then every process goes."""
-    home = Home(state_dir)
-    record = home.read_record()
+def down(state_dir: StateDir, within_s: float | None) -> None:
+    """Stop the mesh of --state-dir: open requests finish, then every process ends."""
+    record = state_dir.read_record()
     within_s = record.stops_within_s if within_s is None else within_s
+    psutil = require("mesh", "psutil")
     supervisor = psutil.Process(record.supervisor_pid)
     supervisor.terminate()
-    if not _ends(supervisor, within_s):
-        # Its processes are on its leash: they go with it.
+    if not _ends(psutil, supervisor, within_s):
+        # The kernel kills its processes with it: headrace.supervisor.parent_watch.
         supervisor.kill()
         click.echo(f"not drained after {within_s:g} s; killed")
-        _ends(supervisor, 10)
-    click.echo(f"the mesh in {home.folder} is down")
+        _ends(psutil, supervisor, _KILL_TIMEOUT_S)
+    click.echo(f"the mesh in {state_dir.folder} is down")
 
 
-def _ends(process: psutil.Process, within_s: float) -> bool:
+def _ends(psutil: Any, process: Any, within_s: float) -> bool:
+    """Wait for the process to end; return whether it did."""
     end_s = time.monotonic() + within_s
-    while _runs(process):
-        if time.monotonic() > end_s:
-            return False
-        time.sleep(_LOOK_EVERY_S)
-    return True
-
-
-def _runs(process: psutil.Process) -> bool:
-    """Whether it does; one that nobody has reaped does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    while time.monotonic() <= end_s:
+        try:
+            # Why not `wait`: a process that its parent has not reaped yet has ended all the same.
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(_POLL_S)
+    return False

@@ -7,26 +7,26 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
 
 import click
 import httpx
 
-from headrace.bus import BusError, NobodyListens
-from headrace.bus.control import order_drain
-from headrace.bus.jetstream import connect, shown
-from headrace.cli.console.options import state_dir_option
+from headrace.bus import NoResponders
+from headrace.bus.control import request_drain
+from headrace.bus.urls import redact_url
+from headrace.cli.console.options import open_bus, state_dir_option
+from headrace.cli.console.terminal import ChangeLines
 from headrace.client import AsyncClient
-from headrace.errors import BrokerUnavailable, HeadraceError
-from headrace.supervisor.health import complaint, health_url
-from headrace.supervisor.plan.plan import Role
-from headrace.supervisor.state.failures import BadOption, MeshError
-from headrace.supervisor.state.state_dir import Home, ProcessRecord
+from headrace.errors import HeadraceError
+from headrace.supervisor.health import health_url, not_ready_reason
+from headrace.supervisor.plan.mesh_options import Role
+from headrace.supervisor.state.failures import InvalidOption, MeshError
+from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 from headrace.v1 import fleet_pb2
 
-_LOOK_EVERY_S = 0.1
-_ORDER_S = 5.0
-_DRAINED = (Role.WORKER, Role.SCHEDULER, Role.GATEWAY)
+_POLL_S = 0.1
+_REPLY_S = 5.0
+_DRAINABLE = (Role.WORKER, Role.SCHEDULER, Role.GATEWAY)
 
 
 @click.command()
@@ -35,96 +35,88 @@ _DRAINED = (Role.WORKER, Role.SCHEDULER, Role.GATEWAY)
     "--grace",
     "grace_s",
     type=click.FloatRange(min=0),
-    help="Seconds that a worker's requests may go on there; then others go on with them. "
+    help="Seconds that a worker's requests may run on before other workers take them over. "
     "Default, and most: the worker's setting drain_s.",
 )
-@click.option("--undo", is_flag=True, help="Let a drained worker in again.")
+@click.option("--undo", is_flag=True, help="Start a drained worker again.")
 @state_dir_option
 @click.option(
     "--nats-url",
-    help="Broker of a mesh elsewhere: the process is told to leave, as by SIGTERM, and whatever "
-    "started it may start it again.",
+    help="Broker of a mesh elsewhere: the process stops as at SIGTERM, and whatever started it may "
+    "start it again.",
 )
 def drain(
-    name: str, grace_s: float | None, undo: bool, state_dir: Path, nats_url: str | None
+    name: str, grace_s: float | None, undo: bool, state_dir: StateDir, nats_url: str | None
 ) -> None:
-    """Let the process NAME of the mesh of --state-dir leave, and lose nothing.
+    """Stop the process NAME of the mesh of --state-dir without losing a request.
 
-    A worker takes no more work, hands over what it still runs, and is kept out until --undo or
-    until the mesh is started anew. A scheduler or gateway leaves and is started again. Names are
-    those of `headrace status`.
+    A worker accepts no more requests, hands over those that still run, and stays stopped until
+    --undo or until the mesh is started again. A scheduler or gateway stops and is started again.
+    `headrace status` shows the names.
     """
     if nats_url is not None:
         if undo or grace_s is not None:
-            raise BadOption("--grace and --undo need the mesh of --state-dir; leave out --nats-url")
-        asyncio.run(_order(nats_url, name))
+            raise InvalidOption("--grace and --undo need the mesh of --state-dir, not --nats-url")
+        asyncio.run(_request_drain(nats_url, state_dir, name))
         return
-    home = Home(state_dir)
-    process = _find(home, name)
+    process = _find(state_dir, name)
     if undo:
-        asyncio.run(_let_in(home, process))
+        asyncio.run(_undo(state_dir, process))
     elif process.drained:
-        click.echo(f"{name} has been drained; `headrace drain {name} --undo` lets it in again")
+        click.echo(f"{name} is drained already; start it again with `headrace drain {name} --undo`")
     elif process.role == Role.WORKER:
-        asyncio.run(_keep_out(home, process, grace_s))
+        asyncio.run(_drain_worker(state_dir, process, grace_s))
     else:
-        asyncio.run(_restart(home, process))
+        asyncio.run(_restart(state_dir, process))
 
 
-async def _order(nats_url: str, name: str) -> None:
-    try:
-        bus = await connect(nats_url, name="headrace drain", wait_s=_ORDER_S, replicas=None)
+async def _request_drain(nats_url: str, state_dir: StateDir, name: str) -> None:
+    async with open_bus(nats_url, state_dir, command="drain") as bus:
         try:
-            await order_drain(bus, name, timeout_s=_ORDER_S)
-        finally:
-            await bus.close()
-    except NobodyListens:
-        raise MeshError(f"no process named {name} is connected to {shown(nats_url)}") from None
-    except BusError as error:
-        raise BrokerUnavailable(str(error)) from error
-    click.echo(f"{name} drains; it leaves once what it runs has ended or gone elsewhere")
+            await request_drain(bus, name, timeout_s=_REPLY_S)
+        except NoResponders:
+            fact = f"no process named {name} is connected to {redact_url(nats_url)}"
+            raise MeshError(fact) from None
+    click.echo(f"{name} drains; it stops once its requests have ended or moved to another process")
 
 
-def _find(home: Home, name: str) -> ProcessRecord:
-    processes = [p for p in home.read_record().processes if p.role in _DRAINED]
+def _find(state_dir: StateDir, name: str) -> ProcessRecord:
+    processes = [p for p in state_dir.read_record().processes if p.role in _DRAINABLE]
     found = next((p for p in processes if p.name == name), None)
     if found is None:
         known = ", ".join(p.name for p in processes)
-        raise BadOption(f"{name} is nothing that can be drained here; these can: {known}")
+        raise InvalidOption(f"there is no process {name} to drain; there are {known}")
     return found
 
 
-async def _keep_out(home: Home, worker: ProcessRecord, grace_s: float | None) -> None:
-    began_s, told, is_hurried = time.monotonic(), "", False
-    async with AsyncClient(home.read_record().url or "") as client:
-        await _tell_who_is_left(client, worker.name)
-        if not home.is_kept_out(worker.name):  # else it drains already, and would be hurried
-            home.keep_out(worker.name)
+async def _drain_worker(state_dir: StateDir, worker: ProcessRecord, grace_s: float | None) -> None:
+    began_s, lines, is_hurried = time.monotonic(), ChangeLines(worker.name), False
+    async with AsyncClient(state_dir.read_record().url or "") as client:
+        await _warn_of_unserved_models(client, worker.name)
+        # Why not again where it drains already: a second SIGTERM ends its grace period.
+        if not state_dir.is_marked_drained(worker.name):
+            state_dir.mark_drained(worker.name)
             _terminate(worker)
-        while not (await _now(home, worker.name)).drained:
+        while not _now(state_dir, worker.name).drained:
             if not is_hurried and grace_s is not None and time.monotonic() - began_s >= grace_s:
-                click.echo(f"{worker.name}: {grace_s:g} s are over; others go on with its requests")
-                # Told again, it waits no longer.
+                lines.update(f"{grace_s:g} s are over; other workers take over its requests")
                 _terminate(worker)
                 is_hurried = True
-            fact = await _what_runs(client, worker.name)
-            if fact not in ("", told):
-                click.echo(f"{worker.name}: {fact}")
-                told = fact
-            await asyncio.sleep(_LOOK_EVERY_S)
-    undo = f"`headrace drain {worker.name} --undo` lets it in again"
-    click.echo(f"{worker.name} has left after {time.monotonic() - began_s:.1f} s; {undo}")
+            lines.update(await _running(client, worker.name))
+            await asyncio.sleep(_POLL_S)
+    undo = f"start it again with `headrace drain {worker.name} --undo`"
+    click.echo(f"{worker.name} has stopped after {time.monotonic() - began_s:.1f} s; {undo}")
 
 
-async def _tell_who_is_left(client: AsyncClient, name: str) -> None:
+async def _warn_of_unserved_models(client: AsyncClient, name: str) -> None:
     own, others = await _workers(client, name)
     served = {model for other in others if not other.draining for model in other.models}
     for model in sorted({model for each in own for model in each.models} - served):
-        click.echo(f"nobody else serves {model}: its requests wait until somebody does")
+        click.echo(f"no other worker serves {model}: its requests wait until one does")
 
 
-async def _what_runs(client: AsyncClient, name: str) -> str:
-    """What is waited for; empty where it has left, or nobody can say."""
+async def _running(client: AsyncClient, name: str) -> str:
+    """Return what the drain waits for; empty if the worker has stopped or that is unknown."""
     own, _ = await _workers(client, name)
     return f"drains, {sum(each.running for each in own)} requests run" if own else ""
 
@@ -132,7 +124,7 @@ async def _what_runs(client: AsyncClient, name: str) -> str:
 async def _workers(
     client: AsyncClient, name: str
 ) -> tuple[list[fleet_pb2.Worker], list[fleet_pb2.Worker]]:
-    """Of this name, and the others; none of either where the door does not answer."""
+    """Return the workers of this name and the others; none if the API does not answer."""
     try:
         workers = await client.workers()
     except HeadraceError:
@@ -140,51 +132,51 @@ async def _workers(
     return [w for w in workers if w.name == name], [w for w in workers if w.name != name]
 
 
-async def _let_in(home: Home, process: ProcessRecord) -> None:
+async def _undo(state_dir: StateDir, process: ProcessRecord) -> None:
     if not process.drained:
-        raise BadOption(f"{process.name} has not been drained; there is nothing to undo")
-    home.let_in(process.name)
-    began_s = time.monotonic()
-    await _until_well(home, process)
-    click.echo(f"{process.name} serves again after {time.monotonic() - began_s:.1f} s")
+        raise InvalidOption(f"{process.name} is not drained; there is nothing to undo")
+    state_dir.clear_drained(process.name)
+    waited_s = await _until_ready(state_dir, process)
+    click.echo(f"{process.name} serves again after {waited_s:.1f} s")
 
 
-async def _restart(home: Home, process: ProcessRecord) -> None:
-    began_s = time.monotonic()
+async def _restart(state_dir: StateDir, process: ProcessRecord) -> None:
     _terminate(process)
     click.echo(f"{process.name}: drains")
-    await _until_well(home, process)
-    click.echo(f"{process.name} has left and is back after {time.monotonic() - began_s:.1f} s")
+    waited_s = await _until_ready(state_dir, process)
+    click.echo(f"{process.name} has stopped and is back after {waited_s:.1f} s")
 
 
-async def _until_well(home: Home, before: ProcessRecord) -> None:
-    """Until another run of it is ready, telling why it is not."""
-    told = ""
+async def _until_ready(state_dir: StateDir, before: ProcessRecord) -> float:
+    """Wait until another run of the process is ready, printing why it is not; return how long."""
+    began_s, lines = time.monotonic(), ChangeLines(before.name)
     async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
         while True:
-            now = await _now(home, before.name)
+            now = _now(state_dir, before.name)
             if now.pid not in (None, before.pid):
-                why = await complaint(http, health_url(now.role, now.ports))
+                why = await not_ready_reason(http, health_url(now.role, now.ports))
                 if why is None:
-                    return
-                if why not in ("", told):
-                    click.echo(f"{now.name}: {why}")
-                    told = why
-            await asyncio.sleep(_LOOK_EVERY_S)
+                    return time.monotonic() - began_s
+                lines.update(why)
+            await asyncio.sleep(_POLL_S)
 
 
-async def _now(home: Home, name: str) -> ProcessRecord:
-    """Raises NoMesh if the mesh was ended meanwhile."""
-    processes = home.read_record().processes
-    found = next((p for p in processes if p.name == name), None)
+def _now(state_dir: StateDir, name: str) -> ProcessRecord:
+    """Return the current record of a process.
+
+    Raises:
+        MeshNotRunning: the mesh was stopped meanwhile.
+        MeshError: it was started again, without this process.
+    """
+    found = next((p for p in state_dir.read_record().processes if p.name == name), None)
     if found is None:
-        raise MeshError(f"the mesh in {home.folder} has been started anew, without {name}")
+        raise MeshError(f"the mesh in {state_dir.folder} was started again, without {name}")
     return found
 
 
 def _terminate(process: ProcessRecord) -> None:
-    """SIGTERM; where it has just died by itself, that is what was wanted."""
+    """Send SIGTERM; a process that has just died by itself has stopped as wanted."""
     if process.pid is None:
-        raise MeshError(f"{process.name} has just died and is being started again; try again soon")
+        raise MeshError(f"{process.name} has just died and is being started again; retry soon")
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGTERM)

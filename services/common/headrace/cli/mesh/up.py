@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from headrace.cli.console.options import state_dir_option
-from headrace.cli.mesh import detach as detached
-from headrace.cli.mesh.progress import Board, PlainLines, Shown, ToParent
+from headrace.cli.mesh import background
+from headrace.cli.mesh.progress import ParentPipe, ProgressDisplay, display
 from headrace.cli.mesh.welcome import show_welcome
-from headrace.supervisor.plan.plan import (
+from headrace.extras import require
+from headrace.supervisor.mesh import Mesh, MeshCallbacks
+from headrace.supervisor.plan.mesh_options import (
     DEFAULT_MODEL,
     SCRIPTED_MODEL,
     EngineKind,
@@ -24,9 +25,8 @@ from headrace.supervisor.plan.plan import (
     parse_models,
     parse_setting,
 )
-from headrace.supervisor.state.failures import BadOption, MeshError
-from headrace.supervisor.state.state_dir import Home
-from headrace.supervisor.supervisor import Mesh, Told
+from headrace.supervisor.state.failures import InvalidOption, MeshError
+from headrace.supervisor.state.state_dir import StateDir
 
 
 @click.command()
@@ -36,20 +36,22 @@ from headrace.supervisor.supervisor import Mesh, Told
     metavar="SOURCE[=NAME[,ALIAS...]]",
     multiple=True,
     help="Folder of a transformers model or a Hugging Face hub id (llama-cpp: GGUF file, openai: "
-    "URL), and the names to serve it under, the first of which answers carry; may be given several "
-    "times. Default: valley, the small model that comes with Headrace.",
+    "URL), and the names to serve it under. Answers carry the first. Repeat for more models. "
+    "Default: valley, the small model that comes with Headrace.",
 )
 @click.option(
     "--name",
     "names",
     metavar="NAME[,ALIAS...]",
     multiple=True,
-    help="Names of a --model whose source has an equals sign in it. One for each --model, in their "
-    "order, or none.",
+    help="Names of a --model whose source contains an equals sign. Give one for each --model, in "
+    "their order, or none.",
 )
 @click.option("--workers", default=1, show_default=True, help="Workers of each model.")
 @click.option("--gateways", default=1, show_default=True, help="Gateways behind Envoy.")
-@click.option("--schedulers", default=1, show_default=True, help="One leads, the others stand by.")
+@click.option(
+    "--schedulers", default=1, show_default=True, help="Schedulers. One leads, the others stand by."
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -61,7 +63,7 @@ from headrace.supervisor.supervisor import Mesh, Told
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Public address; 0.0.0.0, or :: for IPv6, opens the mesh to the network, without "
+    help="Public address. 0.0.0.0, or :: for IPv6, opens the mesh to the network, without "
     "authentication.",
 )
 @state_dir_option
@@ -70,39 +72,41 @@ from headrace.supervisor.supervisor import Mesh, Told
     type=click.Choice([kind.value for kind in EngineKind]),
     default=EngineKind.TRANSFORMERS.value,
     show_default=True,
-    help="llama-cpp, vllm: extras of these names; openai: any server with OpenAI's API; "
-    "scripted: text computed from the prompt, without a model, for tests and benches.",
+    help="llama-cpp and vllm need the extras of these names; openai is any server with OpenAI's "
+    "API; scripted computes text from the prompt without a model, for tests and benchmarks.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="What the model computes in; float16 needs a GPU.",
+    help="Type that the model computes in; float16 needs a GPU.",
 )
 @click.option(
     "--quantization",
     type=click.Choice(["none", "int8"]),
-    help="How its weights are stored; int8 needs headrace[int8].",
+    help="Type that its weights are stored in; int8 needs headrace[int8].",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Of each worker's forward pass.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads of each worker's forward pass."
+)
 @click.option(
     "--scripted-step-ms",
     type=click.FloatRange(min=0),
-    help="Time per step of the scripted engine.",
+    help="Time of a step of the scripted engine.",
 )
 @click.option(
     "--set",
     "settings",
     metavar="SERVICE.NAME=VALUE",
     multiple=True,
-    help="Any setting of gateway, scheduler or worker, as in worker.max_slots=8; "
-    "`python -m headrace_worker --help` lists them. And nats.sync_interval, 2m unless set.",
+    help="Set any setting of gateway, scheduler or worker, as in worker.max_slots=8; "
+    "`python -m headrace_worker --help` lists them. Or nats.sync_interval, by default 2m.",
 )
 @click.option(
     "--ready-within",
     "ready_within_s",
     default=900.0,
     show_default=True,
-    help="Seconds for models to be fetched and loaded.",
+    help="Fail if the models are not downloaded and loaded in this many seconds.",
 )
 @click.option(
     "--replace-after",
@@ -110,47 +114,53 @@ from headrace.supervisor.supervisor import Mesh, Told
     type=click.FloatRange(min=0),
     default=30.0,
     show_default=True,
-    help="Seconds without an answer after which a process that hangs is started again; 0: never.",
+    help="Restart a process that has not answered for this many seconds; 0: never.",
 )
-@click.option("--detach", is_flag=True, help="Return once a token has come through; stay up.")
-@click.option("--tell-parent", type=int, hidden=True)
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Run the mesh in the background; return once it has served a token.",
+)
+@click.option("--report-fd", type=int, hidden=True)
 def up(
     models: tuple[str, ...],
     names: tuple[str, ...],
     engine: str,
-    state_dir: Path,
+    state_dir: StateDir,
     detach: bool,
-    tell_parent: int | None,
+    report_fd: int | None,
     **options: object,
 ) -> None:
-    """Start a mesh on this machine and stay until Ctrl-C.
+    """Start a mesh on this machine and run it until Ctrl-C.
 
     State, logs and queued requests are kept in ./.headrace of the current directory, so that
-    meshes started in two directories are two meshes; --state-dir chooses another.
+    two directories have two meshes; --state-dir chooses another.
     """
+    for module in ("nats", "envoy", "psutil"):
+        require("mesh", module)
     kind = EngineKind(engine)
     default = SCRIPTED_MODEL if kind is EngineKind.SCRIPTED else DEFAULT_MODEL
     mesh_options = MeshOptions(
-        state_dir=state_dir.absolute(),
-        models=tuple(map(_present, parse_models(models, names))) or (default,),
+        models=tuple(map(_existing, parse_models(models, names))) or (default,),
         engine=kind,
         settings=tuple(map(parse_setting, _all_settings(options))),
-        **{name: options[name] for name in detached.PLAIN_OPTIONS},  # type: ignore[arg-type]
+        **{name: options[name] for name in background.SAME_NAME_OPTIONS},  # type: ignore[arg-type]
     )
     if detach:
-        sys.exit(detached.start(mesh_options))
-    asyncio.run(_run(mesh_options, _shown(tell_parent)))
+        sys.exit(background.start(mesh_options, state_dir))
+    shown = display() if report_fd is None else ParentPipe(report_fd)
+    asyncio.run(_run(mesh_options, state_dir, shown))
 
 
-def _present(model: ModelSource) -> ModelSource:
-    """Refuse a missing folder or file now: a worker would only find out after loading torch."""
+def _existing(model: ModelSource) -> ModelSource:
+    """Reject a missing folder or file now: a worker would notice only after importing torch."""
     if model.source.startswith((".", "/", "~")) and not Path(model.source).expanduser().exists():
-        raise BadOption(f"--model {model.source!r}: there is no folder or file {model.source}")
+        raise InvalidOption(f"--model {model.source!r}: there is no folder or file {model.source}")
     return model
 
 
 def _all_settings(options: dict[str, object]) -> list[str]:
-    """`--set` and the short cuts for it; the later wins, so `--set` does."""
+    """Return `--set` and its short forms; the last value of a setting counts, so `--set` wins."""
     step_ms = options["scripted_step_ms"]
     short = {
         "worker.dtype": options["dtype"],
@@ -164,35 +174,27 @@ def _all_settings(options: dict[str, object]) -> list[str]:
     return [*chosen, *settings]
 
 
-def _shown(tell_parent: int | None) -> Shown:
-    if tell_parent is not None:
-        return ToParent(tell_parent)
-    console = Console()
-    return Board(console) if console.is_terminal else PlainLines()
-
-
-async def _run(options: MeshOptions, shown: Shown) -> None:
-    home = Home(options.state_dir)
-    stop, hurry = asyncio.Event(), asyncio.Event()
-    _listen_to_signals(stop, hurry)
+async def _run(options: MeshOptions, state_dir: StateDir, shown: ProgressDisplay) -> None:
+    stop, kill = asyncio.Event(), asyncio.Event()
+    _handle_signals(stop, kill)
 
     async def ready(url: str, models: Sequence[str]) -> None:
         shown.ready(url)
-        shown.settle()
-        if not isinstance(shown, ToParent):
+        shown.finish()
+        if not isinstance(shown, ParentPipe):
             await show_welcome(url, models)
 
     try:
-        with home.held():
-            home.rotate_logs()
-            mesh = Mesh(options, home, Told(shown.progress, ready))
-            await mesh.run(stop=stop, hurry=hurry)
+        with state_dir.lock():
+            state_dir.rotate_logs()
+            mesh = Mesh(options, state_dir, MeshCallbacks(shown.progress, ready))
+            await mesh.run(stop=stop, kill=kill)
     except* MeshError as group:
         first = _first(group)
         shown.failed(str(first))
         raise first from None
     finally:
-        shown.settle()
+        shown.finish()
 
 
 def _first(group: BaseException) -> BaseException:
@@ -201,11 +203,11 @@ def _first(group: BaseException) -> BaseException:
     return group
 
 
-def _listen_to_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
-    """The first asks for a drain, the second for an end."""
+def _handle_signals(stop: asyncio.Event, kill: asyncio.Event) -> None:
+    """The first signal drains the mesh, the second kills it."""
 
     def on_signal() -> None:
-        (hurry if stop.is_set() else stop).set()
+        (kill if stop.is_set() else stop).set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)

@@ -1,4 +1,4 @@
-"""What a newcomer sees once the mesh is ready: an answer, and how to get more."""
+"""What `headrace up` prints once the mesh is ready: a sample answer, and how to send requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SAMPLE_TOKENS = 64
 
 
 async def show_welcome(url: str, models: Sequence[str]) -> None:
-    """Stream one answer of the first model to the terminal, then say how to ask for more."""
+    """Stream one answer of the first model to the terminal, then print example requests."""
     model, chats = models[0], True
     try:
         async with AsyncClient(url) as client:
@@ -26,7 +26,7 @@ async def show_welcome(url: str, models: Sequence[str]) -> None:
             chats = card.chat
             await _stream_sample(client, model, chats=chats)
     except HeadraceError as error:
-        # The canary has come through; a failed sample is worth a line, not the mesh.
+        # The canary has passed; a failed sample must not end the mesh.
         print(f"\n(no sample: {error})")
     print(_how_to(url, model, chats=chats), flush=True)
 
@@ -42,12 +42,12 @@ async def _stream_sample(client: AsyncClient, model: str, *, chats: bool) -> Non
 
 
 def in_shell(model: str) -> str:
-    """The name as JSON has it, for a command line between single quotes."""
+    """Return the name as JSON, escaped for a shell's single quotes."""
     return json.dumps(model, ensure_ascii=False).replace("'", "'\\''")
 
 
 def _how_to_rank(url: str, model: str) -> str:
-    """For models that embed or score; both rank."""
+    """Return the text for models that embed or score; both can rerank."""
     return f"""
 The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in another terminal:
 

@@ -1,1 +1,1 @@
-"""Commands that send requests."""
+"""Commands that send requests to a mesh."""

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
@@ -14,11 +13,11 @@ from headrace.bench.cpu import cpu_seconds, difference
 from headrace.bench.figures import Figures, Spread, figures
 from headrace.bench.load import Load, run
 from headrace.cli.console import terminal
-from headrace.cli.console.options import mesh_options, mesh_url
+from headrace.cli.console.options import json_option, mesh_options, mesh_url, model_option
 from headrace.cli.requests.generate import first_model
 from headrace.client import Client
-from headrace.supervisor.state.failures import NoMesh
-from headrace.supervisor.state.state_dir import Home, MeshRecord
+from headrace.supervisor.state.failures import MeshNotRunning
+from headrace.supervisor.state.state_dir import MeshRecord, StateDir
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -34,42 +33,58 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers such as 1,8,32", param, ctx)
         if min(numbers) < 1:
-            self.fail(f"{min(numbers)} requests cannot be in flight", param, ctx)
+            self.fail(f"{min(numbers)} requests at once are not possible", param, ctx)
         return numbers
 
 
 @click.command()
-@click.option("--model", help="Served name. Default: the first that the mesh has.")
+@model_option
 @click.option(
     "--concurrency",
     type=Numbers(),
     default="1,8,32",
     show_default=True,
-    help="Requests in flight; a run for each number.",
+    help="Requests open at once; a run for each number.",
 )
 @click.option(
     "--requests",
     type=click.IntRange(min=1),
-    help="Of each run. Default: eight times the concurrency, at least 64.",
+    help="Requests of each run. Default: eight times the concurrency, at least 64.",
 )
-@click.option("--max-tokens", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option("--prompt-words", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option("--temperature", type=float, default=0.0, show_default=True)
-@click.option("--ignore-eos", is_flag=True, help="Every answer has --max-tokens tokens.")
-@click.option("--chat/--completions", default=True, help="Which endpoint.")
-@click.option("--stream/--no-stream", default=True, help="Server-sent events, or whole answers.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Most output tokens of a request.",
+)
+@click.option(
+    "--prompt-words",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Words of each prompt.",
+)
+@click.option(
+    "--temperature", type=float, default=0.0, show_default=True, help="0 is greedy decoding."
+)
+@click.option("--ignore-eos", is_flag=True, help="Generate --max-tokens tokens for every request.")
+@click.option("--chat/--completions", default=True, help="OpenAI endpoint to use.")
+@click.option(
+    "--stream/--no-stream", default=True, help="Read server-sent events, or whole answers."
+)
+@json_option
 @mesh_options
 def bench(
     url: str | None,
-    state_dir: Path,
+    state_dir: StateDir,
     model: str | None,
     concurrency: tuple[int, ...],
     requests: int | None,
     as_json: bool,
     **load_options: int | float | bool,
 ) -> int:
-    """Put load on the mesh through its public door and measure; exit 1 if a request failed."""
+    """Measure throughput and latency of a mesh under load. Exit with 1 if a request failed."""
     target = mesh_url(url, state_dir)
     with Client(target) as client:
         name = model or first_model(client)
@@ -84,11 +99,11 @@ def bench(
     return 1 if any(run.errors for run in runs) else 0
 
 
-def _local_mesh(url: str | None, state_dir: Path) -> MeshRecord | None:
-    """The mesh whose processes can be asked for their CPU time; None if it is elsewhere."""
+def _local_mesh(url: str | None, state_dir: StateDir) -> MeshRecord | None:
+    """Return the mesh whose CPU time can be read; None if it runs on another machine."""
     try:
-        record = Home(state_dir).read_record()
-    except NoMesh:
+        record = state_dir.read_record()
+    except MeshNotRunning:
         return None
     return record if url in (None, record.url) else None
 
@@ -106,9 +121,9 @@ def _measure(load: Load, mesh: MeshRecord | None, concurrency: int, requests: in
 
 def _print(load: Load, runs: list[Figures]) -> None:
     console = terminal.console()
-    console.print(f"{load.model} at {load.url}{load.path}, {load.max_tokens} tokens at most")
+    console.print(f"{load.model} at {load.url}{load.path}, at most {load.max_tokens} tokens")
     table = terminal.table(
-        *("in flight", "requests/s", "tokens/s", "TTFT p50 / p99", "gap p50 / p99"),
+        *("concurrency", "requests/s", "tokens/s", "TTFT p50 / p99", "gap p50 / p99"),
         *("tokens/CPU s", "errors"),
     )
     for run_figures in runs:
@@ -116,8 +131,8 @@ def _print(load: Load, runs: list[Figures]) -> None:
             str(run_figures.concurrency),
             f"{run_figures.requests_per_s:.1f}",
             f"{run_figures.output_tokens_per_s:.0f}",
-            _shown(run_figures.ttft),
-            _shown(run_figures.inter_token),
+            _percentiles(run_figures.ttft),
+            _percentiles(run_figures.inter_token),
             str(run_figures.output_tokens_per_cpu_s or "-"),
             str(run_figures.errors),
         )
@@ -129,7 +144,7 @@ def _print(load: Load, runs: list[Figures]) -> None:
             console.print(f"error: {example}", markup=False)
 
 
-def _shown(found: Spread) -> str:
+def _percentiles(found: Spread) -> str:
     if found.p50_ms is None or found.p99_ms is None:
         return "-"
     return f"{found.p50_ms:.1f} / {found.p99_ms:.1f} ms"

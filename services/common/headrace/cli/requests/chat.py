@@ -3,74 +3,65 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
-from headrace.cli.console.options import mesh_options, mesh_url
+from headrace.cli.console.options import mesh_options, mesh_url, model_option
 from headrace.cli.requests.generate import first_model
 from headrace.cli.requests.queue_line import QueueLine
 from headrace.client import Client, Sampling
 from headrace.errors import HeadraceError, RequestError
+from headrace.supervisor.state.state_dir import StateDir
 
-_BYE = "/exit"
+_EXIT = "/exit"
 _RESET = "/reset"
 
 
 @click.command()
-@click.option("--model", help="Served name. Default: the first that the mesh has.")
-@click.option("--system", help="What the model is told before anything else.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Of each answer.")
+@model_option
+@click.option("--system", help="System message at the beginning of the conversation.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Most output tokens of an answer.")
 @click.option("--temperature", type=float, help="0 is greedy. Default: the model's.")
 @mesh_options
 def chat(
     url: str | None,
-    state_dir: Path,
+    state_dir: StateDir,
     model: str | None,
     system: str | None,
     max_tokens: int | None,
     temperature: float | None,
 ) -> None:
-    """Talk with a model. Ctrl-C ends an answer; /reset forgets, /exit leaves."""
+    """Chat with a model. Ctrl-C ends an answer; /reset starts again, /exit ends the chat."""
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
     with Client(mesh_url(url, state_dir)) as client:
         name = model or first_model(client)
-        click.echo(f"{name}: /reset to begin again, {_BYE} or Ctrl-D to leave")
-        beginning = [("system", system)] if system else []
-        conversation = Conversation(client, name, beginning, sampling)
-        while (line := _ask()) is not None:
+        click.echo(f"{name}: {_RESET} to start again, {_EXIT} or Ctrl-D to end")
+        conversation = Conversation(client, name, system, sampling)
+        while (line := _read_line()) is not None:
             if line == _RESET:
                 conversation.reset()
             elif line:
-                conversation.say(line)
+                conversation.send(line)
 
 
 class Conversation:
-    """Turns so far. A turn that fails is as if it had not been said."""
+    """The messages so far. A message whose answer failed is dropped."""
 
-    def __init__(
-        self,
-        client: Client,
-        model: str,
-        beginning: list[tuple[str, str]],
-        sampling: Sampling,
-    ) -> None:
-        self._client = client
-        self._model = model
-        self._beginning = beginning
-        self._sampling = sampling
-        self._turns = list(beginning)
+    def __init__(self, client: Client, model: str, system: str | None, sampling: Sampling) -> None:
+        self._client, self._model, self._sampling = client, model, sampling
+        self._first = [("system", system)] if system else []
+        self._messages = list(self._first)
 
     def reset(self) -> None:
-        self._turns = list(self._beginning)
+        self._messages = list(self._first)
 
-    def say(self, line: str) -> None:
-        """Print the answer as it comes; Ctrl-C keeps what has come of it."""
-        asked = [*self._turns, ("user", line)]
+    def send(self, line: str) -> None:
+        """Send a message and print the answer as it comes; after Ctrl-C its beginning is kept."""
+        sent = [*self._messages, ("user", line)]
         answer, queue = "", QueueLine(sys.stderr)
         try:
-            for event in self._client.stream(asked, model=self._model, **self._sampling):
-                queue.see(event)
+            for event in self._client.stream(sent, model=self._model, **self._sampling):
+                queue.update(event)
                 answer += event.delta.text
                 click.echo(event.delta.text, nl=False)
         except KeyboardInterrupt:
@@ -78,15 +69,15 @@ class Conversation:
             click.echo(" (ended)", nl=False)
         except HeadraceError as error:
             queue.clear()
-            hint = f"; {_RESET} begins again" if isinstance(error, RequestError) else ""
+            hint = f"; {_RESET} starts again" if isinstance(error, RequestError) else ""
             click.echo(f"headrace: {error}{hint}", err=True)
             return
         click.echo()
-        self._turns = [*asked, ("assistant", answer)]
+        self._messages = [*sent, ("assistant", answer)]
 
 
-def _ask() -> str | None:
-    """The next line; None to leave."""
+def _read_line() -> str | None:
+    """Return the next line; None ends the chat."""
     try:
         line = input("> ").strip()
     except EOFError:
@@ -95,4 +86,4 @@ def _ask() -> str | None:
     except KeyboardInterrupt:
         click.echo()
         return ""
-    return None if line == _BYE else line
+    return None if line == _EXIT else line

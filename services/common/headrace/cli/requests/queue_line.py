@@ -1,4 +1,4 @@
-"""How a request waits, on a line that goes when its answer comes."""
+"""A terminal line that shows a request's place in the queue until its output begins."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ _CLEAR = "\r\x1b[K"
 
 
 class QueueLine:
-    """Writes nothing where `out` is no terminal."""
+    """Writes nothing where `out` is not a terminal."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._shown = False
+        self._is_shown = False
 
-    def see(self, event: StreamGenerateResponse) -> None:
-        """Call with every event of a stream, before its text is printed."""
+    def update(self, event: StreamGenerateResponse) -> None:
+        """Take account of an event of the stream; call it before printing the event's text."""
         if event.HasField("queued"):
-            self._show(f"{_CLEAR}(waiting: {as_words(event.queued)})")
-            self._shown = True
-        elif self._shown and not event.HasField("started"):
+            self._write(f"{_CLEAR}(waiting: {describe_wait(event.queued)})")
+            self._is_shown = True
+        elif not event.HasField("started"):
             self.clear()
 
     def clear(self) -> None:
-        """Also when the stream breaks."""
-        if self._shown:
-            self._show(_CLEAR)
-            self._shown = False
+        """Remove the line; call it also when the stream fails."""
+        if self._is_shown:
+            self._write(_CLEAR)
+            self._is_shown = False
 
-    def _show(self, text: str) -> None:
+    def _write(self, text: str) -> None:
         if self._out.isatty():
             self._out.write(text)
             self._out.flush()
 
 
-def as_words(queued: Queued) -> str:
+def describe_wait(queued: Queued) -> str:
     ahead = f"{queued.position} ahead" if queued.position else "next"
     if not queued.HasField("estimated_wait"):
         return ahead

@@ -154,7 +154,7 @@ Global___DispatchRefusal: _TypeAlias = DispatchRefusal  # noqa: Y015
 
 @_typing.final
 class WorkerCancelRequest(_message.Message):
-    """Stop a request, whatever gateway holds its stream. The gateway is told by an ending."""
+    """Stop a request, whatever gateway holds its stream. The gateway is notified by an ending."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -203,7 +203,7 @@ Global___WorkerCancelResponse: _TypeAlias = WorkerCancelResponse  # noqa: Y015
 
 @_typing.final
 class WorkerParkRequest(_message.Message):
-    """Leader to a worker: let go of a request, unfinished, for a more urgent one, or because its
+    """Leader to a worker: park a request for a more urgent one, or because its
     gateway is gone. It comes back by a ParkRequest, with its output so far, as one of a full cache
     does.
     """
@@ -220,7 +220,7 @@ class WorkerParkRequest(_message.Message):
     attempt: _builtins.int
     """This attempt and no other; of an orphan, this or an earlier one."""
     orphaned: _builtins.bool
-    """Its gateway is gone: what has ended and nobody took comes back too."""
+    """Its gateway is gone: ended and unacknowledged choices are returned too."""
     def __init__(
         self,
         *,

@@ -1,1 +1,1 @@
-"""Pure decisions of the supervisor: which processes, pauses, patience, stop times."""
+"""Pure decisions of the supervisor: which processes run, when they are restarted and killed."""

@@ -1,4 +1,11 @@
-"""When a process that died is started again. Pure."""
+"""How long a process that died waits before its next start. Pure.
+
+died after    deaths in a row    next start
+0.1 s         1                  in 0.2 s
+0.1 s         2                  in 0.4 s
+0.1 s         7                  in 10 s, the longest
+45 s          1                  in 0.2 s: a run of 30 s counts as steady
+"""
 
 from __future__ import annotations
 
@@ -7,12 +14,12 @@ from dataclasses import dataclass
 FIRST_S = 0.2
 LONGEST_S = 10.0
 STEADY_S = 30.0
-"""A run of this length clears the record: what died then is no longer what died before."""
+"""A run of this length ends the row of deaths before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Doubles from `FIRST_S` to `LONGEST_S` with each death in a row."""
+    """A wait that doubles from `FIRST_S` to `LONGEST_S` with each death in a row."""
 
     deaths: int = 0
 
@@ -21,8 +28,8 @@ class Backoff:
 
     @property
     def wait_s(self) -> float:
-        """Before the next start."""
+        """Time before the next start."""
         if self.deaths == 0:
             return 0.0
-        # The exponent is bounded: a process that dies all night must not overflow.
+        # Why bounded: a process that dies all night must not overflow a float.
         return float(min(LONGEST_S, FIRST_S * 2 ** min(self.deaths - 1, 16)))

@@ -1,4 +1,4 @@
-"""What the mesh keeps running, and where to ask whether it is well."""
+"""Programs that a mesh runs: their command lines, and the ports that they listen on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from headrace.supervisor.plan.plan import LOOPBACK, Role, ServicePlan
+from headrace.supervisor.plan.mesh_options import LOOPBACK, Role, ServicePlan
 from headrace.supervisor.state.files import read_json_object
 
 
 class Program(Protocol):
-    """A process that may be started again and again."""
+    """A program that is started again whenever it ends."""
 
     @property
     def role(self) -> Role: ...
@@ -23,13 +23,13 @@ class Program(Protocol):
         ...
 
     def prepare(self) -> None:
-        """Before each start: write its files, forget the ports of the last run."""
+        """Write the program's files and remove its last ports; called before each start."""
         ...
 
     def argv(self) -> Sequence[str]: ...
 
     async def read_ports(self, pid: int) -> dict[str, int] | None:
-        """What the run with this pid listens on; None while it does not."""
+        """Return the ports of the run with this pid, by name; None while it does not listen."""
         ...
 
 
@@ -54,8 +54,8 @@ class Service:
         self._ports_file.unlink(missing_ok=True)
 
     def argv(self) -> Sequence[str]:
-        # -P: a headrace_worker.py in the current directory is not ours.
-        # Flags and not the environment: what the user has exported stays in force beside them.
+        # -P: Python must not import a headrace_worker.py of the current directory.
+        # Why not the environment: variables that the user has exported must stay in force.
         return (
             *(sys.executable, "-P", "-m", self._plan.module, *self._plan.flags),
             *("--nats-url", self._nats_url, "--host", LOOPBACK),

@@ -1,1 +1,1 @@
-"""Envoy's and NATS's files and command lines."""
+"""Configuration files and command lines of Envoy and nats-server."""

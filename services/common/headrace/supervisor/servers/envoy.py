@@ -1,4 +1,4 @@
-"""Envoy's files and command line."""
+"""Envoy's configuration and command line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 
-from headrace.supervisor.plan.plan import Role
+from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.servers import assets, local_replies
 from headrace.supervisor.servers.local_replies import Timeouts
 from headrace.supervisor.servers.rest_paths import read_paths, read_services
-from headrace.supervisor.state.files import render, write_whole
+from headrace.supervisor.state.files import render, write_atomically
 
 _CONSTANTS = (
     f"local MAX_HEADER_BYTES = {local_replies.MAX_HEADER_BYTES}\n"
@@ -54,25 +54,25 @@ class Edge:
         self._write_config()
 
     def argv(self) -> tuple[str, ...]:
-        # Of all processes it needs the least; one thread carries tens of thousands of tokens/s.
+        # Why few threads: one of them carries tens of thousands of tokens/s.
         concurrency = max(1, (os.cpu_count() or 1) // 8)
         return (
             *(str(assets.envoy_binary()), "-c", str(self.config), "--log-level", "warning"),
             *("--admin-address-path", str(self._admin_address)),
             *("--concurrency", str(concurrency), "--disable-hot-restart"),
-            # Its default of ten seconds is long for who looks into the log for what just happened.
+            # Why: after the default of 10 s the access log seems to lack what just happened.
             *("--file-flush-interval-msec", "1000"),
         )
 
     def set_gateways(self, addresses: Iterable[tuple[str, int]]) -> None:
-        """Send traffic to these from now on; takes Envoy about a second."""
+        """Send traffic to these gateways; Envoy takes about a second to follow."""
         self._gateways = tuple(addresses)
         self._write_endpoints()
 
     async def read_ports(self, pid: int) -> dict[str, int] | None:
-        """`http` and `admin`, or None while Envoy is not yet listening.
+        """Return `http` and `admin`; None while Envoy does not listen.
 
-        Once known, `http` is kept: an Envoy that is started again takes the same.
+        Later runs use the same `http`.
         """
         try:
             admin = self._admin_address.read_text(encoding="utf-8").strip()
@@ -97,7 +97,7 @@ class Edge:
             "cluster_name": "gateway",
             "endpoints": [{"lb_endpoints": endpoints}] if endpoints else [],
         }
-        write_whole(self._endpoints, json.dumps({"resources": [assignment]}))
+        write_atomically(self._endpoints, json.dumps({"resources": [assignment]}))
 
     def _write_config(self) -> None:
         template = assets.deploy_file("envoy/envoy.yaml").read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ class Edge:
         values |= _durations(self._timeouts)
         values["services"] = read_services(known)
         values["local_replies"] = local_replies.mappers(read_paths(known), self._timeouts)
-        write_whole(self.config, render(template, values))
+        write_atomically(self.config, render(template, values))
 
 
 def _lua(name: str) -> str:
@@ -126,7 +126,7 @@ def _lua(name: str) -> str:
 
 
 def _durations(timeouts: Timeouts) -> dict[str, str]:
-    """Return the names of the template, with values as Envoy writes durations."""
+    """Return the timeouts by their names in the template, as Envoy's durations."""
     return {
         "headers_time": f"{timeouts.headers_s:g}s",
         "body_idle": f"{timeouts.body_idle_s:g}s",

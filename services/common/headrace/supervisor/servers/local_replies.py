@@ -1,8 +1,15 @@
-"""Pure room: what Envoy itself answers, in the shape that the caller of the path expects.
+"""The errors that Envoy itself answers with, in the format of each path's API. Pure.
 
-Returns the mappers of Envoy's `local_reply_config`. Envoy takes the first that fits, so that the
-faults of one shape stand together, the narrow ones first, and OpenAI's shape, which is everybody's
-where the path is not known, stands last.
+`mappers` returns the list of Envoy's `local_reply_config`, of which Envoy uses the first that
+matches. So the errors of one format stand together, narrow ones first, and OpenAI's format, which
+is also that of unknown paths, stands last. For a body of 20 MiB, for example:
+
+    path                       format             mapper's answer
+    gRPC                       message of call    grpc-status 3, "the request body is larger than …"
+    /v2/rerank                 Cohere's           413 {"message": "the request body is larger …"}
+    /embed                     TEI's              413 {"error": …, "error_type": "Validation"}
+    /v2/models/valley:generate google.rpc.Status  413 {"code": 3, "message": …, "details": […]}
+    /v1/chat/completions       OpenAI's           413 {"error": {"code": "body_too_large", …}}
 """
 
 from __future__ import annotations
@@ -21,11 +28,11 @@ MAX_HEADER_BYTES = 60 * 1024
 """Request line and headers together."""
 
 _BODY = "%LOCAL_REPLY_BODY%"
-_ASKED = "%REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH):200%"
+_REQUEST = "%REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH):200%"
 _GRPC_TYPE = "application/grpc"
 COHERE_PATH = "/v2/rerank"
 TEI_PATH = "/embed"
-"""As text-embeddings-inference has it."""
+"""Of text-embeddings-inference."""
 _CEL = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 _INVALID_ARGUMENT, _DEADLINE_EXCEEDED, _NOT_FOUND = 3, 4, 5
 _RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAVAILABLE = 8, 12, 14
@@ -33,38 +40,38 @@ _RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAVAILABLE = 8, 12, 14
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long the edge waits for a request to arrive, and for anything to happen to it."""
+    """How long Envoy waits for a request, and for its answer."""
 
     headers_s: float = 10.0
     """For all headers of a request, from its first byte."""
     body_idle_s: float = 30.0
-    """Between two pieces of a body. Too small: an upload over a poor line is cut. Too large:
-    whoever sends half a body holds a connection and a buffer for so long."""
+    """Between two pieces of a body. Too small: uploads over slow connections are cut. Too large:
+    a client that sends half a body holds a connection and a buffer for so long."""
     request_s: float = 600.0
     """For a whole request with its body: 16 MiB at 28 kB/s."""
     stream_idle_s: float = 3600.0
-    """Between two pieces of an answer, and before its first. Above the longest that a gateway
-    lets a request run: one that waits in its lane, not streaming, is silent for all that time."""
+    """Between two pieces of an answer, and before its first. Longer than a gateway lets a request
+    run: one that waits in its lane without streaming is silent for all that time."""
     connection_idle_s: float = 620.0
-    """Without a request. Above the 600 s of most load balancers: of the two ends of a kept
-    connection, the client has to be the first to close it."""
+    """Without a request. Longer than the 600 s of most load balancers: of the two ends of a
+    kept-alive connection, the client has to close first."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Fault:
+class _Error:
     status: int
     message: str
     code: str
     """The reason, in lower case; OpenAI's `code`."""
     grpc_code: int
     details: str = ""
-    """Envoy's own name of the fault; empty: any of this status."""
+    """Envoy's name of the error; empty: any with this status."""
     and_above: bool = False
-    """Any status from this one on."""
+    """Whether higher statuses match too."""
     retry: bool = False
 
 
-_NOT_HTTP = {
+_INVALID_HTTP = {
     "missing_host_header": "the Host header is missing",
     "path_normalization_failed": "the path has a fragment (#), an escaped NUL or a broken escape",
     "http.invalid_authority": "the Host header is not a host name with an optional port",
@@ -77,12 +84,12 @@ _NOT_HTTP = {
         "its request line, a header, Content-Length or the length of a chunk is malformed"
     ),
 }
-"""By Envoy's own name of the fault."""
+"""By Envoy's name of the error."""
 
 
-def _faults(unknown_path: str, timeouts: Timeouts) -> Iterator[_Fault]:
-    yield _Fault(404, unknown_path, "unknown_path", _NOT_FOUND)
-    yield _Fault(
+def _errors(unknown_path: str, timeouts: Timeouts) -> Iterator[_Error]:
+    yield _Error(404, unknown_path, "unknown_path", _NOT_FOUND)
+    yield _Error(
         408,
         "the request did not arrive: its headers have to come within "
         f"{timeouts.headers_s:g} s, something of its body every {timeouts.body_idle_s:g} s, "
@@ -91,27 +98,27 @@ def _faults(unknown_path: str, timeouts: Timeouts) -> Iterator[_Fault]:
         _DEADLINE_EXCEEDED,
     )
     too_large = f"the request body is larger than {MAX_BODY_BYTES} bytes"
-    yield _Fault(413, too_large, "body_too_large", _INVALID_ARGUMENT)
-    yield _Fault(415, _BODY, "unsupported_content_encoding", _INVALID_ARGUMENT)
-    yield _Fault(
+    yield _Error(413, too_large, "body_too_large", _INVALID_ARGUMENT)
+    yield _Error(415, _BODY, "unsupported_content_encoding", _INVALID_ARGUMENT)
+    yield _Error(
         431,
         f"the request line and headers are larger than {MAX_HEADER_BYTES} bytes, or far too many",
         "headers_too_large",
         _RESOURCE_EXHAUSTED,
     )
-    for details, fact in _NOT_HTTP.items():
+    for details, fact in _INVALID_HTTP.items():
         message = f"the request is not valid HTTP: {fact}"
-        yield _Fault(400, message, "invalid_http", _INVALID_ARGUMENT, details)
-    yield _Fault(
+        yield _Error(400, message, "invalid_http", _INVALID_ARGUMENT, details)
+    yield _Error(
         501,
         "Transfer-Encoding is not understood; the only one is chunked",
         "invalid_http",
         _UNIMPLEMENTED,
     )
-    yield _Fault(
+    yield _Error(
         504, f"the request's time ran out: {_BODY}", "deadline_exceeded", _DEADLINE_EXCEEDED
     )
-    yield _Fault(
+    yield _Error(
         500,
         f"no gateway could be reached: {_BODY}",
         "gateway_unavailable",
@@ -119,50 +126,50 @@ def _faults(unknown_path: str, timeouts: Timeouts) -> Iterator[_Fault]:
         and_above=True,
         retry=True,
     )
-    yield _Fault(400, _BODY, "invalid_request", _INVALID_ARGUMENT, and_above=True)
+    yield _Error(400, _BODY, "invalid_request", _INVALID_ARGUMENT, and_above=True)
 
 
 def mappers(paths: Sequence[RestPath], timeouts: Timeouts) -> list[Json]:
-    """Return all mappers, for an edge that serves these paths."""
+    """Return all mappers, for an Envoy that serves these paths."""
     native = [path for path in paths if path.path.startswith("/v2/")]
     others = [path for path in paths if path not in native]
-    shapes = (
-        (_NATIVE_GRPC, _grpc, f"there is no {_ASKED}"),
-        (_on_path(_exactly(COHERE_PATH)), _cohere, f"there is no {_ASKED}; it is a POST"),
-        (_on_path(_exactly(TEI_PATH)), _tei, f"there is no {_ASKED}; it is a POST"),
-        (_on_path({"prefix": "/v2/"}), _status, f"there is no {_ASKED}; {_there_are(native)}"),
+    formats = (
+        (_NATIVE_GRPC, _grpc, f"there is no {_REQUEST}"),
+        (_on_path(_exactly(COHERE_PATH)), _cohere, f"there is no {_REQUEST}; it is a POST"),
+        (_on_path(_exactly(TEI_PATH)), _tei, f"there is no {_REQUEST}; it is a POST"),
+        (_on_path({"prefix": "/v2/"}), _status, f"there is no {_REQUEST}; {_list(native)}"),
         (
             None,
             _openai,
-            f"there is no {_ASKED}; {_there_are(others)}; and the native API: GET /v2/models",
+            f"there is no {_REQUEST}; {_list(others)}; and the native API: GET /v2/models",
         ),
     )
     return [
-        _mapper(place, fault) | shape(fault)
-        for place, shape, unknown_path in shapes
-        for fault in _faults(unknown_path, timeouts)
+        _mapper(condition, error) | formatted(error)
+        for condition, formatted, unknown_path in formats
+        for error in _errors(unknown_path, timeouts)
     ]
 
 
-def _there_are(paths: Sequence[RestPath]) -> str:
+def _list(paths: Sequence[RestPath]) -> str:
     return f"there are: {', '.join(map(str, paths))}"
 
 
-def _mapper(place: Json | None, fault: _Fault) -> Json:
+def _mapper(condition: Json | None, error: _Error) -> Json:
     comparison = {
-        "op": "GE" if fault.and_above else "EQ",
-        "value": {"default_value": fault.status, "runtime_key": "headrace.local_reply"},
+        "op": "GE" if error.and_above else "EQ",
+        "value": {"default_value": error.status, "runtime_key": "headrace.local_reply"},
     }
     filters: list[Json] = [{"status_code_filter": {"comparison": comparison}}]
-    if place is not None:
-        filters.append(place)
-    if fault.details:
-        expression = f"response.code_details == {json.dumps(fault.details)}"
+    if condition is not None:
+        filters.append(condition)
+    if error.details:
+        expression = f"response.code_details == {json.dumps(error.details)}"
         cel = {"@type": _CEL, "expression": expression}
         name = "envoy.access_loggers.extension_filters.cel"
         filters.append({"extension_filter": {"name": name, "typed_config": cel}})
     chosen = filters[0] if len(filters) == 1 else {"and_filter": {"filters": filters}}
-    retry = [_header("retry-after", "1")] if fault.retry else []
+    retry = [_header("retry-after", "1")] if error.retry else []
     return {"filter": chosen, "headers_to_add": retry}
 
 
@@ -175,7 +182,7 @@ def _has_header(name: str, condition: Json) -> Json:
 
 
 def _on_path(match: Json) -> Json:
-    """Fits a path as it was asked for, and one that has been transcoded since."""
+    """Match a path as requested, and one that has been transcoded since."""
     named = ("x-envoy-original-path", ":path")
     return {"or_filter": {"filters": [_has_header(n, {"string_match": match}) for n in named]}}
 
@@ -195,43 +202,43 @@ _NATIVE_GRPC: Json = {
 }
 
 
-def _grpc(fault: _Fault) -> Json:
-    """Return the plain text: Envoy makes it the call's message."""
-    retry = [_header("retry-after", "1")] if fault.retry else []
+def _grpc(error: _Error) -> Json:
+    """Return plain text, which Envoy makes the call's message."""
+    retry = [_header("retry-after", "1")] if error.retry else []
     return {
-        "headers_to_add": [*retry, _header("grpc-status", str(fault.grpc_code))],
-        "body_format_override": {"text_format_source": {"inline_string": fault.message}},
+        "headers_to_add": [*retry, _header("grpc-status", str(error.grpc_code))],
+        "body_format_override": {"text_format_source": {"inline_string": error.message}},
     }
 
 
-def _cohere(fault: _Fault) -> Json:
-    return _json({"message": fault.message})
+def _cohere(error: _Error) -> Json:
+    return _json({"message": error.message})
 
 
-def _tei(fault: _Fault) -> Json:
-    kind = "Validation" if fault.status < 500 else "Overloaded" if fault.retry else "Backend"
-    return _json({"error": fault.message, "error_type": kind})
+def _tei(error: _Error) -> Json:
+    kind = "Validation" if error.status < 500 else "Overloaded" if error.retry else "Backend"
+    return _json({"error": error.message, "error_type": kind})
 
 
-def _status(fault: _Fault) -> Json:
+def _status(error: _Error) -> Json:
     """Return google.rpc.Status."""
     details: list[Json] = [
         {
             "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-            "reason": fault.code.upper(),
+            "reason": error.code.upper(),
             "domain": "headrace.dev",
         }
     ]
-    if fault.retry:
+    if error.retry:
         kind = "type.googleapis.com/google.rpc.RetryInfo"
         details.append({"@type": kind, "retryDelay": "1s"})
-    return _json({"code": fault.grpc_code, "message": fault.message, "details": details})
+    return _json({"code": error.grpc_code, "message": error.message, "details": details})
 
 
-def _openai(fault: _Fault) -> Json:
-    kind = "server_error" if fault.status >= 500 else "invalid_request_error"
-    error = {"message": fault.message, "type": kind, "param": None, "code": fault.code}
-    return _json({"error": error})
+def _openai(error: _Error) -> Json:
+    kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    body = {"message": error.message, "type": kind, "param": None, "code": error.code}
+    return _json({"error": body})
 
 
 def _json(body: Json) -> Json:

@@ -1,17 +1,17 @@
-"""nats-server's files and command line."""
+"""nats-server's configuration and command line."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from headrace.supervisor.plan.plan import DEFAULT_SYNC_INTERVAL, Role
+from headrace.supervisor.plan.mesh_options import DEFAULT_SYNC_INTERVAL, Role
 from headrace.supervisor.servers import assets
-from headrace.supervisor.state.files import read_json_object, render, write_whole
+from headrace.supervisor.state.files import read_json_object, render, write_atomically
 
 
 class Broker:
-    """nats-server in `folder`, on the loopback and a free port."""
+    """nats-server with its store in `folder`, on a free port of the loopback."""
 
     role = Role.NATS
     name = "nats"
@@ -31,7 +31,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """Meaningful once `read_ports` has found the ports; it does not change afterwards."""
+        """Valid once `read_ports` has found the ports; it does not change afterwards."""
         return f"nats://127.0.0.1:{self._port}"
 
     def prepare(self) -> None:
@@ -46,15 +46,15 @@ class Broker:
             "store_dir": str(self._folder),
             "sync_interval": self._sync_interval,
         }
-        write_whole(self.config, render(template, values))
+        write_atomically(self.config, render(template, values))
 
     def argv(self) -> tuple[str, ...]:
         return (str(assets.nats_server_binary()), "-c", str(self.config))
 
     async def read_ports(self, pid: int) -> dict[str, int] | None:
-        """`nats` and `http`, or None while it is not yet listening.
+        """Return `nats` and `http`; None while nats-server does not listen.
 
-        Once known, `nats` is kept: clients come back to where they were.
+        Later runs use the same `nats`, so that clients can reconnect.
         """
         found = read_json_object(self._ports_dir / f"nats-server_{pid}.ports")
         if found is None:

@@ -1,4 +1,4 @@
-"""Pure room: which paths the edge serves, read from the descriptor set that it transcodes by."""
+"""The REST paths that Envoy serves, read from the descriptors that it transcodes with. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RestPath:
     """One HTTP method of one path."""
 
     path: str
-    """With its variables by name: `/v1/models/{model}`."""
+    """With variables by name: `/v1/models/{model}`."""
     method: str
     rpc: str
     """The gRPC method behind it, `headrace.v1.OpenAIService.GetModel`."""

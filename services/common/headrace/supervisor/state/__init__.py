@@ -1,1 +1,1 @@
-"""The state directory: records, locks, files, free space."""
+"""The state directory of a mesh: records, lock, files, free space."""

@@ -1,4 +1,4 @@
-"""Small files that other processes read: written whole or not at all."""
+"""Small files that other processes read, written atomically."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from string import Template
 from typing import Any
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file so that no reader ever sees half of it.
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file so that a reader sees the old or the new text, never a part.
 
-    Envoy watches for the rename, and would read a file that is being written.
+    Envoy watches for the rename.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -28,7 +28,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """Fill in `$name`s as JSON, which YAML and nats.conf read as the same values.
+    """Replace each `$name` with its value as JSON, which YAML and nats.conf read alike.
 
     Raises:
         KeyError: the template has a name that `values` lacks.
@@ -38,7 +38,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 
 def read_json_object(path: Path) -> dict[str, object] | None:
-    """None while the file is not there or not yet whole."""
+    """Return the object in a file; None if it is missing, incomplete or not an object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -47,7 +47,7 @@ def read_json_object(path: Path) -> dict[str, object] | None:
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """The end of a log; reads no more than its last 64 KiB."""
+    """Return the last lines of a log, from its last 64 KiB; none if it cannot be read."""
     try:
         with path.open("rb") as log:
             log.seek(0, os.SEEK_END)

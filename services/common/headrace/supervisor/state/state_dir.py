@@ -1,4 +1,4 @@
-"""The state directory of one mesh: its files, its lock, and what it says about itself."""
+"""The state directory of one mesh: paths, lock, and the record of its processes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any
 
-from headrace.supervisor.state.disk import disk_trouble
-from headrace.supervisor.state.failures import MeshRunning, NoMesh, NoRoom
-from headrace.supervisor.state.files import read_json_object, write_whole
+from headrace.supervisor.state.disk import disk_problem
+from headrace.supervisor.state.failures import DiskFull, MeshNotRunning, MeshRunning
+from headrace.supervisor.state.files import read_json_object, write_atomically
 
 DEFAULT_STATE_DIR = Path(".headrace")
-"""In the directory where the command is given: two clones have two meshes."""
-_LOCK_TRIES = 5
+"""In the current directory: two clones have two meshes."""
+_LOCK_ATTEMPTS = 5
 _LOCK_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """One process, as the supervisor last saw it."""
+    """One process, as its supervisor last saw it."""
 
     role: str
     name: str
@@ -33,30 +33,30 @@ class ProcessRecord:
     ports: dict[str, int]
     restarts: int
     drained: bool = False
-    """It has left, and is not started again before it is let in."""
+    """It was drained, and is not started again until that is undone."""
     fault: str = ""
-    """Why it runs and does not do its work; empty: nothing is known of that."""
+    """Why it runs and does not do its work; empty: no fault is known."""
     last_end: str = ""
-    """How its last run ended; empty: this is the first."""
+    """How its last run ended; empty if this is the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeshRecord:
-    """`mesh.json`."""
+    """The mesh, as `mesh.json` has it."""
 
     supervisor_pid: int
     url: str | None
     """None until the port is known."""
     ready: bool
-    """Whether a token of every model has come through since the mesh was started."""
+    """Whether a token of every model has come through since the start."""
     models: list[str]
     processes: list[ProcessRecord] = field(default_factory=list)
     stops_within_s: float = 100.0
-    """Longest that it takes to end by itself once it is asked to."""
+    """Longest time from SIGTERM to its end."""
 
 
-class Home:
-    """Paths below the state directory, which is made absolute here."""
+class StateDir:
+    """A state directory; its path is made absolute."""
 
     def __init__(self, state_dir: Path) -> None:
         self.folder = state_dir.expanduser().absolute()
@@ -64,10 +64,10 @@ class Home:
         self.ports = self.folder / "ports"
         self.edge = self.folder / "edge"
         self.broker = self.folder / "nats"
-        self._out = self.folder / "out"
+        self._drained = self.folder / "out"
 
     @property
-    def _lock(self) -> Path:
+    def _lock_file(self) -> Path:
         return self.folder / "lock"
 
     @property
@@ -79,45 +79,48 @@ class Home:
 
     @property
     def mesh_id(self) -> str:
-        """By which a mesh of this directory knows what earlier ones have configured; made at the
-        first use, and kept with the rest, wherever the directory is moved to."""
+        """Identifies the meshes of this directory, so that each knows what earlier ones configured.
+
+        It is made at the first use and stays when the directory is moved.
+        """
         file = self.folder / "mesh_id"
         if not file.exists():
-            write_whole(file, f"mesh-{token_hex(8)}")
+            write_atomically(file, f"mesh-{token_hex(8)}")
         return file.read_text("utf-8").strip()
 
     @property
     def supervisor_log(self) -> Path:
-        """Of a detached mesh."""
+        """The log of the supervisor of a mesh in the background."""
         return self.logs / "supervisor.log"
 
-    def require_room(self) -> None:
-        """
+    def require_space(self) -> None:
+        """Check that a mesh can be started here.
+
         Raises:
-            NoRoom: the file system takes no files; the text has what is free and what is needed.
+            DiskFull: the directory cannot be written; the text says what is free and needed.
         """
-        if not self.is_held and (trouble := disk_trouble(self.folder)) is not None:
-            raise NoRoom(f"the mesh cannot keep its state: {trouble}")
+        if not self.is_locked and (problem := disk_problem(self.folder)) is not None:
+            raise DiskFull(f"the mesh cannot keep its state: {problem}")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the directory for the length of the `with`; the kernel lets go if we die.
+    def lock(self) -> Iterator[None]:
+        """Lock the directory for the length of the `with`; the kernel unlocks it if we die.
 
         Raises:
-            MeshRunning: another supervisor holds it.
-            NoRoom: nothing can be written there.
+            MeshRunning: another supervisor has locked it.
+            DiskFull: it cannot be written.
         """
-        self.require_room()
+        self.require_space()
         for folder in (self.folder, self.logs, self.ports):
             folder.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a") as lock:
+        with self._lock_file.open("a") as lock:
             if not _try_lock(lock):
                 raise MeshRunning(
                     f"a mesh is running in {self.folder}; "
                     "end it with `headrace down`, or give this one another --state-dir"
                 )
             self._record.unlink(missing_ok=True)
-            for name in self._out.glob("*"):
+            for name in self._drained.glob("*"):
                 name.unlink()
             try:
                 yield
@@ -125,10 +128,10 @@ class Home:
                 self._record.unlink(missing_ok=True)
 
     @property
-    def is_held(self) -> bool:
-        """Whether a supervisor runs here. Unlike a pid in a file, the lock cannot be stale."""
+    def is_locked(self) -> bool:
+        """Whether a supervisor runs here. Unlike a pid file, the lock cannot be stale."""
         try:
-            with self._lock.open("r") as lock:
+            with self._lock_file.open("r") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -137,41 +140,42 @@ class Home:
         return False
 
     def write_record(self, record: MeshRecord) -> None:
-        write_whole(self._record, json.dumps(asdict(record), indent=1))
+        write_atomically(self._record, json.dumps(asdict(record), indent=1))
 
     def read_record(self) -> MeshRecord:
-        """What the running supervisor last wrote.
+        """Return what the running supervisor last wrote.
 
         Raises:
-            NoMesh: none runs here, or it has not yet written anything.
+            MeshNotRunning: none runs here, or it has not written yet.
         """
-        found = read_json_object(self._record) if self.is_held else None
+        found = read_json_object(self._record) if self.is_locked else None
         if found is None:
-            raise NoMesh(f"no mesh is running in {self.folder}; start one with `headrace up`")
+            raise MeshNotRunning(
+                f"no mesh is running in {self.folder}; start one with `headrace up`"
+            )
         return _record(found)
 
-    def keep_out(self, name: str) -> None:
-        """Once this process has ended, its supervisor is not to start it again; until `let_in`,
-        or until the mesh is started anew."""
-        self._out.mkdir(exist_ok=True)
-        (self._out / name).touch()
+    def mark_drained(self, name: str) -> None:
+        """Keep the supervisor from restarting a process until `clear_drained` or the next mesh."""
+        self._drained.mkdir(exist_ok=True)
+        (self._drained / name).touch()
 
-    def let_in(self, name: str) -> None:
-        (self._out / name).unlink(missing_ok=True)
+    def clear_drained(self, name: str) -> None:
+        (self._drained / name).unlink(missing_ok=True)
 
-    def is_kept_out(self, name: str) -> bool:
-        return (self._out / name).exists()
+    def is_marked_drained(self, name: str) -> bool:
+        return (self._drained / name).exists()
 
     def rotate_logs(self) -> None:
-        """Keep the last mesh's logs beside this one's, and no more."""
+        """Keep the logs of the last mesh beside this one's, and none older."""
         for log in self.logs.glob("*.log"):
             if log != self.supervisor_log:
                 log.replace(log.with_suffix(".log.1"))
 
 
 def _try_lock(lock: IO[str]) -> bool:
-    # Why more than once: `is_held` of somebody else's `headrace status` holds it for a moment.
-    for _ in range(_LOCK_TRIES):
+    # Why more than once: `is_locked` of a `headrace status` holds the lock for a moment.
+    for _ in range(_LOCK_ATTEMPTS):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

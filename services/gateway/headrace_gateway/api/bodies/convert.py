@@ -1,4 +1,4 @@
-"""OpenAI's bodies to what the mesh understands: `Wanted`."""
+"""OpenAI's bodies to what the mesh understands: `GenerationRequest`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from headrace.errors import InvalidRequest
 from headrace.sampling import PARAMETERS
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace_gateway.api.bodies.generation import Body, ChatBody, CompletionBody
-from headrace_gateway.api.bodies.output_options import Asked
-from headrace_gateway.api.bodies.structures import wanted_structure
-from headrace_gateway.api.bodies.tools import turn, wanted_tools
+from headrace_gateway.api.bodies.output_options import OutputOptions
+from headrace_gateway.api.bodies.structures import requested_structure
+from headrace_gateway.api.bodies.tools import requested_tools, template_message
 from headrace_gateway.base.calls import Call
 from headrace_gateway.base.quoting import quoted
-from headrace_gateway.request.generation_request import Conversation, Text, TokenIds, Wanted
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    TokenIds,
+)
 
 PRIORITIES = {
     "auto": Priority.PRIORITY_UNSPECIFIED,
@@ -26,8 +31,10 @@ _COMPLETION_TOKENS = 16
 """OpenAI's default of max_tokens for completions; chat's is the room that is left."""
 
 
-def wanted_chat(body: ChatBody, call: Call) -> Wanted:
-    messages = [turn(message, f"messages[{i}]") for i, message in enumerate(body.messages)]
+def chat_request(body: ChatBody, call: Call) -> GenerationRequest:
+    messages = [
+        template_message(message, f"messages[{i}]") for i, message in enumerate(body.messages)
+    ]
     continues = bool(body.continue_final_message)
     if continues and messages and messages[-1].get("tool_calls"):
         raise InvalidRequest(
@@ -39,29 +46,29 @@ def wanted_chat(body: ChatBody, call: Call) -> Wanted:
     names = {"max_tokens": "max_completion_tokens"} if newer else {}
     if body.top_logprobs:
         names["logprobs"] = "top_logprobs"
-    parameters = _parameters(body, asked_chat(body), max_tokens)
+    parameters = _parameters(body, chat_output_options(body), max_tokens)
     prompt = Conversation(
         messages, documents=body.documents or (), opens_answer=opens, continues=continues
     )
     wanted = _wanted(body, call, prompt, parameters, names)
-    return dataclasses.replace(wanted, tools=wanted_tools(body))
+    return dataclasses.replace(wanted, tools=requested_tools(body))
 
 
-def wanted_completions(body: CompletionBody, call: Call) -> list[Wanted]:
+def completion_requests(body: CompletionBody, call: Call) -> list[GenerationRequest]:
     """What is wanted of each prompt; all of them have the call's name."""
-    wanted = wanted_completion(body, call)
+    wanted = completion_request(body, call)
     prompts = [_prompt(body, number) for number in range(len(body.prompt))]
     return [dataclasses.replace(wanted, prompt=prompt) for prompt in prompts]
 
 
-def wanted_completion(body: CompletionBody, call: Call) -> Wanted:
-    """What is wanted of the first prompt."""
+def completion_request(body: CompletionBody, call: Call) -> GenerationRequest:
+    """Return the request of the first prompt."""
     prompt = _prompt(body, 0)
     max_tokens = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
-    asked = asked_completion(body)
-    if asked.mute:
+    options = completion_output_options(body)
+    if options.echo_only:
         max_tokens = 1
-    return _wanted(body, call, prompt, _parameters(body, asked, max_tokens), {})
+    return _wanted(body, call, prompt, _parameters(body, options, max_tokens), {})
 
 
 def _prompt(body: CompletionBody, number: int) -> Text | TokenIds:
@@ -70,28 +77,28 @@ def _prompt(body: CompletionBody, number: int) -> Text | TokenIds:
     return Text(given, field) if isinstance(given, str) else TokenIds(given, field)
 
 
-def asked_chat(body: ChatBody) -> Asked:
-    """What is to be told beside the text, as the next."""
+def chat_output_options(body: ChatBody) -> OutputOptions:
+    """Return the options of what is sent beside the text."""
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    return Asked(
+    return OutputOptions(
         chat=True,
         logprobs=logprobs,
         prompt_logprobs=body.prompt_logprobs,
         token_ids=bool(body.return_token_ids),
-        by_id=bool(body.return_tokens_as_token_ids),
-        repeats=bool(body.echo),
+        tokens_as_ids=bool(body.return_tokens_as_token_ids),
+        echo_last_message=bool(body.echo),
     )
 
 
-def asked_completion(body: CompletionBody) -> Asked:
-    return Asked(
+def completion_output_options(body: CompletionBody) -> OutputOptions:
+    return OutputOptions(
         chat=False,
         logprobs=body.logprobs,
         prompt_logprobs=body.prompt_logprobs,
         token_ids=bool(body.return_token_ids),
-        by_id=bool(body.return_tokens_as_token_ids),
+        tokens_as_ids=bool(body.return_tokens_as_token_ids),
         echo=bool(body.echo),
-        mute=bool(body.echo) and body.max_tokens == 0,
+        echo_only=bool(body.echo) and body.max_tokens == 0,
     )
 
 
@@ -101,11 +108,11 @@ def _wanted(
     prompt: Text | Conversation | TokenIds,
     parameters: SamplingParameters,
     names: dict[str, str],
-) -> Wanted:
-    if (structure := wanted_structure(body)) is not None:
+) -> GenerationRequest:
+    if (structure := requested_structure(body)) is not None:
         parameters.structure.CopyFrom(structure[0])
         names = {**names, "structure": structure[1]}
-    return Wanted(
+    return GenerationRequest(
         request_id=call.request_id if body.request_id is None else body.request_id,
         model=body.model,
         prompt=prompt,
@@ -116,9 +123,9 @@ def _wanted(
         n=1 if body.n is None else body.n,
         time_remaining_s=None if body.background else call.time_remaining_s,
         trace_context=call.trace_context,
-        headers=call.headers,
-        streams=bool(body.stream),
-        detached=bool(body.background),
+        caller=call.caller,
+        stream=bool(body.stream),
+        background=bool(body.background),
         cache_salt=body.cache_salt,
         truncate_tokens=body.truncate_prompt_tokens,
         adds_special_tokens=body.add_special_tokens,
@@ -134,7 +141,7 @@ def priority_of(number: int | None, tier: str | None) -> Priority.ValueType:
     return PRIORITIES["priority" if number < 0 else "flex"]
 
 
-def _parameters(body: Body, asked: Asked, max_tokens: int | None) -> SamplingParameters:
+def _parameters(body: Body, options: OutputOptions, max_tokens: int | None) -> SamplingParameters:
     numbers = {name: getattr(body, name) for name in PARAMETERS}
     if numbers["top_k"] is not None:
         numbers["top_k"] = max(numbers["top_k"], 0)
@@ -151,8 +158,8 @@ def _parameters(body: Body, asked: Asked, max_tokens: int | None) -> SamplingPar
         if body.skip_special_tokens is None
         else not body.skip_special_tokens,
         include_stop=body.include_stop_str_in_output,
-        logprobs=asked.logprobs,
-        prompt_logprobs=asked.of_prompt,
+        logprobs=options.logprobs,
+        prompt_logprobs=options.engine_prompt_logprobs,
         **numbers,
     )
 

@@ -12,9 +12,13 @@ from typing import Any
 from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from headrace_gateway.api.bodies.fields import CALL_NO_EFFECT, CALLED_NO_EFFECT, PART_NO_EFFECT
-from headrace_gateway.api.bodies.strict import UNSUPPORTED, unknown_of
-from headrace_gateway.api.bodies.unknown import Unknown, sifted
+from headrace_gateway.api.bodies.strict_body import UNSUPPORTED, unknown_fields
+from headrace_gateway.api.bodies.unknown_fields import UnknownFields, split_known
+from headrace_gateway.api.bodies.unsupported_fields import (
+    CALL_NO_EFFECT,
+    CALLED_NO_EFFECT,
+    PART_NO_EFFECT,
+)
 from headrace_gateway.base.quoting import quoted
 
 TEXT = frozenset({"type", "text", *PART_NO_EFFECT})
@@ -34,10 +38,10 @@ def text_or_parts(content: object, info: ValidationInfo) -> object:
         return content
     if not isinstance(content, list):
         raise PydanticCustomError("content", "should be a text or a list of parts")
-    return [_part(part, i, unknown_of(info)) for i, part in enumerate(content)]
+    return [_part(part, i, unknown_fields(info)) for i, part in enumerate(content)]
 
 
-def _part(part: object, i: int, unknown: Unknown) -> dict[str, str]:
+def _part(part: object, i: int, unknown: UnknownFields) -> dict[str, str]:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise PydanticCustomError("part", "part {i} has no type", {"i": i})
     kind = part["type"]
@@ -49,7 +53,7 @@ def _part(part: object, i: int, unknown: Unknown) -> dict[str, str]:
         )
     known, said = (TEXT, "text") if kind != "refusal" else (_REFUSAL, "refusal")
     _kept(part, known, ("messages[].content[].", f"[{i}]"), unknown)
-    unknown.without_effect |= part.keys() & PART_NO_EFFECT.keys()
+    unknown.ignored |= part.keys() & PART_NO_EFFECT.keys()
     if not isinstance(part.get(said), str):
         raise PydanticCustomError("part", "part {i} has no {said}", {"i": i, "said": said})
     return {"type": "text", "text": part[said]}
@@ -59,10 +63,10 @@ def documents_of(value: object, info: ValidationInfo) -> list[str]:
     """Return texts; of objects their `text`, by which alone documents are ranked."""
     if not isinstance(value, list):
         raise PydanticCustomError("documents", "should be a list of texts")
-    return [_document(each, i, unknown_of(info)) for i, each in enumerate(value)]
+    return [_document(each, i, unknown_fields(info)) for i, each in enumerate(value)]
 
 
-def _document(document: object, i: int, unknown: Unknown) -> str:
+def _document(document: object, i: int, unknown: UnknownFields) -> str:
     text = document
     if isinstance(document, dict):
         text = document.get("text")
@@ -82,7 +86,7 @@ def tool_entries(entries: object, info: ValidationInfo) -> object:
         # Why: another type has other fields, and is refused for its type.
         if entry.get("type") != "function":
             return entry
-        return _with_function(entry, (TOOL, FUNCTION), ("tools[].", f"[{i}]"), unknown_of(info))
+        return _with_function(entry, (TOOL, FUNCTION), ("tools[].", f"[{i}]"), unknown_fields(info))
 
     return _each(entries, sift)
 
@@ -94,7 +98,7 @@ def call_entries(entries: object, info: ValidationInfo) -> object:
         if entry.get("type") not in ("function", None):
             return entry
         place = ("messages[].tool_calls[].", f"[{i}]")
-        return _with_function(entry, (CALL, CALLED), place, unknown_of(info))
+        return _with_function(entry, (CALL, CALLED), place, unknown_fields(info))
 
     return _each(entries, sift)
 
@@ -109,7 +113,7 @@ def _with_function(
     entry: dict[str, Any],
     known: tuple[frozenset[str], frozenset[str]],
     place: tuple[str, str],
-    unknown: Unknown,
+    unknown: UnknownFields,
 ) -> dict[str, Any]:
     kept = _kept(entry, known[0], place, unknown)
     if isinstance(function := kept.get("function"), dict):
@@ -119,10 +123,10 @@ def _with_function(
 
 
 def _kept(
-    entry: dict[str, Any], known: frozenset[str], place: tuple[str, str], unknown: Unknown
+    entry: dict[str, Any], known: frozenset[str], place: tuple[str, str], unknown: UnknownFields
 ) -> dict[str, Any]:
     """`place`: of any such entry, for notes; and of this one in its list, for refusals."""
-    kept, refused = sifted(entry, known, place[0], unknown)
+    kept, refused = split_known(entry, known, place[0], unknown)
     if refused is not None:
         raise PydanticCustomError("unknown_field", "{name}", {"name": refused, "within": place[1]})
     return kept

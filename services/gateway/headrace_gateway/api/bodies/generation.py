@@ -1,7 +1,7 @@
 """The JSON bodies of OpenAI's API: what is in them, and of what type. Ranges are `validation`'s.
 
 Types are strict (no "1" for 1; but 1.0 is 1, as JSON Schema has it). Null is the same as absent.
-Fields of `NO_EFFECT` are accepted because clients send them; unknown ones are passed over and
+Fields of `IGNORED_FIELDS` are accepted because clients send them; unknown ones are passed over and
 noted, or refused, as the caller or the operator will have it.
 """
 
@@ -22,7 +22,16 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from headrace.errors import InvalidRequest, RequestError, Unsupported
 from headrace.sampling import PARAMETERS
 from headrace_gateway.api.bodies.entries import call_entries, text_or_parts, tool_entries
-from headrace_gateway.api.bodies.fields import (
+from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES, read_object, texts_or_token_ids
+from headrace_gateway.api.bodies.strict_body import (
+    UNSUPPORTED,
+    RequestBody,
+    StrictBody,
+    WholeNumber,
+    field_error,
+)
+from headrace_gateway.api.bodies.unknown_fields import UnknownFields
+from headrace_gateway.api.bodies.unsupported_fields import (
     BODY_NO_EFFECT,
     CHAT,
     COMPLETION,
@@ -30,14 +39,11 @@ from headrace_gateway.api.bodies.fields import (
     MESSAGE_NO_EFFECT,
     STREAM_NO_EFFECT,
 )
-from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES, read_object, texts_or_token_ids
-from headrace_gateway.api.bodies.strict import UNSUPPORTED, StrictBody, Whole, wrong
-from headrace_gateway.api.bodies.unknown import Unknown
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.request.generation_request import ROLES
 
 _UINT32 = 2**32 - 1
-TokenId = Annotated[Whole, Field(ge=0, le=_UINT32)]
+TokenId = Annotated[WholeNumber, Field(ge=0, le=_UINT32)]
 
 
 def _prompts(value: object) -> list[str] | list[list[int]]:
@@ -66,9 +72,9 @@ def _listed(stop: object) -> object:
 
 
 class Message(StrictBody):
-    NOT_SERVED = MESSAGE
-    NO_EFFECT = MESSAGE_NO_EFFECT
-    PLACE = "messages[]."
+    UNSUPPORTED_FIELDS = MESSAGE
+    IGNORED_FIELDS = MESSAGE_NO_EFFECT
+    PATH = "messages[]."
 
     role: str
     content: Annotated[str | list[dict[str, str]] | None, PlainValidator(text_or_parts)] = None
@@ -95,17 +101,19 @@ class Message(StrictBody):
     @model_validator(mode="after")
     def _is_a_turn(self) -> Self:
         if self.role not in ROLES:
-            raise wrong("role", f"{quoted(self.role)} is none of {', '.join(ROLES)}")
+            raise field_error("role", f"{quoted(self.role)} is none of {', '.join(ROLES)}")
         if self.content is None and self.role in ("system", "developer", "user"):
-            raise wrong("content", "is missing")
+            raise field_error("content", "is missing")
         if self.role == "tool" and not self.tool_call_id:
-            raise wrong("tool_call_id", "is missing; it says which call this is the result of")
+            raise field_error(
+                "tool_call_id", "is missing; it says which call this is the result of"
+            )
         return self
 
 
 class StreamOptions(StrictBody):
-    NO_EFFECT = STREAM_NO_EFFECT
-    PLACE = "stream_options."
+    IGNORED_FIELDS = STREAM_NO_EFFECT
+    PATH = "stream_options."
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
@@ -114,32 +122,31 @@ class StreamOptions(StrictBody):
 
 
 if TYPE_CHECKING:
-    SamplingBody = StrictBody
+    SamplingBody = RequestBody
 else:
-    _WHOLE = Annotated[Whole, Field(ge=-1, le=_UINT32)] | None
+    _WHOLE = Annotated[WholeNumber, Field(ge=-1, le=_UINT32)] | None
     _NUMBERS = {
         name: (_WHOLE if each.whole else float | None, None) for name, each in PARAMETERS.items()
     }
-    SamplingBody = create_model("SamplingBody", __base__=StrictBody, **_NUMBERS)
+    SamplingBody = create_model("SamplingBody", __base__=RequestBody, **_NUMBERS)
     """A field for each of `headrace.sampling`'s parameters. Of a whole one, -1 is 0, as in vLLM."""
 
 
 class Body(SamplingBody):
     """What both endpoints take."""
 
-    NO_EFFECT = BODY_NO_EFFECT
+    IGNORED_FIELDS = BODY_NO_EFFECT
 
-    model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[Whole, Field(ge=-_UINT32, le=_UINT32)] | None = None
-    max_tokens: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    n: Annotated[WholeNumber, Field(ge=-_UINT32, le=_UINT32)] | None = None
+    max_tokens: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
     stop: Annotated[
         Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None,
         BeforeValidator(_listed),
     ] = None
     logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_bounded)] = None
-    seed: Annotated[Whole, Field(ge=-(2**63), lt=2**64)] | None = None
+    seed: Annotated[WholeNumber, Field(ge=-(2**63), lt=2**64)] | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -148,7 +155,7 @@ class Body(SamplingBody):
     """Ours, named as in OpenAI's Responses: it goes on without any reader."""
 
     # vLLM's
-    prompt_logprobs: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    prompt_logprobs: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
     """In whole answers only."""
     stop_token_ids: (
         Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
@@ -158,19 +165,19 @@ class Body(SamplingBody):
     """Each choice also says its output as token ids, end-of-sequence included; and its prompt."""
     return_tokens_as_token_ids: bool | None = None
     """Logprobs name tokens `token_id:17`, of which no two are alike."""
-    min_tokens: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    min_tokens: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
     bad_words: Annotated[list[str], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None = None
     allowed_token_ids: (
         Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
     ) = None
-    truncate_prompt_tokens: Annotated[Whole, Field(ge=-1, le=_UINT32)] | None = None
+    truncate_prompt_tokens: Annotated[WholeNumber, Field(ge=-1, le=_UINT32)] | None = None
     """The last so many are read; -1: as many as there is room for."""
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
     add_special_tokens: bool | None = None
     cache_salt: str | None = None
     request_id: str | None = None
-    priority: Annotated[Whole, Field(ge=-(2**63), lt=2**63)] | None = None
+    priority: Annotated[WholeNumber, Field(ge=-(2**63), lt=2**63)] | None = None
     """Below 0 is interactive, above it bulk: in vLLM the lower goes first."""
     guided_json: str | dict[str, Any] | None = None
     guided_regex: str | None = None
@@ -190,7 +197,7 @@ class Body(SamplingBody):
                 {"field": "stream_options"},
             )
         if self.priority and self.service_tier not in (None, "auto"):
-            raise wrong("priority", "is set beside service_tier; one may be")
+            raise field_error("priority", "is set beside service_tier; one may be")
         if self.prompt_logprobs is not None and self.stream:
             raise PydanticCustomError(
                 UNSUPPORTED,
@@ -201,7 +208,7 @@ class Body(SamplingBody):
 
 
 class ChatBody(Body):
-    NOT_SERVED = CHAT
+    UNSUPPORTED_FIELDS = CHAT
 
     messages: Annotated[list[Message], Field(fail_fast=True, max_length=MAX_ENTRIES)]
     tools: (
@@ -215,10 +222,10 @@ class ChatBody(Body):
     """Read by `tools`, as the next two."""
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    max_completion_tokens: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    max_completion_tokens: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
     """The newer name of max_tokens; where both are set, this one counts."""
     logprobs: bool | None = None
-    top_logprobs: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    top_logprobs: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
     documents: (
         Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_ENTRIES)] | None
     ) = None
@@ -231,7 +238,9 @@ class ChatBody(Body):
     @model_validator(mode="after")
     def _opens_or_continues(self) -> Self:
         if self.add_generation_prompt and self.continue_final_message:
-            raise wrong("continue_final_message", "and add_generation_prompt cannot both be true")
+            raise field_error(
+                "continue_final_message", "and add_generation_prompt cannot both be true"
+            )
         return self
 
     @model_validator(mode="after")
@@ -239,9 +248,9 @@ class ChatBody(Body):
         if self.tools:
             return self
         if self.tool_choice not in (None, "none"):
-            raise wrong("tool_choice", "is allowed only when tools are offered")
+            raise field_error("tool_choice", "is allowed only when tools are offered")
         if self.parallel_tool_calls is not None:
-            raise wrong("parallel_tool_calls", "is allowed only when tools are offered")
+            raise field_error("parallel_tool_calls", "is allowed only when tools are offered")
         return self
 
     @model_validator(mode="after")
@@ -256,13 +265,13 @@ class ChatBody(Body):
 
 
 class CompletionBody(Body):
-    NOT_SERVED = COMPLETION
+    UNSUPPORTED_FIELDS = COMPLETION
 
     prompt: Annotated[list[str] | list[list[int]], PlainValidator(_prompts)]
     """Each has its own choices."""
-    best_of: Whole | None = None
+    best_of: WholeNumber | None = None
     """Served only where it equals n."""
-    logprobs: Annotated[Whole, Field(ge=0, le=_UINT32)] | None = None
+    logprobs: Annotated[WholeNumber, Field(ge=0, le=_UINT32)] | None = None
     echo: bool | None = None
     """The prompt stands before each choice, in its logprobs too. With `max_tokens` 0 it is all
     that is told, though one token is made."""
@@ -282,7 +291,7 @@ class CompletionBody(Body):
 T = TypeVar("T", bound=StrictBody)
 
 
-def parse(kind: type[T], data: bytes, *, max_bytes: int, unknown: Unknown | None = None) -> T:
+def parse(kind: type[T], data: bytes, *, max_bytes: int, unknown: UnknownFields | None = None) -> T:
     """Read a body; what does nothing in it is noted in `unknown`, without which it is refused.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Pure room: what a caller of OpenAI's API wants to read beside the text."""
+"""Pure room: which parts of an answer a caller of OpenAI's API requests beside the text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """As the caller wrote it; None for what is not to be told."""
+class OutputOptions:
+    """The options of the body; None for a part that was not requested."""
 
     chat: bool
     logprobs: int | None = None
@@ -15,27 +15,27 @@ class Asked:
     """vLLM's."""
     token_ids: bool = False
     """vLLM's, too."""
-    by_id: bool = False
+    tokens_as_ids: bool = False
     """vLLM's: logprobs name tokens by their ids."""
-    repeats: bool = False
+    echo_last_message: bool = False
     """vLLM's echo of chat: the last message's text stands before each choice."""
     echo: bool = False
     """The prompt stands before each choice."""
-    mute: bool = False
-    """No output was asked for, only the echo."""
+    echo_only: bool = False
+    """Only the echo was requested, and no output."""
 
     @property
-    def anything(self) -> bool:
+    def any_requested(self) -> bool:
         widths = (self.logprobs, self.prompt_logprobs)
         return (
             self.echo
-            or self.repeats
+            or self.echo_last_message
             or self.token_ids
             or any(width is not None for width in widths)
         )
 
     @property
-    def of_prompt(self) -> int | None:
-        """How many of the likeliest the engine is to tell beside each of the prompt's tokens."""
+    def engine_prompt_logprobs(self) -> int | None:
+        """Return how many likeliest tokens the engine must report for each token of the prompt."""
         widths = (self.prompt_logprobs, self.logprobs if self.echo else None)
         return max((width for width in widths if width is not None), default=None)

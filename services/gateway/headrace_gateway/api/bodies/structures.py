@@ -1,4 +1,4 @@
-"""The structures that OpenAI's and vLLM's fields ask for, in the mesh's words."""
+"""Converts the fields of OpenAI and vLLM that request structured output."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _FIELDS = (
 )
 
 
-def wanted_structure(body: Body) -> tuple[Structure, str] | None:
-    """The structure, and the field that asks for it; None for free text.
+def requested_structure(body: Body) -> tuple[Structure, str] | None:
+    """Return the structure and the field that requests it; None for free text.
 
     Raises:
         InvalidRequest: it is malformed, or two fields ask.
-        Unsupported: it is of a kind that nobody here knows.
+        Unsupported: it is of an unknown kind.
     """
     found = [
         (structure, name)

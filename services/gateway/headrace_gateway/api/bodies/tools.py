@@ -1,4 +1,4 @@
-"""OpenAI's tools, tool choices and the calls of earlier turns, in the mesh's words."""
+"""Converts OpenAI's tools, tool choices and the tool calls of earlier messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace_gateway.base.quoting import quoted
 from headrace_gateway.request.tools import Choice, Tool, Tools, as_object
 
 
-def wanted_tools(body: ChatBody) -> Tools:
+def requested_tools(body: ChatBody) -> Tools:
     """Raises InvalidRequest or Unsupported, naming the field."""
     offered = tuple(_tool(entry, f"tools[{i}]") for i, entry in enumerate(body.tools or ()))
     choice, only = _choice(body.tool_choice, has_tools=bool(offered))
@@ -45,8 +45,8 @@ def _choice(value: str | dict[str, Any] | None, *, has_tools: bool) -> tuple[Cho
     raise Unsupported("tool_choice of this kind is not served", field="tool_choice")
 
 
-def turn(message: Message, field: str) -> dict[str, Any]:
-    """One message as chat templates take it: arguments of calls as objects, not as text."""
+def template_message(message: Message, field: str) -> dict[str, Any]:
+    """Return a message as chat templates take it: arguments of calls are objects, not text."""
     said: dict[str, Any] = {"role": message.role, "content": message.content or ""}
     if message.content is None and message.refusal:
         said["content"] = message.refusal

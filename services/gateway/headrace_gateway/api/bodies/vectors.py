@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainValidator, model_validator
@@ -9,14 +10,18 @@ from pydantic_core import PydanticCustomError
 
 from headrace_gateway.api.bodies.convert import priority_of
 from headrace_gateway.api.bodies.entries import documents_of
-from headrace_gateway.api.bodies.fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
 from headrace_gateway.api.bodies.json_objects import texts_or_token_ids
-from headrace_gateway.api.bodies.strict import StrictBody, Whole, wrong
+from headrace_gateway.api.bodies.strict_body import (
+    RequestBody,
+    WholeNumber,
+    field_error,
+)
+from headrace_gateway.api.bodies.unsupported_fields import EMBEDDINGS, RERANK, VECTOR_NO_EFFECT
 from headrace_gateway.base.calls import Call
-from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, WantedVectors
+from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, VectorRequest
 
 _UINT32 = 2**32 - 1
-Count = Annotated[Whole, Field(ge=-_UINT32, le=_UINT32)]
+Count = Annotated[WholeNumber, Field(ge=-_UINT32, le=_UINT32)]
 
 
 def inputs_of(value: object) -> list[str] | list[list[int]]:
@@ -28,28 +33,27 @@ def inputs_of(value: object) -> list[str] | list[list[int]]:
     )
 
 
-class VectorBody(StrictBody):
+class VectorBody(RequestBody):
     """What both endpoints take."""
 
-    NO_EFFECT = VECTOR_NO_EFFECT
+    IGNORED_FIELDS = VECTOR_NO_EFFECT
 
-    model: str
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     truncate_prompt_tokens: Count | None = None
     """vLLM's; -1 is as many as the model takes."""
-    priority: Annotated[Whole, Field(ge=-(2**63), lt=2**63)] | None = None
+    priority: Annotated[WholeNumber, Field(ge=-(2**63), lt=2**63)] | None = None
     """vLLM's, beside no service_tier: below 0 is interactive, above it bulk."""
     user: str | None = None
 
     @model_validator(mode="after")
     def _has_one_priority(self) -> Self:
         if self.priority and self.service_tier not in (None, "auto"):
-            raise wrong("priority", "is set beside service_tier; one may be")
+            raise field_error("priority", "is set beside service_tier; one may be")
         return self
 
 
 class EmbeddingsBody(VectorBody):
-    NOT_SERVED = EMBEDDINGS
+    UNSUPPORTED_FIELDS = EMBEDDINGS
 
     input: Annotated[list[str] | list[list[int]], PlainValidator(inputs_of)]
     encoding_format: Literal["float", "base64"] | None = None
@@ -59,7 +63,7 @@ class EmbeddingsBody(VectorBody):
 
 
 class RerankBody(VectorBody):
-    NOT_SERVED = RERANK
+    UNSUPPORTED_FIELDS = RERANK
 
     query: str
     documents: Annotated[list[str], PlainValidator(documents_of)]
@@ -68,25 +72,29 @@ class RerankBody(VectorBody):
     """Unset: they are returned, as Jina and vLLM do."""
 
 
-def wanted_embeddings(body: EmbeddingsBody, call: Call) -> WantedVectors:
-    inputs: list[AnyInput] = []
-    is_list = len(body.input) > 1
-    for i, each in enumerate(body.input):
-        field = f"input[{i}]" if is_list else "input"
-        inputs.append(TokenIds(each, field) if isinstance(each, list) else Text(str(each), field))
-    return wanted_vectors(body, call, inputs, name="input")
+def text_inputs(values: Sequence[str | list[int]], field: str) -> list[AnyInput]:
+    """Return texts or token ids as inputs, each by its place in the field if there are several."""
+    return [
+        Text(value, name) if isinstance(value, str) else TokenIds(value, name)
+        for i, value in enumerate(values)
+        for name in (field if len(values) == 1 else f"{field}[{i}]",)
+    ]
 
 
-def wanted_ranking(body: RerankBody, call: Call) -> WantedVectors:
+def embeddings_request(body: EmbeddingsBody, call: Call) -> VectorRequest:
+    return vector_request(body, call, text_inputs(body.input, "input"), name="input")
+
+
+def rerank_request(body: RerankBody, call: Call) -> VectorRequest:
     """Its inputs are the documents."""
     documents = [Text(text, f"documents[{i}]") for i, text in enumerate(body.documents)]
-    return wanted_vectors(body, call, list[AnyInput](documents), name="documents")
+    return vector_request(body, call, list[AnyInput](documents), name="documents")
 
 
-def wanted_vectors(
+def vector_request(
     body: VectorBody, call: Call, inputs: list[AnyInput], *, name: str
-) -> WantedVectors:
-    return WantedVectors(
+) -> VectorRequest:
+    return VectorRequest(
         request_id=call.request_id,
         model=body.model,
         inputs=inputs,
@@ -94,7 +102,7 @@ def wanted_vectors(
         truncate_tokens=body.truncate_prompt_tokens,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
-        headers=call.headers,
+        caller=call.caller,
         names={
             "inputs": name,
             "priority": "priority" if body.priority else "service_tier",

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from typing import Annotated
 
 from pydantic import Field, PlainValidator
 
 from headrace_gateway.api.bodies.entries import documents_of
-from headrace_gateway.api.bodies.fields import RERANK_V2
-from headrace_gateway.api.bodies.strict import Whole
-from headrace_gateway.api.bodies.vectors import Count, VectorBody, wanted_vectors
-from headrace_gateway.api.compat.endpoint import RELEVANCE, OptionalModel, Serving
-from headrace_gateway.api.compat.errors import COHERE_ERRORS
-from headrace_gateway.base.calls import Context
+from headrace_gateway.api.bodies.strict_body import OptionalModel, WholeNumber
+from headrace_gateway.api.bodies.unsupported_fields import RERANK_V2
+from headrace_gateway.api.bodies.vectors import Count, VectorBody, vector_request
+from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint
+from headrace_gateway.api.http.errors import COHERE_ERRORS
+from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.checks.inputs import check_top_n
 from headrace_gateway.request.generation_request import WHOLE_CONTEXT, AnyInput, Text
 from headrace_gateway.submit.embedding import Query, Ranked
@@ -23,52 +22,69 @@ from headrace_gateway.submit.embedding import Query, Ranked
 _DOCUMENT_TOKENS = 4096
 """Cohere's default of `max_tokens_per_doc`."""
 _SEARCH_UNIT_DOCUMENTS = 100
-"""What Cohere bills as one."""
+"""Documents that Cohere bills as one search unit."""
 
 
 class RerankV2Body(VectorBody):
-    NOT_SERVED = RERANK_V2
+    UNSUPPORTED_FIELDS = RERANK_V2
 
     model: OptionalModel = ""
     query: str
     documents: Annotated[list[str], PlainValidator(documents_of)]
     top_n: Count | None = None
-    max_tokens_per_doc: Annotated[Whole, Field(ge=1, lt=2**32)] | None = None
+    max_tokens_per_doc: Annotated[WholeNumber, Field(ge=1, lt=2**32)] | None = None
     return_documents: bool | None = None
     """Unset: they are not returned."""
 
 
-async def rerank(serving: Serving, data: bytes, context: Context) -> None:
-    async with serving.call(context, COHERE_ERRORS) as http:
-        body = serving.read(RerankV2Body, data, http)
-        model = serving.model(body.model, http, *RELEVANCE)
-        check_top_n(body.top_n)
-        most = body.max_tokens_per_doc or _DOCUMENT_TOKENS
-        texts = await serving.beginnings(model, body.documents, most)
-        documents = [Text(text, f"documents[{i}]") for i, text in enumerate(texts)]
-        wanted = wanted_vectors(body, http.call, list[AnyInput](documents), name="documents")
-        wanted = dataclasses.replace(
-            wanted, model=model, truncate_tokens=body.truncate_prompt_tokens or WHOLE_CONTEXT
-        )
-        async with serving.embedding.ranked(Query(wanted, body.query)) as ranked:
-            answer = _answer(body, ranked, http.call.request_id)
-            await http.reply.send(json.dumps(answer).encode())
+@endpoint(RerankV2Body, errors=COHERE_ERRORS, tasks=RELEVANCE)
+async def rerank(http: HttpCall, body: RerankV2Body) -> None:
+    check_top_n(body.top_n)
+    most = body.max_tokens_per_doc or _DOCUMENT_TOKENS
+    texts = await _truncate(http.services, body.model, body.documents, most)
+    documents: list[AnyInput] = [Text(text, f"documents[{i}]") for i, text in enumerate(texts)]
+    request = vector_request(body, http.call, documents, name="documents")
+    truncate_tokens = body.truncate_prompt_tokens or WHOLE_CONTEXT
+    request = dataclasses.replace(request, truncate_tokens=truncate_tokens)
+    async with http.services.embedding.ranked(Query(request, body.query)) as ranked:
+        await http.reply.send_json(_response(body, ranked, http.call.request_id))
 
 
-def _answer(body: RerankV2Body, ranked: Ranked, request_id: str) -> dict[str, object]:
-    results: list[dict[str, object]] = []
-    for index, relevance in ranked.rankings[: body.top_n]:
-        result: dict[str, object] = {"index": index, "relevance_score": relevance}
-        if body.return_documents:
-            result["document"] = {"text": body.documents[index]}
-        results.append(result)
+async def _truncate(
+    services: ApiServices, model: str, texts: list[str], max_tokens: int
+) -> list[str]:
+    """Return the texts, each cut to so many of the model's tokens, or to its context.
+
+    Raises:
+        ModelNotFound: there is no such model.
+    """
+    served = services.catalog.get(model)
+    max_tokens = min(max_tokens, served.card.context_tokens)
+    # Why before: what no token count could let through is not tokenised.
+    characters = max_tokens * services.settings.max_prompt_characters_per_token
+    return await served.tokenizer.beginnings([text[:characters] for text in texts], max_tokens)
+
+
+def _response(body: RerankV2Body, ranked: Ranked, request_id: str) -> dict[str, object]:
+    documents = body.documents if body.return_documents else None
     units = math.ceil(len(body.documents) / _SEARCH_UNIT_DOCUMENTS)
     return {
         "id": request_id,
-        "results": results,
+        "results": ranked_documents(ranked, body.top_n, documents),
         "meta": {
             "api_version": {"version": "2", "is_experimental": False},
             "billed_units": {"search_units": units},
             "tokens": {"input_tokens": ranked.prompt_tokens},
         },
     }
+
+
+def ranked_documents(
+    ranked: Ranked, top_n: int | None, documents: list[str] | None
+) -> list[dict[str, object]]:
+    """Return Cohere's and Jina's `results`, best first; with the documents where they are given."""
+    return [
+        {"index": index, "relevance_score": relevance}
+        | ({"document": {"text": documents[index]}} if documents is not None else {})
+        for index, relevance in ranked.rankings[:top_n]
+    ]

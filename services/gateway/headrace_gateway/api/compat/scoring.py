@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from typing import Annotated, Self
 
 from pydantic import PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from headrace.errors import InvalidRequest
-from headrace_gateway.api.bodies.fields import SCORE
-from headrace_gateway.api.bodies.vectors import VectorBody, wanted_vectors
-from headrace_gateway.api.compat.endpoint import RELEVANCE, OptionalModel, Serving
-from headrace_gateway.api.http.errors import OpenAIVoice
-from headrace_gateway.base.calls import Context
+from headrace_gateway.api.bodies.strict_body import OptionalModel
+from headrace_gateway.api.bodies.unsupported_fields import SCORE
+from headrace_gateway.api.bodies.vectors import VectorBody, vector_request
+from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint
 from headrace_gateway.checks.inputs import MAX_INPUTS
 from headrace_gateway.request.generation_request import AnyInput, Text
 from headrace_gateway.submit.embedding import Scored
@@ -40,7 +37,7 @@ Texts = Annotated[list[str], PlainValidator(_texts)]
 
 
 class ScoreBody(VectorBody):
-    NOT_SERVED = SCORE
+    UNSUPPORTED_FIELDS = SCORE
 
     model: OptionalModel = ""
     queries: Texts | None = None
@@ -73,18 +70,14 @@ class ScoreBody(VectorBody):
         return self
 
 
-async def score(serving: Serving, data: bytes, context: Context) -> None:
-    async with serving.call(context, OpenAIVoice()) as http:
-        body = serving.read(ScoreBody, data, http)
-        model = serving.model(body.model, http, *RELEVANCE)
-        first, second = body.sides
-        queries, documents = _named(body, first), _named(body, second)
-        _check_counts(first, len(queries), second, len(documents))
-        wanted = wanted_vectors(body, http.call, list[AnyInput](documents), name=second)
-        wanted = dataclasses.replace(wanted, model=model)
-        async with serving.embedding.scored(wanted, queries) as scored:
-            answer = _answer(scored, http.call.request_id)
-            await http.reply.send(json.dumps(answer).encode())
+@endpoint(ScoreBody, tasks=RELEVANCE)
+async def score(http: HttpCall, body: ScoreBody) -> None:
+    first, second = body.sides
+    queries, documents = _named(body, first), _named(body, second)
+    _check_counts(first, len(queries), second, len(documents))
+    request = vector_request(body, http.call, list[AnyInput](documents), name=second)
+    async with http.services.embedding.scored(request, queries) as scored:
+        await http.reply.send_json(_response(scored, http.call.request_id))
 
 
 def _named(body: ScoreBody, name: str) -> list[Text]:
@@ -106,7 +99,7 @@ def _check_counts(first: str, queries: int, second: str, documents: int) -> None
         )
 
 
-def _answer(scored: Scored, request_id: str) -> dict[str, object]:
+def _response(scored: Scored, request_id: str) -> dict[str, object]:
     return {
         "id": f"score-{request_id}",
         "object": "list",

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
 from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import ModelTask, Priority, SamplingParameters
-from headrace_gateway.api.bodies.convert import wanted_chat
-from headrace_gateway.api.bodies.fields import TOKENIZE_CONTENT
+from headrace_gateway.api.bodies.convert import chat_request
 from headrace_gateway.api.bodies.generation import ChatBody
 from headrace_gateway.api.bodies.json_objects import are_token_ids
-from headrace_gateway.api.bodies.strict import StrictBody
-from headrace_gateway.api.compat.endpoint import HttpCall, OptionalModel, Serving, has_member
-from headrace_gateway.api.http.errors import OpenAIVoice
-from headrace_gateway.base.calls import Context
+from headrace_gateway.api.bodies.strict_body import OptionalModel, RequestBody
+from headrace_gateway.api.bodies.unsupported_fields import TOKENIZE_CONTENT
+from headrace_gateway.api.http.endpoint import HttpCall, endpoint, has_member
 from headrace_gateway.models.catalog import ServedModel
-from headrace_gateway.request.generation_request import Text, Wanted
-
-_MESSAGES, _CONTENT = has_member(b"messages"), has_member(b"content")
+from headrace_gateway.request.generation_request import GenerationRequest, Text
 
 
-class TokenizePromptBody(StrictBody):
+class TokenizePromptBody(RequestBody):
     """vLLM's, for plain text."""
 
     model: OptionalModel = ""
@@ -42,10 +36,10 @@ class TokenizeChatBody(ChatBody):
     return_token_strs: bool | None = None
 
 
-class TokenizeContentBody(StrictBody):
+class TokenizeContentBody(RequestBody):
     """llama.cpp's."""
 
-    NOT_SERVED = TOKENIZE_CONTENT
+    UNSUPPORTED_FIELDS = TOKENIZE_CONTENT
 
     model: OptionalModel = ""
     content: str
@@ -60,75 +54,61 @@ def _token_ids(value: object) -> list[int]:
     raise PydanticCustomError("tokens", "should be a list of token ids")
 
 
-class DetokenizeBody(StrictBody):
+class DetokenizeBody(RequestBody):
     model: OptionalModel = ""
     tokens: Annotated[list[int], PlainValidator(_token_ids)]
 
 
-async def tokenize(serving: Serving, data: bytes, context: Context) -> None:
-    async with serving.call(context, OpenAIVoice()) as http:
-        if _MESSAGES.search(data):
-            answer = await _chat(serving, data, http)
-        elif _CONTENT.search(data):
-            answer = await _content(serving, data, http)
-        else:
-            answer = await _prompt(serving, data, http)
-        await http.reply.send(json.dumps(answer).encode())
+@endpoint(DetokenizeBody)
+async def detokenize(http: HttpCall, body: DetokenizeBody) -> None:
+    served = http.services.catalog.get(body.model)
+    size = served.card.vocabulary_size
+    if (highest := max(body.tokens, default=0)) >= size:
+        raise InvalidRequest(
+            f"tokens has token id {highest}; model {served.card.model} has ids 0 to {size - 1}",
+            field="tokens",
+        )
+    text = await served.tokenizer.spelled_out(body.tokens)
+    await http.reply.send_json({"prompt": text, "content": text})
 
 
-async def detokenize(serving: Serving, data: bytes, context: Context) -> None:
-    async with serving.call(context, OpenAIVoice()) as http:
-        body = serving.read(DetokenizeBody, data, http)
-        served = serving.catalog.get(serving.model(body.model, http))
-        most = served.card.vocabulary_size
-        if (highest := max(body.tokens, default=0)) >= most:
-            raise InvalidRequest(
-                f"tokens has token id {highest}; model {served.card.model} has ids 0 to {most - 1}",
-                field="tokens",
-            )
-        text = await served.tokenizer.spelled_out(body.tokens)
-        await http.reply.send(json.dumps({"prompt": text, "content": text}).encode())
+@endpoint(TokenizePromptBody)
+async def tokenize_prompt(http: HttpCall, body: TokenizePromptBody) -> None:
+    special = body.add_special_tokens is not False
+    served, token_ids = await _encode(http, body.model, Text(body.prompt), special=special)
+    await http.reply.send_json(_counted(served, token_ids, with_names=bool(body.return_token_strs)))
 
 
-async def _prompt(serving: Serving, data: bytes, http: HttpCall) -> dict[str, object]:
-    body = serving.read(TokenizePromptBody, data, http)
-    served, token_ids = await _encoded(
-        serving, body.model, Text(body.prompt), http, special=body.add_special_tokens is not False
-    )
-    return _counted(served, token_ids, with_names=bool(body.return_token_strs))
+@endpoint(TokenizeChatBody, tasks=(ModelTask.MODEL_TASK_GENERATE,), fits=has_member("messages"))
+async def tokenize_chat(http: HttpCall, body: TokenizeChatBody) -> None:
+    request = chat_request(body, http.call)
+    served, token_ids = await http.services.submitter.encoded(request)
+    await http.reply.send_json(_counted(served, token_ids, with_names=bool(body.return_token_strs)))
 
 
-async def _chat(serving: Serving, data: bytes, http: HttpCall) -> dict[str, object]:
-    body = serving.read(TokenizeChatBody, data, http)
-    model = serving.model(body.model, http, ModelTask.MODEL_TASK_GENERATE)
-    wanted = dataclasses.replace(wanted_chat(body, http.call), model=model)
-    served, token_ids = await serving.intake.encoded(wanted)
-    return _counted(served, token_ids, with_names=bool(body.return_token_strs))
+@endpoint(TokenizeContentBody, fits=has_member("content"))
+async def tokenize_content(http: HttpCall, body: TokenizeContentBody) -> None:
+    text, special = Text(body.content, "content"), bool(body.add_special)
+    served, token_ids = await _encode(http, body.model, text, special=special)
+    tokens: list[Any] = token_ids
+    if body.with_pieces:
+        texts = served.tokenizer.spelling
+        tokens = [{"id": each, "piece": _piece(texts[each].octets)} for each in token_ids]
+    await http.reply.send_json({"tokens": tokens})
 
 
-async def _content(serving: Serving, data: bytes, http: HttpCall) -> dict[str, object]:
-    body = serving.read(TokenizeContentBody, data, http)
-    served, token_ids = await _encoded(
-        serving, body.model, Text(body.content, "content"), http, special=bool(body.add_special)
-    )
-    if not body.with_pieces:
-        return {"tokens": token_ids}
-    spelling = served.tokenizer.spelling
-    return {"tokens": [{"id": each, "piece": _piece(spelling[each].octets)} for each in token_ids]}
-
-
-async def _encoded(
-    serving: Serving, model: str, text: Text, http: HttpCall, *, special: bool
+async def _encode(
+    http: HttpCall, model: str, text: Text, *, special: bool
 ) -> tuple[ServedModel, list[int]]:
-    wanted = Wanted(
+    request = GenerationRequest(
         http.call.request_id,
-        serving.model(model, http),
+        model,
         text,
         SamplingParameters(),
         Priority.PRIORITY_UNSPECIFIED,
         adds_special_tokens=special,
     )
-    return await serving.intake.encoded(wanted)
+    return await http.services.submitter.encoded(request)
 
 
 def _counted(served: ServedModel, token_ids: list[int], *, with_names: bool) -> dict[str, object]:

@@ -9,16 +9,16 @@ from headrace.errors import HeadraceError
 from headrace_gateway.base import metrics
 
 
-class Tally:
-    """One call, counted when its `with` is left: CANCELLED unless its caller was told an end."""
+class CallCounter:
+    """Counts one call when its `with` is left: as CANCELLED unless `finish` has been called."""
 
-    def __init__(self, door: str, model: str = "") -> None:
-        self._door = door
+    def __init__(self, api: str, model: str = "") -> None:
+        self._api = api
         self.model = model
-        """Only a name that is known: callers must not make labels."""
+        """Only the name of a known model: callers must not create labels."""
         self._code = "CANCELLED"
 
-    def told(self, error: HeadraceError | None = None) -> None:
+    def finish(self, error: HeadraceError | None = None) -> None:
         self._code = "OK" if error is None else error.code.name
 
     def __enter__(self) -> Self:
@@ -30,4 +30,4 @@ class Tally:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        metrics.calls_total.labels(self._door, self.model, self._code).inc()
+        metrics.calls_total.labels(self._api, self.model, self._code).inc()

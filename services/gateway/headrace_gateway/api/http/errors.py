@@ -1,67 +1,117 @@
-"""Errors as OpenAI's clients expect them: body, status and headers, from the one table."""
+"""Errors in the formats of the APIs: OpenAI's, Cohere's and text-embeddings-inference's.
+
+HTTP statuses and headers come from the one error table, whatever the format of the body.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from headrace.errors import (
     AttemptsExhausted,
     CapacityError,
     Code,
-    DeadlinePassed,
+    DeadlineExceeded,
     HeadraceError,
     RequestCancelled,
     RequestError,
 )
 from headrace.v1.common_pb2 import Usage
-from headrace_gateway.api.http.reply import Refusal
 
-_TYPES = {429: "rate_limit_error"}
+Headers = tuple[tuple[str, str], ...]
+ErrorBody = Callable[[HeadraceError], dict[str, Any]]
 
-_NOT_AGAIN = (RequestError, DeadlinePassed, RequestCancelled, AttemptsExhausted)
+_NOT_RETRYABLE = (RequestError, DeadlineExceeded, RequestCancelled, AttemptsExhausted)
 """What fails again when it is sent again, though its status says 409 or 5xx."""
 
 
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A response that is sent in one piece."""
+
+    status: int
+    body: bytes
+    headers: Headers = ()
+
+
+class ErrorFormat(Protocol):
+    """How an API reports an error."""
+
+    def error_response(self, error: HeadraceError) -> HttpResponse:
+        """Return the response to a call of which nothing has been sent."""
+        ...
+
+    def error_event(self, error: HeadraceError, usage: Usage | None) -> str:
+        """Return what ends a stream, or a body of which a part has been sent."""
+        ...
+
+
+class JsonErrorFormat:
+    def __init__(self, body: ErrorBody, *, event_prefix: str = "", event_suffix: str = "") -> None:
+        """The prefix and suffix make an event of the body; without them the API has no streams."""
+        self._body, self._prefix, self._suffix = body, event_prefix, event_suffix
+
+    def error_response(self, error: HeadraceError) -> HttpResponse:
+        body = json.dumps(self._body(error)).encode()
+        return HttpResponse(http_status(error), body, retry_headers(error))
+
+    def error_event(self, error: HeadraceError, usage: Usage | None) -> str:
+        # Why no [DONE] follows: clients would take the answer for a complete one.
+        return f"{self._prefix}{json.dumps(self._body(error))}{self._suffix}"
+
+
 def http_status(error: HeadraceError) -> int:
-    """As Envoy would say it, but 400 for what is not served: clients send a 501 again."""
+    """Return Envoy's status of the error, but 400 for what is not served: clients retry a 501."""
     if error.code is Code.UNIMPLEMENTED:
         return 400
     return error.code.http_status
 
 
-def error_body(error: HeadraceError) -> dict[str, Any]:
-    status = http_status(error)
-    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {
-        "error": {
-            "message": error.message,
-            "type": kind,
-            "param": error.field,
-            "code": error.reason.lower(),
-        }
-    }
-
-
-def retry_headers(error: HeadraceError) -> tuple[tuple[str, str], ...]:
-    """When to come back, and whether at all."""
+def retry_headers(error: HeadraceError) -> Headers:
+    """Return the headers that say when to retry, and whether to retry at all."""
     if error.retry_after_s is not None:
         return (
             ("retry-after", str(max(1, math.ceil(error.retry_after_s)))),
             ("retry-after-ms", str(math.ceil(error.retry_after_s * 1000))),
             ("x-should-retry", "true"),
         )
-    if isinstance(error, _NOT_AGAIN):
+    if isinstance(error, _NOT_RETRYABLE):
         return (("x-should-retry", "false"),)
     return (("x-should-retry", "true"),) if isinstance(error, CapacityError) else ()
 
 
-class OpenAIVoice:
-    def refusal(self, error: HeadraceError) -> Refusal:
-        body = json.dumps(error_body(error)).encode()
-        return Refusal(http_status(error), body, retry_headers(error))
+def openai_error(error: HeadraceError) -> dict[str, Any]:
+    status = http_status(error)
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return {
+        "error": {
+            "message": error.message,
+            "type": "rate_limit_error" if status == 429 else kind,
+            "param": error.field,
+            "code": error.reason.lower(),
+        }
+    }
 
-    def failure(self, error: HeadraceError, usage: Usage | None) -> str:
-        # No [DONE] follows: clients would take the answer for a good one.
-        return f"data: {json.dumps(error_body(error))}\n\n"
+
+def _cohere_error(error: HeadraceError) -> dict[str, str]:
+    return {"message": error.message}
+
+
+def _tei_error(error: HeadraceError) -> dict[str, str]:
+    if isinstance(error, RequestError):
+        kind = "Validation"
+    elif error.code in (Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE):
+        kind = "Overloaded"
+    else:
+        kind = "Backend"
+    return {"error": error.message, "error_type": kind}
+
+
+OPENAI_ERRORS = JsonErrorFormat(openai_error, event_prefix="data: ", event_suffix="\n\n")
+COHERE_ERRORS = JsonErrorFormat(_cohere_error)
+TEI_ERRORS = JsonErrorFormat(_tei_error)
+"""The format of text-embeddings-inference."""

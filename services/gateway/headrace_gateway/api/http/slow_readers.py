@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 PIECE_BYTES = 64 * 1024
 """Of an HTTP body in one write, so that whoever reads slowly is seen to read."""
-_LAST_WORDS_S = 1.0
+_ABORT_S = 1.0
 """For the status of a call that is cut: it goes out behind what waits, whenever that is."""
 
 
@@ -39,10 +39,10 @@ class BoundedWrites:
         self._stall_s = stall_s
         self._loop = asyncio.get_running_loop()
         self._writing: asyncio.Task[None] | None = None
-        self._until_taken: asyncio.Future[None] | None = None
+        self._flushed: asyncio.Future[None] | None = None
         self._began_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._is_cut = False
+        self._is_stalled = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -54,11 +54,11 @@ class BoundedWrites:
             SlowReader: it took nothing for `stall_s`.
         """
         for piece in _pieces(message):
-            await self._taken()
+            await self._flush()
             self._writing = self._loop.create_task(self._context.write(piece))
-            await self._taken()
+            await self._flush()
 
-    async def _taken(self) -> None:
+    async def _flush(self) -> None:
         if self._writing is None:
             return
         if not self._writing.done():
@@ -72,34 +72,34 @@ class BoundedWrites:
     async def _wait(self, writing: asyncio.Task[None]) -> None:
         """Until it is taken, or has waited for `stall_s`."""
         # Why not asyncio.wait: its timer for every token costs more than the token's write.
-        self._until_taken, self._began_s = self._loop.create_future(), self._loop.time()
+        self._flushed, self._began_s = self._loop.create_future(), self._loop.time()
         writing.add_done_callback(self._wake)
         if self._timer is None:
-            self._timer = self._loop.call_later(self._stall_s, self._look)
+            self._timer = self._loop.call_later(self._stall_s, self._check_timer)
         try:
-            await self._until_taken
+            await self._flushed
         finally:
-            self._until_taken = None
+            self._flushed = None
             writing.remove_done_callback(self._wake)
 
     def _wake(self, _: object = None) -> None:
-        if self._until_taken is not None and not self._until_taken.done():
-            self._until_taken.set_result(None)
+        if self._flushed is not None and not self._flushed.done():
+            self._flushed.set_result(None)
 
-    def _look(self) -> None:
+    def _check_timer(self) -> None:
         """The timer of all writes: a new one began since it was set, or one has had its time."""
         self._timer = None
-        if self._until_taken is None:
+        if self._flushed is None:
             return
         left_s = self._began_s + self._stall_s - self._loop.time()
         if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._look)
+            self._timer = self._loop.call_later(left_s, self._check_timer)
         else:
             self._wake()
 
     def _count(self) -> None:
-        if not self._is_cut:
-            self._is_cut = True
+        if not self._is_stalled:
+            self._is_stalled = True
             metrics.slow_readers_total.inc()
             log.warning("reader.cut", extra={"stalled_s": self._stall_s})
 
@@ -120,7 +120,7 @@ def _pieces(message: Any) -> Iterator[Any]:
         yield HttpBody(content_type=kind, data=message.data[start : start + PIECE_BYTES])
 
 
-class CutSlowReaders(grpc.aio.ServerInterceptor):
+class SlowReaderInterceptor(grpc.aio.ServerInterceptor):
     """Every answer that is streamed goes through `BoundedWrites`.
 
     The door hears of it by SlowReader, like of any error, and says so to its caller if that one
@@ -152,16 +152,16 @@ class CutSlowReaders(grpc.aio.ServerInterceptor):
             try:
                 await serve(request, writes)
             except SlowReader as error:
-                await _cut(context, error)
+                await _abort_slow_reader(context, error)
             finally:
                 writes.close()
 
         return bounded
 
 
-async def _cut(context: Context, error: SlowReader) -> None:
+async def _abort_slow_reader(context: Context, error: SlowReader) -> None:
     try:
-        async with asyncio.timeout(_LAST_WORDS_S):
+        async with asyncio.timeout(_ABORT_S):
             await abort(context, error)
     except TimeoutError:
         pass  # it is on its way behind what waits

@@ -1,4 +1,4 @@
-"""Native messages to what the mesh understands: `Wanted`."""
+"""Native messages to what the mesh understands: `GenerationRequest`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest
-from headrace_gateway.api.native.tools import called, wanted_tools
+from headrace_gateway.api.native.tools import requested_tools, template_tool_call
 from headrace_gateway.base.calls import Call
-from headrace_gateway.request.generation_request import Conversation, Text, TokenIds, Wanted
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    TokenIds,
+)
 
 _NAMES = {name: f"parameters.{name}" for name in SamplingParameters.DESCRIPTOR.fields_by_name}
 
 
-def call_for(request: GenerateRequest, call: Call) -> Call:
+def with_request_id(request: GenerateRequest, call: Call) -> Call:
     """The call under the caller's own request id, if there is one."""
     return dataclasses.replace(call, request_id=request.request_id or call.request_id)
 
 
-def wanted_generation(request: GenerateRequest, call: Call, *, streams: bool = False) -> Wanted:
+def generate_request(
+    request: GenerateRequest, call: Call, *, stream: bool = False
+) -> GenerationRequest:
     """`call.request_id` is the request's."""
     prompts: list[Text | Conversation | TokenIds] = []
     if request.prompt:
@@ -33,7 +40,7 @@ def wanted_generation(request: GenerateRequest, call: Call, *, streams: bool = F
         prompts.append(_conversation(request.messages))
     if request.prompt_token_ids:
         prompts.append(TokenIds(list(request.prompt_token_ids)))
-    return Wanted(
+    return GenerationRequest(
         request_id=call.request_id,
         model=request.model,
         prompt=_only(prompts, "prompt, messages and prompt_token_ids"),
@@ -45,10 +52,10 @@ def wanted_generation(request: GenerateRequest, call: Call, *, streams: bool = F
         patience_s=seconds(request.patience) if request.HasField("patience") else None,
         time_remaining_s=None if request.detached else call.time_remaining_s,
         trace_context=call.trace_context,
-        headers=call.headers,
-        tools=wanted_tools(request),
-        streams=streams,
-        detached=request.detached,
+        caller=call.caller,
+        tools=requested_tools(request),
+        stream=stream,
+        background=request.detached,
         cache_salt=request.cache_salt if request.HasField("cache_salt") else None,
         truncate_tokens=(
             request.truncate_prompt_tokens if request.HasField("truncate_prompt_tokens") else None
@@ -57,13 +64,13 @@ def wanted_generation(request: GenerateRequest, call: Call, *, streams: bool = F
     )
 
 
-def wanted_tokens(request: TokenizeRequest, call: Call) -> Wanted:
+def tokenize_request(request: TokenizeRequest, call: Call) -> GenerationRequest:
     prompts: list[Text | Conversation | TokenIds] = []
     if request.text:
         prompts.append(Text(request.text, field="text"))
     if request.messages:
         prompts.append(_conversation(request.messages))
-    return Wanted(
+    return GenerationRequest(
         request_id=call.request_id,
         model=request.model,
         prompt=_only(prompts, "text and messages"),
@@ -92,7 +99,7 @@ def _conversation(messages: Iterable[ChatMessage]) -> Conversation:
         if message.tool_call_id:
             turn["tool_call_id"] = message.tool_call_id
         if message.tool_calls:
-            turn["tool_calls"] = [called(call) for call in message.tool_calls]
+            turn["tool_calls"] = [template_tool_call(call) for call in message.tool_calls]
         turns.append(turn)
     return Conversation(turns)
 

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+
 from headrace.errors import InvalidRequest
-from headrace.rpc.server import MAX_MESSAGE_BYTES
+from headrace.rpc.channels import MAX_MESSAGE_BYTES
 from headrace.v1.embeddings_pb2 import (
     EmbedRequest,
     EmbedResponse,
@@ -13,45 +15,27 @@ from headrace.v1.embeddings_pb2 import (
     RerankResponse,
 )
 from headrace.v1.embeddings_pb2_grpc import EmbeddingServiceServicer
-from headrace_gateway.api.http.call_counter import Tally
-from headrace_gateway.api.native.grpc_errors import told_by_status
+from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.native.grpc_errors import counted
 from headrace_gateway.api.native.vector_messages import (
     embed_response,
     optional,
+    rerank_query,
     rerank_response,
-    wanted_query,
-    wanted_vectors,
+    vector_request,
 )
-from headrace_gateway.base.calls import Call, Context, call_of
+from headrace_gateway.base.calls import Call
 from headrace_gateway.checks.inputs import check_top_n
-from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.embedding import Embedded
 
 
 class EmbeddingService(EmbeddingServiceServicer):
-    def __init__(self, intake: Intake, embedding: Embedding) -> None:
-        self._intake, self._embedding = intake, embedding
+    def __init__(self, services: ApiServices) -> None:
+        self.services = services
 
-    async def Embed(self, request: EmbedRequest, context: Context) -> EmbedResponse:
-        with Tally("native", self._intake.known(request.model)) as tally:
-            call = call_of(context)
-            response = await told_by_status(context, self._embed(request, call), tally)
-            tally.told()
-            return response
-
-    async def Rerank(self, request: RerankRequest, context: Context) -> RerankResponse:
-        with Tally("native", self._intake.known(request.model)) as tally:
-            call = call_of(context)
-            response = await told_by_status(context, self._rerank(request, call), tally)
-            tally.told()
-            return response
-
-    async def _embed(self, request: EmbedRequest, call: Call) -> EmbedResponse:
-        async with self._embedding.embedded(
-            wanted_vectors(request, call),
-            dimensions=optional(request, "dimensions"),
-            prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
-        ) as embedded:
+    @counted
+    async def Embed(self, request: EmbedRequest, call: Call) -> EmbedResponse:
+        async with embedded_inputs(self.services, request, call) as embedded:
             response = await embed_response(embedded, call.request_id)
         if (size := response.ByteSize()) > MAX_MESSAGE_BYTES:
             raise InvalidRequest(
@@ -61,8 +45,23 @@ class EmbeddingService(EmbeddingServiceServicer):
             )
         return response
 
-    async def _rerank(self, request: RerankRequest, call: Call) -> RerankResponse:
-        top_n = optional(request, "top_n")
-        check_top_n(top_n)
-        async with self._embedding.ranked(wanted_query(request, call)) as ranked:
-            return rerank_response(ranked, call.request_id, top_n)
+    @counted
+    async def Rerank(self, request: RerankRequest, call: Call) -> RerankResponse:
+        return await rerank(self.services, request, call)
+
+
+def embedded_inputs(
+    services: ApiServices, request: EmbedRequest, call: Call
+) -> AbstractAsyncContextManager[Embedded]:
+    return services.embedding.embedded(
+        vector_request(request, call),
+        dimensions=optional(request, "dimensions"),
+        prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
+    )
+
+
+async def rerank(services: ApiServices, request: RerankRequest, call: Call) -> RerankResponse:
+    top_n = optional(request, "top_n")
+    check_top_n(top_n)
+    async with services.embedding.ranked(rerank_query(request, call)) as ranked:
+        return rerank_response(ranked, call.request_id, top_n)

@@ -1,4 +1,4 @@
-"""FleetService and RequestService: what the mesh side knows, handed on."""
+"""FleetService and RequestService: workers, lanes and requests of the mesh."""
 
 # ruff: noqa: N802  # methods are named by the proto
 
@@ -19,16 +19,15 @@ from headrace.v1.requests_pb2 import (
     Request,
 )
 from headrace.v1.requests_pb2_grpc import RequestServiceServicer
-from headrace_gateway.api.http.call_counter import Tally
-from headrace_gateway.api.native.convert import call_for, wanted_generation
+from headrace_gateway.api.http.call_counter import CallCounter
+from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.native.convert import generate_request, with_request_id
 from headrace_gateway.api.native.generation_service import write_answer
-from headrace_gateway.api.native.grpc_errors import told_by_status
-from headrace_gateway.api.native.request_ids import checked_id
-from headrace_gateway.base.calls import Context, call_of
+from headrace_gateway.api.native.grpc_errors import abort_on_error, counted
+from headrace_gateway.api.native.request_ids import key_of_request
+from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.locate import Resuming
-from headrace_gateway.resume.background_calls import Detaching
-from headrace_gateway.resume.ports import Fleet, Requests
+from headrace_gateway.resume.ports import Fleet
 
 
 class FleetService(FleetServiceServicer):
@@ -45,41 +44,36 @@ class FleetService(FleetServiceServicer):
 
 
 class RequestService(RequestServiceServicer):
-    def __init__(self, requests: Requests, resuming: Resuming, detaching: Detaching) -> None:
-        self._requests, self._resuming = requests, resuming
-        self._detaching = detaching
+    def __init__(self, services: ApiServices) -> None:
+        self.services = services
 
-    async def CreateRequest(self, request: GenerateRequest, context: Context) -> Request:
-        with Tally("native", self._detaching.known(request.model)) as tally:
-            created = await told_by_status(context, self._create(request, context), tally)
-            tally.told()
-            return created
-
-    async def GetRequest(self, request: GetRequestRequest, context: Context) -> Request:
-        return await told_by_status(context, self._get(request.request_id))
-
-    async def CancelRequest(self, request: CancelRequestRequest, context: Context) -> Request:
-        return await told_by_status(context, self._cancel(request.request_id))
-
-    async def AttachRequest(self, request: AttachRequestRequest, context: Context) -> None:  # type: ignore[override]
-        with Tally("native") as tally:
-            answer = await told_by_status(context, self._attach(request), tally)
-            tally.model = self._detaching.known(answer.request.model)
-            await write_answer(answer, context, tally)
-
-    async def _attach(self, request: AttachRequestRequest) -> Answer:
-        return await self._resuming.resume(checked_id(request.request_id), request.after)
-
-    async def _create(self, request: GenerateRequest, context: Context) -> Request:
-        call = call_of(context)
+    @counted
+    async def CreateRequest(self, request: GenerateRequest, call: Call) -> Request:
         detached = GenerateRequest()
         detached.CopyFrom(request)
         detached.detached = True
-        wanted = wanted_generation(detached, call_for(detached, call))
-        return await self._detaching.begin(wanted, call, repeatable=bool(request.request_id))
+        wanted = generate_request(detached, with_request_id(detached, call))
+        repeatable = bool(request.request_id)
+        return await self.services.background.begin(wanted, call, repeatable=repeatable)
 
-    async def _get(self, request_id: str) -> Request:
-        return await self._requests.get(checked_id(request_id))
+    async def GetRequest(self, request: GetRequestRequest, context: Context) -> Request:
+        return await abort_on_error(context, self._get(request, call_of(context)))
 
-    async def _cancel(self, request_id: str) -> Request:
-        return await self._requests.cancel(checked_id(request_id))
+    async def CancelRequest(self, request: CancelRequestRequest, context: Context) -> Request:
+        return await abort_on_error(context, self._cancel(request, call_of(context)))
+
+    async def AttachRequest(self, request: AttachRequestRequest, context: Context) -> None:  # type: ignore[override]
+        with CallCounter("native") as counter:
+            answer = await abort_on_error(context, self._attach(request, call_of(context)), counter)
+            counter.model = self.services.submitter.known(answer.request.model)
+            await write_answer(answer, context, counter)
+
+    async def _attach(self, request: AttachRequestRequest, call: Call) -> Answer:
+        key = key_of_request(request.request_id, call)
+        return await self.services.resumer.resume(key, request.after)
+
+    async def _get(self, request: GetRequestRequest, call: Call) -> Request:
+        return await self.services.requests.get(key_of_request(request.request_id, call))
+
+    async def _cancel(self, request: CancelRequestRequest, call: Call) -> Request:
+        return await self.services.requests.cancel(key_of_request(request.request_id, call))

@@ -9,44 +9,45 @@ import logging
 from headrace.errors import HeadraceError, InternalError, InvalidRequest
 from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
-from headrace_gateway.api.http.call_counter import Tally
-from headrace_gateway.api.native.convert import call_for, wanted_generation
-from headrace_gateway.api.native.grpc_errors import BROKEN, told_by_status
-from headrace_gateway.api.native.messages import delta, finish, generated, queued_message, started
-from headrace_gateway.base.calls import Context, call_of
+from headrace_gateway.api.http.call_counter import CallCounter
+from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.native.convert import generate_request, with_request_id
+from headrace_gateway.api.native.grpc_errors import INTERNAL_ERROR, abort_on_error, counted
+from headrace_gateway.api.native.messages import (
+    delta,
+    finish,
+    generate_response,
+    queued_message,
+    started,
+)
+from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.output.answering import Answer, GenerationFailed
-from headrace_gateway.output.locate import Resuming
-from headrace_gateway.resume.idempotency import opened
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.resume.idempotency import open_named
 
 log = logging.getLogger(__name__)
 
 
 class GenerationService(GenerationServiceServicer):
-    """StreamGenerate writes to its context, for the reason that `OpenAIService` gives."""
+    """StreamGenerate writes to its context, for the reason that `http.endpoint.post` gives."""
 
-    def __init__(self, intake: Intake, resuming: Resuming) -> None:
-        self._intake, self._resuming = intake, resuming
+    def __init__(self, services: ApiServices) -> None:
+        self.services = services
 
     async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
-        with Tally("native", self._intake.known(request.model)) as tally:
-            opening = self._open(request, context, streams=True)
-            await write_answer(await told_by_status(context, opening, tally), context, tally)
+        with CallCounter("native", self.services.submitter.known(request.model)) as counter:
+            opening = self._open(request, call_of(context), stream=True)
+            answer = await abort_on_error(context, opening, counter)
+            await write_answer(answer, context, counter)
 
-    async def Generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
-        with Tally("native", self._intake.known(request.model)) as tally:
-            response = await told_by_status(context, self._generate(request, context), tally)
-            tally.told()
-            return response
-
-    async def _generate(self, request: GenerateRequest, context: Context) -> GenerateResponse:
+    @counted
+    async def Generate(self, request: GenerateRequest, call: Call) -> GenerateResponse:
         if request.detached:
             raise InvalidRequest(
                 "a detached request is not waited for: use RequestService.CreateRequest, or"
                 " StreamGenerate to read it as it is made",
                 field="detached",
             )
-        async with await self._open(request, context, streams=False) as answer:
+        async with await self._open(request, call, stream=False) as answer:
             try:
                 async for _ in answer:
                     pass
@@ -54,35 +55,35 @@ class GenerationService(GenerationServiceServicer):
                 await answer.settle()
                 raise failed.error from failed
             await answer.settle()
-            return generated(answer.request, answer.outcome())
+            return generate_response(answer.request, answer.outcome())
 
-    async def _open(self, request: GenerateRequest, context: Context, *, streams: bool) -> Answer:
-        call = call_for(request, call_of(context))
-        wanted = wanted_generation(request, call, streams=streams)
+    async def _open(self, request: GenerateRequest, call: Call, *, stream: bool) -> Answer:
+        wanted = generate_request(request, with_request_id(request, call), stream=stream)
         named = bool(request.request_id)
-        answer, _ = await opened(wanted, self._intake, self._resuming, named=named)
+        services = self.services
+        answer, _ = await open_named(wanted, services.submitter, services.resumer, named=named)
         return answer
 
 
-async def write_answer(answer: Answer, context: Context, tally: Tally) -> None:
-    """All of it, typed; left half-way, it is abandoned."""
+async def write_answer(answer: Answer, context: Context, counter: CallCounter) -> None:
+    """Write an answer to its end; if this is cancelled, the answer is abandoned."""
     async with answer:
         await context.write(started(answer.request))
         error = await _stream(answer, context)
         await context.write(finish(answer.usage(), error))
-        tally.told(error)
+        counter.finish(error)
         if error is None or error is answer.error:
             await answer.settle()
 
 
 async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
-    """Write deltas to the end; returns what it failed with."""
+    """Write all deltas; return the error that ended them, if any."""
     try:
         async for news in answer:
             if answer.queued is not None and (message := queued_message(answer.queued)) is not None:
                 await context.write(message)
             for said in news:
-                if not said.heard:
+                if not said.replayed:
                     await context.write(delta(said))
             if answer.complete:
                 break
@@ -92,5 +93,5 @@ async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
         return error
     except Exception:
         log.exception("call.broken", extra={"request_id": answer.request.request_id})
-        return InternalError(BROKEN)
+        return InternalError(INTERNAL_ERROR)
     return None

@@ -1,34 +1,51 @@
-"""Errors of typed calls: every one becomes the call's status."""
+"""Errors of gRPC calls: each becomes the status of its call."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from headrace.errors import HeadraceError, InternalError
 from headrace.rpc.status import abort
-from headrace_gateway.api.http.call_counter import Tally
-from headrace_gateway.base.calls import Context
+from headrace_gateway.api.http.call_counter import CallCounter
+from headrace_gateway.base.calls import Call, Context, call_of
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+INTERNAL_ERROR = "the gateway failed; its log says how"
 
-BROKEN = "the gateway failed; its log says how"
 
-
-async def told_by_status(context: Context, work: Awaitable[T], tally: Tally | None = None) -> T:
-    """What the work returns; whatever goes wrong in it ends the call, and is logged once."""
+async def abort_on_error(
+    context: Context, work: Awaitable[T], counter: CallCounter | None = None
+) -> T:
+    """Return what the work returns; an error in it ends the call, and is logged once."""
     try:
         return await work
     except HeadraceError as error:
         failure = error
         log.info("call.failed", extra={"reason": error.reason, "field": error.field})
     except Exception:
-        failure = InternalError(BROKEN)
+        failure = InternalError(INTERNAL_ERROR)
         log.exception("call.broken")
-    if tally is not None:
-        tally.told(failure)
+    if counter is not None:
+        counter.finish(failure)
     return await abort(context, failure)
+
+
+def counted(answer: Callable[[Any, Any, Call], Awaitable[Any]]) -> Any:
+    """Make the gRPC handler of a method whose request names a model and has one response.
+
+    The call is counted for that model, and an error becomes its status.
+    """
+
+    async def handler(self: Any, request: Any, context: Context) -> Any:
+        with CallCounter("native", self.services.submitter.known(request.model)) as counter:
+            work = answer(self, request, call_of(context))
+            response = await abort_on_error(context, work, counter)
+            counter.finish()
+            return response
+
+    return handler

@@ -1,4 +1,4 @@
-"""Pure room: what has been said, as headrace.v1's messages."""
+"""Pure room: deltas and answers as headrace.v1's messages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from headrace.v1.generation_pb2 import (
     StreamGenerateResponse,
     ToolCallDelta,
 )
-from headrace_gateway.output.assembler import Said
-from headrace_gateway.request.generation import Described, Queued
+from headrace_gateway.output.assembler import ChoiceDelta
+from headrace_gateway.request.generation import Queued, RequestDescription
 from headrace_gateway.request.logprob_columns import written
 
 
-def started(request: Described) -> StreamGenerateResponse:
+def started(request: RequestDescription) -> StreamGenerateResponse:
     return StreamGenerateResponse(
         started=Started(
             request_id=request.request_id,
@@ -30,7 +30,7 @@ def started(request: Described) -> StreamGenerateResponse:
     )
 
 
-def delta(said: Said) -> StreamGenerateResponse:
+def delta(said: ChoiceDelta) -> StreamGenerateResponse:
     return StreamGenerateResponse(
         delta=Delta(
             choice=said.choice,
@@ -54,7 +54,7 @@ def delta(said: Said) -> StreamGenerateResponse:
 
 
 def queued_message(queued: Queued) -> StreamGenerateResponse | None:
-    """None where there is nothing to tell."""
+    """Return None if the queue position is unknown."""
     if queued.ahead is None:
         return None
     message = StreamGenerateResponse(queued=generation_pb2.Queued(position=queued.ahead))
@@ -68,7 +68,7 @@ def finish(usage: Usage | None, error: HeadraceError | None = None) -> StreamGen
     return StreamGenerateResponse(finish=Finish(usage=usage, error=status))
 
 
-def generated(request: Described, outcome: RequestOutcome) -> GenerateResponse:
+def generate_response(request: RequestDescription, outcome: RequestOutcome) -> GenerateResponse:
     return GenerateResponse(
         request_id=request.request_id,
         model=request.model,

@@ -19,50 +19,49 @@ from headrace.v1.models_pb2 import (
     TokenizeResponse,
 )
 from headrace.v1.models_pb2_grpc import ModelServiceServicer
-from headrace_gateway.api.native.convert import wanted_tokens
-from headrace_gateway.api.native.grpc_errors import told_by_status
-from headrace_gateway.base.calls import Context, call_of
+from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.native.convert import tokenize_request
+from headrace_gateway.api.native.grpc_errors import abort_on_error
+from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.checks.adapters import Adapter as KnownAdapter
 from headrace_gateway.checks.validation import max_choices
-from headrace_gateway.models.catalog import Catalog, ServedModel
+from headrace_gateway.models.catalog import ServedModel
 from headrace_gateway.request.tasks import task_of
-from headrace_gateway.resume.ports import Fleet, serving
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.resume.ports import serving
 
 
 class ModelService(ModelServiceServicer):
-    def __init__(self, catalog: Catalog, intake: Intake, fleet: Fleet) -> None:
-        self._catalog = catalog
-        self._intake = intake
-        self._fleet = fleet
+    def __init__(self, services: ApiServices) -> None:
+        self.services = services
 
     async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
-        workers = serving(self._fleet)
-        models = [self._model(served, workers) for served in self._catalog.all()]
+        workers = serving(self.services.fleet)
+        models = [self._model(served, workers) for served in self.services.catalog.all()]
         return ListModelsResponse(models=models)
 
     async def GetModel(self, request: GetModelRequest, context: Context) -> Model:
-        return await told_by_status(context, self._get(request.model))
+        return await abort_on_error(context, self._get(request.model))
 
     async def Tokenize(self, request: TokenizeRequest, context: Context) -> TokenizeResponse:
-        return await told_by_status(context, self._tokenize(request, context))
+        return await abort_on_error(context, tokenize(self.services, request, call_of(context)))
 
     async def _get(self, model: str) -> Model:
-        return self._model(self._catalog.get(model), serving(self._fleet))
-
-    async def _tokenize(self, request: TokenizeRequest, context: Context) -> TokenizeResponse:
-        token_ids, tokens = await self._intake.tokenize(wanted_tokens(request, call_of(context)))
-        return TokenizeResponse(token_ids=token_ids, tokens=tokens)
+        return self._model(self.services.catalog.get(model), serving(self.services.fleet))
 
     def _model(self, served: ServedModel, workers: Counter[str]) -> Model:
-        adapters = self._catalog.adapters(served)
+        adapters = self.services.catalog.adapters(served)
         if served.adapter is None:
             model = _model(served, workers[served.card.model], adapters)
         else:
             model = _model(served, served.adapter.workers, [served.adapter])
-        model.aliases.extend(self._catalog.aliases(served))
-        model.taken_aliases.extend(self._catalog.taken_aliases(served))
+        model.aliases.extend(self.services.catalog.aliases(served))
+        model.taken_aliases.extend(self.services.catalog.taken_aliases(served))
         return model
+
+
+async def tokenize(services: ApiServices, request: TokenizeRequest, call: Call) -> TokenizeResponse:
+    token_ids, tokens = await services.submitter.tokenize(tokenize_request(request, call))
+    return TokenizeResponse(token_ids=token_ids, tokens=tokens)
 
 
 def _model(served: ServedModel, workers: int, adapters: Iterable[KnownAdapter]) -> Model:

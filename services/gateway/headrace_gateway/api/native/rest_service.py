@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -16,40 +16,38 @@ from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import FinishReason, RequestOutcome, Usage
 from headrace.v1.embeddings_pb2 import EmbedRequest, RerankRequest
 from headrace.v1.generation_pb2 import GenerateRequest
-from headrace.v1.models_pb2 import TokenizeRequest, TokenizeResponse
+from headrace.v1.models_pb2 import TokenizeRequest
 from headrace.v1.rest_pb2 import RestAttachRequest, RestModelRequest
 from headrace.v1.rest_pb2_grpc import RestServiceServicer
-from headrace_gateway.api.http.call_counter import Tally
-from headrace_gateway.api.http.errors import retry_headers
-from headrace_gateway.api.http.reply import Refusal, Reply, comment, deliver, told
-from headrace_gateway.api.native.convert import call_for, wanted_generation, wanted_tokens
-from headrace_gateway.api.native.messages import delta, finish, generated, queued_message, started
-from headrace_gateway.api.native.proto_json import parse
-from headrace_gateway.api.native.request_ids import checked_id
-from headrace_gateway.api.native.vector_messages import (
-    embed_json,
-    optional,
-    rerank_response,
-    wanted_query,
-    wanted_vectors,
+from headrace_gateway.api.http.deliver import comment, deliver
+from headrace_gateway.api.http.endpoint import HttpCall, http_call
+from headrace_gateway.api.http.errors import HttpResponse, retry_headers
+from headrace_gateway.api.http.reply import Reply
+from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.native.convert import generate_request, with_request_id
+from headrace_gateway.api.native.embedding_service import embedded_inputs, rerank
+from headrace_gateway.api.native.messages import (
+    delta,
+    finish,
+    generate_response,
+    queued_message,
+    started,
 )
-from headrace_gateway.base.calls import Call, Context, call_of
-from headrace_gateway.base.pacing import in_pieces
+from headrace_gateway.api.native.model_service import tokenize
+from headrace_gateway.api.native.proto_json import parse
+from headrace_gateway.api.native.request_ids import key_of_request
+from headrace_gateway.api.native.vector_messages import embed_json
+from headrace_gateway.base.calls import Context
+from headrace_gateway.base.cooperative import joined_chunks
 from headrace_gateway.base.quoting import quoted
-from headrace_gateway.checks.inputs import check_top_n
-from headrace_gateway.checks.limits import Limits
+from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer
-from headrace_gateway.output.assembler import UNFINISHED, Said
-from headrace_gateway.output.locate import Resuming
-from headrace_gateway.output.position import EventIds, Place
-from headrace_gateway.request.generation import Described, Queued
-from headrace_gateway.request.generation_request import Wanted
-from headrace_gateway.resume.background_calls import Detaching
-from headrace_gateway.resume.open_or_resume import answered, place_after
-from headrace_gateway.submit.embedding import Embedding
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
+from headrace_gateway.output.position import EventIds, Offset
+from headrace_gateway.request.generation import Queued, RequestDescription
+from headrace_gateway.resume.open_or_resume import open_or_resume, resume_position
 
-Named = TypeVar("Named", GenerateRequest, TokenizeRequest, EmbedRequest, RerankRequest)
+AnyRequest = TypeVar("AnyRequest", GenerateRequest, TokenizeRequest, EmbedRequest, RerankRequest)
 
 
 def as_json(message: Message) -> str:
@@ -62,19 +60,25 @@ def as_json(message: Message) -> str:
     )
 
 
-class RestVoice:
-    def refusal(self, error: HeadraceError) -> Refusal:
-        body = as_json(to_status(error)).encode()
-        return Refusal(error.code.http_status, body, retry_headers(error))
+RestAnswer = Callable[["RestService", HttpCall, AnyRequest], Awaitable[None]]
 
-    def failure(self, error: HeadraceError, usage: Usage | None) -> str:
+
+class RestErrorFormat:
+    def error_response(self, error: HeadraceError) -> HttpResponse:
+        body = as_json(to_status(error)).encode()
+        return HttpResponse(error.code.http_status, body, retry_headers(error))
+
+    def error_event(self, error: HeadraceError, usage: Usage | None) -> str:
         return f"data: {as_json(finish(usage, error))}\n\n"
 
 
-class RestDialect:
+REST_ERRORS = RestErrorFormat()
+
+
+class RestResponseFormat:
     eager = True
 
-    def __init__(self, request: Described, places: Sequence[Place]) -> None:
+    def __init__(self, request: RequestDescription, places: Sequence[Offset]) -> None:
         self._request = request
         self._ids = EventIds(request.request_id, places)
 
@@ -83,30 +87,30 @@ class RestDialect:
         lines = [self._ids.opened(choice) for choice in range(self._request.n)]
         return f"{lines[-1]}data: {as_json(started(self._request))}\n\n"
 
-    def said(self, news: Iterable[Said]) -> str:
-        return "".join(self._event(said) for said in news if not said.heard)
+    def events(self, news: Iterable[ChoiceDelta]) -> str:
+        return "".join(self._event(said) for said in news if not said.replayed)
 
-    def _event(self, said: Said) -> str:
+    def _event(self, said: ChoiceDelta) -> str:
         ended = said.finish_reason != UNFINISHED
-        line = self._ids.said(said.choice, said.seen, ended=ended)
+        line = self._ids.after_tokens(said.choice, said.end_index, ended=ended)
         return f"{line}data: {delta_json(said)}\n\n"
 
     def queued(self, queued: Queued) -> str:
         message = queued_message(queued)
         event = f"data: {as_json(message)}\n\n" if message is not None else ""
-        return self.alive(queued) + event
+        return self.keep_alive(queued) + event
 
-    def alive(self, queued: Queued | None) -> str:
+    def keep_alive(self, queued: Queued | None) -> str:
         return comment(queued, ids=True)
 
     def ending(self, usage: Usage) -> str:
         return f"data: {as_json(finish(usage))}\n\n"
 
-    def whole(self, outcome: RequestOutcome) -> bytes:
-        return as_json(generated(self._request, outcome)).encode()
+    def response_body(self, outcome: RequestOutcome) -> bytes:
+        return as_json(generate_response(self._request, outcome)).encode()
 
 
-def delta_json(said: Said) -> str:
+def delta_json(said: ChoiceDelta) -> str:
     """What `as_json(delta(said))` says, at a tenth of its cost: this one is made per step."""
     if said.calls or said.logprobs is not None or said.prompt_logprobs is not None:
         return as_json(delta(said))
@@ -119,99 +123,85 @@ def delta_json(said: Said) -> str:
     )
 
 
+def rest(kind: type[AnyRequest]) -> Callable[[RestAnswer[AnyRequest]], Any]:
+    """Make the gRPC handler of a path that names a model and has a body of this kind."""
+
+    def decorate(answer: RestAnswer[AnyRequest]) -> Any:
+        async def handler(self: RestService, request: RestModelRequest, context: Context) -> None:
+            async with http_call(self.services, context, "native", REST_ERRORS) as http:
+                http.counter.model = self.services.submitter.known(request.model)
+                await answer(self, http, _parse(kind, request, self.services.settings))
+
+        return handler
+
+    return decorate
+
+
 class RestService(RestServiceServicer):
-    def __init__(
-        self,
-        intake: Intake,
-        embedding: Embedding,
-        limits: Limits,
-        resuming: Resuming,
-        detaching: Detaching,
-    ) -> None:
-        self._intake, self._embedding, self._resuming = intake, embedding, resuming
-        self._limits, self._detaching = limits, detaching
+    def __init__(self, services: ApiServices) -> None:
+        self.services = services
 
-    async def StreamGenerate(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
-        await self._generate(request, context, stream=True)
+    @rest(GenerateRequest)
+    async def StreamGenerate(self, http: HttpCall, body: GenerateRequest) -> None:
+        await _generate(http, body, stream=True)
 
-    async def Generate(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
-        await self._generate(request, context, stream=False)
+    @rest(GenerateRequest)
+    async def Generate(self, http: HttpCall, body: GenerateRequest) -> None:
+        await _generate(http, body, stream=False)
 
-    async def Tokenize(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
-        call = call_of(context)
-        with Tally("native", self._intake.known(request.model)) as tally:
-            reply = Reply(context, RestVoice(), call.request_id, tally)
-            async with told(reply):
-                body = self._parse(TokenizeRequest, request)
-                token_ids, tokens = await self._intake.tokenize(wanted_tokens(body, call))
-                response = TokenizeResponse(token_ids=token_ids, tokens=tokens)
-                await reply.send(as_json(response).encode())
+    @rest(TokenizeRequest)
+    async def Tokenize(self, http: HttpCall, body: TokenizeRequest) -> None:
+        await _send(http.reply, await tokenize(self.services, body, http.call))
 
-    async def Embed(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
-        call = call_of(context)
-        with Tally("native", self._intake.known(request.model)) as tally:
-            reply = Reply(context, RestVoice(), call.request_id, tally)
-            async with told(reply):
-                body = self._parse(EmbedRequest, request)
-                prompt_name = body.prompt_name if body.HasField("prompt_name") else None
-                async with self._embedding.embedded(
-                    wanted_vectors(body, call),
-                    dimensions=optional(body, "dimensions"),
-                    prompt_name=prompt_name,
-                ) as embedded:
-                    await reply.send_pieces(in_pieces(embed_json(embedded, call.request_id)))
+    @rest(EmbedRequest)
+    async def Embed(self, http: HttpCall, body: EmbedRequest) -> None:
+        async with embedded_inputs(self.services, body, http.call) as embedded:
+            await http.reply.send_pieces(joined_chunks(embed_json(embedded, http.call.request_id)))
 
-    async def Rerank(self, request: RestModelRequest, context: Context) -> None:  # type: ignore[override]
-        call = call_of(context)
-        with Tally("native", self._intake.known(request.model)) as tally:
-            reply = Reply(context, RestVoice(), call.request_id, tally)
-            async with told(reply):
-                body = self._parse(RerankRequest, request)
-                top_n = optional(body, "top_n")
-                check_top_n(top_n)
-                async with self._embedding.ranked(wanted_query(body, call)) as ranked:
-                    response = rerank_response(ranked, call.request_id, top_n)
-                    await reply.send(as_json(response).encode())
+    @rest(RerankRequest)
+    async def Rerank(self, http: HttpCall, body: RerankRequest) -> None:
+        await _send(http.reply, await rerank(self.services, body, http.call))
 
     async def AttachRequest(self, request: RestAttachRequest, context: Context) -> None:  # type: ignore[override]
-        call = call_of(context)
-        with Tally("native") as tally:
-            reply = Reply(context, RestVoice(), call.request_id, tally)
-            async with told(reply):
-                request_id = checked_id(request.request_id)
-                after = place_after(request_id, request.after, call)
-                answer = await self._resuming.resume(request_id, after)
-                tally.model = self._intake.known(answer.request.model)
-                await self._deliver(answer, reply, stream=True)
+        services = self.services
+        async with http_call(services, context, "native", REST_ERRORS) as http:
+            key = key_of_request(request.request_id, http.call)
+            after = resume_position(request.request_id, request.after, http.call)
+            answer = await services.resumer.resume(key, after)
+            http.counter.model = services.submitter.known(answer.request.model)
+            await _deliver(answer, http, stream=True)
 
-    async def _generate(self, request: RestModelRequest, context: Context, *, stream: bool) -> None:
-        call = call_of(context)
-        with Tally("native", self._intake.known(request.model)) as tally:
-            reply = Reply(context, RestVoice(), call.request_id, tally)
-            async with told(reply):
-                body = self._parse(GenerateRequest, request)
-                wanted = wanted_generation(body, call_for(body, call), streams=stream)
-                if wanted.detached and not stream:
-                    await self._begin(wanted, call, reply, repeatable=bool(body.request_id))
-                    return
-                answer, _ = await answered(wanted, call, self._intake, self._resuming)
-                await self._deliver(answer, reply, stream=stream)
 
-    async def _begin(self, wanted: Wanted, call: Call, reply: Reply, *, repeatable: bool) -> None:
-        begun = await self._detaching.begin(wanted, call, repeatable=repeatable)
-        await reply.accept(as_json(begun).encode(), begun.request_id)
+async def _generate(http: HttpCall, body: GenerateRequest, *, stream: bool) -> None:
+    services, call = http.services, http.call
+    request = generate_request(body, with_request_id(body, call), stream=stream)
+    if request.background and not stream:
+        begun = await services.background.begin(request, call, repeatable=bool(body.request_id))
+        await http.reply.accept(as_json(begun).encode(), begun.request_id)
+        return
+    answer, _ = await open_or_resume(request, call, services.submitter, services.resumer)
+    await _deliver(answer, http, stream=stream)
 
-    async def _deliver(self, answer: Answer, reply: Reply, *, stream: bool) -> None:
-        reply.request_id = answer.request.request_id
-        dialect = RestDialect(answer.request, answer.places)
-        await deliver(answer, reply, dialect, alive=self._limits.alive if stream else None)
 
-    def _parse(self, kind: type[Named], request: RestModelRequest) -> Named:
-        body = parse(kind, request.body.data, max_bytes=self._limits.max_body_bytes)
-        if body.model and body.model != request.model:
-            raise InvalidRequest(
-                f"the body says model {quoted(body.model)}, the path {quoted(request.model)}",
-                field="model",
-            )
-        body.model = request.model
-        return body
+async def _deliver(answer: Answer, http: HttpCall, *, stream: bool) -> None:
+    http.reply.request_id = answer.request.request_id
+    response_format = RestResponseFormat(answer.request, answer.offsets)
+    alive = http.services.settings.alive if stream else None
+    await deliver(answer, http.reply, response_format, alive=alive)
+
+
+async def _send(reply: Reply, response: Message) -> None:
+    await reply.send(as_json(response).encode())
+
+
+def _parse(
+    kind: type[AnyRequest], request: RestModelRequest, settings: GatewaySettings
+) -> AnyRequest:
+    body = parse(kind, request.body.data, max_bytes=settings.max_body_bytes)
+    if body.model and body.model != request.model:
+        raise InvalidRequest(
+            f"the body says model {quoted(body.model)}, the path {quoted(request.model)}",
+            field="model",
+        )
+    body.model = request.model
+    return body

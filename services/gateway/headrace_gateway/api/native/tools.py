@@ -1,4 +1,4 @@
-"""Native tools, tool choices and calls of earlier turns, in the mesh's words."""
+"""Converts native tools, tool choices and the tool calls of earlier messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHOICES: dict[ToolChoiceMode.ValueType, Choice] = {
 }
 
 
-def wanted_tools(request: GenerateRequest) -> Tools:
+def requested_tools(request: GenerateRequest) -> Tools:
     """Raises InvalidRequest, naming the field."""
     choice = _CHOICES.get(request.tool_choice.mode)
     if choice is None or (request.tool_choice.name and choice != "required"):
@@ -30,8 +30,8 @@ def wanted_tools(request: GenerateRequest) -> Tools:
     return Tools(offered, choice, request.tool_choice.name, parallel)
 
 
-def called(call: ToolCall) -> dict[str, Any]:
-    """A call as chat templates take it."""
+def template_tool_call(call: ToolCall) -> dict[str, Any]:
+    """Return a tool call as chat templates take it."""
     function = {"name": call.name, "arguments": as_object(call.arguments)}
     return {"id": call.call_id, "type": "function", "function": function}
 

@@ -20,18 +20,18 @@ from headrace.v1.embeddings_pb2 import (
 )
 from headrace_gateway.api.native.convert import seconds
 from headrace_gateway.base.calls import Call
-from headrace_gateway.base.pacing import unhurried
-from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, WantedVectors
+from headrace_gateway.base.cooperative import cooperatively
+from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, VectorRequest
 from headrace_gateway.request.vectors import values_of
 from headrace_gateway.submit.embedding import Embedded, Query, Ranked
 
 
-def wanted_vectors(request: EmbedRequest, call: Call) -> WantedVectors:
+def vector_request(request: EmbedRequest, call: Call) -> VectorRequest:
     inputs = [_input(each, f"inputs[{i}]") for i, each in enumerate(request.inputs)]
     return _wanted(request, call, inputs, name="inputs")
 
 
-def wanted_query(request: RerankRequest, call: Call) -> Query:
+def rerank_query(request: RerankRequest, call: Call) -> Query:
     documents = [Text(text, f"documents[{i}]") for i, text in enumerate(request.documents)]
     return Query(_wanted(request, call, list[AnyInput](documents), name="documents"), request.query)
 
@@ -40,7 +40,7 @@ async def embed_response(embedded: Embedded, request_id: str) -> EmbedResponse:
     response = EmbedResponse(
         request_id=request_id, model=embedded.card.model, usage=_usage(embedded.prompt_tokens)
     )
-    async for vector in unhurried(embedded.vectors):
+    async for vector in cooperatively(embedded.vectors):
         response.vectors.append(Vector(values=values_of(vector)))
     return response
 
@@ -49,7 +49,7 @@ async def embed_json(embedded: Embedded, request_id: str) -> AsyncIterator[bytes
     """What `EmbedResponse` is as JSON, in parts; `json_format` takes a hundred times as long."""
     head = to_json({"request_id": request_id, "model": embedded.card.model})
     yield head[:-1] + b',"vectors":['
-    async for index, vector in unhurried(enumerate(embedded.vectors)):
+    async for index, vector in cooperatively(enumerate(embedded.vectors)):
         comma = b"," if index else b""
         yield comma + b'{"values":%b}' % to_json(values_of(vector).tolist())
     usage = to_json({"prompt_tokens": embedded.prompt_tokens, "output_tokens": 0})
@@ -81,8 +81,8 @@ def _input(each: EmbedInput, field: str) -> AnyInput:
 
 def _wanted(
     request: EmbedRequest | RerankRequest, call: Call, inputs: list[AnyInput], *, name: str
-) -> WantedVectors:
-    return WantedVectors(
+) -> VectorRequest:
+    return VectorRequest(
         request_id=call.request_id,
         model=request.model,
         inputs=inputs,
@@ -92,7 +92,7 @@ def _wanted(
         patience_s=seconds(request.patience) if request.HasField("patience") else None,
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
-        headers=call.headers,
+        caller=call.caller,
         names={"inputs": name},
     )
 

@@ -1,4 +1,4 @@
-"""Pure room: what has been said, as OpenAI's JSON and server-sent events.
+"""Pure room: deltas and answers as OpenAI's JSON and server-sent events.
 
 A chunk is a prefix and a suffix that are made once, with the text between them:
 a tenth of the time that `json.dumps` of the whole takes. The text is escaped to
@@ -14,9 +14,9 @@ from typing import Any
 
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
 from headrace.v1.requests_pb2 import Request
-from headrace_gateway.api.openai.choice_details import Piece, Telling
-from headrace_gateway.output.assembler import UNFINISHED, Said
-from headrace_gateway.output.position import EventIds, NoIds, Place
+from headrace_gateway.api.openai.logprobs_formatter import ChoiceContent, LogprobsFormatter
+from headrace_gateway.output.assembler import UNFINISHED, ChoiceDelta
+from headrace_gateway.output.position import EventIds, NoIds, Offset
 from headrace_gateway.output.tool_calls import CallPiece
 
 _FINISH_REASONS = {
@@ -26,47 +26,47 @@ _FINISH_REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """What tells chat from plain completions."""
+class ResponseShape:
+    """What differs between chat and plain completions."""
 
     prefix: str
-    """Of the id."""
-    whole: str
+    """Prefix of the response's id."""
+    response_body: str
     chunk: str
     """`object` of the whole answer and of a chunk."""
     opens: bool
     """The first chunk of a choice has its role and nothing else."""
 
 
-CHAT = Form("chatcmpl-", "chat.completion", "chat.completion.chunk", opens=True)
-COMPLETION = Form("cmpl-", "text_completion", "text_completion", opens=False)
+CHAT = ResponseShape("chatcmpl-", "chat.completion", "chat.completion.chunk", opens=True)
+COMPLETION = ResponseShape("cmpl-", "text_completion", "text_completion", opens=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """Where a stream says how many tokens there were."""
+class UsageOptions:
+    """In which chunks of a stream usage is sent: OpenAI's and vLLM's `stream_options`."""
 
-    at_end: bool = False
-    in_each: bool = False
+    include_usage: bool = False
+    continuous_usage: bool = False
     """In each chunk, of its choice alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """What every part of an answer repeats."""
+class ResponseFields:
+    """The fields that every chunk of a response repeats."""
 
     request_id: str
     model: str
     created: int
-    """Seconds of Unix time."""
+    """Unix time in seconds."""
     fingerprint: str
     """Equal for equal weights."""
     first_choice: int = 0
-    """Index of its first choice: where a call has several prompts, each has an answer."""
+    """Index of its first choice; more than 0 for the later prompts of a call with several."""
 
-    def fields(self, form: Form, kind: str) -> dict[str, Any]:
+    def fields(self, shape: ResponseShape, kind: str) -> dict[str, Any]:
         return {
-            "id": form.prefix + self.request_id,
+            "id": shape.prefix + self.request_id,
             "object": kind,
             "created": self.created,
             "model": self.model,
@@ -74,81 +74,82 @@ class Head:
         }
 
 
-class Chunks:
-    """Server-sent events of one answer."""
+class ChunkFormatter:
+    """Formats one answer as server-sent events."""
 
     def __init__(
         self,
-        form: Form,
-        head: Head,
+        shape: ResponseShape,
+        head: ResponseFields,
         *,
-        places: Sequence[Place],
+        places: Sequence[Offset],
         include_usage: bool,
         prompt_tokens: int | None = None,
         ids: bool = False,
-        telling: Telling | None = None,
+        formatter: LogprobsFormatter | None = None,
     ) -> None:
         """
         Args:
             places: what the reader has of each choice.
-            include_usage: usage comes last.
-            prompt_tokens: set where each chunk says the usage of its choice so far, too.
-            ids: each event says how far it brings the reader.
+            include_usage: whether usage is sent after the last delta.
+            prompt_tokens: set where each chunk has the usage of its choice so far, too.
+            ids: whether each event has an id, from which its reader can resume.
             telling: where more than text was asked for.
         """
-        self._head = json.dumps(head.fields(form, form.chunk), separators=(",", ":"))[:-1]
+        self._head = json.dumps(head.fields(shape, shape.chunk), separators=(",", ":"))[:-1]
         self._start = f'data: {self._head},"choices":[{{"index":'
         self._prompt_tokens = prompt_tokens
         self._end = f"}}]{_NO_USAGE if include_usage else ''}}}\n\n"
-        self._open, self._close = ('"delta":{"content":', "}") if form.opens else ('"text":', "")
-        self._nothing = '"delta":{}' if form.opens else '"text":""'
+        self._open, self._close = ('"delta":{"content":', "}") if shape.opens else ('"text":', "")
+        self._nothing = '"delta":{}' if shape.opens else '"text":""'
         self._called: set[int] = set()
-        """Choices that have called a tool."""
+        """Indices of choices that have called a tool."""
         unopened = (choice for choice, place in enumerate(places) if not place.opened)
-        self._unopened = list(unopened) if form.opens else []
+        self._unopened = list(unopened) if shape.opens else []
         self._first_choice = head.first_choice
         # Why not always: clients that read nothing but `data:` lines fail at any other line.
         self._ids = EventIds(head.request_id, places) if ids else NoIds()
         self._include_usage = include_usage
-        self._telling = telling
+        self._formatter = formatter
 
     def opening(self) -> str:
-        """The first event of each choice that is not open yet; empty where the form has none."""
+        """Return the first event of each choice that is not open yet; completions have none."""
         role = '"delta":{"role":"assistant","content":""}'
-        ids = () if self._telling is None else self._telling.chat_prompt_ids
+        ids = () if self._formatter is None else self._formatter.chat_prompt_ids
         more = [_ids(ids, "prompt_token_ids"), *[""] * len(self._unopened)]
         return "".join(
             self._event(self._ids.opened(choice), (choice, 0), role, "null", more=each)
             for choice, each in zip(self._unopened, more, strict=False)
         )
 
-    def said(self, news: Iterable[Said]) -> str:
-        """Events for the news; empty where there is neither text nor an end."""
+    def events(self, news: Iterable[ChoiceDelta]) -> str:
+        """Return the events of these deltas; empty where there is neither text nor an end."""
         return "".join([event for said in news for event in self._events(said)])
 
-    def _events(self, said: Said) -> Iterator[str]:
+    def _events(self, said: ChoiceDelta) -> Iterator[str]:
         """One for tokens and one for the end: a reader who is cut off between two events has
         all of the first and nothing of the second."""
-        choice, seen = said.choice, said.seen
+        choice, seen = said.choice, said.end_index
         ends = said.finish_reason != UNFINISHED
         content, logprobs = self._content(said)
-        if said.heard:
+        if said.replayed:
             return
         if content and not (ends and not said.token_ids):
-            line = self._ids.said(choice, seen)
+            line = self._ids.after_tokens(choice, seen)
             yield self._event(line, (choice, seen), content, "null", logprobs)
             content, logprobs = "", "null"
         if ends:
             reason = f'"{_finish_reason(said.finish_reason, choice in self._called)}"'
-            line = self._ids.said(choice, seen, ended=True)
+            line = self._ids.after_tokens(choice, seen, ended=True)
             yield self._event(line, (choice, seen), content or self._nothing, reason, logprobs)
 
-    def _content(self, said: Said) -> tuple[str, str]:
+    def _content(self, said: ChoiceDelta) -> tuple[str, str]:
         """Members of an event's choice, none if there is nothing to say; and its logprobs."""
         if said.calls:
             self._called.add(said.choice)
-        piece = Piece(said.text) if self._telling is None else self._telling.piece(said)
-        if piece is None or (self._telling is None and not piece.text):
+        formatter = self._formatter
+        piece = ChoiceContent(said.text) if formatter is None else formatter.delta_content(said)
+        if piece is None or (formatter is None and not piece.text):
             return (f'"delta":{{{_calls(said.calls)}}}' if said.calls else ""), "null"
         content = f"{self._open}{json.dumps(piece.text)}"
         if said.calls:
@@ -194,38 +195,46 @@ class Chunks:
 _NO_USAGE = ',"usage":null'
 
 
-def whole(form: Form, head: Head, outcome: RequestOutcome, telling: Telling | None = None) -> bytes:
-    """An answer in one piece."""
-    choices = whole_choices(form, head, outcome, telling)
-    of_prompt = _of_prompt(telling, outcome.choices[0]) if form.opens else ""
-    if telling is not None:
-        of_prompt += _ids(telling.chat_prompt_ids, "prompt_token_ids")
-    opening = whole_opening(form, head, outcome.usage)
+def response_body(
+    shape: ResponseShape,
+    head: ResponseFields,
+    outcome: RequestOutcome,
+    formatter: LogprobsFormatter | None = None,
+) -> bytes:
+    """Return a whole response."""
+    choices = choices_json(shape, head, outcome, formatter)
+    of_prompt = _of_prompt(formatter, outcome.choices[0]) if shape.opens else ""
+    if formatter is not None:
+        of_prompt += _ids(formatter.chat_prompt_ids, "prompt_token_ids")
+    opening = response_start(shape, head, outcome.usage)
     return b"%s%s]%s}" % (opening, choices, of_prompt.encode())
 
 
-def whole_opening(form: Form, head: Head, usage: Usage) -> bytes:
-    """An answer in one piece, up to its first choice; after its last come two brackets."""
-    body = json.dumps(head.fields(form, form.whole) | {"usage": _usage(usage)})
+def response_start(shape: ResponseShape, head: ResponseFields, usage: Usage) -> bytes:
+    """Return a whole response up to its first choice; `]}` must follow its last."""
+    body = json.dumps(head.fields(shape, shape.response_body) | {"usage": _usage(usage)})
     return f'{body[:-1]},"choices":['.encode()
 
 
-def whole_choices(
-    form: Form, head: Head, outcome: RequestOutcome, telling: Telling | None = None
+def choices_json(
+    shape: ResponseShape,
+    head: ResponseFields,
+    outcome: RequestOutcome,
+    formatter: LogprobsFormatter | None = None,
 ) -> bytes:
-    """Its choices, with commas between them."""
+    """Return the choices of a response, separated by commas."""
     first = head.first_choice
-    return ",".join(_choice(form, choice, telling, first) for choice in outcome.choices).encode()
+    return ",".join(_choice(shape, choice, formatter, first) for choice in outcome.choices).encode()
 
 
-def accepted(form: Form, begun: Request) -> bytes:
-    """An answer that its caller does not wait for: nothing is in it yet but what it is called.
+def accepted_body(shape: ResponseShape, begun: Request) -> bytes:
+    """Return the response to a background request, which has nothing but its id yet.
 
     OpenAI has no such answer on these paths; the fields are those of its background Responses.
     """
     body = {
-        "id": form.prefix + begun.request_id,
-        "object": form.whole,
+        "id": shape.prefix + begun.request_id,
+        "object": shape.response_body,
         "created": begun.create_time.seconds,
         "model": begun.model,
         "background": True,
@@ -237,34 +246,36 @@ def accepted(form: Form, begun: Request) -> bytes:
     return json.dumps(body).encode()
 
 
-def _choice(form: Form, choice: Choice, telling: Telling | None, first: int) -> str:
-    piece = Piece(choice.text) if telling is None else telling.whole(choice)
+def _choice(
+    shape: ResponseShape, choice: Choice, formatter: LogprobsFormatter | None, first: int
+) -> str:
+    piece = ChoiceContent(choice.text) if formatter is None else formatter.choice_content(choice)
     said: dict[str, Any] = {"text": piece.text}
-    if form.opens:
+    if shape.opens:
         said = {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
     if choice.tool_calls:
-        said["message"]["tool_calls"] = [_whole_call(call) for call in choice.tool_calls]
+        said["message"]["tool_calls"] = [_tool_call_json(call) for call in choice.tool_calls]
         said["message"]["content"] = piece.text or None
     reason = _finish_reason(choice.finish_reason, bool(choice.tool_calls))
     body = json.dumps({"index": first + choice.index, **said, "finish_reason": reason})
-    of_prompt = "" if form.opens else _of_prompt(telling, choice)
+    of_prompt = "" if shape.opens else _of_prompt(formatter, choice)
     ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
     return f'{body[:-1]},"logprobs":{piece.logprobs}{ids}{of_prompt}}}'
 
 
 def _ids(token_ids: Sequence[int], name: str = "token_ids") -> str:
-    """A further member, as the next; nothing for none."""
+    """Return a further JSON member; empty if there are no ids."""
     return f',"{name}":{json.dumps(list(token_ids), separators=(",", ":"))}' if token_ids else ""
 
 
-def _of_prompt(telling: Telling | None, choice: Choice) -> str:
-    """A further member, where it was asked for."""
-    told = None if telling is None else telling.of_prompt(choice)
+def _of_prompt(formatter: LogprobsFormatter | None, choice: Choice) -> str:
+    """Return a further JSON member; empty if prompt logprobs were not requested."""
+    told = None if formatter is None else formatter.prompt_logprobs_json(choice)
     return "" if told is None else f',"prompt_logprobs":{told}'
 
 
 def _calls(pieces: Sequence[CallPiece]) -> str:
-    """As a member; pieces of one call that come together are one."""
+    """Return the JSON member `tool_calls`; pieces of one call are joined."""
     calls: dict[int, dict[str, Any]] = {}
     for piece in pieces:
         call = calls.setdefault(piece.index, {"index": piece.index, "function": {}})
@@ -276,7 +287,7 @@ def _calls(pieces: Sequence[CallPiece]) -> str:
     return f'"tool_calls":{json.dumps(list(calls.values()))}'
 
 
-def _whole_call(call: ToolCall) -> dict[str, Any]:
+def _tool_call_json(call: ToolCall) -> dict[str, Any]:
     function = {"name": call.name, "arguments": call.arguments}
     return {"id": call.call_id, "type": "function", "function": function}
 

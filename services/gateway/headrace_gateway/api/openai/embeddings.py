@@ -1,4 +1,4 @@
-"""/v1/embeddings and /v1/rerank: bodies in, one JSON body out."""
+"""/v1/embeddings, and /v1/rerank as Jina and vLLM have it."""
 
 from __future__ import annotations
 
@@ -8,60 +8,49 @@ from collections.abc import AsyncIterator
 
 from pydantic_core import to_json
 
-from headrace_gateway.api.bodies.reading import read_body
 from headrace_gateway.api.bodies.vectors import (
     EmbeddingsBody,
     RerankBody,
-    wanted_embeddings,
-    wanted_ranking,
+    embeddings_request,
+    rerank_request,
 )
-from headrace_gateway.api.http.call_counter import Tally
-from headrace_gateway.api.http.errors import OpenAIVoice
-from headrace_gateway.api.http.reply import Reply, told
-from headrace_gateway.base.calls import Context, call_of
-from headrace_gateway.base.pacing import in_pieces, unhurried
+from headrace_gateway.api.compat.cohere import ranked_documents
+from headrace_gateway.api.http.endpoint import HttpCall, endpoint
+from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 from headrace_gateway.checks.inputs import check_top_n
-from headrace_gateway.checks.limits import Limits
 from headrace_gateway.request.vectors import values_of
-from headrace_gateway.submit.embedding import Embedded, Embedding, Query, Ranked
-from headrace_gateway.submit.intake import Intake
+from headrace_gateway.submit.embedding import Embedded, Query
 
 
-class VectorCalls:
-    def __init__(self, intake: Intake, embedding: Embedding, limits: Limits) -> None:
-        self._intake, self._embedding, self._limits = intake, embedding, limits
+@endpoint(EmbeddingsBody)
+async def embed(http: HttpCall, body: EmbeddingsBody) -> None:
+    request = embeddings_request(body, http.call)
+    async with http.services.embedding.embedded(
+        request, dimensions=body.dimensions, prompt_name=body.prompt_name
+    ) as embedded:
+        parts = _embeddings_json(embedded, as_text=body.encoding_format == "base64")
+        await http.reply.send_pieces(joined_chunks(parts))
 
-    async def embeddings(self, data: bytes, context: Context) -> None:
-        call = call_of(context)
-        with Tally("openai") as tally:
-            reply = Reply(context, OpenAIVoice(), call.request_id, tally)
-            async with told(reply):
-                body = read_body(EmbeddingsBody, data, call, self._limits, reply)
-                tally.model = self._intake.known(body.model)
-                wanted, prompt_name = wanted_embeddings(body, call), body.prompt_name
-                async with self._embedding.embedded(
-                    wanted, dimensions=body.dimensions, prompt_name=prompt_name
-                ) as embedded:
-                    parts = _embeddings_json(embedded, as_text=body.encoding_format == "base64")
-                    await reply.send_pieces(in_pieces(parts))
 
-    async def rerank(self, data: bytes, context: Context) -> None:
-        call = call_of(context)
-        with Tally("openai") as tally:
-            reply = Reply(context, OpenAIVoice(), call.request_id, tally)
-            async with told(reply):
-                body = read_body(RerankBody, data, call, self._limits, reply)
-                tally.model = self._intake.known(body.model)
-                check_top_n(body.top_n)
-                query = Query(wanted_ranking(body, call), body.query)
-                async with self._embedding.ranked(query) as ranked:
-                    answer = _rankings(body, ranked, call.request_id)
-                    await reply.send(json.dumps(answer).encode())
+@endpoint(RerankBody)
+async def rerank(http: HttpCall, body: RerankBody) -> None:
+    check_top_n(body.top_n)
+    query = Query(rerank_request(body, http.call), body.query)
+    documents = None if body.return_documents is False else body.documents
+    async with http.services.embedding.ranked(query) as ranked:
+        await http.reply.send_json(
+            {
+                "id": http.call.request_id,
+                "model": ranked.card.model,
+                "results": ranked_documents(ranked, body.top_n, documents),
+                "usage": _usage(ranked.prompt_tokens),
+            }
+        )
 
 
 async def _embeddings_json(embedded: Embedded, *, as_text: bool) -> AsyncIterator[bytes]:
     yield b'{"object":"list","data":['
-    async for index, vector in unhurried(enumerate(embedded.vectors)):
+    async for index, vector in cooperatively(enumerate(embedded.vectors)):
         printed = (
             b'"' + base64.b64encode(vector) + b'"'
             if as_text
@@ -71,22 +60,6 @@ async def _embeddings_json(embedded: Embedded, *, as_text: bool) -> AsyncIterato
         yield comma + b'{"object":"embedding","index":%d,"embedding":%s}' % (index, printed)
     tail = {"model": embedded.card.model, "usage": _usage(embedded.prompt_tokens)}
     yield b"]," + json.dumps(tail).encode()[1:]
-
-
-def _rankings(body: RerankBody, ranked: Ranked, request_id: str) -> dict[str, object]:
-    with_documents = body.return_documents is not False
-    results: list[dict[str, object]] = []
-    for index, relevance in ranked.rankings[: body.top_n]:
-        result: dict[str, object] = {"index": index, "relevance_score": relevance}
-        if with_documents:
-            result["document"] = {"text": body.documents[index]}
-        results.append(result)
-    return {
-        "id": request_id,
-        "model": ranked.card.model,
-        "results": results,
-        "usage": _usage(ranked.prompt_tokens),
-    }
 
 
 def _usage(prompt_tokens: int) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -34,47 +34,37 @@ from headrace.v1 import (
     requests_pb2,
     rest_pb2,
 )
-from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody
-from headrace_gateway.api.bodies.vectors import EmbeddingsBody, RerankBody
-from headrace_gateway.api.compat.cohere import RerankV2Body
-from headrace_gateway.api.compat.scoring import ScoreBody
-from headrace_gateway.api.compat.tei import EmbedBody, RerankTextsBody
-from headrace_gateway.api.compat.tokenizing import (
-    DetokenizeBody,
-    TokenizeChatBody,
-    TokenizeContentBody,
-    TokenizePromptBody,
-)
+from headrace_gateway.api.openai.service import OpenAIService
 from headrace_gateway.api.probes.proto_schemas import field_schema, reference, schemas
 
 Json = dict[str, Any]
 
 _FILES = (openai_pb2, rest_pb2, models_pb2, requests_pb2, fleet_pb2, probes_pb2)
-_MODELS: Mapping[str, tuple[type[BaseModel], ...]] = {
-    f"headrace.v1.OpenAIService.{name}": bodies
-    for name, bodies in (
-        ("ChatCompletions", (ChatBody,)),
-        ("Completions", (CompletionBody,)),
-        ("Embeddings", (EmbeddingsBody,)),
-        ("Rerank", (RerankBody, RerankTextsBody)),
-        ("RerankV2", (RerankV2Body,)),
-        ("Score", (ScoreBody,)),
-        ("Embed", (EmbedBody,)),
-        ("Tokenize", (TokenizePromptBody, TokenizeChatBody, TokenizeContentBody)),
-        ("Detokenize", (DetokenizeBody,)),
-    )
-}
-"""What reads the bodies of calls that the transcoder hands over as bytes: one of these."""
-_MESSAGES: Mapping[str, tuple[Descriptor, Descriptor]] = {
-    f"headrace.v1.RestService.{name}": (asked.DESCRIPTOR, answer.DESCRIPTOR)
-    for name, asked, answer in (
-        ("Generate", generation_pb2.GenerateRequest, generation_pb2.GenerateResponse),
-        ("StreamGenerate", generation_pb2.GenerateRequest, generation_pb2.StreamGenerateResponse),
-        ("Embed", embeddings_pb2.EmbedRequest, embeddings_pb2.EmbedResponse),
-        ("Rerank", embeddings_pb2.RerankRequest, embeddings_pb2.RerankResponse),
-        ("Tokenize", models_pb2.TokenizeRequest, models_pb2.TokenizeResponse),
-    )
-}
+_TYPED_FILES = (generation_pb2, embeddings_pb2, models_pb2)
+
+
+def _models(path: RestPath) -> list[type[BaseModel]]:
+    """Return what reads the body of a path of OpenAIService: one of these."""
+    service, _, name = path.rpc.rpartition(".")
+    if service != OPENAI:
+        return []
+    # Why reversed: the last of several is the one of any body that does not fit the others.
+    return [each.body for each in reversed(getattr(getattr(OpenAIService, name), "endpoints", ()))]
+
+
+def _messages(path: RestPath) -> tuple[Descriptor, Descriptor] | None:
+    """Return the messages of a path of RestService: those of the typed method of its name."""
+    service, _, name = path.rpc.rpartition(".")
+    if service != REST:
+        return None
+    for file in _TYPED_FILES:
+        for typed in file.DESCRIPTOR.services_by_name.values():
+            if (method := typed.methods_by_name.get(name)) is not None:
+                return method.input_type, method.output_type
+    return None
+
+
+OPENAI, REST = "headrace.v1.OpenAIService", "headrace.v1.RestService"
 _BYTES = "google.api.HttpBody"
 _ANY: Json = {"type": "object"}
 _ERROR: Json = {
@@ -180,11 +170,11 @@ def _parameters(path: RestPath) -> Iterator[Json]:
 
 def _body(path: RestPath) -> Json | None:
     """Return the schema of the body; None: the call has none."""
-    if path.rpc in _MODELS:
-        first, *others = [_schema(model.__name__) for model in _MODELS[path.rpc]]
+    if models := _models(path):
+        first, *others = [_schema(model.__name__) for model in models]
         return {"anyOf": [first, *others]} if others else first
-    if path.rpc in _MESSAGES:
-        return reference(_MESSAGES[path.rpc][0])
+    if (messages := _messages(path)) is not None:
+        return reference(messages[0])
     kind = _method(path).input_type
     # Why: what is left of a message when its path has been read may be nothing.
     return None if {field.name for field in kind.fields} == set(_variables(path)) else _ANY
@@ -192,8 +182,8 @@ def _body(path: RestPath) -> Json | None:
 
 def _answer(path: RestPath) -> Json:
     kind = _method(path).output_type
-    if path.rpc in _MESSAGES:
-        schema = reference(_MESSAGES[path.rpc][1])
+    if (messages := _messages(path)) is not None:
+        schema = reference(messages[1])
     else:
         schema = _ANY if kind.full_name == _BYTES else reference(kind)
     whole: Json = {"application/json": {"schema": schema}}
@@ -217,11 +207,11 @@ def _schema(name: str) -> Json:
 
 
 def _components(served: tuple[RestPath, ...]) -> Json:
-    used = [each for path in served if path.rpc in _MESSAGES for each in _MESSAGES[path.rpc]]
+    used = [each for path in served for each in _messages(path) or ()]
     kinds = [_method(path).output_type for path in served]
     answers = [kind for kind in kinds if kind.full_name != _BYTES]
     _, made = models_json_schema(
-        [(model, "validation") for models in _MODELS.values() for model in models],
+        [(model, "validation") for path in served for model in _models(path)],
         ref_template="#/components/schemas/{model}",
         schema_generator=_Open,
     )

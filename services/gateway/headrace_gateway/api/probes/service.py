@@ -1,4 +1,4 @@
-"""ProbeService: what is asked before requests are sent."""
+"""ProbeService: health, version and the OpenAPI document."""
 
 # ruff: noqa: N802  # methods are named by the proto
 

@@ -1,7 +1,7 @@
-"""GGUF files, computed by llama.cpp within this process.
+"""GGUF models, computed by llama.cpp in this process.
 
-Its server gives streams only over HTTP, so it listens on the loopback address, at
-a port and with a key that nobody else knows.
+Its server streams only over HTTP, so it listens on the loopback address, at a random port and with
+a random key.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,17 @@ from typing import Any
 from pydantic import SecretStr
 
 from headrace.sampling import names_in
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.remote_engine import (
-    FollowingEngine,
-    Piece,
+    RemoteEngine,
+    TokenChunk,
     seed_of,
     tokens_left,
 )
 from headrace_worker.engine.backends.upstream import Upstream, UpstreamSettings
 from headrace_worker.engine.base.interface import Capabilities, EngineFacts, FinishReason, Sequence
-from headrace_worker.engine.base.loaded import (
+from headrace_worker.engine.base.loaded_model import (
     LoadedModel,
     ModelLoadFailed,
     PackageMissing,
@@ -38,50 +39,35 @@ from headrace_worker.engine.files.tokenizer_files import tokenizer_files
 _SLOTS = 8
 _CONTEXT_TOKENS = 4096
 _BLOCK = 8
-"""Tokens of a request that is not streamed. Too small: requests. Too large: tokens in lumps."""
+"""Tokens of a request that is not streamed. Too small: many requests. Too large: tokens come in
+bursts."""
 _FINISHES = {"eos": FinishReason.STOP, "limit": FinishReason.LENGTH}
 _QUIET = -1
 _ORDER = ("penalties", "temperature", "top_k", "top_p", "min_p")
-"""As transformers has it, and so our own engines."""
+"""As in transformers, and so in our own engines."""
 
 
-@dataclass(frozen=True, slots=True)
-class LlamaCppSettings:
-    file: str
-    tokenizer: str | None = None
-    """Folder or hub id; None makes it from what the file has."""
-    threads: int | None = None
-    """None: half of the cores."""
-    max_slots: int | None = None
-    """None: 8. Each has room for the whole context, reserved at the start."""
-    context_tokens: int | None = None
-    """None: the model's own, at most 4096."""
-    dtype: str = "float32"
-    """Of keys, values and attention; that of the weights is the file's. float32 says what the
-    model says; any other is 16 bits, llama.cpp's own choice: half the memory."""
-
-
-class LlamaCppSource:
-    """The server's own endpoint for token ids in and out."""
+class LlamaCppBackend:
+    """The server's native endpoint, with token ids in and out."""
 
     def __init__(self, server: object, upstream: Upstream) -> None:
         self._server, self._upstream = server, upstream
 
     @property
-    def refusing(self) -> str:
-        return self._upstream.refusing
+    def unavailable_reason(self) -> str:
+        return self._upstream.unavailable_reason
 
     async def close(self) -> None:
         await self._upstream.close()
         # The server ends with its last reference.
         self._server = None
 
-    async def follow(self, sequence: Sequence) -> AsyncGenerator[Piece, None]:
-        """Streamed, until a token is missing; from there in blocks.
+    async def generate(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
+        """Stream until a token is missing; from there on, request blocks.
 
-        Why: the server sends nothing for a token that ends within a character, and the next
-        event has the whole character's text but only its own id. What ids were left out
-        cannot be known, so the block that holds them is computed again, and asked for whole.
+        Why: the server sends nothing for a token that ends within a character, and the next event
+        has the whole character's text but only its own id. The missing ids are unknown, so the
+        block that has them is computed again, without streaming.
         """
         made = list(sequence.output_ids)
         async with aclosing(self._streamed(sequence)) as pieces:
@@ -99,8 +85,8 @@ class LlamaCppSource:
             if piece.finish is not None:
                 return
 
-    async def _streamed(self, sequence: Sequence) -> AsyncGenerator[Piece | None, None]:
-        """Pieces, up to the finish or, as None, a gap."""
+    async def _streamed(self, sequence: Sequence) -> AsyncGenerator[TokenChunk | None, None]:
+        """Yield chunks up to the finish, or None at a gap."""
         body = _body(sequence, tokens_left(sequence)) | {"stream": True}
         made = 0
         async with aclosing(self._upstream.events("/completion", body)) as events:
@@ -110,15 +96,15 @@ class LlamaCppSource:
                 if event.get("tokens_predicted") != made:
                     yield None
                     return
-                yield Piece(token_ids, _finish(event))
+                yield TokenChunk(token_ids, _finish(event))
 
-    async def _block(self, sequence: Sequence) -> Piece:
+    async def _block(self, sequence: Sequence) -> TokenChunk:
         count = min(_BLOCK, tokens_left(sequence))
         event = await self._upstream.post("/completion", _body(sequence, count))
         finish = _finish(event)
         if finish is FinishReason.LENGTH and count < tokens_left(sequence):
             finish = None
-        return Piece(_token_ids(event), finish)
+        return TokenChunk(_token_ids(event), finish)
 
 
 def _body(sequence: Sequence, count: int) -> dict[str, Any]:
@@ -145,13 +131,13 @@ def _finish(event: dict[str, Any]) -> FinishReason | None:
     return _FINISHES.get(event.get("stop_type", "")) if event.get("stop") else None
 
 
-def load_llama_cpp(settings: LlamaCppSettings) -> LoadedModel:
-    """Load a GGUF file; blocks for as long as that takes.
+def load_llama_cpp(settings: WorkerSettings) -> LoadedModel:
+    """Load a GGUF file; blocks until it is loaded.
 
     Raises:
         ModelLoadFailed: with the reason.
     """
-    file = Path(settings.file).expanduser()
+    file = Path(settings.model_source).expanduser()
     try:
         import gguf
         import xllamacpp
@@ -173,7 +159,7 @@ def load_llama_cpp(settings: LlamaCppSettings) -> LoadedModel:
         raise ModelLoadFailed(str(file), f"llama.cpp says: {error}") from error
     loop = LoopThread("llama.cpp")
     address = UpstreamSettings(
-        server.listening_address, SecretStr(key), probe_path="/health", by_proxy=False
+        server.listening_address, SecretStr(key), probe_path="/health", uses_proxy=False
     )
     upstream = Upstream(address)
     meta = loop.run(upstream.get("/v1/models"))["data"][0]["meta"]
@@ -190,11 +176,11 @@ def load_llama_cpp(settings: LlamaCppSettings) -> LoadedModel:
         batch_invariant=False,
         capabilities=Capabilities(sampling=names_in("llama_cpp").keys()),
     )
-    engine = FollowingEngine(facts, LlamaCppSource(server, upstream), loop)
+    engine = RemoteEngine(facts, LlamaCppBackend(server, upstream), loop)
     return LoadedModel(engine, files, {}, int(meta["n_params"]))
 
 
-def _parameters(package: Any, file: Path, settings: LlamaCppSettings, key: str) -> Any:
+def _parameters(package: Any, file: Path, settings: WorkerSettings, key: str) -> Any:
     parameters = package.CommonParams()
     parameters.model.path = str(file)
     parameters.hostnames, parameters.port, parameters.api_keys = ["127.0.0.1"], 0, [key]
@@ -211,17 +197,17 @@ def _parameters(package: Any, file: Path, settings: LlamaCppSettings, key: str) 
     return parameters
 
 
-def _context_tokens(described: Any, settings: LlamaCppSettings) -> int:
-    """The model's own, at most what is wanted."""
+def _context_tokens(described: Any, settings: WorkerSettings) -> int:
+    """Return the model's own context, at most what is set."""
     architecture = described.get_field("general.architecture").contents()
     own = described.get_field(f"{architecture}.context_length")
     wanted = settings.context_tokens or _CONTEXT_TOKENS
     return wanted if own is None else min(wanted, int(own.contents()))
 
 
-def _tokenizer_files(file: Path, settings: LlamaCppSettings) -> TokenizerFiles:
-    if settings.tokenizer is not None:
-        return tokenizer_files(str(file), settings.tokenizer)
+def _tokenizer_files(file: Path, settings: WorkerSettings) -> TokenizerFiles:
+    if settings.model_tokenizer is not None:
+        return tokenizer_files(str(file), settings.model_tokenizer)
     try:
         return tokenizer_files(str(file), file.parent, gguf_file=file.name)
     except Exception as error:  # tokenizers raises nothing narrower

@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own, for engines whose work is asynchronous."""
+"""An event loop on its own thread, for backends whose work is asynchronous."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class LoopThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do it there and wait for what comes out. Not to be called from the loop itself."""
+        """Run a coroutine there and wait for its result. Not to be called from the loop itself."""
         return self.spawn(work).result()
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begin it there; cancelling the future cancels it."""
+        """Start a coroutine there; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def stop(self) -> None:
-        """End the thread; what still runs there is cancelled first."""
+        """Cancel what still runs there and end the thread."""
         if self._thread.is_alive():
             self.run(self._cancel_all())
             self._loop.call_soon_threadsafe(self._loop.stop)

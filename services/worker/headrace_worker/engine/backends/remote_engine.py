@@ -1,8 +1,8 @@
-"""An engine whose sequences run elsewhere: in a server's threads, a process, another machine.
+"""An engine whose sequences run elsewhere: in a thread, a process, or a remote server.
 
-Where they run decides when a token comes; a step here takes what has come since
-the last one. The rules of the interface that do not depend on who computes (what
-is refused, when a sequence is over, one token a step) are kept here for all of them.
+A step returns what has arrived since the last one. The rules of the engine interface that do not
+depend on where sequences run (refusals, ends, one token per step) are applied here for all
+backends.
 """
 
 from __future__ import annotations
@@ -29,42 +29,51 @@ from headrace_worker.engine.base.interface import (
     SequenceRefused,
     StepOutput,
 )
-from headrace_worker.engine.core.endings import already_over, finish_reason, require_fit, stop_ids
+from headrace_worker.engine.core.counters import EngineCounters
+from headrace_worker.engine.core.stop_conditions import (
+    finish_reason,
+    finish_reason_so_far,
+    stop_ids,
+    validate_sequence,
+)
 
 log = logging.getLogger(__name__)
 
-NEWS_S = 0.01
-"""Longest that a step waits for news. Too small: CPU for nothing. Too large: newcomers and
+_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+
+POLL_S = 0.01
+"""How long a step waits for output. Too small: CPU without use. Too large: new sequences and
 cancellations, which come between steps, wait so long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """What has come of one sequence; the last piece has its finish."""
+class TokenChunk:
+    """Tokens of one sequence as they arrived; the last chunk has the finish."""
 
     token_ids: tuple[int, ...] = ()
     finish: FinishReason | None = None
 
 
-class SourceFailed(Exception):
-    """This sequence cannot go on; the text says why. Its neighbours are fine."""
+class BackendError(Exception):
+    """This sequence cannot continue; the text says why. Others are unaffected."""
 
 
-class Source(Protocol):
+class RemoteBackend(Protocol):
     """Where sequences really run."""
 
-    def follow(self, sequence: Sequence) -> AsyncGenerator[Piece, None]:
-        """The tokens after `output_ids`, as they come. Closing it lets go of the sequence there.
+    def generate(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
+        """Yield the tokens after `output_ids`, as they come. Closing the generator cancels the
+        sequence.
 
         Raises:
-            SourceFailed: this one cannot go on. Whatever else is raised says that the
-                source is broken, and ends the engine.
+            BackendError: this sequence cannot continue. Any other error means that the backend
+                is broken, and ends the engine.
         """
         ...
 
     @property
-    def refusing(self) -> str:
-        """Why nothing would run there at this moment; empty where it would. Any thread asks."""
+    def unavailable_reason(self) -> str:
+        """Why the backend runs nothing now; empty if it does. Read from any thread."""
         ...
 
     async def close(self) -> None: ...
@@ -76,26 +85,27 @@ class _Held:
     stop_ids: frozenset[int]
     output_ids: list[int]
     finish: FinishReason | None
-    """How it ends once `pending` is empty."""
+    """The finish once `pending` is empty."""
     pending: deque[int] = field(default_factory=deque)
-    """Come, and not yet given out; at most `max_tokens`, for nobody follows it further."""
+    """Arrived and not yet returned; at most `max_tokens`."""
     failure: str | None = None
-    following: Future[None] | None = None
+    receiving: Future[None] | None = None
 
-    def let_go(self) -> None:
-        if self.following is not None:
-            self.following.cancel()
+    def stop(self) -> None:
+        if self.receiving is not None:
+            self.receiving.cancel()
 
 
-class FollowingEngine:
-    """Gives a source the shape of an engine. `close` it, or let it end with the process."""
+class RemoteEngine:
+    """An engine over a backend. Call `close`, or let it end with the process."""
 
-    def __init__(self, facts: EngineFacts, source: Source, loop: LoopThread) -> None:
-        self._facts, self._source, self._loop = facts, source, loop
+    def __init__(self, facts: EngineFacts, backend: RemoteBackend, loop: LoopThread) -> None:
+        self._facts, self._backend, self._loop = facts, backend, loop
         self._held: dict[int, _Held] = {}
-        self._news: queue.SimpleQueue[tuple[_Held, Piece | Exception]] = queue.SimpleQueue()
-        self._steps = self._prompt_tokens = self._output_tokens = 0
-        self._busy_s = 0.0
+        self._received: queue.SimpleQueue[tuple[_Held, TokenChunk | Exception]] = (
+            queue.SimpleQueue()
+        )
+        self._counters = EngineCounters()
 
     @property
     def facts(self) -> EngineFacts:
@@ -109,27 +119,25 @@ class FollowingEngine:
         facts = self._facts
         if sequence.sequence_id in self._held:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        require_fit(
-            sequence, context_tokens=facts.context_tokens, vocabulary_size=facts.vocabulary_size
-        )
+        validate_sequence(sequence, facts)
         if len(self._held) >= facts.max_slots:
             raise NoFreeSlot(f"all {facts.max_slots} slots are taken")
-        over = already_over(
-            sequence, eos_token_ids=facts.eos_token_ids, context_tokens=facts.context_tokens
-        )
-        if over is None:
-            self._require_willing(sequence)
+        finish_so_far = finish_reason_so_far(sequence, facts)
+        if finish_so_far is None:
+            self._require_supported(sequence)
         ids = stop_ids(sequence, facts.eos_token_ids)
-        held = _Held(sequence, ids, list(sequence.output_ids), over)
-        if over is None:
-            held.following = self._loop.spawn(self._follow(held, self._bounded(sequence)))
-            self._prompt_tokens += len(sequence.prompt_ids) + len(sequence.output_ids)
+        held = _Held(sequence, ids, list(sequence.output_ids), finish_so_far)
+        if finish_so_far is None:
+            held.receiving = self._loop.spawn(
+                self._receive(held, self._with_bounded_output(sequence))
+            )
+            self._counters.prompt_tokens += len(sequence.prompt_ids) + len(sequence.output_ids)
         self._held[sequence.sequence_id] = held
 
-    def _require_willing(self, sequence: Sequence) -> None:
+    def _require_supported(self, sequence: Sequence) -> None:
         if sequence.grammar is not None:
             raise SequenceRefused(f"engine {self._facts.name} holds no output to grammars")
-        if sequence.parameters.forbids_tokens:
+        if sequence.parameters.masks_tokens:
             raise SequenceRefused(f"engine {self._facts.name} masks no tokens")
         if sequence.cache_salt and not self._facts.capabilities.cache_salt:
             raise SequenceRefused(f"engine {self._facts.name} keeps no caches apart by salts")
@@ -138,60 +146,62 @@ class FollowingEngine:
                 f"it has {len(sequence.output_ids)} output tokens, and engine {self._facts.name}"
                 " begins every answer anew"
             )
-        if refusing := self._source.refusing:
-            raise SequenceRefused(refusing)
+        if unavailable_reason := self._backend.unavailable_reason:
+            raise SequenceRefused(unavailable_reason)
 
-    def _bounded(self, sequence: Sequence) -> Sequence:
-        """The sequence as its source hears of it: it wants no more than there is room for."""
+    def _with_bounded_output(self, sequence: Sequence) -> Sequence:
+        """Return the sequence with no more output than the context has room for."""
         room = self._facts.context_tokens - len(sequence.prompt_ids)
         max_tokens = min(sequence.parameters.max_tokens, room)
         return replace(sequence, parameters=replace(sequence.parameters, max_tokens=max_tokens))
 
-    async def _follow(self, held: _Held, sequence: Sequence) -> None:
+    async def _receive(self, held: _Held, sequence: Sequence) -> None:
         try:
-            async with aclosing(self._source.follow(sequence)) as pieces:
+            async with aclosing(self._backend.generate(sequence)) as pieces:
                 async for piece in pieces:
-                    self._news.put((held, piece))
+                    self._received.put((held, piece))
                     if piece.finish is not None:
                         return
-            self._news.put((held, SourceFailed("the answer broke off without its end")))
-        except SourceFailed as failure:
-            self._news.put((held, failure))
+            self._received.put((held, BackendError("the answer broke off without its end")))
+        except BackendError as failure:
+            self._received.put((held, failure))
         except Exception as error:  # top of the task: the engine's thread raises it
             log.critical("source.broke", exc_info=True)
-            self._news.put((held, error))
+            self._received.put((held, error))
 
     def step(self) -> StepOutput:
         output = StepOutput()
         if not self._held:
             return output
         began_s = time.perf_counter()
-        self._take_news()
+        self._drain_received()
         for held in self._held.values():
             self._advance(held, output)
         for sequence_id, _ in (*output.finished, *output.failed):
-            self._held.pop(sequence_id).let_go()
-        self._steps += 1
-        self._output_tokens += len(output.token_ids)
-        self._busy_s += time.perf_counter() - began_s
+            self._held.pop(sequence_id).stop()
+        self._counters.steps += 1
+        self._counters.output_tokens += len(output.token_ids)
+        self._counters.busy_s += time.perf_counter() - began_s
         return output
 
-    def _take_news(self) -> None:
-        """All there is; waits for some only where a step would otherwise say nothing."""
-        wait_s = 0.0 if any(map(_has_say, self._held.values())) else NEWS_S
+    def _drain_received(self) -> None:
+        """Take all that has arrived; wait only if the step would otherwise be empty."""
+        wait_s = 0.0 if any(map(_has_output, self._held.values())) else POLL_S
         try:
             while True:
-                held, news = self._news.get(timeout=wait_s) if wait_s else self._news.get_nowait()
-                self._hear(held, news)
+                held, news = (
+                    self._received.get(timeout=wait_s) if wait_s else self._received.get_nowait()
+                )
+                self._apply(held, news)
                 wait_s = 0.0
         except queue.Empty:
             pass
 
-    def _hear(self, held: _Held, news: Piece | Exception) -> None:
-        if isinstance(news, Piece):
+    def _apply(self, held: _Held, news: TokenChunk | Exception) -> None:
+        if isinstance(news, TokenChunk):
             held.pending.extend(news.token_ids)
             held.finish = news.finish
-        elif isinstance(news, SourceFailed):
+        elif isinstance(news, BackendError):
             held.failure = str(news)
         else:
             raise news
@@ -200,7 +210,7 @@ class FollowingEngine:
         sequence_id = held.sequence.sequence_id
         reason = None
         if held.pending:
-            reason = self._give(held, held.pending.popleft(), output)
+            reason = self._emit(held, held.pending.popleft(), output)
         elif held.failure is not None:
             output.failed.append((sequence_id, held.failure))
             return
@@ -209,58 +219,49 @@ class FollowingEngine:
         if reason is not None:
             output.finished.append((sequence_id, reason))
 
-    def _give(self, held: _Held, token_id: int, output: StepOutput) -> FinishReason | None:
-        """Add the token to the step's; says how the sequence ends with it, if it does."""
+    def _emit(self, held: _Held, token_id: int, output: StepOutput) -> FinishReason | None:
+        """Add the token to the output; return how the sequence ends with it, if it does."""
         held.output_ids.append(token_id)
         output.sequence_ids.append(held.sequence.sequence_id)
         output.token_ids.append(token_id)
         return finish_reason(
-            token_id,
-            stop_ids=held.stop_ids,
-            output_tokens=len(held.output_ids),
-            max_tokens=held.sequence.parameters.max_tokens,
-            total_tokens=len(held.sequence.prompt_ids) + len(held.output_ids),
-            context_tokens=self._facts.context_tokens,
+            held.sequence, held.output_ids, held.stop_ids, self._facts.context_tokens
         )
 
     def park(self, sequence_id: int) -> tuple[int, ...]:
         held = self._held.pop(sequence_id)
-        held.let_go()
+        held.stop()
         return tuple(held.output_ids)
 
     def cancel(self, sequence_id: int) -> None:
         if (held := self._held.pop(sequence_id, None)) is not None:
-            held.let_go()
+            held.stop()
 
     def statistics(self) -> EngineStatistics:
-        """The cache is counted, not measured: nobody here sees it."""
-        return EngineStatistics(
+        """Return statistics; cache figures are counted, for the backend does not report them."""
+        return self._counters.statistics(
             running=len(self._held),
             free_slots=self._facts.max_slots - len(self._held),
             cache_tokens_used=sum(map(_tokens, self._held.values())),
             cache_tokens_total=self._facts.max_slots * self._facts.context_tokens,
-            steps=self._steps,
-            prompt_tokens=self._prompt_tokens,
-            output_tokens=self._output_tokens,
-            busy_s=self._busy_s,
-            refusing=self._source.refusing,
+            unavailable_reason=self._backend.unavailable_reason,
         )
 
     def check_integrity(self) -> None:
         assert len(self._held) <= self._facts.max_slots
         for sequence_id, held in self._held.items():
             assert held.sequence.sequence_id == sequence_id
-            assert held.following is not None or held.finish is not None
+            assert held.receiving is not None or held.finish is not None
 
     def close(self) -> None:
-        """Let go of everything, and of the source."""
+        """Cancel all sequences and close the backend."""
         for sequence_id in list(self._held):
             self.cancel(sequence_id)
-        self._loop.run(self._source.close())
+        self._loop.run(self._backend.close())
         self._loop.stop()
 
 
-def _has_say(held: _Held) -> bool:
+def _has_output(held: _Held) -> bool:
     return bool(held.pending) or held.finish is not None or held.failure is not None
 
 
@@ -270,16 +271,28 @@ def _tokens(held: _Held) -> int:
     return len(held.sequence.prompt_ids) + len(held.sequence.output_ids) + max(0, made - 1)
 
 
+def finish_of(server: str, reason: str | None) -> FinishReason | None:
+    """Return the finish that a server reports in OpenAI's words, None before the end.
+
+    Raises:
+        BackendError: the server ended the sequence for another reason.
+    """
+    if reason is None:
+        return None
+    if reason not in _FINISHES:
+        raise BackendError(f"{server} ended the answer by {reason!r}")
+    return _FINISHES[reason]
+
+
 def tokens_left(sequence: Sequence) -> int:
-    """What a source may still make of it."""
+    """Return how many more tokens the sequence may get."""
     return sequence.parameters.max_tokens - len(sequence.output_ids)
 
 
 def seed_of(sequence: Sequence, *, bits: int) -> int:
-    """A seed for sources that draw from a generator of their own.
+    """Return a seed for backends with a random generator of their own.
 
-    An answer that goes on gets another one than it began with: a generator that begins
-    again would draw for its next tokens what it drew for its first.
+    A resumed sequence gets another seed: a restarted generator would repeat its first draws.
     """
     seed = sequence.seed
     if sequence.output_ids:

@@ -1,7 +1,7 @@
 """An engine without a model: its tokens follow from the prompt and the output index.
 
-It keeps every promise of the interface at no cost, so the mesh around it can be
-tested, demonstrated and broken on purpose.
+It keeps every promise of the interface at no cost, so the mesh around it can be tested and
+demonstrated, with faults on purpose.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headrace.sampling import names_in
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.scripted_text import (
     end_token,
     script_key,
@@ -32,18 +33,27 @@ from headrace_worker.engine.base.interface import (
     SequenceRefused,
     StepOutput,
 )
-from headrace_worker.engine.base.loaded import LoadedModel
-from headrace_worker.engine.core.endings import already_over, finish_reason, require_fit, stop_ids
+from headrace_worker.engine.base.loaded_model import LoadedModel
+from headrace_worker.engine.core.counters import EngineCounters
+from headrace_worker.engine.core.stop_conditions import (
+    finish_reason,
+    finish_reason_so_far,
+    stop_ids,
+    validate_sequence,
+)
+
+_WORKER_SLOTS = 256
+_CONTEXT_TOKENS = 4096
 
 
 def kill_this_process() -> None:
-    """Die as a crash does: no clean-up, no exit handlers."""
+    """Kill this process as a crash would: no clean-up, no exit handlers."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptedFaults:
-    """What goes wrong on purpose; nothing unless set."""
+    """Faults on purpose; none unless set."""
 
     refuse_all: bool = False
     """Every `admit` is refused."""
@@ -64,7 +74,7 @@ class ScriptedSettings:
     step_s: float = 0.0
     """Time a step takes, however many sequences it serves. 0 does not wait."""
     max_slots: int = 32
-    context_tokens: int = 4096
+    context_tokens: int = _CONTEXT_TOKENS
     prefill_chunk_tokens: int = 128
     """Prompt tokens a sequence advances per step before its first token."""
     faults: ScriptedFaults = ScriptedFaults()
@@ -90,21 +100,12 @@ class _Held:
         return self.prefilled + max(0, len(self.output_ids) - len(self.sequence.output_ids) - 1)
 
 
-@dataclass(slots=True)
-class _Totals:
-    steps: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    busy_s: float = 0.0
-
-
 class ScriptedEngine:
-    """Says readable words; the same prompt always gets the same ones.
+    """Generates readable words; the same prompt always gets the same ones.
 
-    Greedy output depends on the prompt alone, sampled output (temperature above
-    0) on prompt and seed. An answer ends after 16 to 64 tokens, or never with
-    `ignore_eos`. Log probabilities follow from prompt and place as well. The other
-    sampling parameters change nothing.
+    Greedy output depends on the prompt only, sampled output (temperature above 0) on prompt and
+    seed. An answer ends after 16 to 64 tokens, or never with `ignore_eos`. Log probabilities follow
+    from prompt and position. The other sampling parameters have no effect.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class ScriptedEngine:
         self._settings = settings or ScriptedSettings()
         self._sleep, self._now_s, self._crash = sleep, now_s, crash
         self._held: dict[int, _Held] = {}
-        self._totals = _Totals()
+        self._counters = EngineCounters()
         self._facts = EngineFacts(
             name="scripted",
             dtype="none",
@@ -149,9 +150,7 @@ class ScriptedEngine:
             raise SequenceRefused("this engine takes no grammars")
         if sequence.sequence_id in self._held:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        require_fit(
-            sequence, context_tokens=facts.context_tokens, vocabulary_size=facts.vocabulary_size
-        )
+        validate_sequence(sequence, facts)
         if len(self._held) >= facts.max_slots:
             raise NoFreeSlot(f"all {facts.max_slots} slots are taken")
         key = script_key(
@@ -162,9 +161,7 @@ class ScriptedEngine:
             key,
             script_length(key),
             stop_ids(sequence, facts.eos_token_ids),
-            already_over(
-                sequence, eos_token_ids=facts.eos_token_ids, context_tokens=facts.context_tokens
-            ),
+            finish_reason_so_far(sequence, facts),
             list(sequence.output_ids),
         )
 
@@ -180,9 +177,9 @@ class ScriptedEngine:
             self._advance(held, columns)
         for sequence_id, _ in (*columns.finished, *columns.failed):
             del self._held[sequence_id]
-        self._totals.steps += 1
-        self._totals.output_tokens += len(columns.token_ids)
-        self._totals.busy_s += self._now_s() - began_s
+        self._counters.steps += 1
+        self._counters.output_tokens += len(columns.token_ids)
+        self._counters.busy_s += self._now_s() - began_s
         return columns
 
     def park(self, sequence_id: int) -> tuple[int, ...]:
@@ -192,15 +189,11 @@ class ScriptedEngine:
         self._held.pop(sequence_id, None)
 
     def statistics(self) -> EngineStatistics:
-        return EngineStatistics(
+        return self._counters.statistics(
             running=len(self._held),
             free_slots=self._facts.max_slots - len(self._held),
             cache_tokens_used=sum(held.cached_tokens for held in self._held.values()),
             cache_tokens_total=self._facts.max_slots * self._facts.context_tokens,
-            steps=self._totals.steps,
-            prompt_tokens=self._totals.prompt_tokens,
-            output_tokens=self._totals.output_tokens,
-            busy_s=self._totals.busy_s,
         )
 
     def check_integrity(self) -> None:
@@ -215,7 +208,7 @@ class ScriptedEngine:
             faults.crash_prompts_containing in held.sequence.prompt_ids
             for held in self._held.values()
         )
-        if poisoned or self._totals.steps == faults.crash_after_steps:
+        if poisoned or self._counters.steps == faults.crash_after_steps:
             self._crash()
 
     def _advance(self, held: _Held, columns: StepOutput) -> None:
@@ -239,12 +232,7 @@ class ScriptedEngine:
         columns.sequence_ids.append(sequence_id)
         columns.token_ids.append(token_id)
         reason = finish_reason(
-            token_id,
-            stop_ids=held.stop_ids,
-            output_tokens=len(held.output_ids),
-            max_tokens=held.sequence.parameters.max_tokens,
-            total_tokens=len(held.sequence.prompt_ids) + len(held.output_ids),
-            context_tokens=self._facts.context_tokens,
+            held.sequence, held.output_ids, held.stop_ids, self._facts.context_tokens
         )
         if reason is not None:
             columns.finished.append((sequence_id, reason))
@@ -258,10 +246,10 @@ class ScriptedEngine:
         return None
 
     def _prefilled(self, held: _Held, columns: StepOutput) -> bool:
-        """Advance the prefill by a chunk; True once the sequence may get a token."""
+        """Advance the prefill by a chunk; return True once the sequence may get a token."""
         left = held.prefill_tokens - held.prefilled
         chunk = min(left, self._settings.prefill_chunk_tokens)
-        width, begin = held.sequence.prompt_width, held.prefilled + 1
+        width, begin = held.sequence.prompt_logprobs_width, held.prefilled + 1
         token_ids = held.sequence.prompt_ids[begin : begin + chunk]
         if width is not None and token_ids:
             run = script_logprobs(
@@ -269,7 +257,7 @@ class ScriptedEngine:
             )
             columns.prompt_logprobs[held.sequence.sequence_id] = run
         held.prefilled += chunk
-        self._totals.prompt_tokens += chunk
+        self._counters.prompt_tokens += chunk
         return chunk == left
 
     def _next_token(self, held: _Held) -> int:
@@ -279,6 +267,18 @@ class ScriptedEngine:
         return script_token(held.key, index)
 
 
-def load_scripted(settings: ScriptedSettings | None = None) -> LoadedModel:
-    """The scripted engine with its tokenizer, in the shape that `loading.load` has."""
-    return LoadedModel(ScriptedEngine(settings), scripted_tokenizer_files(), {}, parameters=0)
+def load_scripted(settings: WorkerSettings) -> LoadedModel:
+    """Return the scripted engine with its tokenizer, as other engines are loaded."""
+    faults = ScriptedFaults(
+        fail_prompts_containing=settings.scripted_fail_token,
+        crash_prompts_containing=settings.scripted_crash_token,
+    )
+    engine = ScriptedEngine(
+        ScriptedSettings(
+            step_s=settings.scripted_step_s,
+            max_slots=settings.max_slots or _WORKER_SLOTS,
+            context_tokens=settings.context_tokens or _CONTEXT_TOKENS,
+            faults=faults,
+        )
+    )
+    return LoadedModel(engine, scripted_tokenizer_files(), {}, parameters=0)

@@ -1,8 +1,7 @@
-"""What the scripted engine says, and the tokenizer that reads it.
+"""The words of the scripted engine, and its tokenizer.
 
-The vocabulary is byte level, so any text survives the round trip; the words of
-the script are single tokens, and now and then a character comes in pieces, one
-byte per token, as real tokenizers do to it.
+The vocabulary is byte level, so any text survives the round trip; words are single tokens, and now
+and then a character comes as several tokens of one byte, as with real tokenizers.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from hashlib import blake2b
 from struct import pack
 
 from headrace.logprobs import Logprobs
-from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 
 _SPECIALS = ("<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 _WORDS = (
@@ -44,7 +43,7 @@ _PHRASE = 16
 
 
 def script_key(prompt_ids: tuple[int, ...], seed: int | None) -> int:
-    """Reduce what the script depends on to 64 bits; `seed` is None for greedy requests."""
+    """Hash what the output depends on to 64 bits; `seed` is None for greedy requests."""
     digest = blake2b(pack(f"<{len(prompt_ids)}q", *prompt_ids), digest_size=8)
     if seed is not None:
         digest.update(pack("<Q", seed))
@@ -52,12 +51,12 @@ def script_key(prompt_ids: tuple[int, ...], seed: int | None) -> int:
 
 
 def script_length(key: int) -> int:
-    """Tokens before the end-of-sequence token, in [16, 64]."""
+    """Return the tokens before the end-of-sequence token, in [16, 64]."""
     return 16 + key % 49
 
 
 def script_token(key: int, index: int) -> int:
-    """The token at one output index; never end-of-sequence."""
+    """Return the token at an output index; never end-of-sequence."""
     phrase, place = divmod(index, _PHRASE)
     pieces = _script_pieces()
     if place >= 11 and _mix(key ^ phrase) % 3 == 0:
@@ -67,7 +66,8 @@ def script_token(key: int, index: int) -> int:
 
 
 def script_logprobs(key: int, index: int, token_ids: Sequence[int], width: int) -> Logprobs:
-    """What might be likely at some places from `index` on, whose tokens these are; theirs most."""
+    """Return plausible logprobs for these tokens, from position `index` on; theirs are the
+    highest."""
     run, others = Logprobs(), _script_pieces().words
     for place, token_id in enumerate(token_ids, index):
         bits = _mix(key ^ (place * _GOLDEN & _MASK))
@@ -82,7 +82,7 @@ def script_logprobs(key: int, index: int, token_ids: Sequence[int], width: int) 
 
 
 def end_token() -> int:
-    """The end-of-sequence token."""
+    """Return the end-of-sequence token."""
     return _SPECIALS.index("<|end|>")
 
 
@@ -92,7 +92,7 @@ def vocabulary_size() -> int:
 
 @cache
 def scripted_tokenizer_files() -> TokenizerFiles:
-    """The tokenizer of the scripted engine, made by program; equal on every call."""
+    """Return the tokenizer of the scripted engine; equal on every call."""
     vocabulary, merges = _vocabulary()
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     document = {
@@ -126,7 +126,7 @@ def scripted_tokenizer_files() -> TokenizerFiles:
 
 
 class _Pieces:
-    """The script's tokens as ids."""
+    """The words and characters as token ids."""
 
     def __init__(self) -> None:
         vocabulary, _ = _vocabulary()
@@ -147,7 +147,7 @@ def _script_pieces() -> _Pieces:
 
 @cache
 def _vocabulary() -> tuple[dict[str, int], list[list[str]]]:
-    """Specials, the 256 bytes, then every word with the prefixes that lead to it."""
+    """Return special tokens, the 256 bytes, then every word with the prefixes that lead to it."""
     vocabulary = {text: index for index, text in enumerate(_SPECIALS)}
     letters = _byte_letters()
     for letter in letters:
@@ -165,7 +165,7 @@ def _vocabulary() -> tuple[dict[str, int], list[list[str]]]:
 
 @cache
 def _byte_letters() -> list[str]:
-    """GPT-2's printable letter for each byte."""
+    """Return GPT-2's printable letter for each byte."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

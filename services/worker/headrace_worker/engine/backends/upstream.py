@@ -1,4 +1,4 @@
-"""A server elsewhere that answers by server-sent events: asked again, or left alone for a while.
+"""An HTTP server that answers with server-sent events; with retries and a circuit breaker.
 
 Nothing here logs a body or a key.
 """
@@ -18,53 +18,52 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from headrace_worker.engine.backends.breaker import Breaker
-from headrace_worker.engine.backends.remote_engine import SourceFailed
+from headrace_worker.engine.backends.circuit_breaker import CircuitBreaker
+from headrace_worker.engine.backends.remote_engine import BackendError
 
 log = logging.getLogger(__name__)
 # It names every request at "info"; who wants that can set it back.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 CONNECT_S = 5.0
-FIRST_PAUSE_S = 0.25
-"""Before the first repetition where the server names no time; each further one waits twice as
-long."""
+FIRST_BACKOFF_S = 0.25
+"""Before the first retry if the server sends no Retry-After; it doubles with each retry."""
 MAX_EVENT_BYTES = 1 << 20
-"""Of one event, and of a refusal's body; whoever sends more is no server of tokens."""
+"""Of one event, and of an error's body."""
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses that the same request may not get again."""
+"""Statuses after which the same request may succeed."""
 
 
-class UpstreamFailed(SourceFailed):
-    """It is out of reach, overloaded or broken: not this request's fault."""
+class UpstreamUnavailable(BackendError):
+    """The server is unreachable, overloaded or broken; the request is not at fault."""
 
 
-class UpstreamRefused(SourceFailed):
-    """It answers, and will not do this."""
+class UpstreamRejected(BackendError):
+    """The server answers, and rejects the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
-    """Whom to ask, and how patiently."""
+    """Address of the server, and how to retry."""
 
     url: str
     """Paths are appended to it: http://host:8000/v1."""
     api_key: SecretStr | None = None
     timeout_s: float = 60.0
-    """Longest silence, and the longest pause before a repetition that the server may ask for."""
+    """The longest silence, and the longest Retry-After that is obeyed."""
     retries: int = 2
-    """Repetitions of a request of which nothing has come yet."""
+    """Retries of a request before its first event."""
     failures: int = 5
-    """In a row, until callers' requests are refused."""
+    """Failures in a row that open the circuit breaker."""
     pause_s: float = 5.0
-    """Between probes, while they are."""
+    """Between probes while the breaker is open."""
     probe_path: str = "/models"
-    by_proxy: bool = True
+    uses_proxy: bool = True
     """Whether the environment's proxies are used."""
 
 
 class Upstream:
-    """One server. Made and used on one event loop; `refusing` alone is for any thread."""
+    """One server. Made and used on one event loop; only `unavailable_reason` is for any thread."""
 
     def __init__(self, settings: UpstreamSettings) -> None:
         self._settings = settings
@@ -74,12 +73,12 @@ class Upstream:
         self._client = httpx.AsyncClient(
             base_url=settings.url.rstrip("/") + "/",
             headers=headers,
-            trust_env=settings.by_proxy,
+            trust_env=settings.uses_proxy,
             timeout=httpx.Timeout(settings.timeout_s, connect=CONNECT_S),
             # Requests are bounded by the engine's slots.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
-        self._breaker = Breaker(failures=settings.failures)
+        self._breaker = CircuitBreaker(failures=settings.failures)
         self._recovery: asyncio.Task[None] | None = None
 
     @property
@@ -87,64 +86,67 @@ class Upstream:
         return self._settings.url
 
     @property
-    def refusing(self) -> str:
-        refusing = self._breaker.refusing
-        return f"{self.url} is left alone: {refusing}" if refusing else ""
+    def unavailable_reason(self) -> str:
+        unavailable_reason = self._breaker.unavailable_reason
+        return f"{self.url} is left alone: {unavailable_reason}" if unavailable_reason else ""
 
     async def get(self, path: str) -> dict[str, Any]:
-        """The JSON object there; asked once, whatever the breaker says, and not counted.
+        """Return the JSON object at a path; sent once, even if the breaker is open, and not
+        counted.
 
         Raises:
-            UpstreamFailed: it is out of reach or answers nonsense.
-            UpstreamRefused: it says no.
+            UpstreamUnavailable: the server is unreachable or returns nonsense.
+            UpstreamRejected: it rejects the request.
         """
         try:
             response = await self._client.get(path.lstrip("/"))
         except httpx.HTTPError as error:
             raise self._failure(error) from error
         if response.status_code >= 400:
-            raise _refusal(self.url, response.status_code, response.content)
+            raise _error_for(self.url, response.status_code, response.content)
         return _object(self.url, response.content)
 
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Post a JSON body and yield the events of the answer, up to [DONE] or its end.
 
         Raises:
-            UpstreamFailed: out of reach, also after repetitions, or the stream broke off.
-            UpstreamRefused: it says no, or ends the stream with an error.
+            UpstreamUnavailable: unreachable, also after retries, or the stream broke off.
+            UpstreamRejected: it rejects the request, or ends the stream with an error.
         """
-        async with self._counted(), self._opened(path, body) as response:
+        async with self._counting_failures(), self._open_response(path, body) as response:
             async for data in _events(self.url, response.aiter_bytes()):
-                self._breaker.succeeded()
+                self._breaker.record_success()
                 if data == b"[DONE]":
                     return
                 event = _object(self.url, data)
                 if "error" in event:
-                    raise UpstreamRefused(f"{self.url} ended it: {_message(event)}")
+                    raise UpstreamRejected(f"{self.url} ended it: {_message(event)}")
                 yield event
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Post a JSON body for a JSON object. Raises and is repeated as `events` is."""
-        async with self._counted(), self._opened(path, body) as response:
+        """Post a JSON body and return a JSON object. Raises and retries as `events` does."""
+        async with self._counting_failures(), self._open_response(path, body) as response:
             return _object(self.url, await response.aread())
 
     @asynccontextmanager
-    async def _counted(self) -> AsyncIterator[None]:
-        """Tell the breaker of failures, and the caller of them in our words."""
+    async def _counting_failures(self) -> AsyncIterator[None]:
+        """Count failures in the breaker, and raise them as our own errors."""
         try:
             yield
         except httpx.HTTPError as error:
             failure = self._failure(error)
             self._count(failure)
             raise failure from error
-        except UpstreamFailed as failure:
+        except UpstreamUnavailable as failure:
             self._count(failure)
             raise
 
     @asynccontextmanager
-    async def _opened(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[httpx.Response]:
-        """The response once its head is good; repeated while that may help."""
-        pause_s = FIRST_PAUSE_S
+    async def _open_response(
+        self, path: str, body: Mapping[str, Any]
+    ) -> AsyncIterator[httpx.Response]:
+        """Yield the response once its status is good, with retries."""
+        pause_s = FIRST_BACKOFF_S
         for left in range(self._settings.retries, -1, -1):
             request = self._client.build_request("POST", path.lstrip("/"), json=body)
             try:
@@ -166,40 +168,42 @@ class Upstream:
             pause_s *= 2
 
     async def _pause_after(self, response: httpx.Response, left: int) -> float | None:
-        """Seconds that the server wants to be left alone; None if it does not say.
+        """Return the seconds of Retry-After; None if there is none.
 
         Raises:
-            SourceFailed: to ask again would not help.
+            BackendError: a retry would not help.
         """
         content = await _bounded(response.aiter_bytes())
-        refusal = _refusal(self.url, response.status_code, content)
+        error = _error_for(self.url, response.status_code, content)
         wanted_s = _retry_after_s(response.headers.get("retry-after", ""))
         too_long = wanted_s is not None and wanted_s > self._settings.timeout_s
-        if left == 0 or too_long or isinstance(refusal, UpstreamRefused):
-            raise refusal
+        if left == 0 or too_long or isinstance(error, UpstreamRejected):
+            raise error
         log.warning("upstream.busy", extra={"url": self.url, "status": response.status_code})
         return wanted_s
 
-    def _failure(self, error: httpx.HTTPError) -> UpstreamFailed:
-        return UpstreamFailed(f"{self.url} is out of reach: {type(error).__name__} {error}".strip())
+    def _failure(self, error: httpx.HTTPError) -> UpstreamUnavailable:
+        return UpstreamUnavailable(
+            f"{self.url} is out of reach: {type(error).__name__} {error}".strip()
+        )
 
-    def _count(self, failure: UpstreamFailed) -> None:
-        if self._breaker.failed(str(failure)):
+    def _count(self, failure: UpstreamUnavailable) -> None:
+        if self._breaker.record_failure(str(failure)):
             log.error("upstream.left_alone", extra={"url": self.url, "why": str(failure)})
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
 
     async def _recover(self) -> None:
-        """Probe until it answers. An answer of any kind but its own failure is one."""
+        """Probe until the server answers, even with a rejection."""
         while self._breaker.is_open:
             await asyncio.sleep(self._settings.pause_s)
             try:
                 await self.get(self._settings.probe_path)
-            except UpstreamRefused:
-                self._breaker.succeeded()
-            except UpstreamFailed:
+            except UpstreamRejected:
+                self._breaker.record_success()
+            except UpstreamUnavailable:
                 continue
             else:
-                self._breaker.succeeded()
+                self._breaker.record_success()
         log.info("upstream.back", extra={"url": self.url})
 
     async def close(self) -> None:
@@ -209,12 +213,12 @@ class Upstream:
 
 
 async def _events(url: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The data of each event. Lines end with LF alone: text may hold all else that ends lines."""
+    """Yield the data of each event. Only LF ends a line: text may contain other line ends."""
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > MAX_EVENT_BYTES:
-            raise UpstreamFailed(f"{url} sent an event of more than {MAX_EVENT_BYTES} bytes")
+            raise UpstreamUnavailable(f"{url} sent an event of more than {MAX_EVENT_BYTES} bytes")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
@@ -235,28 +239,28 @@ def _object(url: str, data: bytes) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise UpstreamFailed(f"{url} answers what is no JSON object: {data[:80]!r}")
+        raise UpstreamUnavailable(f"{url} answers what is no JSON object: {data[:80]!r}")
     return found
 
 
-def _refusal(url: str, status: int, content: bytes) -> SourceFailed:
+def _error_for(url: str, status: int, content: bytes) -> BackendError:
     try:
-        said = _message(json.loads(content))
+        message = _message(json.loads(content))
     except ValueError:
-        said = content[:200].decode(errors="replace")
-    kind = UpstreamFailed if status in _PASSING else UpstreamRefused
-    return kind(f"{url} answers {status}: {said}")
+        message = content[:200].decode(errors="replace")
+    kind = UpstreamUnavailable if status in _PASSING else UpstreamRejected
+    return kind(f"{url} answers {status}: {message}")
 
 
 def _message(event: Any) -> str:
-    """What OpenAI's error body says, or the whole where it is another's."""
+    """Return the message of OpenAI's error body, or the whole body of another's."""
     error = event.get("error", event) if isinstance(event, dict) else event
-    said = error.get("message", error) if isinstance(error, dict) else error
-    return str(said)[:500]
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return str(message)[:500]
 
 
 def _retry_after_s(text: str) -> float | None:
-    """Retry-After is seconds or a date; None where it is neither."""
+    """Parse Retry-After, seconds or a date; None if it is neither."""
     try:
         return max(0.0, float(text))
     except ValueError:

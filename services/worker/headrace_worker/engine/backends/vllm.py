@@ -1,63 +1,46 @@
-"""Models computed by vLLM, in processes of its own."""
+"""Models computed by vLLM, in its own processes."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from headrace.sampling import names_in
+from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.backends.loop_thread import LoopThread
 from headrace_worker.engine.backends.remote_engine import (
-    FollowingEngine,
-    Piece,
-    SourceFailed,
+    BackendError,
+    RemoteEngine,
+    TokenChunk,
+    finish_of,
     seed_of,
     tokens_left,
 )
-from headrace_worker.engine.base.interface import Capabilities, EngineFacts, FinishReason, Sequence
-from headrace_worker.engine.base.loaded import (
-    LoadedModel,
-    ModelLoadFailed,
-    PackageMissing,
-)
+from headrace_worker.engine.base.interface import Capabilities, EngineFacts, Sequence
+from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed, PackageMissing
 from headrace_worker.engine.files.sources import model_folder, weights_digest
 from headrace_worker.engine.files.tokenizer_files import first_line, tokenizer_files
 
 _SLOTS = 64
-_FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
-@dataclass(frozen=True, slots=True)
-class VllmSettings:
-    source: str
-    """Folder or hub id, as transformers has it."""
-    revision: str | None = None
-    dtype: str = "float32"
-    max_slots: int | None = None
-    """None: 64."""
-    context_tokens: int | None = None
-    """None: the model's own."""
-    prefix_cache: bool = True
-
-
-class VllmSource:
-    """vLLM's asynchronous engine, asked for token ids alone."""
+class VllmBackend:
+    """vLLM's asynchronous engine, with token ids in and out."""
 
     def __init__(self, engine: Any, eos_token_ids: tuple[int, ...]) -> None:
         self._engine, self._eos_token_ids = engine, eos_token_ids
         self._numbers = count()
 
     @property
-    def refusing(self) -> str:
+    def unavailable_reason(self) -> str:
         return ""
 
     async def close(self) -> None:
         self._engine.shutdown()
 
-    async def follow(self, sequence: Sequence) -> AsyncGenerator[Piece, None]:
+    async def generate(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
         from vllm import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -71,18 +54,13 @@ class VllmSource:
             async with aclosing(outputs):
                 async for output in outputs:
                     choice = output.outputs[0]
-                    yield Piece(tuple(choice.token_ids), self._finish(choice.finish_reason))
-        except (EngineDeadError, SourceFailed):
+                    yield TokenChunk(
+                        tuple(choice.token_ids), finish_of("vLLM", choice.finish_reason)
+                    )
+        except (EngineDeadError, BackendError):
             raise
         except Exception as error:  # what it refuses, by a class of its own in each version
-            raise SourceFailed(f"vLLM refuses it: {first_line(error)}") from error
-
-    def _finish(self, reason: str | None) -> FinishReason | None:
-        if reason is None:
-            return None
-        if reason not in _FINISHES:
-            raise SourceFailed(f"vLLM ended it by {reason!r}")
-        return _FINISHES[reason]
+            raise BackendError(f"vLLM refuses it: {first_line(error)}") from error
 
     def _parameters(self, sequence: Sequence) -> Any:
         from vllm import SamplingParams
@@ -103,8 +81,8 @@ class VllmSource:
         )
 
 
-def load_vllm(settings: VllmSettings) -> LoadedModel:
-    """Load a transformers model into vLLM; blocks for as long as that takes.
+def load_vllm(settings: WorkerSettings) -> LoadedModel:
+    """Load a transformers model into vLLM; blocks until it is loaded.
 
     Raises:
         ModelLoadFailed: with the reason.
@@ -113,16 +91,16 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
     except ImportError as error:
-        raise PackageMissing(settings.source, engine="vllm", package="vllm") from error
-    folder = model_folder(settings.source, settings.revision)
+        raise PackageMissing(settings.model_source, engine="vllm", package="vllm") from error
+    folder = model_folder(settings.model_source, settings.model_revision)
     # Why here: transformers takes seconds to import, and it is vLLM that is asked for.
     from headrace_worker.engine.files.generation_config import (
-        configured_ends_of,
+        configured_end_tokens_in,
         generation_defaults,
         read_generation_config,
     )
 
-    files = tokenizer_files(settings.source, folder, configured_ends_of(folder))
+    files = tokenizer_files(settings.model_source, folder, configured_end_tokens_in(folder))
     slots = settings.max_slots or _SLOTS
 
     async def start() -> Any:
@@ -142,7 +120,7 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
     try:
         engine = loop.run(start())
     except Exception as error:  # of its own processes, of all kinds
-        raise ModelLoadFailed(settings.source, f"vLLM says: {first_line(error)}") from error
+        raise ModelLoadFailed(settings.model_source, f"vLLM says: {first_line(error)}") from error
     config = engine.model_config
     facts = EngineFacts(
         name="vllm",
@@ -156,6 +134,6 @@ def load_vllm(settings: VllmSettings) -> LoadedModel:
         batch_invariant=False,
         capabilities=Capabilities(cache_salt=True, sampling=names_in("vllm").keys()),
     )
-    source = VllmSource(engine, files.eos_token_ids)
+    source = VllmBackend(engine, files.eos_token_ids)
     defaults = generation_defaults(read_generation_config(folder))
-    return LoadedModel(FollowingEngine(facts, source, loop), files, defaults, 0)
+    return LoadedModel(RemoteEngine(facts, source, loop), files, defaults, 0)

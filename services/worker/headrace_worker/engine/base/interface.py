@@ -1,10 +1,9 @@
-"""What a worker asks of an engine: admit, step, park, cancel, statistics.
+"""The interface of an engine: admit, step, park, cancel, statistics.
 
-An engine turns sequences into tokens and knows nothing else: no text, no
-requests, no network. This module has the nouns and the protocol, and imports
-nothing that computes; `headrace_worker.engine.core.slot_engine`, `.scripted` and `.following`
-are the implementations, held to one contract suite; `.encoder` makes vectors instead of
-tokens.
+An engine turns token sequences into tokens; it knows no text, no requests and no network.
+`core.slot_engine`, `backends.scripted` and `backends.remote_engine` implement it and pass one
+contract suite; `encoder` makes vectors instead of tokens. This module imports nothing that
+computes.
 """
 
 from __future__ import annotations
@@ -20,14 +19,13 @@ from headrace.sampling import SamplingNumbers
 
 
 class FinishReason(StrEnum):
-    """Why an engine ended a sequence of itself. Stop strings are the gateway's."""
+    """Why an engine ended a sequence. Stop strings are the gateway's."""
 
     STOP = "stop"
-    """An end-of-sequence token or one of `stop_token_ids` was sampled; it is the last token,
-    unless the engine gets text alone from where it really runs. Of an input: its vector is
-    made."""
+    """An end-of-sequence token or one of `stop_token_ids` was sampled; it is the last token, unless
+    a remote server gives text only. For an input: its vector is made."""
     LENGTH = "length"
-    """`max_tokens` were made, or the context is full."""
+    """`max_tokens` were generated, or the context is full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,39 +39,39 @@ class SamplingParameters(SamplingNumbers):
     ignore_eos: bool = False
     """End-of-sequence tokens of the model do not end the sequence; `stop_token_ids` still do."""
     logprobs: int | None = None
-    """How many of the likeliest are told beside each output token's own; None tells nothing."""
+    """How many of the likeliest tokens are returned beside each output token; None: no logprobs."""
     prompt_logprobs: int | None = None
-    """The same of the prompt's tokens, unless there is output already: then they are known."""
+    """The same for prompt tokens, unless there is output already: then they are known."""
     min_tokens: int = 0
     """Output tokens before one that ends the sequence, those of earlier attempts included."""
     bad_words: tuple[tuple[int, ...], ...] = ()
-    """Runs of tokens, none of them empty, that the output does not have."""
+    """Sequences of tokens, none empty, that the output must not contain."""
     allowed_token_ids: frozenset[int] = frozenset()
-    """The only tokens that are drawn; empty: all."""
+    """The only tokens that may be sampled; empty: all."""
 
     @property
-    def forbids_tokens(self) -> bool:
-        """Whether any of the last three asks for something."""
+    def masks_tokens(self) -> bool:
+        """Whether any of the last three is set."""
         return bool(self.min_tokens or self.bad_words or self.allowed_token_ids)
 
 
 class GrammarKind(StrEnum):
-    """In what language a grammar is written."""
+    """The language in which a grammar is written."""
 
     JSON_OBJECT = "json_object"
     """Any JSON object; no source."""
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"
-    """The whole output matches; no look-around, no references back."""
+    """The whole output matches; no look-around, no back-references."""
     EBNF = "ebnf"
-    """GBNF, as llama.cpp has it; begins at `root`."""
+    """GBNF, as in llama.cpp; begins at `root`."""
     STRUCTURAL_TAG = "structural_tag"
     """xgrammar's JSON: text with tagged parts that follow schemas."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What the whole output of a sequence must follow, that of earlier attempts included."""
+    """A grammar for the whole output of a sequence, that of earlier attempts included."""
 
     kind: GrammarKind
     source: str = ""
@@ -81,76 +79,76 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """All there is to a generation; whoever holds it can continue it.
+    """All that is needed to generate, or to continue, a sequence.
 
-    The randomness of output index i comes from (seed, i) alone, so the tokens
-    that follow `output_ids` are the same wherever and beside whatever it runs.
+    The randomness of output index i depends on (seed, i) only, so the tokens that follow
+    `output_ids` are the same on every worker and in every batch.
     """
 
     sequence_id: int
     """Unique among the sequences an engine holds."""
     prompt_ids: tuple[int, ...]
     output_ids: tuple[int, ...]
-    """What earlier attempts made; empty for a new one. Never re-emitted."""
+    """Output of earlier attempts; empty for a new sequence. Never emitted again."""
     parameters: SamplingParameters
     seed: int
     """Any 64-bit unsigned integer."""
     grammar: Grammar | None = None
     adapter: str = ""
-    """Digest of the adapter that it runs with; empty for the model itself."""
+    """Digest of the LoRA adapter; empty for the base model."""
     second_begins: int = 0
-    """Of an input that is a pair of texts: where the second begins; 0 for one text."""
+    """For a pair of texts: the index of the first token of the second; 0 for one text."""
     cache_salt: str = ""
-    """What is cached of it is shared with sequences of equal salt alone."""
+    """Cached prefixes are shared with sequences of the same salt only."""
     priority: int = 2
-    """Lower is more urgent; of the least urgent, the newest is parked when the cache is full."""
+    """Lower is more urgent; if the cache is full, the newest of the least urgent is parked."""
 
     @property
-    def prompt_width(self) -> int | None:
-        """Of the logprobs to tell of its prompt; None for none."""
+    def prompt_logprobs_width(self) -> int | None:
+        """How many prompt logprobs to return for each token; None for none."""
         return None if self.output_ids else self.parameters.prompt_logprobs
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What one step made, in columns: row i of `sequence_ids` got `token_ids[i]`.
+    """The results of one step, in columns: row i of `sequence_ids` got `token_ids[i]`.
 
-    At most one token per sequence. A sequence in `finished`, `failed`, `refused` or `parked`
-    is no longer held by the engine; a finished one may have its last token in the
-    same step.
+    At most one token per sequence. The engine no longer holds a sequence in `finished`, `failed`,
+    `refused` or `parked`; a finished one may have its last token in the same step.
     """
 
     sequence_ids: list[int] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     finished: list[tuple[int, FinishReason]] = field(default_factory=list)
     failed: list[tuple[int, str]] = field(default_factory=list)
-    """Sequences that could not go on, with the fact: the culprits alone, never their neighbours."""
+    """Sequences that cannot continue, with the reason; other sequences of the batch are
+    unaffected."""
     logprobs: dict[int, Logprobs] = field(default_factory=dict)
-    """By sequence, a run of one: of every token here whose sequence wants them."""
+    """By sequence, of its token in this step, if it wants logprobs."""
     prompt_logprobs: dict[int, Logprobs] = field(default_factory=dict)
-    """By sequence, what has become known of its prompt, from the second token on and in order.
-    The last of it comes with the first token, if not before."""
+    """By sequence, of prompt tokens from the second on, in order. The last come with the first
+    output token at the latest."""
     cached_prompts: dict[int, int] = field(default_factory=dict)
-    """By sequence, with the first token that it gets here: how many tokens of its prompt did not
-    have to be computed. Of no sequence where the engine cannot tell."""
+    """By sequence, with its first token: how many prompt tokens were cached. Absent if the engine
+    does not know."""
     parked: list[int] = field(default_factory=list)
-    """Sequences let go because the cache is full, to be continued elsewhere or later. Never the
-    only one."""
+    """Sequences parked because the cache is full, to be resumed elsewhere or later. Never the only
+    one."""
     refused: list[tuple[int, str]] = field(default_factory=list)
-    """Sequences whose grammar is none, or that have no token left which they may get, with the
-    fact: no engine would."""
+    """Sequences whose grammar is invalid, or that may get no token, with the reason; no engine
+    would accept them."""
     vectors: dict[int, bytes] = field(default_factory=dict)
-    """Of those in `finished`, where the engine makes vectors: float32, little-endian."""
+    """Of those in `finished`, if the engine makes vectors: float32, little-endian."""
 
     @property
-    def says_anything(self) -> bool:
+    def has_content(self) -> bool:
         ends = self.finished or self.failed or self.refused or self.parked
         return bool(self.sequence_ids or ends or self.prompt_logprobs)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """What an engine holds at this moment."""
+    """What an engine holds at this moment, and what it has done."""
 
     running: int
     """Sequences in a slot, prefilling ones included."""
@@ -164,27 +162,27 @@ class EngineStatistics:
     busy_s: float
     """Time spent in `step`."""
     prefix_queries: int = 0
-    """Tokens of contexts for which the cache was asked for a beginning; 0 without one."""
+    """Tokens of contexts looked up in the prefix cache; 0 without one."""
     prefix_hits: int = 0
-    """Of these, those that it had: they are not computed, and no `prompt_tokens`."""
+    """Of these, those that were cached; they are not computed, and not in `prompt_tokens`."""
     adapter_bytes: int = 0
-    """Memory of the adapters held."""
-    refusing: str = ""
-    """Why it would take nothing now, however many slots are free; empty where it would."""
+    """Memory of the loaded adapters."""
+    unavailable_reason: str = ""
+    """Why the engine admits nothing now, however many slots are free; empty if it does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do beyond running a prompt to its end."""
+    """Optional features of an engine."""
 
     resume: bool = True
-    """Goes on from output made elsewhere."""
+    """Continues output of earlier attempts."""
     park: bool = True
-    """Lets go of a running sequence and hands over its output."""
+    """Gives up a running sequence and returns its output."""
     logprobs: bool = False
     grammar: bool = False
     token_masks: bool = False
-    """Keeps to `min_tokens`, `bad_words` and `allowed_token_ids`."""
+    """Applies `min_tokens`, `bad_words` and `allowed_token_ids`."""
     cache_salt: bool = False
     """Shares nothing between sequences of different salts."""
     sampling: Set[str] = frozenset()
@@ -193,10 +191,10 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What does not change while the engine lives; goes into the model card."""
+    """Constants of an engine; they go into the model card."""
 
     name: str
-    """How it computes: `packed` or `stepwise`, as its check at load found right; else its kind."""
+    """`packed` or `stepwise`, as the check at load decided; else the kind of engine."""
     dtype: str
     max_slots: int
     """Sequences held at once."""
@@ -207,22 +205,22 @@ class EngineFacts:
     weights_digest: str
     """Equal for equal weights; continuation across workers relies on it."""
     batch_invariant: bool
-    """Whether a sequence's output does not depend on its neighbours."""
+    """Whether a sequence's output does not depend on other sequences of the batch."""
     capabilities: Capabilities = Capabilities()
     makes_vectors: bool = False
     """Whether sequences are inputs: each gets one vector, and no token."""
 
 
 class SequenceRefused(Exception):
-    """The engine cannot take this sequence; nothing is held for it. The text says why."""
+    """The engine cannot take this sequence; nothing is held. The text says why."""
 
 
 class NoFreeSlot(SequenceRefused):
-    """Every slot is taken at this moment; the sequence itself is fine."""
+    """Every slot is in use now; the sequence itself is valid."""
 
 
 class Engine(Protocol):
-    """Not thread-safe: all calls come from one thread, the pump's."""
+    """An engine. Not thread-safe: all calls come from the pump's thread."""
 
     @property
     def facts(self) -> EngineFacts: ...
@@ -235,56 +233,55 @@ class Engine(Protocol):
     def admit(self, sequence: Sequence) -> None:
         """Take a sequence; its prefill begins with the next step.
 
-        One that earlier attempts brought to its end is taken too, and its next
-        step finishes it without a token: its finish was lost on the way.
+        A sequence that earlier attempts completed is taken too; the next step finishes it without a
+        token, because its finish was lost.
 
         Raises:
-            NoFreeSlot: every slot is taken.
-            SequenceRefused: prompt and output so far leave no room, a token id is
-                outside the vocabulary, its adapter is not held, it is held itself, it
-                has a grammar or output and this engine takes none, or it is `refusing`.
+            NoFreeSlot: every slot is in use.
+            SequenceRefused: prompt and output leave no room, a token id is outside the
+                vocabulary, its adapter is not loaded, its id is in use, it needs a feature that
+                the engine lacks, or the engine is unavailable.
         """
         ...
 
     def step(self) -> StepOutput:
-        """One forward pass over what is held; empty where there is nothing to do.
+        """Run one forward pass over all held sequences; return nothing if there is nothing to do.
 
-        Prefill longer than the chunk takes several steps, during which the
-        sequence gets no token.
+        A prefill longer than the chunk takes several steps, without a token.
         """
         ...
 
     def park(self, sequence_id: int) -> tuple[int, ...]:
-        """Let go of a sequence and return its whole output so far, earlier attempts' included.
+        """Release a sequence and return its whole output so far, that of earlier attempts included.
 
         Raises:
-            KeyError: it is not held.
+            KeyError: the engine does not hold it.
         """
         ...
 
     def cancel(self, sequence_id: int) -> None:
-        """Let go of a sequence; one that is not held is fine."""
+        """Release a sequence; an unknown id is ignored."""
         ...
 
     def statistics(self) -> EngineStatistics: ...
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if slots or cache are held by nobody, or twice."""
+        """Raise AssertionError if a slot or cache is lost, or held twice."""
         ...
 
 
 class PrefixEngine(Protocol):
-    """An engine that computes what texts begin with once."""
+    """An engine with a prefix cache."""
 
-    def known_blocks(self) -> list[bytes]:
-        """Names of all blocks that a text may begin with, as `headrace.prefixes` makes them;
-        beginnings before what follows on them. Called where the engine may be called."""
+    def cached_blocks(self) -> list[bytes]:
+        """Return the hashes of all cached blocks, as `headrace.prefixes` makes them; a prefix comes
+        before what follows it. Called from the engine's thread."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class FittedAdapter:
-    """An adapter that was read and fits the engine that read it, which alone can hold it."""
+class LoadedAdapter:
+    """An adapter that an engine has read and can run; another engine cannot."""
 
     digest: str
     """Equal for equal adapters."""
@@ -299,22 +296,22 @@ class AdapterRefused(Exception):
 class AdapterEngine(Protocol):
     """An engine whose sequences may each run with one of several adapters."""
 
-    def fit_adapter(self, folder: Path) -> FittedAdapter:
-        """Read an adapter in peft's form; blocks, and may be called from any thread.
+    def load_adapter(self, folder: Path) -> LoadedAdapter:
+        """Read an adapter in peft's format; blocks, and may be called from any thread.
 
         Raises:
-            AdapterRefused: with the fact.
+            AdapterRefused: with the reason.
         """
         ...
 
-    def hold_adapter(self, fitted: FittedAdapter) -> None:
-        """Admit sequences with it from now on; one that is held already is fine.
+    def add_adapter(self, fitted: LoadedAdapter) -> None:
+        """Admit sequences with it from now on; adding it twice is fine.
 
         Raises:
-            AdapterRefused: as many as may be are held.
+            AdapterRefused: the maximum number of adapters is loaded.
         """
         ...
 
-    def let_go_of_adapter(self, digest: str) -> None:
-        """Admit no sequence with it any more; those that run with it go on to their end."""
+    def remove_adapter(self, digest: str) -> None:
+        """Admit no new sequence with it; running ones continue to their end."""
         ...

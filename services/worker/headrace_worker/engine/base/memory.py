@@ -1,4 +1,4 @@
-"""How much memory the keys and values may take."""
+"""Memory for the key-value cache."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor
 from headrace_worker.base.machine import this_machine
 
 _UTILIZATION = {"cpu": 0.5, "cuda": 0.9}
-"""Of a machine half, for others live there too; of a GPU what passes and drivers leave."""
+"""Half of a machine, which runs other processes too; of a GPU what passes and drivers leave."""
 
 
 def cache_budget(device: torch.device, *, utilization: float | None, weights: int) -> int:
-    """Bytes for keys and values on a device that holds `weights` bytes of their model already."""
+    """Return the bytes for the cache on a device that holds `weights` bytes of the model
+    already."""
     if utilization is None:
         utilization = _UTILIZATION[device.type]
     if device.type == "cpu":
@@ -30,15 +31,16 @@ def cache_budget(device: torch.device, *, utilization: float | None, weights: in
 
 
 def share(total: int, free: int, *, taken: int, utilization: float) -> int:
-    """What is left of a share of `total` bytes of which `taken` are taken, and is free; from 0."""
+    """Return what a share of `total` bytes leaves beyond the `taken` ones, at most `free`, at least
+    0."""
     return max(0, min(int(total * utilization) - taken, free))
 
 
-def untouched(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Zeros from the system that take memory page by page, as they are written.
+def lazily_zeroed(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return zeros whose memory is committed page by page, as they are written.
 
     Raises:
-        MemoryError: the address space does not take them.
+        MemoryError: the address space is too small.
     """
     # Why not torch.zeros: it writes the zeros, so memory is committed at once.
     size = prod(shape) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""In which numbers a model computes: what each type needs, and what it can promise."""
+"""Data types of a model: what each needs, and what it can promise."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
-_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _QUANTIZATIONS = ("none", "int8")
 _CPU_FACTS = Path("/proc/cpuinfo")
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -25,7 +21,8 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 class PrecisionUnavailable(Exception):
-    """It cannot be had here; the text says what is missing and what to take instead."""
+    """The precision is not available here; the text says what is missing and what to use
+    instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +35,13 @@ class Precision:
 
     @property
     def name(self) -> str:
-        """As model cards and digests have it: `float32`, `bfloat16+int8`."""
+        """As in model cards and digests: `float32`, `bfloat16+int8`."""
         return self.dtype if self.quantization == "none" else f"{self.dtype}+{self.quantization}"
 
     @property
     def batch_invariant(self) -> bool:
-        """Whether rounding, which varies with the neighbours, stays far below the margins
-        between tokens: in plain float32 alone."""
+        """Whether rounding, which varies with the batch, stays far below the margins between
+        tokens: in plain float32 only."""
         return self.name == "float32"
 
     @property
@@ -53,7 +50,7 @@ class Precision:
 
 
 def require_available(precision: Precision, *, has_torchao: bool, on_gpu: bool) -> None:
-    """Say before anything is read whether a process that has these can compute so.
+    """Check, before anything is read, that a process can compute in this precision.
 
     Raises:
         PrecisionUnavailable: with the reason.
@@ -76,7 +73,7 @@ def require_available(precision: Precision, *, has_torchao: bool, on_gpu: bool) 
 
 
 def require_available_here(precision: Precision, *, on_gpu: bool) -> None:
-    """The same of this process; a type that this machine is slow in is said in the log.
+    """Check the same for this process; log a type that is slow on this machine.
 
     Raises:
         PrecisionUnavailable: with the reason.
@@ -94,18 +91,18 @@ def require_available_here(precision: Precision, *, on_gpu: bool) -> None:
 
 
 def multiplies_bfloat16(cpu_facts: str) -> bool:
-    """Whether a CPU does so in hardware, by its /proc/cpuinfo; true where that is empty."""
+    """Return whether a CPU does so in hardware, by its /proc/cpuinfo; true if that is empty."""
     lines = [line for line in cpu_facts.splitlines() if line.startswith(("flags", "Features"))]
     return not lines or any(_BFLOAT16_FLAGS & set(line.split()) for line in lines)
 
 
 def quantize_to_int8(model: PreTrainedModel) -> None:
-    """Store the weights of the model's linear layers in 8 bits; it computes in its own type.
+    """Store the weights of linear layers in 8 bits; the model computes in its own type.
 
     Embeddings, norms and experts that are stacked in one tensor stay as they are.
 
     Raises:
-        PrecisionUnavailable: torchao does not load, or there is no linear layer.
+        PrecisionUnavailable: torchao cannot be loaded, or there is no linear layer.
     """
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_

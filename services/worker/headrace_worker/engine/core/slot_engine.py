@@ -1,7 +1,7 @@
-"""Continuous batching: every step is one forward pass over whatever is held.
+"""Continuous batching: every step is one forward pass over all running sequences.
 
-Decode rows come first, then prefill, oldest first, up to a budget of tokens. How
-they pass through the model is the `Forward`'s: packed into one row, or one by one.
+Decode rows come first, then prefill chunks, oldest first, up to a budget of tokens. The
+`ModelRunner` decides how they pass through the model: packed into one row, or one by one.
 """
 
 from __future__ import annotations
@@ -16,335 +16,335 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headrace_worker.engine.base.forward import Decode, Forward, Prefill, Room, StepRows
 from headrace_worker.engine.base.interface import (
     EngineFacts,
     EngineStatistics,
     FinishReason,
-    FittedAdapter,
+    LoadedAdapter,
     Sequence,
     SequenceRefused,
     StepOutput,
 )
-from headrace_worker.engine.core.endings import already_over, finish_reason, require_fit, stop_ids
-from headrace_worker.engine.core.slots import Occupant, Slots
-from headrace_worker.engine.core.tally import Tally
-from headrace_worker.engine.grammar.compiling import Compile
-from headrace_worker.engine.grammar.grammars import Grammars
-from headrace_worker.engine.lora.adapters import Adapters, Fitted
-from headrace_worker.engine.sampling.logprobs import part, run_logprobs
-from headrace_worker.engine.sampling.sampler import Choice, Chooser
+from headrace_worker.engine.base.model_runner import (
+    CacheSpace,
+    DecodeBatch,
+    ModelRunner,
+    PrefillChunk,
+    StepBatch,
+)
+from headrace_worker.engine.core.counters import EngineCounters
+from headrace_worker.engine.core.slots import ActiveSequence, SlotTable
+from headrace_worker.engine.core.stop_conditions import (
+    finish_reason,
+    finish_reason_so_far,
+    stop_ids,
+    validate_sequence,
+)
+from headrace_worker.engine.grammar.compiler import CompileFunction
+from headrace_worker.engine.grammar.slot_grammars import SlotGrammars
+from headrace_worker.engine.lora.adapters import Adapters, LoadedLora
+from headrace_worker.engine.sampling.logprobs import run_logprobs, split_logits
+from headrace_worker.engine.sampling.sampler import SampledTokens, Sampler
 
 Ints = NDArray[np.int64]
 
 GROWTH_TOKENS = 32
-"""Left free for each that runs when a newcomer enters a shared cache. Too small: newcomers are
-parked soon after. Too large: cache lies idle."""
+"""Tokens left free for each running sequence when another enters a shared cache. Too small: new
+sequences are parked soon after. Too large: cache lies idle."""
 
 log = logging.getLogger(__name__)
 
 
 class SlotEngine:
-    """The engine for transformers models; `building` finds the forward pass that is right."""
+    """The engine for transformers models; `builder` chooses the model runner."""
 
     def __init__(
         self,
-        forward: Forward,
+        runner: ModelRunner,
         facts: EngineFacts,
         *,
         adapters: Adapters | None = None,
         prefill_chunk_tokens: int = 128,
-        compile_grammar: Compile | None = None,
+        compile_grammar: CompileFunction | None = None,
         now_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`adapters` are those that the forward pass applies.
-
-        `prefill_chunk_tokens` bounds the prompt tokens of a step, all sequences together.
-
-        Too small: a long prompt takes many steps to its first token. Too large:
-        everyone who decodes waits for it. Prompts that must come whole come
-        whole, however long.
+        """Args:
+        adapters: those that the model runner applies.
+        prefill_chunk_tokens: prompt tokens of a step, all sequences together. Too small: a
+            long prompt takes many steps to its first token. Too large: all decoding sequences
+            wait for it. A runner without chunked prefill gets whole prompts.
         """
-        self._forward, self._facts = forward, facts
+        self._runner, self._facts = runner, facts
         self._adapters = adapters or Adapters()
         self._prefill_chunk_tokens, self._now_s = prefill_chunk_tokens, now_s
-        self._slots = Slots(facts.max_slots)
-        self._grammars = Grammars(compile_grammar, facts.max_slots, facts.vocabulary_size)
-        self._chooser = Chooser(facts.max_slots, facts.vocabulary_size, self._grammars)
-        self._tally = Tally()
+        self._slots = SlotTable(facts.max_slots)
+        self._grammars = SlotGrammars(compile_grammar, facts.max_slots, facts.vocabulary_size)
+        self._sampler = Sampler(facts.max_slots, facts.vocabulary_size, self._grammars)
+        self._counters = EngineCounters()
 
     @property
     def facts(self) -> EngineFacts:
         return self._facts
 
     @property
-    def forward(self) -> Forward:
-        """What it runs its steps through."""
-        return self._forward
+    def runner(self) -> ModelRunner:
+        return self._runner
 
-    def known_blocks(self) -> list[bytes]:
-        return list(self._forward.names)
+    def cached_blocks(self) -> list[bytes]:
+        return list(self._runner.cached_hashes)
 
     @property
     def has_work(self) -> bool:
-        return bool(self._slots.occupants)
+        return bool(self._slots.sequences)
 
     def admit(self, sequence: Sequence) -> None:
         facts = self._facts
-        context_tokens, eos_token_ids = facts.context_tokens, facts.eos_token_ids
-        if sequence.sequence_id in self._slots.occupants:
+        if sequence.sequence_id in self._slots.sequences:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
-        require_fit(sequence, context_tokens=context_tokens, vocabulary_size=facts.vocabulary_size)
+        validate_sequence(sequence, facts)
         self._grammars.require(sequence)
         self._adapters.require(sequence.adapter)
         context_ids = np.array(sequence.prompt_ids + sequence.output_ids, dtype=np.int64)
-        # What is told of a prompt is known of no other's beginning.
-        free, reuse = self._slots.require_free(), sequence.prompt_width is None
-        adapter, salt = sequence.adapter, sequence.cache_salt
-        slot = self._forward.place(free, context_ids, adapter, salt=salt, reuse=reuse)
-        occupant = Occupant(
+        # Prompt log probabilities need a pass over the whole prompt: no prefix is reused.
+        reuse, salt = sequence.prompt_logprobs_width is None, sequence.cache_salt
+        free = self._slots.require_free()
+        slot = self._runner.assign_slot(free, context_ids, sequence.adapter, salt=salt, reuse=reuse)
+        active = ActiveSequence(
             sequence,
             slot,
             context_ids,
             list(sequence.output_ids),
-            stop_ids(sequence, eos_token_ids),
-            already_over(sequence, eos_token_ids=eos_token_ids, context_tokens=context_tokens),
+            stop_ids(sequence, facts.eos_token_ids),
+            finish_reason_so_far(sequence, facts),
         )
-        self._slots.occupy(occupant)
-        self._chooser.admit(slot, sequence, occupant.stop_ids)
+        self._slots.add(active)
+        self._sampler.admit(slot, sequence, active.stop_ids)
         self._grammars.admit(slot, sequence)
 
     def step(self) -> StepOutput:
-        columns = StepOutput()
+        output = StepOutput()
         if self.has_work:
             began_s = self._now_s()
             with torch.inference_mode():
-                self._settle_grammars(columns)
-                self._say_what_is_over(columns)
-                self._make_room(columns)
-                self._advance(self._plan(), columns)
-            self._tally.steps += 1
-            self._tally.output_tokens += len(columns.token_ids)
-            self._tally.busy_s += self._now_s() - began_s
-        return columns
+                self._poll_grammars(output)
+                self._finish_ended(output)
+                self._park_for_space(output)
+                self._run_batch(self._schedule(), output)
+            self._counters.steps += 1
+            self._counters.output_tokens += len(output.token_ids)
+            self._counters.busy_s += self._now_s() - began_s
+        return output
 
     def park(self, sequence_id: int) -> tuple[int, ...]:
-        occupant = self._slots.occupants[sequence_id]
-        self._release(occupant)
-        return tuple(occupant.output_ids)
+        active = self._slots.sequences[sequence_id]
+        self._release(active)
+        return tuple(active.output_ids)
 
     def cancel(self, sequence_id: int) -> None:
-        occupant = self._slots.occupants.get(sequence_id)
-        if occupant is not None:
-            self._release(occupant)
+        if (active := self._slots.sequences.get(sequence_id)) is not None:
+            self._release(active)
 
-    def fit_adapter(self, folder: Path) -> FittedAdapter:
-        return self._adapters.fit(folder)
+    def load_adapter(self, folder: Path) -> LoadedAdapter:
+        return self._adapters.load(folder)
 
-    def hold_adapter(self, fitted: FittedAdapter) -> None:
-        assert isinstance(fitted, Fitted)
-        self._adapters.hold(fitted)
+    def add_adapter(self, fitted: LoadedAdapter) -> None:
+        assert isinstance(fitted, LoadedLora)
+        self._adapters.add(fitted)
 
-    def let_go_of_adapter(self, digest: str) -> None:
-        self._adapters.let_go(digest)
+    def remove_adapter(self, digest: str) -> None:
+        self._adapters.remove(digest)
 
     def statistics(self) -> EngineStatistics:
-        room = self._room()
-        return self._tally.statistics(
-            running=len(self._slots.occupants),
+        space = self._cache_space()
+        return self._counters.statistics(
+            running=len(self._slots.sequences),
             free_slots=len(self._slots.free),
-            cache_tokens_used=room.total - room.free,
-            cache_tokens_total=room.total,
+            cache_tokens_used=space.total - space.free,
+            cache_tokens_total=space.total,
             adapter_bytes=self._adapters.bytes,
         )
 
     def check_integrity(self) -> None:
         self._slots.check_integrity()
         self._grammars.check_integrity(self._slots.free)
-        self._forward.check_integrity(self._slots.free)
+        self._runner.check_integrity(self._slots.free)
 
-    def _room(self) -> Room:
-        if self._forward.room is None:
+    def _cache_space(self) -> CacheSpace:
+        if self._runner.cache_space is None:
             total = self._facts.max_slots * self._facts.context_tokens
-            return Room(total - int(self._slots.lengths.sum()), total)
-        # What has been taken and has not entered yet will need its room soon.
-        owed = sum(len(o.context_ids) for o in self._slots.prefilling if not o.entered)
-        room = self._forward.room
-        return Room(max(0, room.free - owed), room.total)
+            return CacheSpace(total - int(self._slots.lengths.sum()), total)
+        # Admitted sequences without cache will need space soon.
+        owed = sum(len(o.context_ids) for o in self._slots.prefilling if not o.has_cache)
+        space = self._runner.cache_space
+        return CacheSpace(max(0, space.free - owed), space.total)
 
-    def _settle_grammars(self, columns: StepOutput) -> None:
-        """Let in whose grammar is ready, refuse whose is none; the others are left out of steps."""
-        nothing_else = all(not self._grammars.is_ready(slot) for slot in self._slots.taken)
-        for slot, refusal in self._grammars.settle(wait=nothing_else):
-            occupant = self._occupant(slot)
+    def _poll_grammars(self, output: StepOutput) -> None:
+        """Admit sequences whose grammar is compiled and refuse those whose grammar is invalid."""
+        nothing_else = all(not self._grammars.is_ready(slot) for slot in self._slots.in_use)
+        for slot, refusal in self._grammars.poll(wait=nothing_else):
+            active = self._active_in(slot)
             if refusal is not None:
-                self._refuse(occupant, refusal, columns)
-            elif self._grammars.is_over(slot):
-                occupant.over = FinishReason.STOP
+                self._refuse(active, refusal, output)
+            elif self._grammars.is_terminated(slot):
+                active.previous_finish = FinishReason.STOP
 
-    def _say_what_is_over(self, columns: StepOutput) -> None:
+    def _finish_ended(self, output: StepOutput) -> None:
         """Finish the sequences that earlier attempts ended, without a forward pass."""
         ready = [each for each in self._slots.prefilling if self._grammars.is_ready(each.slot)]
-        for occupant in ready:
-            if occupant.over is None:
-                continue
-            columns.finished.append((occupant.sequence.sequence_id, occupant.over))
-            self._release(occupant)
+        for active in ready:
+            if active.previous_finish is not None:
+                output.finished.append((active.sequence.sequence_id, active.previous_finish))
+                self._release(active)
 
-    def _make_room(self, columns: StepOutput) -> None:
-        """See that all who decode can grow by a token: park the least urgent until they can."""
-        while not self._may_grow():
+    def _park_for_space(self, output: StepOutput) -> None:
+        """Park the least urgent sequences until all decoding ones can grow by a token."""
+        while not self._reserve_next_token():
             parked = self._slots.least_urgent()
-            columns.parked.append(parked.sequence.sequence_id)
+            output.parked.append(parked.sequence.sequence_id)
             self._release(parked)
 
-    def _may_grow(self) -> bool:
-        slots = self._growing()
-        return self._forward.reserve(slots, self._slots.lengths[slots] + 1)
+    def _reserve_next_token(self) -> bool:
+        slots = self._decoding_slots()
+        return self._runner.reserve(slots, self._slots.lengths[slots] + 1)
 
-    def _growing(self) -> Ints:
-        """Slots that get a token by the next pass, ascending."""
+    def _decoding_slots(self) -> Ints:
+        """Return the slots that get a token in the next pass, ascending."""
         return self._slots.decoding
 
-    def _plan(self) -> StepRows:
+    def _schedule(self) -> StepBatch:
         budget = self._prefill_chunk_tokens
         prefills = []
-        for occupant in self._slots.prefilling:
+        for active in self._slots.prefilling:
             if budget <= 0:
                 break
-            if not self._grammars.is_ready(occupant.slot):
+            if not self._grammars.is_ready(active.slot):
                 continue
-            if not occupant.entered and not self._enter(occupant):
-                # Nobody overtakes: what is large would wait for ever.
+            if not active.has_cache and not self._allocate(active):
+                # Later sequences must not overtake: a large one would wait for ever.
                 break
-            start = int(self._slots.lengths[occupant.slot])
-            end = start + budget if self._forward.chunks_prompts else None
-            token_ids = occupant.context_ids[start:end]
-            completes = start + len(token_ids) == len(occupant.context_ids)
-            every = occupant.sequence.prompt_width is not None
-            prefills.append(Prefill(occupant.slot, start, token_ids, completes, every))
+            start = int(self._slots.lengths[active.slot])
+            end = start + budget if self._runner.supports_chunked_prefill else None
+            token_ids = active.context_ids[start:end]
+            is_last_chunk = start + len(token_ids) == len(active.context_ids)
+            all_logits = active.sequence.prompt_logprobs_width is not None
+            prefills.append(PrefillChunk(active.slot, start, token_ids, is_last_chunk, all_logits))
             budget -= len(token_ids)
-        return StepRows(self._growing(), tuple(prefills))
+        return StepBatch(self._decoding_slots(), tuple(prefills))
 
-    def _enter(self, occupant: Occupant) -> bool:
-        others = len(self._slots.entered)
+    def _allocate(self, active: ActiveSequence) -> bool:
+        others = len(self._slots.with_cache)
         spare_tokens = (others + 1) * GROWTH_TOKENS if others else 0
-        known = self._forward.enter(occupant.slot, spare_tokens=spare_tokens)
-        if known is None:
+        cached = self._runner.allocate(active.slot, spare_tokens=spare_tokens)
+        if cached is None:
             return False
-        self._slots.lengths[occupant.slot] = known
-        occupant.entered, occupant.known = True, known
-        if self._forward.shares_prefixes and occupant.sequence.prompt_width is None:
-            self._tally.prefix_queries += len(occupant.context_ids)
-            self._tally.prefix_hits += known
+        self._slots.lengths[active.slot] = cached
+        active.has_cache, active.cached_tokens = True, cached
+        if self._runner.supports_prefix_caching and active.sequence.prompt_logprobs_width is None:
+            self._counters.prefix_queries += len(active.context_ids)
+            self._counters.prefix_hits += cached
         return True
 
-    def _advance(self, rows: StepRows, columns: StepOutput) -> None:
-        """Run some rows; where that fails, run fewer at a time until the culprit is alone."""
+    def _run_batch(self, rows: StepBatch, output: StepOutput) -> None:
+        """Run the rows; if the pass fails, bisect until the failing row is alone."""
         if not len(rows):
             return
+        slots = rows.decoding
+        decode = DecodeBatch(slots, self._slots.last_tokens[slots], self._slots.lengths[slots])
         try:
-            logits = self._forward.run(self._decode(rows.decoding), rows.prefills)
+            logits = self._runner.run(decode, rows.prefills)
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the others
             if len(rows) == 1:
-                slot = int(rows.decoding[0]) if len(rows.decoding) else rows.prefills[0].slot
-                self._fail(self._occupant(slot), f"{type(error).__name__}: {error}", columns)
+                slot = int(slots[0]) if len(slots) else rows.prefills[0].slot
+                self._fail(self._active_in(slot), f"{type(error).__name__}: {error}", output)
                 return
             log.warning("engine.pass_failed", extra={"rows": len(rows), "error": repr(error)})
-            for half in rows.halves():
-                self._advance(half, columns)
+            for half in rows.split():
+                self._run_batch(half, output)
             return
-        self._complete(rows, logits, columns)
+        self._process_logits(rows, logits, output)
 
-    def _decode(self, slots: Ints) -> Decode:
-        return Decode(slots, self._slots.latest[slots], self._slots.lengths[slots])
-
-    def _complete(self, rows: StepRows, logits: Tensor, columns: StepOutput) -> None:
-        """Count what was cached, tell of prompts, and give every row that is due its token."""
-        logits, told = part(logits, len(rows.decoding), rows.prefills)
-        for prefill, behind in told:
-            self._tell(prefill, behind, columns)
+    def _process_logits(self, rows: StepBatch, logits: Tensor, output: StepOutput) -> None:
+        """Update counters and prompt log probabilities, and sample a token for every row that is
+        due."""
+        logits, prompt_logits = split_logits(logits, len(rows.decoding), rows.prefills)
+        for prefill, behind in prompt_logits:
+            self._add_prompt_logprobs(prefill, behind, output)
         self._slots.lengths[rows.decoding] += 1
         completed = []
         for prefill in rows.prefills:
             self._slots.lengths[prefill.slot] += len(prefill.token_ids)
-            self._tally.prompt_tokens += len(prefill.token_ids)
-            if prefill.completes:
+            self._counters.prompt_tokens += len(prefill.token_ids)
+            if prefill.is_last_chunk:
                 completed.append(prefill.slot)
-                self._slots.start_decoding(self._occupant(prefill.slot))
+                self._slots.start_decoding(self._active_in(prefill.slot))
         slots = np.concatenate((rows.decoding, np.array(completed, dtype=np.int64)))
         if len(slots):
-            choice = self._chooser.choose(logits, slots, self._slots.output_indices[slots])
-            self._slots.latest[slots] = choice.token_ids
+            choice = self._sampler.sample(logits, slots, self._slots.output_indices[slots])
+            self._slots.last_tokens[slots] = choice.token_ids
             self._slots.output_indices[slots] += 1
-            self._record(slots.tolist(), choice, columns)
+            self._append_tokens(slots.tolist(), choice, output)
 
-    def _tell(self, prefill: Prefill, logits: Tensor, columns: StepOutput) -> None:
-        """Say how likely the prompt's tokens were, each by the logits behind the one before it."""
-        occupant = self._occupant(prefill.slot)
+    def _add_prompt_logprobs(
+        self, prefill: PrefillChunk, logits: Tensor, output: StepOutput
+    ) -> None:
+        """Add the logprobs of prompt tokens, each by the logits of the position before it."""
+        active = self._active_in(prefill.slot)
         begin = prefill.start + 1
-        token_ids = occupant.context_ids[begin : begin + len(logits)]
-        width = occupant.sequence.prompt_width
+        token_ids = active.context_ids[begin : begin + len(logits)]
+        width = active.sequence.prompt_logprobs_width
         if len(token_ids) and width is not None:
             run = run_logprobs(logits[: len(token_ids)], token_ids, width)
-            columns.prompt_logprobs[occupant.sequence.sequence_id] = run
+            output.prompt_logprobs[active.sequence.sequence_id] = run
 
-    def _record(self, slots: list[int], choice: Choice, columns: StepOutput) -> None:
-        for row, run in choice.logprobs.items():
-            if choice.sound[row]:
-                columns.logprobs[self._occupant(slots[row]).sequence.sequence_id] = run
-        chosen = zip(slots, choice.token_ids, choice.sound, strict=True)
-        for row, (slot, token_id, sound) in enumerate(chosen):
-            occupant = self._occupant(slot)
-            if self._grammars.is_stuck(slot) or row in choice.stuck:
-                self._refuse(occupant, "after this output it allows no token", columns)
+    def _append_tokens(self, slots: list[int], choice: SampledTokens, output: StepOutput) -> None:
+        rows = zip(slots, choice.token_ids, choice.finite, strict=True)
+        for row, (slot, token_id, finite) in enumerate(rows):
+            active = self._active_in(slot)
+            if self._grammars.is_dead_end(slot) or row in choice.dead_ends:
+                self._refuse(active, "after this output it allows no token", output)
                 continue
-            if not sound:
-                self._fail(occupant, "its logits are not finite", columns)
+            if not finite:
+                self._fail(active, "its logits are not finite", output)
                 continue
             if not self._grammars.accept(slot, token_id):
-                self._fail(occupant, f"its grammar takes back token {token_id}", columns)
+                self._fail(active, f"its grammar does not accept token {token_id}", output)
                 continue
-            sequence_id = occupant.sequence.sequence_id
-            if len(occupant.output_ids) == len(occupant.sequence.output_ids):
-                cached = min(occupant.known, len(occupant.sequence.prompt_ids))
-                columns.cached_prompts[sequence_id] = cached
-            occupant.output_ids.append(token_id)
-            columns.sequence_ids.append(sequence_id)
-            columns.token_ids.append(token_id)
+            sequence_id = active.sequence.sequence_id
+            if len(active.output_ids) == len(active.sequence.output_ids):
+                prompt_tokens = len(active.sequence.prompt_ids)
+                output.cached_prompts[sequence_id] = min(active.cached_tokens, prompt_tokens)
+            active.output_ids.append(token_id)
+            output.sequence_ids.append(sequence_id)
+            output.token_ids.append(token_id)
+            if row in choice.logprobs:
+                output.logprobs[sequence_id] = choice.logprobs[row]
             reason = finish_reason(
-                token_id,
-                stop_ids=occupant.stop_ids,
-                output_tokens=len(occupant.output_ids),
-                max_tokens=occupant.sequence.parameters.max_tokens,
-                total_tokens=len(occupant.sequence.prompt_ids) + len(occupant.output_ids),
-                context_tokens=self._facts.context_tokens,
+                active.sequence, active.output_ids, active.stop_ids, self._facts.context_tokens
             )
-            if self._grammars.is_over(slot):
+            if self._grammars.is_terminated(slot):
                 reason = FinishReason.STOP
             if reason is not None:
-                columns.finished.append((sequence_id, reason))
-                self._release(occupant)
+                output.finished.append((sequence_id, reason))
+                self._release(active)
 
-    def _occupant(self, slot: int) -> Occupant:
-        occupant = self._slots.by_slot[slot]
-        assert occupant is not None
-        return occupant
+    def _active_in(self, slot: int) -> ActiveSequence:
+        active = self._slots.by_slot[slot]
+        assert active is not None
+        return active
 
-    def _fail(self, occupant: Occupant, fact: str, columns: StepOutput) -> None:
-        columns.failed.append((occupant.sequence.sequence_id, fact))
-        columns.logprobs.pop(occupant.sequence.sequence_id, None)
-        self._release(occupant, sound=False)
+    def _fail(self, active: ActiveSequence, fact: str, output: StepOutput) -> None:
+        output.failed.append((active.sequence.sequence_id, fact))
+        self._release(active, finite=False)
 
-    def _refuse(self, occupant: Occupant, fact: str, columns: StepOutput) -> None:
-        columns.refused.append((occupant.sequence.sequence_id, fact))
-        self._release(occupant)
+    def _refuse(self, active: ActiveSequence, reason: str, output: StepOutput) -> None:
+        output.refused.append((active.sequence.sequence_id, reason))
+        self._release(active)
 
-    def _release(self, occupant: Occupant, *, sound: bool = True) -> None:
-        """The one way out of a slot, whatever the reason."""
-        cached = int(self._slots.lengths[occupant.slot]) if sound else 0
+    def _release(self, active: ActiveSequence, *, finite: bool = True) -> None:
+        """Free the slot; every sequence leaves through here, whatever the reason."""
+        cached = int(self._slots.lengths[active.slot]) if finite else 0
         with torch.inference_mode():
-            self._forward.leave(occupant.slot, occupant.token_ids[:cached])
-        self._chooser.release(occupant.slot)
-        self._grammars.release(occupant.slot)
-        self._slots.vacate(occupant)
+            self._runner.release(active.slot, active.token_ids[:cached])
+        self._sampler.release(active.slot)
+        self._grammars.release(active.slot)
+        self._slots.remove(active)

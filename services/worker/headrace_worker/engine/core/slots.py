@@ -15,23 +15,23 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(eq=False, slots=True)
-class Occupant:
-    """A sequence in its slot."""
+class ActiveSequence:
+    """A sequence that has a slot."""
 
     sequence: Sequence
     slot: int
     context_ids: Ints
-    """Prompt and earlier attempts' output: what is prefilled."""
+    """Prompt and output of earlier attempts: what is prefilled."""
     output_ids: list[int]
     stop_ids: frozenset[int]
-    over: FinishReason | None
-    """How it ended before it came here, if it did."""
+    previous_finish: FinishReason | None
+    """How it ended in an earlier attempt, if it did."""
     arrival: int = 0
-    """Grows with every sequence that is taken."""
-    entered: bool = False
-    """Whether its slot is ready for it."""
-    known: int = 0
-    """Of `context_ids`, how many were in its slot then."""
+    """Order of admission."""
+    has_cache: bool = False
+    """Whether cache is allocated for it."""
+    cached_tokens: int = 0
+    """How many tokens of `context_ids` were cached when it began."""
 
     @property
     def token_ids(self) -> Ints:
@@ -39,21 +39,21 @@ class Occupant:
         return np.array((*self.sequence.prompt_ids, *self.output_ids), dtype=np.int64)
 
 
-class Slots:
+class SlotTable:
     """Every slot is free, prefilling or decoding; `lengths` is its cached tokens, 0 when free.
 
-    Columns are by slot and the arrays are live: a step writes lengths, latest
-    tokens and output indices for all its rows at once.
+    Arrays are indexed by slot and live: a step writes lengths, last tokens and output indices of
+    all its rows at once.
     """
 
     def __init__(self, count: int) -> None:
-        self.occupants: dict[int, Occupant] = {}
+        self.sequences: dict[int, ActiveSequence] = {}
         """By sequence id."""
-        self.by_slot: list[Occupant | None] = [None] * count
+        self.by_slot: list[ActiveSequence | None] = [None] * count
         self.lengths: Ints = np.zeros(count, dtype=np.int64)
-        self.latest: Ints = np.zeros(count, dtype=np.int64)
+        self.last_tokens: Ints = np.zeros(count, dtype=np.int64)
         self.output_indices: Ints = np.zeros(count, dtype=np.int64)
-        self.prefilling: deque[Occupant] = deque()
+        self.prefilling: deque[ActiveSequence] = deque()
         """Oldest first."""
         self._arrivals = 0
         self._decoding: list[int] = []
@@ -69,12 +69,12 @@ class Slots:
         return self._decoding_array
 
     @property
-    def taken(self) -> list[int]:
-        """In no order."""
-        return [occupant.slot for occupant in self.occupants.values()]
+    def in_use(self) -> list[int]:
+        """Slots in use, in no order."""
+        return [active.slot for active in self.sequences.values()]
 
     def require_free(self) -> list[int]:
-        """The free slots, ascending.
+        """Return the free slots, ascending.
 
         Raises:
             NoFreeSlot: there is none.
@@ -83,28 +83,28 @@ class Slots:
             raise NoFreeSlot(f"all {len(self.by_slot)} slots are taken")
         return self.free
 
-    def occupy(self, occupant: Occupant) -> None:
+    def add(self, active: ActiveSequence) -> None:
         """Give the sequence its slot, which is free."""
-        slot = occupant.slot
+        slot = active.slot
         self.free.remove(slot)
-        self.occupants[occupant.sequence.sequence_id] = occupant
-        self.by_slot[slot] = occupant
+        self.sequences[active.sequence.sequence_id] = active
+        self.by_slot[slot] = active
         self._arrivals += 1
-        occupant.arrival = self._arrivals
-        self.output_indices[slot] = len(occupant.output_ids)
-        self.prefilling.append(occupant)
+        active.arrival = self._arrivals
+        self.output_indices[slot] = len(active.output_ids)
+        self.prefilling.append(active)
 
-    def start_decoding(self, occupant: Occupant) -> None:
-        """Its prefill is done."""
-        self.prefilling.remove(occupant)
-        insort(self._decoding, occupant.slot)
+    def start_decoding(self, active: ActiveSequence) -> None:
+        """Move the sequence from prefill to decode."""
+        self.prefilling.remove(active)
+        insort(self._decoding, active.slot)
         self._decoding_array = None
 
-    def vacate(self, occupant: Occupant) -> None:
-        slot = occupant.slot
-        del self.occupants[occupant.sequence.sequence_id]
-        if occupant in self.prefilling:
-            self.prefilling.remove(occupant)
+    def remove(self, active: ActiveSequence) -> None:
+        slot = active.slot
+        del self.sequences[active.sequence.sequence_id]
+        if active in self.prefilling:
+            self.prefilling.remove(active)
         else:
             self._decoding.remove(slot)
             self._decoding_array = None
@@ -113,23 +113,21 @@ class Slots:
         insort(self.free, slot)
 
     @property
-    def entered(self) -> list[Occupant]:
-        """Those that have begun, and so hold something of the cache."""
-        return [occupant for occupant in self.occupants.values() if occupant.entered]
+    def with_cache(self) -> list[ActiveSequence]:
+        """Sequences that have begun, and so hold cache."""
+        return [active for active in self.sequences.values() if active.has_cache]
 
-    def least_urgent(self) -> Occupant:
-        """The newest of those that have begun and are least urgent."""
-        return max(self.entered, key=lambda o: (o.sequence.priority, o.arrival))
+    def least_urgent(self) -> ActiveSequence:
+        """Return the newest of the least urgent sequences that hold cache."""
+        return max(self.with_cache, key=lambda o: (o.sequence.priority, o.arrival))
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if a slot is held by nobody, or twice."""
-        held = [occupant.slot for occupant in self.occupants.values()]
-        working = self._decoding + [occupant.slot for occupant in self.prefilling]
+        """Raise AssertionError if a slot is lost, or held twice."""
+        held = [active.slot for active in self.sequences.values()]
+        working = self._decoding + [active.slot for active in self.prefilling]
         assert sorted(self.free + held) == list(range(len(self.by_slot))), "slots lost or doubled"
         assert sorted(working) == sorted(held), "a held slot neither prefills nor decodes"
         assert self._decoding == self.decoding.tolist() == sorted(self._decoding)
-        for slot, occupant in enumerate(self.by_slot):
-            assert (occupant is None) == (slot in self.free), f"slot {slot} is free and taken"
-            assert occupant is not None or self.lengths[slot] == 0, (
-                f"free slot {slot} caches tokens"
-            )
+        for slot, active in enumerate(self.by_slot):
+            assert (active is None) == (slot in self.free), f"slot {slot} is free and taken"
+            assert active is not None or self.lengths[slot] == 0, f"free slot {slot} caches tokens"

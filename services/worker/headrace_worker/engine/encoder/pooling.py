@@ -1,4 +1,4 @@
-"""From a model's outputs to one vector of the text, as sentence-transformers has it."""
+"""Pool a model's outputs into one vector per text, as in sentence-transformers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-Pool = Callable[[Tensor, Tensor], Tensor]
-"""Outputs `(rows, tokens, width)` and mask `(rows, tokens)`, padding on the right, to `(rows,
+PoolFunction = Callable[[Tensor, Tensor], Tensor]
+"""From outputs `(rows, tokens, width)` and mask `(rows, tokens)`, padded on the right, to `(rows,
 width)`."""
 
 
@@ -44,7 +44,7 @@ def _sum(outputs: Tensor, weights: Tensor) -> Tensor:
     return (outputs.float() * weights[..., None]).sum(dim=1)
 
 
-POOLS: dict[str, Pool] = {
+POOLS: dict[str, PoolFunction] = {
     "cls": _cls,
     "max": _max,
     "mean": _mean,
@@ -55,7 +55,7 @@ POOLS: dict[str, Pool] = {
 
 
 class TextHead(nn.Module):
-    """Pools, side by side if there are several ways, then applies what follows."""
+    """Pools, concatenates several modes, then applies the modules after pooling."""
 
     def __init__(self, modes: Sequence[str], layers: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -67,15 +67,15 @@ class TextHead(nn.Module):
         return cast(Tensor, self.layers(torch.cat(pooled, dim=-1)))
 
 
-class Normalise(nn.Module):
-    """To length 1."""
+class Normalize(nn.Module):
+    """Scales vectors to length 1."""
 
     def forward(self, vectors: Tensor) -> Tensor:
         return nn.functional.normalize(vectors, dim=-1)
 
 
 class ScoreHead(nn.Module):
-    """One number for each row, from classification logits `(rows, 1)`."""
+    """Turns classification logits `(rows, 1)` into one score for each row."""
 
     def __init__(self, activation: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a model's files say of generating with it: where a turn ends, and how tokens are drawn."""
+"""A model's defaults for generation: which tokens end a turn, and sampling parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from headrace.sampling import PARAMETERS
-from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from headrace_worker.engine.files.tokenizer_files import UNREADABLE
 
 log = logging.getLogger(__name__)
@@ -24,17 +24,17 @@ _NOT_SERVED = (
     *("num_beams", "diversity_penalty", "min_length", "min_new_tokens", "max_new_tokens"),
     *("stop_strings", "watermarking_config", "max_time", "dola_layers"),
 )
-"""What else would change an answer of transformers' `generate`."""
+"""Other settings that would change an answer of transformers' `generate`."""
 _NEUTRAL: tuple[Any, ...] = (None, False, 0, 0.0, 1, 1.0, [], {})
 _TURN_ENDS = (
     *("<|im_end|>", "<|eot_id|>", "<|eot|>", "<|end|>", "<|end_of_turn|>"),
     *("<end_of_turn>", "<turn|>", "[|endofturn|]"),
 )
-"""Special tokens that chat templates end a turn with, as llama.cpp knows them by their texts."""
+"""Special tokens with which chat templates end a turn, as llama.cpp knows them."""
 
 
 def read_generation_config(folder: Path) -> GenerationConfig:
-    """The one of a folder; an empty one where there is none, or none that can be read."""
+    """Return the folder's configuration; an empty one if it is absent or unreadable."""
     try:
         config: GenerationConfig = GenerationConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError):
@@ -42,10 +42,10 @@ def read_generation_config(folder: Path) -> GenerationConfig:
     return config
 
 
-def configured_ends(config: GenerationConfig, model: PreTrainedConfig) -> tuple[int, ...]:
-    """Tokens that end a turn by the generation configuration, else by the model's own.
+def configured_end_tokens(config: GenerationConfig, model: PreTrainedConfig) -> tuple[int, ...]:
+    """Return the tokens that end a turn by the generation configuration, else by the model's.
 
-    The tokenizer's end-of-sequence token ends it too, as in vLLM: `tokenizer_files` adds it.
+    The tokenizer's end-of-sequence token is added by `tokenizer_files`, as in vLLM.
     """
     text = model.get_text_config()
     for each in (config, model, text):
@@ -58,14 +58,14 @@ def configured_ends(config: GenerationConfig, model: PreTrainedConfig) -> tuple[
     return ()
 
 
-def configured_ends_of(folder: Path) -> tuple[int, ...]:
-    """The same, of a folder whose model another engine loads."""
+def configured_end_tokens_in(folder: Path) -> tuple[int, ...]:
+    """Return the same for a folder whose model another engine loads."""
     try:
         model = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except UNREADABLE:
         # Of an architecture that transformers does not know.
         model = PreTrainedConfig()
-    return configured_ends(read_generation_config(folder), model)
+    return configured_end_tokens(read_generation_config(folder), model)
 
 
 def generation_defaults(config: GenerationConfig) -> dict[str, Any]:
@@ -92,8 +92,8 @@ def generation_defaults(config: GenerationConfig) -> dict[str, Any]:
     return found
 
 
-def warn_of_open_turns(files: TokenizerFiles) -> None:
-    """Say so in the log where a chat template ends turns with a token that ends none.
+def warn_of_unknown_turn_ends(files: TokenizerFiles) -> None:
+    """Log a turn-ending token of the chat template that does not end an answer.
 
     Why no more than that: vLLM and transformers do not end a turn by such a token either.
     """

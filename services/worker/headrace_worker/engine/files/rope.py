@@ -1,10 +1,10 @@
-"""Rotary frequencies that transformers chooses by the longest text of a pass, chosen once instead.
+"""Rotary frequencies chosen once per model, not by the longest sequence of a pass.
 
 LongRoPE (Phi-3, Phi-3.5, Phi-4-mini, Phi-MoE, MiniCPM3) has one set of frequencies for short
-texts and one for long ones; dynamic NTK has another set for every length. transformers takes
-the set of the longest text in the pass, for all its texts. A token would then depend on the
-request's neighbours, on how its prompt was cut, on what was cached and on the attempt. So
-every pass here takes the set of a text that fills the served context, as vLLM does.
+contexts and one for long ones; dynamic NTK has another set for every length. transformers takes the
+set of the longest sequence in the pass for all sequences. A token would then depend on other
+requests of the batch, on prefill chunks, on the prefix cache and on the attempt. So every pass here
+takes the set of a sequence that fills the served context, as vLLM does.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 _LAST_POSITION = "headrace_last_position"
-"""Attribute of a rotary module whose frequencies are fixed: the position they are chosen by."""
+"""Attribute of a rotary module with fixed frequencies: the position they are chosen by."""
 
 
 @dataclass(frozen=True, slots=True)
 class RopeChoice:
-    """Frequencies that are not those of short texts."""
+    """Frequencies other than those of short contexts."""
 
     name: str
     """Equal for equal frequencies of one model."""
-    why: str
+    reason: str
 
     def digest(self, weights_digest: str) -> str:
-        """Another name for the weights: with other frequencies they make other tokens.
+        """Return another digest of the weights: with other frequencies they make other tokens.
 
-        So an answer is only ever continued by a worker that has the same.
+        So an answer is only ever resumed by a worker with the same frequencies.
         """
         kind, _, _ = weights_digest.partition(":")
         return f"{kind}:{sha256(f'{weights_digest} {self.name}'.encode()).hexdigest()}"
 
 
 def fix_frequencies(model: PreTrainedModel, context_tokens: int) -> None:
-    """Give every pass the frequencies of a text of `context_tokens`; may be called again.
+    """Give every pass the frequencies of a context of `context_tokens`; may be called again.
 
-    Why not computed here: the rotary module itself chooses, because the position that ends the
-    context comes with every pass. So attention factors and whatever else a family chooses
-    by length are chosen with the frequencies.
+    Why not computed here: the rotary module itself chooses, because the last position of the
+    context comes with every pass. So attention factors and whatever else depends on length are
+    chosen with the frequencies.
     """
     for module in model.modules():
         if any(map(_follows_length, _rope_types(module))):
@@ -54,7 +54,7 @@ def fix_frequencies(model: PreTrainedModel, context_tokens: int) -> None:
 
 
 def rope_choice(config: PreTrainedConfig, context_tokens: int) -> RopeChoice | None:
-    """What frequencies a served context of this length has; None: those of short texts."""
+    """Return the frequencies for a served context of this length; None: those of short contexts."""
     choices = dict.fromkeys(
         choice
         for scaling in _scalings(config)
@@ -62,11 +62,11 @@ def rope_choice(config: PreTrainedConfig, context_tokens: int) -> RopeChoice | N
     )
     if not choices:
         return None
-    return RopeChoice("; ".join(each.name for each in choices), next(iter(choices)).why)
+    return RopeChoice("; ".join(each.name for each in choices), next(iter(choices)).reason)
 
 
 def longest_context(config: PreTrainedConfig) -> int | None:
-    """Positions that the model has at most, with frequencies that scale to them."""
+    """Return the positions that the model has at most, with scaled frequencies."""
     positions: int | None = getattr(config, "max_position_embeddings", None)
     factors = [s.get("factor") for s in _scalings(config) if "dynamic" in _type_of(s)]
     if positions is None or not factors:
@@ -92,7 +92,7 @@ def _choice(
 
 
 def _scalings(config: PreTrainedConfig) -> Iterator[Mapping[str, Any]]:
-    """The rope parameters of the model, or of each type of its layers."""
+    """Yield the rope parameters of the model, or of each type of its layers."""
     parameters = getattr(config, "rope_parameters", None) or {}
     if "rope_type" in parameters:
         yield parameters
@@ -105,7 +105,7 @@ def _type_of(scaling: Mapping[str, Any]) -> str:
 
 
 def _rope_types(module: nn.Module) -> list[str]:
-    """One, or one for each type of layers."""
+    """Return one type, or one for each type of layers."""
     found = getattr(module, "rope_type", None)
     types = found.values() if isinstance(found, dict) else [found]
     return [each for each in types if isinstance(each, str)]
@@ -116,7 +116,7 @@ def _follows_length(rope_type: str) -> bool:
 
 
 def _append_last_position(module: nn.Module) -> None:
-    """Let the module choose by one more position than it is asked about."""
+    """Make the module choose by one more position than it is called with."""
     choose = module.forward
 
     def forward(x: Tensor, position_ids: Tensor, *more: Any, **named: Any) -> Any:

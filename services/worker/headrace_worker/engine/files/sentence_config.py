@@ -1,7 +1,7 @@
-"""What a folder says of the vectors that its model makes, in sentence-transformers' files.
+"""Read sentence-transformers' files: how a model makes vectors.
 
-Without these files a model that embeds takes the mean over its tokens, and scores
-pass through a sigmoid: sentence-transformers' own rules.
+Without them, embeddings are the mean over tokens and scores pass through a sigmoid, as in
+sentence-transformers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from headrace_worker.engine.base.loaded import ModelLoadFailed, VectorTask
+from headrace_worker.engine.base.loaded_model import ModelLoadFailed, VectorTask
 
 _LEGACY_MODES = {
     "pooling_mode_cls_token": "cls",
@@ -23,13 +23,13 @@ _LEGACY_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""In the order in which sentence-transformers puts several side by side."""
+"""In the order in which sentence-transformers concatenates several."""
 _FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A module after the pooling."""
+    """A module after pooling."""
 
     kind: str
     """`Dense` or `Normalize`."""
@@ -39,25 +39,27 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class SentenceConfig:
+    """A model's pooling, modules after it, and prompts."""
+
     modes: tuple[str, ...] = ("mean",)
-    """Ways of pooling, side by side."""
+    """Pooling modes, concatenated."""
     layers: tuple[Layer, ...] = ()
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     max_tokens: int | None = None
-    """Where training cut its texts."""
+    """Length at which training truncated texts."""
     lower_case: bool = False
-    """Texts are to be lowered before the tokenizer."""
+    """Texts are lowercased before the tokenizer."""
     activation: str | None = None
-    """Of scores: a path of torch's."""
+    """Of scores: the path of a class of torch."""
 
 
 def vector_task(folder: Path) -> VectorTask | None:
-    """What a folder's model makes; None: tokens, or nothing that is known.
+    """Return what a folder's model makes; None: tokens, or unknown.
 
-    A pooling module in modules.json says EMBED, whatever the architecture; without one, the
-    architecture's name says it: "...ForSequenceClassification" SCORE, "...Model" EMBED, but for
-    those with a language model's head ("GPT2LMHeadModel").
+    A pooling module in modules.json means EMBED. Without one, the architecture decides:
+    "...ForSequenceClassification" SCORE, "...Model" EMBED, except those with a language-model head
+    ("GPT2LMHeadModel").
     """
     if any(_kind(module) == "Pooling" for module in _modules(folder)):
         return VectorTask.EMBED
@@ -69,9 +71,10 @@ def vector_task(folder: Path) -> VectorTask | None:
 
 
 def read_sentence_config(source: str, folder: Path) -> SentenceConfig:
-    """
+    """Read the configuration.
+
     Raises:
-        ModelLoadFailed: a module or a way of pooling is not served.
+        ModelLoadFailed: a module or pooling mode is not supported.
     """
     modes: tuple[str, ...] = ("mean",)
     layers = []
@@ -100,7 +103,7 @@ def read_sentence_config(source: str, folder: Path) -> SentenceConfig:
 
 
 def vectors_digest(folder: Path, weights_digest: str) -> str:
-    """Equal for equal weights, configuration and modules: all of it shapes a vector."""
+    """Return a digest, equal for equal weights, configuration and modules."""
     digest = sha256(weights_digest.encode())
     for name in _FILES:
         fields = _read_any(folder / name)
@@ -129,7 +132,7 @@ def _modes(source: str, config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _activation(own: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """Where sentence-transformers keeps it, newest place first."""
+    """Return the setting from where sentence-transformers keeps it, newest place first."""
     nested = config.get("sentence_transformers") or {}
     older = config.get("sbert_ce_default_activation_function")
     return nested.get("activation_fn") or older or own.get("activation_fn")
@@ -150,7 +153,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _read_any(file: Path) -> Any:
-    """None where there is no such file, or no JSON in it."""
+    """Return the JSON of a file; None if it is absent or invalid."""
     try:
         return json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):

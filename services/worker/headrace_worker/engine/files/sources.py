@@ -1,4 +1,4 @@
-"""Where a model's files are: a local folder, or the Hugging Face hub."""
+"""A model's files: from a local folder or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from tqdm import tqdm
 
-from headrace_worker.engine.base.loaded import LoadStage, ModelLoadFailed, Progress, unheard
+from headrace_worker.engine.base.loaded_model import (
+    LoadStage,
+    ModelLoadFailed,
+    Progress,
+    ignore_progress,
+)
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
@@ -21,12 +26,12 @@ _SAMPLE_BYTES = 1 << 20
 _SAMPLES = 64
 
 
-def model_folder(source: str, revision: str | None, progress: Progress = unheard) -> Path:
-    """The folder with the model's files, fetched first where the source is a hub id.
+def model_folder(source: str, revision: str | None, progress: Progress = ignore_progress) -> Path:
+    """Return the folder with the model's files, downloaded first if the source is a hub id.
 
     Raises:
-        ModelLoadFailed: there is no such folder, the hub does not give it, or it
-            is no transformers model with safetensors weights.
+        ModelLoadFailed: there is no such folder, the hub does not have it, or it is no
+            transformers model with safetensors weights.
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
@@ -45,13 +50,12 @@ def model_folder(source: str, revision: str | None, progress: Progress = unheard
     return folder
 
 
-def weights_digest(folder: Path, precision: str, progress: Progress = unheard) -> str:
-    """Equal for equal weights and configuration, computed with in the same precision.
+def weights_digest(folder: Path, precision: str, progress: Progress = ignore_progress) -> str:
+    """Return a digest, equal for equal weights, configuration and precision.
 
-    Why the precision: a request goes on wherever the digest is the same, and in other
-    numbers the same weights say something else. Up to 4 GiB every byte counts. Beyond,
-    names, sizes and 64 pieces of 1 MiB of each file do: that tells models apart, but not
-    a change of a few bytes.
+    Why the precision: a request resumes wherever the digest is equal, and the same weights give
+    other tokens in another precision. Up to 4 GiB every byte is hashed; beyond, names, sizes and 64
+    samples of 1 MiB of each file: that tells models apart, but not a change of a few bytes.
     """
     files = sorted(folder.glob("*.safetensors"))
     sizes = [file.stat().st_size for file in files]
@@ -72,7 +76,7 @@ def weights_digest(folder: Path, precision: str, progress: Progress = unheard) -
 
 
 def _without_version(config: bytes) -> bytes:
-    """The configuration less what says who wrote it rather than what it is."""
+    """Return the configuration without the fields that only say which program wrote it."""
     fields = json.loads(config)
     for name in ("transformers_version", "_name_or_path"):
         fields.pop(name, None)
@@ -99,10 +103,10 @@ def _fetched(source: str, revision: str | None, progress: Progress) -> Path:
 
 
 def _bars_that_tell(progress: Progress) -> type[tqdm]:
-    """Progress bars that draw nothing; those that count bytes tell how far they are.
+    """Return progress bars that draw nothing and report bytes.
 
-    The hub's library has two of them, for bytes received and for bytes written, and the
-    latter knows what was there before: the one that is ahead is told.
+    The hub's library has two such bars, for bytes received and bytes written, and the latter
+    includes what was cached: the larger is reported.
     """
     ahead = 0.0
 

@@ -1,4 +1,4 @@
-"""Tokenizers as gateways need them, from a folder, the Hugging Face hub or a GGUF file."""
+"""Tokenizers as `tokenizer.json`, from a folder, the Hugging Face hub or a GGUF file."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from headrace_worker.engine.base.loaded import ModelLoadFailed, TokenizerFiles
+from headrace_worker.engine.base.loaded_model import ModelLoadFailed, TokenizerFiles
 
 log = logging.getLogger(__name__)
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, ImportError, StrictDataclassError)
-"""What transformers raises at files it cannot make sense of."""
+"""Errors that transformers raises for unreadable files."""
 
 _VOCABULARIES = (
     *("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "vocab.txt"),
     *("spiece.model", "sentencepiece.bpe.model", "spm.model", "merges.txt"),
 )
-"""Files that a tokenizer may be in."""
+"""Files that may hold a tokenizer."""
 _PACKAGES = {"sentencepiece": ("sentencepiece", "google.protobuf"), "tiktoken": ("tiktoken",)}
 _INSTALLED_AS = {"google.protobuf": "protobuf"}
 _PROBES = ("The quick brown fox, 12345 times.", "naïve été 水 and  two spaces")
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without what follows its first line; two where the first ends in a
-    colon, as those of configurations do, which say what is wrong in the second."""
+    """Return the first line of an error; two lines if the first ends in a colon, as those of
+    configurations do."""
     first, *more = f"{type(error).__name__}: {str(error).strip()}".splitlines()
     return f"{first} {more[0].strip()}" if more and first.endswith(":") else first
 
@@ -37,10 +37,10 @@ def first_line(error: BaseException) -> str:
 def tokenizer_files(
     source: str, folder: Path | str, eos_token_ids: tuple[int, ...] = (), **more: Any
 ) -> TokenizerFiles:
-    """Whatever form it has there, as `tokenizer.json`; no code of its own is run.
+    """Convert a tokenizer of any format to `tokenizer.json`; run no code of the model's own.
 
-    `folder` may be a hub id. What ends a turn is `eos_token_ids` and the tokenizer's own
-    end-of-sequence token, as in vLLM. `more` goes to `AutoTokenizer.from_pretrained`.
+    `folder` may be a hub id. `eos_token_ids` and the tokenizer's own end-of-sequence token end a
+    turn, as in vLLM. `more` goes to `AutoTokenizer.from_pretrained`.
 
     Raises:
         ModelLoadFailed: for `source`, with the reason.
@@ -80,7 +80,7 @@ def tokenizer_files(
 
 
 def _reason(folder: Path, error: Exception | None) -> str:
-    """Why no tokenizer came of this folder: what transformers says of it is often beside it."""
+    """Return why the folder gives no tokenizer; transformers' own message often misses it."""
     if folder.is_dir() and not any((folder / name).is_file() for name in _VOCABULARIES):
         return f"its folder has no tokenizer: none of {', '.join(_VOCABULARIES)} is there"
     fact = "it has no tokens" if error is None else first_line(error)
@@ -99,7 +99,7 @@ def _reason(folder: Path, error: Exception | None) -> str:
 
 
 def _model_file(folder: Path) -> Path | None:
-    """The file that a tokenizer is made from where it has no tokenizer.json."""
+    """Return the file that a tokenizer is made from if there is no tokenizer.json."""
     if (folder / "tokenizer.json").is_file():
         return None
     names = (name for name in _VOCABULARIES if name.endswith(".model"))
@@ -107,7 +107,7 @@ def _model_file(folder: Path) -> Path | None:
 
 
 def _kind(file: Path) -> str | None:
-    """Of which of the two that go by the same name: one is lines of base64 and a number."""
+    """Return which of two formats with one name it is: tiktoken is lines of base64 and a number."""
     head = file.read_bytes()[:4096]
     fields = head.split(b"\n", 1)[0].split(b" ")
     if len(fields) == 2 and fields[1].strip().isdigit():
@@ -124,7 +124,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _compare(tokenizer: Any, folder: Path) -> None:
-    """Say so in the log where a converted sentencepiece model cuts text in other pieces.
+    """Log if a converted sentencepiece model splits text differently.
 
     Why it may: tokenizer_config.json names a class, and a class makes assumptions.
     """

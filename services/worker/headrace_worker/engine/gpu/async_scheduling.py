@@ -1,9 +1,8 @@
-"""Continuous batching that never waits for a token before it starts the next step.
+"""Async scheduling: decode steps are launched before the previous step has been read.
 
-While a device computes one step of rows that only decode, the next is launched: its
-input is on the device already. What was made is read one step later. A row that
-turns out to have ended meanwhile has been computed once too often, which nobody
-sees; ends that can be counted are known before.
+While the device computes a step of decode rows, the next one is launched: its input is on the
+device already. Results are read one step later. A row that turns out to have ended has been
+computed once too often, and is discarded; ends by length are known before.
 """
 
 from __future__ import annotations
@@ -12,51 +11,48 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from headrace_worker.engine.base.forward import Forward, Ints, StepRows
 from headrace_worker.engine.base.interface import EngineFacts, Sequence, StepOutput
+from headrace_worker.engine.base.model_runner import Ints, ModelRunner, StepBatch
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.core.slots import Occupant
-from headrace_worker.engine.gpu.decode_graphs import DecodeGraphs, Flight
-from headrace_worker.engine.gpu.device_sampling import Kind, Parameters
-from headrace_worker.engine.grammar.compiling import Compile
+from headrace_worker.engine.core.slots import ActiveSequence
+from headrace_worker.engine.gpu.decode_graphs import DecodeGraphs, InFlightStep
+from headrace_worker.engine.gpu.device_sampling import SamplingKind, device_columns, sampling_kind
+from headrace_worker.engine.grammar.compiler import CompileFunction
 from headrace_worker.engine.lora.adapters import Adapters
-from headrace_worker.engine.sampling.noise import seed_key
-from headrace_worker.engine.sampling.sampler import Choice
+from headrace_worker.engine.sampling.sampler import SampledTokens
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A step that has not been read: its rows, and who was in them."""
+    """A step that has not been read: its rows and their sequences."""
 
     slots: Ints
-    occupants: list[Occupant | None]
-    flight: Flight
+    sequences: list[ActiveSequence | None]
+    step: InFlightStep
 
 
-class AheadEngine(SlotEngine):
+class AsyncSlotEngine(SlotEngine):
     """A `SlotEngine` whose plain decode steps run one ahead of what has been read.
 
-    Steps with prefills, and those in which a sequence has an adapter or wants what
-    only the host can do (penalties, bias, grammars, log probabilities), are run and
-    read at once, behind what is under way.
+    Steps with prefills, and steps in which a sequence has an adapter or needs the host (penalties,
+    bias, grammars, logprobs), run and are read at once, behind the pending step.
     """
 
     def __init__(
         self,
-        forward: Forward,
+        runner: ModelRunner,
         facts: EngineFacts,
         *,
         graphs: DecodeGraphs,
         adapters: Adapters | None = None,
         prefill_chunk_tokens: int = 2048,
-        compile_grammar: Compile | None = None,
+        compile_grammar: CompileFunction | None = None,
     ) -> None:
         super().__init__(
-            forward,
+            runner,
             facts,
             adapters=adapters,
             prefill_chunk_tokens=prefill_chunk_tokens,
@@ -64,99 +60,87 @@ class AheadEngine(SlotEngine):
         )
         self._graphs = graphs
         self._pending: _Pending | None = None
-        self._careful = False
-        """A launch failed: the next step is run by hand, to find the culprit."""
+        self._run_synchronously = False
+        """A launch failed: the next step runs synchronously, to find the row at fault."""
         self._kinds = np.zeros(facts.max_slots, dtype=np.int64)
-        self._most_outputs = np.zeros(facts.max_slots, dtype=np.int64)
+        self._max_outputs = np.zeros(facts.max_slots, dtype=np.int64)
 
     def admit(self, sequence: Sequence) -> None:
         super().admit(sequence)
-        slot = self._slots.occupants[sequence.sequence_id].slot
+        slot = self._slots.sequences[sequence.sequence_id].slot
         room = self._facts.context_tokens - len(sequence.prompt_ids)
-        self._most_outputs[slot] = min(sequence.parameters.max_tokens, room)
-        self._kinds[slot] = kind_of(sequence)
-        self._graphs.set_parameters(np.array([slot]), drawn(sequence))
+        self._max_outputs[slot] = min(sequence.parameters.max_tokens, room)
+        self._kinds[slot] = sampling_kind(sequence)
+        self._graphs.set_parameters(np.array([slot]), device_columns(sequence))
 
     def step(self) -> StepOutput:
-        was_careful = self._careful
+        ran_synchronously = self._run_synchronously
         output = super().step()
-        if was_careful:
-            self._careful = False
+        if ran_synchronously:
+            self._run_synchronously = False
         return output
 
-    def _growing(self) -> Ints:
+    def _decoding_slots(self) -> Ints:
         slots = self._slots.decoding
-        return slots[self._slots.output_indices[slots] < self._most_outputs[slots]]
+        return slots[self._slots.output_indices[slots] < self._max_outputs[slots]]
 
-    def _advance(self, rows: StepRows, columns: StepOutput) -> None:
+    def _run_batch(self, rows: StepBatch, output: StepOutput) -> None:
         previous, self._pending = self._pending, None
-        if self._runs_ahead(rows):
+        if self._can_launch(rows):
             self._launch(rows.decoding, previous)
         elif previous is None:
-            super()._advance(rows, columns)
+            super()._run_batch(rows, output)
         # Else what is under way is read first, and alone: no sequence gets two tokens at once.
         if previous is not None:
-            self._collect(previous, columns)
+            self._read_step(previous, output)
 
-    def _runs_ahead(self, rows: StepRows) -> bool:
-        is_plain = self._chooser.is_plain and self._grammars.idle and self._adapters.idle
-        return is_plain and not rows.prefills and len(rows.decoding) > 0 and not self._careful
+    def _can_launch(self, rows: StepBatch) -> bool:
+        only_samples = (
+            self._sampler.only_samples and self._grammars.is_empty and self._adapters.is_empty
+        )
+        return (
+            only_samples
+            and not rows.prefills
+            and len(rows.decoding) > 0
+            and not self._run_synchronously
+        )
 
     def _launch(self, slots: Ints, previous: _Pending | None) -> None:
-        occupants = [self._slots.by_slot[slot] for slot in slots]
+        sequences = [self._slots.by_slot[slot] for slot in slots]
         try:
-            self._tell_latest(slots, previous)
-            flight = self._graphs.launch(
+            self._upload_last_tokens(slots, previous)
+            step = self._graphs.launch(
                 slots,
                 self._slots.lengths[slots],
                 self._slots.output_indices[slots],
-                Kind(int(self._kinds[slots].max())),
+                SamplingKind(int(self._kinds[slots].max())),
             )
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the others
             log.warning("engine.launch_failed", extra={"rows": len(slots), "error": repr(error)})
-            self._careful = True
+            self._run_synchronously = True
             return
         self._slots.lengths[slots] += 1
         self._slots.output_indices[slots] += 1
-        self._pending = _Pending(slots, occupants, flight)
+        self._pending = _Pending(slots, sequences, step)
 
-    def _tell_latest(self, slots: Ints, previous: _Pending | None) -> None:
-        """The device knows the latest tokens of those it has just fed, and of no others."""
-        fed = [] if previous is None else self._still_there(previous)
+    def _upload_last_tokens(self, slots: Ints, previous: _Pending | None) -> None:
+        """Upload the last tokens of slots that the pending step did not feed; the device has the
+        others."""
+        fed = [] if previous is None else self._live_slots(previous)
         others = np.setdiff1d(slots, np.array(fed, dtype=np.int64))
         if len(others):
-            self._graphs.set_latest(others, self._slots.latest[others])
+            self._graphs.set_last_tokens(others, self._slots.last_tokens[others])
 
-    def _collect(self, pending: _Pending, columns: StepOutput) -> None:
-        tokens, sound = pending.flight.read()
-        there = set(self._still_there(pending))
-        kept = [row for row, slot in enumerate(pending.slots.tolist()) if slot in there]
-        slots = [int(pending.slots[row]) for row in kept]
-        choice = Choice([tokens[row] for row in kept], [sound[row] for row in kept])
-        self._slots.latest[slots] = choice.token_ids
-        self._record(slots, choice, columns)
+    def _read_step(self, pending: _Pending, output: StepOutput) -> None:
+        tokens, finite = pending.step.read()
+        live_slots = set(self._live_slots(pending))
+        live = [row for row, slot in enumerate(pending.slots.tolist()) if slot in live_slots]
+        slots = [int(pending.slots[row]) for row in live]
+        choice = SampledTokens([tokens[row] for row in live], [finite[row] for row in live])
+        self._slots.last_tokens[slots] = choice.token_ids
+        self._append_tokens(slots, choice, output)
 
-    def _still_there(self, pending: _Pending) -> list[int]:
-        """Slots whose sequence is the one that the step was about."""
-        pairs = zip(pending.slots.tolist(), pending.occupants, strict=True)
-        return [slot for slot, occupant in pairs if self._slots.by_slot[slot] is occupant]
-
-
-def kind_of(sequence: Sequence) -> Kind:
-    parameters = sequence.parameters
-    if parameters.temperature == 0:
-        return Kind.GREEDY
-    return Kind.CUT if parameters.top_k > 0 or parameters.top_p < 1 else Kind.OPEN
-
-
-def drawn(sequence: Sequence) -> Parameters:
-    """How a sequence is drawn, in columns of one row."""
-    parameters = sequence.parameters
-    key = np.array([seed_key(sequence.seed)], dtype=np.uint64).view(np.int64)
-    return Parameters(
-        temperature=torch.tensor([parameters.temperature], dtype=torch.float32),
-        top_k=torch.tensor([parameters.top_k]),
-        top_p=torch.tensor([parameters.top_p], dtype=torch.float64),
-        min_p=torch.tensor([parameters.min_p], dtype=torch.float32),
-        seed_keys=torch.from_numpy(key),
-    )
+    def _live_slots(self, pending: _Pending) -> list[int]:
+        """Return the slots that still have the step's sequence."""
+        pairs = zip(pending.slots.tolist(), pending.sequences, strict=True)
+        return [slot for slot, active in pairs if self._slots.by_slot[slot] is active]

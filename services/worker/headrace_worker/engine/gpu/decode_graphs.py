@@ -1,9 +1,8 @@
-"""Decode steps that the device runs by itself: captured once for each padded batch size.
+"""Decode steps as CUDA graphs, captured once for each padded batch size.
 
-All that a step reads lies in buffers on the device: the latest token of every slot,
-how it is drawn, and for each row its slot, position and pages. So a step can be
-launched before anybody has read the tokens of the one before. On a CPU the same
-steps run uncaptured.
+All that a step reads is in buffers on the device: the last token of every slot, its sampling
+parameters, and for each row its slot, position and block table. So a step can be launched before
+the tokens of the previous one are read. On a CPU the same steps run uncaptured.
 """
 
 from __future__ import annotations
@@ -18,115 +17,115 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.base.forward import Ints
-from headrace_worker.engine.gpu.device_sampling import Kind, Parameters, choose
-from headrace_worker.engine.kvcache.page_rows import DevicePages
-from headrace_worker.engine.kvcache.paged import KvPages
-from headrace_worker.engine.model.attention import StepAttention, attending
+from headrace_worker.engine.base.model_runner import Ints
+from headrace_worker.engine.gpu.device_sampling import (
+    DeviceSamplingColumns,
+    SamplingKind,
+    sample_on_device,
+)
+from headrace_worker.engine.kvcache.paged_cache import PagedKvCache
+from headrace_worker.engine.kvcache.paged_rows import DeviceDecodeRows
+from headrace_worker.engine.model.packed_attention import StepAttention, attending
 
 
 @dataclass(frozen=True, slots=True)
 class _Buffers:
-    """What a step of one size reads and writes, `(rows,)` but for the tables."""
+    """Inputs and outputs of a step of one size, `(rows,)` but for the tables."""
 
     slots: Tensor
     positions: Tensor
     indices: Tensor
     tables: Tensor
     tokens: Tensor
-    sound: Tensor
+    finite: Tensor
 
 
-class Flight:
-    """A step under way; `read` waits for it."""
+class InFlightStep:
+    """A launched step; `read` waits for it."""
 
-    def __init__(self, rows: int, tokens: Tensor, sound: Tensor) -> None:
-        self._rows, self._tokens, self._sound = rows, tokens, sound
-        self._landed: torch.cuda.Event | None = None
+    def __init__(self, rows: int, tokens: Tensor, finite: Tensor) -> None:
+        self._rows, self._tokens, self._sound = rows, tokens, finite
+        self._copied: torch.cuda.Event | None = None
         if torch.cuda.is_available() and tokens.is_pinned():
-            self._landed = torch.cuda.Event()  # type: ignore[no-untyped-call]  # theirs
-            self._landed.record()
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # theirs
+            self._copied.record()
 
     def read(self) -> tuple[list[int], list[bool]]:
-        """The tokens, and whether the logits they were chosen by were numbers at all."""
-        if self._landed is not None:
-            self._landed.synchronize()
+        """Return the tokens, and whether the logits they were sampled from were finite."""
+        if self._copied is not None:
+            self._copied.synchronize()
         return self._tokens[: self._rows].tolist(), self._sound[: self._rows].tolist()
 
 
 class DecodeGraphs:
-    """The decode steps of one packed model over pages."""
+    """The decode steps of one packed model over the paged cache."""
 
-    def __init__(self, model: PreTrainedModel, pages: KvPages) -> None:
+    def __init__(self, model: PreTrainedModel, pages: PagedKvCache) -> None:
         self._model, self._pages = model, pages
         self._device = model.device
         # One more than there are: padding belongs to it, and its tokens are nobody's.
         slots = pages.slots + 1
-        self._nobody = pages.slots
-        self._latest = self._zeros(slots, torch.int64)
-        self._parameters = Parameters(
-            temperature=self._zeros(slots, torch.float32),
-            top_k=self._zeros(slots, torch.int64),
-            top_p=self._zeros(slots, torch.float64) + 1,
-            min_p=self._zeros(slots, torch.float32),
-            seed_keys=self._zeros(slots, torch.int64),
-        )
+        self._padding_slot = pages.slots
+        self._last_tokens = self._zeros(slots, torch.int64)
+        self._sampling = DeviceSamplingColumns.neutral(slots, self._device)
         self._buffers: dict[int, _Buffers] = {}
-        self._steps: dict[tuple[int, Kind], Callable[[], None]] = {}
+        self._steps: dict[tuple[int, SamplingKind], Callable[[], None]] = {}
         self._pool: Any = None
         """Of memory, one for all graphs: no two run at once."""
 
-    def set_parameters(self, slots: Ints, parameters: Parameters) -> None:
-        """From now on these slots are drawn like this; columns on the host, in their order."""
+    def set_parameters(self, slots: Ints, parameters: DeviceSamplingColumns) -> None:
+        """Set the sampling parameters of these slots, in columns on the host."""
         at = torch.from_numpy(slots).to(self._device)
-        for name in Parameters.__dataclass_fields__:
-            column: Tensor = getattr(self._parameters, name)
+        for name in DeviceSamplingColumns.__dataclass_fields__:
+            column: Tensor = getattr(self._sampling, name)
             column[at] = getattr(parameters, name).to(self._device)
 
-    def set_latest(self, slots: Ints, token_ids: Ints) -> None:
-        """These tokens were chosen elsewhere."""
+    def set_last_tokens(self, slots: Ints, token_ids: Ints) -> None:
+        """Set the last tokens of slots that were sampled elsewhere."""
         at = torch.from_numpy(slots).to(self._device)
-        self._latest[at] = torch.from_numpy(token_ids).to(self._device)
+        self._last_tokens[at] = torch.from_numpy(token_ids).to(self._device)
 
     def prepare(self) -> None:
-        """Capture the steps of all sizes now rather than when they are first wanted.
+        """Capture the steps of all sizes now rather than at first use.
 
         Raises:
-            RuntimeError: the model's pass cannot be captured: it looks at values on its way.
+            RuntimeError: the pass cannot be captured, because it reads values on its way.
         """
         with torch.inference_mode():
             for size in reversed(sizes(self._pages.slots)):
-                for kind in Kind:
+                for kind in SamplingKind:
                     self._step(size, kind)
 
-    def launch(self, slots: Ints, positions: Ints, indices: Ints, kind: Kind) -> Flight:
+    def launch(
+        self, slots: Ints, positions: Ints, indices: Ints, kind: SamplingKind
+    ) -> InFlightStep:
         """Start a step of rows with these slots, positions and output indices.
 
-        Each slot's latest token is fed, and the one that it gets is its latest from
-        then on. What is launched later runs later, so nothing is overwritten too early.
+        Each slot's last token is fed, and the sampled token becomes its last. Later launches run
+        later, so nothing is overwritten too early.
         """
         rows = len(slots)
         size = next(size for size in sizes(self._pages.slots) if size >= rows)
         buffers = self._buffers_of(size)
         padding = size - rows
-        _fill(buffers.slots, np.pad(slots, (0, padding), constant_values=self._nobody))
+        _fill(buffers.slots, np.pad(slots, (0, padding), constant_values=self._padding_slot))
         _fill(buffers.positions, np.pad(positions, (0, padding)))
         _fill(buffers.indices, np.pad(indices, (0, padding)))
         # Padding writes to the trash.
-        _fill(buffers.tables, np.pad(self._pages.tables_of(slots), ((0, padding), (0, 0))))
+        _fill(buffers.tables, np.pad(self._pages.block_tables(slots), ((0, padding), (0, 0))))
         self._step(size, kind)()
-        return Flight(rows, _to_host(buffers.tokens), _to_host(buffers.sound))
+        return InFlightStep(rows, _to_host(buffers.tokens), _to_host(buffers.finite))
 
     def _buffers_of(self, size: int) -> _Buffers:
         if size not in self._buffers:
-            blocks = self._pages.tables_of(np.arange(1)).shape[1]
+            blocks = self._pages.block_tables(np.arange(1)).shape[1]
             slots, positions, indices, tokens = (self._zeros(size, torch.int64) for _ in range(4))
-            slots.fill_(self._nobody)
-            tables, sound = self._zeros((size, blocks), torch.int64), self._zeros(size, torch.bool)
-            self._buffers[size] = _Buffers(slots, positions, indices, tables, tokens, sound)
+            slots.fill_(self._padding_slot)
+            tables, finite = self._zeros((size, blocks), torch.int64), self._zeros(size, torch.bool)
+            self._buffers[size] = _Buffers(slots, positions, indices, tables, tokens, finite)
         return self._buffers[size]
 
-    def _step(self, size: int, kind: Kind) -> Callable[[], None]:
+    def _step(self, size: int, kind: SamplingKind) -> Callable[[], None]:
         if (size, kind) not in self._steps:
             buffers = self._buffers_of(size)
             if self._device.type == "cuda":
@@ -135,15 +134,15 @@ class DecodeGraphs:
                 self._steps[size, kind] = partial(self._run, buffers, kind)
         return self._steps[size, kind]
 
-    def _captured(self, buffers: _Buffers, kind: Kind) -> Callable[[], None]:
-        """Capture one step, behind one that makes what only a first run makes.
+    def _captured(self, buffers: _Buffers, kind: SamplingKind) -> Callable[[], None]:
+        """Capture one step, after a run that allocates what only a first run allocates.
 
-        What the buffers hold must be kept: a launch has filled them.
+        The contents of the buffers are kept: a launch has filled them.
         """
         inputs = (buffers.slots, buffers.positions, buffers.tables)
         filled = [tensor.clone() for tensor in inputs]
-        for tensor, nobodys in zip(inputs, (self._nobody, 0, 0), strict=True):
-            tensor.fill_(nobodys)
+        for tensor, padding in zip(inputs, (self._padding_slot, 0, 0), strict=True):
+            tensor.fill_(padding)
         side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # theirs
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
@@ -157,28 +156,28 @@ class DecodeGraphs:
             tensor.copy_(before)
         return graph.replay
 
-    def _run(self, buffers: _Buffers, kind: Kind) -> None:
-        rows = DevicePages(buffers.tables, buffers.positions, self._pages.device_attention)
+    def _run(self, buffers: _Buffers, kind: SamplingKind) -> None:
+        rows = DeviceDecodeRows(buffers.tables, buffers.positions, self._pages.device_attention)
         attention = StepAttention(self._pages, [rows])
         with attending(attention):
             output = self._model(
-                input_ids=self._latest[buffers.slots][None],
+                input_ids=self._last_tokens[buffers.slots][None],
                 position_ids=buffers.positions[None],
                 use_cache=False,
             )
         logits = output.logits[0].float()
-        own = self._parameters[buffers.slots]
-        tokens, sound = choose(logits, own, buffers.indices, kind)
-        self._latest[buffers.slots] = tokens
+        own = self._sampling[buffers.slots]
+        tokens, finite = sample_on_device(logits, own, buffers.indices, kind)
+        self._last_tokens[buffers.slots] = tokens
         buffers.tokens.copy_(tokens)
-        buffers.sound.copy_(sound)
+        buffers.finite.copy_(finite)
 
     def _zeros(self, shape: int | tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=self._device)
 
 
 def sizes(slots: int) -> list[int]:
-    """Padded batch sizes: powers of two, and the last that takes all slots."""
+    """Return the padded batch sizes: powers of two up to one that holds all slots."""
     found = [1]
     while found[-1] < slots:
         found.append(found[-1] * 2)
@@ -186,7 +185,7 @@ def sizes(slots: int) -> list[int]:
 
 
 def _fill(buffer: Tensor, values: Ints) -> None:
-    """Copy to the device without waiting for it."""
+    """Copy to the device without waiting."""
     source = torch.from_numpy(values)
     if buffer.is_cuda:
         # The allocator keeps pinned memory until what reads it has run.

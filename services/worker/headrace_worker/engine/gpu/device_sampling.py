@@ -1,19 +1,34 @@
-"""The next tokens, chosen where the logits are: nothing waits for the host.
+"""Sample the next tokens on the device: nothing waits for the host.
 
-What `sampling` and `noise` do in numpy, in torch and without a look at any value:
-cuts are found by bisection instead of growing candidate lists, so the work is the
-same whatever the logits are, and a graph can be captured of it. Tokens are those
-of the host, but for a sum that rounds differently right at the edge of top-p.
+The same as `host_sampling` and `noise`, in torch and without reading any value: thresholds are
+found by bisection instead of growing candidate lists, so the work does not depend on the logits and
+a CUDA graph can capture it. Tokens equal the host's, unless a sum rounds differently right at the
+edge of top-p.
+
+    logits        [2.0, 1.0, 0.0, -1.0]      one row; temperature 0.5, top_k 3, top_p 0.9
+    scaled        [0.0, -2.0, -4.0, -6.0]    minus the maximum, over the temperature
+    top-k         fewer than 3 values are higher: the lowest survivor is -4.0
+    weights       [1, 0.135, 0.018, 0]       exp; what top-k cut is 0; the sum is 1.154
+    top-p         higher values hold less than 0.9 * 1.154 = 1.038: -2.0 survives, -4.0 does not
+    noise         one exponential for each (seed, output index, token id): [0.7, 0.05, ...]
+    speeds        weights / noise = [1.43, 2.71, 0, 0]; the fastest token wins: token 1
+
+The winner is distributed as the weights are: the minimum of exponentials, as in Gumbel-max.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from headrace_worker.engine.base.interface import Sequence
+from headrace_worker.engine.sampling.host_sampling import SamplingColumns
+from headrace_worker.engine.sampling.noise import seed_key
 
 _GOLDEN, _FIRST, _SECOND = (
     value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -21,61 +36,66 @@ _GOLDEN, _FIRST, _SECOND = (
 """As signed numbers: torch has no unsigned arithmetic, and the low 64 bits are the same."""
 
 
-class Kind(IntEnum):
-    """What a step's rows ask for at most; less is quicker."""
+class SamplingKind(IntEnum):
+    """The most that any row of a step asks for; less is faster."""
 
     GREEDY = 0
-    OPEN = 1
+    ALL_TOKENS = 1
     """Temperature and min-p."""
-    CUT = 2
+    TOP_K_TOP_P = 2
     """Top-k or top-p too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
-    """How each row is drawn, in columns `(rows,)` on the device."""
+class DeviceSamplingColumns(SamplingColumns):
+    """Sampling parameters in columns `(rows,)` on the device."""
 
-    temperature: Tensor
-    """float32; 0 is greedy."""
-    top_k: Tensor
-    """int64; 0 keeps all."""
-    top_p: Tensor
-    """float64; 1 keeps all."""
-    min_p: Tensor
-    """float32; 0 keeps all."""
-    seed_keys: Tensor
-    """int64, the bits of what `noise.seed_key` makes."""
-
-    def __getitem__(self, rows: Tensor) -> Parameters:
-        columns = (self.temperature, self.top_k, self.top_p, self.min_p, self.seed_keys)
-        return Parameters(*(column[rows] for column in columns))
+    seed_keys: Tensor = field(metadata={"dtype": torch.int64})
+    """The bits of `noise.seed_key`."""
 
 
-def choose(
-    logits: Tensor, parameters: Parameters, indices: Tensor, kind: Kind
+def sampling_kind(sequence: Sequence) -> SamplingKind:
+    parameters = sequence.parameters
+    if parameters.temperature == 0:
+        return SamplingKind.GREEDY
+    if parameters.top_k > 0 or parameters.top_p < 1:
+        return SamplingKind.TOP_K_TOP_P
+    return SamplingKind.ALL_TOKENS
+
+
+def device_columns(sequence: Sequence) -> DeviceSamplingColumns:
+    """Return the sampling parameters of a sequence, in columns of one row on the host."""
+    columns = DeviceSamplingColumns.of([sequence.parameters])
+    key = np.array([seed_key(sequence.seed)], dtype=np.uint64).view(np.int64)
+    columns.seed_keys[0] = int(key[0])
+    return columns
+
+
+def sample_on_device(
+    logits: Tensor, parameters: DeviceSamplingColumns, indices: Tensor, kind: SamplingKind
 ) -> tuple[Tensor, Tensor]:
-    """Each row's token, and whether the row's logits were numbers at all; both `(rows,)`.
+    """Return each row's token, and whether the row's highest logit is finite; both `(rows,)`.
 
     `logits` `(rows, vocabulary)` are float32, `indices` the rows' output indices.
     """
     highest = logits.amax(dim=-1, keepdim=True)
-    sound, tokens = highest[:, 0].isfinite(), _first(logits == highest)
-    if kind is Kind.GREEDY:
-        return tokens, sound
+    finite, tokens = highest[:, 0].isfinite(), _first(logits == highest)
+    if kind is SamplingKind.GREEDY:
+        return tokens, finite
     greedy = parameters.temperature == 0
     temperature = torch.where(greedy, 1.0, parameters.temperature)
     scaled = (logits - highest) / temperature[:, None]
     floor = parameters.min_p.log()[:, None]
-    if kind is Kind.CUT:
+    if kind is SamplingKind.TOP_K_TOP_P:
         floor = torch.maximum(floor, _floor(scaled, parameters))
     weights = scaled.masked_fill(scaled < floor, float("-inf")).exp()
     speeds = weights / exponentials(noise_bits(parameters.seed_keys, indices, logits.shape[-1]))
     drawn = _first(speeds == speeds.amax(dim=-1, keepdim=True))
-    return torch.where(greedy, tokens, drawn), sound
+    return torch.where(greedy, tokens, drawn), finite
 
 
 def noise_bits(seed_keys: Tensor, indices: Tensor, vocabulary: int) -> Tensor:
-    """`noise.noise_bits` of every token, bit for bit: `(rows, vocabulary)`, int64."""
+    """Return `noise.noise_bits` of every token, bit for bit: `(rows, vocabulary)`, int64."""
     rows = _mix(seed_keys + indices * _GOLDEN)
     token_ids = torch.arange(1, vocabulary + 1, device=seed_keys.device)
     return _mix(rows[:, None] + token_ids * _GOLDEN)
@@ -93,22 +113,22 @@ def _mix(value: Tensor) -> Tensor:
 
 
 def _shifted(value: Tensor, bits: int) -> Tensor:
-    """To the right, filled with zeros."""
+    """Shift right, filled with zeros."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _first(chosen: Tensor) -> Tensor:
-    """The first true column of each row; the last column where there is none."""
+    """Return the first true column of each row; the last column where there is none."""
     # Why not argmax: on a GPU it says nothing about which of several equals it takes.
     columns = torch.arange(chosen.shape[-1], device=chosen.device)
     return torch.where(chosen, columns, chosen.shape[-1] - 1).amin(dim=-1)
 
 
-def _floor(scaled: Tensor, parameters: Parameters) -> Tensor:
-    """The lowest value that survives top-k and top-p in each row: `(rows, 1)`.
+def _floor(scaled: Tensor, parameters: DeviceSamplingColumns) -> Tensor:
+    """Return the lowest value that survives top-k and top-p in each row: `(rows, 1)`.
 
-    A value survives if fewer than `top_k` are higher, and if those that are higher
-    hold less than `top_p` of what top-k left.
+    A value survives if fewer than `top_k` are higher, and if those that are higher hold less than
+    `top_p` of what top-k left.
     """
     weights = scaled.exp().double()
     top_k, top_p = parameters.top_k[:, None], parameters.top_p[:, None]
@@ -123,10 +143,10 @@ def _floor(scaled: Tensor, parameters: Parameters) -> Tensor:
 
 
 def _lowest(scaled: Tensor, survives: Callable[[Tensor], Tensor]) -> Tensor:
-    """The lowest value of each row that survives, `(rows, 1)`; the highest, 0, always does.
+    """Return the lowest value of each row that survives, `(rows, 1)`; the highest, 0, always does.
 
-    `survives` is true from some value up. Bisects over all float32 from minus
-    infinity to 0, by their bits, so it ends at one of them exactly.
+    `survives` is true from some value up. Bisects over all float32 from minus infinity to 0, by
+    their bits, so it ends at one of them exactly.
     """
     # As bits -0.0 is the least and -inf the greatest: the order is reversed.
     most = torch.full_like(scaled[:, :1], float("-inf")).view(torch.int32)

@@ -1,4 +1,4 @@
-"""What a GPU has that a CPU has not, if it is there: Triton's kernels, captured graphs."""
+"""Features of a GPU, where there is one: Triton kernels and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ import torch
 from transformers import PreTrainedModel
 
 from headrace_worker.engine.gpu.decode_graphs import DecodeGraphs
-from headrace_worker.engine.kvcache.page_rows import DeviceAttention, dense_decode
-from headrace_worker.engine.kvcache.paged import KvPages
+from headrace_worker.engine.kvcache.paged_cache import PagedKvCache
+from headrace_worker.engine.kvcache.paged_rows import DeviceAttention, dense_decode_attention
 
 log = logging.getLogger(__name__)
 
 
-def find_device(wanted: str) -> torch.device | None:
-    """`cpu` or `cuda`, or by `auto` the best there is; None if there is no GPU as wanted."""
+def select_device(wanted: str) -> torch.device | None:
+    """Return `cpu` or `cuda`, with `auto` the best there is; None if there is no GPU as wanted."""
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", 0) if torch.cuda.is_available() else None
 
 
 def device_attention(device: torch.device) -> DeviceAttention | None:
-    """How rows that decode look back on this device; None: as suits a CPU."""
+    """Return the attention of decode rows on this device; None on a CPU."""
     if device.type == "cpu":
         return None
     if find_spec("triton") is None:
         log.warning("gpu.no_triton", extra={"why": "decode attention gathers whole contexts"})
-        return dense_decode
+        return dense_decode_attention
     # Why here: Triton is a package of its own, and only where there may be a GPU.
-    from headrace_worker.engine.gpu.paged_kernel import paged_decode
+    from headrace_worker.engine.gpu.paged_kernel import paged_decode_attention
 
-    return paged_decode
+    return paged_decode_attention
 
 
-def decode_graphs(model: PreTrainedModel, pages: KvPages) -> DecodeGraphs | None:
-    """The model's decode steps, captured where they can be; None if they cannot run ahead."""
+def decode_graphs(model: PreTrainedModel, pages: PagedKvCache) -> DecodeGraphs | None:
+    """Return the model's decode steps, captured where possible; None if they cannot be launched
+    ahead."""
     graphs = DecodeGraphs(model, pages)
     if model.device.type == "cpu":
         return graphs

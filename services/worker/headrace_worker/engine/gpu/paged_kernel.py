@@ -14,12 +14,12 @@ import triton.language as tl
 from torch import Tensor
 
 from headrace.prefixes import BLOCK_TOKENS
-from headrace_worker.engine.kvcache.store import Form, Layer
+from headrace_worker.engine.kvcache.kv_cache import AttentionParams, LayerCache
 
 _TILE_TOKENS = 64
-"""Positions that a program looks at in one go."""
+"""Positions that a program processes at once."""
 _PROGRAMS = 512
-"""Wanted at once: a few for each processor of a large GPU."""
+"""Wanted in parallel: a few for each processor of a large GPU."""
 _MOST_SPLITS = 32
 
 
@@ -127,29 +127,29 @@ def _join_parts(
     tl.store(output + (row * HEADS + head) * VALUE_SIZE + value_at, joined, mask=inside)
 
 
-def splits_for(rows: int, key_heads: int, programs: int = _PROGRAMS) -> int:
-    """How many parts each row is cut into; a power of two, the same for equal batches."""
+def num_splits(rows: int, key_heads: int, programs: int = _PROGRAMS) -> int:
+    """Return into how many parts each row is split; a power of two, the same for equal batches."""
     wanted = max(1, programs // (rows * key_heads))
     return min(_MOST_SPLITS, 1 << (wanted.bit_length() - 1))
 
 
-def paged_decode(
+def paged_decode_attention(
     query: Tensor,
-    layer: Layer,
+    layer: LayerCache,
     tables: Tensor,
     positions: Tensor,
-    form: Form,
+    params: AttentionParams,
     *,
     programs: int = _PROGRAMS,
 ) -> Tensor:
-    """Attention of one token a row, over the pages of its text.
+    """Compute attention of one token per row over the blocks of its sequence.
 
-    `query` is `(rows, query heads, size)`, `tables` `(rows, blocks)`, `positions`
-    `(rows,)` the tokens' own; returns `(rows, query heads, value size)`.
+    `query` is `(rows, query heads, size)`, `tables` `(rows, blocks)`, `positions` `(rows,)`;
+    returns `(rows, query heads, value size)`.
     """
     rows, heads, key_size = query.shape
     key_heads, value_size = layer.keys.shape[1], layer.values.shape[3]
-    splits, group = splits_for(rows, key_heads, programs), heads // key_heads
+    splits, group = num_splits(rows, key_heads, programs), heads // key_heads
     query = query.contiguous()
     parts = query.new_empty((rows, heads, splits, value_size), dtype=torch.float32)
     tops, sums = (query.new_empty((rows, heads, splits), dtype=torch.float32) for _ in range(2))
@@ -158,18 +158,18 @@ def paged_decode(
     _attend_part[(rows, key_heads, splits)](
         query, layer.keys, layer.values, tables, positions, parts, tops, sums,
         *query.stride()[:2], *layer.keys.stride()[:3], *layer.values.stride()[:3],
-        tables.stride(0), key_size**-0.5 if form.scale is None else form.scale,
-        form.softcap or 1.0,
-        WINDOW=form.window or 0, SPLITS=splits, HEADS=heads, GROUP=group,
+        tables.stride(0), key_size**-0.5 if params.scale is None else params.scale,
+        params.softcap or 1.0,
+        WINDOW=params.window or 0, SPLITS=splits, HEADS=heads, GROUP=group,
         # Sixteen: the least that a tensor core multiplies.
         GROUP_ROOM=max(16, triton.next_power_of_2(group)),
         KEY_SIZE=key_size, KEY_ROOM=max(16, triton.next_power_of_2(key_size)),
         VALUE_SIZE=value_size, VALUE_ROOM=max(16, value_room),
-        PAGE=BLOCK_TOKENS, TILE=_TILE_TOKENS, HAS_SOFTCAP=form.softcap is not None,
+        PAGE=BLOCK_TOKENS, TILE=_TILE_TOKENS, HAS_SOFTCAP=params.softcap is not None,
     )  # fmt: skip
     _join_parts[(rows, heads)](
-        parts, tops, sums, tops if form.sinks is None else form.sinks, output,
+        parts, tops, sums, tops if params.sinks is None else params.sinks, output,
         SPLITS=splits, HEADS=heads, VALUE_SIZE=value_size, VALUE_ROOM=value_room,
-        HAS_SINKS=form.sinks is not None,
+        HAS_SINKS=params.sinks is not None,
     )  # fmt: skip
     return output

@@ -1,24 +1,26 @@
-"""Who compiles a model's grammars, by the name that the settings give."""
+"""Choose the grammar library by the setting `grammar_backend`."""
 
 from __future__ import annotations
 
 import logging
 
-from headrace_worker.engine.base.loaded import TokenizerFiles
-from headrace_worker.engine.grammar.compiling import Compile
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
+from headrace_worker.engine.grammar.compiler import CompileFunction
 
 log = logging.getLogger(__name__)
 
 
 class BackendMissing(Exception):
-    """The wanted library is not installed; the text says how to get it."""
+    """The library is not installed; the text says how to install it."""
 
 
-def compiler_of(name: str, tokenizer: TokenizerFiles, vocabulary_size: int) -> Compile | None:
-    """None where the model cannot follow grammars: it has no token that ends its output.
+def compiler_for(
+    name: str, tokenizer: TokenizerFiles, vocabulary_size: int
+) -> CompileFunction | None:
+    """Return the compile function; None if the model has no end-of-sequence token.
 
     Raises:
-        BackendMissing: `llguidance` was asked for and is not installed.
+        BackendMissing: `llguidance` is not installed.
     """
     if not tokenizer.eos_token_ids:
         log.warning("grammars.off", extra={"why": "the model has no end-of-sequence token"})

@@ -1,4 +1,4 @@
-"""Grammars by llguidance, an optional part: `pip install headrace[llguidance]`."""
+"""Compile grammars with llguidance, an optional package: `pip install headrace[llguidance]`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from headrace_worker.engine.base.interface import Grammar, GrammarKind
-from headrace_worker.engine.grammar.compiling import Compiled, GrammarRefused
-from headrace_worker.engine.grammar.schemas import parsed_schema, schema_for_llguidance
-from headrace_worker.engine.grammar.tags_in_lark import tags_in_lark
+from headrace_worker.engine.grammar.compiler import Compiled, GrammarRefused
+from headrace_worker.engine.grammar.schema_translation import parse_schema, schema_to_llguidance
+from headrace_worker.engine.grammar.structural_tag_lark import structural_tag_in_lark
 from headrace_worker.engine.schema.keywords import SchemaRefused
 
 _JSON: Any = {
@@ -31,7 +31,7 @@ class _Matcher:
     def __init__(self, matcher: llguidance.LLMatcher) -> None:
         self._matcher = matcher
 
-    def fill(self, bits: Tensor, row: int) -> None:
+    def fill_bitmask(self, bits: Tensor, row: int) -> None:
         words = bits[row]
         self._matcher.unsafe_compute_mask_ptr(words.data_ptr(), words.numel() * _WORD)
         if self._matcher.is_error():
@@ -40,13 +40,13 @@ class _Matcher:
 
     def accept(self, token_id: int) -> bool:
         return (
-            not self.is_over
+            not self.is_terminated
             and bool(self._matcher.validate_tokens([token_id]))
             and bool(self._matcher.consume_token(token_id))
         )
 
     @property
-    def is_over(self) -> bool:
+    def is_terminated(self) -> bool:
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
 
@@ -76,14 +76,14 @@ class Llguidance:
         matcher = llguidance.LLMatcher
         match grammar.kind:
             case GrammarKind.JSON_OBJECT:
-                any_object = schema_for_llguidance({"type": "object"})
+                any_object = schema_to_llguidance({"type": "object"})
                 return matcher.grammar_from_json_schema(any_object, overrides=_JSON)
             case GrammarKind.JSON_SCHEMA:
-                schema = schema_for_llguidance(parsed_schema(grammar.source))
+                schema = schema_to_llguidance(parse_schema(grammar.source))
                 return matcher.grammar_from_json_schema(schema, overrides=_JSON)
             case GrammarKind.REGEX:
                 return matcher.grammar_from_regex(grammar.source)
             case GrammarKind.EBNF:
                 return matcher.grammar_from_lark(gbnf_to_lark(grammar.source))
             case GrammarKind.STRUCTURAL_TAG:
-                return tags_in_lark(json.loads(grammar.source), self._marks, _JSON)
+                return structural_tag_in_lark(json.loads(grammar.source), self._marks, _JSON)

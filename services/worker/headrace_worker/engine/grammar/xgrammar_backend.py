@@ -1,4 +1,4 @@
-"""Grammars by xgrammar."""
+"""Compile grammars with xgrammar."""
 
 from __future__ import annotations
 
@@ -12,26 +12,30 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from headrace_worker.engine.base.interface import Grammar, GrammarKind
-from headrace_worker.engine.grammar.compiling import Compiled, GrammarRefused
-from headrace_worker.engine.grammar.schemas import grammar_of_schema, parsed_schema, schema_of_tag
+from headrace_worker.engine.grammar.compiler import Compiled, GrammarRefused
+from headrace_worker.engine.grammar.schema_translation import (
+    parse_schema,
+    schema_to_gbnf,
+    translate_tag_schema,
+)
 from headrace_worker.engine.schema.keywords import SchemaRefused
 
 _PLACE_IN_ITS_SOURCE = re.compile(r"^\[[\d:]+\] \S+\.cc:\d+: ")
 
 
-def _spelled_out(shape: Any) -> Any:
-    """The structural tag with a grammar where it has a schema.
+def _with_grammars(shape: Any) -> Any:
+    """Replace the schemas in a structural tag by grammars.
 
-    Why: so that schemas mean the same in there as elsewhere.
+    Why: so that schemas mean the same there as elsewhere.
     """
     if isinstance(shape, list):
-        return [_spelled_out(each) for each in shape]
+        return [_with_grammars(each) for each in shape]
     if not isinstance(shape, dict):
         return shape
     if shape.get("type") == "json_schema" and shape.get("style", "json") == "json":
-        return {"type": "grammar", "grammar": schema_of_tag(shape, grammar_of_schema)}
+        return {"type": "grammar", "grammar": translate_tag_schema(shape, schema_to_gbnf)}
     try:
-        return {name: _spelled_out(each) for name, each in shape.items()}
+        return {name: _with_grammars(each) for name, each in shape.items()}
     except SchemaRefused as refusal:
         if shape.get("type") != "tag":
             raise
@@ -42,14 +46,14 @@ class _Matcher:
     def __init__(self, compiled: xgrammar.CompiledGrammar) -> None:
         self._matcher = xgrammar.GrammarMatcher(compiled)
 
-    def fill(self, bits: Tensor, row: int) -> None:
+    def fill_bitmask(self, bits: Tensor, row: int) -> None:
         self._matcher.fill_next_token_bitmask(bits, row)
 
     def accept(self, token_id: int) -> bool:
-        return not self.is_over and self._matcher.accept_token(token_id)
+        return not self.is_terminated and self._matcher.accept_token(token_id)
 
     @property
-    def is_over(self) -> bool:
+    def is_terminated(self) -> bool:
         return self._matcher.is_terminated()
 
 
@@ -59,7 +63,7 @@ class Xgrammar:
     def __init__(
         self, tokenizer_json: bytes, *, vocabulary_size: int, eos_token_ids: tuple[int, ...]
     ) -> None:
-        """`eos_token_ids` are those that may come once a grammar is fulfilled; at least one."""
+        """`eos_token_ids`, at least one, may follow a complete output."""
         tokenizer = Tokenizer.from_buffer(tokenizer_json)
         seen = xgrammar.TokenizerInfo.from_huggingface(
             PreTrainedTokenizerFast(tokenizer_object=tokenizer),  # type: ignore[no-untyped-call]
@@ -97,12 +101,14 @@ class Xgrammar:
         compiler, source = self._compiler, grammar.source
         match grammar.kind:
             case GrammarKind.JSON_OBJECT:
-                return compiler.compile_grammar(grammar_of_schema({"type": "object"}))
+                return compiler.compile_grammar(schema_to_gbnf({"type": "object"}))
             case GrammarKind.JSON_SCHEMA:
-                return compiler.compile_grammar(grammar_of_schema(parsed_schema(source)))
+                return compiler.compile_grammar(schema_to_gbnf(parse_schema(source)))
             case GrammarKind.REGEX:
                 return compiler.compile_regex(source)
             case GrammarKind.EBNF:
                 return compiler.compile_grammar(source)
             case GrammarKind.STRUCTURAL_TAG:
-                return compiler.compile_structural_tag(json.dumps(_spelled_out(json.loads(source))))
+                return compiler.compile_structural_tag(
+                    json.dumps(_with_grammars(json.loads(source)))
+                )

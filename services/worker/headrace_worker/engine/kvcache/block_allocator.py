@@ -1,8 +1,17 @@
-"""Whose pages are whose: tables, references, names, and what is given up when all are taken.
+"""Allocate the blocks of a paged key-value cache: block tables, reference counts, prefix hashes.
 
-A page holds one block of a text. Texts that begin alike refer to the same pages. A
-page that nobody refers to keeps its name until it is needed for something else; of
-those, the one that was not used for longest goes first.
+A block holds the keys and values of 16 tokens. Sequences with the same prefix share its blocks. A
+block that no slot refers to keeps its hash until it is needed; the least recently used goes first.
+
+    two slots, blocks 1 to 4; A, B, C are hashes of blocks, each of all tokens up to its end
+    append(0, 2)           slot 0 has [1, 2]
+    register(0, [A])       block 1 is full: it can be found by hash A
+    match_prefix([A, C])   [1]
+    fork(1, [1])           slot 1 has [1]; block 1 has two references
+    append(1, 1)           slot 1 has [1, 3]
+    deallocate(0, [A, B])  block 1 stays with slot 1; block 2 is free and cached as B
+    deallocate(1, [])      block 3, which has no hash, is free; so is block 1, cached as A
+    append(0, 4)           takes 4 and 3, then evicts B (block 2), then A (block 1)
 """
 
 from __future__ import annotations
@@ -13,145 +22,151 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.prefixes import BLOCK_TOKENS, Names
+from headrace.prefixes import BLOCK_TOKENS, BlockHashes
 
 Ints = NDArray[np.int64]
 
-TRASH = 0
-"""A page that belongs to nobody: what must be written somewhere and is not kept goes there."""
+NULL_BLOCK = 0
+"""A block that no sequence owns: padding rows write there, and nothing reads it."""
 
 
-def blocks_of(tokens: Ints | int) -> Ints:
-    """Pages that so many tokens take."""
+def blocks_for(tokens: Ints | int) -> Ints:
+    """Return the number of blocks that hold so many tokens."""
     return -(-np.asarray(tokens, dtype=np.int64) // BLOCK_TOKENS)
 
 
-class PageBook:
-    """`pages` pages, numbered from 1, for `slots` texts of at most `blocks` blocks each."""
+class BlockAllocator:
+    """Allocates `num_blocks` blocks, numbered from 1, to `slots` slots of at most `max_blocks`
+    each."""
 
-    def __init__(self, slots: int, blocks: int, pages: int) -> None:
-        assert pages >= blocks, "one text alone must always fit"
-        self.pages = pages
-        self.tables: Ints = np.full((slots, blocks), TRASH, dtype=np.int64)
-        """The pages of each slot's blocks, in order; `TRASH` where it has none."""
-        self.counts: Ints = np.zeros(slots, dtype=np.int64)
-        """How many each slot has."""
-        self._found = [0] * slots
-        """Of these, how many it came upon rather than wrote."""
-        self._references = [0] * (pages + 1)
-        self._unused = deque(range(1, pages + 1))
-        self._idle: OrderedDict[int, None] = OrderedDict()
-        """Named pages that nobody refers to, the longest unused first."""
-        self._page_of: dict[bytes, int] = {}
-        self._name_of: dict[int, bytes] = {}
+    def __init__(self, slots: int, max_blocks: int, num_blocks: int) -> None:
+        assert num_blocks >= max_blocks, "one sequence alone must always fit"
+        self.num_blocks = num_blocks
+        self.block_tables: Ints = np.full((slots, max_blocks), NULL_BLOCK, dtype=np.int64)
+        """Block ids of each slot, in order; `NULL_BLOCK` behind its last."""
+        self.block_counts: Ints = np.zeros(slots, dtype=np.int64)
+        """How many blocks each slot has."""
+        self._shared = [0] * slots
+        """How many of them each slot shared when it began, rather than wrote."""
+        self._references = [0] * (num_blocks + 1)
+        self._free_ids = deque(range(1, num_blocks + 1))
+        self._cached: OrderedDict[int, None] = OrderedDict()
+        """Cached blocks without references, the least recently used first."""
+        self._block_by_hash: dict[bytes, int] = {}
+        self._hash_by_block: dict[int, bytes] = {}
 
     @property
     def free(self) -> int:
-        """Pages that nobody refers to, named or not."""
-        return len(self._unused) + len(self._idle)
+        """Blocks without references, cached or not."""
+        return len(self._free_ids) + len(self._cached)
 
-    def known(self, names: Names) -> list[int]:
-        """The pages of the longest beginning that is here."""
-        pages = []
-        for name in names:
-            if (page := self._page_of.get(name)) is None:
+    def match_prefix(self, hashes: BlockHashes) -> list[int]:
+        """Return the cached blocks of the longest prefix of these hashes."""
+        block_ids = []
+        for block_hash in hashes:
+            if (block_id := self._block_by_hash.get(block_hash)) is None:
                 break
-            pages.append(page)
-        return pages
+            block_ids.append(block_id)
+        return block_ids
 
     @property
-    def names(self) -> Collection[bytes]:
-        """Of all blocks that are here, beginnings before what follows on them."""
-        return self._page_of.keys()
+    def cached_hashes(self) -> Collection[bytes]:
+        """Hashes of all cached blocks; a prefix comes before what follows it."""
+        return self._block_by_hash.keys()
 
-    def free_beside(self, pages: list[int]) -> int:
-        """What is free once somebody refers to these."""
-        return self.free - sum(page in self._idle for page in pages)
+    def free_after_fork(self, block_ids: list[int]) -> int:
+        """Return how many blocks are free once a slot shares these."""
+        return self.free - sum(block_id in self._cached for block_id in block_ids)
 
-    def share(self, slot: int, pages: list[int]) -> None:
-        """These are the first pages of a slot that has none."""
-        assert self.counts[slot] == 0
-        for page in pages:
-            self._references[page] += 1
-            self._idle.pop(page, None)
-        self.tables[slot, : len(pages)] = pages
-        self.counts[slot] = self._found[slot] = len(pages)
+    def fork(self, slot: int, block_ids: list[int]) -> None:
+        """Make these the first blocks of a slot that has none."""
+        assert self.block_counts[slot] == 0
+        for block_id in block_ids:
+            self._references[block_id] += 1
+            self._cached.pop(block_id, None)
+        self.block_tables[slot, : len(block_ids)] = block_ids
+        self.block_counts[slot] = self._shared[slot] = len(block_ids)
 
-    def missing(self, slots: Ints, blocks: Ints) -> Ints:
-        """How many more pages each slot needs to have so many."""
-        missing: Ints = np.maximum(blocks - self.counts[slots], 0)
+    def missing_blocks(self, slots: Ints, blocks: Ints) -> Ints:
+        """Return how many more blocks each slot needs to have so many."""
+        missing: Ints = np.maximum(blocks - self.block_counts[slots], 0)
         return missing
 
-    def extend(self, slot: int, more: int) -> list[int]:
-        """Give the slot so many more pages; there must be enough free."""
-        taken = [self._take() for _ in range(more)]
-        at = int(self.counts[slot])
-        self.tables[slot, at : at + more] = taken
-        self.counts[slot] += more
+    def append(self, slot: int, more: int) -> list[int]:
+        """Give the slot more blocks and return them; enough must be free."""
+        taken = [self._allocate() for _ in range(more)]
+        at = int(self.block_counts[slot])
+        self.block_tables[slot, at : at + more] = taken
+        self.block_counts[slot] += more
         return taken
 
-    def name(self, slot: int, names: Names) -> None:
-        """The slot's first pages hold these blocks, whole.
+    def register(self, slot: int, hashes: BlockHashes) -> None:
+        """Cache the first blocks of the slot, which are full, by these hashes.
 
-        A block that another page holds already keeps that page: one is enough.
+        If another block has the same hash already, that one stays: one is enough.
         """
-        for page, name in zip(self.tables[slot, : len(names)].tolist(), names, strict=True):
-            if name not in self._page_of and page not in self._name_of:
-                self._page_of[name], self._name_of[page] = page, name
+        for block_id, block_hash in zip(
+            self.block_tables[slot, : len(hashes)].tolist(), hashes, strict=True
+        ):
+            if block_hash not in self._block_by_hash and block_id not in self._hash_by_block:
+                self._block_by_hash[block_hash] = block_id
+                self._hash_by_block[block_id] = block_hash
 
-    def leave(self, slot: int, names: Names) -> None:
-        """Let go of the slot's pages, which hold these blocks.
+    def deallocate(self, slot: int, hashes: BlockHashes) -> None:
+        """Release the blocks of the slot, the first of which have these hashes.
 
-        What it wrote beyond them is nobody's beginning any more.
+        Blocks that it wrote beyond them are not cached.
         """
-        self.name(slot, names)
-        pages = self.tables[slot, : self.counts[slot]].tolist()
-        for page in pages[max(len(names), self._found[slot]) :]:
-            self.forget(page)
-        # Why from the end: an end without its beginning is of no use, so it goes first.
-        for page in reversed(pages):
-            self._references[page] -= 1
-            if self._references[page] == 0:
-                self._put_back(page)
-        self.tables[slot] = TRASH
-        self.counts[slot] = self._found[slot] = 0
+        self.register(slot, hashes)
+        block_ids = self.block_tables[slot, : self.block_counts[slot]].tolist()
+        for block_id in block_ids[max(len(hashes), self._shared[slot]) :]:
+            self.evict(block_id)
+        # Why from the end: a block without its prefix is of no use, so it is evicted first.
+        for block_id in reversed(block_ids):
+            self._references[block_id] -= 1
+            if self._references[block_id] == 0:
+                self._release(block_id)
+        self.block_tables[slot] = NULL_BLOCK
+        self.block_counts[slot] = self._shared[slot] = 0
 
-    def forget(self, page: int) -> None:
-        """Nobody shall begin with this page again."""
-        name = self._name_of.pop(page, None)
-        if name is not None:
-            del self._page_of[name]
-        if page in self._idle:
-            del self._idle[page]
-            self._unused.append(page)
+    def evict(self, block_id: int) -> None:
+        """Remove the block from the prefix cache."""
+        block_hash = self._hash_by_block.pop(block_id, None)
+        if block_hash is not None:
+            del self._block_by_hash[block_hash]
+        if block_id in self._cached:
+            del self._cached[block_id]
+            self._free_ids.append(block_id)
 
-    def _take(self) -> int:
-        if not self._unused:
-            self.forget(next(iter(self._idle)))
-        page = self._unused.popleft()
-        self._references[page] = 1
-        return page
+    def _allocate(self) -> int:
+        if not self._free_ids:
+            self.evict(next(iter(self._cached)))
+        block_id = self._free_ids.popleft()
+        self._references[block_id] = 1
+        return block_id
 
-    def _put_back(self, page: int) -> None:
-        if page in self._name_of:
-            self._idle[page] = None
+    def _release(self, block_id: int) -> None:
+        if block_id in self._hash_by_block:
+            self._cached[block_id] = None
         else:
-            self._unused.append(page)
+            self._free_ids.append(block_id)
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if a page is lost, held twice, or named wrongly."""
-        references = [0] * (self.pages + 1)
-        for slot, count in enumerate(self.counts.tolist()):
-            pages = self.tables[slot, :count].tolist()
-            assert TRASH not in pages, "a text in the trash"
-            assert (self.tables[slot, count:] == TRASH).all()
-            assert len(set(pages)) == count, "a page twice in one text"
-            for page in pages:
-                references[page] += 1
+        """Raise AssertionError if a block is lost, held twice, or cached wrongly."""
+        references = [0] * (self.num_blocks + 1)
+        for slot, count in enumerate(self.block_counts.tolist()):
+            block_ids = self.block_tables[slot, :count].tolist()
+            assert NULL_BLOCK not in block_ids, "a sequence has the null block"
+            assert (self.block_tables[slot, count:] == NULL_BLOCK).all()
+            assert len(set(block_ids)) == count, "a block twice in one sequence"
+            for block_id in block_ids:
+                references[block_id] += 1
         assert references == self._references, "references miscounted"
-        held = [page for page, count in enumerate(references) if count]
-        everything = sorted([*held, *self._idle, *self._unused])
-        assert everything == list(range(1, self.pages + 1)), "pages lost or doubled"
-        assert {page: name for name, page in self._page_of.items()} == self._name_of
-        assert self._idle.keys() <= self._name_of.keys(), "a page is kept for nothing"
-        assert not self._name_of.keys() & set(self._unused), "a page is named and unused"
+        held = [block_id for block_id, count in enumerate(references) if count]
+        everything = sorted([*held, *self._cached, *self._free_ids])
+        assert everything == list(range(1, self.num_blocks + 1)), "blocks lost or doubled"
+        assert {
+            block_id: block_hash for block_hash, block_id in self._block_by_hash.items()
+        } == self._hash_by_block
+        assert self._cached.keys() <= self._hash_by_block.keys(), "a cached block without a hash"
+        assert not self._hash_by_block.keys() & set(self._free_ids), "an uncached block with a hash"

@@ -1,11 +1,22 @@
-"""Whether a model comes out right, packed or stepwise; asked at every load.
+"""Check at every load that a model computes the right logits, packed or stepwise.
 
-No flag of transformers tells: some models that claim to take any attention
-function keep state elsewhere, some that do not claim it work. So prompts are run
-in chunks beside one that decodes, and every logit is held against the plain model.
+No flag of transformers tells which models can run packed: some that claim to take any attention
+function keep state elsewhere, and some that do not claim it work. So the loader runs probe prompts
+both ways and compares every logit with the plain model's.
 
-Some of the texts stand at the context's end and across the positions at which the model may
-change its ways (`switches`), beside short ones: nothing may depend on a pass's longest text.
+For a context of 4096 tokens and a model whose configuration names position 2048:
+
+    prompts   four of 15, 5, 9 and 12 tokens at position 0; one of 12 at 2042 to 2053, across the
+              threshold; one of 12 at 4084 to 4095, at the end of the context
+    expected  the plain model's logits of each prompt, eager attention, without a cache
+    step 1    prefill the first 7 tokens of prompt 0
+    step 2    decode token 7 of prompt 0; prefill tokens 0 to 3 of all others, in one pass
+    ...       until step 9 has decoded token 14 of prompt 0
+    error     of each row, root mean square of the difference over the spread of the logits
+    verdict   the largest error, say 2e-6 at position 2053: under 1e-4 for float32, so it is packed
+
+While this runs, windows of layers are narrowed to 6 tokens, so that short prompts cross them
+(`length_thresholds`). If only narrow windows are wrong, the context ends at the window.
 """
 
 from __future__ import annotations
@@ -19,66 +30,67 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.base.forward import Prefill
-from headrace_worker.engine.files.switches import narrowed
-from headrace_worker.engine.kvcache.store import KvStore
-from headrace_worker.engine.loading.trial import (
+from headrace_worker.engine.base.model_runner import PrefillChunk
+from headrace_worker.engine.files.length_thresholds import narrow_windows
+from headrace_worker.engine.kvcache.kv_cache import KvCache
+from headrace_worker.engine.loading.probe_prompts import (
     NOTHING_DECODES,
-    Text,
-    Worst,
-    origins_of,
-    plain_logits,
-    row_error,
-    trial_texts,
-    worst_row,
+    LogitError,
+    ProbePrompt,
+    largest_error,
+    position_offsets,
+    probe_prompts,
+    reference_logits,
+    relative_error,
 )
-from headrace_worker.engine.model.attention import IMPLEMENTATION
-from headrace_worker.engine.model.packed import PackedForward
-from headrace_worker.engine.model.stepwise import StepwiseForward
+from headrace_worker.engine.model.packed_attention import IMPLEMENTATION
+from headrace_worker.engine.model.packed_runner import PackedModelRunner
+from headrace_worker.engine.model.stepwise_runner import StepwiseModelRunner
 
-S = TypeVar("S", bound=KvStore)
+S = TypeVar("S", bound=KvCache)
 T = TypeVar("T")
 
 _WIDTH = 6
-"""How far layers with a window look back meanwhile: less than the texts are long."""
+"""The width of windows during the check: less than the prompts are long."""
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
-"""Largest error of a row, as a share of the spread of the logits."""
+"""The largest error of a row, as a share of the spread of the logits."""
 _OWN_ATTENTION = ("sdpa", "eager")
-"""Of transformers; eager alone is there for every model."""
+"""transformers' own attention implementations; every model has eager."""
 
 
-class Unfit(Exception):
-    """This way of running computes something else than the plain model; the text says what."""
+class CheckFailed(Exception):
+    """This way of running gives other logits than the plain model, or fails; the text says
+    which."""
 
 
-class NotPackable(Unfit):
-    """The model needs one cache per sequence."""
+class PackedCheckFailed(CheckFailed):
+    """The model cannot run packed; it needs one cache per sequence."""
 
 
-class NotSteppable(Unfit):
-    """Not even one cache per sequence keeps all that the model remembers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Packing(Generic[S]):
-    """How a model runs packed."""
-
-    trial: S
-    """The store that it was tried with, for its shape."""
-    at_most_tokens: int | None
-    """Of a context; beyond, layers that look back so far come out wrong. None: no such bound."""
+class StepwiseCheckFailed(CheckFailed):
+    """One cache per sequence does not keep all that the model remembers either."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stepping:
-    """How a model runs one cache per sequence."""
+class PackedCheck(Generic[S]):
+    """The result of the check of a model that can run packed."""
 
-    chunks_prompts: bool
+    probe: S
+    """The cache that the check used; its layers have the shapes of the model."""
+    max_context_tokens: int | None
+    """The longest context with correct windows; None: every context."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepwiseCheck:
+    """The result of the check of a model that can run with one cache per sequence."""
+
+    supports_chunked_prefill: bool
     fixed_bytes: int = 0
-    """What a sequence takes, however short."""
+    """Memory that a sequence takes whatever its length."""
     bytes_per_token: int = 0
-    at_most_tokens: int | None = None
-    """As `Packing` has it."""
+    max_context_tokens: int | None = None
+    """As in `PackedCheck`."""
 
     def slot_bytes(self, tokens: int) -> int:
         return self.fixed_bytes + self.bytes_per_token * tokens
@@ -86,48 +98,54 @@ class Stepping:
 
 def check_packable(
     model: PreTrainedModel, new_store: Callable[[int, int], S], context_tokens: int | None = None
-) -> Packing[S]:
-    """Leave the model with packed attention.
+) -> PackedCheck[S]:
+    """Check that the model can run packed, and leave it with packed attention.
 
-    `new_store` makes one for so many slots of so many tokens. Without `context_tokens`
-    positions beyond the first few are not tried.
+    `new_store` makes a cache for a number of slots and tokens. Without `context_tokens` only the
+    first few positions are checked.
 
     Raises:
-        NotPackable: its logits differ from the plain model's, or it fails.
+        PackedCheckFailed: its logits differ from the plain model's, or it fails.
     """
 
     def check(bound: int | None) -> S:
-        return _check_packable(model, new_store, trial_texts(model, bound))
+        return _check_packable(model, new_store, probe_prompts(model, bound))
 
-    trial, at_most_tokens = _across_widths(model, check, context_tokens, NotPackable)
-    return Packing(trial, at_most_tokens)
+    probe, max_context_tokens = _check_with_narrow_windows(
+        model, check, context_tokens, PackedCheckFailed
+    )
+    return PackedCheck(probe, max_context_tokens)
 
 
-def check_steppable(model: PreTrainedModel, context_tokens: int | None = None) -> Stepping:
-    """Leave the model with the faster attention of transformers' own that is right.
+def check_steppable(model: PreTrainedModel, context_tokens: int | None = None) -> StepwiseCheck:
+    """Check the model with one cache per sequence, and leave it with the fastest attention that is
+    right.
 
     Raises:
-        NotSteppable: its logits differ from the plain model's with each, or it fails.
+        StepwiseCheckFailed: its logits differ from the plain model's with every attention, or
+            it fails.
     """
 
-    def check(bound: int | None) -> Stepping:
-        return _check_steppable(model, trial_texts(model, bound))
+    def check(bound: int | None) -> StepwiseCheck:
+        return _check_steppable(model, probe_prompts(model, bound))
 
-    stepping, at_most_tokens = _across_widths(model, check, context_tokens, NotSteppable)
-    return _measured(model, replace(stepping, at_most_tokens=at_most_tokens))
+    stepping, max_context_tokens = _check_with_narrow_windows(
+        model, check, context_tokens, StepwiseCheckFailed
+    )
+    return _measured(model, replace(stepping, max_context_tokens=max_context_tokens))
 
 
-def _across_widths(
+def _check_with_narrow_windows(
     model: PreTrainedModel,
     check: Callable[[int | None], T],
     context_tokens: int | None,
-    unfit: type[Unfit],
+    failure: type[CheckFailed],
 ) -> tuple[T, int | None]:
-    """Check the model with narrow windows; where only these come out wrong, say how far it goes."""
-    with narrowed(model, _WIDTH) as widths:
+    """Check with narrow windows; if only these are wrong, return the longest correct context."""
+    with narrow_windows(model, _WIDTH) as widths:
         try:
             return check(context_tokens), None
-        except unfit:
+        except failure:
             if not widths:
                 raise
     bound = min(widths[0], context_tokens or widths[0])
@@ -135,77 +153,83 @@ def _across_widths(
 
 
 def _check_packable(
-    model: PreTrainedModel, new_store: Callable[[int, int], S], texts: list[Text]
+    model: PreTrainedModel, new_store: Callable[[int, int], S], texts: list[ProbePrompt]
 ) -> S:
     store = new_store(len(texts), max(map(len, texts)))
     try:
         with torch.inference_mode():
-            expected = plain_logits(model, texts)
+            expected = reference_logits(model, texts)
             model.set_attn_implementation(IMPLEMENTATION)
-            forward = PackedForward(model, store, origins=origins_of(texts))
-            worst = worst_row(forward, texts, expected)
+            forward = PackedModelRunner(model, store, position_offsets=position_offsets(texts))
+            error = largest_error(forward, texts, expected)
     except Exception as failure:  # a model's own code may raise anything
-        raise NotPackable(f"{type(failure).__name__}: {failure}") from failure
+        raise PackedCheckFailed(f"{type(failure).__name__}: {failure}") from failure
     layers = model.config.get_text_config().num_hidden_layers
     if store.layers != layers:
-        raise NotPackable(f"{layers - store.layers} of its {layers} layers keep state of their own")
+        raise PackedCheckFailed(
+            f"{layers - store.layers} of its {layers} layers keep state of their own"
+        )
     tolerance = _TOLERANCE[model.dtype]
-    if not worst.error <= tolerance:
-        raise NotPackable(worst.far_off(tolerance))
+    if not error.error <= tolerance:
+        raise PackedCheckFailed(error.describe(tolerance))
     return store
 
 
-def _check_steppable(model: PreTrainedModel, texts: list[Text]) -> Stepping:
+def _check_steppable(model: PreTrainedModel, texts: list[ProbePrompt]) -> StepwiseCheck:
     facts = []
     for implementation in _OWN_ATTENTION:
         try:
             with torch.inference_mode():
                 return _try_stepping(model, implementation, texts)
-        except NotSteppable as fact:
+        except StepwiseCheckFailed as fact:
             facts.append(f"with {implementation} attention {fact}")
         except Exception as failure:  # noqa: BLE001  # a model's own code may raise anything
             facts.append(f"with {implementation} attention {type(failure).__name__}: {failure}")
-    raise NotSteppable("; ".join(facts))
+    raise StepwiseCheckFailed("; ".join(facts))
 
 
-def _try_stepping(model: PreTrainedModel, implementation: str, texts: list[Text]) -> Stepping:
-    expected = plain_logits(model, texts)
+def _try_stepping(
+    model: PreTrainedModel, implementation: str, texts: list[ProbePrompt]
+) -> StepwiseCheck:
+    expected = reference_logits(model, texts)
     _require_causal(model, texts, expected[1])
     model.set_attn_implementation(implementation)
-    worst = worst_row(_stepwise(model, texts, chunks_prompts=False), texts, expected)
+    error = largest_error(_stepwise(model, texts, supports_chunked_prefill=False), texts, expected)
     tolerance = _TOLERANCE[model.dtype]
-    if not worst.error <= tolerance:
-        raise NotSteppable(worst.far_off(tolerance))
+    if not error.error <= tolerance:
+        raise StepwiseCheckFailed(error.describe(tolerance))
     # Rounding is not what this asks for, so the tolerance of the type would be too kind.
-    may_err = max(_TOLERANCE[torch.float32], 2 * worst.error)
-    return Stepping(_error_in_chunks(model, texts, expected) <= may_err)
+    may_err = max(_TOLERANCE[torch.float32], 2 * error.error)
+    return StepwiseCheck(_error_in_chunks(model, texts, expected) <= may_err)
 
 
-def _require_causal(model: PreTrainedModel, texts: list[Text], expected: Tensor) -> None:
-    """A token behind a text changes nothing before it, however far behind it stands.
+def _require_causal(model: PreTrainedModel, texts: list[ProbePrompt], expected: Tensor) -> None:
+    """Raise StepwiseCheckFailed if a token changes logits before it, however far behind it stands.
 
-    Packed, a long neighbour would show that; here only the sequence's own growth can.
+    Packed, a long neighbour would show this; stepwise, only the growth of the sequence itself can.
     """
     short, last = texts[1], texts[-1]
-    if not last.origin:
+    if not last.first_position:
         return
-    far = last.origin + len(last) - 1
+    far = last.first_position + len(last) - 1
     ids = np.append(short.token_ids, last.token_ids[-1:])
     positions = np.append(np.arange(len(short)), far)
     inputs = [torch.from_numpy(each)[None].to(model.device) for each in (ids, positions)]
     logits = model(input_ids=inputs[0], position_ids=inputs[1], use_cache=False).logits[0].float()
-    errors = [row_error(logits[place], expected, place) for place in range(len(short))]
-    worst = Worst(float(np.max(errors)), int(np.argmax(errors)))
-    if not worst.error <= _TOLERANCE[model.dtype]:
-        fact = worst.far_off(_TOLERANCE[model.dtype])
-        raise NotSteppable(f"with a token at position {far} behind it {fact}")
+    errors = [relative_error(logits[place], expected, place) for place in range(len(short))]
+    error = LogitError(float(np.max(errors)), int(np.argmax(errors)))
+    if not error.error <= _TOLERANCE[model.dtype]:
+        fact = error.describe(_TOLERANCE[model.dtype])
+        raise StepwiseCheckFailed(f"with a token at position {far} behind it {fact}")
 
 
-def _measured(model: PreTrainedModel, stepping: Stepping) -> Stepping:
-    """With what a sequence takes, by two of unlike length."""
-    forward = StepwiseForward(model, chunks_prompts=False)
-    texts = trial_texts(model, None)[:2]
-    prefills = [Prefill(n, 0, text.token_ids, completes=True) for n, text in enumerate(texts)]
+def _measured(model: PreTrainedModel, stepping: StepwiseCheck) -> StepwiseCheck:
+    """Return the result with the memory of a sequence, measured by two of different length."""
+    forward = StepwiseModelRunner(model, supports_chunked_prefill=False)
+    texts = probe_prompts(model, None)[:2]
+    prefills = [
+        PrefillChunk(n, 0, text.token_ids, is_last_chunk=True) for n, text in enumerate(texts)
+    ]
     with torch.inference_mode():
         forward.run(NOTHING_DECODES, prefills)
     longest, shortest = forward.caches[0], forward.caches[1]
@@ -214,15 +238,24 @@ def _measured(model: PreTrainedModel, stepping: Stepping) -> Stepping:
     return replace(stepping, fixed_bytes=fixed_bytes, bytes_per_token=per_token)
 
 
-def _error_in_chunks(model: PreTrainedModel, texts: list[Text], expected: list[Tensor]) -> float:
-    """Infinite where the model does not take a prompt in pieces at all."""
+def _error_in_chunks(
+    model: PreTrainedModel, texts: list[ProbePrompt], expected: list[Tensor]
+) -> float:
+    """Return the largest error with chunked prefill; infinite where the model does not support
+    it."""
     try:
-        return worst_row(_stepwise(model, texts, chunks_prompts=True), texts, expected).error
+        return largest_error(
+            _stepwise(model, texts, supports_chunked_prefill=True), texts, expected
+        ).error
     except Exception:  # noqa: BLE001  # a model's own code may raise anything
         return float("inf")
 
 
 def _stepwise(
-    model: PreTrainedModel, texts: list[Text], *, chunks_prompts: bool
-) -> StepwiseForward:
-    return StepwiseForward(model, chunks_prompts=chunks_prompts, origins=origins_of(texts))
+    model: PreTrainedModel, texts: list[ProbePrompt], *, supports_chunked_prefill: bool
+) -> StepwiseModelRunner:
+    return StepwiseModelRunner(
+        model,
+        supports_chunked_prefill=supports_chunked_prefill,
+        position_offsets=position_offsets(texts),
+    )

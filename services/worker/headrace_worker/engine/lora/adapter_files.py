@@ -1,6 +1,6 @@
-"""An adapter's folder, as peft writes it: `adapter_config.json` and `adapter_model.safetensors`.
+"""Read an adapter's folder, as peft writes it: `adapter_config.json`, `adapter_model.safetensors`.
 
-What would change the computation in a way that is not applied is refused, never passed over.
+Settings that change the computation in an unsupported way are refused, never ignored.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ _NOT_APPLIED = (
     *("layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config"),
     *("kasa_config", "monteclora_config"),
 )
-"""Settings of peft's that change more than a module's output by two small matrices."""
+"""Settings of peft that change more than a module's output by two small matrices."""
 
 
 @dataclass(frozen=True, slots=True)
-class LowRank:
-    """What is added to a module's output for its input x: `x @ down.T @ up`, scale included."""
+class LoraWeights:
+    """Added to a module's output for its input x: `x @ lora_a.T @ lora_b`, scale included."""
 
-    down: Tensor
+    lora_a: Tensor
     """`(rank, inputs)`."""
-    up: Tensor
+    lora_b: Tensor
     """`(rank, outputs)`."""
 
     @property
     def rank(self) -> int:
-        return self.down.shape[0]
+        return self.lora_a.shape[0]
 
     @property
     def bytes(self) -> int:
-        return sum(half.numel() * half.element_size() for half in (self.down, self.up))
+        return sum(half.numel() * half.element_size() for half in (self.lora_a, self.lora_b))
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterFiles:
-    """What was read; not yet known to fit any model."""
+    """The contents of an adapter; not yet checked against a model."""
 
     digest: str
     """Of both files: equal for equal adapters."""
-    modules: Mapping[str, LowRank]
-    """By the module's path within the model; in float32."""
+    modules: Mapping[str, LoraWeights]
+    """By the module's path within the model; float32."""
     copies: Mapping[str, Tensor]
-    """Weights of the model itself, by module: peft saves those of changed embeddings too."""
+    """Copies of the model's own weights, by module: peft saves those of resized embeddings too."""
 
 
 def read_adapter(folder: Path) -> AdapterFiles:
@@ -101,7 +101,7 @@ def _config(octets: bytes) -> dict[str, Any]:
     return config
 
 
-def _modules(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, LowRank]:
+def _modules(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, LoraWeights]:
     halves: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if _COPY.fullmatch(name):
@@ -117,7 +117,7 @@ def _modules(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[s
     return {module: _low_rank(module, pair, config) for module, pair in halves.items()}
 
 
-def _low_rank(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any]) -> LowRank:
+def _low_rank(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any]) -> LoraWeights:
     if set(pair) != {"A", "B"}:
         raise AdapterRefused(f"module {module} has lora_{next(iter(pair))} alone")
     down, up = pair["A"], pair["B"]
@@ -133,11 +133,11 @@ def _low_rank(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any]
         fact = f"rank {down.shape[0]}, where {CONFIG} says {rank}"
         raise AdapterRefused(f"module {module} has {fact}")
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return LowRank(down.float(), up.float().T.mul(scale).contiguous())
+    return LoraWeights(down.float(), up.float().T.mul(scale).contiguous())
 
 
 def _of_module(module: str, config: Mapping[str, Any], pattern: str, default: str) -> Any:
-    """What peft takes: the value of the first pattern that ends the module's path, else the
+    """Return peft's choice: the value of the first pattern that matches the module's path, else the
     adapter's own."""
     for key, value in (config.get(pattern) or {}).items():
         if re.match(rf"(.*\.)?({key})$", module):

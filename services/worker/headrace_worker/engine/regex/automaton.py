@@ -1,7 +1,7 @@
-"""Pure room: regular expressions as deterministic automata, by Brzozowski's derivatives.
+"""Regular expressions as deterministic automata, by Brzozowski derivatives. Pure.
 
-So what must hold together (several patterns, a length, names that are taken) becomes
-one expression; whether anything is left of it can be seen.
+So several patterns, a length and taken names become one expression, and it can be decided whether
+anything matches.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from headrace_worker.engine.regex.value_regex import (
     Ranges,
     Regex,
     Repeat,
-    UntranslatedPattern,
+    UnsupportedPattern,
     cat,
-    common,
+    intersect,
     invert,
-    united,
+    merge_ranges,
 )
 
 MAX_STATES = 400
 MAX_STEPS = 20_000
-"""For one automaton: about a second. A derivative is a step for each `STEP_PARTS` of its parts."""
+"""For one automaton: about a second. A derivative costs a step for each `STEP_PARTS` of its
+parts."""
 STEP_PARTS = 20
 MAX_PARTS = 2000
 MAX_CLASSES = 200
@@ -39,24 +40,25 @@ MAX_CLASSES = 200
 
 @dataclass(frozen=True, slots=True)
 class Automaton:
-    """State 0 is the beginning; every state can reach an end, but for an automaton of no text."""
+    """State 0 is the start; every state can reach an accepting one, except in an empty
+    automaton."""
 
-    edges: tuple[tuple[tuple[Ranges, int], ...], ...]
-    """By state: the characters that lead on, and to which state."""
-    ends: frozenset[int]
+    transitions: tuple[tuple[tuple[Ranges, int], ...], ...]
+    """By state: characters, and the state that they lead to."""
+    accepting: frozenset[int]
 
     @property
     def is_empty(self) -> bool:
-        """No text leads through."""
-        return not self.ends
+        """Whether no string matches."""
+        return not self.accepting
 
 
 def automaton(regex: Regex) -> Automaton:
-    """Raises UntranslatedPattern where it has too many states."""
+    """Build the automaton. Raises UnsupportedPattern if it has too many states."""
     if _size(regex) > MAX_PARTS:
-        raise UntranslatedPattern("it is too long for what stands beside it")
+        raise UnsupportedPattern("it is too long for what stands beside it")
     states: dict[Regex, int] = {regex: 0}
-    order, edges, steps = [regex], [], 0
+    order, transitions, steps = [regex], [], 0
     for state in order:
         found: dict[int, list[tuple[int, int]]] = {}
         price = 1 + _size(state) // STEP_PARTS
@@ -70,14 +72,14 @@ def automaton(regex: Regex) -> Automaton:
                 order.append(following)
             found.setdefault(states[following], []).extend(ranges)
             if len(states) > MAX_STATES or steps > MAX_STEPS:
-                raise UntranslatedPattern("with what stands beside it, too many states")
-        edges.append([(united(ranges), to) for to, ranges in found.items()])
-    ends = {number for state, number in states.items() if nullable(state)}
-    return _trimmed(edges, ends)
+                raise UnsupportedPattern("with what stands beside it, too many states")
+        transitions.append([(merge_ranges(ranges), to) for to, ranges in found.items()])
+    accepting = {number for state, number in states.items() if nullable(state)}
+    return _without_dead_states(transitions, accepting)
 
 
 def matches(regex: Regex, text: str) -> bool:
-    """Whether the text, as a whole, is one of the expression's."""
+    """Return whether the whole string matches."""
     for character in text:
         regex = derivative(regex, ord(character))
         if regex == NEVER:
@@ -86,7 +88,7 @@ def matches(regex: Regex, text: str) -> bool:
 
 
 def nullable(regex: Regex) -> bool:
-    """Whether the empty text is one of the expression's."""
+    """Return whether the empty string matches."""
     match regex:
         case Chars():
             return False
@@ -96,12 +98,12 @@ def nullable(regex: Regex) -> bool:
             return any(nullable(part) for part in parts)
         case Not(inner):
             return not nullable(inner)
-        case Repeat(inner, least, _):
-            return least == 0 or nullable(inner)
+        case Repeat(inner, minimum, _):
+            return minimum == 0 or nullable(inner)
 
 
 def derivative(regex: Regex, character: int) -> Regex:
-    """What may follow the character."""
+    """Return what may follow the character."""
     match regex:
         case Chars(ranges):
             return EMPTY if any(a <= character <= b for a, b in ranges) else NEVER
@@ -117,11 +119,11 @@ def derivative(regex: Regex, character: int) -> Regex:
             return _and([derivative(part, character) for part in parts])
         case Not(inner):
             return _not(derivative(inner, character))
-        case Repeat(inner, least, most):
-            if most == 0:
+        case Repeat(inner, minimum, maximum):
+            if maximum == 0:
                 return NEVER
-            rest = Repeat(inner, max(0, least - 1), None if most is None else most - 1)
-            return cat(derivative(inner, character), EMPTY if rest.most == 0 else rest)
+            rest = Repeat(inner, max(0, minimum - 1), None if maximum is None else maximum - 1)
+            return cat(derivative(inner, character), EMPTY if rest.maximum == 0 else rest)
 
 
 def _alt(parts: list[Regex]) -> Regex:
@@ -154,70 +156,72 @@ def _not(inner: Regex) -> Regex:
     return inner.inner if isinstance(inner, Not) else Not(inner)
 
 
-def _heads(regex: Regex, found: set[Ranges]) -> None:
-    """Collect the sets of characters that the expression looks at first."""
+def _first_sets(regex: Regex, found: set[Ranges]) -> None:
+    """Collect the sets of characters that the expression may begin with."""
     match regex:
         case Chars(ranges):
             found.add(ranges)
         case Cat(parts):
             for part in parts:
-                _heads(part, found)
+                _first_sets(part, found)
                 if not nullable(part):
                     break
         case Alt(parts) | And(parts):
             for part in parts:
-                _heads(part, found)
+                _first_sets(part, found)
         case Not(inner) | Repeat(inner, _, _):
-            _heads(inner, found)
+            _first_sets(inner, found)
 
 
 def _classes(regex: Regex) -> tuple[Ranges, ...]:
-    """Characters that the expression cannot tell apart at its beginning."""
+    """Return characters in classes that the expression cannot tell apart at its start."""
     heads: set[Ranges] = set()
-    _heads(regex, heads)
-    return _told_apart(frozenset(heads))
+    _first_sets(regex, heads)
+    return _disjoint_classes(frozenset(heads))
 
 
 @lru_cache(maxsize=512)
-def _told_apart(heads: frozenset[Ranges]) -> tuple[Ranges, ...]:
+def _disjoint_classes(heads: frozenset[Ranges]) -> tuple[Ranges, ...]:
     classes = [ANY_CHARACTER.ranges]
     for head in sorted(heads):
-        halves = ((common(each, head), common(each, invert(head))) for each in classes)
+        halves = ((intersect(each, head), intersect(each, invert(head))) for each in classes)
         classes = [half for both in halves for half in both if half]
         if len(classes) > MAX_CLASSES:
-            raise UntranslatedPattern("with what stands beside it, too many sets of characters")
+            raise UnsupportedPattern("with what stands beside it, too many sets of characters")
     return tuple(classes)
 
 
-def _trimmed(edges: list[list[tuple[Ranges, int]]], ends: set[int]) -> Automaton:
-    """Without the states from which no end can be reached."""
-    alive = set(ends)
+def _without_dead_states(
+    transitions: list[list[tuple[Ranges, int]]], accepting: set[int]
+) -> Automaton:
+    """Return the automaton without states from which none accepting can be reached."""
+    alive = set(accepting)
     while True:
-        more = {s for s, out in enumerate(edges) if any(to in alive for _, to in out)} - alive
+        more = {s for s, out in enumerate(transitions) if any(to in alive for _, to in out)} - alive
         if not more:
             break
         alive |= more
     number = {state: i for i, state in enumerate(sorted(alive | {0}))}
     kept = tuple(
-        tuple((ranges, number[to]) for ranges, to in edges[state] if to in alive)
+        tuple((ranges, number[to]) for ranges, to in transitions[state] if to in alive)
         for state in sorted(alive | {0})
     )
-    return Automaton(kept, frozenset(number[state] for state in ends))
+    return Automaton(kept, frozenset(number[state] for state in accepting))
 
 
 def regex_of(form: Automaton) -> Regex:
-    """The same texts as one expression, state after state taken out.
+    """Return one expression for the same strings, by state elimination.
 
     Raises:
-        UntranslatedPattern: it would be too long.
+        UnsupportedPattern: it would be too long.
     """
-    start, end = len(form.edges), len(form.edges) + 1
+    start, end = len(form.transitions), len(form.transitions) + 1
     ways: dict[tuple[int, int], Regex] = {(start, 0): EMPTY}
-    ways |= {(state, end): EMPTY for state in form.ends}
-    for state, out in enumerate(form.edges):
+    ways |= {(state, end): EMPTY for state in form.accepting}
+    for state, out in enumerate(form.transitions):
         ways |= {(state, to): Chars(ranges) for ranges, to in out}
     # The last first: most automata lead from the first to the last, and few lead back.
-    for state in range(len(form.edges) - 1, -1, -1):
+    for state in range(len(form.transitions) - 1, -1, -1):
         round_ = ways.pop((state, state), None)
         middle = EMPTY if round_ is None else Repeat(round_, 0, None)
         before = [(a, way) for (a, b), way in ways.items() if b == state]
@@ -228,7 +232,7 @@ def regex_of(form: Automaton) -> Regex:
                 ways[a, b] = _alt([ways[a, b], way]) if (a, b) in ways else way
         ways = {edge: way for edge, way in ways.items() if state not in edge}
         if sum(_size(way) for way in ways.values()) > MAX_STEPS:
-            raise UntranslatedPattern("with what stands beside it, it becomes too long")
+            raise UnsupportedPattern("with what stands beside it, it becomes too long")
     return ways.get((start, end), NEVER)
 
 
@@ -241,8 +245,8 @@ def _size(regex: Regex) -> int:
     return 1 + sum(_size(part) for part in regex.parts)
 
 
-def all_but(texts: tuple[str, ...]) -> Automaton:
-    """Every text but these."""
+def complement_of(texts: tuple[str, ...]) -> Automaton:
+    """Return an automaton of every string but these."""
     children: list[dict[int, int]] = [{}]
     taken = set()
     for text in texts:
@@ -254,26 +258,26 @@ def all_but(texts: tuple[str, ...]) -> Automaton:
             at = children[at][ord(character)]
         taken.add(at)
     free = len(children)
-    edges = [
+    transitions = [
         (
             *((((c, c),), to) for c, to in out.items()),
-            (invert(united([(c, c) for c in out])), free),
+            (invert(merge_ranges([(c, c) for c in out])), free),
         )
         for out in [*children, {}]
     ]
-    return Automaton(tuple(edges), frozenset(range(free + 1)) - taken)
+    return Automaton(tuple(transitions), frozenset(range(free + 1)) - taken)
 
 
-def is_plain(regex: Regex) -> bool:
-    """Whether it can be followed part by part, with no two ways at once through any text's edge."""
+def is_simple(regex: Regex) -> bool:
+    """Return whether the expression can be written part by part, without ambiguity."""
     match regex:
         case Chars():
             return bool(regex.ranges)
         case Cat(parts):
-            return all(part != ANY_TEXT and is_plain(part) for part in parts)
+            return all(part != ANY_TEXT and is_simple(part) for part in parts)
         case Alt(parts):
-            return all(is_plain(part) for part in parts)
+            return all(is_simple(part) for part in parts)
         case Repeat(inner, _, _):
-            return is_plain(inner)
+            return is_simple(inner)
         case And() | Not():
             return False

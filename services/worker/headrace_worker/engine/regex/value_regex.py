@@ -1,8 +1,7 @@
-"""Pure room: regular expressions of JSON Schema, as sets of string values.
+"""Regular expressions of JSON Schema, as sets of string values. Pure.
 
-A `pattern` is a search: `^` and `$` bind it, and nothing else does. Python and
-ECMA-262 differ in what `.`, `\\w`, `\\d` and `\\s` match; what is built here matches only
-what both match.
+A `pattern` is searched anywhere; only `^` and `$` anchor it. Python and ECMA-262 differ in what
+`.`, `\\w`, `\\d` and `\\s` match; what is built here matches only what both match.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 Ranges = tuple[tuple[int, int], ...]
-"""Code points, first and last of each range; sorted and apart."""
+"""Code points, first and last of each range; sorted and disjoint."""
 
 MAX_REPEAT = 10_000
 
 
-class UntranslatedPattern(Exception):
+class UnsupportedPattern(Exception):
     """The expression has a part that cannot be enforced; the text names it."""
 
 
@@ -54,24 +53,24 @@ class Not:
 @dataclass(frozen=True, slots=True)
 class Repeat:
     inner: Regex
-    least: int
-    most: int | None
-    """None: without end."""
+    minimum: int
+    maximum: int | None
+    """None: unbounded."""
 
 
 Regex = Chars | Cat | Alt | And | Not | Repeat
 
 EMPTY = Cat()
-"""The empty text."""
+"""The empty string."""
 NEVER = Chars(())
-"""No text at all."""
+"""No string at all."""
 ANY_CHARACTER = Chars(((0, 0xD7FF), (0xE000, 0x10FFFF)))
-"""All but the halves of surrogate pairs."""
+"""All but halves of surrogate pairs."""
 ANY_TEXT = Repeat(ANY_CHARACTER, 0, None)
 
 
 def cat(*parts: Regex) -> Regex:
-    """The parts one after another."""
+    """Concatenate the parts."""
     flat: list[Regex] = []
     for part in parts:
         if part == NEVER:
@@ -81,17 +80,17 @@ def cat(*parts: Regex) -> Regex:
 
 
 def literal(text: str) -> Regex:
-    """Exactly this text."""
+    """Return an expression for exactly this string."""
     return cat(*(Chars(((ord(c), ord(c)),)) for c in text))
 
 
 def alternatives(*texts: str) -> Regex:
-    """Any one of these texts."""
+    """Return an expression for any one of these strings."""
     return Alt(tuple(literal(text) for text in texts))
 
 
 def invert(ranges: Ranges) -> Ranges:
-    """All characters but these."""
+    """Return all characters but these."""
     left: list[tuple[int, int]] = []
     for first, last in ANY_CHARACTER.ranges:
         for low, high in ranges:
@@ -105,8 +104,8 @@ def invert(ranges: Ranges) -> Ranges:
     return tuple(left)
 
 
-def united(ranges: list[tuple[int, int]]) -> Ranges:
-    """The same characters, sorted and apart."""
+def merge_ranges(ranges: list[tuple[int, int]]) -> Ranges:
+    """Return the same characters, sorted and disjoint."""
     joined: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
         if joined and first <= joined[-1][1] + 1:
@@ -116,33 +115,35 @@ def united(ranges: list[tuple[int, int]]) -> Ranges:
     return tuple(joined)
 
 
-def common(one: Ranges, other: Ranges) -> Ranges:
-    """The characters in both."""
-    return invert(united([*invert(one), *invert(other)]))
+def intersect(one: Ranges, other: Ranges) -> Ranges:
+    """Return the characters in both."""
+    return invert(merge_ranges([*invert(one), *invert(other)]))
 
 
-def widths(regex: Regex) -> tuple[int, int | None]:
-    """At least and at most how many characters its texts have; None for no bound."""
+def length_bounds(regex: Regex) -> tuple[int, int | None]:
+    """Return the least and greatest length of its strings; None for unbounded."""
     match regex:
         case Chars():
             return 1, 1
         case Cat(parts):
-            each = [widths(part) for part in parts]
+            each = [length_bounds(part) for part in parts]
             return sum(low for low, _ in each), _total([high for _, high in each])
         case Alt(parts):
-            each = [widths(part) for part in parts]
-            most = [high for _, high in each]
-            return min(low for low, _ in each), None if None in most else max(h or 0 for h in most)
+            each = [length_bounds(part) for part in parts]
+            maximum = [high for _, high in each]
+            return min(low for low, _ in each), None if None in maximum else max(
+                h or 0 for h in maximum
+            )
         case And(parts):
-            each = [widths(part) for part in parts]
+            each = [length_bounds(part) for part in parts]
             return max(low for low, _ in each), min(
                 (high for _, high in each if high is not None), default=None
             )
         case Not():
             return 0, None
-        case Repeat(inner, least, most):
-            low, high = widths(inner)
-            return low * least, 0 if high == 0 else _times(high, most)
+        case Repeat(inner, minimum, maximum):
+            low, high = length_bounds(inner)
+            return low * minimum, 0 if high == 0 else _times(high, maximum)
 
 
 def _total(numbers: list[int | None]) -> int | None:
@@ -153,20 +154,20 @@ def _times(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else one * other
 
 
-def search(pattern: str, *, widest: bool = False) -> Regex:
-    """The values in which the expression is found.
+def search(pattern: str, *, permissive: bool = False) -> Regex:
+    """Return the values in which the expression is found.
 
-    `widest` is for what must not match: all that anybody takes for a match.
+    `permissive` is for what must not match: everything that any dialect takes for a match.
 
     Raises:
-        UntranslatedPattern: it is no regular expression, or has a part with no meaning here.
+        UnsupportedPattern: it is no regular expression, or has an unsupported part.
     """
-    return _Reader(widest).read(_parsed(pattern), first=True, last=True)
+    return _Reader(permissive).read(_parsed(pattern), first=True, last=True)
 
 
-def whole(pattern: str) -> Regex:
-    """The values that the expression matches from their beginning to their end."""
-    return _Reader(widest=False).read(_parsed(pattern), first=False, last=False)
+def fullmatch(pattern: str) -> Regex:
+    """Return the values that the expression matches as a whole."""
+    return _Reader(permissive=False).read(_parsed(pattern), first=False, last=False)
 
 
 def _parsed(pattern: str) -> list[tuple[Any, Any]]:
@@ -177,17 +178,17 @@ def _parsed(pattern: str) -> list[tuple[Any, Any]]:
             warnings.simplefilter("ignore")
             tree = parser.parse(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise UntranslatedPattern(f"{error}") from error
+        raise UnsupportedPattern(f"{error}") from error
     if tree.state.flags & ~re.UNICODE.value:
-        raise UntranslatedPattern("flags within it")
+        raise UnsupportedPattern("flags within it")
     return list(tree)
 
 
 class _Reader:
-    """Reads expressions that must match, or, with `widest`, that must not."""
+    """Reads expressions that must match, or, with `permissive`, that must not."""
 
-    def __init__(self, widest: bool) -> None:
-        self._widest = widest
+    def __init__(self, permissive: bool) -> None:
+        self._widest = permissive
 
     def read(self, items: list[tuple[Any, Any]], *, first: bool, last: bool) -> Regex:
         """The values of a sequence; at the edges of the whole, any text may stand beside it."""
@@ -217,18 +218,12 @@ class _Reader:
         return cat(*parts, *(self._unit(item) for item in items), *end)
 
     def _ahead(
-        self,
-        items: list[tuple[Any, Any]],
-        place: int,
-        *,
-        starts: bool,
-        left: bool,
-        right: bool,
+        self, items: list[tuple[Any, Any]], place: int, *, starts: bool, left: bool, right: bool
     ) -> Regex:
         """What stands before a look-ahead, then what both it and the rest allow."""
         op, (direction, looked_for) = items[place]
         if direction < 0:
-            raise UntranslatedPattern("a look-behind")
+            raise UnsupportedPattern("a look-behind")
         wanted = list(looked_for)
         if starts and place == 0 and wanted[:1] and wanted[0] in _BEGINS:
             # It stands at the beginning already.
@@ -247,23 +242,25 @@ class _Reader:
         if op is ops.SUBPATTERN:
             _, more, fewer, inner = value
             if more or fewer:
-                raise UntranslatedPattern("flags within it")
+                raise UnsupportedPattern("flags within it")
             return self.read(list(inner), first=first, last=last)
         if op is ops.BRANCH:
             return Alt(tuple(self.read(list(each), first=first, last=last) for each in value[1]))
         if op in (ops.MAX_REPEAT, ops.MIN_REPEAT):
-            least, most, inner = value
-            unbounded = most is ops.MAXREPEAT
-            if least > MAX_REPEAT or (not unbounded and most > MAX_REPEAT):
-                raise UntranslatedPattern(f"a repetition of more than {MAX_REPEAT}")
+            minimum, maximum, inner = value
+            unbounded = maximum is ops.MAXREPEAT
+            if minimum > MAX_REPEAT or (not unbounded and maximum > MAX_REPEAT):
+                raise UnsupportedPattern(f"a repetition of more than {MAX_REPEAT}")
             return Repeat(
-                self.read(list(inner), first=False, last=False), least, None if unbounded else most
+                self.read(list(inner), first=False, last=False),
+                minimum,
+                None if unbounded else maximum,
             )
-        raise UntranslatedPattern(_NAMES.get(op, str(op).lower()))
+        raise UnsupportedPattern(_NAMES.get(op, str(op).lower()))
 
     def _characters(self, op: Any, value: Any) -> Ranges:
         if op is ops.LITERAL:
-            return common(((value, value),), ANY_CHARACTER.ranges)
+            return intersect(((value, value),), ANY_CHARACTER.ranges)
         if op is ops.NOT_LITERAL:
             return invert(((value, value),))
         if op is ops.ANY:
@@ -272,11 +269,15 @@ class _Reader:
         ranges = [
             r
             for each in value[negated:]
-            for r in self._in_class(*each, widest=negated != self._widest)
+            for r in self._in_class(*each, permissive=negated != self._widest)
         ]
-        return invert(united(ranges)) if negated else common(united(ranges), ANY_CHARACTER.ranges)
+        return (
+            invert(merge_ranges(ranges))
+            if negated
+            else intersect(merge_ranges(ranges), ANY_CHARACTER.ranges)
+        )
 
-    def _in_class(self, op: Any, value: Any, *, widest: bool) -> Ranges:
+    def _in_class(self, op: Any, value: Any, *, permissive: bool) -> Ranges:
         if op is ops.LITERAL:
             return ((value, value),)
         if op is ops.RANGE:
@@ -284,8 +285,8 @@ class _Reader:
         name = str(value).removeprefix("CATEGORY_").removeprefix("UNI_")
         positive = name.removeprefix("NOT_")
         if positive == name:
-            return _class(name, widest=widest)
-        return invert(_class(positive, widest=not widest))
+            return _class(name, permissive=permissive)
+        return invert(_class(positive, permissive=not permissive))
 
 
 def _look_ahead_in(items: list[tuple[Any, Any]]) -> int | None:
@@ -303,17 +304,17 @@ def _has_anchor(item: tuple[Any, Any]) -> bool:
 
 
 @cache
-def _class(name: str, *, widest: bool) -> Ranges:
-    """What the class has in ECMA-262 (ASCII, but for spaces), or the widest anybody reads it."""
+def _class(name: str, *, permissive: bool) -> Ranges:
+    """Return the class in ECMA-262 (ASCII, but for spaces), or its widest reading."""
     if name == "SPACE":
-        if not widest:
+        if not permissive:
             return ((9, 13), (32, 32))
-        return united([*((ord(c),) * 2 for c in _every() if c.isspace()), (0xFEFF, 0xFEFF)])
+        return merge_ranges([*((ord(c),) * 2 for c in _every() if c.isspace()), (0xFEFF, 0xFEFF)])
     ascii_only = ((48, 57),) if name == "DIGIT" else ((48, 57), (65, 90), (95, 95), (97, 122))
-    if not widest:
+    if not permissive:
         return ascii_only
     reads = str.isdecimal if name == "DIGIT" else str.isalnum
-    return united([*((ord(c),) * 2 for c in _every() if reads(c)), *ascii_only])
+    return merge_ranges([*((ord(c),) * 2 for c in _every() if reads(c)), *ascii_only])
 
 
 def _every() -> map[str]:

@@ -1,23 +1,23 @@
-"""Pure room: the shapes of a schema as a grammar in xgrammar's notation (GBNF)."""
+"""Write the values of a schema as a grammar in xgrammar's notation (GBNF). Pure."""
 
 from __future__ import annotations
 
-from headrace_worker.engine.regex.automaton import Automaton, all_but
+from headrace_worker.engine.regex.automaton import Automaton, complement_of
 from headrace_worker.engine.regex.value_regex import ANY_TEXT, Regex
-from headrace_worker.engine.rules.numbers import number_rule
-from headrace_worker.engine.rules.objects import ObjectRules
-from headrace_worker.engine.rules.text import character, in_json, literal, regex_text
+from headrace_worker.engine.rules.number_rules import number_rule
+from headrace_worker.engine.rules.object_rules import ObjectRules
+from headrace_worker.engine.rules.string_rules import character_class, literal, regex_rule, to_json
 from headrace_worker.engine.schema.keywords import SchemaRefused
 from headrace_worker.engine.schema.reader import ROOT, Nodes
-from headrace_worker.engine.schema.shapes import (
+from headrace_worker.engine.schema.value_sets import (
+    AdditionalNames,
     Array,
     Constants,
-    Free,
     Key,
     Number,
-    Shape,
-    Text,
-    spelled,
+    String,
+    ValueSet,
+    expression_or_automaton,
 )
 
 MAX_RULES = 20_000
@@ -34,8 +34,8 @@ _STRING = {
 }
 
 
-def grammar_of(nodes: Nodes) -> str:
-    """Texts of JSON that fulfil the schema; it writes ", " and ": ", and no other white space.
+def to_gbnf(nodes: Nodes) -> str:
+    """Return a grammar of JSON texts that satisfy the schema, with ", " and ": " as separators.
 
     Raises:
         SchemaRefused: it would have too many rules.
@@ -57,8 +57,8 @@ class _Rules:
         for name, body in _STRING.items():
             self.add(name, body)
         for key, node in self._nodes.items():
-            if node.shapes:
-                self.add(self.node(key), " | ".join(self._shape(s) for s in node.shapes))
+            if node.value_sets:
+                self.add(self.node(key), " | ".join(self._value_set(s) for s in node.value_sets))
         return self._rules
 
     def node(self, key: Key) -> str:
@@ -69,57 +69,65 @@ class _Rules:
         if len(self._rules) > MAX_RULES:
             raise SchemaRefused("the schema is too large to be enforced")
 
-    def _shape(self, shape: Shape) -> str:
-        match shape:
+    def _value_set(self, value_set: ValueSet) -> str:
+        match value_set:
             case Constants(values):
-                return " | ".join(literal(in_json(value)) for value in values)
+                return " | ".join(literal(to_json(value)) for value in values)
             case Number():
-                return number_rule(shape, self.add)
-            case Text():
-                return self._text(shape.regex)
+                return number_rule(value_set, self.add)
+            case String():
+                return self._text(value_set.regex)
             case Array():
-                return self._array(shape)
+                return self._array(value_set)
         self._objects += 1
         prefix = f"object_{self._objects}"
-        return ObjectRules(shape, self.node, self._name, self.add, prefix).written()
+        return ObjectRules(value_set, self.node, self._name, self.add, prefix).written()
 
     def _text(self, regex: Regex) -> str:
         if regex == ANY_TEXT:
             return "string"
-        form = spelled(regex)
+        form = expression_or_automaton(regex)
         if isinstance(form, Automaton):
             return f"{_QUOTE} {self._automaton(form)}"
-        return f"{_QUOTE} {regex_text(form)} {_QUOTE}"
+        return f"{_QUOTE} {regex_rule(form)} {_QUOTE}"
 
-    def _name(self, free: Free, taken: tuple[str, ...]) -> str:
+    def _name(self, additional: AdditionalNames, taken: tuple[str, ...]) -> str:
         """What a name may be that is not declared."""
-        if free.names is not None:
-            return self._text(free.names)
-        return f"{_QUOTE} {self._automaton(all_but(taken))}" if taken else "string"
+        if additional.names is not None:
+            return self._text(additional.names)
+        return f"{_QUOTE} {self._automaton(complement_of(taken))}" if taken else "string"
 
     def _automaton(self, form: Automaton) -> str:
         if form not in self._automata:
             prefix = self._automata[form] = f"text_{len(self._automata)}"
-            for state, edges in enumerate(form.edges):
-                options = [f"{character(ranges)} {prefix}_{to}" for ranges, to in edges]
-                if state in form.ends:
+            for state, transitions in enumerate(form.transitions):
+                options = [f"{character_class(ranges)} {prefix}_{to}" for ranges, to in transitions]
+                if state in form.accepting:
                     options.append(_QUOTE)
                 self.add(f"{prefix}_{state}", " | ".join(options))
         return f"{self._automata[form]}_0"
 
-    def _array(self, shape: Array) -> str:
-        prefix = shape.prefix if shape.most is None else shape.prefix[: shape.most]
+    def _array(self, value_set: Array) -> str:
+        prefix = (
+            value_set.prefix if value_set.maximum is None else value_set.prefix[: value_set.maximum]
+        )
         items = [self.node(key) for key in prefix]
-        least = max(0, shape.least - len(items))
-        most = None if shape.most is None else max(0, shape.most - len(items))
-        rest = "" if shape.rest is None or most == 0 else self.node(shape.rest)
+        minimum = max(0, value_set.minimum - len(items))
+        maximum = None if value_set.maximum is None else max(0, value_set.maximum - len(items))
+        rest = "" if value_set.rest is None or maximum == 0 else self.node(value_set.rest)
         if rest and not items:
-            items, least, most = [rest], max(0, least - 1), None if most is None else most - 1
+            items, minimum, maximum = (
+                [rest],
+                max(0, minimum - 1),
+                None if maximum is None else maximum - 1,
+            )
         tail = (
-            f'(", " {rest}){{{least},{"" if most is None else most}}}' if rest and most != 0 else ""
+            f'(", " {rest}){{{minimum},{"" if maximum is None else maximum}}}'
+            if rest and maximum != 0
+            else ""
         )
         for i in range(len(items) - 1, -1, -1):
             separator = '", " ' if i else ""
             body = f"{separator}{items[i]} {tail}".strip()
-            tail = body if i < shape.least else f"({body})?"
+            tail = body if i < value_set.minimum else f"({body})?"
         return f'"[" {tail} "]"'

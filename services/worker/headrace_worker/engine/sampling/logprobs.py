@@ -1,7 +1,7 @@
-"""Log probabilities of chosen tokens and of prompts, for the rows that want them.
+"""Log probabilities of sampled and of prompt tokens, for rows that want them.
 
-They are of the model's own logits, before everything that shapes a draw. Every sum
-and every choice of the likeliest runs over one row, so no row's depend on the others.
+They are of the model's own logits, before penalties, masks and temperature. Every sum and every
+top-k runs over one row, so no row depends on the others.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.logprobs import LEAST, Logprobs
-from headrace_worker.engine.base.forward import Prefill
+from headrace_worker.engine.base.model_runner import PrefillChunk
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
 def row_logprobs(logits: Tensor, token_ids: Ints, widths: Ints) -> list[Logprobs]:
-    """Each row of `(rows, vocabulary)` as a run of one, with `widths[row]` of the likeliest."""
+    """Return each row of `(rows, vocabulary)` as a run of one, with the `widths[row]` likeliest."""
     runs: list[Logprobs] = [Logprobs()] * len(widths)
     # Why not the greatest width for all: which of equal logits come in would depend on it.
     for width in np.unique(widths):
@@ -35,28 +35,28 @@ def row_logprobs(logits: Tensor, token_ids: Ints, widths: Ints) -> list[Logprobs
 
 
 def run_logprobs(logits: Tensor, token_ids: Ints, width: int) -> Logprobs:
-    """All rows of `(rows, vocabulary)` as one run."""
+    """Return all rows of `(rows, vocabulary)` as one run."""
     return _run(*_columns(logits, token_ids, width))
 
 
-def part(
-    logits: Tensor, decoding: int, prefills: Sequence[Prefill]
-) -> tuple[Tensor, list[tuple[Prefill, Tensor]]]:
-    """Part a pass's logits: the rows that choose tokens, and those of prompts that are told.
+def split_logits(
+    logits: Tensor, decoding: int, prefills: Sequence[PrefillChunk]
+) -> tuple[Tensor, list[tuple[PrefillChunk, Tensor]]]:
+    """Split the logits of a pass into rows that are sampled and rows of prompt logprobs.
 
-    What a prompt's last token leads to is in both.
+    The last token of a prompt is in both.
     """
-    if not any(prefill.every for prefill in prefills):
+    if not any(prefill.all_logits for prefill in prefills):
         return logits, []
     choosing, row = list(range(decoding)), decoding
     told = []
     for prefill in prefills:
-        if prefill.every:
+        if prefill.all_logits:
             told.append((prefill, logits[row : row + len(prefill.token_ids)]))
             row += len(prefill.token_ids) - 1
-        if prefill.every or prefill.completes:
+        if prefill.all_logits or prefill.is_last_chunk:
             row += 1
-        if prefill.completes:
+        if prefill.is_last_chunk:
             choosing.append(row - 1)
     return logits[choosing], told
 
@@ -67,11 +67,7 @@ def _columns(
     norms = logits.logsumexp(dim=-1, keepdim=True)
     own = logits.gather(1, torch.from_numpy(token_ids)[:, None]) - norms
     values, top_ids = logits.topk(min(width, logits.shape[-1]), dim=-1)
-    return (
-        _bounded(own[:, 0]),
-        top_ids.numpy().astype(np.uint32),
-        _bounded(values - norms),
-    )
+    return (_bounded(own[:, 0]), top_ids.numpy().astype(np.uint32), _bounded(values - norms))
 
 
 def _bounded(logprobs: Tensor) -> Floats:

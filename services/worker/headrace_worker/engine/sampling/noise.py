@@ -1,8 +1,7 @@
-"""Randomness without a generator: a pure function of (seed, output index, token id).
+"""Counter-based randomness: a pure function of (seed, output index, token id).
 
-Unsigned 64-bit integers throughout, so every machine draws the same; the mixing
-is splitmix64's. In numpy, which has that arithmetic and is five times as fast
-at it as torch is with signed integers and masks.
+Unsigned 64-bit arithmetic, so every machine draws the same; the mixing is splitmix64's. numpy has
+that arithmetic and is five times as fast at it as torch with signed integers.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def seed_key(seed: int) -> int:
-    """Spread a seed, any 64-bit unsigned integer, over another."""
+    """Hash a seed, any 64-bit unsigned integer, to another."""
     return int(_mix(np.array([seed], dtype=np.uint64) + _GOLDEN)[0])
 
 
 def noise_bits(seed_keys: Words, indices: Words, token_ids: Words) -> Words:
-    """64 random bits for each row's token: `(rows, tokens)`.
+    """Return 64 random bits for each row's token: `(rows, tokens)`.
 
-    `seed_keys` (from `seed_key`) and output `indices` are `(rows,)`; `token_ids`
-    is `(tokens,)` for all rows or `(rows, tokens)`.
+    `seed_keys` (from `seed_key`) and output `indices` are `(rows,)`; `token_ids` is `(tokens,)` for
+    all rows or `(rows, tokens)`.
     """
     rows = _mix(seed_keys + indices * _GOLDEN)
     return _mix(rows[:, None] + (token_ids + np.uint64(1)) * _GOLDEN)
@@ -42,7 +41,7 @@ def exponentials(bits: Words) -> NDArray[np.float64]:
 
 
 def _mix(value: Words) -> Words:
-    """splitmix64's finaliser; changes its argument."""
+    """Apply splitmix64's finalizer, in place."""
     value ^= value >> np.uint64(30)
     value *= _FIRST
     value ^= value >> np.uint64(27)

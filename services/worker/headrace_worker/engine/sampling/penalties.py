@@ -1,4 +1,4 @@
-"""What a sequence's own tokens and its caller's bias do to its logits."""
+"""Repetition, presence and frequency penalties, and logit bias."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 
 
-def wants_penalties(parameters: SamplingParameters) -> bool:
+def has_penalties(parameters: SamplingParameters) -> bool:
     return (
         parameters.repetition_penalty != 1
         or parameters.presence_penalty != 0
@@ -17,7 +17,7 @@ def wants_penalties(parameters: SamplingParameters) -> bool:
 
 
 class Penalties:
-    """Tables of `(slots, vocabulary)`, made when the first sequence needs them."""
+    """Tables of `(slots, vocabulary)`, allocated when the first sequence needs them."""
 
     def __init__(self, slots: int, vocabulary_size: int) -> None:
         self._shape = (slots, vocabulary_size)
@@ -30,15 +30,15 @@ class Penalties:
         self._bias = torch.zeros(0)
 
     @property
-    def idle(self) -> bool:
-        """Whether no slot has anything to change."""
+    def is_empty(self) -> bool:
+        """Whether no slot has penalties or bias."""
         return not (self._penalised or self._biased)
 
     def admit(self, slot: int, sequence: Sequence) -> None:
         parameters = sequence.parameters
         if parameters.logit_bias:
             self._admit_bias(slot, parameters)
-        if wants_penalties(parameters):
+        if has_penalties(parameters):
             self._admit_penalties(slot, sequence)
 
     def release(self, slot: int) -> None:
@@ -46,7 +46,7 @@ class Penalties:
         self._biased.discard(slot)
 
     def apply(self, logits: Tensor, slots: list[int]) -> None:
-        """Change the logits `(rows, vocabulary)` of the rows that these slots have, in place."""
+        """Change the logits `(rows, vocabulary)` of these slots in place."""
         rows = [row for row, slot in enumerate(slots) if slot in self._biased]
         if rows:
             logits[rows] += self._bias[[slots[row] for row in rows]]
@@ -54,8 +54,8 @@ class Penalties:
         if rows:
             logits[rows] = self._penalise(logits[rows], torch.tensor([slots[row] for row in rows]))
 
-    def note(self, slots: list[int], token_ids: list[int]) -> None:
-        """Remember the token that each slot got."""
+    def record(self, slots: list[int], token_ids: list[int]) -> None:
+        """Record the token that each slot got."""
         if not self._penalised:
             return
         pairs = [pair for pair in zip(slots, token_ids, strict=True) if pair[0] in self._penalised]

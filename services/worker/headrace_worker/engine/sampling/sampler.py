@@ -1,4 +1,4 @@
-"""The sampling parameters of every slot, and the choice of a step's tokens by them."""
+"""Sample the tokens of a step, each row by the parameters of its sequence."""
 
 from __future__ import annotations
 
@@ -11,61 +11,62 @@ from torch import Tensor
 
 from headrace.logprobs import Logprobs
 from headrace_worker.engine.base.interface import Sequence
-from headrace_worker.engine.grammar.grammars import Grammars
+from headrace_worker.engine.grammar.slot_grammars import SlotGrammars
+from headrace_worker.engine.sampling.host_sampling import (
+    RandomInputs,
+    SamplingColumns,
+    argmax,
+    sample,
+)
 from headrace_worker.engine.sampling.logprobs import row_logprobs
-from headrace_worker.engine.sampling.masks import Masks
 from headrace_worker.engine.sampling.noise import seed_key
 from headrace_worker.engine.sampling.penalties import Penalties
-from headrace_worker.engine.sampling.sampling import Draw, Shape, highest, sample
+from headrace_worker.engine.sampling.token_masks import TokenMasks
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Row by row: the token, and whether the row's logits were numbers at all."""
+class SampledTokens:
+    """By row: the token, and whether the highest logit was finite."""
 
     token_ids: list[int]
-    sound: list[bool]
+    finite: list[bool]
     logprobs: dict[int, Logprobs] = field(default_factory=dict)
-    """By row, of those that want them."""
-    stuck: frozenset[int] = frozenset()
-    """Rows whose sequence may get no token at all."""
+    """By row, of those that want logprobs."""
+    dead_ends: frozenset[int] = frozenset()
+    """Rows whose masks left no token."""
 
 
 _NONE = -1
-"""Width of the slots that want no logprobs."""
+"""Width of slots that want no logprobs."""
 
 
-class Chooser:
-    """Parameters in columns by slot, so a step gathers them instead of reading requests."""
+class Sampler:
+    """Sampling parameters in columns by slot: a step gathers them without reading sequences."""
 
-    def __init__(self, slots: int, vocabulary_size: int, grammars: Grammars | None = None) -> None:
+    def __init__(
+        self, slots: int, vocabulary_size: int, grammars: SlotGrammars | None = None
+    ) -> None:
         self._grammars = grammars
         self._penalties = Penalties(slots, vocabulary_size)
-        self._masks = Masks(vocabulary_size)
+        self._masks = TokenMasks(vocabulary_size)
         self._sampled = np.zeros(slots, dtype=bool)
-        self._shape = Shape(
-            temperature=torch.ones(slots),
-            top_k=torch.zeros(slots, dtype=torch.int64),
-            top_p=torch.ones(slots, dtype=torch.float64),
-            min_p=torch.zeros(slots),
-        )
+        self._columns = SamplingColumns.neutral(slots)
         self._seed_keys = np.zeros(slots, dtype=np.uint64)
         self._widths = np.full(slots, _NONE)
 
-    def admit(self, slot: int, sequence: Sequence, ends: frozenset[int] = frozenset()) -> None:
-        """`ends`: the token ids that end the sequence."""
+    def admit(
+        self, slot: int, sequence: Sequence, end_token_ids: frozenset[int] = frozenset()
+    ) -> None:
+        """`end_token_ids` end the sequence."""
         parameters = sequence.parameters
         self._penalties.admit(slot, sequence)
-        self._masks.admit(slot, sequence, ends)
+        self._masks.admit(slot, sequence, end_token_ids)
         self._widths[slot] = _NONE if parameters.logprobs is None else parameters.logprobs
         self._sampled[slot] = parameters.temperature > 0
         if parameters.temperature > 0:
-            self._shape.temperature[slot] = parameters.temperature
-            self._shape.top_k[slot] = parameters.top_k
-            self._shape.top_p[slot] = parameters.top_p
-            self._shape.min_p[slot] = parameters.min_p
+            self._columns.set(slot, parameters)
             self._seed_keys[slot] = seed_key(sequence.seed)
 
     def release(self, slot: int) -> None:
@@ -75,42 +76,44 @@ class Chooser:
         self._widths[slot] = _NONE
 
     @property
-    def is_plain(self) -> bool:
-        """Whether no sequence wants more than a draw: nothing that only the host can do."""
-        untouched = self._penalties.idle and self._masks.idle
+    def only_samples(self) -> bool:
+        """Whether no sequence needs penalties, masks or logprobs, which only the host computes."""
+        untouched = self._penalties.is_empty and self._masks.is_empty
         return untouched and bool((self._widths == _NONE).all())
 
-    def choose(self, logits: Tensor, slots: Ints, output_indices: Ints) -> Choice:
-        """Choose for each row of `(rows, vocabulary)`; changes the logits.
+    def sample(self, logits: Tensor, slots: Ints, output_indices: Ints) -> SampledTokens:
+        """Sample a token for each row of `(rows, vocabulary)`; changes the logits.
 
         Row i belongs to `slots[i]` and becomes its output `output_indices[i]`.
         """
-        told = (self._widths[slots] != _NONE).nonzero()[0]
-        raw = logits[torch.from_numpy(told)] if len(told) else None  # a copy
-        if not self._penalties.idle:
+        wanted = (self._widths[slots] != _NONE).nonzero()[0]
+        raw = logits[torch.from_numpy(wanted)] if len(wanted) else None  # a copy
+        if not self._penalties.is_empty:
             self._penalties.apply(logits, slots.tolist())
-        if not self._masks.idle:
+        if not self._masks.is_empty:
             self._masks.apply(logits, slots.tolist(), output_indices.tolist())
-        if self._grammars is not None and not self._grammars.idle:
-            self._grammars.mask(logits, slots)
-        token_ids, sound = highest(logits)
-        rows = (self._sampled[slots] & sound).nonzero()[0]
+        if self._grammars is not None and not self._grammars.is_empty:
+            self._grammars.apply_bitmask(logits, slots)
+        token_ids, finite = argmax(logits)
+        rows = (self._sampled[slots] & finite).nonzero()[0]
         if len(rows):
             token_ids[rows] = self._sample(logits, rows, slots[rows], output_indices[rows])
-        choice = Choice(token_ids.tolist(), sound.tolist(), stuck=self._stuck(logits, slots, sound))
+        choice = SampledTokens(
+            token_ids.tolist(), finite.tolist(), dead_ends=self._dead_ends(logits, slots, finite)
+        )
         if raw is not None:
-            runs = row_logprobs(raw, token_ids[told], self._widths[slots[told]])
-            choice.logprobs.update(zip(told.tolist(), runs, strict=True))
-        if not self._penalties.idle:
-            self._penalties.note(slots.tolist(), choice.token_ids)
-        self._masks.note(slots.tolist(), choice.token_ids)
+            runs = row_logprobs(raw, token_ids[wanted], self._widths[slots[wanted]])
+            choice.logprobs.update(zip(wanted.tolist(), runs, strict=True))
+        if not self._penalties.is_empty:
+            self._penalties.record(slots.tolist(), choice.token_ids)
+        self._masks.record(slots.tolist(), choice.token_ids)
         return choice
 
-    def _stuck(self, logits: Tensor, slots: Ints, sound: NDArray[np.bool_]) -> frozenset[int]:
-        """Those that have a mask, and no logit that it has left: no fault of the model's."""
-        if self._masks.idle or sound.all():
+    def _dead_ends(self, logits: Tensor, slots: Ints, finite: NDArray[np.bool_]) -> frozenset[int]:
+        """Return rows whose masks left no logit: that is not the model's fault."""
+        if self._masks.is_empty or finite.all():
             return frozenset()
-        rows = (~sound).nonzero()[0].tolist()
+        rows = (~finite).nonzero()[0].tolist()
         return frozenset(
             row
             for row in rows
@@ -119,5 +122,5 @@ class Chooser:
 
     def _sample(self, logits: Tensor, rows: Ints, slots: Ints, output_indices: Ints) -> Ints:
         own = logits if len(rows) == len(logits) else logits[torch.from_numpy(rows)]
-        draw = Draw(self._seed_keys[slots], output_indices.astype(np.uint64))
-        return sample(own, self._shape[torch.from_numpy(slots)], draw)
+        random = RandomInputs(self._seed_keys[slots], output_indices.astype(np.uint64))
+        return sample(own, self._columns[torch.from_numpy(slots)], random)

@@ -1,44 +1,46 @@
-"""Pure room: whether what is written for one schema of a oneOf could also fulfil another."""
+"""Decide whether a value written for one branch of a oneOf could satisfy another. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from headrace_worker.engine.schema.shapes import (
+from headrace_worker.engine.schema.value_sets import (
     Array,
     Constants,
     Key,
     Node,
     Number,
     Object,
-    Shape,
-    Text,
+    String,
+    ValueSet,
 )
 
-Look = Callable[[Key], Node | None]
+GetNode = Callable[[Key], Node | None]
 
 
-def required_to_differ(emitted: Node | None, real: Node | None, look: Look) -> set[str] | None:
-    """Names that `emitted` must have so that none of its values fulfils `real`.
+def distinguishing_names(
+    written: Node | None, other_branch: Node | None, get_node: GetNode
+) -> set[str] | None:
+    """Return names that `written` must require so that none of its values satisfies the other.
 
-    None where that cannot be shown.
+    None if that cannot be shown.
     """
-    if emitted is None or real is None:
+    if written is None or other_branch is None:
         return None
     needed: set[str] = set()
-    for one in emitted.shapes:
-        if _types(one) & real.narrowed:
+    for one in written.value_sets:
+        if _types(one) & other_branch.omitted_types:
             return None
-        for other in real.shapes:
-            names = _apart(one, other, look)
+        for other in other_branch.value_sets:
+            names = _distinguishing(one, other, get_node)
             if names is None:
                 return None
             needed |= names
     return needed
 
 
-def _apart(one: Shape, other: Shape, look: Look) -> set[str] | None:
+def _distinguishing(one: ValueSet, other: ValueSet, get_node: GetNode) -> set[str] | None:
     if not _types(one) & _types(other):
         return set()
     if isinstance(one, Constants) and isinstance(other, Constants):
@@ -53,45 +55,47 @@ def _apart(one: Shape, other: Shape, look: Look) -> set[str] | None:
         numbers = [v for v in other.values if _type(v) == "number"]
         return None if any(one.holds(v) for v in numbers) else set()
     if isinstance(one, Object) and isinstance(other, Object):
-        return _objects_apart(one, other, look)
+        return _distinguishing_objects(one, other, get_node)
     return None
 
 
-def _objects_apart(one: Object, other: Object, look: Look) -> set[str] | None:
-    """By a name that the other requires and this one never has, or cannot have; or a constant."""
-    if not one.free and any(name not in one.declared for name in other.required):
+def _distinguishing_objects(one: Object, other: Object, get_node: GetNode) -> set[str] | None:
+    """Compare by a name that one requires and the other cannot have; or by a constant."""
+    if not one.additional and any(name not in one.properties for name in other.required):
         return set()
-    if other.closed and any(name not in other.declared for name in one.required):
+    if other.closed and any(name not in other.properties for name in one.required):
         return set()
-    for name in one.declared.keys() & other.declared.keys():
-        mine, theirs = look(one.declared[name]), look(other.declared[name])
-        if mine is None or theirs is None or not theirs.shapes or theirs.narrowed:
+    for name in one.properties.keys() & other.properties.keys():
+        mine, theirs = get_node(one.properties[name]), get_node(other.properties[name])
+        if mine is None or theirs is None or not theirs.value_sets or theirs.omitted_types:
             continue
         constant = _all_constants(mine) and _all_constants(theirs)
-        pairs = ((a, b) for a in mine.shapes for b in theirs.shapes)
-        if constant and all(_apart(a, b, look) is not None for a, b in pairs):
+        pairs = ((a, b) for a in mine.value_sets for b in theirs.value_sets)
+        if constant and all(_distinguishing(a, b, get_node) is not None for a, b in pairs):
             return set() if name in one.required else {name}
     return None
 
 
 def _all_constants(node: Node) -> bool:
-    return all(isinstance(shape, Constants) for shape in node.shapes)
+    return all(isinstance(value_set, Constants) for value_set in node.value_sets)
 
 
 def _before(one: Number, other: Number) -> bool:
-    """All of one are smaller than all of the other."""
+    """Return whether all of one are smaller than all of the other."""
     if one.high is None or other.low is None:
         return False
-    return one.high < other.low or (one.high == other.low and (one.below or other.above))
+    return one.high < other.low or (
+        one.high == other.low and (one.exclusive_high or other.exclusive_low)
+    )
 
 
-def _types(shape: Shape) -> set[str]:
-    match shape:
+def _types(value_set: ValueSet) -> set[str]:
+    match value_set:
         case Constants(values):
             return {_type(value) for value in values}
         case Number():
             return {"number"}
-        case Text():
+        case String():
             return {"string"}
         case Array():
             return {"array"}
@@ -114,7 +118,7 @@ def _type(value: Any) -> str:
 
 
 def _frozen(value: Any) -> Any:
-    """Equal for values that are the same in JSON."""
+    """Return equal results for values that are equal in JSON."""
     match value:
         case bool():
             return "boolean", value

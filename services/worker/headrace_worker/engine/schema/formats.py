@@ -1,6 +1,6 @@
-"""Formats of texts, each as a regular expression that matches all of it.
+"""Formats of strings, each as a regular expression that matches all of it.
 
-Narrower than the standards where these allow what readers of JSON rarely take.
+They are narrower than the standards where these allow what readers of JSON rarely accept.
 """
 
 from __future__ import annotations

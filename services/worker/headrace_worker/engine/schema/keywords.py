@@ -1,6 +1,6 @@
-"""Which keywords of JSON Schema hold output, which have no effect, and which are refused.
+"""Keywords of JSON Schema: enforced, without effect, or refused.
 
-The documentation's table is made of this one.
+The documentation's table is made from this one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class SchemaRefused(Exception):
-    """The schema cannot be enforced, or nothing fulfils it; the text says where and why."""
+    """The schema cannot be enforced, or nothing satisfies it; the text says where and why."""
 
 
 class Effect(StrEnum):
@@ -147,26 +147,26 @@ KEYWORDS: dict[str, Keyword] = {
         Form.ANYTHING, "it is OpenAPI's; the name that it gives is required, and not more"
     ),
 }
-"""A keyword that is not here has no effect, as JSON Schema has it."""
+"""A keyword that is not here has no effect, as in JSON Schema."""
 
 
-def check_keywords(schema: dict[str, Any], place: str) -> None:
-    """Raise SchemaRefused for the first keyword that is refused or whose value is none."""
+def check_keywords(schema: dict[str, Any], pointer: str) -> None:
+    """Raise SchemaRefused for the first keyword that is refused or whose value is invalid."""
     for name, value in schema.items():
         keyword = KEYWORDS.get(name)
         if keyword is None:
             continue
         if keyword.effect is Effect.REFUSED:
             advice = f"; {keyword.note}".replace("`", "") if keyword.note else ""
-            raise SchemaRefused(f"{name} at {place} cannot be enforced{advice}")
+            raise SchemaRefused(f"{name} at {pointer} cannot be enforced{advice}")
         if not _FORMS.get(keyword.form, _anything)(value):
-            raise SchemaRefused(f"{name} at {place} should be {keyword.form.value}")
+            raise SchemaRefused(f"{name} at {pointer} should be {keyword.form.value}")
         if name.startswith("min") and keyword.form is Form.COUNT and value > MAX_COUNT:
-            raise SchemaRefused(f"{name} at {place} is above {MAX_COUNT}")
+            raise SchemaRefused(f"{name} at {pointer} is above {MAX_COUNT}")
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a number of JSON that has an end."""
+    """Return whether the value is a finite JSON number."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool)

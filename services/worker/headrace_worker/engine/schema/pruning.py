@@ -1,74 +1,90 @@
-"""Pure room: shapes without what nothing can fulfil."""
+"""Remove what no value can satisfy. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from headrace_worker.engine.schema.shapes import Array, Key, Node, Object, Shape
+from headrace_worker.engine.schema.value_sets import Array, Key, Node, Object, ValueSet
 
 
 def prune(nodes: dict[Key, Node]) -> None:
-    """Leave in each node the shapes that some finite value has; a node may be left with none."""
-    alive = living(nodes)
+    """Keep in each node what some finite value satisfies; a node may become empty."""
+    satisfiable_keys = satisfiable(nodes)
     for node in nodes.values():
-        node.shapes = [_within(s, alive) for s in node.shapes if _is_alive(s, alive)]
+        node.value_sets = [
+            _without_unsatisfiable(s, satisfiable_keys)
+            for s in node.value_sets
+            if _is_satisfiable(s, satisfiable_keys)
+        ]
 
 
-def living(nodes: dict[Key, Node]) -> set[Key]:
-    """The nodes that some finite value fulfils."""
-    alive: set[Key] = set()
+def satisfiable(nodes: dict[Key, Node]) -> set[Key]:
+    """Return the nodes that some finite value satisfies."""
+    satisfiable_keys: set[Key] = set()
     while True:
         more = {
             key
             for key, node in nodes.items()
-            if key not in alive and any(_is_alive(shape, alive) for shape in node.shapes)
+            if key not in satisfiable_keys
+            and any(_is_satisfiable(value_set, satisfiable_keys) for value_set in node.value_sets)
         }
         if not more:
-            return alive
-        alive |= more
+            return satisfiable_keys
+        satisfiable_keys |= more
 
 
-def _is_alive(shape: Shape, alive: set[Key]) -> bool:
-    match shape:
-        case Array(prefix, rest, least):
-            needed = [*prefix[:least], *([rest] if least > len(prefix) else [])]
-            return all(key in alive for key in needed)
+def _is_satisfiable(value_set: ValueSet, satisfiable_keys: set[Key]) -> bool:
+    match value_set:
+        case Array(prefix, rest, minimum):
+            needed = [*prefix[:minimum], *([rest] if minimum > len(prefix) else [])]
+            return all(key in satisfiable_keys for key in needed)
         case Object(declared, required):
-            possible = sum(key in alive for key in declared.values())
-            possible += any(free.value in alive for free in shape.free)
-            return all(declared[name] in alive for name in required) and possible >= shape.least
+            possible = sum(key in satisfiable_keys for key in declared.values())
+            possible += any(
+                additional.value in satisfiable_keys for additional in value_set.additional
+            )
+            return (
+                all(declared[name] in satisfiable_keys for name in required)
+                and possible >= value_set.minimum
+            )
     return True
 
 
-def _within(shape: Shape, alive: set[Key]) -> Shape:
-    match shape:
+def _without_unsatisfiable(value_set: ValueSet, satisfiable_keys: set[Key]) -> ValueSet:
+    match value_set:
         case Array(prefix, rest):
-            kept = next((i for i, key in enumerate(prefix) if key not in alive), len(prefix))
-            ends = kept < len(prefix) or rest not in alive
-            return replace(shape, prefix=prefix[:kept], rest=None if ends else rest)
-        case Object(declared):
-            gone = tuple(name for name, key in declared.items() if key not in alive)
-            return replace(
-                shape,
-                declared={name: key for name, key in declared.items() if key in alive},
-                free=tuple(free for free in shape.free if free.value in alive),
-                excluded=(*shape.excluded, *gone),
+            kept = next(
+                (i for i, key in enumerate(prefix) if key not in satisfiable_keys), len(prefix)
             )
-    return shape
+            ends = kept < len(prefix) or rest not in satisfiable_keys
+            return replace(value_set, prefix=prefix[:kept], rest=None if ends else rest)
+        case Object(declared):
+            gone = tuple(name for name, key in declared.items() if key not in satisfiable_keys)
+            return replace(
+                value_set,
+                properties={name: key for name, key in declared.items() if key in satisfiable_keys},
+                additional=tuple(
+                    additional
+                    for additional in value_set.additional
+                    if additional.value in satisfiable_keys
+                ),
+                forbidden=(*value_set.forbidden, *gone),
+            )
+    return value_set
 
 
-def why_empty(nodes: dict[Key, Node], start: Key, reasons: dict[Key, list[str]]) -> str:
-    """Why nothing fulfils what is at `start`, by what it needs; `nodes` are not pruned yet."""
-    key, seen, alive = start, {start}, living(nodes)
+def explain_unsatisfiable(nodes: dict[Key, Node], start: Key, reasons: dict[Key, list[str]]) -> str:
+    """Explain why nothing satisfies the node `start`; `nodes` are not pruned yet."""
+    key, seen, satisfiable_keys = start, {start}, satisfiable(nodes)
     while True:
         if reasons.get(key):
             return reasons[key][0]
-        needed = [each for shape in nodes[key].shapes for each in _needed(shape)]
-        following = next((each for each, _ in needed if each not in alive), None)
+        needed = [each for value_set in nodes[key].value_sets for each in _needed(value_set)]
+        following = next((each for each, _ in needed if each not in satisfiable_keys), None)
         if following is None:
             return f"what is required at {' and '.join(key)} has itself in it, without end"
         what = next(what for each, what in needed if each == following)
-        if not nodes[following].shapes and not reasons.get(following):
+        if not nodes[following].value_sets and not reasons.get(following):
             return f"{what} is required and {' and '.join(following)} forbids it"
         if following in seen:
             return f"{what} has itself in it, without end"
@@ -76,13 +92,13 @@ def why_empty(nodes: dict[Key, Node], start: Key, reasons: dict[Key, list[str]])
         seen.add(key)
 
 
-def _needed(shape: Shape) -> list[tuple[Key, str]]:
-    match shape:
-        case Array(prefix, rest, least):
-            found = [(key, f"item {i}") for i, key in enumerate(prefix[:least])]
+def _needed(value_set: ValueSet) -> list[tuple[Key, str]]:
+    match value_set:
+        case Array(prefix, rest, minimum):
+            found = [(key, f"item {i}") for i, key in enumerate(prefix[:minimum])]
             return [
                 *found,
-                *([(rest, "an item")] if rest is not None and least > len(prefix) else []),
+                *([(rest, "an item")] if rest is not None and minimum > len(prefix) else []),
             ]
         case Object(declared, required):
             return [(key, f'"{name}"') for name, key in declared.items() if name in required]

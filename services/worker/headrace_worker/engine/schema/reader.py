@@ -1,8 +1,7 @@
-"""Pure room: from a JSON Schema to the shapes of every place that a value may have.
+"""Read a JSON Schema: the values allowed at every place. Pure.
 
-Each node is a set of places whose schemas must all hold there. So a `$ref` beside
-other keywords, `allOf`, and names that several schemas speak of are one thing, and
-what refers to itself ends.
+Each node is a set of subschemas that must all hold. So a `$ref` beside other keywords, `allOf`, and
+names that several subschemas constrain are the same thing, and recursion ends.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
-from headrace_worker.engine.schema.disjoint import required_to_differ
-from headrace_worker.engine.schema.folding import Folding
+from headrace_worker.engine.schema.disjoint import distinguishing_names
 from headrace_worker.engine.schema.keywords import SchemaRefused
-from headrace_worker.engine.schema.places import Places, below
-from headrace_worker.engine.schema.pruning import living, prune, why_empty
-from headrace_worker.engine.schema.shapes import Array, Key, Node, Object, Shape
+from headrace_worker.engine.schema.merging import SchemaMerger
+from headrace_worker.engine.schema.pruning import explain_unsatisfiable, prune, satisfiable
+from headrace_worker.engine.schema.subschemas import Subschemas, child_pointer
+from headrace_worker.engine.schema.value_sets import Array, Key, Node, Object, ValueSet
 
 MAX_NODES = 4000
 
@@ -24,10 +23,10 @@ ROOT: Key = ("#",)
 
 
 def read_schema(schema: object) -> Nodes:
-    """Every node by its key; the whole is at `ROOT`. Each has a shape, and each can be written.
+    """Return every node by its key; the whole is at `ROOT`. Each has values that can be written.
 
     Raises:
-        SchemaRefused: a keyword cannot be enforced, or nothing fulfils the schema.
+        SchemaRefused: a keyword cannot be enforced, or nothing satisfies the schema.
     """
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
@@ -41,13 +40,13 @@ def read_schema(schema: object) -> Nodes:
 
 class _Reader:
     def __init__(self, schema: dict[str, Any]) -> None:
-        self._places = Places(schema)
+        self._subschemas = Subschemas(schema)
         self._nodes: Nodes = {}
-        self._under_way: set[Key] = set()
-        self._impossible: list[str] = []
-        self._folding = Folding(self._places, self.node, self._impossible)
+        self._in_progress: set[Key] = set()
+        self._unsatisfiable: list[str] = []
+        self._folding = SchemaMerger(self._subschemas, self.node, self._unsatisfiable)
         self._reasons: dict[Key, list[str]] = {}
-        self._told_apart: set[str] = set()
+        self._checked_disjoint: set[str] = set()
 
     def read(self) -> Nodes:
         waiting = [ROOT]
@@ -61,70 +60,79 @@ class _Reader:
                 raise SchemaRefused(f"the schema comes to more than {MAX_NODES} different places")
             node = self.node(key)
             assert node is not None
-            waiting += [child for shape in node.shapes for child in children(shape)]
+            waiting += [child for value_set in node.value_sets for child in children(value_set)]
         nodes = {key: node for key in reached if (node := self.node(key)) is not None}
-        if ROOT not in living(nodes):
-            why = why_empty(nodes, ROOT, self._reasons)
+        if ROOT not in satisfiable(nodes):
+            why = explain_unsatisfiable(nodes, ROOT, self._reasons)
             raise SchemaRefused(f"nothing fulfils the schema: {why}")
         prune(nodes)
         return nodes
 
     def node(self, key: Key) -> Node | None:
-        """The node, not what is below it; None while it is being read."""
-        if key in self._under_way:
+        """Return the node without what is below it; None while it is being read."""
+        if key in self._in_progress:
             return None
         if key not in self._nodes:
-            self._under_way.add(key)
+            self._in_progress.add(key)
             self._nodes[key] = self._fold(key)
-            self._under_way.discard(key)
+            self._in_progress.discard(key)
         return self._nodes[key]
 
     def _fold(self, key: Key) -> Node:
-        node, narrowed = Node(), set()
-        alternatives = self._places.alternatives(key)
-        for place in dict.fromkeys(each for flat in alternatives for each in flat):
-            if "oneOf" in self._places.object_at(place):
-                self._tell_apart(place)
-        for flat in self._places.alternatives(key):
-            shapes, more = self._folding.shapes(flat)
-            self._reasons.setdefault(key, []).extend(self._impossible)
-            self._impossible.clear()
-            node.shapes += [shape for shape in shapes if shape not in node.shapes]
-            narrowed |= more
-        node.narrowed = frozenset(narrowed)
+        node, omitted_types = Node(), set()
+        alternatives = self._subschemas.alternatives(key)
+        for pointer in dict.fromkeys(each for conjunction in alternatives for each in conjunction):
+            if "oneOf" in self._subschemas.get_object(pointer):
+                self._require_disjoint(pointer)
+        for conjunction in self._subschemas.alternatives(key):
+            value_sets, more = self._folding.value_sets(conjunction)
+            self._reasons.setdefault(key, []).extend(self._unsatisfiable)
+            self._unsatisfiable.clear()
+            node.value_sets += [
+                value_set for value_set in value_sets if value_set not in node.value_sets
+            ]
+            omitted_types |= more
+        node.omitted_types = frozenset(omitted_types)
         return node
 
-    def _tell_apart(self, place: str) -> None:
-        """Make sure that what fulfils one schema of a oneOf fulfils no other."""
-        if place in self._told_apart:
+    def _require_disjoint(self, pointer: str) -> None:
+        """Require that a value of one branch of a oneOf satisfies no other branch."""
+        if pointer in self._checked_disjoint:
             return
-        self._told_apart.add(place)
+        self._checked_disjoint.add(pointer)
         branches = [
-            below(place, "oneOf", i) for i in range(len(self._places.object_at(place)["oneOf"]))
+            child_pointer(pointer, "oneOf", i)
+            for i in range(len(self._subschemas.get_object(pointer)["oneOf"]))
         ]
         nodes = [self.node((branch,)) for branch in branches]
         needed: dict[str, set[str]] = {branch: set() for branch in branches}
         for (i, one), (j, other) in combinations(enumerate(nodes), 2):
-            for emitted, real, branch in ((one, other, branches[i]), (other, one, branches[j])):
-                names = required_to_differ(emitted, real, self.node)
+            for written, other_branch, branch in (
+                (one, other, branches[i]),
+                (other, one, branches[j]),
+            ):
+                names = distinguishing_names(written, other_branch, self.node)
                 if names is None:
                     raise SchemaRefused(
-                        f"oneOf at {place} cannot be enforced: its schemas {i} and {j} may hold at"
-                        " once; write anyOf, or give each a constant of its own"
+                        f"oneOf at {pointer} cannot be enforced: its schemas {i} and {j} may hold"
+                        " at once; write anyOf, or give each a constant of its own"
                     )
                 needed[branch] |= names
         for branch, names in needed.items():
             if names:
-                self._places.require(branch, sorted(names))
+                self._subschemas.require(branch, sorted(names))
                 # Some may have been read on the way here, without it.
                 self._nodes.clear()
 
 
-def children(shape: Shape) -> list[Key]:
-    """Of arrays and objects."""
-    match shape:
+def children(value_set: ValueSet) -> list[Key]:
+    """Return the children of an array or object."""
+    match value_set:
         case Array(prefix, rest):
             return [*prefix, *([] if rest is None else [rest])]
         case Object():
-            return [*shape.declared.values(), *(free.value for free in shape.free)]
+            return [
+                *value_set.properties.values(),
+                *(additional.value for additional in value_set.additional),
+            ]
     return []

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from headrace.supervisor.state.disk import disk_trouble
-from headrace.supervisor.state.failures import NoRoom, ProcessFailed
-from headrace.supervisor.state.files import write_whole
-from headrace.supervisor.state.state_dir import Home
+from headrace.supervisor.state.disk import disk_problem
+from headrace.supervisor.state.failures import DiskFull, ProcessFailed
+from headrace.supervisor.state.files import write_atomically
+from headrace.supervisor.state.state_dir import StateDir
 from helpers.small_disk import small_disk
 
 LOGS = """
@@ -26,7 +26,7 @@ for number in range({lines}):
 def test_a_disk_with_room_is_no_trouble_even_where_the_folder_is_still_to_be_made(
     tmp_path: Path,
 ) -> None:
-    assert disk_trouble(tmp_path / "a" / "b") is None
+    assert disk_problem(tmp_path / "a" / "b") is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -34,10 +34,10 @@ def test_a_full_disk_is_told_with_what_is_free_and_needed(tmp_path: Path) -> Non
     with small_disk(tmp_path / "disk") as disk:
         disk.fill()
         state = disk.folder / "state"
-        with pytest.raises(NoRoom) as refused, Home(state).held():
+        with pytest.raises(DiskFull) as refused, StateDir(state).lock():
             pytest.fail("it was held")
         disk.free()
-        assert disk_trouble(state) is None
+        assert disk_problem(state) is None
     assert str(refused.value) == (
         f"the mesh cannot keep its state: no space left on device: {state} is on the file system "
         f"mounted at {disk.folder}, which has 0.0 MiB of 24.0 MiB free; 8.0 MiB are needed"
@@ -48,18 +48,18 @@ def test_a_disk_without_inodes_is_told_as_such(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "nr_inodes=3") as disk:
         for name in ("one", "two"):
             (disk.folder / name).touch()
-        assert "no inodes left" in str(disk_trouble(disk.folder))
+        assert "no inodes left" in str(disk_problem(disk.folder))
 
 
 def test_a_read_only_disk_is_told_as_such(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         subprocess.run(["mount", "-o", "remount,ro", str(disk.folder)], check=True)
-        assert str(disk_trouble(disk.folder)).startswith("read-only file system")
+        assert str(disk_problem(disk.folder)).startswith("read-only file system")
 
 
 def test_a_folder_that_is_a_file_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert str(disk_trouble(tmp_path / "file" / "state")).startswith("not a directory")
+    assert str(disk_problem(tmp_path / "file" / "state")).startswith("not a directory")
 
 
 def test_a_failure_on_a_full_disk_names_the_disk_where_the_log_is_empty(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_a_failure_on_a_full_disk_names_the_disk_where_the_log_is_empty(tmp_path
 def test_a_file_that_cannot_be_written_stays_as_it_was_and_leaves_no_draft(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         file = disk.folder / "file"
-        write_whole(file, "before")
+        write_atomically(file, "before")
         disk.fill()
         with pytest.raises(OSError, match="No space left"):
-            write_whole(file, "after" * 10_000)
+            write_atomically(file, "after" * 10_000)
         disk.free()
         assert file.read_text() == "before"
         assert list(disk.folder.iterdir()) == [file]

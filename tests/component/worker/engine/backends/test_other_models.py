@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from headrace.settings import load, printable
+from headrace.settings import load, redacted_json
 from headrace_worker.base.settings import WorkerSettings
-from headrace_worker.engine.backends.llama_cpp import LlamaCppSettings, load_llama_cpp
-from headrace_worker.engine.backends.upstream import UpstreamSettings
-from headrace_worker.engine.base.loaded import ModelLoadFailed, ModelOutOfReach
+from headrace_worker.engine.backends.llama_cpp import load_llama_cpp
+from headrace_worker.engine.base.loaded_model import ModelLoadFailed, ModelUnreachable
 from headrace_worker.serving.models import load_model
 from helpers.http_server import answer, http_server
 from helpers.other_engines import scripted_tokenizer, upstream
 from helpers.tiny_tokenizers import byte_fallback
 from helpers.worker_actors import worker_process
+from helpers.worker_settings import worker_settings
 
 LISTED = answer(body='{"data": [{"id": "toy", "max_model_len": 64}]}')
 WITHOUT_IDS = answer(body='data: {"choices": [{"text": "a", "finish_reason": "length"}]}\n\n')
@@ -27,7 +27,9 @@ WITH_IDS = answer(body='data: {"choices": [{"token_ids": [9], "finish_reason": "
 
 
 @pytest.mark.parametrize(("engine", "package"), [("llama-cpp", "xllamacpp"), ("vllm", "vllm")])
-def test_an_engine_that_is_not_installed_says_how_to_install_it(engine: str, package: str) -> None:
+def test_the_error_of_a_missing_engine_package_says_how_to_install_it(
+    engine: str, package: str
+) -> None:
     # As if it were absent, wherever this test runs: None there fails the import.
     program = (
         f"import sys; sys.modules[{package!r}] = None\n"
@@ -58,10 +60,10 @@ def test_tensor_parallel_without_its_package_says_how_to_install_it() -> None:
 
 def test_a_gguf_file_that_is_none_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadFailed, match="there is no such file"):
-        load_llama_cpp(LlamaCppSettings(str(tmp_path / "absent.gguf")))
+        load_llama_cpp(worker_settings(model_source=str(tmp_path / "absent.gguf")))
     (tmp_path / "bad.gguf").write_bytes(b"no GGUF, whatever its name" * 9)
     with pytest.raises(ModelLoadFailed, match=r"bad.gguf cannot be loaded: it is no GGUF file"):
-        load_llama_cpp(LlamaCppSettings(str(tmp_path / "bad.gguf")))
+        load_llama_cpp(worker_settings(model_source=str(tmp_path / "bad.gguf")))
 
 
 @pytest.mark.parametrize(
@@ -73,20 +75,18 @@ def test_a_gguf_file_that_is_none_is_refused_with_the_reason(tmp_path: Path) -> 
         ([answer(body='{"data": [{"id": "toy"}]}')], "set context_tokens"),
     ],
 )
-async def test_a_server_that_cannot_serve_the_model_is_told_from_one_out_of_reach(
+async def test_a_server_that_cannot_serve_the_model_is_distinguished_from_an_unreachable_one(
     tmp_path: Path, answers: list[bytes], fact: str
 ) -> None:
     async with http_server(*answers) as server:
         with pytest.raises(ModelLoadFailed, match=fact) as refused:
             await asyncio.to_thread(upstream, tmp_path, server.url, "toy", context_tokens=None)
-        assert not isinstance(refused.value, ModelOutOfReach)
-    with pytest.raises(ModelOutOfReach, match="out of reach"):
-        await asyncio.to_thread(
-            upstream, tmp_path, server.url, "toy", settings=UpstreamSettings(server.url, retries=0)
-        )
+        assert not isinstance(refused.value, ModelUnreachable)
+    with pytest.raises(ModelUnreachable, match="out of reach"):
+        await asyncio.to_thread(upstream, tmp_path, server.url, "toy", upstream_retries=0)
 
 
-async def test_the_context_is_the_servers_at_most_what_the_settings_say(tmp_path: Path) -> None:
+async def test_the_context_is_the_servers_at_most_what_is_set(tmp_path: Path) -> None:
     for wanted, got in ((None, 64), (48, 48), (100, 64)):
         async with http_server(LISTED, WITH_IDS) as server:
             loaded = await asyncio.to_thread(
@@ -95,7 +95,7 @@ async def test_the_context_is_the_servers_at_most_what_the_settings_say(tmp_path
         assert loaded.engine.facts.context_tokens == got
 
 
-async def test_a_tokenizer_that_changes_text_in_pieces_is_refused_where_text_is_spoken(
+async def test_a_tokenizer_that_changes_text_in_pieces_is_refused_for_text_protocols(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "byte-fallback"
@@ -120,7 +120,7 @@ async def test_a_tokenizer_that_changes_text_in_pieces_is_refused_where_text_is_
         ({"model_tokenizer": "t", "upstream_api_key_file": "/nowhere/key"}, "cannot be read"),
     ],
 )
-def test_what_the_openai_engine_lacks_is_said(fields: dict[str, Any], fact: str) -> None:
+def test_what_the_openai_engine_lacks_is_named(fields: dict[str, Any], fact: str) -> None:
     values = {"engine": "openai", "model_source": "http://127.0.0.1:9/v1"} | fields
     with pytest.raises(ModelLoadFailed, match=fact):
         load_model(WorkerSettings.model_validate(values))
@@ -130,7 +130,7 @@ def test_a_key_is_not_printed_with_the_settings() -> None:
     settings = load(WorkerSettings, ["--upstream-api-key=sk-very-secret"])
     assert settings.upstream_api_key is not None
     assert settings.upstream_api_key.get_secret_value() == "sk-very-secret"
-    assert "very-secret" not in printable(settings) + repr(settings)
+    assert "very-secret" not in redacted_json(settings) + repr(settings)
 
 
 async def test_a_worker_whose_upstream_is_out_of_reach_ends_as_one_to_be_started_again(

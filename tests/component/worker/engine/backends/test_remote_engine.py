@@ -9,41 +9,41 @@ from dataclasses import replace
 import pytest
 
 from headrace_worker.engine.backends.remote_engine import (
-    FollowingEngine,
-    Piece,
-    SourceFailed,
+    BackendError,
+    RemoteEngine,
+    TokenChunk,
     seed_of,
 )
 from headrace_worker.engine.base.interface import FinishReason, SequenceRefused
 from helpers.running_engine import GREEDY, History, run, sequence
-from helpers.written_source import Written, WrittenSource, following
+from helpers.written_source import ScriptedBackend, Written, remote_engine
 
 
 @contextmanager
-def running(*pieces: Piece | Exception) -> Iterator[tuple[FollowingEngine, WrittenSource]]:
-    source = WrittenSource(pieces)
-    with closing(following(source)) as engine:
+def running(*pieces: TokenChunk | Exception) -> Iterator[tuple[RemoteEngine, ScriptedBackend]]:
+    source = ScriptedBackend(pieces)
+    with closing(remote_engine(source)) as engine:
         yield engine, source
 
 
 def test_tokens_that_come_together_are_given_one_a_step() -> None:
-    with running(Piece((20, 21, 22)), Piece((23,), FinishReason.STOP)) as (engine, _):
+    with running(TokenChunk((20, 21, 22)), TokenChunk((23,), FinishReason.STOP)) as (engine, _):
         history = run(engine, [sequence(1)])
     assert history.tokens == {1: [20, 21, 22, 23]}
     assert history.finished == {1: FinishReason.STOP}
 
 
-def test_what_a_source_makes_beyond_the_end_is_not_given_and_it_is_let_go() -> None:
+def test_output_beyond_the_end_is_discarded_and_the_backend_is_cancelled() -> None:
     parameters = replace(GREEDY, max_tokens=2)
-    with running(Piece((20, 21, 22, 23))) as (engine, source):
+    with running(TokenChunk((20, 21, 22, 23))) as (engine, source):
         history = run(engine, [sequence(1, parameters)])
     assert history.tokens == {1: [20, 21]}
     assert history.finished == {1: FinishReason.LENGTH}
     assert source.let_go == 1
 
 
-def test_a_source_is_asked_for_no_more_than_the_context_has_room_for() -> None:
-    with running(Piece((), FinishReason.LENGTH)) as (engine, source):
+def test_a_backend_gets_no_more_max_tokens_than_the_context_has_room_for() -> None:
+    with running(TokenChunk((), FinishReason.LENGTH)) as (engine, source):
         run(engine, [sequence(1, replace(GREEDY, max_tokens=9999), prompt_tokens=100)])
     assert source.heard[0].parameters.max_tokens == 28
 
@@ -51,8 +51,8 @@ def test_a_source_is_asked_for_no_more_than_the_context_has_room_for() -> None:
 @pytest.mark.parametrize(
     ("pieces", "fact"),
     [
-        ((Piece((20,)), SourceFailed("no more")), "no more"),
-        ((Piece((20,)), Piece()), "the answer broke off without its end"),
+        ((TokenChunk((20,)), BackendError("no more")), "no more"),
+        ((TokenChunk((20,)), TokenChunk()), "the answer broke off without its end"),
     ],
 )
 def test_a_sequence_fails_after_what_came_of_it(pieces: Written, fact: str) -> None:
@@ -67,19 +67,19 @@ def test_a_broken_source_ends_the_engine() -> None:
         run(engine, [sequence(1)])
 
 
-def test_while_its_source_refuses_it_takes_nothing_and_says_why() -> None:
-    with running(Piece((20,), FinishReason.STOP)) as (engine, source):
-        source.refusing = "it rests"
-        assert engine.statistics().refusing == "it rests"
+def test_while_its_backend_is_unavailable_it_admits_nothing_and_gives_the_reason() -> None:
+    with running(TokenChunk((20,), FinishReason.STOP)) as (engine, source):
+        source.unavailable_reason = "it rests"
+        assert engine.statistics().unavailable_reason == "it rests"
         with pytest.raises(SequenceRefused, match="it rests"):
             engine.admit(sequence(1))
-        source.refusing = ""
+        source.unavailable_reason = ""
         assert run(engine, [sequence(1)]).tokens == {1: [20]}
 
 
 def test_an_engine_that_begins_anew_goes_on_with_nothing_but_ends_what_is_over() -> None:
-    source = WrittenSource(())
-    with closing(following(source, resume=False)) as engine:
+    source = ScriptedBackend(())
+    with closing(remote_engine(source, resume=False)) as engine:
         with pytest.raises(SequenceRefused, match="2 output tokens, and engine written begins"):
             engine.admit(sequence(1, output_ids=(20, 21)))
         history = run(engine, [sequence(2, output_ids=(20, 7))])
@@ -88,12 +88,12 @@ def test_an_engine_that_begins_anew_goes_on_with_nothing_but_ends_what_is_over()
 
 
 def test_late_news_of_a_sequence_does_not_reach_its_successor_of_the_same_id() -> None:
-    with running(Piece((20,))) as (engine, source):
+    with running(TokenChunk((20,))) as (engine, source):
         engine.admit(sequence(1))
         while not source.heard:
             engine.step()
         engine.cancel(1)
-        source.pieces = (Piece((30,), FinishReason.STOP),)
+        source.pieces = (TokenChunk((30,), FinishReason.STOP),)
         engine.admit(sequence(1))
         history = History()
         while engine.has_work:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from headrace_worker.engine.backends.openai_source import OpenAISource, Speech
+from headrace_worker.engine.backends.openai_backend import OpenAIBackend, UpstreamProtocol
 from headrace_worker.engine.backends.upstream import (
     Upstream,
-    UpstreamFailed,
-    UpstreamRefused,
+    UpstreamRejected,
     UpstreamSettings,
+    UpstreamUnavailable,
 )
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 from helpers.eventually import eventually
@@ -57,15 +57,15 @@ async def test_events_come_as_they_are_sent_whatever_ends_lines_in_their_text() 
     [BUSY, answer(429, retry_after="Wed, 21 Oct 2015 07:28:00 GMT"), answer(500), b""],
     ids=["503", "429 until a date", "500", "no answer"],
 )
-async def test_what_may_pass_is_asked_again(passing: bytes) -> None:
+async def test_a_transient_failure_is_retried(passing: bytes) -> None:
     async with upstream(passing, GOOD) as (asked, server):
         assert await heard(asked) == [{"n": 1}, {"n": 2}]
     assert len(server.asked) == 2
 
 
-async def test_after_the_last_repetition_the_fact_is_told() -> None:
+async def test_after_the_last_retry_the_reason_is_raised() -> None:
     async with upstream(BUSY, retries=2) as (asked, server):
-        with pytest.raises(UpstreamFailed, match=r"answers 503: loading"):
+        with pytest.raises(UpstreamUnavailable, match=r"answers 503: loading"):
             await heard(asked)
     assert len(server.asked) == 3
 
@@ -79,17 +79,17 @@ async def test_after_the_last_repetition_the_fact_is_told() -> None:
         (answer(body='data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
     ],
 )
-async def test_what_the_server_will_not_do_is_asked_once(refusal: bytes, fact: str) -> None:
+async def test_what_the_server_rejects_is_not_retried(refusal: bytes, fact: str) -> None:
     async with upstream(refusal) as (asked, server):
-        with pytest.raises(UpstreamRefused, match=fact):
+        with pytest.raises(UpstreamRejected, match=fact):
             await heard(asked)
-        assert asked.refusing == ""
+        assert asked.unavailable_reason == ""
     assert len(server.asked) == 1
 
 
 async def test_a_server_that_wants_to_be_left_alone_for_longer_than_we_wait_is() -> None:
     async with upstream(answer(429, retry_after="3600"), timeout_s=5) as (asked, server):
-        with pytest.raises(UpstreamFailed, match="429"):
+        with pytest.raises(UpstreamUnavailable, match="429"):
             await heard(asked)
     assert len(server.asked) == 1
 
@@ -97,31 +97,31 @@ async def test_a_server_that_wants_to_be_left_alone_for_longer_than_we_wait_is()
 @pytest.mark.parametrize(
     "breaking", [broken('data: {"n": 1}\n\n'), answer(body="data: nonsense\n\n")]
 )
-async def test_a_stream_that_breaks_is_not_asked_for_again(breaking: bytes) -> None:
+async def test_a_broken_stream_is_not_retried(breaking: bytes) -> None:
     async with upstream(breaking) as (asked, server):
-        with pytest.raises(UpstreamFailed):
+        with pytest.raises(UpstreamUnavailable):
             await heard(asked)
     assert len(server.asked) == 1
 
 
 async def test_silence_has_an_end() -> None:
     async with upstream(None, timeout_s=0.05, retries=0) as (asked, _):
-        with pytest.raises(UpstreamFailed, match="out of reach: ReadTimeout"):
+        with pytest.raises(UpstreamUnavailable, match="out of reach: ReadTimeout"):
             await heard(asked)
 
 
 async def test_failures_in_a_row_leave_it_alone_until_a_probe_is_answered() -> None:
     async with upstream(BUSY, retries=0, failures=2, pause_s=0.01) as (asked, server):
         for _ in range(2):
-            assert asked.refusing == ""
-            with pytest.raises(UpstreamFailed):
+            assert asked.unavailable_reason == ""
+            with pytest.raises(UpstreamUnavailable):
                 await heard(asked)
-        assert "left alone: 2 failures in a row; the last:" in asked.refusing
+        assert "left alone: 2 failures in a row; the last:" in asked.unavailable_reason
         await eventually(lambda: len(server.asked) >= 5)
-        assert asked.refusing
+        assert asked.unavailable_reason
         assert {each.line.split()[0] for each in server.asked[2:]} == {"GET"}, "callers' requests"
         server.answers = [answer()]
-        await eventually(lambda: asked.refusing == "")
+        await eventually(lambda: asked.unavailable_reason == "")
 
 
 async def test_the_key_goes_to_the_server_and_into_no_log(
@@ -144,7 +144,7 @@ async def test_arguments_of_earlier_calls_go_to_a_chat_server_as_texts() -> None
     prompt_ids = tuple(tokenizer.encode(json.dumps(talk)).ids)
     one = Sequence(1, prompt_ids, (), SamplingParameters(max_tokens=1, temperature=0), 0)
     async with upstream(GOOD) as (asked, server):
-        source = OpenAISource(asked, "toy", Speech.CHAT, tokenizer, "")
-        _ = [piece async for piece in source.follow(one)]
+        source = OpenAIBackend(asked, "toy", UpstreamProtocol.CHAT, tokenizer, "")
+        _ = [piece async for piece in source.generate(one)]
     (message,) = json.loads(server.asked[0].body)["messages"]
     assert message["tool_calls"][0]["function"] == {"name": "sky", "arguments": '{"a": "é"}'}

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import headrace_worker
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
-from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed
+from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed
 from headrace_worker.engine.base.precision import (
     Precision,
     PrecisionUnavailable,
@@ -22,13 +22,14 @@ from headrace_worker.engine.base.precision import (
     require_available,
 )
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.building import EngineSettings, Origin, build
-from headrace_worker.engine.loading.loading import load
+from headrace_worker.engine.loading.builder import EngineContext, build
+from headrace_worker.engine.loading.loader import load
 from headrace_worker.serving.model_card import model_card, tokenizer_bundle
 from helpers.families import FAMILIES
 from helpers.running_engine import GREEDY, run, sequence
 from helpers.teacher_forcing import STEPS, judge
 from helpers.tiny_models import EOS, random_model
+from helpers.worker_settings import worker_settings
 
 DEFAULT_MODEL = Path(headrace_worker.__file__).parent / "default_model"
 FLOAT32, BFLOAT16 = Precision(), Precision("bfloat16")
@@ -51,8 +52,13 @@ def in_precision(family: str, precision: Precision) -> PreTrainedModel:
 
 
 def engine(model: PreTrainedModel, precision: Precision, max_slots: int = 5) -> SlotEngine:
-    settings = EngineSettings(max_slots, context_tokens=128, prefill_chunk_tokens=8)
-    return build(model, settings, Origin((EOS,), quantization=precision.quantization))
+    settings = worker_settings(
+        max_slots=max_slots,
+        context_tokens=128,
+        prefill_chunk_tokens=8,
+        quantization=precision.quantization,
+    )
+    return build(model, settings, EngineContext((EOS,)))
 
 
 @pytest.mark.parametrize(
@@ -77,13 +83,10 @@ def test_every_choice_in_a_mixed_batch_is_the_plain_models_within_rounding(
 
 def shipped(precision: Precision) -> LoadedModel:
     """The model that comes with Headrace."""
-    return load(
-        str(DEFAULT_MODEL),
-        dtype=precision.dtype,
-        quantization=precision.quantization,
-        threads=1,
-        max_slots=len(TEXTS),
-    )
+    settings = worker_settings(model_source=str(DEFAULT_MODEL), threads=1, max_slots=len(TEXTS))
+    # Why a copy: it is not validated, and some tests ask for a precision that does not exist.
+    precise = {"dtype": precision.dtype, "quantization": precision.quantization}
+    return load(settings.model_copy(update=precise))
 
 
 def default_model_texts(precision: Precision) -> tuple[list[Sequence], dict[int, list[int]]]:
@@ -158,7 +161,7 @@ def _bytes(weight: torch.Tensor) -> int:
         (Precision("float32", "int2"), "quantization int2 is none of none, int8"),
     ],
 )
-def test_a_precision_that_nobody_knows_is_refused(precision: Precision, fact: str) -> None:
+def test_an_unknown_precision_is_refused(precision: Precision, fact: str) -> None:
     with pytest.raises(ModelLoadFailed, match=fact):
         shipped(precision)
 
@@ -191,11 +194,15 @@ def test_whether_a_cpu_multiplies_bfloat16_is_known_by_its_flags(
     assert multiplies_bfloat16(f"processor\t: 0\n{flags}\n") == in_hardware
 
 
-def test_bfloat16_without_hardware_for_it_is_said_in_the_log_and_loaded(
+def test_bfloat16_without_hardware_for_it_is_logged_and_loaded(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        load(str(DEFAULT_MODEL), threads=1, max_slots=1, dtype="bfloat16")
+        load(
+            worker_settings(
+                model_source=str(DEFAULT_MODEL), threads=1, max_slots=1, dtype="bfloat16"
+            )
+        )
     said = [record for record in caplog.records if record.message == "precision.slow"]
     in_hardware = multiplies_bfloat16(Path("/proc/cpuinfo").read_text())
     assert len(said) == (0 if in_hardware else 1)

@@ -19,11 +19,11 @@ from transformers import PreTrainedModel
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.files.rope import fix_frequencies
-from headrace_worker.engine.kvcache.contiguous import KvStrips
-from headrace_worker.engine.kvcache.paged import KvPages
+from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
+from headrace_worker.engine.kvcache.paged_cache import PagedKvCache
 from headrace_worker.engine.loading.selfcheck import (
-    NotPackable,
-    NotSteppable,
+    PackedCheckFailed,
+    StepwiseCheckFailed,
     check_packable,
     check_steppable,
 )
@@ -39,7 +39,7 @@ PARAMETERS: list[SamplingParameters] = [
 ]
 KINDS: dict[str, dict[str, Any]] = {
     "strips": {"kv_store": "strips"},
-    "pages, ahead": {"kv_store": "pages", "ahead": True},
+    "pages, async": {"kv_store": "pages", "async_scheduling": True},
     "stepwise": {},
 }
 _OTHERS = (
@@ -100,30 +100,30 @@ def test_tokens_are_those_of_a_request_that_is_alone(
 
 
 @pytest.mark.parametrize("family", SWITCHING)
-def test_what_the_check_at_load_says_of_a_context_holds(family: str) -> None:
+def test_the_context_that_the_check_at_load_finds_is_correct(family: str) -> None:
     one = SWITCHING[family]
     assert engine_of(family, "strips").facts.context_tokens == one.context_tokens
 
 
-@pytest.mark.parametrize("store", [KvStrips, KvPages])
+@pytest.mark.parametrize("store", [ContiguousKvCache, PagedKvCache])
 @pytest.mark.parametrize("family", BY_THE_LONGEST)
-def test_a_model_that_chooses_by_the_longest_text_is_found_out_at_load(
-    family: str, store: type[KvStrips] | type[KvPages]
+def test_a_model_that_depends_on_the_longest_sequence_is_found_at_load(
+    family: str, store: type[ContiguousKvCache] | type[PagedKvCache]
 ) -> None:
     one = SWITCHING[family]
     model = random_model(one.model_type, **one.changes)
     width = one.changes.get("sliding_window")
     if width is not None and width < SWITCH:
         # That far, and so short of the switch, it is right all the same.
-        assert check_packable(model, store, CONTEXT).at_most_tokens == width
+        assert check_packable(model, store, CONTEXT).max_context_tokens == width
     else:
-        with pytest.raises(NotPackable, match="at position"):
+        with pytest.raises(PackedCheckFailed, match="at position"):
             check_packable(model, store, CONTEXT)
-        with pytest.raises(NotSteppable, match="at position"):
+        with pytest.raises(StepwiseCheckFailed, match="at position"):
             check_steppable(model, CONTEXT)
     fix_frequencies(model, CONTEXT)
-    assert check_packable(model, store, CONTEXT).at_most_tokens is None
-    assert check_steppable(model, CONTEXT).at_most_tokens is None
+    assert check_packable(model, store, CONTEXT).max_context_tokens is None
+    assert check_steppable(model, CONTEXT).max_context_tokens is None
 
 
 class Longest(nn.Module):
@@ -139,17 +139,17 @@ class Longest(nn.Module):
 
 
 @pytest.mark.parametrize("position", [SWITCH, 5000, 131_000])
-def test_a_family_nobody_knows_that_chooses_by_the_longest_text_is_found_out_at_load(
+def test_an_unknown_family_that_depends_on_the_longest_sequence_is_found_at_load(
     position: int,
 ) -> None:
     model = random_model("llama", max_position_embeddings=131_072)
     inner: Any = model.model
     inner.rotary_emb = Longest(inner.rotary_emb, position)
-    with pytest.raises(NotPackable, match="at position"):
-        check_packable(model, KvStrips, 131_072)
-    with pytest.raises(NotSteppable, match="at position"):
+    with pytest.raises(PackedCheckFailed, match="at position"):
+        check_packable(model, ContiguousKvCache, 131_072)
+    with pytest.raises(StepwiseCheckFailed, match="at position"):
         check_steppable(model, 131_072)
-    assert check_packable(model, KvStrips, SWITCH).at_most_tokens is None
+    assert check_packable(model, ContiguousKvCache, SWITCH).max_context_tokens is None
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_workers_continue_each_others_answers_only_with_the_same_frequencies() -
     assert len({digest(dynamic, tokens) for tokens in (SWITCH, SWITCH + 1, CONTEXT)}) == 3
 
 
-def test_dynamic_frequencies_serve_longer_contexts_where_the_settings_ask_for_them() -> None:
+def test_dynamic_frequencies_serve_longer_contexts_if_set() -> None:
     one = SWITCHING["llama, dynamic NTK"]
     contexts = {None: SWITCH, SWITCH - 4: SWITCH - 4, 60: 60, 999: 4 * SWITCH}
     for wanted, got in contexts.items():

@@ -107,7 +107,7 @@ def test_every_family_tells_the_plain_models_log_probabilities(family: str) -> N
     order=st.permutations(range(8)),
     cuts=st.lists(st.integers(0, 5), min_size=8, max_size=8),
 )
-def test_company_and_being_parked_anywhere_change_none_of_them(
+def test_batching_and_parking_anywhere_change_none_of_them(
     slots: int, chunk: int, order: list[int], cuts: list[int]
 ) -> None:
     """Each goes on from where it was cut, on another engine, and the prompt is told once."""
@@ -127,7 +127,7 @@ def test_company_and_being_parked_anywhere_change_none_of_them(
         assert again is None or again.top_ids == run_of.top_ids
 
 
-def test_a_cached_beginning_hides_no_part_of_a_prompt_that_is_told_and_serves_the_next() -> None:
+def test_prompt_logprobs_skip_no_cached_prefix_and_fill_the_cache() -> None:
     model = random_model("llama")
     engine = packed(model, prefill_chunk_tokens=16)
     plain = replace(sequence(0, GREEDY, prompt_tokens=70))

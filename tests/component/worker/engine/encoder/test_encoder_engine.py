@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from headrace_worker.engine.base.interface import EngineFacts, NoFreeSlot, SequenceRefused
-from headrace_worker.engine.encoder.encoder import EncoderEngine
-from headrace_worker.engine.encoder.forward import EncoderForward, Unvectorable
-from headrace_worker.engine.encoder.inputs import Company
+from headrace_worker.engine.encoder.batching import BatchMode
+from headrace_worker.engine.encoder.encoder_engine import EncoderEngine
+from headrace_worker.engine.encoder.encoder_runner import EncoderCheckFailed, EncoderModelRunner
 from headrace_worker.engine.encoder.pooling import TextHead
 from headrace_worker.engine.files.rope import fix_frequencies
 from helpers.tiny_encoders import (
@@ -29,17 +29,19 @@ VOCABULARY = word_pieces().get_vocab_size()
 POISON = VOCABULARY - 1
 
 
-def forward_of(model: Any, modes: tuple[str, ...] = ("mean",)) -> EncoderForward:
+def forward_of(model: Any, modes: tuple[str, ...] = ("mean",)) -> EncoderModelRunner:
     head = TextHead(modes, [])
-    return EncoderForward(model, head, output="last_hidden_state", pad_token_id=0, has_types=True)
+    return EncoderModelRunner(
+        model, head, output="last_hidden_state", pad_token_id=0, has_token_types=True
+    )
 
 
 def engine_of(
     model: Any,
     modes: tuple[str, ...] = ("mean",),
     *,
-    pass_tokens: int = 200,
-    company: Company = Company.PADDED,
+    batch_tokens: int = 200,
+    batch_mode: BatchMode = BatchMode.PADDED,
 ) -> EncoderEngine:
     facts = EngineFacts(
         name="encoder",
@@ -52,7 +54,9 @@ def engine_of(
         batch_invariant=False,
         makes_vectors=True,
     )
-    return EncoderEngine(forward_of(model, modes), facts, pass_tokens=pass_tokens, company=company)
+    return EncoderEngine(
+        forward_of(model, modes), facts, batch_tokens=batch_tokens, batch_mode=batch_mode
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +70,10 @@ ids = st.lists(st.integers(2, VOCABULARY - 1), min_size=1, max_size=CONTEXT_TOKE
 @settings(max_examples=20, deadline=None)
 @given(st.lists(ids, min_size=1, max_size=12), st.integers(1, 300))
 def test_a_vector_is_the_plain_models_whatever_shares_its_pass(
-    bert: Any, drawn: list[list[int]], pass_tokens: int
+    bert: Any, drawn: list[list[int]], batch_tokens: int
 ) -> None:
     inputs = [token_input(number, each) for number, each in enumerate(drawn)]
-    vectors = vectors_of(engine_of(bert, pass_tokens=pass_tokens), inputs)
+    vectors = vectors_of(engine_of(bert, batch_tokens=batch_tokens), inputs)
     for one in inputs:
         plain = states_alone(bert, one).mean(dim=0)
         torch.testing.assert_close(vectors[one.sequence_id], plain, atol=2e-5, rtol=1e-4)
@@ -114,8 +118,10 @@ def test_families_take_padding_and_come_out_as_alone(model_type: str) -> None:
         "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
     }
     model = tiny_encoder(model_type, **changes[model_type])
-    company, dimensions = forward_of(model, ("lasttoken",)).company(VOCABULARY, CONTEXT_TOKENS)
-    assert (company, dimensions) == (Company.PADDED, 32)
+    batch_mode, dimensions = forward_of(model, ("lasttoken",)).batch_mode(
+        VOCABULARY, CONTEXT_TOKENS
+    )
+    assert (batch_mode, dimensions) == (BatchMode.PADDED, 32)
 
 
 class _Meddling(nn.Module):
@@ -132,15 +138,15 @@ class _Meddling(nn.Module):
         return output
 
 
-def test_what_a_model_bears_is_found_by_trial(bert: Any) -> None:
-    rows = forward_of(_Meddling(bert, (1,))).company(VOCABULARY, CONTEXT_TOKENS)
-    assert rows == (Company.EQUAL, 32)
-    batch = forward_of(_Meddling(bert, (0, 1))).company(VOCABULARY, CONTEXT_TOKENS)
-    assert batch == (Company.ALONE, 32)
+def test_the_batch_mode_of_a_model_is_found_by_probing(bert: Any) -> None:
+    rows = forward_of(_Meddling(bert, (1,))).batch_mode(VOCABULARY, CONTEXT_TOKENS)
+    assert rows == (BatchMode.SAME_LENGTH, 32)
+    batch = forward_of(_Meddling(bert, (0, 1))).batch_mode(VOCABULARY, CONTEXT_TOKENS)
+    assert batch == (BatchMode.SINGLE, 32)
     broken = tiny_encoder()
     broken.embeddings.word_embeddings.weight.data[:] = float("nan")
-    with pytest.raises(Unvectorable, match="not all finite"):
-        forward_of(broken).company(VOCABULARY, CONTEXT_TOKENS)
+    with pytest.raises(EncoderCheckFailed, match="not all finite"):
+        forward_of(broken).batch_mode(VOCABULARY, CONTEXT_TOKENS)
 
 
 def test_frequencies_that_follow_the_longest_input_are_found_out_and_fixed() -> None:
@@ -154,9 +160,9 @@ def test_frequencies_that_follow_the_longest_input_are_found_out_and_fixed() -> 
     }
     model = tiny_encoder("phi3", original_max_position_embeddings=24, rope_parameters=long)
     forward = forward_of(model)
-    assert forward.company(VOCABULARY, CONTEXT_TOKENS)[0] is not Company.PADDED
+    assert forward.batch_mode(VOCABULARY, CONTEXT_TOKENS)[0] is not BatchMode.PADDED
     fix_frequencies(model, CONTEXT_TOKENS)
-    assert forward.company(VOCABULARY, CONTEXT_TOKENS)[0] is Company.PADDED
+    assert forward.batch_mode(VOCABULARY, CONTEXT_TOKENS)[0] is BatchMode.PADDED
 
 
 @pytest.mark.parametrize("nan", [False, True], ids=["raises", "nan"])
@@ -200,7 +206,7 @@ def test_what_does_not_fit_is_refused_and_holds_nothing(bert: Any) -> None:
     assert engine.statistics().running == 1
 
 
-def test_a_full_engine_refuses_until_one_is_let_go_or_done(bert: Any) -> None:
+def test_a_full_engine_refuses_until_an_input_is_cancelled_or_done(bert: Any) -> None:
     engine = engine_of(bert)
     for number in range(40):
         engine.admit(token_input(number, [5, 6]))

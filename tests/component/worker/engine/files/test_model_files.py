@@ -14,15 +14,19 @@ from tokenizers import Tokenizer
 
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files
 from headrace_worker.engine.base.interface import FinishReason, SamplingParameters, Sequence
-from headrace_worker.engine.base.loaded import LoadedModel, ModelLoadFailed
-from headrace_worker.engine.files.generation_config import configured_ends_of
+from headrace_worker.engine.base.loaded_model import (
+    LoadedModel,
+    ModelLoadFailed,
+)
+from headrace_worker.engine.files.generation_config import configured_end_tokens_in
 from headrace_worker.engine.files.tokenizer_files import tokenizer_files
-from headrace_worker.engine.loading.loading import load
+from headrace_worker.engine.loading.loader import load
 from headrace_worker.serving.model_card import model_card
 from helpers.running_engine import run
 from helpers.sentence_pieces import sentence_pieces
 from helpers.switching_families import SWITCHING
 from helpers.tiny_models import VOCABULARY, random_model
+from helpers.worker_settings import worker_settings
 
 END = 1
 """The end-of-sequence token of the tokenizer of `folder`."""
@@ -44,7 +48,7 @@ def edit(file: Path, **changes: object) -> None:
 
 
 def loaded(folder: Path) -> LoadedModel:
-    return load(str(folder), threads=1, max_slots=2)
+    return load(worker_settings(model_source=str(folder), threads=1, max_slots=2))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,7 @@ def loaded(folder: Path) -> LoadedModel:
         ({"eos_token_id": [3, VOCABULARY, -1]}, (3, END)),
     ],
 )
-def test_a_turn_ends_as_the_configuration_says_and_as_the_tokenizer_says(
+def test_tokens_of_the_configuration_and_of_the_tokenizer_end_a_turn(
     folder: Path, generation: dict[str, Any] | None, ends: tuple[int, ...]
 ) -> None:
     if generation is not None:
@@ -65,7 +69,7 @@ def test_a_turn_ends_as_the_configuration_says_and_as_the_tokenizer_says(
     model = loaded(folder)
     assert model.engine.facts.eos_token_ids == model.tokenizer.eos_token_ids == ends
     assert tuple(model_card("m", model, b"", now_unix_s=0).eos_token_ids) == ends
-    assert configured_ends_of(folder) in (ends, ends[:-1])
+    assert configured_end_tokens_in(folder) in (ends, ends[:-1])
 
 
 def test_the_tokenizers_end_token_ends_an_answer(folder: Path) -> None:
@@ -79,10 +83,10 @@ def test_the_tokenizers_end_token_ends_an_answer(folder: Path) -> None:
 def test_the_end_of_a_nested_configuration_counts(tmp_path: Path) -> None:
     text = {"model_type": "gemma3_text", "vocab_size": 300, "eos_token_id": 106}
     edit(tmp_path / "config.json", model_type="gemma3", text_config=text, eos_token_id=None)
-    assert configured_ends_of(tmp_path) == (106,)
+    assert configured_end_tokens_in(tmp_path) == (106,)
 
 
-def test_a_template_whose_end_of_turn_ends_nothing_is_said(
+def test_a_template_whose_end_of_turn_ends_nothing_is_logged(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     edit(folder / "tokenizer_config.json", eos_token=None)
@@ -125,7 +129,7 @@ def test_the_models_own_sampling_is_on_its_card_and_what_is_not_applied_in_the_l
     assert model.generation_defaults == defaults
     card = model_card("m", model, b"", now_unix_s=0).defaults
     for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
-        value = getattr(defaults, name)
+        value = defaults.get(name)
         assert card.HasField(name) == (value is not None)
         assert getattr(card, name) == pytest.approx(value or 0)
     said = [r.__dict__["field"] for r in caplog.records if r.msg == "model.default_ignored"]
@@ -139,7 +143,11 @@ def test_frequencies_that_are_not_those_of_short_texts_are_in_the_log(
     caplog.set_level("INFO")
     one = SWITCHING["llama, LongRoPE"]
     random_model("llama", **one.changes).save_pretrained(folder)
-    load(str(folder), threads=1, max_slots=2, context_tokens=context_tokens)
+    load(
+        worker_settings(
+            model_source=str(folder), threads=1, max_slots=2, context_tokens=context_tokens
+        )
+    )
     chosen = [record for record in caplog.records if record.msg == "engine.chosen"]
     whys = [r.__dict__["frequencies"] for r in chosen if "frequencies" in r.__dict__]
     assert len(whys) == len(said)
@@ -164,7 +172,7 @@ def test_a_folder_with_nothing_but_a_sentencepiece_model_is_served(folder: Path,
     assert len(history.tokens[0]) == 4
 
 
-def test_a_conversion_that_cuts_text_otherwise_is_said(
+def test_a_conversion_that_splits_text_differently_is_logged(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "tokenizer.json").unlink()
@@ -185,7 +193,7 @@ def test_a_conversion_that_cuts_text_otherwise_is_said(
         (b"", "google.protobuf", "a sentencepiece file, .* pip install protobuf"),
     ],
 )
-def test_a_tokenizer_that_cannot_be_read_is_told_from_one_that_is_not_there(
+def test_an_unreadable_tokenizer_is_distinguished_from_a_missing_one(
     folder: Path, content: bytes | None, absent: str, fact: str
 ) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):

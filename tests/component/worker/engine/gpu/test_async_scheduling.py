@@ -14,8 +14,8 @@ from helpers.tiny_models import packed, random_model, tiny_llama
 ENDLESS = replace(GREEDY, max_tokens=60, ignore_eos=True)
 
 
-def ahead(model: object = None, **settings: int) -> SlotEngine:
-    return packed(model or tiny_llama(), kv_store="pages", ahead=True, **settings)  # type: ignore[arg-type]
+def async_engine(model: object = None, **settings: int) -> SlotEngine:
+    return packed(model or tiny_llama(), kv_store="pages", async_scheduling=True, **settings)  # type: ignore[arg-type]
 
 
 def test_the_next_step_is_under_way_before_the_last_is_read() -> None:
@@ -24,7 +24,7 @@ def test_the_next_step_is_under_way_before_the_last_is_read() -> None:
     def count(*_: object) -> None:
         passes[0] += 1
 
-    engine, history = ahead(model), History()
+    engine, history = async_engine(model), History()
     model.get_input_embeddings().register_forward_hook(count)
     engine.admit(sequence(0, ENDLESS))
     for _ in range(10):
@@ -45,7 +45,7 @@ def test_a_sequence_that_breaks_a_launch_fails_alone() -> None:
         if bool((arguments[0] == culprit).any()):
             raise RuntimeError("poisoned")
 
-    engine = ahead(model)
+    engine = async_engine(model)
     model.get_input_embeddings().register_forward_hook(poison)
     history = run(engine, [sequence(n, ENDLESS) for n in numbers])
     assert history.failed.keys() == {2}
@@ -58,7 +58,7 @@ def test_a_sequence_that_breaks_a_launch_fails_alone() -> None:
 def test_who_leaves_while_a_step_is_under_way_changes_nothing_for_who_takes_its_slot(
     leaves: str,
 ) -> None:
-    engine, history = ahead(max_slots=1), History()
+    engine, history = async_engine(max_slots=1), History()
     engine.admit(sequence(0, ENDLESS))
     for _ in range(5):
         history.step(engine)
@@ -78,6 +78,6 @@ def test_cuts_and_draws_of_all_kinds_are_those_of_the_host() -> None:
         replace(SAMPLED, top_p=0.8, min_p=0.02),
     ]
     sequences = [sequence(n, replace(kind, max_tokens=40)) for n, kind in enumerate(kinds)]
-    together = run(ahead(), sequences)
+    together = run(async_engine(), sequences)
     for one in sequences:
         assert together.tokens[one.sequence_id] == alone(packed(tiny_llama()), one)

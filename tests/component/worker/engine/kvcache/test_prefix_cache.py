@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from headrace.prefixes import BLOCK_TOKENS, block_names, root_name
-from headrace_worker.engine.base.forward import Decode, Ints, Prefill
+from headrace.prefixes import BLOCK_TOKENS, block_hashes, root_hash
 from headrace_worker.engine.base.interface import Engine, EngineStatistics, Sequence
-from headrace_worker.engine.kvcache.store import Context
-from headrace_worker.engine.model.attention import IMPLEMENTATION
-from headrace_worker.engine.model.packed import PackedForward
+from headrace_worker.engine.base.model_runner import DecodeBatch, Ints, PrefillChunk
+from headrace_worker.engine.kvcache.kv_cache import PromptContext
+from headrace_worker.engine.model.packed_attention import IMPLEMENTATION
+from headrace_worker.engine.model.packed_runner import PackedModelRunner
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import STORES, VOCABULARY, packed, random_model, stepwise, tiny_llama
 
@@ -45,40 +45,42 @@ FAMILIES: dict[str, dict[str, object]] = {
         "v_head_dim": 12,
     },
 }
-NOTHING = Decode(*(np.empty(0, dtype=np.int64) for _ in range(3)))
+NOTHING = DecodeBatch(*(np.empty(0, dtype=np.int64) for _ in range(3)))
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_a_beginning_in_float16_is_sound_though_its_sum_overflows(store: str) -> None:
+def test_a_prefix_in_float16_is_finite_though_its_sum_overflows(store: str) -> None:
     kept, free = STORES[store](2, 64), [0, 1]
-    text = Context(2 * BLOCK_TOKENS + 1, block_names(np.arange(2 * BLOCK_TOKENS), root_name("")))
-    slot = kept.place(free, text)
-    kept.enter(slot)
+    text = PromptContext(
+        2 * BLOCK_TOKENS + 1, block_hashes(np.arange(2 * BLOCK_TOKENS), root_hash(""))
+    )
+    slot = kept.assign_slot(free, text)
+    kept.allocate(slot)
     like = torch.zeros(1, 8, 1, 64, dtype=torch.float16)
     layer = kept.layer(0, like, like)
     kept.reserve(np.array([slot]), np.array([text.tokens]))
     for numbers in (layer.keys, layer.values):
         numbers.fill_(100)
-    kept.leave(slot, text.names)
-    assert kept.enter(kept.place(free, text)) == 2 * BLOCK_TOKENS
+    kept.release(slot, text.block_hashes)
+    assert kept.allocate(kept.assign_slot(free, text)) == 2 * BLOCK_TOKENS
 
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("left", [False, True], ids=["from a running one", "from one that left"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_behind_a_copied_beginning_are_the_plain_models(
+def test_logits_behind_a_copied_prefix_are_the_plain_models(
     family: str, left: bool, store: str
 ) -> None:
     model = random_model(family, **FAMILIES[family])
     first = (np.arange(60) * 7919 + 11) % VOCABULARY
     other = np.concatenate((first[:37], (np.arange(23) * 31 + 5) % VOCABULARY))
     expected = _plain_logits(model, other)
-    forward = PackedForward(model, STORES[store](3, 64), prefix_root=root_name(""))
+    forward = PackedModelRunner(model, STORES[store](3, 64), prefix_root=root_hash(""))
     with torch.inference_mode():
-        assert _computed(forward, forward.place([0, 1, 2], first), first)[0] == 0
+        assert _computed(forward, forward.assign_slot([0, 1, 2], first), first)[0] == 0
         if left:
-            forward.leave(0, first)
-        slot = forward.place([1, 2], other)
+            forward.release(0, first)
+        slot = forward.assign_slot([1, 2], other)
         known, logits = _computed(forward, slot, other)
     assert known == 37 // BLOCK_TOKENS * BLOCK_TOKENS
     error = float((logits - expected[-1]).abs().max())
@@ -93,10 +95,12 @@ def _plain_logits(model: nn.Module, text: Ints) -> Tensor:
     return logits
 
 
-def _computed(forward: PackedForward, slot: int, text: Ints) -> tuple[int, Tensor]:
-    known = forward.enter(slot)
+def _computed(forward: PackedModelRunner, slot: int, text: Ints) -> tuple[int, Tensor]:
+    known = forward.allocate(slot)
     assert known is not None
-    return known, forward.run(NOTHING, [Prefill(slot, known, text[known:], completes=True)])[0]
+    return known, forward.run(
+        NOTHING, [PrefillChunk(slot, known, text[known:], is_last_chunk=True)]
+    )[0]
 
 
 def conversation(number: int, turn: int) -> Sequence:
@@ -174,7 +178,7 @@ def test_a_prompt_that_is_known_whole_computes_its_last_tokens_all_the_same(stor
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_it_is_told_how_much_of_a_prompt_was_known_whatever_output_was_known_with_it(
+def test_cached_prompt_tokens_are_reported_whatever_output_was_cached_with_them(
     store: str,
 ) -> None:
     engine = packed(tiny_llama(), kv_store=store)
@@ -225,7 +229,7 @@ def test_a_sequence_that_left_before_its_first_pass_leaves_what_it_found(store: 
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_numbers_that_are_none_are_nobodys_beginning(store: str) -> None:
+def test_blocks_that_are_not_finite_are_not_reused(store: str) -> None:
     model, broken = random_model("llama"), [True]
 
     def fault(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -270,7 +274,7 @@ def test_a_failed_sequence_leaves_nothing_to_share(store: str) -> None:
     assert engine.statistics().prefix_hits == 0
 
 
-def test_an_engine_that_shares_nothing_says_so() -> None:
+def test_an_engine_without_prefix_cache_reports_so() -> None:
     for engine in (packed(tiny_llama(), prefix_cache=False), stepwise(random_model("llama"))):
         one = sequence(1, prompt_tokens=40)
         assert alone(engine, one) == alone(engine, one)
@@ -282,7 +286,7 @@ def _asked(engine: Engine) -> tuple[int, int]:
     return statistics.prefix_queries, statistics.prefix_hits
 
 
-def test_pages_that_a_text_left_are_used_until_another_needs_them() -> None:
+def test_blocks_of_a_finished_sequence_are_cached_until_another_needs_them() -> None:
     token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, size, float32
     engine = packed(
         tiny_llama(),
@@ -297,7 +301,7 @@ def test_pages_that_a_text_left_are_used_until_another_needs_them() -> None:
         assert engine.statistics().prefix_hits == hits, one.sequence_id
 
 
-def test_beginnings_are_shared_rather_than_copied_where_there_are_pages() -> None:
+def test_prefixes_are_shared_rather_than_copied_in_the_paged_cache() -> None:
     engine = packed(tiny_llama(), kv_store="pages", prefill_chunk_tokens=128)
     same = [
         replace(sequence(1, SAMPLED, prompt_tokens=50), sequence_id=n, seed=n) for n in range(3)

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from headrace_worker.engine.base.interface import AdapterRefused
 from headrace_worker.engine.lora.adapter_files import CONFIG, WEIGHTS
-from headrace_worker.engine.lora.adapters import AdapterBounds
 from helpers.random_adapters import merged, write_adapter
 from helpers.running_engine import GREEDY, alone, sequence
 from helpers.tiny_models import generated, packed, random_model
 
-BOUNDS = AdapterBounds(max_adapters=3, max_rank=8)
+BOUNDS = {"adapters_dir": Path("adapters"), "max_adapters": 3, "max_adapter_rank": 8}
 
 CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"use_dora": True}, "sets use_dora, which is not applied here"),
@@ -44,7 +43,7 @@ def test_what_is_not_applied_is_refused_by_name(
 
 def refusal(folder: Path) -> str:
     with pytest.raises(AdapterRefused) as caught:
-        packed(random_model("llama"), adapters=BOUNDS).fit_adapter(folder)
+        packed(random_model("llama"), **BOUNDS).load_adapter(folder)
     return str(caught.value)
 
 
@@ -96,9 +95,9 @@ def test_ranks_and_scales_by_pattern_are_those_that_peft_takes(tmp_path: Path) -
         rank_pattern={"q_proj": 2, "layers.1.mlp.up_proj": 7},
         alpha_pattern={"self_attn.v_proj": 1, "up_proj": 30},
     )
-    engine = packed(random_model("llama"), adapters=BOUNDS)
-    fitted = engine.fit_adapter(folder)
-    engine.hold_adapter(fitted)
+    engine = packed(random_model("llama"), **BOUNDS)
+    fitted = engine.load_adapter(folder)
+    engine.add_adapter(fitted)
     one = replace(sequence(1, replace(GREEDY, ignore_eos=True)), adapter=fitted.digest)
     assert alone(engine, one) == generated(
         merged(random_model("llama"), folder), one.prompt_ids, 24

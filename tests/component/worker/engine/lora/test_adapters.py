@@ -20,21 +20,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from headrace_worker.engine.base.forward import Decode, Prefill
 from headrace_worker.engine.base.interface import AdapterRefused, Sequence, SequenceRefused
+from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.kvcache.contiguous import KvStrips
-from headrace_worker.engine.loading.building import adapters_for
+from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
+from headrace_worker.engine.loading.builder import adapters_for
 from headrace_worker.engine.loading.selfcheck import check_packable
-from headrace_worker.engine.lora.adapter_files import WEIGHTS, LowRank
-from headrace_worker.engine.lora.adapters import AdapterBounds
-from headrace_worker.engine.lora.lora import Patch, Span, Wearing, wearing
-from headrace_worker.engine.model.packed import PackedForward
+from headrace_worker.engine.lora.adapter_files import WEIGHTS, LoraWeights
+from headrace_worker.engine.lora.lora_layers import (
+    ActiveAdapters,
+    AdaptedModule,
+    AdapterRows,
+    activate_adapters,
+)
+from headrace_worker.engine.model.packed_runner import PackedModelRunner
 from helpers.random_adapters import merged, write_adapter
 from helpers.running_engine import GREEDY, SAMPLED, History, alone, run, sequence
 from helpers.tiny_models import VOCABULARY, generated, packed, random_model, stepwise
+from helpers.worker_settings import worker_settings
 
-BOUNDS = AdapterBounds(max_adapters=3, max_rank=8)
+BOUNDS = {"adapters_dir": Path("adapters"), "max_adapters": 3, "max_adapter_rank": 8}
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
 FAMILIES: dict[str, dict[str, object]] = {
     "llama": {},
@@ -97,17 +102,19 @@ def test_every_row_of_a_mixed_step_has_the_logits_of_its_own_merged_model(
     plain = [fresh(), *(merged(fresh(), folder) for folder in folders)]
     expected = [plain_logits(plain[slot % 4], text) for slot, text in enumerate(texts)]
     model = fresh()
-    trial = check_packable(model, KvStrips).trial
-    adapters = adapters_for(model, BOUNDS, PackedForward(model, trial), packed=True)
-    forward = PackedForward(model, KvStrips(slots=6, tokens=24), adapters=adapters)
+    probe = check_packable(model, ContiguousKvCache).probe
+    adapters = adapters_for(
+        model, worker_settings(**BOUNDS), PackedModelRunner(model, probe), packed=True
+    )
+    forward = PackedModelRunner(model, ContiguousKvCache(slots=6, tokens=24), adapters=adapters)
     digests = [""]
     for folder in folders:
-        fitted = adapters.fit(folder)
-        adapters.hold(fitted)
+        fitted = adapters.load(folder)
+        adapters.add(fitted)
         digests.append(fitted.digest)
     for slot, text in enumerate(texts):
-        assert forward.place([slot], text, digests[slot % 4]) == slot
-        forward.enter(slot)
+        assert forward.assign_slot([slot], text, digests[slot % 4]) == slot
+        forward.allocate(slot)
     largest = max(
         float((row - expected[slot][position]).abs().max())
         for slot, position, row in rows_of_mixed_steps(forward, texts)
@@ -119,7 +126,7 @@ PROMPT, CHUNK = 13, 5
 
 
 def rows_of_mixed_steps(
-    forward: PackedForward, texts: list[NDArray[np.int64]]
+    forward: PackedModelRunner, texts: list[NDArray[np.int64]]
 ) -> list[tuple[int, int, Tensor]]:
     """Slot, position and logits of every row, where each begins two steps after the last.
 
@@ -136,7 +143,7 @@ def rows_of_mixed_steps(
             if 0 <= (start := (step - 2 * slot) * CHUNK) < PROMPT
         ]
         with torch.inference_mode():
-            logits = forward.run(Decode(np.array(slots, dtype=np.int64), fed, at), prefills)
+            logits = forward.run(DecodeBatch(np.array(slots, dtype=np.int64), fed, at), prefills)
         wanted = [*zip(slots, at.tolist(), strict=True), *(w for p in prefills for w in kept(p))]
         for row, (slot, position) in zip(logits, wanted, strict=True):
             rows.append((slot, position, row))
@@ -145,15 +152,15 @@ def rows_of_mixed_steps(
     return rows
 
 
-def piece(slot: int, text: NDArray[np.int64], start: int) -> Prefill:
+def piece(slot: int, text: NDArray[np.int64], start: int) -> PrefillChunk:
     end = min(start + CHUNK, PROMPT)
-    return Prefill(slot, start, text[start:end], end == PROMPT, every=slot % 3 == 2)
+    return PrefillChunk(slot, start, text[start:end], end == PROMPT, all_logits=slot % 3 == 2)
 
 
-def kept(prefill: Prefill) -> list[tuple[int, int]]:
+def kept(prefill: PrefillChunk) -> list[tuple[int, int]]:
     """Slot and position of the rows whose logits it asks for."""
     end = prefill.start + len(prefill.token_ids)
-    first = prefill.start if prefill.every else end - prefill.completes
+    first = prefill.start if prefill.all_logits else end - prefill.is_last_chunk
     return [(prefill.slot, position) for position in range(first, end)]
 
 
@@ -161,7 +168,7 @@ def kept(prefill: Prefill) -> list[tuple[int, int]]:
 def test_where_each_sequence_runs_alone_adapters_change_it_too(family: str, tmp_path: Path) -> None:
     targets = FEWER.get(family, "all-linear")
     folder = write_adapter(tmp_path, random_model(family), number=1, target_modules=targets)
-    engine = stepwise(random_model(family), adapters=BOUNDS)
+    engine = stepwise(random_model(family), **BOUNDS)
     digest = held(engine, folder)
     parameters = replace(GREEDY, max_tokens=12, ignore_eos=True)
     sequences = [sequence(number, parameters) for number in range(4)]
@@ -175,8 +182,8 @@ def test_where_each_sequence_runs_alone_adapters_change_it_too(family: str, tmp_
 
 def held(engine: SlotEngine, folder: Path) -> str:
     """Fit and hold; returns the digest."""
-    fitted = engine.fit_adapter(folder)
-    engine.hold_adapter(fitted)
+    fitted = engine.load_adapter(folder)
+    engine.add_adapter(fitted)
     return fitted.digest
 
 
@@ -189,7 +196,7 @@ def llama_adapters() -> list[Path]:
 
 def llama_engine(**changes: Any) -> tuple[SlotEngine, list[str]]:
     """With the three; and their digests, behind that of none."""
-    engine = packed(random_model("llama"), adapters=BOUNDS, **changes)
+    engine = packed(random_model("llama"), **BOUNDS, **changes)
     return engine, ["", *(held(engine, folder) for folder in llama_adapters())]
 
 
@@ -219,7 +226,7 @@ def expected_of_adapted() -> dict[int, list[int]]:
     arrivals=st.integers(1, 4),
     parks=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 11)), max_size=6),
 )
-def test_no_company_and_no_parking_changes_a_token_of_any_adapter(
+def test_no_batching_and_no_parking_changes_a_token_of_any_adapter(
     slots: int, chunk: int, order: list[int], arrivals: int, parks: list[tuple[int, int]]
 ) -> None:
     engine, digests = llama_engine(max_slots=slots, prefill_chunk_tokens=chunk)
@@ -238,7 +245,7 @@ def test_no_company_and_no_parking_changes_a_token_of_any_adapter(
     assert history.tokens == expected_of_adapted()
 
 
-def test_a_cached_beginning_is_used_under_its_own_adapter_alone() -> None:
+def test_a_cached_prefix_is_used_under_its_own_adapter_only() -> None:
     engine, digests = llama_engine()
     one = sequence(1, prompt_tokens=50)
     for digest, hits in ((digests[1], 0), (digests[2], 0), (digests[0], 0), (digests[1], 48)):
@@ -250,12 +257,12 @@ def test_a_cached_beginning_is_used_under_its_own_adapter_alone() -> None:
 
 
 def test_adapters_come_and_go_while_others_stream_and_no_token_changes() -> None:
-    engine = packed(random_model("llama"), adapters=BOUNDS)
+    engine = packed(random_model("llama"), **BOUNDS)
     first, second, third = llama_adapters()
     a = held(engine, first)
     expected = expected_of_adapted()
     history = History()
-    b = engine.fit_adapter(second).digest
+    b = engine.load_adapter(second).digest
     digests = ["", a, b, ""]
     engine.admit(adapted(0, digests))
     engine.admit(adapted(1, digests))
@@ -263,7 +270,7 @@ def test_adapters_come_and_go_while_others_stream_and_no_token_changes() -> None
     held(engine, second)
     engine.admit(adapted(2, digests))
     history.step(engine)
-    engine.let_go_of_adapter(a)
+    engine.remove_adapter(a)
     with pytest.raises(SequenceRefused, match="is not held"):
         engine.admit(adapted(5, digests))
     held(engine, third)
@@ -272,12 +279,12 @@ def test_adapters_come_and_go_while_others_stream_and_no_token_changes() -> None
     assert history.tokens == {number: expected[number] for number in (0, 1, 2)}
 
 
-def test_an_adapter_that_was_let_go_of_is_gone_with_the_last_that_runs_with_it() -> None:
+def test_a_removed_adapter_is_freed_with_the_last_sequence_that_uses_it() -> None:
     engine, digests = llama_engine()
     engine.admit(adapted(1, digests))
     full = engine.statistics().adapter_bytes
     for digest in digests[1:]:
-        engine.let_go_of_adapter(digest)
+        engine.remove_adapter(digest)
     left = engine.statistics().adapter_bytes
     assert 0 < left < full
     engine.cancel(1)
@@ -288,7 +295,7 @@ def test_an_adapter_that_was_let_go_of_is_gone_with_the_last_that_runs_with_it()
 def test_an_adapter_that_comes_back_while_it_is_leaving_stays() -> None:
     engine, digests = llama_engine()
     engine.admit(adapted(1, digests))
-    engine.let_go_of_adapter(digests[1])
+    engine.remove_adapter(digests[1])
     held(engine, llama_adapters()[0])
     history = run(engine, [adapted(5, digests)])
     assert {1: history.tokens[1], 5: history.tokens[5]} == {
@@ -296,12 +303,12 @@ def test_an_adapter_that_comes_back_while_it_is_leaving_stays() -> None:
     }
 
 
-def test_an_adapter_whose_numbers_overflow_costs_nobody_else_a_token(tmp_path: Path) -> None:
+def test_an_adapter_whose_numbers_overflow_costs_no_other_sequence_a_token(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path, random_model("llama"), number=9)
     tensors = load_file(folder / WEIGHTS)
     huge = {name: each * 1e38 * 4 for name, each in tensors.items() if ".lora_A." in name}
     save_file(tensors | huge, folder / WEIGHTS)
-    engine = packed(random_model("llama"), adapters=BOUNDS)
+    engine = packed(random_model("llama"), **BOUNDS)
     digests = ["", held(engine, llama_adapters()[0]), held(engine, folder), ""]
     history = run(engine, [adapted(number, digests) for number in range(3)])
     assert history.failed == {2: "its logits are not finite"}
@@ -310,13 +317,13 @@ def test_an_adapter_whose_numbers_overflow_costs_nobody_else_a_token(tmp_path: P
 
 def test_an_overflow_in_one_row_is_no_nan_in_the_next() -> None:
     layer = nn.Linear(2, 2, bias=False)
-    patch = Patch(of_output_embeddings=False)
-    patch.put(layer, 1, LowRank(torch.ones(1, 2), torch.ones(1, 2)))
-    patch.put(layer, 2, LowRank(torch.full((1, 2), 3e38), torch.ones(1, 2)))
+    patch = AdaptedModule(of_output_embeddings=False)
+    patch.add_adapter(layer, 1, LoraWeights(torch.ones(1, 2), torch.ones(1, 2)))
+    patch.add_adapter(layer, 2, LoraWeights(torch.full((1, 2), 3e38), torch.ones(1, 2)))
     rows = torch.ones(1, 2, 2)
     with torch.inference_mode():
         plain = layer(rows)
-        with wearing(Wearing([Span(slice(0, 2), np.array([1, 2]))], [])):
+        with activate_adapters(ActiveAdapters([AdapterRows(slice(0, 2), np.array([1, 2]))], [])):
             adapted = layer(rows)
     assert torch.equal(adapted[0, 0], plain[0, 0] + 2)
     assert adapted[0, 1].isinf().all()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.supervisor.state.files import last_lines, read_json_object, render, write_whole
+from headrace.supervisor.state.files import last_lines, read_json_object, render, write_atomically
 
 
 def test_values_become_quoted_scalars() -> None:
@@ -21,8 +21,8 @@ def test_a_name_without_a_value_is_refused() -> None:
 
 def test_a_file_is_replaced_whole_and_its_draft_is_gone(tmp_path: Path) -> None:
     file = tmp_path / "new" / "file.json"
-    write_whole(file, "{}")
-    write_whole(file, '{"a": 1}')
+    write_atomically(file, "{}")
+    write_atomically(file, '{"a": 1}')
     assert read_json_object(file) == {"a": 1}
     assert list(file.parent.iterdir()) == [file]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.supervisor.state.failures import MeshRunning, NoMesh
-from headrace.supervisor.state.state_dir import Home, MeshRecord, ProcessRecord
+from headrace.supervisor.state.failures import MeshNotRunning, MeshRunning
+from headrace.supervisor.state.state_dir import MeshRecord, ProcessRecord, StateDir
 
 RECORD = MeshRecord(
     supervisor_pid=7,
@@ -19,38 +19,38 @@ RECORD = MeshRecord(
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    with home.held():
-        home.write_record(RECORD)
-        assert Home(tmp_path).read_record() == RECORD
+    state_dir = StateDir(tmp_path)
+    with state_dir.lock():
+        state_dir.write_record(RECORD)
+        assert StateDir(tmp_path).read_record() == RECORD
 
 
 def test_a_directory_is_held_by_one_mesh_at_a_time(tmp_path: Path) -> None:
-    with Home(tmp_path).held():
-        with pytest.raises(MeshRunning, match="--state-dir"), Home(tmp_path).held():
+    with StateDir(tmp_path).lock():
+        with pytest.raises(MeshRunning, match="--state-dir"), StateDir(tmp_path).lock():
             pass
-        assert Home(tmp_path).is_held
-    assert not Home(tmp_path).is_held
-    with Home(tmp_path).held():
+        assert StateDir(tmp_path).is_locked
+    assert not StateDir(tmp_path).is_locked
+    with StateDir(tmp_path).lock():
         pass
 
 
 def test_a_record_that_a_dead_supervisor_left_is_not_believed(tmp_path: Path) -> None:
-    Home(tmp_path).write_record(RECORD)
-    with pytest.raises(NoMesh, match="headrace up"):
-        Home(tmp_path).read_record()
+    StateDir(tmp_path).write_record(RECORD)
+    with pytest.raises(MeshNotRunning, match="headrace up"):
+        StateDir(tmp_path).read_record()
 
 
 def test_asking_about_a_directory_does_not_make_it(tmp_path: Path) -> None:
-    assert not Home(tmp_path / "none").is_held
+    assert not StateDir(tmp_path / "none").is_locked
     assert not (tmp_path / "none").exists()
 
 
 def test_the_logs_of_one_mesh_before_are_kept(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    with home.held():
+    state_dir = StateDir(tmp_path)
+    with state_dir.lock():
         for text in ("first", "second"):
-            home.log("nats").write_text(text)
-            home.rotate_logs()
-    assert [log.name for log in home.logs.iterdir()] == ["nats.log.1"]
-    assert (home.logs / "nats.log.1").read_text() == "second"
+            state_dir.log("nats").write_text(text)
+            state_dir.rotate_logs()
+    assert [log.name for log in state_dir.logs.iterdir()] == ["nats.log.1"]
+    assert (state_dir.logs / "nats.log.1").read_text() == "second"

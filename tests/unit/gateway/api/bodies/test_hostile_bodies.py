@@ -47,7 +47,14 @@ JSON = st.recursive(
     max_leaves=8,
 )
 NAMES = st.sampled_from(
-    sorted({*ChatBody.model_fields, *ChatBody.NOT_SERVED, *CompletionBody.model_fields, "other"})
+    sorted(
+        {
+            *ChatBody.model_fields,
+            *ChatBody.UNSUPPORTED_FIELDS,
+            *CompletionBody.model_fields,
+            "other",
+        }
+    )
 )
 
 

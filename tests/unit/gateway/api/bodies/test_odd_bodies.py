@@ -12,12 +12,12 @@ from openai.types.chat import ChatCompletionMessage, ParsedChatCompletionMessage
 
 from headrace.errors import InvalidRequest, RequestError, Unsupported
 from headrace.v1.common_pb2 import Priority
-from headrace_gateway.api.bodies.convert import wanted_chat, wanted_completion
+from headrace_gateway.api.bodies.convert import chat_request, completion_request
 from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, parse
 from headrace_gateway.api.bodies.json_objects import read_object
-from headrace_gateway.api.bodies.unknown import Unknown
+from headrace_gateway.api.bodies.unknown_fields import UnknownFields
 from headrace_gateway.base.calls import Call
-from headrace_gateway.request.generation_request import Conversation, Wanted
+from headrace_gateway.request.generation_request import Conversation, GenerationRequest
 
 KB = 1024
 CALL = Call("id-1", None, {})
@@ -30,11 +30,11 @@ def body(**fields: Any) -> bytes:
     return json.dumps({"model": "valley", "messages": [USER]} | fields).encode()
 
 
-def wanted(data: bytes, unknown: Unknown | None = None) -> Wanted:
-    return wanted_chat(parse(ChatBody, data, max_bytes=64 * KB, unknown=unknown), CALL)
+def wanted(data: bytes, unknown: UnknownFields | None = None) -> GenerationRequest:
+    return chat_request(parse(ChatBody, data, max_bytes=64 * KB, unknown=unknown), CALL)
 
 
-def turns(*messages: Any, unknown: Unknown | None = None) -> list[dict[str, Any]]:
+def turns(*messages: Any, unknown: UnknownFields | None = None) -> list[dict[str, Any]]:
     prompt = wanted(body(messages=list(messages)), unknown).prompt
     assert isinstance(prompt, Conversation)
     return [dict(message) for message in prompt.messages]
@@ -201,7 +201,7 @@ def test_a_refusal_of_a_role_says_which_there_are() -> None:
 
 
 def test_unknown_fields_are_passed_over_and_named_where_they_are_not_refused() -> None:
-    unknown = Unknown(strict=False)
+    unknown = UnknownFields(strict=False)
     part = {"type": "text", "text": "Hello", "foo": 1, "cache_control": {"type": "ephemeral"}}
     data = body(
         messages=[
@@ -232,7 +232,7 @@ def test_unknown_fields_are_passed_over_and_named_where_they_are_not_refused() -
 
 
 def test_the_list_of_unknown_fields_is_bounded_and_fit_for_a_header() -> None:
-    unknown = Unknown(strict=False)
+    unknown = UnknownFields(strict=False)
     wanted(body(**{f"é\r\n: {i}" * 40: i for i in range(50)}), unknown)
     assert unknown.count == 50
     assert unknown.header.isascii()
@@ -249,7 +249,7 @@ def test_what_is_known_and_not_served_is_refused_where_unknown_fields_are_not() 
     ]
     for fields in refused_ones:
         with pytest.raises(Unsupported) as refused:
-            wanted(body(**fields), Unknown(strict=False))
+            wanted(body(**fields), UnknownFields(strict=False))
         assert refused.value.field in fields
 
 
@@ -286,7 +286,7 @@ def test_vllms_fields_are_carried_over() -> None:
     }
     for asked in (
         wanted(body(**fields)),
-        wanted_completion(
+        completion_request(
             parse(
                 CompletionBody,
                 json.dumps({"model": "valley", "prompt": "Hello"} | fields).encode(),

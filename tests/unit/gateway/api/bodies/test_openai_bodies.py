@@ -9,7 +9,7 @@ import pytest
 
 from headrace.errors import InvalidRequest, Unsupported
 from headrace.v1.common_pb2 import Priority
-from headrace_gateway.api.bodies.convert import wanted_completions
+from headrace_gateway.api.bodies.convert import completion_requests
 from headrace_gateway.api.bodies.generation import CompletionBody, parse
 from headrace_gateway.request.generation_request import Conversation, Text, TokenIds
 from helpers.openai_bodies import CALL, HELLO, MB, chat, completing, completion, wanted
@@ -279,7 +279,7 @@ def test_what_completions_do_not_serve_is_refused_as_that(
 
 def test_each_of_several_prompts_is_wanted_by_its_place() -> None:
     data = completion(prompt=["a", "", "c"], n=2)
-    texts = wanted_completions(parse(CompletionBody, data, max_bytes=MB), CALL)
+    texts = completion_requests(parse(CompletionBody, data, max_bytes=MB), CALL)
     assert [each.prompt for each in texts] == [
         Text("a", "prompt[0]"),
         Text("", "prompt[1]"),
@@ -287,7 +287,7 @@ def test_each_of_several_prompts_is_wanted_by_its_place() -> None:
     ]
     assert {(each.n, each.request_id) for each in texts} == {(2, CALL.request_id)}
     data = completion(prompt=[[1, 2], [3]])
-    ids = wanted_completions(parse(CompletionBody, data, max_bytes=MB), CALL)
+    ids = completion_requests(parse(CompletionBody, data, max_bytes=MB), CALL)
     assert [each.prompt for each in ids] == [
         TokenIds([1, 2], "prompt[0]"),
         TokenIds([3], "prompt[1]"),

@@ -11,12 +11,12 @@ from google.protobuf import json_format
 from headrace.errors import HeadraceError, InvalidRequest, Unsupported
 from headrace.internal.v1.model_card_pb2 import Capabilities, ModelCard
 from headrace.v1.generation_pb2 import GenerateRequest
-from headrace_gateway.api.bodies.convert import wanted_chat
+from headrace_gateway.api.bodies.convert import chat_request
 from headrace_gateway.api.bodies.generation import ChatBody, parse
-from headrace_gateway.api.native.convert import wanted_generation
+from headrace_gateway.api.native.convert import generate_request
 from headrace_gateway.base.calls import Call
-from headrace_gateway.checks.apply_tools import with_tools
-from headrace_gateway.request.generation_request import Conversation, Wanted
+from headrace_gateway.checks.apply_tools import apply_tools
+from headrace_gateway.request.generation_request import Conversation, GenerationRequest
 
 CARD = ModelCard(
     model="valley", tool_format="hermes_inline", capabilities=Capabilities(grammar=True)
@@ -31,24 +31,24 @@ def function(**changes: Any) -> dict[str, Any]:
     return {"type": "function", "function": SKY | changes}
 
 
-def openai(**fields: Any) -> Wanted:
+def openai(**fields: Any) -> GenerationRequest:
     body = {"model": "valley", "messages": [{"role": "user", "content": "Hello"}]} | fields
-    return wanted_chat(parse(ChatBody, json.dumps(body).encode(), max_bytes=1 << 20), CALL)
+    return chat_request(parse(ChatBody, json.dumps(body).encode(), max_bytes=1 << 20), CALL)
 
 
-def native(**fields: Any) -> Wanted:
+def native(**fields: Any) -> GenerationRequest:
     body = {"model": "valley", "messages": [{"role": "user", "content": "Hello"}]} | fields
-    return wanted_generation(json_format.ParseDict(body, GenerateRequest()), CALL)
+    return generate_request(json_format.ParseDict(body, GenerateRequest()), CALL)
 
 
-def shape(wanted: Wanted) -> dict[str, Any]:
+def shape(wanted: GenerationRequest) -> dict[str, Any]:
     """What is to hold the output."""
     shaped: dict[str, Any] = json.loads(wanted.parameters.structure.structural_tag)["format"]
     return shaped
 
 
 def test_the_prompt_has_the_tools_and_the_model_is_free_to_call_them() -> None:
-    wanted = with_tools(openai(tools=[function()]), CARD)
+    wanted = apply_tools(openai(tools=[function()]), CARD)
     assert isinstance(wanted.prompt, Conversation)
     assert wanted.prompt.tools == [{"type": "function", "function": SKY}]
     assert wanted.tools.usable
@@ -64,7 +64,7 @@ def test_calls_are_held_to_the_names_that_are_offered_whatever_was_called_before
     ]
     for parallel in (True, None):
         asked = openai(messages=messages, tools=[function()], parallel_tool_calls=parallel)
-        held = shape(with_tools(asked, CARD))
+        held = shape(apply_tools(asked, CARD))
         assert held["triggers"] == ["<tool_call>"]
         (tag,) = held["tags"]
         assert tag["begin"] == '<tool_call>{"name": "sky", "arguments": '
@@ -72,17 +72,17 @@ def test_calls_are_held_to_the_names_that_are_offered_whatever_was_called_before
 
 
 def test_a_form_of_the_callers_own_goes_before_names_alone() -> None:
-    wanted = with_tools(openai(tools=[function()], guided_regex="a+"), CARD)
+    wanted = apply_tools(openai(tools=[function()], guided_regex="a+"), CARD)
     assert wanted.parameters.structure.regex == "a+"
     assert wanted.tools.usable
 
 
 def test_an_engine_that_follows_no_grammar_is_left_free() -> None:
-    assert not with_tools(openai(tools=[function()]), FREE).parameters.HasField("structure")
+    assert not apply_tools(openai(tools=[function()]), FREE).parameters.HasField("structure")
 
 
 def test_a_choice_of_none_hides_them() -> None:
-    wanted = with_tools(openai(tools=[function()], tool_choice="none"), CARD)
+    wanted = apply_tools(openai(tools=[function()], tool_choice="none"), CARD)
     assert isinstance(wanted.prompt, Conversation)
     assert wanted.prompt.tools == ()
     assert not wanted.tools.usable
@@ -90,7 +90,7 @@ def test_a_choice_of_none_hides_them() -> None:
 
 def test_required_holds_the_output_to_calls_of_any_tool() -> None:
     tools = [function(), function(name="time", parameters=None)]
-    held = shape(with_tools(openai(tools=tools, tool_choice="required"), CARD))
+    held = shape(apply_tools(openai(tools=tools, tool_choice="required"), CARD))
     assert held["type"] == "tags_with_separator"
     assert held["at_least_one"]
     assert not held["stop_after_first"]
@@ -104,13 +104,13 @@ def test_a_named_choice_holds_it_to_that_tool() -> None:
     tools = [function(), function(name="time")]
     choice = {"type": "function", "function": {"name": "time"}}
     wanted = openai(tools=tools, tool_choice=choice, parallel_tool_calls=False)
-    held = shape(with_tools(wanted, CARD))
+    held = shape(apply_tools(wanted, CARD))
     assert [tag["begin"] for tag in held["tags"]] == ['<tool_call>{"name": "time", "arguments": ']
     assert held["stop_after_first"]
 
 
 def test_a_strict_tool_is_held_to_its_schema_once_the_model_begins_a_call() -> None:
-    held = shape(with_tools(openai(tools=[function(strict=True), function(name="b")]), CARD))
+    held = shape(apply_tools(openai(tools=[function(strict=True), function(name="b")]), CARD))
     assert held["type"] == "triggered_tags"
     strict, loose = (tag["content"]["json_schema"] for tag in held["tags"])
     assert strict == PARAMETERS
@@ -120,7 +120,7 @@ def test_a_strict_tool_is_held_to_its_schema_once_the_model_begins_a_call() -> N
 def test_a_forced_call_is_an_object_and_follows_its_schema_as_well_as_can_be() -> None:
     either = {"anyOf": [PARAMETERS, {"type": "string"}]}
     tools = [function(parameters=either), function(name="b", parameters=either, strict=True)]
-    held = shape(with_tools(openai(tools=tools, tool_choice="required"), CARD))
+    held = shape(apply_tools(openai(tools=tools, tool_choice="required"), CARD))
     loose, strict = (tag["content"] for tag in held["tags"])
     assert loose["json_schema"] == strict["json_schema"] == either | {"type": "object"}
     assert loose["best_effort"]
@@ -131,20 +131,20 @@ def test_a_forced_call_is_an_object_and_follows_its_schema_as_well_as_can_be() -
 @pytest.mark.parametrize("choice", ["auto", "required"])
 def test_parameters_that_take_no_object_are_refused(kind: object, choice: str) -> None:
     with pytest.raises(InvalidRequest, match="type object") as refused:
-        with_tools(openai(tools=[function(parameters={"type": kind})], tool_choice=choice), CARD)
+        apply_tools(openai(tools=[function(parameters={"type": kind})], tool_choice=choice), CARD)
     assert refused.value.field == "tools[0]"
     for taken in ("object", "OBJECT", None, ["object", "null"]):
-        with_tools(openai(tools=[function(parameters={"type": taken})], tool_choice=choice), CARD)
+        apply_tools(openai(tools=[function(parameters={"type": taken})], tool_choice=choice), CARD)
 
 
 def test_calls_are_written_as_the_model_writes_them() -> None:
     card = ModelCard(model="q", tool_format="hermes", capabilities=Capabilities(grammar=True))
-    held = shape(with_tools(openai(tools=[function()], tool_choice="required"), card))
+    held = shape(apply_tools(openai(tools=[function()], tool_choice="required"), card))
     assert held["tags"][0]["begin"].startswith('<tool_call>\n{"name"')
     assert held["tags"][0]["end"] == "}\n</tool_call>"
 
 
-def test_both_doors_mean_the_same() -> None:
+def test_openai_and_native_tools_mean_the_same() -> None:
     tool = {**SKY, "parameters": json.dumps(PARAMETERS), "strict": True}
     choice = {"mode": "TOOL_CHOICE_MODE_REQUIRED", "name": "sky"}
     theirs = native(tools=[tool], tool_choice=choice, parallel_tool_calls=False)
@@ -215,15 +215,15 @@ def test_what_cannot_be_offered_is_refused_by_its_name(
     fields: dict[str, Any], error: type[HeadraceError], field: str
 ) -> None:
     with pytest.raises(error) as refused:
-        with_tools(openai(**fields), CARD)
+        apply_tools(openai(**fields), CARD)
     assert refused.value.field == field
 
 
 def test_a_model_that_calls_nothing_or_cannot_be_forced_says_so() -> None:
-    with pytest.raises(Unsupported, match="calls no tools"):
-        with_tools(openai(tools=[function()]), ModelCard(model="plain"))
-    with pytest.raises(Unsupported, match="cannot be held"):
-        with_tools(openai(tools=[function()], tool_choice="required"), FREE)
-    assert not with_tools(openai(tools=[function(strict=True)]), FREE).parameters.HasField(
+    with pytest.raises(Unsupported, match="does not support tool calling"):
+        apply_tools(openai(tools=[function()]), ModelCard(model="plain"))
+    with pytest.raises(Unsupported, match="does not support a required tool call"):
+        apply_tools(openai(tools=[function()], tool_choice="required"), FREE)
+    assert not apply_tools(openai(tools=[function(strict=True)]), FREE).parameters.HasField(
         "structure"
     )

@@ -15,12 +15,12 @@ from headrace.errors import InvalidRequest, RequestError
 from headrace.v1.common_pb2 import FinishReason, Priority, Usage
 from headrace.v1.generation_pb2 import GenerateRequest, StreamGenerateResponse
 from headrace.v1.models_pb2 import TokenizeRequest
-from headrace_gateway.api.native.convert import call_for, wanted_generation, wanted_tokens
+from headrace_gateway.api.native.convert import generate_request, tokenize_request, with_request_id
 from headrace_gateway.api.native.messages import delta, finish
 from headrace_gateway.api.native.proto_json import parse
 from headrace_gateway.api.native.rest_service import as_json, delta_json
 from headrace_gateway.base.calls import Call, trace_context
-from headrace_gateway.output.assembler import Said
+from headrace_gateway.output.assembler import ChoiceDelta
 from headrace_gateway.output.tool_calls import CallPiece
 from headrace_gateway.request.generation_request import Conversation, Text, TokenIds
 
@@ -95,7 +95,7 @@ def test_both_spellings_of_names_are_read() -> None:
 
 
 def test_a_request_is_carried_over() -> None:
-    asked = wanted_generation(
+    asked = generate_request(
         read(
             {
                 "model": "valley",
@@ -122,8 +122,8 @@ def test_a_request_is_carried_over() -> None:
 
 
 def test_a_callers_own_request_id_goes_before_ours() -> None:
-    assert call_for(read({"request_id": "mine"}), CALL).request_id == "mine"
-    assert call_for(read({}), CALL).request_id == "made-here"
+    assert with_request_id(read({"request_id": "mine"}), CALL).request_id == "mine"
+    assert with_request_id(read({}), CALL).request_id == "made-here"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_callers_own_request_id_goes_before_ours() -> None:
     ],
 )
 def test_each_kind_of_prompt_is_read(body: dict[str, Any], prompt: object) -> None:
-    assert wanted_generation(read(body), CALL).prompt == prompt
+    assert generate_request(read(body), CALL).prompt == prompt
 
 
 @pytest.mark.parametrize(
@@ -151,25 +151,27 @@ def test_each_kind_of_prompt_is_read(body: dict[str, Any], prompt: object) -> No
 )
 def test_exactly_one_prompt_is_wanted(body: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest, match="exactly one") as refused:
-        wanted_generation(read(body), CALL)
+        generate_request(read(body), CALL)
     assert refused.value.field == field
 
 
 def test_a_text_to_tokenise_goes_by_its_own_name() -> None:
     request = parse(TokenizeRequest, b'{"text": "a"}', max_bytes=100)
-    assert wanted_tokens(request, CALL).prompt == Text("a", field="text")
+    assert tokenize_request(request, CALL).prompt == Text("a", field="text")
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        Said(0, 0, 'a"\n\u2028🌊', [1, 2]),
-        Said(3, 7, "", []),
-        Said(1, 2, "x", [9], finish_reason=FinishReason.FINISH_REASON_STOP),
-        Said(0, 2, "", [9], calls=[CallPiece(0, "sky", "", "call_1"), CallPiece(0, None, "{}")]),
+        ChoiceDelta(0, 0, 'a"\n\u2028🌊', [1, 2]),
+        ChoiceDelta(3, 7, "", []),
+        ChoiceDelta(1, 2, "x", [9], finish_reason=FinishReason.FINISH_REASON_STOP),
+        ChoiceDelta(
+            0, 2, "", [9], calls=[CallPiece(0, "sky", "", "call_1"), CallPiece(0, None, "{}")]
+        ),
     ],
 )
-def test_hand_written_deltas_are_the_json_of_the_message(said: Said) -> None:
+def test_hand_written_deltas_are_the_json_of_the_message(said: ChoiceDelta) -> None:
     assert json_format.Parse(delta_json(said), StreamGenerateResponse()) == delta(said)
 
 
@@ -194,7 +196,7 @@ def assert_readable(error: RequestError) -> None:
 @given(st.dictionaries(FIELDS, JSON, max_size=5))
 def test_any_json_is_either_read_or_refused(body: dict[str, Any]) -> None:
     try:
-        wanted_generation(read(body), CALL)
+        generate_request(read(body), CALL)
     except RequestError as error:
         assert_readable(error)
 

@@ -22,12 +22,18 @@ from headrace.errors import (
     Unsupported,
 )
 from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
-from headrace_gateway.api.http.errors import error_body, http_status, retry_headers
-from headrace_gateway.api.openai.chunks import CHAT, COMPLETION, Chunks, Head, whole
-from headrace_gateway.output.assembler import Said
-from headrace_gateway.output.position import UNSEEN
+from headrace_gateway.api.http.errors import http_status, openai_error, retry_headers
+from headrace_gateway.api.openai.chunks import (
+    CHAT,
+    COMPLETION,
+    ChunkFormatter,
+    ResponseFields,
+    response_body,
+)
+from headrace_gateway.output.assembler import ChoiceDelta
+from headrace_gateway.output.position import BEGINNING
 
-HEAD = Head("abc", "valley", created=1_700_000_000, fingerprint="fp_1")
+HEAD = ResponseFields("abc", "valley", created=1_700_000_000, fingerprint="fp_1")
 STOP, LENGTH = FinishReason.FINISH_REASON_STOP, FinishReason.FINISH_REASON_LENGTH
 USAGE = Usage(prompt_tokens=3, output_tokens=4)
 AWKWARD = 'a"b\\c\n\r\t\x00\x1f\u2028\u2029\x85</script>🌊 é'
@@ -47,7 +53,9 @@ def chunks(text: str) -> list[ChatCompletionChunk]:
 
 
 def test_a_chat_stream_opens_with_the_role_of_every_choice() -> None:
-    opening = chunks(Chunks(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=False).opening())
+    opening = chunks(
+        ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=False).opening()
+    )
     assert [chunk.choices[0].index for chunk in opening] == [0, 1]
     assert {chunk.choices[0].delta.role for chunk in opening} == {"assistant"}
     assert {(c.id, c.model, c.created, c.system_fingerprint) for c in opening} == {
@@ -57,16 +65,21 @@ def test_a_chat_stream_opens_with_the_role_of_every_choice() -> None:
 
 def test_text_survives_whatever_is_in_it() -> None:
     (chunk,) = chunks(
-        Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=False).said([Said(0, 0, AWKWARD)])
+        ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=False).events(
+            [ChoiceDelta(0, 0, AWKWARD)]
+        )
     )
     assert chunk.choices[0].delta.content == AWKWARD
     assert chunk.choices[0].finish_reason is None
 
 
 def test_the_end_of_a_choice_is_an_event_of_its_own() -> None:
-    said = [Said(1, 0, "x", [5], finish_reason=LENGTH), Said(0, 0, finish_reason=STOP)]
+    said = [
+        ChoiceDelta(1, 0, "x", [5], finish_reason=LENGTH),
+        ChoiceDelta(0, 0, finish_reason=STOP),
+    ]
     text, length, stop = chunks(
-        Chunks(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=False).said(said)
+        ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=False).events(said)
     )
     assert (text.choices[0].delta.content, text.choices[0].finish_reason) == ("x", None)
     assert (length.choices[0].index, length.choices[0].finish_reason) == (1, "length")
@@ -75,12 +88,12 @@ def test_the_end_of_a_choice_is_an_event_of_its_own() -> None:
 
 
 def test_news_without_text_or_end_is_no_event() -> None:
-    said = [Said(0, 0, "", [5])]
-    assert Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=True).said(said) == ""
+    said = [ChoiceDelta(0, 0, "", [5])]
+    assert ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=True).events(said) == ""
 
 
 def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
-    asked = Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=True)
+    asked = ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=True)
     ending = asked.ending(USAGE)
     assert ending.endswith("\n\ndata: [DONE]\n\n")
     (chunk,) = chunks(ending.removesuffix("data: [DONE]\n\n"))
@@ -92,30 +105,31 @@ def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
         "total_tokens": 7,
         "prompt_tokens_details": {"cached_tokens": 0},
     }
-    assert events(asked.said([Said(0, 0, "x")]))[0]["usage"] is None
-    silent = Chunks(CHAT, HEAD, places=[UNSEEN] * 1, include_usage=False)
+    assert events(asked.events([ChoiceDelta(0, 0, "x")]))[0]["usage"] is None
+    silent = ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 1, include_usage=False)
     assert silent.ending(USAGE) == "data: [DONE]\n\n"
-    assert "usage" not in events(silent.said([Said(0, 0, "x")]))[0]
+    assert "usage" not in events(silent.events([ChoiceDelta(0, 0, "x")]))[0]
 
 
 def test_each_chunk_counts_its_choices_tokens_where_that_was_asked_for() -> None:
-    stream = Chunks(CHAT, HEAD, places=[UNSEEN] * 2, include_usage=True, prompt_tokens=3)
+    stream = ChunkFormatter(CHAT, HEAD, places=[BEGINNING] * 2, include_usage=True, prompt_tokens=3)
     said = [
-        Said(0, 0, "x", [5]),
-        Said(1, 0, "y", [5, 6, 7]),
-        Said(0, 1, "z", [6], finish_reason=STOP),
+        ChoiceDelta(0, 0, "x", [5]),
+        ChoiceDelta(1, 0, "y", [5, 6, 7]),
+        ChoiceDelta(0, 1, "z", [6], finish_reason=STOP),
     ]
-    counted = [chunk.usage for chunk in chunks(stream.opening() + stream.said(said))]
+    counted = [chunk.usage for chunk in chunks(stream.opening() + stream.events(said))]
     assert [usage and usage.completion_tokens for usage in counted] == [0, 0, 1, 3, 2, 2]
     assert [usage and usage.total_tokens for usage in counted] == [3, 3, 4, 6, 5, 5]
 
 
 def test_usage_names_the_prompts_tokens_that_were_in_the_cache() -> None:
     cached = Usage(prompt_tokens=30, output_tokens=4, cached_prompt_tokens=16)
-    stream = Chunks(COMPLETION, HEAD, places=[UNSEEN], include_usage=True)
+    stream = ChunkFormatter(COMPLETION, HEAD, places=[BEGINNING], include_usage=True)
     (last,) = events(stream.ending(cached).removesuffix("data: [DONE]\n\n"))
     answer = ChatCompletion.model_validate_json(
-        whole(CHAT, HEAD, RequestOutcome(choices=OUTCOME.choices, usage=cached)), strict=True
+        response_body(CHAT, HEAD, RequestOutcome(choices=OUTCOME.choices, usage=cached)),
+        strict=True,
     )
     assert answer.usage is not None
     assert answer.usage.prompt_tokens_details is not None
@@ -124,9 +138,9 @@ def test_usage_names_the_prompts_tokens_that_were_in_the_cache() -> None:
 
 
 def test_a_completions_stream_has_text_and_no_roles() -> None:
-    stream = Chunks(COMPLETION, HEAD, places=[UNSEEN] * 2, include_usage=False)
+    stream = ChunkFormatter(COMPLETION, HEAD, places=[BEGINNING] * 2, include_usage=False)
     assert stream.opening() == ""
-    first, last = events(stream.said([Said(1, 0, AWKWARD, [5], finish_reason=STOP)]))
+    first, last = events(stream.events([ChoiceDelta(1, 0, AWKWARD, [5], finish_reason=STOP)]))
     # As the client does it: its type has no null reason, though every stream of OpenAI's has.
     read = Completion.construct(**first)
     assert (read.id, read.object) == ("cmpl-abc", "text_completion")
@@ -144,7 +158,7 @@ OUTCOME = RequestOutcome(
 
 
 def test_a_whole_chat_answer_reads_as_openais() -> None:
-    read = ChatCompletion.model_validate_json(whole(CHAT, HEAD, OUTCOME), strict=True)
+    read = ChatCompletion.model_validate_json(response_body(CHAT, HEAD, OUTCOME), strict=True)
     assert (read.id, read.model, read.system_fingerprint) == ("chatcmpl-abc", "valley", "fp_1")
     assert [choice.message.content for choice in read.choices] == [AWKWARD, ""]
     assert [choice.finish_reason for choice in read.choices] == ["stop", "length"]
@@ -154,7 +168,7 @@ def test_a_whole_chat_answer_reads_as_openais() -> None:
 
 
 def test_a_whole_completion_reads_as_openais() -> None:
-    read = Completion.model_validate_json(whole(COMPLETION, HEAD, OUTCOME), strict=True)
+    read = Completion.model_validate_json(response_body(COMPLETION, HEAD, OUTCOME), strict=True)
     assert [choice.text for choice in read.choices] == [AWKWARD, ""]
     assert [choice.finish_reason for choice in read.choices] == ["stop", "length"]
 
@@ -187,7 +201,7 @@ def test_errors_have_openais_shape(
     error: HeadraceError, status: int, kind: str, code: str, param: str | None
 ) -> None:
     assert http_status(error) == status
-    assert error_body(error) == {
+    assert openai_error(error) == {
         "error": {"message": "m", "type": kind, "param": param, "code": code}
     }
 

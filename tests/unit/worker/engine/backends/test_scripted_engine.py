@@ -21,8 +21,9 @@ from headrace_worker.engine.backends.scripted import (
 )
 from headrace_worker.engine.backends.scripted_text import scripted_tokenizer_files, vocabulary_size
 from headrace_worker.engine.base.interface import SequenceRefused
-from headrace_worker.engine.base.loaded import TokenizerFiles
+from headrace_worker.engine.base.loaded_model import TokenizerFiles
 from helpers.running_engine import GREEDY, alone, run, sequence
+from helpers.worker_settings import worker_settings
 
 LONG = replace(GREEDY, max_tokens=1000, ignore_eos=True)
 
@@ -38,7 +39,7 @@ def test_any_text_survives_the_tokenizer(text: str) -> None:
 
 
 def test_the_engine_and_the_tokenizer_agree_on_the_vocabulary() -> None:
-    model = load_scripted()
+    model = load_scripted(worker_settings())
     assert tokenizer().get_vocab_size() == vocabulary_size()
     assert model.engine.facts.vocabulary_size == vocabulary_size()
     assert model.engine.facts.eos_token_ids == model.tokenizer.eos_token_ids
@@ -75,14 +76,14 @@ def test_the_files_are_what_transformers_reads(tmp_path: Path) -> None:
     )
 
 
-def test_every_step_takes_the_time_it_is_told_to() -> None:
+def test_every_step_takes_the_configured_time() -> None:
     slept: list[float] = []
     engine = ScriptedEngine(ScriptedSettings(step_s=0.03), sleep=slept.append)
     history = run(engine, [sequence(number) for number in range(5)])
     assert slept == [0.03] * history.steps
 
 
-def test_an_engine_told_to_refuse_refuses_everything() -> None:
+def test_an_engine_configured_to_refuse_refuses_everything() -> None:
     engine = ScriptedEngine(ScriptedSettings(faults=ScriptedFaults(refuse_all=True)))
     with pytest.raises(SequenceRefused):
         engine.admit(sequence(1))
@@ -99,7 +100,7 @@ def test_a_failure_at_an_index_comes_after_the_tokens_before_it() -> None:
     ("faults", "steps_before"),
     [(ScriptedFaults(crash_after_steps=3), 3), (ScriptedFaults(crash_prompts_containing=21), 0)],
 )
-def test_a_crash_comes_when_it_is_told_to(faults: ScriptedFaults, steps_before: int) -> None:
+def test_a_crash_comes_when_configured(faults: ScriptedFaults, steps_before: int) -> None:
     class Crashed(Exception):
         pass
 

@@ -38,7 +38,7 @@ def test_threads_are_a_workers_share_of_the_cores_and_what_its_model_keeps_busy(
     ("threads", "parameters", "expected"),
     [(1, 2_700_000, 256), (1, 31_600_000, 128), (1, BILLION, 16), (32, BILLION, 128)],
 )
-def test_a_piece_of_a_prompt_holds_up_nobody_for_long(
+def test_a_prefill_chunk_delays_decoding_by_a_bounded_time(
     threads: int, parameters: int, expected: int
 ) -> None:
     assert defaults.chunk_tokens(None, threads=threads, parameters=parameters).value == expected

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace_worker.engine.base.interface import SamplingParameters
 from headrace_worker.engine.gpu.device_sampling import (
-    Kind,
-    Parameters,
-    choose,
+    DeviceSamplingColumns,
+    SamplingKind,
     exponentials,
     noise_bits,
+    sample_on_device,
 )
 from headrace_worker.engine.sampling import noise
-from headrace_worker.engine.sampling.sampling import Draw, Shape, highest, sample
+from headrace_worker.engine.sampling.host_sampling import (
+    RandomInputs,
+    argmax,
+    sample,
+)
 
 WORDS = st.integers(0, 2**64 - 1)
 
@@ -32,19 +39,17 @@ def test_the_hash_is_that_of_the_host_bit_for_bit(seeds: list[int], index: int) 
     np.testing.assert_allclose(exponentials(there).numpy(), noise.exponentials(here), rtol=1e-14)
 
 
-def drawn(rows: int, seed: int, **columns: float) -> tuple[torch.Tensor, Parameters, torch.Tensor]:
+def random_rows(
+    rows: int, seed: int, **columns: Any
+) -> tuple[torch.Tensor, DeviceSamplingColumns, torch.Tensor]:
     """Logits of several shapes, with parameters that are the same for all rows."""
     generator = np.random.default_rng(seed)
     spread = generator.choice([0.0, 0.5, 3.0, 20.0], size=(rows, 1))
     logits = (generator.standard_normal((rows, 300)) * spread).round(1).astype(np.float32)
     keys = generator.integers(-(2**63), 2**63, rows)
-    parameters = Parameters(
-        temperature=torch.full((rows,), columns.get("temperature", 1.0)),
-        top_k=torch.full((rows,), int(columns.get("top_k", 0))),
-        top_p=torch.full((rows,), columns.get("top_p", 1.0), dtype=torch.float64),
-        min_p=torch.full((rows,), columns.get("min_p", 0.0)),
-        seed_keys=torch.from_numpy(keys),
-    )
+    one = SamplingParameters(max_tokens=1, **columns)
+    parameters = DeviceSamplingColumns.of([one] * rows)
+    parameters.seed_keys.copy_(torch.from_numpy(keys))
     return torch.from_numpy(logits), parameters, torch.arange(rows)
 
 
@@ -65,24 +70,37 @@ def drawn(rows: int, seed: int, **columns: float) -> tuple[torch.Tensor, Paramet
 )
 def test_every_row_gets_the_token_that_the_host_would_give_it(columns: dict[str, float]) -> None:
     rows = 200
-    logits, parameters, indices = drawn(rows, 3, **columns)
-    shape = Shape(parameters.temperature, parameters.top_k, parameters.top_p, parameters.min_p)
-    draw = Draw(parameters.seed_keys.numpy().view(np.uint64), indices.numpy().astype(np.uint64))
-    tokens, sound = choose(logits, parameters, indices, Kind.CUT)
-    assert sound.all()
+    logits, parameters, indices = random_rows(rows, 3, **columns)
+    shape = parameters
+    draw = RandomInputs(
+        parameters.seed_keys.numpy().view(np.uint64), indices.numpy().astype(np.uint64)
+    )
+    tokens, finite = sample_on_device(logits, parameters, indices, SamplingKind.TOP_K_TOP_P)
+    assert finite.all()
     assert tokens.tolist() == sample(logits, shape, draw).tolist()
     if not {"top_k", "top_p"} & columns.keys():
-        assert choose(logits, parameters, indices, Kind.OPEN)[0].tolist() == tokens.tolist()
+        assert (
+            sample_on_device(logits, parameters, indices, SamplingKind.ALL_TOKENS)[0].tolist()
+            == tokens.tolist()
+        )
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_without_temperature_the_highest_wins_and_of_several_the_first(kind: Kind) -> None:
-    logits, parameters, indices = drawn(200, 4, temperature=0.0)
-    assert choose(logits, parameters, indices, kind)[0].tolist() == highest(logits)[0].tolist()
+@pytest.mark.parametrize("kind", SamplingKind)
+def test_without_temperature_the_highest_wins_and_of_several_the_first(kind: SamplingKind) -> None:
+    logits, parameters, indices = random_rows(200, 4, temperature=0.0)
+    assert (
+        sample_on_device(logits, parameters, indices, kind)[0].tolist()
+        == argmax(logits)[0].tolist()
+    )
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_logits_that_are_no_numbers_are_told(kind: Kind) -> None:
-    logits, parameters, indices = drawn(4, 5)
+@pytest.mark.parametrize("kind", SamplingKind)
+def test_logits_that_are_not_finite_are_reported(kind: SamplingKind) -> None:
+    logits, parameters, indices = random_rows(4, 5)
     logits[1, 7], logits[2, 9], logits[3, 11] = torch.nan, torch.inf, -torch.inf
-    assert choose(logits, parameters, indices, kind)[1].tolist() == [True, False, False, True]
+    assert sample_on_device(logits, parameters, indices, kind)[1].tolist() == [
+        True,
+        False,
+        False,
+        True,
+    ]

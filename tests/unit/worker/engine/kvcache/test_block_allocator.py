@@ -6,67 +6,67 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.prefixes import BLOCK_TOKENS, Names, block_names, root_name
-from headrace_worker.engine.kvcache.block_allocator import PageBook, blocks_of
+from headrace.prefixes import BLOCK_TOKENS, BlockHashes, block_hashes, root_hash
+from headrace_worker.engine.kvcache.block_allocator import BlockAllocator, blocks_for
 
-ROOT = root_name("sha256:1")
+ROOT = root_hash("sha256:1")
 
 
-def names(*tokens: int) -> Names:
+def hashes(*tokens: int) -> BlockHashes:
     """Of a text in which each of these tokens fills one block."""
-    return block_names(np.repeat(np.array(tokens, dtype=np.int64), BLOCK_TOKENS), ROOT)
+    return block_hashes(np.repeat(np.array(tokens, dtype=np.int64), BLOCK_TOKENS), ROOT)
 
 
-def written(book: PageBook, slot: int, text: Names) -> None:
-    """A text enters, shares what is known, and is written to its end."""
-    known = book.known(text)
-    book.share(slot, known)
-    book.extend(slot, len(text) - len(known))
-    book.name(slot, text)
+def written(allocator: BlockAllocator, slot: int, text: BlockHashes) -> None:
+    """A text enters, shares what is cached, and is written to its end."""
+    cached = allocator.match_prefix(text)
+    allocator.fork(slot, cached)
+    allocator.append(slot, len(text) - len(cached))
+    allocator.register(slot, text)
 
 
-def test_a_text_takes_a_page_for_every_block_begun() -> None:
-    assert blocks_of(np.array([0, 1, 16, 17])).tolist() == [0, 1, 1, 2]
+def test_a_sequence_takes_a_block_for_every_block_begun() -> None:
+    assert blocks_for(np.array([0, 1, 16, 17])).tolist() == [0, 1, 1, 2]
 
 
-def test_texts_that_begin_alike_refer_to_the_same_pages() -> None:
-    book = PageBook(slots=2, blocks=4, pages=8)
-    written(book, 0, names(1, 2, 3))
-    written(book, 1, names(1, 2, 4))
-    assert book.tables[0, :2].tolist() == book.tables[1, :2].tolist()
-    assert book.free == 8 - 4
-    book.leave(0, names(1, 2, 3))
-    assert book.free == 8 - 3
-    book.check_integrity()
+def test_sequences_that_share_a_prefix_use_the_same_blocks() -> None:
+    allocator = BlockAllocator(slots=2, max_blocks=4, num_blocks=8)
+    written(allocator, 0, hashes(1, 2, 3))
+    written(allocator, 1, hashes(1, 2, 4))
+    assert allocator.block_tables[0, :2].tolist() == allocator.block_tables[1, :2].tolist()
+    assert allocator.free == 8 - 4
+    allocator.deallocate(0, hashes(1, 2, 3))
+    assert allocator.free == 8 - 3
+    allocator.check_integrity()
 
 
-def test_what_a_text_left_is_known_until_its_pages_are_needed() -> None:
-    book = PageBook(slots=2, blocks=4, pages=4)
-    written(book, 0, names(1, 2))
-    book.leave(0, names(1, 2))
-    assert (len(book.known(names(1, 2))), book.free) == (2, 4)
-    written(book, 1, names(7, 8, 9))
-    assert len(book.known(names(1, 2))) == 1, "its end goes before its beginning"
-    book.check_integrity()
+def test_what_a_sequence_left_is_known_until_its_blocks_are_needed() -> None:
+    allocator = BlockAllocator(slots=2, max_blocks=4, num_blocks=4)
+    written(allocator, 0, hashes(1, 2))
+    allocator.deallocate(0, hashes(1, 2))
+    assert (len(allocator.match_prefix(hashes(1, 2))), allocator.free) == (2, 4)
+    written(allocator, 1, hashes(7, 8, 9))
+    assert len(allocator.match_prefix(hashes(1, 2))) == 1, "its end goes before its beginning"
+    allocator.check_integrity()
 
 
-def test_of_two_texts_the_one_not_used_for_longest_goes_first() -> None:
-    book = PageBook(slots=1, blocks=2, pages=3)
+def test_of_two_sequences_the_one_not_used_for_longest_goes_first() -> None:
+    allocator = BlockAllocator(slots=1, max_blocks=2, num_blocks=3)
     for token in (1, 2, 1, 3, 4):
-        written(book, 0, names(token))
-        book.leave(0, names(token))
-    assert [len(book.known(names(token))) for token in (1, 2, 3, 4)] == [1, 0, 1, 1]
+        written(allocator, 0, hashes(token))
+        allocator.deallocate(0, hashes(token))
+    assert [len(allocator.match_prefix(hashes(token))) for token in (1, 2, 3, 4)] == [1, 0, 1, 1]
 
 
-def test_what_cannot_be_trusted_is_nobodys_beginning() -> None:
-    book = PageBook(slots=2, blocks=3, pages=6)
-    written(book, 0, names(1))
-    written(book, 1, names(1, 2))
-    book.leave(1, [])
-    assert len(book.known(names(1, 2))) == 1, "what it found is not its own doing"
-    book.leave(0, [])
-    assert book.known(names(1)) == []
-    book.check_integrity()
+def test_blocks_that_cannot_be_trusted_are_not_cached() -> None:
+    allocator = BlockAllocator(slots=2, max_blocks=3, num_blocks=6)
+    written(allocator, 0, hashes(1))
+    written(allocator, 1, hashes(1, 2))
+    allocator.deallocate(1, [])
+    assert len(allocator.match_prefix(hashes(1, 2))) == 1, "what it found is not its own doing"
+    allocator.deallocate(0, [])
+    assert allocator.match_prefix(hashes(1)) == []
+    allocator.check_integrity()
 
 
 TEXTS = st.lists(st.integers(1, 3), min_size=1, max_size=4)
@@ -74,26 +74,26 @@ EVENTS = st.tuples(st.integers(0, 2), TEXTS, st.booleans())
 
 
 @settings(max_examples=200, deadline=None)
-@given(events=st.lists(EVENTS, max_size=30), pages=st.integers(4, 12))
-def test_no_history_loses_a_page_or_gives_one_to_two_texts(
-    events: list[tuple[int, list[int], bool]], pages: int
+@given(events=st.lists(EVENTS, max_size=30), num_blocks=st.integers(4, 12))
+def test_no_history_loses_a_block_or_gives_one_to_two_sequences(
+    events: list[tuple[int, list[int], bool]], num_blocks: int
 ) -> None:
-    book = PageBook(slots=3, blocks=4, pages=pages)
-    held: dict[int, Names] = {}
+    allocator = BlockAllocator(slots=3, max_blocks=4, num_blocks=num_blocks)
+    held: dict[int, BlockHashes] = {}
     writer: dict[int, bytes] = {}
-    for slot, tokens, sound in events:
-        text = names(*tokens)
+    for slot, tokens, trusted in events:
+        text = hashes(*tokens)
         if slot in held:
             left = held.pop(slot)
-            book.leave(slot, left if sound else [])
-        known = book.known(text)
-        if len(text) - len(known) <= book.free_beside(known):
-            for page, name in zip(known, text, strict=False):
-                assert writer[page] == name, "known by a name it was not written under"
-            written(book, slot, text)
-            writer |= zip(book.tables[slot, : len(text)].tolist(), text, strict=True)
+            allocator.deallocate(slot, left if trusted else [])
+        cached = allocator.match_prefix(text)
+        if len(text) - len(cached) <= allocator.free_after_fork(cached):
+            for block, name in zip(cached, text, strict=False):
+                assert writer[block] == name, "cached by a name it was not written under"
+            written(allocator, slot, text)
+            writer |= zip(allocator.block_tables[slot, : len(text)].tolist(), text, strict=True)
             held[slot] = text
-        book.check_integrity()
+        allocator.check_integrity()
         for other, blocks in held.items():
-            pages_of = book.tables[other, : len(blocks)].tolist()
-            assert [writer[page] for page in pages_of] == blocks
+            block_ids = allocator.block_tables[other, : len(blocks)].tolist()
+            assert [writer[block] for block in block_ids] == blocks

@@ -1,0 +1,116 @@
+"""Records what one client receives of one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headrace.chaos.history import (
+    UNREACHABLE,
+    ChoiceFinished,
+    ClientClosed,
+    DeltaReceived,
+    Event,
+    EventLog,
+    RequestRejected,
+    RequestSent,
+    StreamBroken,
+    StreamFailed,
+    StreamFinished,
+    StreamResumed,
+    StreamStarted,
+    UsageReceived,
+)
+from headrace.chaos.requests import ChaosRequest
+
+
+class StreamRecorder:
+    """Appends the events of one stream to the log, in whatever order they come.
+
+    Only `broken` and `close` depend on earlier events.
+
+    Args:
+        close_after: deltas after which the client closes the stream; None: it reads to the end.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        request: ChaosRequest,
+        *,
+        disturbed: bool,
+        close_after: int | None = None,
+    ) -> None:
+        self._log = log
+        self._stream = log.next_stream()
+        self._close_after = close_after
+        self.deltas = 0
+        self.has_started = False
+        self.was_rejected = False
+        self._has_end = False
+        self._append(RequestSent, request.number, request.api, request.n, disturbed)
+
+    @property
+    def should_close(self) -> bool:
+        """Whether the client is to close the stream now."""
+        return self._close_after is not None and self.deltas >= self._close_after
+
+    @property
+    def is_over(self) -> bool:
+        return self._has_end or self.should_close
+
+    def started(self, request_id: str = "") -> None:
+        self.has_started = True
+        self._append(StreamStarted, request_id)
+
+    def delta(
+        self,
+        choice: int,
+        text: str,
+        token_ids: list[int] | None = None,
+        first_index: int | None = None,
+    ) -> None:
+        self.deltas += 1
+        self._append(DeltaReceived, choice, text, token_ids or [], first_index)
+
+    def choice_finished(self, choice: int, reason: str) -> None:
+        self._append(ChoiceFinished, choice, reason)
+
+    def usage(self, prompt_tokens: int, output_tokens: int) -> None:
+        self._append(UsageReceived, prompt_tokens, output_tokens)
+
+    def resumed(self, reason: str) -> None:
+        """The stream broke off; what follows is the rest of it."""
+        self._append(StreamResumed, reason)
+
+    def finished(self) -> None:
+        self._has_end = True
+        self._append(StreamFinished)
+
+    def failed(self, code: str, message: str) -> None:
+        self._has_end = True
+        self._append(StreamFailed, code, message)
+
+    def rejected(self, code: str, message: str) -> None:
+        self._has_end = self.was_rejected = True
+        self._append(RequestRejected, code, message)
+
+    def broken(self, reason: str) -> None:
+        """The transport failed; after an end that changes nothing."""
+        if self._has_end:
+            return
+        if not self.has_started:
+            self.rejected(UNREACHABLE, reason)
+            return
+        self._has_end = True
+        self._append(StreamBroken, reason)
+
+    def close(self) -> None:
+        """The client reads no more."""
+        if not self.should_close:
+            self.broken("ended without a finish")
+        elif not self._has_end:
+            self._has_end = True
+            self._append(ClientClosed)
+
+    def _append(self, kind: Callable[..., Event], *columns: object) -> None:
+        self._log.append(kind(self._log.now_s, self._stream, *columns))

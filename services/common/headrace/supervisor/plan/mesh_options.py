@@ -1,0 +1,229 @@
+"""The options of a mesh, and the processes that they mean. Pure.
+
+headrace up --model org/My-Model --workers 2 --set worker.max_slots=8
+
+MeshOptions(models=(ModelSource("org/My-Model", "my-model"),), workers=2,
+            settings=(ServiceSetting(Role.WORKER, "max_slots", "8"),))
+services(...) -> scheduler-0          --name scheduler-0
+                 worker-my-model-0    --model-source=org/My-Model … --max-slots=8
+                 worker-my-model-1    --model-source=org/My-Model … --max-slots=8
+                 gateway-0            --advertised-host 127.0.0.1 --lame-duck-s 0
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import ip_address
+
+from headrace.model_names import invalid_reason, label, parse_names
+from headrace.rpc.addresses import InvalidAddress, without_zone
+from headrace.supervisor.state.failures import InvalidOption
+
+MAX_PROCESSES = 64
+"""Of one role and model. More on one machine is a typing mistake."""
+
+LOOPBACK = "127.0.0.1"
+"""Address at which the processes of a mesh reach one another."""
+DEFAULT_SYNC_INTERVAL = "2m"
+_SYNC_INTERVAL = re.compile(r"always|[1-9][0-9]*(ms|s|m|h)")
+
+
+class Role(StrEnum):
+    """Kinds of process, in the order of their start."""
+
+    NATS = "nats"
+    SCHEDULER = "scheduler"
+    WORKER = "worker"
+    GATEWAY = "gateway"
+    ENVOY = "envoy"
+
+
+class EngineKind(StrEnum):
+    TRANSFORMERS = "transformers"
+    LLAMA_CPP = "llama-cpp"
+    VLLM = "vllm"
+    OPENAI = "openai"
+    SCRIPTED = "scripted"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """What a worker loads, and the names that it is served under."""
+
+    source: str
+    name: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSetting:
+    """One setting of every process of a role, by its name in the settings class."""
+
+    role: Role
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class MeshOptions:
+    """What `headrace up` is given, checked."""
+
+    models: tuple[ModelSource, ...]
+    engine: EngineKind = EngineKind.TRANSFORMERS
+    workers: int = 1
+    """Of each model."""
+    gateways: int = 1
+    schedulers: int = 1
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0 picks a free one."""
+    settings: tuple[ServiceSetting, ...] = field(default=())
+    ready_within_s: float = 900.0
+    """Time for models to load, downloads included."""
+    replace_after_s: float = 30.0
+    """A process that has not answered for so long is restarted; 0: never. Too small: a machine that
+    is busy for a moment loses processes, and those that `headrace chaos` freezes for up to 6 s are
+    restarted. Too large: a process that hangs is missing for longer."""
+
+    def __post_init__(self) -> None:
+        for option in ("workers", "gateways", "schedulers"):
+            if not 1 <= (count := getattr(self, option)) <= MAX_PROCESSES:
+                raise InvalidOption(f"--{option} is {count}; it must be from 1 to {MAX_PROCESSES}")
+        try:
+            ip_address(without_zone(self.host))
+        except InvalidAddress as error:
+            raise InvalidOption(f"--host: {error}") from None
+        except ValueError:
+            raise InvalidOption(
+                f"--host is {self.host!r}; it must be an IP address, such as 127.0.0.1 or 0.0.0.0"
+            ) from None
+        names = [name for model in self.models for name in (model.name, *model.aliases)]
+        if doubles := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidOption(
+                f"two models are named {doubles[0]!r}; give another name: --model SOURCE=NAME"
+            )
+
+    @property
+    def sync_interval(self) -> str:
+        """nats-server's: how long an accepted message may be only in the machine's memory."""
+        chosen = [s.value for s in self.settings if s.role is Role.NATS]
+        return chosen[-1] if chosen else DEFAULT_SYNC_INTERVAL
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """One Python process of the mesh."""
+
+    role: Role
+    name: str
+    flags: tuple[str, ...]
+    model: str = ""
+    """Primary name of the model that a worker serves."""
+
+    @property
+    def module(self) -> str:
+        return f"headrace_{self.role}"
+
+
+DEFAULT_MODEL = ModelSource("default", "valley")
+SCRIPTED_MODEL = ModelSource("scripted", "scripted")
+
+
+def parse_models(texts: Sequence[str], names: Sequence[str]) -> tuple[ModelSource, ...]:
+    """Read the values of `--model` and `--name`.
+
+    With `--name` there is one for each `--model`, in their order, and each `--model` is a source
+    to its end, equals signs included.
+    """
+    if not names:
+        return tuple(map(parse_model, texts))
+    if len(names) != len(texts):
+        raise InvalidOption(
+            f"--name is given {len(names)} times and --model {len(texts)} times; give either a"
+            " --name for each --model, in their order, or none"
+        )
+    pairs = zip(texts, names, strict=True)
+    return tuple(_named(source, name, f"--name {name!r}") for source, name in pairs)
+
+
+def parse_model(text: str) -> ModelSource:
+    """Read SOURCE or SOURCE=NAME[,ALIAS...], split at the first equals sign.
+
+    Without a name, the model is named after the last part of the source, in lower case.
+    """
+    source, equals, name = text.partition("=")
+    if not source:
+        raise InvalidOption(f"--model {text!r} has no source; write SOURCE or SOURCE=NAME")
+    if not equals:
+        name = DEFAULT_MODEL.name if source == DEFAULT_MODEL.source else _name_of(source)
+    return _named(source, name, f"--model {text!r}")
+
+
+def _named(source: str, names: str, option: str) -> ModelSource:
+    found = parse_names(names) or ("",)
+    for name in found:
+        if (why := invalid_reason(name)) is not None:
+            raise InvalidOption(f"the name {name!r} of {option} is invalid: {why}; see SOURCE=NAME")
+    return ModelSource(source, found[0], found[1:])
+
+
+def _name_of(source: str) -> str:
+    last = source.rstrip("/").rpartition("/")[2].lower()
+    return re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:63]
+
+
+def parse_setting(text: str) -> ServiceSetting:
+    """Read SERVICE.NAME=VALUE."""
+    path, equals, value = text.partition("=")
+    role, dot, name = path.partition(".")
+    if path == "nats.sync_interval":
+        if not _SYNC_INTERVAL.fullmatch(value):
+            raise InvalidOption(f"--set {text!r}: it must be always, or a time such as 500ms or 2m")
+        return ServiceSetting(Role.NATS, name, value)
+    if role not in (Role.GATEWAY, Role.SCHEDULER, Role.WORKER) or not (dot and name and equals):
+        raise InvalidOption(
+            f"--set {text!r} is not SERVICE.NAME=VALUE; SERVICE is gateway, scheduler or worker, "
+            "or it is nats.sync_interval"
+        )
+    return ServiceSetting(Role(role), name, value)
+
+
+def services(options: MeshOptions, *, mesh_id: str = "") -> Iterator[ServicePlan]:
+    """Yield every Python process, in the order of their start.
+
+    Args:
+        mesh_id: marks the models that this mesh configures; empty: none.
+    """
+    for i in range(options.schedulers):
+        yield _service(options, Role.SCHEDULER, f"scheduler-{i}")
+    for model in options.models:
+        loaded = (
+            # As one argument each: a source or a name may begin with a dash.
+            *(f"--model-source={model.source}", f"--model-name={model.name}"),
+            f"--model-aliases={','.join(model.aliases)}",
+            *([f"--configured-by={mesh_id}"] if mesh_id else []),
+            *("--engine", options.engine.value),
+            # So that each uses its share of the cores and not all of them.
+            *("--workers-here", str(options.workers * len(options.models))),
+        )
+        for i in range(options.workers):
+            yield _service(
+                options, Role.WORKER, f"worker-{label(model.name)}-{i}", loaded, model=model.name
+            )
+    # Why: a host from the environment would be one that the workers here cannot reach.
+    here = ("--advertised-host", LOOPBACK)
+    # Why: when the only gateway stops there is no other that could take over meanwhile.
+    alone = ("--lame-duck-s", "0") if options.gateways == 1 else ()
+    for i in range(options.gateways):
+        yield _service(options, Role.GATEWAY, f"gateway-{i}", (*here, *alone))
+
+
+def _service(
+    options: MeshOptions, role: Role, name: str, more: Sequence[str] = (), *, model: str = ""
+) -> ServicePlan:
+    chosen = [s for s in options.settings if s.role == role]
+    flags = [f"--{s.name.replace('_', '-')}={s.value}" for s in chosen]
+    return ServicePlan(role, name, ("--name", name, *more, *flags), model)

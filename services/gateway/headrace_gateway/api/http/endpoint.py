@@ -1,0 +1,147 @@
+"""The prologue of every HTTP call, written once: its metadata, its body, its model, its errors.
+
+An endpoint is a body and a function that answers it. This is all that one needs:
+
+    @endpoint(DetokenizeBody)
+    async def detokenize(http: HttpCall, body: DetokenizeBody) -> None:
+        text = await http.services.catalog.get(body.model).tokenizer.spelled_out(body.tokens)
+        await http.reply.send_json({"prompt": text})
+
+    class OpenAIService(OpenAIServiceServicer):
+        Detokenize = post(detokenize)  # the proto says at which path
+
+For `POST /detokenize {"tokens": [7]}` the handler that `post` makes reads the call's metadata,
+reads the body as a `DetokenizeBody`, replaces its empty model by the only one there is, counts the
+call for that model, and calls `detokenize`. Whatever is raised, by any of these or by `detokenize`,
+becomes an error in the endpoint's format. The OpenAPI document is made from the same endpoints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from google.api.httpbody_pb2 import HttpBody
+
+from headrace.v1.common_pb2 import ModelTask
+from headrace_gateway.api.bodies.strict_body import RequestBody
+from headrace_gateway.api.http.call_counter import CallCounter
+from headrace_gateway.api.http.errors import OPENAI_ERRORS, ErrorFormat
+from headrace_gateway.api.http.read_body import read_body
+from headrace_gateway.api.http.reply import Reply, handle_errors
+from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.base.calls import Call, Context, call_of
+from headrace_gateway.request.tasks import only_model
+
+AnyBody = TypeVar("AnyBody", bound=RequestBody)
+
+RELEVANCE = (ModelTask.MODEL_TASK_SCORE, ModelTask.MODEL_TASK_EMBED)
+"""Tasks of models that tell how relevant a document is to a query."""
+
+
+class Service(Protocol):
+    """A gRPC service whose methods are made here."""
+
+    @property
+    def services(self) -> ApiServices: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """A call that is being answered."""
+
+    services: ApiServices
+    call: Call
+    reply: Reply
+    counter: CallCounter
+
+
+@asynccontextmanager
+async def http_call(
+    services: ApiServices, context: Context, api: str, errors: ErrorFormat
+) -> AsyncIterator[HttpCall]:
+    """Answer a call inside of the `with`; what is raised there is reported to the caller."""
+    call = call_of(context)
+    with CallCounter(api) as counter:
+        reply = Reply(context, errors, call.request_id, counter)
+        async with handle_errors(reply):
+            yield HttpCall(services, call, reply, counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint(Generic[AnyBody]):
+    body: type[AnyBody]
+    answer: Callable[[HttpCall, AnyBody], Awaitable[None]]
+    errors: ErrorFormat
+    tasks: tuple[ModelTask.ValueType, ...]
+    fits: Callable[[bytes], bool]
+
+
+def endpoint(
+    body: type[AnyBody],
+    *,
+    errors: ErrorFormat = OPENAI_ERRORS,
+    tasks: tuple[ModelTask.ValueType, ...] = (),
+    fits: Callable[[bytes], bool] = bool,
+) -> Callable[[Callable[[HttpCall, AnyBody], Awaitable[None]]], Endpoint[AnyBody]]:
+    """Make an endpoint of a function.
+
+    Args:
+        tasks: of the model that is taken where a body names none; empty: any.
+        fits: whether these bytes may be such a body, where a path takes several kinds.
+    """
+    return lambda answer: Endpoint(body, answer, errors, tasks, fits)
+
+
+def has_member(name: str) -> Callable[[bytes], bool]:
+    """Return whether a JSON body has a member of this name that is not null.
+
+    Bodies are told apart before they are parsed, which is done once: in JSON a string before a
+    colon is a name, because quotes within a text are escaped.
+    """
+    pattern = re.compile(rb'"%s"\s*:(?!\s*null)' % name.encode())
+    return lambda data: pattern.search(data) is not None
+
+
+def post(*endpoints: Endpoint[Any]) -> Any:
+    """Make the gRPC handler of a path: the first endpoint that fits, or else the last, answers.
+
+    Handlers write to their context, and are no generators: a generator that waits at a `yield`
+    when its caller leaves is not notified, but only closed some time later.
+    """
+
+    async def handler(self: Service, request: HttpBody, context: Context) -> None:
+        data = request.data
+        chosen = next((each for each in endpoints if each.fits(data)), endpoints[-1])
+        async with http_call(self.services, context, "openai", chosen.errors) as http:
+            body = read_body(chosen.body, data, http.call, self.services.settings, http.reply)
+            await chosen.answer(http, _with_model(http, body, chosen.tasks))
+
+    handler.endpoints = endpoints  # type: ignore[attr-defined]
+    return handler
+
+
+def get(find: Callable[[ApiServices, Any], object]) -> Any:
+    """Make the gRPC handler of a path without a body, which answers with JSON."""
+
+    async def handler(self: Service, request: Any, context: Context) -> None:
+        async with http_call(self.services, context, "openai", OPENAI_ERRORS) as http:
+            await http.reply.send_json(find(self.services, request))
+
+    return handler
+
+
+def _with_model(http: HttpCall, body: AnyBody, tasks: tuple[ModelTask.ValueType, ...]) -> AnyBody:
+    """Return the body with its model: where it may leave it out, the only one for the tasks.
+
+    Raises:
+        InvalidRequest: it names none, and there is not exactly one.
+    """
+    if not body.model and not type(body).model_fields["model"].is_required():
+        cards = (served.card for served in http.services.catalog.all())
+        body = body.model_copy(update={"model": only_model(cards, *tasks)})
+    http.counter.model = http.services.submitter.known(body.model)
+    return body

@@ -1,0 +1,27 @@
+"""What the handlers of every API are served with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.models.catalog import Catalog
+from headrace_gateway.output.resumer import AnswerResumer
+from headrace_gateway.resume.background_calls import BackgroundRequests
+from headrace_gateway.resume.ports import Fleet, Requests
+from headrace_gateway.submit.embedding import Embedding
+from headrace_gateway.submit.submitter import Submitter
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServices:
+    """One for all APIs of a gateway."""
+
+    catalog: Catalog
+    submitter: Submitter
+    embedding: Embedding
+    resumer: AnswerResumer
+    background: BackgroundRequests
+    requests: Requests
+    fleet: Fleet
+    settings: GatewaySettings

@@ -1,0 +1,111 @@
+"""Pure room: what a choice has beside its text: log probabilities, token ids, the echoed prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from headrace.logprobs import Logprobs
+from headrace.v1.common_pb2 import Choice
+from headrace_gateway.api.bodies.output_options import OutputOptions
+from headrace_gateway.api.openai.logprobs_json import (
+    TextOffset,
+    TokenLogprobs,
+    chat_logprobs,
+    completion_logprobs,
+    prompt_logprobs,
+)
+from headrace_gateway.models.token_text import ById, TokenTexts, VocabularyTexts
+from headrace_gateway.output.assembler import ChoiceDelta
+from headrace_gateway.request.logprob_columns import read_run
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    text: str
+    """Text that is echoed before each choice; empty if none is."""
+    token_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceContent:
+    text: str
+    logprobs: str = "null"
+    """JSON."""
+    token_ids: Sequence[int] = ()
+    """Empty where they were not asked for; as the next."""
+    prompt_ids: Sequence[int] = ()
+
+
+class LogprobsFormatter:
+    """Formats the choices of one answer. Call `delta_content` for all deltas, in order."""
+
+    def __init__(
+        self, options: OutputOptions, spelling: VocabularyTexts, prompt: Prompt, *, choices: int
+    ) -> None:
+        self._options, self._prompt = options, prompt
+        self._spelling: TokenTexts = ById(spelling) if options.tokens_as_ids else spelling
+        self._places = [TextOffset() for _ in range(choices)]
+
+    def delta_content(self, said: ChoiceDelta) -> ChoiceContent | None:
+        """Return what is sent for a delta; None if it has nothing to send.
+
+        Call it for all deltas, in order: offsets into the text are counted.
+        """
+        begins = said.first_index == 0 and bool(said.token_ids)
+        text, told = "", list[TokenLogprobs]()
+        if self._options.echo_last_message and begins:
+            text = self._prompt.text
+        if echoes := self._options.echo and begins:
+            text = self._prompt.text
+            told += self._of_prompt(said.prompt_logprobs or Logprobs())
+        if self._options.echo_only:
+            return ChoiceContent(text, self._logprobs(said.choice, told)) if echoes else None
+        text += said.text
+        ids = said.token_ids if self._options.token_ids else ()
+        if said.logprobs is not None:
+            told += zip(said.token_ids, said.logprobs.rows(), strict=True)
+        if not (text or ids or told):
+            return None
+        logprobs = self._logprobs(said.choice, told) if told else "null"
+        return ChoiceContent(text, logprobs, ids, self._prompt_ids() if begins else ())
+
+    def choice_content(self, choice: Choice) -> ChoiceContent:
+        """Return the content of a whole choice."""
+        told: list[TokenLogprobs] = []
+        if self._options.echo:
+            told += self._of_prompt(read_run(choice.prompt_logprobs))
+        if not self._options.echo_only:
+            told += zip(choice.token_ids, read_run(choice.logprobs).rows(), strict=False)
+        before = self._prompt.text if self._options.echo or self._options.echo_last_message else ""
+        text = "" if self._options.echo_only else choice.text
+        ids = choice.token_ids if self._options.token_ids and not self._options.echo_only else ()
+        return ChoiceContent(
+            before + text, self._logprobs(choice.index, told), ids, self._prompt_ids()
+        )
+
+    @property
+    def chat_prompt_ids(self) -> Sequence[int]:
+        """Of the answer, in chat; of each choice in completions, whose pieces have them."""
+        return self._prompt.token_ids if self._options.token_ids and self._options.chat else ()
+
+    def _prompt_ids(self) -> Sequence[int]:
+        return self._prompt.token_ids if self._options.token_ids and not self._options.chat else ()
+
+    def prompt_logprobs_json(self, choice: Choice) -> str | None:
+        """JSON of vLLM's `prompt_logprobs`; None where it was not asked for."""
+        if (width := self._options.prompt_logprobs) is None:
+            return None
+        told = self._of_prompt(read_run(choice.prompt_logprobs))
+        return prompt_logprobs(told, self._spelling, width=width)
+
+    def _of_prompt(self, run: Logprobs) -> list[TokenLogprobs]:
+        first, *rest = self._prompt.token_ids
+        return [(first, None), *zip(rest, run.rows(), strict=False)]
+
+    def _logprobs(self, choice: int, told: Iterable[TokenLogprobs]) -> str:
+        if (width := self._options.logprobs) is None:
+            return "null"
+        if self._options.chat:
+            return chat_logprobs(told, self._spelling)
+        return completion_logprobs(told, self._spelling, self._places[choice], width=width)

@@ -1,0 +1,183 @@
+"""Stores the result of each ended request, then settles it with its leader.
+
+Requests that have ended and are not settled count against `max_open_requests`: without a scheduler
+they fill it, and the gateway then admits nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.code_pb2 import Code
+
+from headrace.bus import Bus, BusError, subjects
+from headrace.bus.outbox import MAX_MESSAGE_BYTES, Outbox, OutboxPerModel
+from headrace.clock import Clock
+from headrace.internal.v1.reports_pb2 import ResultRecord, Settlement, SettleRequest
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.priorities import priority_name
+from headrace.v1.common_pb2 import RequestOutcome
+from headrace_gateway.base import metrics
+from headrace_gateway.stream.open_request import AdmittedRequest, OpenRequest
+from headrace_gateway.stream.stored_record import admitted_as
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    admitted: AdmittedRequest
+    attempt: int
+    outcome: RequestOutcome
+    ended_s: float
+    """On the monotonic clock."""
+    end_time: Timestamp = field(default_factory=Timestamp)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def settlement(self) -> Settlement:
+        usage = self.outcome.usage
+        return Settlement(
+            request_id=self.admitted.request_id,
+            code=self.outcome.error.code,
+            prompt_tokens=usage.prompt_tokens,
+            output_tokens=usage.output_tokens,
+            held_since_attempt=self.admitted.record.held_since_attempt,
+        )
+
+    def result(self) -> ResultRecord:
+        return ResultRecord(
+            request_id=self.admitted.request_id,
+            model=self.admitted.model,
+            priority=self.admitted.priority,
+            arrival=timestamp(self.admitted.arrival_s),
+            attempt=self.attempt,
+            outcome=_kept(self.outcome),
+            request=self.admitted.record,
+            end_time=self.end_time,
+        )
+
+
+class Settlements:
+    def __init__(
+        self, gateway_id: str, bus: Bus, clock: Clock, *, store_s: float, answer_s: float
+    ) -> None:
+        self._gateway_id = gateway_id
+        self._bus = bus
+        self._clock = clock
+        self._store_s = store_s
+        self._answer_s = answer_s
+        self._unsettled: dict[str, _Ended] = {}
+        self._results = Outbox[_Ended]("result", self._store)
+        self._settlements = OutboxPerModel[_Ended]("settle", self._settle)
+
+    def __len__(self) -> int:
+        """Return the number of requests that have ended and are not settled."""
+        return len(self._unsettled)
+
+    def find(self, request_id: str) -> ResultRecord | None:
+        """Return the result of a request that is being settled."""
+        ended = self._unsettled.get(request_id)
+        return None if ended is None else ended.result()
+
+    async def settled(self, request_id: str) -> None:
+        """Return once a request of this name that has ended is settled, or after `answer_s`.
+
+        Return at once where there is none.
+        """
+        if (ended := self._unsettled.get(request_id)) is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._answer_s):
+                await ended.settled.wait()
+
+    def close(self, open_request: OpenRequest, outcome: RequestOutcome) -> None:
+        """Store the result and settle the request, retrying until both are confirmed."""
+        now_s, end_time = self._clock.monotonic_s(), timestamp(self._clock.unix_s())
+        ended = _Ended(
+            open_request.admitted, open_request.output.newest_attempt, outcome, now_s, end_time
+        )
+        self._unsettled[open_request.request_id] = ended
+        metrics.unsettled_requests.set(len(self._unsettled))
+        model, priority = ended.admitted.model, priority_name(ended.admitted.priority)
+        if ended.admitted.is_canary:
+            self._settlements.add(model, ended)
+            return
+        metrics.requests_total.labels(model, priority, Code.Name(outcome.error.code)).inc()
+        self._results.add(ended)
+
+    def settle_kept(self, record: RequestRecord, outcome: RequestOutcome) -> None:
+        """Settle a request whose result another gateway has stored."""
+        now_s = self._clock.monotonic_s()
+        ended = _Ended(admitted_as(record, deadline_s=now_s), record.attempt, outcome, now_s)
+        self._unsettled[record.request_id] = ended
+        metrics.unsettled_requests.set(len(self._unsettled))
+        self._settlements.add(record.model, ended)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._results.run())
+            tasks.create_task(self._settlements.run())
+
+    async def _store(self, ended: list[_Ended]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for one in ended:
+                tasks.create_task(self._store_one(one))
+        for one in ended:
+            self._settlements.add(one.admitted.model, one)
+
+    async def _store_one(self, ended: _Ended) -> None:
+        # Why: bounded. A result that cannot be stored must not keep its request unsettled.
+        try:
+            async with asyncio.timeout(self._store_s):
+                await self._until_stored(ended.result())
+        except TimeoutError:
+            metrics.results_not_stored_total.inc()
+            log.error("result.not_stored", extra={"request_id": ended.admitted.request_id})
+
+    async def _until_stored(self, result: ResultRecord) -> None:
+        record = result.SerializeToString()
+        kept_s = result.request.result_ttl.ToNanoseconds() / 1e9
+        while True:
+            try:
+                return await self._bus.put_result(result.request_id, record, kept_s=kept_s)
+            except BusError:
+                await asyncio.sleep(0.2)
+
+    async def _settle(self, model: str, ended: list[_Ended]) -> None:
+        request = SettleRequest(
+            gateway_id=self._gateway_id, settlements=[one.settlement() for one in ended]
+        )
+        await self._bus.request(
+            subjects.settle(model), request.SerializeToString(), timeout_s=self._answer_s
+        )
+        now_s = self._clock.monotonic_s()
+        for one in ended:
+            # A later request of the same name may be waiting to be settled in its place.
+            if self._unsettled.get(one.admitted.request_id) is one:
+                del self._unsettled[one.admitted.request_id]
+            one.settled.set()
+            metrics.settle_seconds.labels(model).observe(now_s - one.ended_s)
+        metrics.unsettled_requests.set(len(self._unsettled))
+
+
+def timestamp(unix_s: float) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromNanoseconds(int(unix_s * 1e9))
+    return stamp
+
+
+def _kept(outcome: RequestOutcome) -> RequestOutcome:
+    """Return the outcome as it is stored: without logprobs if they would not fit a message."""
+    if outcome.ByteSize() <= MAX_MESSAGE_BYTES:
+        return outcome
+    kept = RequestOutcome()
+    kept.CopyFrom(outcome)
+    for choice in kept.choices:
+        choice.ClearField("logprobs")
+        choice.ClearField("prompt_logprobs")
+    return kept

@@ -1,0 +1,121 @@
+"""Attempts whose worker's stream broke: after a short wait, fences and reports them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from headrace.bus import Messages, subjects
+from headrace.bus.outbox import OutboxPerModel, portions
+from headrace.clock import Clock
+from headrace.errors import EngineFailed
+from headrace.internal.v1.reports_pb2 import LostRequest, ResumePoint
+from headrace_gateway.base import metrics
+from headrace_gateway.stream.open_request import OpenRequest, SlotBinding
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    open_request: OpenRequest
+    attempt: int
+    worker_id: str
+    error: EngineFailed | None
+
+    @property
+    def is_moot(self) -> bool:
+        """It ended, or somebody else already goes on with it."""
+        output = self.open_request.output
+        return output.ended or output.newest_attempt > self.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class _BrokenStream:
+    worker_id: str
+    bindings: list[SlotBinding]
+    judged_s: float
+
+
+class LostAttempts:
+    """Attempts that gateway and worker lost between them.
+
+    Bounded by the open requests: each has at most one attempt to lose at a time.
+    """
+
+    def __init__(
+        self, gateway_id: str, messages: Messages, clock: Clock, *, grace_s: float, answer_s: float
+    ) -> None:
+        self._gateway_id = gateway_id
+        self._messages = messages
+        self._clock = clock
+        self._grace_s = grace_s
+        self._answer_s = answer_s
+        self._broken: asyncio.Queue[_BrokenStream] = asyncio.Queue()
+        self._reports = OutboxPerModel[_Loss]("lost", self._send)
+
+    def on_stream_broken(self, worker_id: str, bindings: list[SlotBinding]) -> None:
+        """These slots were bound when their stream ended; the worker may come back for them."""
+        if bindings:
+            judged_s = self._clock.monotonic_s() + self._grace_s
+            self._broken.put_nowait(_BrokenStream(worker_id, bindings, judged_s))
+
+    def fault(self, binding: SlotBinding, worker_id: str, error: EngineFailed) -> None:
+        """This attempt cannot go on: fence it at once."""
+        self._lose(binding, worker_id, error)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._reports.run())
+            tasks.create_task(self._judge())
+
+    async def _judge(self) -> None:
+        while True:
+            unbind_all = await self._broken.get()
+            await asyncio.sleep(unbind_all.judged_s - self._clock.monotonic_s())
+            for binding in unbind_all.bindings:
+                if not _is_resumed(binding):
+                    self._lose(binding, unbind_all.worker_id, None)
+
+    def _lose(self, binding: SlotBinding, worker_id: str, error: EngineFailed | None) -> None:
+        open_request = binding.open_request
+        if not open_request.output.accepts(binding.attempt):
+            return
+        open_request.fence(binding.attempt)
+        metrics.lost_total.labels(open_request.admitted.model).inc()
+        log.warning(
+            "request.lost",
+            extra={
+                "request_id": open_request.request_id,
+                "attempt": binding.attempt,
+                "worker_id": worker_id,
+                "output_tokens": open_request.output.output_tokens,
+            },
+        )
+        self._reports.add(
+            open_request.admitted.model, _Loss(open_request, binding.attempt, worker_id, error)
+        )
+
+    async def _send(self, model: str, lost_attempts: list[_Loss]) -> None:
+        # Points are made here and not when lost, so that a late report is true when it is made.
+        current = [loss for loss in lost_attempts if not loss.is_moot]
+        for worker_id in {loss.worker_id for loss in current}:
+            points = (
+                loss.open_request.resume_point(loss.error)
+                for loss in current
+                if loss.worker_id == worker_id
+            )
+            for some in portions(points, ResumePoint.ByteSize):
+                request = LostRequest(gateway_id=self._gateway_id, worker_id=worker_id, points=some)
+                await self._messages.request(
+                    subjects.lost(model), request.SerializeToString(), timeout_s=self._answer_s
+                )
+
+
+def _is_resumed(binding: SlotBinding) -> bool:
+    """The worker came back for it on another stream, or it has ended."""
+    return binding.open_request.output.has_ended(
+        binding.choice
+    ) or binding.open_request.has_binding(binding.choice, binding.attempt)

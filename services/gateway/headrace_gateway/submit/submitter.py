@@ -1,0 +1,134 @@
+"""Checks, tokenizes and submits a request, in the order in which it can be refused most cheaply."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import blake2b
+
+from headrace.v1.common_pb2 import ModelTask
+from headrace_gateway.base.generated_ids import with_lane
+from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.checks.apply_tools import apply_tools
+from headrace_gateway.checks.fitting import check_prompt_size, cut_to_fit
+from headrace_gateway.checks.validation import check, priority, times, valid_request
+from headrace_gateway.models.catalog import Catalog, ServedModel
+from headrace_gateway.output.answering import Answer
+from headrace_gateway.output.resumer import make_assembler
+from headrace_gateway.request.generation import Admission, Generation, ValidRequest
+from headrace_gateway.request.generation_request import GenerationRequest, TokenIds
+from headrace_gateway.request.tasks import require_task
+
+
+class Submitter:
+    def __init__(self, catalog: Catalog, admission: Admission, settings: GatewaySettings) -> None:
+        self._catalog = catalog
+        self._admission = admission
+        self._settings = settings
+
+    def known(self, model: str) -> str:
+        """The model that this name asks for, if there is one. For labels, which callers must not
+        make: adapters have none of their own."""
+        return self._catalog.base(model)
+
+    async def open(
+        self,
+        wanted: GenerationRequest,
+        *,
+        seen: Callable[[Generation], Generation] = lambda own: own,
+    ) -> tuple[Answer, ValidRequest]:
+        """Check, tokenise and submit; the cheap refusals come first.
+
+        `seen`: what the answer reads, of what has been opened.
+
+        Raises:
+            HeadraceError: it was refused; nothing is held.
+        """
+        served, wanted = self._admissible(wanted)
+        request = await self._request(wanted, served)
+        generation = seen(await self._admission.open(request))
+        made = make_assembler(request, served, request.sampling, request.rendering)
+        return Answer(generation, request, made, served.tokenizer), request
+
+    def require_room(self, wanted: GenerationRequest) -> None:
+        """Refuse now what would be refused whatever the length of its prompt.
+
+        Raises:
+            HeadraceError: as `open`.
+        """
+        self._admissible(wanted)
+
+    def _admissible(self, wanted: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
+        served, wanted = self._checked(wanted)
+        _, patience_s = times(wanted, self._settings)
+        lane = priority(wanted)
+        tenant = wanted.caller.tenant
+        self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
+        return served, wanted
+
+    async def repeated(self, wanted: GenerationRequest) -> ValidRequest:
+        """Return the request as it would be opened, without opening it or checking its lane.
+
+        Raises:
+            HeadraceError: it would be refused.
+        """
+        served, wanted = self._checked(wanted)
+        return await self._request(wanted, served)
+
+    def _checked(self, wanted: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
+        served = self._catalog.get(wanted.model)
+        require_task(served.card, ModelTask.MODEL_TASK_GENERATE)
+        wanted = replace(wanted, request_id=with_lane(served.card.model, wanted.request_id))
+        wanted = apply_tools(wanted, served.card)
+        check(wanted, served.card, self._settings)
+        return served, wanted
+
+    async def _request(self, wanted: GenerationRequest, served: ServedModel) -> ValidRequest:
+        prompt_ids = cut_to_fit(wanted, served.card, await _token_ids(wanted, served))
+        request = valid_request(
+            wanted, served.card, self._settings, prompt_ids, draw_seed=lambda: self._seed_of(wanted)
+        )
+        for run in served.tokenizer.runs_of(wanted.parameters.bad_words):
+            request.sampling.bad_words.add(token_ids=run)
+        if served.adapter is not None:
+            adapter = served.adapter
+            request = replace(request, adapter=adapter.name, adapter_digest=adapter.digest)
+        return request
+
+    def _seed_of(self, wanted: GenerationRequest) -> int:
+        """Draw a random seed; derive it from the id if the request may be sent twice.
+
+        Why: of two calls with the same id the first one runs, and the other call may by then have
+        sent its caller the seed.
+        """
+        if not (wanted.background or wanted.idempotent):
+            return secrets.randbits(64)
+        name = f"{wanted.caller.tenant}\0{wanted.request_id}"
+        return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
+
+    async def tokenize(self, wanted: GenerationRequest) -> tuple[list[int], list[str]]:
+        """Token ids of a prompt, and the text of each; nothing is admitted.
+
+        Raises:
+            HeadraceError: the model is not known, or the prompt is no prompt for it.
+        """
+        served, token_ids = await self.encoded(wanted)
+        return token_ids, await served.tokenizer.pieces(token_ids)
+
+    async def encoded(self, wanted: GenerationRequest) -> tuple[ServedModel, list[int]]:
+        """The model, and a prompt's token ids as they would go to it; nothing is admitted.
+
+        Raises:
+            HeadraceError: as `tokenize`.
+        """
+        served = self._catalog.get(wanted.model)
+        wanted = apply_tools(wanted, served.card)
+        check_prompt_size(wanted, served.card, self._settings)
+        return served, await _token_ids(wanted, served)
+
+
+async def _token_ids(wanted: GenerationRequest, served: ServedModel) -> list[int]:
+    if isinstance(wanted.prompt, TokenIds):
+        return list(wanted.prompt.token_ids)
+    return await served.tokenizer.encode(wanted.prompt, special_tokens=wanted.adds_special_tokens)

@@ -1,0 +1,204 @@
+"""Dispatches batches to workers and applies their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+
+from headrace.errors import EngineFailed, InvalidRequest
+from headrace.internal.v1.dispatch_pb2 import (
+    DispatchRefusal,
+    DispatchRefusalCause,
+    DispatchRequest,
+)
+from headrace_scheduler.machine.attempts import is_on_last_attempt
+from headrace_scheduler.request.live_request import Request, Running, first_attempt
+from headrace_scheduler.state.events import Dispatch, DispatchAnswered, StepDown
+from headrace_scheduler.state.live import LiveRequests
+from headrace_scheduler.workers.fleet import Fleet
+from headrace_scheduler.workers.forming import LaneView, Room, can_ever_run, form_batch
+from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY, LOWEST_PRIORITY
+from headrace_scheduler.workers.routing import Routing
+from headrace_scheduler.workers.worker import Worker
+
+LAST_ATTEMPT_GAP_S = 0.5
+"""Time between the starts of two last attempts on one worker. Too short: a request that kills its
+worker ends others with it. Too long: where none of them does, the last one waits this often."""
+_SHORT_CAUSES = {
+    DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL: "full",
+    DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_DRAINING: "draining",
+    DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_WRONG_MODEL: "wrong model",
+}
+
+
+class Dispatcher:
+    """Sends each worker one dispatch at a time.
+
+    So a worker's dispatches are counted in order, its room is known when the
+    next is formed, and requests that arrive while it answers leave as a batch.
+    """
+
+    def __init__(
+        self, scheduler_id: str, live: LiveRequests, fleet: Fleet, routing: Routing
+    ) -> None:
+        self._scheduler_id = scheduler_id
+        self._live, self._fleet, self._routing = live, fleet, routing
+        self._in_flight: dict[int, tuple[Request, ...]] = {}
+        """Requests by dispatch number, until the dispatch is answered or fails."""
+
+    def plan(self, *, now_s: float) -> list[Dispatch]:
+        dispatches: list[Dispatch] = []
+        self._routing.begin_round()
+        if not self._fleet.has_room or not (waiting := self._live.lanes.waiting):
+            return dispatches
+        for worker in self._fleet.with_room():
+            if batch := self._form(worker, waiting, now_s):
+                dispatches.append(self._send(worker, batch, now_s))
+                if not (waiting := waiting - len(batch)):
+                    break
+        return dispatches
+
+    def _form(self, worker: Worker, waiting: int, now_s: float) -> tuple[Request, ...]:
+        lanes, settings = self._live.lanes, self._live.settings
+        share, room = self._fleet.fair_share(worker, waiting), worker.room
+        views = self._views(worker, room, now_s)
+        batch = form_batch(views, room, settings, now_s=now_s, share=share)
+        lanes.set_credits(batch.credits)
+        for request in batch.claimed:
+            request.floor_slots = request.slots
+        return batch.requests
+
+    def _views(self, worker: Worker, room: Room, now_s: float) -> list[LaneView[Request]]:
+        """Return the lanes without what is held back for other workers, and with at most one
+        request on its last attempt; none while another such has just started there.
+
+        Why: a worker's death is a failure of all that ran there. Together, the others would
+        end with the one that killed it.
+        """
+        has_one = False
+        self._routing.begin_worker()
+
+        def may_leave(request: Request) -> bool:
+            nonlocal has_one
+            if not can_ever_run(request, room):
+                return False  # Why first: one that waits for another worker must not count.
+            if self._routing.is_for_another(request, worker, now_s=now_s):
+                return False
+            if request.parked_for and self._could_run(request.parked_for, room):
+                return False
+            if is_on_last_attempt(self._live, request):
+                must_wait = has_one or self._has_fresh_last_attempt(worker, now_s)
+                has_one = True
+                return not must_wait
+            return True
+
+        return [
+            LaneView(lane.in_order(may_leave), lane.credit, self._max_claims(name))
+            for name, lane in self._live.lanes.items()
+        ]
+
+    def _could_run(self, urgent_id: str, room: Room) -> bool:
+        """Return whether an interactive request, for which others were parked, still waits and
+        could run in this room."""
+        urgent = self._live.lanes[HIGHEST_PRIORITY].get(urgent_id)
+        return urgent is not None and can_ever_run(urgent, room)
+
+    def _max_claims(self, lane: str) -> float:
+        """Return the slots that a lane may still take by its floor, which are not preempted.
+
+        Why bounded: bulk requests are long. By places alone they would come to hold
+        every slot, and no interactive request could get one.
+        """
+        settings = self._live.settings
+        if (
+            lane != LOWEST_PRIORITY
+            or not settings.preemption
+            or self._live.lanes[lane].credit < 1.0
+        ):
+            return float("inf")
+        floor = max(1, ceil(settings.floor_share * self._fleet.capacity))
+        return floor - self._live.preemptible.floor_slots_in_use
+
+    def _has_fresh_last_attempt(self, worker: Worker, now_s: float) -> bool:
+        """Return whether a last attempt has just started on a worker."""
+        return any(
+            now_s - request.dispatched_s < LAST_ATTEMPT_GAP_S
+            and is_on_last_attempt(self._live, request)
+            for request in self._live.on_worker(worker.worker_id).values()
+        )
+
+    def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
+        number = self._fleet.occupy(worker, batch)
+        self._in_flight[number] = batch
+        self._live.observer.dispatched(
+            worker.worker_id, [(r.lane, now_s - r.queued_s) for r in batch]
+        )
+        for request in batch:
+            if tokens := self._routing.matched_tokens(request, worker):
+                self._live.observer.prefix_held(request.lane, tokens)
+            request.dispatched_s = now_s
+            attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
+            self._live.run(request, worker, attempt, (self._live.epoch, number))
+        message = DispatchRequest(
+            scheduler_id=self._scheduler_id,
+            epoch=self._live.epoch,
+            number=number,
+            requests=[r.record for r in batch],
+            seconds_left=[r.deadline_s - now_s for r in batch],
+        )
+        return Dispatch(worker.worker_id, number, message)
+
+    def on_answered(self, event: DispatchAnswered, *, now_s: float) -> None:
+        refusals = {r.request_id: r for r in event.refusals}
+        worker = self._fleet.get(event.worker_id)
+        if worker is not None:
+            self._fleet.mark_answered(worker, event.number, refusals)
+        for request in self._take_in_flight(event.worker_id, event.number):
+            refusal = refusals.get(request.request_id)
+            if refusal is None:
+                request.has_started = True
+            else:
+                self._on_refusal(request, refusal, worker, now_s=now_s)
+
+    def _on_refusal(
+        self, request: Request, refusal: DispatchRefusal, worker: Worker | None, *, now_s: float
+    ) -> None:
+        causes = DispatchRefusalCause
+        match refusal.cause:
+            case causes.DISPATCH_REFUSAL_CAUSE_INVALID:
+                self._live.requeue(request, "invalid")
+                self._live.end(request, InvalidRequest(refusal.message), now_s=now_s)
+            case causes.DISPATCH_REFUSAL_CAUSE_NOT_RESUMABLE:
+                last = f"; before that, {request.last_failure}" if request.last_failure else ""
+                self._live.requeue(request, "not resumable")
+                self._live.end(request, EngineFailed(refusal.message + last), now_s=now_s)
+            case causes.DISPATCH_REFUSAL_CAUSE_STALE_LEADER:
+                # Why not requeued: the present leader has it, or will read it.
+                self._live.command(StepDown(refusal.message))
+            case cause:
+                if worker is not None:
+                    self._fleet.mark_full(worker)
+                self._live.requeue(request, _SHORT_CAUSES.get(cause, "refused"))
+
+    def on_unanswered(self, worker_id: str, number: int, *, now_s: float) -> None:
+        """Lose the requests of a dispatch that the worker may run.
+
+        It does not count as a failure of theirs. Their gateways fence this attempt before
+        there is another.
+        """
+        worker = self._fleet.get(worker_id)
+        if worker is not None:
+            self._fleet.mark_unanswered(worker, number)
+        for request in self._take_in_flight(worker_id, number):
+            self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
+
+    def _take_in_flight(self, worker_id: str, number: int) -> Iterator[Request]:
+        """Iterate over the requests of a dispatch that are still believed to run by it."""
+        dispatch = (self._live.epoch, number)
+        for request in self._in_flight.pop(number, ()):
+            if self._live.get(request.request_id) is not request:
+                continue  # It has left meanwhile.
+            match request.state:
+                case Running(worker_id=found, dispatch=ran_by) if ran_by == dispatch:
+                    assert found == worker_id
+                    yield request

@@ -1,0 +1,214 @@
+"""Load a model that makes vectors (embeddings or scores), with its head, and build its engine."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, normalizers
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from headrace_worker.base.settings import WorkerSettings
+from headrace_worker.engine.base.interface import EngineFacts
+from headrace_worker.engine.base.loaded_model import (
+    LoadedModel,
+    ModelLoadFailed,
+    Progress,
+    TokenizerFiles,
+    VectorModel,
+    VectorTask,
+    ignore_progress,
+)
+from headrace_worker.engine.base.precision import Precision
+from headrace_worker.engine.base.prepacked_linear import with_prepacked_weights
+from headrace_worker.engine.encoder.batching import BatchMode
+from headrace_worker.engine.encoder.encoder_engine import EncoderEngine
+from headrace_worker.engine.encoder.encoder_runner import EncoderCheckFailed, EncoderModelRunner
+from headrace_worker.engine.encoder.pooling import Normalize, ScoreHead, TextHead
+from headrace_worker.engine.files.pretrained import (
+    choose_threads,
+    read_config,
+    read_weights,
+    require_precision,
+)
+from headrace_worker.engine.files.rope import fix_frequencies, rope_choice
+from headrace_worker.engine.files.sentence_config import (
+    Layer,
+    SentenceConfig,
+    read_sentence_config,
+    vectors_digest,
+)
+from headrace_worker.engine.files.sources import model_folder, weights_digest
+from headrace_worker.engine.files.tokenizer_files import tokenizer_files
+
+log = logging.getLogger(__name__)
+
+_MAX_SLOTS = 256
+_CONTEXT_TOKENS = 4096
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    name: getattr(nn, name) for name in ("Identity", "Tanh", "Sigmoid", "ReLU", "GELU")
+}
+
+
+def load_encoder(
+    settings: WorkerSettings, task: VectorTask, progress: Progress = ignore_progress
+) -> LoadedModel:
+    """Load `model_source`, a folder or a hub id, for a task; run no code of the model's own.
+
+    Raises:
+        ModelLoadFailed: with the reason.
+    """
+    source, precision = settings.model_source, Precision(settings.dtype)
+    require_precision(source, precision, on_gpu=False)
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
+    folder = model_folder(source, settings.model_revision, progress)
+    sentence = read_sentence_config(source, folder)
+    model = _model(source, folder, task, precision)
+    parameters = model.num_parameters()
+    torch.set_num_threads(choose_threads(settings, parameters).value)
+    files = _lowercased(tokenizer_files(source, folder, ()), sentence)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    runner = EncoderModelRunner(
+        model,
+        _head(source, task, sentence),
+        output="logits" if task is VectorTask.SCORE else "last_hidden_state",
+        pad_token_id=_pad_token_id(model),
+        has_token_types="token_type_ids" in tokenizer.model_input_names,
+    )
+    wanted = settings.context_tokens or _CONTEXT_TOKENS
+    # A tokenizer whose length was never set says 10^30.
+    bounds = (_positions(model), int(tokenizer.model_max_length), sentence.max_tokens or wanted)
+    context_tokens = min(wanted, *bounds)
+    fix_frequencies(model, context_tokens)
+    digest = vectors_digest(folder, weights_digest(folder, precision.name, progress))
+    if (choice := rope_choice(model.config.get_text_config(), context_tokens)) is not None:
+        digest = choice.digest(digest)
+        log.info("engine.chosen", extra={"engine": "encoder", "frequencies": choice.reason})
+    try:
+        engine, dimensions = with_prepacked_weights(
+            model,
+            lambda: _engine(runner, model, context_tokens, settings, digest),
+            EncoderCheckFailed,
+        )
+    except EncoderCheckFailed as error:
+        fact = f"{type(model).__name__} makes no vectors: {error}"
+        raise ModelLoadFailed(source, fact) from error
+    vectors = VectorModel(
+        task=task,
+        dimensions=dimensions,
+        normalised=bool(sentence.layers) and sentence.layers[-1].kind == "Normalize",
+        prompts=sentence.prompts,
+        default_prompt=sentence.default_prompt,
+    )
+    return LoadedModel(engine, files, {}, parameters, vectors=vectors)
+
+
+def _engine(
+    runner: EncoderModelRunner,
+    model: PreTrainedModel,
+    context_tokens: int,
+    settings: WorkerSettings,
+    digest: str,
+) -> tuple[EncoderEngine, int]:
+    """Return the engine, and how many dimensions its vectors have."""
+    vocabulary_size = model.config.get_text_config().vocab_size
+    batch_mode, dimensions = runner.batch_mode(vocabulary_size, context_tokens)
+    facts = EngineFacts(
+        name="encoder",
+        dtype=settings.dtype,
+        max_slots=settings.max_slots or _MAX_SLOTS,
+        context_tokens=context_tokens,
+        vocabulary_size=vocabulary_size,
+        eos_token_ids=(),
+        weights_digest=digest,
+        # Computed alone, an input gets the same bits each time.
+        batch_invariant=batch_mode is BatchMode.SINGLE,
+        makes_vectors=True,
+    )
+    batch_tokens = settings.encoder_pass_tokens
+    engine = EncoderEngine(runner, facts, batch_tokens=batch_tokens, batch_mode=batch_mode)
+    return engine, dimensions
+
+
+def _model(source: str, folder: Path, task: VectorTask, precision: Precision) -> PreTrainedModel:
+    config = read_config(source, folder)
+    if config.is_encoder_decoder:
+        name = (config.architectures or [config.model_type])[0]
+        raise ModelLoadFailed(source, f"{name} has an encoder and a decoder; not served")
+    if task is VectorTask.SCORE and config.num_labels != 1:
+        raise ModelLoadFailed(
+            source, f"it sorts into {config.num_labels} classes; a model with one score is served"
+        )
+    kind = AutoModelForSequenceClassification if task is VectorTask.SCORE else AutoModel
+    # The pooler is one of BERT's heads; the output that is pooled here comes before it.
+    model, _ = read_weights(
+        source, folder, kind, optional="pooler.", config=config, dtype=precision.torch_dtype
+    )
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = _pad_token_id(model)
+    model.train(False)
+    return model
+
+
+def _pad_token_id(model: PreTrainedModel) -> int:
+    found = model.config.get_text_config().pad_token_id
+    return 0 if found is None else int(found)
+
+
+def _head(source: str, task: VectorTask, sentence: SentenceConfig) -> nn.Module:
+    if task is VectorTask.SCORE:
+        return ScoreHead(_activation(source, sentence.activation or "torch.nn.Sigmoid"))
+    layers = [_layer(source, layer) for layer in sentence.layers]
+    return TextHead(sentence.modes, layers)
+
+
+def _layer(source: str, layer: Layer) -> nn.Module:
+    if layer.kind == "Normalize":
+        return Normalize()
+    config, file = layer.config, layer.folder / "model.safetensors"
+    if not file.is_file():
+        raise ModelLoadFailed(source, f"{layer.folder.name}/ has no safetensors weights")
+    if config.get("use_residual"):
+        raise ModelLoadFailed(source, f"{layer.folder.name}/ has a residual, which is not served")
+    linear = nn.Linear(config["in_features"], config["out_features"], config.get("bias", True))
+    weights = {name.removeprefix("linear."): each for name, each in load_file(file).items()}
+    linear.load_state_dict(weights)
+    linear.requires_grad_(False)
+    return nn.Sequential(linear, _activation(source, config.get("activation_function", "Tanh")))
+
+
+def _activation(source: str, path: str) -> nn.Module:
+    """Return the class of torch with the path's last name; nothing else is ever imported."""
+    kind = _ACTIVATIONS.get(path.rpartition(".")[2])
+    if kind is None:
+        raise ModelLoadFailed(source, f"activation {path} is none of {', '.join(_ACTIVATIONS)}")
+    return kind()
+
+
+def _lowercased(files: TokenizerFiles, sentence: SentenceConfig) -> TokenizerFiles:
+    if not sentence.lower_case:
+        return files
+    tokenizer = Tokenizer.from_str(files.tokenizer_json.decode())
+    own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+    return replace(files, tokenizer_json=tokenizer.to_str().encode())
+
+
+def _positions(model: PreTrainedModel) -> int:
+    """Return the positions of text; RoBERTa and its relatives begin behind the padding index."""
+    for name, module in model.named_modules():
+        is_table = name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
+        if is_table and module.padding_idx is not None:
+            return int(module.num_embeddings - module.padding_idx - 1)
+    configured = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return _CONTEXT_TOKENS if configured is None else int(configured)

@@ -1,0 +1,180 @@
+"""The subschemas of a schema by JSON pointer, and which must hold together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+from urllib.parse import unquote
+
+from headrace_worker.engine.schema.keywords import KEYWORDS, Form, SchemaRefused, check_keywords
+
+Conjunction = tuple[str, ...]
+"""Pointers of subschemas that must all hold, with references and combinations resolved."""
+
+MAX_ALTERNATIVES = 256
+_REFERENCES = ("$ref", "$dynamicRef")
+
+
+class Subschemas:
+    """Subschemas by JSON pointer, as `#/properties/a`; each is checked when first read."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        """Raises SchemaRefused for identifiers below the root."""
+        self._known: dict[str, dict[str, Any] | bool] = {}
+        self._required: dict[str, str] = {}
+        self._conjunctions: dict[str, list[Conjunction]] = {}
+        self._in_progress: set[str] = set()
+        self._root = root
+        self._anchors: dict[str, str] = {}
+        self._base = str(root.get("$id", "")).partition("#")[0]
+        for pointer, schema in _walk(root, "#"):
+            for name in ("$anchor", "$dynamicAnchor"):
+                if isinstance(anchor := schema.get(name), str):
+                    self._anchors[anchor] = pointer
+            if pointer != "#" and isinstance(schema.get("$id"), str) and schema["$id"][:1] != "#":
+                raise SchemaRefused(
+                    f"$id at {pointer} cannot be enforced; only the root may have one"
+                )
+
+    def get(self, pointer: str) -> dict[str, Any] | bool:
+        """Return a subschema. Raises SchemaRefused if there is none, or it cannot be enforced."""
+        if pointer not in self._known:
+            self._known[pointer] = self._find(pointer)
+        return self._known[pointer]
+
+    def require(self, pointer: str, names: list[str]) -> None:
+        """From now on the subschema also requires these names."""
+        narrowing = self._required.setdefault(pointer, f"{pointer}, told apart")
+        known = self._known.get(narrowing)
+        more = [*known["required"], *names] if isinstance(known, dict) else names
+        self._known[narrowing] = {"required": more}
+        self._conjunctions.clear()
+
+    def get_object(self, pointer: str) -> dict[str, Any]:
+        """Return a member of a `Conjunction`, which is never true or false."""
+        schema = self.get(pointer)
+        assert isinstance(schema, dict)
+        return schema
+
+    def alternatives(self, pointers: tuple[str, ...]) -> list[Conjunction]:
+        """Return conjunctions, each of which is enough; none if nothing satisfies them.
+
+        Raises:
+            SchemaRefused: a reference is invalid, or there are too many alternatives.
+        """
+        return _joined([self._expanded(pointer) for pointer in pointers], " and ".join(pointers))
+
+    def _expanded(self, pointer: str) -> list[Conjunction]:
+        if pointer in self._in_progress:
+            raise SchemaRefused(
+                f"the schema at {pointer} refers to itself, without anything between"
+            )
+        # Kept: what is referred to twice at each of many levels would be read without end.
+        if pointer not in self._conjunctions:
+            self._in_progress.add(pointer)
+            self._conjunctions[pointer] = self._expand(pointer)
+            self._in_progress.discard(pointer)
+        return self._conjunctions[pointer]
+
+    def _expand(self, pointer: str) -> list[Conjunction]:
+        schema = self.get(pointer)
+        if isinstance(schema, bool):
+            return [()] if schema else []
+        if isinstance(name := _discriminator(schema), str) and pointer not in self._required:
+            self.require(pointer, [name])
+        own = (pointer, self._required[pointer]) if pointer in self._required else (pointer,)
+        parts: list[list[Conjunction]] = [[own]]
+        for name in _REFERENCES:
+            if name in schema:
+                parts.append(self._expanded(self._target(schema[name], f"{name} at {pointer}")))
+        for i in range(len(schema.get("allOf", ()))):
+            parts.append(self._expanded(f"{pointer}/allOf/{i}"))
+        for name in ("anyOf", "oneOf"):
+            if name in schema:
+                each = (self._expanded(f"{pointer}/{name}/{i}") for i in range(len(schema[name])))
+                parts.append(
+                    list(dict.fromkeys(conjunction for one in each for conjunction in one))
+                )
+        return _joined(parts, pointer)
+
+    def _target(self, reference: str, what: str) -> str:
+        if self._base and reference.startswith(self._base):
+            reference = reference[len(self._base) :] or "#"
+        if not reference.startswith("#"):
+            raise SchemaRefused(
+                f'{what} names "{reference[:128]}", which is not in this schema; references begin'
+                " with #"
+            )
+        fragment = unquote(reference[1:])
+        if fragment and not fragment.startswith("/"):
+            if fragment not in self._anchors:
+                raise SchemaRefused(f'{what} names "{reference[:128]}", an anchor that nothing has')
+            return self._anchors[fragment]
+        try:
+            self._find(f"#{fragment}")
+        except KeyError:
+            raise SchemaRefused(f'{what} names "{reference[:128]}", where nothing is') from None
+        return f"#{fragment}"
+
+    def _find(self, pointer: str) -> dict[str, Any] | bool:
+        found: Any = self._root
+        for name in pointer.split("/")[1:]:
+            if isinstance(found, bool):
+                raise KeyError(pointer)
+            if isinstance(found, list):
+                found = found[int(name)] if name.isdecimal() and int(name) < len(found) else None
+            else:
+                found = found[name.replace("~1", "/").replace("~0", "~")]
+            if not isinstance(found, dict | list | bool):
+                raise KeyError(pointer)
+        if isinstance(found, list):
+            raise KeyError(pointer)
+        if isinstance(found, dict):
+            check_keywords(found, pointer)
+            return found
+        return bool(found)
+
+
+def child_pointer(pointer: str, *names: str | int) -> str:
+    """Return the pointer of a child."""
+    return "/".join([pointer, *(str(name).replace("~", "~0").replace("/", "~1") for name in names)])
+
+
+def _discriminator(schema: dict[str, Any]) -> object:
+    """Return the name by which OpenAPI tells the schema's alternatives apart."""
+    named = schema.get("discriminator")
+    combined = "oneOf" in schema or "anyOf" in schema
+    return named.get("propertyName") if combined and isinstance(named, dict) else None
+
+
+def _joined(parts: list[list[Conjunction]], pointer: str) -> list[Conjunction]:
+    count = 1
+    for part in parts:
+        count *= len(part)
+    if count > MAX_ALTERNATIVES:
+        raise SchemaRefused(
+            f"the schema at {pointer} has {count} alternatives; it may have {MAX_ALTERNATIVES}"
+        )
+    # Each place once, in the order of reading.
+    joined = (
+        tuple(dict.fromkeys(each for conjunction in one for each in conjunction))
+        for one in product(*parts)
+    )
+    return list(dict.fromkeys(joined))
+
+
+def _walk(schema: object, pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not isinstance(schema, dict):
+        return
+    yield pointer, schema
+    for name, value in schema.items():
+        form = KEYWORDS[name].form if name in KEYWORDS else Form.ANYTHING
+        if form is Form.NAMED_SCHEMAS and isinstance(value, dict):
+            for each, inner in value.items():
+                yield from _walk(inner, child_pointer(pointer, name, each))
+        elif form in (Form.SCHEMA, Form.SCHEMAS, Form.SCHEMA_OR_SCHEMAS):
+            if isinstance(value, list):
+                for i, inner in enumerate(value):
+                    yield from _walk(inner, child_pointer(pointer, name, i))
+            yield from _walk(value, child_pointer(pointer, name))

@@ -1,0 +1,246 @@
+"""The gateway's API on a real gRPC server, over a scripted admission."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from headrace.errors import RequestNotFound
+from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
+from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace.model_names import lane_id
+from headrace.rpc.malformed import RejectMalformed
+from headrace.rpc.server import add_health_and_reflection, bind, make_server, set_serving
+from headrace.v1 import (
+    common_pb2,
+    fleet_pb2,
+    requests_pb2,
+)
+from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.http.slow_readers import SlowReaderInterceptor
+from headrace_gateway.api.probes.health import Health, ModelState
+from headrace_gateway.app import add_public_services
+from headrace_gateway.base.callers import Tenants
+from headrace_gateway.base.calls import CallerInterceptor
+from headrace_gateway.base.settings import GatewaySettings
+from headrace_gateway.models.catalog import Catalog
+from headrace_gateway.output.resumer import AnswerResumer, Attachable
+from headrace_gateway.resume.background_calls import BackgroundRequests
+from headrace_gateway.submit.embedding import Embedding
+from headrace_gateway.submit.submitter import Submitter
+from helpers.scripted_admission import ScriptedAdmission
+from helpers.tiny_tokenizers import bundle, byte_level, word_pieces
+
+PARTS = """\
+{%- for m in messages %}<{{ m.role }}>{% for p in m.content %}{{ p.text }}{% endfor %}
+{%- endfor %}"""
+"""A chat template that reads the text of messages in parts alone."""
+SERVICES = ("headrace.v1.OpenAIService", "headrace.v1.GenerationService")
+
+READER_STALL_S = 3.0
+
+CARD = ModelCard(
+    model="valley",
+    weights_digest="0123456789abcdef",
+    tokenizer_digest="t1",
+    context_tokens=200,
+    vocabulary_size=byte_level().get_vocab_size(),
+    eos_token_ids=[1],
+    dtype="float32",
+    engine="scripted",
+    max_slots=4,
+    capabilities=Capabilities(logprobs=True, token_masks=True, cache_salt=True),
+    adapters=[
+        Adapter(name="broken", failure="its rank 65 is over 64"),
+        Adapter(name="poet", digest="sha256:fedcba"),
+    ],
+)
+
+
+@dataclass
+class StaticCards:
+    """Cards, by model, and tokenizers as given."""
+
+    cards: dict[str, bytes]
+    tokenizers: dict[str, bytes]
+    _heard_by: list[Callable[[str, bytes], None]] = field(default_factory=list)
+
+    async def put_card(self, model: str, card: bytes) -> None:
+        self.cards[model] = card
+        for on_card in self._heard_by:
+            on_card(lane_id(model), card)
+
+    async def get_card(self, model: str) -> bytes | None:
+        return self.cards.get(model)
+
+    async def all_cards(self) -> list[bytes]:
+        return list(self.cards.values())
+
+    async def replace_card(self, model: str, card: bytes, successor: bytes | None) -> bool:
+        if self.cards.get(model) != card:
+            return False
+        if successor is not None:
+            await self.put_card(model, successor)
+            return True
+        del self.cards[model]
+        for on_card in self._heard_by:
+            on_card(lane_id(model), b"")
+        return True
+
+    async def watch_cards(self, on_card: Callable[[str, bytes], None]) -> StaticCards:
+        self._heard_by.append(on_card)
+        for model, card in self.cards.items():
+            on_card(lane_id(model), card)
+        return self
+
+    async def put_tokenizer(self, digest: str, bundle: bytes) -> None:
+        self.tokenizers[digest] = bundle
+
+    async def get_tokenizer(self, digest: str) -> bytes:
+        return self.tokenizers[digest]
+
+    async def close(self) -> None:
+        self._heard_by.clear()
+
+
+class StandinFleet:
+    def workers(self) -> list[fleet_pb2.Worker]:
+        return [fleet_pb2.Worker(worker_id="w-1", name="one", models=["valley"], total_slots=4)]
+
+    def lanes(self) -> list[fleet_pb2.Lane]:
+        return [fleet_pb2.Lane(model="valley", priority=common_pb2.PRIORITY_BULK, waiting=2)]
+
+
+class StandinRequests:
+    """Knows one request, "known"."""
+
+    async def get(self, request_id: str) -> requests_pb2.Request:
+        if request_id != "known":
+            raise RequestNotFound(f"request {request_id} is not known", field="request_id")
+        return requests_pb2.Request(request_id=request_id, state=requests_pb2.REQUEST_STATE_RUNNING)
+
+    async def look(self, request_id: str) -> tuple[requests_pb2.Request, RequestRecord]:
+        return await self.get(request_id), RequestRecord(request_id=request_id)
+
+    async def opened(self, request_id: str) -> requests_pb2.Request:
+        return requests_pb2.Request(
+            request_id=request_id, state=requests_pb2.REQUEST_STATE_WAITING, detached=True
+        )
+
+    async def cancel(self, request_id: str) -> requests_pb2.Request:
+        request = await self.get(request_id)
+        request.state = requests_pb2.REQUEST_STATE_ENDED
+        return request
+
+
+class StandinFinding:
+    """Knows no request that could be read."""
+
+    async def find(self, request_id: str, models: Iterable[str]) -> Attachable:
+        raise RequestNotFound(f"request {request_id} is not known", field="request_id")
+
+    async def near(self, request_id: str) -> Attachable | None:
+        return None
+
+
+@dataclass
+class StandinProbes:
+    """Says how the gateway stands; a test may change it."""
+
+    health: Health = field(
+        default_factory=lambda: Health(
+            leaving=False,
+            broker_connected=True,
+            models={"asleep": ModelState.NO_WORKER, "valley": ModelState.READY},
+            leader_age_s=0.1,
+        )
+    )
+
+    def observe(self) -> Health:
+        return self.health
+
+
+@dataclass
+class RunningApi:
+    admission: ScriptedAdmission
+    catalog: Catalog
+    port: int
+    probes: StandinProbes
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+def api_services(
+    catalog: Catalog, admission: ScriptedAdmission, settings: GatewaySettings
+) -> ApiServices:
+    submitter = Submitter(catalog, admission, settings)
+    return ApiServices(
+        catalog=catalog,
+        submitter=submitter,
+        embedding=Embedding(catalog, admission, settings),
+        resumer=AnswerResumer(catalog, StandinFinding()),
+        background=BackgroundRequests(submitter, StandinRequests()),
+        requests=StandinRequests(),
+        fleet=StandinFleet(),
+        settings=settings,
+    )
+
+
+@asynccontextmanager
+async def running_api(
+    admission: ScriptedAdmission,
+    *more: ModelCard,
+    limits: GatewaySettings | None = None,
+    tenants: Tenants | None = None,
+) -> AsyncIterator[RunningApi]:
+    """Serve the API over two models with the tiny byte-level tokenizer and ChatML.
+
+    A worker serves "valley" and its adapter "poet"; none serves "asleep" now, whose engine
+    does no more than generate. The tokenizer "t2" has word pieces. One of `more` may be
+    another "valley", or have a tokenizer whose chat template is "broken", prints nothing of
+    what is said ("silent"), or reads it in "parts".
+    """
+    asleep = ModelCard()
+    asleep.CopyFrom(CARD)
+    asleep.model = "asleep"
+    asleep.ClearField("capabilities")
+    cards = StaticCards(
+        {card.model: card.SerializeToString() for card in (CARD, asleep, *more)},
+        {
+            "t1": bundle(byte_level()).SerializeToString(),
+            "t2": bundle(word_pieces(), chat_template=None).SerializeToString(),
+            "parts": bundle(byte_level(), chat_template=PARTS).SerializeToString(),
+            "broken": bundle(byte_level(), chat_template="\n\n{% if %}").SerializeToString(),
+            "silent": bundle(byte_level(), chat_template="Say!").SerializeToString(),
+        },
+    )
+    catalog = Catalog(cards, GatewaySettings(), lambda model: [CARD] if model == CARD.model else [])
+    server = make_server(
+        [
+            RejectMalformed(),
+            CallerInterceptor(tenants or Tenants()),
+            SlowReaderInterceptor(READER_STALL_S),
+        ]
+    )
+    probes = StandinProbes()
+    services = api_services(catalog, admission, limits or GatewaySettings())
+    add_public_services(server, services, probes.observe)
+    health = add_health_and_reflection(server, SERVICES)
+    port = bind(server, "127.0.0.1", 0)
+    following = asyncio.create_task(catalog.run())
+    try:
+        async with asyncio.timeout(5):
+            while len(catalog.all()) < len(cards.cards):
+                await asyncio.sleep(0)
+        await server.start()
+        await set_serving(health, SERVICES, serving=True)
+        yield RunningApi(admission, catalog, port, probes)
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        await server.stop(grace=0.2)
