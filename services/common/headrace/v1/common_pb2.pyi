@@ -162,7 +162,9 @@ class SamplingParameters(_message.Message):
     top_k: _builtins.int
     """Keep the k most probable tokens; 0 keeps all. Unset: the model's default, else 0."""
     min_p: _builtins.float
-    """Keep tokens with at least this probability relative to the most probable, in [0, 1]; 0 keeps all."""
+    """Keep tokens with at least this probability relative to the most probable, in [0, 1]; 0 keeps
+    all.
+    """
     repetition_penalty: _builtins.float
     """Over prompt and output, in (0, 10]; 1 is no penalty. Unset: the model's default, else 1."""
     presence_penalty: _builtins.float
@@ -355,8 +357,8 @@ Global___Logprobs: _TypeAlias = Logprobs  # noqa: Y015
 class Structure(_message.Message):
     """A structure that the whole output must have, enforced token by token. The output ends once it is
     complete and the model ends it; `max_tokens` may cut it before. A structure that cannot be
-    compiled is rejected with INVALID_STRUCTURE before the first token, and with UNSUPPORTED by models
-    that cannot enforce one. Text at most 65536 characters, nested at most 64 deep.
+    compiled is rejected with INVALID_STRUCTURE before the first token, and with UNSUPPORTED by
+    models that cannot enforce one. Text at most 65536 characters, nested at most 64 deep.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -431,7 +433,8 @@ class Usage(_message.Message):
     """Tokens of all choices."""
     cached_prompt_tokens: _builtins.int
     """Those of `prompt_tokens` that were in the worker's prefix cache and were not computed; of a
-    request that moved to another worker, those of the first. Unset if the engine does not report it.
+    request that moved to another worker, those of the first. Unset if the engine does not report
+    it.
     """
     def __init__(
         self,

@@ -26,7 +26,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT: a field is missing, unknown, of a wrong type or out of range; BadRequest names it."""
+    """INVALID_ARGUMENT: a field is missing, unknown, of a wrong type or out of range; BadRequest
+    names it.
+    """
     ERROR_REASON_CONTEXT_LENGTH_EXCEEDED: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT: the prompt, or the prompt with `max_tokens`, exceeds the model's context."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 3
@@ -56,7 +58,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REQUEST_EXISTS: _ErrorReason.ValueType  # 15
     """ALREADY_EXISTS: another request has this id."""
     ERROR_REASON_PATIENCE_EXHAUSTED: _ErrorReason.ValueType  # 16
-    """RESOURCE_EXHAUSTED with RetryInfo: the request waited in its lane for as long as its `patience`."""
+    """RESOURCE_EXHAUSTED with RetryInfo: the request waited in its lane for as long as its
+    `patience`.
+    """
     ERROR_REASON_UNKNOWN_PATH: _ErrorReason.ValueType  # 17
     """NOT_FOUND: unknown path; the message lists the known ones. From Envoy."""
     ERROR_REASON_BODY_TOO_LARGE: _ErrorReason.ValueType  # 18
@@ -64,8 +68,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_GATEWAY_UNAVAILABLE: _ErrorReason.ValueType  # 19
     """UNAVAILABLE: no gateway could be reached; retry. From Envoy."""
     ERROR_REASON_INVALID_STRUCTURE: _ErrorReason.ValueType  # 20
-    """INVALID_ARGUMENT: the schema, regular expression or grammar of the output is invalid, too large,
-    or cannot be enforced.
+    """INVALID_ARGUMENT: the schema, regular expression or grammar of the output is invalid, too
+    large, or cannot be enforced.
     """
     ERROR_REASON_SLOW_READER: _ErrorReason.ValueType  # 21
     """CANCELLED: the client did not read the stream for too long."""
@@ -79,7 +83,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT: a field is missing, unknown, of a wrong type or out of range; BadRequest names it."""
+"""INVALID_ARGUMENT: a field is missing, unknown, of a wrong type or out of range; BadRequest
+names it.
+"""
 ERROR_REASON_CONTEXT_LENGTH_EXCEEDED: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT: the prompt, or the prompt with `max_tokens`, exceeds the model's context."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 3
@@ -109,7 +115,9 @@ ERROR_REASON_UNSUPPORTED: ErrorReason.ValueType  # 14
 ERROR_REASON_REQUEST_EXISTS: ErrorReason.ValueType  # 15
 """ALREADY_EXISTS: another request has this id."""
 ERROR_REASON_PATIENCE_EXHAUSTED: ErrorReason.ValueType  # 16
-"""RESOURCE_EXHAUSTED with RetryInfo: the request waited in its lane for as long as its `patience`."""
+"""RESOURCE_EXHAUSTED with RetryInfo: the request waited in its lane for as long as its
+`patience`.
+"""
 ERROR_REASON_UNKNOWN_PATH: ErrorReason.ValueType  # 17
 """NOT_FOUND: unknown path; the message lists the known ones. From Envoy."""
 ERROR_REASON_BODY_TOO_LARGE: ErrorReason.ValueType  # 18
@@ -117,8 +125,8 @@ ERROR_REASON_BODY_TOO_LARGE: ErrorReason.ValueType  # 18
 ERROR_REASON_GATEWAY_UNAVAILABLE: ErrorReason.ValueType  # 19
 """UNAVAILABLE: no gateway could be reached; retry. From Envoy."""
 ERROR_REASON_INVALID_STRUCTURE: ErrorReason.ValueType  # 20
-"""INVALID_ARGUMENT: the schema, regular expression or grammar of the output is invalid, too large,
-or cannot be enforced.
+"""INVALID_ARGUMENT: the schema, regular expression or grammar of the output is invalid, too
+large, or cannot be enforced.
 """
 ERROR_REASON_SLOW_READER: ErrorReason.ValueType  # 21
 """CANCELLED: the client did not read the stream for too long."""

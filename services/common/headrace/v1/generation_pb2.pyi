@@ -181,8 +181,8 @@ class GenerateRequest(_message.Message):
     """Number of choices, from 1 to 128, and at most the slots of a worker. Unset: 1."""
     priority: _common_pb2.Priority.ValueType
     request_id: _builtins.str
-    """Id of the request, [A-Za-z0-9_-]{1,64}; unique among open requests, and among background requests
-    for as long as their results are kept. Unset: the gateway makes one.
+    """Id of the request, [A-Za-z0-9_-]{1,64}; unique among open requests, and among background
+    requests for as long as their results are kept. Unset: the gateway makes one.
     """
     parallel_tool_calls: _builtins.bool
     """False: at most one call in an answer. Unset: true."""
@@ -199,8 +199,8 @@ class GenerateRequest(_message.Message):
     requests without a salt.
     """
     truncate_prompt_tokens: _builtins.int
-    """Use only this many tokens at the end of the prompt, from 1; -1: as many as fit the context beside
-    `max_tokens`. Unset: a prompt that does not fit is rejected.
+    """Use only this many tokens at the end of the prompt, from 1; -1: as many as fit the context
+    beside `max_tokens`. Unset: a prompt that does not fit is rejected.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:

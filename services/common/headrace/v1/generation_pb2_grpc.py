@@ -66,9 +66,9 @@ class GenerationServiceServicer:
     def StreamGenerate(self, request, context):
         """Streams the output as it is generated.
 
-        One `started`, any number of deltas, then exactly one `finish`, the last message; `queued` while
-        the request waits. A failure before `started` is a status. A later one is a finish with `error`,
-        because a REST client has its HTTP status by then.
+        One `started`, any number of deltas, then exactly one `finish`, the last message; `queued`
+        while the request waits. A failure before `started` is a status. A later one is a finish with
+        `error`, because a REST client has its HTTP status by then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

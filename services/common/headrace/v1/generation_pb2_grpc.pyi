@@ -43,9 +43,9 @@ class GenerationServiceStub:
     StreamGenerate: _grpc.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.StreamGenerateResponse]
     """Streams the output as it is generated.
 
-    One `started`, any number of deltas, then exactly one `finish`, the last message; `queued` while
-    the request waits. A failure before `started` is a status. A later one is a finish with `error`,
-    because a REST client has its HTTP status by then.
+    One `started`, any number of deltas, then exactly one `finish`, the last message; `queued`
+    while the request waits. A failure before `started` is a status. A later one is a finish with
+    `error`, because a REST client has its HTTP status by then.
     """
     Generate: _grpc.UnaryUnaryMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]
     """Returns the whole output."""
@@ -65,9 +65,9 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     StreamGenerate: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.StreamGenerateResponse]  # type: ignore[assignment]
     """Streams the output as it is generated.
 
-    One `started`, any number of deltas, then exactly one `finish`, the last message; `queued` while
-    the request waits. A failure before `started` is a status. A later one is a finish with `error`,
-    because a REST client has its HTTP status by then.
+    One `started`, any number of deltas, then exactly one `finish`, the last message; `queued`
+    while the request waits. A failure before `started` is a status. A later one is a finish with
+    `error`, because a REST client has its HTTP status by then.
     """
     Generate: _aio.UnaryUnaryMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]  # type: ignore[assignment]
     """Returns the whole output."""
@@ -90,9 +90,9 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.StreamGenerateResponse], _abc.AsyncIterator[_generation_pb2.StreamGenerateResponse]]:
         """Streams the output as it is generated.
 
-        One `started`, any number of deltas, then exactly one `finish`, the last message; `queued` while
-        the request waits. A failure before `started` is a status. A later one is a finish with `error`,
-        because a REST client has its HTTP status by then.
+        One `started`, any number of deltas, then exactly one `finish`, the last message; `queued`
+        while the request waits. A failure before `started` is a status. A later one is a finish with
+        `error`, because a REST client has its HTTP status by then.
         """
 
     @_abc_1.abstractmethod

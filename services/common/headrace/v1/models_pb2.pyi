@@ -70,8 +70,8 @@ class Model(_message.Message):
     dimensions: _builtins.int
     """Of each vector of a model that embeds; 0 for others."""
     lane_id: _builtins.str
-    """Id made from `name`, 12 characters of a-z and 2-7, where few characters are allowed: in subjects
-    of the broker and in Kubernetes.
+    """Id made from `name`, 12 characters of a-z and 2-7, where few characters are allowed: in
+    subjects of the broker and in Kubernetes.
     """
     ready: _builtins.bool
     """Whether a worker serves it now. Else requests wait up to their `patience`."""

@@ -122,8 +122,9 @@ class OpenAIServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Rerank(self, request, context):
-        """Jina's and vLLM's; this and the next five are not OpenAI's. With `texts` in place of `documents`
-        text-embeddings-inference's: the answer is a list, and an error is {"error", "error_type"}.
+        """Jina's and vLLM's; this and the next five are not OpenAI's. With `texts` in place of
+        `documents` text-embeddings-inference's: the answer is a list, and an error is {"error",
+        "error_type"}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +146,8 @@ class OpenAIServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request, context):
-        """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error", "error_type"}.
+        """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error",
+        "error_type"}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

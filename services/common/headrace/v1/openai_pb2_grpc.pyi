@@ -46,8 +46,9 @@ class OpenAIServiceStub:
     Embeddings: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
     """Returns one JSON message, of models that embed. `encoding_format` is "float" or "base64"."""
     Rerank: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
-    """Jina's and vLLM's; this and the next five are not OpenAI's. With `texts` in place of `documents`
-    text-embeddings-inference's: the answer is a list, and an error is {"error", "error_type"}.
+    """Jina's and vLLM's; this and the next five are not OpenAI's. With `texts` in place of
+    `documents` text-embeddings-inference's: the answer is a list, and an error is {"error",
+    "error_type"}.
     """
     RerankV2: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
     """Cohere's: documents are cut to `max_tokens_per_doc`, and an error is {"message"}."""
@@ -56,7 +57,9 @@ class OpenAIServiceStub:
     index.
     """
     Embed: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
-    """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error", "error_type"}."""
+    """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error",
+    "error_type"}.
+    """
     Tokenize: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
     """vLLM's, with `prompt` or `messages`, and llama.cpp's, with `content`."""
     Detokenize: _grpc.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]
@@ -78,8 +81,9 @@ class OpenAIServiceAsyncStub(OpenAIServiceStub):
     Embeddings: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Returns one JSON message, of models that embed. `encoding_format` is "float" or "base64"."""
     Rerank: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Jina's and vLLM's; this and the next five are not OpenAI's. With `texts` in place of `documents`
-    text-embeddings-inference's: the answer is a list, and an error is {"error", "error_type"}.
+    """Jina's and vLLM's; this and the next five are not OpenAI's. With `texts` in place of
+    `documents` text-embeddings-inference's: the answer is a list, and an error is {"error",
+    "error_type"}.
     """
     RerankV2: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Cohere's: documents are cut to `max_tokens_per_doc`, and an error is {"message"}."""
@@ -88,7 +92,9 @@ class OpenAIServiceAsyncStub(OpenAIServiceStub):
     index.
     """
     Embed: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error", "error_type"}."""
+    """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error",
+    "error_type"}.
+    """
     Tokenize: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """vLLM's, with `prompt` or `messages`, and llama.cpp's, with `content`."""
     Detokenize: _aio.UnaryStreamMultiCallable[_httpbody_pb2.HttpBody, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -131,8 +137,9 @@ class OpenAIServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _httpbody_pb2.HttpBody,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """Jina's and vLLM's; this and the next five are not OpenAI's. With `texts` in place of `documents`
-        text-embeddings-inference's: the answer is a list, and an error is {"error", "error_type"}.
+        """Jina's and vLLM's; this and the next five are not OpenAI's. With `texts` in place of
+        `documents` text-embeddings-inference's: the answer is a list, and an error is {"error",
+        "error_type"}.
         """
 
     @_abc_1.abstractmethod
@@ -159,7 +166,9 @@ class OpenAIServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _httpbody_pb2.HttpBody,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error", "error_type"}."""
+        """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error",
+        "error_type"}.
+        """
 
     @_abc_1.abstractmethod
     def Tokenize(

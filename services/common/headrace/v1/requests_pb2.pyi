@@ -152,9 +152,9 @@ class AttachRequestRequest(_message.Message):
     request_id: _builtins.str
     after: _builtins.str
     """The position that the client has read: for each choice the number of its output tokens
-    (Delta.first_index and all of Delta.token_ids), followed by `f` once its finish_reason has come;
-    dots between choices. "12.7f", or "31". The `id` of a server-sent event has it after the colon.
-    Empty: the beginning.
+    (Delta.first_index and all of Delta.token_ids), followed by `f` once its finish_reason has
+    come; dots between choices. "12.7f", or "31". The `id` of a server-sent event has it after the
+    colon. Empty: the beginning.
     """
     def __init__(
         self,

@@ -61,10 +61,10 @@ class RequestServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def CreateRequest(self, request, context):
-        """Starts a background request (GenerateRequest.detached, which need not be set), and returns it as
-        soon as it is stored: it runs without a reader. With a `request_id` the call may be repeated: if
-        the same request is known, its state is returned. ALREADY_EXISTS (REQUEST_EXISTS) if another one
-        has the id; else errors as StreamGenerate's.
+        """Starts a background request (GenerateRequest.detached, which need not be set), and returns it
+        as soon as it is stored: it runs without a reader. With a `request_id` the call may be
+        repeated: if the same request is known, its state is returned. ALREADY_EXISTS (REQUEST_EXISTS)
+        if another one has the id; else errors as StreamGenerate's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,8 +80,8 @@ class RequestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelRequest(self, request, context):
-        """Cancels a request; its stream ends with a finish. Idempotent: for an ended request it returns how
-        it ended. NOT_FOUND (REQUEST_NOT_FOUND).
+        """Cancels a request; its stream ends with a finish. Idempotent: for an ended request it returns
+        how it ended. NOT_FOUND (REQUEST_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,10 +90,10 @@ class RequestServiceServicer:
     def AttachRequest(self, request, context):
         """Streams a request that was sent before, to its end, as StreamGenerate does: one `started`, the
         deltas after `after`, one `finish`. Any gateway answers, also when the one that accepted the
-        request has died; any number of clients may read. A client that closes the stream before the end
-        cancels the request unless it has another reader or is a background request.
-        NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT if `after` is not a position in the output;
-        UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while its gateway cannot be reached.
+        request has died; any number of clients may read. A client that closes the stream before the
+        end cancels the request unless it has another reader or is a background request. NOT_FOUND
+        (REQUEST_NOT_FOUND); INVALID_ARGUMENT if `after` is not a position in the output; UNAVAILABLE
+        (GATEWAY_UNREACHABLE) with RetryInfo while its gateway cannot be reached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,10 +33,10 @@ class RequestServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RequestServiceAsyncStub: ...
     CreateRequest: _grpc.UnaryUnaryMultiCallable[_generation_pb2.GenerateRequest, _requests_pb2.Request]
-    """Starts a background request (GenerateRequest.detached, which need not be set), and returns it as
-    soon as it is stored: it runs without a reader. With a `request_id` the call may be repeated: if
-    the same request is known, its state is returned. ALREADY_EXISTS (REQUEST_EXISTS) if another one
-    has the id; else errors as StreamGenerate's.
+    """Starts a background request (GenerateRequest.detached, which need not be set), and returns it
+    as soon as it is stored: it runs without a reader. With a `request_id` the call may be
+    repeated: if the same request is known, its state is returned. ALREADY_EXISTS (REQUEST_EXISTS)
+    if another one has the id; else errors as StreamGenerate's.
     """
     GetRequest: _grpc.UnaryUnaryMultiCallable[_requests_pb2.GetRequestRequest, _requests_pb2.Request]
     """Returns the state of a request that is open or whose result is stored; any gateway answers.
@@ -44,26 +44,26 @@ class RequestServiceStub:
     scheduler can tell.
     """
     CancelRequest: _grpc.UnaryUnaryMultiCallable[_requests_pb2.CancelRequestRequest, _requests_pb2.Request]
-    """Cancels a request; its stream ends with a finish. Idempotent: for an ended request it returns how
-    it ended. NOT_FOUND (REQUEST_NOT_FOUND).
+    """Cancels a request; its stream ends with a finish. Idempotent: for an ended request it returns
+    how it ended. NOT_FOUND (REQUEST_NOT_FOUND).
     """
     AttachRequest: _grpc.UnaryStreamMultiCallable[_requests_pb2.AttachRequestRequest, _generation_pb2.StreamGenerateResponse]
     """Streams a request that was sent before, to its end, as StreamGenerate does: one `started`, the
     deltas after `after`, one `finish`. Any gateway answers, also when the one that accepted the
-    request has died; any number of clients may read. A client that closes the stream before the end
-    cancels the request unless it has another reader or is a background request.
-    NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT if `after` is not a position in the output;
-    UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while its gateway cannot be reached.
+    request has died; any number of clients may read. A client that closes the stream before the
+    end cancels the request unless it has another reader or is a background request. NOT_FOUND
+    (REQUEST_NOT_FOUND); INVALID_ARGUMENT if `after` is not a position in the output; UNAVAILABLE
+    (GATEWAY_UNREACHABLE) with RetryInfo while its gateway cannot be reached.
     """
 
 @_typing.type_check_only
 class RequestServiceAsyncStub(RequestServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRequest: _aio.UnaryUnaryMultiCallable[_generation_pb2.GenerateRequest, _requests_pb2.Request]  # type: ignore[assignment]
-    """Starts a background request (GenerateRequest.detached, which need not be set), and returns it as
-    soon as it is stored: it runs without a reader. With a `request_id` the call may be repeated: if
-    the same request is known, its state is returned. ALREADY_EXISTS (REQUEST_EXISTS) if another one
-    has the id; else errors as StreamGenerate's.
+    """Starts a background request (GenerateRequest.detached, which need not be set), and returns it
+    as soon as it is stored: it runs without a reader. With a `request_id` the call may be
+    repeated: if the same request is known, its state is returned. ALREADY_EXISTS (REQUEST_EXISTS)
+    if another one has the id; else errors as StreamGenerate's.
     """
     GetRequest: _aio.UnaryUnaryMultiCallable[_requests_pb2.GetRequestRequest, _requests_pb2.Request]  # type: ignore[assignment]
     """Returns the state of a request that is open or whose result is stored; any gateway answers.
@@ -71,16 +71,16 @@ class RequestServiceAsyncStub(RequestServiceStub):
     scheduler can tell.
     """
     CancelRequest: _aio.UnaryUnaryMultiCallable[_requests_pb2.CancelRequestRequest, _requests_pb2.Request]  # type: ignore[assignment]
-    """Cancels a request; its stream ends with a finish. Idempotent: for an ended request it returns how
-    it ended. NOT_FOUND (REQUEST_NOT_FOUND).
+    """Cancels a request; its stream ends with a finish. Idempotent: for an ended request it returns
+    how it ended. NOT_FOUND (REQUEST_NOT_FOUND).
     """
     AttachRequest: _aio.UnaryStreamMultiCallable[_requests_pb2.AttachRequestRequest, _generation_pb2.StreamGenerateResponse]  # type: ignore[assignment]
     """Streams a request that was sent before, to its end, as StreamGenerate does: one `started`, the
     deltas after `after`, one `finish`. Any gateway answers, also when the one that accepted the
-    request has died; any number of clients may read. A client that closes the stream before the end
-    cancels the request unless it has another reader or is a background request.
-    NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT if `after` is not a position in the output;
-    UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while its gateway cannot be reached.
+    request has died; any number of clients may read. A client that closes the stream before the
+    end cancels the request unless it has another reader or is a background request. NOT_FOUND
+    (REQUEST_NOT_FOUND); INVALID_ARGUMENT if `after` is not a position in the output; UNAVAILABLE
+    (GATEWAY_UNREACHABLE) with RetryInfo while its gateway cannot be reached.
     """
 
 class RequestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -90,10 +90,10 @@ class RequestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_requests_pb2.Request, _abc.Awaitable[_requests_pb2.Request]]:
-        """Starts a background request (GenerateRequest.detached, which need not be set), and returns it as
-        soon as it is stored: it runs without a reader. With a `request_id` the call may be repeated: if
-        the same request is known, its state is returned. ALREADY_EXISTS (REQUEST_EXISTS) if another one
-        has the id; else errors as StreamGenerate's.
+        """Starts a background request (GenerateRequest.detached, which need not be set), and returns it
+        as soon as it is stored: it runs without a reader. With a `request_id` the call may be
+        repeated: if the same request is known, its state is returned. ALREADY_EXISTS (REQUEST_EXISTS)
+        if another one has the id; else errors as StreamGenerate's.
         """
 
     @_abc_1.abstractmethod
@@ -113,8 +113,8 @@ class RequestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _requests_pb2.CancelRequestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_requests_pb2.Request, _abc.Awaitable[_requests_pb2.Request]]:
-        """Cancels a request; its stream ends with a finish. Idempotent: for an ended request it returns how
-        it ended. NOT_FOUND (REQUEST_NOT_FOUND).
+        """Cancels a request; its stream ends with a finish. Idempotent: for an ended request it returns
+        how it ended. NOT_FOUND (REQUEST_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod
@@ -125,10 +125,10 @@ class RequestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.StreamGenerateResponse], _abc.AsyncIterator[_generation_pb2.StreamGenerateResponse]]:
         """Streams a request that was sent before, to its end, as StreamGenerate does: one `started`, the
         deltas after `after`, one `finish`. Any gateway answers, also when the one that accepted the
-        request has died; any number of clients may read. A client that closes the stream before the end
-        cancels the request unless it has another reader or is a background request.
-        NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT if `after` is not a position in the output;
-        UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while its gateway cannot be reached.
+        request has died; any number of clients may read. A client that closes the stream before the
+        end cancels the request unless it has another reader or is a background request. NOT_FOUND
+        (REQUEST_NOT_FOUND); INVALID_ARGUMENT if `after` is not a position in the output; UNAVAILABLE
+        (GATEWAY_UNREACHABLE) with RetryInfo while its gateway cannot be reached.
         """
 
 def add_RequestServiceServicer_to_server(servicer: RequestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

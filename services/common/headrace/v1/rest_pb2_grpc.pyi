@@ -4,8 +4,8 @@ isort:skip_file
 REST for the native API's calls that have a body, through Envoy.
 
 Envoy's typed transcoding would drop unknown JSON fields silently and could not end a stream with
-an error, so the gateway itself reads and writes the JSON: proto3 JSON of the native messages with
-snake_case names, strict; streams as server-sent events.
+an error, so the gateway itself reads and writes the JSON: proto3 JSON of the native messages
+with snake_case names, strict; streams as server-sent events.
 """
 
 from collections import abc as _abc
