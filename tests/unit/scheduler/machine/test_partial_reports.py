@@ -52,6 +52,12 @@ def test_a_report_after_a_gap_is_ignored() -> None:
     assert bench.machine.fleet_statistics() == (1, 3)
 
 
+def test_a_report_is_ignored_if_the_one_before_it_was_lost() -> None:
+    bench, _ = running("a")
+    bench.worker(number=4, since=3, ended=("a",), free=0, counted=(EPOCH, 1))
+    assert bench.observer.counts["ignored: report with a gap"] == 1
+
+
 def test_a_delta_that_repeats_applied_changes_is_as_good_as_the_next() -> None:
     bench, _ = running("a", "b")
     bench.worker(number=6, since=1, ended=("a",), free=3, counted=(EPOCH, 1))

@@ -8,7 +8,7 @@ from headrace.errors import DeadlineExceeded, HeadraceError, NoWorker, PatienceE
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusalCause
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.state.events import CancelOnWorker, Dispatch, SendNotice
-from helpers.scheduler_events import Bench
+from helpers.scheduler_events import Bench, answer, point
 
 PATIENT = SchedulerSettings(gateway_silence_s=600.0, worker_silence_s=600.0)
 
@@ -79,6 +79,20 @@ def test_patience_is_for_the_first_dispatch_only() -> None:
     bench.submit("a", queue_deadline_s=105.0)
     bench.accept()
     assert bench.after(60.0) == []
+
+
+def test_patience_does_not_end_a_request_that_has_started_and_waits_again() -> None:
+    bench = Bench(PATIENT)
+    bench.worker()
+    bench.submit("a", queue_deadline_s=105.0)
+    attempt = bench.only(Dispatch).message.requests[0].attempt
+    bench.accept()
+    bench.worker(number=2, running={"a": attempt}, free=3)
+    bench.worker(number=3, leaving=True)
+    bench.apply(answer(bench.only(SendNotice), point("a", attempt, [5, 6])))
+    assert bench.machine.statistics().waiting == 1
+    assert bench.after(60.0) == []
+    assert bench.machine.statistics().waiting == 1
 
 
 def test_patience_goes_on_where_a_worker_refused() -> None:

@@ -96,6 +96,13 @@ def test_a_lone_request_leaves_an_idle_worker_waiting_until_it_has_waited_long_e
     assert names(form_batch(lanes(wants("a")), ROOM, settings, now_s=0.020)) == "a"
 
 
+def test_a_batch_leaves_by_the_wait_of_its_oldest_request() -> None:
+    settings = SETTINGS.model_copy(update={"max_batch_wait_s": 0.02})
+    waiting = lanes([Want("a"), Want("b", queued_s=0.019)])
+    assert names(form_batch(waiting, ROOM, settings, now_s=0.019)) == ""
+    assert names(form_batch(waiting, ROOM, settings, now_s=0.020)) == "ab"
+
+
 def test_a_full_batch_leaves_at_once() -> None:
     settings = SETTINGS.model_copy(update={"max_batch_wait_s": 0.02})
     assert names(form_batch(lanes(wants("abcdefgh")), ROOM, settings, now_s=0)) == "abcdefgh"
