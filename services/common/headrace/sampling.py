@@ -91,6 +91,10 @@ class SamplingNumbers:
     """Keep the likeliest tokens that together have this mass; 1 keeps all."""
     min_p: float = _parameter(0.0, 0, 1, model_default=True)
     """Keep tokens at least this likely relative to the likeliest; 0 keeps all."""
+    typical_p: float = _parameter(
+        1.0, 0, 1, above_low=True, model_default=True, vllm=None, openai=None
+    )
+    """Keep the tokens whose information is nearest to the entropy, up to this mass; 1 keeps all."""
 
 
 PARAMETERS: Mapping[str, SamplingParameter] = {

@@ -33,3 +33,5 @@ class Sampling(TypedDict, total=False):
     allowed_token_ids: list[int]
     keep_special_tokens: bool | None
     include_stop: bool | None
+    typical_p: float | None
+    """In (0, 1]."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/common.proto\x12\x0bheadrace.v1\x1a\x17google/rpc/status.proto\"\xe3\x06\n\x12SamplingParameters\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x42\n\nlogit_bias\x18\t \x03(\x0b\x32..headrace.v1.SamplingParameters.LogitBiasEntry\x12\x0c\n\x04stop\x18\n \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0b \x03(\r\x12\x17\n\nignore_eos\x18\x0c \x01(\x08H\x08\x88\x01\x01\x12\x15\n\x08logprobs\x18\r \x01(\rH\t\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x0e \x01(\rH\n\x88\x01\x01\x12)\n\tstructure\x18\x0f \x01(\x0b\x32\x16.headrace.v1.Structure\x12\x17\n\nmin_tokens\x18\x14 \x01(\rH\x0b\x88\x01\x01\x12\x11\n\tbad_words\x18\x15 \x03(\t\x12\x19\n\x11\x61llowed_token_ids\x18\x16 \x03(\r\x12 \n\x13keep_special_tokens\x18\x17 \x01(\x08H\x0c\x88\x01\x01\x12\x19\n\x0cinclude_stop\x18\x18 \x01(\x08H\r\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\r\n\x0b_ignore_eosB\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobsB\r\n\x0b_min_tokensB\x16\n\x14_keep_special_tokensB\x0f\n\r_include_stop\"I\n\x08Logprobs\x12\x10\n\x08logprobs\x18\x01 \x03(\x02\x12\x15\n\rtop_token_ids\x18\x02 \x03(\r\x12\x14\n\x0ctop_logprobs\x18\x03 \x03(\x02\"\x95\x01\n\tStructure\x12.\n\x0bjson_object\x18\x01 \x01(\x0b\x32\x17.headrace.v1.JsonObjectH\x00\x12\x15\n\x0bjson_schema\x18\x02 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x03 \x01(\tH\x00\x12\x0e\n\x04\x65\x62nf\x18\x04 \x01(\tH\x00\x12\x18\n\x0estructural_tag\x18\x05 \x01(\tH\x00\x42\x06\n\x04\x66orm\"\x0c\n\nJsonObject\"q\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12!\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\x17\n\x15_cached_prompt_tokens\"\xee\x01\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x30\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\'\n\x08logprobs\x18\x05 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12.\n\x0fprompt_logprobs\x18\x06 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12)\n\ntool_calls\x18\x07 \x03(\x0b\x32\x15.headrace.v1.ToolCall\"<\n\x08ToolCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"|\n\x0eRequestOutcome\x12$\n\x07\x63hoices\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Choice\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Usage\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status*h\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x15\n\x11PRIORITY_STANDARD\x10\x02\x12\x11\n\rPRIORITY_BULK\x10\x03*l\n\tModelTask\x12\x1a\n\x16MODEL_TASK_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_TASK_GENERATE\x10\x01\x12\x14\n\x10MODEL_TASK_EMBED\x10\x02\x12\x14\n\x10MODEL_TASK_SCORE\x10\x03*\x95\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/common.proto\x12\x0bheadrace.v1\x1a\x17google/rpc/status.proto\"\x89\x07\n\x12SamplingParameters\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x42\n\nlogit_bias\x18\t \x03(\x0b\x32..headrace.v1.SamplingParameters.LogitBiasEntry\x12\x0c\n\x04stop\x18\n \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0b \x03(\r\x12\x17\n\nignore_eos\x18\x0c \x01(\x08H\x08\x88\x01\x01\x12\x15\n\x08logprobs\x18\r \x01(\rH\t\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x0e \x01(\rH\n\x88\x01\x01\x12)\n\tstructure\x18\x0f \x01(\x0b\x32\x16.headrace.v1.Structure\x12\x17\n\nmin_tokens\x18\x14 \x01(\rH\x0b\x88\x01\x01\x12\x11\n\tbad_words\x18\x15 \x03(\t\x12\x19\n\x11\x61llowed_token_ids\x18\x16 \x03(\r\x12 \n\x13keep_special_tokens\x18\x17 \x01(\x08H\x0c\x88\x01\x01\x12\x19\n\x0cinclude_stop\x18\x18 \x01(\x08H\r\x88\x01\x01\x12\x16\n\ttypical_p\x18\x19 \x01(\x02H\x0e\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\r\n\x0b_ignore_eosB\x0b\n\t_logprobsB\x12\n\x10_prompt_logprobsB\r\n\x0b_min_tokensB\x16\n\x14_keep_special_tokensB\x0f\n\r_include_stopB\x0c\n\n_typical_p\"I\n\x08Logprobs\x12\x10\n\x08logprobs\x18\x01 \x03(\x02\x12\x15\n\rtop_token_ids\x18\x02 \x03(\r\x12\x14\n\x0ctop_logprobs\x18\x03 \x03(\x02\"\x95\x01\n\tStructure\x12.\n\x0bjson_object\x18\x01 \x01(\x0b\x32\x17.headrace.v1.JsonObjectH\x00\x12\x15\n\x0bjson_schema\x18\x02 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x03 \x01(\tH\x00\x12\x0e\n\x04\x65\x62nf\x18\x04 \x01(\tH\x00\x12\x18\n\x0estructural_tag\x18\x05 \x01(\tH\x00\x42\x06\n\x04\x66orm\"\x0c\n\nJsonObject\"q\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12!\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\x17\n\x15_cached_prompt_tokens\"\xee\x01\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x30\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\'\n\x08logprobs\x18\x05 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12.\n\x0fprompt_logprobs\x18\x06 \x01(\x0b\x32\x15.headrace.v1.Logprobs\x12)\n\ntool_calls\x18\x07 \x03(\x0b\x32\x15.headrace.v1.ToolCall\"<\n\x08ToolCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"|\n\x0eRequestOutcome\x12$\n\x07\x63hoices\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Choice\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Usage\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status*h\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x15\n\x11PRIORITY_STANDARD\x10\x02\x12\x11\n\rPRIORITY_BULK\x10\x03*l\n\tModelTask\x12\x1a\n\x16MODEL_TASK_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_TASK_GENERATE\x10\x01\x12\x14\n\x10MODEL_TASK_EMBED\x10\x02\x12\x14\n\x10MODEL_TASK_SCORE\x10\x03*\x95\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,28 +34,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_PRIORITY']._serialized_start=1721
-  _globals['_PRIORITY']._serialized_end=1825
-  _globals['_MODELTASK']._serialized_start=1827
-  _globals['_MODELTASK']._serialized_end=1935
-  _globals['_FINISHREASON']._serialized_start=1938
-  _globals['_FINISHREASON']._serialized_end=2087
+  _globals['_PRIORITY']._serialized_start=1759
+  _globals['_PRIORITY']._serialized_end=1863
+  _globals['_MODELTASK']._serialized_start=1865
+  _globals['_MODELTASK']._serialized_end=1973
+  _globals['_FINISHREASON']._serialized_start=1976
+  _globals['_FINISHREASON']._serialized_end=2125
   _globals['_SAMPLINGPARAMETERS']._serialized_start=67
-  _globals['_SAMPLINGPARAMETERS']._serialized_end=934
-  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._serialized_start=655
-  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._serialized_end=703
-  _globals['_LOGPROBS']._serialized_start=936
-  _globals['_LOGPROBS']._serialized_end=1009
-  _globals['_STRUCTURE']._serialized_start=1012
-  _globals['_STRUCTURE']._serialized_end=1161
-  _globals['_JSONOBJECT']._serialized_start=1163
-  _globals['_JSONOBJECT']._serialized_end=1175
-  _globals['_USAGE']._serialized_start=1177
-  _globals['_USAGE']._serialized_end=1290
-  _globals['_CHOICE']._serialized_start=1293
-  _globals['_CHOICE']._serialized_end=1531
-  _globals['_TOOLCALL']._serialized_start=1533
-  _globals['_TOOLCALL']._serialized_end=1593
-  _globals['_REQUESTOUTCOME']._serialized_start=1595
-  _globals['_REQUESTOUTCOME']._serialized_end=1719
+  _globals['_SAMPLINGPARAMETERS']._serialized_end=972
+  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._serialized_start=679
+  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._serialized_end=727
+  _globals['_LOGPROBS']._serialized_start=974
+  _globals['_LOGPROBS']._serialized_end=1047
+  _globals['_STRUCTURE']._serialized_start=1050
+  _globals['_STRUCTURE']._serialized_end=1199
+  _globals['_JSONOBJECT']._serialized_start=1201
+  _globals['_JSONOBJECT']._serialized_end=1213
+  _globals['_USAGE']._serialized_start=1215
+  _globals['_USAGE']._serialized_end=1328
+  _globals['_CHOICE']._serialized_start=1331
+  _globals['_CHOICE']._serialized_end=1569
+  _globals['_TOOLCALL']._serialized_start=1571
+  _globals['_TOOLCALL']._serialized_end=1631
+  _globals['_REQUESTOUTCOME']._serialized_start=1633
+  _globals['_REQUESTOUTCOME']._serialized_end=1757
 # @@protoc_insertion_point(module_scope)

@@ -26,10 +26,9 @@ if _version_not_supported:
 
 
 class EmbeddingServiceStub:
-    """A call keeps nothing: its vectors are in its answer only. Errors of both calls:
-    INVALID_ARGUMENT (INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED), NOT_FOUND (MODEL_NOT_FOUND),
-    UNIMPLEMENTED (UNSUPPORTED: the model does not do this), and what any request may meet on its
-    way: RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL.
+    """Results are not stored. Errors of both calls: INVALID_ARGUMENT (INVALID_REQUEST,
+    CONTEXT_LENGTH_EXCEEDED), NOT_FOUND (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED: the model has
+    another task), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL.
     """
 
     def __init__(self, channel):
@@ -51,23 +50,22 @@ class EmbeddingServiceStub:
 
 
 class EmbeddingServiceServicer:
-    """A call keeps nothing: its vectors are in its answer only. Errors of both calls:
-    INVALID_ARGUMENT (INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED), NOT_FOUND (MODEL_NOT_FOUND),
-    UNIMPLEMENTED (UNSUPPORTED: the model does not do this), and what any request may meet on its
-    way: RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL.
+    """Results are not stored. Errors of both calls: INVALID_ARGUMENT (INVALID_REQUEST,
+    CONTEXT_LENGTH_EXCEEDED), NOT_FOUND (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED: the model has
+    another task), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL.
     """
 
     def Embed(self, request, context):
-        """A vector for each input, by a model whose task is EMBED. Answers may be larger than the
-        4 MiB that gRPC clients receive unless told otherwise: 4 bytes for each dimension and input.
+        """Returns a vector for each input, from a model whose task is EMBED. Answers may exceed the 4 MiB
+        that gRPC clients receive by default: 4 bytes for each dimension of each input.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Rerank(self, request, context):
-        """Documents by relevance to a query. A model whose task is SCORE reads each pair; of a model
-        that embeds, the relevance is the cosine of the two vectors.
+        """Ranks documents by relevance to a query. A model whose task is SCORE computes each pair; with a
+        model that embeds, the relevance is the cosine of the two vectors.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,10 +93,9 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EmbeddingService:
-    """A call keeps nothing: its vectors are in its answer only. Errors of both calls:
-    INVALID_ARGUMENT (INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED), NOT_FOUND (MODEL_NOT_FOUND),
-    UNIMPLEMENTED (UNSUPPORTED: the model does not do this), and what any request may meet on its
-    way: RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL.
+    """Results are not stored. Errors of both calls: INVALID_ARGUMENT (INVALID_REQUEST,
+    CONTEXT_LENGTH_EXCEEDED), NOT_FOUND (MODEL_NOT_FOUND), UNIMPLEMENTED (UNSUPPORTED: the model has
+    another task), RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL.
     """
 
     @staticmethod

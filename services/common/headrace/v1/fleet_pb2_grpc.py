@@ -50,14 +50,14 @@ class FleetServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListWorkers(self, request, context):
-        """Workers whose reports are not older than three seconds, by name.
+        """Returns the workers that have reported in the last three seconds, by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLanes(self, request, context):
-        """Lanes, as their schedulers last reported them, by model and priority.
+        """Returns the lanes as their schedulers last reported them, by model and priority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -64,18 +64,18 @@ class GenerationServiceServicer:
     """
 
     def StreamGenerate(self, request, context):
-        """Streams a generation as it is made.
+        """Streams the output as it is generated.
 
-        One `started`, any number of deltas, then exactly one `finish`; nothing follows
-        it. While it waits, `queued`. A failure before `started` is a status; a later one is a finish that
-        carries `error`, because a REST client's status is gone by then.
+        One `started`, any number of deltas, then exactly one `finish`, the last message; `queued`
+        while the request waits. A failure before `started` is a status. A later one is a finish with
+        `error`, because a REST client has its HTTP status by then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Generate(self, request, context):
-        """Returns a generation whole.
+        """Returns the whole output.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

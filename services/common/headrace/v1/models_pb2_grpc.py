@@ -55,7 +55,7 @@ class ModelServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListModels(self, request, context):
-        """Models that are configured, by name, whether or not a worker serves them now. Not paged: a
+        """Returns the configured models, by name, whether or not a worker serves them now. Not paged: a
         mesh has tens.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -63,15 +63,15 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """NOT_FOUND (MODEL_NOT_FOUND).
+        """Returns one model. NOT_FOUND (MODEL_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Tokenize(self, request, context):
-        """Token ids of a text, without generating. NOT_FOUND (MODEL_NOT_FOUND);
-        INVALID_ARGUMENT (INVALID_REQUEST).
+        """Returns the token ids of a text. NOT_FOUND (MODEL_NOT_FOUND); INVALID_ARGUMENT
+        (INVALID_REQUEST).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

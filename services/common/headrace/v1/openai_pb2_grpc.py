@@ -101,67 +101,67 @@ class OpenAIServiceServicer:
     """
 
     def ChatCompletions(self, request, context):
-        """One JSON message, or server-sent events if the body has `"stream": true`.
+        """Returns one JSON message, or server-sent events if the body has `"stream": true`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Completions(self, request, context):
-        """As ChatCompletions, for plain prompts: one, or a list, whose choices are numbered through.
+        """As ChatCompletions, for a plain prompt or a list of them, whose choices are numbered through.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Embeddings(self, request, context):
-        """One JSON message, for models that embed. `encoding_format` "float" or "base64".
+        """Returns one JSON message, of models that embed. `encoding_format` is "float" or "base64".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Rerank(self, request, context):
-        """As Jina and vLLM have it; no call of OpenAI's, as the next five. With `texts` in place of
-        `documents` as text-embeddings-inference has it: the answer is a list, and an error is
-        {"error", "error_type"}.
+        """Jina's and vLLM's; this and the next five are not OpenAI's. With `texts` in place of
+        `documents` text-embeddings-inference's: the answer is a list, and an error is {"error",
+        "error_type"}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RerankV2(self, request, context):
-        """As Cohere has it: documents are cut to `max_tokens_per_doc`, and an error is {"message"}.
+        """Cohere's: documents are cut to `max_tokens_per_doc`, and an error is {"message"}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """As vLLM has it: how relevant each text of one side is to the only one of the other, or to that
-        of its place.
+        """vLLM's: how relevant each text of one side is to the only text of the other, or to that at its
+        index.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request, context):
-        """As text-embeddings-inference has it: `inputs` to a list of vectors. An error is
-        {"error", "error_type"}.
+        """text-embeddings-inference's: `inputs` to a list of vectors. An error is {"error",
+        "error_type"}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Tokenize(self, request, context):
-        """As vLLM has it, by `prompt` or `messages`, and as llama.cpp has it, by `content`.
+        """vLLM's, with `prompt` or `messages`, and llama.cpp's, with `content`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Detokenize(self, request, context):
-        """As vLLM and llama.cpp have it: `tokens` to their text, which is `prompt` and `content` alike.
+        """vLLM's and llama.cpp's: `tokens` to their text, which is both `prompt` and `content`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

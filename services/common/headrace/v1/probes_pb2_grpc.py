@@ -61,31 +61,31 @@ class ProbeServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def GetHealth(self, request, context):
-        """Whether the gateway that answers can admit requests, whatever its workers do: 200, else 503 with
-        the reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}}; "loading": the
-        model is announced and this gateway is loading its tokenizer; "no_worker": requests for it wait.
-        While it is 503, `status` is "unavailable" and `reason` says why.
+        """Returns 200 if the gateway that answers can admit requests, whatever its workers do, else 503
+        with the reason. {"status": "ok", "models": {name: "ready" | "loading" | "no_worker"}};
+        "loading": the model is announced and this gateway is loading its tokenizer; "no_worker":
+        requests for it wait. While it is 503, `status` is "unavailable" and `reason` says why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Ping(self, request, context):
-        """The same without a body: 200 or 503, as SageMaker and vLLM have it.
+        """The same without a body: 200 or 503, as in SageMaker and vLLM.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetVersion(self, request, context):
-        """{"version": "0.1.0"}, as vLLM has it.
+        """Returns {"version": "0.1.0"}, as vLLM does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOpenApi(self, request, context):
-        """All paths with their bodies, as OpenAPI 3.1.
+        """Returns all paths with their bodies, as OpenAPI 3.1.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

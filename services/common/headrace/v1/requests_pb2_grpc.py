@@ -61,39 +61,39 @@ class RequestServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def CreateRequest(self, request, context):
-        """Begins a detached request (GenerateRequest.detached, whatever that says here), and returns it as
-        soon as it is stored: it goes on without any reader. With a `request_id` it may be repeated:
-        where that request is known and is the same, it is returned as it stands. ALREADY_EXISTS
-        (REQUEST_EXISTS) where it is another one; else errors as StreamGenerate's.
+        """Starts a background request (GenerateRequest.detached, which need not be set), and returns it
+        as soon as it is stored: it runs without a reader. With a `request_id` the call may be
+        repeated: if the same request is known, its state is returned. ALREADY_EXISTS (REQUEST_EXISTS)
+        if another one has the id; else errors as StreamGenerate's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRequest(self, request, context):
-        """What is known of a request, open or lately ended; any gateway answers.
+        """Returns the state of a request that is open or whose result is stored; any gateway answers.
         NOT_FOUND (REQUEST_NOT_FOUND); UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while no
-        scheduler can say so.
+        scheduler can tell.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRequest(self, request, context):
-        """Ends a request; its stream gets its end. Idempotent: cancelling an ended request
-        returns it as it ended. NOT_FOUND (REQUEST_NOT_FOUND).
+        """Cancels a request; its stream ends with a finish. Idempotent: for an ended request it returns
+        how it ended. NOT_FOUND (REQUEST_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AttachRequest(self, request, context):
-        """Reads a request that somebody has sent, to its end, as StreamGenerate does: one `started`,
-        the deltas behind `after`, one `finish`. Any gateway answers, also when the one that the
-        request came to has died; any number may read. Who leaves before the end ends the request
-        if nobody else reads it, and it is not detached.
-        NOT_FOUND (REQUEST_NOT_FOUND); INVALID_ARGUMENT where `after` is no place in the answer;
-        UNAVAILABLE (GATEWAY_UNREACHABLE) with RetryInfo while it cannot be reached.
+        """Streams a request that was sent before, to its end, as StreamGenerate does: one `started`, the
+        deltas after `after`, one `finish`. Any gateway answers, also when the one that accepted the
+        request has died; any number of clients may read. A client that closes the stream before the
+        end cancels the request unless it has another reader or is a background request. NOT_FOUND
+        (REQUEST_NOT_FOUND); INVALID_ARGUMENT if `after` is not a position in the output; UNAVAILABLE
+        (GATEWAY_UNREACHABLE) with RetryInfo while its gateway cannot be reached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

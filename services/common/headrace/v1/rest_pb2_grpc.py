@@ -89,7 +89,7 @@ class RestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AttachRequest(self, request, context):
-        """RequestService.AttachRequest. A Last-Event-ID header says `after`, as an event's id does.
+        """RequestService.AttachRequest. A Last-Event-ID header gives `after` as the id of an event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace.sampling import PARAMETERS
 from headrace.v1.common_pb2 import Priority, Structure
@@ -63,7 +65,7 @@ def sequence_of(
         output_ids=tuple(output_ids),
         parameters=SamplingParameters(
             max_tokens=sampling.max_tokens,
-            **{name: getattr(sampling, name) for name in PARAMETERS},
+            **{name: _number(sampling, name) for name in PARAMETERS},
             logit_bias=dict(sampling.logit_bias),
             stop_token_ids=frozenset(sampling.stop_token_ids),
             ignore_eos=sampling.ignore_eos,
@@ -94,3 +96,10 @@ def _grammar(structure: Structure) -> Grammar:
     if form is None or form == "json_object":
         return Grammar(GrammarKind.JSON_OBJECT)
     return Grammar(GrammarKind(form), getattr(structure, form))
+
+
+def _number(sampling: Sampling, name: str) -> Any:
+    """Return the value; the neutral one if the gateway does not know the parameter yet."""
+    if sampling.DESCRIPTOR.fields_by_name[name].has_presence and not sampling.HasField(name):  # type: ignore[arg-type]
+        return PARAMETERS[name].neutral
+    return getattr(sampling, name)

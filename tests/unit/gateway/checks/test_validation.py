@@ -59,6 +59,8 @@ REFUSED: list[tuple[GenerationRequest, str]] = [
     (asking(top_p=1.1), "top_p"),
     (asking(min_p=-0.1), "min_p"),
     (asking(min_p=1.1), "min_p"),
+    (asking(typical_p=0.0), "typical_p"),
+    (asking(typical_p=1.1), "typical_p"),
     (asking(repetition_penalty=0.0), "repetition_penalty"),
     (asking(repetition_penalty=10.5), "repetition_penalty"),
     (asking(presence_penalty=-2.1), "presence_penalty"),
@@ -262,3 +264,16 @@ def test_fields_are_named_as_the_caller_wrote_them() -> None:
     with pytest.raises(HeadraceError) as refused:
         valid(asked)
     assert refused.value.field == "parameters.temperature"
+
+
+def test_a_parameter_that_the_engine_lacks_is_refused_by_name_unless_it_changes_nothing() -> None:
+    with pytest.raises(Unsupported, match="the engine of model valley does not support typical_p"):
+        valid(asking(typical_p=0.9))
+    assert valid(asking(typical_p=1.0)).sampling.typical_p == 1.0
+    card = ModelCard()
+    card.CopyFrom(CARD)
+    card.defaults.typical_p = 0.5
+    assert valid(asking(), card=card).sampling.typical_p == 1.0, "nor is the model's default used"
+    card.capabilities.sampling.append("typical_p")
+    assert valid(asking(), card=card).sampling.typical_p == 0.5
+    assert valid(asking(typical_p=0.25), card=card).sampling.typical_p == 0.25

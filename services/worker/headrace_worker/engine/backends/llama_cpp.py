@@ -43,7 +43,7 @@ _BLOCK = 8
 bursts."""
 _FINISHES = {"eos": FinishReason.STOP, "limit": FinishReason.LENGTH}
 _QUIET = -1
-_ORDER = ("penalties", "temperature", "top_k", "top_p", "min_p")
+_ORDER = ("penalties", "temperature", "top_k", "top_p", "min_p", "typ_p")
 """As in transformers, and so in our own engines."""
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULTS = [each for each in PARAMETERS.values() if each.model_default]
 _NOT_SERVED = (
-    *("typical_p", "top_h", "epsilon_cutoff", "eta_cutoff", "penalty_alpha", "guidance_scale"),
+    *("top_h", "epsilon_cutoff", "eta_cutoff", "penalty_alpha", "guidance_scale"),
     *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty"),
     *("bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens"),
     *("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),

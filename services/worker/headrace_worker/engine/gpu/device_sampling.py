@@ -29,6 +29,7 @@ from torch import Tensor
 from headrace_worker.engine.base.interface import Sequence
 from headrace_worker.engine.sampling.host_sampling import SamplingColumns
 from headrace_worker.engine.sampling.noise import seed_key
+from headrace_worker.engine.sampling.typical import keep_typical
 
 _GOLDEN, _FIRST, _SECOND = (
     value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -44,6 +45,8 @@ class SamplingKind(IntEnum):
     """Temperature and min-p."""
     TOP_K_TOP_P = 2
     """Top-k or top-p too."""
+    TYPICAL = 3
+    """Typical sampling too, which sorts the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ def sampling_kind(sequence: Sequence) -> SamplingKind:
     parameters = sequence.parameters
     if parameters.temperature == 0:
         return SamplingKind.GREEDY
+    if parameters.typical_p < 1:
+        return SamplingKind.TYPICAL
     if parameters.top_k > 0 or parameters.top_p < 1:
         return SamplingKind.TOP_K_TOP_P
     return SamplingKind.ALL_TOKENS
@@ -86,9 +91,11 @@ def sample_on_device(
     temperature = torch.where(greedy, 1.0, parameters.temperature)
     scaled = (logits - highest) / temperature[:, None]
     floor = parameters.min_p.log()[:, None]
-    if kind is SamplingKind.TOP_K_TOP_P:
+    if kind >= SamplingKind.TOP_K_TOP_P:
         floor = torch.maximum(floor, _floor(scaled, parameters))
     weights = scaled.masked_fill(scaled < floor, float("-inf")).exp()
+    if kind is SamplingKind.TYPICAL:
+        weights = keep_typical(weights, parameters.typical_p)
     speeds = weights / exponentials(noise_bits(parameters.seed_keys, indices, logits.shape[-1]))
     drawn = _first(speeds == speeds.amax(dim=-1, keepdim=True))
     return torch.where(greedy, tokens, drawn), finite

@@ -1,9 +1,9 @@
 """Sample the next token of every row on the host.
 
 In transformers' order: bias, repetition, presence and frequency penalties, token masks, the
-grammar's mask, temperature, top-k, top-p, min-p; then the draw. Which tokens survive is decided by
-value, ties included, and every sum runs over one row in one order, so a row never depends on the
-rows beside it.
+grammar's mask, temperature, top-k, top-p, min-p, typical; then the draw. Which tokens survive is
+decided by value, ties included, and every sum runs over one row in one order, so a row never
+depends on the rows beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from headrace.sampling import PARAMETERS
 from headrace_worker.engine.base.interface import SamplingParameters
 from headrace_worker.engine.sampling.noise import Words, exponentials, noise_bits
+from headrace_worker.engine.sampling.typical import keep_typical
 
 Ints = NDArray[np.int64]
 
@@ -42,6 +43,7 @@ class SamplingColumns:
     top_k: Tensor = field(metadata=_INT64)
     top_p: Tensor = field(metadata=_FLOAT64)
     min_p: Tensor = field(metadata=_FLOAT32)
+    typical_p: Tensor = field(metadata=_FLOAT64)
 
     @classmethod
     def neutral(cls, rows: int, device: torch.device | str = "cpu") -> Self:
@@ -122,7 +124,7 @@ def _sample_bounded(scaled: Tensor, columns: SamplingColumns, random: RandomInpu
         if look >= vocabulary or bool(((lowest < floor) | lowest.isneginf()).all()):
             break
         look *= 8
-    weights = values.masked_fill(values < floor, float("-inf")).exp()
+    weights = _without_atypical(values.masked_fill(values < floor, float("-inf")).exp(), columns)
     candidates = token_ids.numpy()
     winners = _exponential_race(weights, random, candidates.view(np.uint64))
     return candidates[np.arange(len(candidates)), winners]
@@ -153,12 +155,18 @@ def _sample_unbounded(scaled: Tensor, columns: SamplingColumns, random: RandomIn
     """Sample among all tokens but those below min-p."""
     if bool((columns.min_p > 0).any()):
         scaled = scaled.masked_fill(scaled < columns.min_p.log()[:, None], float("-inf"))
-    weights, token_ids = scaled.exp(), np.arange(scaled.shape[-1], dtype=np.uint64)
+    weights = _without_atypical(scaled.exp(), columns)
+    token_ids = np.arange(scaled.shape[-1], dtype=np.uint64)
     rows = max(1, _BLOCK // len(token_ids))
     blocks = [slice(at, at + rows) for at in range(0, len(weights), rows)]
     return np.concatenate(
         [_exponential_race(weights[block], random[block], token_ids) for block in blocks]
     )
+
+
+def _without_atypical(weights: Tensor, columns: SamplingColumns) -> Tensor:
+    untouched = bool((columns.typical_p >= 1).all())
+    return weights if untouched else keep_typical(weights, columns.typical_p)
 
 
 def _exponential_race(weights: Tensor, random: RandomInputs, token_ids: Words) -> Ints:

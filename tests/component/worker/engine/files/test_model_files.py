@@ -110,11 +110,11 @@ def test_a_template_whose_end_of_turn_ends_nothing_is_logged(
         ({"top_k": -1}, {"top_k": 0}, []),
         ({"min_p": 7, "temperature": "hot"}, {}, ["temperature", "min_p"]),
         (
-            {"typical_p": 0.9, "suppress_tokens": [5], "num_beams": 4, "max_new_tokens": 2048},
+            {"top_h": 0.9, "suppress_tokens": [5], "num_beams": 4, "max_new_tokens": 2048},
             {},
-            ["typical_p", "suppress_tokens", "num_beams", "max_new_tokens"],
+            ["top_h", "suppress_tokens", "num_beams", "max_new_tokens"],
         ),
-        ({"typical_p": 1.0, "num_beams": 1, "no_repeat_ngram_size": 0}, {}, []),
+        ({"typical_p": 0.9, "num_beams": 1, "no_repeat_ngram_size": 0}, {"typical_p": 0.9}, []),
     ],
 )
 def test_the_models_own_sampling_is_on_its_card_and_what_is_not_applied_in_the_log(
@@ -128,7 +128,7 @@ def test_the_models_own_sampling_is_on_its_card_and_what_is_not_applied_in_the_l
     model = loaded(folder)
     assert model.generation_defaults == defaults
     card = model_card("m", model, b"", now_unix_s=0).defaults
-    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
+    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "typical_p"):
         value = defaults.get(name)
         assert card.HasField(name) == (value is not None)
         assert getattr(card, name) == pytest.approx(value or 0)

@@ -65,6 +65,8 @@ def random_rows(
         {"top_p": 0.9},
         {"top_p": 0.001},
         {"top_k": 20, "top_p": 0.7, "min_p": 0.02, "temperature": 1.7},
+        {"typical_p": 0.4},
+        {"typical_p": 0.9, "top_k": 20, "top_p": 0.7, "temperature": 1.7},
     ],
     ids=str,
 )
@@ -75,10 +77,10 @@ def test_every_row_gets_the_token_that_the_host_would_give_it(columns: dict[str,
     draw = RandomInputs(
         parameters.seed_keys.numpy().view(np.uint64), indices.numpy().astype(np.uint64)
     )
-    tokens, finite = sample_on_device(logits, parameters, indices, SamplingKind.TOP_K_TOP_P)
+    tokens, finite = sample_on_device(logits, parameters, indices, SamplingKind.TYPICAL)
     assert finite.all()
     assert tokens.tolist() == sample(logits, shape, draw).tolist()
-    if not {"top_k", "top_p"} & columns.keys():
+    if not {"top_k", "top_p", "typical_p"} & columns.keys():
         assert (
             sample_on_device(logits, parameters, indices, SamplingKind.ALL_TOKENS)[0].tolist()
             == tokens.tolist()

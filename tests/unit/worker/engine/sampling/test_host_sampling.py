@@ -18,6 +18,7 @@ from transformers import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from headrace_worker.engine.base.interface import SamplingParameters, Sequence
@@ -62,6 +63,7 @@ def various_parameters(rows: int) -> list[SamplingParameters]:
             top_k=choose([0, 0, 1, 2, 40, 5000]),
             top_p=choose([1.0, 1.0, 0.0, 0.3, 0.9, 0.999]),
             min_p=choose([0.0, 0.0, 0.02, 0.5]),
+            typical_p=choose([1.0, 1.0, 0.2, 0.9]),
         )
         for _ in range(rows)
     ]
@@ -76,6 +78,8 @@ def processed(logits: Tensor, parameters: SamplingParameters) -> Tensor:
         processors.append(TopPLogitsWarper(parameters.top_p))
     if parameters.min_p:
         processors.append(MinPLogitsWarper(parameters.min_p))
+    if parameters.typical_p < 1:
+        processors.append(TypicalLogitsWarper(parameters.typical_p))
     no_ids = torch.zeros(1, 1, dtype=torch.int64)
     scores: Tensor = processors(no_ids, logits[None])  # type: ignore[arg-type]  # LongTensor
     return scores[0]
