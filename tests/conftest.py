@@ -25,18 +25,11 @@ Learned = Callable[[str], None]
 """Told what a library can do by now that a test expected it not to."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its directory; group those that share a mesh, for xdist's loadgroup."""
-    for item in items:
-        kind = item.path.relative_to(TESTS).parts[0]
-        if kind not in KINDS:
-            continue
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test by its directory."""
+    kind = item.path.relative_to(TESTS).parts[0]
+    if kind in KINDS:
         item.add_marker(kind)
-        if kind in ("e2e", "chaos"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-        elif kind == "contract" and "[openai" in item.nodeid:
-            item.add_marker(pytest.mark.xdist_group("upstream_mesh"))
 
 
 def pytest_configure() -> None:
