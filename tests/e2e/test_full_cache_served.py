@@ -14,6 +14,8 @@ from helpers.streams import Seen, chat
 
 STREAMS = 8
 TOKENS = 120
+ROUNDS = 20
+"""A quick machine may end a stream before the last has begun; then none is parked."""
 PARKED = "vllm:num_preemptions_total"
 
 
@@ -46,10 +48,11 @@ async def test_streams_that_make_way_for_each_other_are_those_that_run_alone(
                     extra_body={"ignore_eos": True},
                 )
 
-            together = await asyncio.gather(*(one(number) for number in range(STREAMS)))
             expected = [await one(number) for number in range(STREAMS)]
-            # Why here: the worker counts at its reports, some time after the last token.
-            made_way = await parked(mesh)
-    assert [seen.text for seen in together] == [seen.text for seen in expected]
-    assert all(seen.completion_tokens == TOKENS for seen in together)
-    assert made_way > 0
+            for _ in range(ROUNDS):
+                together = await asyncio.gather(*(one(number) for number in range(STREAMS)))
+                assert [seen.text for seen in together] == [seen.text for seen in expected]
+                assert all(seen.completion_tokens == TOKENS for seen in together)
+                if await parked(mesh) > 0:
+                    return
+    pytest.fail("no sequence was parked, so nothing was shown")
