@@ -92,5 +92,5 @@ def test_text_protocols_do_not_resume_a_partial_answer(
 ) -> None:
     with speaking(speech, upstream_mesh, files) as engine:
         assert not engine.facts.capabilities.resume
-        with pytest.raises(SequenceRefused, match="begins every answer anew"):
+        with pytest.raises(SequenceRefused, match="does not support resuming a partial answer"):
             engine.admit(replace(saying("mill"), output_ids=(20,)))

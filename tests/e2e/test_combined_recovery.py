@@ -169,9 +169,9 @@ async def test_tools_schemas_stops_penalties_and_logprobs_go_on_as_if_nothing_ha
         require_what_was_asked(expected, stops)
         async with Strike(mesh, "worker-valley-1", after=SLOTS // CHOICES) as strike:
             seen = await everything(mesh, stops, strike)
-    for answer, wanted in zip(seen, expected, strict=True):
-        assert counts(answer) == counts(wanted)
-        for choice, was in zip(answer.choices, wanted.choices, strict=True):
+    for answer, requested in zip(seen, expected, strict=True):
+        assert counts(answer) == counts(requested)
+        for choice, was in zip(answer.choices, requested.choices, strict=True):
             assert (choice.text, choice.calls, choice.reasons) == (was.text, was.calls, was.reasons)
             assert choice.tokens == was.tokens
             assert choice.logprobs == pytest.approx(was.logprobs, abs=1e-4)

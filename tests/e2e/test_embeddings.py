@@ -38,8 +38,8 @@ def expected(text: str) -> torch.Tensor:
 def require_all(vectors: list[list[float]]) -> None:
     """Every vector is there, and in its place."""
     plain = {text: expected(text) for text in set(TEXTS)}
-    wanted = torch.stack([plain[text] for text in TEXTS])
-    torch.testing.assert_close(torch.tensor(vectors), wanted, atol=2e-5, rtol=1e-4)
+    requested = torch.stack([plain[text] for text in TEXTS])
+    torch.testing.assert_close(torch.tensor(vectors), requested, atol=2e-5, rtol=1e-4)
 
 
 async def vectors_of(client: openai.AsyncOpenAI) -> list[list[float]]:

@@ -162,5 +162,5 @@ async def test_a_trusted_header_names_the_tenant_over_http_and_grpc(
                 await generation.Generate(asked, metadata=(("x-tenant", "nightly"),))
 
 
-async def _is(found: Awaitable[int], wanted: int) -> bool:
-    return await found == wanted
+async def _is(found: Awaitable[int], requested: int) -> bool:
+    return await found == requested

@@ -20,7 +20,7 @@ def ids_of(text: str) -> list[int]:
 
 
 def says(request: ValidRequest) -> Script:
-    """Every choice says the same, a token at a time; token 1 ends it. Logprobs as wanted."""
+    """Every choice says the same, a token at a time; token 1 ends it. Logprobs as requested."""
     scripts = [
         [_told(events, request) for events in one_by_one(choice, [*ids_of(SAYING), 1])]
         for choice in range(request.n)

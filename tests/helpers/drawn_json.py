@@ -73,8 +73,8 @@ def draw(made: Compiled, seed: int, *, likely: str = "") -> bytes:
         allowed = np.unpackbits(bits.numpy().view(np.uint8)[0], bitorder="little")
         options: list[int] = allowed[: len(_vocabulary())].nonzero()[0].tolist()
         assert options, f"nothing may follow {_text(tokens)!r}"
-        wanted = ending if choose.random() < 0.3 else familiar if len(tokens) > LONG else set()
-        token = choose.choice([each for each in options if each in wanted] or options)
+        requested = ending if choose.random() < 0.3 else familiar if len(tokens) > LONG else set()
+        token = choose.choice([each for each in options if each in requested] or options)
         assert matcher.accept(token), f"{token} was allowed after {_text(tokens)!r}"
         if token == END:
             break

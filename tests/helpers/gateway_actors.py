@@ -90,7 +90,7 @@ async def running_mesh(
         SystemClock(),
         gateway_id=gateway_id,
         delivery_address=address,
-        tell=tell,
+        build_answer=tell,
     )
     serve_delivery(server, mesh)
     await server.start()

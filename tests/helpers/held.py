@@ -34,11 +34,11 @@ async def held(record: MeshRecord) -> dict[str, float]:
 
 async def _of_service(http: httpx.AsyncClient, process: ProcessRecord) -> dict[str, float]:
     text = (await http.get(f"http://127.0.0.1:{process.ports['metrics']}/metrics")).text
-    wanted = ("headrace_event_loop_tasks", *_OWN.get(Role(process.role), ()))
-    found = dict.fromkeys((f"{process.name} {name}" for name in wanted), 0.0)
+    requested = ("headrace_event_loop_tasks", *_OWN.get(Role(process.role), ()))
+    found = dict.fromkeys((f"{process.name} {name}" for name in requested), 0.0)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name in wanted:
+            if sample.name in requested:
                 found[f"{process.name} {sample.name}"] += sample.value
     return found
 

@@ -23,7 +23,7 @@ def completion(**fields: Any) -> bytes:
     return json.dumps({"model": "valley", "prompt": "Hello"} | fields).encode()
 
 
-def wanted(data: bytes) -> GenerationRequest:
+def requested(data: bytes) -> GenerationRequest:
     return chat_request(parse(ChatBody, data, max_bytes=MB), CALL)
 
 

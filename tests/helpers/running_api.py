@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from headrace.errors import RequestNotFound
+from headrace.errors import GatewayUnreachable, RequestNotFound
 from headrace.internal.v1.model_card_pb2 import Adapter, Capabilities, ModelCard
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.model_names import lane_id
@@ -136,9 +136,11 @@ class StandinRequests:
 
 
 class StandinFinding:
-    """Knows no request that could be read."""
+    """Has no request that could be read; of "unled" no leader can say so."""
 
     async def find(self, request_id: str, models: Iterable[str]) -> Attachable:
+        if request_id == "unled":
+            raise GatewayUnreachable("no scheduler knows yet where it is", retry_after_s=1.0)
         raise RequestNotFound(f"request {request_id} is not known", field="request_id")
 
     async def near(self, request_id: str) -> Attachable | None:

@@ -164,7 +164,7 @@ class _Gateway:
             SystemClock(),
             gateway_id=gateway_id,
             delivery_address=join_host_port(_advertised_host(settings), delivery_port),
-            tell=partial(rebuild_answer, self._catalog),
+            build_answer=partial(rebuild_answer, self._catalog),
         )
         serve_delivery(self._delivery, self._mesh)
         attach = AttachService(

@@ -20,7 +20,7 @@ from headrace_gateway.queue.lanes import LaneView
 from headrace_gateway.queue.queueing import report_queued
 from headrace_gateway.queue.reports import following
 from headrace_gateway.queue.settlements import Settlements
-from headrace_gateway.resume.background import BackgroundReaders, Tell
+from headrace_gateway.resume.background import AnswerBuilder, BackgroundReaders
 from headrace_gateway.resume.directory import RequestDirectory
 from headrace_gateway.resume.notices import Notices
 from headrace_gateway.resume.takeovers import Takeovers
@@ -101,7 +101,7 @@ def assemble(
     *,
     gateway_id: str,
     delivery_address: str,
-    tell: Tell,
+    build_answer: AnswerBuilder,
 ) -> Mesh:
     answer_s = settings.leader_answer_timeout_s
     requests, lanes = OpenRequests(), LaneView(fresh_s=settings.lane_report_max_age_s)
@@ -111,7 +111,7 @@ def assemble(
     lost_attempts = LostAttempts(
         gateway_id, bus, clock, grace_s=settings.worker_reconnect_grace_s, answer_s=answer_s
     )
-    background = BackgroundReaders(tell)
+    background = BackgroundReaders(build_answer)
     address = GatewayAddress(gateway_id, delivery_address)
     admission = LaneAdmission(
         settings,

@@ -67,7 +67,7 @@ async def test_what_the_engine_refuses_after_all_is_parked_with_the_reason(
     async with worker_here(nats_url, engine):
         await scheduler.dispatch(await scheduler.first_worker(), record("a", gw))
         await eventually(lambda: bool(scheduler.parked))
-        assert "this engine is told to refuse everything" in scheduler.parked[0].error.message
+        assert "this engine is configured to refuse everything" in scheduler.parked[0].error.message
 
 
 async def test_a_worker_whose_engine_dies_parks_all_it_has_and_exits_with_1(

@@ -6,7 +6,7 @@ for a moment:
 
     outbox = Outbox[int]("numbers", send, max_items=2)
     add(1), add(2), add(3)         waiting: 1 2 3
-    send([1, 2])                   raises NobodyAnswered; pause 0.05 s
+    send([1, 2])                   raises NoReply; pause 0.05 s
     send([1, 2])                   returns [2], which was not confirmed; waiting: 3 2; pause 0.1 s
     send([3, 2])                   returns None, so all are confirmed; waiting: nothing
 
@@ -95,7 +95,8 @@ class Outbox(Generic[T]):
         """Wait until no item of these keys waits; unset: of those that wait now. No deadline."""
         pending = set(self._waiting if keys is None else keys)
         async with self._confirmed:
-            await self._confirmed.wait_for(lambda: pending.isdisjoint(self._waiting))
+            # Why from the keys: they look at the fewer of the two, however many wait.
+            await self._confirmed.wait_for(lambda: self._waiting.keys().isdisjoint(pending))
 
     async def run(self) -> None:
         """Send until cancelled. What then waits stays unsent."""

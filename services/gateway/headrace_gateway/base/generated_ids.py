@@ -1,4 +1,4 @@
-"""Pure room: ids that gateways make for requests, which tell in whose lanes a request is.
+"""Pure room: ids that gateways make for requests, which name the lane that a request is in.
 
 So a gateway that is asked for one it does not hold asks one leader and not those of all models.
 An id is drawn when a call comes, and gets its lane when its model is known:
@@ -39,7 +39,7 @@ def with_lane(model: str, request_id: str) -> str:
     """The id with the model's lane in it, if it was drawn; a caller's own as it is.
 
     Raises:
-        InvalidRequest: the caller chose one that tells another model's lane.
+        InvalidRequest: the client chose one that names another model's lane.
     """
     lane = _lane_in(request_id)
     here = lane_id(model)[:_LANE_CHARACTERS]
@@ -57,8 +57,8 @@ def with_lane(model: str, request_id: str) -> str:
 def candidate_models(request_id: str, models: Iterable[str]) -> list[str]:
     """The models whose leaders may have a request of this id."""
     lane, known = _lane_in(request_id), list(models)
-    told = [model for model in known if lane_id(model).startswith(lane)] if lane else []
-    return told or known
+    matching = [model for model in known if lane_id(model).startswith(lane)] if lane else []
+    return matching or known
 
 
 def _lane_in(request_id: str) -> str | None:

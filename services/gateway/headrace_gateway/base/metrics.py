@@ -60,14 +60,14 @@ inter_token_latency_seconds = Histogram(
     buckets=_INTER_TOKEN_BUCKETS,
 )
 stale_tokens_total = Counter(
-    "headrace_gateway_stale_tokens_total", "Late tokens of attempts that are no longer heard."
+    "headrace_gateway_stale_tokens_total", "Late tokens of attempts that have been fenced."
 )
 repeated_tokens_total = Counter(
-    "headrace_gateway_repeated_tokens_total", "Tokens said again, and the same."
+    "headrace_gateway_repeated_tokens_total", "Tokens that were received twice, and were equal."
 )
 replay_mismatch_total = Counter(
     "headrace_gateway_replay_mismatch_total",
-    "Tokens or ends said again, and different: determinism is broken somewhere.",
+    "Tokens or ends that were received twice, and differed: determinism is broken.",
 )
 sender_faults_total = Counter(
     "headrace_gateway_sender_faults_total", "Attempts fenced because their worker skipped tokens."
@@ -77,12 +77,12 @@ lost_total = Counter(
 )
 taken_over_total = Counter(
     "headrace_gateway_taken_over_total",
-    "Requests of gateways that are gone, taken over for a reader who came here, or for nobody.",
+    "Requests of lost gateways that this gateway took over, with or without a reader.",
     ["model"],
 )
 overdue_total = Counter(
     "headrace_gateway_overdue_total",
-    "Requests that the gateway itself had to end at their deadline: nobody behind it did.",
+    "Requests that the gateway ended at their deadline because no other process had.",
     ["model"],
 )
 slow_readers_total = Counter(

@@ -9,7 +9,7 @@ def quoted(text: str) -> str:
     """The text in quotes, its beginning only if it is long.
 
     Why: messages travel in gRPC's trailers, whose size is bounded; a megabyte of
-    somebody's model name would break the call instead of answering it.
+    a model name would break the call instead of answering it.
     """
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     return ascii(shown)

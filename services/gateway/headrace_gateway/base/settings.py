@@ -34,10 +34,10 @@ class GatewaySettings(ServiceSettings):
     """Longest wait for the broker to store a request before its caller is refused. Too small:
     a restarting broker means errors. Too large: callers wait instead of trying elsewhere."""
     lane_report_max_age_s: float = Field(default=3.0, gt=0)
-    """Reports of lanes older than this refuse nobody. Too small: a late report admits beyond
+    """Reports of lanes older than this refuse no request. Too small: a late report admits beyond
     the lane's bound. Too large: a lane is refused long after it emptied, if its leader died."""
     queue_told_after_s: float = Field(default=0.5, ge=0)
-    """Wait after which a stream is told how it stands in its lane. Too small: events for requests
+    """Wait after which a stream is sent its position in its lane. Too small: events for requests
     that start at once. Too large: people take it for dead. A `/v1` stream with event ids has its
     head from then on, so what fails later has no HTTP status of its own, but is an event."""
     stream_head_after_s: float = Field(default=2.0, ge=0)
@@ -46,7 +46,7 @@ class GatewaySettings(ServiceSettings):
     of its stream. Too large: clients and proxies that wait for a head give up."""
     stream_keepalive_s: float = Field(default=10.0, gt=0)
     """Longest silence of a stream of server-sent events, queued or running; then a comment is sent.
-    Streams over gRPC are told of their wait as often. Too small: comments in streams that are
+    Streams over gRPC are sent their position as often. Too small: comments in streams that are
     well. Too large: proxies cut streams that are silent for a minute, some sooner."""
     deadline_slack_s: float = Field(default=2.0, ge=0)
     """How long after its deadline a request is left to scheduler and worker to end. Too
@@ -81,7 +81,7 @@ class GatewaySettings(ServiceSettings):
     off goes on getting requests."""
     canary_interval_s: float = Field(default=5.0, gt=0)
     """A canary flies where no token came for this long. Too small: an idle mesh works for
-    nothing. Too large: so late does its metric tell of a mesh that is stuck."""
+    nothing. Too large: a mesh that is stuck shows in its metric that late."""
     canary_timeout_s: float = Field(default=10.0, gt=0)
     """How long a canary's token may take; longer than a cold prefill of one token."""
 
@@ -122,7 +122,7 @@ class GatewaySettings(ServiceSettings):
     tenant_header: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{0,63})?$")
     """Header, or gRPC metadata, whose value names the tenant of a call, 1 to 64 of A-Z a-z 0-9
     . _ -; itself in lower case, as "x-tenant". It is believed: let the proxy in front set it for
-    callers that it knows, and strip it from all others, or anybody is whom they like. Empty:
+    callers that it knows, and strip it from all others, or any client can claim any tenant. Empty:
     every call is of the tenant "default", as is one without the header."""
     tenant_default_priority: dict[str, PriorityName] = Field(default_factory=dict)
     """Priority of a tenant's calls that name none, as JSON, {"nightly": "bulk"}, or as a table in

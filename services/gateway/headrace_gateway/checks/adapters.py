@@ -28,7 +28,7 @@ def known(announced: ModelCard, reported: Iterable[ModelCard]) -> list[Adapter]:
     """The adapters of a model by name, from its last announced card and those of live workers.
 
     Where workers have unlike ones of a name, as while one is replaced, that is meant which
-    most of them have. One that was announced and is run by nobody is known: its worker may
+    most of them have. One that was announced and that no worker runs is known: its worker may
     come back.
     """
     reported = list(reported)

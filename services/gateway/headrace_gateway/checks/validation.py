@@ -72,7 +72,7 @@ def valid_request(
 
     Raises:
         InvalidRequest: the prompt has no tokens.
-        ContextLengthExceeded: prompt and wanted output do not fit the context.
+        ContextLengthExceeded: prompt and requested output do not fit the context.
     """
     if not prompt_ids:
         raise InvalidRequest("the prompt has no tokens", field=request.prompt.field)
@@ -279,7 +279,7 @@ def _sampling(parameters: SamplingParameters, card: ModelCard, most_tokens: int)
     numbers: dict[str, Any] = {
         name: _number(each, parameters, card) for name, each in PARAMETERS.items()
     }
-    told = {name: getattr(parameters, name) for name in _LOGPROBS if parameters.HasField(name)}
+    logprobs = {name: getattr(parameters, name) for name in _LOGPROBS if parameters.HasField(name)}
     # Why: logits divided by next to nothing overflow; what is meant is greedy.
     if numbers["temperature"] < _GREEDY_BELOW:
         numbers["temperature"] = 0.0
@@ -292,7 +292,7 @@ def _sampling(parameters: SamplingParameters, card: ModelCard, most_tokens: int)
         min_tokens=min(parameters.min_tokens, most_tokens),
         allowed_token_ids=parameters.allowed_token_ids,
         **numbers,
-        **told,
+        **logprobs,
     )
 
 

@@ -62,7 +62,7 @@ class Catalog:
         self._unusable: dict[str, str] = {}
         """Why a model's newest card cannot be used, where an older one is not known."""
         self._waiting: set[str] = set()
-        """Models of `_pending` that have been tried; said once in the log."""
+        """Models of `_pending` that have been tried; logged once."""
         self._tokenizers: dict[str, Tokenizer] = {}
         """By digest; those of `_models` and no others."""
         self._names = ServedNames()

@@ -46,7 +46,7 @@ class _Form(Enum):
     LOST = "lost"
     """In neither form does it come through."""
     REFUSED = "refused"
-    """The template raises in both; so it will for the caller, who is told what it says."""
+    """The template raises in both; so it will for the client, whose error has its message."""
 
 
 _GIVEN = (_Form.TEXT, _Form.PARTS)

@@ -29,11 +29,11 @@ class Detokenizer:
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._context: list[int] = []
-        """Ids of the piece said last: some decoders join or strip spaces by what is before."""
+        """Ids of the piece returned last: some decoders join or strip spaces by what is before."""
         self._said = 0
-        """How many characters of the decoded context have been said."""
+        """How many characters of the decoded context have been returned."""
         self._held: list[int] = []
-        """Ids after the context; of their text nothing has been said."""
+        """Ids after the context; none of their text has been returned."""
 
     def feed(self, token_id: int) -> str:
         """The characters that this token completes; often none, sometimes several."""
@@ -179,7 +179,7 @@ class TextStream:
         self._unstopped = unstopped_tokens
 
     def feed(self, token_ids: Sequence[int]) -> Piece:
-        said: list[str] = []
+        texts: list[str] = []
         for used, token_id in enumerate(token_ids, 1):
             self._unstopped -= 1
             if token_id in self._silent:
@@ -188,9 +188,9 @@ class TextStream:
             if self._cutter is not None and text and self._unstopped < 0:
                 text = self._cutter.feed(text)
                 if self._cutter.stopped:
-                    return Piece("".join((*said, text)), used, True)
-            said.append(text)
-        return Piece("".join(said), len(token_ids), False)
+                    return Piece("".join((*texts, text)), used, True)
+            texts.append(text)
+        return Piece("".join(texts), len(token_ids), False)
 
     def flush(self) -> str:
         """What was held back, for a sequence that has ended without a stop string."""

@@ -30,7 +30,7 @@ class ChoiceDelta:
     stopped: bool = False
     """It ended by a stop string, which its worker does not look for."""
     logprobs: Logprobs | None = None
-    """Of `token_ids`, whether or not their text is held back; None where they are not wanted."""
+    """Of `token_ids`, whether or not their text is held back; None where they are not requested."""
     prompt_logprobs: Logprobs | None = None
     """In the first delta of a choice, if requested."""
     cached_prompt: int | None = None

@@ -46,7 +46,7 @@ class Finding(Protocol):
         """The request, of which one of these models is asked; nothing is held yet.
 
         Raises:
-            RequestNotFound: it was never heard of, or its result is not kept any more.
+            RequestNotFound: it is unknown, or its result is not stored any more.
             CapacityError: it cannot be read from here now.
         """
         ...

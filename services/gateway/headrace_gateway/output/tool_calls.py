@@ -41,17 +41,17 @@ class ToolCalls:
     def __init__(self) -> None:
         self._take = self._content
         self._held = ""
-        """Not said yet: it may be part of a tag, or of a call that may prove to be none."""
+        """Not sent yet: it may be part of a tag, or of a call that may prove to be none."""
         self._calls = 0
         self._depth = 0
         self._in_string = self._escaped = False
 
     def feed(self, text: str) -> list[Piece]:
         self._held += text
-        said: list[Piece] = []
+        pieces: list[Piece] = []
         while (piece := self._take()) is not None:
-            said += [part for part in piece if part != ""]
-        return said
+            pieces += [part for part in piece if part != ""]
+        return pieces
 
     def flush(self) -> list[Piece]:
         """What was held back, for a text that has ended."""

@@ -193,7 +193,7 @@ class LaneAdmission:
         if isinstance(error, LaneFull):
             self._requests.remove(open_request)
             return
-        # It may be stored: the caller was told that it is not, so it is settled as cancelled.
+        # It may be stored: the client got an error, so it is settled as cancelled.
         open_request.abandon()
 
     def _open_request(

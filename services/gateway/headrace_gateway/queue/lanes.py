@@ -173,7 +173,7 @@ def _place(state: TenantState, at: int) -> int:
 
 
 def _state_of(lane: LaneState, tenant: str) -> TenantState:
-    """What is said of a tenant; nothing, if it is not known."""
+    """Return the report of a tenant; an empty one if it is unknown."""
     named = {state.tenant: state for state in lane.tenants}
     return named.get(tenant) or named.get("") or TenantState()
 

@@ -105,27 +105,27 @@ class Tokens:
     first_index: int
     token_ids: list[int]
     logprobs: Logprobs | None = None
-    """Of `token_ids`, where they are wanted."""
+    """Of `token_ids`, where they are requested."""
     prompt_logprobs: Logprobs | None = None
-    """Of all of the prompt but its first token, where they are wanted; with the first output."""
+    """Of all of the prompt but its first token, where they are requested; with the first output."""
     cached_prompt: int | None = None
     """Tokens of the prompt that were in a cache; with the first output, where that is known."""
 
     def split(self, count: int) -> tuple[Tokens, Tokens | None]:
         """The first `count` tokens, and the others if there are any."""
-        ids, told = self.token_ids, self.logprobs
+        ids, logprobs = self.token_ids, self.logprobs
         if count >= len(ids):
             return self, None
         begin = Tokens(
             self.choice,
             self.first_index,
             ids[:count],
-            told and told.cut(0, count),
+            logprobs and logprobs.cut(0, count),
             self.prompt_logprobs,
             self.cached_prompt,
         )
         return begin, Tokens(
-            self.choice, self.first_index + count, ids[count:], told and told.cut(count)
+            self.choice, self.first_index + count, ids[count:], logprobs and logprobs.cut(count)
         )
 
 
@@ -151,9 +151,9 @@ class Queued:
     """No worker runs it now. It stands alone in its list, and says nothing of the output."""
 
     ahead: int | None = None
-    """Of its lane, requests that came before it and wait; None where nobody knows."""
+    """Of its lane, requests that came before it and wait; None if unknown."""
     wait_s: float | None = None
-    """Estimated; None where nobody knows."""
+    """Estimated; None if unknown."""
 
 
 Event = Tokens | ChoiceEnded | Failed | Queued
@@ -237,7 +237,7 @@ class Generation:
         raise NotImplementedError
 
     def end_choice(self, choice: int) -> None:
-        """Stop a choice in which a stop string was found; its worker is told at once."""
+        """Stop a choice in which a stop string was found; its worker is notified at once."""
 
     async def settle(self, outcome: common_pb2.RequestOutcome) -> None:
         """Report that the end has been sent to the caller. Store the outcome, free what is held.

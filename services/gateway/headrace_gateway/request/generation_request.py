@@ -71,7 +71,7 @@ def _characters(value: object) -> int:
 
 
 def last_answer(conversation: Conversation) -> str:
-    """What an assistant said last, where nobody has said anything since."""
+    """The last message, if it is an assistant's."""
     last = conversation.messages[-1]
     if last["role"] != "assistant":
         return ""

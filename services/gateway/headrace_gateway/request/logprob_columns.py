@@ -15,10 +15,10 @@ class UnequalColumns(Exception):
 
 
 def by_row(message: DeliverRequest) -> Iterator[Logprobs | None]:
-    """For each row of the message's columns in order, what is told of its token.
+    """For each row of the message's columns in order, the log probabilities of its token.
 
     Raises:
-        UnequalColumns: they cannot be told apart, or are of rows that are not there.
+        UnequalColumns: they do not match each other, or are of rows that are not there.
     """
     if not message.HasField("logprobs"):
         return repeat(None, len(message.slots))
@@ -35,11 +35,11 @@ def by_row(message: DeliverRequest) -> Iterator[Logprobs | None]:
 
 
 def _require_equal(columns: RowLogprobs, rows: int) -> None:
-    told = {len(columns.rows), len(columns.logprobs), len(columns.top_counts)}
+    lengths = {len(columns.rows), len(columns.logprobs), len(columns.top_counts)}
     likeliest = {sum(columns.top_counts), len(columns.top_token_ids), len(columns.top_logprobs)}
-    if len(told) > 1 or len(likeliest) > 1 or max(columns.rows, default=0) >= max(rows, 1):
+    if len(lengths) > 1 or len(likeliest) > 1 or max(columns.rows, default=0) >= max(rows, 1):
         raise UnequalColumns(
-            f"logprobs in columns of {sorted(told)} and {sorted(likeliest)}, of {rows} tokens"
+            f"logprobs in columns of {sorted(lengths)} and {sorted(likeliest)}, of {rows} tokens"
         )
 
 
@@ -55,7 +55,7 @@ def read_run(message: common_pb2.Logprobs) -> Logprobs:
 
 
 def written(run: Logprobs | None) -> common_pb2.Logprobs | None:
-    """As the public messages have it; None where there is nothing to tell."""
+    """As the public messages have it; None if there are none."""
     if run is None:
         return None
     return common_pb2.Logprobs(logprobs=run.own, top_token_ids=run.top_ids, top_logprobs=run.top)

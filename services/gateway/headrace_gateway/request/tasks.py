@@ -33,7 +33,7 @@ def only_model(cards: Iterable[ModelCard], *tasks: ModelTask.ValueType) -> str:
         InvalidRequest: there are several, or none.
     """
     there = sorted((task_of(card), card.model) for card in cards)
-    by_task = [[name for task, name in there if task == wanted] for wanted in tasks]
+    by_task = [[name for task, name in there if task == requested] for requested in tasks]
     names = next(filter(None, by_task), []) if tasks else sorted(name for _, name in there)
     if len(names) == 1:
         return names[0]

@@ -58,7 +58,7 @@ class Tools:
 
     @property
     def usable(self) -> bool:
-        """Whether the model hears of them, and its calls are looked for."""
+        """Whether the prompt names them and the output is searched for calls."""
         return bool(self.offered) and self.choice != "none"
 
 
@@ -104,7 +104,7 @@ def structure_of(tools: Tools, card: ModelCard) -> Structure | None:
 
     If the engine can, calls of the model's own accord are held to the names that are
     offered, to their schemas where a tool is strict, and to one call where only one is
-    wanted. The text around them is free. A forced call is held to its schema as well, unless
+    requested. The text around them is free. A forced call is held to its schema as well, unless
     the tool is not strict and its schema cannot be enforced: then to any object.
     """
     if not tools.usable or not card.capabilities.grammar:
@@ -132,10 +132,10 @@ def as_object(arguments: str | Mapping[str, Any] | None) -> Any:
     if arguments is None or not arguments.strip():
         return {}
     try:
-        said = json.loads(arguments)
+        parsed = json.loads(arguments)
     except (ValueError, RecursionError):
         return arguments
-    return {} if said is None else said
+    return {} if parsed is None else parsed
 
 
 def _takes_objects(schema: Mapping[str, Any]) -> bool:

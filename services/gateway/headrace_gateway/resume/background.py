@@ -17,15 +17,15 @@ from headrace_gateway.stream.open_request import OpenRequest
 
 log = logging.getLogger(__name__)
 
-Tell = Callable[[Generation, RequestRecord], Answer]
+AnswerBuilder = Callable[[Generation, RequestRecord], Answer]
 """One reader's answer, in the words of the request that it is of."""
 
 
 class BackgroundReaders:
     """A reader of each detached request, from its beginning to its end: no more than are open."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, build_answer: AnswerBuilder) -> None:
+        self._build_answer = build_answer
         self._tasks: set[asyncio.Task[None]] = set()
 
     def read(self, open_request: OpenRequest) -> None:
@@ -34,7 +34,7 @@ class BackgroundReaders:
         Raises:
             HeadraceError: its model is not known here.
         """
-        answer = self._tell(open_request.reader(), open_request.admitted.record)
+        answer = self._build_answer(open_request.reader(), open_request.admitted.record)
         task = asyncio.create_task(_read(answer, open_request))
         self._tasks.add(task)
         task.add_done_callback(self._forget)

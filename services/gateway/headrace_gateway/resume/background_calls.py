@@ -16,7 +16,7 @@ class BackgroundRequests:
     def __init__(self, submitter: Submitter, requests: Requests) -> None:
         self._submitter, self._requests = submitter, requests
 
-    async def begin(self, wanted: GenerationRequest, call: Call, *, repeatable: bool) -> Request:
+    async def begin(self, requested: GenerationRequest, call: Call, *, repeatable: bool) -> Request:
         """Returns as soon as it is stored. `repeatable`: its caller has chosen its id, so this may
         be a call that was made before, whose answer got lost.
 
@@ -29,29 +29,29 @@ class BackgroundRequests:
                 raise InvalidRequest(
                     f"request_id names the request already; leave it or {HEADER} out", field=HEADER
                 )
-            wanted = named_by_key(wanted, key)
+            requested = named_by_key(requested, key)
             repeatable = True
-        if repeatable and (same := await self._begun(wanted)) is not None:
+        if repeatable and (same := await self._begun(requested)) is not None:
             return same
         try:
-            answer, request = await self._submitter.open(wanted)
+            answer, request = await self._submitter.open(requested)
         except RequestExists:
             # The same call has come here twice at once.
-            if not repeatable or (same := await self._begun(wanted)) is None:
+            if not repeatable or (same := await self._begun(requested)) is None:
                 raise
             return same
         async with answer:
             pass  # Its gateway reads it: this reader may leave.
         return await self._requests.opened(request.key)
 
-    async def _begun(self, wanted: GenerationRequest) -> Request | None:
-        request = await self._submitter.repeated(wanted)
+    async def _begun(self, requested: GenerationRequest) -> Request | None:
+        request = await self._submitter.repeated(requested)
         try:
             found, record = await self._requests.look(request.key)
         except (RequestNotFound, GatewayUnreachable):
             # Where no leader can say so now, the next one lets the first of two go on.
             return None
-        seeded = wanted.seed is not None
+        seeded = requested.seed is not None
         if not (record.detached and same_request(record, request, seeded)):
-            raise name_taken(wanted.request_id, field=wanted.name_of("request_id"))
+            raise name_taken(requested.request_id, field=requested.name_of("request_id"))
         return found

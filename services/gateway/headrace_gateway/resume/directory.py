@@ -55,12 +55,12 @@ class OpenHere:
         return self.open_request.admitted.record
 
     async def open(self) -> Generation:
-        # Also if it has been closed meanwhile: what it said is there as long as somebody reads.
+        # Also if it has been closed meanwhile: its output stays as long as it has a reader.
         return self.open_request.reader()
 
 
 class Ended(Generation):
-    """A kept result as the `Generation` of who comes late; nobody has to end it."""
+    """The generation of a stored result, which need not be ended."""
 
     def __init__(self, result: ResultRecord) -> None:
         super().__init__(result.request_id, result.arrival.ToNanoseconds() / 1e9)
@@ -135,7 +135,7 @@ class RequestDirectory:
         Raises:
             RequestNotFound: no leader knows it, and no result is kept.
             GatewayUnreachable: the gateway that has it cannot be reached, and is not gone.
-            BrokerUnavailable: nobody else could be asked.
+            BrokerUnavailable: no leader could be asked.
         """
         search = _Search(key, list(models))
         ends_s, pause_s = self._clock.monotonic_s() + self._wait_s, FIRST_BACKOFF_S

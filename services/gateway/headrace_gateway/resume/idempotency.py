@@ -53,15 +53,15 @@ def idempotency_key(call: Call) -> str | None:
     return key
 
 
-def named_by_key(wanted: GenerationRequest, key: str) -> GenerationRequest:
+def named_by_key(requested: GenerationRequest, key: str) -> GenerationRequest:
     """The request by the name that a tenant's key makes, and with the seed, if it has none."""
-    digest = blake2b(f"{wanted.caller.tenant}\0{key}".encode(), digest_size=24).digest()
-    seed = int.from_bytes(digest[16:]) if wanted.seed is None else wanted.seed
-    return replace(wanted, request_id=f"once-{digest[:16].hex()}", seed=seed, idempotent=True)
+    digest = blake2b(f"{requested.caller.tenant}\0{key}".encode(), digest_size=24).digest()
+    seed = int.from_bytes(digest[16:]) if requested.seed is None else requested.seed
+    return replace(requested, request_id=f"once-{digest[:16].hex()}", seed=seed, idempotent=True)
 
 
 async def open_named(
-    wanted: GenerationRequest, submitter: Submitter, resumer: AnswerResumer, *, named: bool
+    requested: GenerationRequest, submitter: Submitter, resumer: AnswerResumer, *, named: bool
 ) -> tuple[Answer, ValidRequest]:
     """The answer to a new request; `named`: its caller has chosen its id.
 
@@ -72,14 +72,14 @@ async def open_named(
         RequestExists: the name is another request's.
         HeadraceError: it was refused; nothing is held.
     """
-    if named and (wanted.background or await resumer.names_detached(wanted.key)):
-        field = wanted.name_of("request_id")
-        return await open_or_join(wanted, submitter, resumer, field=field, detached=True)
-    return await submitter.open(wanted)
+    if named and (requested.background or await resumer.names_detached(requested.key)):
+        field = requested.name_of("request_id")
+        return await open_or_join(requested, submitter, resumer, field=field, detached=True)
+    return await submitter.open(requested)
 
 
 async def open_or_join(
-    wanted: GenerationRequest,
+    requested: GenerationRequest,
     submitter: Submitter,
     resumer: AnswerResumer,
     *,
@@ -95,9 +95,11 @@ async def open_or_join(
         RequestExists: the same, where `detached`.
         HeadraceError: it was refused; nothing is held.
     """
-    request = await submitter.repeated(wanted)
+    request = await submitter.repeated(requested)
     event = EventId(request.request_id, "")
-    like = partial(resumer.find_as, seeded=wanted.seed is not None, field=field, detached=detached)
+    like = partial(
+        resumer.find_as, seeded=requested.seed is not None, field=field, detached=detached
+    )
 
     async def join() -> Generation:
         return await (await like(event, request)).open()
@@ -115,7 +117,7 @@ async def open_or_join(
         if not detached:
             raise
     try:
-        return await submitter.open(wanted, seen=seen)
+        return await submitter.open(requested, seen=seen)
     except RequestExists:
         # Another call has brought it here since.
         return await again(), request

@@ -26,8 +26,8 @@ from headrace_gateway.stream.open_requests import OpenRequests
 
 
 class RequestLookup:
-    """Asks near before far: own table, results, then the leader that the id tells of. Where it
-    tells of none, every model's leader at once."""
+    """Looks in the own table, then in stored results, then asks the leader that the id names, or
+    every model's leader at once if it names none."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class RequestLookup:
         Raises:
             RequestNotFound: no leader knows it, and no result is kept.
             GatewayUnreachable: some leader cannot be asked, or has just begun.
-            BrokerUnavailable: it is not here, and nobody else could be asked.
+            BrokerUnavailable: it is not here, and no leader could be asked.
         """
         found, _ = await self.look(key)
         return found
@@ -67,7 +67,7 @@ class RequestLookup:
         return _open(open_request, leader), open_request.admitted.record
 
     async def opened(self, key: str) -> requests_pb2.Request:
-        """A request that has just been opened here, without asking anybody else.
+        """A request that has just been opened here, without asking a leader.
 
         Raises:
             HeadraceError: it has ended meanwhile, and what it came to cannot be read.
@@ -83,7 +83,7 @@ class RequestLookup:
         Raises:
             RequestNotFound: no leader knows it, and no result is kept.
             GatewayUnreachable: some leader cannot be asked, or has just begun.
-            BrokerUnavailable: it is not here, and nobody else could be asked.
+            BrokerUnavailable: it is not here, and no leader could be asked.
         """
         if (open_request := self._requests.find(key)) is None:
             found, _ = await self._elsewhere(key, LocateRequest.VERB_CANCEL)

@@ -78,14 +78,14 @@ class Notices:
 
     def _end(self, open_request: OpenRequest, error: HeadraceError) -> None:
         if isinstance(error, _ELSEWHERE):
-            # Its readers are told; to settle it, and to keep its result, is the other's.
+            # Its readers are notified; the other gateway settles it and stores its result.
             self._requests.remove(open_request)
             open_request.release(error)
         else:
             open_request.fail(error)
 
     async def _held(self, fence: FenceNotice) -> OpenRequest | None:
-        """What is held here, or from now on; None: its leader has to find somebody else."""
+        """Return the open request, taken over if need be; None: another gateway is needed."""
         held = self._requests.find(fence.request_id)
         if held is not None or not fence.HasField("record"):
             return held
@@ -99,7 +99,7 @@ class Notices:
             return None
 
     async def _has_ended(self, record: RequestRecord) -> bool:
-        """Its gateway died between keeping the result and saying so: that is said from here."""
+        """Settle a request whose gateway died after it had stored the result."""
         if self._settlements.find(record.request_id) is not None:
             return True
         stored = await self._results.get_result(record.request_id)

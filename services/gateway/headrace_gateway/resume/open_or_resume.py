@@ -30,16 +30,16 @@ def wants_event_ids(call: Call) -> bool:
     Raises:
         InvalidRequest: the header says neither yes nor no.
     """
-    said = call.headers.get(RESUME_HEADER.lower(), "false")
-    if (asked := _ASKED.get(said.strip().lower())) is None:
+    value = call.headers.get(RESUME_HEADER.lower(), "false")
+    if (asked := _ASKED.get(value.strip().lower())) is None:
         raise InvalidRequest(
-            f"{RESUME_HEADER} is {quoted(said)}; it may be true or false", field=RESUME_HEADER
+            f"{RESUME_HEADER} is {quoted(value)}; it may be true or false", field=RESUME_HEADER
         )
     return asked or bool(call.last_event_id)
 
 
 async def open_or_resume(
-    wanted: GenerationRequest, call: Call, submitter: Submitter, resumer: AnswerResumer
+    requested: GenerationRequest, call: Call, submitter: Submitter, resumer: AnswerResumer
 ) -> tuple[Answer, ValidRequest]:
     """The answer, and the request as this call wrote it.
 
@@ -47,21 +47,21 @@ async def open_or_resume(
         HeadraceError: it was refused; nothing is held.
     """
     if not call.last_event_id:
-        if (once := apply_key(wanted, call)) is not None:
-            return await open_or_join(once, submitter, resumer, detached=wanted.background)
-        named = wanted.request_id != call.request_id
-        return await open_named(wanted, submitter, resumer, named=named)
-    if not wanted.stream:
+        if (once := apply_key(requested, call)) is not None:
+            return await open_or_join(once, submitter, resumer, detached=requested.background)
+        named = requested.request_id != call.request_id
+        return await open_named(requested, submitter, resumer, named=named)
+    if not requested.stream:
         raise InvalidRequest(
             f"{HEADER} is for streams; ask for a stream, or leave it out", field=HEADER
         )
     event = read_event_id(call.last_event_id, field=HEADER)
-    request = await submitter.repeated(wanted)
-    seeded = wanted.seed is not None
+    request = await submitter.repeated(requested)
+    seeded = requested.seed is not None
     return await resumer.resume_as(event, request, field=HEADER, seeded=seeded), request
 
 
-def apply_key(wanted: GenerationRequest, call: Call) -> GenerationRequest | None:
+def apply_key(requested: GenerationRequest, call: Call) -> GenerationRequest | None:
     """The request by the name that its call's key makes; None of a call without one.
 
     Raises:
@@ -69,12 +69,12 @@ def apply_key(wanted: GenerationRequest, call: Call) -> GenerationRequest | None
     """
     if (key := idempotency_key(call)) is None:
         return None
-    if wanted.request_id != call.request_id:
+    if requested.request_id != call.request_id:
         raise InvalidRequest(
             f"request_id names the request already; leave it or {KEY_HEADER} out",
             field=KEY_HEADER,
         )
-    return named_by_key(wanted, key)
+    return named_by_key(requested, key)
 
 
 def resume_position(request_id: str, after: str, call: Call) -> str:

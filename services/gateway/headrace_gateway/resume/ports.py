@@ -14,7 +14,7 @@ class Fleet(Protocol):
     """Workers and lanes, as they last reported themselves."""
 
     def workers(self) -> list[Worker]:
-        """Those heard of in the last three seconds, by name."""
+        """Those that reported in the last three seconds, by name."""
         ...
 
     def lanes(self) -> list[Lane]:

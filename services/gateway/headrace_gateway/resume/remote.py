@@ -46,7 +46,7 @@ class Remote(Generation):
         """
         Raises:
             RequestNotFound: it is not open there.
-            Unreachable: nobody answers there.
+            Unreachable: no gateway answers there.
         """
         async with AsyncExitStack() as stack:
             channel = await stack.enter_async_context(aio_channel(address, pings=MESH_PINGS))

@@ -134,8 +134,8 @@ class Takeovers:
         open_request = OpenRequest(admitted, self._clock, self._admission.close)
         logprobs_request = admitted.logprobs_request
         # Why: logprobs are not stored with the tokens, which are made again, equal.
-        anew = logprobs_request.logprobs or logprobs_request.prompt_logprobs is not None
-        open_request.output.resume(record.attempt, () if anew else record.progress)
+        restarts = logprobs_request.logprobs or logprobs_request.prompt_logprobs is not None
+        open_request.output.resume(record.attempt, () if restarts else record.progress)
         return open_request
 
     async def _confirm(self, model: str, open_request: OpenRequest) -> None:

@@ -26,7 +26,7 @@ class _Loss:
 
     @property
     def is_moot(self) -> bool:
-        """It ended, or somebody else already goes on with it."""
+        """It ended, or a newer attempt continues it."""
         output = self.open_request.output
         return output.ended or output.newest_attempt > self.attempt
 
@@ -73,11 +73,11 @@ class LostAttempts:
 
     async def _judge(self) -> None:
         while True:
-            unbind_all = await self._broken.get()
-            await asyncio.sleep(unbind_all.judged_s - self._clock.monotonic_s())
-            for binding in unbind_all.bindings:
+            broken = await self._broken.get()
+            await asyncio.sleep(broken.judged_s - self._clock.monotonic_s())
+            for binding in broken.bindings:
                 if not _is_resumed(binding):
-                    self._lose(binding, unbind_all.worker_id, None)
+                    self._lose(binding, broken.worker_id, None)
 
     def _lose(self, binding: SlotBinding, worker_id: str, error: EngineFailed | None) -> None:
         open_request = binding.open_request

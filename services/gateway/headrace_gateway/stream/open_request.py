@@ -178,13 +178,13 @@ class OpenRequest:
         """
         before = self.output.newest_attempt
         try:
-            heard = self.output.open(binding.choice, binding.attempt)
+            accepted = self.output.open(binding.choice, binding.attempt)
         finally:
             if self.output.newest_attempt != before:
                 self._cancel_bindings(lambda old: old.attempt < binding.attempt)
-        if heard:
+        if accepted:
             self._bindings.add(binding)
-        return heard
+        return accepted
 
     def unbind(self, binding: SlotBinding) -> None:
         """Remove a binding whose slot has ended or was reused, or whose stream broke."""

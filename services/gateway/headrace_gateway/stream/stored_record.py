@@ -32,7 +32,7 @@ def admitted_as(
 
 
 def without_prompt(record: RequestRecord) -> RequestRecord:
-    """What an answer is said by. Prompt and output are elsewhere, or are nobody's business."""
+    """What an answer is rebuilt by. Prompt and output are stored elsewhere, or nowhere."""
     kept = RequestRecord()
     kept.CopyFrom(record)
     for field in ("prompt_ids", "inputs", "progress", "trace_context"):
@@ -42,8 +42,8 @@ def without_prompt(record: RequestRecord) -> RequestRecord:
 
 def _logprobs_request(record: RequestRecord) -> LogprobsRequest:
     sampling = record.sampling
-    told = record.prompt_tokens - 1 if sampling.HasField("prompt_logprobs") else None
-    return LogprobsRequest(logprobs=sampling.HasField("logprobs"), prompt_logprobs=told)
+    prompt_logprobs = record.prompt_tokens - 1 if sampling.HasField("prompt_logprobs") else None
+    return LogprobsRequest(logprobs=sampling.HasField("logprobs"), prompt_logprobs=prompt_logprobs)
 
 
 def digest_of(request: ValidRequest) -> bytes:

@@ -67,7 +67,7 @@ class Scored:
 class Query:
     """What documents are held against."""
 
-    wanted: VectorRequest
+    requested: VectorRequest
     """Its inputs are the documents, as `Text`."""
     text: str
     field: str = "query"
@@ -84,7 +84,7 @@ class Ranked:
 class Embedding:
     """The seam of the doors for vectors.
 
-    A call is told its vectors while its requests are open: they are settled when the `with` is
+    A call gets its vectors while its requests are open: they are settled when the `with` is
     left, or abandoned if that is by an error or because the caller went away.
     """
 
@@ -93,19 +93,19 @@ class Embedding:
 
     @asynccontextmanager
     async def embedded(
-        self, wanted: VectorRequest, *, dimensions: int | None, prompt_name: str | None
+        self, requested: VectorRequest, *, dimensions: int | None, prompt_name: str | None
     ) -> AsyncIterator[Embedded]:
         """
         Raises:
             HeadraceError: it was refused, or failed; nothing is held.
         """
-        served = self._catalog.get(wanted.model)
+        served = self._catalog.get(requested.model)
         card = served.card
         require_task(card, ModelTask.MODEL_TASK_EMBED)
         check_dimensions(dimensions, card)
-        prompt = prompt_text(card, prompt_name, wanted.name_of("prompt_name"))
-        inputs = prefixed(wanted.inputs, prompt)
-        async with self._computed(wanted, inputs, served) as embedded:
+        prompt = prompt_text(card, prompt_name, requested.name_of("prompt_name"))
+        inputs = prefixed(requested.inputs, prompt)
+        async with self._computed(requested, inputs, served) as embedded:
             vectors = [
                 shortened(vector, dimensions) async for vector in cooperatively(embedded.vectors)
             ]
@@ -118,24 +118,26 @@ class Embedding:
             HeadraceError: as `embedded`.
         """
         asked = [Text(query.text, query.field)]
-        async with self.scored(query.wanted, asked) as scored:
+        async with self.scored(query.requested, asked) as scored:
             rankings = sorted(enumerate(scored.relevances), key=lambda each: -each[1])
             yield Ranked(scored.card, rankings, scored.prompt_tokens)
 
     @asynccontextmanager
-    async def scored(self, wanted: VectorRequest, queries: Sequence[Text]) -> AsyncIterator[Scored]:
-        """The documents, which are the inputs of `wanted`, each held against the only query or
+    async def scored(
+        self, requested: VectorRequest, queries: Sequence[Text]
+    ) -> AsyncIterator[Scored]:
+        """The documents, which are the inputs of `requested`, each held against the only query or
         against that of its place.
 
         Raises:
             HeadraceError: as `embedded`.
         """
-        served = self._catalog.get(wanted.model)
+        served = self._catalog.get(requested.model)
         card = served.card
         require_task(card, ModelTask.MODEL_TASK_SCORE, ModelTask.MODEL_TASK_EMBED)
         scores = task_of(card) == ModelTask.MODEL_TASK_SCORE
-        inputs = _pairs(queries, wanted) if scores else _each_alone(queries, wanted, card)
-        async with self._computed(wanted, inputs, served) as embedded:
+        inputs = _pairs(queries, requested) if scores else _each_alone(queries, requested, card)
+        async with self._computed(requested, inputs, served) as embedded:
             values = [values_of(vector) for vector in embedded.vectors]
             if scores:
                 relevances = [score for (score,) in values]
@@ -148,20 +150,20 @@ class Embedding:
     @asynccontextmanager
     async def _computed(
         self,
-        wanted: VectorRequest,
+        requested: VectorRequest,
         inputs: Sequence[AnyInput],
         served: ServedModel,
     ) -> AsyncIterator[Embedded]:
         card = served.card
-        check_inputs(inputs, wanted, card, self._settings)
-        _, patience_s = times(wanted, self._settings)
-        lane = priority(wanted)
-        tenant = wanted.caller.tenant
+        check_inputs(inputs, requested, card, self._settings)
+        _, patience_s = times(requested, self._settings)
+        lane = priority(requested)
+        tenant = requested.caller.tenant
         self._admission.check(card.model, lane, tenant=tenant, patience_s=patience_s)
-        found = await _tokenized(inputs, served, longest_input(wanted, card))
-        check_lengths(inputs, wanted, card, found)
+        found = await _tokenized(inputs, served, longest_input(requested, card))
+        check_lengths(inputs, requested, card, found)
         async with _open(
-            self._admission, requests_for(wanted, card, self._settings, found)
+            self._admission, requests_for(requested, card, self._settings, found)
         ) as parts:
             vectors = [vector for part in parts for vector in await part.vectors()]
             prompt_tokens = sum(part.request.prompt_tokens for part in parts)
@@ -215,7 +217,7 @@ class _Part:
         await self._generation.settle(outcome)
 
     def _outcome(self) -> RequestOutcome:
-        # Why without the vectors: nobody can come back for them, and they are large.
+        # Why without the vectors: no call can resume them, and they are large.
         return RequestOutcome(usage=Usage(prompt_tokens=self.request.prompt_tokens))
 
 
@@ -247,19 +249,21 @@ async def _tokenized(
     ]
 
 
-def _pairs(queries: Sequence[Text], wanted: VectorRequest) -> list[AnyInput]:
-    documents = [each for each in wanted.inputs if isinstance(each, Text)]
+def _pairs(queries: Sequence[Text], requested: VectorRequest) -> list[AnyInput]:
+    documents = [each for each in requested.inputs if isinstance(each, Text)]
     return [
         TextPair(query.text, document.text, document.field)
         for query, document in zip(_for_each(queries, documents), documents, strict=True)
     ]
 
 
-def _each_alone(queries: Sequence[Text], wanted: VectorRequest, card: ModelCard) -> list[AnyInput]:
+def _each_alone(
+    queries: Sequence[Text], requested: VectorRequest, card: ModelCard
+) -> list[AnyInput]:
     prompts = card.vectors.prompts
     default = prompts.get(card.vectors.default_prompt, "")
     asked = prefixed(queries, prompts.get("query", default))
-    return [*asked, *prefixed(wanted.inputs, prompts.get("document", default))]
+    return [*asked, *prefixed(requested.inputs, prompts.get("document", default))]
 
 
 def _for_each(queries: Sequence[T], documents: Sequence[object]) -> Sequence[T]:

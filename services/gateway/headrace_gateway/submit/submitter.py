@@ -34,7 +34,7 @@ class Submitter:
 
     async def open(
         self,
-        wanted: GenerationRequest,
+        requested: GenerationRequest,
         *,
         seen: Callable[[Generation], Generation] = lambda own: own,
     ) -> tuple[Answer, ValidRequest]:
@@ -45,90 +45,98 @@ class Submitter:
         Raises:
             HeadraceError: it was refused; nothing is held.
         """
-        served, wanted = self._admissible(wanted)
-        request = await self._request(wanted, served)
+        served, requested = self._admissible(requested)
+        request = await self._request(requested, served)
         generation = seen(await self._admission.open(request))
         made = make_assembler(request, served, request.sampling, request.rendering)
         return Answer(generation, request, made, served.tokenizer), request
 
-    def require_room(self, wanted: GenerationRequest) -> None:
+    def require_room(self, requested: GenerationRequest) -> None:
         """Refuse now what would be refused whatever the length of its prompt.
 
         Raises:
             HeadraceError: as `open`.
         """
-        self._admissible(wanted)
+        self._admissible(requested)
 
-    def _admissible(self, wanted: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
-        served, wanted = self._checked(wanted)
-        _, patience_s = times(wanted, self._settings)
-        lane = priority(wanted)
-        tenant = wanted.caller.tenant
+    def _admissible(self, requested: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
+        served, requested = self._checked(requested)
+        _, patience_s = times(requested, self._settings)
+        lane = priority(requested)
+        tenant = requested.caller.tenant
         self._admission.check(served.card.model, lane, tenant=tenant, patience_s=patience_s)
-        return served, wanted
+        return served, requested
 
-    async def repeated(self, wanted: GenerationRequest) -> ValidRequest:
+    async def repeated(self, requested: GenerationRequest) -> ValidRequest:
         """Return the request as it would be opened, without opening it or checking its lane.
 
         Raises:
             HeadraceError: it would be refused.
         """
-        served, wanted = self._checked(wanted)
-        return await self._request(wanted, served)
+        served, requested = self._checked(requested)
+        return await self._request(requested, served)
 
-    def _checked(self, wanted: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
-        served = self._catalog.get(wanted.model)
+    def _checked(self, requested: GenerationRequest) -> tuple[ServedModel, GenerationRequest]:
+        served = self._catalog.get(requested.model)
         require_task(served.card, ModelTask.MODEL_TASK_GENERATE)
-        wanted = replace(wanted, request_id=with_lane(served.card.model, wanted.request_id))
-        wanted = apply_tools(wanted, served.card)
-        check(wanted, served.card, self._settings)
-        return served, wanted
-
-    async def _request(self, wanted: GenerationRequest, served: ServedModel) -> ValidRequest:
-        prompt_ids = cut_to_fit(wanted, served.card, await _token_ids(wanted, served))
-        request = valid_request(
-            wanted, served.card, self._settings, prompt_ids, draw_seed=lambda: self._seed_of(wanted)
+        requested = replace(
+            requested, request_id=with_lane(served.card.model, requested.request_id)
         )
-        for run in served.tokenizer.runs_of(wanted.parameters.bad_words):
+        requested = apply_tools(requested, served.card)
+        check(requested, served.card, self._settings)
+        return served, requested
+
+    async def _request(self, requested: GenerationRequest, served: ServedModel) -> ValidRequest:
+        prompt_ids = cut_to_fit(requested, served.card, await _token_ids(requested, served))
+        request = valid_request(
+            requested,
+            served.card,
+            self._settings,
+            prompt_ids,
+            draw_seed=lambda: self._seed_of(requested),
+        )
+        for run in served.tokenizer.runs_of(requested.parameters.bad_words):
             request.sampling.bad_words.add(token_ids=run)
         if served.adapter is not None:
             adapter = served.adapter
             request = replace(request, adapter=adapter.name, adapter_digest=adapter.digest)
         return request
 
-    def _seed_of(self, wanted: GenerationRequest) -> int:
+    def _seed_of(self, requested: GenerationRequest) -> int:
         """Draw a random seed; derive it from the id if the request may be sent twice.
 
         Why: of two calls with the same id the first one runs, and the other call may by then have
         sent its caller the seed.
         """
-        if not (wanted.background or wanted.idempotent):
+        if not (requested.background or requested.idempotent):
             return secrets.randbits(64)
-        name = f"{wanted.caller.tenant}\0{wanted.request_id}"
+        name = f"{requested.caller.tenant}\0{requested.request_id}"
         return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
 
-    async def tokenize(self, wanted: GenerationRequest) -> tuple[list[int], list[str]]:
+    async def tokenize(self, requested: GenerationRequest) -> tuple[list[int], list[str]]:
         """Token ids of a prompt, and the text of each; nothing is admitted.
 
         Raises:
             HeadraceError: the model is not known, or the prompt is no prompt for it.
         """
-        served, token_ids = await self.encoded(wanted)
+        served, token_ids = await self.encoded(requested)
         return token_ids, await served.tokenizer.pieces(token_ids)
 
-    async def encoded(self, wanted: GenerationRequest) -> tuple[ServedModel, list[int]]:
+    async def encoded(self, requested: GenerationRequest) -> tuple[ServedModel, list[int]]:
         """The model, and a prompt's token ids as they would go to it; nothing is admitted.
 
         Raises:
             HeadraceError: as `tokenize`.
         """
-        served = self._catalog.get(wanted.model)
-        wanted = apply_tools(wanted, served.card)
-        check_prompt_size(wanted, served.card, self._settings)
-        return served, await _token_ids(wanted, served)
+        served = self._catalog.get(requested.model)
+        requested = apply_tools(requested, served.card)
+        check_prompt_size(requested, served.card, self._settings)
+        return served, await _token_ids(requested, served)
 
 
-async def _token_ids(wanted: GenerationRequest, served: ServedModel) -> list[int]:
-    if isinstance(wanted.prompt, TokenIds):
-        return list(wanted.prompt.token_ids)
-    return await served.tokenizer.encode(wanted.prompt, special_tokens=wanted.adds_special_tokens)
+async def _token_ids(requested: GenerationRequest, served: ServedModel) -> list[int]:
+    if isinstance(requested.prompt, TokenIds):
+        return list(requested.prompt.token_ids)
+    return await served.tokenizer.encode(
+        requested.prompt, special_tokens=requested.adds_special_tokens
+    )

@@ -13,7 +13,7 @@ class GatewayAddress(NamedTuple):
 
 
 class Gateways:
-    """When each gateway that has requests here, or reports, was last heard from."""
+    """When each gateway that has requests here, or reports, last reported."""
 
     def __init__(self) -> None:
         self._received_s: dict[str, float] = {}

@@ -52,7 +52,7 @@ class ServiceRate:
         self._at_s = now_s
 
     def advance(self, *, now_s: float, slots: int) -> None:
-        """Count the time that has passed; `slots` are in use, or wanted, from now on."""
+        """Count the time that has passed; `slots` are in use, or requested, from now on."""
         passed_s = max(0.0, now_s - self._at_s)
         self._since_slot_s += passed_s * self._slots
         if self._slots and self._ends > KEPT_ENDS:
@@ -188,17 +188,17 @@ def _fluid_wait_s(queue: QueueAhead, *, slots_per_s: float, floor_share: float) 
     As `form_batch` does, it serves more urgent lanes first, and gives each lane below in which
     requests wait the share `floor_share` of the slots.
     """
-    wanted = queue.own + 1.0
+    requested = queue.own + 1.0
     slots_per_s *= max(floor_share, 1.0 - queue.lanes_below * floor_share)
     floor_per_s = slots_per_s * floor_share
     after_per_s = max(slots_per_s - queue.urgent_per_s, floor_per_s)
     if queue.urgent <= 0.0:
-        return _quotient(wanted, after_per_s)
-    by_floor_s = _quotient(wanted, floor_per_s)
+        return _quotient(requested, after_per_s)
+    by_floor_s = _quotient(requested, floor_per_s)
     drain_s = _quotient(queue.urgent, slots_per_s - floor_per_s - queue.urgent_per_s)
     if drain_s is None or (by_floor_s is not None and by_floor_s <= drain_s):
         return by_floor_s
-    rest_s = _quotient(wanted - floor_per_s * drain_s, after_per_s)
+    rest_s = _quotient(requested - floor_per_s * drain_s, after_per_s)
     return None if rest_s is None else drain_s + rest_s
 
 

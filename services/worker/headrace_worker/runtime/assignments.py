@@ -136,7 +136,7 @@ class Assignments:
             return None
         return (
             f"{delivered} tokens of the answer have been delivered, and engine {self._facts.name}"
-            f" of model {record.model} begins answers anew; it cannot go on from them"
+            f" of model {record.model} does not support resuming a partial answer"
         )
 
     def accept(self, record: RequestRecord, *, now_s: float) -> list[Sequence]:

@@ -40,11 +40,11 @@ class Reloader:
         self.servers: list[ModelServer] = []
         """Those that have begun and not left, oldest first: one, or two during a reload."""
         self._reread, self._load = reread, load
-        self._wanted = asyncio.Event()
+        self._requested = asyncio.Event()
 
     def request(self) -> None:
         """Reload; a call during a reload makes it reload once more afterwards."""
-        self._wanted.set()
+        self._requested.set()
 
     async def run(self, make: Make) -> None:
         """Reload on request, until cancelled; `make` returns a server to begin.
@@ -52,8 +52,8 @@ class Reloader:
         A model that cannot be loaded is logged and changes nothing.
         """
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
+            await self._requested.wait()
+            self._requested.clear()
             if await self._try_begin(make):
                 await self._retire()
                 await _collect_garbage()

@@ -107,3 +107,13 @@ async def test_an_idempotency_key_names_a_detached_request_as_it_names_others(
     assert len({each.request.seed for each in admission.generations}) == 1
     both = await http.post(path, json=body | {"request_id": "r"}, headers=headers)
     assert (both.status_code, "request_id" in both.text) == (400, True)
+
+
+async def test_a_named_background_request_is_opened_while_no_leader_can_say_whether_it_exists(
+    http: httpx.AsyncClient, admission: ScriptedAdmission
+) -> None:
+    # The next leader runs the first of two that have this name.
+    body = {"prompt": "a", "detached": True, "request_id": "unled"}
+    answer = await http.post("/v2/models/valley:streamGenerate", json=body)
+    assert answer.status_code == 200, answer.text
+    assert admission.last.request.request_id == "unled"

@@ -88,10 +88,10 @@ async def test_a_stream_says_every_choice_and_one_end(
         model="valley", prompt=PROMPTS, n=2, stream=True, stream_options={"include_usage": True}
     )
     chunks = [chunk.model_dump() async for chunk in stream]
-    wanted = [expected(prompt, choice) for prompt in PROMPTS for choice in range(2)]
-    assert texts_of(chunks) == dict(enumerate(wanted))
+    requested = [expected(prompt, choice) for prompt in PROMPTS for choice in range(2)]
+    assert texts_of(chunks) == dict(enumerate(requested))
     ends = [c["index"] for chunk in chunks for c in chunk["choices"] if c["finish_reason"]]
-    assert sorted(ends) == list(range(len(wanted)))
+    assert sorted(ends) == list(range(len(requested)))
     assert len({(chunk["id"], chunk["created"]) for chunk in chunks}) == 1
     counted = [chunk["usage"] for chunk in chunks if chunk["usage"]]
     made = sum(len(ids_of(prompt)) + 1 for prompt in PROMPTS) * 2

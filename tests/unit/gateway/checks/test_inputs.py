@@ -40,7 +40,7 @@ CARD = ModelCard(
 )
 
 
-def wanted(inputs: Sequence[AnyInput], **fields: Any) -> VectorRequest:
+def requested(inputs: Sequence[AnyInput], **fields: Any) -> VectorRequest:
     names = {"inputs": "input", "truncate_tokens": "truncate_prompt_tokens"}
     return VectorRequest("r", "minilm", inputs, names=names, **fields)
 
@@ -55,7 +55,7 @@ def test_a_call_is_cut_into_requests_that_are_it_again_when_joined(
 ) -> None:
     card = ModelCard(context_tokens=8192, max_slots=max_slots)
     inputs = [Input((number,) * length) for number, length in enumerate(lengths)]
-    requests = requests_for(wanted(texts("x")), card, GatewaySettings(), inputs)
+    requests = requests_for(requested(texts("x")), card, GatewaySettings(), inputs)
     assert [each for request in requests for each in request.inputs] == inputs
     assert len({request.request_id for request in requests}) == len(requests)
     for request in requests:
@@ -65,7 +65,7 @@ def test_a_call_is_cut_into_requests_that_are_it_again_when_joined(
 
 def test_a_small_call_is_one_request_under_its_own_name() -> None:
     (request,) = requests_for(
-        wanted(texts("x")), CARD, GatewaySettings(), [Input((1, 2)), Input((3,))]
+        requested(texts("x")), CARD, GatewaySettings(), [Input((1, 2)), Input((3,))]
     )
     assert (request.request_id, request.n, request.prompt_tokens) == ("r", 2, 3)
 
@@ -86,32 +86,32 @@ def test_what_needs_no_tokens_is_refused_without(
     inputs: list[AnyInput], fields: dict[str, Any], kind: type[InvalidRequest], fact: str
 ) -> None:
     with pytest.raises(kind, match=fact):
-        check_inputs(inputs, wanted(inputs, **fields), CARD, GatewaySettings())
+        check_inputs(inputs, requested(inputs, **fields), CARD, GatewaySettings())
 
 
 def test_an_input_that_is_too_long_is_named_by_its_place() -> None:
     inputs = texts("a", "b")
     found = [Input((1,)), Input((1,) * 513)]
     with pytest.raises(ContextLengthExceeded, match=r"input\[1\] has 513 tokens") as refused:
-        check_lengths(inputs, wanted(inputs), CARD, found)
+        check_lengths(inputs, requested(inputs), CARD, found)
     assert refused.value.field == "input[1]"
     # LiteLLM and others know by this sentence of OpenAI's that a text is too long.
     assert str(refused.value).startswith("This model's maximum context length is 512 tokens. ")
     with pytest.raises(InvalidRequest, match=r"input\[0\] has no tokens"):
-        check_lengths(inputs[:1], wanted(inputs), CARD, [Input(())])
+        check_lengths(inputs[:1], requested(inputs), CARD, [Input(())])
 
 
 def test_one_call_has_a_bound_of_tokens() -> None:
     count = MAX_CALL_TOKENS // 512 + 1
     inputs = texts(*["x"] * count)
     with pytest.raises(InvalidRequest, match=f"input has {count * 512} tokens in all"):
-        check_lengths(inputs, wanted(inputs), CARD, [Input((1,) * 512)] * count)
+        check_lengths(inputs, requested(inputs), CARD, [Input((1,) * 512)] * count)
 
 
 def test_the_whole_context_is_what_the_model_takes() -> None:
-    assert longest_input(wanted([], truncate_tokens=WHOLE_CONTEXT), CARD) == 512
-    assert longest_input(wanted([], truncate_tokens=7), CARD) == 7
-    assert longest_input(wanted([]), CARD) is None
+    assert longest_input(requested([], truncate_tokens=WHOLE_CONTEXT), CARD) == 512
+    assert longest_input(requested([], truncate_tokens=7), CARD) == 7
+    assert longest_input(requested([]), CARD) is None
 
 
 def test_a_prompt_goes_before_texts_and_not_before_token_ids() -> None:

@@ -93,11 +93,11 @@ def asked(**fields: Any) -> GenerationRequest:
 def test_every_field_that_asks_for_a_structure_gets_it(
     fields: dict[str, Any], form: str, text: str | None
 ) -> None:
-    wanted = asked(**fields)
-    assert wanted.parameters.structure.WhichOneof("form") == form
+    requested = asked(**fields)
+    assert requested.parameters.structure.WhichOneof("form") == form
     if text is not None:
-        assert getattr(wanted.parameters.structure, form) == text
-    assert wanted.name_of("structure") == next(iter(fields))
+        assert getattr(requested.parameters.structure, form) == text
+    assert requested.name_of("structure") == next(iter(fields))
 
 
 def test_the_older_shape_of_a_structural_tag_becomes_todays() -> None:
@@ -219,10 +219,10 @@ def test_a_model_that_holds_output_to_nothing_says_so() -> None:
 def test_the_record_has_the_structure_and_what_its_caller_called_it() -> None:
     parameters = SamplingParameters(structure=Structure(regex="a+"))
     names = {"structure": "guided_regex"}
-    wanted = GenerationRequest(
+    requested = GenerationRequest(
         "r-1", "valley", Text("hi"), parameters, Priority.PRIORITY_BULK, names=names
     )
-    check(wanted, ABLE, GatewaySettings())
-    request = valid_request(wanted, ABLE, GatewaySettings(), [1, 2], draw_seed=lambda: 7)
+    check(requested, ABLE, GatewaySettings())
+    request = valid_request(requested, ABLE, GatewaySettings(), [1, 2], draw_seed=lambda: 7)
     assert request.sampling.grammar.structure.regex == "a+"
     assert request.sampling.grammar.field == "guided_regex"

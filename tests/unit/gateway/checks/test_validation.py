@@ -32,7 +32,7 @@ CARD = ModelCard(
 LIMITS = GatewaySettings(max_timeout_s=60, max_patience_s=10)
 
 
-def wanted(**changes: Any) -> GenerationRequest:
+def requested(**changes: Any) -> GenerationRequest:
     plain = GenerationRequest(
         "r-1", "valley", Text("hello"), SamplingParameters(), Priority.PRIORITY_BULK
     )
@@ -40,7 +40,7 @@ def wanted(**changes: Any) -> GenerationRequest:
 
 
 def asking(**parameters: Any) -> GenerationRequest:
-    return wanted(parameters=SamplingParameters(**parameters))
+    return requested(parameters=SamplingParameters(**parameters))
 
 
 def valid(
@@ -75,43 +75,43 @@ REFUSED: list[tuple[GenerationRequest, str]] = [
     (asking(stop=["x"] * 1025), "stop"),
     (asking(stop_token_ids=[50]), "stop_token_ids"),
     (asking(stop_token_ids=[1] * 65), "stop_token_ids"),
-    (wanted(n=0), "n"),
-    (wanted(n=-1), "n"),
-    (wanted(n=9), "n"),
-    (wanted(priority=99), "priority"),
-    (wanted(timeout_s=0.0), "timeout"),
-    (wanted(timeout_s=61.0), "timeout"),
-    (wanted(timeout_s=math.nan), "timeout"),
-    (wanted(patience_s=-1.0), "patience"),
-    (wanted(patience_s=11.0), "patience"),
-    (wanted(request_id=""), "request_id"),
-    (wanted(request_id="a" * 65), "request_id"),
-    (wanted(request_id="a.b"), "request_id"),
-    (wanted(request_id="a\n"), "request_id"),
-    (wanted(prompt=Conversation([])), "messages"),
-    (wanted(prompt=Conversation([{"role": "", "content": ""}])), "messages[0].role"),
+    (requested(n=0), "n"),
+    (requested(n=-1), "n"),
+    (requested(n=9), "n"),
+    (requested(priority=99), "priority"),
+    (requested(timeout_s=0.0), "timeout"),
+    (requested(timeout_s=61.0), "timeout"),
+    (requested(timeout_s=math.nan), "timeout"),
+    (requested(patience_s=-1.0), "patience"),
+    (requested(patience_s=11.0), "patience"),
+    (requested(request_id=""), "request_id"),
+    (requested(request_id="a" * 65), "request_id"),
+    (requested(request_id="a.b"), "request_id"),
+    (requested(request_id="a\n"), "request_id"),
+    (requested(prompt=Conversation([])), "messages"),
+    (requested(prompt=Conversation([{"role": "", "content": ""}])), "messages[0].role"),
     (
-        wanted(
+        requested(
             prompt=Conversation(
                 [{"role": "user", "content": ""}, {"role": "<|end|>", "content": ""}]
             )
         ),
         "messages[1].role",
     ),
-    (wanted(prompt=TokenIds([1, 50])), "prompt_token_ids"),
-    (wanted(prompt=Text("x" * 6401)), "prompt"),
-    (wanted(prompt=TokenIds([1] * 100)), "prompt_token_ids"),
+    (requested(prompt=TokenIds([1, 50])), "prompt_token_ids"),
+    (requested(prompt=Text("x" * 6401)), "prompt"),
+    (requested(prompt=TokenIds([1] * 100)), "prompt_token_ids"),
     (asking(max_tokens=91), "max_tokens"),
     (asking(stop=["x" * 256] * 65), "stop"),
     (asking(bad_words=["x"] * 129), "bad_words"),
     (asking(bad_words=["x", ""]), "bad_words[1]"),
     (asking(allowed_token_ids=[0, 50]), "allowed_token_ids"),
     (asking(min_tokens=8, max_tokens=7), "min_tokens"),
-    (wanted(cache_salt=""), "cache_salt"),
-    (wanted(cache_salt="x" * 257), "cache_salt"),
-    (wanted(truncate_tokens=0), "truncate_prompt_tokens"),
-    (wanted(truncate_tokens=100), "truncate_prompt_tokens"),
-    (wanted(truncate_tokens=-2), "truncate_prompt_tokens"),
+    (requested(cache_salt=""), "cache_salt"),
+    (requested(cache_salt="x" * 257), "cache_salt"),
+    (requested(truncate_tokens=0), "truncate_prompt_tokens"),
+    (requested(truncate_tokens=100), "truncate_prompt_tokens"),
+    (requested(truncate_tokens=-2), "truncate_prompt_tokens"),
 ]
 
 
@@ -132,10 +132,10 @@ def test_what_is_out_of_range_is_refused_by_the_name_of_its_field(
         asking(logit_bias={0: -100.0, 49: 100.0}, stop=["x" * 256] * 16, stop_token_ids=[49] * 64),
         asking(max_tokens=90),
         asking(max_tokens=1),
-        wanted(n=8),
-        wanted(timeout_s=60.0, patience_s=10.0, request_id="-_aZ09" * 10),
-        wanted(prompt=TokenIds([0, 49])),
-        wanted(prompt=Text("x" * 6400)),
+        requested(n=8),
+        requested(timeout_s=60.0, patience_s=10.0, request_id="-_aZ09" * 10),
+        requested(prompt=TokenIds([0, 49])),
+        requested(prompt=Text("x" * 6400)),
     ],
 )
 def test_the_ends_of_every_range_are_in_it(asked: GenerationRequest) -> None:
@@ -143,7 +143,7 @@ def test_the_ends_of_every_range_are_in_it(asked: GenerationRequest) -> None:
 
 
 def test_what_nobody_says_is_neutral() -> None:
-    request = valid(wanted())
+    request = valid(requested())
     sampling = request.sampling
     assert (sampling.temperature, sampling.top_p, sampling.repetition_penalty) == (1, 1, 1)
     assert (sampling.top_k, sampling.min_p, sampling.ignore_eos) == (0, 0, False)
@@ -158,7 +158,7 @@ def test_the_models_own_defaults_come_before_neutral_and_after_the_caller() -> N
     card = ModelCard()
     card.CopyFrom(CARD)
     card.defaults.CopyFrom(own)
-    told = valid(wanted(), card=card).sampling
+    told = valid(requested(), card=card).sampling
     assert (told.temperature, told.top_p, told.top_k, told.repetition_penalty) == (
         0.5,
         0.25,
@@ -171,15 +171,15 @@ def test_the_models_own_defaults_come_before_neutral_and_after_the_caller() -> N
 
 
 def test_the_room_that_is_left_is_the_default_of_max_tokens() -> None:
-    assert valid(wanted(), prompt_tokens=60).sampling.max_tokens == 40
-    assert valid(wanted(), prompt_tokens=99).sampling.max_tokens == 1
+    assert valid(requested(), prompt_tokens=60).sampling.max_tokens == 40
+    assert valid(requested(), prompt_tokens=99).sampling.max_tokens == 1
 
 
 def test_a_prompt_that_fills_the_context_is_refused_with_the_numbers() -> None:
     with pytest.raises(
         ContextLengthExceeded, match=r"length is 100 tokens.*100 in your prompt"
     ) as refused:
-        valid(wanted(), prompt_tokens=100)
+        valid(requested(), prompt_tokens=100)
     assert refused.value.field == "prompt"
 
 
@@ -193,7 +193,7 @@ def test_prompt_and_output_together_beyond_the_context_are_refused_with_the_numb
 
 def test_a_prompt_without_tokens_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="no tokens"):
-        valid(wanted(), prompt_tokens=0)
+        valid(requested(), prompt_tokens=0)
 
 
 def test_a_temperature_that_would_overflow_is_greedy() -> None:
@@ -205,18 +205,18 @@ def test_more_than_the_vocabulary_is_all_of_it() -> None:
 
 
 def test_an_unset_priority_is_standard() -> None:
-    request = valid(wanted(priority=Priority.PRIORITY_UNSPECIFIED))
+    request = valid(requested(priority=Priority.PRIORITY_UNSPECIFIED))
     assert request.priority == Priority.PRIORITY_STANDARD
 
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (wanted(), (60, 10)),
-        (wanted(timeout_s=5.0), (5, 5)),
-        (wanted(patience_s=2.0), (60, 2)),
-        (wanted(time_remaining_s=3.0), (3, 3)),
-        (wanted(timeout_s=2.0, time_remaining_s=3.0), (2, 2)),
+        (requested(), (60, 10)),
+        (requested(timeout_s=5.0), (5, 5)),
+        (requested(patience_s=2.0), (60, 2)),
+        (requested(time_remaining_s=3.0), (3, 3)),
+        (requested(timeout_s=2.0, time_remaining_s=3.0), (2, 2)),
     ],
 )
 def test_times_are_the_shortest_that_bind(
@@ -254,7 +254,7 @@ def test_a_prompt_keeps_its_last_tokens_where_it_is_to_be_cut(
 
 
 def test_token_ids_beyond_the_context_are_taken_where_they_are_to_be_cut() -> None:
-    check(wanted(prompt=TokenIds([1] * 500), truncate_tokens=-1), CARD, LIMITS)
+    check(requested(prompt=TokenIds([1] * 500), truncate_tokens=-1), CARD, LIMITS)
 
 
 def test_fields_are_named_as_the_caller_wrote_them() -> None:

@@ -281,14 +281,14 @@ class LifeOfAWorker(RuleBasedStateMachine):
 
     def dispatch(self, request: RequestRecord) -> None:
         assignments = self.assignments
-        wanted = assignments.slots_wanted(request)
-        if assignments.why_not_runnable(request) or wanted > assignments.slots_for(request):
+        requested = assignments.slots_wanted(request)
+        if assignments.why_not_runnable(request) or requested > assignments.slots_for(request):
             return
         sequences = assignments.accept(request, now_s=0.0)
         self.records[request.request_id] = request
         self.points.pop(request.request_id, None)
         held = assignments.of_request(request.request_id)
-        assert len(held) == len(sequences) == wanted
+        assert len(held) == len(sequences) == requested
         for one, sequence in zip(held, sequences, strict=True):
             key = (one.request_id, one.choice)
             assert key not in self.ended, "a choice at its end ran again"

@@ -175,7 +175,7 @@ def _now(state_dir: StateDir, name: str) -> ProcessRecord:
 
 
 def _terminate(process: ProcessRecord) -> None:
-    """Send SIGTERM; a process that has just died by itself has stopped as wanted."""
+    """Send SIGTERM; a process that has just died by itself has stopped as requested."""
     if process.pid is None:
         raise MeshError(f"{process.name} has just died and is being started again; retry soon")
     with contextlib.suppress(ProcessLookupError):

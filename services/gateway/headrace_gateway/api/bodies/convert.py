@@ -50,15 +50,15 @@ def chat_request(body: ChatBody, call: Call) -> GenerationRequest:
     prompt = Conversation(
         messages, documents=body.documents or (), opens_answer=opens, continues=continues
     )
-    wanted = _wanted(body, call, prompt, parameters, names)
-    return dataclasses.replace(wanted, tools=requested_tools(body))
+    requested = _requested(body, call, prompt, parameters, names)
+    return dataclasses.replace(requested, tools=requested_tools(body))
 
 
 def completion_requests(body: CompletionBody, call: Call) -> list[GenerationRequest]:
-    """What is wanted of each prompt; all of them have the call's name."""
-    wanted = completion_request(body, call)
+    """What is requested of each prompt; all of them have the call's name."""
+    requested = completion_request(body, call)
     prompts = [_prompt(body, number) for number in range(len(body.prompt))]
-    return [dataclasses.replace(wanted, prompt=prompt) for prompt in prompts]
+    return [dataclasses.replace(requested, prompt=prompt) for prompt in prompts]
 
 
 def completion_request(body: CompletionBody, call: Call) -> GenerationRequest:
@@ -68,7 +68,7 @@ def completion_request(body: CompletionBody, call: Call) -> GenerationRequest:
     options = completion_output_options(body)
     if options.echo_only:
         max_tokens = 1
-    return _wanted(body, call, prompt, _parameters(body, options, max_tokens), {})
+    return _requested(body, call, prompt, _parameters(body, options, max_tokens), {})
 
 
 def _prompt(body: CompletionBody, number: int) -> Text | TokenIds:
@@ -102,7 +102,7 @@ def completion_output_options(body: CompletionBody) -> OutputOptions:
     )
 
 
-def _wanted(
+def _requested(
     body: Body,
     call: Call,
     prompt: Text | Conversation | TokenIds,

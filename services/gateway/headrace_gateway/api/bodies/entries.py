@@ -51,12 +51,12 @@ def _part(part: object, i: int, unknown: UnknownFields) -> dict[str, str]:
             "part {i} is of type {type}; only text is served",
             {"i": i, "type": quoted(kind)},
         )
-    known, said = (TEXT, "text") if kind != "refusal" else (_REFUSAL, "refusal")
+    known, member = (TEXT, "text") if kind != "refusal" else (_REFUSAL, "refusal")
     _kept(part, known, ("messages[].content[].", f"[{i}]"), unknown)
     unknown.ignored |= part.keys() & PART_NO_EFFECT.keys()
-    if not isinstance(part.get(said), str):
-        raise PydanticCustomError("part", "part {i} has no {said}", {"i": i, "said": said})
-    return {"type": "text", "text": part[said]}
+    if not isinstance(part.get(member), str):
+        raise PydanticCustomError("part", "part {i} has no {member}", {"i": i, "member": member})
+    return {"type": "text", "text": part[member]}
 
 
 def documents_of(value: object, info: ValidationInfo) -> list[str]:

@@ -233,7 +233,7 @@ class ChatBody(Body):
     """Unset: true, unless the last message is continued."""
     continue_final_message: bool | None = None
     echo: bool | None = None
-    """The text of the last message stands before each choice, where an assistant said it."""
+    """The text of the last message stands before each choice, if it is an assistant's."""
 
     @model_validator(mode="after")
     def _opens_or_continues(self) -> Self:

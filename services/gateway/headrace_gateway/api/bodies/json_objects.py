@@ -68,7 +68,7 @@ def texts_or_token_ids(value: object) -> list[str] | list[list[int]] | None:
 
 
 def _plain(data: bytes, max_bytes: int) -> bytes:
-    """Without compression, which is told by how the bytes begin: no JSON begins like that.
+    """Without compression, which the first bytes show: no JSON begins like that.
 
     Never more than the bound is unpacked, however much has been packed.
     """

@@ -12,7 +12,7 @@ from headrace_gateway.api.bodies.unknown_fields import UnknownFields, split_know
 from headrace_gateway.api.bodies.unsupported_fields import IgnoredFields, UnsupportedFields
 
 UNSUPPORTED = "unsupported"
-"""Type of the errors that are told as Unsupported."""
+"""Type of the errors that become Unsupported."""
 
 
 def _without_fraction(value: object) -> object:

@@ -41,8 +41,8 @@ def requested_structure(body: Body) -> tuple[Structure, str] | None:
     return found[0] if found else None
 
 
-def _response_format(said: dict[str, Any], field: str) -> Structure | None:
-    value = {name: each for name, each in said.items() if each is not None}
+def _response_format(response_format: dict[str, Any], field: str) -> Structure | None:
+    value = {name: each for name, each in response_format.items() if each is not None}
     kind = value.get("type")
     match kind:
         case None:

@@ -47,15 +47,15 @@ def _choice(value: str | dict[str, Any] | None, *, has_tools: bool) -> tuple[Cho
 
 def template_message(message: Message, field: str) -> dict[str, Any]:
     """Return a message as chat templates take it: arguments of calls are objects, not text."""
-    said: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+    converted: dict[str, Any] = {"role": message.role, "content": message.content or ""}
     if message.content is None and message.refusal:
-        said["content"] = message.refusal
+        converted["content"] = message.refusal
     if message.name is not None:
-        said["name"] = message.name
+        converted["name"] = message.name
     if message.tool_call_id is not None:
-        said["tool_call_id"] = message.tool_call_id
+        converted["tool_call_id"] = message.tool_call_id
     if (reasoning := message.reasoning_content or message.reasoning) is not None:
-        said["reasoning_content"] = reasoning
+        converted["reasoning_content"] = reasoning
     calls = [
         _call(call, f"{field}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())
     ]
@@ -63,8 +63,8 @@ def template_message(message: Message, field: str) -> dict[str, Any]:
         older = {"type": "function", "function": message.function_call}
         calls.append(_call(older, f"{field}.function_call"))
     if calls:
-        said["tool_calls"] = calls
-    return said
+        converted["tool_calls"] = calls
+    return converted
 
 
 def _call(call: dict[str, Any], field: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from headrace_gateway.request.tasks import only_model
 AnyBody = TypeVar("AnyBody", bound=RequestBody)
 
 RELEVANCE = (ModelTask.MODEL_TASK_SCORE, ModelTask.MODEL_TASK_EMBED)
-"""Tasks of models that tell how relevant a document is to a query."""
+"""Tasks of models that score how relevant a document is to a query."""
 
 
 class Service(Protocol):
@@ -99,7 +99,7 @@ def endpoint(
 def has_member(name: str) -> Callable[[bytes], bool]:
     """Return whether a JSON body has a member of this name that is not null.
 
-    Bodies are told apart before they are parsed, which is done once: in JSON a string before a
+    Bodies are distinguished before they are parsed, which is done once: in JSON a string before a
     colon is a name, because quotes within a text are escaped.
     """
     pattern = re.compile(rb'"%s"\s*:(?!\s*null)' % name.encode())

@@ -1,8 +1,8 @@
 """Callers that do not read: what is written to them waits, and at last they are cut.
 
 What waits for a reader has bounds of its own: token ids up to the request's bound, here one piece,
-behind it the windows of gRPC and Envoy's buffers. Only the time had none, and an answer that nobody
-reads would keep its place among the open requests for ever.
+behind it the windows of gRPC and Envoy's buffers. Only the time had none, and an answer that no
+client reads would keep its place among the open requests for ever.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _pieces(message: Any) -> Iterator[Any]:
 class SlowReaderInterceptor(grpc.aio.ServerInterceptor):
     """Every answer that is streamed goes through `BoundedWrites`.
 
-    The door hears of it by SlowReader, like of any error, and says so to its caller if that one
+    The handler gets a SlowReader, like any error, and reports it to its client if that one
     reads on within another `stall_s`; else the call ends with the error as its status.
     """
 

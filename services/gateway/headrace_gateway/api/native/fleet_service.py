@@ -52,9 +52,9 @@ class RequestService(RequestServiceServicer):
         detached = GenerateRequest()
         detached.CopyFrom(request)
         detached.detached = True
-        wanted = generate_request(detached, with_request_id(detached, call))
+        requested = generate_request(detached, with_request_id(detached, call))
         repeatable = bool(request.request_id)
-        return await self.services.background.begin(wanted, call, repeatable=repeatable)
+        return await self.services.background.begin(requested, call, repeatable=repeatable)
 
     async def GetRequest(self, request: GetRequestRequest, context: Context) -> Request:
         return await abort_on_error(context, self._get(request, call_of(context)))

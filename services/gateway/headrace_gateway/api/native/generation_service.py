@@ -58,10 +58,10 @@ class GenerationService(GenerationServiceServicer):
             return generate_response(answer.request, answer.outcome())
 
     async def _open(self, request: GenerateRequest, call: Call, *, stream: bool) -> Answer:
-        wanted = generate_request(request, with_request_id(request, call), stream=stream)
+        requested = generate_request(request, with_request_id(request, call), stream=stream)
         named = bool(request.request_id)
         services = self.services
-        answer, _ = await open_named(wanted, services.submitter, services.resumer, named=named)
+        answer, _ = await open_named(requested, services.submitter, services.resumer, named=named)
         return answer
 
 
@@ -82,9 +82,9 @@ async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
         async for news in answer:
             if answer.queued is not None and (message := queued_message(answer.queued)) is not None:
                 await context.write(message)
-            for said in news:
-                if not said.replayed:
-                    await context.write(delta(said))
+            for choice_delta in news:
+                if not choice_delta.replayed:
+                    await context.write(delta(choice_delta))
             if answer.complete:
                 break
     except GenerationFailed as failed:

@@ -30,16 +30,16 @@ def started(request: RequestDescription) -> StreamGenerateResponse:
     )
 
 
-def delta(said: ChoiceDelta) -> StreamGenerateResponse:
+def delta(choice_delta: ChoiceDelta) -> StreamGenerateResponse:
     return StreamGenerateResponse(
         delta=Delta(
-            choice=said.choice,
-            text=said.text,
-            token_ids=said.token_ids,
-            first_index=said.first_index,
-            finish_reason=said.finish_reason,
-            logprobs=written(said.logprobs),
-            prompt_logprobs=written(said.prompt_logprobs),
+            choice=choice_delta.choice,
+            text=choice_delta.text,
+            token_ids=choice_delta.token_ids,
+            first_index=choice_delta.first_index,
+            finish_reason=choice_delta.finish_reason,
+            logprobs=written(choice_delta.logprobs),
+            prompt_logprobs=written(choice_delta.prompt_logprobs),
             tool_calls=[
                 ToolCallDelta(
                     index=piece.index,
@@ -47,7 +47,7 @@ def delta(said: ChoiceDelta) -> StreamGenerateResponse:
                     name=piece.name or "",
                     arguments=piece.arguments,
                 )
-                for piece in said.calls
+                for piece in choice_delta.calls
             ],
         )
     )

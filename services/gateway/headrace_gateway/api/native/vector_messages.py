@@ -28,12 +28,14 @@ from headrace_gateway.submit.embedding import Embedded, Query, Ranked
 
 def vector_request(request: EmbedRequest, call: Call) -> VectorRequest:
     inputs = [_input(each, f"inputs[{i}]") for i, each in enumerate(request.inputs)]
-    return _wanted(request, call, inputs, name="inputs")
+    return _requested(request, call, inputs, name="inputs")
 
 
 def rerank_query(request: RerankRequest, call: Call) -> Query:
     documents = [Text(text, f"documents[{i}]") for i, text in enumerate(request.documents)]
-    return Query(_wanted(request, call, list[AnyInput](documents), name="documents"), request.query)
+    return Query(
+        _requested(request, call, list[AnyInput](documents), name="documents"), request.query
+    )
 
 
 async def embed_response(embedded: Embedded, request_id: str) -> EmbedResponse:
@@ -79,7 +81,7 @@ def _input(each: EmbedInput, field: str) -> AnyInput:
     return Text(each.text, f"{field}.text")
 
 
-def _wanted(
+def _requested(
     request: EmbedRequest | RerankRequest, call: Call, inputs: list[AnyInput], *, name: str
 ) -> VectorRequest:
     return VectorRequest(

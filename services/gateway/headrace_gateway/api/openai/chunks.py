@@ -94,7 +94,7 @@ class ChunkFormatter:
             include_usage: whether usage is sent after the last delta.
             prompt_tokens: set where each chunk has the usage of its choice so far, too.
             ids: whether each event has an id, from which its reader can resume.
-            telling: where more than text was asked for.
+            formatter: set if more than text was requested.
         """
         self._head = json.dumps(head.fields(shape, shape.chunk), separators=(",", ":"))[:-1]
         self._start = f'data: {self._head},"choices":[{{"index":'
@@ -124,36 +124,36 @@ class ChunkFormatter:
 
     def events(self, news: Iterable[ChoiceDelta]) -> str:
         """Return the events of these deltas; empty where there is neither text nor an end."""
-        return "".join([event for said in news for event in self._events(said)])
+        return "".join([event for delta in news for event in self._events(delta)])
 
-    def _events(self, said: ChoiceDelta) -> Iterator[str]:
+    def _events(self, delta: ChoiceDelta) -> Iterator[str]:
         """One for tokens and one for the end: a reader who is cut off between two events has
         all of the first and nothing of the second."""
-        choice, seen = said.choice, said.end_index
-        ends = said.finish_reason != UNFINISHED
-        content, logprobs = self._content(said)
-        if said.replayed:
+        choice, seen = delta.choice, delta.end_index
+        ends = delta.finish_reason != UNFINISHED
+        content, logprobs = self._content(delta)
+        if delta.replayed:
             return
-        if content and not (ends and not said.token_ids):
+        if content and not (ends and not delta.token_ids):
             line = self._ids.after_tokens(choice, seen)
             yield self._event(line, (choice, seen), content, "null", logprobs)
             content, logprobs = "", "null"
         if ends:
-            reason = f'"{_finish_reason(said.finish_reason, choice in self._called)}"'
+            reason = f'"{_finish_reason(delta.finish_reason, choice in self._called)}"'
             line = self._ids.after_tokens(choice, seen, ended=True)
             yield self._event(line, (choice, seen), content or self._nothing, reason, logprobs)
 
-    def _content(self, said: ChoiceDelta) -> tuple[str, str]:
+    def _content(self, delta: ChoiceDelta) -> tuple[str, str]:
         """Members of an event's choice, none if there is nothing to say; and its logprobs."""
-        if said.calls:
-            self._called.add(said.choice)
+        if delta.calls:
+            self._called.add(delta.choice)
         formatter = self._formatter
-        piece = ChoiceContent(said.text) if formatter is None else formatter.delta_content(said)
+        piece = ChoiceContent(delta.text) if formatter is None else formatter.delta_content(delta)
         if piece is None or (formatter is None and not piece.text):
-            return (f'"delta":{{{_calls(said.calls)}}}' if said.calls else ""), "null"
+            return (f'"delta":{{{_calls(delta.calls)}}}' if delta.calls else ""), "null"
         content = f"{self._open}{json.dumps(piece.text)}"
-        if said.calls:
-            content += f",{_calls(said.calls)}"
+        if delta.calls:
+            content += f",{_calls(delta.calls)}"
         ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
         return f"{content}{self._close}{ids}", piece.logprobs
 
@@ -173,7 +173,7 @@ class ChunkFormatter:
         *,
         more: str = "",
     ) -> str:
-        """`place`: a choice, and how many of its tokens are said with this. `more`: a member of
+        """`place`: a choice, and how many of its tokens are sent with this. `more`: a member of
         the event, behind its choice."""
         choice, seen = place
         end = self._end if self._prompt_tokens is None else self._counted(self._prompt_tokens, seen)
@@ -250,14 +250,14 @@ def _choice(
     shape: ResponseShape, choice: Choice, formatter: LogprobsFormatter | None, first: int
 ) -> str:
     piece = ChoiceContent(choice.text) if formatter is None else formatter.choice_content(choice)
-    said: dict[str, Any] = {"text": piece.text}
+    content: dict[str, Any] = {"text": piece.text}
     if shape.opens:
-        said = {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
+        content = {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
     if choice.tool_calls:
-        said["message"]["tool_calls"] = [_tool_call_json(call) for call in choice.tool_calls]
-        said["message"]["content"] = piece.text or None
+        content["message"]["tool_calls"] = [_tool_call_json(call) for call in choice.tool_calls]
+        content["message"]["content"] = piece.text or None
     reason = _finish_reason(choice.finish_reason, bool(choice.tool_calls))
-    body = json.dumps({"index": first + choice.index, **said, "finish_reason": reason})
+    body = json.dumps({"index": first + choice.index, **content, "finish_reason": reason})
     of_prompt = "" if shape.opens else _of_prompt(formatter, choice)
     ids = _ids(piece.token_ids) + _ids(piece.prompt_ids, "prompt_token_ids")
     return f'{body[:-1]},"logprobs":{piece.logprobs}{ids}{of_prompt}}}'
@@ -270,8 +270,8 @@ def _ids(token_ids: Sequence[int], name: str = "token_ids") -> str:
 
 def _of_prompt(formatter: LogprobsFormatter | None, choice: Choice) -> str:
     """Return a further JSON member; empty if prompt logprobs were not requested."""
-    told = None if formatter is None else formatter.prompt_logprobs_json(choice)
-    return "" if told is None else f',"prompt_logprobs":{told}'
+    logprobs = None if formatter is None else formatter.prompt_logprobs_json(choice)
+    return "" if logprobs is None else f',"prompt_logprobs":{logprobs}'
 
 
 def _calls(pieces: Sequence[CallPiece]) -> str:
@@ -303,6 +303,6 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.prompt_tokens + usage.output_tokens,
-        # 0 as well where the engine does not tell: clients take it for a number.
+        # 0 as well if the engine does not report it: clients take it for a number.
         "prompt_tokens_details": {"cached_tokens": usage.cached_prompt_tokens},
     }

@@ -150,14 +150,14 @@ def _usage_options(body: Body) -> UsageOptions:
 
 
 def _formatter(
-    options: OutputOptions, wanted: GenerationRequest, answer: Answer, prompt_ids: Sequence[int]
+    options: OutputOptions, requested: GenerationRequest, answer: Answer, prompt_ids: Sequence[int]
 ) -> LogprobsFormatter | None:
     if not options.any_requested:
         return None
-    text, given = "", wanted.prompt
+    text, given = "", requested.prompt
     if options.echo:
         text = answer.tokenizer.decode(list(prompt_ids))
-        if isinstance(given, Text) and wanted.truncate_tokens is None:
+        if isinstance(given, Text) and requested.truncate_tokens is None:
             text = given.text
     if options.echo_last_message and isinstance(given, Conversation):
         text = last_answer(given)

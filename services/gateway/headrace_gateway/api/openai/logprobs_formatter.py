@@ -47,41 +47,41 @@ class LogprobsFormatter:
         self._spelling: TokenTexts = ById(spelling) if options.tokens_as_ids else spelling
         self._places = [TextOffset() for _ in range(choices)]
 
-    def delta_content(self, said: ChoiceDelta) -> ChoiceContent | None:
+    def delta_content(self, delta: ChoiceDelta) -> ChoiceContent | None:
         """Return what is sent for a delta; None if it has nothing to send.
 
         Call it for all deltas, in order: offsets into the text are counted.
         """
-        begins = said.first_index == 0 and bool(said.token_ids)
-        text, told = "", list[TokenLogprobs]()
+        begins = delta.first_index == 0 and bool(delta.token_ids)
+        text, rows = "", list[TokenLogprobs]()
         if self._options.echo_last_message and begins:
             text = self._prompt.text
         if echoes := self._options.echo and begins:
             text = self._prompt.text
-            told += self._of_prompt(said.prompt_logprobs or Logprobs())
+            rows += self._of_prompt(delta.prompt_logprobs or Logprobs())
         if self._options.echo_only:
-            return ChoiceContent(text, self._logprobs(said.choice, told)) if echoes else None
-        text += said.text
-        ids = said.token_ids if self._options.token_ids else ()
-        if said.logprobs is not None:
-            told += zip(said.token_ids, said.logprobs.rows(), strict=True)
-        if not (text or ids or told):
+            return ChoiceContent(text, self._logprobs(delta.choice, rows)) if echoes else None
+        text += delta.text
+        ids = delta.token_ids if self._options.token_ids else ()
+        if delta.logprobs is not None:
+            rows += zip(delta.token_ids, delta.logprobs.rows(), strict=True)
+        if not (text or ids or rows):
             return None
-        logprobs = self._logprobs(said.choice, told) if told else "null"
+        logprobs = self._logprobs(delta.choice, rows) if rows else "null"
         return ChoiceContent(text, logprobs, ids, self._prompt_ids() if begins else ())
 
     def choice_content(self, choice: Choice) -> ChoiceContent:
         """Return the content of a whole choice."""
-        told: list[TokenLogprobs] = []
+        rows: list[TokenLogprobs] = []
         if self._options.echo:
-            told += self._of_prompt(read_run(choice.prompt_logprobs))
+            rows += self._of_prompt(read_run(choice.prompt_logprobs))
         if not self._options.echo_only:
-            told += zip(choice.token_ids, read_run(choice.logprobs).rows(), strict=False)
+            rows += zip(choice.token_ids, read_run(choice.logprobs).rows(), strict=False)
         before = self._prompt.text if self._options.echo or self._options.echo_last_message else ""
         text = "" if self._options.echo_only else choice.text
         ids = choice.token_ids if self._options.token_ids and not self._options.echo_only else ()
         return ChoiceContent(
-            before + text, self._logprobs(choice.index, told), ids, self._prompt_ids()
+            before + text, self._logprobs(choice.index, rows), ids, self._prompt_ids()
         )
 
     @property
@@ -96,16 +96,16 @@ class LogprobsFormatter:
         """JSON of vLLM's `prompt_logprobs`; None where it was not asked for."""
         if (width := self._options.prompt_logprobs) is None:
             return None
-        told = self._of_prompt(read_run(choice.prompt_logprobs))
-        return prompt_logprobs(told, self._spelling, width=width)
+        rows = self._of_prompt(read_run(choice.prompt_logprobs))
+        return prompt_logprobs(rows, self._spelling, width=width)
 
     def _of_prompt(self, run: Logprobs) -> list[TokenLogprobs]:
         first, *rest = self._prompt.token_ids
         return [(first, None), *zip(rest, run.rows(), strict=False)]
 
-    def _logprobs(self, choice: int, told: Iterable[TokenLogprobs]) -> str:
+    def _logprobs(self, choice: int, rows: Iterable[TokenLogprobs]) -> str:
         if (width := self._options.logprobs) is None:
             return "null"
         if self._options.chat:
-            return chat_logprobs(told, self._spelling)
-        return completion_logprobs(told, self._spelling, self._places[choice], width=width)
+            return chat_logprobs(rows, self._spelling)
+        return completion_logprobs(rows, self._spelling, self._places[choice], width=width)

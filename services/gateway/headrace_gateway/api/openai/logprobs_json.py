@@ -34,10 +34,10 @@ class TextOffset:
         return begin
 
 
-def chat_logprobs(told: Iterable[TokenLogprobs], spelling: TokenTexts) -> str:
+def chat_logprobs(rows: Iterable[TokenLogprobs], spelling: TokenTexts) -> str:
     """`choices[].logprobs` of a chat answer."""
     entries = []
-    for token_id, row in told:
+    for token_id, row in rows:
         own, top_ids, top = row or (0.0, [], [])
         likeliest = ",".join(
             f'{{{spelling[other].members},"logprob":{logprob:.7g}}}'
@@ -50,11 +50,11 @@ def chat_logprobs(told: Iterable[TokenLogprobs], spelling: TokenTexts) -> str:
 
 
 def completion_logprobs(
-    told: Iterable[TokenLogprobs], spelling: TokenTexts, place: TextOffset, *, width: int
+    rows: Iterable[TokenLogprobs], spelling: TokenTexts, place: TextOffset, *, width: int
 ) -> str:
     """`choices[].logprobs` of a plain completion; each token is also among its likeliest."""
     tokens, own, top, offsets = [], [], [], []
-    for token_id, row in told:
+    for token_id, row in rows:
         spelled = spelling[token_id]
         tokens.append(spelled.text)
         offsets.append(str(place.advance(spelled)))
@@ -80,10 +80,10 @@ def _object(members: Iterable[str]) -> str:
     return f"{{{','.join(members)}}}"
 
 
-def prompt_logprobs(told: Iterable[TokenLogprobs], spelling: TokenTexts, *, width: int) -> str:
+def prompt_logprobs(rows: Iterable[TokenLogprobs], spelling: TokenTexts, *, width: int) -> str:
     """vLLM's `prompt_logprobs`: for each token, by id, those of the likeliest and its own."""
     places = []
-    for token_id, row in told:
+    for token_id, row in rows:
         if row is None:
             places.append("null")
             continue

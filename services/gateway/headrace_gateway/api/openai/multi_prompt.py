@@ -56,47 +56,47 @@ class MultiPromptHandler:
         Raises:
             HeadraceError: a prompt was refused, or failed; nothing is held.
         """
-        first = several.wanted[0]
+        first = several.requested[0]
         _check(several, call, self._limits)
         with _name_prompt_in_errors(first):
             self._submitter.require_room(first)
         first = apply_key(first, call) or first
-        named = [_named(each, first, number) for number, each in enumerate(several.wanted)]
+        named = [_named(each, first, number) for number, each in enumerate(several.requested)]
         names = [await self._checked(each) async for each in cooperatively(named)]
         # Why from a request: the checks put the lane into a generated id.
         reply.request_id = names[0].removesuffix("-0")
-        run = MultiPromptRun(replace(several, wanted=named), reply.request_id, reply, self)
+        run = MultiPromptRun(replace(several, requested=named), reply.request_id, reply, self)
         await run.run(at_once=self._limits.prompts_at_once, alive=self._limits.alive)
 
-    async def _checked(self, wanted: GenerationRequest) -> str:
+    async def _checked(self, requested: GenerationRequest) -> str:
         """Return the id of the request; refuse what would be refused at any time."""
-        with _name_prompt_in_errors(wanted):
-            request = await self._submitter.repeated(wanted)
+        with _name_prompt_in_errors(requested):
+            request = await self._submitter.repeated(requested)
         return request.request_id
 
     async def opened(
-        self, wanted: GenerationRequest, *, wait_for_room: bool
+        self, requested: GenerationRequest, *, wait_for_room: bool
     ) -> tuple[Answer, ValidRequest]:
         now_s = asyncio.get_running_loop().time
         until_s = now_s() + self._limits.max_patience_s
         while True:
             try:
-                with _name_prompt_in_errors(wanted):
-                    return await self._open(wanted)
+                with _name_prompt_in_errors(requested):
+                    return await self._open(requested)
             except _NO_ROOM as error:
                 pause_s = error.retry_after_s or _RETRY_S
                 if not wait_for_room or now_s() + pause_s > until_s:
                     raise
             await asyncio.sleep(pause_s)
 
-    async def _open(self, wanted: GenerationRequest) -> tuple[Answer, ValidRequest]:
-        if wanted.idempotent:
-            return await open_or_join(wanted, self._submitter, self._resumer)
-        return await self._submitter.open(wanted)
+    async def _open(self, requested: GenerationRequest) -> tuple[Answer, ValidRequest]:
+        if requested.idempotent:
+            return await open_or_join(requested, self._submitter, self._resumer)
+        return await self._submitter.open(requested)
 
 
 def _check(several: MultiPromptRequest, call: Call, limits: GatewaySettings) -> None:
-    first, count = several.wanted[0], len(several.wanted)
+    first, count = several.requested[0], len(several.requested)
     if count > limits.max_prompts:
         raise InvalidRequest(
             f"prompt has {count} prompts; one call may have {limits.max_prompts}. Send the others"
@@ -118,22 +118,24 @@ def _check(several: MultiPromptRequest, call: Call, limits: GatewaySettings) -> 
         )
 
 
-def _named(wanted: GenerationRequest, first: GenerationRequest, number: int) -> GenerationRequest:
+def _named(
+    requested: GenerationRequest, first: GenerationRequest, number: int
+) -> GenerationRequest:
     """Return the request with an id and a seed of its own, made from those of the call."""
-    seed = wanted.seed
+    seed = requested.seed
     if seed is None and first.seed is not None:
         seed = (first.seed + number) % 2**64
     request_id = f"{first.request_id}-{number}"
-    return replace(wanted, request_id=request_id, seed=seed, idempotent=first.idempotent)
+    return replace(requested, request_id=request_id, seed=seed, idempotent=first.idempotent)
 
 
 @contextmanager
-def _name_prompt_in_errors(wanted: GenerationRequest) -> Iterator[None]:
+def _name_prompt_in_errors(requested: GenerationRequest) -> Iterator[None]:
     """Name the prompt in a refusal that is raised inside."""
     try:
         yield
     except RequestError as error:
-        field = wanted.prompt.field
+        field = requested.prompt.field
         is_of_prompt = error.field == field or isinstance(error, ContextLengthExceeded)
         if not is_of_prompt or field in error.message:
             raise

@@ -47,7 +47,7 @@ class MakeFormatter(Protocol):
     def __call__(
         self,
         options: OutputOptions,
-        wanted: GenerationRequest,
+        requested: GenerationRequest,
         answer: Answer,
         prompt_ids: Sequence[int],
     ) -> LogprobsFormatter | None:
@@ -59,7 +59,7 @@ class MakeFormatter(Protocol):
 class MultiPromptRequest:
     """The prompts of one call, and what is sent of each answer."""
 
-    wanted: Sequence[GenerationRequest]
+    requested: Sequence[GenerationRequest]
     """One for each prompt; they differ in the prompt alone."""
     options: OutputOptions
     counted: UsageOptions
@@ -68,7 +68,7 @@ class MultiPromptRequest:
 
 class PromptOpener(Protocol):
     async def opened(
-        self, wanted: GenerationRequest, *, wait_for_room: bool
+        self, requested: GenerationRequest, *, wait_for_room: bool
     ) -> tuple[Answer, ValidRequest]:
         """The answer to one prompt, and its request.
 
@@ -88,8 +88,8 @@ class MultiPromptRun:
         self, several: MultiPromptRequest, call_id: str, reply: Reply, prompts: PromptOpener
     ) -> None:
         self._several, self._call_id, self._reply, self._prompts = several, call_id, reply, prompts
-        self._streams = several.wanted[0].stream
-        self._left = deque(enumerate(several.wanted))
+        self._streams = several.requested[0].stream
+        self._left = deque(enumerate(several.requested))
         self._readers: list[asyncio.Task[None]] = []
         self._not_admitted = 0
         """How many readers have a first prompt that is not admitted yet."""
@@ -99,7 +99,7 @@ class MultiPromptRun:
         self._error: Exception | None = None
         self._head: ResponseFields | None = None
         self._usage = Usage()
-        self._choices = [b""] * len(several.wanted)
+        self._choices = [b""] * len(several.requested)
         """JSON of each prompt's choices, where the answer is not streamed."""
         self._began_s = asyncio.get_running_loop().time()
 
@@ -158,9 +158,9 @@ class MultiPromptRun:
     async def _read(self) -> None:
         is_first = True
         while self._left:
-            number, wanted = self._left.popleft()
+            number, requested = self._left.popleft()
             opened = self._prompts.opened(
-                self._with_time_remaining(wanted), wait_for_room=not is_first
+                self._with_time_remaining(requested), wait_for_room=not is_first
             )
             answer, request = await opened
             async with answer:
@@ -168,7 +168,7 @@ class MultiPromptRun:
                     await self._wait_for_first_prompts()
                 is_first = False
                 options, prompt_ids = self._several.options, request.prompt_ids
-                formatter = self._several.make_formatter(options, wanted, answer, prompt_ids)
+                formatter = self._several.make_formatter(options, requested, answer, prompt_ids)
                 self._open[number] = answer
                 try:
                     await self._send(number, answer, formatter)
@@ -236,12 +236,12 @@ class MultiPromptRun:
         # Why its own: a model may be loaded anew while a call goes on.
         return replace(self._head, fingerprint=f"fp_{request.weights}", first_choice=first_choice)
 
-    def _with_time_remaining(self, wanted: GenerationRequest) -> GenerationRequest:
+    def _with_time_remaining(self, requested: GenerationRequest) -> GenerationRequest:
         """Return the request with what is left of the call's own deadline."""
-        if wanted.time_remaining_s is None:
-            return wanted
+        if requested.time_remaining_s is None:
+            return requested
         since_s = asyncio.get_running_loop().time() - self._began_s
-        return replace(wanted, time_remaining_s=max(0.0, wanted.time_remaining_s - since_s))
+        return replace(requested, time_remaining_s=max(0.0, requested.time_remaining_s - since_s))
 
 
 def _add(total: Usage, usage: Usage) -> None:

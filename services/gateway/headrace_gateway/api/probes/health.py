@@ -25,7 +25,7 @@ class Health:
     """How this gateway stood at one moment."""
 
     leaving: bool
-    """It has been told to stop."""
+    """It has been requested to stop."""
     broker_connected: bool
     starting: bool = False
     """The models that there are have not all been read yet."""

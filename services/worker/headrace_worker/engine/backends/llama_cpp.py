@@ -201,8 +201,8 @@ def _context_tokens(described: Any, settings: WorkerSettings) -> int:
     """Return the model's own context, at most what is set."""
     architecture = described.get_field("general.architecture").contents()
     own = described.get_field(f"{architecture}.context_length")
-    wanted = settings.context_tokens or _CONTEXT_TOKENS
-    return wanted if own is None else min(wanted, int(own.contents()))
+    requested = settings.context_tokens or _CONTEXT_TOKENS
+    return requested if own is None else min(requested, int(own.contents()))
 
 
 def _tokenizer_files(file: Path, settings: WorkerSettings) -> TokenizerFiles:

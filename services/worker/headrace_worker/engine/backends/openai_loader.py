@@ -118,15 +118,15 @@ def _tokenizer(tokenizer_json: bytes, protocol: UpstreamProtocol, url: str) -> T
     return tokenizer
 
 
-async def _context_tokens(upstream: Upstream, model: str, wanted: int | None) -> int:
-    """Return the context that the server reports, at most `wanted` tokens."""
+async def _context_tokens(upstream: Upstream, model: str, requested: int | None) -> int:
+    """Return the context that the server reports, at most `requested` tokens."""
     listed = (await upstream.get("/models")).get("data")
     models: list[Any] = listed if isinstance(listed, list) else []
     found = next((m for m in models if m.get("id") == model), None)
     if found is None:
         # Not every server lists what it serves.
         found = await upstream.get(f"/models/{model}")
-    bounds = [b for b in (found.get("max_model_len"), wanted) if isinstance(b, int)]
+    bounds = [b for b in (found.get("max_model_len"), requested) if isinstance(b, int)]
     if not bounds:
         fact = f"it does not say how long the context of {model} is; set context_tokens"
         raise ModelLoadFailed(upstream.url, fact)

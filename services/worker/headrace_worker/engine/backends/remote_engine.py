@@ -144,7 +144,7 @@ class RemoteEngine:
         if sequence.output_ids and not self._facts.capabilities.resume:
             raise SequenceRefused(
                 f"it has {len(sequence.output_ids)} output tokens, and engine {self._facts.name}"
-                " begins every answer anew"
+                " does not support resuming a partial answer"
             )
         if unavailable_reason := self._backend.unavailable_reason:
             raise SequenceRefused(unavailable_reason)

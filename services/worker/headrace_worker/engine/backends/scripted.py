@@ -145,7 +145,7 @@ class ScriptedEngine:
     def admit(self, sequence: Sequence) -> None:
         facts = self._facts
         if self._settings.faults.refuse_all:
-            raise SequenceRefused("this engine is told to refuse everything")
+            raise SequenceRefused("this engine is configured to refuse everything")
         if sequence.grammar is not None:
             raise SequenceRefused("this engine takes no grammars")
         if sequence.sequence_id in self._held:
@@ -242,7 +242,7 @@ class ScriptedEngine:
         if faults.fail_prompts_containing in held.sequence.prompt_ids:
             return f"the prompt has token {faults.fail_prompts_containing}"
         if faults.fail_at_output_index == len(held.output_ids):
-            return f"told to fail at output index {faults.fail_at_output_index}"
+            return f"configured to fail at output index {faults.fail_at_output_index}"
         return None
 
     def _prefilled(self, held: _Held, columns: StepOutput) -> bool:

@@ -30,14 +30,14 @@ class ChosenValue:
     reason: str
 
 
-def threads(wanted: int | None, *, cores: float, workers: int, parameters: int) -> ChosenValue:
+def threads(requested: int | None, *, cores: float, workers: int, parameters: int) -> ChosenValue:
     """Return the threads of the forward pass, for one of `workers` on a machine with so many cores.
 
     One core is left to the rest of the mesh: threads that share a core wait for each other,
     spinning, and are slower than fewer would be.
     """
-    if wanted is not None:
-        return ChosenValue(wanted, "set")
+    if requested is not None:
+        return ChosenValue(requested, "set")
     free = cores - 1 if cores >= 2 else cores
     share, useful = int(free / workers), parameters // _PARAMETERS_A_THREAD
     if useful < share:
@@ -46,10 +46,10 @@ def threads(wanted: int | None, *, cores: float, workers: int, parameters: int) 
     return ChosenValue(max(1, share), f"{cores:g} cores{among}, one left to the rest of the mesh")
 
 
-def chunk_tokens(wanted: int | None, *, threads: int, parameters: int) -> ChosenValue:
+def chunk_tokens(requested: int | None, *, threads: int, parameters: int) -> ChosenValue:
     """Return the prompt tokens of a step."""
-    if wanted is not None:
-        return ChosenValue(wanted, "set")
+    if requested is not None:
+        return ChosenValue(requested, "set")
     least, most = _CHUNK_TOKENS
     fit = int(_CHUNK_S * _FLOPS_A_THREAD * threads / max(1, 2 * parameters))
     tokens = most

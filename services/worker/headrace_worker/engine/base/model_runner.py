@@ -21,9 +21,9 @@ class PrefillChunk:
     start: int
     token_ids: Ints
     is_last_chunk: bool
-    """Whether the prompt ends here, so that the last token's logits are wanted."""
+    """Whether the prompt ends here, so that the last token's logits are requested."""
     all_logits: bool = False
-    """Whether the logits of every token are wanted."""
+    """Whether the logits of every token are requested."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,10 +85,10 @@ def load_encoder(
         pad_token_id=_pad_token_id(model),
         has_token_types="token_type_ids" in tokenizer.model_input_names,
     )
-    wanted = settings.context_tokens or _CONTEXT_TOKENS
+    requested = settings.context_tokens or _CONTEXT_TOKENS
     # A tokenizer whose length was never set says 10^30.
-    bounds = (_positions(model), int(tokenizer.model_max_length), sentence.max_tokens or wanted)
-    context_tokens = min(wanted, *bounds)
+    bounds = (_positions(model), int(tokenizer.model_max_length), sentence.max_tokens or requested)
+    context_tokens = min(requested, *bounds)
     fix_frequencies(model, context_tokens)
     digest = vectors_digest(folder, weights_digest(folder, precision.name, progress))
     if (choice := rope_choice(model.config.get_text_config(), context_tokens)) is not None:

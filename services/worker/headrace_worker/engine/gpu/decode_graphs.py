@@ -63,7 +63,7 @@ class DecodeGraphs:
     def __init__(self, model: PreTrainedModel, pages: PagedKvCache) -> None:
         self._model, self._pages = model, pages
         self._device = model.device
-        # One more than there are: padding belongs to it, and its tokens are nobody's.
+        # One more than there are: padding belongs to it, and its tokens are discarded.
         slots = pages.slots + 1
         self._padding_slot = pages.slots
         self._last_tokens = self._zeros(slots, torch.int64)

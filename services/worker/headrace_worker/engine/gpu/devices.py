@@ -15,9 +15,9 @@ from headrace_worker.engine.kvcache.paged_rows import DeviceAttention, dense_dec
 log = logging.getLogger(__name__)
 
 
-def select_device(wanted: str) -> torch.device | None:
-    """Return `cpu` or `cuda`, with `auto` the best there is; None if there is no GPU as wanted."""
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+def select_device(requested: str) -> torch.device | None:
+    """Return `cpu` or `cuda`, with `auto` the best there is; None without a requested GPU."""
+    if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", 0) if torch.cuda.is_available() else None
 

@@ -129,8 +129,8 @@ def _join_parts(
 
 def num_splits(rows: int, key_heads: int, programs: int = _PROGRAMS) -> int:
     """Return into how many parts each row is split; a power of two, the same for equal batches."""
-    wanted = max(1, programs // (rows * key_heads))
-    return min(_MOST_SPLITS, 1 << (wanted.bit_length() - 1))
+    requested = max(1, programs // (rows * key_heads))
+    return min(_MOST_SPLITS, 1 << (requested.bit_length() - 1))
 
 
 def paged_decode_attention(

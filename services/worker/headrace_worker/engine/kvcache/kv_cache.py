@@ -66,7 +66,7 @@ class PromptContext:
     @property
     def reusable(self) -> BlockHashes:
         """Hashes of blocks that may come from the cache; never the last token, whose logits are
-        wanted."""
+        requested."""
         return self.block_hashes[: (self.tokens - 1) // BLOCK_TOKENS] if self.reuse else []
 
 

@@ -115,8 +115,8 @@ def build_packed(
     facts = _facts("packed", model, settings, context, (cache.slots, cache.tokens))
     root = root_hash(facts.weights_digest) if settings.prefix_cache else None
     runner = PackedModelRunner(model, cache, prefix_root=root, adapters=adapters)
-    wanted = context.async_scheduling
-    is_async = (model.device.type != "cpu" if wanted is None else wanted) and not is_joined()
+    requested = context.async_scheduling
+    is_async = (model.device.type != "cpu" if requested is None else requested) and not is_joined()
     graphs = decode_graphs(model, cache) if is_async and isinstance(cache, PagedKvCache) else None
     new = SlotEngine if graphs is None else partial(AsyncSlotEngine, graphs=graphs)
     return new(

@@ -101,8 +101,8 @@ def load(settings: WorkerSettings, progress: Progress = ignore_progress) -> Load
     )
 
 
-def _device(source: str, precision: Precision, wanted: str) -> torch.device:
-    device = select_device(wanted)
+def _device(source: str, precision: Precision, requested: str) -> torch.device:
+    device = select_device(requested)
     if device is None:
         raise ModelLoadFailed(source, "device cuda is asked for, and torch finds no GPU")
     require_precision(source, precision, on_gpu=device.type != "cpu")
@@ -131,9 +131,9 @@ def _build(model: PreTrainedModel, settings: WorkerSettings, context: EngineCont
 def _choose(model: PreTrainedModel, settings: WorkerSettings) -> dict[str, ChosenValue]:
     parameters = model.num_parameters()
     threads = choose_threads(settings, parameters)
-    wanted = settings.prefill_chunk_tokens
-    chunk = defaults.chunk_tokens(wanted, threads=threads.value, parameters=parameters)
-    if wanted is None and model.device.type != "cpu":
+    requested = settings.prefill_chunk_tokens
+    chunk = defaults.chunk_tokens(requested, threads=threads.value, parameters=parameters)
+    if requested is None and model.device.type != "cpu":
         chunk = ChosenValue(defaults.GPU_CHUNK_TOKENS, "on a GPU")
     return {"threads": threads, "prefill_chunk_tokens": chunk}
 

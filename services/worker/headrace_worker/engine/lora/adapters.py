@@ -186,8 +186,8 @@ class Adapters:
             end = row + len(prefill.token_ids)
             spans.append(AdapterRows(slice(row, end), number[None]))
             row = end
-        wanted = [len(p.token_ids) if p.all_logits else int(p.is_last_chunk) for p in prefills]
-        kept = np.concatenate((decoding, np.repeat(chunks, wanted)))
+        requested = [len(p.token_ids) if p.all_logits else int(p.is_last_chunk) for p in prefills]
+        kept = np.concatenate((decoding, np.repeat(chunks, requested)))
         return ActiveAdapters(
             [span for span in spans if span.adapters],
             [span for span in [AdapterRows(slice(0, len(kept)), kept)] if span.adapters],

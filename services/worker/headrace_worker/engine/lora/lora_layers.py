@@ -61,7 +61,7 @@ class ActiveAdapters:
 
     rows: Sequence[AdapterRows]
     kept: Sequence[AdapterRows]
-    """Of the rows whose logits are wanted; only these reach the output embeddings."""
+    """Of the rows whose logits are requested; only these reach the output embeddings."""
 
 
 _now: ContextVar[ActiveAdapters | None] = ContextVar("headrace_wearing", default=None)

@@ -28,7 +28,7 @@ class TracedRows:
 
     rows: int
     kept: int
-    """Of these, rows whose logits are wanted."""
+    """Of these, rows whose logits are requested."""
 
 
 def find_target_modules(
@@ -45,8 +45,8 @@ def find_target_modules(
     def look(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         fits = bool(arguments) and output.is_contiguous()
         if packed is not None:
-            wanted = packed.kept if module is head else packed.rows
-            fits = fits and output.shape[:-1].numel() == wanted
+            requested = packed.kept if module is head else packed.rows
+            fits = fits and output.shape[:-1].numel() == requested
         shape = (arguments[0].shape[-1], output.shape[-1]) if fits else None
         seen[module] = shape if seen.setdefault(module, shape) == shape else None
 

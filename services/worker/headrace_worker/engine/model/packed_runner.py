@@ -120,7 +120,7 @@ def _pack(
     decode: DecodeBatch, prefills: Sequence[PrefillChunk], position_offsets: Mapping[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return token ids and positions `(1, rows)`, and the indices of rows whose logits are
-    wanted."""
+    requested."""
     row = len(decode.slots)
     ids, positions = [decode.token_ids], [decode.positions]
     if position_offsets:

@@ -65,7 +65,7 @@ def sharding(config: PreTrainedConfig) -> dict[str, Any]:
             f"{key_heads} key heads do not go into {dist.get_world_size()} equal parts"
         )
     if next(_loads):
-        raise RuntimeError("a model in parts is loaded once; start all its processes anew")
+        raise RuntimeError("a model in parts is loaded once; restart all its processes")
     # Why here: it is where transformers keeps what is still on the move.
     from transformers.distributed import DistributedConfig  # type: ignore[attr-defined]  # theirs
 

@@ -224,12 +224,12 @@ class _Reader:
         op, (direction, looked_for) = items[place]
         if direction < 0:
             raise UnsupportedPattern("a look-behind")
-        wanted = list(looked_for)
-        if starts and place == 0 and wanted[:1] and wanted[0] in _BEGINS:
+        requested = list(looked_for)
+        if starts and place == 0 and requested[:1] and requested[0] in _BEGINS:
             # It stands at the beginning already.
-            wanted = wanted[1:]
+            requested = requested[1:]
         negated = op is ops.ASSERT_NOT
-        found = _Reader(self._widest != negated).read(wanted, first=False, last=True)
+        found = _Reader(self._widest != negated).read(requested, first=False, last=True)
         before = self.read(items[:place], first=left, last=False) if place or left else EMPTY
         rest = items[place + 1 :] if right else [*items[place + 1 :], (ops.AT, ops.AT_END)]
         after = self.read(rest, first=False, last=True)

@@ -49,16 +49,16 @@ def split_logits(
     if not any(prefill.all_logits for prefill in prefills):
         return logits, []
     choosing, row = list(range(decoding)), decoding
-    told = []
+    prompt_rows = []
     for prefill in prefills:
         if prefill.all_logits:
-            told.append((prefill, logits[row : row + len(prefill.token_ids)]))
+            prompt_rows.append((prefill, logits[row : row + len(prefill.token_ids)]))
             row += len(prefill.token_ids) - 1
         if prefill.all_logits or prefill.is_last_chunk:
             row += 1
         if prefill.is_last_chunk:
             choosing.append(row - 1)
-    return logits[choosing], told
+    return logits[choosing], prompt_rows
 
 
 def _columns(

@@ -86,8 +86,8 @@ class Sampler:
 
         Row i belongs to `slots[i]` and becomes its output `output_indices[i]`.
         """
-        wanted = (self._widths[slots] != _NONE).nonzero()[0]
-        raw = logits[torch.from_numpy(wanted)] if len(wanted) else None  # a copy
+        requested = (self._widths[slots] != _NONE).nonzero()[0]
+        raw = logits[torch.from_numpy(requested)] if len(requested) else None  # a copy
         if not self._penalties.is_empty:
             self._penalties.apply(logits, slots.tolist())
         if not self._masks.is_empty:
@@ -102,8 +102,8 @@ class Sampler:
             token_ids.tolist(), finite.tolist(), dead_ends=self._dead_ends(logits, slots, finite)
         )
         if raw is not None:
-            runs = row_logprobs(raw, token_ids[wanted], self._widths[slots[wanted]])
-            choice.logprobs.update(zip(wanted.tolist(), runs, strict=True))
+            runs = row_logprobs(raw, token_ids[requested], self._widths[slots[requested]])
+            choice.logprobs.update(zip(requested.tolist(), runs, strict=True))
         if not self._penalties.is_empty:
             self._penalties.record(slots.tolist(), choice.token_ids)
         self._masks.record(slots.tolist(), choice.token_ids)

@@ -87,10 +87,10 @@ async def test_a_server_that_cannot_serve_the_model_is_distinguished_from_an_unr
 
 
 async def test_the_context_is_the_servers_at_most_what_is_set(tmp_path: Path) -> None:
-    for wanted, got in ((None, 64), (48, 48), (100, 64)):
+    for requested, got in ((None, 64), (48, 48), (100, 64)):
         async with http_server(LISTED, WITH_IDS) as server:
             loaded = await asyncio.to_thread(
-                upstream, tmp_path, server.url, "toy", context_tokens=wanted
+                upstream, tmp_path, server.url, "toy", context_tokens=requested
             )
         assert loaded.engine.facts.context_tokens == got
 

@@ -186,6 +186,6 @@ def test_workers_continue_each_others_answers_only_with_the_same_frequencies() -
 def test_dynamic_frequencies_serve_longer_contexts_if_set() -> None:
     one = SWITCHING["llama, dynamic NTK"]
     contexts = {None: SWITCH, SWITCH - 4: SWITCH - 4, 60: 60, 999: 4 * SWITCH}
-    for wanted, got in contexts.items():
+    for requested, got in contexts.items():
         model = random_model(one.model_type, **one.changes)
-        assert packed(model, context_tokens=wanted).facts.context_tokens == got
+        assert packed(model, context_tokens=requested).facts.context_tokens == got

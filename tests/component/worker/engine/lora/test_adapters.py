@@ -144,8 +144,8 @@ def rows_of_mixed_steps(
         ]
         with torch.inference_mode():
             logits = forward.run(DecodeBatch(np.array(slots, dtype=np.int64), fed, at), prefills)
-        wanted = [*zip(slots, at.tolist(), strict=True), *(w for p in prefills for w in kept(p))]
-        for row, (slot, position) in zip(logits, wanted, strict=True):
+        requested = [*zip(slots, at.tolist(), strict=True), *(w for p in prefills for w in kept(p))]
+        for row, (slot, position) in zip(logits, requested, strict=True):
             rows.append((slot, position, row))
             if position >= PROMPT - 1:
                 decoding[slot] = position + 1

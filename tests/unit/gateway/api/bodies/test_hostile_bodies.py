@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import InvalidRequest, RequestError
 from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, parse
-from helpers.openai_bodies import MB, chat, completing, completion, wanted
+from helpers.openai_bodies import MB, chat, completing, completion, requested
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_million_mistakes_cost_no_more_than_one(data: bytes) -> None:
 
 def test_a_refusal_quotes_no_more_than_a_little_of_the_callers_words() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        wanted(chat(**{"é\n" * 10_000: 1}))
+        requested(chat(**{"é\n" * 10_000: 1}))
     assert len(refused.value.message) < 400
     assert len(refused.value.field or "") < 100
     assert refused.value.message.isascii()
@@ -65,7 +65,7 @@ def assert_readable(error: RequestError) -> None:
 @settings(deadline=None)
 @given(st.dictionaries(NAMES, JSON, max_size=6))
 def test_any_json_is_either_read_or_refused(fields: dict[str, Any]) -> None:
-    for read, body in ((wanted, chat(**fields)), (completing, completion(**fields))):
+    for read, body in ((requested, chat(**fields)), (completing, completion(**fields))):
         try:
             assert read(body).model
         except RequestError as error:

@@ -30,12 +30,12 @@ def body(**fields: Any) -> bytes:
     return json.dumps({"model": "valley", "messages": [USER]} | fields).encode()
 
 
-def wanted(data: bytes, unknown: UnknownFields | None = None) -> GenerationRequest:
+def requested(data: bytes, unknown: UnknownFields | None = None) -> GenerationRequest:
     return chat_request(parse(ChatBody, data, max_bytes=64 * KB, unknown=unknown), CALL)
 
 
 def turns(*messages: Any, unknown: UnknownFields | None = None) -> list[dict[str, Any]]:
-    prompt = wanted(body(messages=list(messages)), unknown).prompt
+    prompt = requested(body(messages=list(messages)), unknown).prompt
     assert isinstance(prompt, Conversation)
     return [dict(message) for message in prompt.messages]
 
@@ -190,7 +190,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("fields", "name"), REFUSED)
 def test_what_is_wrong_is_refused_by_its_name(fields: dict[str, Any], name: str) -> None:
     with pytest.raises(RequestError) as refused:
-        wanted(body(**fields))
+        requested(body(**fields))
     assert refused.value.field is not None
     assert (refused.value.field == name) or not name
 
@@ -216,7 +216,7 @@ def test_unknown_fields_are_passed_over_and_named_where_they_are_not_refused() -
         safety_identifier=None,
         temprature=2,
     )
-    asked = wanted(data, unknown)
+    asked = requested(data, unknown)
     assert isinstance(asked.prompt, Conversation)
     assert asked.prompt.messages[0]["content"] == [{"type": "text", "text": "Hello"}]
     assert set(unknown.named) == {
@@ -233,7 +233,7 @@ def test_unknown_fields_are_passed_over_and_named_where_they_are_not_refused() -
 
 def test_the_list_of_unknown_fields_is_bounded_and_fit_for_a_header() -> None:
     unknown = UnknownFields(strict=False)
-    wanted(body(**{f"é\r\n: {i}" * 40: i for i in range(50)}), unknown)
+    requested(body(**{f"é\r\n: {i}" * 40: i for i in range(50)}), unknown)
     assert unknown.count == 50
     assert unknown.header.isascii()
     assert unknown.header.isprintable()
@@ -249,7 +249,7 @@ def test_what_is_known_and_not_served_is_refused_where_unknown_fields_are_not() 
     ]
     for fields in refused_ones:
         with pytest.raises(Unsupported) as refused:
-            wanted(body(**fields), UnknownFields(strict=False))
+            requested(body(**fields), UnknownFields(strict=False))
         assert refused.value.field in fields
 
 
@@ -267,7 +267,7 @@ def test_what_is_known_and_not_served_is_refused_where_unknown_fields_are_not() 
 def test_of_numbered_priorities_the_lower_goes_first(
     number: int | None, priority: Priority.ValueType
 ) -> None:
-    assert wanted(body(priority=number)).priority == priority
+    assert requested(body(priority=number)).priority == priority
 
 
 def test_vllms_fields_are_carried_over() -> None:
@@ -285,7 +285,7 @@ def test_vllms_fields_are_carried_over() -> None:
         "n": 100,
     }
     for asked in (
-        wanted(body(**fields)),
+        requested(body(**fields)),
         completion_request(
             parse(
                 CompletionBody,
@@ -315,6 +315,6 @@ def test_vllms_fields_are_carried_over() -> None:
 def test_a_conversation_opens_an_answer_unless_it_is_to_go_on_within_one(
     fields: dict[str, Any], opens: bool, continues: bool
 ) -> None:
-    prompt = wanted(body(**fields)).prompt
+    prompt = requested(body(**fields)).prompt
     assert isinstance(prompt, Conversation)
     assert (prompt.opens_answer, prompt.continues) == (opens, continues)

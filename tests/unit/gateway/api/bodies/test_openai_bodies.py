@@ -12,7 +12,7 @@ from headrace.v1.common_pb2 import Priority
 from headrace_gateway.api.bodies.convert import completion_requests
 from headrace_gateway.api.bodies.generation import CompletionBody, parse
 from headrace_gateway.request.generation_request import Conversation, Text, TokenIds
-from helpers.openai_bodies import CALL, HELLO, MB, chat, completing, completion, wanted
+from helpers.openai_bodies import CALL, HELLO, MB, chat, completing, completion, requested
 
 NO_JSON = [
     b"",
@@ -37,12 +37,12 @@ NO_JSON = [
 @pytest.mark.parametrize("data", NO_JSON)
 def test_what_is_no_json_object_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest, match="the body is not"):
-        wanted(data)
+        requested(data)
 
 
 def test_a_body_over_the_limit_is_refused_with_the_numbers() -> None:
     with pytest.raises(InvalidRequest, match="has 1048577 bytes; it may have 1048576"):
-        wanted(b" " * (MB + 1))
+        requested(b" " * (MB + 1))
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -100,7 +100,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("fields", "name"), REFUSED)
 def test_a_field_of_a_wrong_type_is_refused_by_its_name(fields: dict[str, Any], name: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        wanted(chat(**fields))
+        requested(chat(**fields))
     assert refused.value.field == name
 
 
@@ -109,13 +109,13 @@ def test_a_missing_field_is_refused_by_its_name(name: str) -> None:
     body = json.loads(chat())
     del body[name]
     with pytest.raises(InvalidRequest, match=f"{name}: is missing") as refused:
-        wanted(json.dumps(body).encode())
+        requested(json.dumps(body).encode())
     assert refused.value.field == name
 
 
 def test_an_unknown_field_is_refused_in_words() -> None:
     with pytest.raises(InvalidRequest, match="unknown field 'foo'"):
-        wanted(chat(foo=1))
+        requested(chat(foo=1))
 
 
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
@@ -146,7 +146,7 @@ def test_a_known_field_that_is_not_served_is_refused_as_that(
     fields: dict[str, Any], name: str
 ) -> None:
     with pytest.raises(Unsupported) as refused:
-        wanted(chat(**fields))
+        requested(chat(**fields))
     assert refused.value.field == name
 
 
@@ -163,19 +163,19 @@ def test_a_known_field_that_is_not_served_is_refused_as_that(
     ],
 )
 def test_fields_that_mean_nothing_here_are_accepted(fields: dict[str, Any]) -> None:
-    assert wanted(chat(**fields)).model == "valley"
+    assert requested(chat(**fields)).model == "valley"
 
 
 def test_whole_numbers_may_be_written_with_a_point() -> None:
     """JSON has one kind of number, and Gson, Lua and R write 1 as 1.0."""
     whole = {"max_tokens": 5, "n": 2, "top_k": 40, "seed": -3, "min_tokens": 1, "priority": -1}
     pointed = {name: float(value) for name, value in whole.items()}
-    asked = wanted(chat(**pointed, stop_token_ids=[7.0, 8]))
-    assert asked == wanted(chat(**whole, stop_token_ids=[7, 8]))
+    asked = requested(chat(**pointed, stop_token_ids=[7.0, 8]))
+    assert asked == requested(chat(**whole, stop_token_ids=[7, 8]))
 
 
 def test_parameters_are_carried_over() -> None:
-    asked = wanted(
+    asked = requested(
         chat(
             temperature=0,
             top_p=0.5,
@@ -202,7 +202,7 @@ def test_parameters_are_carried_over() -> None:
 
 
 def test_what_is_not_said_stays_unset() -> None:
-    asked = wanted(chat())
+    asked = requested(chat())
     assert asked.parameters.ListFields() == []
     assert (asked.seed, asked.n) == (None, 1)
 
@@ -218,18 +218,18 @@ def test_what_is_not_said_stays_unset() -> None:
     ],
 )
 def test_service_tiers_are_priorities(tier: str | None, priority: Priority.ValueType) -> None:
-    assert wanted(chat(service_tier=tier)).priority == priority
+    assert requested(chat(service_tier=tier)).priority == priority
 
 
 def test_the_newer_name_of_max_tokens_counts_and_is_named_in_refusals() -> None:
-    asked = wanted(chat(max_tokens=5, max_completion_tokens=7))
+    asked = requested(chat(max_tokens=5, max_completion_tokens=7))
     assert asked.parameters.max_tokens == 7
     assert asked.name_of("max_tokens") == "max_completion_tokens"
 
 
 def test_text_parts_stay_apart_for_templates_that_read_them_so() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
-    prompt = wanted(chat(messages=[{"role": "user", "content": parts}])).prompt
+    prompt = requested(chat(messages=[{"role": "user", "content": parts}])).prompt
     assert prompt == Conversation([{"role": "user", "content": parts}])
 
 

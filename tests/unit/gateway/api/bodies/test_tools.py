@@ -41,18 +41,18 @@ def native(**fields: Any) -> GenerationRequest:
     return generate_request(json_format.ParseDict(body, GenerateRequest()), CALL)
 
 
-def shape(wanted: GenerationRequest) -> dict[str, Any]:
+def shape(requested: GenerationRequest) -> dict[str, Any]:
     """What is to hold the output."""
-    shaped: dict[str, Any] = json.loads(wanted.parameters.structure.structural_tag)["format"]
+    shaped: dict[str, Any] = json.loads(requested.parameters.structure.structural_tag)["format"]
     return shaped
 
 
 def test_the_prompt_has_the_tools_and_the_model_is_free_to_call_them() -> None:
-    wanted = apply_tools(openai(tools=[function()]), CARD)
-    assert isinstance(wanted.prompt, Conversation)
-    assert wanted.prompt.tools == [{"type": "function", "function": SKY}]
-    assert wanted.tools.usable
-    assert shape(wanted)["type"] == "triggered_tags"
+    requested = apply_tools(openai(tools=[function()]), CARD)
+    assert isinstance(requested.prompt, Conversation)
+    assert requested.prompt.tools == [{"type": "function", "function": SKY}]
+    assert requested.tools.usable
+    assert shape(requested)["type"] == "triggered_tags"
 
 
 def test_calls_are_held_to_the_names_that_are_offered_whatever_was_called_before() -> None:
@@ -72,9 +72,9 @@ def test_calls_are_held_to_the_names_that_are_offered_whatever_was_called_before
 
 
 def test_a_form_of_the_callers_own_goes_before_names_alone() -> None:
-    wanted = apply_tools(openai(tools=[function()], guided_regex="a+"), CARD)
-    assert wanted.parameters.structure.regex == "a+"
-    assert wanted.tools.usable
+    requested = apply_tools(openai(tools=[function()], guided_regex="a+"), CARD)
+    assert requested.parameters.structure.regex == "a+"
+    assert requested.tools.usable
 
 
 def test_an_engine_that_follows_no_grammar_is_left_free() -> None:
@@ -82,10 +82,10 @@ def test_an_engine_that_follows_no_grammar_is_left_free() -> None:
 
 
 def test_a_choice_of_none_hides_them() -> None:
-    wanted = apply_tools(openai(tools=[function()], tool_choice="none"), CARD)
-    assert isinstance(wanted.prompt, Conversation)
-    assert wanted.prompt.tools == ()
-    assert not wanted.tools.usable
+    requested = apply_tools(openai(tools=[function()], tool_choice="none"), CARD)
+    assert isinstance(requested.prompt, Conversation)
+    assert requested.prompt.tools == ()
+    assert not requested.tools.usable
 
 
 def test_required_holds_the_output_to_calls_of_any_tool() -> None:
@@ -103,8 +103,8 @@ def test_required_holds_the_output_to_calls_of_any_tool() -> None:
 def test_a_named_choice_holds_it_to_that_tool() -> None:
     tools = [function(), function(name="time")]
     choice = {"type": "function", "function": {"name": "time"}}
-    wanted = openai(tools=tools, tool_choice=choice, parallel_tool_calls=False)
-    held = shape(apply_tools(wanted, CARD))
+    requested = openai(tools=tools, tool_choice=choice, parallel_tool_calls=False)
+    held = shape(apply_tools(requested, CARD))
     assert [tag["begin"] for tag in held["tags"]] == ['<tool_call>{"name": "time", "arguments": ']
     assert held["stop_after_first"]
 
@@ -169,9 +169,9 @@ def test_earlier_calls_and_their_results_reach_the_template_as_objects() -> None
             result,
         ]
     )
-    for wanted in (ours, theirs):
-        assert isinstance(wanted.prompt, Conversation)
-        first, second = wanted.prompt.messages
+    for requested in (ours, theirs):
+        assert isinstance(requested.prompt, Conversation)
+        first, second = requested.prompt.messages
         assert first["content"] == ""
         assert first["tool_calls"][0]["function"] == {"name": "sky", "arguments": {"a": 1}}
         assert second == result

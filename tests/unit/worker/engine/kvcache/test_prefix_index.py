@@ -83,17 +83,17 @@ TEXTS = st.lists(st.integers(1, 2), max_size=5)
 
 @given(st.lists(st.tuples(st.integers(0, 3), TEXTS), max_size=30), TEXTS)
 def test_the_index_agrees_with_a_look_at_every_slot(
-    held: list[tuple[int, list[int]]], wanted: list[int]
+    held: list[tuple[int, list[int]]], requested: list[int]
 ) -> None:
     index, texts = PrefixIndex(4), {slot: list[int]() for slot in range(4)}
     for slot, text in held:
         index.set_blocks(slot, names(*text))
         texts[slot] = text
         index.check_integrity()
-    shared = {slot: _common(text, wanted) for slot, text in texts.items()}
+    shared = {slot: _common(text, requested) for slot, text in texts.items()}
     most = max(shared.values())
     holders = [slot for slot, count in shared.items() if count == most] if most else []
-    assert index.longest_match(names(*wanted)) == (most, holders)
+    assert index.longest_match(names(*requested)) == (most, holders)
 
 
 def _common(one: list[int], other: list[int]) -> int:

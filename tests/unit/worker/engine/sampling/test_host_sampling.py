@@ -113,10 +113,10 @@ def test_a_draw_is_the_keyed_race_among_what_transformers_lets_survive(vocabular
     rows = 120
     logits, parameters = spread_logits(rows, vocabulary), various_parameters(rows)
     chosen = sample(logits, shape_of(parameters), draws(rows))
-    for row, wanted in enumerate(parameters):
-        weights = processed(logits[row], wanted).double().softmax(-1)
+    for row, requested in enumerate(parameters):
+        weights = processed(logits[row], requested).double().softmax(-1)
         bits = noise_bits(words(seed_key(5)), words(row), words(*range(vocabulary)))
-        assert chosen[row] == (weights.numpy() / exponentials(bits)[0]).argmax(), wanted
+        assert chosen[row] == (weights.numpy() / exponentials(bits)[0]).argmax(), requested
 
 
 def test_a_row_is_drawn_the_same_beside_others_as_alone() -> None:
@@ -133,8 +133,8 @@ def test_draws_are_distributed_as_the_weights_are(shape: dict[str, float]) -> No
     count = 20_000
     weights = torch.tensor([0.3, 0.2, 0.15, 0.1, 0.1, 0.08, 0.05, 0.02])
     logits = weights.log().expand(count, -1)
-    wanted = replace(SamplingParameters(max_tokens=8), **shape)  # type: ignore[arg-type]
-    chosen = sample(logits, shape_of([wanted] * count), draws(count))
+    requested = replace(SamplingParameters(max_tokens=8), **shape)  # type: ignore[arg-type]
+    chosen = sample(logits, shape_of([requested] * count), draws(count))
     expected = weights * count
     chi_square = (
         ((torch.bincount(torch.from_numpy(chosen), minlength=8) - expected) ** 2 / expected)
@@ -146,8 +146,8 @@ def test_draws_are_distributed_as_the_weights_are(shape: dict[str, float]) -> No
 
 def test_tokens_that_tie_at_the_edge_all_survive() -> None:
     logits = torch.tensor([3.0, 1.0, 1.0, 1.0, 0.5]).expand(400, -1)
-    wanted = SamplingParameters(max_tokens=8, top_k=2)
-    chosen = sample(logits, shape_of([wanted] * 400), draws(400))
+    requested = SamplingParameters(max_tokens=8, top_k=2)
+    chosen = sample(logits, shape_of([requested] * 400), draws(400))
     assert set(chosen.tolist()) == {0, 1, 2, 3}
 
 
@@ -186,17 +186,17 @@ def test_the_repetition_penalty_is_transformers_own() -> None:
 
 def test_presence_and_frequency_penalties_count_the_output_only() -> None:
     logits = spread_logits(1, 50)[0]
-    wanted = replace(GREEDY, presence_penalty=0.5, frequency_penalty=0.25)
+    requested = replace(GREEDY, presence_penalty=0.5, frequency_penalty=0.25)
     expected = logits.clone()
     expected[3] -= 0.5 + 3 * 0.25
     expected[4] -= 0.5 + 0.25
-    torch.testing.assert_close(penalised(wanted, logits), expected)
+    torch.testing.assert_close(penalised(requested, logits), expected)
 
 
 def test_bias_is_added_before_the_penalties() -> None:
     logits = torch.zeros(50)
-    wanted = replace(GREEDY, logit_bias={3: 4.0, 9: -100.0}, repetition_penalty=2.0)
-    changed = penalised(wanted, logits)
+    requested = replace(GREEDY, logit_bias={3: 4.0, 9: -100.0}, repetition_penalty=2.0)
+    changed = penalised(requested, logits)
     assert changed[[3, 9, 1]].tolist() == [2.0, -100.0, 0.0]
 
 
@@ -204,17 +204,17 @@ def test_each_slot_is_chosen_for_by_its_own_parameters() -> None:
     chooser = Sampler(slots=8, vocabulary_size=50)
     logits = spread_logits(4, 50)
     best = logits.argmax(-1).tolist()
-    wanted = {
+    requested = {
         1: GREEDY,
         2: replace(GREEDY, temperature=1.0, top_k=1),
         5: replace(GREEDY, logit_bias={17: 1000.0}),
         6: replace(GREEDY, temperature=1.0),
     }
-    for slot, parameters in wanted.items():
+    for slot, parameters in requested.items():
         chooser.admit(slot, Sequence(slot, (1,), (), parameters, seed=slot))
-    slots, indices = np.array(list(wanted)), np.array([0, 1, 2, 3])
+    slots, indices = np.array(list(requested)), np.array([0, 1, 2, 3])
     choice = chooser.sample(logits.clone(), slots, indices)
-    drawn = sample(logits[3:], shape_of([wanted[6]]), draws(1, seed=6, first_index=3))
+    drawn = sample(logits[3:], shape_of([requested[6]]), draws(1, seed=6, first_index=3))
     assert choice.token_ids == [best[0], best[1], 17, drawn.item()]
     assert choice.finite == [True] * 4
 
