@@ -183,13 +183,14 @@ class Dispatcher:
     def on_unanswered(self, worker_id: str, number: int, *, now_s: float) -> None:
         """Lose the requests of a dispatch that the worker may run.
 
-        It does not count as a failure of theirs. Their gateways fence this attempt before
-        there is another.
+        It counts as a failure of theirs only if the worker never reports again. Their gateways
+        fence this attempt before there is another.
         """
+        batch = list(self._take_in_flight(worker_id, number))
         worker = self._fleet.get(worker_id)
         if worker is not None:
-            self._fleet.mark_unanswered(worker, number)
-        for request in self._take_in_flight(worker_id, number):
+            self._fleet.mark_unanswered(worker, number, batch)
+        for request in batch:
             self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
 
     def _take_in_flight(self, worker_id: str, number: int) -> Iterator[Request]:

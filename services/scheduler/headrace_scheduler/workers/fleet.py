@@ -55,6 +55,7 @@ class Fleet:
             self._workers[report.worker_id] = worker
         worker.received_s, worker.report_number = now_s, report.number
         worker.draining, worker.is_full = report.draining, False
+        worker.suspects.clear()
         worker.apply_report(served)
         if report.since:
             worker.running.update(reported)
@@ -103,9 +104,10 @@ class Fleet:
         if refused:
             self._recount(worker)
 
-    def mark_unanswered(self, worker: Worker, number: int) -> None:
+    def mark_unanswered(self, worker: Worker, number: int, batch: Iterable[Request]) -> None:
         """Record that a dispatch was not answered; the next report counts it or does not."""
         worker.forget(number)
+        worker.suspects.extend(batch)
         self.mark_full(worker)
 
     def mark_full(self, worker: Worker) -> None:

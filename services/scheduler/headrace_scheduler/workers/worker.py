@@ -49,6 +49,8 @@ class Worker:
     """The sum of `unreported`; kept because it is read with every event."""
     unanswered: int | None = None
     """Number of the one dispatch whose answer is awaited."""
+    suspects: list[Request] = field(default_factory=list)
+    """Requests of a dispatch that it did not answer; they may have ended it unless it reports."""
     strays: dict[str, float] = field(default_factory=dict)
     """Requests that it runs and this leader does not know, and since when."""
 

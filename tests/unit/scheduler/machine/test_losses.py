@@ -173,6 +173,32 @@ def test_an_unanswered_dispatch_is_fenced_before_the_next_attempt() -> None:
     assert redispatched(bench).failures == 0
 
 
+def test_a_request_that_ends_every_worker_before_it_answers_is_a_dead_letter() -> None:
+    bench = Bench(SchedulerSettings(max_attempts=3, gateway_silence_s=60.0))
+    bench.submit("a")
+    for number in range(3):
+        bench.worker(f"worker-{number}")
+        dispatch = bench.only(Dispatch)
+        bench.after(2.0)
+        bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
+        bench.apply(answer(bench.only(SendNotice), point("a", 0)))
+        bench.after(1.1)  # the worker has been silent for longer than `worker_silence_s`
+    reason = bench.only(PublishDeadLetter).reason
+    assert reason == "failed on 3 attempts; the last: worker worker-2 fell silent"
+
+
+def test_a_worker_that_reports_after_an_unanswered_dispatch_clears_its_requests() -> None:
+    bench = Bench(SchedulerSettings(gateway_silence_s=60.0))
+    bench.worker("w1")
+    bench.submit("a")
+    bench.apply(DispatchUnanswered("w1", bench.only(Dispatch).number))
+    bench.apply(answer(bench.only(SendNotice), point("a", 0)))
+    bench.worker("w1", number=2, draining=True)
+    bench.after(3.1)
+    bench.worker("w2")
+    assert redispatched(bench).failures == 0
+
+
 def test_an_unanswered_dispatch_leaves_no_room_taken() -> None:
     bench = Bench()
     bench.worker(free=1, total=1)
