@@ -71,7 +71,7 @@ class Reconciler:
 
     def drop_worker(self, worker_id: str, *, is_failure: bool, now_s: float) -> None:
         """Remove a worker; all that ran there is lost."""
-        if (worker := self._fleet.remove(worker_id)) is None:
+        if self._fleet.remove(worker_id) is None:
             return
         self._routing.forget(worker_id)
         running = list(self._live.on_worker(worker_id).values())
@@ -79,14 +79,9 @@ class Reconciler:
         for orphan in self._live.orphans():
             if isinstance(orphan.state, Orphaned) and orphan.state.worker_id == worker_id:
                 orphan.state.worker_id = None
-        if is_failure:
-            for request in [*running, *worker.suspects]:
-                request.count_failure(f"worker {worker_id} fell silent")
-            for request in worker.suspects:
-                is_live = self._live.get(request.request_id) is request
-                if is_live and isinstance(request.state, Waiting):
-                    end_if_exhausted(self._live, request, now_s=now_s)
         for request in running:
+            if is_failure:
+                request.count_failure(f"worker {worker_id} fell silent")
             self._live.lose(request, "worker gone", now_s=now_s)
 
     def _on_running(self, worker: Worker, request_id: str, attempt: int, now_s: float) -> None:

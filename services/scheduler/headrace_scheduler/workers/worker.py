@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -49,8 +49,8 @@ class Worker:
     """The sum of `unreported`; kept because it is read with every event."""
     unanswered: int | None = None
     """Number of the one dispatch whose answer is awaited."""
-    suspects: list[Request] = field(default_factory=list)
-    """Requests of a dispatch that it did not answer; they may have ended it unless it reports."""
+    timed_out: Sequence[Request] | None = None
+    """The requests of that dispatch, once no answer to it has come in time."""
     strays: dict[str, float] = field(default_factory=dict)
     """Requests that it runs and this leader does not know, and since when."""
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from headrace.bus import Bus, LaneReader, PulledMessage
+from headrace.bus import Bus, LaneReader, NoReply, PulledMessage, subjects
 from headrace.bus.jetstream import JetStreamBus
+from headrace.internal.v1.reports_pb2 import LocateRequest, LocateResponse
 from headrace_scheduler.runtime.handlers import SharedCheck
 from helpers.eventually import eventually
 from helpers.running_scheduler import SchedulerProcess, start_scheduler
@@ -91,6 +92,19 @@ async def test_what_was_never_stored_is_unknown_as_soon_as_all_is_read(
     assert [(answer.found, answer.pending) for answer in answers] == [(False, False)] * 50
 
 
+async def answer_of_leader(bus: Bus, request_id: str) -> LocateResponse:
+    message = LocateRequest(request_id=request_id, verb=LocateRequest.VERB_FIND)
+    while True:
+        try:
+            answer = await bus.request(
+                subjects.locate(MODEL), message.SerializeToString(), timeout_s=2.0
+            )
+        except NoReply:  # there is no leader yet
+            await asyncio.sleep(0.01)
+        else:
+            return LocateResponse.FromString(answer)
+
+
 async def test_a_new_leader_calls_nothing_unknown_before_it_has_read_its_lanes(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
@@ -99,8 +113,7 @@ async def test_a_new_leader_calls_nothing_unknown_before_it_has_read_its_lanes(
         await gateway.submit(f"request-{number}")
     process = await start_scheduler(nats_url, through=LateBus, adoption_window_s=0.0)
     try:
-        await eventually(lambda: process.service.leads(MODEL))
-        answers = [await find(bus, f"request-{number}") for number in range(5)]
+        answers = [await answer_of_leader(bus, f"request-{number}") for number in range(5)]
         assert all(answer.found or answer.pending for answer in answers)
     finally:
         await process.stop()

@@ -165,12 +165,27 @@ def test_an_unanswered_dispatch_is_fenced_before_the_next_attempt() -> None:
     bench.submit("a")
     dispatch = bench.only(Dispatch)
     bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
+    assert bench.commands == [], "not before it is known whether the worker lives"
+    bench.worker(number=2)
     attempt = dispatch.message.requests[0].attempt
     assert bench.only(SendNotice).fences == (("a", attempt),)
     bench.apply(answer(bench.only(SendNotice), point("a", 0)))
-    assert bench.given(Dispatch) == [], "not to a worker that does not answer"
-    bench.worker(number=2)
     assert redispatched(bench).failures == 0
+
+
+def test_a_request_goes_on_where_only_the_answer_to_its_dispatch_was_lost() -> None:
+    bench = Bench()
+    bench.worker()
+    bench.submit("a")
+    dispatch = bench.only(Dispatch)
+    bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
+    attempt = dispatch.message.requests[0].attempt
+    bench.worker(number=2, running={"a": attempt}, counted=(EPOCH, dispatch.number))
+    bench.submit("b")
+    assert bench.only(Dispatch).message.requests[0].request_id == "b"
+    found = bench.machine.find("a")
+    assert found is not None
+    assert (found.running, found.request.record.attempt) == (True, attempt)
 
 
 def test_a_request_that_ends_every_worker_before_it_answers_is_a_dead_letter() -> None:
@@ -181,22 +196,10 @@ def test_a_request_that_ends_every_worker_before_it_answers_is_a_dead_letter() -
         dispatch = bench.only(Dispatch)
         bench.after(2.0)
         bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
-        bench.apply(answer(bench.only(SendNotice), point("a", 0)))
         bench.after(1.1)  # the worker has been silent for longer than `worker_silence_s`
+        bench.apply(answer(bench.only(SendNotice), point("a", 0)))
     reason = bench.only(PublishDeadLetter).reason
     assert reason == "failed on 3 attempts; the last: worker worker-2 fell silent"
-
-
-def test_a_worker_that_reports_after_an_unanswered_dispatch_clears_its_requests() -> None:
-    bench = Bench(SchedulerSettings(gateway_silence_s=60.0))
-    bench.worker("w1")
-    bench.submit("a")
-    bench.apply(DispatchUnanswered("w1", bench.only(Dispatch).number))
-    bench.apply(answer(bench.only(SendNotice), point("a", 0)))
-    bench.worker("w1", number=2, draining=True)
-    bench.after(3.1)
-    bench.worker("w2")
-    assert redispatched(bench).failures == 0
 
 
 def test_an_unanswered_dispatch_leaves_no_room_taken() -> None:
