@@ -15,6 +15,7 @@ from headrace.errors import AttemptsExhausted
 from headrace.rpc.status import from_status
 from headrace.v1 import common_pb2, generation_pb2, generation_pb2_grpc
 from helpers.command import headrace
+from helpers.eventually import eventually
 from helpers.fresh_mesh import fresh_mesh
 
 HEALTHY = 7
@@ -102,7 +103,11 @@ async def test_what_fails_or_kills_its_worker_ends_alone_and_is_kept_with_its_re
                 assert await healthy == expected
         ran = await headrace("dead-letters", "--json", folder=tmp_path)
         shown = await headrace("dead-letters", folder=tmp_path)
-        restarts = sum(process.restarts for process in mesh.processes.values())
+
+        def restarts() -> int:
+            return sum(process.restarts for process in mesh.processes.values())
+
+        await eventually(lambda: restarts() >= ATTEMPTS, within_s=30)
     latest, first = json.loads(ran.out)
     assert (first["request_id"], first["model"], first["attempts"]) == (
         "fails",
@@ -114,4 +119,4 @@ async def test_what_fails_or_kills_its_worker_ends_alone_and_is_kept_with_its_re
     assert "worker" in latest["reason"]
     assert latest["time"] >= first["time"]
     assert "crashes" in shown.out
-    assert restarts == ATTEMPTS, "a worker for each attempt of what crashes, none for what fails"
+    assert restarts() == ATTEMPTS, "a worker for each attempt of what crashes, none for what fails"
