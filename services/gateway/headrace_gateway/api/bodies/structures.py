@@ -12,15 +12,6 @@ from headrace_gateway.api.bodies.generation import Body
 from headrace_gateway.api.bodies.json_objects import MAX_ENTRIES
 from headrace_gateway.base.quoting import quoted
 
-_FIELDS = (
-    "response_format",
-    "structured_outputs",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-)
-
 
 def requested_structure(body: Body) -> tuple[Structure, str] | None:
     """Return the structure and the field that requests it; None for free text.
@@ -31,9 +22,9 @@ def requested_structure(body: Body) -> tuple[Structure, str] | None:
     """
     found = [
         (structure, name)
-        for name in _FIELDS
+        for name, read in _READERS.items()
         if (value := getattr(body, name)) is not None
-        and (structure := _READERS[name](value, name)) is not None
+        and (structure := read(value, name)) is not None
     ]
     if len(found) > 1:
         names = " and ".join(name for _, name in found)
@@ -132,6 +123,10 @@ def _grammar(value: object, field: str) -> Structure:
     return Structure(ebnf=_text(value, field))
 
 
+def _tag(value: object, field: str) -> Structure:
+    return Structure(structural_tag=_text(value, field))
+
+
 def _choice(value: object, field: str) -> Structure:
     if not isinstance(value, list) or not 0 < len(value) <= MAX_ENTRIES:
         raise InvalidRequest(f"{field} should be a list of 1 to {MAX_ENTRIES} texts", field=field)
@@ -143,10 +138,6 @@ def _json_object(value: object, field: str) -> Structure:
     if value is not True:
         raise InvalidRequest(f"{field} should be true", field=field)
     return Structure(json_object=JsonObject())
-
-
-def _tag(value: object, field: str) -> Structure:
-    return Structure(structural_tag=_text(value, field))
 
 
 def _text(value: object, field: str) -> str:

@@ -9,14 +9,14 @@ from typing import Annotated
 from pydantic import Field, PlainValidator
 
 from headrace_gateway.api.bodies.entries import documents_of
-from headrace_gateway.api.bodies.strict_body import OptionalModel, WholeNumber
+from headrace_gateway.api.bodies.strict_body import Count, OptionalModel, WholeNumber
 from headrace_gateway.api.bodies.unsupported_fields import RERANK_V2
-from headrace_gateway.api.bodies.vectors import Count, VectorBody, vector_request
+from headrace_gateway.api.bodies.vectors import VectorBody, texts, vector_request
 from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint
 from headrace_gateway.api.http.errors import COHERE_ERRORS
 from headrace_gateway.api.http.services import ApiServices
 from headrace_gateway.checks.inputs import check_top_n
-from headrace_gateway.request.generation_request import WHOLE_CONTEXT, AnyInput, Text
+from headrace_gateway.request.generation_request import WHOLE_CONTEXT
 from headrace_gateway.submit.embedding import Query, Ranked
 
 _DOCUMENT_TOKENS = 4096
@@ -41,9 +41,8 @@ class RerankV2Body(VectorBody):
 async def rerank(http: HttpCall, body: RerankV2Body) -> None:
     check_top_n(body.top_n)
     most = body.max_tokens_per_doc or _DOCUMENT_TOKENS
-    texts = await _truncate(http.services, body.model, body.documents, most)
-    documents: list[AnyInput] = [Text(text, f"documents[{i}]") for i, text in enumerate(texts)]
-    request = vector_request(body, http.call, documents, name="documents")
+    cut = await _truncate(http.services, body.model, body.documents, most)
+    request = vector_request(body, http.call, texts(cut, "documents"), name="documents")
     truncate_tokens = body.truncate_prompt_tokens or WHOLE_CONTEXT
     request = dataclasses.replace(request, truncate_tokens=truncate_tokens)
     async with http.services.embedding.ranked(Query(request, body.query)) as ranked:

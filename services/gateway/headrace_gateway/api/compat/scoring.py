@@ -13,7 +13,7 @@ from headrace_gateway.api.bodies.unsupported_fields import SCORE
 from headrace_gateway.api.bodies.vectors import VectorBody, vector_request
 from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint
 from headrace_gateway.checks.inputs import MAX_INPUTS
-from headrace_gateway.request.generation_request import AnyInput, Text
+from headrace_gateway.request.generation_request import Text
 from headrace_gateway.submit.embedding import Scored
 
 _SIDES = (
@@ -75,7 +75,7 @@ async def score(http: HttpCall, body: ScoreBody) -> None:
     first, second = body.sides
     queries, documents = _named(body, first), _named(body, second)
     _check_counts(first, len(queries), second, len(documents))
-    request = vector_request(body, http.call, list[AnyInput](documents), name=second)
+    request = vector_request(body, http.call, documents, name=second)
     async with http.services.embedding.scored(request, queries) as scored:
         await http.reply.send_json(_response(scored, http.call.request_id))
 

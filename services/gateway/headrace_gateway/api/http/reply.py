@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from google.api.httpbody_pb2 import HttpBody
@@ -15,6 +15,7 @@ from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.errors import ErrorFormat, Headers, HttpResponse
 from headrace_gateway.base.calls import Context
+from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,9 @@ class Reply:
         await self._send(HttpResponse(202, data, (location,)), JSON)
         self._finish()
 
-    async def send_pieces(self, pieces: AsyncIterable[bytes]) -> None:
-        """Send a large JSON body piece by piece."""
-        async for piece in pieces:
+    async def send_list(self, start: bytes, entries: Iterable[bytes], end: bytes) -> None:
+        """Send a large JSON body piece by piece: a list of entries between its start and end."""
+        async for piece in joined_chunks(_listed(start, entries, end)):
             if self._head_sent:
                 await self._context.write(HttpBody(data=piece))
             else:
@@ -123,6 +124,13 @@ class Reply:
     def _finish(self, error: HeadraceError | None = None) -> None:
         self._finished = True
         self._counter.finish(error)
+
+
+async def _listed(start: bytes, entries: Iterable[bytes], end: bytes) -> AsyncIterator[bytes]:
+    yield start
+    async for index, entry in cooperatively(enumerate(entries)):
+        yield b"," + entry if index else entry
+    yield end
 
 
 @asynccontextmanager

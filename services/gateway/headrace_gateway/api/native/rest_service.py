@@ -36,9 +36,8 @@ from headrace_gateway.api.native.messages import (
 from headrace_gateway.api.native.model_service import tokenize
 from headrace_gateway.api.native.proto_json import parse
 from headrace_gateway.api.native.request_ids import key_of_request
-from headrace_gateway.api.native.vector_messages import embed_json
+from headrace_gateway.api.native.vector_messages import send_embeddings
 from headrace_gateway.base.calls import Context
-from headrace_gateway.base.cooperative import joined_chunks
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.base.settings import GatewaySettings
 from headrace_gateway.output.answering import Answer
@@ -162,7 +161,7 @@ class RestService(RestServiceServicer):
     @rest(EmbedRequest)
     async def Embed(self, http: HttpCall, body: EmbedRequest) -> None:
         async with embedded_inputs(self.services, body, http.call) as embedded:
-            await http.reply.send_pieces(joined_chunks(embed_json(embedded, http.call.request_id)))
+            await send_embeddings(embedded, http.reply)
 
     @rest(RerankRequest)
     async def Rerank(self, http: HttpCall, body: RerankRequest) -> None:
@@ -190,10 +189,8 @@ async def _generate(http: HttpCall, body: GenerateRequest, *, stream: bool) -> N
 
 
 async def _deliver(answer: Answer, http: HttpCall, *, stream: bool) -> None:
-    http.reply.request_id = answer.request.request_id
     response_format = RestResponseFormat(answer.request, answer.offsets)
-    alive = http.services.settings.alive if stream else None
-    await deliver(answer, http.reply, response_format, alive=alive)
+    await deliver(answer, http, response_format, stream=stream)
 
 
 async def _send(reply: Reply, response: Message) -> None:

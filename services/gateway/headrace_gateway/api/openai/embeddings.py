@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
-
-from pydantic_core import to_json
 
 from headrace_gateway.api.bodies.vectors import (
     EmbeddingsBody,
     RerankBody,
     embeddings_request,
     rerank_request,
+    vector_json,
 )
 from headrace_gateway.api.compat.cohere import ranked_documents
 from headrace_gateway.api.http.endpoint import HttpCall, endpoint
-from headrace_gateway.base.cooperative import cooperatively, joined_chunks
 from headrace_gateway.checks.inputs import check_top_n
-from headrace_gateway.request.vectors import values_of
-from headrace_gateway.submit.embedding import Embedded, Query
+from headrace_gateway.submit.embedding import Query
 
 
 @endpoint(EmbeddingsBody)
@@ -28,8 +24,14 @@ async def embed(http: HttpCall, body: EmbeddingsBody) -> None:
     async with http.services.embedding.embedded(
         request, dimensions=body.dimensions, prompt_name=body.prompt_name
     ) as embedded:
-        parts = _embeddings_json(embedded, as_text=body.encoding_format == "base64")
-        await http.reply.send_pieces(joined_chunks(parts))
+        write = _base64 if body.encoding_format == "base64" else vector_json
+        entries = (
+            b'{"object":"embedding","index":%d,"embedding":%s}' % (index, write(vector))
+            for index, vector in enumerate(embedded.vectors)
+        )
+        end = {"model": embedded.card.model, "usage": _usage(embedded.prompt_tokens)}
+        start = b'{"object":"list","data":['
+        await http.reply.send_list(start, entries, b"]," + json.dumps(end).encode()[1:])
 
 
 @endpoint(RerankBody)
@@ -48,18 +50,8 @@ async def rerank(http: HttpCall, body: RerankBody) -> None:
         )
 
 
-async def _embeddings_json(embedded: Embedded, *, as_text: bool) -> AsyncIterator[bytes]:
-    yield b'{"object":"list","data":['
-    async for index, vector in cooperatively(enumerate(embedded.vectors)):
-        printed = (
-            b'"' + base64.b64encode(vector) + b'"'
-            if as_text
-            else to_json(values_of(vector).tolist())
-        )
-        comma = b"," if index else b""
-        yield comma + b'{"object":"embedding","index":%d,"embedding":%s}' % (index, printed)
-    tail = {"model": embedded.card.model, "usage": _usage(embedded.prompt_tokens)}
-    yield b"]," + json.dumps(tail).encode()[1:]
+def _base64(vector: bytes) -> bytes:
+    return b'"%s"' % base64.b64encode(vector)
 
 
 def _usage(prompt_tokens: int) -> dict[str, int]:

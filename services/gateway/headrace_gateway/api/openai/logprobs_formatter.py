@@ -16,7 +16,14 @@ from headrace_gateway.api.openai.logprobs_json import (
     prompt_logprobs,
 )
 from headrace_gateway.models.token_text import ById, TokenTexts, VocabularyTexts
+from headrace_gateway.output.answering import Answer
 from headrace_gateway.output.assembler import ChoiceDelta
+from headrace_gateway.request.generation_request import (
+    Conversation,
+    GenerationRequest,
+    Text,
+    last_answer,
+)
 from headrace_gateway.request.logprob_columns import read_run
 
 
@@ -109,3 +116,20 @@ class LogprobsFormatter:
         if self._options.chat:
             return chat_logprobs(rows, self._spelling)
         return completion_logprobs(rows, self._spelling, self._places[choice], width=width)
+
+
+def formatter_for(
+    options: OutputOptions, requested: GenerationRequest, answer: Answer, prompt_ids: Sequence[int]
+) -> LogprobsFormatter | None:
+    """Return the formatter of an answer; None if nothing is requested beside its text."""
+    if not options.any_requested:
+        return None
+    text, given = "", requested.prompt
+    if options.echo:
+        text = answer.tokenizer.decode(list(prompt_ids))
+        if isinstance(given, Text) and requested.truncate_tokens is None:
+            text = given.text
+    if options.echo_last_message and isinstance(given, Conversation):
+        text = last_answer(given)
+    prompt = Prompt(text, prompt_ids)
+    return LogprobsFormatter(options, answer.tokenizer.spelling, prompt, choices=answer.request.n)

@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionMessage, ParsedChatCompletionMessage
 
 from headrace.errors import InvalidRequest, RequestError, Unsupported
 from headrace.v1.common_pb2 import Priority
-from headrace_gateway.api.bodies.convert import chat_request, completion_request
+from headrace_gateway.api.bodies.convert import chat_request, completion_requests
 from headrace_gateway.api.bodies.generation import ChatBody, CompletionBody, parse
 from headrace_gateway.api.bodies.json_objects import read_object
 from headrace_gateway.api.bodies.unknown_fields import UnknownFields
@@ -286,7 +286,7 @@ def test_vllms_fields_are_carried_over() -> None:
     }
     for asked in (
         requested(body(**fields)),
-        completion_request(
+        *completion_requests(
             parse(
                 CompletionBody,
                 json.dumps({"model": "valley", "prompt": "Hello"} | fields).encode(),
