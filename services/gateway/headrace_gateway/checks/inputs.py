@@ -8,7 +8,7 @@ from headrace.errors import ContextLengthExceeded, InvalidRequest
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import Sampling
 from headrace_gateway.base.settings import GatewaySettings
-from headrace_gateway.checks.validation import priority, times
+from headrace_gateway.checks.validation import check_vocabulary, priority, times
 from headrace_gateway.request.generation import Input, ValidRequest
 from headrace_gateway.request.generation_request import (
     WHOLE_CONTEXT,
@@ -39,16 +39,12 @@ def check_inputs(
         InvalidRequest: there are none, too many, or a number is out of its range.
         ContextLengthExceeded: an input cannot fit, however it is tokenised.
     """
-    name, count = request.name_of("inputs"), len(request.inputs)
-    if not 1 <= count <= MAX_INPUTS:
-        raise InvalidRequest(
-            f"{name} has {count} entries; it may have 1 to {MAX_INPUTS}", field=name
-        )
+    check_input_count(len(request.inputs), request.name_of("inputs"))
     _check_truncation(request, card)
     most = card.context_tokens * settings.max_prompt_characters_per_token
     for each in inputs:
         if isinstance(each, TokenIds):
-            _check_vocabulary(each, card)
+            check_vocabulary(each.token_ids, card, each.field)
         elif each.characters > most:
             raise ContextLengthExceeded(
                 f"{_maximum(card)} However, {each.field} has {each.characters} characters, of which"
@@ -56,6 +52,17 @@ def check_inputs(
                 field=each.field,
             )
     times(request, settings)
+
+
+def check_input_count(count: int, name: str) -> None:
+    """
+    Raises:
+        InvalidRequest: there are none, or too many.
+    """
+    if not 1 <= count <= MAX_INPUTS:
+        raise InvalidRequest(
+            f"{name} has {count} entries; it may have 1 to {MAX_INPUTS}", field=name
+        )
 
 
 def check_lengths(
@@ -173,14 +180,4 @@ def _check_truncation(request: VectorRequest, card: ModelCard) -> None:
         raise InvalidRequest(
             f"{name} is {cut}; for model {card.model} it must be 1 to {card.context_tokens}",
             field=name,
-        )
-
-
-def _check_vocabulary(ids: TokenIds, card: ModelCard) -> None:
-    highest = max(ids.token_ids, default=0)
-    if highest >= card.vocabulary_size:
-        raise InvalidRequest(
-            f"{ids.field} has token id {highest}; model {card.model} has ids 0 to"
-            f" {card.vocabulary_size - 1}",
-            field=ids.field,
         )

@@ -14,9 +14,10 @@ from headrace.bus import BusError, Cards
 from headrace.errors import ModelNotFound, NoWorker
 from headrace.internal.v1.model_card_pb2 import ModelCard, TokenizerBundle
 from headrace.model_names import lane_id
+from headrace.v1.models_pb2 import Adapter
 from headrace_gateway.base.quoting import quoted
 from headrace_gateway.base.settings import GatewaySettings
-from headrace_gateway.checks.adapters import Adapter, chosen, known
+from headrace_gateway.checks.adapters import chosen, known
 from headrace_gateway.models.tokenizer import Tokenizer, TokenizerUnusable
 from headrace_gateway.request.served_names import SEPARATOR, ServedNames, served_names
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import tokenizers
 
@@ -14,6 +15,8 @@ from headrace_gateway.models.text import StopStrings, TextStream
 from headrace_gateway.models.token_text import VocabularyTexts
 from headrace_gateway.request.generation import Input
 from headrace_gateway.request.generation_request import Conversation, Text, TextPair
+
+T = TypeVar("T")
 
 
 class TokenizerUnusable(Exception):
@@ -56,9 +59,7 @@ class Tokenizer:
         Raises:
             InvalidRequest, Unsupported: of a conversation, as `render`.
         """
-        if prompt.characters <= self._inline_characters:
-            return self._encode(prompt, special_tokens)
-        return await asyncio.to_thread(self._encode, prompt, special_tokens)
+        return await self._sized(prompt.characters, lambda: self._encode(prompt, special_tokens))
 
     def _encode(self, prompt: Text | Conversation, special_tokens: bool | None) -> list[int]:
         plain = isinstance(prompt, Text) if special_tokens is None else special_tokens
@@ -72,9 +73,8 @@ class Tokenizer:
     ) -> list[Input]:
         """Each text or pair with the model's special tokens, cut to `cut_tokens`; of a pair, the
         second text is. Where they are many or long, found in a thread."""
-        if sum(text.characters for text in texts) <= self._inline_characters:
-            return self._encode_inputs(texts, cut_tokens)
-        return await asyncio.to_thread(self._encode_inputs, texts, cut_tokens)
+        size = sum(text.characters for text in texts)
+        return await self._sized(size, lambda: self._encode_inputs(texts, cut_tokens))
 
     def _encode_inputs(
         self, texts: Sequence[Text | TextPair], cut_tokens: int | None
@@ -143,19 +143,17 @@ class Tokenizer:
 
     async def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """The text of each by itself, special tokens included; of many, found in a thread."""
-        if len(token_ids) <= self._inline_characters:
-            return self._pieces(token_ids)
-        return await asyncio.to_thread(self._pieces, token_ids)
-
-    def _pieces(self, token_ids: Sequence[int]) -> list[str]:
-        one = self._tokenizer.decode
-        return [one([token_id], skip_special_tokens=False) for token_id in token_ids]
+        return await self._sized(
+            len(token_ids), lambda: [self.decode_whole([token_id]) for token_id in token_ids]
+        )
 
     async def spelled_out(self, token_ids: list[int]) -> str:
         """Their text, special tokens included; of many, found in a thread."""
-        if len(token_ids) <= self._inline_characters:
-            return self.decode_whole(token_ids)
-        return await asyncio.to_thread(self.decode_whole, token_ids)
+        return await self._sized(len(token_ids), lambda: self.decode_whole(token_ids))
+
+    async def _sized(self, size: int, work: Callable[[], T]) -> T:
+        """Do small work here, so that it costs no more than itself, and large work in a thread."""
+        return work() if size <= self._inline_characters else await asyncio.to_thread(work)
 
     def names(self, token_ids: Sequence[int]) -> list[str]:
         """As the vocabulary has them; an id that is no token has none."""

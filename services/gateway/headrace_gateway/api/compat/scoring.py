@@ -12,7 +12,7 @@ from headrace_gateway.api.bodies.strict_body import OptionalModel
 from headrace_gateway.api.bodies.unsupported_fields import SCORE
 from headrace_gateway.api.bodies.vectors import VectorBody, vector_request
 from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint
-from headrace_gateway.checks.inputs import MAX_INPUTS
+from headrace_gateway.checks.inputs import check_input_count
 from headrace_gateway.request.generation_request import Text
 from headrace_gateway.submit.embedding import Scored
 
@@ -86,11 +86,8 @@ def _named(body: ScoreBody, name: str) -> list[Text]:
 
 
 def _check_counts(first: str, queries: int, second: str, documents: int) -> None:
-    for name, count in ((first, queries), (second, documents)):
-        if not 1 <= count <= MAX_INPUTS:
-            raise InvalidRequest(
-                f"{name} has {count} entries; it may have 1 to {MAX_INPUTS}", field=name
-            )
+    check_input_count(queries, first)
+    check_input_count(documents, second)
     if queries not in (1, documents):
         raise InvalidRequest(
             f"{first} has {queries} texts and {second} has {documents}; {first} may have one for"

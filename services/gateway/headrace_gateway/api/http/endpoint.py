@@ -22,7 +22,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
 
@@ -32,7 +32,7 @@ from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.errors import OPENAI_ERRORS, ErrorFormat
 from headrace_gateway.api.http.read_body import read_body
 from headrace_gateway.api.http.reply import Reply, handle_errors
-from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.http.services import ApiServicer, ApiServices
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.request.tasks import only_model
 
@@ -40,13 +40,6 @@ AnyBody = TypeVar("AnyBody", bound=RequestBody)
 
 RELEVANCE = (ModelTask.MODEL_TASK_SCORE, ModelTask.MODEL_TASK_EMBED)
 """Tasks of models that score how relevant a document is to a query."""
-
-
-class Service(Protocol):
-    """A gRPC service whose methods are made here."""
-
-    @property
-    def services(self) -> ApiServices: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +106,7 @@ def post(*endpoints: Endpoint[Any]) -> Any:
     when its caller leaves is not notified, but only closed some time later.
     """
 
-    async def handler(self: Service, request: HttpBody, context: Context) -> None:
+    async def handler(self: ApiServicer, request: HttpBody, context: Context) -> None:
         data = request.data
         chosen = next((each for each in endpoints if each.fits(data)), endpoints[-1])
         async with http_call(self.services, context, "openai", chosen.errors) as http:
@@ -127,7 +120,7 @@ def post(*endpoints: Endpoint[Any]) -> Any:
 def get(find: Callable[[ApiServices, Any], object]) -> Any:
     """Make the gRPC handler of a path without a body, which answers with JSON."""
 
-    async def handler(self: Service, request: Any, context: Context) -> None:
+    async def handler(self: ApiServicer, request: Any, context: Context) -> None:
         async with http_call(self.services, context, "openai", OPENAI_ERRORS) as http:
             await http.reply.send_json(find(self.services, request))
 

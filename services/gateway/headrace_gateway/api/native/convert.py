@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import Priority, SamplingParameters
@@ -21,19 +21,21 @@ from headrace_gateway.request.generation_request import (
     TokenIds,
 )
 
+Prompt = Text | Conversation | TokenIds
+
 _NAMES = {name: f"parameters.{name}" for name in SamplingParameters.DESCRIPTOR.fields_by_name}
 
 
 def with_request_id(request: GenerateRequest, call: Call) -> Call:
-    """The call under the caller's own request id, if there is one."""
+    """Return the call under the caller's own request id, if there is one."""
     return dataclasses.replace(call, request_id=request.request_id or call.request_id)
 
 
 def generate_request(
     request: GenerateRequest, call: Call, *, stream: bool = False
 ) -> GenerationRequest:
-    """`call.request_id` is the request's."""
-    prompts: list[Text | Conversation | TokenIds] = []
+    """Return what is requested; its id is `call.request_id`."""
+    prompts: list[Prompt] = []
     if request.prompt:
         prompts.append(Text(request.prompt))
     if request.messages:
@@ -46,26 +48,24 @@ def generate_request(
         prompt=_only(prompts, "prompt, messages and prompt_token_ids"),
         parameters=request.parameters,
         priority=request.priority,
-        seed=request.seed if request.HasField("seed") else None,
+        seed=optional(request, "seed"),
         n=request.n if request.HasField("n") else 1,
-        timeout_s=seconds(request.timeout) if request.HasField("timeout") else None,
-        patience_s=seconds(request.patience) if request.HasField("patience") else None,
+        timeout_s=optional_s(request, "timeout"),
+        patience_s=optional_s(request, "patience"),
         time_remaining_s=None if request.detached else call.time_remaining_s,
         trace_context=call.trace_context,
         caller=call.caller,
         tools=requested_tools(request),
         stream=stream,
         background=request.detached,
-        cache_salt=request.cache_salt if request.HasField("cache_salt") else None,
-        truncate_tokens=(
-            request.truncate_prompt_tokens if request.HasField("truncate_prompt_tokens") else None
-        ),
+        cache_salt=optional(request, "cache_salt"),
+        truncate_tokens=optional(request, "truncate_prompt_tokens"),
         names=_NAMES,
     )
 
 
 def tokenize_request(request: TokenizeRequest, call: Call) -> GenerationRequest:
-    prompts: list[Text | Conversation | TokenIds] = []
+    prompts: list[Prompt] = []
     if request.text:
         prompts.append(Text(request.text, field="text"))
     if request.messages:
@@ -79,9 +79,7 @@ def tokenize_request(request: TokenizeRequest, call: Call) -> GenerationRequest:
     )
 
 
-def _only(
-    prompts: list[Text | Conversation | TokenIds], fields: str
-) -> Text | Conversation | TokenIds:
+def _only(prompts: list[Prompt], fields: str) -> Prompt:
     if len(prompts) != 1:
         raise InvalidRequest(
             f"exactly one of {fields} is to be set; {len(prompts)} are",
@@ -104,5 +102,12 @@ def _conversation(messages: Iterable[ChatMessage]) -> Conversation:
     return Conversation(turns)
 
 
-def seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1e9
+def optional(message: Message, field: str) -> Any:
+    """Return the value of a field; None where it is not set."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def optional_s(message: Message, field: str) -> float | None:
+    """Return a duration in seconds; None where it is not set."""
+    duration = optional(message, field)
+    return None if duration is None else duration.seconds + duration.nanos / 1e9

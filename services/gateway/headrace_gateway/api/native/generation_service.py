@@ -10,7 +10,7 @@ from headrace.errors import HeadraceError, InternalError, InvalidRequest
 from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
 from headrace_gateway.api.http.call_counter import CallCounter
-from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.http.services import ApiServicer
 from headrace_gateway.api.native.convert import generate_request, with_request_id
 from headrace_gateway.api.native.grpc_errors import INTERNAL_ERROR, abort_on_error, counted
 from headrace_gateway.api.native.messages import (
@@ -27,11 +27,8 @@ from headrace_gateway.resume.idempotency import open_named
 log = logging.getLogger(__name__)
 
 
-class GenerationService(GenerationServiceServicer):
+class GenerationService(ApiServicer, GenerationServiceServicer):
     """StreamGenerate writes to its context, for the reason that `http.endpoint.post` gives."""
-
-    def __init__(self, services: ApiServices) -> None:
-        self.services = services
 
     async def StreamGenerate(self, request: GenerateRequest, context: Context) -> None:  # type: ignore[override]
         with CallCounter("native", self.services.submitter.known(request.model)) as counter:

@@ -19,21 +19,17 @@ from headrace.v1.models_pb2 import (
     TokenizeResponse,
 )
 from headrace.v1.models_pb2_grpc import ModelServiceServicer
-from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.http.services import ApiServicer, ApiServices
 from headrace_gateway.api.native.convert import tokenize_request
 from headrace_gateway.api.native.grpc_errors import abort_on_error
 from headrace_gateway.base.calls import Call, Context, call_of
-from headrace_gateway.checks.adapters import Adapter as KnownAdapter
 from headrace_gateway.checks.validation import max_choices
 from headrace_gateway.models.catalog import ServedModel
 from headrace_gateway.request.tasks import task_of
 from headrace_gateway.resume.ports import serving
 
 
-class ModelService(ModelServiceServicer):
-    def __init__(self, services: ApiServices) -> None:
-        self.services = services
-
+class ModelService(ApiServicer, ModelServiceServicer):
     async def ListModels(self, request: ListModelsRequest, context: Context) -> ListModelsResponse:
         workers = serving(self.services.fleet)
         models = [self._model(served, workers) for served in self.services.catalog.all()]
@@ -64,7 +60,7 @@ async def tokenize(services: ApiServices, request: TokenizeRequest, call: Call) 
     return TokenizeResponse(token_ids=token_ids, tokens=tokens)
 
 
-def _model(served: ServedModel, workers: int, adapters: Iterable[KnownAdapter]) -> Model:
+def _model(served: ServedModel, workers: int, adapters: Iterable[Adapter]) -> Model:
     card = served.card
     makes_embeddings = task_of(card) == ModelTask.MODEL_TASK_EMBED
     return Model(
@@ -80,10 +76,7 @@ def _model(served: ServedModel, workers: int, adapters: Iterable[KnownAdapter]) 
         create_time=card.create_time,
         workers=workers,
         max_choices=max_choices(card),
-        adapters=[
-            Adapter(name=a.name, digest=a.digest, workers=a.workers, failure=a.failure)
-            for a in adapters
-        ],
+        adapters=adapters,
         task=task_of(card),
         dimensions=card.vectors.dimensions if makes_embeddings else 0,
         lane_id=lane_id(card.model),

@@ -23,7 +23,7 @@ from headrace_gateway.api.http.deliver import comment, deliver
 from headrace_gateway.api.http.endpoint import HttpCall, http_call
 from headrace_gateway.api.http.errors import HttpResponse, retry_headers
 from headrace_gateway.api.http.reply import Reply
-from headrace_gateway.api.http.services import ApiServices
+from headrace_gateway.api.http.services import ApiServicer
 from headrace_gateway.api.native.convert import generate_request, with_request_id
 from headrace_gateway.api.native.embedding_service import embedded_inputs, rerank
 from headrace_gateway.api.native.messages import (
@@ -142,10 +142,7 @@ def rest(kind: type[AnyRequest]) -> Callable[[RestAnswer[AnyRequest]], Any]:
     return decorate
 
 
-class RestService(RestServiceServicer):
-    def __init__(self, services: ApiServices) -> None:
-        self.services = services
-
+class RestService(ApiServicer, RestServiceServicer):
     @rest(GenerateRequest)
     async def StreamGenerate(self, http: HttpCall, body: GenerateRequest) -> None:
         await _generate(http, body, stream=True)

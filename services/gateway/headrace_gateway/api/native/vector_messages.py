@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from google.protobuf.message import Message
 from pydantic_core import to_json
 
 from headrace.errors import InvalidRequest
@@ -20,7 +19,7 @@ from headrace.v1.embeddings_pb2 import (
 )
 from headrace_gateway.api.bodies.vectors import texts, vector_json
 from headrace_gateway.api.http.reply import Reply
-from headrace_gateway.api.native.convert import seconds
+from headrace_gateway.api.native.convert import optional, optional_s
 from headrace_gateway.base.calls import Call
 from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.request.generation_request import AnyInput, Text, TokenIds, VectorRequest
@@ -40,7 +39,9 @@ def rerank_query(request: RerankRequest, call: Call) -> Query:
 
 async def embed_response(embedded: Embedded, request_id: str) -> EmbedResponse:
     response = EmbedResponse(
-        request_id=request_id, model=embedded.card.model, usage=_usage(embedded.prompt_tokens)
+        request_id=request_id,
+        model=embedded.card.model,
+        usage=Usage(prompt_tokens=embedded.prompt_tokens),
     )
     async for vector in cooperatively(embedded.vectors):
         response.vectors.append(Vector(values=values_of(vector)))
@@ -61,13 +62,8 @@ def rerank_response(ranked: Ranked, request_id: str, top_n: int | None) -> Reran
         request_id=request_id,
         model=ranked.card.model,
         rankings=(Ranking(index=index, relevance=relevance) for index, relevance in best),
-        usage=_usage(ranked.prompt_tokens),
+        usage=Usage(prompt_tokens=ranked.prompt_tokens),
     )
-
-
-def optional(message: Message, field: str) -> int | None:
-    """The number, or None where it is not set."""
-    return getattr(message, field) if message.HasField(field) else None
 
 
 def _input(each: EmbedInput, field: str) -> AnyInput:
@@ -87,14 +83,10 @@ def _requested(
         inputs=inputs,
         priority=request.priority,
         truncate_tokens=optional(request, "truncate_tokens"),
-        timeout_s=seconds(request.timeout) if request.HasField("timeout") else None,
-        patience_s=seconds(request.patience) if request.HasField("patience") else None,
+        timeout_s=optional_s(request, "timeout"),
+        patience_s=optional_s(request, "patience"),
         time_remaining_s=call.time_remaining_s,
         trace_context=call.trace_context,
         caller=call.caller,
         names={"inputs": name},
     )
-
-
-def _usage(prompt_tokens: int) -> Usage:
-    return Usage(prompt_tokens=prompt_tokens)
