@@ -66,9 +66,7 @@ def documents_of(value: object, info: ValidationInfo) -> list[str]:
 
 
 def _document(document: object, i: int, unknown: UnknownFields) -> str:
-    text = document
-    if isinstance(document, dict):
-        text = document.get("text")
+    text = document.get("text") if isinstance(document, dict) else document
     if not isinstance(text, str):
         raise PydanticCustomError(
             "documents", "document {i} is neither a text nor an object with a text", {"i": i}

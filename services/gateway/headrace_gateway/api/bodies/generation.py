@@ -227,25 +227,15 @@ class ChatBody(Body):
         return self._output_options(chat=True, logprobs=logprobs, echo_last_message=bool(self.echo))
 
     @model_validator(mode="after")
-    def _opens_or_continues(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.add_generation_prompt and self.continue_final_message:
             raise field_error(
                 "continue_final_message", "and add_generation_prompt cannot both be true"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _has_tools_to_choose_from(self) -> Self:
-        if self.tools:
-            return self
-        if self.tool_choice not in (None, "none"):
+        if not self.tools and self.tool_choice not in (None, "none"):
             raise field_error("tool_choice", "is allowed only when tools are offered")
-        if self.parallel_tool_calls is not None:
+        if not self.tools and self.parallel_tool_calls is not None:
             raise field_error("parallel_tool_calls", "is allowed only when tools are offered")
-        return self
-
-    @model_validator(mode="after")
-    def _likeliest_beside_the_chosen(self) -> Self:
         if self.top_logprobs and not self.logprobs:
             raise field_error("top_logprobs", "top_logprobs is allowed only when logprobs is true")
         return self

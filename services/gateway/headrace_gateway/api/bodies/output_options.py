@@ -27,12 +27,8 @@ class OutputOptions:
     @property
     def any_requested(self) -> bool:
         widths = (self.logprobs, self.prompt_logprobs)
-        return (
-            self.echo
-            or self.echo_last_message
-            or self.token_ids
-            or any(width is not None for width in widths)
-        )
+        any_width = any(width is not None for width in widths)
+        return any_width or self.echo or self.echo_last_message or self.token_ids
 
     @property
     def engine_prompt_logprobs(self) -> int | None:

@@ -52,7 +52,7 @@ class RerankBody(VectorBody):
     documents: Annotated[list[str], PlainValidator(documents_of)]
     top_n: Count | None = None
     return_documents: bool | None = None
-    """Unset: they are returned, as Jina and vLLM do."""
+    """Unset: /v1/rerank returns them, as Jina and vLLM do, and /v2/rerank does not, as Cohere."""
 
 
 def text_inputs(values: Sequence[str | list[int]], field: str) -> list[AnyInput]:
@@ -67,15 +67,6 @@ def text_inputs(values: Sequence[str | list[int]], field: str) -> list[AnyInput]
 def vector_json(vector: bytes) -> bytes:
     """Return the numbers of a vector as a JSON list."""
     return to_json(values_of(vector).tolist())
-
-
-def embeddings_request(body: EmbeddingsBody, call: Call) -> VectorRequest:
-    return vector_request(body, call, text_inputs(body.input, "input"), name="input")
-
-
-def rerank_request(body: RerankBody, call: Call) -> VectorRequest:
-    """Its inputs are the documents."""
-    return vector_request(body, call, texts(body.documents, "documents"), name="documents")
 
 
 def texts(values: Sequence[str], field: str) -> list[Text]:

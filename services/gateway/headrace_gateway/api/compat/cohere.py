@@ -6,12 +6,11 @@ import dataclasses
 import math
 from typing import Annotated
 
-from pydantic import Field, PlainValidator
+from pydantic import Field
 
-from headrace_gateway.api.bodies.entries import documents_of
-from headrace_gateway.api.bodies.strict_body import Count, OptionalModel, WholeNumber
+from headrace_gateway.api.bodies.strict_body import OptionalModel, WholeNumber
 from headrace_gateway.api.bodies.unsupported_fields import RERANK_V2
-from headrace_gateway.api.bodies.vectors import VectorBody, texts, vector_request
+from headrace_gateway.api.bodies.vectors import RerankBody, texts, vector_request
 from headrace_gateway.api.http.endpoint import RELEVANCE, HttpCall, endpoint
 from headrace_gateway.api.http.errors import COHERE_ERRORS
 from headrace_gateway.api.http.services import ApiServices
@@ -25,16 +24,11 @@ _SEARCH_UNIT_DOCUMENTS = 100
 """Documents that Cohere bills as one search unit."""
 
 
-class RerankV2Body(VectorBody):
+class RerankV2Body(RerankBody):
     UNSUPPORTED_FIELDS = RERANK_V2
 
     model: OptionalModel = ""
-    query: str
-    documents: Annotated[list[str], PlainValidator(documents_of)]
-    top_n: Count | None = None
     max_tokens_per_doc: Annotated[WholeNumber, Field(ge=1, lt=2**32)] | None = None
-    return_documents: bool | None = None
-    """Unset: they are not returned."""
 
 
 @endpoint(RerankV2Body, errors=COHERE_ERRORS, tasks=RELEVANCE)

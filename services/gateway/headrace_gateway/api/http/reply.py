@@ -74,10 +74,7 @@ class Reply:
     async def send_list(self, start: bytes, entries: Iterable[bytes], end: bytes) -> None:
         """Send a large JSON body piece by piece: a list of entries between its start and end."""
         async for piece in joined_chunks(_listed(start, entries, end)):
-            if self._head_sent:
-                await self._context.write(HttpBody(data=piece))
-            else:
-                await self._send(HttpResponse(200, piece), JSON)
+            await self._send(HttpResponse(200, piece), JSON)
         self._finish()
 
     async def open_stream(self) -> None:
@@ -94,10 +91,7 @@ class Reply:
                 self._finish()
 
     async def _write_events(self, events: str) -> None:
-        if self._head_sent:
-            await self._context.write(HttpBody(data=events.encode()))
-        else:
-            await self._send(HttpResponse(200, events.encode(), _STREAM_HEADERS), EVENT_STREAM)
+        await self._send(HttpResponse(200, events.encode(), _STREAM_HEADERS), EVENT_STREAM)
         self._last_write_s = asyncio.get_running_loop().time()
 
     async def fail(self, error: HeadraceError, usage: Usage | None = None) -> None:
@@ -115,6 +109,10 @@ class Reply:
         self._finish(error)
 
     async def _send(self, response: HttpResponse, content_type: str) -> None:
+        """Send the body, or a further piece of it, whose head has been sent with the first."""
+        if self._head_sent:
+            await self._context.write(HttpBody(data=response.body))
+            return
         self._head_sent = True
         status = (("x-hr-status", str(response.status)),) if response.status != 200 else ()
         head = (("x-request-id", self.request_id), *status, *response.headers)

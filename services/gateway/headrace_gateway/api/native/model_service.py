@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 from headrace.model_names import lane_id
 from headrace.v1.common_pb2 import ModelTask
 from headrace.v1.models_pb2 import (
-    Adapter,
     GetModelRequest,
     ListModelsRequest,
     ListModelsResponse,
@@ -45,40 +43,34 @@ class ModelService(ApiServicer, ModelServiceServicer):
         return self._model(self.services.catalog.get(model), serving(self.services.fleet))
 
     def _model(self, served: ServedModel, workers: Counter[str]) -> Model:
-        adapters = self.services.catalog.adapters(served)
-        if served.adapter is None:
-            model = _model(served, workers[served.card.model], adapters)
-        else:
-            model = _model(served, served.adapter.workers, [served.adapter])
-        model.aliases.extend(self.services.catalog.aliases(served))
-        model.taken_aliases.extend(self.services.catalog.taken_aliases(served))
-        return model
+        card, catalog = served.card, self.services.catalog
+        makes_embeddings = task_of(card) == ModelTask.MODEL_TASK_EMBED
+        adapters, count = catalog.adapters(served), workers[card.model]
+        if served.adapter is not None:
+            adapters, count = [served.adapter], served.adapter.workers
+        return Model(
+            name=served.name,
+            aliases=catalog.aliases(served),
+            taken_aliases=catalog.taken_aliases(served),
+            context_tokens=card.context_tokens,
+            engine=card.engine,
+            dtype=card.dtype,
+            weights_digest=card.weights_digest,
+            batch_invariant=card.batch_invariant,
+            vocabulary_size=card.vocabulary_size,
+            eos_token_ids=card.eos_token_ids,
+            chat=served.tokenizer.chats,
+            create_time=card.create_time,
+            workers=count,
+            max_choices=max_choices(card),
+            adapters=adapters,
+            task=task_of(card),
+            dimensions=card.vectors.dimensions if makes_embeddings else 0,
+            lane_id=lane_id(card.model),
+            ready=count > 0,
+        )
 
 
 async def tokenize(services: ApiServices, request: TokenizeRequest, call: Call) -> TokenizeResponse:
     token_ids, tokens = await services.submitter.tokenize(tokenize_request(request, call))
     return TokenizeResponse(token_ids=token_ids, tokens=tokens)
-
-
-def _model(served: ServedModel, workers: int, adapters: Iterable[Adapter]) -> Model:
-    card = served.card
-    makes_embeddings = task_of(card) == ModelTask.MODEL_TASK_EMBED
-    return Model(
-        name=served.name,
-        context_tokens=card.context_tokens,
-        engine=card.engine,
-        dtype=card.dtype,
-        weights_digest=card.weights_digest,
-        batch_invariant=card.batch_invariant,
-        vocabulary_size=card.vocabulary_size,
-        eos_token_ids=card.eos_token_ids,
-        chat=served.tokenizer.chats,
-        create_time=card.create_time,
-        workers=workers,
-        max_choices=max_choices(card),
-        adapters=adapters,
-        task=task_of(card),
-        dimensions=card.vectors.dimensions if makes_embeddings else 0,
-        lane_id=lane_id(card.model),
-        ready=workers > 0,
-    )

@@ -8,9 +8,10 @@ import json
 from headrace_gateway.api.bodies.vectors import (
     EmbeddingsBody,
     RerankBody,
-    embeddings_request,
-    rerank_request,
+    text_inputs,
+    texts,
     vector_json,
+    vector_request,
 )
 from headrace_gateway.api.compat.cohere import ranked_documents
 from headrace_gateway.api.http.endpoint import HttpCall, endpoint
@@ -20,7 +21,7 @@ from headrace_gateway.submit.embedding import Query
 
 @endpoint(EmbeddingsBody)
 async def embed(http: HttpCall, body: EmbeddingsBody) -> None:
-    request = embeddings_request(body, http.call)
+    request = vector_request(body, http.call, text_inputs(body.input, "input"), name="input")
     async with http.services.embedding.embedded(
         request, dimensions=body.dimensions, prompt_name=body.prompt_name
     ) as embedded:
@@ -37,14 +38,15 @@ async def embed(http: HttpCall, body: EmbeddingsBody) -> None:
 @endpoint(RerankBody)
 async def rerank(http: HttpCall, body: RerankBody) -> None:
     check_top_n(body.top_n)
-    query = Query(rerank_request(body, http.call), body.query)
-    documents = None if body.return_documents is False else body.documents
-    async with http.services.embedding.ranked(query) as ranked:
+    documents = texts(body.documents, "documents")
+    request = vector_request(body, http.call, documents, name="documents")
+    returned = None if body.return_documents is False else body.documents
+    async with http.services.embedding.ranked(Query(request, body.query)) as ranked:
         await http.reply.send_json(
             {
                 "id": http.call.request_id,
                 "model": ranked.card.model,
-                "results": ranked_documents(ranked, body.top_n, documents),
+                "results": ranked_documents(ranked, body.top_n, returned),
                 "usage": _usage(ranked.prompt_tokens),
             }
         )

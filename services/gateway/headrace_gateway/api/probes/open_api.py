@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
-from typing import Any
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -35,9 +34,13 @@ from headrace.v1 import (
     rest_pb2,
 )
 from headrace_gateway.api.openai.service import OpenAIService
-from headrace_gateway.api.probes.proto_schemas import field_schema, reference, schemas
-
-Json = dict[str, Any]
+from headrace_gateway.api.probes.proto_schemas import (
+    Json,
+    field_schema,
+    object_schema,
+    reference,
+    schemas,
+)
 
 _FILES = (openai_pb2, rest_pb2, models_pb2, requests_pb2, fleet_pb2, probes_pb2)
 _TYPED_FILES = (generation_pb2, embeddings_pb2, models_pb2)
@@ -67,20 +70,11 @@ def _messages(path: RestPath) -> tuple[Descriptor, Descriptor] | None:
 OPENAI, REST = "headrace.v1.OpenAIService", "headrace.v1.RestService"
 _BYTES = "google.api.HttpBody"
 _ANY: Json = {"type": "object"}
-_ERROR: Json = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
+_TEXT: Json = {"type": "string"}
+_TEXT_OR_NULL: Json = {"type": ["string", "null"]}
+_ERROR = object_schema(
+    error=object_schema(message=_TEXT, type=_TEXT, param=_TEXT_OR_NULL, code=_TEXT_OR_NULL)
+)
 
 
 class _Open(GenerateJsonSchema):
@@ -161,7 +155,7 @@ def _parameters(path: RestPath) -> Iterator[Json]:
     """Variables of the path; what else a call without a body has is in its query."""
     variables = _variables(path)
     for name in variables:
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        yield {"name": name, "in": "path", "required": True, "schema": _TEXT}
     if path.method == "GET":
         for field in _method(path).input_type.fields:
             if field.name not in variables and field.message_type is None:
