@@ -71,9 +71,10 @@ class StopStrings:
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._next: list[dict[str, int]] = [{}]
-        self._depth = [0]
-        self._found = [0]
-        """Length of the longest stop string that ends in each state."""
+        self.begun = [0]
+        """By state: how many of the last characters may be the beginning of a stop string."""
+        self.found = [0]
+        """By state: the length of the longest stop string that ends there; 0 if none does."""
         for stop in stops:
             self._add(stop)
         self._fail = [0] * len(self._next)
@@ -86,11 +87,11 @@ class StopStrings:
             if following is None:
                 following = len(self._next)
                 self._next.append({})
-                self._depth.append(self._depth[state] + 1)
-                self._found.append(0)
+                self.begun.append(self.begun[state] + 1)
+                self.found.append(0)
                 self._next[state][character] = following
             state = following
-        self._found[state] = self._depth[state]
+        self.found[state] = self.begun[state]
 
     def _link(self) -> None:
         """Give each state the longest proper suffix of its text that is a state too."""
@@ -99,9 +100,7 @@ class StopStrings:
             state = states.popleft()
             for character, following in self._next[state].items():
                 self._fail[following] = self.step(self._fail[state], character)
-                self._found[following] = (
-                    self._found[following] or self._found[self._fail[following]]
-                )
+                self.found[following] = self.found[following] or self.found[self._fail[following]]
                 states.append(following)
 
     def step(self, state: int, character: str) -> int:
@@ -113,14 +112,6 @@ class StopStrings:
             if state == 0:
                 return 0
             state = self._fail[state]
-
-    def found(self, state: int) -> int:
-        """Length of the stop string that ends here; 0 if none does."""
-        return self._found[state]
-
-    def begun(self, state: int) -> int:
-        """How many of the last characters may be the beginning of a stop string."""
-        return self._depth[state]
 
 
 class _Cutter:
@@ -138,11 +129,11 @@ class _Cutter:
         text = self._held + piece
         for position, character in enumerate(piece, len(self._held) + 1):
             state = stops.step(state, character)
-            if length := stops.found(state):
+            if length := stops.found[state]:
                 self.stopped, self._held = True, ""
                 return text[: position if self._includes else position - length]
         self._state = state
-        free = len(text) - stops.begun(state)
+        free = len(text) - stops.begun[state]
         self._held = text[free:]
         return text[:free]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +11,8 @@ from headrace.errors import InvalidRequest
 from headrace.v1.common_pb2 import Priority, SamplingParameters
 from headrace.v1.generation_pb2 import ChatMessage, GenerateRequest
 from headrace.v1.models_pb2 import TokenizeRequest
-from headrace_gateway.api.native.tools import requested_tools, template_tool_call
+from headrace_gateway.api.bodies.tools import tool_call
+from headrace_gateway.api.native.tools import requested_tools
 from headrace_gateway.base.calls import Call
 from headrace_gateway.request.generation_request import (
     Conversation,
@@ -20,21 +20,17 @@ from headrace_gateway.request.generation_request import (
     Text,
     TokenIds,
 )
+from headrace_gateway.request.tools import as_object
 
 Prompt = Text | Conversation | TokenIds
 
 _NAMES = {name: f"parameters.{name}" for name in SamplingParameters.DESCRIPTOR.fields_by_name}
 
 
-def with_request_id(request: GenerateRequest, call: Call) -> Call:
-    """Return the call under the caller's own request id, if there is one."""
-    return dataclasses.replace(call, request_id=request.request_id or call.request_id)
-
-
 def generate_request(
     request: GenerateRequest, call: Call, *, stream: bool = False
 ) -> GenerationRequest:
-    """Return what is requested; its id is `call.request_id`."""
+    """Return what is requested; its id is the caller's own or, without one, the call's."""
     prompts: list[Prompt] = []
     if request.prompt:
         prompts.append(Text(request.prompt))
@@ -43,7 +39,7 @@ def generate_request(
     if request.prompt_token_ids:
         prompts.append(TokenIds(list(request.prompt_token_ids)))
     return GenerationRequest(
-        request_id=call.request_id,
+        request_id=request.request_id or call.request_id,
         model=request.model,
         prompt=_only(prompts, "prompt, messages and prompt_token_ids"),
         parameters=request.parameters,
@@ -97,7 +93,10 @@ def _conversation(messages: Iterable[ChatMessage]) -> Conversation:
         if message.tool_call_id:
             turn["tool_call_id"] = message.tool_call_id
         if message.tool_calls:
-            turn["tool_calls"] = [template_tool_call(call) for call in message.tool_calls]
+            turn["tool_calls"] = [
+                tool_call(call.call_id, call.name, as_object(call.arguments))
+                for call in message.tool_calls
+            ]
         turns.append(turn)
     return Conversation(turns)
 

@@ -11,7 +11,7 @@ from headrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from headrace.v1.generation_pb2_grpc import GenerationServiceServicer
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.services import ApiServicer
-from headrace_gateway.api.native.convert import generate_request, with_request_id
+from headrace_gateway.api.native.convert import generate_request
 from headrace_gateway.api.native.grpc_errors import INTERNAL_ERROR, abort_on_error, counted
 from headrace_gateway.api.native.messages import (
     delta,
@@ -55,7 +55,7 @@ class GenerationService(ApiServicer, GenerationServiceServicer):
             return generate_response(answer.request, answer.outcome())
 
     async def _open(self, request: GenerateRequest, call: Call, *, stream: bool) -> Answer:
-        requested = generate_request(request, with_request_id(request, call), stream=stream)
+        requested = generate_request(request, call, stream=stream)
         named = bool(request.request_id)
         services = self.services
         answer, _ = await open_named(requested, services.submitter, services.resumer, named=named)

@@ -24,7 +24,7 @@ from headrace_gateway.api.http.endpoint import HttpCall, http_call
 from headrace_gateway.api.http.errors import HttpResponse, retry_headers
 from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.http.services import ApiServicer
-from headrace_gateway.api.native.convert import generate_request, with_request_id
+from headrace_gateway.api.native.convert import generate_request
 from headrace_gateway.api.native.embedding_service import embedded_inputs, rerank
 from headrace_gateway.api.native.messages import (
     delta,
@@ -176,7 +176,7 @@ class RestService(ApiServicer, RestServiceServicer):
 
 async def _generate(http: HttpCall, body: GenerateRequest, *, stream: bool) -> None:
     services, call = http.services, http.call
-    request = generate_request(body, with_request_id(body, call), stream=stream)
+    request = generate_request(body, call, stream=stream)
     if request.background and not stream:
         begun = await services.background.begin(request, call, repeatable=bool(body.request_id))
         await http.reply.accept(as_json(begun).encode(), begun.request_id)

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, ToolCall, Usage
+from headrace.v1.common_pb2 import Choice, FinishReason, RequestOutcome, Usage
 from headrace.v1.requests_pb2 import Request
 from headrace_gateway.api.bodies.generation import StreamOptions
+from headrace_gateway.api.bodies.tools import tool_call
 from headrace_gateway.api.http.deliver import comment
 from headrace_gateway.api.openai.logprobs_formatter import ChoiceContent, LogprobsFormatter
 from headrace_gateway.output.answering import Answer
@@ -121,7 +122,7 @@ class ChunkFormatter:
     def opening(self) -> str:
         """Return the first event of each choice that is not open yet; completions have none."""
         role = '"delta":{"role":"assistant","content":""}'
-        ids = () if self._formatter is None else self._formatter.chat_prompt_ids
+        ids = () if self._formatter is None else self._formatter.prompt_ids(chat=True)
         more = [_ids(ids, "prompt_token_ids"), *[""] * len(self._unopened)]
         return "".join(
             self._event(self._ids.opened(choice), (choice, 0), role, "null", more=each)
@@ -220,7 +221,7 @@ def response_body(
     choices = choices_json(head, outcome, formatter)
     of_prompt = _of_prompt(formatter, outcome.choices[0]) if head.shape.opens else ""
     if formatter is not None:
-        of_prompt += _ids(formatter.chat_prompt_ids, "prompt_token_ids")
+        of_prompt += _ids(formatter.prompt_ids(chat=True), "prompt_token_ids")
     opening = response_start(head, outcome.usage)
     return b"%s%s]%s}" % (opening, choices, of_prompt.encode())
 
@@ -264,7 +265,9 @@ def _choice(head: ResponseFields, choice: Choice, formatter: LogprobsFormatter |
     if opens:
         content = {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
     if choice.tool_calls:
-        content["message"]["tool_calls"] = [_tool_call_json(call) for call in choice.tool_calls]
+        content["message"]["tool_calls"] = [
+            tool_call(call.call_id, call.name, call.arguments) for call in choice.tool_calls
+        ]
         content["message"]["content"] = piece.text or None
     reason = _finish_reason(choice.finish_reason, bool(choice.tool_calls))
     index = head.first_choice + choice.index
@@ -296,11 +299,6 @@ def _calls(pieces: Sequence[CallPiece]) -> str:
             function["name"] = piece.name
         function["arguments"] = function.get("arguments", "") + piece.arguments
     return f'"tool_calls":{json.dumps(list(calls.values()))}'
-
-
-def _tool_call_json(call: ToolCall) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.call_id, "type": "function", "function": function}
 
 
 def _finish_reason(reason: FinishReason.ValueType, called: bool) -> str:

@@ -75,7 +75,7 @@ class LogprobsFormatter:
         if not (text or ids or rows):
             return None
         logprobs = self._logprobs(delta.choice, rows) if rows else "null"
-        return ChoiceContent(text, logprobs, ids, self._prompt_ids() if begins else ())
+        return ChoiceContent(text, logprobs, ids, self.prompt_ids(chat=False) if begins else ())
 
     def choice_content(self, choice: Choice) -> ChoiceContent:
         """Return the content of a whole choice."""
@@ -88,16 +88,13 @@ class LogprobsFormatter:
         text = "" if self._options.echo_only else choice.text
         ids = choice.token_ids if self._options.token_ids and not self._options.echo_only else ()
         return ChoiceContent(
-            before + text, self._logprobs(choice.index, rows), ids, self._prompt_ids()
+            before + text, self._logprobs(choice.index, rows), ids, self.prompt_ids(chat=False)
         )
 
-    @property
-    def chat_prompt_ids(self) -> Sequence[int]:
-        """Of the answer, in chat; of each choice in completions, whose pieces have them."""
-        return self._prompt.token_ids if self._options.token_ids and self._options.chat else ()
-
-    def _prompt_ids(self) -> Sequence[int]:
-        return self._prompt.token_ids if self._options.token_ids and not self._options.chat else ()
+    def prompt_ids(self, *, chat: bool) -> Sequence[int]:
+        """Return the prompt's token ids as the answer has them in chat, or else each choice."""
+        has_ids = self._options.token_ids and self._options.chat is chat
+        return self._prompt.token_ids if has_ids else ()
 
     def prompt_logprobs_json(self, choice: Choice) -> str | None:
         """JSON of vLLM's `prompt_logprobs`; None where it was not asked for."""

@@ -15,7 +15,7 @@ from headrace.errors import InvalidRequest, RequestError
 from headrace.v1.common_pb2 import FinishReason, Priority, Usage
 from headrace.v1.generation_pb2 import GenerateRequest, StreamGenerateResponse
 from headrace.v1.models_pb2 import TokenizeRequest
-from headrace_gateway.api.native.convert import generate_request, tokenize_request, with_request_id
+from headrace_gateway.api.native.convert import generate_request, tokenize_request
 from headrace_gateway.api.native.messages import delta, finish
 from headrace_gateway.api.native.proto_json import parse
 from headrace_gateway.api.native.rest_service import as_json, delta_json
@@ -122,8 +122,9 @@ def test_a_request_is_carried_over() -> None:
 
 
 def test_a_callers_own_request_id_goes_before_ours() -> None:
-    assert with_request_id(read({"request_id": "mine"}), CALL).request_id == "mine"
-    assert with_request_id(read({}), CALL).request_id == "made-here"
+    own = generate_request(read({"prompt": "Hello", "request_id": "mine"}), CALL)
+    assert own.request_id == "mine"
+    assert generate_request(read({"prompt": "Hello"}), CALL).request_id == "made-here"
 
 
 @pytest.mark.parametrize(
