@@ -31,13 +31,14 @@ _PART_TOKENS = 65_536
 def check_inputs(
     inputs: Sequence[AnyInput], request: VectorRequest, card: ModelCard, settings: GatewaySettings
 ) -> None:
-    """Everything that can be refused without tokens.
+    """Check everything that can be checked before the inputs are tokenized.
 
-    `inputs` are those of `request` as the model takes them: with its prompts, or in pairs.
+    Args:
+        inputs: those of `request` as the model takes them: with its prompts, or in pairs.
 
     Raises:
         InvalidRequest: there are none, too many, or a number is out of its range.
-        ContextLengthExceeded: an input cannot fit, however it is tokenised.
+        ContextLengthExceeded: an input cannot fit, however it is tokenized.
     """
     check_input_count(len(request.inputs), request.name_of("inputs"))
     _check_truncation(request, card)
@@ -68,8 +69,10 @@ def check_input_count(count: int, name: str) -> None:
 def check_lengths(
     inputs: Sequence[AnyInput], request: VectorRequest, card: ModelCard, found: Sequence[Input]
 ) -> None:
-    """
-    `found` is what the tokenizer made of `inputs`.
+    """Check the tokenized inputs.
+
+    Args:
+        found: `inputs` as the tokenizer has encoded them.
 
     Raises:
         InvalidRequest: an input has no tokens, or all of them have too many.
@@ -96,7 +99,7 @@ def check_lengths(
 def requests_for(
     request: VectorRequest, card: ModelCard, settings: GatewaySettings, inputs: Sequence[Input]
 ) -> list[ValidRequest]:
-    """One request for as many inputs as fit, in their order; named apart by "-1", "-2", ..."""
+    """Return a request for as many inputs as fit into one, in order; ids end in "-1", "-2", ..."""
     timeout_s, patience_s = times(request, settings)
     return [
         ValidRequest(
@@ -118,14 +121,14 @@ def requests_for(
 
 
 def prefixed(inputs: Sequence[AnyInput], prompt: str) -> list[AnyInput]:
-    """The texts with what the model wants before them; token ids are taken as they are."""
+    """Return the texts with the model's prompt before them, and token ids as they are."""
     return [
         Text(prompt + each.text, each.field) if isinstance(each, Text) else each for each in inputs
     ]
 
 
 def prompt_text(card: ModelCard, name: str | None, field: str) -> str:
-    """The model's prompt of this name; None is its default, "" none at all.
+    """Return the model's prompt of this name; None is its default, "" none at all.
 
     Raises:
         InvalidRequest: it has none of this name.
@@ -168,7 +171,7 @@ def check_top_n(top_n: int | None) -> None:
 
 
 def longest_input(request: VectorRequest, card: ModelCard) -> int | None:
-    """To how many tokens inputs are to be cut; None: to none."""
+    """Return to how many tokens inputs are truncated; None: they are not."""
     cut = request.truncate_tokens
     return card.context_tokens if cut == WHOLE_CONTEXT else cut
 

@@ -39,8 +39,8 @@ def check(request: GenerationRequest, card: ModelCard, settings: GatewaySettings
 
     Raises:
         InvalidRequest: a field is out of its range.
-        ContextLengthExceeded: the prompt cannot fit, however it is tokenised.
-        Unsupported: the model's engine cannot do something that is asked for.
+        ContextLengthExceeded: the prompt cannot fit, however it is tokenized.
+        Unsupported: the model's engine does not support something that is requested.
     """
     check_request_id(request.request_id, request.name_of("request_id"))
     _check_choices(request, card)
@@ -111,7 +111,11 @@ def valid_request(
 
 
 def priority(request: Terms) -> Priority.ValueType:
-    """The lane's priority; unset is the tenant's, STANDARD where it has none."""
+    """Return the lane's priority: the requested one, or else the tenant's default.
+
+    Raises:
+        InvalidRequest: there is no such priority, or the tenant may not request it.
+    """
     if request.priority not in Priority.values():
         raise InvalidRequest(
             f"unknown priority {request.priority}", field=request.name_of("priority")
@@ -276,7 +280,7 @@ def _sampling(parameters: SamplingParameters, card: ModelCard, most_tokens: int)
         name: _number(each, parameters, card) for name, each in PARAMETERS.items()
     }
     logprobs = {name: getattr(parameters, name) for name in _LOGPROBS if parameters.HasField(name)}
-    # Why: logits divided by next to nothing overflow; what is meant is greedy.
+    # Why: logits divided by almost 0 overflow; such a temperature means greedy.
     if numbers["temperature"] < _GREEDY_BELOW:
         numbers["temperature"] = 0.0
     numbers["top_k"] = min(numbers["top_k"], card.vocabulary_size)

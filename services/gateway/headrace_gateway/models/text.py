@@ -21,7 +21,7 @@ _LONGEST_CHARACTER = 4
 class Detokenizer:
     """Token ids of one sequence to characters.
 
-    Why not `tokenizers.decoders.DecodeStream`: it cannot be asked for its rest, and
+    Why not `tokenizers.decoders.DecodeStream`: it does not return its rest, and
     bytes that never become a character make it keep all that follows and decode it
     again with every token; a caller's logit_bias is enough for that.
     """
@@ -30,13 +30,13 @@ class Detokenizer:
         self._decode = decode
         self._context: list[int] = []
         """Ids of the piece returned last: some decoders join or strip spaces by what is before."""
-        self._said = 0
+        self._sent = 0
         """How many characters of the decoded context have been returned."""
         self._held: list[int] = []
         """Ids after the context; none of their text has been returned."""
 
     def feed(self, token_id: int) -> str:
-        """The characters that this token completes; often none, sometimes several."""
+        """Return the characters that this token completes; often none, sometimes several."""
         held = self._held
         held.append(token_id)
         text = self._decode(self._context + held)
@@ -46,19 +46,19 @@ class Detokenizer:
         overdue = len(held) > _LONGEST_CHARACTER
         if incomplete and not overdue:
             return ""
-        piece = text[self._said : len(text) - incomplete]
+        piece = text[self._sent : len(text) - incomplete]
         if piece or incomplete:
             self._context, self._held = held, []
-            self._said = len(self._decode(held)) - incomplete
+            self._sent = len(self._decode(held)) - incomplete
         elif overdue:
             held.clear()
         return piece
 
     def flush(self) -> str:
-        """What is left at the end: an incomplete character, as U+FFFD."""
+        """Return what is left at the end: an incomplete character, as U+FFFD."""
         text = self._decode(self._context + self._held)
-        piece = text[self._said :]
-        self._context, self._held, self._said = [], [], 0
+        piece = text[self._sent :]
+        self._context, self._held, self._sent = [], [], 0
         return piece
 
 
@@ -104,7 +104,7 @@ class StopStrings:
                 states.append(following)
 
     def step(self, state: int, character: str) -> int:
-        """The state after one more character; 0 is the first."""
+        """Return the state after one more character; 0 is the first."""
         while True:
             following = self._next[state].get(character)
             if following is not None:
@@ -115,10 +115,10 @@ class StopStrings:
 
 
 class _Cutter:
-    """Lets text through up to a stop string, and holds back what may become one."""
+    """Ends text at a stop string, and holds back what may become one."""
 
     def __init__(self, stops: StopStrings, *, includes: bool) -> None:
-        """`includes`: the stop string is let through, too."""
+        """`includes`: the stop string stays in the text."""
         self._stops, self._includes = stops, includes
         self._state = 0
         self._held = ""
@@ -162,8 +162,11 @@ class TextStream:
         includes_stop: bool = False,
         unstopped_tokens: int = 0,
     ) -> None:
-        """`silent`: ids that say nothing, such as those that end a sequence. `unstopped_tokens`:
-        in the text of so many of the first no stop string is looked for."""
+        """
+        Args:
+            silent: ids without text, such as those that end a sequence.
+            unstopped_tokens: of so many tokens at the beginning the text has no stop strings.
+        """
         self._detokenizer = Detokenizer(decode)
         self._cutter = _Cutter(stops, includes=includes_stop) if stops is not None else None
         self._silent = silent
@@ -184,7 +187,7 @@ class TextStream:
         return Piece("".join(texts), len(token_ids), False)
 
     def flush(self) -> str:
-        """What was held back, for a sequence that has ended without a stop string."""
+        """Return what was held back, for a sequence that has ended without a stop string."""
         text = self._detokenizer.flush()
         if self._cutter is None or self._unstopped > 0:
             return text

@@ -1,7 +1,7 @@
 """Pure room: lists within bodies, entry by entry: parts of a text, tools, calls of earlier turns.
 
-Unknown fields of an entry are treated as those of the body are; what an entry must have is looked
-at where it is used.
+Unknown fields of an entry are treated as those of the body are; what an entry must have is checked
+where it is used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CALLED = frozenset({"name", "arguments", *CALLED_NO_EFFECT})
 
 
 def text_or_parts(content: object, info: ValidationInfo) -> object:
-    """A text as it stands; of parts, the text of each. What OpenAI's models declined is text."""
+    """Return a text as it is, and of parts their texts; a refusal of OpenAI's models is text."""
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -114,7 +114,10 @@ def _functions(
 def _kept(
     entry: dict[str, Any], known: frozenset[str], place: tuple[str, str], unknown: UnknownFields
 ) -> dict[str, Any]:
-    """`place`: of any such entry, for notes; and of this one in its list, for refusals."""
+    """Return an entry without its unknown fields.
+
+    `place`: the path of any such entry, for notes; and of this one in its list, for errors.
+    """
     kept, refused = split_known(entry, known, place[0], unknown)
     if refused is not None:
         raise PydanticCustomError("unknown_field", "{name}", {"name": refused, "within": place[1]})

@@ -1,8 +1,8 @@
 """The JSON bodies of OpenAI's API: what is in them, and of what type. Ranges are `validation`'s.
 
 Types are strict (no "1" for 1; but 1.0 is 1, as JSON Schema has it). Null is the same as absent.
-Fields of `IGNORED_FIELDS` are accepted because clients send them; unknown ones are passed over and
-noted, or refused, as the caller or the operator will have it.
+Fields of `IGNORED_FIELDS` are accepted because clients send them; unknown ones are ignored and
+noted, or refused, as the caller or the operator configures it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from headrace_gateway.request.generation_request import ROLES
 
 
 def _prompts(value: object) -> list[str] | list[list[int]]:
-    """Texts or lists of token ids; one that stands alone is a list of one."""
+    """Return a list of texts or of lists of token ids, also for a single one of either."""
     if (prompts := texts_or_token_ids(value)) is not None:
         # An empty list is a prompt without tokens, which is refused as that.
         return prompts or [""]
@@ -58,7 +58,10 @@ def _prompts(value: object) -> list[str] | list[list[int]]:
 
 
 def _bounded(entries: object) -> object:
-    """Why before: pydantic would collect an error for each of a million wrong entries."""
+    """Return the entries unless they are too many.
+
+    Why before their types: pydantic would collect an error for each of a million wrong entries.
+    """
     if isinstance(entries, dict) and len(entries) > MAX_ENTRIES:
         raise PydanticCustomError(
             "too_long",
@@ -86,13 +89,13 @@ class Message(StrictBody):
 
     role: str
     content: Annotated[str | list[dict[str, str]] | None, PlainValidator(text_or_parts)] = None
-    """Nothing may stand for it in an answer or a result, and nowhere else."""
+    """It may be null in an assistant's or a tool's message, and in no other."""
     name: str | None = None
     tool_calls: Annotated[Objects, BeforeValidator(call_entries)] | None = None
     tool_call_id: str | None = None
     """For templates that print it."""
     reasoning_content: str | None = None
-    """What an answer was thought out by, for templates that print it; as the next."""
+    """The reasoning before an answer, for templates that print it; so is the next."""
     reasoning: str | None = None
     refusal: str | None = None
     """An answer of OpenAI's own models, where it has no content."""
@@ -107,7 +110,7 @@ class Message(StrictBody):
             raise field_error("content", "is missing")
         if self.role == "tool" and not self.tool_call_id:
             raise field_error(
-                "tool_call_id", "is missing; it says which call this is the result of"
+                "tool_call_id", "is missing; it names the call that this is the result of"
             )
         return self
 
@@ -118,7 +121,7 @@ class StreamOptions(StrictBody):
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
-    """vLLM's: each chunk says what its choice has used so far."""
+    """vLLM's: each chunk has the usage of its choice so far."""
     include_obfuscation: bool | None = None
 
 
@@ -147,7 +150,7 @@ class Body(SamplingBody):
     metadata: dict[str, Any] | None = None
 
     background: bool | None = None
-    """Ours, named as in OpenAI's Responses: it goes on without any reader."""
+    """Ours, named as in OpenAI's Responses: the request runs without any reader."""
 
     # vLLM's
     prompt_logprobs: Unsigned | None = None
@@ -155,7 +158,7 @@ class Body(SamplingBody):
     stop_token_ids: TokenIdList | None = None
     ignore_eos: bool | None = None
     return_token_ids: bool | None = None
-    """Each choice also says its output as token ids, end-of-sequence included; and its prompt."""
+    """Each choice also has its output and prompt as token ids, end-of-sequence included."""
     return_tokens_as_token_ids: bool | None = None
     """Logprobs name tokens `token_id:17`, of which no two are alike."""
     min_tokens: Unsigned | None = None
@@ -219,7 +222,7 @@ class ChatBody(Body):
     """Unset: true, unless the last message is continued."""
     continue_final_message: bool | None = None
     echo: bool | None = None
-    """The text of the last message stands before each choice, if it is an assistant's."""
+    """The text of the last message comes before each choice, if it is an assistant's."""
 
     @property
     def output_options(self) -> OutputOptions:
@@ -250,8 +253,8 @@ class CompletionBody(Body):
     """Served only where it equals n."""
     logprobs: Unsigned | None = None
     echo: bool | None = None
-    """The prompt stands before each choice, in its logprobs too. With `max_tokens` 0 it is all
-    that is told, though one token is made."""
+    """The prompt comes before each choice, in its logprobs too. With `max_tokens` 0 nothing else
+    is returned, though one token is generated."""
 
     @property
     def output_options(self) -> OutputOptions:
@@ -267,7 +270,7 @@ class CompletionBody(Body):
     def _no_choosing_among_more(self) -> Self:
         if self.best_of is not None and self.best_of != (self.n or 1):
             fact = (
-                "best_of other than n is not served: choices are not ranked; ask for n and rank"
+                "best_of other than n is not served: choices are not ranked; request n and rank"
                 " them by their logprobs"
             )
             raise field_error("best_of", fact, kind=UNSUPPORTED)

@@ -33,7 +33,7 @@ WholeNumber = Annotated[int, BeforeValidator(_without_fraction)]
 """A whole number, also as 1.0: what passes through Gson, Lua or R comes so."""
 Unsigned = Annotated[WholeNumber, Field(ge=0, le=_UINT32)]
 Count = Annotated[WholeNumber, Field(ge=-_UINT32, le=_UINT32)]
-"""Also below 0, for a check with more to say of its range."""
+"""Also below 0, which is refused later, with the range."""
 ENTRIES = Field(fail_fast=True, max_length=MAX_ENTRIES)
 """The bound of a list; the first wrong entry is the only one that is reported."""
 
@@ -56,7 +56,10 @@ class StrictBody(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _only_fields_that_work(cls, data: object, info: ValidationInfo) -> object:
-        """Why here: pydantic would collect an error for each of a million unknown fields."""
+        """Refuse unknown fields and those that are not served, and remove ignored ones.
+
+        Why here: pydantic would collect an error for each of a million unknown fields.
+        """
         if not isinstance(data, dict):
             return data
         unknown = unknown_fields(info)
@@ -115,7 +118,7 @@ def _known(kind: type[StrictBody]) -> frozenset[str]:
 
 
 def unknown_fields(info: ValidationInfo) -> UnknownFields:
-    """Where fields are noted that do nothing."""
+    """Return where the fields without effect are noted."""
     return info.context if isinstance(info.context, UnknownFields) else UnknownFields()
 
 

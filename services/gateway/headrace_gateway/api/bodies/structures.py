@@ -17,7 +17,7 @@ def requested_structure(body: Body) -> tuple[Structure, str] | None:
     """Return the structure and the field that requests it; None for free text.
 
     Raises:
-        InvalidRequest: it is malformed, or two fields ask.
+        InvalidRequest: it is malformed, or two fields request one.
         Unsupported: it is of an unknown kind.
     """
     found = [
@@ -73,7 +73,7 @@ def _named_schema(value: object, field: str) -> Structure:
 
 
 def _structural_tag(value: dict[str, Any], field: str) -> dict[str, Any]:
-    """Today's shape, also where the older one was sent."""
+    """Return the current shape, also of the older one."""
     if "format" in value:
         _require_only(value, ("type", "format"), field)
         return value
@@ -102,7 +102,7 @@ def _structured_outputs(value: dict[str, Any], field: str) -> Structure:
         raise Unsupported(f"{field}.{name[:64]} is not served", field=f"{field}.{name[:64]}")
     if len(given) != 1:
         raise InvalidRequest(
-            f"{field} should say exactly one of {', '.join(_OUTPUTS)}; it says {len(given)}",
+            f"{field} should have exactly one of {', '.join(_OUTPUTS)}; it has {len(given)}",
             field=field,
         )
     ((name, each),) = given.items()
@@ -161,7 +161,7 @@ _OPTIONS: dict[str, tuple[bool, ...]] = {
     # Nothing falls back: what cannot be held to is refused.
     "disable_fallback": (False, True),
 }
-"""Values in vLLM's `structured_outputs` that ask for nothing which would not be so without them."""
+"""Values in vLLM's `structured_outputs` that change nothing."""
 
 _OUTPUTS: dict[str, Callable[[object, str], Structure]] = {
     "json": _schema,

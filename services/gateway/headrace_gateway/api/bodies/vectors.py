@@ -18,7 +18,7 @@ from headrace_gateway.request.vectors import values_of
 
 
 def inputs_of(value: object) -> list[str] | list[list[int]]:
-    """A text, token ids, or a list of either."""
+    """Return a text, token ids, or a list of either, as a list."""
     if (inputs := texts_or_token_ids(value)) is not None:
         return inputs
     raise PydanticCustomError(

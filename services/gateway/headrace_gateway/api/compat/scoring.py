@@ -22,7 +22,7 @@ _SIDES = (
     ("data_1", "data_2"),
     ("text_1", "text_2"),
 )
-"""What vLLM has called the two sides."""
+"""The names that versions of vLLM have for the two sides."""
 
 
 def _texts(value: object) -> list[str]:
@@ -50,7 +50,7 @@ class ScoreBody(VectorBody):
 
     @property
     def sides(self) -> tuple[str, str]:
-        """The names of its two sides."""
+        """Return the names of its two sides."""
         return next(
             pair for pair in _SIDES if all(getattr(self, name) is not None for name in pair)
         )

@@ -116,7 +116,7 @@ def _counted(served: ServedModel, token_ids: list[int], *, with_names: bool) -> 
 
 
 def _piece(octets: bytes) -> str | list[int]:
-    """As text, or its bytes where they are no whole characters."""
+    """Return a token's text, or its bytes where they are no whole characters."""
     try:
         return octets.decode()
     except UnicodeDecodeError:

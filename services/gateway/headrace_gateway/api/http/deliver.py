@@ -22,7 +22,7 @@ class ResponseFormat(Protocol):
 
     @property
     def eager(self) -> bool:
-        """Whether a stream opens on admission, or with its first deltas.
+        """Return whether a stream opens on admission, or with its first deltas.
 
         A request that fails in its lane has its own HTTP status where the stream opens late.
         """

@@ -36,7 +36,7 @@ class EmbeddingService(ApiServicer, EmbeddingServiceServicer):
             response = await embed_response(embedded, call.request_id)
         if (size := response.ByteSize()) > MAX_MESSAGE_BYTES:
             raise InvalidRequest(
-                f"the answer has {size} bytes; a message may have {MAX_MESSAGE_BYTES}. Ask for"
+                f"the answer has {size} bytes; a message may have {MAX_MESSAGE_BYTES}. Send"
                 " fewer inputs at once",
                 field="inputs",
             )

@@ -41,8 +41,7 @@ def parse(kind: type[AnyMessage], data: bytes, *, max_bytes: int) -> AnyMessage:
         if token_ids:
             message.MergeFrom(kind(**{_TOKEN_IDS: token_ids}))
         for place, ids in enumerate(of_inputs):
-            if ids:
-                getattr(message, _INPUTS)[place].token_ids.extend(ids)
+            getattr(message, _INPUTS)[place].token_ids.extend(ids)
     except json_format.ParseError as error:
         raise _refusal(str(error)) from error
     except ValueError as error:

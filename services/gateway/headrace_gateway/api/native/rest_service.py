@@ -50,7 +50,7 @@ AnyRequest = TypeVar("AnyRequest", GenerateRequest, TokenizeRequest, EmbedReques
 
 
 def as_json(message: Message) -> str:
-    """As Envoy prints the calls it transcodes itself: snake_case, zeros included."""
+    """Return JSON as Envoy prints it for calls that it transcodes: snake_case, zeros included."""
     return json_format.MessageToJson(
         message,
         preserving_proto_field_name=True,
@@ -82,7 +82,7 @@ class RestResponseFormat:
         self._ids = EventIds(request.request_id, places)
 
     def opening(self) -> str:
-        # Also for who comes back: it says what request this is.
+        # Also where a client resumes: it names the request.
         lines = [self._ids.opened(choice) for choice in range(self._request.n)]
         return f"{lines[-1]}data: {as_json(started(self._request))}\n\n"
 
@@ -200,7 +200,7 @@ def _parse(
     body = parse(kind, request.body.data, max_bytes=settings.max_body_bytes)
     if body.model and body.model != request.model:
         raise InvalidRequest(
-            f"the body says model {quoted(body.model)}, the path {quoted(request.model)}",
+            f"the body has model {quoted(body.model)}, the path {quoted(request.model)}",
             field="model",
         )
     body.model = request.model

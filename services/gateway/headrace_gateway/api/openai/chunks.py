@@ -134,8 +134,10 @@ class ChunkFormatter:
         return "".join([event for delta in news for event in self._events(delta)])
 
     def _events(self, delta: ChoiceDelta) -> Iterator[str]:
-        """One for tokens and one for the end: a reader who is cut off between two events has
-        all of the first and nothing of the second."""
+        """Yield one event for tokens and one for the end.
+
+        A reader that is cut off between two events has all of the first and nothing of the second.
+        """
         choice, seen = delta.choice, delta.end_index
         ends = delta.finish_reason != UNFINISHED
         content, logprobs = self._content(delta)
@@ -151,7 +153,7 @@ class ChunkFormatter:
             yield self._event(line, (choice, seen), content or self._nothing, reason, logprobs)
 
     def _content(self, delta: ChoiceDelta) -> tuple[str, str]:
-        """Members of an event's choice, none if there is nothing to say; and its logprobs."""
+        """Return the members of an event's choice, empty if there are none, and its logprobs."""
         if delta.calls:
             self._called.add(delta.choice)
         formatter = self._formatter
@@ -165,7 +167,7 @@ class ChunkFormatter:
         return f"{content}{self._close}{ids}", piece.logprobs
 
     def ending(self, usage: Usage) -> str:
-        """After the last of a good answer: usage, if it was asked for, and the mark of the end."""
+        """Return what follows a complete answer: usage, where it is requested, and `[DONE]`."""
         counted = json.dumps(_usage(usage), separators=(",", ":"))
         event = f'data: {self._head},"choices":[],"usage":{counted}}}\n\n'
         return f"{event if self._include_usage else ''}data: [DONE]\n\n"
@@ -191,8 +193,12 @@ class ChunkFormatter:
         *,
         more: str = "",
     ) -> str:
-        """`place`: a choice, and how many of its tokens are sent with this. `more`: a member of
-        the event, behind its choice."""
+        """Return an event.
+
+        Args:
+            place: its choice, and how many tokens of that have been sent with this event.
+            more: a member of the event, after its choice.
+        """
         choice, seen = place
         end = self._end if self._prompt_tokens is None else self._counted(self._prompt_tokens, seen)
         if more:
@@ -204,7 +210,7 @@ class ChunkFormatter:
         )
 
     def _counted(self, prompt_tokens: int, seen: int) -> str:
-        """As `_end`; of this choice alone, as vLLM has it."""
+        """Return an `_end` with the usage of this choice alone, as vLLM has it."""
         return (
             f'}}],"usage":{{"prompt_tokens":{prompt_tokens},"completion_tokens":{seen},'
             f'"total_tokens":{prompt_tokens + seen}}}}}\n\n'

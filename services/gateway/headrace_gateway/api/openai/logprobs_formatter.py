@@ -40,7 +40,7 @@ class ChoiceContent:
     logprobs: str = "null"
     """JSON."""
     token_ids: Sequence[int] = ()
-    """Empty where they were not asked for; as the next."""
+    """Empty where they are not requested; so are the next."""
     prompt_ids: Sequence[int] = ()
 
 
@@ -97,7 +97,7 @@ class LogprobsFormatter:
         return self._prompt.token_ids if has_ids else ()
 
     def prompt_logprobs_json(self, choice: Choice) -> str | None:
-        """JSON of vLLM's `prompt_logprobs`; None where it was not asked for."""
+        """Return the JSON of vLLM's `prompt_logprobs`; None where they are not requested."""
         if (width := self._options.prompt_logprobs) is None:
             return None
         rows = self._of_prompt(read_run(choice.prompt_logprobs))

@@ -19,7 +19,6 @@ from headrace_gateway.base.cooperative import cooperatively
 from headrace_gateway.request.generation_request import GenerationRequest
 from headrace_gateway.resume.open_or_resume import HEADER as LAST_EVENT_ID
 from headrace_gateway.resume.open_or_resume import RESUME_HEADER, apply_key, wants_event_ids
-from headrace_gateway.submit.submitter import Submitter
 
 
 async def answer_prompts(
@@ -39,16 +38,12 @@ async def answer_prompts(
         submitter.require_room(first)
     first = apply_key(first, http.call) or first
     named = [_named(each, first, number) for number, each in enumerate(requests)]
-    names = [await _checked(each, submitter) async for each in cooperatively(named)]
+    async for each in cooperatively(named):
+        with name_prompt_in_errors(each):
+            valid = await submitter.repeated(each)
     # Why from a request: the checks put the lane into a generated id.
-    http.reply.request_id = names[0].removesuffix("-0")
+    http.reply.request_id = valid.request_id.rpartition("-")[0]
     await MultiPromptRun(http, body, named).run()
-
-
-async def _checked(requested: GenerationRequest, submitter: Submitter) -> str:
-    """Return the id of the request; refuse what would be refused at any time."""
-    with name_prompt_in_errors(requested):
-        return (await submitter.repeated(requested)).request_id
 
 
 def _check(requests: Sequence[GenerationRequest], call: Call, *, max_prompts: int) -> None:

@@ -99,12 +99,6 @@ class _Open(GenerateJsonSchema):
         return {}
 
 
-@cache
-def open_api() -> bytes:
-    """Return the document."""
-    return json.dumps(document(paths())).encode()
-
-
 def paths() -> tuple[RestPath, ...]:
     """Return every path that the public services have."""
     files = FileDescriptorSet()
@@ -113,18 +107,21 @@ def paths() -> tuple[RestPath, ...]:
     return read_paths(files.SerializeToString())
 
 
-def document(served: tuple[RestPath, ...]) -> Json:
-    """Describe these paths."""
+@cache
+def open_api() -> bytes:
+    """Return the document."""
+    served = paths()
     described: dict[str, Json] = {}
     for path in served:
         operations = described.setdefault(path.path, {})
         operations[path.method.lower()] = _operation(path)
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {"title": "Headrace", "version": metadata.version("headrace")},
         "paths": described,
         "components": {"schemas": _components(served)},
     }
+    return json.dumps(document).encode()
 
 
 def _operation(path: RestPath) -> Json:
@@ -152,7 +149,7 @@ def _variables(path: RestPath) -> list[str]:
 
 
 def _parameters(path: RestPath) -> Iterator[Json]:
-    """Variables of the path; what else a call without a body has is in its query."""
+    """Yield the variables of the path, and of a call without a body the fields of its query."""
     variables = _variables(path)
     for name in variables:
         yield {"name": name, "in": "path", "required": True, "schema": _TEXT}
