@@ -22,11 +22,7 @@ def requested_tools(body: ChatBody) -> Tools:
 
 
 def _tool(entry: dict[str, Any], field: str) -> Tool:
-    if entry.get("type") != "function":
-        raise Unsupported(
-            f"{field}: type {quoted(str(entry.get('type')))} is not served", field=f"{field}.type"
-        )
-    function = _object(entry.get("function"), f"{field}.function")
+    function = _function(entry, field, ("function",))
     name, description = function.get("name"), function.get("description") or ""
     if not isinstance(name, str) or not isinstance(description, str):
         raise InvalidRequest(f"{field}.function.name is missing", field=f"{field}.function.name")
@@ -70,11 +66,7 @@ def template_message(message: Message, field: str) -> dict[str, Any]:
 
 
 def _call(call: dict[str, Any], field: str) -> dict[str, Any]:
-    if call.get("type") not in ("function", None):
-        raise Unsupported(
-            f"{field}: type {quoted(str(call['type']))} is not served", field=f"{field}.type"
-        )
-    function = _object(call.get("function"), f"{field}.function")
+    function = _function(call, field, ("function", None))
     name = function.get("name")
     if not isinstance(name, str) or "arguments" not in function:
         raise InvalidRequest(f"{field}.function needs a name and arguments", field=field)
@@ -88,6 +80,18 @@ def tool_call(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
     """Return a tool call as OpenAI and chat templates have it; templates take objects."""
     function = {"name": name, "arguments": arguments}
     return {"id": call_id, "type": "function", "function": function}
+
+
+def _function(entry: dict[str, Any], field: str, types: tuple[str | None, ...]) -> dict[str, Any]:
+    """Return the function of a tool or of a call.
+
+    Raises:
+        Unsupported: it is of another type.
+        InvalidRequest: it has none.
+    """
+    if (kind := entry.get("type")) not in types:
+        raise Unsupported(f"{field}: type {quoted(str(kind))} is not served", field=f"{field}.type")
+    return _object(entry.get("function"), f"{field}.function")
 
 
 def _object(value: object, field: str) -> dict[str, Any]:

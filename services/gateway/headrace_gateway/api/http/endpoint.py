@@ -18,6 +18,7 @@ becomes an error in the endpoint's format. The OpenAPI document is made from the
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,15 +27,18 @@ from typing import Any, Generic, TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
 
+from headrace.errors import HeadraceError, InternalError
 from headrace.v1.common_pb2 import ModelTask
 from headrace_gateway.api.bodies.strict_body import RequestBody
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.errors import OPENAI_ERRORS, ErrorFormat
 from headrace_gateway.api.http.read_body import read_body
-from headrace_gateway.api.http.reply import Reply, handle_errors
+from headrace_gateway.api.http.reply import Reply
 from headrace_gateway.api.http.services import ApiServicer, ApiServices
 from headrace_gateway.base.calls import Call, Context, call_of
 from headrace_gateway.request.tasks import only_model
+
+log = logging.getLogger(__name__)
 
 AnyBody = TypeVar("AnyBody", bound=RequestBody)
 
@@ -56,12 +60,17 @@ class HttpCall:
 async def http_call(
     services: ApiServices, context: Context, api: str, errors: ErrorFormat
 ) -> AsyncIterator[HttpCall]:
-    """Answer a call inside of the `with`; what is raised there is reported to the caller."""
+    """Answer a call inside of the `with`; what is raised there is reported to the caller once."""
     call = call_of(context)
     with CallCounter(api) as counter:
         reply = Reply(context, errors, call.request_id, counter)
-        async with handle_errors(reply):
+        try:
             yield HttpCall(services, call, reply, counter)
+        except HeadraceError as error:
+            await reply.fail(error)
+        except Exception:
+            log.exception("call.broken", extra={"request_id": reply.request_id})
+            await reply.fail(InternalError("the gateway failed; its log says how"))
 
 
 @dataclass(frozen=True, slots=True)

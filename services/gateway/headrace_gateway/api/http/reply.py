@@ -6,11 +6,10 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 
 from google.api.httpbody_pb2 import HttpBody
 
-from headrace.errors import HeadraceError, InternalError
+from headrace.errors import HeadraceError
 from headrace.v1.common_pb2 import Usage
 from headrace_gateway.api.http.call_counter import CallCounter
 from headrace_gateway.api.http.errors import ErrorFormat, Headers, HttpResponse
@@ -129,15 +128,3 @@ async def _listed(start: bytes, entries: Iterable[bytes], end: bytes) -> AsyncIt
     async for index, entry in cooperatively(enumerate(entries)):
         yield b"," + entry if index else entry
     yield end
-
-
-@asynccontextmanager
-async def handle_errors(reply: Reply) -> AsyncIterator[None]:
-    """Report to the caller whatever is raised inside, and log it once."""
-    try:
-        yield
-    except HeadraceError as error:
-        await reply.fail(error)
-    except Exception:
-        log.exception("call.broken", extra={"request_id": reply.request_id})
-        await reply.fail(InternalError("the gateway failed; its log says how"))

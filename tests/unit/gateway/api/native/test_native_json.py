@@ -121,7 +121,7 @@ def test_a_request_is_carried_over() -> None:
     assert asked.trace_context == {"traceparent": "x"}
 
 
-def test_a_callers_own_request_id_goes_before_ours() -> None:
+def test_a_callers_own_request_id_replaces_the_generated_one() -> None:
     own = generate_request(read({"prompt": "Hello", "request_id": "mine"}), CALL)
     assert own.request_id == "mine"
     assert generate_request(read({"prompt": "Hello"}), CALL).request_id == "made-here"
@@ -150,7 +150,7 @@ def test_each_kind_of_prompt_is_read(body: dict[str, Any], prompt: object) -> No
         ({"prompt": "a", "messages": [{"role": "user"}]}, "messages"),
     ],
 )
-def test_exactly_one_prompt_is_wanted(body: dict[str, Any], field: str) -> None:
+def test_exactly_one_prompt_is_required(body: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest, match="exactly one") as refused:
         generate_request(read(body), CALL)
     assert refused.value.field == field

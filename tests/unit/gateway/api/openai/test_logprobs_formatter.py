@@ -55,7 +55,7 @@ def run_of(token_ids: list[int]) -> Logprobs:
 def heard(
     stop: str | None = None, *, prompt: list[int] | None = None, each: int = 1
 ) -> tuple[list[ChoiceDelta], RequestOutcome]:
-    """TEXT and the end, `each` tokens at a time; what is said of it in a stream and as a whole."""
+    """Return the deltas of TEXT, `each` tokens at a time, and its whole outcome."""
     ids = [*ids_of(TEXT), 1]
     run, of_prompt = run_of(ids), None if prompt is None else run_of(prompt[1:])
     stops = StopStrings([stop]) if stop else None
@@ -101,7 +101,7 @@ def test_specials_and_ids_that_are_no_tokens_are_spelled_too() -> None:
     assert (SPELLING[100_000].text, SPELLING[100_000].octets) == ('""', b"")
 
 
-def test_a_chat_stream_tells_of_every_token_even_where_its_text_is_held_back() -> None:
+def test_a_chat_stream_has_logprobs_of_every_token_even_where_its_text_is_held_back() -> None:
     news, outcome = heard()
     asked = OutputOptions(chat=True, logprobs=2)
     chunks = [
@@ -125,7 +125,7 @@ def test_a_chat_stream_tells_of_every_token_even_where_its_text_is_held_back() -
     assert read.choices[0].logprobs.content == told
 
 
-def test_tokens_of_a_stop_string_are_told_of_and_nothing_behind_it() -> None:
+def test_tokens_of_a_stop_string_have_logprobs_and_none_after_it_do() -> None:
     for each in (1, 100):
         news, outcome = heard(stop="水", each=each)
         (choice,) = outcome.choices

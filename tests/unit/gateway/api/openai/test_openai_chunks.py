@@ -88,12 +88,12 @@ def test_the_end_of_a_choice_is_an_event_of_its_own() -> None:
     assert length.choices[0].delta.content is None
 
 
-def test_news_without_text_or_end_is_no_event() -> None:
+def test_a_delta_without_text_or_end_is_no_event() -> None:
     said = [ChoiceDelta(0, 0, "", [5])]
     assert ChunkFormatter(head(CHAT), places=[BEGINNING] * 1, usage=USAGE_AT_END).events(said) == ""
 
 
-def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
+def test_usage_comes_last_and_only_where_it_is_requested() -> None:
     asked = ChunkFormatter(head(CHAT), places=[BEGINNING] * 1, usage=USAGE_AT_END)
     ending = asked.ending(USAGE)
     assert ending.endswith("\n\ndata: [DONE]\n\n")
@@ -112,7 +112,7 @@ def test_usage_comes_last_and_only_where_it_was_asked_for() -> None:
     assert "usage" not in events(silent.events([ChoiceDelta(0, 0, "x")]))[0]
 
 
-def test_each_chunk_counts_its_choices_tokens_where_that_was_asked_for() -> None:
+def test_each_chunk_has_the_usage_of_its_choice_where_that_is_requested() -> None:
     stream = ChunkFormatter(head(CHAT), places=[BEGINNING] * 2, usage=USAGE_IN_ALL, prompt_tokens=3)
     said = [
         ChoiceDelta(0, 0, "x", [5]),
@@ -207,15 +207,15 @@ def test_errors_have_openais_shape(
     }
 
 
-def test_a_refusal_for_now_says_when_to_come_back() -> None:
+def test_a_retryable_error_has_the_time_of_the_retry() -> None:
     headers = dict(retry_headers(LaneFull("m", retry_after_s=1.25)))
     assert headers == {"retry-after": "2", "retry-after-ms": "1250", "x-should-retry": "true"}
 
 
 @pytest.mark.parametrize("error", [RequestExists("m"), AttemptsExhausted("m"), Unsupported("m")])
-def test_what_fails_again_is_not_to_be_sent_again(error: HeadraceError) -> None:
+def test_an_error_that_would_occur_again_is_not_to_be_retried(error: HeadraceError) -> None:
     assert retry_headers(error) == (("x-should-retry", "false"),)
 
 
-def test_clients_decide_for_themselves_about_faults_of_ours() -> None:
+def test_server_errors_leave_the_retry_to_the_client() -> None:
     assert retry_headers(EngineFailed("m")) == ()
