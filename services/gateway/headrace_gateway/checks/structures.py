@@ -31,7 +31,7 @@ def check_structure(structure: Structure, card: ModelCard, field: str) -> None:
         raise InvalidStructure(f"{field} names no form", field=field)
     if not card.capabilities.grammar:
         raise Unsupported(
-            f"{field}: the engine of model {card.model} cannot hold output to a structure",
+            f"{field}: the engine of model {card.model} does not support structured output",
             field=field,
         )
     if form == "json_object":

@@ -66,8 +66,8 @@ class VocabularyTexts:
             return bytes(self._letters[letter] for letter in piece)
         if self._has_bytes and (byte := _BYTE.fullmatch(piece)):
             return bytes.fromhex(byte[1])
-        # Why twice: decoders strip or join at a text's beginning; what a token adds shows behind
-        # another.
+        # Why twice: decoders strip or join at the beginning of a text; the second of two tokens
+        # shows what each adds.
         decode = self._tokenizer.decode
         once, twice = decode([token_id]), decode([token_id, token_id])
         return twice[len(once) :].encode()

@@ -1,4 +1,4 @@
-"""OpenAI's bodies to what the mesh understands: `GenerationRequest`."""
+"""Converts OpenAI's bodies to `GenerationRequest`."""
 
 from __future__ import annotations
 

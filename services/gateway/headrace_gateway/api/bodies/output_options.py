@@ -18,9 +18,9 @@ class OutputOptions:
     tokens_as_ids: bool = False
     """vLLM's: logprobs name tokens by their ids."""
     echo_last_message: bool = False
-    """vLLM's echo of chat: the last message's text stands before each choice."""
+    """vLLM's echo of chat: the last message's text comes before each choice."""
     echo: bool = False
-    """The prompt stands before each choice."""
+    """The prompt comes before each choice."""
     echo_only: bool = False
     """Only the echo was requested, and no output."""
 

@@ -1,4 +1,4 @@
-"""JSON bodies that are held to their fields: what is unknown, not served or without effect."""
+"""The base of JSON bodies: fields that are unknown, not served or without effect; priorities."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class PrioritizedBody(RequestBody):
 
     @property
     def lane_priority(self) -> Priority.ValueType:
-        """Return vLLM's priority unless it is 0, which also stands for none; else OpenAI's tier."""
+        """Return vLLM's priority unless it is 0, which means none; else OpenAI's tier."""
         if not self.priority:
             return _PRIORITIES[self.service_tier or "auto"]
         return _PRIORITIES["priority" if self.priority < 0 else "flex"]

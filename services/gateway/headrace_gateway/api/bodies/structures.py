@@ -56,7 +56,7 @@ def _response_format(response_format: dict[str, Any], field: str) -> Structure |
 
 
 def _name_beside(value: dict[str, Any]) -> str | None:
-    """Return where a schema stands beside the type.
+    """Return which field beside the type has a schema.
 
     It is `schema` for llama.cpp, Fireworks and Together, and `value` for TGI, and so for Hugging
     Face's InferenceClient, which sends that whatever shape it is given.
@@ -67,7 +67,7 @@ def _name_beside(value: dict[str, Any]) -> str | None:
 def _named_schema(value: object, field: str) -> Structure:
     if not isinstance(value, dict):
         raise InvalidRequest(f"{field} should be an object", field=field)
-    # strict needs no look: what is served is always held to.
+    # strict is not read: a schema that is served is always enforced.
     _require_only(value, ("name", "description", "schema", "strict"), field)
     return _schema(value.get("schema"), f"{field}.schema")
 
@@ -158,7 +158,7 @@ _OPTIONS: dict[str, tuple[bool, ...]] = {
     # Between tokens of JSON there is one space or none anyway.
     "disable_any_whitespace": (False, True),
     "disable_additional_properties": (False,),
-    # Nothing falls back: what cannot be held to is refused.
+    # There is no fallback: a structure that cannot be enforced is refused.
     "disable_fallback": (False, True),
 }
 """Values in vLLM's `structured_outputs` that change nothing."""

@@ -53,7 +53,7 @@ async def _truncate(
     """
     served = services.catalog.get(model)
     max_tokens = min(max_tokens, served.card.context_tokens)
-    # Why before: what no token count could let through is not tokenised.
+    # Why before: text that is too long for any tokenizer is not tokenized.
     characters = max_tokens * services.settings.max_prompt_characters_per_token
     return await served.tokenizer.beginnings([text[:characters] for text in texts], max_tokens)
 

@@ -30,7 +30,7 @@ class ResponseFormat(Protocol):
 
     def opening(self) -> str: ...
 
-    def events(self, news: Iterable[ChoiceDelta]) -> str:
+    def events(self, deltas: Iterable[ChoiceDelta]) -> str:
         """Return the events of these deltas; may be empty."""
         ...
 
@@ -105,12 +105,12 @@ async def _stream(answer: Answer, reply: Reply, response_format: ResponseFormat)
     if response_format.eager:
         await reply.send_events(opening, last=False)
         opening = ""
-    async for news in answer:
+    async for deltas in answer:
         if answer.queued is not None:
             if queued := response_format.queued(answer.queued):
                 await reply.send_events(queued, last=False)
             continue
-        events = response_format.events(news)
+        events = response_format.events(deltas)
         if answer.complete:
             events += response_format.ending(answer.usage())
         # Why not the opening alone: a failure that comes first keeps its HTTP status.

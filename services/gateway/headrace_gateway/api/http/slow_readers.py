@@ -176,4 +176,4 @@ async def _abort_slow_reader(context: Context, error: SlowReader) -> None:
         async with asyncio.timeout(_ABORT_S):
             await abort(context, error)
     except TimeoutError:
-        pass  # it is on its way behind what waits
+        pass  # it is sent after what waits

@@ -1,4 +1,4 @@
-"""Native messages to what the mesh understands: `GenerationRequest`."""
+"""Converts native messages to `GenerationRequest`."""
 
 from __future__ import annotations
 

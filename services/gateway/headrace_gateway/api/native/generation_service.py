@@ -76,10 +76,10 @@ async def write_answer(answer: Answer, context: Context, counter: CallCounter) -
 async def _stream(answer: Answer, context: Context) -> HeadraceError | None:
     """Write all deltas; return the error that ended them, if any."""
     try:
-        async for news in answer:
+        async for deltas in answer:
             if answer.queued is not None and (message := queued_message(answer.queued)) is not None:
                 await context.write(message)
-            for choice_delta in news:
+            for choice_delta in deltas:
                 if not choice_delta.replayed:
                     await context.write(delta(choice_delta))
             if answer.complete:

@@ -86,9 +86,9 @@ class RestResponseFormat:
         lines = [self._ids.opened(choice) for choice in range(self._request.n)]
         return f"{lines[-1]}data: {as_json(started(self._request))}\n\n"
 
-    def events(self, news: Iterable[ChoiceDelta]) -> str:
+    def events(self, deltas: Iterable[ChoiceDelta]) -> str:
         return "".join(
-            self._event(choice_delta) for choice_delta in news if not choice_delta.replayed
+            self._event(choice_delta) for choice_delta in deltas if not choice_delta.replayed
         )
 
     def _event(self, choice_delta: ChoiceDelta) -> str:

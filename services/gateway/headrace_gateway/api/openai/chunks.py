@@ -129,9 +129,9 @@ class ChunkFormatter:
             for choice, each in zip(self._unopened, more, strict=False)
         )
 
-    def events(self, news: Iterable[ChoiceDelta]) -> str:
+    def events(self, deltas: Iterable[ChoiceDelta]) -> str:
         """Return the events of these deltas; empty where there is neither text nor an end."""
-        return "".join([event for delta in news for event in self._events(delta)])
+        return "".join([event for delta in deltas for event in self._events(delta)])
 
     def _events(self, delta: ChoiceDelta) -> Iterator[str]:
         """Yield one event for tokens and one for the end.

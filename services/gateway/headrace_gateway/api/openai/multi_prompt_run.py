@@ -177,8 +177,8 @@ class MultiPromptRun:
         self._choices[number] = await serialize_in_thread(write, answer.outcome())
 
     async def _stream(self, answer: Answer, chunks: ChunkFormatter) -> None:
-        async for news in answer:
-            if events := chunks.events(news):
+        async for deltas in answer:
+            if events := chunks.events(deltas):
                 await self._reply.send_events(events, last=False)
             if answer.complete:
                 return
