@@ -27,12 +27,7 @@ from headrace.bench.http1 import Answer, Connection, ConnectionLost, server_sent
 from headrace.chaos.history import UNREACHABLE
 from headrace.chaos.requests import Api, ChaosRequest
 from headrace.chaos.stream_recorder import StreamRecorder
-from headrace.client.resume import (
-    RESUMABLE_ERRORS,
-    RESUME_PAUSE_S,
-    RESUME_WITHIN_S,
-    StreamPosition,
-)
+from headrace.client.resume import RESUMABLE_ERRORS, RESUME_PAUSE_S, RESUME_WITHIN_S, StreamPosition
 from headrace.rpc.addresses import grpc_target
 from headrace.rpc.channels import aio_channel
 from headrace.rpc.status import can_be_resumed, from_rpc_error, from_status

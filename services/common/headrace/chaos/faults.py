@@ -10,17 +10,14 @@ import signal
 from collections.abc import Callable
 from enum import StrEnum
 
-import httpx
-
 from headrace.chaos.history import EventLog, FaultInjected, FaultRecovered
-from headrace.supervisor.health import health_url, is_ready
+from headrace.supervisor.health import wait_until_ready
 from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 
 FREEZE_S = (3.5, 6.0)
 """Longer than the silence after which a scheduler takes a worker for dead."""
 RECOVERY_TIMEOUT_S = 60.0
-_POLL_S = 0.05
 
 
 class FaultKind(StrEnum):
@@ -56,11 +53,7 @@ class FaultInjector:
     """
 
     def __init__(
-        self,
-        state_dir: StateDir,
-        log: EventLog,
-        rng: random.Random,
-        report: Callable[[str], None],
+        self, state_dir: StateDir, log: EventLog, rng: random.Random, report: Callable[[str], None]
     ) -> None:
         self._state_dir, self._log, self._rng, self._report = state_dir, log, rng, report
         self._count = 0
@@ -101,7 +94,7 @@ class FaultInjector:
     async def _end(self, target: ProcessRecord, kind: FaultKind) -> None:
         drains = kind in (FaultKind.DRAIN, FaultKind.ROLLING)
         _signal(target, signal.SIGTERM if drains else signal.SIGKILL)
-        await self._until_ready(target.name, other_than=target.pid)
+        await wait_until_ready(self._state_dir, target.name, other_than=target.pid)
 
     async def _freeze(self, target: ProcessRecord) -> None:
         _signal(target, signal.SIGSTOP)
@@ -109,16 +102,7 @@ class FaultInjector:
             await asyncio.sleep(self._rng.uniform(*FREEZE_S))
         finally:
             _signal(target, signal.SIGCONT)
-        await self._until_ready(target.name, other_than=None)
-
-    async def _until_ready(self, name: str, *, other_than: int | None) -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=1) as http:
-            while True:
-                now = next(p for p in self._state_dir.read_record().processes if p.name == name)
-                is_new = now.pid not in (None, other_than)
-                if is_new and await is_ready(http, health_url(now.role, now.ports)):
-                    return
-                await asyncio.sleep(_POLL_S)
+        await wait_until_ready(self._state_dir, target.name, other_than=None)
 
 
 def _signal(target: ProcessRecord, number: signal.Signals) -> None:

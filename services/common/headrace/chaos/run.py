@@ -27,16 +27,16 @@ _MAX_TOKENS = 400
 class RunOptions:
     url: str
     faults: tuple[FaultKind, ...]
-    seconds: float
+    minutes: float
     streams: int
     seed: int
-    rate_per_s: float | None = None
+    rate_per_s: float | None
     """Requests a second, instead of `streams` clients with one request after another."""
-    pause_s: float = 3.0
+    pause_s: float
     """Longest time from one fault's recovery to the next fault; the shortest is a tenth of it."""
-    requests: int = 48
+    requests: int
     """Different requests."""
-    overlap: bool = False
+    overlap: bool
     """Inject the next fault without waiting for the recovery of the last."""
 
 
@@ -113,7 +113,7 @@ class Run:
     async def _inject_faults(self, group: asyncio.TaskGroup, traffic: Traffic) -> None:
         """Inject rounds of one fault of each kind, in random order; at least one round."""
         options = self._options
-        until_s = self._clock.monotonic_s() + options.seconds
+        until_s = self._clock.monotonic_s() + 60 * options.minutes
         kinds: list[FaultKind] = []
         number = 0
         while number == 0 or kinds or self._clock.monotonic_s() < until_s:

@@ -11,9 +11,9 @@ from rich.markup import escape
 
 from headrace.cli.console import terminal
 from headrace.cli.console.options import (
+    MeshTarget,
     json_option,
     mesh_options,
-    mesh_url,
     nats_url_option,
     open_bus,
     state_dir_option,
@@ -46,9 +46,9 @@ def model() -> None:
 @model.command("list")
 @json_option
 @mesh_options
-def list_models(url: str | None, state_dir: StateDir, as_json: bool) -> None:
+def list_models(mesh: MeshTarget, as_json: bool) -> None:
     """List the configured models: names, aliases, workers and lane ids."""
-    rows = asyncio.run(_rows(mesh_url(url, state_dir)))
+    rows = asyncio.run(_rows(mesh.url))
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=1))
         return

@@ -11,7 +11,7 @@ import httpx
 from rich.markup import escape
 
 from headrace.cli.console import terminal
-from headrace.cli.console.options import is_local, json_option, mesh_options, mesh_url
+from headrace.cli.console.options import MeshTarget, json_option, mesh_options
 from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
 from headrace.priorities import priority_name
@@ -85,15 +85,13 @@ class MeshStatus:
 @click.command()
 @mesh_options
 @json_option
-def status(url: str | None, state_dir: StateDir, as_json: bool) -> int:
+def status(mesh: MeshTarget, as_json: bool) -> int:
     """Show every process and model of the mesh of --state-dir, or the models of one at --url.
 
     Exit with 1 if a process that was not drained is unhealthy, or if the mesh does not answer.
     """
-    if url is None or is_local(url, state_dir):
-        found = asyncio.run(_read_local(state_dir))
-    else:
-        found = asyncio.run(_read_remote(mesh_url(url, state_dir)))
+    read = _read_local(mesh.state_dir) if mesh.is_local else _read_remote(mesh.url)
+    found = asyncio.run(read)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
     else:

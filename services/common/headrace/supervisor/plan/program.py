@@ -37,17 +37,10 @@ class Service:
     """A Python process of the mesh."""
 
     def __init__(self, plan: ServicePlan, *, nats_url: str, ports_file: Path) -> None:
+        self.role, self.name = plan.role, plan.name
         self._plan = plan
         self._nats_url = nats_url
         self._ports_file = ports_file
-
-    @property
-    def role(self) -> Role:
-        return self._plan.role
-
-    @property
-    def name(self) -> str:
-        return self._plan.name
 
     def prepare(self) -> None:
         self._ports_file.parent.mkdir(parents=True, exist_ok=True)

@@ -17,17 +17,11 @@ class Broker:
     name = "nats"
 
     def __init__(self, folder: Path, *, sync_interval: str = DEFAULT_SYNC_INTERVAL) -> None:
+        self.config = folder / "nats.conf"
         self._folder = folder
+        self._ports_dir = folder / "ports"
         self._sync_interval = sync_interval
         self._port = -1
-
-    @property
-    def config(self) -> Path:
-        return self._folder / "nats.conf"
-
-    @property
-    def _ports_dir(self) -> Path:
-        return self._folder / "ports"
 
     @property
     def url(self) -> str:
@@ -38,15 +32,14 @@ class Broker:
         self._ports_dir.mkdir(parents=True, exist_ok=True)
         for stale in self._ports_dir.glob("*.ports"):
             stale.unlink(missing_ok=True)
-        template = assets.deploy_file("nats/nats.conf").read_text(encoding="utf-8")
-        values: dict[str, str | int] = {
+        values = {
             "server_name": "headrace",
             "listen": f"127.0.0.1:{self._port}",
             "ports_dir": str(self._ports_dir),
             "store_dir": str(self._folder),
             "sync_interval": self._sync_interval,
         }
-        write_atomically(self.config, render(template, values))
+        write_atomically(self.config, render(assets.deploy_text("nats/nats.conf"), values))
 
     def argv(self) -> tuple[str, ...]:
         return (str(assets.nats_server_binary()), "-c", str(self.config))
