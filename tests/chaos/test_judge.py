@@ -319,7 +319,8 @@ def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
         FaultInjected(1.0, 1, "nats", "nats"),
         StreamBroken(2.0, DISTURBED, "é\u2028"),
     ]
-    with EventLog(path, SystemClock()) as log:
+    with path.open("w", encoding="utf-8") as file:
+        log = EventLog(file, SystemClock())
         for event in written:
             log.append(event)
     assert list(read(path)) == written

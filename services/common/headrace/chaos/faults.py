@@ -34,6 +34,7 @@ class FaultKind(StrEnum):
 
 
 _SERVICES = (Role.WORKER, Role.SCHEDULER, Role.GATEWAY)
+_DRAINS = (FaultKind.DRAIN, FaultKind.ROLLING)
 _TARGET_ROLES = {
     FaultKind.WORKER: (Role.WORKER,),
     FaultKind.SCHEDULER: (Role.SCHEDULER,),
@@ -74,7 +75,9 @@ class FaultInjector:
                 if kind is FaultKind.FREEZE:
                     await self._freeze(target)
                 else:
-                    await self._end(target, kind)
+                    _signal(target, signal.SIGTERM if kind in _DRAINS else signal.SIGKILL)
+                former_pid = None if kind is FaultKind.FREEZE else target.pid
+                await wait_until_ready(self._state_dir, target.name, other_than=former_pid)
         except TimeoutError:
             # The event log shows a fault without a recovery.
             self._report(f"{target.name} is not ready {RECOVERY_TIMEOUT_S:g} s later")
@@ -91,18 +94,12 @@ class FaultInjector:
     def recovered(self, fault: int) -> None:
         self._log.append(FaultRecovered(self._log.now_s, fault))
 
-    async def _end(self, target: ProcessRecord, kind: FaultKind) -> None:
-        drains = kind in (FaultKind.DRAIN, FaultKind.ROLLING)
-        _signal(target, signal.SIGTERM if drains else signal.SIGKILL)
-        await wait_until_ready(self._state_dir, target.name, other_than=target.pid)
-
     async def _freeze(self, target: ProcessRecord) -> None:
         _signal(target, signal.SIGSTOP)
         try:
             await asyncio.sleep(self._rng.uniform(*FREEZE_S))
         finally:
             _signal(target, signal.SIGCONT)
-        await wait_until_ready(self._state_dir, target.name, other_than=None)
 
 
 def _signal(target: ProcessRecord, number: signal.Signals) -> None:

@@ -21,7 +21,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, ClassVar, Self, dataclass_transform
+from typing import IO, ClassVar, dataclass_transform
 
 from headrace.clock import Clock
 
@@ -37,7 +37,7 @@ class Event:
     kinds: ClassVar[dict[str, type[Event]]] = {}
 
     at_s: float
-    """Since the log was opened."""
+    """Since the log was made."""
 
     def __init_subclass__(cls) -> None:
         Event.kinds[cls.__name__] = dataclass(frozen=True)(cls)
@@ -142,49 +142,30 @@ class RunEnded(Event):
     """Requests that the mesh still holds after the last stream."""
 
 
-def to_line(event: Event) -> str:
-    columns = {"event": type(event).__name__, **vars(event)}
-    return json.dumps(columns, separators=(",", ":"))
-
-
-def from_line(line: str) -> Event:
-    columns = json.loads(line)
-    return Event.kinds[columns.pop("event")](**columns)
-
-
 def read(path: Path) -> Iterator[Event]:
     """Yield the events of a log."""
     with path.open(encoding="utf-8") as lines:
-        yield from map(from_line, lines)
+        for columns in map(json.loads, lines):
+            yield Event.kinds[columns.pop("event")](**columns)
 
 
 class EventLog:
-    """Appends events to a new file. Use it as a context manager, or `close` it."""
+    """Writes events to a file, with times since it was made."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = path.open("w", encoding="utf-8")
-        self._clock = clock
-        self._opened_s = clock.monotonic_s()
+    def __init__(self, file: IO[str], clock: Clock) -> None:
+        self._file, self._clock = file, clock
+        self._began_s = clock.monotonic_s()
         self._streams = 0
 
     @property
     def now_s(self) -> float:
-        return round(self._clock.monotonic_s() - self._opened_s, 4)
+        return round(self._clock.monotonic_s() - self._began_s, 4)
 
     def append(self, event: Event) -> None:
-        self._file.write(to_line(event) + "\n")
+        columns = {"event": type(event).__name__, **vars(event)}
+        self._file.write(json.dumps(columns, separators=(",", ":")) + "\n")
 
     def next_stream(self) -> int:
         """Return the number of a new stream, from 1."""
         self._streams += 1
         return self._streams
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -181,8 +181,7 @@ class Client(_BaseClient[Events]):
 
     def models(self) -> list[Model]:
         """Return the configured models."""
-        found = self._call(self._models.ListModels, ListModelsRequest())
-        return list(found.models)
+        return list(self._call(self._models.ListModels, ListModelsRequest()).models)
 
     def _call(
         self, method: Callable[..., AnswerT], request: Message, timeout_s: float | None = _TIMEOUT_S

@@ -177,7 +177,7 @@ class Mesh:
         reported = ""
         async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
             while True:
-                why = await not_ready_reason(http, health_url(program.role, process.ports))
+                why = await not_ready_reason(http, health_url(program.role, process.record.ports))
                 if why is None:
                     break
                 if process.failure is not None:
@@ -201,7 +201,7 @@ class Mesh:
     @property
     def _public_port(self) -> int | None:
         """None while Envoy does not listen."""
-        ports = (p.ports for p in self._processes if p.program is self._edge)
+        ports = (p.record.ports for p in self._processes if p.program is self._edge)
         return next((each["http"] for each in ports if each), None)
 
     @property
@@ -222,9 +222,9 @@ class Mesh:
         if self._is_written:
             return
         gateways = [
-            (LOOPBACK, process.ports["grpc"])
+            (LOOPBACK, process.record.ports["grpc"])
             for process in self._processes
-            if process.program.role is Role.GATEWAY and "grpc" in process.ports
+            if process.program.role is Role.GATEWAY and "grpc" in process.record.ports
         ]
         try:
             self._edge.set_gateways(gateways)

@@ -79,7 +79,7 @@ async def test_a_process_that_dies_is_started_again_and_counted(kept: Kept) -> N
     os.kill(first, signal.SIGKILL)
     second = await kept.pid(other_than=first)
     assert psutil.pid_exists(second)
-    assert kept.process.restarts == 1
+    assert kept.process.record.restarts == 1
     assert kept.reports == ["was killed by signal 9; starts again in 0.2 s"]
 
 
@@ -100,10 +100,10 @@ async def test_a_process_is_started_again_where_the_current_directory_has_been_r
 async def test_ports_are_those_of_the_run_that_is_now(kept: Kept) -> None:
     kept.process.mesh_is_ready()
     first = await kept.pid()
-    await eventually(lambda: kept.process.ports == {"pid": first})
+    await eventually(lambda: kept.process.record.ports == {"pid": first})
     os.kill(first, signal.SIGKILL)
     second = await kept.pid(other_than=first)
-    await eventually(lambda: kept.process.ports == {"pid": second})
+    await eventually(lambda: kept.process.record.ports == {"pid": second})
 
 
 async def test_a_process_that_keeps_dying_at_start_is_given_up_with_its_last_words(
@@ -112,14 +112,14 @@ async def test_a_process_that_keeps_dying_at_start_is_given_up_with_its_last_wor
     kept = Kept("import sys; sys.exit('no such model')", tmp_path)
     with pytest.raises(ProcessFailed, match=r"(?s)script ended with status 1.*no such model"):
         await kept.task
-    assert kept.process.restarts == 2
+    assert kept.process.record.restarts == 2
 
 
 async def test_a_process_that_refuses_its_settings_is_not_started_again(tmp_path: Path) -> None:
     kept = Kept("import sys; sys.exit(2)", tmp_path)
     with pytest.raises(ProcessFailed, match="ended with status 2"):
         await kept.task
-    assert kept.process.restarts == 0
+    assert kept.process.record.restarts == 0
 
 
 async def test_a_process_that_can_be_missed_tells_why_it_is_and_is_started_again(
@@ -128,7 +128,7 @@ async def test_a_process_that_can_be_missed_tells_why_it_is_and_is_started_again
     kept = Kept("import sys; sys.exit('no such model')", tmp_path, is_optional=True)
     await eventually(lambda: kept.process.failure is not None)
     assert "no such model" in str(kept.process.failure)
-    assert kept.process.restarts == 3
+    assert kept.process.record.restarts == 3
     assert await kept.process.stop(deadline_s=5)
     await kept.task
 

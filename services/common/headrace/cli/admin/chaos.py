@@ -14,7 +14,7 @@ from headrace.bench.figures import Spread
 from headrace.chaos.faults import FaultKind
 from headrace.chaos.history import EventLog, read
 from headrace.chaos.judge import judge
-from headrace.chaos.run import Run, RunOptions
+from headrace.chaos.run import Run
 from headrace.chaos.scorecard import Scorecard, scorecard
 from headrace.cli.console import terminal
 from headrace.cli.console.options import CommaSeparated, MeshTarget, mesh_options
@@ -80,15 +80,16 @@ def chaos(
     Exit with 1 if anything was lost, repeated, altered or failed. The events of the run are kept
     in chaos.jsonl in --state-dir; with --url of another mesh, in the current directory.
     """
-    clock, kinds = SystemClock(), _allowed(faults, is_local=mesh.is_local)
-    options = RunOptions(mesh.url, kinds, **run_options)
+    kinds, url = _allowed(faults, is_local=mesh.is_local), mesh.url
     history = (mesh.state_dir.folder if mesh.is_local else Path.cwd()) / "chaos.jsonl"
-    with EventLog(history, clock) as log:
+    with history.open("w", encoding="utf-8") as file:
+        log = EventLog(file, SystemClock())
 
         def report(fact: str) -> None:
             click.echo(f"{log.now_s:7.1f} s  {fact}", err=True)
 
-        asyncio.run(Run(options, mesh.state_dir, log, clock, report).run())
+        run = Run(url, kinds, state_dir=mesh.state_dir, log=log, report=report, **run_options)
+        asyncio.run(run.run())
     card = scorecard(judge(read(history)))
     if json_file is not None:
         json_file.write_text(json.dumps(asdict(card), indent=1) + "\n")

@@ -61,10 +61,5 @@ def _row(stored: StoredDeadLetter) -> DeadLetterRow:
         request_id = RequestRecord.FromString(letter.message).request_id
     except DecodeError:
         request_id = ""
-    return DeadLetterRow(
-        request_id,
-        letter.model or stored.lane,
-        letter.time.ToJsonString(),
-        letter.attempts,
-        letter.reason,
-    )
+    model, time = letter.model or stored.lane, letter.time.ToJsonString()
+    return DeadLetterRow(request_id, model, time, letter.attempts, letter.reason)

@@ -23,21 +23,12 @@ from headrace.v1 import fleet_pb2
 _PROBE_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessStatus:
-    role: str
-    name: str
-    pid: int | None
-    ports: dict[str, int]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStatus(ProcessRecord):
+    """A process whose `fault` may also be what it reports itself."""
+
     healthy: bool
     """Whether its readiness probe passes now."""
-    restarts: int
-    drained: bool
-    """Whether `headrace drain` has stopped it."""
-    fault: str
-    """Why it is unhealthy, as reported by its supervisor or itself; empty if it is healthy."""
-    last_end: str
-    """How its last run ended; empty if this is the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +95,8 @@ async def _read_local(state_dir: StateDir) -> MeshStatus:
     record, disk = state_dir.read_record(), disk_problem(state_dir.folder)
     async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as http:
         processes = await asyncio.gather(*(_process(http, each) for each in record.processes))
-    return MeshStatus(
-        record.url, str(disk or ""), list(processes), await _models(record.url, record.models)
-    )
+    models = await _models(record.url, record.models)
+    return MeshStatus(record.url, str(disk or ""), list(processes), models)
 
 
 async def _read_remote(url: str) -> MeshStatus:

@@ -39,7 +39,6 @@ state_dir_option = click.option(
     type=click.Path(path_type=StateDir, file_okay=False),
     default=DEFAULT_STATE_DIR,
     envvar="HEADRACE_STATE_DIR",
-    show_default="./.headrace",
     help="Directory of the mesh's state and logs. Each directory is another mesh.",
 )
 

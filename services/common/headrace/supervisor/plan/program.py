@@ -50,11 +50,10 @@ class Service:
         # -P: Python must not import a headrace_worker.py of the current directory.
         # Why not the environment: variables that the user has exported must stay in force.
         return (
-            *(sys.executable, "-P", "-m", self._plan.module, *self._plan.flags),
+            *(sys.executable, "-P", "-m", f"headrace_{self.role}", *self._plan.flags),
             *("--nats-url", self._nats_url, "--host", LOOPBACK),
             *("--ports-file", str(self._ports_file)),
         )
 
     async def read_ports(self, pid: int) -> dict[str, int] | None:
-        found = read_json_object(self._ports_file)
-        return None if found is None else {name: int(str(port)) for name, port in found.items()}
+        return read_json_object(self._ports_file)

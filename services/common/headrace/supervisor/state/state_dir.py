@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from secrets import token_hex
-from typing import IO, Any
+from typing import IO
 
 from headrace.supervisor.state.disk import disk_problem
 from headrace.supervisor.state.failures import DiskFull, MeshError, MeshNotRunning, MeshRunning
@@ -144,7 +144,8 @@ class StateDir:
             raise MeshNotRunning(
                 f"no mesh is running in {self.folder}; start one with `headrace up`"
             )
-        return _record(found)
+        processes = [ProcessRecord(**process) for process in found.pop("processes")]
+        return MeshRecord(processes=processes, **found)
 
     def read_process(self, name: str) -> ProcessRecord:
         """Return the current record of a process.
@@ -186,8 +187,3 @@ def _try_lock(lock: IO[str]) -> bool:
         else:
             return True
     return False
-
-
-def _record(found: dict[str, Any]) -> MeshRecord:
-    processes = [ProcessRecord(**process) for process in found.pop("processes")]
-    return MeshRecord(processes=processes, **found)

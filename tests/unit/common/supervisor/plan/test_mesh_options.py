@@ -109,7 +109,7 @@ def test_every_model_has_its_own_workers() -> None:
         *("worker-a-0", "worker-a-1", "worker-b-0", "worker-b-1"),
         *("gateway-0", "gateway-1"),
     ]
-    assert plans["worker-b-1"].module == "headrace_worker"
+    assert plans["worker-b-1"].role is Role.WORKER
     assert plans["worker-b-1"].flags == (
         *("--name", "worker-b-1", "--model-source=y", "--model-name=b", "--model-aliases="),
         *("--engine", "transformers", "--workers-here", "4"),
