@@ -106,7 +106,7 @@ async def test_ports_are_those_of_the_run_that_is_now(kept: Kept) -> None:
     await eventually(lambda: kept.process.record.ports == {"pid": second})
 
 
-async def test_a_process_that_keeps_dying_at_start_is_given_up_with_its_last_words(
+async def test_a_process_that_keeps_dying_at_start_fails_with_the_end_of_its_log(
     tmp_path: Path,
 ) -> None:
     kept = Kept("import sys; sys.exit('no such model')", tmp_path)
@@ -115,14 +115,14 @@ async def test_a_process_that_keeps_dying_at_start_is_given_up_with_its_last_wor
     assert kept.process.record.restarts == 2
 
 
-async def test_a_process_that_refuses_its_settings_is_not_started_again(tmp_path: Path) -> None:
+async def test_a_process_that_rejects_its_settings_is_not_started_again(tmp_path: Path) -> None:
     kept = Kept("import sys; sys.exit(2)", tmp_path)
     with pytest.raises(ProcessFailed, match="ended with status 2"):
         await kept.task
     assert kept.process.record.restarts == 0
 
 
-async def test_a_process_that_can_be_missed_tells_why_it_is_and_is_started_again(
+async def test_an_optional_process_that_fails_is_reported_and_started_again(
     tmp_path: Path,
 ) -> None:
     kept = Kept("import sys; sys.exit('no such model')", tmp_path, is_optional=True)
@@ -151,7 +151,7 @@ async def test_a_stopped_process_ends_and_is_not_started_again(kept: Kept) -> No
     assert kept.reports == []
 
 
-async def test_a_process_that_will_not_end_is_killed_at_the_deadline(tmp_path: Path) -> None:
+async def test_a_process_that_ignores_sigterm_is_killed_at_the_deadline(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = f"{IGNORES_SIGTERM}; print('deaf', flush=True); {STAYS}"
     child = await Child.start((sys.executable, "-c", code), log=log, folder=tmp_path)
@@ -160,7 +160,7 @@ async def test_a_process_that_will_not_end_is_killed_at_the_deadline(tmp_path: P
     assert not psutil.pid_exists(child.pid)
 
 
-async def test_a_cancelled_keeper_leaves_no_process(tmp_path: Path) -> None:
+async def test_cancelling_the_supervision_leaves_no_process(tmp_path: Path) -> None:
     kept = Kept(STAYS, tmp_path)
     pid = await kept.pid()
     kept.task.cancel()
@@ -192,7 +192,7 @@ asyncio.run(main())
     await eventually(lambda: not psutil.pid_exists(pid))
 
 
-def test_a_program_is_not_started_for_a_parent_that_is_gone(tmp_path: Path) -> None:
+def test_a_program_is_not_started_once_its_parent_has_ended(tmp_path: Path) -> None:
     leash = Path(child_module.__file__).with_name("parent_watch.py")
     orphan = subprocess.run(
         [sys.executable, leash, "1", "/bin/true"], capture_output=True, text=True, check=False
