@@ -94,15 +94,15 @@ class Reader:
 
 
 def _add(whole: dict[Any, Any], index: int, choice: dict[str, Any], delta: dict[str, Any]) -> None:
-    text, ids, logprobs, reasons = whole.setdefault(index, ("", [], [], []))
+    text, ids, columns, reasons = whole.setdefault(index, ("", [], [], []))
     text += delta.get("content") or delta.get("text") or ""
     ids += choice.get("token_ids", [])
     logprobs = choice.get("logprobs") or {}
-    logprobs += (
+    columns += (
         logprobs.get("content") or logprobs.get("token_logprobs") or logprobs.get("logprobs", [])
     )
     reasons += [choice["finish_reason"]] if choice.get("finish_reason") else []
-    whole[index] = (text, ids, logprobs, reasons)
+    whole[index] = (text, ids, columns, reasons)
 
 
 def requests() -> list[tuple[str, dict[str, Any]]]:

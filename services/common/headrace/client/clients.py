@@ -283,7 +283,7 @@ def _translated(url: str) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        # A synchronous call's error has the same methods; its type does not say so.
+        # A synchronous call's error has the same methods, which its type lacks.
         failed = cast(grpc.aio.AioRpcError, error)
         details = str(failed.details())
         if failed.code() is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():

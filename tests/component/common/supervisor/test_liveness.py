@@ -44,7 +44,7 @@ server.serve_forever()
 
 
 class Serving:
-    """A process that answers what a file says; anything but "ok" with 503."""
+    """A process that answers with the text of a file; with 503 unless that is "ok"."""
 
     role = Role.GATEWAY
     name = "serving"
@@ -64,7 +64,7 @@ class Serving:
 
 
 class Monitored:
-    """A kept process under a watch."""
+    """A supervised process with its liveness monitor."""
 
     def __init__(self, process: SupervisedProcess, reports: list[str]) -> None:
         self.process, self.reports = process, reports
@@ -75,7 +75,7 @@ class Monitored:
         return self.process.record.pid
 
     async def is_replaced(self, pid: int) -> None:
-        """Another run listens."""
+        """Wait until another run listens."""
         await eventually(
             lambda: self.process.listening.is_set() and self.process.record.pid != pid,
             within_s=WITHIN_S,
@@ -189,7 +189,7 @@ class BrokenBroker:
         return True
 
     async def break_it(self) -> None:
-        """Until its supervisor has reports everybody that it cannot store."""
+        """Fill the disk, and wait until the broker's fault has been published."""
         self.disk.fill()
         assert not await self.stores()
         await eventually(lambda: self.bus.fault != "", within_s=WITHIN_S)

@@ -16,7 +16,7 @@ LAST = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 3}}
 
 @asynccontextmanager
 async def answering(*events: str) -> AsyncIterator[str]:
-    """A server that gives everybody these events, a chunk each, and closes."""
+    """A server that answers every request with these events, a chunk each, and closes."""
     chunks = [f"data: {event}\n\n" for event in events]
     body = "".join(f"{len(chunk):x}\r\n{chunk}\r\n" for chunk in chunks)
     head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"

@@ -254,11 +254,11 @@ async def test_unhealthy_gateways_get_no_requests_while_one_is_healthy(
         assert len(gateway[0].metadata) == 20
         assert seen.metadata == []
         edge.edge.set_gateways([("127.0.0.1", other)])
-        await eventually(lambda: asked_of(seen, http), within_s=10)
+        await eventually(lambda: reaches(seen, http), within_s=10)
 
 
-async def asked_of(seen: Seen, http: httpx.AsyncClient) -> bool:
-    """Where none is healthy, all are asked: they say themselves what is wrong."""
+async def reaches(seen: Seen, http: httpx.AsyncClient) -> bool:
+    """Send a request; return whether this gateway has got one: where none is healthy, all do."""
     assert (await http.post(CHAT, json={"do": "echo"})).status_code == 200
     return bool(seen.metadata)
 

@@ -1,4 +1,4 @@
-"""How long the edge waits: for requests that do not arrive, and not for those that wait inside."""
+"""Envoy's timeouts: for requests that do not arrive, not for those that wait in the mesh."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_body_that_stalls_times_out_and_is_counted(
 
 
 def logged(edge: RunningEdge, details: str) -> bool:
-    """Whether the access log, which Envoy writes every few seconds, says this of a request."""
+    """Whether the access log, which Envoy writes every few seconds, has these details."""
     return f'"details":"{details}"' in (edge.logs / "access.log").read_text()
 
 
@@ -128,11 +128,11 @@ async def test_half_a_message_of_a_grpc_web_call_times_out(edge: RunningEdge) ->
 async def test_a_request_that_waits_in_the_mesh_does_not_time_out(
     http: httpx.AsyncClient, gateway: tuple[Seen, int]
 ) -> None:
-    asked = asyncio.create_task(http.post(COMPLETIONS, json={"do": "wait"}))
-    await asyncio.wait([asked], timeout=REQUEST_S + SILENCE_S / 2)
-    assert not asked.done()
+    waiting = asyncio.create_task(http.post(COMPLETIONS, json={"do": "wait"}))
+    await asyncio.wait([waiting], timeout=REQUEST_S + SILENCE_S / 2)
+    assert not waiting.done()
     gateway[0].may_go_on.set()
-    assert (await asked).json() == {"do": "wait"}
+    assert (await waiting).json() == {"do": "wait"}
 
 
 async def test_a_silent_stream_does_not_time_out(
