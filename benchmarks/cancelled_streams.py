@@ -19,7 +19,7 @@ import grpc
 
 import rig
 from headrace.supervisor.state.state_dir import MeshRecord
-from helpers.held import held, resident_bytes, until_let_go
+from helpers.held import held, resident_bytes, until_released
 from helpers.leaving_clients import LeavingClients
 
 AT_ONCE = 48
@@ -49,13 +49,13 @@ async def _leave(record: MeshRecord, streams: int) -> dict[str, Any]:
         clients = LeavingClients(channel, record.models[0])
         nothing = await held(record)
         await clients.run(WARM_UP, at_once=AT_ONCE, seed=0)
-        await until_let_go(record, nothing, within_s=LET_GO_WITHIN_S / 2)
+        await until_released(record, nothing, within_s=LET_GO_WITHIN_S / 2)
         counts, memory = await held(record), [resident_bytes(record)]
         clients.left.clear()
         for number in range(1, ROUNDS + 1):
             await clients.run(streams // ROUNDS, at_once=AT_ONCE, seed=number)
             memory.append(resident_bytes(record))
-        more = await until_let_go(record, counts, within_s=LET_GO_WITHIN_S)
+        more = await until_released(record, counts, within_s=LET_GO_WITHIN_S)
         return {
             "streams": sum(clients.left.values()),
             "warm_up": WARM_UP,

@@ -1,6 +1,6 @@
--- The innermost filter: sees what gRPC itself refuses, before or without a gateway's handler, and
--- writes it in the shape of the path. What a handler of the native API refuses has details, which
--- the transcoder prints.
+-- The innermost filter: rewrites errors of gRPC itself, which come before or without a gateway's
+-- handler, to the error format of the path. Errors from a handler of the native API have details,
+-- which the transcoder prints.
 
 local STATUSES = {
   ["1"] = {499, "cancelled"}, ["3"] = {400, "invalid_request"}, ["4"] = {504, "deadline_exceeded"},

@@ -1,9 +1,9 @@
--- The outermost filter: the first to see a request, the last to see its answer.
+-- The outermost filter: the first for a request, the last for its response.
 
 -- What Envoy adds by itself before this filter: x-forwarded-for, x-request-id and the like.
 local ADDED_BYTES = 1024
 
--- What the gateway unpacks.
+-- Content encodings that the gateway decodes.
 local UNPACKED = {[""] = true, identity = true, gzip = true, ["x-gzip"] = true, deflate = true}
 
 local function is_grpc(headers)
@@ -16,12 +16,12 @@ local function bytes_of(headers)
   return bytes
 end
 
--- Why the request cannot be served, as a status and a message; nil if it can. Of 404 and 431 the
--- configuration has the message.
+-- Returns the status and message if the request must be rejected, else nil. The messages of 404 and
+-- 431 are in local_reply_config.
 local function refusal(headers)
   if bytes_of(headers) > MAX_HEADER_BYTES + ADDED_BYTES then return "431", "" end
   if is_grpc(headers) then return nil end
-  -- Its body never ends, which the next filter would wait for.
+  -- The body of a CONNECT never ends, and the buffer filter would wait for its end.
   if headers:get(":method") == "CONNECT" then return "404", "" end
   local timeout = headers:get("grpc-timeout")
   if timeout ~= nil and (#timeout > 9 or not string.match(timeout, "^%d+[HMSmun]$")) then
@@ -30,16 +30,15 @@ local function refusal(headers)
   end
   local encoding = headers:get("content-encoding")
   if encoding ~= nil and not UNPACKED[string.lower(encoding)] then
-    return "415", "this Content-Encoding is not taken; send the body plain, or by gzip or deflate"
+    return "415", "this Content-Encoding is not supported; send the body uncompressed, or as gzip or deflate"
   end
   return nil
 end
 
--- Every header becomes metadata of the gateway's call. x-hr-* is ours and no caller may send it;
--- x-envoy-* is Envoy's, which would take its retries and timeouts from a caller nearby. For a call
--- that is not gRPC, what gRPC would read as its own means nothing, and gRPC refuses what it cannot
--- read.
-local function means_nothing(name, grpc)
+-- Every header becomes metadata of the gateway's call. x-hr-* is internal and must not come from a
+-- client; Envoy would take retries and timeouts from x-envoy-* of a client on a private network. On
+-- requests other than gRPC, gRPC's own headers have no meaning, and gRPC rejects malformed ones.
+local function must_be_removed(name, grpc)
   if string.sub(name, 1, 5) == "x-hr-" or string.sub(name, 1, 8) == "x-envoy-" then return true end
   if grpc or name == "grpc-timeout" then return false end
   return string.sub(name, 1, 5) == "grpc-" or string.sub(name, -4) == "-bin"
@@ -59,14 +58,14 @@ function envoy_on_request(h)
   local grpc = is_grpc(headers)
   local drop = {}
   for name in pairs(headers) do
-    if means_nothing(name, grpc) then drop[#drop + 1] = name end
+    if must_be_removed(name, grpc) then drop[#drop + 1] = name end
   end
   local status, message = refusal(headers)
   for _, name in ipairs(drop) do headers:remove(name) end
   local ours = h:streamInfo():dynamicMetadata()
   ours:set("headrace", "request_id", headers:get("x-request-id") or "")
   ours:set("headrace", "shape", shape_of(headers, grpc))
-  -- HEAD is answered as GET is, but a stream, which has no head of its own.
+  -- HEAD is served as GET without its body, except for streams.
   if headers:get(":method") == "HEAD" and not string.find(headers:get(":path"), ":stream", 1, true) then
     headers:replace(":method", "GET")
     ours:set("headrace", "only_head", "true")
@@ -74,11 +73,11 @@ function envoy_on_request(h)
   if status ~= nil then h:respond({[":status"] = status}, message) end
 end
 
--- The gateway's error answers end with OK and name their HTTP status here.
+-- The gateway's HTTP error responses have the gRPC status OK and their HTTP status in x-hr-status.
 function envoy_on_response(h)
   local headers = h:headers()
   local ours = h:streamInfo():dynamicMetadata():get("headrace") or {}
-  -- The gateway's own request id, which /v2/requests knows; else Envoy's.
+  -- The gateway's request id, which /v2/requests accepts; else Envoy's.
   if headers:get("x-request-id") == nil then
     headers:add("x-request-id", ours["request_id"] or "")
   end

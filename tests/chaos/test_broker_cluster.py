@@ -60,7 +60,7 @@ async def requests_stream(brokers: list[NatsServer]) -> dict[str, Any]:
 
 
 async def leader(brokers: list[NatsServer]) -> NatsServer:
-    """Who leads the stream of the requests; all others have copies that are up to date."""
+    """The broker that leads the stream of requests, once all replicas are current."""
     led_by: list[str] = []
 
     async def is_led() -> bool:
@@ -74,13 +74,13 @@ async def leader(brokers: list[NatsServer]) -> NatsServer:
 
 
 async def is_settled(brokers: list[NatsServer]) -> bool:
-    """Whether no request is owed any more."""
+    """Whether every request is settled."""
     stream = await requests_stream(brokers)
     return bool(stream.get("state", {}).get("messages") == 0)
 
 
 @pytest.mark.timeout(240)
-async def test_a_broker_that_led_is_killed_and_nothing_that_was_admitted_is_lost(
+async def test_killing_the_leading_broker_loses_no_admitted_request(
     tmp_path: Path,
 ) -> None:
     async with (
@@ -91,15 +91,15 @@ async def test_a_broker_that_led_is_killed_and_nothing_that_was_admitted_is_lost
         clients = Clients(channel)
         numbers = range(STREAMS)
         await eventually(clients.is_served, within_s=LEADS_WITHIN_S)
-        undisturbed = await asyncio.gather(*(clients.asks(n, LONG) for n in numbers))
+        undisturbed = await asyncio.gather(*(clients.generate(n, LONG) for n in numbers))
         clients.under_way.clear()
-        running = [group.create_task(clients.asks(n, LONG)) for n in numbers]
+        running = [group.create_task(clients.generate(n, LONG)) for n in numbers]
         await eventually(lambda: len(clients.under_way) == STREAMS, within_s=LEADS_WITHIN_S)
-        waiting = [group.create_task(clients.asks(100 + n, LONG)) for n in range(STREAMS)]
+        waiting = [group.create_task(clients.generate(100 + n, LONG)) for n in range(STREAMS)]
         led = await leader(brokers)
         await led.kill()
         assert not any(task.done() for task in running)
-        later = [group.create_task(clients.asks(200 + n, SHORT)) for n in range(AFTER)]
+        later = [group.create_task(clients.generate(200 + n, SHORT)) for n in range(AFTER)]
         assert [await each for each in running] == undisturbed
         for each in (*waiting, *later):
             await each

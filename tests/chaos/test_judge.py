@@ -202,14 +202,14 @@ def another_output_count(event: Event) -> list[Event]:
         (another_output_count, Violation.ALTERED),
     ],
 )
-def test_what_breaks_a_promise_is_caught(spoil: object, violation: Violation) -> None:
+def test_each_violation_is_found(spoil: object, violation: Violation) -> None:
     assert callable(spoil)
     history = spoiled(spoil)
     assert violation in violations(history)
     assert not scorecard(judge(history)).passed
 
 
-def test_a_stream_that_just_ends_is_lost() -> None:
+def test_a_stream_without_finish_or_error_is_lost() -> None:
     assert violations(ending_with()) == {Violation.LOST}
     assert violations(ending_with(StreamBroken(AT_S, DISTURBED, "ended"))) == {Violation.LOST}
 
@@ -229,14 +229,14 @@ def _is_late(event: Event) -> bool:
     return isinstance(event, DeltaReceived) and event.stream == DISTURBED and event.first_index == 2
 
 
-def test_what_a_cut_stream_had_said_is_held_against_the_undisturbed_run_too() -> None:
+def test_the_output_of_a_broken_stream_is_compared_with_the_undisturbed_run() -> None:
     cut = ending_with(
         DeltaReceived(AT_S, DISTURBED, 0, "zwei", [99], 2), StreamBroken(AT_S, DISTURBED, "reset")
     )
     assert violations(cut) == {Violation.LOST, Violation.ALTERED}
 
 
-def test_a_client_may_leave_with_the_beginning_of_an_answer() -> None:
+def test_a_client_may_close_after_part_of_an_answer() -> None:
     assert violations(ending_with(ClientClosed(AT_S, DISTURBED))) == set()
     beginning = DeltaReceived(AT_S, DISTURBED, 1, "tr", [23], 2)
     assert violations(ending_with(beginning, ClientClosed(AT_S, DISTURBED))) == set()
@@ -252,7 +252,7 @@ def test_an_error_where_the_mesh_promised_an_answer_is_a_failure() -> None:
     }
 
 
-def test_a_mesh_may_ask_a_client_to_come_back_but_not_once_it_has_begun() -> None:
+def test_a_mesh_may_reject_for_capacity_but_not_after_the_first_delta() -> None:
     for code in ("lane_full", "broker_unavailable", "no_worker"):
         assert violations(answered_with(RequestRejected(AT_S, DISTURBED, code, "later"))) == set()
     assert violations(ending_with(StreamFailed(AT_S, DISTURBED, "no_worker", "later"))) == {
@@ -266,7 +266,7 @@ def test_no_answer_at_all_is_a_failure_unless_a_gateway_was_just_killed() -> Non
     assert violations([*unanswered, FaultInjected(AT_S - 1, 1, "gateway", "gateway-0")]) == set()
 
 
-def test_an_answer_with_nothing_to_compare_it_with_is_no_success() -> None:
+def test_an_answer_without_an_undisturbed_run_fails() -> None:
     history = [*good(), *stream(3, request=7, disturbed=True, at_s=11.0)]
     assert violations(history) == {Violation.FAILED}
 
@@ -277,7 +277,7 @@ def test_a_model_that_does_not_promise_equal_output_is_judged_by_its_indices_alo
     assert Violation.REPEATED in violations(spoiled(repeat_a_token, exact=False))
 
 
-def test_doors_that_tell_no_tokens_are_judged_by_their_text() -> None:
+def test_apis_without_token_ids_are_judged_by_their_text() -> None:
     def untold(event: Event) -> Event:
         if isinstance(event, DeltaReceived):
             return replace(event, token_ids=[], first_index=None)
@@ -288,7 +288,7 @@ def test_doors_that_tell_no_tokens_are_judged_by_their_text() -> None:
     assert violations(map(untold, spoiled(repeat_a_piece))) == {Violation.ALTERED}
 
 
-def test_what_the_mesh_still_holds_or_never_mends_does_not_pass() -> None:
+def test_held_requests_and_missing_recoveries_do_not_pass() -> None:
     held = [replace(e, held=1) if isinstance(e, RunEnded) else e for e in good()]
     assert not scorecard(judge(held)).passed
     unknown = [e for e in good() if not isinstance(e, RunEnded)]
@@ -319,7 +319,8 @@ def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
         FaultInjected(1.0, 1, "nats", "nats"),
         StreamBroken(2.0, DISTURBED, "é\u2028"),
     ]
-    with EventLog(path, SystemClock()) as log:
+    with path.open("w", encoding="utf-8") as file:
+        log = EventLog(file, SystemClock())
         for event in written:
             log.append(event)
     assert list(read(path)) == written

@@ -1,4 +1,4 @@
-"""Every worker of a model dies, and another comes at last: nobody is lost."""
+"""Every worker of a model dies and another starts later: no request is lost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def held(gateway: ServiceProcess) -> float:
 
 
 @pytest.mark.timeout(240)
-async def test_requests_wait_for_the_next_worker_those_that_ran_with_all_they_have(
+async def test_requests_wait_for_the_next_worker_and_keep_the_output_they_have(
     nats_url: str, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -54,13 +54,13 @@ async def test_requests_wait_for_the_next_worker_those_that_ran_with_all_they_ha
             service_process("headrace_worker", tmp_path, "first", **WORKER, **broker) as first,
         ):
             await eventually(clients.is_served, within_s=SETTLED_WITHIN_S)
-            expected = await asyncio.gather(*(clients.asks(n, TOKENS) for n in range(STREAMS)))
+            expected = await asyncio.gather(*(clients.generate(n, TOKENS) for n in range(STREAMS)))
             clients.under_way.clear()
-            ran = [group.create_task(clients.asks(n, TOKENS)) for n in range(STREAMS)]
+            ran = [group.create_task(clients.generate(n, TOKENS)) for n in range(STREAMS)]
             await eventually(lambda: len(clients.under_way) == STREAMS, within_s=SETTLED_WITHIN_S)
             first.process.kill()
             await first.process.wait()
-            waited = [group.create_task(clients.asks(50 + n, TOKENS)) for n in range(MORE)]
+            waited = [group.create_task(clients.generate(50 + n, TOKENS)) for n in range(MORE)]
             await eventually(lambda: has_all(gateway), within_s=SETTLED_WITHIN_S)
             assert not any(task.done() for task in (*ran, *waited))
             refused = clients.refused

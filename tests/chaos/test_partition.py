@@ -1,4 +1,4 @@
-"""Workers cannot reach the gateway, though all live and the broker hears everybody."""
+"""A partition: workers cannot reach their gateway, but all processes reach the broker."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def given_up(workers: list[ServiceProcess]) -> bool:
 
 
 @pytest.mark.timeout(180)
-async def test_streams_go_on_token_for_token_once_workers_reach_their_gateway_again(
+async def test_streams_continue_token_for_token_after_a_partition_from_their_gateway(
     nats_url: str, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -65,14 +65,14 @@ async def test_streams_go_on_token_for_token_once_workers_reach_their_gateway_ag
         await stack.enter_async_context(channel)
         clients = Clients(channel)
         await eventually(clients.is_served, within_s=WITHIN_S)
-        expected = await asyncio.gather(*(clients.asks(n, TOKENS) for n in range(STREAMS)))
+        expected = await asyncio.gather(*(clients.generate(n, TOKENS) for n in range(STREAMS)))
         clients.under_way.clear()
         async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(clients.asks(n, TOKENS)) for n in range(STREAMS)]
+            streams = [group.create_task(clients.generate(n, TOKENS)) for n in range(STREAMS)]
             await eventually(lambda: len(clients.under_way) == STREAMS, within_s=WITHIN_S)
             line.cut()
             await eventually(lambda: given_up(workers), within_s=WITHIN_S)
-            assert not any(task.done() for task in asked), "the line was cut too late"
+            assert not any(task.done() for task in streams), "the line was cut too late"
             line.mend()
-        assert [task.result() for task in asked] == expected
+        assert [task.result() for task in streams] == expected
         assert line.connections >= len(workers)

@@ -1,4 +1,4 @@
-"""Adapters of the model that ships: asked for by name, put there and taken away while it serves."""
+"""Adapters of the default model: requested by name, added and removed while it serves."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def prompt_ids(mesh: RunningMesh) -> tuple[int, ...]:
     return tuple(answer.json()["token_ids"])
 
 
-async def test_model_and_adapter_answer_side_by_side_as_their_own_weights_would(
+async def test_model_and_adapter_answer_side_by_side_each_with_its_own_weights(
     adapted_mesh: RunningMesh, adapters: Path
 ) -> None:
     async with AsyncClient(adapted_mesh.url) as client:
@@ -95,7 +95,7 @@ async def test_model_and_adapter_answer_side_by_side_as_their_own_weights_would(
 
 
 @pytest.mark.timeout(120)
-async def test_streams_with_an_adapter_outlive_their_worker(adapted_mesh: RunningMesh) -> None:
+async def test_streams_with_an_adapter_survive_a_killed_worker(adapted_mesh: RunningMesh) -> None:
     async with AsyncClient(adapted_mesh.url) as client:
         undisturbed = await tokens(client, "valley:pirate")
         processes = StateDir(adapted_mesh.folder).read_record().processes
@@ -119,7 +119,7 @@ async def test_streams_with_an_adapter_outlive_their_worker(adapted_mesh: Runnin
 
 
 @pytest.mark.timeout(120)
-async def test_adapters_come_and_go_while_the_mesh_serves(
+async def test_adapters_are_added_and_removed_while_the_mesh_serves(
     adapted_mesh: RunningMesh, adapters: Path, served: Path
 ) -> None:
     url = f"{adapted_mesh.url}/v1"

@@ -1,4 +1,4 @@
-"""A client that goes away, by closing or by saying so, holds nothing."""
+"""A request that is cancelled, by closing the connection or by its id, holds nothing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_a_client_that_closes_its_connection_frees_its_slot(
     await eventually(lambda: is_busy(0), within_s=FREED_WITHIN_S)
 
 
-async def test_a_request_that_is_cancelled_by_id_ends_for_its_reader_and_may_be_cancelled_again(
+async def test_a_request_cancelled_by_id_ends_its_stream_and_may_be_cancelled_again(
     mesh: RunningMesh, http: httpx.AsyncClient
 ) -> None:
     async def state(expected: str) -> bool:
@@ -66,11 +66,11 @@ async def test_a_request_that_is_cancelled_by_id_ends_for_its_reader_and_may_be_
         answer = await http.post("/v2/requests/by-name:cancel")
         assert answer.status_code == 200
     assert '"CANCELLED"' in (await reading)[-1]
-    # Its reader hears of the end a moment before the mesh does.
+    # The stream ends a moment before the state of the request changes.
     await eventually(lambda: state("REQUEST_STATE_ENDED"))
 
 
-async def test_a_request_out_of_time_is_told_so_and_frees_its_slot(
+async def test_a_request_past_its_deadline_fails_and_frees_its_slot(
     http: httpx.AsyncClient,
 ) -> None:
     async def is_free() -> bool:
@@ -84,7 +84,7 @@ async def test_a_request_out_of_time_is_told_so_and_frees_its_slot(
     await eventually(is_free, within_s=FREED_WITHIN_S)
 
 
-async def test_a_cancellation_that_meets_the_last_token_ends_it_one_way_or_the_other(
+async def test_a_cancellation_at_the_last_token_has_one_consistent_outcome(
     mesh: RunningMesh, http: httpx.AsyncClient
 ) -> None:
     most = 30

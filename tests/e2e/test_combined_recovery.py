@@ -1,4 +1,4 @@
-"""All that a continuation must carry at once, over a killed worker: as if it had lived."""
+"""Everything that a resumed request must keep, all at once, when a worker is killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from helpers.strikes import Strike
 CHOICES = 2
 SLOTS = 8
 """Of each of two workers, so for four requests: when more have begun, both hold some."""
-ASKS = 12
+REQUESTS = 12
 BEGUN = 20
 """Characters."""
 
@@ -64,7 +64,7 @@ class Choice:
     logprobs: list[float] = field(default_factory=list)
 
     @property
-    def said(self) -> int:
+    def chars(self) -> int:
         return len(self.text) + sum(len(arguments) for _, arguments in self.calls.values())
 
 
@@ -74,7 +74,7 @@ class Answer:
     usage: Any = None
 
 
-def ask(number: int, stop: list[str]) -> dict[str, Any]:
+def request_fields(number: int, stop: list[str]) -> dict[str, Any]:
     """A third call a tool, a third are held to a schema, a third end at a long stop string."""
     kinds: tuple[dict[str, Any], ...] = (
         {
@@ -106,13 +106,13 @@ async def one(
         stream_options={"include_usage": True},
         n=CHOICES,
         seed=number,
-        **ask(number, stop),
+        **request_fields(number, stop),
     )
     async for chunk in stream:
         for news in chunk.choices:
             take(answer.choices[news.index], news)
         answer.usage = chunk.usage or answer.usage
-        if strike is not None and sum(choice.said for choice in answer.choices) >= BEGUN:
+        if strike is not None and sum(choice.chars for choice in answer.choices) >= BEGUN:
             strike.begun(number)
     return answer
 
@@ -124,9 +124,9 @@ def take(choice: Choice, news: Any) -> None:
         choice.calls[call.index][0] += call.function.name or ""
         choice.calls[call.index][1] += call.function.arguments or ""
     if news.logprobs is not None:
-        told = news.logprobs.content or []
-        choice.tokens += [entry.token for entry in told]
-        choice.logprobs += [entry.logprob for entry in told]
+        content = news.logprobs.content or []
+        choice.tokens += [entry.token for entry in content]
+        choice.logprobs += [entry.logprob for entry in content]
     if news.finish_reason:
         choice.reasons.append(news.finish_reason)
 
@@ -137,7 +137,7 @@ async def everything(
     url = f"{mesh.url}/v1"
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
         return await asyncio.gather(
-            *(one(client, number, stops.get(number, []), strike) for number in range(ASKS))
+            *(one(client, number, stops.get(number, []), strike) for number in range(REQUESTS))
         )
 
 
@@ -158,7 +158,7 @@ def long_stops(answers: list[Answer]) -> dict[int, list[str]]:
 
 
 @pytest.mark.timeout(240)
-async def test_tools_schemas_stops_penalties_and_logprobs_go_on_as_if_nothing_had_been(
+async def test_tools_schemas_stops_penalties_and_logprobs_survive_a_killed_worker(
     tmp_path: Path,
 ) -> None:
     slots = ("--set", f"worker.max_slots={SLOTS}")
@@ -166,7 +166,7 @@ async def test_tools_schemas_stops_penalties_and_logprobs_go_on_as_if_nothing_ha
     async with fresh_mesh(tmp_path, *options) as mesh:
         stops = long_stops(await everything(mesh, {}))
         expected = await everything(mesh, stops)
-        require_what_was_asked(expected, stops)
+        require_valid(expected, stops)
         async with Strike(mesh, "worker-valley-1", after=SLOTS // CHOICES) as strike:
             seen = await everything(mesh, stops, strike)
     for answer, requested in zip(seen, expected, strict=True):
@@ -177,8 +177,8 @@ async def test_tools_schemas_stops_penalties_and_logprobs_go_on_as_if_nothing_ha
             assert choice.logprobs == pytest.approx(was.logprobs, abs=1e-4)
 
 
-def require_what_was_asked(answers: list[Answer], stops: dict[int, list[str]]) -> None:
-    """So that equal to these is worth something."""
+def require_valid(answers: list[Answer], stops: dict[int, list[str]]) -> None:
+    """Check that the undisturbed answers are valid, so that equality with them proves something."""
     for number, answer in enumerate(answers):
         for choice in answer.choices:
             if number % 3 == 0:

@@ -1,4 +1,4 @@
-"""A gateway is killed under its streams; its clients come back and have the whole answer."""
+"""A gateway is killed under its streams; its clients resume and get the whole answer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Reader:
             self.last_id = getattr(self, "_next_id", self.last_id)
 
     @property
-    def said(self) -> dict[Any, Any]:
+    def result(self) -> dict[Any, Any]:
         """What comes of it all: text, reasons, probabilities and ids of every choice, and usage."""
         whole: dict[Any, Any] = {}
         for event in self.events:
@@ -94,18 +94,18 @@ class Reader:
 
 
 def _add(whole: dict[Any, Any], index: int, choice: dict[str, Any], delta: dict[str, Any]) -> None:
-    text, ids, told, reasons = whole.setdefault(index, ("", [], [], []))
+    text, ids, columns, reasons = whole.setdefault(index, ("", [], [], []))
     text += delta.get("content") or delta.get("text") or ""
     ids += choice.get("token_ids", [])
     logprobs = choice.get("logprobs") or {}
-    told += (
+    columns += (
         logprobs.get("content") or logprobs.get("token_logprobs") or logprobs.get("logprobs", [])
     )
     reasons += [choice["finish_reason"]] if choice.get("finish_reason") else []
-    whole[index] = (text, ids, told, reasons)
+    whole[index] = (text, ids, columns, reasons)
 
 
-def asks() -> list[tuple[str, dict[str, Any]]]:
+def requests() -> list[tuple[str, dict[str, Any]]]:
     """Chats in two choices with log probabilities, completions to a stop string, native calls."""
     common = {"stream": True, "seed": 3, "temperature": 1.0, "ignore_eos": True}
     bodies: list[tuple[str, dict[str, Any]]] = []
@@ -125,7 +125,7 @@ def asks() -> list[tuple[str, dict[str, Any]]]:
 
 
 async def read_all(http: httpx.AsyncClient) -> list[Reader]:
-    readers = [Reader("POST", path, body) for path, body in asks()]
+    readers = [Reader("POST", path, body) for path, body in requests()]
     return await asyncio.gather(*(reader.read(http) for reader in readers))
 
 
@@ -137,7 +137,7 @@ async def mesh(tmp_path: Path) -> AsyncIterator[FreshMesh]:
 
 
 @pytest.mark.timeout(180)
-async def test_a_killed_gateway_costs_its_clients_a_return_and_nothing_else(
+async def test_streams_of_a_killed_gateway_are_resumed_without_loss(
     mesh: FreshMesh,
 ) -> None:
     async with (
@@ -151,13 +151,13 @@ async def test_a_killed_gateway_costs_its_clients_a_return_and_nothing_else(
             await eventually(lambda: client_runs(client, STREAMS // 2), within_s=30)
             await mesh.kill(victim)
             disturbed = await reading
-            assert any(reader.connections > 1 for reader in disturbed), "nobody was disturbed"
+            assert any(reader.connections > 1 for reader in disturbed), "no stream was disturbed"
             for before, after in zip(undisturbed, disturbed, strict=True):
-                assert after.said == before.said
+                assert after.result == before.result
 
 
 @pytest.mark.timeout(120)
-async def test_our_own_client_comes_back_by_itself(mesh: FreshMesh) -> None:
+async def test_the_python_client_resumes_by_itself(mesh: FreshMesh) -> None:
     async with AsyncClient(mesh.url) as client:
 
         async def streamed() -> list[int]:
@@ -183,10 +183,10 @@ async def client_runs(client: AsyncClient, requests: int) -> bool:
 
 
 @pytest.mark.timeout(120)
-async def test_any_number_may_read_a_request_at_any_gateway_also_after_its_end(
+async def test_many_clients_may_read_a_request_at_any_gateway_also_after_its_end(
     mesh: FreshMesh,
 ) -> None:
-    path, body = asks()[4]
+    path, body = requests()[4]
     async with httpx.AsyncClient(base_url=mesh.url, trust_env=False, timeout=30) as http:
         first = Reader("POST", path, body)
         reading = asyncio.create_task(first.read(http))
@@ -198,17 +198,17 @@ async def test_any_number_may_read_a_request_at_any_gateway_also_after_its_end(
         again = await Reader("POST", path, body, last_id=f"{first.request_id}:.").read(http)
         for other in (*others, late):
             for choice in (0, 1):
-                assert other.said[choice][:2] == first.said[choice][:2]
-        assert again.said == first.said
+                assert other.result[choice][:2] == first.result[choice][:2]
+        assert again.result == first.result
         rest = Reader("GET", f"{stream}?after=20.10", None)
         await rest.read(http)
         for choice, seen in ((0, 20), (1, 10)):
-            assert rest.said[choice][1] == first.said[choice][1][seen:]
+            assert rest.result[choice][1] == first.result[choice][1][seen:]
 
 
 @pytest.mark.timeout(120)
-async def test_what_cannot_be_come_back_to_is_refused_and_told_why(mesh: FreshMesh) -> None:
-    path, body = asks()[0]
+async def test_an_impossible_resume_is_rejected_with_the_reason(mesh: FreshMesh) -> None:
+    path, body = requests()[0]
     async with httpx.AsyncClient(base_url=mesh.url, trust_env=False, timeout=60) as http:
         first = await Reader("POST", path, body).read(http)
 
@@ -217,15 +217,15 @@ async def test_what_cannot_be_come_back_to_is_refused_and_told_why(mesh: FreshMe
             answer = await http.post(path, json=body | changed, headers=headers)
             return answer.status_code, answer.json()["error"]["message"]
 
-        status, told = await refusal(first.last_id, {"max_tokens": 7})
-        assert (status, "other parameters" in told) == (400, True)
-        status, told = await refusal(first.last_id, {"seed": 99})
+        status, message = await refusal(first.last_id, {"max_tokens": 7})
+        assert (status, "other parameters" in message) == (400, True)
+        status, message = await refusal(first.last_id, {"seed": 99})
         assert status == 400
-        status, told = await refusal(first.last_id, {"stream": False, "stream_options": None})
-        assert (status, "is for streams" in told) == (400, True)
-        status, told = await refusal(f"{first.request_id}:9999", {})
-        assert (status, "9999 tokens" in told) == (400, True)
-        status, told = await refusal("nobody:3", {})
-        assert (status, "nobody" in told) == (404, True)
-        native = await http.get("/v2/requests/nobody:stream")
+        status, message = await refusal(first.last_id, {"stream": False, "stream_options": None})
+        assert (status, "is for streams" in message) == (400, True)
+        status, message = await refusal(f"{first.request_id}:9999", {})
+        assert (status, "9999 tokens" in message) == (400, True)
+        status, message = await refusal("missing:3", {})
+        assert (status, "missing" in message) == (404, True)
+        native = await http.get("/v2/requests/missing:stream")
         assert (native.status_code, native.json()["code"]) == (404, 5)

@@ -15,7 +15,7 @@ async def on(mesh: RunningMesh, *arguments: str, given: str | None = None) -> Ra
     return await headrace(*arguments, *state_dir, folder=mesh.folder, given=given)
 
 
-async def test_status_tells_of_every_process_and_model(mesh: RunningMesh) -> None:
+async def test_status_as_json_lists_every_process_and_model(mesh: RunningMesh) -> None:
     ran = await on(mesh, "status", "--json")
     found = json.loads(ran.out)
     assert set(found) == {"url", "disk", "processes", "models"}
@@ -37,7 +37,7 @@ async def test_status_tells_of_every_process_and_model(mesh: RunningMesh) -> Non
     assert len(model["workers"]) == 2
 
 
-async def test_status_for_people_has_a_line_for_each_process(mesh: RunningMesh) -> None:
+async def test_status_prints_a_line_for_each_process(mesh: RunningMesh) -> None:
     ran = await on(mesh, "status")
     assert ran.status == 0
     assert ran.out.count(" healthy ") == sum(ROLES.values())
@@ -45,24 +45,24 @@ async def test_status_for_people_has_a_line_for_each_process(mesh: RunningMesh) 
 
 
 async def test_generate_prints_the_text_and_nothing_else(mesh: RunningMesh) -> None:
-    asked = ("generate", "Hello", "--max-tokens", "4", "--seed", "7")
-    streamed = await on(mesh, *asked)
-    whole = await on(mesh, *asked, "--no-stream")
+    command = ("generate", "Hello", "--max-tokens", "4", "--seed", "7")
+    streamed = await on(mesh, *command)
+    whole = await on(mesh, *command, "--no-stream")
     assert streamed.status == 0
     assert streamed.err == ""
     assert streamed.out.strip()
     assert whole.out == streamed.out
 
 
-async def test_a_url_does_where_there_is_no_state_directory(mesh: RunningMesh) -> None:
+async def test_a_url_replaces_the_state_directory(mesh: RunningMesh) -> None:
     ran = await headrace("workers", "--url", f"{mesh.url}/v1", folder=mesh.folder)
     assert ran.status == 0
     assert "worker-scripted-0" in ran.out
 
 
-async def test_a_chat_has_turns_can_begin_again_and_ends(mesh: RunningMesh) -> None:
-    said = "Hi\nAnd you?\n/reset\nHi\n/exit\nnever said\n"
-    talked = await on(mesh, "chat", "--max-tokens", "4", "--temperature", "0", given=said)
+async def test_a_chat_has_turns_can_be_reset_and_ends(mesh: RunningMesh) -> None:
+    lines = "Hi\nAnd you?\n/reset\nHi\n/exit\nnever sent\n"
+    talked = await on(mesh, "chat", "--max-tokens", "4", "--temperature", "0", given=lines)
     assert talked.status == 0
     assert talked.err == ""
     first, second, _, again, _ = talked.out.split("> ")[1:]
@@ -82,7 +82,7 @@ async def test_lanes_and_workers_are_listed(mesh: RunningMesh) -> None:
     ]
 
 
-async def test_an_unknown_model_is_refused_with_those_that_there_are(mesh: RunningMesh) -> None:
+async def test_an_unknown_model_is_rejected_with_the_known_ones(mesh: RunningMesh) -> None:
     ran = await on(mesh, "generate", "Hello", "--model", "nothing")
     assert ran.status == 2
     assert "nothing" in ran.err
@@ -90,7 +90,7 @@ async def test_an_unknown_model_is_refused_with_those_that_there_are(mesh: Runni
     assert ran.err.count("\n") == 1
 
 
-async def test_bench_measures_through_the_public_door(mesh: RunningMesh) -> None:
+async def test_bench_measures_through_the_public_port(mesh: RunningMesh) -> None:
     for how in ("--chat", "--completions", "--no-stream"):
         ran = await on(
             mesh,
@@ -104,7 +104,7 @@ async def test_bench_measures_through_the_public_door(mesh: RunningMesh) -> None
             assert {"gateway-0", "worker-scripted-0", "envoy"} <= set(run["cpu_s"])
 
 
-async def test_a_second_mesh_in_one_state_directory_is_refused(mesh: RunningMesh) -> None:
+async def test_a_second_mesh_in_one_state_directory_is_rejected(mesh: RunningMesh) -> None:
     for more in ((), ("--detach",)):
         ran = await on(mesh, "up", "--engine", "scripted", "--port", "0", *more)
         assert ran.status == 1

@@ -1,4 +1,4 @@
-"""`headrace drain NAME`: what it takes out of the mesh, nobody misses."""
+"""`headrace drain NAME` under load loses no request."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def drained_under_load(mesh: FreshMesh, *arguments: str) -> tuple[Ran, lis
     return ran, await streams
 
 
-async def test_a_worker_drained_under_load_hands_over_stays_out_and_comes_back(
+async def test_a_worker_drained_under_load_hands_over_stays_stopped_and_is_undone(
     mesh: FreshMesh,
 ) -> None:
     expected = await all_streams(mesh)
@@ -82,9 +82,7 @@ async def test_a_worker_drained_under_load_hands_over_stays_out_and_comes_back(
 
 
 @pytest.mark.parametrize("name", ["scheduler-0", "gateway-1"])
-async def test_schedulers_and_gateways_leave_and_are_started_again(
-    mesh: FreshMesh, name: str
-) -> None:
+async def test_drained_schedulers_and_gateways_are_restarted(mesh: FreshMesh, name: str) -> None:
     before = mesh.processes[name].pid
     ran, seen = await drained_under_load(mesh, name)
     assert ran.status == 0, ran.err
@@ -93,8 +91,8 @@ async def test_schedulers_and_gateways_leave_and_are_started_again(
     assert all(s.completion_tokens == TOKENS for s in seen)
 
 
-async def test_what_cannot_be_drained_is_refused_with_what_can(mesh: FreshMesh) -> None:
-    for name in ("nobody", "nats"):
+async def test_an_impossible_drain_is_rejected_with_the_possible_ones(mesh: FreshMesh) -> None:
+    for name in ("missing", "nats"):
         ran = await headrace("drain", name, folder=mesh.folder)
         assert ran.status == 2
         assert "worker-scripted-1, gateway-0" in ran.err

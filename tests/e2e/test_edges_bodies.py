@@ -48,25 +48,25 @@ def http(both: FreshMesh) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=both.url, trust_env=False, timeout=60)
 
 
-async def ask(http: httpx.AsyncClient, path: str, **fields: Any) -> httpx.Response:
+async def post(http: httpx.AsyncClient, path: str, **fields: Any) -> httpx.Response:
     prompt: dict[str, Any] = {"messages": HELLO} if "chat" in path else {"prompt": "The river"}
     body = {"model": "sound", "max_tokens": 24, "temperature": 0} | prompt | fields
     return await http.post(f"/v1/{path}", json=body)
 
 
-async def test_a_model_whose_chat_template_does_not_parse_costs_nobody_else_anything(
+async def test_a_model_with_an_invalid_chat_template_does_not_affect_others(
     both: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     async with http:
-        refused = await ask(http, "chat/completions", model="broken")
+        refused = await post(http, "chat/completions", model="broken")
         assert refused.status_code == 400
         assert "chat template cannot be read: line 2" in refused.json()["error"]["message"]
         for path in ("completions", "chat/completions"):
-            assert (await ask(http, path)).status_code == 200
-        completed = await ask(http, "completions", model="broken")
+            assert (await post(http, path)).status_code == 200
+        completed = await post(http, "completions", model="broken")
         assert (
             completed.json()["choices"][0]["text"]
-            == ((await ask(http, "completions")).json()["choices"][0]["text"])
+            == ((await post(http, "completions")).json()["choices"][0]["text"])
         )
         listed = (await http.get("/v1/models")).json()["data"]
         assert {model["id"] for model in listed} == {"broken", "sound"}
@@ -74,11 +74,11 @@ async def test_a_model_whose_chat_template_does_not_parse_costs_nobody_else_anyt
     assert all(process.pid is not None for name, process in processes if name != "worker-torn-0")
 
 
-async def test_a_model_that_cannot_be_loaded_is_left_out_and_tried_again(
+async def test_a_model_that_cannot_be_loaded_is_left_out_and_retried(
     both: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     async with http:
-        missing = await ask(http, "completions", model="torn")
+        missing = await post(http, "completions", model="torn")
         assert missing.status_code == 404
         assert missing.json()["error"]["code"] == "model_not_found"
     worker = both.processes["worker-torn-0"]
@@ -89,16 +89,16 @@ async def test_a_model_that_cannot_be_loaded_is_left_out_and_tried_again(
     assert "worker-torn-0: its last run ended with status 2" in ran.out
 
 
-async def test_masks_bind_the_output_and_go_on_where_a_worker_died(
+async def test_token_masks_hold_when_a_worker_is_killed(
     both: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     async with http:
-        free = (await ask(http, "chat/completions")).json()["choices"][0]["message"]["content"]
+        free = (await post(http, "chat/completions")).json()["choices"][0]["message"]["content"]
         word = max(free.split(), key=len)
-        banned = await ask(http, "chat/completions", bad_words=[word])
+        banned = await post(http, "chat/completions", bad_words=[word])
         assert word not in banned.json()["choices"][0]["message"]["content"].split()
         few = list(range(40, 60))
-        asked = {
+        fields = {
             "allowed_token_ids": few,
             "min_tokens": 150,
             "max_tokens": 160,
@@ -107,15 +107,17 @@ async def test_masks_bind_the_output_and_go_on_where_a_worker_died(
             "cache_salt": "mine",
             "return_token_ids": True,
         }
-        whole = (await ask(http, "completions", **asked)).json()["choices"][0]["token_ids"]
+        whole = (await post(http, "completions", **fields)).json()["choices"][0]["token_ids"]
         assert set(whole) <= set(few)
         assert len(whole) >= 150
-        assert await interrupted(both, http, asked) == whole
+        assert await interrupted(both, http, fields) == whole
 
 
-async def interrupted(mesh: FreshMesh, http: httpx.AsyncClient, asked: dict[str, Any]) -> list[int]:
+async def interrupted(
+    mesh: FreshMesh, http: httpx.AsyncClient, fields: dict[str, Any]
+) -> list[int]:
     """The token ids of a stream in whose middle its worker is killed."""
-    body = {"model": "sound", "prompt": "The river", "stream": True} | asked
+    body = {"model": "sound", "prompt": "The river", "stream": True} | fields
     got: list[int] = []
     before = None
     async with http.stream("POST", "/v1/completions", json=body) as stream:

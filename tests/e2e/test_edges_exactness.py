@@ -1,4 +1,4 @@
-"""What changes at a length in a model changes no answer: a worker is killed on both sides of it."""
+"""A model that changes at a length answers the same when a worker is killed beyond that length."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def longrope_model(folder: Path) -> str:
 
 
 @pytest.mark.timeout(180)
-async def test_a_longrope_models_answers_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
+async def test_answers_of_a_longrope_model_equal_those_of_an_undisturbed_run(
+    tmp_path: Path,
+) -> None:
     source = f"{longrope_model(tmp_path / 'model')}=longrope"
     options = ("--engine", "transformers", "--model", source, "--workers", "2", "--threads", "1")
     slots = ("--set", f"worker.max_slots={SLOTS}")

@@ -1,4 +1,4 @@
-"""A whole mesh as the world's proxies, probes and clients meet it."""
+"""A whole mesh with requests as proxies, probes and old clients send them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ async def mesh(tmp_path: Path) -> AsyncIterator[FreshMesh]:
         yield running
 
 
-async def test_a_mesh_takes_what_proxies_send_and_is_woken_by_a_request(mesh: FreshMesh) -> None:
+async def test_requests_as_proxies_send_them_are_served_and_wait_for_a_worker(
+    mesh: FreshMesh,
+) -> None:
     token = "authorization: Bearer " + "a" * 12_000
     for _ in range(20):
         assert (await ask(mesh.url, request("POST", COMPLETIONS, token, body=BODY))).status == 200
@@ -40,15 +42,15 @@ async def without_workers(mesh: FreshMesh) -> None:
     assert (await headrace("drain", WORKER, folder=mesh.folder)).status == 0
     async with httpx.AsyncClient(base_url=mesh.url, trust_env=False, timeout=60) as http:
 
-        async def says(state: str) -> bool:
+        async def has_state(state: str) -> bool:
             answer = await http.get("/health")
             assert answer.status_code == 200
             return bool(answer.json()["models"] == {"scripted": state})
 
-        await eventually(lambda: says("no_worker"), within_s=10)
+        await eventually(lambda: has_state("no_worker"), within_s=10)
         for name in ("gateway-0", "gateway-1"):
             assert await mesh.counted(name, "headrace_gateway_healthy") == 1
-        asked = asyncio.create_task(
+        waiting = asyncio.create_task(
             http.post(COMPLETIONS, content=BODY, headers={"content-type": "application/json"})
         )
 
@@ -58,5 +60,5 @@ async def without_workers(mesh: FreshMesh) -> None:
 
         await eventually(waits, within_s=10)
         assert (await headrace("drain", WORKER, "--undo", folder=mesh.folder)).status == 0
-        assert (await asked).status_code == 200
-        await eventually(lambda: says("ready"), within_s=10)
+        assert (await waiting).status_code == 200
+        await eventually(lambda: has_state("ready"), within_s=10)

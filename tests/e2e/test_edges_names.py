@@ -24,7 +24,7 @@ WITH_QWEN = ("--model", f"scripted={QWEN},gpt-4o-mini,模型")
 WITH_LLAMA = ("--model", f"scripted={LLAMA}")
 
 
-class Asking:
+class NamedMesh:
     """A mesh as its users and its operator see it."""
 
     def __init__(self, folder: Path, url: str) -> None:
@@ -49,14 +49,14 @@ class Asking:
 
 
 @asynccontextmanager
-async def up(folder: Path, *options: str) -> AsyncIterator[Asking]:
+async def up(folder: Path, *options: str) -> AsyncIterator[NamedMesh]:
     async with fresh_mesh(folder, *options) as mesh:
-        asking = Asking(folder, mesh.url)
-        async with asking.http:
-            yield asking
+        named = NamedMesh(folder, mesh.url)
+        async with named.http:
+            yield named
 
 
-async def test_models_of_any_name_are_served_and_go_when_the_mesh_lists_them_no_more(
+async def test_models_of_any_name_are_served_and_removed_once_the_mesh_no_longer_lists_them(
     tmp_path: Path,
 ) -> None:
     async with up(tmp_path, *WITH_QWEN, *WITH_LLAMA) as mesh:
@@ -64,10 +64,10 @@ async def test_models_of_any_name_are_served_and_go_when_the_mesh_lists_them_no_
         await _are_shown_with_their_lane_ids(mesh)
         await _wait_without_a_worker(mesh)
     async with up(tmp_path, *WITH_QWEN) as mesh:
-        await _is_gone(mesh)
+        await _is_removed(mesh)
 
 
-async def _are_served_under_all_their_names(mesh: Asking) -> None:
+async def _are_served_under_all_their_names(mesh: NamedMesh) -> None:
     async with openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none") as client:
         for name in (QWEN, "gpt-4o-mini", "模型"):
             answer = await client.completions.create(model=name, prompt="Hello", max_tokens=4)
@@ -77,11 +77,11 @@ async def _are_served_under_all_their_names(mesh: Asking) -> None:
         assert answer.model == LLAMA
     names = {QWEN, "gpt-4o-mini", "模型", LLAMA}
     assert await mesh.listed() == dict.fromkeys(names, True)
-    said = await mesh.run("generate", "Hello", "--model", "模型", "--max-tokens", "4")
-    assert (said.status, said.err) == (0, "")
+    ran = await mesh.run("generate", "Hello", "--model", "模型", "--max-tokens", "4")
+    assert (ran.status, ran.err) == (0, "")
 
 
-async def _are_shown_with_their_lane_ids(mesh: Asking) -> None:
+async def _are_shown_with_their_lane_ids(mesh: NamedMesh) -> None:
     lanes = json.loads((await mesh.run("lanes", "--json")).out)["lanes"]
     shown = {(lane["model"], lane["lane_id"]) for lane in lanes}
     assert shown == {(QWEN, lane_id(QWEN)), (LLAMA, lane_id(LLAMA))}
@@ -95,7 +95,7 @@ async def _are_shown_with_their_lane_ids(mesh: Asking) -> None:
     ]
 
 
-async def _wait_without_a_worker(mesh: Asking) -> None:
+async def _wait_without_a_worker(mesh: NamedMesh) -> None:
     """Drained, the model is configured still: listed as not ready, and its requests wait."""
     assert (await mesh.run("drain", LLAMA_WORKER)).status == 0
     await eventually(lambda: _is_ready(mesh, LLAMA, False))
@@ -107,11 +107,11 @@ async def _wait_without_a_worker(mesh: Asking) -> None:
     assert (await waiting).status_code == httpx.codes.OK
 
 
-async def _is_ready(mesh: Asking, model: str, ready: bool) -> bool:
+async def _is_ready(mesh: NamedMesh, model: str, ready: bool) -> bool:
     return (await mesh.listed())[model] is ready
 
 
-async def _is_gone(mesh: Asking) -> None:
+async def _is_removed(mesh: NamedMesh) -> None:
     refused = await mesh.complete(LLAMA)
     assert refused.status_code == httpx.codes.NOT_FOUND
     assert refused.json()["error"]["code"] == "model_not_found"

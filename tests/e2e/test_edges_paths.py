@@ -81,14 +81,14 @@ async def test_each_of_several_prompts_is_answered_as_it_is_alone(
     assert whole.usage.total_tokens == sum(
         answer.usage.total_tokens for answer in alone if answer.usage
     )
-    said: dict[int, str] = defaultdict(str)
+    texts_by_choice: dict[int, str] = defaultdict(str)
     async for chunk in await client.completions.create(prompt=PROMPTS, stream=True, **common):
         for choice in chunk.choices:
-            said[choice.index] += choice.text
-    assert said == dict(enumerate(texts))
+            texts_by_choice[choice.index] += choice.text
+    assert texts_by_choice == dict(enumerate(texts))
 
 
-async def test_a_call_of_several_prompts_that_is_sent_again_runs_once(
+async def test_a_repeated_call_with_several_prompts_runs_once(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     before = await executions(mesh)
@@ -107,7 +107,7 @@ async def test_a_call_of_several_prompts_that_is_sent_again_runs_once(
     assert await executions(mesh) == before + len(PROMPTS)
 
 
-async def test_a_client_that_leaves_takes_all_of_its_prompts_with_it(
+async def test_closing_the_connection_cancels_all_prompts_of_a_call(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     body = {
@@ -128,14 +128,16 @@ async def test_a_client_that_leaves_takes_all_of_its_prompts_with_it(
     assert len(good.json()["choices"]) == len(PROMPTS) * 4
 
 
-async def test_every_way_to_ask_for_relevance_finds_the_same(http: httpx.AsyncClient) -> None:
+async def test_all_rerank_endpoints_give_the_same_scores(http: httpx.AsyncClient) -> None:
     query, texts = "the mill", ["the stone", "the mill", "the river mill the wheel"]
-    asked: dict[str, dict[str, Any]] = {
+    bodies_by_path: dict[str, dict[str, Any]] = {
         "/v1/rerank": {"model": "judge", "documents": texts},
         "/v2/rerank": {"model": "judge", "documents": texts},
         "/rerank": {"texts": texts},
     }
-    bodies = [http.post(path, json={"query": query} | body) for path, body in asked.items()]
+    bodies = [
+        http.post(path, json={"query": query} | body) for path, body in bodies_by_path.items()
+    ]
     reranked, cohere, tei = [answer.json() for answer in await asyncio.gather(*bodies)]
     scored = await http.post("/score", json={"text_1": query, "text_2": texts})
     scores = {each["index"]: each["score"] for each in scored.json()["data"]}
@@ -150,13 +152,13 @@ async def test_every_way_to_ask_for_relevance_finds_the_same(http: httpx.AsyncCl
         assert values == pytest.approx([scores[index] for index in best_first], rel=1e-5)
 
 
-async def test_ids_of_a_text_are_a_prompt(
+async def test_token_ids_are_accepted_as_a_prompt(
     client: openai.AsyncOpenAI, http: httpx.AsyncClient
 ) -> None:
     tokens = []
     for prompt in PROMPTS:
-        asked = await http.post("/tokenize", json={"model": "valley", "prompt": prompt})
-        tokens.append(asked.json()["tokens"])
+        tokenized = await http.post("/tokenize", json={"model": "valley", "prompt": prompt})
+        tokens.append(tokenized.json()["tokens"])
     common: dict[str, Any] = {"model": "valley", "max_tokens": TOKENS, "temperature": 0}
     by_ids = await client.completions.create(prompt=tokens, **common)
     by_text = await client.completions.create(prompt=PROMPTS, **common)

@@ -1,6 +1,6 @@
-"""A mesh in surroundings as they are: proxies in the environment, IPv6, a disk that fills up.
+"""A mesh with proxies in the environment, on IPv6, on a disk that fills up.
 
-One mesh for all of it: on ::1, with proxies that nothing answers at, on a disk of 24 MiB.
+One mesh for all of it: on ::1, with unreachable proxies, on a disk of 24 MiB.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class EdgeMesh:
         """As its supervisor last wrote."""
         return next(p for p in StateDir(self.folder).read_record().processes if p.name == name)
 
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         return self.command("status").returncode == 0
 
     def completion(self, **fields: object) -> httpx.Response:
@@ -108,7 +108,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeMesh]:
         yield EdgeMesh(mesh.folder, disk, StateDir(mesh.folder).read_record().url or "")
 
 
-def test_a_mesh_on_ipv6_behind_useless_proxies_answers_every_command(edge: EdgeMesh) -> None:
+def test_commands_work_on_ipv6_with_unreachable_proxies_in_the_environment(edge: EdgeMesh) -> None:
     assert edge.url.startswith("http://[::1]:")
     assert edge.command("status").returncode == 0
     assert "scripted" in edge.command("lanes").stdout
@@ -120,44 +120,42 @@ def test_a_mesh_on_ipv6_behind_useless_proxies_answers_every_command(edge: EdgeM
     assert edge.command("bench", *load).returncode == 0
 
 
-def test_a_mesh_elsewhere_is_known_by_its_url_alone(edge: EdgeMesh, tmp_path: Path) -> None:
+def test_commands_work_with_the_url_of_a_remote_mesh(edge: EdgeMesh, tmp_path: Path) -> None:
     nowhere = EdgeMesh(tmp_path, None)
     assert nowhere.command("status").returncode == 1
-    told = nowhere.command("status", "--url", edge.url)
-    assert told.returncode == 0, told.stderr
-    assert "model scripted" in told.stdout
+    ran = nowhere.command("status", "--url", edge.url)
+    assert ran.returncode == 0, ran.stderr
+    assert "model scripted" in ran.stdout
     assert nowhere.command("status", "--url", "http://[::1]:9").returncode == 1
     refused = nowhere.command("chaos", "--url", edge.url, "--faults", "worker")
     assert refused.returncode == 2
     assert "processes of a mesh at --url cannot be reached" in refused.stderr
 
 
-def test_a_process_elsewhere_drains_when_it_is_told_over_its_broker(
-    edge: EdgeMesh, tmp_path: Path
-) -> None:
+def test_drain_reaches_a_remote_process_over_the_broker(edge: EdgeMesh, tmp_path: Path) -> None:
     nowhere, broker = EdgeMesh(tmp_path, None), edge.process("nats").ports["nats"]
     before = edge.process("scheduler-0")
-    told = nowhere.command("drain", "scheduler-0", "--nats-url", f"nats://127.0.0.1:{broker}")
-    assert told.returncode == 0, told.stderr
+    ran = nowhere.command("drain", "scheduler-0", "--nats-url", f"nats://127.0.0.1:{broker}")
+    assert ran.returncode == 0, ran.stderr
     until(lambda: edge.process("scheduler-0").restarts > before.restarts)
     assert edge.process("scheduler-0").last_end == "ended with status 0"
-    unknown = nowhere.command("drain", "nobody", "--nats-url", f"nats://127.0.0.1:{broker}")
+    unknown = nowhere.command("drain", "missing", "--nats-url", f"nats://127.0.0.1:{broker}")
     assert unknown.returncode == 1
-    assert "no process named nobody is connected to nats://127.0.0.1" in unknown.stderr
-    until(edge.is_well)
+    assert "no process named missing is connected to nats://127.0.0.1" in unknown.stderr
+    until(edge.is_healthy)
 
 
-def test_a_process_that_hangs_is_replaced_and_status_says_why(edge: EdgeMesh) -> None:
+def test_a_process_that_hangs_is_replaced_and_status_shows_the_reason(edge: EdgeMesh) -> None:
     hung = edge.process("gateway-0")
     assert hung.pid is not None
     os.kill(hung.pid, signal.SIGSTOP)
     until(lambda: edge.process("gateway-0").restarts > hung.restarts)
-    until(edge.is_well)
+    until(edge.is_healthy)
     assert "its last run was ended: does not answer /healthz" in edge.command("status").stdout
     until(lambda: edge.completion().status_code == httpx.codes.OK)
 
 
-def test_a_full_disk_refuses_requests_by_name_ends_no_stream_and_heals_once_it_is_freed(
+def test_a_full_disk_rejects_requests_with_its_name_ends_no_stream_and_recovers(
     edge: EdgeMesh,
 ) -> None:
     if edge.disk is None:
@@ -172,17 +170,17 @@ def test_a_full_disk_refuses_requests_by_name_ends_no_stream_and_heals_once_it_i
         edge.disk.fill()
         until(lambda: "no space left on device" in edge.completion().text)
         refused = edge.completion()
-        told = edge.command("status")
+        ran = edge.command("status")
         reader.join()
     assert answers == [600]
     assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
     fact = "the broker cannot store requests: no space left on device"
     assert refused.json()["error"]["message"] == fact
-    assert told.returncode == 1
-    assert f"mounted at {edge.disk.folder}, which has 0.0 MiB of 24.0 MiB free" in told.stdout
+    assert ran.returncode == 1
+    assert f"mounted at {edge.disk.folder}, which has 0.0 MiB of 24.0 MiB free" in ran.stdout
     edge.disk.free()
     until(lambda: edge.completion().status_code == httpx.codes.OK)
-    until(edge.is_well)
+    until(edge.is_healthy)
     assert "no space left on device" in edge.process("nats").last_end
 
 
@@ -192,9 +190,7 @@ def tokens_of(stream: Iterator[StreamGenerateResponse]) -> int:
 
 
 @pytest.mark.parametrize("host", ["::1", "::"])
-async def test_services_started_by_hand_on_ipv6_alone_find_one_another(
-    tmp_path: Path, host: str
-) -> None:
+async def test_services_started_by_hand_connect_over_ipv6(tmp_path: Path, host: str) -> None:
     if not has_ipv6():
         lacks("ipv6")
     async with AsyncExitStack() as stack:
@@ -210,10 +206,10 @@ async def test_services_started_by_hand_on_ipv6_alone_find_one_another(
 
         async def answers() -> bool:
             try:
-                told = await client.generate("Hello", model="scripted", max_tokens=3)
+                answer = await client.generate("Hello", model="scripted", max_tokens=3)
             except HeadraceError:
                 return False
-            return told.usage.output_tokens == 3
+            return answer.usage.output_tokens == 3
 
         await eventually(answers, within_s=WITHIN_S)
         async with httpx.AsyncClient(trust_env=False) as http:
@@ -221,7 +217,7 @@ async def test_services_started_by_hand_on_ipv6_alone_find_one_another(
             assert (await http.get(f"http://[::1]:{port}/healthz")).text == "ok\n"
 
 
-def test_a_mesh_is_not_started_on_a_full_disk_which_is_named(tmp_path: Path) -> None:
+def test_a_mesh_is_not_started_on_a_full_disk_and_the_disk_is_reported(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         disk.fill()
         refused = EdgeMesh(disk.folder / "state", disk).up()

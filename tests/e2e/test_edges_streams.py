@@ -64,8 +64,8 @@ def events_of(text: str) -> list[Any]:
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
-def said(text: str) -> tuple[Any, ...]:
-    """What a native stream comes to: seed, token ids of each choice, usage, error."""
+def native_result(text: str) -> tuple[Any, ...]:
+    """The result of a native stream: seed, token ids of each choice, usage, error."""
     ids: dict[int, list[int]] = {}
     started: dict[str, Any] = {}
     for event in events_of(text):
@@ -88,27 +88,29 @@ async def executions(mesh: FreshMesh) -> float:
     return sum(counts)
 
 
-async def test_a_detached_request_that_is_sent_again_is_answered_and_not_run(
+async def test_a_repeated_background_request_is_answered_and_not_run(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     before = await executions(mesh)
     first = await http.post(STREAM, json=native("again"))
-    assert {len(ids) for ids in said(first.text)[1].values()} == {TOKENS}
-    # Each gateway is asked: Envoy gives calls to both in turns.
+    assert {len(ids) for ids in native_result(first.text)[1].values()} == {TOKENS}
+    # Both gateways are reached: Envoy sends calls to them in turn.
     for _ in range(3):
         again = await http.post(STREAM, json=native("again"))
-        assert (again.status_code, said(again.text)) == (200, said(first.text))
+        assert (again.status_code, native_result(again.text)) == (200, native_result(first.text))
     whole = await http.post(WHOLE, json=native("again"))
     assert (whole.status_code, whole.json()["state"]) == (202, "REQUEST_STATE_ENDED")
     waited = await http.post(WHOLE, json=native("again", detached=False))
-    assert waited.json()["seed"] == said(first.text)[0]
-    assert [c["token_ids"] for c in waited.json()["choices"]] == list(said(first.text)[1].values())
-    assert await typed_again(mesh.url, "again") == said(first.text)[1]
+    assert waited.json()["seed"] == native_result(first.text)[0]
+    assert [c["token_ids"] for c in waited.json()["choices"]] == list(
+        native_result(first.text)[1].values()
+    )
+    assert await typed_again(mesh.url, "again") == native_result(first.text)[1]
     assert await executions(mesh) == before + 1
 
 
 async def typed_again(url: str, request_id: str) -> dict[int, list[int]]:
-    asked = generation_pb2.GenerateRequest(
+    request = generation_pb2.GenerateRequest(
         model="scripted",
         prompt="Go on",
         n=2,
@@ -121,7 +123,7 @@ async def typed_again(url: str, request_id: str) -> dict[int, list[int]]:
     ids: dict[int, list[int]] = {}
     async with grpc.aio.insecure_channel(url.removeprefix("http://")) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
-        async for event in stub.StreamGenerate(asked):
+        async for event in stub.StreamGenerate(request):
             if event.HasField("delta"):
                 ids.setdefault(event.delta.choice, []).extend(event.delta.token_ids)
     return ids
@@ -136,7 +138,9 @@ OTHERS: list[dict[str, Any]] = [
 ]
 
 
-async def test_a_name_is_one_requests(mesh: FreshMesh, http: httpx.AsyncClient) -> None:
+async def test_a_request_id_belongs_to_one_request(
+    mesh: FreshMesh, http: httpx.AsyncClient
+) -> None:
     first = await http.post(STREAM, json=native("mine"), headers={"x-tenant": "a"})
     before = await executions(mesh)
     for path in (STREAM, WHOLE):
@@ -147,11 +151,11 @@ async def test_a_name_is_one_requests(mesh: FreshMesh, http: httpx.AsyncClient) 
             assert answer.status_code == 409, (path, changes, answer.text)
             assert answer.json()["details"][0]["reason"] == "REQUEST_EXISTS"
     again = await http.post(STREAM, json=native("mine"), headers={"x-tenant": "a"})
-    assert said(again.text) == said(first.text)
+    assert native_result(again.text) == native_result(first.text)
     assert await executions(mesh) == before
 
 
-async def test_a_request_that_was_cancelled_stays_so(
+async def test_a_repeated_cancelled_request_stays_cancelled(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     body = native("stopped", parameters={"max_tokens": SLOW_TOKENS})
@@ -160,23 +164,25 @@ async def test_a_request_that_was_cancelled_stays_so(
     assert cancelled.status_code == 200
     before = await executions(mesh)
     again = await http.post(STREAM, json=body)
-    assert said(again.text)[3]["details"][0]["reason"] == "CANCELLED"
+    assert native_result(again.text)[3]["details"][0]["reason"] == "CANCELLED"
     whole = await http.post(WHOLE, json=body)
     assert whole.json()["outcome"]["error"]["code"] == 1
     assert await executions(mesh) == before
 
 
-async def test_a_request_that_failed_stays_so(mesh: FreshMesh, http: httpx.AsyncClient) -> None:
+async def test_a_repeated_failed_request_stays_failed(
+    mesh: FreshMesh, http: httpx.AsyncClient
+) -> None:
     body = native("late", timeout="0.5s", parameters={"max_tokens": SLOW_TOKENS})
     first = await http.post(STREAM, json=body)
-    assert said(first.text)[3]["details"][0]["reason"] == "DEADLINE_EXCEEDED"
+    assert native_result(first.text)[3]["details"][0]["reason"] == "DEADLINE_EXCEEDED"
     before = await executions(mesh)
     again = await http.post(STREAM, json=body)
-    assert said(again.text) == said(first.text)
+    assert native_result(again.text) == native_result(first.text)
     assert await executions(mesh) == before
 
 
-async def test_another_tenant_cannot_come_back_to_a_stream(http: httpx.AsyncClient) -> None:
+async def test_another_tenant_cannot_resume_a_stream(http: httpx.AsyncClient) -> None:
     body = completion(seed=3, background=True)
     first = await http.post(COMPLETIONS, json=body, headers={"x-tenant": "a"})
     headers = {"last-event-id": f"{first.headers['x-request-id']}:", "x-tenant": "b"}
@@ -186,15 +192,15 @@ async def test_another_tenant_cannot_come_back_to_a_stream(http: httpx.AsyncClie
     assert data_alone(again.text) == data_alone(first.text)
 
 
-async def test_what_is_sent_again_while_it_runs_is_read_by_both(
+async def test_a_request_repeated_while_it_runs_is_streamed_to_all(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     before = await executions(mesh)
     body = native("both", parameters={"max_tokens": SLOW_TOKENS})
     answers = await asyncio.gather(*(http.post(STREAM, json=body) for _ in range(4)))
     assert {answer.status_code for answer in answers} == {200}
-    told = [said(answer.text) for answer in answers]
-    assert told == 4 * [told[0]]
+    results = [native_result(answer.text) for answer in answers]
+    assert results == 4 * [results[0]]
     assert await executions(mesh) == before + 1
     later = native("all-at-once")
     begun = await asyncio.gather(*(http.post(WHOLE, json=later) for _ in range(8)))
@@ -241,7 +247,7 @@ async def test_streams_are_never_silent_for_long(http: httpx.AsyncClient) -> Non
     assert "id: " not in (await http.post(COMPLETIONS, json=completion())).text
 
 
-async def test_openais_client_reads_them(mesh: FreshMesh) -> None:
+async def test_openais_client_reads_streams_with_and_without_resume(mesh: FreshMesh) -> None:
     async with openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none") as client:
         for headers in ({}, {"x-headrace-resume": "true"}):
             stream = await client.completions.create(
@@ -257,7 +263,7 @@ async def test_openais_client_reads_them(mesh: FreshMesh) -> None:
 
 
 @pytest.mark.timeout(120)
-async def test_a_client_without_ids_comes_back_by_what_it_has_counted(
+async def test_a_client_without_event_ids_resumes_by_its_token_count(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     body = completion(
@@ -289,7 +295,7 @@ async def test_a_client_without_ids_comes_back_by_what_it_has_counted(
 
 
 @pytest.mark.timeout(180)
-async def test_a_detached_stream_is_sent_again_after_its_gateways_have_died(
+async def test_a_background_stream_is_repeated_after_its_gateways_were_killed(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     body = native("survives", parameters={"max_tokens": 3 * SLOW_TOKENS})
@@ -313,7 +319,7 @@ async def test_a_detached_stream_is_sent_again_after_its_gateways_have_died(
                 await asyncio.sleep(0.1)
 
     again = await answered()
-    seed, ids, usage, error = said(again.text)
+    seed, ids, usage, error = native_result(again.text)
     assert (error, usage["output_tokens"]) == (None, 2 * 3 * SLOW_TOKENS)
     begun = events_of(text.rpartition("\n\n")[0])
     assert begun[0]["started"]["seed"] == seed

@@ -1,4 +1,4 @@
-"""Schemas and tools as others send them, through the door, with the model that ships."""
+"""Schemas and tools as other clients send them, with the default model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def client(valley: FreshMesh) -> openai.AsyncOpenAI:
 
 
 async def answered(client: openai.AsyncOpenAI, schema: dict[str, Any]) -> Any:
-    """What is said under the schema, as JSON."""
+    """The answer that follows the schema, parsed as JSON."""
     answer = await client.chat.completions.create(
         model="valley",
         messages=[{"role": "user", "content": "Who are you?"}],
@@ -49,11 +49,11 @@ async def test_a_pattern_holds_for_the_value_that_a_client_reads(
     client: openai.AsyncOpenAI, pattern: str
 ) -> None:
     async with client:
-        said = await answered(client, an_object({"type": "string", "pattern": pattern}))
-    assert re.search(pattern, said["p"])
+        parsed = await answered(client, an_object({"type": "string", "pattern": pattern}))
+    assert re.search(pattern, parsed["p"])
 
 
-async def test_names_that_are_only_required_come_and_values_of_other_types_do_not(
+async def test_required_names_without_a_schema_are_generated_and_enum_values_fit_the_type(
     client: openai.AsyncOpenAI,
 ) -> None:
     schema = an_object({"type": "integer", "enum": ["a", 1]})
@@ -63,8 +63,8 @@ async def test_names_that_are_only_required_come_and_values_of_other_types_do_no
         "maxProperties": 2,
     }
     async with client:
-        said = await answered(client, schema)
-    assert (said["p"], said["zz"]) == (1, None)
+        parsed = await answered(client, schema)
+    assert (parsed["p"], parsed["zz"]) == (1, None)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ async def test_names_that_are_only_required_come_and_values_of_other_types_do_no
         (an_object({"type": "integer", "enum": ["a"]}), "nothing fulfils the schema"),
     ],
 )
-async def test_what_cannot_be_held_to_is_refused_by_its_keyword_and_place(
+async def test_an_unsupported_schema_is_rejected_with_keyword_and_location(
     client: openai.AsyncOpenAI, schema: dict[str, Any], fact: str
 ) -> None:
     async with client:
@@ -107,18 +107,16 @@ HISTORY: Any = [
 
 
 @pytest.mark.parametrize("messages", [HISTORY, HISTORY[-1:]], ids=["history", "none"])
-async def test_only_functions_that_are_offered_are_called(
-    client: openai.AsyncOpenAI, messages: Any
-) -> None:
-    asked: Any = {"model": "valley", "messages": messages, "tools": [WEATHER], "max_tokens": 60}
+async def test_only_offered_functions_are_called(client: openai.AsyncOpenAI, messages: Any) -> None:
+    fields: Any = {"model": "valley", "messages": messages, "tools": [WEATHER], "max_tokens": 60}
     names = set()
     async with client:
         for temperature in (0, 1):
-            answer = await client.chat.completions.create(**asked, temperature=temperature, seed=3)
+            answer = await client.chat.completions.create(**fields, temperature=temperature, seed=3)
             calls: list[Any] = list(answer.choices[0].message.tool_calls or ())
             names |= {call.function.name for call in calls}
             async with client.chat.completions.stream(
-                **asked, temperature=temperature, seed=3
+                **fields, temperature=temperature, seed=3
             ) as stream:
                 streamed = await stream.get_final_completion()
             again: list[Any] = list(streamed.choices[0].message.tool_calls or ())
@@ -127,11 +125,11 @@ async def test_only_functions_that_are_offered_are_called(
 
 
 async def test_text_stays_free_where_tools_are_offered(client: openai.AsyncOpenAI) -> None:
-    asked: Any = {"model": "valley", "messages": [{"role": "user", "content": "Hello!"}]}
+    fields: Any = {"model": "valley", "messages": [{"role": "user", "content": "Hello!"}]}
     async with client:
-        free = await client.chat.completions.create(**asked, temperature=0, max_tokens=30)
+        free = await client.chat.completions.create(**fields, temperature=0, max_tokens=30)
         beside = await client.chat.completions.create(
-            **asked, temperature=0, max_tokens=30, tools=[WEATHER]
+            **fields, temperature=0, max_tokens=30, tools=[WEATHER]
         )
     assert free.choices[0].message.content
     assert beside.choices[0].message.content

@@ -1,4 +1,4 @@
-"""A real encoder behind the whole mesh: every vector arrives once, whoever is killed."""
+"""A real encoder behind the whole mesh: every vector arrives once, whatever is killed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def kill_while_it_works(mesh: FreshMesh, http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.timeout(150)
-async def test_every_vector_arrives_once_though_a_worker_is_killed(tmp_path: Path) -> None:
+async def test_every_vector_arrives_once_when_a_worker_is_killed(tmp_path: Path) -> None:
     folder = save_encoder(tmp_path / "toy", tiny_encoder())
     save_modules(folder, pooling={"pooling_mode": "mean"}, normalise=True)
     options = ("--engine", "transformers", "--model", f"{folder}=toy", "--workers", "2")

@@ -1,4 +1,4 @@
-"""A mesh whose worker's cache is too small for what it runs."""
+"""A worker whose KV cache is too small for all of its streams."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def parked(mesh: FreshMesh) -> float:
 
 
 @pytest.mark.timeout(120)
-async def test_streams_that_make_way_for_each_other_are_those_that_run_alone(
+async def test_streams_that_preempt_each_other_equal_those_that_run_alone(
     tmp_path: Path,
 ) -> None:
     small = ("--set", "worker.kv_store=pages", "--set", "worker.cache_tokens=560")

@@ -1,4 +1,4 @@
-"""An application that has only proto/ and grpc: stubs of its own, in a process of its own."""
+"""An application that has only proto/ and grpc, with its own stubs and process."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ except grpc.RpcError as error:
 """
 
 
-def test_an_application_with_stubs_of_its_own_streams_generates_and_is_told_its_faults(
+def test_an_application_with_its_own_stubs_streams_generates_and_gets_error_details(
     mesh: RunningMesh, tmp_path: Path
 ) -> None:
     protos = [str(p.relative_to(PROTO)) for p in (PROTO / "headrace" / "v1").glob("*.proto")]
@@ -63,8 +63,8 @@ def test_an_application_with_stubs_of_its_own_streams_generates_and_is_told_its_
     protoc = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(PROTO), *out, *protos]
     subprocess.run(protoc, check=True)
     (tmp_path / "application.py").write_text(APPLICATION)
-    # The folder of a script comes first: its stubs answer to `headrace`, not this project.
-    said = subprocess.run(
+    # The folder of a script comes first: `headrace` is imported from its stubs, not this project.
+    ran = subprocess.run(
         [sys.executable, "application.py", mesh.url.removeprefix("http://")],
         cwd=tmp_path,
         capture_output=True,
@@ -72,4 +72,4 @@ def test_an_application_with_stubs_of_its_own_streams_generates_and_is_told_its_
         timeout=50,
         check=False,
     )
-    assert said.stdout.split() == ["INVALID_ARGUMENT", "ErrorInfo", "BadRequest"], said.stderr
+    assert ran.stdout.split() == ["INVALID_ARGUMENT", "ErrorInfo", "BadRequest"], ran.stderr

@@ -1,4 +1,4 @@
-"""Starting a mesh, ending it, and what becomes of it when parts of it are killed."""
+"""Start and stop of a mesh, and its recovery when processes are killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from helpers.fresh_mesh import FreshMesh, fresh_mesh
 
 
 async def answers(mesh: FreshMesh) -> bool:
-    """Whether a token comes through the public door."""
+    """Whether a token comes through the public port."""
     body = {"model": "scripted", "prompt": "Hello", "max_tokens": 1}
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         try:
@@ -30,7 +30,7 @@ async def answers(mesh: FreshMesh) -> bool:
 
 
 @pytest.mark.timeout(150)
-async def test_any_process_that_is_killed_comes_back_and_the_mesh_with_it(tmp_path: Path) -> None:
+async def test_any_killed_process_is_restarted_and_the_mesh_recovers(tmp_path: Path) -> None:
     async with fresh_mesh(tmp_path) as mesh:
         for killed, name in enumerate(mesh.processes, start=1):
             await mesh.kill(name)
@@ -41,7 +41,7 @@ async def test_any_process_that_is_killed_comes_back_and_the_mesh_with_it(tmp_pa
         assert mesh.state_dir.read_record().url == mesh.url
 
 
-async def test_a_stream_outlives_its_worker(tmp_path: Path) -> None:
+async def test_a_stream_survives_a_killed_worker(tmp_path: Path) -> None:
     async with (
         fresh_mesh(tmp_path, "--workers", "2", "--scripted-step-ms", "20") as mesh,
         AsyncClient(mesh.url) as client,
@@ -78,7 +78,7 @@ async def busy_worker(client: AsyncClient) -> str:
         await asyncio.sleep(0.01)
 
 
-async def test_two_meshes_on_one_machine_know_nothing_of_each_other(tmp_path: Path) -> None:
+async def test_two_meshes_on_one_machine_are_independent(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second with 'quotes' and é"
     async with fresh_mesh(first) as one, fresh_mesh(second) as other:
         assert one.url != other.url
@@ -87,7 +87,7 @@ async def test_two_meshes_on_one_machine_know_nothing_of_each_other(tmp_path: Pa
         assert not await answers(one)
 
 
-async def test_down_leaves_no_process_behind(tmp_path: Path) -> None:
+async def test_down_ends_every_process(tmp_path: Path) -> None:
     async with fresh_mesh(tmp_path):
         assert processes_with(str(tmp_path))
         ran = await headrace("down", folder=tmp_path)
@@ -106,14 +106,14 @@ async def test_down_lets_an_open_stream_finish(tmp_path: Path) -> None:
         assert (await down).status == 0
 
 
-async def test_a_supervisor_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
+async def test_killing_the_supervisor_ends_every_process(tmp_path: Path) -> None:
     async with fresh_mesh(tmp_path) as mesh:
         os.kill(mesh.state_dir.read_record().supervisor_pid, signal.SIGKILL)
         await eventually(lambda: processes_with(str(tmp_path)) == [])
         await eventually(lambda: not mesh.state_dir.is_locked)
 
 
-async def test_ctrl_c_drains_and_leaves_no_process_behind(tmp_path: Path) -> None:
+async def test_ctrl_c_drains_and_ends_every_process(tmp_path: Path) -> None:
     up = await asyncio.create_subprocess_exec(
         *command("up", "--engine", "scripted", "--port", "0"),
         cwd=tmp_path,
@@ -135,7 +135,7 @@ async def test_ctrl_c_drains_and_leaves_no_process_behind(tmp_path: Path) -> Non
     assert processes_with(str(tmp_path)) == []
 
 
-async def test_ctrl_c_while_it_starts_leaves_no_process_behind(tmp_path: Path) -> None:
+async def test_ctrl_c_during_the_start_ends_every_process(tmp_path: Path) -> None:
     up = await asyncio.create_subprocess_exec(
         *command("up", "--engine", "scripted", "--port", "0"),
         cwd=tmp_path,
@@ -151,7 +151,7 @@ async def test_ctrl_c_while_it_starts_leaves_no_process_behind(tmp_path: Path) -
     assert processes_with(str(tmp_path)) == []
 
 
-async def test_a_detached_mesh_that_cannot_be_says_why(tmp_path: Path) -> None:
+async def test_a_detached_mesh_that_cannot_start_prints_the_reason(tmp_path: Path) -> None:
     # A folder may have modules that are named like Python's own; ours must not import them.
     (tmp_path / "random.py").write_text("raise SystemExit('another random')")
     up = ("up", "--engine", "scripted", "--port", "0", "--detach", "--set", "worker.nothing=1")

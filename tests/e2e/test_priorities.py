@@ -1,4 +1,4 @@
-"""Urgent work overtakes bulk work without harming it; lanes are bounded; tenants are told apart."""
+"""Interactive requests preempt bulk ones without loss; lanes are bounded; tenants are separate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def opened(mesh: FreshMesh) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{mesh.url}/v1", api_key="none", max_retries=0)
 
 
-async def ask(client: openai.AsyncOpenAI, model: str, number: int, tier: str, tokens: int) -> Seen:
+async def generate(
+    client: openai.AsyncOpenAI, model: str, number: int, tier: str, tokens: int
+) -> Seen:
     return await chat(
         client,
         model,
@@ -45,7 +47,7 @@ async def running(mesh: FreshMesh) -> int:
 
 
 async def preempted(mesh: FreshMesh) -> float:
-    """How often a bulk request was to make way."""
+    """How often a bulk request was preempted."""
     port = mesh.processes["scheduler-0"].ports["metrics"]
     async with httpx.AsyncClient(trust_env=False) as client:
         metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
@@ -54,7 +56,7 @@ async def preempted(mesh: FreshMesh) -> float:
 
 
 @pytest.mark.timeout(180)
-async def test_interactive_requests_start_while_bulk_ones_hold_every_slot_and_harm_none(
+async def test_interactive_requests_preempt_bulk_ones_without_changing_their_output(
     tmp_path: Path,
 ) -> None:
     length = 300
@@ -62,25 +64,29 @@ async def test_interactive_requests_start_while_bulk_ones_hold_every_slot_and_ha
     async with fresh_mesh(tmp_path, *options) as mesh, opened(mesh) as client:
         numbers = range(SLOTS)
         expected = await asyncio.gather(
-            *(ask(client, "scripted", n, "flex", length) for n in numbers)
+            *(generate(client, "scripted", n, "flex", length) for n in numbers)
         )
-        bulk = [asyncio.create_task(ask(client, "scripted", n, "flex", length)) for n in numbers]
+        bulk = [
+            asyncio.create_task(generate(client, "scripted", n, "flex", length)) for n in numbers
+        ]
         await eventually(lambda: _is(running(mesh), SLOTS), within_s=20)
         urgent = await asyncio.gather(
-            *(ask(client, "scripted", 100 + n, "priority", 5) for n in range(2))
+            *(generate(client, "scripted", 100 + n, "priority", 5) for n in range(2))
         )
-        assert not any(task.done() for task in bulk), "nobody waited for a bulk request's end"
+        assert not any(task.done() for task in bulk), (
+            "no request waited for the end of a bulk request"
+        )
         seen = await asyncio.gather(*bulk)
-        made_way = await preempted(mesh)
+        preemptions = await preempted(mesh)
     assert [one.completion_tokens for one in urgent] == [5, 5]
     assert [one.text for one in seen] == [one.text for one in expected]
     assert all(one.completion_tokens == length for one in seen)
     assert all(one.finish_reasons == ["length"] for one in seen)
-    assert made_way >= 1
+    assert preemptions >= 1
 
 
 @pytest.mark.timeout(180)
-async def test_a_real_models_sampled_bulk_text_is_that_of_an_undisturbed_run(
+async def test_preempted_text_of_a_real_model_equals_that_of_an_undisturbed_run(
     tmp_path: Path,
 ) -> None:
     length = 150
@@ -89,33 +95,33 @@ async def test_a_real_models_sampled_bulk_text_is_that_of_an_undisturbed_run(
     async with fresh_mesh(tmp_path, *options, *slots) as mesh, opened(mesh) as client:
         numbers = range(3 * SLOTS)
         expected = await asyncio.gather(
-            *(ask(client, "valley", n, "flex", length) for n in numbers)
+            *(generate(client, "valley", n, "flex", length) for n in numbers)
         )
-        bulk = [asyncio.create_task(ask(client, "valley", n, "flex", length)) for n in numbers]
+        bulk = [asyncio.create_task(generate(client, "valley", n, "flex", length)) for n in numbers]
         await eventually(lambda: _is(running(mesh), SLOTS), within_s=20)
         for n in range(3):
-            await ask(client, "valley", 100 + n, "priority", 10)
+            await generate(client, "valley", 100 + n, "priority", 10)
         seen = await asyncio.gather(*bulk)
-        made_way = await preempted(mesh)
+        preemptions = await preempted(mesh)
     assert [one.text for one in seen] == [one.text for one in expected]
     assert all(one.completion_tokens == length for one in seen)
-    assert made_way >= 1
+    assert preemptions >= 1
 
 
 @pytest.mark.timeout(180)
-async def test_of_a_burst_through_two_gateways_exactly_as_many_wait_as_the_lane_holds(
+async def test_a_burst_through_two_gateways_fills_the_lane_exactly(
     tmp_path: Path,
 ) -> None:
     lane = ("--set", "scheduler.max_waiting=20", "--set", "worker.max_slots=1")
     options = ("--gateways", "2", "--scripted-step-ms", "20")
     async with fresh_mesh(tmp_path, *options, *lane) as mesh, opened(mesh) as client:
-        holder = asyncio.create_task(ask(client, "scripted", 0, "default", 4_000))
+        holder = asyncio.create_task(generate(client, "scripted", 0, "default", 4_000))
         await eventually(lambda: _is(running(mesh), 1), within_s=20)
         ends: Counter[str] = Counter()
 
         async def one(number: int) -> None:
             try:
-                await ask(client, "scripted", number, "default", 2)
+                await generate(client, "scripted", number, "default", 2)
             except openai.RateLimitError as refusal:
                 ends["refused" if "retry-after" in refusal.response.headers else "?"] += 1
             else:
@@ -155,11 +161,11 @@ async def test_a_trusted_header_names_the_tenant_over_http_and_grpc(
         address = mesh.url.removeprefix("http://")
         async with grpc.aio.insecure_channel(address) as channel:
             generation = GenerationServiceStub(channel)
-            asked = make_request("Hello", model="scripted", max_tokens=3)
-            await generation.Generate(asked, metadata=(("x-tenant", "team-1"),))
-            asked.priority = Priority.PRIORITY_STANDARD
+            request = make_request("Hello", model="scripted", max_tokens=3)
+            await generation.Generate(request, metadata=(("x-tenant", "team-1"),))
+            request.priority = Priority.PRIORITY_STANDARD
             with pytest.raises(grpc.aio.AioRpcError, match="tenant nightly may ask for bulk"):
-                await generation.Generate(asked, metadata=(("x-tenant", "nightly"),))
+                await generation.Generate(request, metadata=(("x-tenant", "nightly"),))
 
 
 async def _is(found: Awaitable[int], requested: int) -> bool:

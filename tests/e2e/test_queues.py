@@ -1,4 +1,4 @@
-"""Who waits sees it, from every side."""
+"""Queue positions, on streams and in `headrace lanes`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOON_S = 20.0
 
 @pytest.fixture
 async def mesh(tmp_path: Path) -> AsyncIterator[FreshMesh]:
-    """One slot, and somebody has it."""
+    """A mesh whose only slot is taken."""
     async with (
         fresh_mesh(tmp_path, *ONE_SLOT) as running,
         httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=60) as http,
@@ -38,19 +38,19 @@ async def mesh(tmp_path: Path) -> AsyncIterator[FreshMesh]:
 
 
 async def first_line(
-    http: httpx.AsyncClient, path: str, body: dict[str, Any], beginning: str, said: asyncio.Event
+    http: httpx.AsyncClient, path: str, body: dict[str, Any], beginning: str, arrived: asyncio.Event
 ) -> str:
     """The first line of a stream that begins so; it is read on until cancelled."""
     headers = {"x-headrace-resume": "true"}
     async with http.stream("POST", path, json=body, headers=headers) as answer:
         async for line in answer.aiter_lines():
             if line.startswith(beginning):
-                said.set()
+                arrived.set()
                 await asyncio.Event().wait()
     raise AssertionError(f"the stream ended without {beginning}")
 
 
-async def test_streams_are_told_their_places_and_lanes_show_who_waits(mesh: FreshMesh) -> None:
+async def test_streams_get_their_queue_position_and_lanes_count_them(mesh: FreshMesh) -> None:
     # One after the other, so that their order in the lane is known.
     waits = (
         ("/v1/completions", STREAM, ": queue position=0"),
@@ -60,10 +60,12 @@ async def test_streams_are_told_their_places_and_lanes_show_who_waits(mesh: Fres
     async with httpx.AsyncClient(base_url=mesh.url, trust_env=False, timeout=60) as http:
         waiting = []
         for path, body, beginning in waits:
-            said = asyncio.Event()
-            waiting.append(asyncio.create_task(first_line(http, path, dict(body), beginning, said)))
+            arrived = asyncio.Event()
+            waiting.append(
+                asyncio.create_task(first_line(http, path, dict(body), beginning, arrived))
+            )
             async with asyncio.timeout(SOON_S):
-                await said.wait()
+                await arrived.wait()
         ran = await headrace("lanes", "--json", folder=mesh.folder)
         lanes = {lane["priority"]: lane for lane in json.loads(ran.out)["lanes"]}
         standard = lanes["standard"]
@@ -75,7 +77,7 @@ async def test_streams_are_told_their_places_and_lanes_show_who_waits(mesh: Fres
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_watched_lanes_are_a_line_for_each_change(mesh: FreshMesh) -> None:
+async def test_watched_lanes_print_a_line_for_each_change(mesh: FreshMesh) -> None:
     watching = await asyncio.create_subprocess_exec(
         *command("lanes", "--watch"), cwd=mesh.folder, stdout=asyncio.subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""Processes are killed under load; clients notice a pause at most."""
+"""Processes are killed under load; streams pause at most."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BEGUN = 20
 
 
 async def all_streams(mesh: FreshMesh, model: str, strike: Strike | None = None) -> list[Seen]:
-    """Sampled, seeded streams that run to their bound, all at once; half tell logprobs."""
+    """Sampled, seeded streams that run to their bound, all at once; half with logprobs."""
     url = f"{mesh.url}/v1"
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
 
@@ -58,15 +58,19 @@ def require_equal(seen: list[Seen], expected: list[Seen]) -> None:
     assert all(s.finish_reasons == ["length"] for s in seen)
     assert all(s.completion_tokens == TOKENS for s in seen)
     assert sum(s.after_finish for s in seen) == 0
-    assert [len(s.told) for s in seen] == [TOKENS if number % 2 else 0 for number in range(STREAMS)]
+    assert [len(s.logprobs) for s in seen] == [
+        TOKENS if number % 2 else 0 for number in range(STREAMS)
+    ]
     for one, other in zip(seen, expected, strict=True):
-        assert told(one) == pytest.approx(told(other), abs=1e-4)
+        assert logprob_values(one) == pytest.approx(logprob_values(other), abs=1e-4)
 
 
-def told(seen: Seen) -> list[float]:
-    """How likely every token was, and what was likeliest in its place."""
+def logprob_values(seen: Seen) -> list[float]:
+    """The log probability of every token, and of the likeliest in its place."""
     return [
-        logprob for entry in seen.told for logprob in (entry.logprob, entry.top_logprobs[0].logprob)
+        logprob
+        for entry in seen.logprobs
+        for logprob in (entry.logprob, entry.top_logprobs[0].logprob)
     ]
 
 
@@ -74,7 +78,7 @@ MESH = ("--workers", "2", "--set", f"worker.max_slots={SLOTS}")
 
 
 @pytest.mark.timeout(180)
-async def test_streams_are_those_of_an_undisturbed_run_whatever_is_killed(tmp_path: Path) -> None:
+async def test_streams_equal_those_of_an_undisturbed_run_whatever_is_killed(tmp_path: Path) -> None:
     async with fresh_mesh(tmp_path, *MESH, "--schedulers", "2", "--scripted-step-ms", "10") as mesh:
         expected = await all_streams(mesh, "scripted")
         for victim in ("worker-scripted-0", "scheduler-0", "scheduler-1", "worker-scripted-1"):

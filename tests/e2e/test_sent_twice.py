@@ -62,9 +62,7 @@ async def post(
     return await http.post(path, json=sent, headers={"idempotency-key": key})
 
 
-async def test_requests_of_one_key_at_once_and_later_are_one(
-    mesh: FreshMesh, http: httpx.AsyncClient
-) -> None:
+async def test_requests_with_one_key_run_once(mesh: FreshMesh, http: httpx.AsyncClient) -> None:
     before = await executions(mesh)
     answers = await asyncio.gather(*(post(http, "at once") for _ in range(AT_ONCE)))
     assert {answer.status_code for answer in answers} == {200}, answers[0].text
@@ -81,7 +79,7 @@ async def test_requests_of_one_key_at_once_and_later_are_one(
     assert await executions(mesh) == before + 2
 
 
-async def test_a_key_is_one_requests(http: httpx.AsyncClient) -> None:
+async def test_a_key_belongs_to_one_request(http: httpx.AsyncClient) -> None:
     assert (await post(http, "mine", max_tokens=3)).status_code == 200
     others: list[dict[str, Any]] = [{"max_tokens": 4}, {"max_tokens": 3, "seed": 5}]
     for changes in others:
@@ -94,20 +92,20 @@ async def test_a_key_is_one_requests(http: httpx.AsyncClient) -> None:
     named = await post(http, "mine too", native, prompt="a", request_id="mine")
     assert named.status_code == 400
     parameters = {"max_tokens": 3}
-    asked = {"prompt": "a", "parameters": parameters}
-    one, two = [await post(http, "native", native, **asked) for _ in range(2)]
+    fields = {"prompt": "a", "parameters": parameters}
+    one, two = [await post(http, "native", native, **fields) for _ in range(2)]
     assert (one.status_code, one.text) == (200, two.text)
 
 
 @pytest.mark.timeout(120)
-async def test_a_whole_answer_outlives_its_gateway_for_who_asks_again(
+async def test_a_retry_gets_the_whole_answer_after_its_gateway_was_killed(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
-    async def insist() -> dict[str, Any]:
+    async def retry_until_answered() -> dict[str, Any]:
         async with asyncio.timeout(BACK_WITHIN_S):
             while True:
                 try:
-                    answer = await post(http, "insisted", max_tokens=3 * TOKENS)
+                    answer = await post(http, "retried", max_tokens=3 * TOKENS)
                 except httpx.TransportError:
                     continue
                 if answer.status_code == 200:
@@ -116,14 +114,14 @@ async def test_a_whole_answer_outlives_its_gateway_for_who_asks_again(
                 assert answer.status_code == 503, answer.text
                 await asyncio.sleep(0.05)
 
-    asking = asyncio.create_task(insist())
+    retrying = asyncio.create_task(retry_until_answered())
     async with AsyncClient(mesh.url) as client:
         await eventually(lambda: runs(client), within_s=30)
     await asyncio.gather(*(mesh.kill(name) for name in GATEWAYS))
-    answer = await asking
+    answer = await retrying
     assert answer["usage"]["completion_tokens"] == 2 * 3 * TOKENS
-    assert await executions(mesh) == 1, "the gateways of today have ended it once"
-    assert await insist() == answer
+    assert await executions(mesh) == 1, "the present gateways have ended it once"
+    assert await retry_until_answered() == answer
     assert await executions(mesh) == 1
 
 

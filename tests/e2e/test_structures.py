@@ -1,4 +1,4 @@
-"""A model held to a form, and one that calls tools: the whole mesh, by OpenAI's own client."""
+"""Structured output and tool calls on a whole mesh, with OpenAI's own client."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FORMAT: Any = {
 def valley(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshMesh]:
     """Two workers of the model that ships."""
     folder = tmp_path_factory.mktemp("valley")
-    # All ask with the same words: who holds that beginning would draw them all.
+    # All prompts begin alike: prefix routing would send all of them to one worker.
     alone = ("--set", f"worker.max_slots={SLOTS}", "--set", "worker.prefix_report_blocks=0")
     mesh = start(folder / ".headrace", "--workers", "2", "--threads", "1", *alone)
     yield FreshMesh(folder, mesh.url)
@@ -53,7 +53,7 @@ def client(valley: FreshMesh) -> openai.AsyncOpenAI:
 
 
 async def bunch(client: openai.AsyncOpenAI, seed: int, strike: Strike | None) -> Seen:
-    """Drawn far from sense, and long: what it says is flowers by its form alone."""
+    """A long answer at a high temperature: only the schema makes it a list of flowers."""
     seen = Seen()
     stream = await client.chat.completions.create(
         model="valley",
@@ -76,7 +76,7 @@ async def bunches(client: openai.AsyncOpenAI, strike: Strike | None = None) -> l
     return await asyncio.gather(*(bunch(client, seed, strike) for seed in range(STREAMS)))
 
 
-async def test_parse_returns_what_its_type_describes(client: openai.AsyncOpenAI) -> None:
+async def test_parse_returns_an_object_of_the_requested_type(client: openai.AsyncOpenAI) -> None:
     async with client:
         answer = await client.chat.completions.parse(
             model="valley",
@@ -89,7 +89,7 @@ async def test_parse_returns_what_its_type_describes(client: openai.AsyncOpenAI)
     assert answer.choices[0].finish_reason == "stop"
 
 
-async def test_a_form_that_cannot_be_held_to_is_the_callers_to_change(
+async def test_an_unsupported_schema_is_a_bad_request(
     client: openai.AsyncOpenAI,
 ) -> None:
     schema = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
@@ -109,7 +109,7 @@ async def test_a_form_that_cannot_be_held_to_is_the_callers_to_change(
     assert "uniqueItems at #" in refused.value.message
 
 
-async def test_a_form_is_kept_to_the_letter_when_the_worker_is_killed(
+async def test_structured_output_is_identical_when_the_worker_is_killed(
     valley: FreshMesh, client: openai.AsyncOpenAI
 ) -> None:
     async with client:
@@ -141,10 +141,10 @@ async def test_a_tool_is_called_and_its_result_becomes_a_sentence(
 ) -> None:
     messages: list[Any] = [{"role": "user", "content": "What is the weather in Willowmere?"}]
     async with client:
-        asking = await client.chat.completions.create(
+        first = await client.chat.completions.create(
             model="valley", messages=messages, tools=[WEATHER]
         )
-        choice = asking.choices[0]
+        choice = first.choices[0]
         assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
         assert choice.message.tool_calls is not None
         (call,) = choice.message.tool_calls
@@ -156,11 +156,11 @@ async def test_a_tool_is_called_and_its_result_becomes_a_sentence(
             choice.message.model_dump(exclude_none=True),
             {"role": "tool", "tool_call_id": call.id, "content": result},
         ]
-        telling = await client.chat.completions.create(
+        second = await client.chat.completions.create(
             model="valley", messages=messages, tools=[WEATHER]
         )
-    assert telling.choices[0].finish_reason == "stop"
-    assert telling.choices[0].message.content == "It is sunny in Willowmere, 21 degrees."
+    assert second.choices[0].finish_reason == "stop"
+    assert second.choices[0].message.content == "It is sunny in Willowmere, 21 degrees."
 
 
 async def test_a_streamed_call_adds_up_to_the_whole_one(client: openai.AsyncOpenAI) -> None:
@@ -182,7 +182,7 @@ async def test_a_streamed_call_adds_up_to_the_whole_one(client: openai.AsyncOpen
     assert json.loads(call.function.arguments) == {"city": "Willowmere"}
 
 
-async def test_a_call_can_be_forced_where_the_model_would_rather_talk(
+async def test_tool_choice_forces_a_call(
     client: openai.AsyncOpenAI,
 ) -> None:
     other: Any = {"type": "function", "function": {"name": "clock", "strict": True}}

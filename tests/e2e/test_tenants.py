@@ -1,4 +1,4 @@
-"""Equal ids of two tenants are two requests, which never meet."""
+"""Equal ids of two tenants are two separate requests."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def streamed(http: httpx.AsyncClient, tenant: str, name: str) -> httpx.Res
     return await http.get(f"/v2/requests/{name}:stream", headers=of(tenant))
 
 
-async def test_equal_ids_of_several_tenants_run_at_once_and_each_has_its_own_answer(
+async def test_equal_ids_of_several_tenants_are_separate_requests(
     http: httpx.AsyncClient,
 ) -> None:
     begun = await asyncio.gather(*(background(http, each, "mine") for each in TENANTS))
@@ -76,7 +76,9 @@ async def test_equal_ids_of_several_tenants_run_at_once_and_each_has_its_own_ans
     assert len(texts) == len(TENANTS)
 
 
-async def test_another_tenants_request_is_not_found_and_goes_on(http: httpx.AsyncClient) -> None:
+async def test_a_request_of_another_tenant_is_not_found_and_keeps_running(
+    http: httpx.AsyncClient,
+) -> None:
     assert (await background(http, "a", "long", tokens=150)).status_code == 202
     for other in ("default", "b"):
         for _ in range(SEVERAL_TIMES):
@@ -93,7 +95,7 @@ async def test_another_tenants_request_is_not_found_and_goes_on(http: httpx.Asyn
     assert cancelled.status_code == 200
 
 
-async def test_one_idempotency_key_is_one_request_of_each_tenant(http: httpx.AsyncClient) -> None:
+async def test_an_idempotency_key_is_separate_for_each_tenant(http: httpx.AsyncClient) -> None:
     sent = {"model": "scripted", "prompt": "Go on", "max_tokens": 8, "temperature": 1.0}
     ids = set()
     for tenant in TENANTS:
@@ -107,7 +109,7 @@ async def test_one_idempotency_key_is_one_request_of_each_tenant(http: httpx.Asy
 
 
 @pytest.mark.timeout(180)
-async def test_requests_outlive_their_gateway_for_their_own_tenants(
+async def test_requests_survive_a_killed_gateway_for_their_own_tenants(
     mesh: FreshMesh, http: httpx.AsyncClient
 ) -> None:
     for tenant in ("a", "b"):

@@ -1,4 +1,4 @@
-"""A worker that is frozen until it is given up, and then speaks on."""
+"""A worker that is frozen until its requests have moved, and then sends on."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from helpers.fresh_mesh import FreshMesh, fresh_mesh
 
 STREAMS, SLOTS, TOKENS = 8, 6, 500
 """More streams than one of two workers has slots for: both run some."""
-GIVEN_UP_WITHIN_S = 60.0
+MOVED_WITHIN_S = 60.0
 FREEZES = 5
-"""A zombie may find its connection closed before it has said a word; not every time."""
+"""The connection of a frozen worker may close before it has sent anything; not every time."""
 
 
 @pytest.mark.timeout(300)
-async def test_what_a_frozen_worker_says_late_is_counted_and_reaches_nobody(
+async def test_late_tokens_of_a_frozen_worker_are_counted_and_dropped(
     tmp_path: Path,
 ) -> None:
     slots = ("--workers", "2", "--set", f"worker.max_slots={SLOTS}")
@@ -31,31 +31,31 @@ async def test_what_a_frozen_worker_says_late_is_counted_and_reaches_nobody(
         grpc.aio.insecure_channel(mesh.url.removeprefix("http://")) as channel,
     ):
         clients = Clients(channel)
-        expected = await asyncio.gather(*(clients.asks(n, TOKENS) for n in range(STREAMS)))
+        expected = await asyncio.gather(*(clients.generate(n, TOKENS) for n in range(STREAMS)))
         for _ in range(FREEZES):
             clients.under_way.clear()
             async with asyncio.TaskGroup() as group:
-                streams = [group.create_task(clients.asks(n, TOKENS)) for n in range(STREAMS)]
+                streams = [group.create_task(clients.generate(n, TOKENS)) for n in range(STREAMS)]
                 await eventually(lambda: len(clients.under_way) > SLOTS, within_s=30)
-                await freeze_until_given_up(mesh)
+                await freeze_until_moved(mesh)
             assert [stream.result() for stream in streams] == expected
             if await mesh.counted("gateway-0", "headrace_gateway_stale_tokens_total"):
                 return
         pytest.fail(f"no late token in {FREEZES} freezes")
 
 
-async def freeze_until_given_up(mesh: FreshMesh) -> None:
-    """SIGCONT comes when its requests have been given to others."""
+async def freeze_until_moved(mesh: FreshMesh) -> None:
+    """Freeze a worker until its requests have been dispatched to others."""
     name = "headrace_scheduler_dispatched_requests_total"
     before = await mesh.counted("scheduler-0", name)
     pid = mesh.processes["worker-scripted-0"].pid
     assert pid is not None
 
-    async def is_given_up() -> bool:
+    async def has_moved() -> bool:
         return await mesh.counted("scheduler-0", name) > before
 
     os.kill(pid, signal.SIGSTOP)
     try:
-        await eventually(is_given_up, within_s=GIVEN_UP_WITHIN_S)
+        await eventually(has_moved, within_s=MOVED_WITHIN_S)
     finally:
         os.kill(pid, signal.SIGCONT)

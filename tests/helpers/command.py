@@ -46,7 +46,7 @@ async def headrace(
 
 
 def processes_with(text: str) -> list[int]:
-    """Processes of this machine that have `text` in their command line or folder, but us."""
+    """Other processes of this machine that have `text` in their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():

@@ -1,4 +1,4 @@
-"""A line between two processes that can be cut: bytes wait, and nobody is told."""
+"""A connection between two processes that can be cut: bytes wait, and neither end is notified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that accept nothing but every token once, in order, and one good end."""
+"""Clients that require every token once, in order, and one finish without error."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Clients:
     async def is_served(self) -> bool:
         """Whether the model is known by now; then a token of it has come."""
         try:
-            return bool(await self.asks(_PROBE, 1))
+            return bool(await self.generate(_PROBE, 1))
         except ModelNotFound:
             return False
 
-    async def asks(self, number: int, tokens: int) -> list[int]:
-        """Asks until it is admitted; then it gets every token once, and one good end."""
+    async def generate(self, number: int, tokens: int) -> list[int]:
+        """Retry until admitted; return the token ids of a stream without gap, repeat or error."""
         while True:
             try:
                 return await self._stream(number, tokens)

@@ -1,4 +1,4 @@
-"""A mesh of the scripted engine of one's own, to be killed in parts."""
+"""A mesh of the scripted engine for one test, whose processes can be killed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FreshMesh:
         await self.back(self.strike(name))
 
     async def back(self, before: ProcessRecord) -> None:
-        """Returns once the supervisor has another run of what was struck, which listens."""
+        """Returns once the supervisor has another run of the killed process, which listens."""
         await eventually(lambda: self._is_back(before), within_s=BACK_WITHIN_S)
 
     async def counted(self, name: str, metric: str) -> float:

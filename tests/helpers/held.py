@@ -1,4 +1,4 @@
-"""What the processes of a mesh hold, counted: so that it can be seen to come back."""
+"""Counts of what the processes of a mesh hold, to check that it is released."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ async def _of_service(http: httpx.AsyncClient, process: ProcessRecord) -> dict[s
 async def _of_broker(http: httpx.AsyncClient, process: ProcessRecord) -> dict[str, float]:
     """Results are kept for ten minutes, whatever became of the request: they are not counted."""
 
-    async def ask(what: str) -> dict[str, Any]:
+    async def read(what: str) -> dict[str, Any]:
         url = f"http://127.0.0.1:{process.ports['http']}/{what}"
         answer: dict[str, Any] = (await http.get(url)).json()
         return answer
 
-    jetstream = await ask("jsz?streams=true")
+    jetstream = await read("jsz?streams=true")
     (account,) = jetstream["account_details"]
     stored = {each["name"]: each["state"] for each in account["stream_detail"]}
     return {
-        "nats connections": (await ask("varz"))["connections"],
-        "nats subscriptions": (await ask("subsz"))["num_subscriptions"],
+        "nats connections": (await read("varz"))["connections"],
+        "nats subscriptions": (await read("subsz"))["num_subscriptions"],
         "nats consumers": jetstream["consumers"],
         "nats streams": jetstream["streams"],
         "requests stored": stored["REQUESTS"]["messages"],
@@ -70,11 +70,10 @@ def resident_bytes(record: MeshRecord) -> dict[str, int]:
     return {p.name: psutil.Process(p.pid).memory_info().rss for p in ours}
 
 
-async def until_let_go(
+async def until_released(
     record: MeshRecord, before: dict[str, float], *, within_s: float
 ) -> dict[str, tuple[float, float]]:
-    """What there is more of than before, both counts by name: nothing, or it is so after all
-    that time."""
+    """Wait until no count is above `before`; return those that still are, with both counts."""
     end_s = time.monotonic() + within_s
     while True:
         now = await held(record)

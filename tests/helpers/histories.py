@@ -48,7 +48,7 @@ def good(*, exact: bool = True) -> list[Event]:
 
 
 def spoiled(spoil: Spoil, *, exact: bool = True) -> list[Event]:
-    """The good history with every event of the disturbed stream replaced by what `spoil` says."""
+    """The good history, with `spoil` applied to every event of the disturbed stream."""
     return [
         other
         for event in good(exact=exact)

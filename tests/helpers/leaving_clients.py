@@ -1,4 +1,4 @@
-"""Clients that ask for much and leave: in the lane, in the prefill, or in the midst of words."""
+"""Clients that cancel their streams: in the lane, during prefill, or during decode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENDS_WITHIN_S = 60.0
 
 
 class Phase(StrEnum):
-    """Where a request was when its client left, as far as the client could see."""
+    """Where a request was when its client cancelled it, as far as the client could see."""
 
     WAITING = "waiting"
     PREFILL = "prefill"

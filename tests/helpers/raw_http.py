@@ -36,7 +36,7 @@ class RawConnection:
         await self._writer.drain()
 
     async def answer(self, method: str = "GET") -> RawAnswer:
-        """Read one answer to its end; `method` tells whether it has a body."""
+        """Read one answer to its end; `method` determines whether it has a body."""
         client = h11.Connection(h11.CLIENT)
         client.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
         client.send(h11.EndOfMessage())

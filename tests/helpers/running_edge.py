@@ -26,14 +26,14 @@ class RunningEdge:
 
 
 async def counted(edge: RunningEdge, name: str) -> int:
-    """A counter of Envoy's for the public door, by its short name."""
+    """A counter of Envoy's public listener, by its short name."""
     async with httpx.AsyncClient(trust_env=False) as http:
         answer = await http.get(f"{edge.admin_url}/stats?filter=^http.edge.{name}$&format=json")
     return int(answer.json()["stats"][0]["value"])
 
 
 async def until(url: str, *, status: int = 200) -> None:
-    """Ask again until the answer has this status."""
+    """Retry until the answer has this status."""
     async with asyncio.timeout(START_S), httpx.AsyncClient(trust_env=False) as http:
         while (await http.get(url)).status_code != status:
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A gateway without a mesh behind it: answers as it is told, for tests of the edge."""
+"""A gateway without a mesh behind it, with prepared answers, for tests of Envoy."""
 
 # ruff: noqa: N802 - the names of the methods are the proto's
 
@@ -54,15 +54,15 @@ class OpenAI(openai_pb2_grpc.OpenAIServiceServicer):
 
     async def Completions(self, request: HttpBody, context: Context) -> AsyncIterator[HttpBody]:
         self.seen.metadata.append({k: str(v) for k, v in context.invocation_metadata() or ()})
-        asked = json.loads(request.data)
-        match asked["do"]:
+        body = json.loads(request.data)
+        match body["do"]:
             case "echo":
                 yield HttpBody(content_type="application/json", data=request.data)
             case "size":
                 yield HttpBody(content_type="application/json", data=b"%d" % len(request.data))
             case "refuse":
                 await context.send_initial_metadata(
-                    (("x-hr-status", str(asked["status"])), ("retry-after", "7"))
+                    (("x-hr-status", str(body["status"])), ("retry-after", "7"))
                 )
                 error = {"error": {"message": "no", "type": "t", "param": None, "code": "c"}}
                 yield HttpBody(content_type="application/json", data=json.dumps(error).encode())

@@ -1,4 +1,4 @@
-"""Reading streams as a client does, and keeping what was seen."""
+"""Read streams as a client does, and keep what was read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Seen:
     after_finish: int = 0
     """Pieces of text that came after the finish reason."""
     longest_gap_s: float = 0.0
-    told: list[ChatCompletionTokenLogprob] = field(default_factory=list)
+    logprobs: list[ChatCompletionTokenLogprob] = field(default_factory=list)
     """Log probabilities, of every token."""
 
 
@@ -33,7 +33,7 @@ async def chat(
     on_chunk: Callable[[Seen], None] = lambda _: None,
     **options: Any,
 ) -> Seen:
-    """Stream one answer to its end; `on_chunk` is told what has been seen, after each chunk.
+    """Stream one answer to its end; `on_chunk` is called after each chunk with what has been read.
 
     Raises:
         openai.APIError: the stream carried an error.
@@ -54,7 +54,7 @@ async def chat(
                 seen.text += choice.delta.content
                 seen.after_finish += len(seen.finish_reasons)
             if choice.logprobs:
-                seen.told += choice.logprobs.content or []
+                seen.logprobs += choice.logprobs.content or []
             if choice.finish_reason:
                 seen.finish_reasons.append(choice.finish_reason)
         if chunk.usage:

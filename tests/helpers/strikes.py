@@ -1,4 +1,4 @@
-"""A process is killed by what its clients see, so that it never happens too late."""
+"""Kill a process once its clients have read enough, so that it is never too late."""
 
 from __future__ import annotations
 

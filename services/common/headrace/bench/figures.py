@@ -56,11 +56,7 @@ class Figures:
 
 
 def figures(
-    outcomes: Sequence[Outcome],
-    *,
-    concurrency: int,
-    cpu_s: dict[str, float],
-    client_cpu_s: float,
+    outcomes: Sequence[Outcome], *, concurrency: int, cpu_s: dict[str, float], client_cpu_s: float
 ) -> Figures:
     """Sum up a run of at least one request."""
     good = [each for each in outcomes if each.error is None]

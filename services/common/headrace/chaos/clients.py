@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, Self
+from typing import Any
 
 import grpc
 from grpc_status import rpc_status
@@ -27,14 +27,7 @@ from headrace.bench.http1 import Answer, Connection, ConnectionLost, server_sent
 from headrace.chaos.history import UNREACHABLE
 from headrace.chaos.requests import Api, ChaosRequest
 from headrace.chaos.stream_recorder import StreamRecorder
-from headrace.client.resume import (
-    RESUMABLE_ERRORS,
-    RESUME_PAUSE_S,
-    RESUME_WITHIN_S,
-    StreamPosition,
-)
-from headrace.rpc.addresses import grpc_target
-from headrace.rpc.channels import aio_channel
+from headrace.client.resume import RESUMABLE_ERRORS, RESUME_PAUSE_S, RESUME_WITHIN_S, StreamPosition
 from headrace.rpc.status import can_be_resumed, from_rpc_error, from_status
 from headrace.v1.common_pb2 import FinishReason, SamplingParameters
 from headrace.v1.generation_pb2 import Delta, GenerateRequest, StreamGenerateResponse
@@ -56,25 +49,18 @@ _RESUMABLE = {"x-headrace-resume": "true"}
 Call = grpc.aio.UnaryStreamCall[Any, StreamGenerateResponse]
 
 
-class ChaosClient(Protocol):
-    async def send(
-        self, request: ChaosRequest, recorder: StreamRecorder, *, pause_s: float = 0.0
-    ) -> None:
-        """Send a request and record its stream to the end.
-
-        `pause_s` after each of the first deltas makes a slow reader. Returns early, and closes the
-        stream, once `recorder.should_close`.
-        """
-        ...
-
-
 class _Stream:
-    """One request's stream over all its connections."""
+    """One request's stream over all its connections.
+
+    Args:
+        pause_s: after each of the first deltas; it makes a slow reader.
+    """
 
     def __init__(self, recorder: StreamRecorder, pause_s: float) -> None:
         self.recorder, self._pause_s = recorder, pause_s
         self.last_id = ""
         """What resumes the stream; empty until there is something to resume."""
+        self._now_s = asyncio.get_running_loop().time
         self._last_event_s = self._now_s()
 
     async def read_all(self, read: Callable[[], Awaitable[bool]]) -> None:
@@ -107,9 +93,6 @@ class _Stream:
         if self._pause_s and self.recorder.deltas <= _SLOW_DELTAS:
             await asyncio.sleep(self._pause_s)
 
-    def _now_s(self) -> float:
-        return asyncio.get_running_loop().time()
-
 
 class OpenAIClient:
     """OpenAI's API as server-sent events; a connection for each request."""
@@ -120,16 +103,14 @@ class OpenAIClient:
     async def send(
         self, request: ChaosRequest, recorder: StreamRecorder, *, pause_s: float = 0.0
     ) -> None:
+        """Send a request; record its stream to the end, or until `recorder.should_close`."""
         stream = _Stream(recorder, pause_s)
         await stream.read_all(lambda: self._read(request, stream))
 
     async def _read(self, request: ChaosRequest, stream: _Stream) -> bool:
         """Read one connection; return whether to resume."""
-        connection, recorder, reason = (
-            Connection(self._url),
-            stream.recorder,
-            "ended without a finish",
-        )
+        connection, recorder = Connection(self._url), stream.recorder
+        reason = "ended without a finish"
         resume = {"last-event-id": stream.last_id} if stream.last_id else _RESUMABLE
         try:
             async with asyncio.timeout(SILENCE_TIMEOUT_S) as silence:
@@ -212,17 +193,17 @@ def _record_chunk(data: bytes, recorder: StreamRecorder) -> None:
 
 
 class GrpcClient:
-    """The native API, with token ids and their indices. An asynchronous context manager."""
+    """The native API, with token ids and their indices."""
 
-    def __init__(self, url: str, model: str) -> None:
-        self._channel = aio_channel(grpc_target(url))
-        self._generation = GenerationServiceStub(self._channel)
-        self._requests = RequestServiceStub(self._channel)
+    def __init__(self, channel: grpc.aio.Channel, model: str) -> None:
+        self._generation = GenerationServiceStub(channel)
+        self._requests = RequestServiceStub(channel)
         self._model = model
 
     async def send(
         self, request: ChaosRequest, recorder: StreamRecorder, *, pause_s: float = 0.0
     ) -> None:
+        """As `OpenAIClient.send`."""
         stream, position = _Stream(recorder, pause_s), StreamPosition(request.n)
         await stream.read_all(lambda: self._read(self._call(request, position), stream, position))
 
@@ -262,11 +243,8 @@ class GrpcClient:
             call.cancel()
         return False
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._channel.close()
+ChaosClient = OpenAIClient | GrpcClient
 
 
 def _resumable_reason(event: StreamGenerateResponse) -> str:

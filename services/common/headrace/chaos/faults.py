@@ -10,17 +10,14 @@ import signal
 from collections.abc import Callable
 from enum import StrEnum
 
-import httpx
-
 from headrace.chaos.history import EventLog, FaultInjected, FaultRecovered
-from headrace.supervisor.health import health_url, is_ready
+from headrace.supervisor.health import wait_until_ready
 from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
 
 FREEZE_S = (3.5, 6.0)
 """Longer than the silence after which a scheduler takes a worker for dead."""
 RECOVERY_TIMEOUT_S = 60.0
-_POLL_S = 0.05
 
 
 class FaultKind(StrEnum):
@@ -37,6 +34,7 @@ class FaultKind(StrEnum):
 
 
 _SERVICES = (Role.WORKER, Role.SCHEDULER, Role.GATEWAY)
+_DRAINS = (FaultKind.DRAIN, FaultKind.ROLLING)
 _TARGET_ROLES = {
     FaultKind.WORKER: (Role.WORKER,),
     FaultKind.SCHEDULER: (Role.SCHEDULER,),
@@ -56,11 +54,7 @@ class FaultInjector:
     """
 
     def __init__(
-        self,
-        state_dir: StateDir,
-        log: EventLog,
-        rng: random.Random,
-        report: Callable[[str], None],
+        self, state_dir: StateDir, log: EventLog, rng: random.Random, report: Callable[[str], None]
     ) -> None:
         self._state_dir, self._log, self._rng, self._report = state_dir, log, rng, report
         self._count = 0
@@ -81,7 +75,9 @@ class FaultInjector:
                 if kind is FaultKind.FREEZE:
                     await self._freeze(target)
                 else:
-                    await self._end(target, kind)
+                    _signal(target, signal.SIGTERM if kind in _DRAINS else signal.SIGKILL)
+                former_pid = None if kind is FaultKind.FREEZE else target.pid
+                await wait_until_ready(self._state_dir, target.name, other_than=former_pid)
         except TimeoutError:
             # The event log shows a fault without a recovery.
             self._report(f"{target.name} is not ready {RECOVERY_TIMEOUT_S:g} s later")
@@ -98,27 +94,12 @@ class FaultInjector:
     def recovered(self, fault: int) -> None:
         self._log.append(FaultRecovered(self._log.now_s, fault))
 
-    async def _end(self, target: ProcessRecord, kind: FaultKind) -> None:
-        drains = kind in (FaultKind.DRAIN, FaultKind.ROLLING)
-        _signal(target, signal.SIGTERM if drains else signal.SIGKILL)
-        await self._until_ready(target.name, other_than=target.pid)
-
     async def _freeze(self, target: ProcessRecord) -> None:
         _signal(target, signal.SIGSTOP)
         try:
             await asyncio.sleep(self._rng.uniform(*FREEZE_S))
         finally:
             _signal(target, signal.SIGCONT)
-        await self._until_ready(target.name, other_than=None)
-
-    async def _until_ready(self, name: str, *, other_than: int | None) -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=1) as http:
-            while True:
-                now = next(p for p in self._state_dir.read_record().processes if p.name == name)
-                is_new = now.pid not in (None, other_than)
-                if is_new and await is_ready(http, health_url(now.role, now.ports)):
-                    return
-                await asyncio.sleep(_POLL_S)
 
 
 def _signal(target: ProcessRecord, number: signal.Signals) -> None:

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, ClassVar, dataclass_transform
 
 from headrace.clock import Clock
 
@@ -29,13 +29,20 @@ UNREACHABLE = "unreachable"
 """Code of a request that no gateway answered; all other codes are the mesh's."""
 
 
+@dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)
 class Event:
+    """Base of all events. Every subclass is a frozen dataclass, and known by its name."""
+
+    kinds: ClassVar[dict[str, type[Event]]] = {}
+
     at_s: float
-    """Since the log was opened."""
+    """Since the log was made."""
+
+    def __init_subclass__(cls) -> None:
+        Event.kinds[cls.__name__] = dataclass(frozen=True)(cls)
 
 
-@dataclass(frozen=True)
 class RunStarted(Event):
     model: str
     engine: str
@@ -44,13 +51,11 @@ class RunStarted(Event):
     seed: int
 
 
-@dataclass(frozen=True)
 class StreamEvent(Event):
     stream: int
     """Numbered by the log."""
 
 
-@dataclass(frozen=True)
 class RequestSent(StreamEvent):
     request: int
     """Number of the ChaosRequest."""
@@ -60,12 +65,10 @@ class RequestSent(StreamEvent):
     """False before the first fault: such a stream is the reference of later ones."""
 
 
-@dataclass(frozen=True)
 class StreamStarted(StreamEvent):
     request_id: str
 
 
-@dataclass(frozen=True)
 class DeltaReceived(StreamEvent):
     choice: int
     text: str
@@ -74,36 +77,30 @@ class DeltaReceived(StreamEvent):
     """None from APIs without token ids."""
 
 
-@dataclass(frozen=True)
 class ChoiceFinished(StreamEvent):
     choice: int
     reason: str
 
 
-@dataclass(frozen=True)
 class UsageReceived(StreamEvent):
     prompt_tokens: int
     output_tokens: int
 
 
-@dataclass(frozen=True)
 class StreamResumed(StreamEvent):
     """The stream broke off, and the client attached to the request again."""
 
     reason: str
 
 
-@dataclass(frozen=True)
 class StreamEnd(StreamEvent):
     """Base of the events that end a stream."""
 
 
-@dataclass(frozen=True)
 class StreamFinished(StreamEnd):
     """The stream ended as it should."""
 
 
-@dataclass(frozen=True)
 class RequestRejected(StreamEnd):
     """An error came instead of a stream."""
 
@@ -111,7 +108,6 @@ class RequestRejected(StreamEnd):
     message: str
 
 
-@dataclass(frozen=True)
 class StreamFailed(StreamEnd):
     """An error ended a stream that had started."""
 
@@ -119,88 +115,57 @@ class StreamFailed(StreamEnd):
     message: str
 
 
-@dataclass(frozen=True)
 class ClientClosed(StreamEnd):
     """The client closed the stream."""
 
 
-@dataclass(frozen=True)
 class StreamBroken(StreamEnd):
     """The stream ended, or stayed silent, without a finish or an error."""
 
     reason: str
 
 
-@dataclass(frozen=True)
 class FaultInjected(Event):
     fault: int
     kind: str
     target: str
 
 
-@dataclass(frozen=True)
 class FaultRecovered(Event):
     """The fault's target is ready again."""
 
     fault: int
 
 
-@dataclass(frozen=True)
 class RunEnded(Event):
     held: int
     """Requests that the mesh still holds after the last stream."""
 
 
-_KINDS: dict[str, type[Event]] = {
-    kind.__name__: kind
-    for base in (Event, StreamEvent, StreamEnd)
-    for kind in base.__subclasses__()
-}
-
-
-def to_line(event: Event) -> str:
-    columns = {field.name: getattr(event, field.name) for field in fields(event)}
-    return json.dumps({"event": type(event).__name__, **columns}, separators=(",", ":"))
-
-
-def from_line(line: str) -> Event:
-    columns = json.loads(line)
-    return _KINDS[columns.pop("event")](**columns)
-
-
 def read(path: Path) -> Iterator[Event]:
     """Yield the events of a log."""
     with path.open(encoding="utf-8") as lines:
-        yield from map(from_line, lines)
+        for columns in map(json.loads, lines):
+            yield Event.kinds[columns.pop("event")](**columns)
 
 
 class EventLog:
-    """Appends events to a new file. Use it as a context manager, or `close` it."""
+    """Writes events to a file, with times since it was made."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = path.open("w", encoding="utf-8")
-        self._clock = clock
-        self._opened_s = clock.monotonic_s()
+    def __init__(self, file: IO[str], clock: Clock) -> None:
+        self._file, self._clock = file, clock
+        self._began_s = clock.monotonic_s()
         self._streams = 0
 
     @property
     def now_s(self) -> float:
-        return round(self._clock.monotonic_s() - self._opened_s, 4)
+        return round(self._clock.monotonic_s() - self._began_s, 4)
 
     def append(self, event: Event) -> None:
-        self._file.write(to_line(event) + "\n")
+        columns = {"event": type(event).__name__, **vars(event)}
+        self._file.write(json.dumps(columns, separators=(",", ":")) + "\n")
 
     def next_stream(self) -> int:
         """Return the number of a new stream, from 1."""
         self._streams += 1
         return self._streams
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -9,11 +9,12 @@ from headrace.chaos.history import (
     ChoiceFinished,
     ClientClosed,
     DeltaReceived,
-    Event,
     EventLog,
     RequestRejected,
     RequestSent,
     StreamBroken,
+    StreamEnd,
+    StreamEvent,
     StreamFailed,
     StreamFinished,
     StreamResumed,
@@ -83,34 +84,32 @@ class StreamRecorder:
         self._append(StreamResumed, reason)
 
     def finished(self) -> None:
-        self._has_end = True
         self._append(StreamFinished)
 
     def failed(self, code: str, message: str) -> None:
-        self._has_end = True
         self._append(StreamFailed, code, message)
 
     def rejected(self, code: str, message: str) -> None:
-        self._has_end = self.was_rejected = True
+        self.was_rejected = True
         self._append(RequestRejected, code, message)
 
     def broken(self, reason: str) -> None:
         """The transport failed; after an end that changes nothing."""
         if self._has_end:
             return
-        if not self.has_started:
+        if self.has_started:
+            self._append(StreamBroken, reason)
+        else:
             self.rejected(UNREACHABLE, reason)
-            return
-        self._has_end = True
-        self._append(StreamBroken, reason)
 
     def close(self) -> None:
         """The client reads no more."""
         if not self.should_close:
             self.broken("ended without a finish")
         elif not self._has_end:
-            self._has_end = True
             self._append(ClientClosed)
 
-    def _append(self, kind: Callable[..., Event], *columns: object) -> None:
-        self._log.append(kind(self._log.now_s, self._stream, *columns))
+    def _append(self, kind: Callable[..., StreamEvent], *columns: object) -> None:
+        event = kind(self._log.now_s, self._stream, *columns)
+        self._has_end = self._has_end or isinstance(event, StreamEnd)
+        self._log.append(event)

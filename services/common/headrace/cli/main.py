@@ -41,6 +41,7 @@ _FORMER_NAMES = {
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
+        "show_default": True,
         "token_normalize_func": lambda name: _FORMER_NAMES.get(name, name),
     }
 )

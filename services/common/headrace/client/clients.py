@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self, Unpack, cast
+from typing import Any, Generic, Self, TypeVar, Unpack, cast
 from uuid import uuid4
 
 import grpc
+from google.protobuf.message import Message
 
 from headrace.client.background import AsyncBackgroundRequest, BackgroundRequest
 from headrace.client.resume import RESUMABLE_ERRORS, RESUME_PAUSE_S, ResumableStream
@@ -42,7 +43,8 @@ Prompt = str | Iterable[tuple[str, str]]
 """Plain text, or a conversation as (role, content)."""
 Events = Iterator[StreamGenerateResponse]
 AsyncEvents = AsyncIterator[StreamGenerateResponse]
-_AsyncCall = grpc.aio.UnaryStreamCall[Any, StreamGenerateResponse]
+EventsT = TypeVar("EventsT", Events, AsyncEvents)
+AnswerT = TypeVar("AnswerT")
 
 _TIMEOUT_S = 30.0
 """Of calls that do not wait for a model's output."""
@@ -75,7 +77,53 @@ def _make_background_request(
     return request
 
 
-class Client:
+class _BaseClient(Generic[EventsT]):
+    """The connection and the streams of a client; `EventsT` is how a stream is iterated."""
+
+    def __init__(self, url: str, open_channel: Callable[..., Any]) -> None:
+        try:
+            self._channel = open_channel(grpc_target(url), pings=CLIENT_PINGS)
+        except InvalidAddress as error:
+            raise MeshUnreachable(str(error)) from error
+        self.url = url
+        # Typed as for threads; on a channel for the event loop, calls return awaitables.
+        channel: grpc.Channel = self._channel
+        self._generation = GenerationServiceStub(channel)
+        self._models = ModelServiceStub(channel)
+        self._requests = RequestServiceStub(channel)
+        self._fleet = FleetServiceStub(channel)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        model: str,
+        seed: int | None = None,
+        reattach: bool = True,
+        **sampling: Unpack[Sampling],
+    ) -> EventsT:
+        """Yield `started`, deltas and `finish`. Closing the iterator cancels the request.
+
+        With `reattach`, a stream that breaks off is resumed at its position through another
+        gateway; without, it raises.
+        """
+        request = make_request(prompt, model=model, seed=seed, **sampling)
+        return self._read(lambda: self._generation.StreamGenerate(request), reattach)
+
+    def attach(self, request_id: str, *, after: str = "", reattach: bool = True) -> EventsT:
+        """Yield the events of a request that was sent before, from after a position.
+
+        Closing the iterator cancels the request unless it is a background request or has another
+        reader.
+        """
+        request = AttachRequestRequest(request_id=request_id, after=after)
+        return self._read(lambda: self._requests.AttachRequest(request), reattach, after)
+
+    def _read(self, start: Callable[[], Any], reattach: bool, after: str = "") -> EventsT:
+        raise NotImplementedError
+
+
+class Client(_BaseClient[Events]):
     """Blocking client; threads may share it. Use it as a context manager, or `close` it.
 
     Args:
@@ -86,45 +134,14 @@ class Client:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self._channel = blocking_channel(_target(url), pings=CLIENT_PINGS)
-        self._generation = GenerationServiceStub(self._channel)
-        self._models = ModelServiceStub(self._channel)
-        self._requests = RequestServiceStub(self._channel)
+        super().__init__(url, blocking_channel)
 
     def generate(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
     ) -> GenerateResponse:
         """Return the whole answer."""
         request = make_request(prompt, model=model, seed=seed, **sampling)
-        with _translated(self.url):
-            return self._generation.Generate(request)
-
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        model: str,
-        seed: int | None = None,
-        reattach: bool = True,
-        **sampling: Unpack[Sampling],
-    ) -> Events:
-        """Yield `started`, deltas and `finish`. Closing the iterator cancels the request.
-
-        With `reattach`, a stream that breaks off is resumed at its position through another
-        gateway; without, it raises.
-        """
-        request = make_request(prompt, model=model, seed=seed, **sampling)
-        return self._read(lambda: self._generation.StreamGenerate(request), reattach)
-
-    def attach(self, request_id: str, *, after: str = "", reattach: bool = True) -> Events:
-        """Yield the events of a request that was sent before, from after a position.
-
-        Closing the iterator cancels the request unless it is a background request or has another
-        reader.
-        """
-        request = AttachRequestRequest(request_id=request_id, after=after)
-        return self._read(lambda: self._requests.AttachRequest(request), reattach, after)
+        return self._call(self._generation.Generate, request, timeout_s=None)
 
     def _read(self, start: Callable[[], Any], reattach: bool, after: str = "") -> Events:
         with _translated(self.url):
@@ -147,8 +164,7 @@ class Client:
     ) -> BackgroundRequest:
         """Start a request that runs on without this client; return once it is stored."""
         request = _make_background_request(prompt, model, seed, sampling)
-        with _translated(self.url):
-            created = self._requests.CreateRequest(request, timeout=_TIMEOUT_S)
+        created = self._call(self._requests.CreateRequest, request)
         return self.background_request(created.request_id)
 
     def background_request(self, request_id: str) -> BackgroundRequest:
@@ -157,20 +173,21 @@ class Client:
 
     def get_request(self, request_id: str) -> Request:
         """Return the state of a request."""
-        request = GetRequestRequest(request_id=request_id)
-        with _translated(self.url):
-            return self._requests.GetRequest(request, timeout=_TIMEOUT_S)
+        return self._call(self._requests.GetRequest, GetRequestRequest(request_id=request_id))
 
     def cancel_request(self, request_id: str) -> Request:
         """End a request; return its state then."""
-        request = CancelRequestRequest(request_id=request_id)
-        with _translated(self.url):
-            return self._requests.CancelRequest(request, timeout=_TIMEOUT_S)
+        return self._call(self._requests.CancelRequest, CancelRequestRequest(request_id=request_id))
 
     def models(self) -> list[Model]:
         """Return the configured models."""
+        return list(self._call(self._models.ListModels, ListModelsRequest()).models)
+
+    def _call(
+        self, method: Callable[..., AnswerT], request: Message, timeout_s: float | None = _TIMEOUT_S
+    ) -> AnswerT:
         with _translated(self.url):
-            return list(self._models.ListModels(ListModelsRequest(), timeout=_TIMEOUT_S).models)
+            return method(request, timeout=timeout_s)
 
     def close(self) -> None:
         self._channel.close()
@@ -182,46 +199,22 @@ class Client:
         self.close()
 
 
-class AsyncClient:
+class AsyncClient(_BaseClient[AsyncEvents]):
     """Client for one event loop. Use it as an asynchronous context manager, or `close` it.
 
     The methods of `Client` are here under the same names, with the same arguments and errors.
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self._channel = aio_channel(_target(url), pings=CLIENT_PINGS)
-        self._generation = GenerationServiceStub(self._channel)
-        self._models = ModelServiceStub(self._channel)
-        self._requests = RequestServiceStub(self._channel)
-        self._fleet = FleetServiceStub(self._channel)
+        super().__init__(url, aio_channel)
 
     async def generate(
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
     ) -> GenerateResponse:
         request = make_request(prompt, model=model, seed=seed, **sampling)
-        with _translated(self.url):
-            return await self._generation.Generate(request)
+        return await self._call(self._generation.Generate, request, timeout_s=None)
 
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        model: str,
-        seed: int | None = None,
-        reattach: bool = True,
-        **sampling: Unpack[Sampling],
-    ) -> AsyncEvents:
-        request = make_request(prompt, model=model, seed=seed, **sampling)
-        return self._read(lambda: self._generation.StreamGenerate(request), reattach)
-
-    def attach(self, request_id: str, *, after: str = "", reattach: bool = True) -> AsyncEvents:
-        request = AttachRequestRequest(request_id=request_id, after=after)
-        return self._read(lambda: self._requests.AttachRequest(request), reattach, after)
-
-    async def _read(
-        self, start: Callable[[], _AsyncCall], reattach: bool, after: str = ""
-    ) -> AsyncEvents:
+    async def _read(self, start: Callable[[], Any], reattach: bool, after: str = "") -> AsyncEvents:
         with _translated(self.url):
             stream, call = ResumableStream(reattach, after), start()
             while True:
@@ -241,39 +234,38 @@ class AsyncClient:
         self, prompt: Prompt, *, model: str, seed: int | None = None, **sampling: Unpack[Sampling]
     ) -> AsyncBackgroundRequest:
         request = _make_background_request(prompt, model, seed, sampling)
-        with _translated(self.url):
-            created = await self._requests.CreateRequest(request, timeout=_TIMEOUT_S)
+        created = await self._call(self._requests.CreateRequest, request)
         return self.background_request(created.request_id)
 
     def background_request(self, request_id: str) -> AsyncBackgroundRequest:
         return AsyncBackgroundRequest(self, request_id)
 
     async def get_request(self, request_id: str) -> Request:
-        request = GetRequestRequest(request_id=request_id)
-        with _translated(self.url):
-            return await self._requests.GetRequest(request, timeout=_TIMEOUT_S)
+        return await self._call(self._requests.GetRequest, GetRequestRequest(request_id=request_id))
 
     async def cancel_request(self, request_id: str) -> Request:
         request = CancelRequestRequest(request_id=request_id)
-        with _translated(self.url):
-            return await self._requests.CancelRequest(request, timeout=_TIMEOUT_S)
+        return await self._call(self._requests.CancelRequest, request)
 
     async def models(self) -> list[Model]:
-        with _translated(self.url):
-            found = await self._models.ListModels(ListModelsRequest(), timeout=_TIMEOUT_S)
+        found = await self._call(self._models.ListModels, ListModelsRequest())
         return list(found.models)
 
     async def workers(self) -> list[Worker]:
         """Return the workers that report."""
-        with _translated(self.url):
-            found = await self._fleet.ListWorkers(ListWorkersRequest(), timeout=_TIMEOUT_S)
+        found = await self._call(self._fleet.ListWorkers, ListWorkersRequest())
         return list(found.workers)
 
     async def lanes(self) -> list[Lane]:
         """Return the queues, one lane for each model and priority."""
-        with _translated(self.url):
-            found = await self._fleet.ListLanes(ListLanesRequest(), timeout=_TIMEOUT_S)
+        found = await self._call(self._fleet.ListLanes, ListLanesRequest())
         return list(found.lanes)
+
+    async def _call(
+        self, method: Callable[..., AnswerT], request: Message, timeout_s: float | None = _TIMEOUT_S
+    ) -> AnswerT:
+        with _translated(self.url):
+            return await cast(Awaitable[AnswerT], method(request, timeout=timeout_s))
 
     async def close(self) -> None:
         await self._channel.close()
@@ -285,20 +277,13 @@ class AsyncClient:
         await self.close()
 
 
-def _target(url: str) -> str:
-    try:
-        return grpc_target(url)
-    except InvalidAddress as error:
-        raise MeshUnreachable(str(error)) from error
-
-
 @contextmanager
 def _translated(url: str) -> Iterator[None]:
     """Turn gRPC's errors into HeadraceErrors."""
     try:
         yield
     except grpc.RpcError as error:
-        # A synchronous call's error has the same methods; its type does not say so.
+        # A synchronous call's error has the same methods, which its type lacks.
         failed = cast(grpc.aio.AioRpcError, error)
         details = str(failed.details())
         if failed.code() is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():

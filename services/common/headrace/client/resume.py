@@ -70,7 +70,7 @@ class ResumableStream:
         """Take account of an event; False for the `started` that a resumed stream repeats.
 
         Raises:
-            HeadraceError: the event says that the request failed.
+            HeadraceError: the event is a finish with an error.
         """
         is_repeat = event.HasField("started") and bool(self._position.request_id)
         self._position.advance(event)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from urllib.parse import quote
 
 import httpx
 
 from headrace.supervisor.plan.mesh_options import LOOPBACK, Role
 from headrace.supervisor.state.failures import CanaryFailed
+from headrace.supervisor.state.state_dir import StateDir
 
 _RETRY_S = 0.1
+_PROBE_TIMEOUT_S = 2.0
 CANARY_TIMEOUT_S = 30.0
 _GENERATE = ("/v1/completions", {"prompt": "Hello", "max_tokens": 1})
 _RERANK = ("/v1/rerank", {"query": "Hello", "documents": ["Hello"]})
@@ -27,10 +30,6 @@ def health_url(role: str, ports: dict[str, int]) -> str | None:
     return None if port is None else f"http://{LOOPBACK}:{port}/{path}"
 
 
-async def is_ready(http: httpx.AsyncClient, url: str | None) -> bool:
-    return await not_ready_reason(http, url) is None
-
-
 async def not_ready_reason(http: httpx.AsyncClient, url: str | None) -> str | None:
     """Return why a process is not ready, empty if that is unknown; None if it is ready."""
     if url is None:
@@ -40,6 +39,30 @@ async def not_ready_reason(http: httpx.AsyncClient, url: str | None) -> str | No
     except httpx.HTTPError:
         return ""
     return None if answer.status_code == httpx.codes.OK else error_text(answer)
+
+
+async def wait_until_ready(
+    state_dir: StateDir,
+    name: str,
+    *,
+    other_than: int | None,
+    on_reason: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Wait until a process of a mesh is ready again.
+
+    Args:
+        other_than: the pid of a run that does not count.
+        on_reason: called with each reason why it is not ready; empty if that is unknown.
+    """
+    async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_TIMEOUT_S) as http:
+        while True:
+            now = state_dir.read_process(name)
+            if now.pid not in (None, other_than):
+                reason = await not_ready_reason(http, health_url(now.role, now.ports))
+                if reason is None:
+                    return
+                on_reason(reason)
+            await asyncio.sleep(_RETRY_S)
 
 
 def error_text(answer: httpx.Response) -> str:

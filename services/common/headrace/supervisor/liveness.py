@@ -47,7 +47,7 @@ class LivenessMonitor:
 
     async def _check(self) -> None:
         process = self._process
-        pid, ports = process.record.pid, dict(process.ports)
+        pid, ports = process.record.pid, process.record.ports
         if pid is None:
             return
         fault = await self._probe.check(ports) if ports else self._probe.not_listening

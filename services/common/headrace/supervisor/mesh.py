@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 
 import httpx
@@ -21,11 +20,7 @@ from headrace.supervisor.liveness import LivenessMonitor
 from headrace.supervisor.model_removal import remove_unlisted
 from headrace.supervisor.plan.mesh_options import LOOPBACK, MeshOptions, Role, services
 from headrace.supervisor.plan.program import Program, Service
-from headrace.supervisor.plan.stop_timeouts import (
-    STOP_ORDER,
-    mesh_stop_timeout_s,
-    stop_timeout_s,
-)
+from headrace.supervisor.plan.stop_timeouts import STOP_ORDER, mesh_stop_timeout_s, stop_timeout_s
 from headrace.supervisor.probes import BrokerProbe, HttpProbe, Probe
 from headrace.supervisor.servers.envoy import Edge
 from headrace.supervisor.servers.nats import Broker
@@ -39,28 +34,30 @@ _REPORT_EVERY_S = 2.0
 """Shortest time between two reports of how far a worker has loaded its model."""
 
 
-@dataclass(frozen=True, slots=True)
-class MeshCallbacks:
-    """What the supervisor reports while it runs."""
-
-    progress: Callable[[str, str], None]
-    """The name of a process, or "mesh", and what happened to it."""
-    ready: Callable[[str, Sequence[str]], Awaitable[None]]
-    """The mesh serves these models at this URL; cancelled if the mesh is to stop meanwhile."""
-
-
 class Mesh:
-    """All processes of one mesh. Call `run` once, with the state directory locked."""
+    """All processes of one mesh. Call `run` once, with the state directory locked.
 
-    def __init__(self, options: MeshOptions, state_dir: StateDir, callbacks: MeshCallbacks) -> None:
+    Args:
+        report: called with the name of a process, or "mesh", and what happened to it.
+        on_ready: called with the URL and the models that are served there; cancelled if the mesh is
+            to stop meanwhile.
+    """
+
+    def __init__(
+        self,
+        options: MeshOptions,
+        state_dir: StateDir,
+        *,
+        report: Callable[[str, str], None],
+        on_ready: Callable[[str, Sequence[str]], Awaitable[None]],
+    ) -> None:
         self._options = options
         self._state_dir = state_dir
-        self._callbacks = callbacks
+        self._report, self._on_ready = report, on_ready
         self._broker = Broker(state_dir.broker, sync_interval=options.sync_interval)
         self._edge = Edge(state_dir.edge, state_dir.logs, host=options.host, port=options.port)
         self._processes: list[SupervisedProcess] = []
         self._ready = False
-        self._gateways: list[tuple[str, int]] = []
         self._is_written, self._has_reported_disk = True, False
 
     async def run(self, *, stop: asyncio.Event, kill: asyncio.Event) -> None:
@@ -97,7 +94,7 @@ class Mesh:
                 self._report(process.program.name, f"left out for now: {process.failure}")
         for url in external_urls(self._options.host, self._public_port or 0):
             self._report("mesh", f"other machines reach it at {url}, without authentication")
-        await self._callbacks.ready(self._url or "", models)
+        await self._on_ready(self._url or "", models)
         await asyncio.Event().wait()
 
     async def _start_all(self, group: asyncio.TaskGroup) -> list[str]:
@@ -180,7 +177,7 @@ class Mesh:
         reported = ""
         async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
             while True:
-                why = await not_ready_reason(http, health_url(program.role, process.ports))
+                why = await not_ready_reason(http, health_url(program.role, process.record.ports))
                 if why is None:
                     break
                 if process.failure is not None:
@@ -204,7 +201,7 @@ class Mesh:
     @property
     def _public_port(self) -> int | None:
         """None while Envoy does not listen."""
-        ports = (p.ports for p in self._processes if p.program is self._edge)
+        ports = (p.record.ports for p in self._processes if p.program is self._edge)
         return next((each["http"] for each in ports if each), None)
 
     @property
@@ -212,9 +209,6 @@ class Mesh:
         port = self._public_port
         host = connect_host(self._options.host)
         return None if port is None else f"http://{join_host_port(host, port)}"
-
-    def _report(self, name: str, fact: str) -> None:
-        self._callbacks.progress(name, fact)
 
     def _changed(self) -> None:
         self._is_written = False
@@ -228,14 +222,12 @@ class Mesh:
         if self._is_written:
             return
         gateways = [
-            (LOOPBACK, process.ports["grpc"])
+            (LOOPBACK, process.record.ports["grpc"])
             for process in self._processes
-            if process.program.role is Role.GATEWAY and "grpc" in process.ports
+            if process.program.role is Role.GATEWAY and "grpc" in process.record.ports
         ]
         try:
-            if gateways != self._gateways:
-                self._edge.set_gateways(gateways)
-                self._gateways = gateways
+            self._edge.set_gateways(gateways)
             self._state_dir.write_record(self._record())
         except OSError as error:
             if not self._has_reported_disk:

@@ -90,7 +90,5 @@ async def _remove(cards: Cards, card: ModelCard) -> bool:
     before = await cards.get_card(card.model)
     if before is None or ModelCard.FromString(before) != card:
         return False
-    marked = ModelCard()
-    marked.CopyFrom(card)
-    marked.removed = True
-    return await cards.replace_card(card.model, before, marked.SerializeToString())
+    card.removed = True
+    return await cards.replace_card(card.model, before, card.SerializeToString())

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Protocol
 
 import httpx
 
@@ -33,42 +33,41 @@ _BROKEN_S = 3.0
 an error until it is started again."""
 
 
-class Probe(Protocol):
-    """Finds out whether one process does its work."""
+class Probe(ABC):
+    """Finds out whether one process does its work.
 
-    @property
-    def not_listening(self) -> Fault:
+    Args:
+        silence_s: how long it may stay without an answer; None: for ever.
+    """
+
+    def __init__(self, silence_s: float | None) -> None:
+        # Why four times as long: it may wait 30 s for its broker, or recover a large store.
+        self.not_listening = Fault("listens nowhere", None if silence_s is None else 4 * silence_s)
         """The fault of a process that does not listen yet."""
-        ...
+        self._silence_s = silence_s
+        self._http = httpx.AsyncClient(trust_env=False, timeout=PROBE_TIMEOUT_S)
 
+    @abstractmethod
     async def check(self, ports: dict[str, int]) -> Fault | None:
         """Return the fault of a process that listens; None if it has none."""
-        ...
 
-    async def close(self) -> None: ...
-
-
-def _not_listening(silence_s: float | None) -> Fault:
-    """Why four times as long: it may wait 30 s for its broker, or recover a large store."""
-    return Fault("listens nowhere", None if silence_s is None else 4 * silence_s)
+    async def close(self) -> None:
+        await self._http.aclose()
 
 
-class HttpProbe:
+class HttpProbe(Probe):
     """A GET that must be answered within `PROBE_TIMEOUT_S`.
 
     Why not /readyz: another run does not help a process that waits for others or for its model.
 
     Args:
         port: name of the port.
-        silence_s: how long it may stay unanswered; None: for ever.
         must_be_ok: whether only the status 200 is good.
     """
 
     def __init__(self, port: str, path: str, *, silence_s: float | None, must_be_ok: bool) -> None:
-        self.not_listening = _not_listening(silence_s)
+        super().__init__(silence_s)
         self._port, self._path, self._must_be_ok = port, path, must_be_ok
-        self._silence_s = silence_s
-        self._http = httpx.AsyncClient(trust_env=False, timeout=PROBE_TIMEOUT_S)
 
     async def check(self, ports: dict[str, int]) -> Fault | None:
         try:
@@ -79,11 +78,8 @@ class HttpProbe:
             return None
         return Fault(error_text(answer), self._silence_s)
 
-    async def close(self) -> None:
-        await self._http.aclose()
 
-
-class BrokerProbe:
+class BrokerProbe(Probe):
     """The broker's health endpoint, and a message that must be stored.
 
     Faults are also published to all that are connected, because nats-server does not answer a
@@ -91,13 +87,11 @@ class BrokerProbe:
 
     Args:
         folder: of the broker's store.
-        silence_s: how long it may stay without an answer; None: for ever.
     """
 
     def __init__(self, folder: Path, *, silence_s: float | None) -> None:
-        self.not_listening = _not_listening(silence_s)
-        self._folder, self._silence_s = folder, silence_s
-        self._http = httpx.AsyncClient(trust_env=False, timeout=PROBE_TIMEOUT_S)
+        super().__init__(silence_s)
+        self._folder = folder
         self._bus: Bus | None = None
         self._has_reported = False
 
@@ -116,7 +110,7 @@ class BrokerProbe:
         return fault
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await super().close()
         if self._bus is not None:
             await self._bus.close()
 

@@ -18,7 +18,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from headrace.supervisor.child import Child
 from headrace.supervisor.plan.backoff import Backoff
@@ -57,9 +59,7 @@ class SupervisedProcess:
     ) -> None:
         self.program = program
         self.log: Path = state_dir.log(program.name)
-        self.ports: dict[str, int] = {}
-        self.restarts = 0
-        self.fault = ""
+        self.record = ProcessRecord(program.role, program.name, pid=None, ports={}, restarts=0)
         self.listening = asyncio.Event()
         """Set while its ports are known."""
         self.ended = asyncio.Event()
@@ -71,22 +71,9 @@ class SupervisedProcess:
         self._child: Child | None = None
         self._backoff = Backoff()
         self._mesh_was_ready = False
-        self._is_drained = False
         self._replace_reason = ""
-        self._last_end = ""
         self._on_change = on_change
         self._report = report
-
-    @property
-    def record(self) -> ProcessRecord:
-        pid = None if self._child is None else self._child.pid
-        program = self.program
-        return ProcessRecord(
-            *(program.role, program.name, pid, dict(self.ports), self.restarts),
-            drained=self._is_drained,
-            fault=self.fault,
-            last_end=self._last_end,
-        )
 
     def mesh_is_ready(self) -> None:
         """The mesh has been ready: from now on every death is followed by another run."""
@@ -129,10 +116,9 @@ class SupervisedProcess:
 
     def set_fault(self, fault: str) -> None:
         """Record and report why it does not do its work; empty if it does."""
-        if fault != self.fault:
-            self.fault = fault
+        if fault != self.record.fault:
             self._report(self.program.name, fault or "is healthy again")
-            self._on_change()
+            self._update(fault=fault)
 
     async def _run_once(self) -> tuple[str, bool]:
         """Return how the run ended, and whether it rejected its settings."""
@@ -156,7 +142,7 @@ class SupervisedProcess:
         self._child = child
         if self.ended.is_set():
             child.kill()
-        self._on_change()
+        self._update(pid=child.pid)
         try:
             async with asyncio.TaskGroup() as group:
                 finding_ports = group.create_task(self._find_ports(child))
@@ -166,9 +152,9 @@ class SupervisedProcess:
         finally:
             child.kill()
             await child.wait()
-            self._child, self.ports = None, {}
+            self._child = None
             self.listening.clear()
-            self._on_change()
+            self._update(pid=None, ports={})
 
     def _working_folder(self) -> Path | None:
         """Return the program's current directory: ours, or the state directory if ours is gone."""
@@ -183,19 +169,17 @@ class SupervisedProcess:
     async def _find_ports(self, child: Child) -> None:
         while (ports := await self.program.read_ports(child.pid)) is None:
             await asyncio.sleep(_POLL_S)
-        self.ports = ports
         self.listening.set()
-        self._on_change()
+        self._update(ports=ports)
 
     async def _stay_drained(self) -> None:
         """Wait until the drain is undone or the mesh ends."""
         name = self.program.name
         self._report(name, f"is drained; start it again with `headrace drain {name} --undo`")
-        self._is_drained = True
-        self._on_change()
+        self._update(drained=True)
         while self._state_dir.is_marked_drained(name) and not self.ended.is_set():
             await self._pause(_POLL_S)
-        self._is_drained = False
+        self._update(drained=False)
 
     async def _restart(self, cause: str, *, has_bad_settings: bool, ran_s: float) -> None:
         """Wait before the next run, or fail while the mesh starts."""
@@ -206,12 +190,15 @@ class SupervisedProcess:
             if not self._is_optional:
                 raise failure
             self.failure = failure
-        self.restarts += 1
-        self._last_end = cause
         wait_s = _BAD_SETTINGS_WAIT_S if has_bad_settings else self._backoff.wait_s
         self._report(self.program.name, f"{cause}; starts again in {wait_s:g} s")
-        self._on_change()
+        self._update(restarts=self.record.restarts + 1, last_end=cause)
         await self._pause(wait_s)
+
+    def _update(self, **changes: Any) -> None:
+        """Replace the record by one with these fields changed."""
+        self.record = replace(self.record, **changes)
+        self._on_change()
 
     async def _pause(self, wait_s: float) -> None:
         """Wait, or return early when the process ends for good."""

@@ -25,37 +25,37 @@ requests_total = Counter(
 )
 calls_total = Counter(
     "headrace_gateway_calls_total",
-    "Calls by how they ended for their callers, refused ones too, by google.rpc.Code.",
+    "Calls that have ended, rejected ones included, by google.rpc.Code.",
     ["door", "model", "code"],
 )
 refusals_total = Counter(
     "headrace_gateway_refusals_total",
-    "Requests refused before anything was queued, by reason of errors.py.",
+    "Requests rejected before they were queued, by error reason.",
     ["model", "priority", "reason"],
 )
 ignored_fields_total = Counter(
     "headrace_gateway_ignored_fields_total",
-    "Fields of /v1 bodies that did nothing, once a body: those known by name, and the unknown.",
+    "Fields of /v1 bodies without effect, once per body: known ones by name, and the unknown.",
     ["field"],
 )
 healthy = Gauge("headrace_gateway_healthy", "Whether this gateway can admit requests: 1, else 0.")
 open_requests = Gauge("headrace_gateway_open_requests", "Requests admitted and not yet settled.")
 detached_requests = Gauge(
-    "headrace_gateway_detached_requests", "Of these, those that go on without any reader."
+    "headrace_gateway_detached_requests", "Open requests that run without a connected client."
 )
-worker_streams = Gauge("headrace_gateway_worker_streams", "Delivery streams held by workers.")
+worker_streams = Gauge("headrace_gateway_worker_streams", "Open delivery streams from workers.")
 relayed_tokens_total = Counter(
     "headrace_gateway_relayed_tokens_total", "Output tokens relayed.", ["model", "priority"]
 )
 time_to_first_token_seconds = Histogram(
     "headrace_gateway_time_to_first_token_seconds",
-    "From admission to the first token at the door.",
+    "Time from admission to the first token at the gateway.",
     ["model", "priority"],
     buckets=_TTFT_BUCKETS,
 )
 inter_token_latency_seconds = Histogram(
     "headrace_gateway_inter_token_latency_seconds",
-    "Between tokens at the door: of one wake-up's tokens, the mean.",
+    "Time between tokens at the gateway; of tokens that arrive together, the mean.",
     ["model", "priority"],
     buckets=_INTER_TOKEN_BUCKETS,
 )
@@ -63,17 +63,17 @@ stale_tokens_total = Counter(
     "headrace_gateway_stale_tokens_total", "Late tokens of attempts that have been fenced."
 )
 repeated_tokens_total = Counter(
-    "headrace_gateway_repeated_tokens_total", "Tokens that were received twice, and were equal."
+    "headrace_gateway_repeated_tokens_total", "Tokens received twice with equal values."
 )
 replay_mismatch_total = Counter(
     "headrace_gateway_replay_mismatch_total",
-    "Tokens or ends that were received twice, and differed: determinism is broken.",
+    "Tokens or finishes received twice with different values: determinism is broken.",
 )
 sender_faults_total = Counter(
     "headrace_gateway_sender_faults_total", "Attempts fenced because their worker skipped tokens."
 )
 lost_total = Counter(
-    "headrace_gateway_lost_total", "Attempts reported lost to the scheduler.", ["model"]
+    "headrace_gateway_lost_total", "Attempts reported to the scheduler as lost.", ["model"]
 )
 taken_over_total = Counter(
     "headrace_gateway_taken_over_total",
@@ -86,27 +86,28 @@ overdue_total = Counter(
     ["model"],
 )
 slow_readers_total = Counter(
-    "headrace_gateway_slow_readers_total", "Callers cut because they read nothing for too long."
+    "headrace_gateway_slow_readers_total",
+    "Connections closed because the client read nothing for too long.",
 )
 unsettled_requests = Gauge(
-    "headrace_gateway_unsettled_requests", "Ended requests that no scheduler has taken note of."
+    "headrace_gateway_unsettled_requests", "Ended requests that no scheduler has acknowledged."
 )
 settle_seconds = Histogram(
     "headrace_gateway_settle_seconds",
-    "From the end of a request to the scheduler's word that it is settled.",
+    "Time from the end of a request to the scheduler's acknowledgement.",
     ["model"],
     buckets=_TTFT_BUCKETS,
 )
 results_not_stored_total = Counter(
     "headrace_gateway_results_not_stored_total",
-    "Results given up on: the broker did not take them.",
+    "Results dropped because the broker did not accept them.",
 )
 unreadable_reports_total = Counter(
     "headrace_gateway_unreadable_reports_total", "Reports that could not be read.", ["report"]
 )
 canary_seconds = Histogram(
     "headrace_gateway_canary_seconds",
-    "From a canary's admission to its token.",
+    "Time from a canary's admission to its token.",
     ["model"],
     buckets=_TTFT_BUCKETS,
 )

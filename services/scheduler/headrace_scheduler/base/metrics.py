@@ -78,7 +78,7 @@ adopted = Counter(
 )
 orphaned = Counter(
     "headrace_scheduler_orphaned_requests",
-    "Requests whose gateway was gone, so that they waited for another.",
+    "Requests that waited for another gateway because theirs was lost.",
     [*_LANE, "reason"],
 )
 ended = Counter(
@@ -97,7 +97,7 @@ abandoned = Counter(
     [*_LANE, "reason"],
 )
 lost_workers = Counter(
-    "headrace_scheduler_lost_workers", "Workers that left or fell silent.", ["model"]
+    "headrace_scheduler_lost_workers", "Workers that shut down or stopped reporting.", ["model"]
 )
 dead_letters = Counter(
     "headrace_scheduler_dead_letters", "Messages stored as dead letters.", ["model", "reason"]

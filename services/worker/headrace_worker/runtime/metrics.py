@@ -80,7 +80,7 @@ RUNNING = Gauge("vllm:num_requests_running", "Sequences that hold a slot.", _LAB
 WAITING = Gauge("vllm:num_requests_waiting", "Sequences accepted, not yet in a slot.", _LABELS)
 CACHE_USAGE = Gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.", _LABELS)
 PROMPT_TOKENS = Counter("vllm:prompt_tokens", "Prompt tokens computed.", _LABELS)
-OUTPUT_TOKENS = Counter("vllm:generation_tokens", "Output tokens made.", _LABELS)
+OUTPUT_TOKENS = Counter("vllm:generation_tokens", "Output tokens generated.", _LABELS)
 PREFIX_QUERIES = Counter(
     "vllm:prefix_cache_queries", "Tokens of contexts looked up in the prefix cache.", _LABELS
 )
@@ -90,7 +90,7 @@ PREFIX_HITS = Counter(
 SUCCESSES = Counter(
     "vllm:request_success", "Sequences that finished.", (*_LABELS, "finished_reason")
 )
-PREEMPTIONS = Counter("vllm:num_preemptions", "Sequences parked before their end.", _LABELS)
+PREEMPTIONS = Counter("vllm:num_preemptions", "Sequences preempted before their end.", _LABELS)
 TTFT = Histogram(
     "vllm:time_to_first_token_seconds",
     "Time from acceptance to the first token.",

@@ -1,4 +1,4 @@
-"""Asking whether processes, and the whole path, are well."""
+"""Probes of the readiness of processes, and of the whole path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headrace.supervisor.health import health_url, is_ready, wait_for_canary
+from headrace.supervisor.health import health_url, not_ready_reason, wait_for_canary
 from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.failures import CanaryFailed
 from helpers.running_edge import running_edge
@@ -23,16 +23,16 @@ async def test_a_canary_that_does_not_come_is_reported_with_the_last_answer(
         await wait_for_canary(edge.url, "pebble", within_s=0.3)
 
 
-async def test_a_process_is_well_if_it_says_so(tmp_path: Path) -> None:
+async def test_a_process_is_ready_if_its_probe_answers_200(tmp_path: Path) -> None:
     async with httpx.AsyncClient(trust_env=False) as http:
-        assert not await is_ready(http, None)
+        assert await not_ready_reason(http, None) == ""
         async with running_edge(tmp_path) as edge:
-            assert await is_ready(http, f"{edge.admin_url}/ready")
-            assert not await is_ready(http, f"{edge.admin_url}/nothing")
-        assert not await is_ready(http, f"{edge.admin_url}/ready")
+            assert await not_ready_reason(http, f"{edge.admin_url}/ready") is None
+            assert await not_ready_reason(http, f"{edge.admin_url}/nothing")
+        assert await not_ready_reason(http, f"{edge.admin_url}/ready") == ""
 
 
-def test_each_role_is_asked_at_its_own_port() -> None:
+def test_each_role_is_probed_at_its_own_port() -> None:
     assert health_url(Role.NATS, {"http": 1}) == "http://127.0.0.1:1/healthz"
     assert health_url(Role.ENVOY, {"admin": 1}) == "http://127.0.0.1:1/ready"
     assert health_url(Role.WORKER, {"metrics": 1}) == "http://127.0.0.1:1/readyz"

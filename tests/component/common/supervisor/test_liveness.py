@@ -44,7 +44,7 @@ server.serve_forever()
 
 
 class Serving:
-    """A process that answers what a file says; anything but "ok" with 503."""
+    """A process that answers with the text of a file; with 503 unless that is "ok"."""
 
     role = Role.GATEWAY
     name = "serving"
@@ -60,12 +60,11 @@ class Serving:
         return (sys.executable, "-c", SERVES, str(self._ports), str(self.answer))
 
     async def read_ports(self, pid: int) -> dict[str, int] | None:
-        found = read_json_object(self._ports)
-        return None if found is None else {name: int(str(port)) for name, port in found.items()}
+        return read_json_object(self._ports)
 
 
 class Monitored:
-    """A kept process under a watch."""
+    """A supervised process with its liveness monitor."""
 
     def __init__(self, process: SupervisedProcess, reports: list[str]) -> None:
         self.process, self.reports = process, reports
@@ -76,7 +75,7 @@ class Monitored:
         return self.process.record.pid
 
     async def is_replaced(self, pid: int) -> None:
-        """Another run listens."""
+        """Wait until another run listens."""
         await eventually(
             lambda: self.process.listening.is_set() and self.process.record.pid != pid,
             within_s=WITHIN_S,
@@ -118,28 +117,28 @@ async def test_a_process_that_hangs_is_replaced_and_the_reason_reported(tmp_path
             monitored.process.record.last_end
             == "was ended: does not answer /healthz, for more than 1 s"
         )
-        assert monitored.process.restarts == 1
+        assert monitored.process.record.restarts == 1
         await eventually(lambda: monitored.reports[-1] == "is healthy again", within_s=WITHIN_S)
 
 
-async def test_a_process_that_says_that_it_is_stuck_is_replaced(tmp_path: Path) -> None:
+async def test_a_process_that_reports_itself_stuck_is_replaced(tmp_path: Path) -> None:
     program = Serving(tmp_path)
     async with monitored_process(program, healthz(), tmp_path) as monitored:
         stuck = monitored.pid
         program.answer.write_text("its event loop is stuck")
-        await eventually(lambda: monitored.process.fault == "its event loop is stuck")
+        await eventually(lambda: monitored.process.record.fault == "its event loop is stuck")
         await monitored.is_replaced(stuck)
         assert "its event loop is stuck" in monitored.process.record.last_end
 
 
-async def test_a_process_that_answers_at_all_is_left_alone_where_that_is_enough(
+async def test_any_answer_is_healthy_where_the_status_does_not_matter(
     tmp_path: Path,
 ) -> None:
     program = Serving(tmp_path)
     program.answer.write_text("draining")
     probe = HttpProbe("metrics", "/ready", silence_s=0.0, must_be_ok=False)
     async with monitored_process(program, probe, tmp_path) as monitored:
-        assert await probe.check(monitored.process.ports) is None
+        assert await probe.check(monitored.process.record.ports) is None
 
 
 async def test_a_frozen_process_is_reported_and_kept_where_no_time_is_set(tmp_path: Path) -> None:
@@ -147,9 +146,9 @@ async def test_a_frozen_process_is_reported_and_kept_where_no_time_is_set(tmp_pa
     async with monitored_process(Serving(tmp_path), probe, tmp_path) as monitored:
         frozen = monitored.pid
         os.kill(frozen, signal.SIGSTOP)
-        await eventually(lambda: monitored.process.fault != "", within_s=WITHIN_S)
+        await eventually(lambda: monitored.process.record.fault != "", within_s=WITHIN_S)
         os.kill(frozen, signal.SIGCONT)
-        await eventually(lambda: monitored.process.fault == "", within_s=WITHIN_S)
+        await eventually(lambda: monitored.process.record.fault == "", within_s=WITHIN_S)
         assert monitored.pid == frozen
         assert monitored.reports == ["does not answer /healthz", "is healthy again"]
 
@@ -164,7 +163,7 @@ async def test_a_process_whose_files_cannot_be_written_is_started_once_they_can(
         ) as monitored:
             disk.fill()
             os.kill(monitored.pid, signal.SIGKILL)
-            await eventually(lambda: monitored.process.restarts >= 2, within_s=WITHIN_S)
+            await eventually(lambda: monitored.process.record.restarts >= 2, within_s=WITHIN_S)
             disk.free()
             await eventually(monitored.process.listening.is_set, within_s=WITHIN_S)
             assert "cannot be started: no space left on device" in monitored.process.record.last_end
@@ -190,7 +189,7 @@ class BrokenBroker:
         return True
 
     async def break_it(self) -> None:
-        """Until its supervisor has reports everybody that it cannot store."""
+        """Fill the disk, and wait until the broker's fault has been published."""
         self.disk.fill()
         assert not await self.stores()
         await eventually(lambda: self.bus.fault != "", within_s=WITHIN_S)
@@ -210,15 +209,15 @@ async def broken(tmp_path: Path) -> AsyncIterator[BrokenBroker]:
             await bus.close()
 
 
-async def test_a_broker_on_a_full_disk_is_left_alone_and_says_what_it_lacks(
+async def test_a_broker_on_a_full_disk_is_not_replaced_and_the_disk_is_reported(
     broken: BrokenBroker,
 ) -> None:
     assert broken.bus.fault == "no space left on device"
-    await eventually(lambda: broken.monitored.process.fault != "", within_s=WITHIN_S)
-    fault = broken.monitored.process.fault
+    await eventually(lambda: broken.monitored.process.record.fault != "", within_s=WITHIN_S)
+    fault = broken.monitored.process.record.fault
     assert fault.startswith("cannot store: no space left on device: ")
     assert str(broken.disk.folder) in fault
-    assert broken.monitored.process.restarts == 0
+    assert broken.monitored.process.record.restarts == 0
 
 
 async def test_a_broker_that_stays_broken_after_the_disk_is_free_again_is_replaced(
@@ -230,4 +229,4 @@ async def test_a_broker_that_stays_broken_after_the_disk_is_free_again_is_replac
     await eventually(broken.stores, within_s=WITHIN_S)
     await eventually(lambda: broken.bus.fault == "", within_s=WITHIN_S)
     assert "no space left on device" in broken.monitored.process.record.last_end
-    assert broken.monitored.process.restarts == 1
+    assert broken.monitored.process.record.restarts == 1

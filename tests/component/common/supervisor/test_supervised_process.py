@@ -1,4 +1,4 @@
-"""Keeping a process running, with real processes."""
+"""Restarts and stops, with real processes."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Script:
         return {"pid": pid}
 
 
-class Kept:
-    """A process at work."""
+class Supervised:
+    """A running script and what its supervision has reported."""
 
     def __init__(self, code: str, folder: Path, *, is_optional: bool = False) -> None:
         self.reports: list[str] = []
@@ -66,92 +66,92 @@ class Kept:
 
 
 @pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
-    kept = Kept(STAYS, tmp_path)
-    yield kept
-    kept.process.kill()
-    await kept.task
+async def supervised(tmp_path: Path) -> AsyncIterator[Supervised]:
+    supervised = Supervised(STAYS, tmp_path)
+    yield supervised
+    supervised.process.kill()
+    await supervised.task
 
 
-async def test_a_process_that_dies_is_started_again_and_counted(kept: Kept) -> None:
-    kept.process.mesh_is_ready()
-    first = await kept.pid()
+async def test_a_process_that_dies_is_started_again_and_counted(supervised: Supervised) -> None:
+    supervised.process.mesh_is_ready()
+    first = await supervised.pid()
     os.kill(first, signal.SIGKILL)
-    second = await kept.pid(other_than=first)
+    second = await supervised.pid(other_than=first)
     assert psutil.pid_exists(second)
-    assert kept.process.restarts == 1
-    assert kept.reports == ["was killed by signal 9; starts again in 0.2 s"]
+    assert supervised.process.record.restarts == 1
+    assert supervised.reports == ["was killed by signal 9; starts again in 0.2 s"]
 
 
 async def test_a_process_is_started_again_where_the_current_directory_has_been_removed(
-    kept: Kept, tmp_path: Path
+    supervised: Supervised, tmp_path: Path
 ) -> None:
-    kept.process.mesh_is_ready()
-    first = await kept.pid()
+    supervised.process.mesh_is_ready()
+    first = await supervised.pid()
     (tmp_path / "here").mkdir()
     with contextlib.chdir(tmp_path / "here"):
         (tmp_path / "here").rmdir()
         os.kill(first, signal.SIGKILL)
-        second = await kept.pid(other_than=first)
+        second = await supervised.pid(other_than=first)
     assert psutil.Process(second).cwd() == str(tmp_path)
-    assert kept.reports == ["was killed by signal 9; starts again in 0.2 s"]
+    assert supervised.reports == ["was killed by signal 9; starts again in 0.2 s"]
 
 
-async def test_ports_are_those_of_the_run_that_is_now(kept: Kept) -> None:
-    kept.process.mesh_is_ready()
-    first = await kept.pid()
-    await eventually(lambda: kept.process.ports == {"pid": first})
+async def test_ports_are_those_of_the_run_that_is_now(supervised: Supervised) -> None:
+    supervised.process.mesh_is_ready()
+    first = await supervised.pid()
+    await eventually(lambda: supervised.process.record.ports == {"pid": first})
     os.kill(first, signal.SIGKILL)
-    second = await kept.pid(other_than=first)
-    await eventually(lambda: kept.process.ports == {"pid": second})
+    second = await supervised.pid(other_than=first)
+    await eventually(lambda: supervised.process.record.ports == {"pid": second})
 
 
-async def test_a_process_that_keeps_dying_at_start_is_given_up_with_its_last_words(
+async def test_a_process_that_keeps_dying_at_start_fails_with_the_end_of_its_log(
     tmp_path: Path,
 ) -> None:
-    kept = Kept("import sys; sys.exit('no such model')", tmp_path)
+    supervised = Supervised("import sys; sys.exit('no such model')", tmp_path)
     with pytest.raises(ProcessFailed, match=r"(?s)script ended with status 1.*no such model"):
-        await kept.task
-    assert kept.process.restarts == 2
+        await supervised.task
+    assert supervised.process.record.restarts == 2
 
 
-async def test_a_process_that_refuses_its_settings_is_not_started_again(tmp_path: Path) -> None:
-    kept = Kept("import sys; sys.exit(2)", tmp_path)
+async def test_a_process_that_rejects_its_settings_is_not_started_again(tmp_path: Path) -> None:
+    supervised = Supervised("import sys; sys.exit(2)", tmp_path)
     with pytest.raises(ProcessFailed, match="ended with status 2"):
-        await kept.task
-    assert kept.process.restarts == 0
+        await supervised.task
+    assert supervised.process.record.restarts == 0
 
 
-async def test_a_process_that_can_be_missed_tells_why_it_is_and_is_started_again(
+async def test_an_optional_process_that_fails_is_reported_and_started_again(
     tmp_path: Path,
 ) -> None:
-    kept = Kept("import sys; sys.exit('no such model')", tmp_path, is_optional=True)
-    await eventually(lambda: kept.process.failure is not None)
-    assert "no such model" in str(kept.process.failure)
-    assert kept.process.restarts == 3
-    assert await kept.process.stop(deadline_s=5)
-    await kept.task
+    supervised = Supervised("import sys; sys.exit('no such model')", tmp_path, is_optional=True)
+    await eventually(lambda: supervised.process.failure is not None)
+    assert "no such model" in str(supervised.process.failure)
+    assert supervised.process.record.restarts == 3
+    assert await supervised.process.stop(deadline_s=5)
+    await supervised.task
 
 
 async def test_files_that_cannot_be_loaded_are_tried_again_at_long_intervals(
     tmp_path: Path,
 ) -> None:
-    kept = Kept("import sys; sys.exit(2)", tmp_path, is_optional=True)
-    await eventually(lambda: bool(kept.reports))
-    assert kept.reports == ["ended with status 2; starts again in 30 s"]
-    assert await kept.process.stop(deadline_s=5)
-    await kept.task
+    supervised = Supervised("import sys; sys.exit(2)", tmp_path, is_optional=True)
+    await eventually(lambda: bool(supervised.reports))
+    assert supervised.reports == ["ended with status 2; starts again in 30 s"]
+    assert await supervised.process.stop(deadline_s=5)
+    await supervised.task
 
 
-async def test_a_stopped_process_ends_and_is_not_started_again(kept: Kept) -> None:
-    pid = await kept.pid()
-    assert await kept.process.stop(deadline_s=5)
-    await kept.task
+async def test_a_stopped_process_ends_and_is_not_started_again(supervised: Supervised) -> None:
+    pid = await supervised.pid()
+    assert await supervised.process.stop(deadline_s=5)
+    await supervised.task
     assert not psutil.pid_exists(pid)
-    assert kept.reports == []
+    assert supervised.reports == []
 
 
-async def test_a_process_that_will_not_end_is_killed_at_the_deadline(tmp_path: Path) -> None:
+async def test_a_process_that_ignores_sigterm_is_killed_at_the_deadline(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = f"{IGNORES_SIGTERM}; print('deaf', flush=True); {STAYS}"
     child = await Child.start((sys.executable, "-c", code), log=log, folder=tmp_path)
@@ -160,12 +160,12 @@ async def test_a_process_that_will_not_end_is_killed_at_the_deadline(tmp_path: P
     assert not psutil.pid_exists(child.pid)
 
 
-async def test_a_cancelled_keeper_leaves_no_process(tmp_path: Path) -> None:
-    kept = Kept(STAYS, tmp_path)
-    pid = await kept.pid()
-    kept.task.cancel()
+async def test_cancelling_the_supervision_leaves_no_process(tmp_path: Path) -> None:
+    supervised = Supervised(STAYS, tmp_path)
+    pid = await supervised.pid()
+    supervised.task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await kept.task
+        await supervised.task
     assert not psutil.pid_exists(pid)
 
 
@@ -192,7 +192,7 @@ asyncio.run(main())
     await eventually(lambda: not psutil.pid_exists(pid))
 
 
-def test_a_program_is_not_started_for_a_parent_that_is_gone(tmp_path: Path) -> None:
+def test_a_program_is_not_started_once_its_parent_has_ended(tmp_path: Path) -> None:
     leash = Path(child_module.__file__).with_name("parent_watch.py")
     orphan = subprocess.run(
         [sys.executable, leash, "1", "/bin/true"], capture_output=True, text=True, check=False

@@ -16,7 +16,7 @@ LAST = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 3}}
 
 @asynccontextmanager
 async def answering(*events: str) -> AsyncIterator[str]:
-    """A server that gives everybody these events, a chunk each, and closes."""
+    """A server that answers every request with these events, a chunk each, and closes."""
     chunks = [f"data: {event}\n\n" for event in events]
     body = "".join(f"{len(chunk):x}\r\n{chunk}\r\n" for chunk in chunks)
     head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
@@ -46,12 +46,12 @@ async def test_tokens_are_what_the_server_counts_and_pieces_what_arrives() -> No
     assert len(outcome.text_times_s) == 2
 
 
-async def test_a_stream_without_its_mark_is_an_error() -> None:
+async def test_a_stream_without_done_mark_is_an_error() -> None:
     outcome = await outcome_of(json.dumps(TEXT), json.dumps(LAST))
     assert outcome.error == "the stream ended without [DONE]"
 
 
-async def test_a_server_may_be_known_to_send_no_mark() -> None:
+async def test_a_server_may_be_configured_as_sending_no_done_mark() -> None:
     outcome = await outcome_of(json.dumps(TEXT), json.dumps(LAST), done_mark=False)
     assert outcome.error is None
     assert outcome.output_tokens == 3

@@ -10,7 +10,7 @@ import pytest
 from helpers.command import headrace
 
 
-async def test_a_command_without_a_mesh_says_how_to_start_one(tmp_path: Path) -> None:
+async def test_a_command_without_a_mesh_prints_how_to_start_one(tmp_path: Path) -> None:
     for name in ("status", "down", "lanes", "workers", "dead-letters"):
         ran = await headrace(name, folder=tmp_path)
         assert (ran.status, ran.out) == (1, "")
@@ -19,7 +19,7 @@ async def test_a_command_without_a_mesh_says_how_to_start_one(tmp_path: Path) ->
         )
 
 
-async def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_reported_with_advice(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         ran = await headrace("up", "--port", port, folder=tmp_path)
@@ -53,7 +53,7 @@ async def test_invalid_options_exit_with_status_2_before_anything_starts(
     assert not (tmp_path / ".headrace").exists()
 
 
-async def test_a_url_where_nothing_answers_is_named(tmp_path: Path) -> None:
+async def test_an_unreachable_url_is_reported(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"

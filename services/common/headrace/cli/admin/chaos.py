@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,31 +14,16 @@ from headrace.bench.figures import Spread
 from headrace.chaos.faults import FaultKind
 from headrace.chaos.history import EventLog, read
 from headrace.chaos.judge import judge
-from headrace.chaos.run import Run, RunOptions
+from headrace.chaos.run import Run
 from headrace.chaos.scorecard import Scorecard, scorecard
 from headrace.cli.console import terminal
-from headrace.cli.console.options import is_local, mesh_options, mesh_url
+from headrace.cli.console.options import CommaSeparated, MeshTarget, mesh_options
 from headrace.clock import SystemClock
 from headrace.supervisor.state.failures import InvalidOption
-from headrace.supervisor.state.state_dir import StateDir
 
-_DEFAULT_FAULTS = "worker,scheduler,freeze,nats"
+_DEFAULT_FAULTS = (FaultKind.WORKER, FaultKind.SCHEDULER, FaultKind.FREEZE, FaultKind.NATS)
 _REMOTE_FAULTS = (FaultKind.SLOW_READER,)
 """Faults of this command's clients, which need no access to the mesh's processes."""
-
-
-class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
-    """Comma-separated."""
-
-    name = "KIND,KIND,..."
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[FaultKind, ...]:
-        try:
-            return tuple(dict.fromkeys(FaultKind(part) for part in value.split(",")))
-        except ValueError as error:
-            self.fail(f"{error}; there are {', '.join(FaultKind)}", param, ctx)
 
 
 @click.command()
@@ -45,43 +31,37 @@ class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
     "--minutes",
     type=click.FloatRange(min=0),
     default=1.0,
-    show_default=True,
     help="How long to inject faults, at least one of each kind. Each request is first sent once "
     "undisturbed, which takes extra time.",
 )
 @click.option(
     "--faults",
-    type=FaultKinds(),
-    help=f"Kinds of fault: {', '.join(FaultKind)}. Default: {_DEFAULT_FAULTS}; with --url "
-    "slow-reader, which needs no access to processes.",
+    type=CommaSeparated(click.Choice([kind.value for kind in FaultKind])),
+    metavar="KIND,KIND,...",
+    help=f"Kinds of fault: {', '.join(FaultKind)}. Default: {','.join(_DEFAULT_FAULTS)}; with "
+    "--url slow-reader, which needs no access to processes.",
 )
 @click.option(
     "--streams",
     type=click.IntRange(1, 512),
     default=16,
-    show_default=True,
     help="Clients, each of which sends one request after another.",
 )
 @click.option(
     "--rate",
+    "rate_per_s",
     type=click.FloatRange(min=0, min_open=True),
     help="Send this many requests a second instead, however many are open.",
 )
+@click.option("--seed", type=int, default=1, help="Seed of the requests and the faults.")
 @click.option(
-    "--seed", type=int, default=1, show_default=True, help="Seed of the requests and the faults."
-)
-@click.option(
-    "--requests",
-    type=click.IntRange(1, 10_000),
-    default=48,
-    show_default=True,
-    help="Number of different requests.",
+    "--requests", type=click.IntRange(1, 10_000), default=48, help="Number of different requests."
 )
 @click.option(
     "--pause",
+    "pause_s",
     type=click.FloatRange(min=0),
     default=3.0,
-    show_default=True,
     help="Longest time between two faults, in seconds.",
 )
 @click.option("--overlap", is_flag=True, help="Inject faults before the last one has recovered.")
@@ -93,37 +73,23 @@ class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
 )
 @mesh_options
 def chaos(
-    *,
-    url: str | None,
-    state_dir: StateDir,
-    minutes: float,
-    json_file: Path | None,
-    faults: tuple[FaultKind, ...] | None,
-    streams: int,
-    rate: float | None,
-    seed: int,
-    requests: int,
-    pause: float,
-    overlap: bool,
+    mesh: MeshTarget, json_file: Path | None, faults: tuple[str, ...] | None, **run_options: Any
 ) -> int:
     """Kill and freeze processes of a mesh under load, and check every answer.
 
     Exit with 1 if anything was lost, repeated, altered or failed. The events of the run are kept
     in chaos.jsonl in --state-dir; with --url of another mesh, in the current directory.
     """
-    clock, base_url = SystemClock(), mesh_url(url, state_dir)
-    is_remote = url is not None and not is_local(url, state_dir)
-    kinds = _allowed(faults, is_remote=is_remote)
-    options = RunOptions(
-        base_url, kinds, 60 * minutes, streams, seed, rate, pause, requests, overlap
-    )
-    history = (Path.cwd() if is_remote else state_dir.folder) / "chaos.jsonl"
-    with EventLog(history, clock) as log:
+    kinds, url = _allowed(faults, is_local=mesh.is_local), mesh.url
+    history = (mesh.state_dir.folder if mesh.is_local else Path.cwd()) / "chaos.jsonl"
+    with history.open("w", encoding="utf-8") as file:
+        log = EventLog(file, SystemClock())
 
         def report(fact: str) -> None:
             click.echo(f"{log.now_s:7.1f} s  {fact}", err=True)
 
-        asyncio.run(Run(options, state_dir, log, clock, report).run())
+        run = Run(url, kinds, state_dir=mesh.state_dir, log=log, report=report, **run_options)
+        asyncio.run(run.run())
     card = scorecard(judge(read(history)))
     if json_file is not None:
         json_file.write_text(json.dumps(asdict(card), indent=1) + "\n")
@@ -131,15 +97,15 @@ def chaos(
     return 0 if card.passed else 1
 
 
-def _allowed(faults: tuple[FaultKind, ...] | None, *, is_remote: bool) -> tuple[FaultKind, ...]:
-    if not is_remote:
-        return faults or tuple(FaultKind(each) for each in _DEFAULT_FAULTS.split(","))
+def _allowed(faults: tuple[str, ...] | None, *, is_local: bool) -> tuple[FaultKind, ...]:
+    if is_local:
+        return tuple(map(FaultKind, dict.fromkeys(faults or _DEFAULT_FAULTS)))
     if impossible := [each for each in faults or () if each not in _REMOTE_FAULTS]:
         raise InvalidOption(
             f"--faults {','.join(impossible)}: the processes of a mesh at --url cannot be reached; "
             f"use {', '.join(_REMOTE_FAULTS)}, or leave out --url for the mesh of --state-dir"
         )
-    return faults or _REMOTE_FAULTS
+    return _REMOTE_FAULTS
 
 
 def _print(card: Scorecard, history: Path) -> None:

@@ -12,12 +12,7 @@ from rich.markup import escape
 
 from headrace.bus import StoredDeadLetter
 from headrace.cli.console import terminal
-from headrace.cli.console.options import (
-    json_option,
-    nats_url_option,
-    open_bus,
-    state_dir_option,
-)
+from headrace.cli.console.options import json_option, nats_url_option, open_bus, state_dir_option
 from headrace.internal.v1.reports_pb2 import DeadLetter
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.supervisor.state.state_dir import StateDir
@@ -40,9 +35,7 @@ class DeadLetterRow:
 @click.command("dead-letters")
 @state_dir_option
 @nats_url_option
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Show at most N."
-)
+@click.option("--limit", type=click.IntRange(min=1), default=100, help="Show at most N.")
 @json_option
 def dead_letters(state_dir: StateDir, nats_url: str | None, limit: int, as_json: bool) -> None:
     """Show requests that failed on every attempt, newest first. They are kept for a week."""
@@ -68,10 +61,5 @@ def _row(stored: StoredDeadLetter) -> DeadLetterRow:
         request_id = RequestRecord.FromString(letter.message).request_id
     except DecodeError:
         request_id = ""
-    return DeadLetterRow(
-        request_id,
-        letter.model or stored.lane,
-        letter.time.ToJsonString(),
-        letter.attempts,
-        letter.reason,
-    )
+    model, time = letter.model or stored.lane, letter.time.ToJsonString()
+    return DeadLetterRow(request_id, model, time, letter.attempts, letter.reason)

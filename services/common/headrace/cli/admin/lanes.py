@@ -14,10 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from headrace.cli.console import terminal
-from headrace.cli.console.options import mesh_options, mesh_url
+from headrace.cli.console.options import MeshTarget, mesh_options
 from headrace.client import AsyncClient
 from headrace.priorities import priority_name
-from headrace.supervisor.state.state_dir import StateDir
 from headrace.v1 import fleet_pb2
 
 _POLL_S = 0.5
@@ -67,10 +66,9 @@ class LaneRow:
     "--json", "as_json", is_flag=True, help="Print JSON, for scripts; with --watch a line a change."
 )
 @mesh_options
-def lanes(url: str | None, state_dir: StateDir, watch: bool, as_json: bool) -> None:
+def lanes(mesh: MeshTarget, watch: bool, as_json: bool) -> None:
     """Show the queues: one lane for each model and priority."""
-    base_url = mesh_url(url, state_dir)
-    console = terminal.console()
+    base_url, console = mesh.url, terminal.console()
     if not watch:
         rows = asyncio.run(_read(base_url))
         click.echo(_as_json(rows, indent=1)) if as_json else console.print(_table(rows))

@@ -4,38 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict, dataclass
 
 import click
 from rich.markup import escape
 
 from headrace.cli.console import terminal
 from headrace.cli.console.options import (
+    MeshTarget,
     json_option,
     mesh_options,
-    mesh_url,
     nats_url_option,
     open_bus,
     state_dir_option,
 )
-from headrace.client import AsyncClient
+from headrace.client import Client
 from headrace.supervisor.model_removal import remove_model
 from headrace.supervisor.state.state_dir import StateDir
 from headrace.v1 import models_pb2
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRow:
-    """A model as `--json` prints it."""
-
-    name: str
-    aliases: list[str]
-    taken_aliases: list[str]
-    """Aliases of its worker that already belong to another model."""
-    ready: bool
-    """Whether a worker serves it now; else its requests wait."""
-    workers: int
-    lane_id: str
 
 
 @click.group()
@@ -46,19 +31,20 @@ def model() -> None:
 @model.command("list")
 @json_option
 @mesh_options
-def list_models(url: str | None, state_dir: StateDir, as_json: bool) -> None:
+def list_models(mesh: MeshTarget, as_json: bool) -> None:
     """List the configured models: names, aliases, workers and lane ids."""
-    rows = asyncio.run(_rows(mesh_url(url, state_dir)))
+    with Client(mesh.url) as client:
+        models = client.models()
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=1))
+        click.echo(json.dumps([_as_dict(each) for each in models], indent=1))
         return
     table = terminal.table("name", "aliases", "workers", "state", "lane id")
-    for row in rows:
-        taken = [f"{name} (another model's)" for name in row.taken_aliases]
-        aliases = ", ".join((*row.aliases, *taken)) or "-"
-        state = "ready" if row.ready else "waits for a worker"
-        table.add_row(escape(row.name), escape(aliases), str(row.workers), state, row.lane_id)
-    terminal.console().print(table if rows else "no model is configured")
+    for each in models:
+        taken = [f"{name} (another model's)" for name in each.taken_aliases]
+        aliases = ", ".join((*each.aliases, *taken)) or "-"
+        state = "ready" if each.ready else "waits for a worker"
+        table.add_row(escape(each.name), escape(aliases), str(each.workers), state, each.lane_id)
+    terminal.console().print(table if models else "no model is configured")
 
 
 @model.command()
@@ -76,20 +62,15 @@ def remove(name: str, force: bool, nats_url: str | None, state_dir: StateDir) ->
     click.echo(f"{name} is removed")
 
 
-async def _rows(url: str) -> list[ModelRow]:
-    async with AsyncClient(url) as client:
-        return [_row(each) for each in await client.models()]
-
-
-def _row(found: models_pb2.Model) -> ModelRow:
-    return ModelRow(
-        name=found.name,
-        aliases=list(found.aliases),
-        taken_aliases=list(found.taken_aliases),
-        ready=found.ready,
-        workers=found.workers,
-        lane_id=found.lane_id,
-    )
+def _as_dict(found: models_pb2.Model) -> dict[str, object]:
+    return {
+        "name": found.name,
+        "aliases": list(found.aliases),
+        "taken_aliases": list(found.taken_aliases),
+        "ready": found.ready,
+        "workers": found.workers,
+        "lane_id": found.lane_id,
+    }
 
 
 async def _remove(nats_url: str | None, state_dir: StateDir, name: str, *, force: bool) -> None:

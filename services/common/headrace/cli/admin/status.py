@@ -11,7 +11,7 @@ import httpx
 from rich.markup import escape
 
 from headrace.cli.console import terminal
-from headrace.cli.console.options import is_local, json_option, mesh_options, mesh_url
+from headrace.cli.console.options import MeshTarget, json_option, mesh_options
 from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
 from headrace.priorities import priority_name
@@ -23,21 +23,12 @@ from headrace.v1 import fleet_pb2
 _PROBE_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessStatus:
-    role: str
-    name: str
-    pid: int | None
-    ports: dict[str, int]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStatus(ProcessRecord):
+    """A process whose `fault` may also be what it reports itself."""
+
     healthy: bool
     """Whether its readiness probe passes now."""
-    restarts: int
-    drained: bool
-    """Whether `headrace drain` has stopped it."""
-    fault: str
-    """Why it is unhealthy, as reported by its supervisor or itself; empty if it is healthy."""
-    last_end: str
-    """How its last run ended; empty if this is the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +76,13 @@ class MeshStatus:
 @click.command()
 @mesh_options
 @json_option
-def status(url: str | None, state_dir: StateDir, as_json: bool) -> int:
+def status(mesh: MeshTarget, as_json: bool) -> int:
     """Show every process and model of the mesh of --state-dir, or the models of one at --url.
 
     Exit with 1 if a process that was not drained is unhealthy, or if the mesh does not answer.
     """
-    if url is None or is_local(url, state_dir):
-        found = asyncio.run(_read_local(state_dir))
-    else:
-        found = asyncio.run(_read_remote(mesh_url(url, state_dir)))
+    read = _read_local(mesh.state_dir) if mesh.is_local else _read_remote(mesh.url)
+    found = asyncio.run(read)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
     else:
@@ -106,9 +95,8 @@ async def _read_local(state_dir: StateDir) -> MeshStatus:
     record, disk = state_dir.read_record(), disk_problem(state_dir.folder)
     async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as http:
         processes = await asyncio.gather(*(_process(http, each) for each in record.processes))
-    return MeshStatus(
-        record.url, str(disk or ""), list(processes), await _models(record.url, record.models)
-    )
+    models = await _models(record.url, record.models)
+    return MeshStatus(record.url, str(disk or ""), list(processes), models)
 
 
 async def _read_remote(url: str) -> MeshStatus:

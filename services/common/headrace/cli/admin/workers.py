@@ -9,18 +9,17 @@ import click
 from rich.markup import escape
 
 from headrace.cli.console import terminal
-from headrace.cli.console.options import json_option, mesh_options, mesh_url
+from headrace.cli.console.options import MeshTarget, json_option, mesh_options
 from headrace.client import AsyncClient
-from headrace.supervisor.state.state_dir import StateDir
 from headrace.v1 import fleet_pb2
 
 
 @click.command()
 @json_option
 @mesh_options
-def workers(url: str | None, state_dir: StateDir, as_json: bool) -> None:
+def workers(mesh: MeshTarget, as_json: bool) -> None:
     """Show the workers, their models and their free slots."""
-    found = asyncio.run(_workers(mesh_url(url, state_dir)))
+    found = asyncio.run(_workers(mesh.url))
     if as_json:
         click.echo(json.dumps([_as_dict(worker) for worker in found], indent=1))
         return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
@@ -15,27 +16,29 @@ from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.failures import MeshNotRunning
 from headrace.supervisor.state.state_dir import DEFAULT_STATE_DIR, StateDir
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _CONNECT_S = 5.0
 
 
-class _StateDirType(click.ParamType[StateDir]):
-    name = "DIRECTORY"
-    _path = click.Path(path_type=Path, file_okay=False)
+class CommaSeparated(click.ParamType[tuple[T, ...]]):
+    """One or more values of another type, such as 1,8,32."""
+
+    def __init__(self, value_type: click.ParamType[T]) -> None:
+        self.name, self._value_type = f"{value_type.name},...", value_type
 
     def convert(
-        self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None
-    ) -> StateDir:
-        return StateDir(Path(str(self._path.convert(value, param, ctx))))
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[T, ...]:
+        return tuple(self._value_type.convert(each, param, ctx) for each in value.split(","))
 
 
 state_dir_option = click.option(
     "--state-dir",
-    type=_StateDirType(),
+    type=click.Path(path_type=StateDir, file_okay=False),
     default=DEFAULT_STATE_DIR,
     envvar="HEADRACE_STATE_DIR",
-    show_default="./.headrace",
     help="Directory of the mesh's state and logs. Each directory is another mesh.",
 )
 
@@ -48,35 +51,60 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 model_option = click.option("--model", help="Model to use. Default: the first that is served.")
 
 
-def mesh_options(command: F) -> F:
-    """Add `--url` and `--state-dir`, for commands that send requests to a running mesh."""
-    url_option = click.option(
+def sampling_options(command: F) -> F:
+    """Add the options that the command gets as the keywords of `Sampling`."""
+    max_tokens = click.option(
+        "--max-tokens", type=click.IntRange(min=1), help="Most output tokens."
+    )
+    temperature = click.option(
+        "--temperature", type=float, help="0 is greedy. Default: the model's."
+    )
+    return max_tokens(temperature(command))
+
+
+@dataclass(frozen=True, slots=True)
+class MeshTarget:
+    """The mesh that a command is for: the one at a URL, or else that of a state directory."""
+
+    chosen_url: str | None
+    state_dir: StateDir
+
+    @property
+    def url(self) -> str:
+        """The base URL.
+
+        Raises:
+            MeshNotRunning: no URL was given and no mesh runs in `state_dir`.
+            ClickException: the mesh there has no port yet.
+        """
+        if self.chosen_url is not None:
+            return self.chosen_url.rstrip("/").removesuffix("/v1")
+        url, folder = self.state_dir.read_record().url, self.state_dir.folder
+        if url is None:
+            raise click.ClickException(f"the mesh in {folder} is still starting; retry soon")
+        return url
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is the mesh of `state_dir`, with processes to signal."""
+        try:
+            return self.chosen_url is None or self.state_dir.read_record().url == self.url
+        except MeshNotRunning:
+            return False
+
+
+def mesh_options(command: Callable[..., T]) -> Callable[..., T]:
+    """Add `--url` and `--state-dir`, which the command gets as `mesh`, a MeshTarget."""
+
+    @click.option(
         "--url", envvar="HEADRACE_URL", help="URL of the mesh. Default: the mesh in --state-dir."
     )
-    return url_option(state_dir_option(command))
+    @state_dir_option
+    @wraps(command)
+    def with_mesh(*, url: str | None, state_dir: StateDir, **options: Any) -> T:
+        return command(mesh=MeshTarget(url, state_dir), **options)
 
-
-def mesh_url(url: str | None, state_dir: StateDir) -> str:
-    """Return the base URL of the mesh.
-
-    Raises:
-        MeshNotRunning: no URL was given and no mesh runs in `state_dir`.
-        ClickException: the mesh there has no port yet.
-    """
-    if url is not None:
-        return url.rstrip("/").removesuffix("/v1")
-    found = state_dir.read_record().url
-    if found is None:
-        raise click.ClickException(f"the mesh in {state_dir.folder} is still starting; retry soon")
-    return found
-
-
-def is_local(url: str, state_dir: StateDir) -> bool:
-    """Return whether the mesh at this URL is that of `state_dir`, with processes to signal."""
-    try:
-        return state_dir.read_record().url == mesh_url(url, state_dir)
-    except MeshNotRunning:
-        return False
+    return with_mesh
 
 
 @asynccontextmanager

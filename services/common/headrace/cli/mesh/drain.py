@@ -9,7 +9,6 @@ import signal
 import time
 
 import click
-import httpx
 
 from headrace.bus import NoResponders
 from headrace.bus.control import request_drain
@@ -18,7 +17,7 @@ from headrace.cli.console.options import open_bus, state_dir_option
 from headrace.cli.console.terminal import ChangeLines
 from headrace.client import AsyncClient
 from headrace.errors import HeadraceError
-from headrace.supervisor.health import health_url, not_ready_reason
+from headrace.supervisor.health import wait_until_ready
 from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.state.failures import InvalidOption, MeshError
 from headrace.supervisor.state.state_dir import ProcessRecord, StateDir
@@ -97,7 +96,7 @@ async def _drain_worker(state_dir: StateDir, worker: ProcessRecord, grace_s: flo
         if not state_dir.is_marked_drained(worker.name):
             state_dir.mark_drained(worker.name)
             _terminate(worker)
-        while not _now(state_dir, worker.name).drained:
+        while not state_dir.read_process(worker.name).drained:
             if not is_hurried and grace_s is not None and time.monotonic() - began_s >= grace_s:
                 lines.update(f"{grace_s:g} s are over; other workers take over its requests")
                 _terminate(worker)
@@ -136,42 +135,22 @@ async def _undo(state_dir: StateDir, process: ProcessRecord) -> None:
     if not process.drained:
         raise InvalidOption(f"{process.name} is not drained; there is nothing to undo")
     state_dir.clear_drained(process.name)
-    waited_s = await _until_ready(state_dir, process)
+    waited_s = await _until_another_run(state_dir, process)
     click.echo(f"{process.name} serves again after {waited_s:.1f} s")
 
 
 async def _restart(state_dir: StateDir, process: ProcessRecord) -> None:
     _terminate(process)
     click.echo(f"{process.name}: drains")
-    waited_s = await _until_ready(state_dir, process)
+    waited_s = await _until_another_run(state_dir, process)
     click.echo(f"{process.name} has stopped and is back after {waited_s:.1f} s")
 
 
-async def _until_ready(state_dir: StateDir, before: ProcessRecord) -> float:
+async def _until_another_run(state_dir: StateDir, before: ProcessRecord) -> float:
     """Wait until another run of the process is ready, printing why it is not; return how long."""
-    began_s, lines = time.monotonic(), ChangeLines(before.name)
-    async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
-        while True:
-            now = _now(state_dir, before.name)
-            if now.pid not in (None, before.pid):
-                why = await not_ready_reason(http, health_url(now.role, now.ports))
-                if why is None:
-                    return time.monotonic() - began_s
-                lines.update(why)
-            await asyncio.sleep(_POLL_S)
-
-
-def _now(state_dir: StateDir, name: str) -> ProcessRecord:
-    """Return the current record of a process.
-
-    Raises:
-        MeshNotRunning: the mesh was stopped meanwhile.
-        MeshError: it was started again, without this process.
-    """
-    found = next((p for p in state_dir.read_record().processes if p.name == name), None)
-    if found is None:
-        raise MeshError(f"the mesh in {state_dir.folder} was started again, without {name}")
-    return found
+    began_s, name, lines = time.monotonic(), before.name, ChangeLines(before.name)
+    await wait_until_ready(state_dir, name, other_than=before.pid, on_reason=lines.update)
+    return time.monotonic() - began_s
 
 
 def _terminate(process: ProcessRecord) -> None:

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,7 +16,7 @@ from headrace.cli.mesh import background
 from headrace.cli.mesh.progress import ParentPipe, ProgressDisplay, display
 from headrace.cli.mesh.welcome import show_welcome
 from headrace.extras import require
-from headrace.supervisor.mesh import Mesh, MeshCallbacks
+from headrace.supervisor.mesh import Mesh
 from headrace.supervisor.plan.mesh_options import (
     DEFAULT_MODEL,
     SCRIPTED_MODEL,
@@ -47,22 +48,15 @@ from headrace.supervisor.state.state_dir import StateDir
     help="Names of a --model whose source contains an equals sign. Give one for each --model, in "
     "their order, or none.",
 )
-@click.option("--workers", default=1, show_default=True, help="Workers of each model.")
-@click.option("--gateways", default=1, show_default=True, help="Gateways behind Envoy.")
+@click.option("--workers", default=1, help="Workers of each model.")
+@click.option("--gateways", default=1, help="Gateways behind Envoy.")
+@click.option("--schedulers", default=1, help="Schedulers. One leads, the others stand by.")
 @click.option(
-    "--schedulers", default=1, show_default=True, help="Schedulers. One leads, the others stand by."
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8080,
-    show_default=True,
-    help="Public port; 0 picks a free one.",
+    "--port", type=click.IntRange(0, 65535), default=8080, help="Public port; 0 picks a free one."
 )
 @click.option(
     "--host",
     default="127.0.0.1",
-    show_default=True,
     help="Public address. 0.0.0.0, or :: for IPv6, opens the mesh to the network, without "
     "authentication.",
 )
@@ -71,7 +65,6 @@ from headrace.supervisor.state.state_dir import StateDir
     "--engine",
     type=click.Choice([kind.value for kind in EngineKind]),
     default=EngineKind.TRANSFORMERS.value,
-    show_default=True,
     help="llama-cpp and vllm need the extras of these names; openai is any server with OpenAI's "
     "API; scripted computes text from the prompt without a model, for tests and benchmarks.",
 )
@@ -105,7 +98,6 @@ from headrace.supervisor.state.state_dir import StateDir
     "--ready-within",
     "ready_within_s",
     default=900.0,
-    show_default=True,
     help="Fail if the models are not downloaded and loaded in this many seconds.",
 )
 @click.option(
@@ -113,7 +105,6 @@ from headrace.supervisor.state.state_dir import StateDir
     "replace_after_s",
     type=click.FloatRange(min=0),
     default=30.0,
-    show_default=True,
     help="Restart a process that has not answered for this many seconds; 0: never.",
 )
 @click.option(
@@ -123,13 +114,19 @@ from headrace.supervisor.state.state_dir import StateDir
 )
 @click.option("--report-fd", type=int, hidden=True)
 def up(
+    *,
     models: tuple[str, ...],
     names: tuple[str, ...],
     engine: str,
+    settings: tuple[str, ...],
+    dtype: str | None,
+    quantization: str | None,
+    threads: int | None,
+    scripted_step_ms: float | None,
     state_dir: StateDir,
     detach: bool,
     report_fd: int | None,
-    **options: object,
+    **options: Any,
 ) -> None:
     """Start a mesh on this machine and run it until Ctrl-C.
 
@@ -140,14 +137,19 @@ def up(
         require("mesh", module)
     kind = EngineKind(engine)
     default = SCRIPTED_MODEL if kind is EngineKind.SCRIPTED else DEFAULT_MODEL
+    step_s = None if scripted_step_ms is None else scripted_step_ms / 1000
+    short_forms = _worker_settings(
+        dtype=dtype, quantization=quantization, threads=threads, scripted_step_s=step_s
+    )
     mesh_options = MeshOptions(
         models=tuple(map(_existing, parse_models(models, names))) or (default,),
         engine=kind,
-        settings=tuple(map(parse_setting, _all_settings(options))),
-        **{name: options[name] for name in background.SAME_NAME_OPTIONS},  # type: ignore[arg-type]
+        # The last value of a setting counts, so `--set` wins.
+        settings=tuple(map(parse_setting, (*short_forms, *settings))),
+        **options,
     )
-    if detach:
-        sys.exit(background.start(mesh_options, state_dir))
+    if detach and report_fd is None:
+        sys.exit(background.start(state_dir))
     shown = display() if report_fd is None else ParentPipe(report_fd)
     asyncio.run(_run(mesh_options, state_dir, shown))
 
@@ -159,19 +161,8 @@ def _existing(model: ModelSource) -> ModelSource:
     return model
 
 
-def _all_settings(options: dict[str, object]) -> list[str]:
-    """Return `--set` and its short forms; the last value of a setting counts, so `--set` wins."""
-    step_ms = options["scripted_step_ms"]
-    short = {
-        "worker.dtype": options["dtype"],
-        "worker.quantization": options["quantization"],
-        "worker.threads": options["threads"],
-        "worker.scripted_step_s": None if step_ms is None else float(str(step_ms)) / 1000,
-    }
-    chosen = [f"{name}={value}" for name, value in short.items() if value is not None]
-    settings = options["settings"]
-    assert isinstance(settings, tuple)
-    return [*chosen, *settings]
+def _worker_settings(**values: str | float | None) -> list[str]:
+    return [f"worker.{name}={value}" for name, value in values.items() if value is not None]
 
 
 async def _run(options: MeshOptions, state_dir: StateDir, shown: ProgressDisplay) -> None:
@@ -187,7 +178,7 @@ async def _run(options: MeshOptions, state_dir: StateDir, shown: ProgressDisplay
     try:
         with state_dir.lock():
             state_dir.rotate_logs()
-            mesh = Mesh(options, state_dir, MeshCallbacks(shown.progress, ready))
+            mesh = Mesh(options, state_dir, report=shown.progress, on_ready=ready)
             await mesh.run(stop=stop, kill=kill)
     except* MeshError as group:
         first = _first(group)

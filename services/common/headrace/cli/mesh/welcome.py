@@ -60,24 +60,21 @@ Models that embed answer /v1/embeddings as well.
 
 
 def _how_to(url: str, model: str, *, chats: bool) -> str:
-    path = "chat/completions" if chats else "completions"
-    question = (
-        f'"messages": [{{"role": "user", "content": "{SAMPLE_QUESTION}"}}]'
-        if chats
-        else f'"prompt": "{SAMPLE_QUESTION}"'
-    )
-    call = "client.chat.completions" if chats else "client.completions"
-    argument = question.replace('"messages": ', "messages=").replace('"prompt": ', "prompt=")
-    text = "choices[0].delta.content" if chats else "choices[0].text"
+    path, field, text = "completions", "prompt", "text"
+    question: object = SAMPLE_QUESTION
+    if chats:
+        path, field, text = "chat/completions", "messages", "delta.content"
+        question = [{"role": "user", "content": SAMPLE_QUESTION}]
+    call, value = path.replace("/", "."), json.dumps(question)
     return f"""
 The mesh is up at {url} (models: {url}/v1/models). Ctrl-C ends it. Now, in another terminal:
 
   curl {url}/v1/{path} -H 'content-type: application/json' \\
-    -d '{{"model": {in_shell(model)}, {question}}}'
+    -d '{{"model": {in_shell(model)}, "{field}": {value}}}'
 
   from openai import OpenAI
   client = OpenAI(base_url="{url}/v1", api_key="none")
-  for chunk in {call}.create(model={json.dumps(model, ensure_ascii=False)}, stream=True,
-      {argument}):
-      print(chunk.{text} or "", end="", flush=True)
+  for chunk in client.{call}.create(model={json.dumps(model, ensure_ascii=False)}, stream=True,
+      {field}={value}):
+      print(chunk.choices[0].{text} or "", end="", flush=True)
 """

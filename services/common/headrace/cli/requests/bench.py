@@ -13,37 +13,25 @@ from headrace.bench.cpu import cpu_seconds, difference
 from headrace.bench.figures import Figures, Spread, figures
 from headrace.bench.load import Load, run
 from headrace.cli.console import terminal
-from headrace.cli.console.options import json_option, mesh_options, mesh_url, model_option
+from headrace.cli.console.options import (
+    CommaSeparated,
+    MeshTarget,
+    json_option,
+    mesh_options,
+    model_option,
+)
 from headrace.cli.requests.generate import first_model
 from headrace.client import Client
-from headrace.supervisor.state.failures import MeshNotRunning
-from headrace.supervisor.state.state_dir import MeshRecord, StateDir
-
-
-class Numbers(click.ParamType[tuple[int, ...]]):
-    """Comma-separated, from 1."""
-
-    name = "N,N,..."
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        try:
-            numbers = tuple(int(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 1,8,32", param, ctx)
-        if min(numbers) < 1:
-            self.fail(f"{min(numbers)} requests at once are not possible", param, ctx)
-        return numbers
+from headrace.supervisor.state.state_dir import MeshRecord
 
 
 @click.command()
 @model_option
 @click.option(
     "--concurrency",
-    type=Numbers(),
+    type=CommaSeparated(click.IntRange(min=1)),
+    metavar="N,N,...",
     default="1,8,32",
-    show_default=True,
     help="Requests open at once; a run for each number.",
 )
 @click.option(
@@ -52,22 +40,12 @@ class Numbers(click.ParamType[tuple[int, ...]]):
     help="Requests of each run. Default: eight times the concurrency, at least 64.",
 )
 @click.option(
-    "--max-tokens",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Most output tokens of a request.",
+    "--max-tokens", type=click.IntRange(min=1), default=32, help="Most output tokens of a request."
 )
 @click.option(
-    "--prompt-words",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Words of each prompt.",
+    "--prompt-words", type=click.IntRange(min=1), default=32, help="Words of each prompt."
 )
-@click.option(
-    "--temperature", type=float, default=0.0, show_default=True, help="0 is greedy decoding."
-)
+@click.option("--temperature", type=float, default=0.0, help="0 is greedy decoding.")
 @click.option("--ignore-eos", is_flag=True, help="Generate --max-tokens tokens for every request.")
 @click.option("--chat/--completions", default=True, help="OpenAI endpoint to use.")
 @click.option(
@@ -76,8 +54,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 @json_option
 @mesh_options
 def bench(
-    url: str | None,
-    state_dir: StateDir,
+    mesh: MeshTarget,
     model: str | None,
     concurrency: tuple[int, ...],
     requests: int | None,
@@ -85,13 +62,12 @@ def bench(
     **load_options: int | float | bool,
 ) -> int:
     """Measure throughput and latency of a mesh under load. Exit with 1 if a request failed."""
-    target = mesh_url(url, state_dir)
-    with Client(target) as client:
+    with Client(mesh.url) as client:
         name = model or first_model(client)
-    load = Load(target, name, **load_options)  # type: ignore[arg-type]
-    mesh = _local_mesh(url, state_dir)
+    load = Load(mesh.url, name, **load_options)  # type: ignore[arg-type]
+    record = mesh.state_dir.read_record() if mesh.is_local else None
     asyncio.run(run(load, concurrency=1, requests=1))
-    runs = [_measure(load, mesh, each, requests or max(64, 8 * each)) for each in concurrency]
+    runs = [_measure(load, record, each, requests or max(64, 8 * each)) for each in concurrency]
     if as_json:
         click.echo(json.dumps({"load": asdict(load), "runs": [asdict(run) for run in runs]}))
     else:
@@ -99,16 +75,8 @@ def bench(
     return 1 if any(run.errors for run in runs) else 0
 
 
-def _local_mesh(url: str | None, state_dir: StateDir) -> MeshRecord | None:
-    """Return the mesh whose CPU time can be read; None if it runs on another machine."""
-    try:
-        record = state_dir.read_record()
-    except MeshNotRunning:
-        return None
-    return record if url in (None, record.url) else None
-
-
 def _measure(load: Load, mesh: MeshRecord | None, concurrency: int, requests: int) -> Figures:
+    """Run the load; without a mesh on this machine, no CPU time is known but that of the client."""
     before, own_before_s = cpu_seconds(mesh), time.process_time()
     outcomes = asyncio.run(run(load, concurrency=concurrency, requests=requests))
     return figures(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import Unpack
 
 import click
 
-from headrace.cli.console.options import mesh_options, mesh_url, model_option
+from headrace.cli.console.options import MeshTarget, mesh_options, model_option, sampling_options
 from headrace.cli.requests.generate import first_model
 from headrace.cli.requests.queue_line import QueueLine
 from headrace.client import Client, Sampling
 from headrace.errors import HeadraceError, RequestError
-from headrace.supervisor.state.state_dir import StateDir
 
 _EXIT = "/exit"
 _RESET = "/reset"
@@ -20,20 +20,13 @@ _RESET = "/reset"
 @click.command()
 @model_option
 @click.option("--system", help="System message at the beginning of the conversation.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Most output tokens of an answer.")
-@click.option("--temperature", type=float, help="0 is greedy. Default: the model's.")
+@sampling_options
 @mesh_options
 def chat(
-    url: str | None,
-    state_dir: StateDir,
-    model: str | None,
-    system: str | None,
-    max_tokens: int | None,
-    temperature: float | None,
+    mesh: MeshTarget, model: str | None, system: str | None, **sampling: Unpack[Sampling]
 ) -> None:
     """Chat with a model. Ctrl-C ends an answer; /reset starts again, /exit ends the chat."""
-    sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
-    with Client(mesh_url(url, state_dir)) as client:
+    with Client(mesh.url) as client:
         name = model or first_model(client)
         click.echo(f"{name}: {_RESET} to start again, {_EXIT} or Ctrl-D to end")
         conversation = Conversation(client, name, system, sampling)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Unpack
 
 import click
 
-from headrace.cli.console.options import mesh_options, mesh_url, model_option
+from headrace.cli.console.options import MeshTarget, mesh_options, model_option, sampling_options
 from headrace.cli.requests.queue_line import QueueLine
 from headrace.client import Client, Prompt, Sampling
-from headrace.supervisor.state.state_dir import StateDir
 
 
 @click.command()
@@ -18,8 +18,7 @@ from headrace.supervisor.state.state_dir import StateDir
 @click.option(
     "--stream/--no-stream", default=True, help="Print the text as it is generated, or at the end."
 )
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Most output tokens.")
-@click.option("--temperature", type=float, help="0 is greedy. Default: the model's.")
+@sampling_options
 @click.option("--seed", type=click.IntRange(min=0), help="Equal seeds give equal output.")
 @click.option(
     "--background", is_flag=True, help="Start the request, print its id, and return at once."
@@ -28,21 +27,18 @@ from headrace.supervisor.state.state_dir import StateDir
 @mesh_options
 def generate(
     *,
+    mesh: MeshTarget,
     prompt: str,
-    url: str | None,
-    state_dir: StateDir,
     model: str | None,
     stream: bool,
-    max_tokens: int | None,
-    temperature: float | None,
     seed: int | None,
     background: bool,
     as_chat: bool,
+    **sampling: Unpack[Sampling],
 ) -> None:
     """Continue PROMPT. Print the text, and nothing else, to stdout."""
-    sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
     sent: Prompt = [("user", prompt)] if as_chat else prompt
-    with Client(mesh_url(url, state_dir)) as client:
+    with Client(mesh.url) as client:
         name = model or first_model(client)
         if background:
             started = client.generate_in_background(sent, model=name, seed=seed, **sampling)

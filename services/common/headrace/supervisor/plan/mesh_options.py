@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 
@@ -80,7 +80,7 @@ class MeshOptions:
     host: str = "127.0.0.1"
     port: int = 8080
     """0 picks a free one."""
-    settings: tuple[ServiceSetting, ...] = field(default=())
+    settings: tuple[ServiceSetting, ...] = ()
     ready_within_s: float = 900.0
     """Time for models to load, downloads included."""
     replace_after_s: float = 30.0
@@ -122,10 +122,6 @@ class ServicePlan:
     flags: tuple[str, ...]
     model: str = ""
     """Primary name of the model that a worker serves."""
-
-    @property
-    def module(self) -> str:
-        return f"headrace_{self.role}"
 
 
 DEFAULT_MODEL = ModelSource("default", "valley")

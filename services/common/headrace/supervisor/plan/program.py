@@ -37,17 +37,10 @@ class Service:
     """A Python process of the mesh."""
 
     def __init__(self, plan: ServicePlan, *, nats_url: str, ports_file: Path) -> None:
+        self.role, self.name = plan.role, plan.name
         self._plan = plan
         self._nats_url = nats_url
         self._ports_file = ports_file
-
-    @property
-    def role(self) -> Role:
-        return self._plan.role
-
-    @property
-    def name(self) -> str:
-        return self._plan.name
 
     def prepare(self) -> None:
         self._ports_file.parent.mkdir(parents=True, exist_ok=True)
@@ -57,11 +50,10 @@ class Service:
         # -P: Python must not import a headrace_worker.py of the current directory.
         # Why not the environment: variables that the user has exported must stay in force.
         return (
-            *(sys.executable, "-P", "-m", self._plan.module, *self._plan.flags),
+            *(sys.executable, "-P", "-m", f"headrace_{self.role}", *self._plan.flags),
             *("--nats-url", self._nats_url, "--host", LOOPBACK),
             *("--ports-file", str(self._ports_file)),
         )
 
     async def read_ports(self, pid: int) -> dict[str, int] | None:
-        found = read_json_object(self._ports_file)
-        return None if found is None else {name: int(str(port)) for name, port in found.items()}
+        return read_json_object(self._ports_file)

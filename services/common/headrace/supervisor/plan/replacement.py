@@ -31,7 +31,7 @@ class Fault:
     replace_after_s: float | None
     """How long it may last before the process is replaced; None: another run would not help."""
     reason: str = ""
-    """What callers are told, without paths of this machine; empty: the fact."""
+    """The text for clients, without paths of this machine; empty: the fact."""
 
 
 class ReplacementPolicy:

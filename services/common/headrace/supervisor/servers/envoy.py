@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import httpx
 from headrace.supervisor.plan.mesh_options import Role
 from headrace.supervisor.servers import assets, local_replies
 from headrace.supervisor.servers.local_replies import Timeouts
-from headrace.supervisor.servers.rest_paths import read_paths, read_services
+from headrace.supervisor.servers.rest_paths import read_paths
 from headrace.supervisor.state.files import render, write_atomically
 
 _CONSTANTS = (
@@ -31,26 +32,20 @@ class Edge:
     def __init__(
         self, folder: Path, logs: Path, *, host: str, port: int, timeouts: Timeouts | None = None
     ) -> None:
+        self.config = folder / "envoy.yaml"
         self._folder = folder
-        self._gateways: tuple[tuple[str, int], ...] = ()
+        self._admin_address = folder / "admin_address"
+        self._gateways: Sequence[tuple[str, int]] = []
         self._endpoints = folder / "endpoints.json"
         self._access_log = logs / "access.log"
         self._host = host
         self._port = port
         self._timeouts = timeouts or Timeouts()
 
-    @property
-    def config(self) -> Path:
-        return self._folder / "envoy.yaml"
-
-    @property
-    def _admin_address(self) -> Path:
-        return self._folder / "admin_address"
-
     def prepare(self) -> None:
         self._access_log.parent.mkdir(parents=True, exist_ok=True)
         self._admin_address.unlink(missing_ok=True)
-        self._write_endpoints()
+        self._write_endpoints(self._gateways)
         self._write_config()
 
     def argv(self) -> tuple[str, ...]:
@@ -64,10 +59,11 @@ class Edge:
             *("--file-flush-interval-msec", "1000"),
         )
 
-    def set_gateways(self, addresses: Iterable[tuple[str, int]]) -> None:
-        """Send traffic to these gateways; Envoy takes about a second to follow."""
-        self._gateways = tuple(addresses)
-        self._write_endpoints()
+    def set_gateways(self, addresses: Sequence[tuple[str, int]]) -> None:
+        """Send traffic to these gateways; Envoy takes about a second to follow a change."""
+        if addresses != self._gateways:
+            self._write_endpoints(addresses)
+            self._gateways = addresses
 
     async def read_ports(self, pid: int) -> dict[str, int] | None:
         """Return `http` and `admin`; None while Envoy does not listen.
@@ -87,10 +83,10 @@ class Edge:
         self._port = port
         return {"http": port, "admin": int(admin.rpartition(":")[2])}
 
-    def _write_endpoints(self) -> None:
+    def _write_endpoints(self, addresses: Sequence[tuple[str, int]]) -> None:
         endpoints = [
             {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
-            for host, port in self._gateways
+            for host, port in addresses
         ]
         assignment = {
             "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
@@ -100,9 +96,10 @@ class Edge:
         write_atomically(self._endpoints, json.dumps({"resources": [assignment]}))
 
     def _write_config(self) -> None:
-        template = assets.deploy_file("envoy/envoy.yaml").read_text(encoding="utf-8")
         descriptors = assets.descriptor_set()
-        values: dict[str, Any] = {
+        paths = read_paths(descriptors.read_bytes())
+        timeouts = asdict(self._timeouts).items()
+        values = {
             "admin_port": 0,
             "host": self._host,
             "port": self._port,
@@ -110,30 +107,14 @@ class Edge:
             "descriptor_set": str(descriptors),
             "endpoints_file": str(self._endpoints),
             "endpoints_dir": str(self._folder),
-            "requests_lua": _CONSTANTS + _lua("requests"),
-            "refusals_lua": _lua("refusals"),
+            "requests_lua": _CONSTANTS + assets.deploy_text("envoy/requests.lua"),
+            "refusals_lua": assets.deploy_text("envoy/refusals.lua"),
             "max_body_bytes": local_replies.MAX_BODY_BYTES,
+            "services": list(dict.fromkeys(path.service for path in paths)),
+            "local_replies": local_replies.mappers(paths, self._timeouts),
+            **{f"{name.removesuffix('_s')}_timeout": f"{s:g}s" for name, s in timeouts},
         }
-        known = descriptors.read_bytes()
-        values |= _durations(self._timeouts)
-        values["services"] = read_services(known)
-        values["local_replies"] = local_replies.mappers(read_paths(known), self._timeouts)
-        write_atomically(self.config, render(template, values))
-
-
-def _lua(name: str) -> str:
-    return assets.deploy_file(f"envoy/{name}.lua").read_text(encoding="utf-8")
-
-
-def _durations(timeouts: Timeouts) -> dict[str, str]:
-    """Return the timeouts by their names in the template, as Envoy's durations."""
-    return {
-        "headers_time": f"{timeouts.headers_s:g}s",
-        "body_idle": f"{timeouts.body_idle_s:g}s",
-        "request_time": f"{timeouts.request_s:g}s",
-        "stream_idle": f"{timeouts.stream_idle_s:g}s",
-        "connection_idle": f"{timeouts.connection_idle_s:g}s",
-    }
+        write_atomically(self.config, render(assets.deploy_text("envoy/envoy.yaml"), values))
 
 
 def _listener_port(listeners: dict[str, Any]) -> int | None:

@@ -89,43 +89,28 @@ _INVALID_HTTP = {
 
 def _errors(unknown_path: str, timeouts: Timeouts) -> Iterator[_Error]:
     yield _Error(404, unknown_path, "unknown_path", _NOT_FOUND)
-    yield _Error(
-        408,
+    too_slow = (
         "the request did not arrive: its headers have to come within "
         f"{timeouts.headers_s:g} s, something of its body every {timeouts.body_idle_s:g} s, "
-        f"and all of it within {timeouts.request_s:g} s",
-        "request_timeout",
-        _DEADLINE_EXCEEDED,
+        f"and all of it within {timeouts.request_s:g} s"
     )
+    yield _Error(408, too_slow, "request_timeout", _DEADLINE_EXCEEDED)
     too_large = f"the request body is larger than {MAX_BODY_BYTES} bytes"
     yield _Error(413, too_large, "body_too_large", _INVALID_ARGUMENT)
     yield _Error(415, _BODY, "unsupported_content_encoding", _INVALID_ARGUMENT)
-    yield _Error(
-        431,
-        f"the request line and headers are larger than {MAX_HEADER_BYTES} bytes, or far too many",
-        "headers_too_large",
-        _RESOURCE_EXHAUSTED,
+    headers_too_large = (
+        f"the request line and headers are larger than {MAX_HEADER_BYTES} bytes, or far too many"
     )
+    yield _Error(431, headers_too_large, "headers_too_large", _RESOURCE_EXHAUSTED)
     for details, fact in _INVALID_HTTP.items():
         message = f"the request is not valid HTTP: {fact}"
         yield _Error(400, message, "invalid_http", _INVALID_ARGUMENT, details)
-    yield _Error(
-        501,
-        "Transfer-Encoding is not understood; the only one is chunked",
-        "invalid_http",
-        _UNIMPLEMENTED,
-    )
-    yield _Error(
-        504, f"the request's time ran out: {_BODY}", "deadline_exceeded", _DEADLINE_EXCEEDED
-    )
-    yield _Error(
-        500,
-        f"no gateway could be reached: {_BODY}",
-        "gateway_unavailable",
-        _UNAVAILABLE,
-        and_above=True,
-        retry=True,
-    )
+    not_chunked = "Transfer-Encoding is not understood; the only one is chunked"
+    yield _Error(501, not_chunked, "invalid_http", _UNIMPLEMENTED)
+    timed_out = f"the request's time ran out: {_BODY}"
+    yield _Error(504, timed_out, "deadline_exceeded", _DEADLINE_EXCEEDED)
+    unreachable = f"no gateway could be reached: {_BODY}"
+    yield _Error(500, unreachable, "gateway_unavailable", _UNAVAILABLE, and_above=True, retry=True)
     yield _Error(400, _BODY, "invalid_request", _INVALID_ARGUMENT, and_above=True)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from headrace.extras import require_binary
+from headrace.rpc.addresses import split_host_port
 from headrace.supervisor.plan.mesh_options import DEFAULT_SYNC_INTERVAL, Role
 from headrace.supervisor.servers import assets
 from headrace.supervisor.state.files import read_json_object, render, write_atomically
@@ -17,17 +18,11 @@ class Broker:
     name = "nats"
 
     def __init__(self, folder: Path, *, sync_interval: str = DEFAULT_SYNC_INTERVAL) -> None:
+        self.config = folder / "nats.conf"
         self._folder = folder
+        self._ports_dir = folder / "ports"
         self._sync_interval = sync_interval
         self._port = -1
-
-    @property
-    def config(self) -> Path:
-        return self._folder / "nats.conf"
-
-    @property
-    def _ports_dir(self) -> Path:
-        return self._folder / "ports"
 
     @property
     def url(self) -> str:
@@ -38,18 +33,17 @@ class Broker:
         self._ports_dir.mkdir(parents=True, exist_ok=True)
         for stale in self._ports_dir.glob("*.ports"):
             stale.unlink(missing_ok=True)
-        template = assets.deploy_file("nats/nats.conf").read_text(encoding="utf-8")
-        values: dict[str, str | int] = {
+        values = {
             "server_name": "headrace",
             "listen": f"127.0.0.1:{self._port}",
             "ports_dir": str(self._ports_dir),
             "store_dir": str(self._folder),
             "sync_interval": self._sync_interval,
         }
-        write_atomically(self.config, render(template, values))
+        write_atomically(self.config, render(assets.deploy_text("nats/nats.conf"), values))
 
     def argv(self) -> tuple[str, ...]:
-        return (str(assets.nats_server_binary()), "-c", str(self.config))
+        return (require_binary("mesh", "nats-server"), "-c", str(self.config))
 
     async def read_ports(self, pid: int) -> dict[str, int] | None:
         """Return `nats` and `http`; None while nats-server does not listen.
@@ -59,13 +53,5 @@ class Broker:
         found = read_json_object(self._ports_dir / f"nats-server_{pid}.ports")
         if found is None:
             return None
-        ports = {"nats": _first_port(found.get("nats")), "http": _first_port(found["monitoring"])}
-        self._port = ports["nats"]
-        return ports
-
-
-def _first_port(urls: object) -> int:
-    first = urls[0] if isinstance(urls, list) else None
-    port = urlsplit(str(first)).port
-    assert port is not None, f"nats-server wrote no port: {urls!r}"
-    return port
+        self._port = split_host_port(found["nats"][0])[1]
+        return {"nats": self._port, "http": split_host_port(found["monitoring"][0])[1]}

@@ -23,14 +23,13 @@ class RestPath:
     rpc: str
     """The gRPC method behind it, `headrace.v1.OpenAIService.GetModel`."""
 
+    @property
+    def service(self) -> str:
+        """The full name of the gRPC service, `headrace.v1.OpenAIService`."""
+        return self.rpc.rpartition(".")[0]
+
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
-
-
-def read_services(descriptors: bytes) -> tuple[str, ...]:
-    """Return the full names of all services that have a REST path."""
-    named = (path.rpc.rpartition(".")[0] for path in read_paths(descriptors))
-    return tuple(dict.fromkeys(named))
 
 
 def read_paths(descriptors: bytes) -> tuple[RestPath, ...]:

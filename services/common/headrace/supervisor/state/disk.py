@@ -36,8 +36,8 @@ def disk_problem(folder: Path, *, needed_bytes: int = NEEDED_BYTES) -> DiskProbl
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         free = os.statvfs(existing)
-        free_bytes, inodes = free.f_bavail * free.f_frsize, (free.f_files, free.f_favail)
-        size_bytes = free.f_blocks * free.f_frsize
+        free_bytes, size_bytes = free.f_bavail * free.f_frsize, free.f_blocks * free.f_frsize
+        needs_inodes = free.f_files > 0 and free.f_favail == 0
         where = (
             f"{folder} is on the file system mounted at {_mount_point(existing)}, which has "
             f"{_mebibytes(free_bytes)} of {_mebibytes(size_bytes)} free; "
@@ -45,11 +45,9 @@ def disk_problem(folder: Path, *, needed_bytes: int = NEEDED_BYTES) -> DiskProbl
         )
         if free.f_flag & os.ST_RDONLY:
             return DiskProblem(_error_text(errno.EROFS), where)
-        if inodes[0] and not inodes[1]:
-            return DiskProblem(
-                _error_text(errno.ENOSPC), f"{where}; it has no inodes left for files"
-            )
-        if free_bytes < needed_bytes:
+        if needs_inodes:
+            where += "; it has no inodes left for files"
+        if needs_inodes or free_bytes < needed_bytes:
             return DiskProblem(_error_text(errno.ENOSPC), where)
         _try_to_write(existing)
     except OSError as error:

@@ -37,7 +37,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     return Template(template).substitute(quoted)
 
 
-def read_json_object(path: Path) -> dict[str, object] | None:
+def read_json_object(path: Path) -> dict[str, Any] | None:
     """Return the object in a file; None if it is missing, incomplete or not an object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from secrets import token_hex
-from typing import IO, Any
+from typing import IO
 
 from headrace.supervisor.state.disk import disk_problem
-from headrace.supervisor.state.failures import DiskFull, MeshNotRunning, MeshRunning
+from headrace.supervisor.state.failures import DiskFull, MeshError, MeshNotRunning, MeshRunning
 from headrace.supervisor.state.files import read_json_object, write_atomically
 
 DEFAULT_STATE_DIR = Path(".headrace")
@@ -58,21 +58,17 @@ class MeshRecord:
 class StateDir:
     """A state directory; its path is made absolute."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self.folder = state_dir.expanduser().absolute()
+    def __init__(self, state_dir: Path | str) -> None:
+        self.folder = Path(state_dir).expanduser().absolute()
         self.logs = self.folder / "logs"
+        self.supervisor_log = self.log("supervisor")
+        """The log of the supervisor of a mesh in the background."""
         self.ports = self.folder / "ports"
         self.edge = self.folder / "edge"
         self.broker = self.folder / "nats"
         self._drained = self.folder / "out"
-
-    @property
-    def _lock_file(self) -> Path:
-        return self.folder / "lock"
-
-    @property
-    def _record(self) -> Path:
-        return self.folder / "mesh.json"
+        self._lock_file = self.folder / "lock"
+        self._record = self.folder / "mesh.json"
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
@@ -87,11 +83,6 @@ class StateDir:
         if not file.exists():
             write_atomically(file, f"mesh-{token_hex(8)}")
         return file.read_text("utf-8").strip()
-
-    @property
-    def supervisor_log(self) -> Path:
-        """The log of the supervisor of a mesh in the background."""
-        return self.logs / "supervisor.log"
 
     def require_space(self) -> None:
         """Check that a mesh can be started here.
@@ -153,7 +144,20 @@ class StateDir:
             raise MeshNotRunning(
                 f"no mesh is running in {self.folder}; start one with `headrace up`"
             )
-        return _record(found)
+        processes = [ProcessRecord(**process) for process in found.pop("processes")]
+        return MeshRecord(processes=processes, **found)
+
+    def read_process(self, name: str) -> ProcessRecord:
+        """Return the current record of a process.
+
+        Raises:
+            MeshNotRunning: the mesh was stopped meanwhile.
+            MeshError: it was started again, without this process.
+        """
+        for process in self.read_record().processes:
+            if process.name == name:
+                return process
+        raise MeshError(f"the mesh in {self.folder} was started again, without {name}")
 
     def mark_drained(self, name: str) -> None:
         """Keep the supervisor from restarting a process until `clear_drained` or the next mesh."""
@@ -183,8 +187,3 @@ def _try_lock(lock: IO[str]) -> bool:
         else:
             return True
     return False
-
-
-def _record(found: dict[str, Any]) -> MeshRecord:
-    processes = [ProcessRecord(**process) for process in found.pop("processes")]
-    return MeshRecord(processes=processes, **found)

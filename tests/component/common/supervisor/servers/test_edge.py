@@ -78,7 +78,7 @@ async def test_each_event_of_a_stream_is_passed_on_at_once(
         assert [line async for line in lines] == ['data: {"n": 1}', "data: [DONE]"]
 
 
-async def test_the_gateway_hears_that_a_client_has_left(
+async def test_a_closed_connection_cancels_the_call_at_the_gateway(
     http: httpx.AsyncClient, gateway: tuple[Seen, int]
 ) -> None:
     async with http.stream("POST", CHAT, json={"do": "hang"}) as answer:
@@ -98,7 +98,7 @@ async def test_the_gateway_chooses_the_status_of_an_error(
     assert not [name for name in answer.headers if name.startswith(("x-hr-", "grpc-"))]
 
 
-async def test_the_unchanged_openai_client_raises_what_the_gateway_meant(edge: RunningEdge) -> None:
+async def test_the_openai_client_raises_the_gateways_error(edge: RunningEdge) -> None:
     async with openai.AsyncOpenAI(
         base_url=f"{edge.url}/v1", api_key="none", max_retries=0
     ) as client:
@@ -110,7 +110,7 @@ async def test_the_unchanged_openai_client_raises_what_the_gateway_meant(edge: R
         assert (await client.models.retrieve("org/pebble")).id == "org/pebble"
 
 
-async def test_nobody_outside_can_send_our_internal_headers(
+async def test_internal_headers_from_clients_are_removed(
     http: httpx.AsyncClient, gateway: tuple[Seen, int]
 ) -> None:
     await http.post(CHAT, json={"do": "echo"}, headers={"x-hr-status": "500", "x-other": "kept"})
@@ -119,7 +119,7 @@ async def test_nobody_outside_can_send_our_internal_headers(
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/nothing"), ("PUT", CHAT), ("GET", "/")])
-async def test_an_unknown_path_is_named_in_openais_shape_with_what_there_is(
+async def test_an_unknown_path_is_an_openai_error_that_lists_the_known_paths(
     http: httpx.AsyncClient, method: str, path: str
 ) -> None:
     answer = await http.request(method, f"{path}?secret=1")
@@ -130,7 +130,7 @@ async def test_an_unknown_path_is_named_in_openais_shape_with_what_there_is(
     assert "POST /v1/chat/completions" in error["message"]
 
 
-async def test_an_unknown_native_path_is_named_as_a_status(http: httpx.AsyncClient) -> None:
+async def test_an_unknown_native_path_is_a_google_rpc_status(http: httpx.AsyncClient) -> None:
     answer = await http.get("/v2/nothing")
     assert answer.status_code == 404
     status = answer.json()
@@ -140,7 +140,7 @@ async def test_an_unknown_native_path_is_named_as_a_status(http: httpx.AsyncClie
     assert status["details"][0]["reason"] == "UNKNOWN_PATH"
 
 
-async def test_a_body_over_16_mib_is_refused_in_the_shape_of_its_path(
+async def test_a_body_over_16_mib_is_rejected_in_the_format_of_its_path(
     http: httpx.AsyncClient,
 ) -> None:
     openai_shape = await http.post(CHAT, content=b"x" * TOO_LARGE)
@@ -165,12 +165,12 @@ async def test_typed_calls_are_transcoded_and_their_errors_keep_their_details(
     assert refused.json()["details"][0]["reason"] == "MODEL_NOT_FOUND"
 
 
-async def test_a_native_body_reaches_the_gateway_unread(http: httpx.AsyncClient) -> None:
+async def test_a_native_body_reaches_the_gateway_unparsed(http: httpx.AsyncClient) -> None:
     answer = await http.post("/v2/models/org%2Fpebble:generate", content=b'{"broken"')
     assert answer.json() == {"model": "org/pebble", "bytes": '{"broken"'}
 
 
-async def test_a_caller_has_no_say_in_the_edges_retries_and_times(
+async def test_clients_cannot_set_envoys_retries_and_timeouts(
     http: httpx.AsyncClient, gateway: tuple[Seen, int]
 ) -> None:
     headers = {"x-envoy-retry-on": "5xx", "x-envoy-upstream-rq-timeout-ms": "1"}
@@ -199,7 +199,7 @@ async def test_grpc_errors_and_health_pass_untouched(channel: grpc.aio.Channel) 
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_a_page_on_localhost_may_call_and_others_may_not(http: httpx.AsyncClient) -> None:
+async def test_cors_allows_pages_on_localhost_only(http: httpx.AsyncClient) -> None:
     async def preflight(origin: str) -> httpx.Headers:
         headers = {"origin": origin, "access-control-request-method": "POST"}
         return (await http.options(CHAT, headers=headers)).headers
@@ -209,7 +209,7 @@ async def test_a_page_on_localhost_may_call_and_others_may_not(http: httpx.Async
     assert "access-control-allow-origin" not in await preflight("https://example.com")
 
 
-async def test_without_a_gateway_callers_are_told_to_come_back(tmp_path: Path) -> None:
+async def test_without_a_gateway_clients_get_retry_after(tmp_path: Path) -> None:
     async with running_edge(tmp_path) as running, httpx.AsyncClient(trust_env=False) as http:
         openai_shape = await http.get(f"{running.url}/v1/models")
         native_shape = await http.get(f"{running.url}/v2/models")
@@ -219,7 +219,7 @@ async def test_without_a_gateway_callers_are_told_to_come_back(tmp_path: Path) -
     assert native_shape.json()["details"][0]["reason"] == "GATEWAY_UNAVAILABLE"
 
 
-async def test_gateways_may_come_and_go_while_the_edge_runs(
+async def test_gateways_can_be_added_and_removed_while_envoy_runs(
     edge: RunningEdge, http: httpx.AsyncClient
 ) -> None:
     edge.edge.set_gateways([])
@@ -229,7 +229,7 @@ async def test_gateways_may_come_and_go_while_the_edge_runs(
         await until(f"{edge.url}/v1/models")
 
 
-async def test_gateways_that_say_they_cannot_serve_are_left_while_one_can(
+async def test_unhealthy_gateways_get_no_requests_while_one_is_healthy(
     edge: RunningEdge, http: httpx.AsyncClient, gateway: tuple[Seen, int]
 ) -> None:
     async with (
@@ -254,11 +254,11 @@ async def test_gateways_that_say_they_cannot_serve_are_left_while_one_can(
         assert len(gateway[0].metadata) == 20
         assert seen.metadata == []
         edge.edge.set_gateways([("127.0.0.1", other)])
-        await eventually(lambda: asked_of(seen, http), within_s=10)
+        await eventually(lambda: reaches(seen, http), within_s=10)
 
 
-async def asked_of(seen: Seen, http: httpx.AsyncClient) -> bool:
-    """Where none is healthy, all are asked: they say themselves what is wrong."""
+async def reaches(seen: Seen, http: httpx.AsyncClient) -> bool:
+    """Send a request; return whether this gateway has got one: where none is healthy, all do."""
     assert (await http.post(CHAT, json={"do": "echo"})).status_code == 200
     return bool(seen.metadata)
 

@@ -1,4 +1,4 @@
-"""How long the edge waits: for requests that do not arrive, and not for those that wait inside."""
+"""Envoy's timeouts: for requests that do not arrive, not for those that wait in the mesh."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def half_sent(edge: RunningEdge, path: str) -> RawAnswer:
         return await connection.answer()
 
 
-async def test_a_body_that_stops_is_given_up_on_and_counted(
+async def test_a_body_that_stalls_times_out_and_is_counted(
     edge: RunningEdge, gateway: tuple[Seen, int]
 ) -> None:
     answers = await asyncio.gather(*(half_sent(edge, path) for path in list(REASONS) * 25))
@@ -72,11 +72,11 @@ async def test_a_body_that_stops_is_given_up_on_and_counted(
 
 
 def logged(edge: RunningEdge, details: str) -> bool:
-    """Whether the access log, which Envoy writes every few seconds, says this of a request."""
+    """Whether the access log, which Envoy writes every few seconds, has these details."""
     return f'"details":"{details}"' in (edge.logs / "access.log").read_text()
 
 
-async def test_headers_that_stop_are_given_up_on(edge: RunningEdge) -> None:
+async def test_headers_that_stall_time_out(edge: RunningEdge) -> None:
     async with connected(edge.url) as connection:
         await connection.send(request("GET", "/v1/models", "x-a: a")[:-6])
         answer = await connection.answer()
@@ -100,7 +100,9 @@ async def test_a_slow_body_that_makes_progress_is_served(edge: RunningEdge) -> N
     assert time.monotonic() - began_s > SILENCE_S
 
 
-async def test_a_body_that_never_ends_is_given_up_on_however_it_drips(edge: RunningEdge) -> None:
+async def test_a_body_that_never_ends_times_out_even_if_it_makes_progress(
+    edge: RunningEdge,
+) -> None:
     async with connected(edge.url) as connection:
         head = request("POST", COMPLETIONS, body=b"x" * 99_999)[:-99_999]
         await connection.send(head)
@@ -113,7 +115,7 @@ async def test_a_body_that_never_ends_is_given_up_on_however_it_drips(edge: Runn
     await eventually(lambda: logged(edge, "request_overall_timeout"), within_s=15)
 
 
-async def test_half_a_message_of_a_grpc_web_call_is_given_up_on_as_well(edge: RunningEdge) -> None:
+async def test_half_a_message_of_a_grpc_web_call_times_out(edge: RunningEdge) -> None:
     path = "/headrace.v1.ModelService/ListModels"
     head = request("POST", path, body=b"\0\0\0\0\5").removesuffix(b"\0\0\0\0\5")
     async with connected(edge.url) as connection:
@@ -123,17 +125,17 @@ async def test_half_a_message_of_a_grpc_web_call_is_given_up_on_as_well(edge: Ru
     assert "did not arrive" in answer.headers["grpc-message"]
 
 
-async def test_a_request_that_waits_inside_is_not_given_up_on(
+async def test_a_request_that_waits_in_the_mesh_does_not_time_out(
     http: httpx.AsyncClient, gateway: tuple[Seen, int]
 ) -> None:
-    asked = asyncio.create_task(http.post(COMPLETIONS, json={"do": "wait"}))
-    await asyncio.wait([asked], timeout=REQUEST_S + SILENCE_S / 2)
-    assert not asked.done()
+    waiting = asyncio.create_task(http.post(COMPLETIONS, json={"do": "wait"}))
+    await asyncio.wait([waiting], timeout=REQUEST_S + SILENCE_S / 2)
+    assert not waiting.done()
     gateway[0].may_go_on.set()
-    assert (await asked).json() == {"do": "wait"}
+    assert (await waiting).json() == {"do": "wait"}
 
 
-async def test_nor_is_a_stream_that_is_silent(
+async def test_a_silent_stream_does_not_time_out(
     http: httpx.AsyncClient, gateway: tuple[Seen, int]
 ) -> None:
     async with http.stream("POST", COMPLETIONS, json={"do": "stream"}) as answer:
@@ -146,7 +148,7 @@ async def test_nor_is_a_stream_that_is_silent(
         assert await rest == 'data: {"n": 1}'
 
 
-async def test_what_grpc_itself_refuses_is_told_in_the_shape_of_the_path(
+async def test_errors_of_grpc_itself_have_the_format_of_the_path(
     http: httpx.AsyncClient,
 ) -> None:
     late = await http.post(COMPLETIONS, json={"do": "wait"}, headers={"grpc-timeout": "100m"})

@@ -23,14 +23,14 @@ for number in range({lines}):
 """
 
 
-def test_a_disk_with_room_is_no_trouble_even_where_the_folder_is_still_to_be_made(
+def test_a_disk_with_free_space_has_no_problem_even_before_the_folder_exists(
     tmp_path: Path,
 ) -> None:
     assert disk_problem(tmp_path / "a" / "b") is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told_with_what_is_free_and_needed(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_free_and_needed_space(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         disk.fill()
         state = disk.folder / "state"
@@ -44,20 +44,20 @@ def test_a_full_disk_is_told_with_what_is_free_and_needed(tmp_path: Path) -> Non
     )
 
 
-def test_a_disk_without_inodes_is_told_as_such(tmp_path: Path) -> None:
+def test_a_disk_without_inodes_is_reported(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "nr_inodes=3") as disk:
         for name in ("one", "two"):
             (disk.folder / name).touch()
         assert "no inodes left" in str(disk_problem(disk.folder))
 
 
-def test_a_read_only_disk_is_told_as_such(tmp_path: Path) -> None:
+def test_a_read_only_disk_is_reported(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         subprocess.run(["mount", "-o", "remount,ro", str(disk.folder)], check=True)
         assert str(disk_problem(disk.folder)).startswith("read-only file system")
 
 
-def test_a_folder_that_is_a_file_is_told_as_such(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert str(disk_problem(tmp_path / "file" / "state")).startswith("not a directory")
 

@@ -24,5 +24,5 @@ def test_the_wait_has_a_bound_however_many_deaths() -> None:
     assert after(10_000).wait_s == LONGEST_S
 
 
-def test_a_long_run_clears_the_record() -> None:
+def test_a_long_run_resets_the_backoff() -> None:
     assert after(9).after_death(ran_s=STEADY_S).wait_s == FIRST_S

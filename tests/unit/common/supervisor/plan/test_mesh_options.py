@@ -43,7 +43,7 @@ def planned(options: MeshOptions) -> dict[str, ServicePlan]:
         ("a=" + 256 * "x", "a", 256 * "x"),
     ],
 )
-def test_a_model_is_named_for_the_last_part_of_its_source_or_as_told(
+def test_a_model_is_named_after_the_last_part_of_its_source_unless_a_name_is_given(
     text: str, source: str, name: str
 ) -> None:
     assert parse_model(text) == ModelSource(source, name)
@@ -109,14 +109,14 @@ def test_every_model_has_its_own_workers() -> None:
         *("worker-a-0", "worker-a-1", "worker-b-0", "worker-b-1"),
         *("gateway-0", "gateway-1"),
     ]
-    assert plans["worker-b-1"].module == "headrace_worker"
+    assert plans["worker-b-1"].role is Role.WORKER
     assert plans["worker-b-1"].flags == (
         *("--name", "worker-b-1", "--model-source=y", "--model-name=b", "--model-aliases="),
         *("--engine", "transformers", "--workers-here", "4"),
     )
 
 
-def test_what_is_left_in_the_environment_gives_no_process_another_name_or_address() -> None:
+def test_environment_variables_do_not_change_names_and_addresses_of_processes() -> None:
     plans = planned(MeshOptions((ModelSource("x", "a"),)))
     assert "--model-aliases=" in plans["worker-a-0"].flags
     assert plans["gateway-0"].flags[2:4] == ("--advertised-host", "127.0.0.1")
@@ -125,7 +125,7 @@ def test_what_is_left_in_the_environment_gives_no_process_another_name_or_addres
     assert mine["gateway-0"].flags[-1] == "--advertised-host=10.1.2.3"
 
 
-def test_the_engine_is_told_to_workers_alone() -> None:
+def test_only_workers_get_the_engine_option() -> None:
     plans = planned(MeshOptions((DEFAULT_MODEL,), engine=EngineKind.SCRIPTED))
     assert "scripted" in plans["worker-valley-0"].flags
     assert "--engine" not in plans["gateway-0"].flags

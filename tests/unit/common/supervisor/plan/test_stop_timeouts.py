@@ -36,5 +36,5 @@ def test_a_whole_mesh_stops_one_role_after_the_other() -> None:
     assert mesh_stop_timeout_s(longer) == mesh_stop_timeout_s([]) + 40
 
 
-def test_what_is_no_number_is_left_to_the_service_to_refuse() -> None:
+def test_a_setting_that_is_not_a_number_is_ignored_because_the_service_rejects_it() -> None:
     assert stop_timeout_s(Role.WORKER, [parse_setting("worker.drain_s=long")]) == 38

@@ -9,17 +9,17 @@ import pytest
 from headrace.supervisor.state.files import last_lines, read_json_object, render, write_atomically
 
 
-def test_values_become_quoted_scalars() -> None:
+def test_template_values_become_quoted_scalars() -> None:
     text = render("a: $path\nb: $port", {"path": 'x "y" \\ é', "port": 80})
     assert text == 'a: "x \\"y\\" \\\\ é"\nb: 80'
 
 
-def test_a_name_without_a_value_is_refused() -> None:
+def test_a_template_name_without_a_value_is_rejected() -> None:
     with pytest.raises(KeyError, match="port"):
         render("$port", {})
 
 
-def test_a_file_is_replaced_whole_and_its_draft_is_gone(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically_and_no_draft_remains(tmp_path: Path) -> None:
     file = tmp_path / "new" / "file.json"
     write_atomically(file, "{}")
     write_atomically(file, '{"a": 1}')
@@ -28,7 +28,9 @@ def test_a_file_is_replaced_whole_and_its_draft_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", '{"a": ', "[1]"])
-def test_what_is_no_whole_object_is_nothing(tmp_path: Path, text: str | None) -> None:
+def test_a_file_without_a_complete_json_object_is_read_as_none(
+    tmp_path: Path, text: str | None
+) -> None:
     file = tmp_path / "file.json"
     if text is not None:
         file.write_text(text)

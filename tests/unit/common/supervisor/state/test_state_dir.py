@@ -35,13 +35,13 @@ def test_a_directory_is_held_by_one_mesh_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_a_record_that_a_dead_supervisor_left_is_not_believed(tmp_path: Path) -> None:
+def test_the_record_of_a_dead_supervisor_is_ignored(tmp_path: Path) -> None:
     StateDir(tmp_path).write_record(RECORD)
     with pytest.raises(MeshNotRunning, match="headrace up"):
         StateDir(tmp_path).read_record()
 
 
-def test_asking_about_a_directory_does_not_make_it(tmp_path: Path) -> None:
+def test_reading_a_state_directory_does_not_create_it(tmp_path: Path) -> None:
     assert not StateDir(tmp_path / "none").is_locked
     assert not (tmp_path / "none").exists()
 
