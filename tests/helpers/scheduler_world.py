@@ -106,7 +106,9 @@ class World(Callers):
                     self.pending.append(command)
                 case ParkOnWorker():
                     if not command.orphaned:
-                        self.parking.parked(command, self.stored[command.request_id].priority)
+                        self.parking.parked(
+                            command, self.stored[command.request_id].request.priority
+                        )
                     self.pending.append(command)
                 case SendNotice():
                     self.told_ended.update(request_id for request_id, _ in command.ended)
@@ -186,7 +188,7 @@ class World(Callers):
         """It holds so much of one of the beginnings, and no more of it."""
         prompt = list(range(1000 * beginning, 1000 * beginning + 40))
         shared = submitted("", digest="w1", prompt=prompt)
-        names, where = prefix_block_names(shared.record), worker.worker_id
+        names, where = prefix_block_names(shared.request.record), worker.worker_id
         self.apply(prefixes_reported(where, names[:blocks], dropped=names[blocks:], full=full))
 
     def retire(self, worker: WorkerModel) -> None:

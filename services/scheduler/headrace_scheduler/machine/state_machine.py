@@ -128,8 +128,8 @@ class Machine:
 
     def apply(self, event: Event, *, now_s: float) -> None:
         match event:
-            case Submitted():
-                self._submit(event, now_s)
+            case Submitted(request):
+                self._submit(request, now_s)
             case LaneCaughtUp(priority):
                 self._lanes_behind.discard(priority)
             case WorkerReported(report, received_s):
@@ -142,9 +142,9 @@ class Machine:
                 self._dispatcher.on_answered(event, now_s=now_s)
             case DispatchUnanswered(worker_id, number):
                 self._dispatcher.on_unanswered(worker_id, number, now_s=now_s)
-            case Parked(request):
-                self._orphans.on_parked(request)
-                self._reconciler.on_parked(request, now_s=now_s)
+            case Parked(parked):
+                self._orphans.on_parked(parked)
+                self._reconciler.on_parked(parked, now_s=now_s)
             case StreamLost(lost):
                 points = list(lost.points)
                 self._reconciler.on_stream_lost(lost.worker_id, points, now_s=now_s)
@@ -165,9 +165,8 @@ class Machine:
             case ModelRemoved(removed):
                 self._removed = removed
 
-    def _submit(self, event: Submitted, now_s: float) -> None:
-        request = self._live.add(event, now_s=now_s)
-        if request is None:
+    def _submit(self, request: Request, now_s: float) -> None:
+        if not self._live.add(request, now_s=now_s):
             return
         depth = len(self._live.lanes[request.lane])
         self._orphans.on_submitted(request, now_s=now_s)

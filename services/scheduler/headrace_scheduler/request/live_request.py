@@ -122,9 +122,10 @@ class Request:
     """Infinity if it has none."""
     queue_deadline_s: float
     """When its patience ends, if it has not started; infinity if it has none."""
-    queued_s: float
-    stored_bytes: int
-    state: State
+    stored_bytes: int = 0
+    queued_s: float = float("-inf")
+    """When it entered its lane."""
+    state: State = Held()
     has_started: bool = False
     """Whether any worker has accepted it; then its patience counts no more."""
     last_failure: str = ""

@@ -15,6 +15,7 @@ from headrace.clock import Clock
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Leadership, Machine
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.runtime.acknowledgements import Acknowledgements
 from headrace_scheduler.runtime.calls import OutgoingCalls
 from headrace_scheduler.runtime.handlers import RequestHandlers
@@ -33,6 +34,7 @@ from headrace_scheduler.state.events import (
     SendNotice,
     StepDown,
     StoreResult,
+    Submitted,
 )
 
 log = logging.getLogger(__name__)
@@ -226,10 +228,11 @@ class Leader:
             if behind and not pulled:
                 behind = False
                 self.handle(LaneCaughtUp(priority))
-            self.handle(*[event for p in pulled if (event := await self._read(priority, p))])
+            requests = [await self._read(priority, message) for message in pulled]
+            self.handle(*[Submitted(request) for request in requests if request is not None])
 
-    async def _read(self, priority: str, pulled: PulledMessage) -> Event | None:
-        """Return a message as an event; None if it cannot be read: it is a dead letter then."""
+    async def _read(self, priority: str, pulled: PulledMessage) -> Request | None:
+        """Return the request of a message; None if it cannot be read: it is a dead letter then."""
         try:
             return read_request(
                 pulled,

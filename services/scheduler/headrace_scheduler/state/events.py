@@ -17,23 +17,16 @@ from headrace.internal.v1.reports_pb2 import (
     WorkerReport,
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_scheduler.request.live_request import Request
 
 # Events
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A request was read from its lane. Times are of this process's monotonic clock; infinity
-    means none."""
+    """A request was read from its lane."""
 
-    record: RequestRecord
-    priority: str
-    sequence: int
-    acknowledgement: str
-    arrival_s: float
-    deadline_s: float
-    queue_deadline_s: float
-    stored_bytes: int = 0
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)

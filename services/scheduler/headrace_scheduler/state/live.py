@@ -12,7 +12,6 @@ from headrace_scheduler.request.live_request import (
     LANES,
     DispatchNumber,
     Ending,
-    Held,
     LiveStatistics,
     Lost,
     Orphaned,
@@ -29,7 +28,6 @@ from headrace_scheduler.state.events import (
     Command,
     SendNotice,
     StoreResult,
-    Submitted,
 )
 from headrace_scheduler.state.lanes import Lanes
 from headrace_scheduler.state.lazy_heap import LazyHeap
@@ -102,47 +100,36 @@ class LiveRequests:
 
     # In
 
-    def add(self, event: Submitted, *, now_s: float) -> Request | None:
-        """Add a request as held; return None if its message is a redelivery or a duplicate."""
-        request_id = event.record.request_id
+    def add(self, request: Request, *, now_s: float) -> bool:
+        """Add a request as held; return False if its message is a redelivery or a duplicate."""
+        request_id = request.request_id
         known = self._requests.get(request_id)
-        if known is not None and known.sequence == event.sequence:
-            known.acknowledgement = event.acknowledgement
+        if known is not None and known.sequence == request.sequence:
+            known.acknowledgement = request.acknowledgement
             self.observer.ignored("redelivery")
-            return None
-        has_result = self.settled.has_result_for(event)
-        if known is not None or has_result or self.settled.is_settled(request_id, event.sequence):
-            self.command(Acknowledge(request_id, event.priority, event.acknowledgement))
+            return False
+        has_result = self.settled.has_result_for(request)
+        if known is not None or has_result or self.settled.is_settled(request):
+            self.command(Acknowledge(request_id, request.priority, request.acknowledgement))
             self.observer.ignored("duplicate")
-            if has_result or (known and known.gateway_id != event.record.gateway_id):
-                self._refuse_duplicate_id(event)
-            return None
-        request = Request(
-            event.record,
-            event.priority,
-            event.sequence,
-            event.acknowledgement,
-            arrival_s=event.arrival_s,
-            deadline_s=event.deadline_s,
-            queue_deadline_s=event.queue_deadline_s,
-            queued_s=now_s,
-            stored_bytes=event.stored_bytes,
-            state=Held(),
-        )
+            if has_result or (known and known.gateway_id != request.gateway_id):
+                self._refuse_duplicate_id(request)
+            return False
+        request.queued_s = now_s
         self._requests[request_id] = request
         self._by_gateway.setdefault(request.gateway_id, {})[request_id] = request
         self.observer.submitted(request.lane)
         self.observer.moved(request.lane, "new", state_name(request.state))
-        return request
+        return True
 
-    def _refuse_duplicate_id(self, event: Submitted) -> None:
+    def _refuse_duplicate_id(self, request: Request) -> None:
         """Notify a gateway that the id belongs to another request.
 
         Sent once: if the notice is lost, the gateway's own check of deadlines ends the request.
         """
-        request_id = event.record.request_id
+        request_id = request.request_id
         error = RequestExists(f"there is a request with the id {request_id}", field="request_id")
-        self.command(SendNotice(event.record.gateway_id, ((request_id, error),), ()))
+        self.command(SendNotice(request.gateway_id, ((request_id, error),), ()))
 
     # Moves
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.request.fairness import Account, Accounts
-from headrace_scheduler.request.live_request import Held, Request
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.state.events import Dispatch, DispatchAnswered, Submitted
 from headrace_scheduler.state.lanes import Lane
 from helpers.counting_observer import CountingObserver
@@ -33,10 +33,7 @@ SLOTS = 16
 
 
 def waiting(request_id: str, sequence: int, tenant: str, prompt_tokens: int = 3) -> Request:
-    event = submitted(request_id, sequence, tenant=tenant, prompt_tokens=prompt_tokens)
-    return Request(
-        event.record, "standard", sequence, "", 0.0, 0.0, 0.0, 0.0, stored_bytes=0, state=Held()
-    )
+    return submitted(request_id, sequence, tenant=tenant, prompt_tokens=prompt_tokens).request
 
 
 def lane_of(*requests: Request, settings: SchedulerSettings | None = None) -> Lane:
@@ -223,8 +220,8 @@ class Simulation:
                 now_s=self.now_s,
                 tenant=tenant.name,
                 prompt_tokens=tenant.prompt_tokens,
+                max_tokens=100,
             )
-            event.record.sampling.max_tokens = 100
             self.apply(event)
 
     def apply(self, event: Submitted) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.request.live_request import Held, Request
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.state.estimates import CompetingTenant, QueueAhead, estimate_wait_s
 from headrace_scheduler.state.lanes import Lane
 from headrace_scheduler.state.tenant_shares import TenantShare, ahead, sample_ranks
@@ -32,10 +32,7 @@ CROWDS = st.builds(
 
 
 def waiting(sequence: int, tenant: str) -> Request:
-    event = submitted(f"r{sequence}", sequence, tenant=tenant)
-    return Request(
-        event.record, "standard", sequence, "", 0.0, 0.0, 0.0, 0.0, stored_bytes=0, state=Held()
-    )
+    return submitted(f"r{sequence}", sequence, tenant=tenant).request
 
 
 def told_s(queue_ahead: QueueAhead) -> float:
