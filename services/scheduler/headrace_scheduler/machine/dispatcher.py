@@ -129,12 +129,10 @@ class Dispatcher:
     def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
         number = self._fleet.occupy(worker, batch)
         self._in_flight[number] = batch
-        self._live.observer.dispatched(
-            worker.worker_id, [(r.lane, now_s - r.queued_s) for r in batch]
-        )
+        self._live.observer.dispatched(worker.worker_id, batch, now_s)
         for request in batch:
             if tokens := self._routing.matched_tokens(request, worker):
-                self._live.observer.prefix_held(request.lane, tokens)
+                self._live.observer.prefix_held(request, tokens)
             request.dispatched_s = now_s
             attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
             self._live.run(request, worker, attempt, (self._live.epoch, number))

@@ -100,10 +100,8 @@ class Orphans:
         state = Orphaned(until_s, worker_id, now_s + PARK_S, request.gateway_id)
         self._live.orphan(request, state, cause)
         if worker_id is not None:
-            attempt, epoch = request.record.attempt, self._live.epoch
-            self._live.command(
-                ParkOnWorker(worker_id, epoch, request.request_id, attempt, orphaned=True)
-            )
+            attempt = request.record.attempt
+            self._live.command(ParkOnWorker(worker_id, request.request_id, attempt, orphaned=True))
 
     def give_up(self, request: Request, error: HeadraceError, cause: str) -> None:
         """End an orphan: its result is stored if it is detached, else it is abandoned."""

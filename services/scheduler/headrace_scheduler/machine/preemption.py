@@ -240,12 +240,12 @@ class Preemption:
         )
         self._pending[victim.request_id] = pending
         self._send(pending, now_s)
-        self._live.observer.preempted(victim.priority, victim.request_id)
+        self._live.observer.happened("preempted", victim, "interactive requests wait")
 
     def _send(self, pending: PendingPark, now_s: float) -> None:
         pending.requested_s = now_s
         worker_id, request_id = pending.worker_id, pending.request.request_id
-        self._live.command(ParkOnWorker(worker_id, self._live.epoch, request_id, pending.attempt))
+        self._live.command(ParkOnWorker(worker_id, request_id, pending.attempt))
 
 
 def _surely_runs(request: Request, worker: Worker) -> bool:

@@ -100,9 +100,8 @@ class Reconciler:
             case Orphaned() as orphaned:
                 # Why again: the first request to park it may have been lost.
                 orphaned.worker_id = worker.worker_id
-                epoch = self._live.epoch
                 self._live.command(
-                    ParkOnWorker(worker.worker_id, epoch, request_id, attempt, orphaned=True)
+                    ParkOnWorker(worker.worker_id, request_id, attempt, orphaned=True)
                 )
             case Lost() as lost:
                 # Why not cancelled before the gateway has fenced: the gateway would take the

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import partial
 
 from headrace.bus import Bus, BusUnavailable, LaneReader, PulledMessage
 from headrace.bus.subjects import PRIORITIES
@@ -24,12 +23,10 @@ from headrace_scheduler.runtime.request_reader import Unreadable, read_request
 from headrace_scheduler.state.events import (
     Acknowledge,
     BusDown,
-    CancelOnWorker,
     Command,
     Dispatch,
     Event,
     LaneCaughtUp,
-    ParkOnWorker,
     PublishDeadLetter,
     SendNotice,
     StepDown,
@@ -77,9 +74,11 @@ class Leader:
         self.leadership, self.machine = leadership, machine
         self._bus, self._settings, self._clock = bus, settings, clock
         self._may_act = may_act
-        self._acknowledgements = Acknowledgements()
-        self._calls = OutgoingCalls(leadership, bus, settings, self.handle)
         self._lanes: dict[str, LaneReader] = {}
+        self._acknowledgements = Acknowledgements(self._lanes)
+        self._calls = OutgoingCalls(
+            leadership, bus, settings, handle=self.handle, acknowledge=self._acknowledgements.add
+        )
         self._started = False
         self._last_event_s = clock.monotonic_s()
         self._wake = asyncio.Event()
@@ -171,26 +170,12 @@ class Leader:
                 # Why: another leader may run what this one, suspended meanwhile, takes for waiting
                 # and out of patience. Attempts fence dispatches; ends have no such number.
                 self._step_down("the lease may have run out")
-            case Dispatch():
-                self._calls.dispatch(command)
-            case SendNotice():
-                self._calls.send_notice(command)
-            case CancelOnWorker():
-                self._calls.cancel(command)
-            case ParkOnWorker():
-                self._calls.park(command)
-            case PublishDeadLetter():
-                self._calls.publish_dead_letter(command)
-            case Acknowledge(request_id, priority, acknowledgement):
-                self._acknowledge(request_id, priority, acknowledgement)
-            case StoreResult(record, _, priority, acknowledgement):
-                last = partial(self._acknowledge, record.request_id, priority, acknowledgement)
-                self._calls.store_result(command, last)
+            case Acknowledge():
+                self._acknowledgements.add(command)
             case StepDown(reason):
                 self._step_down(reason)
-
-    def _acknowledge(self, key: str, priority: str, acknowledgement: str) -> None:
-        self._acknowledgements.add(key, self._lanes[priority], acknowledgement)
+            case _:
+                self._calls.start(command)
 
     def _step_down(self, reason: str) -> None:
         if not self._over.done():
@@ -245,9 +230,7 @@ class Leader:
             log.warning(
                 "message.unreadable", extra={"sequence": pulled.sequence, "why": str(error)}
             )
-            await self._calls.store_dead_letter(
-                PublishDeadLetter(pulled.payload, str(error)), reason="unreadable"
-            )
+            await self._calls.store_dead_letter(PublishDeadLetter(pulled.payload, str(error)))
             key = f"sequence {pulled.sequence}"
-            self._acknowledge(key, priority, pulled.acknowledgement)
+            self._acknowledgements.add(Acknowledge(key, priority, pulled.acknowledgement))
             return None

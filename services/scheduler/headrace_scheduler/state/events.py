@@ -184,12 +184,12 @@ class Acknowledge:
 
 @dataclass(frozen=True, slots=True)
 class StoreResult:
-    """Store this error as its result, unless it has one, then acknowledge; repeated until done."""
+    """Store this error as its result, unless it has one; repeated until done."""
 
     record: RequestRecord
     error: HeadraceError
-    priority: str
-    acknowledgement: str
+    acknowledge: Acknowledge
+    """To be executed after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,6 @@ class ParkOnWorker:
     """Stop an attempt before its end; leads to Parked. Sent once: reports show if it is lost."""
 
     worker_id: str
-    epoch: int
     request_id: str
     attempt: int
     orphaned: bool = False

@@ -110,7 +110,7 @@ class LiveRequests:
             return False
         has_result = self.settled.has_result_for(request)
         if known is not None or has_result or self.settled.is_settled(request):
-            self.command(Acknowledge(request_id, request.priority, request.acknowledgement))
+            self.command(_acknowledge(request))
             self.observer.ignored("duplicate")
             if has_result or (known and known.gateway_id != request.gateway_id):
                 self._refuse_duplicate_id(request)
@@ -118,8 +118,7 @@ class LiveRequests:
         request.queued_s = now_s
         self._requests[request_id] = request
         self._by_gateway.setdefault(request.gateway_id, {})[request_id] = request
-        self.observer.submitted(request.lane)
-        self.observer.moved(request.lane, "new", state_name(request.state))
+        self.observer.moved(request, "new", state_name(request.state))
         return True
 
     def _refuse_duplicate_id(self, request: Request) -> None:
@@ -155,13 +154,13 @@ class LiveRequests:
     def requeue(self, request: Request, cause: str) -> None:
         """Return it to its lane: the worker refused it, so nothing of this attempt runs."""
         self.wait(request, now_s=request.queued_s)
-        self.observer.returned(request.lane, cause, request.request_id)
+        self.observer.happened("returned", request, cause)
 
     def adopt(self, request: Request, worker: Worker, attempt: int) -> None:
         """Take it for running there, whichever leader dispatched it."""
         request.has_started = True
         self.run(request, worker, attempt, (0, 0))
-        self.observer.adopted(request.lane, request.request_id)
+        self.observer.happened("adopted", request, "reported")
 
     def lose(
         self, request: Request, cause: str, *, now_s: float, worker_id: str | None = None
@@ -173,7 +172,7 @@ class LiveRequests:
         """
         request.has_started = True
         lost = self._move_to_lost(request, request.record.attempt, worker_id, now_s)
-        self.observer.returned(request.lane, cause, request.request_id)
+        self.observer.happened("returned", request, cause)
         return lost
 
     def recover(self, request: Request, *, now_s: float) -> None:
@@ -194,7 +193,7 @@ class LiveRequests:
         request.orphaned_until_s = state.until_s
         self._move(request, state)
         self.schedule(request, min(state.until_s, request.deadline_s))
-        self.observer.orphaned(request.lane, cause, request.request_id)
+        self.observer.happened("orphaned", request, cause)
 
     def orphans(self) -> list[Request]:
         return list(self._orphans.values())
@@ -218,7 +217,7 @@ class LiveRequests:
         """End it from here: its worker is cancelled, its gateway notified until it settles."""
         self._stop_on_worker(request, error.code.number)
         self._move(request, Ending(error, notice_due_s=now_s))
-        self.observer.ended(request.lane, error.reason, request.request_id)
+        self.observer.happened("ended", request, error.reason)
 
     # Out
 
@@ -227,20 +226,20 @@ class LiveRequests:
         if code != 0:
             self._stop_on_worker(request, Code.CANCELLED.number)
         self._leave(request, has_result=code == 0 or request.record.detached)
-        self.observer.settled(request.lane, code)
+        self.observer.settled(request, code)
 
     def abandon(self, request: Request, cause: str) -> None:
         """Remove it without an end: no client waits for it."""
         self._stop_on_worker(request, Code.CANCELLED.number)
         self._leave(request, has_result=False)
-        self.observer.abandoned(request.lane, cause, request.request_id)
+        self.observer.happened("abandoned", request, cause)
 
     def end_with_stored_result(self, request: Request, error: HeadraceError) -> None:
         """Remove it, with the error as its stored result: no gateway holds it."""
         self._stop_on_worker(request, error.code.number)
-        stored = StoreResult(request.record, error, request.priority, request.acknowledgement)
+        stored = StoreResult(request.record, error, _acknowledge(request))
         self._leave(request, has_result=True, last=stored)
-        self.observer.ended(request.lane, error.reason, request.request_id)
+        self.observer.happened("ended", request, error.reason)
 
     def _stop_on_worker(self, request: Request, code: int) -> None:
         if (worker_id := request.worker_id) is not None:
@@ -248,17 +247,17 @@ class LiveRequests:
             self.command(CancelOnWorker(worker_id, request.request_id, attempt, code))
 
     def _leave(self, request: Request, *, has_result: bool, last: Command | None = None) -> None:
-        request_id, acknowledgement = request.request_id, request.acknowledgement
+        request_id = request.request_id
         self._move(request, None)
         del self._requests[request_id]
         self._timers.remove(request_id)
         _drop(self._by_gateway, request.gateway_id, request_id)
         self.settled.add_ended(request, has_result=has_result)
-        self.command(last or Acknowledge(request_id, request.priority, acknowledgement))
+        self.command(last or _acknowledge(request))
 
     def _move(self, request: Request, state: State | None) -> None:
         """Change its state, and the indices with it; None means that it is gone."""
-        self.observer.moved(request.lane, state_name(request.state), state_name(state))
+        self.observer.moved(request, state_name(request.state), state_name(state))
         match request.state:
             case Waiting():
                 self.lanes[request.lane].remove(request)
@@ -328,6 +327,10 @@ class LiveRequests:
         notified = {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
         assert notified == {i for ids in self._notices.values() for i in ids}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
+
+
+def _acknowledge(request: Request) -> Acknowledge:
+    return Acknowledge(request.request_id, request.priority, request.acknowledgement)
 
 
 def _drop(index: dict[str, dict[str, Request]], key: str, request_id: str) -> None:

@@ -30,6 +30,7 @@ from helpers.scheduler_events import (
     point,
     reported,
     settled,
+    submitted,
     take_over_requested,
 )
 from helpers.states_page import page
@@ -154,7 +155,7 @@ def test_a_move_that_is_not_in_the_table_fails_the_test_that_makes_it() -> None:
     bench = Bench()
     bench.observer.event = "Settled"
     with pytest.raises(AssertionError, match="not in the table"):
-        bench.observer.moved("standard", "running", "waiting")
+        bench.observer.moved(submitted("r").request, "running", "waiting")
 
 
 def test_the_page_of_states_is_the_table() -> None:
