@@ -154,7 +154,7 @@ class Callers:
         for request_id, client in self.clients.items():
             if (since := client.former.pop(gateway_id, None)) is not None:
                 found = self.machine.find(request_id)
-                if found is None or found.request.record.held_since_attempt <= since:
+                if found is None or found.record.held_since_attempt <= since:
                     client.is_cancelled = True  # Its reader left, before another gateway had it.
                 self.apply(settled(request_id, code=1, since=since))
 
@@ -190,9 +190,7 @@ class Callers:
             if not self.machine.is_holding and not client.detached:
                 self._find_ended(request_id, client)
             return
-        answer = take_over_response(
-            found.request, take_over_requested(request_id, gateway_id).request
-        )
+        answer = take_over_response(found, take_over_requested(request_id, gateway_id).request)
         if answer.record.gateway_id == gateway_id:
             self._hold(request_id, client, answer.record, word)
 

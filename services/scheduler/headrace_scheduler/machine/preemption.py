@@ -20,7 +20,7 @@ start again after u2 and u1. A park that no report confirms is sent again after 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from headrace_scheduler.request.live_request import Request, Running
@@ -49,8 +49,8 @@ class PendingPark:
     attempt: int
     slots: int
     cache_tokens: int
-    requested_s: float
     first_requested_s: float
+    requested_s: float = field(init=False)
 
     def still_occupies(self, worker: Worker | None) -> bool:
         """Return whether the worker's reported room does not yet include this attempt's."""
@@ -229,15 +229,8 @@ class Preemption:
         self._live.preemptible.remove(victim)
         victim.preemptions += 1
         victim.parked_for = urgent.request_id
-        pending = PendingPark(
-            victim,
-            worker.worker_id,
-            victim.record.attempt,
-            victim.slots,
-            victim.cache_tokens,
-            now_s,
-            now_s,
-        )
+        attempt, slots, cache_tokens = victim.record.attempt, victim.slots, victim.cache_tokens
+        pending = PendingPark(victim, worker.worker_id, attempt, slots, cache_tokens, now_s)
         self._pending[victim.request_id] = pending
         self._send(pending, now_s)
         self._live.observer.happened("preempted", victim, "interactive requests wait")

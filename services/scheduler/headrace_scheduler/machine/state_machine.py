@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,6 @@ from headrace_scheduler.machine.wait_estimator import (
 from headrace_scheduler.request.live_request import (
     Ending,
     Held,
-    LiveStatistics,
     Lost,
     Orphaned,
     Request,
@@ -65,15 +65,6 @@ class LaneStatistics:
     wait: WaitEstimate | None
     """Wait of a request behind all that wait; None while unknown."""
     tenants: Sequence[TenantWaitEstimate] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LocatedRequest:
-    """A live request; `worker_name` is empty unless it runs."""
-
-    request: Request
-    running: bool
-    worker_name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,16 +292,14 @@ class Machine:
             for priority in PRIORITIES
         ]
 
-    def find(self, request_id: str) -> LocatedRequest | None:
-        request = self._live.get(request_id)
-        if request is None:
-            return None
-        match request.state:
-            case Running(worker_id=worker_id):
-                worker = self._fleet.get(worker_id)
-                return LocatedRequest(request, True, worker.name if worker else "")
-            case _:
-                return LocatedRequest(request, False, "")
+    def find(self, request_id: str) -> Request | None:
+        return self._live.get(request_id)
+
+    def worker_name(self, request: Request) -> str:
+        """Return the name of the worker that runs a request; empty unless it runs."""
+        state = request.state
+        worker = self._fleet.get(state.worker_id) if isinstance(state, Running) else None
+        return "" if worker is None else worker.name
 
     def fleet_statistics(self) -> tuple[int, int]:
         """Return the number of live workers and that of their free slots."""
@@ -320,7 +309,8 @@ class Machine:
     def is_holding(self) -> bool:
         return self._holding
 
-    def statistics(self) -> LiveStatistics:
+    def statistics(self) -> Counter[str]:
+        """Return the number of live requests by state, and that of scheduled timers."""
         return self._live.statistics()
 
     def check_integrity(self) -> None:

@@ -12,7 +12,6 @@ from headrace_scheduler.request.live_request import (
     LANES,
     DispatchNumber,
     Ending,
-    LiveStatistics,
     Lost,
     Orphaned,
     Request,
@@ -305,9 +304,11 @@ class LiveRequests:
 
     # Looking
 
-    def statistics(self) -> LiveStatistics:
-        states = [r.state for r in self._requests.values()]
-        return LiveStatistics.of(states, timers=len(self._timers))
+    def statistics(self) -> Counter[str]:
+        """Return the number of requests by state, and as "timers" that of the heap's entries,
+        which the requests bound whatever their deadlines."""
+        counts = Counter(state_name(request.state) for request in self._requests.values())
+        return counts + Counter(timers=len(self._timers))
 
     def check_integrity(self) -> None:
         """Raise AssertionError if an index and the states disagree."""

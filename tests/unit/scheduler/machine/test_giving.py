@@ -106,7 +106,7 @@ def test_a_gateway_that_does_not_take_it_is_not_the_only_one() -> None:
         assert not [n for n in bench.given(SendNotice) if n.fences], "not at once again"
         bench.after(0.9)
     assert set(asked_of) == {"h", "i"}
-    assert bench.machine.statistics().orphaned + bench.machine.statistics().lost == 1
+    assert bench.machine.statistics()["orphaned"] + bench.machine.statistics()["lost"] == 1
 
 
 def test_the_only_gateway_may_be_assigned_what_it_has_released() -> None:
@@ -116,7 +116,7 @@ def test_the_only_gateway_may_be_assigned_what_it_has_released() -> None:
     asks = fence(bench)
     assert (asks.gateway_id, asks.records) == ("g", ())
     bench.apply(NoticeAnswered(asks, (), ("r",)))
-    assert bench.machine.statistics().orphaned == 1
+    assert bench.machine.statistics()["orphaned"] == 1
     lives(bench, "g")
     bench.after(1.1)
     given = fence(bench)
@@ -129,7 +129,7 @@ def test_without_a_gateway_it_waits_until_its_deadline_and_its_end_is_kept() -> 
     bench, _ = running(deadline_s=400.0)
     leaves(bench)
     bench.after(200.0)
-    assert bench.machine.statistics().orphaned == 1
+    assert bench.machine.statistics()["orphaned"] == 1
     bench.after(100.1)
     kept = bench.only(StoreResult)
     assert (kept.record.request_id, kept.error.code) == ("r", Code.DEADLINE_EXCEEDED)
@@ -141,7 +141,7 @@ def test_what_is_too_much_to_keep_ends_with_an_error_that_is_kept() -> None:
     bench = Bench(SchedulerSettings(max_orphans=2))
     bench.submit("a", "b", "c", detached=True)
     leaves(bench)
-    assert bench.machine.statistics().orphaned == 2
+    assert bench.machine.statistics()["orphaned"] == 2
     assert "too many orphans" in bench.only(StoreResult).error.message
 
 
@@ -182,16 +182,16 @@ def test_a_gateway_that_drains_hands_over_at_once_and_gets_nothing() -> None:
     moved, given = bench.given(SendNotice)
     assert (moved.gateway_id, [i for i, _ in moved.ended]) == ("g", ["r"])
     assert (given.gateway_id, given.records[0].request_id) == ("h", "r")
-    assert bench.machine.statistics().orphaned == 0, "the stream stays with its reader"
+    assert bench.machine.statistics()["orphaned"] == 0, "the stream stays with its reader"
 
 
 def test_a_gateway_that_drains_keeps_what_no_other_can_take() -> None:
     bench, _ = running()
     lives(bench, "g", draining=True)
     assert not bench.given(ParkOnWorker)
-    assert bench.machine.statistics().orphaned == 0
+    assert bench.machine.statistics()["orphaned"] == 0
     leaves(bench)
-    assert bench.machine.statistics().orphaned == 1
+    assert bench.machine.statistics()["orphaned"] == 1
 
 
 def test_the_first_gateway_that_requests_it_gets_it_and_no_other_does() -> None:

@@ -85,7 +85,7 @@ def test_a_request_that_kills_its_workers_takes_no_other_to_its_end() -> None:
     assert "failed on 2 attempts" in bench.only(PublishDeadLetter).reason
     bystander = bench.machine.find("bystander")
     assert bystander is not None
-    assert bystander.running
+    assert bystander.is_running
 
 
 def test_requests_on_their_last_attempt_start_one_after_another_beside_all_others() -> None:

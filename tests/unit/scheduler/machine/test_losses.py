@@ -156,7 +156,7 @@ def test_a_draining_worker_gets_nothing_new_and_keeps_what_it_runs() -> None:
     assert bench.submit("b") == []
     found = bench.machine.find("a")
     assert found is not None
-    assert found.running
+    assert found.is_running
 
 
 def test_an_unanswered_dispatch_is_fenced_before_the_next_attempt() -> None:

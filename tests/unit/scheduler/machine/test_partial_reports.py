@@ -85,7 +85,7 @@ def test_an_end_that_is_named_after_an_adoption_elsewhere_is_not_its_end() -> No
     bench.worker(number=3, since=2, ended=("a",), counted=(EPOCH, 1))
     found = bench.machine.find("a")
     assert found is not None
-    assert (found.running, found.worker_name) == (True, "name of v")
+    assert bench.machine.worker_name(found) == "name of v"
     assert bench.given(CancelOnWorker) == []
 
 

@@ -63,7 +63,7 @@ def in_state(state: str, *, attachable: bool = True) -> Bench:
 
 def state_of(bench: Bench) -> str:
     found = bench.machine.find("r")
-    return "gone" if found is None else type(found.request.state).__name__.lower()
+    return "gone" if found is None else type(found.state).__name__.lower()
 
 
 def leaves(bench: Bench) -> None:
@@ -121,7 +121,7 @@ def test_a_lost_request_goes_on_by_its_gateways_point_unless_its_attempts_are_ex
         bench = in_state("lost")
         found = bench.machine.find("r")
         assert found is not None
-        stands = point("r", found.request.record.attempt, [7], error=error)
+        stands = point("r", found.record.attempt, [7], error=error)
         bench.apply(take_over_requested("r", "g", stands=stands))
         assert state_of(bench) == state
 

@@ -147,15 +147,15 @@ def test_what_comes_back_pays_nothing_twice() -> None:
     attempt = bench.only(Dispatch).message.requests[0].attempt
     found = bench.machine.find("a")
     assert found is not None
-    charged = found.request.charged
+    charged = found.charged
     assert charged > 0
     bench.accept()
     bench.apply(lost("w", point("a", attempt, [1])))
     (notice,) = (c for c in bench.commands if not isinstance(c, Dispatch))
     bench.apply(answer(notice, point("a", attempt, [1])))  # type: ignore[arg-type]
-    assert found.request.charged == 3 + 2 * 1, "so much as it made, where it stands now"
+    assert found.charged == 3 + 2 * 1, "so much as it made, where it stands now"
     bench.worker("v", free=1, total=1)
-    assert found.request.charged == charged
+    assert found.charged == charged
 
 
 @dataclass
