@@ -102,7 +102,7 @@ async def test_a_leader_whose_lease_may_have_run_out_ends_nothing(bus: JetStream
     now_s = clock.monotonic_s()
     leadership = Leadership("frozen", MODEL, 1, now_s, now_s)
     machine = Machine(leadership, settings(), MetricsObserver(MODEL))
-    leader = Leader(leadership, machine, bus, settings(), clock, lambda: is_ours)
+    leader = Leader(machine, bus, settings(), clock, lambda: is_ours)
     leading = asyncio.create_task(leader.run())
     await gateway.submit("a", patience_s=0.5)
     await eventually(lambda: machine.find("a") is not None)

@@ -18,7 +18,6 @@ much output its client has. One notice per gateway is unanswered at a time. For 
 from __future__ import annotations
 
 from headrace.bus.outbox import portions
-from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.machine.attempts import end_if_exhausted
@@ -124,10 +123,7 @@ class Notices:
         lost = request.state
         assert isinstance(lost, Lost)
         if (worker_id := lost.worker_id) is not None:
-            cancelled = Code.CANCELLED.number
-            self._live.command(
-                CancelOnWorker(worker_id, request.request_id, lost.attempt, cancelled)
-            )
+            self._live.command(CancelOnWorker(worker_id, request.request_id, lost.attempt))
             lost.worker_id = None
         request.replace_progress(point.progress)
         request.reset_failures_on_progress()

@@ -89,7 +89,7 @@ class Machine:
     def __init__(
         self, leadership: Leadership, settings: SchedulerSettings, observer: StateObserver
     ) -> None:
-        self._leadership, self._settings = leadership, settings
+        self.leadership, self._settings = leadership, settings
         now_s = leadership.since_s
         self._live = LiveRequests(leadership.epoch, settings, observer)
         self._fleet = Fleet(leadership.model, leadership.epoch)
@@ -179,7 +179,7 @@ class Machine:
         retry_after_s = self._wait_estimator.retry_after_full_s(
             request.priority, excess=excess, now_s=now_s
         )
-        lane = f"{self._leadership.model}/{request.priority}"
+        lane = f"{self.leadership.model}/{request.priority}"
         fact = f"lane {lane} is full at {depth} requests; retry in {retry_after_s:.3g} s"
         self._live.end(request, LaneFull(fact, retry_after_s=retry_after_s), now_s=now_s)
 
@@ -250,8 +250,8 @@ class Machine:
         """Stop holding once all lanes are read and every worker has reported, or the adoption
         window is over."""
         window_s = self._settings.adoption_window_s
-        since_s = self._leadership.since_s
-        knows_all = now_s >= self._leadership.listening_since_s + window_s
+        since_s = self.leadership.since_s
+        knows_all = now_s >= self.leadership.listening_since_s + window_s
         all_reported = all(w.received_s >= since_s for w in self._fleet)
         is_complete = not self._lanes_behind and knows_all and all_reported
         if not is_complete and now_s < since_s + window_s:
@@ -265,7 +265,7 @@ class Machine:
 
     def _end_all(self, now_s: float) -> None:
         """End all that waits for a model that is no longer configured; what runs may finish."""
-        error = ModelNotFound(f"model {self._leadership.model} is not configured any more")
+        error = ModelNotFound(f"model {self.leadership.model} is not configured any more")
         for lane in self._live.lanes.values():
             for request in list(lane):
                 self._live.end(request, error, now_s=now_s)

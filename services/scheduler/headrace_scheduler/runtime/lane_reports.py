@@ -19,13 +19,10 @@ from headrace_scheduler.machine.wait_estimator import TenantWaitEstimate
 
 
 async def report_lanes(
-    leadership: Leadership,
-    machine: Machine,
-    bus: Messages,
-    settings: SchedulerSettings,
-    clock: Clock,
+    machine: Machine, bus: Messages, settings: SchedulerSettings, clock: Clock
 ) -> None:
     """Report until cancelled."""
+    leadership = machine.leadership
     while True:
         lanes = machine.lanes(now_s=clock.monotonic_s())
         report = lane_report(leadership, lanes, max_waiting=settings.max_waiting)

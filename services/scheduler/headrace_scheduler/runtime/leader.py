@@ -13,7 +13,7 @@ from headrace.cancellation import recheck_cancelled
 from headrace.clock import Clock
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.machine.state_machine import Leadership, Machine
+from headrace_scheduler.machine.state_machine import Machine
 from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.runtime.acknowledgements import Acknowledgements
 from headrace_scheduler.runtime.calls import OutgoingCalls
@@ -64,20 +64,23 @@ class Leader:
 
     def __init__(
         self,
-        leadership: Leadership,
         machine: Machine,
         bus: Bus,
         settings: SchedulerSettings,
         clock: Clock,
         may_act: Callable[[], bool],
     ) -> None:
-        self.leadership, self.machine = leadership, machine
+        self.machine, self._model = machine, machine.leadership.model
         self._bus, self._settings, self._clock = bus, settings, clock
         self._may_act = may_act
         self._lanes: dict[str, LaneReader] = {}
         self._acknowledgements = Acknowledgements(self._lanes)
         self._calls = OutgoingCalls(
-            leadership, bus, settings, handle=self.handle, acknowledge=self._acknowledgements.add
+            machine.leadership,
+            bus,
+            settings,
+            handle=self.handle,
+            acknowledge=self._acknowledgements.add,
         )
         self._started = False
         self._last_event_s = clock.monotonic_s()
@@ -92,13 +95,12 @@ class Leader:
             SteppedDown: another process leads, or an event could not be handled.
             BusUnavailable: the lanes could not be taken over.
         """
-        model = self.leadership.model
         async with AsyncExitStack() as stack:
             for priority in PRIORITIES:
-                self._lanes[priority] = await self._bus.take_over(model, priority)
+                self._lanes[priority] = await self._bus.take_over(self._model, priority)
                 stack.push_async_callback(self._lanes[priority].close)
             handlers = RequestHandlers(self.machine, self.handle, self._acknowledgements)
-            for subject, answer in handlers.by_subject(model).items():
+            for subject, answer in handlers.by_subject(self._model).items():
                 stack.push_async_callback((await self._bus.serve(subject, answer)).close)
             recheck_cancelled()
             async with asyncio.TaskGroup() as tasks:
@@ -106,11 +108,8 @@ class Leader:
                 self._started = True
                 tasks.create_task(self._acknowledgements.run())
                 tasks.create_task(self._run_timers())
-                tasks.create_task(
-                    report_lanes(
-                        self.leadership, self.machine, self._bus, self._settings, self._clock
-                    )
-                )
+                reports = report_lanes(self.machine, self._bus, self._settings, self._clock)
+                tasks.create_task(reports)
                 for priority in PRIORITIES:
                     tasks.create_task(self._pull(priority))
                 await self._over
@@ -121,7 +120,7 @@ class Leader:
             async with asyncio.timeout(self._settings.drain_s):
                 await self._acknowledgements.all_confirmed()
         except TimeoutError:
-            log.warning("leader.unacknowledged", extra={"model": self.leadership.model})
+            log.warning("leader.unacknowledged", extra={"model": self._model})
 
     @property
     def has_finished(self) -> bool:
@@ -151,7 +150,7 @@ class Leader:
             if self._started:
                 self._act(now_s)
         except Exception as error:  # the top of every callback
-            log.exception("leader.fault", extra={"model": self.leadership.model})
+            log.exception("leader.fault", extra={"model": self._model})
             self._step_down(f"a fault: {error!r}")
             return False
         return True
@@ -221,7 +220,7 @@ class Leader:
         try:
             return read_request(
                 pulled,
-                model=self.leadership.model,
+                model=self._model,
                 priority=priority,
                 now_s=self._clock.monotonic_s(),
                 unix_s=self._clock.unix_s(),

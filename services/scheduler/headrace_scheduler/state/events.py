@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace.errors import HeadraceError
+from headrace.errors import Code, HeadraceError
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRequest
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
@@ -199,7 +199,7 @@ class CancelOnWorker:
     worker_id: str
     request_id: str
     attempt: int
-    code: int
+    code: int = Code.CANCELLED.number
 
 
 @dataclass(frozen=True, slots=True)

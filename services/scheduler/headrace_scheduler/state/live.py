@@ -223,13 +223,13 @@ class LiveRequests:
     def settle(self, request: Request, code: int) -> None:
         """Remove it: its gateway has relayed its end."""
         if code != 0:
-            self._stop_on_worker(request, Code.CANCELLED.number)
+            self._stop_on_worker(request)
         self._leave(request, has_result=code == 0 or request.record.detached)
         self.observer.settled(request, code)
 
     def abandon(self, request: Request, cause: str) -> None:
         """Remove it without an end: no client waits for it."""
-        self._stop_on_worker(request, Code.CANCELLED.number)
+        self._stop_on_worker(request)
         self._leave(request, has_result=False)
         self.observer.happened("abandoned", request, cause)
 
@@ -240,7 +240,7 @@ class LiveRequests:
         self._leave(request, has_result=True, last=stored)
         self.observer.happened("ended", request, error.reason)
 
-    def _stop_on_worker(self, request: Request, code: int) -> None:
+    def _stop_on_worker(self, request: Request, code: int = Code.CANCELLED.number) -> None:
         if (worker_id := request.worker_id) is not None:
             attempt = request.record.attempt
             self.command(CancelOnWorker(worker_id, request.request_id, attempt, code))
