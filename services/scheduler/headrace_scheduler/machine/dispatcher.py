@@ -12,7 +12,7 @@ from headrace.internal.v1.dispatch_pb2 import (
     DispatchRequest,
 )
 from headrace_scheduler.machine.attempts import is_on_last_attempt
-from headrace_scheduler.request.live_request import Request, Running, first_attempt
+from headrace_scheduler.request.live_request import Request, Running
 from headrace_scheduler.state.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
@@ -134,7 +134,7 @@ class Dispatcher:
             if tokens := self._routing.matched_tokens(request, worker):
                 self._live.observer.prefix_held(request, tokens)
             request.dispatched_s = now_s
-            attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
+            attempt = self._live.next_attempt(request)
             self._live.run(request, worker, attempt, (self._live.epoch, number))
         message = DispatchRequest(
             scheduler_id=self._scheduler_id,

@@ -38,7 +38,6 @@ from headrace_scheduler.request.live_request import (
     Request,
     Running,
     Waiting,
-    first_attempt,
 )
 from headrace_scheduler.state.events import ParkOnWorker, SendNotice
 from headrace_scheduler.state.live import LiveRequests
@@ -63,9 +62,6 @@ class Orphans:
         self._announced: dict[str, tuple[str, TakenOver]] | None = {}
         """By request id, the latest take-over under an earlier leader that was reported before
         the record was read. None once all are read: then reports are about other models."""
-
-    def silent_since(self, received_before_s: float) -> list[str]:
-        return self._gateways.silent_since(received_before_s)
 
     # Gateways that leave, and those that take over
 
@@ -153,8 +149,10 @@ class Orphans:
             if moves and self._why_not_orphaned(request, "") is None:
                 self._orphan(request, "gateway leaves", now_s=now_s)
 
-    def reassign_ready(self, *, now_s: float) -> None:
-        """Assign detached orphans to living gateways. Call from time to time."""
+    def sweep(self, *, now_s: float) -> None:
+        """Drop silent gateways, and assign detached orphans to living ones."""
+        for gateway_id in self._gateways.silent_since(now_s - self._settings.gateway_silence_s):
+            self.gateway_gone(gateway_id, "gateway fell silent", now_s=now_s)
         for request in self._live.orphans():
             state = request.state
             if not (request.record.detached and isinstance(state, Orphaned)):
@@ -213,7 +211,7 @@ class Orphans:
     def _reassign(
         self, request: Request, address: GatewayAddress, cause: str, *, now_s: float
     ) -> Lost:
-        attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
+        attempt = self._live.next_attempt(request)
         where = request.worker_id
         if address.gateway_id != request.gateway_id:
             # Why once: if it is gone, it never reads this; if it was suspended, it reads it first.

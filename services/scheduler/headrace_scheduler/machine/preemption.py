@@ -136,15 +136,19 @@ class Preemption:
     @property
     def preemptible_slots(self) -> int:
         """Slots of the requests that may be parked or are about to be."""
-        if not self._fleet.parks:
+        if not self._can_park:
             return 0
         return self._live.preemptible.slots + sum(p.slots for p in self._pending.values())
+
+    @property
+    def _can_park(self) -> bool:
+        return self._fleet.parks and self._live.settings.preemption
 
     def plan(self, *, now_s: float) -> None:
         """Command what is to be parked now."""
         if self._pending:
             self._review(now_s)
-        if not self._live.preemptible or not self._fleet.parks:
+        if not self._live.preemptible or not self._can_park:
             return
         if not (waiting := self._live.lanes[HIGHEST_PRIORITY]):
             return

@@ -104,15 +104,10 @@ class Machine:
         self._preemption = Preemption(self._live, self._fleet)
         self._wait_estimator = WaitEstimator(self._live, self._fleet, self._preemption, now_s=now_s)
         self._timeouts = TimeoutChecker(
-            leadership.model,
-            self._live,
-            self._fleet,
-            self._orphans,
-            self._reconciler,
-            self._wait_estimator,
+            self._live, self._fleet, self._orphans, self._reconciler, self._wait_estimator
         )
         self._lanes_behind = set(PRIORITIES)
-        self._holding = True
+        self.is_holding = True
         self._removed = False
 
     # Events
@@ -165,7 +160,7 @@ class Machine:
         found = self._fleet.find_stray(request.request_id)
         if found is not None:
             self._live.adopt(request, *found)
-        elif self._holding:
+        elif self.is_holding:
             pass  # It was admitted under an earlier leader: no bound applies, and it may run.
         elif request.is_probe:
             self._live.wait(request, now_s=now_s)
@@ -202,7 +197,7 @@ class Machine:
                     self._live.lanes[request.lane].end(request, settlement.output_tokens)
                     self._wait_estimator.on_settled(request, settlement, now_s=now_s)
                     self._live.settle(request, settlement.code)
-            elif self._holding:
+            elif self.is_holding:
                 self._live.settled.settle_early(settlement.request_id)
 
     def _cancel(self, request_id: str, now_s: float) -> None:
@@ -220,13 +215,12 @@ class Machine:
     def decide(self, *, now_s: float) -> list[Command]:
         """Return what to do now, in order. Call after every event and at `next_due_s`."""
         self._timeouts.check(now_s=now_s)
-        if self._holding:
+        if self.is_holding:
             self._end_hold(now_s)
         if self._removed:
             self._end_all(now_s)
         dispatches = self._dispatcher.plan(now_s=now_s)
-        if self._settings.preemption:
-            self._preemption.plan(now_s=now_s)
+        self._preemption.plan(now_s=now_s)
         self._wait_estimator.measure(now_s=now_s)
         notices = self._notices.plan(now_s=now_s)
         return [*self._live.take_commands(), *dispatches, *notices]
@@ -256,7 +250,7 @@ class Machine:
         is_complete = not self._lanes_behind and knows_all and all_reported
         if not is_complete and now_s < since_s + window_s:
             return
-        self._holding = False
+        self.is_holding = False
         self._live.settled.forget_early()
         self._orphans.forget_announced()
         for request in self._live:
@@ -277,7 +271,7 @@ class Machine:
     @property
     def is_empty(self) -> bool:
         """Whether all lanes have been read to their end and no request of them is live."""
-        return not self._holding and not self._lanes_behind and not self._live
+        return not self.is_holding and not self._lanes_behind and not self._live
 
     def lanes(self, *, now_s: float) -> Sequence[LaneStatistics]:
         return [
@@ -304,10 +298,6 @@ class Machine:
     def fleet_statistics(self) -> tuple[int, int]:
         """Return the number of live workers and that of their free slots."""
         return len(self._fleet), self._fleet.free_slots()
-
-    @property
-    def is_holding(self) -> bool:
-        return self._holding
 
     def statistics(self) -> Counter[str]:
         """Return the number of live requests by state, and that of scheduled timers."""

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.bus import Bus, BusError, NoResponders, subjects
 from headrace.cancellation import recheck_cancelled
@@ -161,15 +160,13 @@ class OutgoingCalls:
     async def store_dead_letter(self, command: PublishDeadLetter) -> None:
         """Return once the dead letter is stored."""
         model = self._leadership.model
-        when = Timestamp()
-        when.GetCurrentTime()
         letter = DeadLetter(
             message=command.message,
             reason=command.reason,
-            time=when,
             attempts=command.attempts,
             model=model,
         )
+        letter.time.GetCurrentTime()
         payload = letter.SerializeToString()
         await _repeat("bury", lambda: self._bus.store_dead_letter(model, payload))
         reason = "attempts exhausted" if command.attempts else "unreadable"

@@ -144,6 +144,10 @@ class LiveRequests:
         self._move(request, Running(worker.worker_id, attempt, dispatch))
         self.schedule(request, request.deadline_s + self.settings.deadline_grace_s)
 
+    def next_attempt(self, request: Request) -> int:
+        """Return a number above every attempt of this and of earlier leaderships."""
+        return max(request.record.attempt, first_attempt(self.epoch)) + 1
+
     def vanish(self, request: Request, running: Running, *, now_s: float) -> None:
         """Note that its worker reports it no more: its gateway is expected to settle it."""
         running.vanished_s = now_s
