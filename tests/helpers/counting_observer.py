@@ -21,7 +21,7 @@ class CountingObserver:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.event = ""
-        """Name of the event that is being applied; empty if the test does not say."""
+        """Name of the event that is being applied; empty where the test does not set it."""
 
     def moved(self, request: Request, before: str, after: str) -> None:
         self.counts[f"{before} to {after}"] += 1

@@ -262,7 +262,7 @@ def settled(*request_ids: str, code: int = 0, output_tokens: int = 0, since: int
 def take_over_requested(
     request_id: str, gateway_id: str, *, unreachable: str = "", stands: ResumePoint | None = None
 ) -> TakeOverRequested:
-    """A gateway wants a request, or has it open and says where it stands."""
+    """A gateway requests to take over, or has opened the request and sends its resume point."""
     return TakeOverRequested(
         LocateRequest(
             request_id=request_id,

@@ -1,7 +1,7 @@
 """A small world around the scheduler's machine: workers, gateways, a stream, and trouble.
 
-No network and no clock. What the machine commands lies here until somebody
-carries it out or loses it; what happens is checked as it happens.
+No network and no clock. What the machine commands lies here until a
+test carries it out or loses it; what happens is checked as it happens.
 """
 
 from __future__ import annotations
@@ -111,14 +111,14 @@ class World(Callers):
                         )
                     self.pending.append(command)
                 case SendNotice():
-                    self.told_ended.update(request_id for request_id, _ in command.ended)
+                    self.notified_ends.update(request_id for request_id, _ in command.ended)
                     self.pending.append(command)
                 case _:
                     self.pending.append(command)
 
     def _acknowledge(self, request_id: str) -> None:
         client = self.clients[request_id]
-        assert client.kept or not client.detached, f"nobody will know how {request_id} ended"
+        assert client.kept or not client.detached, f"there is no result of {request_id}"
         self.stored.pop(request_id, None)
         self.acknowledged[request_id] += 1
 
@@ -216,10 +216,10 @@ class World(Callers):
 
     def _make_token(self, worker: WorkerModel, request_id: str) -> None:
         record, client = worker.running[request_id], self.clients[request_id]
-        deaf = not self.is_heard(request_id) or record.gateway_id != client.gateway
-        if deaf or record.attempt <= client.fence or record.attempt < client.newest:
+        is_cut_off = not self.is_connected(request_id) or record.gateway_id != client.gateway
+        if is_cut_off or record.attempt <= client.fence or record.attempt < client.newest:
             if self.gateways[record.gateway_id].life is Life.LIVES:
-                # It is told to stop what nobody takes.
+                # Its gateway stops an attempt that it does not accept.
                 del worker.running[request_id]
                 self.report(worker)
             return
@@ -243,7 +243,7 @@ class World(Callers):
     def lose_stream(self, worker: WorkerModel, request_id: str) -> None:
         record = worker.running[request_id]
         client = self.clients[request_id]
-        if self.is_heard(request_id) and client.newest == record.attempt:
+        if self.is_connected(request_id) and client.newest == record.attempt:
             self.apply(lost(worker.worker_id, point(request_id, record.attempt, client.seen)))
 
     # What was commanded
@@ -319,7 +319,7 @@ class World(Callers):
     # The end
 
     def come_to_rest(self) -> None:
-        """No more trouble: everything that is asked is answered, everything that runs runs on."""
+        """No more trouble: every call is answered, everything that runs runs on."""
         for _ in range(200):
             if not self.stored:
                 break

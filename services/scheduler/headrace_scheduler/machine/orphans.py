@@ -47,7 +47,7 @@ PARK_S = 1.0
 NEVER = float("inf")
 ENDS_PER_NOTICE = 256
 
-_MOVED = GatewayUnreachable("another gateway has gone on with it")
+_MOVED = GatewayUnreachable("another gateway has taken it over")
 
 Resume = Callable[[Request, ResumePoint], None]
 """Continues a request from its gateway's resume point."""
@@ -160,7 +160,7 @@ class Orphans:
             if state.can_move(now_s) and now_s >= state.assignable_from_s:
                 address = self._gateways.pick(other_than=state.gateway_id)
                 if address is not None:
-                    self._reassign(request, address, "given", now_s=now_s).sends_record = True
+                    self._reassign(request, address, "assigned", now_s=now_s).sends_record = True
 
     def on_submitted(self, request: Request, *, now_s: float) -> None:
         """Apply a take-over that was reported before the record, which names the publisher."""
@@ -202,7 +202,7 @@ class Orphans:
             case Running() | Waiting() if is_holder and not message.HasField("point"):
                 # It was resumed, and the answer was lost: that gateway holds nothing of it.
                 where = request.worker_id
-                lost = self._live.lose(request, "asked for again", now_s=now_s, worker_id=where)
+                lost = self._live.lose(request, "requested again", now_s=now_s, worker_id=where)
                 self._await_point(lost, now_s)
             case _:
                 if message.unreachable_gateway_id == request.gateway_id:
@@ -233,7 +233,7 @@ class Orphans:
         if until_s == float("-inf"):  # It was taken over under an earlier leader.
             until_s = now_s + self._settings.orphan_grace_s
         if request.record.held_since_attempt and now_s < until_s:
-            self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it went on")
+            self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it resumed")
         else:
             self._live.abandon(request, "unknown to its gateway")
 
@@ -243,7 +243,7 @@ class Orphans:
             return
         assignable_from_s = now_s + self._settings.notice_repeat_s
         state = Orphaned(NEVER, None, now_s, assignable_from_s=assignable_from_s)
-        self._live.orphan(request, state, "its gateway did not take it")
+        self._live.orphan(request, state, "its gateway did not accept it")
 
     # Workers
 

@@ -83,7 +83,7 @@ class Machine:
 
     After a take-over it holds the requests that it reads until the workers have
     reported what they run: those that run are adopted, the gateways of the others
-    are requested to say how much output their clients have.
+    report how much output their clients have.
     """
 
     def __init__(
@@ -138,9 +138,9 @@ class Machine:
                 self._settle(event, now_s)
             case CancelRequested(request_id):
                 self._cancel(request_id, now_s)
-            case TakeOverRequested(asked):
+            case TakeOverRequested(message):
                 resume = partial(self._notices.resume, now_s=now_s)
-                self._orphans.take_over(asked, resume, now_s=now_s)
+                self._orphans.take_over(message, resume, now_s=now_s)
             case NoticeAnswered():
                 self._notices.on_answered(event, now_s=now_s)
             case NoticeUnanswered():

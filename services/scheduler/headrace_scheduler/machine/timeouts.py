@@ -75,8 +75,8 @@ class TimeoutChecker:
 
     def _review_orphan(self, request: Request, until_s: float, now_s: float) -> None:
         if now_s >= until_s:
-            cause = "nobody came back"
-            fact = "its deadline passed while no gateway could go on with it"
+            cause = "no client came back"
+            fact = "its deadline passed while it had no gateway"
             error = DeadlineExceeded(fact) if request.record.detached else cut_off_error(cause)
             self._orphans.give_up(request, error, cause)
         else:

@@ -47,7 +47,7 @@ class Service:
         if not self._bus.connected:
             return "out of reach of NATS"
         unled = [m for m, c in list(self._elections.items()) if not c.knows_leader]
-        return f"it is not known who leads {', '.join(sorted(unled))}" if unled else None
+        return f"no leader is known of {', '.join(sorted(unled))}" if unled else None
 
     def leads(self, model: str) -> bool:
         election = self._elections.get(model)

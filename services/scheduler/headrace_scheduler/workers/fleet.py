@@ -210,7 +210,7 @@ class Fleet:
         return max(found, key=lambda pair: pair[1], default=None)
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if what is kept differs from what the workers say."""
+        """Raise AssertionError if what is kept differs from the workers."""
         for worker in self._workers.values():
             worker.check_integrity()
         opened = (w for w in self._workers.values() if w.is_open)

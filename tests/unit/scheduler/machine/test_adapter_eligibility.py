@@ -1,4 +1,4 @@
-"""A request for an adapter goes where an equal one is held, and is in nobody's way meanwhile."""
+"""A request for an adapter goes where an equal one is held, and delays no other meanwhile."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_choice_that_is_finished_needs_no_slot_on_the_next_attempt() -> None:
     assert redispatched(bench).request_id == "a"
 
 
-def test_a_parked_request_goes_on_and_counts_no_failure() -> None:
+def test_a_parked_request_resumes_and_counts_no_failure() -> None:
     bench, attempt = running()
     bench.apply(parked("w", point("a", attempt, [1, 2, 3])))
     bench.apply(answer(bench.only(SendNotice), point("a", attempt, [1, 2])))
@@ -127,7 +127,7 @@ def test_a_parked_request_goes_on_and_counts_no_failure() -> None:
     assert record.failures == 0
 
 
-def test_a_request_that_fails_too_often_is_ended_and_buried() -> None:
+def test_a_request_that_fails_too_often_ends_as_a_dead_letter() -> None:
     bench, attempt = running(SchedulerSettings(max_attempts=2))
     bench.apply(parked("w", point("a", attempt, error="no memory")))
     bench.apply(answer(bench.only(SendNotice), point("a", attempt)))

@@ -1,4 +1,4 @@
-"""A new leader: what it adopts, what it asks for, and what it leaves alone."""
+"""A new leader: what it adopts, what it fences, and what it leaves alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tenants of one lane share it by their weights, whoever asks for how much."""
+"""Tenants of one lane share it by their weights, whichever requests how much."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_tenant_with_twice_the_weight_is_served_twice_as_often() -> None:
     )
 
 
-def test_long_prompts_are_paid_for() -> None:
+def test_long_prompts_are_charged() -> None:
     # Each of y's costs as much as two of x's: 3 or 16 of prompt, and 4 of output by 2.
     long = [waiting("YZ"[i], 10 + i, "y", prompt_tokens=14) for i in range(2)]
     short = [waiting("abcd"[i], i, "x", prompt_tokens=3) for i in range(4)]
@@ -140,7 +140,7 @@ def test_the_one_request_of_a_tenant_leaves_within_two_rounds_of_anothers_thousa
     raise AssertionError("b did not start")
 
 
-def test_what_comes_back_pays_nothing_twice() -> None:
+def test_a_request_that_returns_is_charged_for_nothing_twice() -> None:
     bench = Bench()
     bench.worker(free=1, total=1)
     bench.submit("a", tenant="x")
@@ -160,7 +160,7 @@ def test_what_comes_back_pays_nothing_twice() -> None:
 
 @dataclass
 class Tenant:
-    """Asks for more than it gets, always."""
+    """It always requests more than it gets."""
 
     name: str
     weight: float
@@ -201,14 +201,14 @@ class Simulation:
         for step in range(round(seconds * 20)):
             self.now_s = step / 20
             for tenant in self.tenants:
-                self.ask(tenant)
+                self.submit(tenant)
             self.make_tokens()
             self.report()
             for dispatch in self.machine.decide(now_s=self.now_s):
                 if isinstance(dispatch, Dispatch):
                     self.take(dispatch)
 
-    def ask(self, tenant: Tenant) -> None:
+    def submit(self, tenant: Tenant) -> None:
         live = sum(r.split("-")[0] == tenant.name for r in self.lengths)
         for _ in range(2 * SLOTS - live):
             self.sequence += 1

@@ -1,4 +1,4 @@
-"""Stored messages: what they say of time, and which nobody can read."""
+"""Stored messages: their times, and which of them are unreadable."""
 
 from __future__ import annotations
 
