@@ -10,6 +10,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from headrace.bus.jetstream import JetStreamBus, connect
@@ -19,6 +20,10 @@ from helpers.environment import required_kinds
 _LEARNED = pytest.StashKey[list[str]]()
 
 TESTS = Path(__file__).parent
+# Why no deadline: a busy machine takes any time for one example.
+hypothesis.settings.register_profile("headrace", deadline=None)
+hypothesis.settings.load_profile("headrace")
+
 KINDS = ("unit", "component", "contract", "e2e", "chaos")
 
 Learned = Callable[[str], None]

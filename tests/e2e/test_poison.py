@@ -15,6 +15,7 @@ from headrace.errors import AttemptsExhausted
 from headrace.rpc.status import from_status
 from headrace.v1 import common_pb2, generation_pb2, generation_pb2_grpc
 from helpers.command import headrace
+from helpers.eventually import eventually
 from helpers.fresh_mesh import fresh_mesh
 
 HEALTHY = 7
@@ -22,6 +23,7 @@ TOKENS = 150
 UNDER_WAY = 20
 """Tokens: headway, so that no loss before the poison counts against the healthy."""
 FAILS, CRASHES = 299, 298
+ATTEMPTS = 3
 MESH = (
     *("--workers", "2", "--scripted-step-ms", "15"),
     *("--set", f"worker.scripted_fail_token={FAILS}"),
@@ -95,18 +97,26 @@ async def test_what_fails_or_kills_its_worker_ends_alone_and_is_kept_with_its_re
                 await under_way.wait()
                 ids, finish = await streams.one(request(name, [5, token]))
                 assert ids == []
-                told = from_status(finish.error)
-                assert isinstance(told, AttemptsExhausted)
-                assert told.message.startswith("failed on 3 attempts; the last: ")
+                error = from_status(finish.error)
+                assert isinstance(error, AttemptsExhausted)
+                assert error.message.startswith(f"failed on {ATTEMPTS} attempts; the last: ")
                 assert await healthy == expected
         ran = await headrace("dead-letters", "--json", folder=tmp_path)
         shown = await headrace("dead-letters", folder=tmp_path)
-        restarts = sum(process.restarts for process in mesh.processes.values())
+
+        def restarts() -> int:
+            return sum(process.restarts for process in mesh.processes.values())
+
+        await eventually(lambda: restarts() >= ATTEMPTS, within_s=30)
     latest, first = json.loads(ran.out)
-    assert (first["request_id"], first["model"], first["attempts"]) == ("fails", "scripted", 3)
+    assert (first["request_id"], first["model"], first["attempts"]) == (
+        "fails",
+        "scripted",
+        ATTEMPTS,
+    )
     assert f"the prompt has token {FAILS}" in first["reason"]
-    assert (latest["request_id"], latest["attempts"]) == ("crashes", 3)
+    assert (latest["request_id"], latest["attempts"]) == ("crashes", ATTEMPTS)
     assert "worker" in latest["reason"]
     assert latest["time"] >= first["time"]
     assert "crashes" in shown.out
-    assert restarts == 3, "a worker for each attempt of what crashes, and none for what fails"
+    assert restarts() == ATTEMPTS, "a worker for each attempt of what crashes, none for what fails"

@@ -75,6 +75,7 @@ NOTES = {
     "stop": "At most 1024 texts of 16384 characters in all.",
     "tool_call_id": "Needed where the role is `tool`.",
     "truncate_prompt_tokens": "The last so many are read; -1: as many as there is room for.",
+    "typical_p": "As `transformers` and llama.cpp have it. Not with vLLM and `openai` engines.",
 }
 NOTES_OF_VECTORS = {
     "documents": "Texts, or objects that have nothing but a `text`.",

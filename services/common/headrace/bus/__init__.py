@@ -123,6 +123,14 @@ class LaneReader(Protocol):
         """
         ...
 
+    async def is_behind(self) -> bool:
+        """Return whether the lane holds messages that `pull` has not returned yet.
+
+        Raises:
+            BusUnavailable: it is not known.
+        """
+        ...
+
     async def acknowledge(self, acknowledgement: str) -> None:
         """Remove a message for good.
 

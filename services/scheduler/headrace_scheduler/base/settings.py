@@ -118,8 +118,9 @@ class SchedulerSettings(ServiceSettings):
     request ends and is stored as a dead letter. Too small: failing workers end requests. Too
     large: a request that kills workers kills more of them."""
     dispatch_timeout_s: float = Field(default=2.0, gt=0)
-    """Longest wait for a worker's answer to a dispatch. Too small: a busy worker's requests count
-    as lost. Too large: requests dispatched to a dead worker wait for this long."""
+    """Longest wait for a worker's answer to a dispatch; then its next report shows what it runs.
+    Too small: a busy worker's requests count as lost. Too large: a request whose dispatch was lost
+    on its way waits for this long."""
     notice_timeout_s: float = Field(default=2.0, gt=0)
     """Longest wait for a gateway's answer to a notice; then the notice is repeated."""
     notice_repeat_s: float = Field(default=1.0, gt=0)

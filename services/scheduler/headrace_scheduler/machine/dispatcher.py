@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import ceil
 
 from headrace.errors import EngineFailed, InvalidRequest
@@ -12,7 +12,7 @@ from headrace.internal.v1.dispatch_pb2 import (
     DispatchRequest,
 )
 from headrace_scheduler.machine.attempts import is_on_last_attempt
-from headrace_scheduler.request.live_request import Request, Running
+from headrace_scheduler.request.live_request import DispatchNumber, Request, Running
 from headrace_scheduler.state.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
@@ -150,7 +150,7 @@ class Dispatcher:
         worker = self._fleet.get(event.worker_id)
         if worker is not None:
             self._fleet.mark_answered(worker, event.number, refusals)
-        for request in self._take_in_flight(event.worker_id, event.number):
+        for request in self._take_in_flight(event.number):
             refusal = refusals.get(request.request_id)
             if refusal is None:
                 request.has_started = True
@@ -177,25 +177,41 @@ class Dispatcher:
                     self._fleet.mark_full(worker)
                 self._live.requeue(request, _SHORT_CAUSES.get(cause, "refused"))
 
-    def on_unanswered(self, worker_id: str, number: int, *, now_s: float) -> None:
-        """Lose the requests of a dispatch that the worker may run.
+    def on_unanswered(self, worker_id: str, number: int) -> None:
+        """Keep the requests of a dispatch that the worker may run until it reports again.
 
-        It does not count as a failure of theirs. Their gateways fence this attempt before
-        there is another.
+        Why: only then is it known whether they are a failure of the worker's, which counts. If it
+        falls silent, they may be what has ended it, and must not end one worker after another.
+        """
+        batch = list(self._take_in_flight(number))
+        if (worker := self._fleet.get(worker_id)) is not None:
+            self._fleet.mark_unanswered(worker, batch)
+
+    def on_report(self, worker_id: str, *, now_s: float) -> None:
+        """Apply what a worker's report shows of a dispatch that it has not answered in time.
+
+        If the report counts it, only the answer was lost. Otherwise the requests are lost, which
+        is no failure of theirs; their gateways fence this attempt before there is another.
         """
         worker = self._fleet.get(worker_id)
-        if worker is not None:
-            self._fleet.mark_unanswered(worker, number)
-        for request in self._take_in_flight(worker_id, number):
-            self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
+        if worker is None or worker.timed_out is None or worker.unanswered is None:
+            return
+        dispatch, batch = (self._live.epoch, worker.unanswered), worker.timed_out
+        self._fleet.close_timed_out(worker, worker.unanswered)
+        for request in self._running_by(dispatch, batch):
+            if worker.counted >= dispatch:
+                request.has_started = True
+            else:
+                self._live.lose(request, "unanswered", now_s=now_s, worker_id=worker_id)
 
-    def _take_in_flight(self, worker_id: str, number: int) -> Iterator[Request]:
+    def _take_in_flight(self, number: int) -> Iterator[Request]:
+        return self._running_by((self._live.epoch, number), self._in_flight.pop(number, ()))
+
+    def _running_by(self, dispatch: DispatchNumber, batch: Iterable[Request]) -> Iterator[Request]:
         """Iterate over the requests of a dispatch that are still believed to run by it."""
-        dispatch = (self._live.epoch, number)
-        for request in self._in_flight.pop(number, ()):
+        for request in batch:
             if self._live.get(request.request_id) is not request:
                 continue  # It has left meanwhile.
             match request.state:
-                case Running(worker_id=found, dispatch=ran_by) if ran_by == dispatch:
-                    assert found == worker_id
+                case Running(dispatch=ran_by) if ran_by == dispatch:
                     yield request

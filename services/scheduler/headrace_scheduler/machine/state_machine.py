@@ -120,6 +120,7 @@ class Machine:
                 self._lanes_behind.discard(priority)
             case WorkerReported(report, received_s):
                 self._reconciler.on_report(report, received_s=received_s, now_s=now_s)
+                self._dispatcher.on_report(report.worker_id, now_s=now_s)
             case PrefixesReported(report):
                 self._routing.apply_report(report)
             case GatewayReported():
@@ -127,7 +128,7 @@ class Machine:
             case DispatchAnswered():
                 self._dispatcher.on_answered(event, now_s=now_s)
             case DispatchUnanswered(worker_id, number):
-                self._dispatcher.on_unanswered(worker_id, number, now_s=now_s)
+                self._dispatcher.on_unanswered(worker_id, number)
             case Parked(parked):
                 self._orphans.on_parked(parked)
                 self._reconciler.on_parked(parked, now_s=now_s)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from headrace.bus import RequestHandler, subjects
+from headrace.bus import BusError, RequestHandler, subjects
+from headrace.cancellation import recheck_cancelled
 from headrace.internal.v1.reports_pb2 import (
     LocateRequest,
     LocateResponse,
@@ -29,6 +31,9 @@ from headrace_scheduler.state.events import (
 )
 
 SETTLE_TIMEOUT_S = 2.0
+CATCH_UP_TIMEOUT_S = 0.5
+"""How long a request that is not known may take to be read: less than its caller waits."""
+CATCH_UP_POLL_S = 0.01
 
 
 class EventHandler(Protocol):
@@ -39,14 +44,45 @@ class NotLeading(Exception):
     """This leadership is over; the same request reaches the next leader if it is repeated."""
 
 
+class SharedCheck:
+    """A check that is made once for all that wait for it.
+
+    Each caller gets the result of a check that began after its call:
+
+        a calls      check 1 begins
+        b, c call    they wait: check 1 may have looked too early for them
+        a returns    check 2 begins, for b and c
+    """
+
+    def __init__(self, check: Callable[[], Awaitable[bool]]) -> None:
+        self._check = check
+        self._one_at_a_time = asyncio.Lock()
+        self._begun = self._done = 0
+        self._result = False
+
+    async def __call__(self) -> bool:
+        number = self._begun + 1
+        async with self._one_at_a_time:
+            if self._done < number:
+                self._begun += 1
+                self._result = await self._check()
+                self._done = self._begun
+            return self._result
+
+
 class RequestHandlers:
     """Serves the subjects of one model's leader. A message that cannot be decoded is not
     answered: the bus logs it, and the sender repeats it and counts that in its metrics."""
 
     def __init__(
-        self, machine: Machine, handle: EventHandler, acknowledgements: Acknowledgements
+        self,
+        machine: Machine,
+        handle: EventHandler,
+        acknowledgements: Acknowledgements,
+        is_behind: Callable[[], Awaitable[bool]],
     ) -> None:
         self._machine, self._handle, self._acknowledgements = machine, handle, acknowledgements
+        self._is_behind = is_behind
 
     def by_subject(self, model: str) -> dict[str, RequestHandler]:
         return {
@@ -79,6 +115,9 @@ class RequestHandlers:
 
     async def _locate(self, payload: bytes) -> bytes:
         message = LocateRequest.FromString(payload)
+        if not await self._has_read(message.request_id):
+            takes_over = message.verb == LocateRequest.VERB_TAKE_OVER
+            return LocateResponse(found=takes_over, pending=True).SerializeToString()
         match message.verb:
             case LocateRequest.VERB_CANCEL:
                 self._submit(CancelRequested(message.request_id))
@@ -89,6 +128,23 @@ class RequestHandlers:
             case other:
                 raise ValueError(f"verb {other} is unknown")
         return self._location(message).SerializeToString()
+
+    async def _has_read(self, request_id: str) -> bool:
+        """Wait until a request is known, or all is read that was stored before this call; return
+        whether either is so.
+
+        Why: its id is given out as soon as it is stored, a moment before it is read here.
+        """
+        if self._machine.find(request_id) is not None:
+            return True
+        try:
+            async with asyncio.timeout(CATCH_UP_TIMEOUT_S):
+                while await self._is_behind() and self._machine.find(request_id) is None:
+                    await asyncio.sleep(CATCH_UP_POLL_S)
+        except (BusError, TimeoutError):
+            recheck_cancelled()
+            return False
+        return True
 
     def _location(self, message: LocateRequest) -> LocateResponse:
         takes_over = message.verb == LocateRequest.VERB_TAKE_OVER

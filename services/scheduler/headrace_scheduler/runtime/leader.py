@@ -17,7 +17,7 @@ from headrace_scheduler.machine.state_machine import Machine
 from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.runtime.acknowledgements import Acknowledgements
 from headrace_scheduler.runtime.calls import OutgoingCalls
-from headrace_scheduler.runtime.handlers import RequestHandlers
+from headrace_scheduler.runtime.handlers import RequestHandlers, SharedCheck
 from headrace_scheduler.runtime.lane_reports import report_lanes
 from headrace_scheduler.runtime.request_reader import Unreadable, read_request
 from headrace_scheduler.state.events import (
@@ -37,6 +37,7 @@ from headrace_scheduler.state.events import (
 log = logging.getLogger(__name__)
 
 CATCH_UP_S = 0.1
+"""Longest wait of one pull until the lane has been read to its end for the first time."""
 PULL_S = 1.0
 """Longest wait of one pull. If the broker dies during it, a new request is read that much later."""
 PULLED_AT_ONCE = 64
@@ -99,7 +100,10 @@ class Leader:
             for priority in PRIORITIES:
                 self._lanes[priority] = await self._bus.take_over(self._model, priority)
                 stack.push_async_callback(self._lanes[priority].close)
-            handlers = RequestHandlers(self.machine, self.handle, self._acknowledgements)
+            has_unread = SharedCheck(self._is_behind)
+            handlers = RequestHandlers(
+                self.machine, self.handle, self._acknowledgements, has_unread
+            )
             for subject, answer in handlers.by_subject(self._model).items():
                 stack.push_async_callback((await self._bus.serve(subject, answer)).close)
             recheck_cancelled()
@@ -200,6 +204,10 @@ class Leader:
         lane, behind = self._lanes[priority], True
         while True:
             try:
+                # Why not by an empty pull: it may only be late, and requests that were not read
+                # would be taken for unknown.
+                if behind and not (behind := await lane.is_behind()):
+                    self.handle(LaneCaughtUp(priority))
                 pulled = await lane.pull(
                     max_messages=PULLED_AT_ONCE, timeout_s=CATCH_UP_S if behind else PULL_S
                 )
@@ -209,11 +217,12 @@ class Leader:
                 await asyncio.sleep(RETRY_S)
                 continue
             recheck_cancelled()
-            if behind and not pulled:
-                behind = False
-                self.handle(LaneCaughtUp(priority))
             requests = [await self._read(priority, message) for message in pulled]
             self.handle(*[Submitted(request) for request in requests if request is not None])
+
+    async def _is_behind(self) -> bool:
+        """Return whether any lane holds messages that have not been read."""
+        return any(await asyncio.gather(*(lane.is_behind() for lane in self._lanes.values())))
 
     async def _read(self, priority: str, pulled: PulledMessage) -> Request | None:
         """Return the request of a message; None if it cannot be read: it is a dead letter then."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from headrace.internal.v1.reports_pb2 import WorkerReport
 from headrace_scheduler.request.live_request import Request
@@ -104,10 +104,15 @@ class Fleet:
         if refused:
             self._recount(worker)
 
-    def mark_unanswered(self, worker: Worker, number: int) -> None:
-        """Record that a dispatch was not answered; the next report counts it or does not."""
+    def mark_unanswered(self, worker: Worker, batch: Sequence[Request]) -> None:
+        """Record that no answer came to a dispatch; the next report counts it or does not."""
+        worker.timed_out = batch
+
+    def close_timed_out(self, worker: Worker, number: int) -> None:
+        """Await no answer to a dispatch any more: its worker has reported since."""
+        worker.timed_out = None
         worker.forget(number)
-        self.mark_full(worker)
+        self._recount(worker)
 
     def mark_full(self, worker: Worker) -> None:
         """Take a worker for full until its next report."""

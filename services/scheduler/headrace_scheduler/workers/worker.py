@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -48,6 +48,8 @@ class Worker:
     """The sum of `unreported`; kept because it is read with every event."""
     unanswered: int | None = None
     """Number of the one dispatch whose answer is awaited."""
+    timed_out: Sequence[Request] | None = None
+    """The requests of that dispatch, once no answer to it has come in time."""
     strays: dict[str, float] = field(default_factory=dict)
     """Requests that it runs and this leader does not know, and since when."""
 

@@ -165,12 +165,41 @@ def test_an_unanswered_dispatch_is_fenced_before_the_next_attempt() -> None:
     bench.submit("a")
     dispatch = bench.only(Dispatch)
     bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
+    assert bench.commands == [], "not before it is known whether the worker lives"
+    bench.worker(number=2)
     attempt = dispatch.message.requests[0].attempt
     assert bench.only(SendNotice).fences == (("a", attempt),)
     bench.apply(answer(bench.only(SendNotice), point("a", 0)))
-    assert bench.given(Dispatch) == [], "not to a worker that does not answer"
-    bench.worker(number=2)
     assert redispatched(bench).failures == 0
+
+
+def test_a_request_goes_on_where_only_the_answer_to_its_dispatch_was_lost() -> None:
+    bench = Bench()
+    bench.worker()
+    bench.submit("a")
+    dispatch = bench.only(Dispatch)
+    bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
+    attempt = dispatch.message.requests[0].attempt
+    bench.worker(number=2, running={"a": attempt}, counted=(EPOCH, dispatch.number))
+    bench.submit("b")
+    assert bench.only(Dispatch).message.requests[0].request_id == "b"
+    found = bench.machine.find("a")
+    assert found is not None
+    assert (found.is_running, found.record.attempt) == (True, attempt)
+
+
+def test_a_request_that_ends_every_worker_before_it_answers_is_a_dead_letter() -> None:
+    bench = Bench(SchedulerSettings(max_attempts=3, gateway_silence_s=60.0))
+    bench.submit("a")
+    for number in range(3):
+        bench.worker(f"worker-{number}")
+        dispatch = bench.only(Dispatch)
+        bench.after(2.0)
+        bench.apply(DispatchUnanswered(dispatch.worker_id, dispatch.number))
+        bench.after(1.1)  # the worker has been silent for longer than `worker_silence_s`
+        bench.apply(answer(bench.only(SendNotice), point("a", 0)))
+    reason = bench.only(PublishDeadLetter).reason
+    assert reason == "failed on 3 attempts; the last: worker worker-2 fell silent"
 
 
 def test_an_unanswered_dispatch_leaves_no_room_taken() -> None:

@@ -42,7 +42,7 @@ class Full:
             parks=self.parks,
         )
 
-    def take_over_requested(self) -> list[str]:
+    def park_requested(self) -> list[str]:
         return [command.request_id for command in self.bench.given(ParkOnWorker)]
 
     def park(self, request_id: str, *output_ids: int) -> None:
@@ -61,7 +61,7 @@ class Full:
 def test_the_newest_bulk_request_is_parked_for_an_interactive_one_that_finds_no_slot() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive")
-    assert full.take_over_requested() == ["d"]
+    assert full.park_requested() == ["d"]
     full.park("d", 1, 2)
     full.report()
     assert full.take() == ["urgent"]
@@ -87,14 +87,14 @@ def test_what_was_parked_goes_on_from_its_output_with_no_failure_counted() -> No
 def test_one_is_parked_for_each_slot_that_is_needed_and_no_more() -> None:
     full = Full()
     full.bench.submit("u1", "u2", priority="interactive")
-    assert full.take_over_requested() == ["d", "c"]
+    assert full.park_requested() == ["d", "c"]
     full.report()
-    assert full.take_over_requested() == []
+    assert full.park_requested() == []
     full.park("d")
-    assert full.take_over_requested() == []
+    assert full.park_requested() == []
     full.report()
     assert full.take() == ["u1"]
-    assert full.take_over_requested() == []
+    assert full.park_requested() == []
     full.park("c")
     full.report()
     assert full.take() == ["u2"]
@@ -109,15 +109,15 @@ def test_a_slot_that_a_report_shows_before_the_resume_point_comes_is_not_counted
     full.report()
     assert full.take() == ["u1"]
     full.bench.submit("u2", priority="interactive")
-    assert full.take_over_requested() == ["c"]
+    assert full.park_requested() == ["c"]
     full.bench.apply(parked("w", point("d", attempt)))
-    assert full.take_over_requested() == []
+    assert full.park_requested() == []
 
 
 def test_choices_that_run_side_by_side_have_as_many_parked() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive", n=3)
-    assert full.take_over_requested() == ["d", "c", "b"]
+    assert full.park_requested() == ["d", "c", "b"]
 
 
 def test_nothing_is_parked_where_all_of_it_would_not_make_room() -> None:
@@ -130,7 +130,7 @@ def test_nothing_is_parked_where_all_of_it_would_not_make_room() -> None:
 def test_nothing_is_parked_for_what_is_not_interactive() -> None:
     full = Full()
     full.bench.submit("e", priority="standard")
-    assert full.take_over_requested() == []
+    assert full.park_requested() == []
 
 
 def test_standard_requests_are_left_alone() -> None:
@@ -147,36 +147,36 @@ def test_standard_requests_are_left_alone() -> None:
 def test_an_engine_that_cannot_park_is_left_alone() -> None:
     full = Full(parks=False)
     full.bench.submit("urgent", priority="interactive")
-    assert full.take_over_requested() == []
+    assert full.park_requested() == []
 
 
 def test_nothing_is_parked_where_preemption_is_off() -> None:
     full = Full(SchedulerSettings(preemption=False))
     full.bench.submit("urgent", priority="interactive")
-    assert full.take_over_requested() == []
+    assert full.park_requested() == []
 
 
 def test_a_park_is_repeated_while_the_worker_still_runs_the_victim() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive")
-    assert full.take_over_requested() == ["d"]
+    assert full.park_requested() == ["d"]
     full.report()
-    assert full.take_over_requested() == []
+    assert full.park_requested() == []
     full.bench.after(1.0)
-    assert full.take_over_requested() == ["d"]
+    assert full.park_requested() == ["d"]
     assert full.bench.observer.counts["preempted"] == 1
 
 
 def test_a_park_is_not_repeated_once_the_victim_or_the_urgent_request_is_gone() -> None:
     full = Full()
     full.bench.submit("urgent", priority="interactive")
-    assert full.take_over_requested() == ["d"]
+    assert full.park_requested() == ["d"]
     full.bench.settle("d", code=1)
     full.bench.after(1.0)
-    assert "d" not in full.take_over_requested()
+    assert "d" not in full.park_requested()
     full.bench.settle("urgent", code=1)
     full.bench.after(1.0)
-    assert full.take_over_requested() == []
+    assert full.park_requested() == []
 
 
 def test_a_victim_starts_after_the_one_it_was_parked_for_whatever_its_lane_has_earned() -> None:
@@ -201,7 +201,7 @@ def test_a_request_is_parked_so_often_and_then_keeps_its_slot() -> None:
     full = Full(SchedulerSettings(max_preemptions=1))
     for i in range(4):
         full.bench.submit(f"u{i}", priority="interactive")
-        (victim,) = full.take_over_requested()
+        (victim,) = full.park_requested()
         full.park(victim)
         full.report()
         assert full.take() == [f"u{i}"]
@@ -211,7 +211,7 @@ def test_a_request_is_parked_so_often_and_then_keeps_its_slot() -> None:
         full.report()
         assert victim == "dcba"[i]
     full.bench.submit("last", priority="interactive")
-    assert full.take_over_requested() == []
+    assert full.park_requested() == []
 
 
 def test_under_endless_urgent_load_the_bulk_lane_keeps_its_share_of_the_slots() -> None:
@@ -222,7 +222,7 @@ def test_under_endless_urgent_load_the_bulk_lane_keeps_its_share_of_the_slots() 
     for i in range(100):
         full.bench.submit(f"u{i}", priority="interactive")
         full.bench.after(1.0)  # every park that no report has confirmed is sent again
-        for request_id in full.take_over_requested():
+        for request_id in full.park_requested():
             full.park(request_id)
         full.report()
         full.take()

@@ -54,6 +54,7 @@ def in_state(state: str, *, attachable: bool = True) -> Bench:
             bench.accept()
         case "lost":
             bench.apply(DispatchUnanswered("w", bench.only(Dispatch).number))
+            bench.worker(number=2, draining=True)
         case "ending":
             bench.apply(CancelRequested("r"))
         case "orphaned":

@@ -42,18 +42,18 @@ def estimated_s(queue_ahead: QueueAhead) -> float:
 
 
 @given(
-    take_over_requested=st.lists(st.sampled_from(TENANTS), min_size=1, max_size=40),
+    arrivals=st.lists(st.sampled_from(TENANTS), min_size=1, max_size=40),
     started=st.integers(0, 10),
     weight=st.sampled_from([1.0, 3.0]),
 )
 def test_as_many_requests_go_before_each_as_estimated(
-    take_over_requested: list[str], started: int, weight: float
+    arrivals: list[str], started: int, weight: float
 ) -> None:
     """Of equals it is not known which is first, so one of each other tenant more or less."""
     lane = Lane(SchedulerSettings(tenant_weights={"a": weight}))
-    for sequence, tenant in enumerate(take_over_requested):
+    for sequence, tenant in enumerate(arrivals):
         lane.put(waiting(sequence, tenant))
-    for _ in range(min(started, len(take_over_requested) - 1)):
+    for _ in range(min(started, len(arrivals) - 1)):
         first = next(lane.in_order(lambda _: True))
         lane.remove(first)
         lane.start(first)

@@ -141,6 +141,13 @@ class JetStreamLane:
             self._arrived = max(self._arrived, number)
         return [PulledMessage(m.data, m.metadata.sequence.stream, m.reply) for m in found]
 
+    @rechecking_cancelled
+    async def is_behind(self) -> bool:
+        with unavailable("lane"):
+            info = await self._pull.consumer_info()
+        delivered = 0 if info.delivered is None else info.delivered.consumer_seq
+        return bool(info.num_pending) or delivered > self._arrived
+
     async def _check_all_arrived(self) -> None:
         """Raise LaneBroken if the consumer has delivered something that has not arrived.
 
