@@ -33,6 +33,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord, Sampling
 from headrace_scheduler.app import YOUNG_OBJECTS
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Leadership, Machine
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_scheduler.state.events import (
     Dispatch,
@@ -239,7 +240,7 @@ class World:
             gateway_id=GATEWAY,
         )
         never_s = float("inf")
-        return Submitted(
+        request = Request(
             record,
             PRIORITIES[self._sequence % 3],
             self._sequence,
@@ -249,6 +250,7 @@ class World:
             never_s,
             stored_bytes=400,
         )
+        return Submitted(request)
 
 
 def one_run(depth: int, round: int, *, conversations: bool) -> Run:

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from headrace_scheduler.machine.state_machine import Machine
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.state.events import Command, Event
+from headrace_scheduler.state.observer import Happening
 from headrace_scheduler.state.transitions import TIME, TRANSITIONS
 
 SEEN_TRANSITIONS: set[tuple[str, str, str]] = set()
@@ -19,45 +21,28 @@ class CountingObserver:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.event = ""
-        """Name of the event that is being applied; empty if the test does not say."""
+        """Name of the event that is being applied; empty where the test does not set it."""
 
-    def moved(self, priority: str, before: str, after: str) -> None:
+    def moved(self, request: Request, before: str, after: str) -> None:
         self.counts[f"{before} to {after}"] += 1
         if self.event:
             transition = before, self.event, after
             assert transition in TRANSITIONS, f"{transition} is not in the table of transitions"
             SEEN_TRANSITIONS.add(transition)
 
-    def submitted(self, priority: str) -> None:
-        self.counts["submitted"] += 1
+    def happened(self, what: Happening, request: Request, cause: str) -> None:
+        self.counts[what] += 1
+        self.counts[f"{what}: {cause}"] += 1
 
-    def dispatched(self, worker_id: str, waits_s: Sequence[tuple[str, float]]) -> None:
-        self.counts["dispatched"] += len(waits_s)
+    def dispatched(self, worker_id: str, batch: Sequence[Request], now_s: float) -> None:
+        self.counts["dispatched"] += len(batch)
 
-    def prefix_held(self, priority: str, tokens: int) -> None:
+    def prefix_held(self, request: Request, tokens: int) -> None:
         self.counts["prefix held"] += 1
         self.counts["prefix tokens"] += tokens
 
-    def returned(self, priority: str, cause: str, request_id: str) -> None:
-        self.counts[f"returned: {cause}"] += 1
-
-    def preempted(self, priority: str, request_id: str) -> None:
-        self.counts["preempted"] += 1
-
-    def adopted(self, priority: str, request_id: str) -> None:
-        self.counts["adopted"] += 1
-
-    def orphaned(self, priority: str, cause: str, request_id: str) -> None:
-        self.counts[f"orphaned: {cause}"] += 1
-
-    def ended(self, priority: str, reason: str, request_id: str) -> None:
-        self.counts[f"ended: {reason}"] += 1
-
-    def settled(self, priority: str, code: int) -> None:
+    def settled(self, request: Request, code: int) -> None:
         self.counts["settled"] += 1
-
-    def abandoned(self, priority: str, cause: str, request_id: str) -> None:
-        self.counts[f"abandoned: {cause}"] += 1
 
     def worker_lost(self, worker_id: str, requests: int) -> None:
         self.counts["worker lost"] += 1

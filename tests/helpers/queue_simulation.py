@@ -1,4 +1,4 @@
-"""The scheduler's machine under a load, in simulated time: waits as told, and as they were."""
+"""The scheduler's machine under a load, in simulated time: estimated and true waits."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from helpers.scheduler_events import (
 
 BEAT_S = 0.5
 PARKS_IN_S = 0.03
-"""What a worker takes to let go of a request."""
+"""What a worker takes to park a request."""
 
 
 @dataclass(frozen=True)
-class Ask:
+class Arrival:
     """One request of a load."""
 
     at_s: float
@@ -53,10 +53,10 @@ class Ask:
 
 @dataclass
 class OfferedRequest:
-    ask: Ask
+    arrival: Arrival
     ahead: int
-    told_s: float | None
-    """None: the wait was not known."""
+    estimated_s: float | None
+    """None: there was no estimate."""
     waited_s: float | None = None
     """None: it was never dispatched."""
     left_s: float = 0.0
@@ -74,11 +74,11 @@ class _Worker:
 
 
 class Simulation:
-    """Workers answer at once, report every end, and run each request for as long as it says.
+    """Workers answer at once, report every end, and run each request for its `runs_s`.
 
     Args:
         token_s: how long a token takes; 0: nothing is known of tokens.
-        reports_tokens: workers say so themselves.
+        reports_tokens: workers report it.
     """
 
     def __init__(
@@ -116,10 +116,10 @@ class Simulation:
     def at(self, when_s: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._agenda, (when_s, next(self._ids), act))
 
-    def offer(self, asks: Iterable[Ask]) -> None:
-        for ask in asks:
+    def offer(self, arrivals: Iterable[Arrival]) -> None:
+        for arrival in arrivals:
             self._offered += 1
-            self.at(ask.at_s, lambda ask=ask: self._submit(ask))  # type: ignore[misc]
+            self.at(arrival.at_s, lambda arrival=arrival: self._submit(arrival))  # type: ignore[misc]
 
     def run(self, until_s: float = float("inf")) -> None:
         """Until then, or until all that came has ended."""
@@ -131,34 +131,36 @@ class Simulation:
     def _lives(self) -> bool:
         return len(self.offered) < self._offered or bool(self._open)
 
-    def _submit(self, ask: Ask) -> None:
+    def _submit(self, arrival: Arrival) -> None:
         sequence = next(self._ids)
         request_id = f"r{sequence}"
         lanes = {f.priority: f for f in self.machine.lanes(now_s=self.now_s)}
-        ahead = sum(lanes[p].waiting for p in PRIORITIES[: PRIORITIES.index(ask.priority) + 1])
-        estimates = {o.tenant: o for o in lanes[ask.priority].tenants}
-        estimate = estimates.get(ask.tenant) or estimates.get("")
+        ahead = sum(lanes[p].waiting for p in PRIORITIES[: PRIORITIES.index(arrival.priority) + 1])
+        estimates = {o.tenant: o for o in lanes[arrival.priority].tenants}
+        estimate = estimates.get(arrival.tenant) or estimates.get("")
         wait = estimate.wait if estimate else None
-        told_s = None if wait is None else wait.wait_s
-        self.offered[request_id] = OfferedRequest(ask, ahead, told_s, left_s=ask.runs_s)
+        estimated_s = None if wait is None else wait.wait_s
+        self.offered[request_id] = OfferedRequest(
+            arrival, ahead, estimated_s, left_s=arrival.runs_s
+        )
         self._open.add(request_id)
         self._apply(
             submitted(
                 request_id,
                 sequence,
                 now_s=self.now_s,
-                n=ask.n,
-                priority=ask.priority,
-                tenant=ask.tenant,
-                max_tokens=self._most_tokens(ask),
-                probe=ask.probe,
+                n=arrival.n,
+                priority=arrival.priority,
+                tenant=arrival.tenant,
+                max_tokens=self._most_tokens(arrival),
+                probe=arrival.probe,
             )
         )
 
-    def _most_tokens(self, ask: Ask) -> int:
+    def _most_tokens(self, arrival: Arrival) -> int:
         if not self._token_s:
             return 4
-        return self._tokens(ask.most_s) if ask.most_s else 2_000
+        return self._tokens(arrival.most_s) if arrival.most_s else 2_000
 
     def _tokens(self, runs_s: float) -> int:
         return max(1, round(runs_s / self._token_s)) if self._token_s else 0
@@ -181,7 +183,7 @@ class Simulation:
         for record in dispatch.message.requests:
             offered = self.offered[record.request_id]
             if offered.waited_s is None:
-                offered.waited_s = self.now_s - offered.ask.at_s
+                offered.waited_s = self.now_s - offered.arrival.at_s
             offered.started_s = self.now_s
             worker.running[record.request_id] = record.attempt, record.n
             end = self._end_of(dispatch.worker_id, record.request_id, record.attempt)
@@ -204,8 +206,10 @@ class Simulation:
                 del self._workers[worker_id].running[request_id]
                 self._open.discard(request_id)
                 self._report(worker_id)
-                ask = self.offered[request_id].ask
-                self._apply(settled(request_id, output_tokens=ask.n * self._tokens(ask.runs_s)))
+                arrival = self.offered[request_id].arrival
+                self._apply(
+                    settled(request_id, output_tokens=arrival.n * self._tokens(arrival.runs_s))
+                )
 
         return end
 
@@ -243,20 +247,20 @@ def poisson(
     priority: str = "standard",
     tenant: str = "default",
     from_s: float = 0.0,
-) -> list[Ask]:
+) -> list[Arrival]:
     """Requests that come independently of one another."""
-    asks, at_s = [], from_s
+    arrivals, at_s = [], from_s
     while (at_s := at_s + rng.expovariate(per_s)) < from_s + for_s:
-        asks.append(Ask(at_s, runs_s(), n(), priority, tenant))
-    return asks
+        arrivals.append(Arrival(at_s, runs_s(), n(), priority, tenant))
+    return arrivals
 
 
 def relative_errors(offered: Iterable[OfferedRequest], *, beyond_s: float) -> list[float]:
-    """Of the told waits that were known, where the true wait was at least so long."""
+    """Return the errors of the known estimates, where the true wait was at least so long."""
     return [
-        abs(each.told_s - each.waited_s) / each.waited_s
+        abs(each.estimated_s - each.waited_s) / each.waited_s
         for each in offered
-        if each.waited_s is not None and each.told_s is not None and each.waited_s >= beyond_s
+        if each.waited_s is not None and each.estimated_s is not None and each.waited_s >= beyond_s
     ]
 
 

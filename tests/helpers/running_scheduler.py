@@ -42,7 +42,7 @@ class SchedulerProcess:
         self.service, self._bus, self._task = service, bus, task
 
     async def stop(self) -> None:
-        """As on SIGTERM: give the leases back."""
+        """End as on SIGTERM: release the leases."""
         await self.service.drain()
         self._task.cancel()
         with suppress(asyncio.CancelledError):
@@ -50,7 +50,7 @@ class SchedulerProcess:
         await self._bus.close()
 
     async def kill(self) -> None:
-        """As by SIGKILL: nothing is said to anybody."""
+        """End as by SIGKILL: without a message to any process."""
         await self._bus.close()
         self._task.cancel()
         with suppress(asyncio.CancelledError, BusError, ExceptionGroup):

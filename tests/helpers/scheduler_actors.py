@@ -1,4 +1,4 @@
-"""The other ends of the scheduler's protocol: a worker and a gateway that do as they are told.
+"""The other ends of the scheduler's protocol: a worker and a gateway that a test drives.
 
 They speak the real messages over the real bus and compute nothing.
 """
@@ -24,7 +24,7 @@ CALL_S = 2.0
 
 
 class _Beating:
-    """Says its report on a beat, until it is silenced."""
+    """Reports at intervals until it is stopped."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -46,7 +46,7 @@ class _Beating:
         raise NotImplementedError
 
     async def die(self) -> None:
-        """Answer nobody and say nothing from now on."""
+        """Answer nothing and report nothing from now on."""
         if self._beat is not None:
             self._beat.cancel()
             with suppress(asyncio.CancelledError):
@@ -57,7 +57,7 @@ class _Beating:
 
 
 class WorkerActor(_Beating):
-    """Accepts what it is given as long as it has slots; runs until told to finish."""
+    """Accepts dispatches as long as it has slots; runs a request until `finish`."""
 
     def __init__(self, bus: Bus, worker_id: str, *, slots: int = 4, digest: str = "w1") -> None:
         super().__init__(bus)
@@ -139,12 +139,12 @@ class WorkerActor(_Beating):
         await self._bus.publish(subjects.WORKER_REPORTS, report.SerializeToString())
 
     async def finish(self, request_id: str) -> None:
-        """It is at its end; the slot is free, and the report says so at once."""
+        """End a request; its slot is free, and a report follows at once."""
         del self.running[request_id]
         await self.report()
 
     async def park(self, request_id: str, *, error: str | None = None) -> None:
-        """Let go of it, unfinished."""
+        """Park a request, unfinished."""
         record = self.running.pop(request_id)
         point = reports_pb2.ResumePoint(request_id=request_id, attempt=record.attempt)
         if error is not None:
@@ -164,7 +164,7 @@ class GatewayActor(_Beating):
         """Output ids by open request."""
         self.fenced: dict[str, int] = {}
         self.ended: dict[str, Status] = {}
-        """Ends that a notice told; settled at once."""
+        """Ends that came in notices; settled at once."""
         self.settles_ended = True
         self._settling: set[asyncio.Task[None]] = set()
 
@@ -199,7 +199,7 @@ class GatewayActor(_Beating):
         await self._bus.submit(MODEL, priority, record.SerializeToString(), message_id=request_id)
 
     async def settle(self, *request_ids: str, code: int = 0) -> None:
-        """Say that these ends are relayed; again until somebody hears it."""
+        """Settle these requests; repeated until a leader has confirmed."""
         for request_id in request_ids:
             self.relayed.pop(request_id, None)
         message = reports_pb2.SettleRequest(
@@ -253,6 +253,24 @@ class GatewayActor(_Beating):
 async def find(bus: Bus, request_id: str) -> reports_pb2.LocateResponse:
     """Return the answer of the model's leader; not found while there is no leader."""
     return await _locate(bus, request_id, reports_pb2.LocateRequest.VERB_FIND)
+
+
+async def is_found(bus: Bus, request_id: str) -> bool:
+    """Return whether the model's leader holds a request."""
+    return (await find(bus, request_id)).found
+
+
+async def is_gone(bus: Bus, request_id: str) -> bool:
+    return not await is_found(bus, request_id)
+
+
+async def next_lane_report(bus: Bus) -> dict[str, reports_pb2.LaneState]:
+    """Return the lanes, by priority, of the leader's next report."""
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+    subscription = await bus.subscribe(subjects.LANE_REPORTS, received.put_nowait)
+    report = reports_pb2.LaneReport.FromString(await asyncio.wait_for(received.get(), 5))
+    await subscription.close()
+    return {subjects.PRIORITIES[lane.priority - 1]: lane for lane in report.lanes}
 
 
 async def cancel(bus: Bus, request_id: str) -> reports_pb2.LocateResponse:

@@ -37,22 +37,22 @@ class ParkingChecks:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._parked_for: dict[str, str] = {}
-        """Who is to start before a victim does."""
+        """By victim, the request that is to start before it."""
         self._preempted: defaultdict[str, set[int]] = defaultdict(set)
         """Attempts that were to be parked."""
 
     def parked(self, command: ParkOnWorker, priority: str) -> None:
-        """Bulk requests alone are parked, for somebody urgent, and not for ever."""
+        """Bulk requests alone are parked, for a waiting interactive one, and not without end."""
         assert priority == "bulk"
         found = self._machine.find(command.request_id)
-        if found is None or not found.running:
+        if found is None or not found.is_running:
             return
         attempts = self._preempted[command.request_id]
-        if command.attempt in attempts:  # Asked again: for anybody who is urgent.
-            assert self._machine.statistics().waiting
+        if command.attempt in attempts:  # Sent again: for any interactive request.
+            assert self._machine.statistics()["waiting"]
             return
-        assert self._waits(found.request.parked_for)
-        self._parked_for[command.request_id] = found.request.parked_for
+        assert self._waits(found.parked_for)
+        self._parked_for[command.request_id] = found.parked_for
         attempts.add(command.attempt)
         assert len(attempts) <= MAX_PREEMPTIONS
 
@@ -63,4 +63,4 @@ class ParkingChecks:
 
     def _waits(self, request_id: str) -> bool:
         found = self._machine.find(request_id)
-        return found is not None and isinstance(found.request.state, Waiting)
+        return found is not None and isinstance(found.state, Waiting)

@@ -27,6 +27,7 @@ from headrace.internal.v1.request_pb2 import ChoiceProgress, RequestRecord
 from headrace.v1.common_pb2 import FinishReason
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Leadership, Machine
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.state.events import (
     Command,
     Dispatch,
@@ -161,9 +162,10 @@ def submitted(
     )
     assert isinstance(max_tokens, int)
     record.sampling.max_tokens = max_tokens
-    return Submitted(
+    request = Request(
         record, str(priority), sequence, f"ack {sequence}", now_s, deadline_s, queue_deadline_s
     )
+    return Submitted(request)
 
 
 def reported(
@@ -260,7 +262,7 @@ def settled(*request_ids: str, code: int = 0, output_tokens: int = 0, since: int
 def take_over_requested(
     request_id: str, gateway_id: str, *, unreachable: str = "", stands: ResumePoint | None = None
 ) -> TakeOverRequested:
-    """A gateway wants a request, or has it open and says where it stands."""
+    """A gateway requests to take over, or has opened the request and sends its resume point."""
     return TakeOverRequested(
         LocateRequest(
             request_id=request_id,

@@ -1,4 +1,4 @@
-"""Gateways and their callers in the scheduler's world: who holds what, and who comes back where."""
+"""The gateways and clients of the scheduler's world: which gateway holds which request."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Life(Enum):
 
     LIVES = auto()
     FROZEN = auto()
-    """It hears and says nothing; later it goes on as if no time had passed."""
+    """It receives and sends nothing; later it goes on as if no time had passed."""
     LEAVING = auto()
-    """It has let go of its streams, and is about to say that it leaves."""
+    """It has closed its streams, and is about to report that it leaves."""
     GONE = auto()
 
 
@@ -37,7 +37,7 @@ class Life(Enum):
 class GatewayModel:
     gateway_id: str
     life: Life = Life.LIVES
-    unheard: list[SendNotice] = field(default_factory=list)
+    unread_notices: list[SendNotice] = field(default_factory=list)
     """What came while it was frozen."""
 
     @property
@@ -46,7 +46,7 @@ class GatewayModel:
 
 
 class Callers:
-    """The world's side of the gateways; the machine is somebody else's."""
+    """The world's side of the gateways; the machine is `World`'s."""
 
     now_s: float
     settings: SchedulerSettings
@@ -58,11 +58,11 @@ class Callers:
         self.clients: dict[str, Client] = {}
         self.gateways = {i: GatewayModel(i) for i in ("g", "h")}
         self.draining: set[str] = set()
-        """Those that are about to leave, and say so."""
+        """Those that report that they are about to leave."""
         self.full: set[str] = set()
-        """Those that take nothing that they are given."""
-        self.told_ended: set[str] = set()
-        """Requests whose gateway was to be told of their end."""
+        """Those that accept no request that is assigned to them."""
+        self.notified_ends: set[str] = set()
+        """Requests whose gateway was notified of their end."""
 
     def apply(self, *events: Event) -> None:
         raise NotImplementedError
@@ -87,7 +87,7 @@ class Callers:
         assert client.detached
         client.open, client.kept = False, True
 
-    def is_heard(self, request_id: str) -> bool:
+    def is_connected(self, request_id: str) -> bool:
         """Whether anything comes through to its client now."""
         client = self.clients[request_id]
         return client.is_present and self.gateways[client.gateway].life is Life.LIVES
@@ -124,7 +124,7 @@ class Callers:
                 client.away = client.open = client.attachable
                 client.left_s = self.now_s
 
-    def let_go(self, gateway_id: str) -> None:
+    def drain_gateway(self, gateway_id: str) -> None:
         """It must stop: its streams go on elsewhere, its other answers end here."""
         self.gateways[gateway_id].life = Life.LEAVING
         self.draining.add(gateway_id)
@@ -143,18 +143,18 @@ class Callers:
         self.kill_gateway(gateway_id)
 
     def thaw(self, gateway_id: str) -> None:
-        """What came meanwhile is heard, though nobody waits for an answer any more."""
+        """What came meanwhile is received, though no leader waits for an answer any more."""
         gateway = self.gateways[gateway_id]
         gateway.life = Life.LIVES
         self.apply(self.report_of(gateway))
-        for notice in gateway.unheard:
-            self.hear(notice)
+        for notice in gateway.unread_notices:
+            self.receive(notice)
             self._settle_ended(notice)
-        gateway.unheard.clear()
+        gateway.unread_notices.clear()
         for request_id, client in self.clients.items():
             if (since := client.former.pop(gateway_id, None)) is not None:
                 found = self.machine.find(request_id)
-                if found is None or found.request.record.held_since_attempt <= since:
+                if found is None or found.record.held_since_attempt <= since:
                     client.is_cancelled = True  # Its reader left, before another gateway had it.
                 self.apply(settled(request_id, code=1, since=since))
 
@@ -168,7 +168,7 @@ class Callers:
             elif gateway.life is Life.LEAVING:
                 self.leave(gateway.gateway_id)
 
-    # Readers who come back
+    # Clients that come back
 
     def give_up(self, request_id: str) -> None:
         """Its gateway is frozen: the client leaves, for another."""
@@ -176,10 +176,10 @@ class Callers:
         client.former[client.gateway] = client.since
         client.away, client.left_s = True, self.now_s
 
-    def come_back(self, request_id: str, gateway_id: str, word: str = "heard") -> None:
-        """The client comes to a gateway, which asks for its request, and asks again.
+    def come_back(self, request_id: str, gateway_id: str, outcome: str = "received") -> None:
+        """The client comes to a gateway, which requests to take it over, and repeats that.
 
-        The gateway's `word` that it goes on there is "heard", or its answer or it itself "lost".
+        The gateway's resume point is "received", "unanswered" or "lost".
         """
         client = self.clients[request_id]
         if not client.away or gateway_id not in self.living():
@@ -190,11 +190,9 @@ class Callers:
             if not self.machine.is_holding and not client.detached:
                 self._find_ended(request_id, client)
             return
-        answer = take_over_response(
-            found.request, take_over_requested(request_id, gateway_id).request
-        )
+        answer = take_over_response(found, take_over_requested(request_id, gateway_id).request)
         if answer.record.gateway_id == gateway_id:
-            self._hold(request_id, client, answer.record, word)
+            self._hold(request_id, client, answer.record, outcome)
 
     def come_back_all(self) -> None:
         for request_id, client in self.clients.items():
@@ -202,22 +200,22 @@ class Callers:
                 self.come_back(request_id, self.living()[0])
 
     def _find_ended(self, request_id: str, client: Client) -> None:
-        """It was abandoned, and the client is told so: for a reason."""
+        """It was abandoned, for a reason."""
         ends_s = min(client.left_s + self.settings.orphan_grace_s, client.deadline_s)
-        told = client.is_cancelled or request_id in self.told_ended
-        assert told or self.is_crowded or self.now_s >= ends_s, request_id
+        has_reason = client.is_cancelled or request_id in self.notified_ends
+        assert has_reason or self.is_crowded or self.now_s >= ends_s, request_id
         client.open = client.away = False
 
-    def _hold(self, request_id: str, client: Client, record: RequestRecord, word: str) -> None:
+    def _hold(self, request_id: str, client: Client, record: RequestRecord, outcome: str) -> None:
         made = list(record.progress[0].output_ids) if record.progress else []
         assert made == client.seen[: len(made)] or client.seen == made[: len(client.seen)]
         gateway_id, since = record.gateway_id, record.held_since_attempt
         client.gateway, client.since = gateway_id, since
         client.fence = client.newest = record.attempt
-        if word == "heard":
+        if outcome == "received":
             client.away, client.seen = False, made
             client.former.pop(gateway_id, None)
-        if word != "lost":
+        if outcome != "lost":
             stands = point(request_id, record.attempt, made)
             self.apply(take_over_requested(request_id, gateway_id, stands=stands))
 
@@ -229,28 +227,28 @@ class Callers:
             case Life.GONE:
                 self.apply(NoticeUnanswered(notice, is_disconnected=True))
             case Life.FROZEN:
-                gateway.unheard.append(notice)
+                gateway.unread_notices.append(notice)
                 self.apply(NoticeUnanswered(notice))
             case _:
-                points, unknown = self.hear(notice)
+                points, unknown = self.receive(notice)
                 self.apply(NoticeAnswered(notice, points, unknown))
                 self._settle_ended(notice)
 
     def lose_notice(self, notice: SendNotice, *, arrives: bool) -> None:
         gateway = self.gateways[notice.gateway_id]
         if gateway.life is Life.FROZEN:
-            gateway.unheard.append(notice)
+            gateway.unread_notices.append(notice)
         elif arrives and gateway.reports:
-            self.hear(notice)
+            self.receive(notice)
         self.apply(NoticeUnanswered(notice))
 
     def keep_for_frozen(self, notice: SendNotice) -> None:
-        """Who said it is gone; who is to hear it will."""
+        """Keep a notice of a leader that is gone for a gateway that will read it later."""
         if (gateway := self.gateways[notice.gateway_id]).life is Life.FROZEN:
-            gateway.unheard.append(notice)
+            gateway.unread_notices.append(notice)
 
-    def hear(self, notice: SendNotice) -> tuple[tuple[ResumePoint, ...], tuple[str, ...]]:
-        """A gateway's answer. One that leaves does not say what it does not know."""
+    def receive(self, notice: SendNotice) -> tuple[tuple[ResumePoint, ...], tuple[str, ...]]:
+        """Return a gateway's answer. One that leaves reports no unknown requests."""
         gateway_id, points = notice.gateway_id, []
         given = {record.request_id: record for record in notice.records}
         unknown = [i for i, _ in notice.ended if not self._holds(gateway_id, i)]
@@ -272,7 +270,7 @@ class Callers:
         return client.open and lives and gateway_id not in self.full | self.draining
 
     def _take_given(self, client: Client, record: RequestRecord) -> ResumePoint:
-        assert client.detached, "nobody has asked for it"
+        assert client.detached, "only a detached request is assigned"
         made = list(record.progress[0].output_ids) if record.progress else []
         assert made == client.seen[: len(made)] or client.seen == made[: len(client.seen)]
         client.gateway, client.since = record.gateway_id, record.held_since_attempt

@@ -78,11 +78,11 @@ class Client:
 
 def unread(stored: Mapping[str, Submitted]) -> list[Submitted]:
     """What a new leader is to read, in its order."""
-    return sorted(stored.values(), key=lambda event: event.sequence)
+    return sorted(stored.values(), key=lambda event: event.request.sequence)
 
 
 def as_stored(event: Submitted) -> Submitted:
     """As it is read: without what earlier leaders have noted on it."""
     record = RequestRecord()
-    record.CopyFrom(event.record)
-    return replace(event, record=record)
+    record.CopyFrom(event.request.record)
+    return Submitted(replace(event.request, record=record))

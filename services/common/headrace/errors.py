@@ -32,33 +32,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar
 
-__all__ = [
-    "AttemptsExhausted",
-    "BrokerUnavailable",
-    "CapacityError",
-    "Code",
-    "ContextLengthExceeded",
-    "DeadlineExceeded",
-    "EngineFailed",
-    "GatewayDraining",
-    "GatewayUnreachable",
-    "HeadraceError",
-    "InternalError",
-    "InvalidRequest",
-    "InvalidStructure",
-    "LaneFull",
-    "ModelNotFound",
-    "NoWorker",
-    "PatienceExhausted",
-    "RequestCancelled",
-    "RequestError",
-    "RequestExists",
-    "RequestNotFound",
-    "SlowReader",
-    "Unsupported",
-    "errors_by_reason",
-]
-
 
 class Code(Enum):
     """google.rpc.Code by number, with the HTTP status that Envoy's transcoder gives it."""
@@ -85,12 +58,15 @@ class HeadraceError(Exception):
     reason: ClassVar[str] = "INTERNAL"
     """Its name in headrace.v1.ErrorReason, without the prefix."""
 
+    def __init_subclass__(cls, *, code: Code | None = None, reason: str | None = None) -> None:
+        """Take `code` and `reason` from the class statement; what it leaves out is inherited."""
+        if code is not None:
+            cls.code = code
+        if reason is not None:
+            cls.reason = reason
+
     def __init__(
-        self,
-        message: str,
-        *,
-        field: str | None = None,
-        retry_after_s: float | None = None,
+        self, message: str, *, field: str | None = None, retry_after_s: float | None = None
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -103,131 +79,84 @@ class RequestError(HeadraceError):
     """The caller must change the request; the same one would fail again."""
 
 
-class InvalidRequest(RequestError):
+class InvalidRequest(RequestError, code=Code.INVALID_ARGUMENT, reason="INVALID_REQUEST"):
     """A field is missing, unknown, of the wrong type or out of range."""
 
-    code = Code.INVALID_ARGUMENT
-    reason = "INVALID_REQUEST"
 
-
-class ContextLengthExceeded(InvalidRequest):
+class ContextLengthExceeded(InvalidRequest, reason="CONTEXT_LENGTH_EXCEEDED"):
     """The prompt, or the prompt with `max_tokens`, exceeds the model's context."""
 
-    reason = "CONTEXT_LENGTH_EXCEEDED"
 
-
-class InvalidStructure(InvalidRequest):
+class InvalidStructure(InvalidRequest, reason="INVALID_STRUCTURE"):
     """The schema or grammar of the output is invalid, too large, or cannot be enforced."""
 
-    reason = "INVALID_STRUCTURE"
 
-
-class Unsupported(RequestError):
+class Unsupported(RequestError, code=Code.UNIMPLEMENTED, reason="UNSUPPORTED"):
     """A known field or value that this version or this model does not support."""
 
-    code = Code.UNIMPLEMENTED
-    reason = "UNSUPPORTED"
 
-
-class ModelNotFound(RequestError):
+class ModelNotFound(RequestError, code=Code.NOT_FOUND, reason="MODEL_NOT_FOUND"):
     """No model of this name is configured."""
 
-    code = Code.NOT_FOUND
-    reason = "MODEL_NOT_FOUND"
 
-
-class RequestNotFound(RequestError):
+class RequestNotFound(RequestError, code=Code.NOT_FOUND, reason="REQUEST_NOT_FOUND"):
     """The request is not running, and no stored result exists."""
 
-    code = Code.NOT_FOUND
-    reason = "REQUEST_NOT_FOUND"
 
-
-class RequestExists(RequestError):
+class RequestExists(RequestError, code=Code.ALREADY_EXISTS, reason="REQUEST_EXISTS"):
     """Another request has this id."""
 
-    code = Code.ALREADY_EXISTS
-    reason = "REQUEST_EXISTS"
 
-
-class CapacityError(HeadraceError):
+class CapacityError(HeadraceError, code=Code.UNAVAILABLE):
     """Nothing was queued; the same request may succeed after `retry_after_s`."""
 
-    code = Code.UNAVAILABLE
 
-
-class LaneFull(CapacityError):
+class LaneFull(CapacityError, code=Code.RESOURCE_EXHAUSTED, reason="LANE_FULL"):
     """The lane is at its bound."""
 
-    code = Code.RESOURCE_EXHAUSTED
-    reason = "LANE_FULL"
 
-
-class PatienceExhausted(CapacityError):
+class PatienceExhausted(CapacityError, code=Code.RESOURCE_EXHAUSTED, reason="PATIENCE_EXHAUSTED"):
     """The request waited in its lane for as long as its `patience`."""
 
-    code = Code.RESOURCE_EXHAUSTED
-    reason = "PATIENCE_EXHAUSTED"
 
-
-class NoWorker(CapacityError):
+class NoWorker(CapacityError, reason="NO_WORKER"):
     """The model is known, but no worker served it in time."""
 
-    reason = "NO_WORKER"
 
-
-class BrokerUnavailable(CapacityError):
+class BrokerUnavailable(CapacityError, reason="BROKER_UNAVAILABLE"):
     """NATS cannot be reached."""
 
-    reason = "BROKER_UNAVAILABLE"
 
-
-class GatewayDraining(CapacityError):
+class GatewayDraining(CapacityError, reason="GATEWAY_DRAINING"):
     """This gateway is shutting down; another one accepts the request."""
 
-    reason = "GATEWAY_DRAINING"
 
-
-class GatewayUnreachable(CapacityError):
+class GatewayUnreachable(CapacityError, reason="GATEWAY_UNREACHABLE"):
     """The gateway that has the request cannot be reached, or is not known yet."""
 
-    reason = "GATEWAY_UNREACHABLE"
 
-
-class DeadlineExceeded(HeadraceError):
+class DeadlineExceeded(HeadraceError, code=Code.DEADLINE_EXCEEDED, reason="DEADLINE_EXCEEDED"):
     """The request's deadline passed while it waited or ran."""
 
-    code = Code.DEADLINE_EXCEEDED
-    reason = "DEADLINE_EXCEEDED"
 
-
-class RequestCancelled(HeadraceError):
+class RequestCancelled(HeadraceError, code=Code.CANCELLED, reason="CANCELLED"):
     """The request was cancelled."""
 
-    code = Code.CANCELLED
-    reason = "CANCELLED"
 
-
-class SlowReader(RequestCancelled):
+class SlowReader(RequestCancelled, reason="SLOW_READER"):
     """The caller did not read the stream for too long; the request was cancelled."""
-
-    reason = "SLOW_READER"
 
 
 class InternalError(HeadraceError):
     """A fault of Headrace; the caller can only retry."""
 
 
-class AttemptsExhausted(InternalError):
+class AttemptsExhausted(InternalError, reason="ATTEMPTS_EXHAUSTED"):
     """The request failed on every attempt; it is stored as a dead letter."""
 
-    reason = "ATTEMPTS_EXHAUSTED"
 
-
-class EngineFailed(InternalError):
+class EngineFailed(InternalError, reason="ENGINE_FAILED"):
     """The engine could not compute the output."""
-
-    reason = "ENGINE_FAILED"
 
 
 def errors_by_reason(root: type[HeadraceError] = HeadraceError) -> dict[str, type[HeadraceError]]:

@@ -211,7 +211,7 @@ class _Gateway:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._catalog.run())
             tasks.create_task(self._monitor.run(self._health, self._services))
-            tasks.create_task(_beat(side))
+            tasks.create_task(side.beat())
 
     def _canary(self) -> Canary:
         mesh = self._mesh
@@ -263,9 +263,3 @@ def _stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     return stopped
-
-
-async def _beat(side: MetricsServer) -> None:
-    while True:
-        side.heartbeat()
-        await asyncio.sleep(1.0)

@@ -20,7 +20,6 @@ from headrace_scheduler.runtime.service import Service
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 1.0
 YOUNG_OBJECTS = 20_000
 """Objects that are made before the garbage collector looks for cycles; Python's default is 700.
 The machine's objects are in no cycles, and looking through them with nearly every event took up to
@@ -36,11 +35,8 @@ async def run(settings: SchedulerSettings) -> int:
     logs.configure(service="scheduler", name=settings.name, level=settings.log_level)
     gc.set_threshold(YOUNG_OBJECTS)
     try:
-        bus = await connect(
-            settings.nats_url,
-            name=f"scheduler {settings.name}",
-            replicas=settings.nats_replicas,
-        )
+        name = f"scheduler {settings.name}"
+        bus = await connect(settings.nats_url, name=name, replicas=settings.nats_replicas)
     except BusUnavailable as error:
         log.error("scheduler.no_bus", extra={"why": str(error)})
         return 1
@@ -67,14 +63,8 @@ async def run(settings: SchedulerSettings) -> int:
 async def _serve(service: Service, stop: asyncio.Event, metrics_server: MetricsServer) -> None:
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(service.run())
-        beating = tasks.create_task(_beat(metrics_server))
+        beating = tasks.create_task(metrics_server.beat())
         await stop.wait()
         await service.drain()
         serving.cancel()
         beating.cancel()
-
-
-async def _beat(metrics_server: MetricsServer) -> None:
-    while True:
-        metrics_server.heartbeat()
-        await asyncio.sleep(BEAT_S)

@@ -26,8 +26,6 @@ from headrace_worker.serving.reloader import Load, Reloader, Reread
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 1.0
-
 
 class WorkerApp:
     """What a worker process does from its first loaded model to its end.
@@ -195,7 +193,7 @@ async def run(settings: WorkerSettings) -> int:
     ) as metrics_server:
         write_ports(settings, {"metrics": metrics_server.port})
         async with asyncio.TaskGroup() as group:
-            beating = group.create_task(_beat(metrics_server))
+            beating = group.create_task(metrics_server.beat())
             status = await process.live()
             beating.cancel()
     return status
@@ -213,9 +211,3 @@ async def _follow(settings: WorkerSettings) -> int | None:
         log.critical("worker.not_started", extra={"why": str(error)})
         return 2
     return 0
-
-
-async def _beat(metrics_server: MetricsServer) -> None:
-    while True:
-        metrics_server.heartbeat()
-        await asyncio.sleep(BEAT_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -19,14 +18,7 @@ from headrace.supervisor.state.failures import ModelServed
 from headrace_scheduler.runtime.election import FINISHED_S, POLL_S
 from helpers.eventually import eventually
 from helpers.running_scheduler import scheduler
-from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, find, unsettled
-
-
-@pytest.fixture
-async def gateway(bus: JetStreamBus) -> AsyncIterator[GatewayActor]:
-    actor = await GatewayActor(bus, "gw-1").start()
-    yield actor
-    await actor.die()
+from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, is_found, unsettled
 
 
 async def configure(bus: JetStreamBus, *models: str, by: str = "") -> None:
@@ -45,7 +37,7 @@ async def test_what_waits_for_a_removed_model_ends_and_then_its_card_goes(
     await configure(bus, MODEL)
     async with scheduler(nats_url) as process, scheduler(nats_url) as standby:
         await gateway.submit("a")
-        await eventually(lambda: _is_found(bus, "a"))
+        await eventually(lambda: is_found(bus, "a"))
         await remove_model(bus, MODEL, force=False)
         await eventually(lambda: "a" in gateway.ended)
         assert isinstance(from_status(gateway.ended["a"]), ModelNotFound)
@@ -68,7 +60,7 @@ async def test_what_an_earlier_mesh_left_in_the_lanes_of_a_removed_model_ends_to
     async with scheduler(nats_url):
         await eventually(lambda: _has_no_cards(bus), within_s=15)
         kept = await bus.get_result("a")
-        assert kept is not None, "somebody may ask for its end"
+        assert kept is not None, "a client may still fetch its result"
         error = from_status(ResultRecord.FromString(kept).outcome.error)
         assert isinstance(error, ModelNotFound)
     assert await unsettled(bus) == []
@@ -102,19 +94,20 @@ async def test_the_card_of_a_removed_model_stays_until_the_ends_of_its_requests_
     assert await unsettled(bus) == []
 
 
-async def test_a_mesh_removes_what_it_has_configured_and_lists_no_more(bus: JetStreamBus) -> None:
+async def test_a_mesh_removes_what_it_has_configured_and_lists_no_more(
+    bus: JetStreamBus, worker: WorkerActor
+) -> None:
     await configure(bus, "listed", "gone", MODEL, by="mesh-1")
     await configure(bus, "others", by="mesh-2")
     await configure(bus, "nobodys")
-    worker = await WorkerActor(bus, "worker-1").start()
     assert await remove_unlisted(bus, "mesh-1", ["listed"]) == ["gone"]
     assert await names(bus) == {"listed", "others", "nobodys", MODEL}, "a worker serves that one"
-    await worker.die()
 
 
-async def test_a_model_that_a_worker_serves_is_removed_by_force_alone(bus: JetStreamBus) -> None:
+async def test_a_model_that_a_worker_serves_is_removed_by_force_alone(
+    bus: JetStreamBus, worker: WorkerActor
+) -> None:
     await configure(bus, MODEL)
-    worker = await WorkerActor(bus, "worker-1").start()
     with pytest.raises(ModelServed, match=f"a worker serves {MODEL}"):
         await remove_model(bus, MODEL, force=False)
     assert await names(bus) == {MODEL}
@@ -132,10 +125,6 @@ async def test_a_model_is_removed_by_its_own_name_and_not_by_an_alias(bus: JetSt
         await remove_model(bus, "small", force=True)
     await remove_model(bus, "org/primary", force=True)
     assert await names(bus) == set()
-
-
-async def _is_found(bus: JetStreamBus, request_id: str) -> bool:
-    return (await find(bus, request_id)).found
 
 
 async def _has_no_cards(bus: JetStreamBus) -> bool:

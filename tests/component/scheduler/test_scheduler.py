@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from functools import partial
 
-import pytest
-
-from headrace.bus import subjects
 from headrace.bus.jetstream import JetStreamBus
 from headrace.errors import (
     AttemptsExhausted,
@@ -22,27 +17,23 @@ from headrace.internal.v1.dispatch_pb2 import (
     DISPATCH_REFUSAL_CAUSE_INVALID,
 )
 from headrace.internal.v1.model_card_pb2 import ModelCard
-from headrace.internal.v1.reports_pb2 import DeadLetter, LaneReport, ResultRecord
+from headrace.internal.v1.reports_pb2 import DeadLetter, ResultRecord
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.model_names import lane_id
 from headrace.rpc.status import from_status
 from helpers.eventually import eventually
 from helpers.running_scheduler import scheduler
-from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, cancel, find, unsettled
-
-
-@pytest.fixture
-async def gateway(bus: JetStreamBus) -> AsyncIterator[GatewayActor]:
-    actor = await GatewayActor(bus, "gw-1").start()
-    yield actor
-    await actor.die()
-
-
-@pytest.fixture
-async def worker(bus: JetStreamBus) -> AsyncIterator[WorkerActor]:
-    actor = await WorkerActor(bus, "worker-1").start()
-    yield actor
-    await actor.die()
+from helpers.scheduler_actors import (
+    MODEL,
+    GatewayActor,
+    WorkerActor,
+    cancel,
+    find,
+    is_found,
+    is_gone,
+    next_lane_report,
+    unsettled,
+)
 
 
 async def test_a_request_is_dispatched_settled_and_removed(
@@ -82,13 +73,9 @@ async def test_a_detached_request_without_any_gateway_ends_at_its_deadline_and_t
         kept = await result("a")
         assert isinstance(from_status(kept.outcome.error), DeadlineExceeded)
         assert (kept.request.detached, list(kept.request.prompt_ids)) == (True, [])
-        await eventually(partial(is_forgotten, bus, "b"), within_s=30.0)
-        assert not (await result("b")).outcome.HasField("error"), "its gateway's own word stands"
+        await eventually(lambda: is_gone(bus, "b"), within_s=30.0)
+        assert not (await result("b")).outcome.HasField("error"), "its gateway's own result stays"
     assert await unsettled(bus) == []
-
-
-async def is_forgotten(bus: JetStreamBus, request_id: str) -> bool:
-    return not (await find(bus, request_id)).found
 
 
 async def test_requests_that_come_together_leave_in_few_batches(
@@ -104,7 +91,7 @@ async def test_requests_that_come_together_leave_in_few_batches(
     await worker.die()
 
 
-async def test_what_a_silent_worker_ran_goes_on_elsewhere_with_its_output_so_far(
+async def test_what_a_silent_worker_ran_resumes_elsewhere_with_its_output_so_far(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
     async with scheduler(nats_url):
@@ -125,7 +112,7 @@ async def test_what_a_silent_worker_ran_goes_on_elsewhere_with_its_output_so_far
     assert await unsettled(bus) == []
 
 
-async def test_what_a_gateway_lost_goes_on_at_once_and_stops_on_the_old_worker(
+async def test_what_a_gateway_lost_resumes_at_once_and_stops_on_the_old_worker(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
     async with scheduler(nats_url):
@@ -139,7 +126,7 @@ async def test_what_a_gateway_lost_goes_on_at_once_and_stops_on_the_old_worker(
         await gateway.settle("a")
 
 
-async def test_a_parked_request_goes_on_where_its_client_is(
+async def test_a_parked_request_resumes_where_its_client_is(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
     async with scheduler(nats_url):
@@ -168,7 +155,7 @@ async def test_a_request_that_fails_on_every_attempt_is_ended_and_kept_as_a_dead
         error = from_status(gateway.ended["a"])
         assert isinstance(error, AttemptsExhausted)
         assert "the engine fell over" in error.message
-        await eventually(lambda: _is_gone(bus, "a"))
+        await eventually(lambda: is_gone(bus, "a"))
     assert await unsettled(bus) == []
     (letter,) = await letters(bus)
     assert (letter.attempts, letter.reason) == (3, error.message)
@@ -204,8 +191,8 @@ async def test_of_a_burst_exactly_as_many_are_queued_as_the_lane_holds(
         await asyncio.gather(*(gateway.submit(f"r{i}") for i in range(100)))
         await eventually(lambda: len(gateway.ended) == 80)
         assert all(isinstance(from_status(e), LaneFull) for e in gateway.ended.values())
-        reports = await _lane_reports(bus)
-        assert reports["standard"] == (20, 1)
+        standard = (await next_lane_report(bus))["standard"]
+        assert (standard.waiting, standard.running) == (20, 1)
         assert process.service.leads(MODEL)
         gateway.relayed.clear()
     await worker.die()
@@ -227,12 +214,12 @@ async def test_a_waiting_request_can_be_cancelled_by_its_id(
     worker.draining = True
     async with scheduler(nats_url):
         await gateway.submit("a")
-        await eventually(lambda: _is_found(bus, "a"))
+        await eventually(lambda: is_found(bus, "a"))
         found = await cancel(bus, "a")
         assert (found.found, found.running) == (True, False)
         await eventually(lambda: "a" in gateway.ended)
         assert isinstance(from_status(gateway.ended["a"]), RequestCancelled)
-        await eventually(lambda: _is_gone(bus, "a"))
+        await eventually(lambda: is_gone(bus, "a"))
     assert await unsettled(bus) == []
 
 
@@ -245,11 +232,11 @@ async def test_a_running_request_that_is_cancelled_stops_on_its_worker(
         await cancel(bus, "a")
         await eventually(lambda: "a" not in worker.running)
         await eventually(lambda: "a" in gateway.ended)
-        await eventually(lambda: _is_gone(bus, "a"))
+        await eventually(lambda: is_gone(bus, "a"))
     assert await unsettled(bus) == []
 
 
-async def test_a_refused_dispatch_tries_again_and_an_invalid_one_ends(
+async def test_a_refused_request_is_dispatched_again_and_an_invalid_one_ends(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
     async with scheduler(nats_url):
@@ -263,7 +250,7 @@ async def test_a_refused_dispatch_tries_again_and_an_invalid_one_ends(
         await eventually(lambda: "b" in gateway.ended)
         assert gateway.ended["b"].code == 3
         await gateway.settle("a")
-        await eventually(lambda: _is_gone(bus, "b"))
+        await eventually(lambda: is_gone(bus, "b"))
     assert await unsettled(bus) == []
 
 
@@ -275,7 +262,7 @@ async def test_requests_of_a_gateway_that_died_are_stopped_and_removed(
         await eventually(lambda: "a" in worker.running)
         await gateway.die()
         await eventually(lambda: "a" not in worker.running)
-        await eventually(lambda: _is_gone(bus, "a"))
+        await eventually(lambda: is_gone(bus, "a"))
     assert await unsettled(bus) == []
 
 
@@ -287,7 +274,7 @@ async def test_a_request_that_its_gateway_does_not_know_is_not_run_again(
         await eventually(lambda: "a" in worker.running)
         del gateway.relayed["a"]
         await worker.finish("a")
-        await eventually(lambda: _is_gone(bus, "a"))
+        await eventually(lambda: is_gone(bus, "a"))
         assert len(worker.attempts("a")) == 1
     assert await unsettled(bus) == []
 
@@ -304,20 +291,3 @@ async def test_a_request_runs_only_on_the_weights_it_was_made_for(
         assert worker.attempts("new") == []
         await gateway.settle("new", "old")
         await other.die()
-
-
-async def _is_found(bus: JetStreamBus, request_id: str) -> bool:
-    return (await find(bus, request_id)).found
-
-
-async def _is_gone(bus: JetStreamBus, request_id: str) -> bool:
-    return not await _is_found(bus, request_id)
-
-
-async def _lane_reports(bus: JetStreamBus) -> dict[str, tuple[int, int]]:
-    """(waiting, running) by priority, of the next report."""
-    heard: asyncio.Queue[bytes] = asyncio.Queue()
-    subscription = await bus.subscribe(subjects.LANE_REPORTS, heard.put_nowait)
-    report = LaneReport.FromString(await asyncio.wait_for(heard.get(), 2))
-    await subscription.close()
-    return {subjects.PRIORITIES[s.priority - 1]: (s.waiting, s.running) for s in report.lanes}

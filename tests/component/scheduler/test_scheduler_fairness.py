@@ -12,27 +12,26 @@ from headrace.bus import subjects
 from headrace.bus.jetstream import JetStreamBus
 from headrace.internal.v1.dispatch_pb2 import WorkerParkRequest, WorkerParkResponse
 from headrace.internal.v1.model_card_pb2 import Capabilities
-from headrace.internal.v1.reports_pb2 import LaneReport
 from helpers.eventually import eventually
 from helpers.running_scheduler import scheduler
-from helpers.scheduler_actors import GatewayActor, WorkerActor, unsettled
+from helpers.scheduler_actors import GatewayActor, WorkerActor, next_lane_report, unsettled
 
 
-class YieldingWorker(WorkerActor):
-    """Lets go of what its leader asks for."""
+class ParkingWorker(WorkerActor):
+    """Parks what its leader requests it to park."""
 
     def __init__(self, bus: JetStreamBus, worker_id: str) -> None:
         super().__init__(bus, worker_id)
         self.card.capabilities.CopyFrom(Capabilities(resume=True, park=True))
         self._parking: list[asyncio.Task[None]] = []
 
-    async def start(self) -> YieldingWorker:
+    async def start(self) -> ParkingWorker:
         await super().start()
         subject = subjects.worker_park(self.worker_id)
-        self._served.append(await self._bus.serve(subject, self._asked_to_park))
+        self._served.append(await self._bus.serve(subject, self._on_park))
         return self
 
-    async def _asked_to_park(self, payload: bytes) -> bytes:
+    async def _on_park(self, payload: bytes) -> bytes:
         request = WorkerParkRequest.FromString(payload)
         running = self.running.get(request.request_id)
         found = running is not None and running.attempt == request.attempt
@@ -42,20 +41,13 @@ class YieldingWorker(WorkerActor):
 
 
 @pytest.fixture
-async def gateway(bus: JetStreamBus) -> AsyncIterator[GatewayActor]:
-    actor = await GatewayActor(bus, "gw-1").start()
-    yield actor
-    await actor.die()
-
-
-@pytest.fixture
 async def worker(bus: JetStreamBus) -> AsyncIterator[WorkerActor]:
-    actor = await YieldingWorker(bus, "worker-1").start()
+    actor = await ParkingWorker(bus, "worker-1").start()
     yield actor
     await actor.die()
 
 
-async def test_a_bulk_request_makes_way_and_goes_on_from_where_its_client_is(
+async def test_a_bulk_request_is_parked_and_resumes_where_its_client_is(
     nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
     async with scheduler(nats_url):
@@ -88,7 +80,7 @@ async def test_tenants_start_by_their_weights_however_much_one_requests(
             await gateway.submit(f"a-{i}", tenant="a")
         for i in range(60):
             await gateway.submit(f"b-{i}", tenant="b")
-        await eventually(lambda: _waiting(bus, 120), within_s=20)
+        await eventually(lambda: _all_wait(bus, 120), within_s=20)
         while len(worker.accepted) < 44:
             before = len(worker.accepted)
             done = next(iter(worker.running))
@@ -100,9 +92,5 @@ async def test_tenants_start_by_their_weights_however_much_one_requests(
         gateway.relayed.clear()
 
 
-async def _waiting(bus: JetStreamBus, count: int) -> bool:
-    heard: asyncio.Queue[bytes] = asyncio.Queue()
-    subscription = await bus.subscribe(subjects.LANE_REPORTS, heard.put_nowait)
-    report = LaneReport.FromString(await asyncio.wait_for(heard.get(), 5))
-    await subscription.close()
-    return sum(lane.waiting for lane in report.lanes) == count
+async def _all_wait(bus: JetStreamBus, count: int) -> bool:
+    return sum(lane.waiting for lane in (await next_lane_report(bus)).values()) == count

@@ -1,4 +1,4 @@
-"""A leader hears what workers hold, and sends there what begins so."""
+"""A leader receives prefix reports, and dispatches prompts to the workers that hold them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ PROMPT = list(range(100))
 NAMES = prefix_block_names(RequestRecord(weights_digest="w1", prompt_ids=PROMPT))
 
 
-async def test_a_worker_draws_what_begins_as_it_holds(nats_url: str, bus: JetStreamBus) -> None:
-    gateway = await GatewayActor(bus, "gw-1").start()
-    # Without a reason the first of them is given what comes.
+async def test_a_prompt_goes_to_the_worker_that_reported_its_prefix(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor
+) -> None:
+    # Without a prefix the first of them gets the request.
     workers = [await WorkerActor(bus, f"worker-{n}").start() for n in (1, 2)]
     numbers = itertools.count()
 
@@ -36,19 +37,15 @@ async def test_a_worker_draws_what_begins_as_it_holds(nats_url: str, bus: JetStr
 
     async with scheduler(nats_url):
         await eventually(next_goes_to_the_second)
-    for actor in (gateway, *workers):
-        await actor.die()
+    for worker in workers:
+        await worker.die()
 
 
-async def test_what_is_no_report_is_counted_and_passed_over(
-    nats_url: str, bus: JetStreamBus
+async def test_a_message_that_is_no_prefix_report_is_counted_and_ignored(
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
-    gateway = await GatewayActor(bus, "gw-1").start()
-    worker = await WorkerActor(bus, "worker-1").start()
     async with scheduler(nats_url):
         await bus.publish(subjects.PREFIX_REPORTS, b"\xff")
         await gateway.submit("a")
         await eventually(lambda: "a" in worker.running)
         await gateway.settle("a")
-    await gateway.die()
-    await worker.die()

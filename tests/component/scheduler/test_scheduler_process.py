@@ -1,4 +1,4 @@
-"""`python -m headrace_scheduler`: starts, is ready, says so, and stops when told."""
+"""`python -m headrace_scheduler`: starts, reports that it is ready, and stops at a signal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOP_S = 10.0
 
 @asynccontextmanager
 async def process(nats_url: str, ports: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A scheduler process that exits with 0 when it is told to stop."""
+    """A scheduler process that exits with 0 at SIGTERM."""
     started = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "headrace_scheduler", "--nats-url", nats_url),
         *("--ports-file", str(ports), "--adoption-window-s", "0.3"),
@@ -54,11 +54,9 @@ async def is_unready(ports: Path) -> bool:
 
 
 async def test_a_process_serves_until_a_signal(
-    nats_url: str, bus: JetStreamBus, tmp_path: Path
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor, tmp_path: Path
 ) -> None:
     ports = tmp_path / "ports.json"
-    worker = await WorkerActor(bus, "worker-1").start()
-    gateway = await GatewayActor(bus, "gw-1").start()
     async with process(nats_url, ports):
         await gateway.submit("a")
         await eventually(lambda: "a" in worker.running)
@@ -66,8 +64,6 @@ async def test_a_process_serves_until_a_signal(
         assert await status(ports, "/healthz") == 200
         assert await status(ports, "/metrics") == 200
         await gateway.settle("a")
-    await worker.die()
-    await gateway.die()
 
 
 async def test_without_its_broker_a_process_lives_but_is_not_ready(
@@ -82,10 +78,8 @@ async def test_without_its_broker_a_process_lives_but_is_not_ready(
 
 
 async def test_a_leader_that_was_frozen_past_its_lease_dispatches_nothing_more(
-    nats_url: str, bus: JetStreamBus, tmp_path: Path
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor, tmp_path: Path
 ) -> None:
-    worker = await WorkerActor(bus, "worker-1").start()
-    gateway = await GatewayActor(bus, "gw-1").start()
     async with process(nats_url, tmp_path / "first.json") as first:
         await gateway.submit("a")
         await eventually(lambda: "a" in worker.running)
@@ -98,5 +92,3 @@ async def test_a_leader_that_was_frozen_past_its_lease_dispatches_nothing_more(
             await eventually(lambda: "c" in worker.running)
             assert [len(worker.attempts(i)) for i in "abc"] == [1, 1, 1]
             assert (await find(bus, "a")).found
-    await worker.die()
-    await gateway.die()

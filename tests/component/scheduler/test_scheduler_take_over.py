@@ -1,4 +1,4 @@
-"""Leaders die, step down and lose their broker; requests do not notice."""
+"""Leaders die, step down and lose their broker; no request is lost or run twice."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from headrace_scheduler.runtime.leader import Leader
 from headrace_scheduler.runtime.metrics_observer import MetricsObserver
 from helpers.eventually import eventually
 from helpers.running_scheduler import scheduler, settings, start_scheduler
-from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, find, unsettled
+from helpers.scheduler_actors import MODEL, GatewayActor, WorkerActor, find, is_gone, unsettled
 
 
 async def test_a_standby_adopts_what_runs_and_dispatches_what_waits(
-    nats_url: str, bus: JetStreamBus
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor
 ) -> None:
     worker = await WorkerActor(bus, "worker-1", slots=1).start()
-    gateway = await GatewayActor(bus, "gw-1").start()
     first = await start_scheduler(nats_url, "first")
     await eventually(lambda: first.service.leads(MODEL))
     async with scheduler(nats_url, "second") as second:
@@ -37,15 +36,12 @@ async def test_a_standby_adopts_what_runs_and_dispatches_what_waits(
         await gateway.settle("waiting")
     assert await unsettled(bus) == []
     await worker.die()
-    await gateway.die()
 
 
 async def test_a_worker_that_died_with_its_leader_costs_a_pause(
-    nats_url: str, bus: JetStreamBus
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
-    worker = await WorkerActor(bus, "worker-1").start()
     other = await WorkerActor(bus, "worker-2", slots=1).start()
-    gateway = await GatewayActor(bus, "gw-1").start()
     first = await start_scheduler(nats_url, "first")
     await gateway.submit("a")
     await eventually(lambda: "a" in worker.running or "a" in other.running)
@@ -61,14 +57,11 @@ async def test_a_worker_that_died_with_its_leader_costs_a_pause(
         await gateway.settle("a")
     assert await unsettled(bus) == []
     await idle.die()
-    await gateway.die()
 
 
 async def test_what_was_settled_without_a_leader_is_not_run_again(
-    nats_url: str, bus: JetStreamBus
+    nats_url: str, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
-    worker = await WorkerActor(bus, "worker-1").start()
-    gateway = await GatewayActor(bus, "gw-1").start()
     first = await start_scheduler(nats_url, "first")
     await gateway.submit("a")
     await eventually(lambda: "a" in worker.running)
@@ -77,32 +70,29 @@ async def test_what_was_settled_without_a_leader_is_not_run_again(
     del gateway.relayed["a"]
     async with scheduler(nats_url, "second"):
         await gateway.settle("a")
-        await eventually(lambda: _is_gone(bus, "a"))
+        await eventually(lambda: is_gone(bus, "a"))
         assert len(worker.attempts("a")) == 1
     assert await unsettled(bus) == []
-    await worker.die()
-    await gateway.die()
 
 
 async def test_a_leader_that_stops_hands_over_without_waiting_for_its_lease(
-    nats_url: str, bus: JetStreamBus
+    nats_url: str, bus: JetStreamBus, worker: WorkerActor
 ) -> None:
-    worker = await WorkerActor(bus, "worker-1").start()
     first = await start_scheduler(nats_url, "first", lease_ttl_s=60)
     await eventually(lambda: first.service.leads(MODEL))
     async with scheduler(nats_url, "second", lease_ttl_s=60) as second:
         await first.stop()
         await eventually(lambda: second.service.leads(MODEL), within_s=2)
-    await worker.die()
 
 
-async def test_a_leader_whose_lease_may_have_run_out_ends_nothing(bus: JetStreamBus) -> None:
-    gateway = await GatewayActor(bus, "gw-1").start()
+async def test_a_leader_whose_lease_may_have_run_out_ends_nothing(
+    bus: JetStreamBus, gateway: GatewayActor
+) -> None:
     clock, is_ours = SystemClock(), True
     now_s = clock.monotonic_s()
     leadership = Leadership("frozen", MODEL, 1, now_s, now_s)
     machine = Machine(leadership, settings(), MetricsObserver(MODEL))
-    leader = Leader(leadership, machine, bus, settings(), clock, lambda: is_ours)
+    leader = Leader(machine, bus, settings(), clock, lambda: is_ours)
     leading = asyncio.create_task(leader.run())
     await gateway.submit("a", patience_s=0.5)
     await eventually(lambda: machine.find("a") is not None)
@@ -110,14 +100,11 @@ async def test_a_leader_whose_lease_may_have_run_out_ends_nothing(bus: JetStream
     await eventually(leading.done)
     assert isinstance(leading.exception(), ExceptionGroup)
     assert gateway.ended == {}, "its successor may run what it takes for waiting"
-    await gateway.die()
 
 
 async def test_a_leader_that_stepped_down_leads_again_when_it_can(
-    nats: NatsServer, bus: JetStreamBus
+    nats: NatsServer, bus: JetStreamBus, gateway: GatewayActor, worker: WorkerActor
 ) -> None:
-    worker = await WorkerActor(bus, "worker-1").start()
-    gateway = await GatewayActor(bus, "gw-1").start()
     async with scheduler(nats.url) as only:
         await eventually(lambda: only.service.leads(MODEL))
         await nats.kill()
@@ -129,15 +116,12 @@ async def test_a_leader_that_stepped_down_leads_again_when_it_can(
         await eventually(lambda: "a" in worker.running, within_s=10)
         await gateway.settle("a")
     assert await unsettled(bus) == []
-    await worker.die()
-    await gateway.die()
 
 
 async def test_a_broker_that_dies_and_returns_loses_no_request(
-    nats: NatsServer, bus: JetStreamBus
+    nats: NatsServer, bus: JetStreamBus, gateway: GatewayActor
 ) -> None:
     worker = await WorkerActor(bus, "worker-1", slots=1).start()
-    gateway = await GatewayActor(bus, "gw-1").start()
     async with scheduler(nats.url):
         await gateway.submit("running")
         await eventually(lambda: "running" in worker.running)
@@ -153,13 +137,8 @@ async def test_a_broker_that_dies_and_returns_loses_no_request(
         await gateway.settle("waiting")
     assert await unsettled(bus) == []
     await worker.die()
-    await gateway.die()
 
 
 async def _runs(bus: JetStreamBus, request_id: str) -> bool:
     found = await find(bus, request_id)
     return found.found and found.running
-
-
-async def _is_gone(bus: JetStreamBus, request_id: str) -> bool:
-    return not (await find(bus, request_id)).found

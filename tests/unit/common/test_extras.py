@@ -1,4 +1,4 @@
-"""What works with the smallest installation, and what is said where an extra is missing."""
+"""What works with the smallest installation, and the error where an extra is missing."""
 
 from __future__ import annotations
 

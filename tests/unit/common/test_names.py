@@ -1,4 +1,4 @@
-"""What processes are called where nobody has named them."""
+"""Names of processes whose settings have none."""
 
 from __future__ import annotations
 

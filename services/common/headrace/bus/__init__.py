@@ -12,33 +12,6 @@ from typing import Protocol
 
 from headrace.extras import require
 
-__all__ = [
-    "RESULT_KEPT_AT_MOST_S",
-    "RESULT_KEPT_S",
-    "Bus",
-    "BusError",
-    "BusUnavailable",
-    "Cards",
-    "LaneBroken",
-    "LaneLimitReached",
-    "LaneReader",
-    "Lanes",
-    "LeaseTaken",
-    "Leases",
-    "Messages",
-    "NoReply",
-    "NoResponders",
-    "OnMessage",
-    "PulledMessage",
-    "RequestHandler",
-    "Results",
-    "StoreProbe",
-    "StoreRefused",
-    "StoredDeadLetter",
-    "Subscription",
-    "connect",
-]
-
 RESULT_KEPT_S = 600.0
 """How long a result is kept by default."""
 RESULT_KEPT_AT_MOST_S = 7 * 24 * 3600.0

@@ -11,7 +11,7 @@ for a moment:
     send([3, 2])                   returns None, so all are confirmed; waiting: nothing
 
 Delivery is at least once: `send` may see an item again after it failed, so what it sends must be
-idempotent. Items are bounded by the caller, who adds one for each thing that it holds.
+idempotent. Items are bounded by the caller, which adds one for each thing that it holds.
 """
 
 from __future__ import annotations

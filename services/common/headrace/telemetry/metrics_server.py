@@ -1,7 +1,7 @@
 """Serves /metrics, /healthz and /readyz of a process, from a thread of its own.
 
-Why a thread: /healthz must answer 503 while the event loop is stuck. The process calls `heartbeat`
-from its event loop, and is unhealthy when `LOOP_STUCK_S` have passed since the last call.
+Why a thread: /healthz must answer 503 while the event loop is stuck. The process runs `beat` on its
+event loop, and is unhealthy when `LOOP_STUCK_S` have passed since the last heartbeat.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 LOOP_STUCK_S = 10.0
+BEAT_S = 1.0
 
 event_loop_tasks = Gauge("headrace_event_loop_tasks", "Tasks of the process's event loop.")
 
@@ -75,11 +76,13 @@ class MetricsServer:
     def port(self) -> int:
         return self._server.server_port
 
-    def heartbeat(self) -> None:
-        """Record that the event loop runs; call it from there."""
-        self._heartbeat_s = time.monotonic()
+    async def beat(self) -> None:
+        """Record again and again that the event loop runs, until cancelled."""
         # Why counted when scraped: a count of the last heartbeat would miss what came since.
         event_loop_tasks.set_function(partial(_tasks, asyncio.get_running_loop()))
+        while True:
+            self._heartbeat_s = time.monotonic()
+            await asyncio.sleep(BEAT_S)
 
     def __enter__(self) -> MetricsServer:
         self._thread.start()

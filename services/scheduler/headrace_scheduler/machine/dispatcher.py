@@ -12,16 +12,11 @@ from headrace.internal.v1.dispatch_pb2 import (
     DispatchRequest,
 )
 from headrace_scheduler.machine.attempts import is_on_last_attempt
-from headrace_scheduler.request.live_request import (
-    DispatchNumber,
-    Request,
-    Running,
-    first_attempt,
-)
+from headrace_scheduler.request.live_request import DispatchNumber, Request, Running
 from headrace_scheduler.state.events import Dispatch, DispatchAnswered, StepDown
 from headrace_scheduler.state.live import LiveRequests
 from headrace_scheduler.workers.fleet import Fleet
-from headrace_scheduler.workers.forming import LaneView, Room, can_ever_run, form_batch
+from headrace_scheduler.workers.forming import LaneView, form_batch
 from headrace_scheduler.workers.preemption_candidates import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from headrace_scheduler.workers.routing import Routing
 from headrace_scheduler.workers.worker import Worker
@@ -54,9 +49,9 @@ class Dispatcher:
     def plan(self, *, now_s: float) -> list[Dispatch]:
         dispatches: list[Dispatch] = []
         self._routing.begin_round()
-        if not self._fleet.has_room or not (waiting := self._live.lanes.waiting):
+        if not (waiting := self._live.lanes.waiting):
             return dispatches
-        for worker in self._fleet.with_room():
+        for worker in self._routing.ranked(self._fleet.with_room()):
             if batch := self._form(worker, waiting, now_s):
                 dispatches.append(self._send(worker, batch, now_s))
                 if not (waiting := waiting - len(batch)):
@@ -65,15 +60,14 @@ class Dispatcher:
 
     def _form(self, worker: Worker, waiting: int, now_s: float) -> tuple[Request, ...]:
         lanes, settings = self._live.lanes, self._live.settings
-        share, room = self._fleet.fair_share(worker, waiting), worker.room
-        views = self._views(worker, room, now_s)
-        batch = form_batch(views, room, settings, now_s=now_s, share=share)
+        share, views = self._fleet.fair_share(worker, waiting), self._views(worker, now_s)
+        batch = form_batch(views, worker, settings, now_s=now_s, share=share)
         lanes.set_credits(batch.credits)
         for request in batch.claimed:
             request.floor_slots = request.slots
         return batch.requests
 
-    def _views(self, worker: Worker, room: Room, now_s: float) -> list[LaneView[Request]]:
+    def _views(self, worker: Worker, now_s: float) -> list[LaneView]:
         """Return the lanes without what is held back for other workers, and with at most one
         request on its last attempt; none while another such has just started there.
 
@@ -85,11 +79,11 @@ class Dispatcher:
 
         def may_leave(request: Request) -> bool:
             nonlocal has_one
-            if not can_ever_run(request, room):
+            if not worker.could_run(request):
                 return False  # Why first: one that waits for another worker must not count.
             if self._routing.is_for_another(request, worker, now_s=now_s):
                 return False
-            if request.parked_for and self._could_run(request.parked_for, room):
+            if request.parked_for and self._could_run(request.parked_for, worker):
                 return False
             if is_on_last_attempt(self._live, request):
                 must_wait = has_one or self._has_fresh_last_attempt(worker, now_s)
@@ -102,11 +96,11 @@ class Dispatcher:
             for name, lane in self._live.lanes.items()
         ]
 
-    def _could_run(self, urgent_id: str, room: Room) -> bool:
+    def _could_run(self, urgent_id: str, worker: Worker) -> bool:
         """Return whether an interactive request, for which others were parked, still waits and
-        could run in this room."""
+        could run on this worker."""
         urgent = self._live.lanes[HIGHEST_PRIORITY].get(urgent_id)
-        return urgent is not None and can_ever_run(urgent, room)
+        return urgent is not None and worker.could_run(urgent)
 
     def _max_claims(self, lane: str) -> float:
         """Return the slots that a lane may still take by its floor, which are not preempted.
@@ -135,14 +129,12 @@ class Dispatcher:
     def _send(self, worker: Worker, batch: tuple[Request, ...], now_s: float) -> Dispatch:
         number = self._fleet.occupy(worker, batch)
         self._in_flight[number] = batch
-        self._live.observer.dispatched(
-            worker.worker_id, [(r.lane, now_s - r.queued_s) for r in batch]
-        )
+        self._live.observer.dispatched(worker.worker_id, batch, now_s)
         for request in batch:
             if tokens := self._routing.matched_tokens(request, worker):
-                self._live.observer.prefix_held(request.lane, tokens)
+                self._live.observer.prefix_held(request, tokens)
             request.dispatched_s = now_s
-            attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
+            attempt = self._live.next_attempt(request)
             self._live.run(request, worker, attempt, (self._live.epoch, number))
         message = DispatchRequest(
             scheduler_id=self._scheduler_id,

@@ -17,7 +17,8 @@ class Gateways:
 
     def __init__(self) -> None:
         self._received_s: dict[str, float] = {}
-        self._suspects: set[str] = set()
+        self.suspects: set[str] = set()
+        """Those that other gateways cannot connect to: a notice checks whether they live."""
         self._addresses: dict[str, str] = {}
         """Addresses of the gateways that accept requests of others."""
         self._picks = 0
@@ -45,26 +46,13 @@ class Gateways:
 
     def remove(self, gateway_id: str) -> None:
         self._received_s.pop(gateway_id, None)
-        self._suspects.discard(gateway_id)
+        self.suspects.discard(gateway_id)
         self._addresses.pop(gateway_id, None)
 
     def suspect(self, gateway_id: str) -> None:
-        """Note that another gateway cannot connect to it: a notice checks whether it lives."""
+        """Note that another gateway cannot connect to it."""
         if gateway_id in self._received_s:
-            self._suspects.add(gateway_id)
-
-    def clear_suspicion(self, gateway_id: str) -> bool:
-        """Note that it was checked; return whether it was suspected."""
-        was_suspected = gateway_id in self._suspects
-        self._suspects.discard(gateway_id)
-        return was_suspected
-
-    @property
-    def has_suspects(self) -> bool:
-        return bool(self._suspects)
-
-    def is_suspected(self, gateway_id: str) -> bool:
-        return gateway_id in self._suspects
+            self.suspects.add(gateway_id)
 
     def silent_since(self, received_before_s: float) -> list[str]:
         return [g for g, received_s in self._received_s.items() if received_s < received_before_s]

@@ -18,7 +18,6 @@ much output its client has. One notice per gateway is unanswered at a time. For 
 from __future__ import annotations
 
 from headrace.bus.outbox import portions
-from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ResumePoint
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.machine.attempts import end_if_exhausted
@@ -53,7 +52,7 @@ class Notices:
         return min(due, default=float("inf"))
 
     def plan(self, *, now_s: float) -> list[SendNotice]:
-        if not self._live.has_notices and not self._gateways.has_suspects:
+        if not self._live.has_notices and not self._gateways.suspects:
             return []
         return [
             notice
@@ -64,7 +63,7 @@ class Notices:
 
     def _next_notice(self, gateway_id: str, *, now_s: float) -> SendNotice | None:
         due = [r for r in self._live.notices_for(gateway_id) if _due_s(r) <= now_s][:MAX_REQUESTS]
-        if not due and not self._gateways.is_suspected(gateway_id):
+        if not due and gateway_id not in self._gateways.suspects:
             return None
         self._unanswered.add(gateway_id)
         ended = [(r.request_id, r.state.error) for r in due if isinstance(r.state, Ending)]
@@ -82,7 +81,7 @@ class Notices:
     def on_answered(self, event: NoticeAnswered, *, now_s: float) -> None:
         gateway_id = event.notice.gateway_id
         self._unanswered.discard(gateway_id)
-        self._gateways.clear_suspicion(gateway_id)
+        self._gateways.suspects.discard(gateway_id)
         points = {p.request_id: p for p in event.points}
         unknown = set(event.unknown_request_ids)
         repeat_s = now_s + self._live.settings.notice_repeat_s
@@ -109,10 +108,11 @@ class Notices:
     def on_unanswered(self, event: NoticeUnanswered, *, now_s: float) -> None:
         notice = event.notice
         self._unanswered.discard(notice.gateway_id)
-        was_suspected = self._gateways.clear_suspicion(notice.gateway_id)
-        if was_suspected and event.is_disconnected:
-            # Neither another gateway nor the broker has a connection to it: it is gone.
-            self._orphans.gateway_gone(notice.gateway_id, "gateway gone", now_s=now_s)
+        if notice.gateway_id in self._gateways.suspects:
+            self._gateways.suspects.remove(notice.gateway_id)
+            if event.is_disconnected:
+                # Neither another gateway nor the broker has a connection to it: it is gone.
+                self._orphans.gateway_gone(notice.gateway_id, "gateway gone", now_s=now_s)
         repeat_s = now_s + self._live.settings.notice_repeat_s
         for request_id in [i for i, _ in notice.ended] + [i for i, _ in notice.fences]:
             if (request := self._live.get(request_id)) is not None:
@@ -123,10 +123,7 @@ class Notices:
         lost = request.state
         assert isinstance(lost, Lost)
         if (worker_id := lost.worker_id) is not None:
-            cancelled = Code.CANCELLED.number
-            self._live.command(
-                CancelOnWorker(worker_id, request.request_id, lost.attempt, cancelled)
-            )
+            self._live.command(CancelOnWorker(worker_id, request.request_id, lost.attempt))
             lost.worker_id = None
         request.replace_progress(point.progress)
         request.reset_failures_on_progress()

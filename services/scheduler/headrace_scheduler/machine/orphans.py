@@ -38,7 +38,6 @@ from headrace_scheduler.request.live_request import (
     Request,
     Running,
     Waiting,
-    first_attempt,
 )
 from headrace_scheduler.state.events import ParkOnWorker, SendNotice
 from headrace_scheduler.state.live import LiveRequests
@@ -48,7 +47,7 @@ PARK_S = 1.0
 NEVER = float("inf")
 ENDS_PER_NOTICE = 256
 
-_MOVED = GatewayUnreachable("another gateway has gone on with it")
+_MOVED = GatewayUnreachable("another gateway has taken it over")
 
 Resume = Callable[[Request, ResumePoint], None]
 """Continues a request from its gateway's resume point."""
@@ -63,9 +62,6 @@ class Orphans:
         self._announced: dict[str, tuple[str, TakenOver]] | None = {}
         """By request id, the latest take-over under an earlier leader that was reported before
         the record was read. None once all are read: then reports are about other models."""
-
-    def silent_since(self, received_before_s: float) -> list[str]:
-        return self._gateways.silent_since(received_before_s)
 
     # Gateways that leave, and those that take over
 
@@ -100,10 +96,8 @@ class Orphans:
         state = Orphaned(until_s, worker_id, now_s + PARK_S, request.gateway_id)
         self._live.orphan(request, state, cause)
         if worker_id is not None:
-            attempt, epoch = request.record.attempt, self._live.epoch
-            self._live.command(
-                ParkOnWorker(worker_id, epoch, request.request_id, attempt, orphaned=True)
-            )
+            attempt = request.record.attempt
+            self._live.command(ParkOnWorker(worker_id, request.request_id, attempt, orphaned=True))
 
     def give_up(self, request: Request, error: HeadraceError, cause: str) -> None:
         """End an orphan: its result is stored if it is detached, else it is abandoned."""
@@ -155,8 +149,10 @@ class Orphans:
             if moves and self._why_not_orphaned(request, "") is None:
                 self._orphan(request, "gateway leaves", now_s=now_s)
 
-    def reassign_ready(self, *, now_s: float) -> None:
-        """Assign detached orphans to living gateways. Call from time to time."""
+    def sweep(self, *, now_s: float) -> None:
+        """Drop silent gateways, and assign detached orphans to living ones."""
+        for gateway_id in self._gateways.silent_since(now_s - self._settings.gateway_silence_s):
+            self.gateway_gone(gateway_id, "gateway fell silent", now_s=now_s)
         for request in self._live.orphans():
             state = request.state
             if not (request.record.detached and isinstance(state, Orphaned)):
@@ -164,7 +160,7 @@ class Orphans:
             if state.can_move(now_s) and now_s >= state.assignable_from_s:
                 address = self._gateways.pick(other_than=state.gateway_id)
                 if address is not None:
-                    self._reassign(request, address, "given", now_s=now_s).sends_record = True
+                    self._reassign(request, address, "assigned", now_s=now_s).sends_record = True
 
     def on_submitted(self, request: Request, *, now_s: float) -> None:
         """Apply a take-over that was reported before the record, which names the publisher."""
@@ -206,7 +202,7 @@ class Orphans:
             case Running() | Waiting() if is_holder and not message.HasField("point"):
                 # It was resumed, and the answer was lost: that gateway holds nothing of it.
                 where = request.worker_id
-                lost = self._live.lose(request, "asked for again", now_s=now_s, worker_id=where)
+                lost = self._live.lose(request, "requested again", now_s=now_s, worker_id=where)
                 self._await_point(lost, now_s)
             case _:
                 if message.unreachable_gateway_id == request.gateway_id:
@@ -215,7 +211,7 @@ class Orphans:
     def _reassign(
         self, request: Request, address: GatewayAddress, cause: str, *, now_s: float
     ) -> Lost:
-        attempt = max(request.record.attempt, first_attempt(self._live.epoch)) + 1
+        attempt = self._live.next_attempt(request)
         where = request.worker_id
         if address.gateway_id != request.gateway_id:
             # Why once: if it is gone, it never reads this; if it was suspended, it reads it first.
@@ -237,7 +233,7 @@ class Orphans:
         if until_s == float("-inf"):  # It was taken over under an earlier leader.
             until_s = now_s + self._settings.orphan_grace_s
         if request.record.held_since_attempt and now_s < until_s:
-            self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it went on")
+            self._live.orphan(request, Orphaned(until_s, None, now_s), "left before it resumed")
         else:
             self._live.abandon(request, "unknown to its gateway")
 
@@ -247,7 +243,7 @@ class Orphans:
             return
         assignable_from_s = now_s + self._settings.notice_repeat_s
         state = Orphaned(NEVER, None, now_s, assignable_from_s=assignable_from_s)
-        self._live.orphan(request, state, "its gateway did not take it")
+        self._live.orphan(request, state, "its gateway did not accept it")
 
     # Workers
 

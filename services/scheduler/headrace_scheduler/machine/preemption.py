@@ -20,7 +20,7 @@ start again after u2 and u1. A park that no report confirms is sent again after 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from headrace_scheduler.request.live_request import Request, Running
@@ -49,8 +49,8 @@ class PendingPark:
     attempt: int
     slots: int
     cache_tokens: int
-    requested_s: float
     first_requested_s: float
+    requested_s: float = field(init=False)
 
     def still_occupies(self, worker: Worker | None) -> bool:
         """Return whether the worker's reported room does not yet include this attempt's."""
@@ -136,15 +136,19 @@ class Preemption:
     @property
     def preemptible_slots(self) -> int:
         """Slots of the requests that may be parked or are about to be."""
-        if not self._fleet.parks:
+        if not self._can_park:
             return 0
         return self._live.preemptible.slots + sum(p.slots for p in self._pending.values())
+
+    @property
+    def _can_park(self) -> bool:
+        return self._fleet.parks and self._live.settings.preemption
 
     def plan(self, *, now_s: float) -> None:
         """Command what is to be parked now."""
         if self._pending:
             self._review(now_s)
-        if not self._live.preemptible or not self._fleet.parks:
+        if not self._live.preemptible or not self._can_park:
             return
         if not (waiting := self._live.lanes[HIGHEST_PRIORITY]):
             return
@@ -229,23 +233,16 @@ class Preemption:
         self._live.preemptible.remove(victim)
         victim.preemptions += 1
         victim.parked_for = urgent.request_id
-        pending = PendingPark(
-            victim,
-            worker.worker_id,
-            victim.record.attempt,
-            victim.slots,
-            victim.cache_tokens,
-            now_s,
-            now_s,
-        )
+        attempt, slots, cache_tokens = victim.record.attempt, victim.slots, victim.cache_tokens
+        pending = PendingPark(victim, worker.worker_id, attempt, slots, cache_tokens, now_s)
         self._pending[victim.request_id] = pending
         self._send(pending, now_s)
-        self._live.observer.preempted(victim.priority, victim.request_id)
+        self._live.observer.happened("preempted", victim, "interactive requests wait")
 
     def _send(self, pending: PendingPark, now_s: float) -> None:
         pending.requested_s = now_s
         worker_id, request_id = pending.worker_id, pending.request.request_id
-        self._live.command(ParkOnWorker(worker_id, self._live.epoch, request_id, pending.attempt))
+        self._live.command(ParkOnWorker(worker_id, request_id, pending.attempt))
 
 
 def _surely_runs(request: Request, worker: Worker) -> bool:

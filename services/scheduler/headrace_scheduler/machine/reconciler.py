@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from headrace.errors import Code
 from headrace.internal.v1.reports_pb2 import ParkRequest, ResumePoint, WorkerReport
 from headrace_scheduler.machine.attempts import end_if_exhausted
 from headrace_scheduler.request.live_request import (
@@ -96,13 +95,12 @@ class Reconciler:
             case Waiting() | Running() if attempt > request.record.attempt:
                 self._live.adopt(request, worker, attempt)
             case Waiting() | Running() | Ending():
-                self._cancel(worker, request_id, attempt)
+                self._live.command(CancelOnWorker(worker.worker_id, request_id, attempt))
             case Orphaned() as orphaned:
                 # Why again: the first request to park it may have been lost.
                 orphaned.worker_id = worker.worker_id
-                epoch = self._live.epoch
                 self._live.command(
-                    ParkOnWorker(worker.worker_id, epoch, request_id, attempt, orphaned=True)
+                    ParkOnWorker(worker.worker_id, request_id, attempt, orphaned=True)
                 )
             case Lost() as lost:
                 # Why not cancelled before the gateway has fenced: the gateway would take the
@@ -123,12 +121,7 @@ class Reconciler:
         grace_s = SETTLED_STRAY_S if was_settled else STRAY_GRACE_S
         if now_s - since_s >= grace_s:
             worker.strays[request_id] = now_s
-            self._cancel(worker, request_id, attempt)
-
-    def _cancel(self, worker: Worker, request_id: str, attempt: int) -> None:
-        self._live.command(
-            CancelOnWorker(worker.worker_id, request_id, attempt, Code.CANCELLED.number)
-        )
+            self._live.command(CancelOnWorker(worker.worker_id, request_id, attempt))
 
     def on_parked(self, parked: ParkRequest, *, now_s: float) -> None:
         for point in parked.points:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,6 @@ from headrace_scheduler.machine.wait_estimator import (
 from headrace_scheduler.request.live_request import (
     Ending,
     Held,
-    LiveStatistics,
     Lost,
     Orphaned,
     Request,
@@ -68,15 +68,6 @@ class LaneStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class LocatedRequest:
-    """A live request; `worker_name` is empty unless it runs."""
-
-    request: Request
-    running: bool
-    worker_name: str
-
-
-@dataclass(frozen=True, slots=True)
 class Leadership:
     """Who leads which model, since when, and since when its process has received reports."""
 
@@ -92,13 +83,13 @@ class Machine:
 
     After a take-over it holds the requests that it reads until the workers have
     reported what they run: those that run are adopted, the gateways of the others
-    are requested to say how much output their clients have.
+    report how much output their clients have.
     """
 
     def __init__(
         self, leadership: Leadership, settings: SchedulerSettings, observer: StateObserver
     ) -> None:
-        self._leadership, self._settings = leadership, settings
+        self.leadership, self._settings = leadership, settings
         now_s = leadership.since_s
         self._live = LiveRequests(leadership.epoch, settings, observer)
         self._fleet = Fleet(leadership.model, leadership.epoch)
@@ -113,23 +104,18 @@ class Machine:
         self._preemption = Preemption(self._live, self._fleet)
         self._wait_estimator = WaitEstimator(self._live, self._fleet, self._preemption, now_s=now_s)
         self._timeouts = TimeoutChecker(
-            leadership.model,
-            self._live,
-            self._fleet,
-            self._orphans,
-            self._reconciler,
-            self._wait_estimator,
+            self._live, self._fleet, self._orphans, self._reconciler, self._wait_estimator
         )
         self._lanes_behind = set(PRIORITIES)
-        self._holding = True
+        self.is_holding = True
         self._removed = False
 
     # Events
 
     def apply(self, event: Event, *, now_s: float) -> None:
         match event:
-            case Submitted():
-                self._submit(event, now_s)
+            case Submitted(request):
+                self._submit(request, now_s)
             case LaneCaughtUp(priority):
                 self._lanes_behind.discard(priority)
             case WorkerReported(report, received_s):
@@ -143,9 +129,9 @@ class Machine:
                 self._dispatcher.on_answered(event, now_s=now_s)
             case DispatchUnanswered(worker_id, number):
                 self._dispatcher.on_unanswered(worker_id, number)
-            case Parked(request):
-                self._orphans.on_parked(request)
-                self._reconciler.on_parked(request, now_s=now_s)
+            case Parked(parked):
+                self._orphans.on_parked(parked)
+                self._reconciler.on_parked(parked, now_s=now_s)
             case StreamLost(lost):
                 points = list(lost.points)
                 self._reconciler.on_stream_lost(lost.worker_id, points, now_s=now_s)
@@ -153,9 +139,9 @@ class Machine:
                 self._settle(event, now_s)
             case CancelRequested(request_id):
                 self._cancel(request_id, now_s)
-            case TakeOverRequested(asked):
+            case TakeOverRequested(message):
                 resume = partial(self._notices.resume, now_s=now_s)
-                self._orphans.take_over(asked, resume, now_s=now_s)
+                self._orphans.take_over(message, resume, now_s=now_s)
             case NoticeAnswered():
                 self._notices.on_answered(event, now_s=now_s)
             case NoticeUnanswered():
@@ -166,9 +152,8 @@ class Machine:
             case ModelRemoved(removed):
                 self._removed = removed
 
-    def _submit(self, event: Submitted, now_s: float) -> None:
-        request = self._live.add(event, now_s=now_s)
-        if request is None:
+    def _submit(self, request: Request, now_s: float) -> None:
+        if not self._live.add(request, now_s=now_s):
             return
         depth = len(self._live.lanes[request.lane])
         self._orphans.on_submitted(request, now_s=now_s)
@@ -176,7 +161,7 @@ class Machine:
         found = self._fleet.find_stray(request.request_id)
         if found is not None:
             self._live.adopt(request, *found)
-        elif self._holding:
+        elif self.is_holding:
             pass  # It was admitted under an earlier leader: no bound applies, and it may run.
         elif request.is_probe:
             self._live.wait(request, now_s=now_s)
@@ -190,7 +175,7 @@ class Machine:
         retry_after_s = self._wait_estimator.retry_after_full_s(
             request.priority, excess=excess, now_s=now_s
         )
-        lane = f"{self._leadership.model}/{request.priority}"
+        lane = f"{self.leadership.model}/{request.priority}"
         fact = f"lane {lane} is full at {depth} requests; retry in {retry_after_s:.3g} s"
         self._live.end(request, LaneFull(fact, retry_after_s=retry_after_s), now_s=now_s)
 
@@ -213,7 +198,7 @@ class Machine:
                     self._live.lanes[request.lane].end(request, settlement.output_tokens)
                     self._wait_estimator.on_settled(request, settlement, now_s=now_s)
                     self._live.settle(request, settlement.code)
-            elif self._holding:
+            elif self.is_holding:
                 self._live.settled.settle_early(settlement.request_id)
 
     def _cancel(self, request_id: str, now_s: float) -> None:
@@ -231,13 +216,12 @@ class Machine:
     def decide(self, *, now_s: float) -> list[Command]:
         """Return what to do now, in order. Call after every event and at `next_due_s`."""
         self._timeouts.check(now_s=now_s)
-        if self._holding:
+        if self.is_holding:
             self._end_hold(now_s)
         if self._removed:
             self._end_all(now_s)
         dispatches = self._dispatcher.plan(now_s=now_s)
-        if self._settings.preemption:
-            self._preemption.plan(now_s=now_s)
+        self._preemption.plan(now_s=now_s)
         self._wait_estimator.measure(now_s=now_s)
         notices = self._notices.plan(now_s=now_s)
         return [*self._live.take_commands(), *dispatches, *notices]
@@ -261,13 +245,13 @@ class Machine:
         """Stop holding once all lanes are read and every worker has reported, or the adoption
         window is over."""
         window_s = self._settings.adoption_window_s
-        since_s = self._leadership.since_s
-        knows_all = now_s >= self._leadership.listening_since_s + window_s
+        since_s = self.leadership.since_s
+        knows_all = now_s >= self.leadership.listening_since_s + window_s
         all_reported = all(w.received_s >= since_s for w in self._fleet)
         is_complete = not self._lanes_behind and knows_all and all_reported
         if not is_complete and now_s < since_s + window_s:
             return
-        self._holding = False
+        self.is_holding = False
         self._live.settled.forget_early()
         self._orphans.forget_announced()
         for request in self._live:
@@ -276,7 +260,7 @@ class Machine:
 
     def _end_all(self, now_s: float) -> None:
         """End all that waits for a model that is no longer configured; what runs may finish."""
-        error = ModelNotFound(f"model {self._leadership.model} is not configured any more")
+        error = ModelNotFound(f"model {self.leadership.model} is not configured any more")
         for lane in self._live.lanes.values():
             for request in list(lane):
                 self._live.end(request, error, now_s=now_s)
@@ -288,7 +272,7 @@ class Machine:
     @property
     def is_empty(self) -> bool:
         """Whether all lanes have been read to their end and no request of them is live."""
-        return not self._holding and not self._lanes_behind and not self._live
+        return not self.is_holding and not self._lanes_behind and not self._live
 
     def lanes(self, *, now_s: float) -> Sequence[LaneStatistics]:
         return [
@@ -303,26 +287,21 @@ class Machine:
             for priority in PRIORITIES
         ]
 
-    def find(self, request_id: str) -> LocatedRequest | None:
-        request = self._live.get(request_id)
-        if request is None:
-            return None
-        match request.state:
-            case Running(worker_id=worker_id):
-                worker = self._fleet.get(worker_id)
-                return LocatedRequest(request, True, worker.name if worker else "")
-            case _:
-                return LocatedRequest(request, False, "")
+    def find(self, request_id: str) -> Request | None:
+        return self._live.get(request_id)
+
+    def worker_name(self, request: Request) -> str:
+        """Return the name of the worker that runs a request; empty unless it runs."""
+        state = request.state
+        worker = self._fleet.get(state.worker_id) if isinstance(state, Running) else None
+        return "" if worker is None else worker.name
 
     def fleet_statistics(self) -> tuple[int, int]:
         """Return the number of live workers and that of their free slots."""
         return len(self._fleet), self._fleet.free_slots()
 
-    @property
-    def is_holding(self) -> bool:
-        return self._holding
-
-    def statistics(self) -> LiveStatistics:
+    def statistics(self) -> Counter[str]:
+        """Return the number of live requests by state, and that of scheduled timers."""
         return self._live.statistics()
 
     def check_integrity(self) -> None:

@@ -26,14 +26,13 @@ class TimeoutChecker:
 
     def __init__(
         self,
-        model: str,
         live: LiveRequests,
         fleet: Fleet,
         orphans: Orphans,
         reconciler: Reconciler,
         wait_estimator: WaitEstimator,
     ) -> None:
-        self._model, self._settings = model, live.settings
+        self._settings = live.settings
         self._live, self._fleet, self._orphans = live, fleet, orphans
         self._reconciler, self._wait_estimator = reconciler, wait_estimator
         self._swept_s = float("-inf")
@@ -76,8 +75,8 @@ class TimeoutChecker:
 
     def _review_orphan(self, request: Request, until_s: float, now_s: float) -> None:
         if now_s >= until_s:
-            cause = "nobody came back"
-            fact = "its deadline passed while no gateway could go on with it"
+            cause = "no client came back"
+            fact = "its deadline passed while it had no gateway"
             error = DeadlineExceeded(fact) if request.record.detached else cut_off_error(cause)
             self._orphans.give_up(request, error, cause)
         else:
@@ -92,7 +91,7 @@ class TimeoutChecker:
         self._live.schedule(request, deadline_s)
 
     def _lose_patience(self, request: Request, now_s: float) -> None:
-        waited_s, model = now_s - request.arrival_s, self._model
+        waited_s, model = now_s - request.arrival_s, request.record.model
         patience_s = request.queue_deadline_s - request.arrival_s
         retry_after_s = self._wait_estimator.retry_after_s(
             request, patience_s=patience_s, now_s=now_s
@@ -110,6 +109,4 @@ class TimeoutChecker:
         self._swept_s = now_s
         for worker in self._fleet.silent_since(now_s - self._settings.worker_silence_s):
             self._reconciler.drop_worker(worker.worker_id, is_failure=True, now_s=now_s)
-        for gateway_id in self._orphans.silent_since(now_s - self._settings.gateway_silence_s):
-            self._orphans.gateway_gone(gateway_id, "gateway fell silent", now_s=now_s)
-        self._orphans.reassign_ready(now_s=now_s)
+        self._orphans.sweep(now_s=now_s)

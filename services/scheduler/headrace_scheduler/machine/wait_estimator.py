@@ -226,7 +226,7 @@ class WaitEstimator:
         if queue.finds_free_slot:
             return 0.0
         if priority == HIGHEST_PRIORITY:
-            queue = replace(queue, free=queue.free + self._preemptible_slots)
+            queue = replace(queue, free=queue.free + self._preemption.preemptible_slots)
             if queue.finds_free_slot:
                 return self._preemption.park_latency_s
         self._service_rate.advance(now_s=now_s, slots=self._in_use)
@@ -276,7 +276,7 @@ class WaitEstimator:
         urgent = sum(lanes[p].slots for p in above)
         if above and below:
             # Why: bulk requests are parked for these, and wait again before bulk newcomers only.
-            urgent -= min(lanes[HIGHEST_PRIORITY].slots, self._preemptible_slots)
+            urgent -= min(lanes[HIGHEST_PRIORITY].slots, self._preemption.preemptible_slots)
         return QueueAhead(
             urgent=urgent,
             own=own_slots,
@@ -285,10 +285,6 @@ class WaitEstimator:
             competitors=tuple(competitors),
             free=self._usable_slots(),
         )
-
-    @property
-    def _preemptible_slots(self) -> int:
-        return self._preemption.preemptible_slots if self._live.settings.preemption else 0
 
     def _usable_slots(self) -> int:
         """Return the free slots; 0 if requests wait although there are some, which cannot use them.

@@ -6,9 +6,8 @@ The states and the events that lead from one to another are the table of
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from headrace.bus.subjects import PRIORITIES
 from headrace.errors import HeadraceError
@@ -122,9 +121,10 @@ class Request:
     """Infinity if it has none."""
     queue_deadline_s: float
     """When its patience ends, if it has not started; infinity if it has none."""
-    queued_s: float
-    stored_bytes: int
-    state: State
+    stored_bytes: int = 0
+    queued_s: float = float("-inf")
+    """When it entered its lane."""
+    state: State = Held()
     has_started: bool = False
     """Whether any worker has accepted it; then its patience counts no more."""
     last_failure: str = ""
@@ -205,7 +205,11 @@ class Request:
     @property
     def has_run(self) -> bool:
         """Whether any worker has had it, as far as is known."""
-        return self.has_started or isinstance(self.state, Running)
+        return self.has_started or self.is_running
+
+    @property
+    def is_running(self) -> bool:
+        return isinstance(self.state, Running)
 
     @property
     def worker_id(self) -> str | None:
@@ -254,23 +258,6 @@ class Request:
 
     def merge_progress(self, progress: Iterable[ChoiceProgress]) -> None:
         self.replace_progress([*self.record.progress, *progress])
-
-
-@dataclass(frozen=True, slots=True)
-class LiveStatistics:
-    held: int
-    waiting: int
-    running: int
-    lost: int
-    ending: int
-    orphaned: int
-    timers: int
-    """Entries of the timer heap; bounded by the live requests, whatever their deadlines."""
-
-    @classmethod
-    def of(cls, states: Iterable[State], *, timers: int) -> LiveStatistics:
-        counts = Counter(map(state_name, states))
-        return cls(**{each.name: counts[each.name] for each in fields(cls)} | {"timers": timers})
 
 
 def longest_progress(progress: Iterable[ChoiceProgress], *, choices: int) -> list[ChoiceProgress]:

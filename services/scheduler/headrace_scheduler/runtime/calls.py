@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-from google.protobuf.message import DecodeError
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.message import DecodeError, Message
 
 from headrace.bus import Bus, BusError, NoResponders, subjects
 from headrace.cancellation import recheck_cancelled
@@ -30,6 +28,7 @@ from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Leadership
 from headrace_scheduler.runtime.results import store_error
 from headrace_scheduler.state.events import (
+    Acknowledge,
     CancelOnWorker,
     Dispatch,
     DispatchAnswered,
@@ -50,6 +49,8 @@ MAX_WORKER_CALLS = 32
 """Cancellations and parks in progress at once."""
 WORKER_CALL_S = 2.0
 
+Call = Dispatch | SendNotice | CancelOnWorker | ParkOnWorker | StoreResult | PublishDeadLetter
+
 
 class OutgoingCalls:
     """Each call is a task of the leadership and ends with it.
@@ -63,10 +64,12 @@ class OutgoingCalls:
         leadership: Leadership,
         bus: Bus,
         settings: SchedulerSettings,
+        *,
         handle: Callable[[Event], object],
+        acknowledge: Callable[[Acknowledge], None],
     ) -> None:
-        self._model, self._bus, self._settings = leadership.model, bus, settings
-        self._handle = handle
+        self._leadership, self._bus, self._settings = leadership, bus, settings
+        self._handle, self._acknowledge = handle, acknowledge
         self._tasks: asyncio.TaskGroup | None = None
         self._in_progress: set[asyncio.Task[None]] = set()
         self._worker_calls = asyncio.Semaphore(MAX_WORKER_CALLS)
@@ -75,47 +78,41 @@ class OutgoingCalls:
         """Allow calls from now on; they end with the group."""
         self._tasks = tasks
 
-    def _start(self, call: Coroutine[Any, Any, None]) -> None:
-        assert self._tasks is not None, "a command before the leadership runs"
-        task = self._tasks.create_task(call)
-        self._in_progress.add(task)
-        task.add_done_callback(self._in_progress.discard)
-
     @property
     def is_idle(self) -> bool:
         return not self._in_progress
 
-    def dispatch(self, command: Dispatch) -> None:
-        self._start(self._dispatch(command, command.message.SerializeToString()))
+    def start(self, command: Call) -> None:
+        assert self._tasks is not None, "a command before the leadership runs"
+        task = self._tasks.create_task(self._execute(command))
+        self._in_progress.add(task)
+        task.add_done_callback(self._in_progress.discard)
 
-    def send_notice(self, command: SendNotice) -> None:
-        self._start(self._send_notice(command))
+    async def _execute(self, command: Call) -> None:
+        match command:
+            case Dispatch():
+                await self._dispatch(command)
+            case SendNotice():
+                await self._send_notice(command)
+            case CancelOnWorker(worker_id, request_id, attempt, code):
+                cancel = WorkerCancelRequest(request_id=request_id, attempt=attempt, code=code)
+                await self._call_worker("cancel", subjects.worker_cancel(worker_id), cancel)
+            case ParkOnWorker(worker_id, request_id, attempt, orphaned):
+                epoch = self._leadership.epoch
+                park = WorkerParkRequest(
+                    epoch=epoch, request_id=request_id, attempt=attempt, orphaned=orphaned
+                )
+                await self._call_worker("park", subjects.worker_park(worker_id), park)
+            case StoreResult(record, error, acknowledge):
+                await _repeat("conclude", lambda: store_error(self._bus, record, error))
+                # Why afterwards: the next leader would not know of a request that is acknowledged.
+                self._acknowledge(acknowledge)
+            case PublishDeadLetter():
+                await self.store_dead_letter(command)
 
-    def cancel(self, command: CancelOnWorker) -> None:
-        message = WorkerCancelRequest(
-            request_id=command.request_id, attempt=command.attempt, code=command.code
-        )
-        subject = subjects.worker_cancel(command.worker_id)
-        self._start(self._call_worker("cancel", subject, message.SerializeToString()))
-
-    def park(self, command: ParkOnWorker) -> None:
-        message = WorkerParkRequest(
-            epoch=command.epoch,
-            request_id=command.request_id,
-            attempt=command.attempt,
-            orphaned=command.orphaned,
-        )
-        subject = subjects.worker_park(command.worker_id)
-        self._start(self._call_worker("park", subject, message.SerializeToString()))
-
-    def store_result(self, command: StoreResult, acknowledge: Callable[[], None]) -> None:
-        self._start(self._store_result(command, acknowledge))
-
-    def publish_dead_letter(self, command: PublishDeadLetter) -> None:
-        self._start(self.store_dead_letter(command, reason="attempts exhausted"))
-
-    async def _dispatch(self, command: Dispatch, payload: bytes) -> None:
+    async def _dispatch(self, command: Dispatch) -> None:
         subject, timeout_s = subjects.dispatch(command.worker_id), self._settings.dispatch_timeout_s
+        payload = command.message.SerializeToString()
         try:
             answer = await self._bus.request(subject, payload, timeout_s=timeout_s)
             refusals = tuple(DispatchResponse.FromString(answer).refusals)
@@ -151,33 +148,29 @@ class OutgoingCalls:
             unknown = tuple(response.unknown_request_ids)
             self._handle(NoticeAnswered(command, tuple(response.points), unknown))
 
-    async def _call_worker(self, what: str, subject: str, payload: bytes) -> None:
+    async def _call_worker(self, what: str, subject: str, message: Message) -> None:
         """Call once: the worker's next report shows whether the call arrived."""
+        payload = message.SerializeToString()
         async with self._worker_calls:
             try:
                 await self._bus.request(subject, payload, timeout_s=WORKER_CALL_S)
             except BusError as error:
                 log.info(f"{what}.unanswered", extra={"subject": subject, "why": str(error)})
 
-    async def _store_result(self, command: StoreResult, acknowledge: Callable[[], None]) -> None:
-        await _repeat("conclude", lambda: store_error(self._bus, command.record, command.error))
-        # Why afterwards: the next leader would not know of a request that is acknowledged.
-        acknowledge()
-
-    async def store_dead_letter(self, command: PublishDeadLetter, *, reason: str) -> None:
+    async def store_dead_letter(self, command: PublishDeadLetter) -> None:
         """Return once the dead letter is stored."""
-        when = Timestamp()
-        when.GetCurrentTime()
+        model = self._leadership.model
         letter = DeadLetter(
             message=command.message,
             reason=command.reason,
-            time=when,
             attempts=command.attempts,
-            model=self._model,
+            model=model,
         )
+        letter.time.GetCurrentTime()
         payload = letter.SerializeToString()
-        await _repeat("bury", lambda: self._bus.store_dead_letter(self._model, payload))
-        metrics.dead_letters.labels(self._model, reason).inc()
+        await _repeat("bury", lambda: self._bus.store_dead_letter(model, payload))
+        reason = "attempts exhausted" if command.attempts else "unreadable"
+        metrics.dead_letters.labels(model, reason).inc()
 
 
 async def _repeat(name: str, call: Callable[[], Awaitable[None]]) -> None:

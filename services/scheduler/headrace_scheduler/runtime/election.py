@@ -43,13 +43,10 @@ class LeaderElection:
         settings: SchedulerSettings,
         clock: Clock,
         report_cache: ReportCache,
-        *,
-        listening_since_s: float,
     ) -> None:
         self.model, self._scheduler_id = model, scheduler_id
         self._bus, self._settings, self._clock = bus, settings, clock
         self._report_cache = report_cache
-        self._listening_since_s = listening_since_s
         self._lease = f"leader.{lane_id(model)}"
         self._removed: bytes | None = None
         self._lease_until_s = float("-inf")
@@ -126,16 +123,13 @@ class LeaderElection:
 
     def _make_leader(self, epoch: int) -> Leader:
         now_s = self._clock.monotonic_s()
-        leadership = Leadership(
-            self._scheduler_id, self.model, epoch, now_s, self._listening_since_s
-        )
+        listening_since_s = self._report_cache.listening_since_s
+        leadership = Leadership(self._scheduler_id, self.model, epoch, now_s, listening_since_s)
         machine = Machine(leadership, self._settings, MetricsObserver(self.model))
         for event in self._report_cache.recent(now_s):
             machine.apply(event, now_s=now_s)
         machine.apply(ModelRemoved(self.removed), now_s=now_s)
-        self.leader = Leader(
-            leadership, machine, self._bus, self._settings, self._clock, self._holds_lease
-        )
+        self.leader = Leader(machine, self._bus, self._settings, self._clock, self._holds_lease)
         return self.leader
 
     async def _delete_card_once_finished(self, leader: Leader) -> None:

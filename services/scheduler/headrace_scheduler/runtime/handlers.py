@@ -153,11 +153,14 @@ class RequestHandlers:
             pending = self._machine.is_holding
             return LocateResponse(found=takes_over and pending, pending=pending)
         if takes_over:
-            return take_over_response(found.request, message)
-        record = without_prompt(found.request.record)
+            return take_over_response(found, message)
+        record = without_prompt(found.record)
         record.ClearField("progress")
         return LocateResponse(
-            found=True, record=record, running=found.running, worker_name=found.worker_name
+            found=True,
+            record=record,
+            running=found.is_running,
+            worker_name=self._machine.worker_name(found),
         )
 
 

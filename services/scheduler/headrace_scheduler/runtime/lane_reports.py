@@ -6,8 +6,6 @@ import asyncio
 import math
 from collections.abc import Sequence
 
-from google.protobuf.duration_pb2 import Duration
-
 from headrace.bus import Messages, subjects
 from headrace.clock import Clock
 from headrace.internal.v1.reports_pb2 import LaneReport, LaneState, TenantState
@@ -15,17 +13,14 @@ from headrace.v1.common_pb2 import Priority
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import LaneStatistics, Leadership, Machine
-from headrace_scheduler.machine.wait_estimator import TenantWaitEstimate
+from headrace_scheduler.machine.wait_estimator import TenantWaitEstimate, WaitEstimate
 
 
 async def report_lanes(
-    leadership: Leadership,
-    machine: Machine,
-    bus: Messages,
-    settings: SchedulerSettings,
-    clock: Clock,
+    machine: Machine, bus: Messages, settings: SchedulerSettings, clock: Clock
 ) -> None:
     """Report until cancelled."""
+    leadership = machine.leadership
     while True:
         lanes = machine.lanes(now_s=clock.monotonic_s())
         report = lane_report(leadership, lanes, max_waiting=settings.max_waiting)
@@ -45,18 +40,16 @@ def lane_report(
         scheduler_id=leadership.scheduler_id, model=leadership.model, epoch=leadership.epoch
     )
     for lane in lanes:
-        state = LaneState(
+        state = report.lanes.add(
             priority=Priority.Value(f"PRIORITY_{lane.priority.upper()}"),
             waiting=lane.waiting,
             running=lane.running,
             max_waiting=max_waiting,
-            oldest_wait=_duration(lane.oldest_wait_s) if lane.waiting else None,
             tenants=map(_tenant_state, lane.tenants),
         )
-        if lane.wait is not None:
-            state.estimated_wait.CopyFrom(_duration(lane.wait.wait_s))
-            state.place_interval.CopyFrom(_duration(lane.wait.place_s))
-        report.lanes.append(state)
+        if lane.waiting:
+            state.oldest_wait.FromNanoseconds(int(lane.oldest_wait_s * 1e9))
+        _set_wait(state, lane.wait)
     return report
 
 
@@ -67,16 +60,14 @@ def _tenant_state(estimate: TenantWaitEstimate) -> TenantState:
         sequences=[mark.sequence for mark in estimate.marks],
         ahead=[mark.ahead for mark in estimate.marks],
     )
-    if estimate.wait is not None:
-        state.estimated_wait.CopyFrom(_duration(estimate.wait.wait_s))
-        state.place_interval.CopyFrom(_duration(estimate.wait.place_s))
+    _set_wait(state, estimate.wait)
     return state
 
 
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(int(seconds * 1e9))
-    return duration
+def _set_wait(state: LaneState | TenantState, wait: WaitEstimate | None) -> None:
+    if wait is not None:
+        state.estimated_wait.FromNanoseconds(int(wait.wait_s * 1e9))
+        state.place_interval.FromNanoseconds(int(wait.place_s * 1e9))
 
 
 def _set_gauges(model: str, lanes: Sequence[LaneStatistics]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import partial
 
 from headrace.bus import Bus, BusUnavailable, LaneReader, PulledMessage
 from headrace.bus.subjects import PRIORITIES
@@ -14,7 +13,8 @@ from headrace.cancellation import recheck_cancelled
 from headrace.clock import Clock
 from headrace_scheduler.base import metrics
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.machine.state_machine import Leadership, Machine
+from headrace_scheduler.machine.state_machine import Machine
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.runtime.acknowledgements import Acknowledgements
 from headrace_scheduler.runtime.calls import OutgoingCalls
 from headrace_scheduler.runtime.handlers import RequestHandlers, SharedCheck
@@ -23,16 +23,15 @@ from headrace_scheduler.runtime.request_reader import Unreadable, read_request
 from headrace_scheduler.state.events import (
     Acknowledge,
     BusDown,
-    CancelOnWorker,
     Command,
     Dispatch,
     Event,
     LaneCaughtUp,
-    ParkOnWorker,
     PublishDeadLetter,
     SendNotice,
     StepDown,
     StoreResult,
+    Submitted,
 )
 
 log = logging.getLogger(__name__)
@@ -66,19 +65,24 @@ class Leader:
 
     def __init__(
         self,
-        leadership: Leadership,
         machine: Machine,
         bus: Bus,
         settings: SchedulerSettings,
         clock: Clock,
         may_act: Callable[[], bool],
     ) -> None:
-        self.leadership, self.machine = leadership, machine
+        self.machine, self._model = machine, machine.leadership.model
         self._bus, self._settings, self._clock = bus, settings, clock
         self._may_act = may_act
-        self._acknowledgements = Acknowledgements()
-        self._calls = OutgoingCalls(leadership, bus, settings, self.handle)
         self._lanes: dict[str, LaneReader] = {}
+        self._acknowledgements = Acknowledgements(self._lanes)
+        self._calls = OutgoingCalls(
+            machine.leadership,
+            bus,
+            settings,
+            handle=self.handle,
+            acknowledge=self._acknowledgements.add,
+        )
         self._started = False
         self._last_event_s = clock.monotonic_s()
         self._wake = asyncio.Event()
@@ -92,18 +96,15 @@ class Leader:
             SteppedDown: another process leads, or an event could not be handled.
             BusUnavailable: the lanes could not be taken over.
         """
-        model = self.leadership.model
         async with AsyncExitStack() as stack:
             for priority in PRIORITIES:
-                self._lanes[priority] = await self._bus.take_over(model, priority)
+                self._lanes[priority] = await self._bus.take_over(self._model, priority)
                 stack.push_async_callback(self._lanes[priority].close)
+            has_unread = SharedCheck(self._is_behind)
             handlers = RequestHandlers(
-                self.machine,
-                self.handle,
-                self._acknowledgements,
-                SharedCheck(self._is_behind),
+                self.machine, self.handle, self._acknowledgements, has_unread
             )
-            for subject, answer in handlers.by_subject(model).items():
+            for subject, answer in handlers.by_subject(self._model).items():
                 stack.push_async_callback((await self._bus.serve(subject, answer)).close)
             recheck_cancelled()
             async with asyncio.TaskGroup() as tasks:
@@ -111,11 +112,8 @@ class Leader:
                 self._started = True
                 tasks.create_task(self._acknowledgements.run())
                 tasks.create_task(self._run_timers())
-                tasks.create_task(
-                    report_lanes(
-                        self.leadership, self.machine, self._bus, self._settings, self._clock
-                    )
-                )
+                reports = report_lanes(self.machine, self._bus, self._settings, self._clock)
+                tasks.create_task(reports)
                 for priority in PRIORITIES:
                     tasks.create_task(self._pull(priority))
                 await self._over
@@ -126,7 +124,7 @@ class Leader:
             async with asyncio.timeout(self._settings.drain_s):
                 await self._acknowledgements.all_confirmed()
         except TimeoutError:
-            log.warning("leader.unacknowledged", extra={"model": self.leadership.model})
+            log.warning("leader.unacknowledged", extra={"model": self._model})
 
     @property
     def has_finished(self) -> bool:
@@ -156,7 +154,7 @@ class Leader:
             if self._started:
                 self._act(now_s)
         except Exception as error:  # the top of every callback
-            log.exception("leader.fault", extra={"model": self.leadership.model})
+            log.exception("leader.fault", extra={"model": self._model})
             self._step_down(f"a fault: {error!r}")
             return False
         return True
@@ -175,26 +173,12 @@ class Leader:
                 # Why: another leader may run what this one, suspended meanwhile, takes for waiting
                 # and out of patience. Attempts fence dispatches; ends have no such number.
                 self._step_down("the lease may have run out")
-            case Dispatch():
-                self._calls.dispatch(command)
-            case SendNotice():
-                self._calls.send_notice(command)
-            case CancelOnWorker():
-                self._calls.cancel(command)
-            case ParkOnWorker():
-                self._calls.park(command)
-            case PublishDeadLetter():
-                self._calls.publish_dead_letter(command)
-            case Acknowledge(request_id, priority, acknowledgement):
-                self._acknowledge(request_id, priority, acknowledgement)
-            case StoreResult(record, _, priority, acknowledgement):
-                last = partial(self._acknowledge, record.request_id, priority, acknowledgement)
-                self._calls.store_result(command, last)
+            case Acknowledge():
+                self._acknowledgements.add(command)
             case StepDown(reason):
                 self._step_down(reason)
-
-    def _acknowledge(self, key: str, priority: str, acknowledgement: str) -> None:
-        self._acknowledgements.add(key, self._lanes[priority], acknowledgement)
+            case _:
+                self._calls.start(command)
 
     def _step_down(self, reason: str) -> None:
         if not self._over.done():
@@ -220,8 +204,8 @@ class Leader:
         lane, behind = self._lanes[priority], True
         while True:
             try:
-                # Why asked: an empty pull may only be late, and requests that were not read would
-                # be taken for unknown.
+                # Why not by an empty pull: it may only be late, and requests that were not read
+                # would be taken for unknown.
                 if behind and not (behind := await lane.is_behind()):
                     self.handle(LaneCaughtUp(priority))
                 pulled = await lane.pull(
@@ -233,18 +217,19 @@ class Leader:
                 await asyncio.sleep(RETRY_S)
                 continue
             recheck_cancelled()
-            self.handle(*[event for p in pulled if (event := await self._read(priority, p))])
+            requests = [await self._read(priority, message) for message in pulled]
+            self.handle(*[Submitted(request) for request in requests if request is not None])
 
     async def _is_behind(self) -> bool:
         """Return whether any lane holds messages that have not been read."""
         return any(await asyncio.gather(*(lane.is_behind() for lane in self._lanes.values())))
 
-    async def _read(self, priority: str, pulled: PulledMessage) -> Event | None:
-        """Return a message as an event; None if it cannot be read: it is a dead letter then."""
+    async def _read(self, priority: str, pulled: PulledMessage) -> Request | None:
+        """Return the request of a message; None if it cannot be read: it is a dead letter then."""
         try:
             return read_request(
                 pulled,
-                model=self.leadership.model,
+                model=self._model,
                 priority=priority,
                 now_s=self._clock.monotonic_s(),
                 unix_s=self._clock.unix_s(),
@@ -253,9 +238,7 @@ class Leader:
             log.warning(
                 "message.unreadable", extra={"sequence": pulled.sequence, "why": str(error)}
             )
-            await self._calls.store_dead_letter(
-                PublishDeadLetter(pulled.payload, str(error)), reason="unreadable"
-            )
+            await self._calls.store_dead_letter(PublishDeadLetter(pulled.payload, str(error)))
             key = f"sequence {pulled.sequence}"
-            self._acknowledge(key, priority, pulled.acknowledgement)
+            self._acknowledgements.add(Acknowledge(key, priority, pulled.acknowledgement))
             return None

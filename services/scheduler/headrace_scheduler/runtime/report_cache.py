@@ -14,6 +14,8 @@ class ReportCache:
 
     def __init__(self, *, kept_s: float) -> None:
         self._kept_s = kept_s
+        self.listening_since_s = float("inf")
+        """Since when all reports are received."""
         self._workers: dict[str, list[WorkerReported]] = {}
         self._gateways: dict[str, GatewayReported] = {}
         self._forgot_s = float("-inf")

@@ -1,4 +1,4 @@
-"""Reads stored messages of a lane as events."""
+"""Reads requests from the stored messages of a lane."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from google.protobuf.message import DecodeError
 
 from headrace.bus import PulledMessage
 from headrace.internal.v1.request_pb2 import RequestRecord
-from headrace_scheduler.state.events import Submitted
+from headrace_scheduler.request.live_request import Request
 
 NEVER = float("inf")
 
@@ -17,8 +17,8 @@ class Unreadable(Exception):
 
 def read_request(
     pulled: PulledMessage, *, model: str, priority: str, now_s: float, unix_s: float
-) -> Submitted:
-    """Return a stored message as an event.
+) -> Request:
+    """Return the request of a stored message.
 
     Timestamps are of the gateway's wall clock. They are converted to this process's
     monotonic clock once, here: a later jump of the wall clock makes no request expire.
@@ -45,7 +45,7 @@ def read_request(
         deadline_s = now_s + record.deadline.ToNanoseconds() / 1e9 - unix_s
     if record.HasField("patience"):
         queue_deadline_s = arrival_s + record.patience.ToNanoseconds() / 1e9
-    return Submitted(
+    return Request(
         record,
         priority,
         pulled.sequence,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from headrace.bus import Results
 from headrace.errors import HeadraceError
 from headrace.internal.v1.reports_pb2 import ResultRecord
@@ -23,8 +21,6 @@ async def store_error(results: Results, record: RequestRecord, error: HeadraceEr
     # Why arrivals: the id may have been another request's before.
     if stored is not None and ResultRecord.FromString(stored).request.arrival == record.arrival:
         return
-    when = Timestamp()
-    when.GetCurrentTime()
     usage = Usage(
         prompt_tokens=record.prompt_tokens,
         output_tokens=sum(len(each.output_ids) for each in record.progress),
@@ -39,7 +35,7 @@ async def store_error(results: Results, record: RequestRecord, error: HeadraceEr
         attempt=record.attempt,
         outcome=RequestOutcome(usage=usage, error=to_status(error)),
         request=request,
-        end_time=when,
     )
+    result.end_time.GetCurrentTime()
     ttl_s = record.result_ttl.ToNanoseconds() / 1e9
     await results.put_result(record.request_id, result.SerializeToString(), kept_s=ttl_s)

@@ -40,7 +40,6 @@ class Service:
         self._runs: dict[str, asyncio.Task[None]] = {}
         """Tasks of the elections, by model."""
         self._tasks: asyncio.TaskGroup | None = None
-        self._listening_since_s = clock.monotonic_s()
 
     @property
     def why_not_ready(self) -> str | None:
@@ -48,7 +47,7 @@ class Service:
         if not self._bus.connected:
             return "out of reach of NATS"
         unled = [m for m, c in list(self._elections.items()) if not c.knows_leader]
-        return f"it is not known who leads {', '.join(sorted(unled))}" if unled else None
+        return f"no leader is known of {', '.join(sorted(unled))}" if unled else None
 
     def leads(self, model: str) -> bool:
         election = self._elections.get(model)
@@ -63,7 +62,7 @@ class Service:
                 await self._bus.subscribe(GATEWAY_REPORTS, self._on_gateway_report),
                 await self._bus.subscribe(PREFIX_REPORTS, self._on_prefix_report),
             ]
-            self._listening_since_s = self._clock.monotonic_s()
+            self._report_cache.listening_since_s = self._clock.monotonic_s()
             subscriptions.append(await self._bus.watch_cards(self._on_card))
             recheck_cancelled()
             try:
@@ -132,7 +131,6 @@ class Service:
             self._settings,
             self._clock,
             self._report_cache,
-            listening_since_s=self._listening_since_s,
         )
         self._elections[model] = election
         self._runs[model] = self._tasks.create_task(election.run())

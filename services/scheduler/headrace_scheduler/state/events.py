@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace.errors import HeadraceError
+from headrace.errors import Code, HeadraceError
 from headrace.internal.v1.dispatch_pb2 import DispatchRefusal, DispatchRequest
 from headrace.internal.v1.reports_pb2 import (
     GatewayReport,
@@ -17,23 +17,16 @@ from headrace.internal.v1.reports_pb2 import (
     WorkerReport,
 )
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_scheduler.request.live_request import Request
 
 # Events
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A request was read from its lane. Times are of this process's monotonic clock; infinity
-    means none."""
+    """A request was read from its lane."""
 
-    record: RequestRecord
-    priority: str
-    sequence: int
-    acknowledgement: str
-    arrival_s: float
-    deadline_s: float
-    queue_deadline_s: float
-    stored_bytes: int = 0
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +184,12 @@ class Acknowledge:
 
 @dataclass(frozen=True, slots=True)
 class StoreResult:
-    """Store this error as its result, unless it has one, then acknowledge; repeated until done."""
+    """Store this error as its result, unless it has one; repeated until done."""
 
     record: RequestRecord
     error: HeadraceError
-    priority: str
-    acknowledgement: str
+    acknowledge: Acknowledge
+    """To be executed after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +199,7 @@ class CancelOnWorker:
     worker_id: str
     request_id: str
     attempt: int
-    code: int
+    code: int = Code.CANCELLED.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +207,6 @@ class ParkOnWorker:
     """Stop an attempt before its end; leads to Parked. Sent once: reports show if it is lost."""
 
     worker_id: str
-    epoch: int
     request_id: str
     attempt: int
     orphaned: bool = False

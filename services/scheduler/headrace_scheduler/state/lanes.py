@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.request.fairness import Account, Accounts, moving_average
@@ -187,31 +187,22 @@ class Lane:
         assert self.slots == sum(account.slots for account in self._accounts)
 
 
-class Lanes(Mapping[str, Lane]):
-    """The lanes of a model, most urgent first."""
+class Lanes(dict[str, Lane]):
+    """The lanes of a model by name, most urgent first."""
 
     def __init__(self, settings: SchedulerSettings) -> None:
-        self._lanes = {name: Lane(settings) for name in LANES}
-
-    def __getitem__(self, name: str) -> Lane:
-        return self._lanes[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._lanes)
-
-    def __len__(self) -> int:
-        return len(self._lanes)
+        super().__init__((name, Lane(settings)) for name in LANES)
 
     @property
     def has_waiting(self) -> bool:
         """Whether any request other than a probe waits."""
-        return any(lane for name, lane in self._lanes.items() if name != PROBES)
+        return any(lane for name, lane in self.items() if name != PROBES)
 
     @property
     def waiting(self) -> int:
         """Number of waiting requests in all lanes, probes included."""
-        return sum(map(len, self._lanes.values()))
+        return sum(map(len, self.values()))
 
     def set_credits(self, credits: tuple[float, ...]) -> None:
-        for lane, credit in zip(self._lanes.values(), credits, strict=True):
+        for lane, credit in zip(self.values(), credits, strict=True):
             lane.credit = credit

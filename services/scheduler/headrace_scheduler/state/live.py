@@ -12,8 +12,6 @@ from headrace_scheduler.request.live_request import (
     LANES,
     DispatchNumber,
     Ending,
-    Held,
-    LiveStatistics,
     Lost,
     Orphaned,
     Request,
@@ -29,7 +27,6 @@ from headrace_scheduler.state.events import (
     Command,
     SendNotice,
     StoreResult,
-    Submitted,
 )
 from headrace_scheduler.state.lanes import Lanes
 from headrace_scheduler.state.lazy_heap import LazyHeap
@@ -102,47 +99,35 @@ class LiveRequests:
 
     # In
 
-    def add(self, event: Submitted, *, now_s: float) -> Request | None:
-        """Add a request as held; return None if its message is a redelivery or a duplicate."""
-        request_id = event.record.request_id
+    def add(self, request: Request, *, now_s: float) -> bool:
+        """Add a request as held; return False if its message is a redelivery or a duplicate."""
+        request_id = request.request_id
         known = self._requests.get(request_id)
-        if known is not None and known.sequence == event.sequence:
-            known.acknowledgement = event.acknowledgement
+        if known is not None and known.sequence == request.sequence:
+            known.acknowledgement = request.acknowledgement
             self.observer.ignored("redelivery")
-            return None
-        has_result = self.settled.has_result_for(event)
-        if known is not None or has_result or self.settled.is_settled(request_id, event.sequence):
-            self.command(Acknowledge(request_id, event.priority, event.acknowledgement))
+            return False
+        has_result = self.settled.has_result_for(request)
+        if known is not None or has_result or self.settled.is_settled(request):
+            self.command(_acknowledge(request))
             self.observer.ignored("duplicate")
-            if has_result or (known and known.gateway_id != event.record.gateway_id):
-                self._refuse_duplicate_id(event)
-            return None
-        request = Request(
-            event.record,
-            event.priority,
-            event.sequence,
-            event.acknowledgement,
-            arrival_s=event.arrival_s,
-            deadline_s=event.deadline_s,
-            queue_deadline_s=event.queue_deadline_s,
-            queued_s=now_s,
-            stored_bytes=event.stored_bytes,
-            state=Held(),
-        )
+            if has_result or (known and known.gateway_id != request.gateway_id):
+                self._refuse_duplicate_id(request)
+            return False
+        request.queued_s = now_s
         self._requests[request_id] = request
         self._by_gateway.setdefault(request.gateway_id, {})[request_id] = request
-        self.observer.submitted(request.lane)
-        self.observer.moved(request.lane, "new", state_name(request.state))
-        return request
+        self.observer.moved(request, "new", state_name(request.state))
+        return True
 
-    def _refuse_duplicate_id(self, event: Submitted) -> None:
+    def _refuse_duplicate_id(self, request: Request) -> None:
         """Notify a gateway that the id belongs to another request.
 
         Sent once: if the notice is lost, the gateway's own check of deadlines ends the request.
         """
-        request_id = event.record.request_id
+        request_id = request.request_id
         error = RequestExists(f"there is a request with the id {request_id}", field="request_id")
-        self.command(SendNotice(event.record.gateway_id, ((request_id, error),), ()))
+        self.command(SendNotice(request.gateway_id, ((request_id, error),), ()))
 
     # Moves
 
@@ -159,6 +144,10 @@ class LiveRequests:
         self._move(request, Running(worker.worker_id, attempt, dispatch))
         self.schedule(request, request.deadline_s + self.settings.deadline_grace_s)
 
+    def next_attempt(self, request: Request) -> int:
+        """Return a number above every attempt of this and of earlier leaderships."""
+        return max(request.record.attempt, first_attempt(self.epoch)) + 1
+
     def vanish(self, request: Request, running: Running, *, now_s: float) -> None:
         """Note that its worker reports it no more: its gateway is expected to settle it."""
         running.vanished_s = now_s
@@ -168,13 +157,13 @@ class LiveRequests:
     def requeue(self, request: Request, cause: str) -> None:
         """Return it to its lane: the worker refused it, so nothing of this attempt runs."""
         self.wait(request, now_s=request.queued_s)
-        self.observer.returned(request.lane, cause, request.request_id)
+        self.observer.happened("returned", request, cause)
 
     def adopt(self, request: Request, worker: Worker, attempt: int) -> None:
         """Take it for running there, whichever leader dispatched it."""
         request.has_started = True
         self.run(request, worker, attempt, (0, 0))
-        self.observer.adopted(request.lane, request.request_id)
+        self.observer.happened("adopted", request, "reported")
 
     def lose(
         self, request: Request, cause: str, *, now_s: float, worker_id: str | None = None
@@ -186,7 +175,7 @@ class LiveRequests:
         """
         request.has_started = True
         lost = self._move_to_lost(request, request.record.attempt, worker_id, now_s)
-        self.observer.returned(request.lane, cause, request.request_id)
+        self.observer.happened("returned", request, cause)
         return lost
 
     def recover(self, request: Request, *, now_s: float) -> None:
@@ -207,7 +196,7 @@ class LiveRequests:
         request.orphaned_until_s = state.until_s
         self._move(request, state)
         self.schedule(request, min(state.until_s, request.deadline_s))
-        self.observer.orphaned(request.lane, cause, request.request_id)
+        self.observer.happened("orphaned", request, cause)
 
     def orphans(self) -> list[Request]:
         return list(self._orphans.values())
@@ -231,47 +220,47 @@ class LiveRequests:
         """End it from here: its worker is cancelled, its gateway notified until it settles."""
         self._stop_on_worker(request, error.code.number)
         self._move(request, Ending(error, notice_due_s=now_s))
-        self.observer.ended(request.lane, error.reason, request.request_id)
+        self.observer.happened("ended", request, error.reason)
 
     # Out
 
     def settle(self, request: Request, code: int) -> None:
         """Remove it: its gateway has relayed its end."""
         if code != 0:
-            self._stop_on_worker(request, Code.CANCELLED.number)
+            self._stop_on_worker(request)
         self._leave(request, has_result=code == 0 or request.record.detached)
-        self.observer.settled(request.lane, code)
+        self.observer.settled(request, code)
 
     def abandon(self, request: Request, cause: str) -> None:
         """Remove it without an end: no client waits for it."""
-        self._stop_on_worker(request, Code.CANCELLED.number)
+        self._stop_on_worker(request)
         self._leave(request, has_result=False)
-        self.observer.abandoned(request.lane, cause, request.request_id)
+        self.observer.happened("abandoned", request, cause)
 
     def end_with_stored_result(self, request: Request, error: HeadraceError) -> None:
         """Remove it, with the error as its stored result: no gateway holds it."""
         self._stop_on_worker(request, error.code.number)
-        stored = StoreResult(request.record, error, request.priority, request.acknowledgement)
+        stored = StoreResult(request.record, error, _acknowledge(request))
         self._leave(request, has_result=True, last=stored)
-        self.observer.ended(request.lane, error.reason, request.request_id)
+        self.observer.happened("ended", request, error.reason)
 
-    def _stop_on_worker(self, request: Request, code: int) -> None:
+    def _stop_on_worker(self, request: Request, code: int = Code.CANCELLED.number) -> None:
         if (worker_id := request.worker_id) is not None:
             attempt = request.record.attempt
             self.command(CancelOnWorker(worker_id, request.request_id, attempt, code))
 
     def _leave(self, request: Request, *, has_result: bool, last: Command | None = None) -> None:
-        request_id, acknowledgement = request.request_id, request.acknowledgement
+        request_id = request.request_id
         self._move(request, None)
         del self._requests[request_id]
         self._timers.remove(request_id)
         _drop(self._by_gateway, request.gateway_id, request_id)
         self.settled.add_ended(request, has_result=has_result)
-        self.command(last or Acknowledge(request_id, request.priority, acknowledgement))
+        self.command(last or _acknowledge(request))
 
     def _move(self, request: Request, state: State | None) -> None:
         """Change its state, and the indices with it; None means that it is gone."""
-        self.observer.moved(request.lane, state_name(request.state), state_name(state))
+        self.observer.moved(request, state_name(request.state), state_name(state))
         match request.state:
             case Waiting():
                 self.lanes[request.lane].remove(request)
@@ -319,9 +308,11 @@ class LiveRequests:
 
     # Looking
 
-    def statistics(self) -> LiveStatistics:
-        states = [r.state for r in self._requests.values()]
-        return LiveStatistics.of(states, timers=len(self._timers))
+    def statistics(self) -> Counter[str]:
+        """Return the number of requests by state, and as "timers" that of the heap's entries,
+        which the requests bound whatever their deadlines."""
+        counts = Counter(state_name(request.state) for request in self._requests.values())
+        return counts + Counter(timers=len(self._timers))
 
     def check_integrity(self) -> None:
         """Raise AssertionError if an index and the states disagree."""
@@ -341,6 +332,10 @@ class LiveRequests:
         notified = {i for i in found if isinstance(self._requests[i].state, Lost | Ending)}
         assert notified == {i for ids in self._notices.values() for i in ids}
         assert found == {i for ids in self._by_gateway.values() for i in ids}
+
+
+def _acknowledge(request: Request) -> Acknowledge:
+    return Acknowledge(request.request_id, request.priority, request.acknowledgement)
 
 
 def _drop(index: dict[str, dict[str, Request]], key: str, request_id: str) -> None:

@@ -3,51 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
+
+from headrace_scheduler.request.live_request import Request
+
+Happening = Literal["returned", "preempted", "adopted", "orphaned", "ended", "abandoned"]
+"""
+returned: an attempt stopped before its end; the cause is lost, parked, failed, full and the like.
+preempted: the worker was requested to park it for a more urgent request.
+adopted: it was found running; another leader dispatched it.
+orphaned: its gateway is gone; it waits for another.
+ended: it ended without a worker; the cause is a reason of headrace.errors.
+abandoned: it was given up; no client waits for it.
+"""
 
 
 class StateObserver(Protocol):
-    """Is called at every change of state, once. `priority` is the request's lane."""
+    """Is called at every change of state, once."""
 
-    def moved(self, priority: str, before: str, after: str) -> None:
+    def moved(self, request: Request, before: str, after: str) -> None:
         """A request changed its state; it begins as "new" and ends as "gone"."""
         ...
 
-    def submitted(self, priority: str) -> None: ...
+    def happened(self, what: Happening, request: Request, cause: str) -> None: ...
 
-    def dispatched(self, worker_id: str, waits_s: Sequence[tuple[str, float]]) -> None:
-        """A batch was dispatched: the priority and time in the lane of each of its requests."""
+    def dispatched(self, worker_id: str, batch: Sequence[Request], now_s: float) -> None:
+        """A batch is dispatched; its requests have waited since their `queued_s`."""
         ...
 
-    def prefix_held(self, priority: str, tokens: int) -> None:
+    def prefix_held(self, request: Request, tokens: int) -> None:
         """A request was dispatched to the worker that holds this much of its prompt."""
         ...
 
-    def returned(self, priority: str, cause: str, request_id: str) -> None:
-        """An attempt stopped before its end: cause is lost, parked, failed, full and the like."""
-        ...
-
-    def preempted(self, priority: str, request_id: str) -> None:
-        """Its worker was requested to park it for a more urgent request."""
-        ...
-
-    def adopted(self, priority: str, request_id: str) -> None:
-        """It was found running; another leader dispatched it."""
-        ...
-
-    def orphaned(self, priority: str, cause: str, request_id: str) -> None:
-        """Its gateway is gone; it waits for another."""
-        ...
-
-    def ended(self, priority: str, reason: str, request_id: str) -> None:
-        """It ended without a worker; `reason` is one of headrace.errors."""
-        ...
-
-    def settled(self, priority: str, code: int) -> None: ...
-
-    def abandoned(self, priority: str, cause: str, request_id: str) -> None:
-        """It was given up: no client waits for it."""
-        ...
+    def settled(self, request: Request, code: int) -> None: ...
 
     def worker_lost(self, worker_id: str, requests: int) -> None: ...
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from headrace.bus import RESULT_KEPT_S
 from headrace_scheduler.request.live_request import Request
-from headrace_scheduler.state.events import Submitted
 
 REMEMBERED = 20_000
 
@@ -25,16 +24,15 @@ class SettledRequests:
             kept_s = request.record.result_ttl.ToNanoseconds() / 1e9 or RESULT_KEPT_S
             self._result_until_s[request.request_id] = request.arrival_s + kept_s
 
-    def has_result_for(self, event: Submitted) -> bool:
-        """Return whether this is another message with the id of a request that has a result.
+    def has_result_for(self, request: Request) -> bool:
+        """Return whether this one has the id of an earlier request that has a result.
 
         A gateway sends one if it looked before the first came and published after its end.
         """
-        request_id = event.record.request_id
-        until_s = self._result_until_s.get(request_id)
-        if until_s is None or not event.record.once or self.is_settled(request_id, event.sequence):
+        until_s = self._result_until_s.get(request.request_id)
+        if until_s is None or not request.record.once or self.is_settled(request):
             return False
-        return event.arrival_s < until_s
+        return request.arrival_s < until_s
 
     def _remember(self, request_id: str, sequence: int | None) -> None:
         self._sequences.pop(request_id, None)
@@ -48,9 +46,10 @@ class SettledRequests:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._sequences
 
-    def is_settled(self, request_id: str, sequence: int) -> bool:
-        """Return whether this message is the settled request's; its id may be used again."""
-        return request_id in self and self._sequences[request_id] in (None, sequence)
+    def is_settled(self, request: Request) -> bool:
+        """Return whether its message is that of a settled request; the id may be used again."""
+        request_id = request.request_id
+        return request_id in self and self._sequences[request_id] in (None, request.sequence)
 
     def settle_early(self, request_id: str) -> None:
         """Note a settlement that came before the message: after a take-over, in any order."""

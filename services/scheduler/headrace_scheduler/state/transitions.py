@@ -18,20 +18,10 @@ its result is stored if it is detached. Nothing here is executed: the code of `m
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 TIME = "Time"
 """Not an event: what is decided without one, by time or because all that is needed is known."""
 
-
-class Transition(NamedTuple):
-    before: str
-    event: str
-    """Name of a class of `state.events`, or `TIME`."""
-    after: str
-    reason: str
-
-
+_NOT_KEPT = "its gateway is lost, and no other may have it"
 _ROWS = (
     ("new", "Submitted", "held", "every request begins so, within one event"),
     ("held", "Submitted", "waiting", "it is admitted to its lane"),
@@ -48,41 +38,21 @@ _ROWS = (
     ("orphaned", "CancelRequested", "gone", "it was cancelled, and no gateway holds it"),
     ("held waiting running lost orphaned ending", "Settled", "gone", "its gateway relayed its end"),
     ("lost", "NoticeAnswered", "waiting", "its gateway has fenced it and reported its progress"),
-    ("lost", "NoticeAnswered", "ending", "its gateway fenced it, and its attempts are exhausted"),
+    ("lost", "NoticeAnswered", "ending", "its gateway fenced it; its attempts are exhausted"),
     ("lost", "NoticeAnswered", "orphaned", "unknown to the gateway, and another may take it over"),
     ("lost", "NoticeAnswered", "gone", "unknown to the gateway, and no client waits for it"),
     ("ending", "NoticeAnswered", "gone", "unknown to the gateway: no client waits for its end"),
     ("orphaned", "TakeOverRequested", "lost", "its client has connected to another gateway"),
     ("waiting running", "TakeOverRequested", "lost", "its gateway missed that it took it over"),
     ("lost", "TakeOverRequested", "waiting", "its new gateway reported its progress"),
-    (
-        "lost",
-        "TakeOverRequested",
-        "ending",
-        "its gateway fenced it, and its attempts are exhausted",
-    ),
+    ("lost", "TakeOverRequested", "ending", "its gateway fenced it; its attempts are exhausted"),
     ("orphaned", "GatewayReported", "lost", "its gateway is back, or another has taken it over"),
     ("held waiting running lost", "GatewayReported", "orphaned", "its gateway leaves or drains"),
-    (
-        "held waiting running lost ending",
-        "GatewayReported",
-        "gone",
-        "its gateway is lost, and no other may have it",
-    ),
+    ("held waiting running lost ending", "GatewayReported", "gone", _NOT_KEPT),
     ("held waiting running lost", "NoticeUnanswered", "orphaned", "its gateway is disconnected"),
-    (
-        "held waiting running lost ending",
-        "NoticeUnanswered",
-        "gone",
-        "its gateway is lost, and no other may have it",
-    ),
+    ("held waiting running lost ending", "NoticeUnanswered", "gone", _NOT_KEPT),
     ("held waiting running lost", TIME, "orphaned", "its gateway is silent"),
-    (
-        "held waiting running lost ending",
-        TIME,
-        "gone",
-        "its gateway is lost, and no other may have it",
-    ),
+    ("held waiting running lost ending", TIME, "gone", _NOT_KEPT),
     ("held", TIME, "lost", "no worker runs it after a take-over: its gateway is to fence it"),
     ("waiting", TIME, "running", "it is dispatched"),
     ("waiting", TIME, "ending", "deadline or patience passed, or its model was removed"),
@@ -93,7 +63,7 @@ _ROWS = (
 )
 
 TRANSITIONS = {
-    (before, event, after): Transition(before, event, after, reason)
+    (before, event, after): reason
     for befores, event, after, reason in _ROWS
     for before in befores.split()
 }
@@ -102,7 +72,7 @@ TRANSITIONS = {
 def markdown_table() -> str:
     """Return the table for the documentation, sorted by state."""
     order = ("new", "held", "waiting", "running", "lost", "orphaned", "ending")
-    rows = sorted(TRANSITIONS.values(), key=lambda t: (order.index(t.before), t.event, t.after))
+    rows = sorted(TRANSITIONS.items(), key=lambda row: (order.index(row[0][0]), row[0]))
     lines = ["| state | event | next state | when |", "|---|---|---|---|"]
-    lines += (f"| {t.before} | `{t.event}` | {t.after} | {t.reason} |" for t in rows)
+    lines += (f"| {before} | `{event}` | {after} | {why} |" for (before, event, after), why in rows)
     return "\n".join(lines)

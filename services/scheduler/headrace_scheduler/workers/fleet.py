@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from headrace.internal.v1.reports_pb2 import WorkerReport
 from headrace_scheduler.request.live_request import Request
-from headrace_scheduler.workers.forming import Weights
 from headrace_scheduler.workers.worker import RunningChanges, SlotTotals, Worker
 
 
@@ -19,8 +18,8 @@ class Fleet:
         # Why one for all: a worker that was removed and returns must not see a number twice.
         self._last_number = 0
         # Why kept rather than counted: all that follows is read with every event.
-        self._with_free_slots: dict[str, Worker] = {}
-        """Open workers with free slots."""
+        self.with_free_slots: dict[str, Worker] = {}
+        """Open workers with free slots, whether or not they may be dispatched to now."""
         self._with_strays: dict[str, Worker] = {}
         self._slot_totals: dict[str, SlotTotals] = {}
         """What each worker adds to the sums below."""
@@ -28,7 +27,9 @@ class Fleet:
         """Of open workers, by weights."""
         self._open_slots = 0
         """The sum of `_free_slots`."""
-        self._capacity = self._taken = self._draining = self._parking = 0
+        self.capacity = 0
+        """Slots, free or not, of all workers that do not drain."""
+        self._taken = self._draining = self._parking = 0
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._workers.values()))
@@ -121,7 +122,7 @@ class Fleet:
     def remove(self, worker_id: str) -> Worker | None:
         removed = self._workers.pop(worker_id, None)
         if removed is not None:
-            self._with_free_slots.pop(worker_id, None)
+            self.with_free_slots.pop(worker_id, None)
             self._with_strays.pop(worker_id, None)
             self._add(self._slot_totals.pop(worker_id), -1)
         return removed
@@ -129,9 +130,9 @@ class Fleet:
     def _recount(self, worker: Worker) -> None:
         totals, worker_id = worker.slot_totals, worker.worker_id
         if totals.open_slots:
-            self._with_free_slots[worker_id] = worker
+            self.with_free_slots[worker_id] = worker
         else:
-            self._with_free_slots.pop(worker_id, None)
+            self.with_free_slots.pop(worker_id, None)
         known = self._slot_totals.get(worker_id)
         if totals != known:  # Most reports change nothing of it.
             if known is not None:
@@ -140,7 +141,7 @@ class Fleet:
             self._slot_totals[worker_id] = totals
 
     def _add(self, totals: SlotTotals, times: int) -> None:
-        self._capacity += times * totals.capacity
+        self.capacity += times * totals.capacity
         self._taken += times * totals.taken
         self._draining += times * totals.draining
         self._parking += times * totals.parks
@@ -151,14 +152,9 @@ class Fleet:
             if not free[digest]:
                 del free[digest]
 
-    @property
-    def capacity(self) -> int:
-        """Slots, free or not, of all workers that do not drain."""
-        return self._capacity
-
     def slots_in_use(self, *, is_wanted: bool) -> int:
         """Return the taken slots; if requests wait, those that could be taken as well."""
-        return self._draining + (self._capacity if is_wanted else self._taken)
+        return self._draining + (self.capacity if is_wanted else self._taken)
 
     @property
     def token_s(self) -> float:
@@ -175,26 +171,20 @@ class Fleet:
             worker.received_s = now_s
 
     def with_room(self) -> list[Worker]:
-        """Return the workers that may be dispatched to now, the least loaded first."""
-        able = [worker for worker in self._with_free_slots.values() if worker.unanswered is None]
-        return sorted(able, key=lambda w: (w.load, w.worker_id))
-
-    @property
-    def with_free_slots(self) -> Iterable[str]:
-        """Ids of open workers with free slots, whether or not they are dispatched to now."""
-        return self._with_free_slots
+        """Return the workers that may be dispatched to now, in no order."""
+        return [w for w in self.with_free_slots.values() if w.unanswered is None]
 
     @property
     def load(self) -> float:
         """Share of taken slots of all workers that do not drain, from 0 to 1."""
-        return 1.0 - self._open_slots / self._capacity if self._capacity else 1.0
+        return 1.0 - self._open_slots / self.capacity if self.capacity else 1.0
 
     @property
     def has_room(self) -> bool:
         """Whether any worker may be dispatched to now."""
-        return any(worker.unanswered is None for worker in self._with_free_slots.values())
+        return any(worker.unanswered is None for worker in self.with_free_slots.values())
 
-    def free_slots(self, request: Weights | None = None) -> int:
+    def free_slots(self, request: Request | None = None) -> int:
         """Return the free slots of open workers, or of those with the weights for a request."""
         if request is None or not request.weights_digest:
             return self._open_slots
@@ -208,7 +198,7 @@ class Fleet:
         """Whether any worker can park requests."""
         return self._parking > 0
 
-    def has_weights_for(self, request: Weights) -> bool:
+    def has_weights_for(self, request: Request) -> bool:
         """Return whether any worker, open or not, has the weights for a request."""
         return any(w.has_weights_for(request) for w in self._workers.values())
 
@@ -225,15 +215,15 @@ class Fleet:
         return max(found, key=lambda pair: pair[1], default=None)
 
     def check_integrity(self) -> None:
-        """Raise AssertionError if what is kept differs from what the workers say."""
+        """Raise AssertionError if what is kept differs from the workers."""
         for worker in self._workers.values():
             worker.check_integrity()
         opened = (w for w in self._workers.values() if w.is_open)
-        assert set(self._with_free_slots) == {w.worker_id for w in opened if w.free_slots}
+        assert set(self.with_free_slots) == {w.worker_id for w in opened if w.free_slots}
         assert set(self._with_strays) == {w.worker_id for w in self._workers.values() if w.strays}
         assert self._slot_totals == {w.worker_id: w.slot_totals for w in self._workers.values()}
         kept = Fleet(self._model, self._epoch)
         for totals in self._slot_totals.values():
             kept._add(totals, 1)
-        for name in ("_free_slots", "_open_slots", "_capacity", "_taken", "_draining", "_parking"):
+        for name in ("_free_slots", "_open_slots", "capacity", "_taken", "_draining", "_parking"):
             assert getattr(self, name) == getattr(kept, name), name

@@ -1,6 +1,12 @@
-"""Prefix-aware routing: which worker a waiting request is held back for."""
+"""The routing policy: the order of workers, and which requests are held back for another.
+
+A policy of another kind goes here: `Dispatcher` forms a batch for each worker in the order of
+`Routing.ranked`, of the requests that `Routing.is_for_another` does not hold back.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace_scheduler.base.settings import SchedulerSettings
@@ -14,7 +20,8 @@ MAX_SKIPPED = 8
 
 
 class Routing:
-    """Holds a request back for the worker that has the longest prefix of its prompt.
+    """Serves the least loaded worker first, but holds a request back for the worker that has the
+    longest prefix of its prompt.
 
     A request is held back only while such a worker is open and its load exceeds the fleet's by
     no more than `prefix_load_slack`, and no longer than the prefill of that prefix would take
@@ -42,6 +49,10 @@ class Routing:
     def begin_round(self) -> None:
         """Begin to plan a round of dispatches."""
         self.next_due_s = float("inf")
+
+    def ranked(self, workers: Iterable[Worker]) -> list[Worker]:
+        """Return workers in the order in which they get their batches: the least loaded first."""
+        return sorted(workers, key=lambda w: (w.load, w.worker_id))
 
     def begin_worker(self) -> None:
         """Begin to form another worker's batch in this round."""

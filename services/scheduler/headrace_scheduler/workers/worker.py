@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from headrace.internal.v1.reports_pb2 import ServedModel
 from headrace_scheduler.request.live_request import DispatchNumber, Request
-from headrace_scheduler.workers.forming import Room, Weights, has_weights
 
 
 @dataclass(slots=True)
@@ -78,19 +77,20 @@ class Worker:
         """Whether anything may be dispatched to it."""
         return not self.draining and not self.is_full
 
-    def has_weights_for(self, request: Weights) -> bool:
-        return has_weights(request, self.weights_digest, self.adapter_digests)
-
     @property
-    def room(self) -> Room:
-        return Room(
-            slots=self.free_slots,
-            total_slots=self.total_slots,
-            cache_tokens=self.free_cache_tokens,
-            weights_digest=self.weights_digest,
-            idle=not self.running and not self.unreported,
-            adapter_digests=self.adapter_digests,
+    def is_idle(self) -> bool:
+        """Whether nothing runs there, so that waiting for a fuller batch costs only time."""
+        return not self.running and not self.unreported
+
+    def has_weights_for(self, request: Request) -> bool:
+        """Return whether it serves the weights and the adapter that a request was made for."""
+        return request.weights_digest in ("", self.weights_digest) and (
+            not request.adapter_digest or request.adapter_digest in self.adapter_digests
         )
+
+    def could_run(self, request: Request) -> bool:
+        """Return whether it could run a request if it were empty."""
+        return self.has_weights_for(request) and request.slots <= self.total_slots
 
     @property
     def slot_totals(self) -> SlotTotals:

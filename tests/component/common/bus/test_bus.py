@@ -31,7 +31,9 @@ async def test_a_published_message_reaches_every_subscriber(bus: JetStreamBus) -
     await eventually(lambda: seen == [b"x", b"x"])
 
 
-async def test_a_request_is_answered_by_whoever_serves_the_subject(bus: JetStreamBus) -> None:
+async def test_a_request_is_answered_by_the_process_that_serves_the_subject(
+    bus: JetStreamBus,
+) -> None:
     async def reverse(payload: bytes) -> bytes:
         return payload[::-1]
 
@@ -39,7 +41,7 @@ async def test_a_request_is_answered_by_whoever_serves_the_subject(bus: JetStrea
     assert await bus.request("headrace.test", b"abc", timeout_s=2) == b"cba"
 
 
-async def test_a_request_that_nobody_serves_says_so_at_once(bus: JetStreamBus) -> None:
+async def test_a_request_without_a_responder_fails_at_once(bus: JetStreamBus) -> None:
     with pytest.raises(NoReply, match=r"no process serves headrace\.test"):
         await bus.request("headrace.test", b"", timeout_s=30)
 
@@ -68,7 +70,7 @@ async def test_a_lane_gives_out_its_messages_in_order_and_keeps_them_until_ackno
 
 
 async def steal(nats_url: str, consumer: str) -> None:
-    """Have the next message delivered to somebody else, as if it got lost on its way."""
+    """Have the next message delivered to another reader, as if it got lost on its way."""
     client = await nats.connect(nats_url)
     subscription = await client.jetstream().pull_subscribe_bind(
         consumer=consumer, stream="REQUESTS"
@@ -77,7 +79,7 @@ async def steal(nats_url: str, consumer: str) -> None:
     await client.close()
 
 
-async def test_a_lane_whose_last_message_got_lost_on_its_way_says_so_and_its_successor_has_it(
+async def test_a_lane_whose_last_message_got_lost_on_its_way_is_broken_and_its_successor_has_it(
     bus: JetStreamBus, nats_url: str
 ) -> None:
     lane = await bus.take_over("m", "standard")
@@ -91,7 +93,7 @@ async def test_a_lane_whose_last_message_got_lost_on_its_way_says_so_and_its_suc
     assert [p.payload for p in await pull_all(successor, 1)] == [b"lost"]
 
 
-async def test_a_lane_that_gets_a_later_message_first_says_that_one_is_missing(
+async def test_a_lane_that_gets_a_later_message_first_is_broken(
     bus: JetStreamBus, nats_url: str
 ) -> None:
     lane = await bus.take_over("m", "standard")
@@ -152,7 +154,7 @@ async def test_a_renewal_whose_answer_got_lost_is_still_its_holders(
     bus: JetStreamBus, nats: NatsServer
 ) -> None:
     await bus.acquire("leader.m", "a", ttl_s=5)
-    elsewhere = await connect(nats.url, name="stores a renewal that `bus` hears nothing of")
+    elsewhere = await connect(nats.url, name="stores a renewal that `bus` does not see")
     await elsewhere.renew("leader.m", "a", ttl_s=5)
     await bus.renew("leader.m", "a", ttl_s=5)
     with pytest.raises(LeaseTaken):
@@ -200,7 +202,7 @@ async def test_every_card_is_found_by_every_reading(bus: JetStreamBus) -> None:
         assert found == [[b"1"]] * 20
 
 
-async def test_cards_are_read_and_replaced_by_who_made_no_stores(
+async def test_cards_are_read_and_replaced_by_a_connection_that_created_no_stores(
     bus: JetStreamBus, nats_url: str
 ) -> None:
     await bus.put_card("m", b"1")
@@ -265,7 +267,7 @@ async def test_a_result_can_be_read_by_its_request_id(bus: JetStreamBus) -> None
     assert await bus.get_result("r2") is None
 
 
-async def test_a_result_is_kept_for_as_long_as_is_said_with_it(bus: JetStreamBus) -> None:
+async def test_a_result_is_kept_for_as_long_as_was_requested(bus: JetStreamBus) -> None:
     await bus.put_result("short", b"1", kept_s=1.0)
     await bus.put_result("long", b"2", kept_s=600.0)
 

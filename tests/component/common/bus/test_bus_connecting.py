@@ -55,7 +55,7 @@ async def test_a_broker_that_is_not_there_is_reported_with_its_address(
         (PASSWORD, True, "a:secret@", "it refuses this user, password or token"),
     ],
 )
-async def test_a_broker_that_cannot_be_used_says_why(
+async def test_a_broker_that_cannot_be_used_is_reported_with_the_reason(
     tmp_path: Path, more: str, jetstream: bool, user: str, reason: str
 ) -> None:
     async with nats_server(tmp_path, jetstream=jetstream, more=more) as server:
@@ -65,7 +65,7 @@ async def test_a_broker_that_cannot_be_used_says_why(
     assert "secret" not in str(failed.value)
 
 
-async def test_a_broker_of_an_unknown_authority_says_which_setting_names_it(
+async def test_the_error_of_an_untrusted_broker_names_the_setting_for_its_authority(
     tmp_path: Path,
 ) -> None:
     openssl = needs_command("openssl")

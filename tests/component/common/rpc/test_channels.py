@@ -23,7 +23,7 @@ from headrace.telemetry.metrics_server import MetricsServer
 SERVICES = Path(headrace.__file__).resolve().parents[2]
 PROXY = "http://127.0.0.1:9"
 PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY")
-ASK = """
+CALL = """
 import asyncio, sys
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headrace.rpc.channels import MESH_PINGS, aio_channel, blocking_channel
@@ -63,14 +63,14 @@ async def test_no_proxy_of_the_environment_is_used(variable: str) -> None:
     target = join_host_port("127.0.0.1", bind(server, "127.0.0.1", 0))
     await server.start()
     await set_serving(health, [], serving=True)
-    asked = await _ask(target, variable)
+    printed = await _call(target, variable)
     await server.stop(grace=None)
-    assert asked == "answered\n"
+    assert printed == "answered\n"
 
 
-async def _ask(target: str, variable: str) -> str:
+async def _call(target: str, variable: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", ASK, target),
+        *(sys.executable, "-c", CALL, target),
         stdout=subprocess.PIPE,
         env=os.environ | {variable: PROXY, "no_proxy": "", "NO_PROXY": ""},
     )
@@ -95,6 +95,6 @@ async def test_a_side_port_listens_on_any_address(host: str) -> None:
     assert answer.text == "ok\n"
 
 
-async def test_a_server_says_where_it_cannot_listen() -> None:
+async def test_the_error_names_the_address_that_a_server_cannot_listen_on() -> None:
     with pytest.raises(OSError, match=r"cannot listen on \[2001:db8::7\]:"):
         bind(make_server(), "2001:db8::7", 0)

@@ -71,7 +71,7 @@ def test_this_machine_knows_its_address_towards_another() -> None:
     assert own_address_for("no.such.host.invalid", 4222) == "127.0.0.1"
 
 
-def test_an_address_that_this_machine_lacks_is_told_as_such() -> None:
+def test_an_address_that_this_machine_lacks_is_reported_as_such() -> None:
     with pytest.raises(PortTaken, match=r"\[2001:db8::7\]:0.*--host"):
         require_free_port("2001:db8::7", 0)
 

@@ -1,4 +1,4 @@
-"""A request for an adapter goes where an equal one is held, and is in nobody's way meanwhile."""
+"""A request for an adapter goes where an equal one is held, and delays no other meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def given_to(bench: Bench) -> dict[str, str]:
 def attempt_of(bench: Bench, request_id: str) -> int:
     found = bench.machine.find(request_id)
     assert found is not None
-    return found.request.record.attempt
+    return found.record.attempt
 
 
 def test_only_a_worker_that_holds_the_adapter_gets_the_request() -> None:

@@ -1,4 +1,4 @@
-"""What callers are told of their wait, and what it turns out to be."""
+"""The waits that callers get as estimates, and what they turn out to be."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import LaneStatistics
 from headrace_scheduler.state.events import Dispatch, SendNotice
 from helpers.queue_simulation import (
-    Ask,
+    Arrival,
     OfferedRequest,
     Simulation,
     median_error,
@@ -39,7 +39,7 @@ LENGTHS: dict[str, Callable[[random.Random], float]] = {
 """Of mean 1."""
 
 
-def told(bench: Bench) -> HeadraceError:
+def error_of(bench: Bench) -> HeadraceError:
     ((_, error),) = bench.only(SendNotice).ended
     return error
 
@@ -76,7 +76,7 @@ def assert_roughly_right(
     *,
     tokens: int = 0,
 ) -> None:
-    """`load` is how much more is asked for than the workers can do, and choices of a request."""
+    """`load` is how much more is requested than the workers can do, and choices of a request."""
     overload, choices = load
     simulation = Simulation(workers, token_s=mean_s / tokens if tokens else 0.0)
     slots_asked = statistics.mean(choices)
@@ -124,7 +124,7 @@ def test_the_estimate_is_right_within_its_promise_for_half_of_the_callers(
     choices=st.sampled_from([(1,), (1, 1, 4)]),
     seed=st.integers(0, 1000),
 )
-def test_so_it_is_where_tokens_are_counted(
+def test_the_estimate_is_as_good_where_tokens_are_counted(
     lengths: str,
     workers: list[int],
     mean_s: float,
@@ -143,7 +143,7 @@ def test_a_fleet_that_grows_is_at_once_believed_to_be_faster() -> None:
     simulation.offer(poisson(rng, per_s=16.0, for_s=60.0, runs_s=lambda: rng.uniform(1.0, 3.0)))
     simulation.at(30.0, lambda: simulation.join("more", 16))
     simulation.run()
-    later = [offered for offered in simulation.offered.values() if offered.ask.at_s > 31.0]
+    later = [offered for offered in simulation.offered.values() if offered.arrival.at_s > 31.0]
     assert median_error(later, beyond_s=2.0) <= ROUGHLY
 
 
@@ -153,7 +153,7 @@ def test_a_fleet_that_shrinks_is_at_once_believed_to_be_slower() -> None:
     simulation.offer(poisson(rng, per_s=20.0, for_s=60.0, runs_s=lambda: rng.uniform(1.0, 3.0)))
     simulation.at(30.0, lambda: simulation.leave("w1"))
     simulation.run(300.0)
-    later = [offered for offered in simulation.offered.values() if offered.ask.at_s > 31.0]
+    later = [offered for offered in simulation.offered.values() if offered.arrival.at_s > 31.0]
     assert median_error(later, beyond_s=2.0) <= ROUGHLY
 
 
@@ -174,12 +174,12 @@ def test_estimates_of_lower_lanes_count_what_the_upper_ones_leave() -> None:
         )
     simulation.run(160.0)
     for priority in ("standard", "bulk"):
-        found = [a for a in simulation.offered.values() if a.ask.priority == priority]
+        found = [a for a in simulation.offered.values() if a.arrival.priority == priority]
         assert median_error(found, beyond_s=3.0) <= ROUGHLY
 
 
 def two_tenants(settings: SchedulerSettings, *, small_per_s: float) -> Simulation:
-    """16 slots, of which one tenant asks for ten times what is its share."""
+    """16 slots, of which one tenant requests ten times its share."""
     rng = random.Random(1)
     simulation = Simulation([8, 8], settings)
     for tenant, per_s in (("big", 40.0), ("small", small_per_s)):
@@ -197,21 +197,21 @@ def two_tenants(settings: SchedulerSettings, *, small_per_s: float) -> Simulatio
 
 
 def of_tenant(simulation: Simulation, tenant: str) -> list[OfferedRequest]:
-    offered = [a for a in simulation.offered.values() if a.ask.tenant == tenant]
-    return [a for a in offered if 5.0 < a.ask.at_s < 20.0]
+    offered = [a for a in simulation.offered.values() if a.arrival.tenant == tenant]
+    return [a for a in offered if 5.0 < a.arrival.at_s < 20.0]
 
 
 def test_a_tenant_with_few_requests_does_not_get_the_wait_of_anothers_backlog() -> None:
     simulation = two_tenants(SchedulerSettings(max_waiting=100_000), small_per_s=4.0)
     small = of_tenant(simulation, "small")
     assert len(small) > 30
-    assert all(a.told_s is not None and a.told_s < 1.0 for a in small)
+    assert all(a.estimated_s is not None and a.estimated_s < 1.0 for a in small)
     assert all(a.waited_s is not None and a.waited_s < 1.0 for a in small)
 
 
 @pytest.mark.parametrize("small_per_s", [4.0, 7.0, 20.0])
 def test_a_backlogs_estimate_counts_the_requests_that_will_go_before_it(small_per_s: float) -> None:
-    """Half of the service is the other tenant's, if it asks for so much."""
+    """Half of the service is the other tenant's, if it requests so much."""
     simulation = two_tenants(SchedulerSettings(max_waiting=100_000), small_per_s=small_per_s)
     assert median_error(of_tenant(simulation, "big"), beyond_s=2.0) <= ROUGHLY
     if small_per_s > 8.0:
@@ -228,16 +228,16 @@ def test_weights_are_part_of_the_estimated_wait() -> None:
 def test_an_interactive_estimate_counts_the_time_of_parking_bulk_requests() -> None:
     rng = random.Random(1)
     simulation = Simulation([8], SchedulerSettings(max_waiting=100_000, max_preemptions=1000))
-    simulation.offer(Ask(0.0, 100.0, priority="bulk") for _ in range(20))
+    simulation.offer(Arrival(0.0, 100.0, priority="bulk") for _ in range(20))
     simulation.offer(
         poisson(rng, per_s=2.0, for_s=60.0, from_s=1.0, runs_s=lambda: 1.0, priority="interactive")
     )
     simulation.run(70.0)
-    urgent = [a for a in simulation.offered.values() if a.ask.priority == "interactive"]
-    assert urgent[0].told_s is None, "nobody has made way yet, so it is not known"
-    told = [a.told_s for a in urgent if a.told_s is not None]
-    assert len(told) > len(urgent) * 0.9
-    assert max(told) < 0.2
+    urgent = [a for a in simulation.offered.values() if a.arrival.priority == "interactive"]
+    assert urgent[0].estimated_s is None, "nothing was parked yet, so it is not known"
+    estimated = [a.estimated_s for a in urgent if a.estimated_s is not None]
+    assert len(estimated) > len(urgent) * 0.9
+    assert max(estimated) < 0.2
     assert max(a.waited_s or 0.0 for a in urgent) < 0.2
 
 
@@ -246,7 +246,7 @@ def test_retry_after_of_a_full_lane_is_when_its_next_place_becomes_free() -> Non
     bench.submit(*(f"later {i}" for i in range(5)))
     assert figures(bench)["standard"].waiting == 9
     bench.submit("one too many")
-    error = told(bench)
+    error = error_of(bench)
     assert isinstance(error, LaneFull)
     assert error.retry_after_s == pytest.approx(1.0, rel=ROUGHLY)
 
@@ -255,7 +255,7 @@ def test_retry_after_of_patience_is_when_it_would_suffice() -> None:
     bench = one_a_second(15, ended=5)
     bench.submit("impatient", queue_deadline_s=bench.now_s + 0.5)
     bench.after(0.6)
-    error = told(bench)
+    error = error_of(bench)
     assert isinstance(error, PatienceExhausted)
     assert error.retry_after_s == pytest.approx(9.5, rel=ROUGHLY)
 

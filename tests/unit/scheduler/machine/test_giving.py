@@ -44,10 +44,10 @@ def lives(bench: Bench, *gateway_ids: str, draining: bool = False) -> None:
     """These report that they live, and where."""
     for gateway_id in gateway_ids:
         address = f"at {gateway_id}"
-        told = gateway_reported(
+        report = gateway_reported(
             gateway_id, received_s=bench.now_s, address=address, draining=draining
         )
-        bench.apply(told)
+        bench.apply(report)
 
 
 def leaves(bench: Bench, gateway_id: str = "g") -> None:
@@ -55,7 +55,7 @@ def leaves(bench: Bench, gateway_id: str = "g") -> None:
 
 
 def fence(bench: Bench) -> SendNotice:
-    """The notice that gives r to somebody."""
+    """Return the notice that assigns r to a gateway."""
     (found,) = [notice for notice in bench.given(SendNotice) if notice.fences]
     return found
 
@@ -106,22 +106,24 @@ def test_a_gateway_that_does_not_take_it_is_not_the_only_one() -> None:
         assert not [n for n in bench.given(SendNotice) if n.fences], "not at once again"
         bench.after(0.9)
     assert set(asked_of) == {"h", "i"}
-    assert bench.machine.statistics().orphaned + bench.machine.statistics().lost == 1
+    assert bench.machine.statistics()["orphaned"] + bench.machine.statistics()["lost"] == 1
 
 
 def test_the_only_gateway_may_be_assigned_what_it_has_released() -> None:
     bench, attempt = running()
     lives(bench, "g")
     bench.worker(number=2, leaving=True)
-    asks = fence(bench)
-    assert (asks.gateway_id, asks.records) == ("g", ())
-    bench.apply(NoticeAnswered(asks, (), ("r",)))
-    assert bench.machine.statistics().orphaned == 1
+    fenced = fence(bench)
+    assert (fenced.gateway_id, fenced.records) == ("g", ())
+    bench.apply(NoticeAnswered(fenced, (), ("r",)))
+    assert bench.machine.statistics()["orphaned"] == 1
     lives(bench, "g")
     bench.after(1.1)
     given = fence(bench)
     assert (given.gateway_id, [r.request_id for r in given.records]) == ("g", ["r"])
-    assert not [n for n in bench.given(SendNotice) if n.ended], "it is not told that another has it"
+    assert not [n for n in bench.given(SendNotice) if n.ended], (
+        "its own gateway gets no notice of the move"
+    )
     assert given.records[0].attempt > attempt
 
 
@@ -129,7 +131,7 @@ def test_without_a_gateway_it_waits_until_its_deadline_and_its_end_is_kept() -> 
     bench, _ = running(deadline_s=400.0)
     leaves(bench)
     bench.after(200.0)
-    assert bench.machine.statistics().orphaned == 1
+    assert bench.machine.statistics()["orphaned"] == 1
     bench.after(100.1)
     kept = bench.only(StoreResult)
     assert (kept.record.request_id, kept.error.code) == ("r", Code.DEADLINE_EXCEEDED)
@@ -141,7 +143,7 @@ def test_what_is_too_much_to_keep_ends_with_an_error_that_is_kept() -> None:
     bench = Bench(SchedulerSettings(max_orphans=2))
     bench.submit("a", "b", "c", detached=True)
     leaves(bench)
-    assert bench.machine.statistics().orphaned == 2
+    assert bench.machine.statistics()["orphaned"] == 2
     assert "too many orphans" in bench.only(StoreResult).error.message
 
 
@@ -182,16 +184,16 @@ def test_a_gateway_that_drains_hands_over_at_once_and_gets_nothing() -> None:
     moved, given = bench.given(SendNotice)
     assert (moved.gateway_id, [i for i, _ in moved.ended]) == ("g", ["r"])
     assert (given.gateway_id, given.records[0].request_id) == ("h", "r")
-    assert bench.machine.statistics().orphaned == 0, "the stream stays with its reader"
+    assert bench.machine.statistics()["orphaned"] == 0, "the stream stays with its reader"
 
 
 def test_a_gateway_that_drains_keeps_what_no_other_can_take() -> None:
     bench, _ = running()
     lives(bench, "g", draining=True)
     assert not bench.given(ParkOnWorker)
-    assert bench.machine.statistics().orphaned == 0
+    assert bench.machine.statistics()["orphaned"] == 0
     leaves(bench)
-    assert bench.machine.statistics().orphaned == 1
+    assert bench.machine.statistics()["orphaned"] == 1
 
 
 def test_the_first_gateway_that_requests_it_gets_it_and_no_other_does() -> None:
@@ -213,7 +215,7 @@ def test_the_settlement_of_the_gateway_that_took_it_over_ends_it() -> None:
     bench.after(0.2)
     since = fence(bench).records[0].held_since_attempt
     bench.apply(settled("r"))
-    assert bench.machine.find("r") is not None, "its former gateway's word"
+    assert bench.machine.find("r") is not None, "its former gateway's settlement"
     bench.apply(settled("r", since=since))
     assert bench.only(Acknowledge).request_id == "r"
 
@@ -225,11 +227,11 @@ def test_records_that_do_not_fit_one_message_go_with_the_next() -> None:
     bench.submit(*ids, detached=True, adapter="a" * 200_000)
     leaves(bench)
     bench.after(0.2)
-    told = []
+    assigned = []
     for _ in range(3):
         given = fence(bench)
         assert len(given.records) == len(given.fences) == 1
-        told.append(given.records[0].request_id)
-        stands = ResumePoint(request_id=told[-1], attempt=given.fences[0][1])
+        assigned.append(given.records[0].request_id)
+        stands = ResumePoint(request_id=assigned[-1], attempt=given.fences[0][1])
         bench.apply(NoticeAnswered(given, (stands,), ()))
-    assert told == ids
+    assert assigned == ids

@@ -24,7 +24,7 @@ def lose_worker(bench: Bench, output: list[int]) -> RequestRecord | None:
     return redispatched(bench) if bench.given(Dispatch) else None
 
 
-def test_a_request_that_makes_headway_outlives_any_number_of_workers() -> None:
+def test_a_request_that_makes_progress_outlives_any_number_of_workers() -> None:
     bench = Bench(SchedulerSettings(max_attempts=2))
     bench.worker()
     bench.submit("a")
@@ -34,7 +34,7 @@ def test_a_request_that_makes_headway_outlives_any_number_of_workers() -> None:
         assert record.failures == 1
 
 
-def test_headway_counts_where_only_the_gateway_knows_of_it() -> None:
+def test_progress_counts_where_only_the_gateway_knows_of_it() -> None:
     bench = Bench()
     bench.worker()
     bench.submit("a")
@@ -76,7 +76,7 @@ def ids(dispatches: list[Dispatch]) -> list[str]:
     return [r.request_id for d in dispatches for r in d.message.requests]
 
 
-def test_a_request_that_kills_its_workers_takes_no_other_to_its_end() -> None:
+def test_a_request_that_kills_its_workers_ends_no_other() -> None:
     bench = Bench(SchedulerSettings(max_attempts=2))
     bench.worker(free=8, total=8)
     bench.submit("culprit", "bystander")
@@ -85,7 +85,7 @@ def test_a_request_that_kills_its_workers_takes_no_other_to_its_end() -> None:
     assert "failed on 2 attempts" in bench.only(PublishDeadLetter).reason
     bystander = bench.machine.find("bystander")
     assert bystander is not None
-    assert bystander.running
+    assert bystander.is_running
 
 
 def test_requests_on_their_last_attempt_start_one_after_another_beside_all_others() -> None:

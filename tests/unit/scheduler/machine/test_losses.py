@@ -118,7 +118,7 @@ def test_a_choice_that_is_finished_needs_no_slot_on_the_next_attempt() -> None:
     assert redispatched(bench).request_id == "a"
 
 
-def test_a_parked_request_goes_on_and_counts_no_failure() -> None:
+def test_a_parked_request_resumes_and_counts_no_failure() -> None:
     bench, attempt = running()
     bench.apply(parked("w", point("a", attempt, [1, 2, 3])))
     bench.apply(answer(bench.only(SendNotice), point("a", attempt, [1, 2])))
@@ -127,7 +127,7 @@ def test_a_parked_request_goes_on_and_counts_no_failure() -> None:
     assert record.failures == 0
 
 
-def test_a_request_that_fails_too_often_is_ended_and_buried() -> None:
+def test_a_request_that_fails_too_often_ends_as_a_dead_letter() -> None:
     bench, attempt = running(SchedulerSettings(max_attempts=2))
     bench.apply(parked("w", point("a", attempt, error="no memory")))
     bench.apply(answer(bench.only(SendNotice), point("a", attempt)))
@@ -156,7 +156,7 @@ def test_a_draining_worker_gets_nothing_new_and_keeps_what_it_runs() -> None:
     assert bench.submit("b") == []
     found = bench.machine.find("a")
     assert found is not None
-    assert found.running
+    assert found.is_running
 
 
 def test_an_unanswered_dispatch_is_fenced_before_the_next_attempt() -> None:
@@ -185,7 +185,7 @@ def test_a_request_goes_on_where_only_the_answer_to_its_dispatch_was_lost() -> N
     assert bench.only(Dispatch).message.requests[0].request_id == "b"
     found = bench.machine.find("a")
     assert found is not None
-    assert (found.running, found.request.record.attempt) == (True, attempt)
+    assert (found.is_running, found.record.attempt) == (True, attempt)
 
 
 def test_a_request_that_ends_every_worker_before_it_answers_is_a_dead_letter() -> None:

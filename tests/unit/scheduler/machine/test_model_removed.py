@@ -35,7 +35,7 @@ def test_what_runs_goes_on_to_its_end_and_what_comes_late_is_ended() -> None:
     bench.submit("a")
     bench.accept()
     bench.apply(ModelRemoved())
-    assert bench.machine.statistics().running == 1
+    assert bench.machine.statistics()["running"] == 1
     bench.submit("b")
     assert [request_id for request_id, _ in bench.only(SendNotice).ended] == ["b"]
     bench.apply(settled("a"), settled("b", code=5))

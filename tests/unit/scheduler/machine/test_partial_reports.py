@@ -9,7 +9,7 @@ from helpers.scheduler_events import EPOCH, Bench, reported
 
 
 def running(*request_ids: str) -> tuple[Bench, dict[str, int]]:
-    """A bench on which these run on worker `w`, as its report 2 says; and their attempts."""
+    """A bench on which these run on worker `w`, as of its report 2; and their attempts."""
     bench = Bench(SchedulerSettings(settle_grace_s=2.0))
     bench.worker()
     bench.submit(*request_ids)
@@ -20,7 +20,7 @@ def running(*request_ids: str) -> tuple[Bench, dict[str, int]]:
 
 
 def asked_for(bench: Bench) -> list[str]:
-    """Of whom their gateway is asked when the grace for settlements is over."""
+    """Return the requests that are fenced when the grace for settlements is over."""
     bench.after(2.1)
     return [request_id for notice in bench.given(SendNotice) for request_id, _ in notice.fences]
 
@@ -31,13 +31,13 @@ def test_a_request_that_a_report_names_as_ended_vanishes() -> None:
     assert asked_for(bench) == ["a"]
 
 
-def test_what_it_leaves_out_goes_on() -> None:
+def test_a_request_that_a_report_leaves_out_runs_on() -> None:
     bench, _ = running("a", "b")
     bench.worker(number=3, since=2, free=2, counted=(EPOCH, 1))
     assert asked_for(bench) == []
 
 
-def test_what_began_and_ended_between_two_reports_is_looked_for() -> None:
+def test_a_request_that_began_and_ended_between_two_reports_vanishes() -> None:
     bench, _ = running("a")
     bench.submit("b")
     bench.accept()
@@ -70,7 +70,7 @@ def test_a_delta_report_of_an_unknown_worker_adds_no_worker() -> None:
     assert bench.machine.fleet_statistics() == (0, 0)
 
 
-def test_a_stranger_that_is_named_once_is_adopted_when_its_message_is_read() -> None:
+def test_an_unknown_request_that_is_reported_once_is_adopted_when_its_message_is_read() -> None:
     bench = Bench(holding=True)
     bench.worker(number=1)
     bench.worker(number=2, since=1, running={"a": 3}, free=3)
@@ -85,7 +85,7 @@ def test_an_end_that_is_named_after_an_adoption_elsewhere_is_not_its_end() -> No
     bench.worker(number=3, since=2, ended=("a",), counted=(EPOCH, 1))
     found = bench.machine.find("a")
     assert found is not None
-    assert (found.running, found.worker_name) == (True, "name of v")
+    assert bench.machine.worker_name(found) == "name of v"
     assert bench.given(CancelOnWorker) == []
 
 

@@ -1,4 +1,4 @@
-"""Bulk requests make way for interactive ones that would wait, and come back unharmed."""
+"""Bulk requests are parked for interactive ones that would wait, and resume with their output."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Full:
         return [command.request_id for command in self.bench.given(ParkOnWorker)]
 
     def park(self, request_id: str, *output_ids: int) -> None:
-        """It does as it was asked, the leader learns where the request stands, and reports."""
+        """The worker parks the request, sends its resume point, and reports."""
         attempt = self.running.pop(request_id)
         where = point(request_id, attempt, list(output_ids))
         self.bench.apply(parked("w", where))
@@ -84,7 +84,7 @@ def test_what_was_parked_goes_on_from_its_output_with_no_failure_counted() -> No
     assert record.failures == 0
 
 
-def test_one_is_parked_for_each_slot_that_is_wanted_and_no_more() -> None:
+def test_one_is_parked_for_each_slot_that_is_needed_and_no_more() -> None:
     full = Full()
     full.bench.submit("u1", "u2", priority="interactive")
     assert full.park_requested() == ["d", "c"]
@@ -150,7 +150,7 @@ def test_an_engine_that_cannot_park_is_left_alone() -> None:
     assert full.park_requested() == []
 
 
-def test_nothing_is_parked_where_that_is_not_wanted() -> None:
+def test_nothing_is_parked_where_preemption_is_off() -> None:
     full = Full(SchedulerSettings(preemption=False))
     full.bench.submit("urgent", priority="interactive")
     assert full.park_requested() == []
@@ -221,7 +221,7 @@ def test_under_endless_urgent_load_the_bulk_lane_keeps_its_share_of_the_slots() 
     bulk, urgent_ended = [], 0
     for i in range(100):
         full.bench.submit(f"u{i}", priority="interactive")
-        full.bench.after(1.0)  # whoever was asked when nobody looked is asked again
+        full.bench.after(1.0)  # every park that no report has confirmed is sent again
         for request_id in full.park_requested():
             full.park(request_id)
         full.report()

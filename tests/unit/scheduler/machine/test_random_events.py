@@ -22,7 +22,7 @@ from helpers.scheduler_world import World
 
 NEVER = float("inf")
 MANY = 40
-"""Requests; a new leader lets in all that it reads, and somebody has to see them through."""
+"""Requests; a new leader admits all that it reads, and all of them have to end."""
 PRIORITIES = st.sampled_from(["interactive", "standard", "bulk"])
 BEGINNINGS = st.integers(0, 2)
 TENANTS = st.sampled_from(["", "a", "b"])
@@ -123,7 +123,7 @@ class RandomEvents(RuleBasedStateMachine):
     @precondition(lambda self: len(self.gateways(Life.LIVES)) > 1)
     @rule(data=st.data())
     def a_gateway_must_stop(self, data: st.DataObject) -> None:
-        self.world.let_go(data.draw(st.sampled_from(self.gateways(Life.LIVES))))
+        self.world.drain_gateway(data.draw(st.sampled_from(self.gateways(Life.LIVES))))
 
     @precondition(lambda self: len(self.gateways(Life.LIVES)) > 1)
     @rule(data=st.data())
@@ -142,11 +142,11 @@ class RandomEvents(RuleBasedStateMachine):
         self.world.leave(data.draw(st.sampled_from(self.gateways(Life.LEAVING))))
 
     @precondition(lambda self: any(c.away for c in self.world.clients.values()))
-    @rule(data=st.data(), word=st.sampled_from(["heard", "unanswered", "lost"]))
-    def a_client_comes_back(self, data: st.DataObject, word: str) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from(["received", "unanswered", "lost"]))
+    def a_client_comes_back(self, data: st.DataObject, outcome: str) -> None:
         away = [i for i, c in self.world.clients.items() if c.away]
         gateway_id = data.draw(st.sampled_from(self.gateways(Life.LIVES)))
-        self.world.come_back(data.draw(st.sampled_from(away)), gateway_id, word)
+        self.world.come_back(data.draw(st.sampled_from(away)), gateway_id, outcome)
 
     @precondition(lambda self: self.gateways(Life.FROZEN))
     @rule(data=st.data())
@@ -230,8 +230,8 @@ class RandomEvents(RuleBasedStateMachine):
     @precondition(lambda self: any(isinstance(c, ParkOnWorker) for c in self.world.pending))
     @rule(data=st.data())
     def a_command_to_a_worker_gets_lost(self, data: st.DataObject) -> None:
-        words = [c for c in self.world.pending if isinstance(c, ParkOnWorker)]
-        self.world.pending.remove(data.draw(st.sampled_from(words)))
+        parks = [c for c in self.world.pending if isinstance(c, ParkOnWorker)]
+        self.world.pending.remove(data.draw(st.sampled_from(parks)))
 
     # Callers, time, leaders
 
@@ -239,7 +239,7 @@ class RandomEvents(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_client_leaves(self, data: st.DataObject) -> None:
         request_id = data.draw(st.sampled_from(list(self.world.clients)))
-        if self.world.is_heard(request_id) and not self.world.clients[request_id].detached:
+        if self.world.is_connected(request_id) and not self.world.clients[request_id].detached:
             self.world.settle(request_id, code=1)
 
     @precondition(lambda self: self.world.clients)

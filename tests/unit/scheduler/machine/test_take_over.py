@@ -1,4 +1,4 @@
-"""A new leader: what it adopts, what it asks for, and what it leaves alone."""
+"""A new leader: what it adopts, what it fences, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_what_runs_is_adopted_with_its_attempt() -> None:
     assert bench.given(SendNotice) == []
     found = bench.machine.find("a")
     assert found is not None
-    assert found.running
-    assert found.request.record.attempt == OLD
+    assert found.is_running
+    assert found.record.attempt == OLD
 
 
 def test_what_a_worker_reported_before_it_was_read_is_adopted() -> None:
@@ -119,7 +119,7 @@ def test_of_two_workers_that_run_it_the_newer_attempt_wins() -> None:
     bench.apply(reported("w2", 1, received_s=100.0, running={"a": OLD + 1}))
     found = bench.machine.find("a")
     assert found is not None
-    assert found.worker_name == "name of w2"
+    assert bench.machine.worker_name(found) == "name of w2"
     bench.apply(reported("w", 3, received_s=100.0, running={"a": OLD}))
     cancel = bench.only(CancelOnWorker)
     assert (cancel.worker_id, cancel.attempt) == ("w", OLD)

@@ -13,7 +13,7 @@ from helpers.scheduler_events import Bench, answer, point
 PATIENT = SchedulerSettings(gateway_silence_s=600.0, worker_silence_s=600.0)
 
 
-def told(bench: Bench) -> HeadraceError:
+def error_of(bench: Bench) -> HeadraceError:
     ((_, error),) = bench.only(SendNotice).ended
     return error
 
@@ -23,7 +23,7 @@ def test_a_request_whose_deadline_passes_while_it_waits_is_not_run() -> None:
     bench.submit("a", deadline_s=110.0)
     assert bench.after(9.9) == []
     bench.after(0.2)
-    assert isinstance(told(bench), DeadlineExceeded)
+    assert isinstance(error_of(bench), DeadlineExceeded)
 
 
 def test_a_running_request_is_ended_from_here_if_its_worker_did_not() -> None:
@@ -33,7 +33,7 @@ def test_a_running_request_is_ended_from_here_if_its_worker_did_not() -> None:
     bench.accept()
     assert bench.after(10.9) == []
     bench.after(0.2)
-    assert isinstance(told(bench), DeadlineExceeded)
+    assert isinstance(error_of(bench), DeadlineExceeded)
     assert bench.only(CancelOnWorker).code == 4
 
 
@@ -53,14 +53,14 @@ def test_a_lost_request_past_its_deadline_is_ended() -> None:
     bench.accept()
     bench.worker(number=2, leaving=True)
     bench.after(10.1)
-    assert bench.machine.statistics().ending == 1
+    assert bench.machine.statistics()["ending"] == 1
 
 
 def test_patience_without_any_worker_ends_for_want_of_one() -> None:
     bench = Bench(PATIENT)
     bench.submit("a", queue_deadline_s=105.0)
     bench.after(5.1)
-    assert isinstance(told(bench), NoWorker)
+    assert isinstance(error_of(bench), NoWorker)
 
 
 def test_patience_with_busy_workers_ends_for_want_of_time() -> None:
@@ -68,7 +68,7 @@ def test_patience_with_busy_workers_ends_for_want_of_time() -> None:
     bench.worker(free=0)
     bench.submit("a", queue_deadline_s=105.0)
     bench.after(5.1)
-    error = told(bench)
+    error = error_of(bench)
     assert isinstance(error, PatienceExhausted)
     assert error.retry_after_s is not None
 
@@ -90,9 +90,9 @@ def test_patience_does_not_end_a_request_that_has_started_and_waits_again() -> N
     bench.worker(number=2, running={"a": attempt}, free=3)
     bench.worker(number=3, leaving=True)
     bench.apply(answer(bench.only(SendNotice), point("a", attempt, [5, 6])))
-    assert bench.machine.statistics().waiting == 1
+    assert bench.machine.statistics()["waiting"] == 1
     assert bench.after(60.0) == []
-    assert bench.machine.statistics().waiting == 1
+    assert bench.machine.statistics()["waiting"] == 1
 
 
 def test_patience_goes_on_where_a_worker_refused() -> None:
@@ -101,7 +101,7 @@ def test_patience_goes_on_where_a_worker_refused() -> None:
     bench.submit("a", queue_deadline_s=105.0)
     bench.refuse(DispatchRefusalCause.DISPATCH_REFUSAL_CAUSE_FULL)
     bench.after(5.1)
-    assert isinstance(told(bench), PatienceExhausted)
+    assert isinstance(error_of(bench), PatienceExhausted)
 
 
 def test_a_request_waits_for_a_fuller_batch_no_longer_than_the_setting() -> None:
@@ -118,4 +118,4 @@ def test_appointments_of_requests_that_are_gone_do_not_pile_up() -> None:
     for i in range(3000):
         bench.submit(f"r{i}", deadline_s=10_000.0)
         bench.settle(f"r{i}", code=1)
-    assert bench.machine.statistics().timers <= 1001
+    assert bench.machine.statistics()["timers"] <= 1001

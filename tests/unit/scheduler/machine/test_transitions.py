@@ -30,6 +30,7 @@ from helpers.scheduler_events import (
     point,
     reported,
     settled,
+    submitted,
     take_over_requested,
 )
 from helpers.states_page import page
@@ -63,7 +64,7 @@ def in_state(state: str, *, attachable: bool = True) -> Bench:
 
 def state_of(bench: Bench) -> str:
     found = bench.machine.find("r")
-    return "gone" if found is None else type(found.request.state).__name__.lower()
+    return "gone" if found is None else type(found.state).__name__.lower()
 
 
 def leaves(bench: Bench) -> None:
@@ -121,7 +122,7 @@ def test_a_lost_request_goes_on_by_its_gateways_point_unless_its_attempts_are_ex
         bench = in_state("lost")
         found = bench.machine.find("r")
         assert found is not None
-        stands = point("r", found.request.record.attempt, [7], error=error)
+        stands = point("r", found.record.attempt, [7], error=error)
         bench.apply(take_over_requested("r", "g", stands=stands))
         assert state_of(bench) == state
 
@@ -155,7 +156,7 @@ def test_a_move_that_is_not_in_the_table_fails_the_test_that_makes_it() -> None:
     bench = Bench()
     bench.observer.event = "Settled"
     with pytest.raises(AssertionError, match="not in the table"):
-        bench.observer.moved("standard", "running", "waiting")
+        bench.observer.moved(submitted("r").request, "running", "waiting")
 
 
 def test_the_page_of_states_is_the_table() -> None:

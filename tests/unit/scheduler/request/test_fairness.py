@@ -1,4 +1,4 @@
-"""Tenants of one lane share it by their weights, whoever asks for how much."""
+"""Tenants of one lane share it by their weights, whichever requests how much."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from headrace_scheduler.base.settings import SchedulerSettings
 from headrace_scheduler.machine.state_machine import Leadership, Machine
 from headrace_scheduler.request.fairness import Account, Accounts
-from headrace_scheduler.request.live_request import Held, Request
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.state.events import Dispatch, DispatchAnswered, Submitted
 from headrace_scheduler.state.lanes import Lane
 from helpers.counting_observer import CountingObserver
@@ -33,10 +33,7 @@ SLOTS = 16
 
 
 def waiting(request_id: str, sequence: int, tenant: str, prompt_tokens: int = 3) -> Request:
-    event = submitted(request_id, sequence, tenant=tenant, prompt_tokens=prompt_tokens)
-    return Request(
-        event.record, "standard", sequence, "", 0.0, 0.0, 0.0, 0.0, stored_bytes=0, state=Held()
-    )
+    return submitted(request_id, sequence, tenant=tenant, prompt_tokens=prompt_tokens).request
 
 
 def lane_of(*requests: Request, settings: SchedulerSettings | None = None) -> Lane:
@@ -69,7 +66,7 @@ def test_a_tenant_with_twice_the_weight_is_served_twice_as_often() -> None:
     )
 
 
-def test_long_prompts_are_paid_for() -> None:
+def test_long_prompts_are_charged() -> None:
     # Each of y's costs as much as two of x's: 3 or 16 of prompt, and 4 of output by 2.
     long = [waiting("YZ"[i], 10 + i, "y", prompt_tokens=14) for i in range(2)]
     short = [waiting("abcd"[i], i, "x", prompt_tokens=3) for i in range(4)]
@@ -143,27 +140,27 @@ def test_the_one_request_of_a_tenant_leaves_within_two_rounds_of_anothers_thousa
     raise AssertionError("b did not start")
 
 
-def test_what_comes_back_pays_nothing_twice() -> None:
+def test_a_request_that_returns_is_charged_for_nothing_twice() -> None:
     bench = Bench()
     bench.worker(free=1, total=1)
     bench.submit("a", tenant="x")
     attempt = bench.only(Dispatch).message.requests[0].attempt
     found = bench.machine.find("a")
     assert found is not None
-    charged = found.request.charged
+    charged = found.charged
     assert charged > 0
     bench.accept()
     bench.apply(lost("w", point("a", attempt, [1])))
     (notice,) = (c for c in bench.commands if not isinstance(c, Dispatch))
     bench.apply(answer(notice, point("a", attempt, [1])))  # type: ignore[arg-type]
-    assert found.request.charged == 3 + 2 * 1, "so much as it made, where it stands now"
+    assert found.charged == 3 + 2 * 1, "so much as it made, where it stands now"
     bench.worker("v", free=1, total=1)
-    assert found.request.charged == charged
+    assert found.charged == charged
 
 
 @dataclass
 class Tenant:
-    """Asks for more than it gets, always."""
+    """It always requests more than it gets."""
 
     name: str
     weight: float
@@ -204,14 +201,14 @@ class Simulation:
         for step in range(round(seconds * 20)):
             self.now_s = step / 20
             for tenant in self.tenants:
-                self.ask(tenant)
+                self.submit(tenant)
             self.make_tokens()
             self.report()
             for dispatch in self.machine.decide(now_s=self.now_s):
                 if isinstance(dispatch, Dispatch):
                     self.take(dispatch)
 
-    def ask(self, tenant: Tenant) -> None:
+    def submit(self, tenant: Tenant) -> None:
         live = sum(r.split("-")[0] == tenant.name for r in self.lengths)
         for _ in range(2 * SLOTS - live):
             self.sequence += 1
@@ -223,8 +220,8 @@ class Simulation:
                 now_s=self.now_s,
                 tenant=tenant.name,
                 prompt_tokens=tenant.prompt_tokens,
+                max_tokens=100,
             )
-            event.record.sampling.max_tokens = 100
             self.apply(event)
 
     def apply(self, event: Submitted) -> None:

@@ -1,4 +1,4 @@
-"""Who holds which beginnings, whatever is reported in whatever order."""
+"""Which workers hold which prefixes, whatever is reported in whatever order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = st.lists(st.integers(0, 6), max_size=5)
 REPORTS = st.lists(st.tuples(st.sampled_from("vw"), st.booleans(), NAMES, NAMES))
 
 
-def heard(*reports: PrefixReport) -> PrefixDirectory:
+def directory_of(*reports: PrefixReport) -> PrefixDirectory:
     directory = PrefixDirectory()
     for report in reports:
         directory.apply_report(report)
@@ -21,7 +21,7 @@ def heard(*reports: PrefixReport) -> PrefixDirectory:
 
 
 def test_the_longest_prefix_is_found_with_all_of_its_holders() -> None:
-    directory = heard(
+    directory = directory_of(
         PrefixReport(worker_id="v", held=[1, 2]), PrefixReport(worker_id="w", held=[1, 2, 3])
     )
     found = directory.longest_match([1, 2, 3, 4])
@@ -32,20 +32,20 @@ def test_the_longest_prefix_is_found_with_all_of_its_holders() -> None:
 
 
 @given(REPORTS)
-def test_it_is_what_was_said_and_nothing_is_left_of_who_is_gone(
+def test_it_is_what_was_reported_and_nothing_is_left_of_a_worker_that_is_gone(
     reports: list[tuple[str, bool, list[int], list[int]]],
 ) -> None:
     directory = PrefixDirectory()
-    said: dict[str, set[int]] = {"v": set(), "w": set()}
+    reported: dict[str, set[int]] = {"v": set(), "w": set()}
     for worker_id, full, held, dropped in reports:
         report = PrefixReport(worker_id=worker_id, full=full, held=held, dropped=dropped)
         directory.apply_report(report)
-        before = set() if full else said[worker_id] - set(dropped)
-        said[worker_id] = before | set(held)
+        before = set() if full else reported[worker_id] - set(dropped)
+        reported[worker_id] = before | set(held)
         directory.check_integrity()
         for name in range(7):
-            holders = {worker for worker, names in said.items() if name in names}
+            holders = {worker for worker, names in reported.items() if name in names}
             assert directory.longest_match([name]).worker_ids == holders
-    for worker_id in said:
+    for worker_id in reported:
         directory.forget(worker_id)
     assert not directory

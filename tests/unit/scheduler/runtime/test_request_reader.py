@@ -1,4 +1,4 @@
-"""Stored messages: what they say of time, and which nobody can read."""
+"""Stored messages: their times, and which of them are unreadable."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 
 from headrace.bus import PulledMessage
 from headrace.internal.v1.request_pb2 import RequestRecord
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.runtime.request_reader import Unreadable, read_request
-from headrace_scheduler.state.events import Submitted
 
 NOW_S, UNIX_S = 50.0, 1_000_000.0
 
@@ -16,7 +16,7 @@ def record() -> RequestRecord:
     return RequestRecord(request_id="a", model="tiny", gateway_id="g", n=1)
 
 
-def read(message: bytes) -> Submitted:
+def read(message: bytes) -> Request:
     pulled = PulledMessage(message, 7, "ack 7")
     return read_request(pulled, model="tiny", priority="bulk", now_s=NOW_S, unix_s=UNIX_S)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace_scheduler.state.lengths import EndedChoice, Lengths, ObservedLength, Survival
 from headrace_scheduler.state.supply import MAX_SAMPLED, RunningRequest, SlotSupply, sample_runs
-from helpers.queue_simulation import Ask, OfferedRequest, Simulation, median_error
+from helpers.queue_simulation import Arrival, OfferedRequest, Simulation, median_error
 from helpers.scheduler_events import Bench
 
 SLOTS, TOKEN_S, FULL_S = 8, 0.05, 10.0
@@ -83,33 +83,37 @@ def test_the_time_before_the_first_token_is_separated_from_the_tokens_own() -> N
 
 
 def burst(
-    history: list[Ask], runs_s: Callable[[], float], most_s: float, *, reports_tokens: bool
+    history: list[Arrival], runs_s: Callable[[], float], most_s: float, *, reports_tokens: bool
 ) -> list[OfferedRequest]:
     """All slots taken at once after an idle time; then more come. Returns these."""
     simulation = Simulation([SLOTS], token_s=TOKEN_S, reports_tokens=reports_tokens)
     simulation.offer(history)
     simulation.offer(
-        Ask(at_s, TOKEN_S, most_s=TOKEN_S, priority="interactive", probe=True)
+        Arrival(at_s, TOKEN_S, most_s=TOKEN_S, priority="interactive", probe=True)
         for at_s in range(1, int(IDLE_S), 5)
     )
-    at_once = [Ask(IDLE_S + 0.01 * i, runs_s(), most_s=most_s) for i in range(SLOTS)]
-    later = [Ask(IDLE_S + 0.4 + 0.7 * i, runs_s(), most_s=most_s) for i in range(14)]
+    at_once = [Arrival(IDLE_S + 0.01 * i, runs_s(), most_s=most_s) for i in range(SLOTS)]
+    later = [Arrival(IDLE_S + 0.4 + 0.7 * i, runs_s(), most_s=most_s) for i in range(14)]
     simulation.offer([*at_once, *later])
     simulation.run(IDLE_S + 100.0)
-    return [a for a in simulation.offered.values() if a.ask.at_s > IDLE_S + 0.3]
+    return [a for a in simulation.offered.values() if a.arrival.at_s > IDLE_S + 0.3]
 
 
 @pytest.mark.parametrize(
     ("history", "reports_tokens"),
     [(0, True), (20, True), (20, False)],
-    ids=["from nothing but probes", "after short ones", "after short ones, workers say nothing"],
+    ids=[
+        "from nothing but probes",
+        "after short ones",
+        "after short ones, workers report no times",
+    ],
 )
 def test_a_bound_that_all_come_to_is_what_is_waited_for(history: int, reports_tokens: bool) -> None:
-    """The short ones were cut off by a bound of their own, and so say nothing of these."""
-    short = [Ask(2.5 + 5.0 * i, TOKEN_S, most_s=TOKEN_S) for i in range(history)]
+    """The short ones were cut off by a bound of their own, and so are no evidence of these."""
+    short = [Arrival(2.5 + 5.0 * i, TOKEN_S, most_s=TOKEN_S) for i in range(history)]
     offered = burst(short, lambda: FULL_S, FULL_S, reports_tokens=reports_tokens)
-    assert offered[0].told_s == pytest.approx(FULL_S - 0.4, rel=0.1)
-    assert all(a.told_s is not None for a in offered)
+    assert offered[0].estimated_s == pytest.approx(FULL_S - 0.4, rel=0.1)
+    assert all(a.estimated_s is not None for a in offered)
     assert median_error(offered, beyond_s=1.0) <= ROUGHLY
 
 
@@ -117,7 +121,7 @@ def test_answers_that_end_by_themselves_are_waited_for_as_long_as_they_were_late
     offered: list[OfferedRequest] = []
     for seed in range(4):
         rng = random.Random(seed)
-        history = [Ask(20.0 * i, rng.uniform(5.0, 11.0)) for i in range(20)]
+        history = [Arrival(20.0 * i, rng.uniform(5.0, 11.0)) for i in range(20)]
         offered += burst(history, partial(rng.uniform, 5.0, 11.0), 0.0, reports_tokens=True)
     assert median_error(offered, beyond_s=1.0) <= ROUGHLY
 

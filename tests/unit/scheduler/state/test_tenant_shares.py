@@ -1,4 +1,4 @@
-"""Who goes before a request, where tenants take turns; and how long it waits for them."""
+"""Which requests go before another, where tenants take turns; and how long it waits for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace_scheduler.base.settings import SchedulerSettings
-from headrace_scheduler.request.live_request import Held, Request
+from headrace_scheduler.request.live_request import Request
 from headrace_scheduler.state.estimates import CompetingTenant, QueueAhead, estimate_wait_s
 from headrace_scheduler.state.lanes import Lane
 from headrace_scheduler.state.tenant_shares import TenantShare, ahead, sample_ranks
@@ -32,13 +32,10 @@ CROWDS = st.builds(
 
 
 def waiting(sequence: int, tenant: str) -> Request:
-    event = submitted(f"r{sequence}", sequence, tenant=tenant)
-    return Request(
-        event.record, "standard", sequence, "", 0.0, 0.0, 0.0, 0.0, stored_bytes=0, state=Held()
-    )
+    return submitted(f"r{sequence}", sequence, tenant=tenant).request
 
 
-def told_s(queue_ahead: QueueAhead) -> float:
+def estimated_s(queue_ahead: QueueAhead) -> float:
     wait = estimate_wait_s(queue_ahead, slots_per_s=1.0, floor_share=0.1)
     assert wait is not None
     return wait
@@ -52,7 +49,7 @@ def told_s(queue_ahead: QueueAhead) -> float:
 def test_as_many_requests_go_before_each_as_estimated(
     arrivals: list[str], started: int, weight: float
 ) -> None:
-    """Of equals it is not known who is first, so one of each other tenant more or less."""
+    """Of equals it is not known which is first, so one of each other tenant more or less."""
     lane = Lane(SchedulerSettings(tenant_weights={"a": weight}))
     for sequence, tenant in enumerate(arrivals):
         lane.put(waiting(sequence, tenant))
@@ -91,26 +88,26 @@ def test_marked_places_are_the_first_the_last_and_some_between(waiting: int, siz
 
 
 def test_a_competing_tenant_slower_than_its_turn_takes_part_of_the_service() -> None:
-    """Ten of its own; of each second, a quarter goes to another tenant whenever it asks."""
+    """Ten of its own; of each second, a quarter goes to another tenant where it requests some."""
     queue_ahead = QueueAhead(
         0.0, 9.0, 0.0, 0, competitors=(CompetingTenant(due=100.0, waiting=0.0, per_s=0.25),)
     )
-    assert told_s(queue_ahead) == pytest.approx(10.0 / 0.75, rel=0.01)
+    assert estimated_s(queue_ahead) == pytest.approx(10.0 / 0.75, rel=0.01)
 
 
 def test_a_competing_tenant_takes_no_more_than_its_turns() -> None:
     queue_ahead = QueueAhead(
         0.0, 9.0, 0.0, 0, competitors=(CompetingTenant(due=10.0, waiting=50.0, per_s=9.0),)
     )
-    assert told_s(queue_ahead) == pytest.approx(20.0)
+    assert estimated_s(queue_ahead) == pytest.approx(20.0)
 
 
 @given(queue_ahead=CROWDS)
 def test_the_wait_is_one_at_which_it_comes_out_even(queue_ahead: QueueAhead) -> None:
-    wait = told_s(queue_ahead)
+    wait = estimated_s(queue_ahead)
 
     def after(wait_s: float) -> float:
-        return told_s(queue_ahead.at_wait(wait_s))
+        return estimated_s(queue_ahead.at_wait(wait_s))
 
     assert after(0.0) <= wait * 1.001
     assert after(wait * 1.001) <= wait * 1.01 + 0.01 * after(math.inf)
@@ -124,4 +121,4 @@ def test_another_competing_tenant_never_shortens_the_wait(
     queue_ahead: QueueAhead, competitor: CompetingTenant
 ) -> None:
     more = replace(queue_ahead, competitors=(*queue_ahead.competitors, competitor))
-    assert told_s(more) >= told_s(queue_ahead) * 0.99 - 0.01
+    assert estimated_s(more) >= estimated_s(queue_ahead) * 0.99 - 0.01

@@ -26,8 +26,8 @@ def two_workers(
     return bench
 
 
-def ask(bench: Bench, request_id: str = "a", prompt: list[int] = PROMPT) -> list[str]:
-    """To whom it is dispatched, if to anybody."""
+def dispatched_to(bench: Bench, request_id: str = "a", prompt: list[int] = PROMPT) -> list[str]:
+    """Submit a request; return the workers that get it at once: one or none."""
     bench.submit(request_id, prompt=prompt, digest="w1")
     return [dispatch.worker_id for dispatch in bench.given(Dispatch)]
 
@@ -59,69 +59,69 @@ def test_names_of_one_salt_are_no_others() -> None:
     assert not names("a") & names("")
 
 
-def test_the_worker_with_the_beginning_is_preferred() -> None:
-    assert ask(two_workers()) == ["w"]
+def test_the_worker_with_the_prefix_is_preferred() -> None:
+    assert dispatched_to(two_workers()) == ["w"]
 
 
 def test_a_prompt_without_a_cached_prefix_goes_to_the_least_loaded_worker() -> None:
-    assert ask(two_workers(), prompt=[7, *PROMPT]) == ["v"]
+    assert dispatched_to(two_workers(), prompt=[7, *PROMPT]) == ["v"]
 
 
 def test_what_is_routed_is_counted_with_its_tokens() -> None:
     bench = two_workers()
-    ask(bench)
+    dispatched_to(bench)
     assert bench.observer.counts["prefix held"] == 1
     assert bench.observer.counts["prefix tokens"] == 4 * BLOCK_TOKENS
 
 
-def test_the_longest_beginning_counts() -> None:
+def test_the_longest_prefix_counts() -> None:
     bench = two_workers()
     bench.apply(prefixes_reported("v", NAMES[:2], full=True))
-    assert ask(bench) == ["w"]
+    assert dispatched_to(bench) == ["w"]
 
 
-def test_it_can_be_turned_off() -> None:
-    assert ask(two_workers(SchedulerSettings(prefix_routing=False))) == ["v"]
+def test_prefix_routing_can_be_turned_off() -> None:
+    assert dispatched_to(two_workers(SchedulerSettings(prefix_routing=False))) == ["v"]
 
 
 def test_a_worker_that_is_loaded_beyond_the_fleet_is_not_waited_for() -> None:
-    assert ask(two_workers(free=2)) == ["w"], "0.5, where the fleet has 0.25"
-    assert ask(two_workers(free=1)) == ["v"], "0.75, where the fleet has 0.375"
+    assert dispatched_to(two_workers(free=2)) == ["w"], "0.5, where the fleet has 0.25"
+    assert dispatched_to(two_workers(free=1)) == ["v"], "0.75, where the fleet has 0.375"
 
 
-def test_one_that_drains_is_not_waited_for() -> None:
-    assert ask(two_workers(draining=True)) == ["v"]
+def test_a_worker_that_drains_is_not_waited_for() -> None:
+    assert dispatched_to(two_workers(draining=True)) == ["v"]
 
 
-def test_one_that_is_gone_is_forgotten() -> None:
+def test_a_worker_that_is_gone_is_forgotten() -> None:
     bench = two_workers()
     bench.worker("w", number=2, leaving=True)
     bench.worker("x")
-    assert ask(bench) == ["v"]
+    assert dispatched_to(bench) == ["v"]
 
 
-def test_what_it_holds_no_longer_draws_nothing() -> None:
+def test_a_prefix_that_was_evicted_counts_no_more() -> None:
     bench = two_workers()
     bench.apply(prefixes_reported("w", [], dropped=NAMES[:4]))
-    assert ask(bench) == ["v"]
+    assert dispatched_to(bench) == ["v"]
 
 
-def test_a_full_report_is_all_there_is() -> None:
+def test_a_full_report_replaces_all_earlier_ones() -> None:
     bench = two_workers()
     bench.apply(prefixes_reported("w", [12345], full=True))
-    assert ask(bench) == ["v"]
+    assert dispatched_to(bench) == ["v"]
 
 
 def busy() -> Bench:
     """`w` has not answered its dispatch, so nothing can go there now."""
     bench = two_workers()
-    assert ask(bench) == ["w"]
+    assert dispatched_to(bench) == ["w"]
     return bench
 
 
 def test_a_request_waits_for_it_as_long_as_its_prefill_would_take() -> None:
     bench = busy()
-    assert ask(bench, "b") == []
+    assert dispatched_to(bench, "b") == []
     assert bench.machine.next_due_s() <= bench.now_s + 0.064
     bench.after(0.06)
     assert bench.given(Dispatch) == []
@@ -132,7 +132,7 @@ def test_a_request_waits_for_it_as_long_as_its_prefill_would_take() -> None:
 def test_it_goes_there_if_it_has_room_before() -> None:
     bench = busy()
     (first,) = bench.given(Dispatch)
-    ask(bench, "b")
+    dispatched_to(bench, "b")
     bench.now_s += 0.03
     attempt = first.message.requests[0].attempt
     bench.worker("w", number=2, running={"a": attempt}, free=3, counted=(EPOCH, first.number))
@@ -142,13 +142,13 @@ def test_it_goes_there_if_it_has_room_before() -> None:
     assert bench.only(Dispatch).worker_id == "w"
 
 
-def test_others_behind_it_do_not_wait() -> None:
+def test_requests_behind_it_do_not_wait() -> None:
     bench = busy()
-    ask(bench, "b")
-    assert ask(bench, "c", prompt=[1, 2, 3]) == ["v"]
+    dispatched_to(bench, "b")
+    assert dispatched_to(bench, "c", prompt=[1, 2, 3]) == ["v"]
 
 
-def test_no_more_are_left_to_others_than_may_be_looked_at() -> None:
+def test_no_more_requests_are_skipped_than_may_be_examined() -> None:
     bench = busy()
     ids = [f"b{n}" for n in range(MAX_SKIPPED + 1)]
     bench.submit(*ids, prompt=PROMPT, digest="w1")

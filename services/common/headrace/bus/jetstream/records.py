@@ -56,7 +56,7 @@ class StoredCards(Connected):
     @rechecking_cancelled
     async def all_cards(self) -> list[bytes]:
         # Why not `bucket.keys()`: it finds none now and then, where the broker has delivered all
-        # keys before the client asks how many there are.
+        # keys before the client requests their number.
         prefix, found = f"$KV.{CARD_BUCKET}.", list[bytes]()
         no_bucket = contextlib.suppress(nats.js.errors.NotFoundError)  # no process has created it
         with unavailable("model cards"), no_bucket:
