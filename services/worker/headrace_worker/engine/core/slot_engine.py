@@ -30,6 +30,7 @@ from headrace_worker.engine.base.model_runner import (
     DecodeBatch,
     ModelRunner,
     PrefillChunk,
+    SequenceContext,
     StepBatch,
 )
 from headrace_worker.engine.core.counters import EngineCounters
@@ -106,9 +107,9 @@ class SlotEngine:
         self._adapters.require(sequence.adapter)
         context_ids = np.array(sequence.prompt_ids + sequence.output_ids, dtype=np.int64)
         # Prompt log probabilities need a pass over the whole prompt: no prefix is reused.
-        reuse, salt = sequence.prompt_logprobs_width is None, sequence.cache_salt
-        free = self._slots.require_free()
-        slot = self._runner.assign_slot(free, context_ids, sequence.adapter, salt=salt, reuse=reuse)
+        reuse = sequence.prompt_logprobs_width is None
+        context = SequenceContext(context_ids, sequence.adapter, sequence.cache_salt, reuse)
+        slot = self._runner.assign_slot(self._slots.require_free(), context)
         active = ActiveSequence(
             sequence,
             slot,

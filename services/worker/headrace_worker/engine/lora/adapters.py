@@ -147,14 +147,11 @@ class Adapters:
         if digest:
             self._adapter_of_slot[slot] = self._held[digest].number
 
-    def release(self, slot: int) -> str:
-        """Take the adapter from the slot and return its digest."""
+    def release(self, slot: int) -> None:
+        """Take the adapter, if there is one, from the slot."""
         number = self._adapter_of_slot.pop(slot, None)
-        if number is None:
-            return ""
-        held = next(each for each in self._held.values() if each.number == number)
-        self._drop_if_done(held)
-        return held.fitted.digest
+        if number is not None:
+            self._drop_if_done(next(h for h in self._held.values() if h.number == number))
 
     def active_for_pass(
         self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]

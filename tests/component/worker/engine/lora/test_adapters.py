@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headrace_worker.engine.base.interface import AdapterRefused, Sequence, SequenceRefused
-from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk
+from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk, SequenceContext
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
 from headrace_worker.engine.loading.builder import adapters_for
@@ -113,7 +113,7 @@ def test_every_row_of_a_mixed_step_has_the_logits_of_its_own_merged_model(
         adapters.add(fitted)
         digests.append(fitted.digest)
     for slot, text in enumerate(texts):
-        assert forward.assign_slot([slot], text, digests[slot % 4]) == slot
+        assert forward.assign_slot([slot], SequenceContext(text, digests[slot % 4])) == slot
         forward.allocate(slot)
     largest = max(
         float((row - expected[slot][position]).abs().max())
