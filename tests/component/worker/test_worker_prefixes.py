@@ -10,7 +10,7 @@ from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_scheduler.request.prefixes import prefix_block_names
 from headrace_worker.engine.core.slot_engine import SlotEngine
-from headrace_worker.engine.loading.builder import EngineContext, build_packed
+from headrace_worker.engine.loading.builder import EngineBuilder
 from helpers.eventually import eventually
 from helpers.listening_gateway import GatewayActor
 from helpers.tiny_models import random_model
@@ -23,7 +23,7 @@ PROMPT = list(range(100, 150))
 def engine(kv_store: str) -> SlotEngine:
     # Its model is its own: it runs on a thread of its own.
     settings = worker_settings(max_slots=1, context_tokens=128, kv_store=kv_store)
-    return build_packed(random_model("llama"), settings, EngineContext((), DIGEST))
+    return EngineBuilder(random_model("llama"), settings, (), DIGEST).packed()
 
 
 class Listener:

@@ -96,7 +96,11 @@ class LoadedModel:
     """None: the engine makes tokens."""
 
 
-class ModelLoadFailed(Exception):
+class LoadFailed(Exception):
+    """A model cannot be served; the text says why, and `load_model` adds which one."""
+
+
+class ModelLoadFailed(LoadFailed):
     """A model cannot be served; the text says which one and why."""
 
     def __init__(self, source: str, reason: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +62,10 @@ class SlotEngine:
         self,
         runner: ModelRunner,
         facts: EngineFacts,
+        adapters: Adapters,
         *,
-        adapters: Adapters | None = None,
-        prefill_chunk_tokens: int = 128,
-        compile_grammar: CompileFunction | None = None,
-        now_s: Callable[[], float] = time.perf_counter,
+        prefill_chunk_tokens: int,
+        compile_grammar: CompileFunction | None,
     ) -> None:
         """Args:
         adapters: those that the model runner applies.
@@ -75,31 +73,22 @@ class SlotEngine:
             long prompt takes many steps to its first token. Too large: all decoding sequences
             wait for it. A runner without chunked prefill gets whole prompts.
         """
-        self._runner, self._facts = runner, facts
-        self._adapters = adapters or Adapters()
-        self._prefill_chunk_tokens, self._now_s = prefill_chunk_tokens, now_s
+        self.runner, self.facts, self._adapters = runner, facts, adapters
+        self._prefill_chunk_tokens = prefill_chunk_tokens
         self._slots = SlotTable(facts.max_slots)
         self._grammars = SlotGrammars(compile_grammar, facts.max_slots, facts.vocabulary_size)
         self._sampler = Sampler(facts.max_slots, facts.vocabulary_size, self._grammars)
         self._counters = EngineCounters()
 
-    @property
-    def facts(self) -> EngineFacts:
-        return self._facts
-
-    @property
-    def runner(self) -> ModelRunner:
-        return self._runner
-
     def cached_blocks(self) -> list[bytes]:
-        return list(self._runner.cached_hashes)
+        return list(self.runner.cached_hashes)
 
     @property
     def has_work(self) -> bool:
         return bool(self._slots.sequences)
 
     def admit(self, sequence: Sequence) -> None:
-        facts = self._facts
+        facts = self.facts
         if sequence.sequence_id in self._slots.sequences:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
         validate_sequence(sequence, facts)
@@ -109,7 +98,7 @@ class SlotEngine:
         # Prompt log probabilities need a pass over the whole prompt: no prefix is reused.
         reuse = sequence.prompt_logprobs_width is None
         context = SequenceContext(context_ids, sequence.adapter, sequence.cache_salt, reuse)
-        slot = self._runner.assign_slot(self._slots.require_free(), context)
+        slot = self.runner.assign_slot(self._slots.require_free(), context)
         active = ActiveSequence(
             sequence,
             slot,
@@ -125,7 +114,7 @@ class SlotEngine:
     def step(self) -> StepOutput:
         output = StepOutput()
         if self.has_work:
-            began_s = self._now_s()
+            began_s = time.perf_counter()
             with torch.inference_mode():
                 self._poll_grammars(output)
                 self._finish_ended(output)
@@ -133,7 +122,7 @@ class SlotEngine:
                 self._run_batch(self._schedule(), output)
             self._counters.steps += 1
             self._counters.output_tokens += len(output.token_ids)
-            self._counters.busy_s += self._now_s() - began_s
+            self._counters.busy_s += time.perf_counter() - began_s
         return output
 
     def park(self, sequence_id: int) -> tuple[int, ...]:
@@ -168,15 +157,15 @@ class SlotEngine:
     def check_integrity(self) -> None:
         self._slots.check_integrity()
         self._grammars.check_integrity(self._slots.free)
-        self._runner.check_integrity(self._slots.free)
+        self.runner.check_integrity(self._slots.free)
 
     def _cache_space(self) -> CacheSpace:
-        if self._runner.cache_space is None:
-            total = self._facts.max_slots * self._facts.context_tokens
+        if self.runner.cache_space is None:
+            total = self.facts.max_slots * self.facts.context_tokens
             return CacheSpace(total - int(self._slots.lengths.sum()), total)
         # Admitted sequences without cache will need space soon.
         owed = sum(len(o.context_ids) for o in self._slots.prefilling if not o.has_cache)
-        space = self._runner.cache_space
+        space = self.runner.cache_space
         return CacheSpace(max(0, space.free - owed), space.total)
 
     def _poll_grammars(self, output: StepOutput) -> None:
@@ -206,7 +195,7 @@ class SlotEngine:
 
     def _reserve_next_token(self) -> bool:
         slots = self._decoding_slots()
-        return self._runner.reserve(slots, self._slots.lengths[slots] + 1)
+        return self.runner.reserve(slots, self._slots.lengths[slots] + 1)
 
     def _decoding_slots(self) -> Ints:
         """Return the slots that get a token in the next pass, ascending."""
@@ -224,7 +213,7 @@ class SlotEngine:
                 # Later sequences must not overtake: a large one would wait for ever.
                 break
             start = int(self._slots.lengths[active.slot])
-            end = start + budget if self._runner.supports_chunked_prefill else None
+            end = start + budget if self.runner.supports_chunked_prefill else None
             token_ids = active.context_ids[start:end]
             is_last_chunk = start + len(token_ids) == len(active.context_ids)
             all_logits = active.sequence.prompt_logprobs_width is not None
@@ -235,12 +224,12 @@ class SlotEngine:
     def _allocate(self, active: ActiveSequence) -> bool:
         others = len(self._slots.with_cache)
         spare_tokens = (others + 1) * GROWTH_TOKENS if others else 0
-        cached = self._runner.allocate(active.slot, spare_tokens=spare_tokens)
+        cached = self.runner.allocate(active.slot, spare_tokens=spare_tokens)
         if cached is None:
             return False
         self._slots.lengths[active.slot] = cached
         active.has_cache, active.cached_tokens = True, cached
-        if self._runner.supports_prefix_caching and active.sequence.prompt_logprobs_width is None:
+        if self.runner.supports_prefix_caching and active.sequence.prompt_logprobs_width is None:
             self._counters.prefix_queries += len(active.context_ids)
             self._counters.prefix_hits += cached
         return True
@@ -252,7 +241,7 @@ class SlotEngine:
         slots = rows.decoding
         decode = DecodeBatch(slots, self._slots.last_tokens[slots], self._slots.lengths[slots])
         try:
-            logits = self._runner.run(decode, rows.prefills)
+            logits = self.runner.run(decode, rows.prefills)
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the others
             if len(rows) == 1:
                 slot = int(slots[0]) if len(slots) else rows.prefills[0].slot
@@ -320,7 +309,7 @@ class SlotEngine:
             if row in choice.logprobs:
                 output.logprobs[sequence_id] = choice.logprobs[row]
             reason = finish_reason(
-                active.sequence, active.output_ids, active.stop_ids, self._facts.context_tokens
+                active.sequence, active.output_ids, active.stop_ids, self.facts.context_tokens
             )
             if self._grammars.is_terminated(slot):
                 reason = FinishReason.STOP
@@ -345,7 +334,7 @@ class SlotEngine:
         """Free the slot; every sequence leaves through here, whatever the reason."""
         cached = int(self._slots.lengths[active.slot]) if finite else 0
         with torch.inference_mode():
-            self._runner.release(active.slot, active.token_ids[:cached])
+            self.runner.release(active.slot, active.token_ids[:cached])
         self._sampler.release(active.slot)
         self._grammars.release(active.slot)
         self._slots.remove(active)

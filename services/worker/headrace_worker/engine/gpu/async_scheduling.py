@@ -45,16 +45,16 @@ class AsyncSlotEngine(SlotEngine):
         self,
         runner: ModelRunner,
         facts: EngineFacts,
+        adapters: Adapters,
         *,
         graphs: DecodeGraphs,
-        adapters: Adapters | None = None,
-        prefill_chunk_tokens: int = 2048,
-        compile_grammar: CompileFunction | None = None,
+        prefill_chunk_tokens: int,
+        compile_grammar: CompileFunction | None,
     ) -> None:
         super().__init__(
             runner,
             facts,
-            adapters=adapters,
+            adapters,
             prefill_chunk_tokens=prefill_chunk_tokens,
             compile_grammar=compile_grammar,
         )
@@ -68,7 +68,7 @@ class AsyncSlotEngine(SlotEngine):
     def admit(self, sequence: Sequence) -> None:
         super().admit(sequence)
         slot = self._slots.sequences[sequence.sequence_id].slot
-        room = self._facts.context_tokens - len(sequence.prompt_ids)
+        room = self.facts.context_tokens - len(sequence.prompt_ids)
         self._max_outputs[slot] = min(sequence.parameters.max_tokens, room)
         self._kinds[slot] = sampling_kind(sequence)
         self._graphs.set_parameters(np.array([slot]), device_columns(sequence))

@@ -80,7 +80,9 @@ def test_while_its_backend_is_unavailable_it_admits_nothing_and_gives_the_reason
 def test_an_engine_that_begins_anew_goes_on_with_nothing_but_ends_what_is_over() -> None:
     source = ScriptedBackend(())
     with closing(remote_engine(source, resume=False)) as engine:
-        with pytest.raises(SequenceRefused, match="2 output tokens, and engine written does not support"):
+        with pytest.raises(
+            SequenceRefused, match="2 output tokens, and engine written does not support"
+        ):
             engine.admit(sequence(1, output_ids=(20, 21)))
         history = run(engine, [sequence(2, output_ids=(20, 7))])
         assert history.finished == {2: FinishReason.STOP}

@@ -18,7 +18,7 @@ from headrace_worker.engine.base.prepacked_linear import (
     weight_of,
     with_prepacked_weights,
 )
-from headrace_worker.engine.loading.builder import EngineContext, build
+from headrace_worker.engine.loading.builder import EngineBuilder
 from helpers.tiny_models import EOS, generated, random_model
 from helpers.worker_settings import worker_settings
 
@@ -94,7 +94,7 @@ def test_a_product_that_comes_out_otherwise_is_left_to_torch(
 
 def test_engines_are_built_over_prepacked_weights() -> None:
     model = random_model("llama")
-    engine = build(model, SHAPE, EngineContext((EOS,)))
+    engine = EngineBuilder(model, SHAPE, (EOS,)).build()
     assert engine.facts.name == "packed"
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     assert all(isinstance(layer, PrepackedLinear) for layer in layers)
@@ -102,7 +102,7 @@ def test_engines_are_built_over_prepacked_weights() -> None:
 
 def test_a_model_that_reads_its_weights_is_run_with_plain_ones() -> None:
     model = random_model("mamba")
-    engine = build(model, SHAPE, EngineContext((EOS,)))
+    engine = EngineBuilder(model, SHAPE, (EOS,)).build()
     assert engine.facts.name == "stepwise"
     assert not any(isinstance(module, PrepackedLinear) for module in model.modules())
     assert generated(model, (1, 2, 3), 5)

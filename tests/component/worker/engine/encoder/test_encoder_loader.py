@@ -12,7 +12,12 @@ from tokenizers import Tokenizer
 
 from headrace_worker.base.settings import WorkerSettings
 from headrace_worker.engine.base.interface import Sequence
-from headrace_worker.engine.base.loaded_model import LoadedModel, ModelLoadFailed, VectorTask
+from headrace_worker.engine.base.loaded_model import (
+    LoadedModel,
+    LoadFailed,
+    ModelLoadFailed,
+    VectorTask,
+)
 from headrace_worker.engine.encoder.encoder_loader import load_encoder
 from headrace_worker.engine.files.sentence_config import vector_task
 from headrace_worker.serving.models import load_model
@@ -222,21 +227,21 @@ def test_modules_that_are_not_served_are_named(
     folder: Path, changes: dict[str, Any], fact: str
 ) -> None:
     save_modules(folder, **changes)
-    with pytest.raises(ModelLoadFailed, match=fact):
+    with pytest.raises(LoadFailed, match=fact):
         loaded(folder)
 
 
 def test_what_cannot_make_vectors_is_refused_with_the_reason(folder: Path, judge: Path) -> None:
     edit(judge / "config.json", sentence_transformers={"activation_fn": "mine.Own"})
-    with pytest.raises(ModelLoadFailed, match=r"activation mine\.Own is none of"):
+    with pytest.raises(LoadFailed, match=r"activation mine\.Own is none of"):
         loaded(judge)
     save_modules(folder, pooling={"pooling_mode": "mean"}, dense=torch.eye(32))
     (folder / "2_Dense" / "model.safetensors").unlink()
-    with pytest.raises(ModelLoadFailed, match="2_Dense/ has no safetensors"):
+    with pytest.raises(LoadFailed, match="2_Dense/ has no safetensors"):
         loaded(folder)
     edit(folder / "config.json", model_type="t5")
-    with pytest.raises(ModelLoadFailed, match=r"its config\.json: .*classifier_dropout"):
+    with pytest.raises(LoadFailed, match=r"its config\.json: .*classifier_dropout"):
         loaded(folder)
     (folder / "config.json").write_text('{"model_type": "t5", "architectures": ["T5Model"]}')
-    with pytest.raises(ModelLoadFailed, match="an encoder and a decoder"):
+    with pytest.raises(LoadFailed, match="an encoder and a decoder"):
         loaded(folder)

@@ -24,7 +24,7 @@ from headrace_worker.engine.base.interface import AdapterRefused, Sequence, Sequ
 from headrace_worker.engine.base.model_runner import DecodeBatch, PrefillChunk, SequenceContext
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.kvcache.contiguous_cache import ContiguousKvCache
-from headrace_worker.engine.loading.builder import adapters_for
+from headrace_worker.engine.loading.builder import EngineBuilder
 from headrace_worker.engine.loading.selfcheck import check_packable
 from headrace_worker.engine.lora.adapter_files import WEIGHTS, LoraWeights
 from headrace_worker.engine.lora.lora_layers import (
@@ -102,10 +102,9 @@ def test_every_row_of_a_mixed_step_has_the_logits_of_its_own_merged_model(
     plain = [fresh(), *(merged(fresh(), folder) for folder in folders)]
     expected = [plain_logits(plain[slot % 4], text) for slot, text in enumerate(texts)]
     model = fresh()
-    probe = check_packable(model, ContiguousKvCache).probe
-    adapters = adapters_for(
-        model, worker_settings(**BOUNDS), PackedModelRunner(model, probe), packed=True
-    )
+    probe = check_packable(model, ContiguousKvCache).result
+    builder = EngineBuilder(model, worker_settings(**BOUNDS))
+    adapters = builder.adapters(PackedModelRunner(model, probe), packed=True)
     forward = PackedModelRunner(model, ContiguousKvCache(slots=6, tokens=24), adapters=adapters)
     digests = [""]
     for folder in folders:
