@@ -33,7 +33,6 @@ class OwnerActor:
             choice=0,
             attempt=1,
             gateway_id="gw",
-            delivery_address="",
             first_index=0,
             output_ids=output_ids or [],
             accepted_s=0.0,

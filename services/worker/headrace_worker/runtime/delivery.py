@@ -28,11 +28,7 @@ from typing import Protocol
 
 import grpc
 
-from headrace.internal.v1.delivery_pb2 import (
-    DeliverRequest,
-    DeliverResponse,
-    Ending,
-)
+from headrace.internal.v1.delivery_pb2 import DeliverRequest, DeliverResponse, Ending
 from headrace.internal.v1.delivery_pb2_grpc import DeliveryServiceStub
 from headrace.logprobs import Logprobs
 from headrace.rpc.channels import MESH_PINGS, aio_channel
@@ -212,9 +208,12 @@ class GatewayLink:
     def _flush_if_full(self) -> None:
         is_full = entries(self._pending) >= MESSAGE_ENTRIES
         if is_full or self._vector_bytes >= MESSAGE_VECTOR_BYTES:
-            self._full.append(self._pending)
-            self._pending = DeliverRequest()
-            self._vector_bytes = 0
+            self._full.append(self._cut_message())
+
+    def _cut_message(self) -> DeliverRequest:
+        """Begin another message; return the one that was pending."""
+        message, self._pending, self._vector_bytes = self._pending, DeliverRequest(), 0
+        return message
 
     def _take_slot(self) -> int:
         if self._free_slots:
@@ -272,7 +271,6 @@ class GatewayLink:
 
     def _resend_all(self) -> None:
         self._pending = DeliverRequest(worker_id=self._worker_id)
-        self._vector_bytes = 0
         self._up = True
         for held in self._owner.of_gateway(self.gateway_id):
             self.open(held)
@@ -287,8 +285,7 @@ class GatewayLink:
         self._answered.clear()
         self._full.clear()
         self._next_slot = 0
-        self._pending = DeliverRequest()
-        self._vector_bytes = 0
+        self._cut_message()
 
     async def _write(self, stream: Stream) -> None:
         while True:
@@ -301,10 +298,8 @@ class GatewayLink:
                 return  # the reader fails as well, and ends the stream
 
     def _take_messages(self) -> list[DeliverRequest]:
-        messages = [*self._full, self._pending]
+        messages = [*self._full, self._cut_message()]
         self._full.clear()
-        self._pending = DeliverRequest()
-        self._vector_bytes = 0
         # Why only now: a message's openings come before its tokens, so a slot that is bound
         # anew in it must not also carry tokens of the sequence that had it before.
         self._free_slots += self._answered

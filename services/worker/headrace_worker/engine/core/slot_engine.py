@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace_worker.engine.base.interface import (
@@ -27,6 +26,7 @@ from headrace_worker.engine.base.interface import (
 from headrace_worker.engine.base.model_runner import (
     CacheSpace,
     DecodeBatch,
+    Ints,
     ModelRunner,
     PrefillChunk,
     SequenceContext,
@@ -45,8 +45,6 @@ from headrace_worker.engine.grammar.slot_grammars import SlotGrammars
 from headrace_worker.engine.lora.adapters import Adapters, LoadedLora
 from headrace_worker.engine.sampling.logprobs import run_logprobs, split_logits
 from headrace_worker.engine.sampling.sampler import SampledTokens, Sampler
-
-Ints = NDArray[np.int64]
 
 GROWTH_TOKENS = 32
 """Tokens left free for each running sequence when another enters a shared cache. Too small: new
@@ -170,9 +168,9 @@ class SlotEngine:
 
     def _poll_grammars(self, output: StepOutput) -> None:
         """Admit sequences whose grammar is compiled and refuse those whose grammar is invalid."""
-        nothing_else = all(not self._grammars.is_ready(slot) for slot in self._slots.in_use)
+        nothing_else = all(not self._grammars.is_ready(slot) for slot in self._slots.by_slot)
         for slot, refusal in self._grammars.poll(wait=nothing_else):
-            active = self._active_in(slot)
+            active = self._slots.by_slot[slot]
             if refusal is not None:
                 self._refuse(active, refusal, output)
             elif self._grammars.is_terminated(slot):
@@ -245,7 +243,7 @@ class SlotEngine:
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the others
             if len(rows) == 1:
                 slot = int(slots[0]) if len(slots) else rows.prefills[0].slot
-                self._fail(self._active_in(slot), f"{type(error).__name__}: {error}", output)
+                self._fail(self._slots.by_slot[slot], f"{type(error).__name__}: {error}", output)
                 return
             log.warning("engine.pass_failed", extra={"rows": len(rows), "error": repr(error)})
             for half in rows.split():
@@ -266,7 +264,7 @@ class SlotEngine:
             self._counters.prompt_tokens += len(prefill.token_ids)
             if prefill.is_last_chunk:
                 completed.append(prefill.slot)
-                self._slots.start_decoding(self._active_in(prefill.slot))
+                self._slots.start_decoding(self._slots.by_slot[prefill.slot])
         slots = np.concatenate((rows.decoding, np.array(completed, dtype=np.int64)))
         if len(slots):
             choice = self._sampler.sample(logits, slots, self._slots.output_indices[slots])
@@ -278,7 +276,7 @@ class SlotEngine:
         self, prefill: PrefillChunk, logits: Tensor, output: StepOutput
     ) -> None:
         """Add the logprobs of prompt tokens, each by the logits of the position before it."""
-        active = self._active_in(prefill.slot)
+        active = self._slots.by_slot[prefill.slot]
         begin = prefill.start + 1
         token_ids = active.context_ids[begin : begin + len(logits)]
         width = active.sequence.prompt_logprobs_width
@@ -289,7 +287,7 @@ class SlotEngine:
     def _append_tokens(self, slots: list[int], choice: SampledTokens, output: StepOutput) -> None:
         rows = zip(slots, choice.token_ids, choice.finite, strict=True)
         for row, (slot, token_id, finite) in enumerate(rows):
-            active = self._active_in(slot)
+            active = self._slots.by_slot[slot]
             if self._grammars.is_dead_end(slot) or row in choice.dead_ends:
                 self._refuse(active, "after this output it allows no token", output)
                 continue
@@ -316,11 +314,6 @@ class SlotEngine:
             if reason is not None:
                 output.finished.append((sequence_id, reason))
                 self._release(active)
-
-    def _active_in(self, slot: int) -> ActiveSequence:
-        active = self._slots.by_slot[slot]
-        assert active is not None
-        return active
 
     def _fail(self, active: ActiveSequence, fact: str, output: StepOutput) -> None:
         output.failed.append((active.sequence.sequence_id, fact))

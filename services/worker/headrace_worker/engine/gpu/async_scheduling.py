@@ -17,7 +17,7 @@ from headrace_worker.engine.base.model_runner import Ints, ModelRunner, StepBatc
 from headrace_worker.engine.core.slot_engine import SlotEngine
 from headrace_worker.engine.core.slots import ActiveSequence
 from headrace_worker.engine.gpu.decode_graphs import DecodeGraphs, InFlightStep
-from headrace_worker.engine.gpu.device_sampling import SamplingKind, device_columns, sampling_kind
+from headrace_worker.engine.gpu.device_sampling import SamplingKind, sampling_kind
 from headrace_worker.engine.grammar.compiler import CompileFunction
 from headrace_worker.engine.lora.adapters import Adapters
 from headrace_worker.engine.sampling.sampler import SampledTokens
@@ -30,7 +30,7 @@ class _Pending:
     """A step that has not been read: its rows and their sequences."""
 
     slots: Ints
-    sequences: list[ActiveSequence | None]
+    sequences: list[ActiveSequence]
     step: InFlightStep
 
 
@@ -70,8 +70,8 @@ class AsyncSlotEngine(SlotEngine):
         slot = self._slots.sequences[sequence.sequence_id].slot
         room = self.facts.context_tokens - len(sequence.prompt_ids)
         self._max_outputs[slot] = min(sequence.parameters.max_tokens, room)
-        self._kinds[slot] = sampling_kind(sequence)
-        self._graphs.set_parameters(np.array([slot]), device_columns(sequence))
+        self._kinds[slot] = sampling_kind(sequence.parameters)
+        self._graphs.sampling.set(slot, sequence.parameters, sequence.seed)
 
     def step(self) -> StepOutput:
         ran_synchronously = self._run_synchronously
@@ -143,4 +143,4 @@ class AsyncSlotEngine(SlotEngine):
     def _live_slots(self, pending: _Pending) -> list[int]:
         """Return the slots that still have the step's sequence."""
         pairs = zip(pending.slots.tolist(), pending.sequences, strict=True)
-        return [slot for slot, active in pairs if self._slots.by_slot[slot] is active]
+        return [slot for slot, active in pairs if self._slots.by_slot.get(slot) is active]

@@ -18,14 +18,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headrace_worker.engine.base.model_runner import Ints
-from headrace_worker.engine.gpu.device_sampling import (
-    DeviceSamplingColumns,
-    SamplingKind,
-    sample_on_device,
-)
+from headrace_worker.engine.gpu.device_sampling import SamplingKind, sample_on_device
 from headrace_worker.engine.kvcache.paged_cache import PagedKvCache
 from headrace_worker.engine.kvcache.paged_rows import DeviceDecodeRows
 from headrace_worker.engine.model.packed_attention import StepAttention, attending
+from headrace_worker.engine.sampling.host_sampling import SamplingColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +64,12 @@ class DecodeGraphs:
         slots = pages.slots + 1
         self._padding_slot = pages.slots
         self._last_tokens = self._zeros(slots, torch.int64)
-        self._sampling = DeviceSamplingColumns.neutral(slots, self._device)
+        self.sampling = SamplingColumns.neutral(slots, self._device)
+        """By slot, on the device."""
         self._buffers: dict[int, _Buffers] = {}
         self._steps: dict[tuple[int, SamplingKind], Callable[[], None]] = {}
         self._pool: Any = None
         """Of memory, one for all graphs: no two run at once."""
-
-    def set_parameters(self, slots: Ints, parameters: DeviceSamplingColumns) -> None:
-        """Set the sampling parameters of these slots, in columns on the host."""
-        at = torch.from_numpy(slots).to(self._device)
-        for name in DeviceSamplingColumns.__dataclass_fields__:
-            column: Tensor = getattr(self._sampling, name)
-            column[at] = getattr(parameters, name).to(self._device)
 
     def set_last_tokens(self, slots: Ints, token_ids: Ints) -> None:
         """Set the last tokens of slots that were sampled elsewhere."""
@@ -166,7 +157,7 @@ class DecodeGraphs:
                 use_cache=False,
             )
         logits = output.logits[0].float()
-        own = self._sampling[buffers.slots]
+        own = self.sampling[buffers.slots]
         tokens, finite = sample_on_device(logits, own, buffers.indices, kind)
         self._last_tokens[buffers.slots] = tokens
         buffers.tokens.copy_(tokens)

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.logprobs import LEAST, Logprobs
-from headrace_worker.engine.base.model_runner import PrefillChunk
+from headrace_worker.engine.base.model_runner import Ints, PrefillChunk
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 

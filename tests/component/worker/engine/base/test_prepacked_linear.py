@@ -28,8 +28,9 @@ SHAPE = worker_settings(max_slots=2, context_tokens=64, prefill_chunk_tokens=8)
 @pytest.fixture(autouse=True)
 def any_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is right does not depend on whether this CPU gains by it."""
-    assert prepacked_linear._has_kernels()
-    monkeypatch.setattr(prepacked_linear, "_capability", lambda: "AVX512")
+    backends: Any = torch.backends
+    assert backends.mkldnn.is_available()
+    monkeypatch.setattr(backends.cpu, "get_cpu_capability", lambda: "AVX512")
 
 
 @given(
