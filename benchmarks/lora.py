@@ -109,8 +109,8 @@ def engines(folder: Path) -> tuple[SlotEngine, SlotEngine, list[str]]:
     adapted = EngineBuilder(model, settings.model_copy(update=bounds)).build()
     digests = []
     for number in range(ADAPTERS):
-        fitted = adapted.load_adapter(write_adapter(folder / str(number), model, number))
-        adapted.add_adapter(fitted)
+        fitted = adapted.adapters.load(write_adapter(folder / str(number), model, number))
+        adapted.adapters.add(fitted)
         digests.append(fitted.digest)
     return plain, adapted, digests
 

@@ -48,7 +48,7 @@ async def test_what_was_computed_is_reported_until_it_is_dropped(
     listener = Listener()
     await bus.subscribe(subjects.PREFIX_REPORTS, listener.hear)
     own = engine(kv_store)
-    async with worker_here(nats_url, own, prefixes=own):
+    async with worker_here(nats_url, own, cached_blocks=own.cached_blocks):
         worker_id = await scheduler.first_worker()
         first = record("a", gw, prompt_ids=PROMPT)
         assert len(prefix_block_names(first)) == 3
@@ -74,7 +74,7 @@ async def test_nothing_is_reported_where_that_is_switched_off(
     heard: list[bytes] = []
     await bus.subscribe(subjects.PREFIX_REPORTS, heard.append)
     own = engine("strips")
-    async with worker_here(nats_url, own, prefixes=own, prefix_report_blocks=0):
+    async with worker_here(nats_url, own, cached_blocks=own.cached_blocks, prefix_report_blocks=0):
         worker_id = await scheduler.first_worker()
         assert await scheduler.dispatch(worker_id, record("a", gw, prompt_ids=PROMPT)) == []
         await eventually(lambda: gw.said("a").has_ended)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from headrace.bus import Messages, subjects
 from headrace.internal.v1.reports_pb2 import PrefixReport
 from headrace.prefixes import short_hash
-from headrace_worker.engine.base.interface import PrefixEngine
+from headrace_worker.engine.base.loaded_model import CachedBlocks
 from headrace_worker.runtime.worker import Worker
 
 MIN_INTERVAL_S = 0.25
@@ -56,10 +56,10 @@ class PrefixReporter:
     """Publishes what an engine holds, while that changes."""
 
     def __init__(
-        self, bus: Messages, worker: Worker, model: str, engine: PrefixEngine, *, limit: int
+        self, bus: Messages, worker: Worker, model: str, cached_blocks: CachedBlocks, *, limit: int
     ) -> None:
         self._bus, self._worker, self._model = bus, worker, model
-        self._engine, self._blocks = engine, ReportedBlocks(limit)
+        self._cached_blocks, self._blocks = cached_blocks, ReportedBlocks(limit)
 
     async def run(self, now_s: Callable[[], float]) -> None:
         """Report until cancelled."""
@@ -74,7 +74,7 @@ class PrefixReporter:
             await asyncio.sleep(MIN_INTERVAL_S)
 
     async def _report(self, *, full: bool) -> None:
-        delta = self._blocks.update(await self._worker.pump.do(self._engine.cached_blocks))
+        delta = self._blocks.update(await self._worker.pump.do(self._cached_blocks))
         if not (full or delta.held or delta.dropped):
             return
         report = PrefixReport(worker_id=self._worker.worker_id, model=self._model, full=full)

@@ -91,9 +91,9 @@ class ModelServer:
         )
         self._prefixes: PrefixReporter | None = None
         limit = settings.prefix_report_blocks
-        if loaded.prefixes is not None and limit:
+        if loaded.cached_blocks is not None and limit:
             self._prefixes = PrefixReporter(
-                bus, self.worker, card.model, loaded.prefixes, limit=limit
+                bus, self.worker, card.model, loaded.cached_blocks, limit=limit
             )
 
     @property

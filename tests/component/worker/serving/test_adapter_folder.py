@@ -24,7 +24,7 @@ class Shelf:
         self.card = ModelCard()
         bounds = {"adapters_dir": Path("adapters"), "max_adapters": 2, "max_adapter_rank": 4}
         self.engine: SlotEngine = packed(random_model("llama"), **bounds)
-        self._adapters = AdapterFolder(folder, self.engine, self.card)
+        self._adapters = AdapterFolder(folder, self.engine.adapters, self.card)
 
     def put(self, name: str, *, number: int, **config: object) -> None:
         """Make it elsewhere, then move it in."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from headrace_worker.engine.base.interface import (
     EngineFacts,
     EngineStatistics,
     FinishReason,
-    LoadedAdapter,
     Sequence,
     SequenceRefused,
     StepOutput,
@@ -42,7 +40,7 @@ from headrace_worker.engine.core.stop_conditions import (
 )
 from headrace_worker.engine.grammar.compiler import CompileFunction
 from headrace_worker.engine.grammar.slot_grammars import SlotGrammars
-from headrace_worker.engine.lora.adapters import Adapters, LoadedLora
+from headrace_worker.engine.lora.adapters import Adapters
 from headrace_worker.engine.sampling.logprobs import run_logprobs, split_logits
 from headrace_worker.engine.sampling.sampler import SampledTokens, Sampler
 
@@ -71,7 +69,7 @@ class SlotEngine:
             long prompt takes many steps to its first token. Too large: all decoding sequences
             wait for it. A runner without chunked prefill gets whole prompts.
         """
-        self.runner, self.facts, self._adapters = runner, facts, adapters
+        self.runner, self.facts, self.adapters = runner, facts, adapters
         self._prefill_chunk_tokens = prefill_chunk_tokens
         self._slots = SlotTable(facts.max_slots)
         self._grammars = SlotGrammars(compile_grammar, facts.max_slots, facts.vocabulary_size)
@@ -91,7 +89,7 @@ class SlotEngine:
             raise SequenceRefused(f"sequence {sequence.sequence_id} is already held")
         validate_sequence(sequence, facts)
         self._grammars.require(sequence)
-        self._adapters.require(sequence.adapter)
+        self.adapters.require(sequence.adapter)
         context_ids = np.array(sequence.prompt_ids + sequence.output_ids, dtype=np.int64)
         # Prompt log probabilities need a pass over the whole prompt: no prefix is reused.
         reuse = sequence.prompt_logprobs_width is None
@@ -132,16 +130,6 @@ class SlotEngine:
         if (active := self._slots.sequences.get(sequence_id)) is not None:
             self._release(active)
 
-    def load_adapter(self, folder: Path) -> LoadedAdapter:
-        return self._adapters.load(folder)
-
-    def add_adapter(self, fitted: LoadedAdapter) -> None:
-        assert isinstance(fitted, LoadedLora)
-        self._adapters.add(fitted)
-
-    def remove_adapter(self, digest: str) -> None:
-        self._adapters.remove(digest)
-
     def statistics(self) -> EngineStatistics:
         space = self._cache_space()
         return self._counters.statistics(
@@ -149,7 +137,7 @@ class SlotEngine:
             free_slots=len(self._slots.free),
             cache_tokens_used=space.total - space.free,
             cache_tokens_total=space.total,
-            adapter_bytes=self._adapters.bytes,
+            adapter_bytes=self.adapters.bytes,
         )
 
     def check_integrity(self) -> None:

@@ -95,11 +95,10 @@ class AsyncSlotEngine(SlotEngine):
             self._read_step(previous, output)
 
     def _can_launch(self, rows: StepBatch) -> bool:
-        only_samples = (
-            self._sampler.only_samples and self._grammars.is_empty and self._adapters.is_empty
-        )
         return (
-            only_samples
+            self._sampler.only_samples
+            and self._grammars.is_empty
+            and self.adapters.is_empty
             and not rows.prefills
             and len(rows.decoding) > 0
             and not self._run_synchronously

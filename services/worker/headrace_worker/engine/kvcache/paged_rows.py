@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headrace.prefixes import BLOCK_TOKENS
 from headrace_worker.engine.base.model_runner import Ints
-from headrace_worker.engine.kvcache.contiguous_rows import ChunkRows, WindowMasks
+from headrace_worker.engine.kvcache.contiguous_rows import ChunkRows
 from headrace_worker.engine.kvcache.dense_attention import additive_mask, attend, window_start
 from headrace_worker.engine.kvcache.kv_cache import AttentionParams, LayerCache
 
@@ -45,7 +45,8 @@ class PagedDecodeRows(_PagedRows):
         self._block_ids = torch.from_numpy(block_ids).to(device)
         self._offsets = self._positions % BLOCK_TOKENS
         self._shortest, self._end = int(positions.min()), int(positions.max()) + 1
-        self._masks: WindowMasks = {}
+        self._masks: dict[int | None, Tensor | None] = {}
+        """By window: layers of one kind share theirs."""
 
     def attend(self, layer: LayerCache, query: Tensor, params: AttentionParams) -> Tensor:
         heads, key_heads = len(query), layer.keys.shape[1]

@@ -90,8 +90,8 @@ def load(settings: WorkerSettings, progress: Progress = ignore_progress) -> Load
         tokenizer,
         generation_defaults(model.generation_config),
         model.num_parameters(),
-        adapters=engine if settings.adapters_dir is not None else None,
-        prefixes=engine if engine.runner.supports_prefix_caching else None,
+        adapters=engine.adapters if settings.adapters_dir is not None else None,
+        cached_blocks=engine.cached_blocks if engine.runner.supports_prefix_caching else None,
     )
 
 

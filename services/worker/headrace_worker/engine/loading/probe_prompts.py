@@ -60,29 +60,24 @@ def probe_prompts(model: PreTrainedModel, context_tokens: int | None) -> list[Pr
     """Return short prompts, then one across each threshold and one at the end of the context."""
     config = model.config.get_text_config()
     lengths = [_PROMPT_TOKENS[0] + _DECODED, *_PROMPT_TOKENS[1:]]
-    first = max(lengths)
+    longest = max(lengths)
     position_offsets = [0] * len(lengths)
-    if context_tokens is not None and context_tokens > first and _takes_positions(model):
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    if context_tokens is not None and context_tokens > longest and takes_positions:
         ends = context_tokens - _ACROSS // 2
-        switches = threshold_positions(config, first=first, context_tokens=ends)
+        switches = threshold_positions(config, first=longest, context_tokens=ends)
         position_offsets += [switch - _ACROSS // 2 for switch in (*switches, ends)]
         lengths += [_ACROSS] * (len(switches) + 1)
-    pairs = enumerate(zip(lengths, position_offsets, strict=True))
-    return [_text(index, length, origin, config.vocab_size) for index, (length, origin) in pairs]
-
-
-def _text(index: int, length: int, origin: int, vocabulary: int) -> ProbePrompt:
-    numbers = np.arange(length, dtype=np.int64) * 7919 + index * 104729 + 11
-    return ProbePrompt(numbers % vocabulary, origin)
+    prompts = []
+    for index, (length, first) in enumerate(zip(lengths, position_offsets, strict=True)):
+        numbers = np.arange(length, dtype=np.int64) * 7919 + index * 104729 + 11
+        prompts.append(ProbePrompt(numbers % config.vocab_size, first))
+    return prompts
 
 
 def position_offsets(texts: list[ProbePrompt]) -> Mapping[int, int]:
     """Return by slot the first position of its prompt, where that is not 0."""
     return {slot: text.first_position for slot, text in enumerate(texts) if text.first_position}
-
-
-def _takes_positions(model: PreTrainedModel) -> bool:
-    return "position_ids" in inspect.signature(model.forward).parameters
 
 
 def reference_logits(model: PreTrainedModel, texts: list[ProbePrompt]) -> list[Tensor]:

@@ -176,11 +176,22 @@ def _try_stepping(model: PreTrainedModel, implementation: str, texts: list[Probe
     expected = reference_logits(model, texts)
     _require_causal(model, texts, expected[1])
     model.set_attn_implementation(implementation)
-    error = largest_error(_stepwise(model, texts, supports_chunked_prefill=False), texts, expected)
+    whole, in_chunks = (
+        StepwiseModelRunner(
+            model,
+            supports_chunked_prefill=supports_chunked_prefill,
+            position_offsets=position_offsets(texts),
+        )
+        for supports_chunked_prefill in (False, True)
+    )
+    error = largest_error(whole, texts, expected)
     _require_small(error, model)
     # This is not a matter of rounding, so the tolerance of the type would be too large.
     may_err = max(_TOLERANCE[torch.float32], 2 * error.error)
-    return _error_in_chunks(model, texts, expected) <= may_err
+    try:
+        return largest_error(in_chunks, texts, expected).error <= may_err
+    except Exception:  # noqa: BLE001  # a model's own code may raise anything
+        return False
 
 
 def _require_causal(model: PreTrainedModel, texts: list[ProbePrompt], expected: Tensor) -> None:
@@ -214,26 +225,3 @@ def _measured(model: PreTrainedModel, supports_chunked_prefill: bool) -> Stepwis
     per_token = (longest.bytes - shortest.bytes) // (longest.length - shortest.length)
     fixed_bytes = longest.bytes - per_token * longest.length
     return StepwiseFacts(supports_chunked_prefill, fixed_bytes, per_token)
-
-
-def _error_in_chunks(
-    model: PreTrainedModel, texts: list[ProbePrompt], expected: list[Tensor]
-) -> float:
-    """Return the largest error with chunked prefill; infinite where the model does not support
-    it."""
-    try:
-        return largest_error(
-            _stepwise(model, texts, supports_chunked_prefill=True), texts, expected
-        ).error
-    except Exception:  # noqa: BLE001  # a model's own code may raise anything
-        return float("inf")
-
-
-def _stepwise(
-    model: PreTrainedModel, texts: list[ProbePrompt], *, supports_chunked_prefill: bool
-) -> StepwiseModelRunner:
-    return StepwiseModelRunner(
-        model,
-        supports_chunked_prefill=supports_chunked_prefill,
-        position_offsets=position_offsets(texts),
-    )

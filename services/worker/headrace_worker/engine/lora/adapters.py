@@ -99,12 +99,13 @@ class Adapters:
             raise AdapterRefused(f"its {path} has numbers too large for {self._dtype}")
         return LoraWeights(*halves)
 
-    def add(self, fitted: LoadedLora) -> None:
+    def add(self, fitted: LoadedAdapter) -> None:
         """Allow sequences to run with it; adding it twice is fine.
 
         Raises:
             AdapterRefused: the maximum number of adapters is loaded.
         """
+        assert isinstance(fitted, LoadedLora)
         known = self._held.get(fitted.digest)
         staying = sum(not held.leaving for held in self._held.values())
         if (known is None or known.leaving) and staying >= self._max_adapters:

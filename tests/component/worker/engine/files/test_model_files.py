@@ -26,6 +26,7 @@ from helpers.running_engine import run
 from helpers.sentence_pieces import sentence_pieces
 from helpers.switching_families import SWITCHING
 from helpers.tiny_models import VOCABULARY, random_model
+from helpers.tokenizer_folders import write_tokenizer
 from helpers.worker_settings import worker_settings
 
 END = 1
@@ -36,7 +37,7 @@ END = 1
 def folder(tmp_path: Path) -> Path:
     """A model whose configuration ends turns with token 0, and its tokenizer with token 1."""
     folder = tmp_path / "model"
-    scripted_tokenizer_files().write_to(folder)
+    write_tokenizer(scripted_tokenizer_files(), folder)
     random_model("llama", bos_token_id=5, eos_token_id=0).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     return folder

@@ -31,6 +31,7 @@ from headrace_worker.engine.loading.loader import load
 from headrace_worker.serving.models import load_model
 from helpers.running_engine import GREEDY, run, sequence
 from helpers.tiny_models import VOCABULARY, generated, random_model
+from helpers.tokenizer_folders import write_tokenizer
 from helpers.worker_settings import worker_settings
 
 TRANSFORMERS = f"transformers {transformers.__version__}"
@@ -41,7 +42,7 @@ DEFAULT_MODEL = Path(headrace_worker.__file__).parent / "default_model"
 def folder(tmp_path: Path) -> Path:
     """A random model saved as transformers saves it, with a tokenizer beside it."""
     folder = tmp_path / "model"
-    scripted_tokenizer_files().write_to(folder)
+    write_tokenizer(scripted_tokenizer_files(), folder)
     random_model("llama", bos_token_id=0, eos_token_id=1).save_pretrained(folder)
     return folder
 

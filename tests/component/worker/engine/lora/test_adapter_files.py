@@ -43,7 +43,7 @@ def test_what_is_not_applied_is_refused_by_name(
 
 def refusal(folder: Path) -> str:
     with pytest.raises(AdapterRefused) as caught:
-        packed(random_model("llama"), **BOUNDS).load_adapter(folder)
+        packed(random_model("llama"), **BOUNDS).adapters.load(folder)
     return str(caught.value)
 
 
@@ -96,8 +96,8 @@ def test_ranks_and_scales_by_pattern_are_those_that_peft_takes(tmp_path: Path) -
         alpha_pattern={"self_attn.v_proj": 1, "up_proj": 30},
     )
     engine = packed(random_model("llama"), **BOUNDS)
-    fitted = engine.load_adapter(folder)
-    engine.add_adapter(fitted)
+    fitted = engine.adapters.load(folder)
+    engine.adapters.add(fitted)
     one = replace(sequence(1, replace(GREEDY, ignore_eos=True)), adapter=fitted.digest)
     assert alone(engine, one) == generated(
         merged(random_model("llama"), folder), one.prompt_ids, 24

@@ -181,8 +181,8 @@ def test_where_each_sequence_runs_alone_adapters_change_it_too(family: str, tmp_
 
 def held(engine: SlotEngine, folder: Path) -> str:
     """Fit and hold; returns the digest."""
-    fitted = engine.load_adapter(folder)
-    engine.add_adapter(fitted)
+    fitted = engine.adapters.load(folder)
+    engine.adapters.add(fitted)
     return fitted.digest
 
 
@@ -261,7 +261,7 @@ def test_adapters_come_and_go_while_others_stream_and_no_token_changes() -> None
     a = held(engine, first)
     expected = expected_of_adapted()
     history = History()
-    b = engine.load_adapter(second).digest
+    b = engine.adapters.load(second).digest
     digests = ["", a, b, ""]
     engine.admit(adapted(0, digests))
     engine.admit(adapted(1, digests))
@@ -269,7 +269,7 @@ def test_adapters_come_and_go_while_others_stream_and_no_token_changes() -> None
     held(engine, second)
     engine.admit(adapted(2, digests))
     history.step(engine)
-    engine.remove_adapter(a)
+    engine.adapters.remove(a)
     with pytest.raises(SequenceRefused, match="is not held"):
         engine.admit(adapted(5, digests))
     held(engine, third)
@@ -283,7 +283,7 @@ def test_a_removed_adapter_is_freed_with_the_last_sequence_that_uses_it() -> Non
     engine.admit(adapted(1, digests))
     full = engine.statistics().adapter_bytes
     for digest in digests[1:]:
-        engine.remove_adapter(digest)
+        engine.adapters.remove(digest)
     left = engine.statistics().adapter_bytes
     assert 0 < left < full
     engine.cancel(1)
@@ -294,7 +294,7 @@ def test_a_removed_adapter_is_freed_with_the_last_sequence_that_uses_it() -> Non
 def test_an_adapter_that_comes_back_while_it_is_leaving_stays() -> None:
     engine, digests = llama_engine()
     engine.admit(adapted(1, digests))
-    engine.remove_adapter(digests[1])
+    engine.adapters.remove(digests[1])
     held(engine, llama_adapters()[0])
     history = run(engine, [adapted(5, digests)])
     assert {1: history.tokens[1], 5: history.tokens[5]} == {
