@@ -240,6 +240,11 @@ class WorkerHere:
     def is_idle(self) -> bool:
         return all(serving.worker.idle for serving in self.app.reloader.servers)
 
+    def check_integrity(self) -> None:
+        """Raise AssertionError if a slot, a link or a timer belongs to no request."""
+        for serving in self.app.reloader.servers:
+            serving.worker.check_integrity()
+
     async def exit_status(self) -> int:
         """What the process would exit with, once it has drained."""
         async with asyncio.timeout(20):
@@ -276,7 +281,7 @@ async def worker_here(
         status = await worker.stop()
         await bus.close()
         gc.unfreeze()  # a reload froze this process's objects, those of the tests among them
-    app.check_integrity()
+    worker.check_integrity()
     engine.check_integrity()
     assert status == 1 or engine.statistics().running == 0
 

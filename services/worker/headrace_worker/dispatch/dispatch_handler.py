@@ -18,6 +18,7 @@ from headrace.internal.v1.dispatch_pb2 import (
 from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace_worker.dispatch.step_watchdog import StepWatchdog
+from headrace_worker.runtime.metrics import REFUSED
 from headrace_worker.runtime.records import unfinished
 from headrace_worker.runtime.worker import Worker
 
@@ -98,7 +99,7 @@ class DispatchHandler:
     def _refuse(self, response: DispatchResponse, request_id: str, refusal: Refusal) -> None:
         cause, message = refusal
         name = DispatchRefusalCause.Name(cause).removeprefix("DISPATCH_REFUSAL_CAUSE_").lower()
-        self._worker.metrics.refused(name)
+        REFUSED.labels(self._card.model, name).inc()
         log.warning("dispatch.refused", extra={"request_id": request_id, "why": message})
         response.refusals.append(
             DispatchRefusal(request_id=request_id, cause=cause, message=message)

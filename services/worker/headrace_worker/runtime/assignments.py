@@ -82,15 +82,11 @@ class Assignments:
         self._requests: dict[str, Assignment] = {}
         self._sequences: dict[int, HeldSequence] = {}
         self._next_id = 0
-        self._running = 0
+        self.running_sequences = 0
 
     @property
     def free_slots(self) -> int:
-        return self._facts.max_slots - self._running
-
-    @property
-    def running_sequences(self) -> int:
-        return self._running
+        return self._facts.max_slots - self.running_sequences
 
     def attempt_of(self, request_id: str) -> int | None:
         found = self._requests.get(request_id)
@@ -176,7 +172,7 @@ class Assignments:
             cached_prompt=_cached_before(record, choice),
         )
         self._next_id += 1
-        self._running += 1
+        self.running_sequences += 1
         assignment.held[choice] = held
         self._sequences[held.sequence_id] = held
         return held
@@ -221,14 +217,14 @@ class Assignments:
         if held.finish_reason is None:
             held.finish_reason = reason
             held.error = error
-            self._running -= 1
+            self.running_sequences -= 1
 
     def forget(self, held: HeldSequence) -> None:
         """Drop a sequence that is acknowledged, cancelled or parked."""
         if self._sequences.pop(held.sequence_id, None) is None:
             return
         if held.finish_reason is None:
-            self._running -= 1
+            self.running_sequences -= 1
         assignment = self._requests[held.request_id]
         del assignment.held[held.choice]
         if not assignment.held:
@@ -281,8 +277,8 @@ class Assignments:
         assert {h.sequence_id for h in by_request} == set(self._sequences)
         assert all(assignment.held for assignment in self._requests.values())
         running = sum(h.finish_reason is None for h in self._sequences.values())
-        assert running == self._running, f"{running} run, {self._running} counted"
-        assert 0 <= self._running <= self._facts.max_slots
+        assert running == self.running_sequences, f"{running} run, {self.running_sequences} counted"
+        assert 0 <= self.running_sequences <= self._facts.max_slots
 
 
 def _progress(held: HeldSequence) -> ChoiceProgress:

@@ -102,7 +102,7 @@ class GatewayLink:
         """Open a sequence and send its output from `first_index` on."""
         if not self._up:
             return
-        self._flush_if_full()
+        self._schedule_write()
         slot = self._take_slot()
         self._bound[slot] = held
         self._slots[held.sequence_id] = slot
@@ -116,19 +116,18 @@ class GatewayLink:
         self._resend_output(slot, held)
         if held.finish_reason is not None:
             self._add_ending(slot, held)
-        self._wake.set()
 
     def _resend_prompt(self, slot: int, logprobs: Logprobs) -> None:
         portion = _portion(logprobs)
         for first in range(0, len(logprobs), portion):
-            self._flush_if_full()
+            self._schedule_write()
             add_prompt(self._pending, slot, first, logprobs.cut(first, first + portion))
 
     def _resend_output(self, slot: int, held: HeldSequence) -> None:
         logprobs = held.logprobs or Logprobs()
         portion = _portion(logprobs)
         for first in range(held.first_index, len(held.output_ids), portion):
-            self._flush_if_full()
+            self._schedule_write()
             ids, row = held.output_ids[first : first + portion], len(self._pending.slots)
             self._pending.slots.extend([slot] * len(ids))
             self._pending.indices.extend(range(first, first + len(ids)))
@@ -140,16 +139,15 @@ class GatewayLink:
         """Send log probabilities of the prompt that follow on `held.prompt_logprobs`."""
         slot = self._slots.get(held.sequence_id)
         if slot is not None and held.prompt_logprobs is not None:
-            self._flush_if_full()
+            self._schedule_write()
             add_prompt(self._pending, slot, len(held.prompt_logprobs), run)
-            self._wake.set()
 
     def cached(self, held: HeldSequence, tokens: int) -> None:
         """Send how much of its prompt was in the cache; it has a first token now."""
         held.cached_prompt = tokens
         slot = self._slots.get(held.sequence_id)
         if slot is not None:
-            self._flush_if_full()
+            self._schedule_write()
             self._pending.cached_prompts.add(slot=slot, tokens=tokens)
 
     def tokens(self, news: Iterable[tuple[HeldSequence, int]]) -> None:
@@ -168,21 +166,19 @@ class GatewayLink:
             slots.append(slot_of[held.sequence_id])
             indices.append(len(held.output_ids) - 1)
             token_ids.append(token_id)
-        self._flush_if_full()
+        self._schedule_write()
         for row, run in with_logprobs:
             add_rows(self._pending, len(self._pending.slots) + row, run.cut(len(run) - 1))
         self._pending.slots.extend(slots)
         self._pending.indices.extend(indices)
         self._pending.token_ids.extend(token_ids)
-        self._wake.set()
 
     def end(self, held: HeldSequence) -> None:
         """Send the end of a sequence; its `finish_reason` is set."""
         slot = self._slots.get(held.sequence_id)
         if slot is not None:
-            self._flush_if_full()
+            self._schedule_write()
             self._add_ending(slot, held)
-            self._wake.set()
 
     def drop(self, held: HeldSequence) -> None:
         """Send nothing more of a sequence that was cancelled, parked or replaced.
@@ -205,7 +201,9 @@ class GatewayLink:
         self._pending.endings.append(ending)
         self._vector_bytes += len(held.vector)
 
-    def _flush_if_full(self) -> None:
+    def _schedule_write(self) -> None:
+        """Have `_pending` written soon; begin another message if it is full."""
+        self._wake.set()
         is_full = entries(self._pending) >= MESSAGE_ENTRIES
         if is_full or self._vector_bytes >= MESSAGE_VECTOR_BYTES:
             self._full.append(self._cut_message())

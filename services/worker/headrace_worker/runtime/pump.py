@@ -14,7 +14,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar, cast
+from concurrent.futures import Future
+from typing import TypeVar
 
 from headrace_worker.engine.base.interface import (
     Engine,
@@ -94,28 +95,21 @@ class Pump:
     async def do(self, act: Callable[[], R]) -> R:
         """Call `act` on the engine's thread, between two steps; raise what it raises.
 
-        Waits for as long as the engine lives: cancel it where that may be too long.
+        Waits for as long as the engine lives: cancel it where that may be too long. If it is
+        cancelled before the engine's thread comes to it, `act` is not called.
         """
-        done: asyncio.Future[R] = self._loop.create_future()
-
-        def finish(result: R | None, error: Exception | None) -> None:
-            if done.done():
-                return
-            if error is not None:
-                done.set_exception(error)
-            else:
-                done.set_result(cast(R, result))
+        done: Future[R] = Future()
 
         def command(_: Engine) -> None:
+            if not done.set_running_or_notify_cancel():
+                return
             try:
-                result = act()
+                done.set_result(act())
             except Exception as error:  # noqa: BLE001  # raised by the waiting caller
-                self._call(finish, None, error)
-            else:
-                self._call(finish, result, None)
+                done.set_exception(error)
 
         self._commands.put(command)
-        return await done
+        return await asyncio.wrap_future(done)
 
     async def stop(self) -> None:
         """End the thread after its present step; sequences that are held stay held.

@@ -215,7 +215,7 @@ class Worker:
                 waited[held.last_token_s] = waited.get(held.last_token_s, 0) + 1
             held.last_token_s = now_s
             news.setdefault(held.gateway_id, []).append((held, token_id))
-        self.metrics.stepped(len(output.sequence_ids))
+        self.metrics.step_tokens.observe(len(output.sequence_ids))
         for last_s, tokens in waited.items():
             self.metrics.further_tokens(now_s - last_s, tokens)
         return news

@@ -15,7 +15,6 @@ from typing import Any
 
 from headrace.bus import Bus, Subscription, subjects
 from headrace.clock import SystemClock
-from headrace.internal.v1.model_card_pb2 import ModelCard
 from headrace.internal.v1.reports_pb2 import ParkCause
 from headrace.model_names import parse_names
 from headrace_worker.base.settings import WorkerSettings
@@ -66,7 +65,7 @@ class ModelServer:
         self._subscriptions: list[Subscription] = []
         bundle = tokenizer_bundle(loaded.tokenizer)
         now_unix_s = self._clock.unix_s()
-        card = model_card(settings.model_name, loaded, bundle, now_unix_s=now_unix_s)
+        card = self.card = model_card(settings.model_name, loaded, bundle, now_unix_s=now_unix_s)
         card.aliases.extend(parse_names(settings.model_aliases))
         card.configured_by = settings.configured_by
         if settings.tool_format != "auto":
@@ -95,10 +94,6 @@ class ModelServer:
             self._prefixes = PrefixReporter(
                 bus, self.worker, card.model, loaded.cached_blocks, limit=limit
             )
-
-    @property
-    def card(self) -> ModelCard:
-        return self._card_publisher.card
 
     def _make_worker(self, loaded: LoadedModel, metrics: WorkerMetrics) -> Worker:
         return Worker(

@@ -113,7 +113,7 @@ def test_a_refusal_names_the_numbers_that_do_not_fit(request_: RequestRecord, wh
     assert why in (Assignments(FACTS).why_not_runnable(request_) or "")
 
 
-def test_a_request_that_fits_is_no_misfit_however_full_the_worker_is() -> None:
+def test_a_request_that_could_run_is_runnable_however_full_the_worker_is() -> None:
     assignments, _, _ = accepted(record("a", n=6))
     assert assignments.why_not_runnable(record("b", n=6)) is None
 
@@ -151,7 +151,7 @@ def test_each_input_is_a_sequence_of_its_own() -> None:
         (ENCODER_FACTS, inputs_record(4, 0), "the input has no tokens"),
     ],
 )
-def test_a_request_for_another_kind_of_engine_is_a_misfit(
+def test_a_request_for_another_kind_of_engine_is_not_runnable(
     facts: EngineFacts, request_: RequestRecord, why: str
 ) -> None:
     assert Assignments(facts).why_not_runnable(request_) == why
@@ -328,12 +328,12 @@ class LifeOfAWorker(RuleBasedStateMachine):
         point = self.assignments.resume_point(request_id, DRAIN)
         for held in self.assignments.of_request(request_id):
             self.assignments.forget(held)
-        said = {p.choice: p for p in point.progress}
-        assert len(said) == len(point.progress)
+        points = {p.choice: p for p in point.progress}
+        assert len(points) == len(point.progress)
         for choice in range(self.records[request_id].n):
             key = (request_id, choice)
-            assert list(said[choice].output_ids) == self.output[key]
-            assert bool(said[choice].finish_reason) == (key in self.ended)
+            assert list(points[choice].output_ids) == self.output[key]
+            assert bool(points[choice].finish_reason) == (key in self.ended)
         self.points[request_id] = point
 
     @invariant()

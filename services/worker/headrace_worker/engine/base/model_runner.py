@@ -25,6 +25,11 @@ class PrefillChunk:
     all_logits: bool = False
     """Whether the logits of every token are requested."""
 
+    @property
+    def num_logits(self) -> int:
+        """For how many of its last tokens logits are requested."""
+        return len(self.token_ids) if self.all_logits else int(self.is_last_chunk)
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeBatch:

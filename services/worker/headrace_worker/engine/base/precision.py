@@ -73,14 +73,9 @@ def require_available(
             "take float32 or bfloat16"
         )
     if precision.dtype == "bfloat16" and not on_gpu and not multiplies_bfloat16(_cpu_facts()):
-        log.warning(
-            "precision.slow",
-            extra={
-                "dtype": precision.dtype,
-                "why": "this CPU has neither AVX512-BF16 nor AMX: bfloat16 halves the memory here, "
-                "and may be slower than float32",
-            },
-        )
+        why = "this CPU has neither AVX512-BF16 nor AMX: bfloat16 halves the memory here, and may"
+        why = f"{why} be slower than float32"
+        log.warning("precision.slow", extra={"dtype": precision.dtype, "why": why})
 
 
 def multiplies_bfloat16(cpu_facts: str) -> bool:

@@ -174,14 +174,12 @@ class SlotEngine:
 
     def _park_for_space(self, output: StepOutput) -> None:
         """Park the least urgent sequences until all decoding ones can grow by a token."""
-        while not self._reserve_next_token():
+        slots = self._decoding_slots()
+        while not self.runner.reserve(slots, self._slots.lengths[slots] + 1):
             parked = self._slots.least_urgent()
             output.parked.append(parked.sequence.sequence_id)
             self._release(parked)
-
-    def _reserve_next_token(self) -> bool:
-        slots = self._decoding_slots()
-        return self.runner.reserve(slots, self._slots.lengths[slots] + 1)
+            slots = self._decoding_slots()
 
     def _decoding_slots(self) -> Ints:
         """Return the slots that get a token in the next pass, ascending."""

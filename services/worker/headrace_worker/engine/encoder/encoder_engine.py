@@ -118,16 +118,13 @@ class EncoderEngine:
         finite = vectors.isfinite().all(dim=1).tolist()
         values = vectors.cpu().numpy().astype(np.dtype("<f4"), copy=False)
         for row, vector, is_finite in zip(rows, values, finite, strict=True):
-            if is_finite:
-                self._finish(row, vector.tobytes(), output)
-            else:
+            if not is_finite:
                 self._fail(row, "its vector is not finite", output)
-
-    def _finish(self, row: interface.Sequence, vector: bytes, output: StepOutput) -> None:
-        del self._held[row.sequence_id]
-        self._counters.prompt_tokens += len(row.prompt_ids)
-        output.vectors[row.sequence_id] = vector
-        output.finished.append((row.sequence_id, FinishReason.STOP))
+                continue
+            del self._held[row.sequence_id]
+            self._counters.prompt_tokens += len(row.prompt_ids)
+            output.vectors[row.sequence_id] = vector.tobytes()
+            output.finished.append((row.sequence_id, FinishReason.STOP))
 
     def _fail(self, row: interface.Sequence, fact: str, output: StepOutput) -> None:
         del self._held[row.sequence_id]

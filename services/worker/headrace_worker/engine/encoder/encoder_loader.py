@@ -92,7 +92,7 @@ def load_encoder(
     try:
         engine, dimensions = with_prepacked_weights(
             model,
-            lambda: _engine(runner, model, context_tokens, settings, digest),
+            lambda: _engine(runner, context_tokens, settings, digest),
             EncoderCheckFailed,
         )
     except EncoderCheckFailed as error:
@@ -108,14 +108,10 @@ def load_encoder(
 
 
 def _engine(
-    runner: EncoderModelRunner,
-    model: PreTrainedModel,
-    context_tokens: int,
-    settings: WorkerSettings,
-    digest: str,
+    runner: EncoderModelRunner, context_tokens: int, settings: WorkerSettings, digest: str
 ) -> tuple[EncoderEngine, int]:
     """Return the engine, and how many dimensions its vectors have."""
-    vocabulary_size = model.config.get_text_config().vocab_size
+    vocabulary_size = runner.model.config.get_text_config().vocab_size
     batch_mode, dimensions = runner.batch_mode(vocabulary_size, context_tokens)
     facts = EngineFacts(
         name="encoder",

@@ -41,7 +41,7 @@ class InFlightStep:
     """A launched step; `read` waits for it."""
 
     def __init__(self, rows: int, tokens: Tensor, finite: Tensor) -> None:
-        self._rows, self._tokens, self._sound = rows, tokens, finite
+        self._rows, self._tokens, self._finite = rows, tokens, finite
         self._copied: torch.cuda.Event | None = None
         if torch.cuda.is_available() and tokens.is_pinned():
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # theirs
@@ -51,7 +51,7 @@ class InFlightStep:
         """Return the tokens, and whether the logits they were sampled from were finite."""
         if self._copied is not None:
             self._copied.synchronize()
-        return self._tokens[: self._rows].tolist(), self._sound[: self._rows].tolist()
+        return self._tokens[: self._rows].tolist(), self._finite[: self._rows].tolist()
 
 
 class DecodeGraphs:
@@ -102,7 +102,7 @@ class DecodeGraphs:
         _fill(buffers.slots, np.pad(slots, (0, padding), constant_values=self._padding_slot))
         _fill(buffers.positions, np.pad(positions, (0, padding)))
         _fill(buffers.indices, np.pad(indices, (0, padding)))
-        # Padding writes to the trash.
+        # Padding writes to the null block.
         _fill(buffers.tables, np.pad(self._pages.block_tables(slots), ((0, padding), (0, 0))))
         self._step(size, kind)()
         return InFlightStep(rows, _to_host(buffers.tokens), _to_host(buffers.finite))
@@ -169,10 +169,7 @@ class DecodeGraphs:
 
 def sizes(slots: int) -> list[int]:
     """Return the padded batch sizes: powers of two up to one that holds all slots."""
-    found = [1]
-    while found[-1] < slots:
-        found.append(found[-1] * 2)
-    return found
+    return [1 << power for power in range((slots - 1).bit_length() + 1)]
 
 
 def _fill(buffer: Tensor, values: Ints) -> None:

@@ -48,9 +48,7 @@ class ContiguousKvCache(KvCache):
     def chunk_rows(self, prefill: PrefillChunk, row: int) -> ContiguousChunkRows:
         end = prefill.start + len(prefill.token_ids)
         self.reserve(np.array([prefill.slot]), np.array([end]))
-        return ContiguousChunkRows(
-            prefill.slot, start=prefill.start, row=row, count=len(prefill.token_ids)
-        )
+        return ContiguousChunkRows(prefill, row)
 
     def assign_slot(self, free: Sequence[int], context: PromptContext) -> int:
         slot = self._index.choose_slot(free, context.reusable)
@@ -60,9 +58,12 @@ class ContiguousKvCache(KvCache):
     def allocate(self, slot: int, *, spare_tokens: int = 0) -> int:
         context = self._assigned.pop(slot)
         blocks, holders = self._index.longest_match(context.reusable)
+        tokens = blocks * BLOCK_TOKENS
         if blocks and slot not in holders:
-            self._copy(holders[0], slot, blocks * BLOCK_TOKENS)
-        tokens = self._reset(slot, blocks * BLOCK_TOKENS)
+            self.reserve(np.array([slot]), np.array([tokens]))
+            for store in self._tensors():
+                store[slot, :, :tokens] = store[holders[0], :, :tokens]
+        tokens = self._reset(slot, tokens)
         if blocks and not tokens:
             for holder in holders:
                 self._index.set_blocks(holder, [])
@@ -86,12 +87,6 @@ class ContiguousKvCache(KvCache):
     def check_integrity(self, free: Sequence[int]) -> None:
         super().check_integrity(free)
         self._index.check_integrity()
-
-    def _copy(self, source: int, slot: int, tokens: int) -> None:
-        """Copy the first positions of another slot."""
-        self.reserve(np.array([slot]), np.array([tokens]))
-        for store in self._tensors():
-            store[slot, :, :tokens] = store[source, :, :tokens]
 
     def _reset(self, slot: int, tokens: int) -> int:
         """Clear the slot but for its first `tokens` positions; clear those too if one is not

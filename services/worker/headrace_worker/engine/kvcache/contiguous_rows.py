@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headrace_worker.engine.base.model_runner import Ints
+from headrace_worker.engine.base.model_runner import Ints, PrefillChunk
 from headrace_worker.engine.kvcache.dense_attention import (
     additive_mask,
     attend,
@@ -125,10 +125,10 @@ class _SlotRun:
 class ChunkRows(ABC):
     """A prefill chunk of one sequence: its positions in the context and in the packed row."""
 
-    def __init__(self, *, start: int, row: int, count: int) -> None:
-        self._num_rows = count
+    def __init__(self, prefill: PrefillChunk, row: int) -> None:
+        count = self._num_rows = len(prefill.token_ids)
         self.rows = slice(row, row + count)
-        self._positions = slice(start, start + count)
+        self._positions = slice(prefill.start, prefill.start + count)
         # Layers of one kind share their mask.
         self._mask = cache(partial(chunk_mask, self._positions))
 
@@ -152,9 +152,9 @@ class ChunkRows(ABC):
 class ContiguousChunkRows(ChunkRows):
     """A prefill chunk of one slot."""
 
-    def __init__(self, slot: int, *, start: int, row: int, count: int) -> None:
-        super().__init__(start=start, row=row, count=count)
-        self._slot = slot
+    def __init__(self, prefill: PrefillChunk, row: int) -> None:
+        super().__init__(prefill, row)
+        self._slot = prefill.slot
 
     def write(self, layer: LayerCache, key: Tensor, value: Tensor) -> None:
         layer.keys[self._slot, :, self._positions] = key

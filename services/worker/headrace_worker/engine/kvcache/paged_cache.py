@@ -91,10 +91,10 @@ class PagedKvCache(KvCache):
         return self._allocator.block_tables[slots]
 
     def chunk_rows(self, prefill: PrefillChunk, row: int) -> CacheRows:
-        count = len(prefill.token_ids)
-        self._require(np.array([prefill.slot]), np.array([prefill.start + count]))
+        end = prefill.start + len(prefill.token_ids)
+        self._require(np.array([prefill.slot]), np.array([end]))
         table = self._allocator.block_tables[prefill.slot]
-        return PagedChunkRows(table, self._device, start=prefill.start, row=row, count=count)
+        return PagedChunkRows(table, self._device, prefill, row)
 
     def assign_slot(self, free: Sequence[int], context: PromptContext) -> int:
         self._assigned[free[0]] = context

@@ -164,12 +164,10 @@ class Adapters:
 
     def active_for_slot(self, slot: int) -> AbstractContextManager[None]:
         """Apply the adapter of one slot during a pass over its rows."""
-        spans = (
-            [AdapterRows(slice(None), self._numbers([slot]))]
-            if slot in self._adapter_of_slot
-            else []
-        )
-        return activate_adapters(ActiveAdapters(spans, spans) if spans else None)
+        if slot not in self._adapter_of_slot:
+            return activate_adapters(None)
+        rows = [AdapterRows(slice(None), self._numbers([slot]))]
+        return activate_adapters(ActiveAdapters(rows, rows))
 
     def _rows_by_adapter(
         self, decode: DecodeBatch, prefills: Sequence[PrefillChunk]
@@ -184,7 +182,7 @@ class Adapters:
             end = row + len(prefill.token_ids)
             spans.append(AdapterRows(slice(row, end), number[None]))
             row = end
-        requested = [len(p.token_ids) if p.all_logits else int(p.is_last_chunk) for p in prefills]
+        requested = [prefill.num_logits for prefill in prefills]
         kept = np.concatenate((decoding, np.repeat(chunks, requested)))
         return ActiveAdapters(
             [span for span in spans if span.adapters],

@@ -134,10 +134,7 @@ def _pack(
         begin = position_offsets.get(prefill.slot, 0) + prefill.start
         positions.append(np.arange(begin, begin + count))
         row += count
-        if prefill.all_logits:
-            keep.extend(range(row - count, row))
-        elif prefill.is_last_chunk:
-            keep.append(row - 1)
+        keep.extend(range(row - prefill.num_logits, row))
     return (
         torch.from_numpy(np.concatenate(ids))[None],
         torch.from_numpy(np.concatenate(positions))[None],

@@ -76,7 +76,7 @@ class StepwiseModelRunner:
             logits = self._feed(
                 prefill.slot, prefill.start, prefill.token_ids, all_logits=prefill.all_logits
             )
-            if prefill.is_last_chunk or prefill.all_logits:
+            if prefill.num_logits:
                 rows.append(logits)
         return torch.cat(rows) if rows else torch.empty(0)
 

@@ -83,13 +83,13 @@ def test_every_choice_in_a_mixed_batch_is_the_plain_models_within_rounding(
 def shipped(precision: Precision) -> LoadedModel:
     """The model that comes with Headrace."""
     settings = worker_settings(model_source=str(DEFAULT_MODEL), threads=1, max_slots=len(TEXTS))
-    # Why a copy: it is not validated, and some tests ask for a precision that does not exist.
+    # Why a copy: it is not validated, and some tests request a precision that does not exist.
     precise = {"dtype": precision.dtype, "quantization": precision.quantization}
     return load(settings.model_copy(update=precise))
 
 
 def default_model_texts(precision: Precision) -> tuple[list[Sequence], dict[int, list[int]]]:
-    """What the model that ships says to all of TEXTS at once."""
+    """What the model that ships answers to all of TEXTS at once."""
     model = shipped(precision)
     tokenizer = Tokenizer.from_str(model.tokenizer.tokenizer_json.decode())
     parameters = SamplingParameters(max_tokens=32, temperature=0, ignore_eos=True)
@@ -200,6 +200,6 @@ def test_bfloat16_without_hardware_for_it_is_logged_and_loaded(
                 model_source=str(DEFAULT_MODEL), threads=1, max_slots=1, dtype="bfloat16"
             )
         )
-    said = [record for record in caplog.records if record.message == "precision.slow"]
+    logged = [record for record in caplog.records if record.message == "precision.slow"]
     in_hardware = multiplies_bfloat16(Path("/proc/cpuinfo").read_text())
-    assert len(said) == (0 if in_hardware else 1)
+    assert len(logged) == (0 if in_hardware else 1)

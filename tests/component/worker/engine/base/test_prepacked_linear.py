@@ -1,4 +1,4 @@
-"""Weights laid out for oneDNN multiply as torch does, and only where nobody else reads them."""
+"""Prepacked weights multiply as torch does, and only where no other code reads them."""
 
 from __future__ import annotations
 

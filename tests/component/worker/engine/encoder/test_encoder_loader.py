@@ -108,7 +108,7 @@ def test_the_modules_of_a_folder_are_applied_in_turn(
     require_vectors(model, {number: each / each.norm() for number, each in rest.items()})
 
 
-def test_the_first_token_stands_for_the_text_where_the_folder_says_so(folder: Path) -> None:
+def test_the_first_token_is_pooled_where_the_folder_configures_it(folder: Path) -> None:
     save_modules(folder, pooling={"pooling_mode_cls_token": True})
     plain = tiny_encoder()
     inputs = enumerate(TEXTS)
@@ -138,12 +138,12 @@ def test_the_shortest_of_the_lengths_counts(folder: Path) -> None:
     assert loaded(folder).engine.facts.context_tokens == 24
 
 
-def test_positions_of_padding_are_no_room_for_text(tmp_path: Path) -> None:
+def test_positions_up_to_the_padding_index_are_not_part_of_the_context(tmp_path: Path) -> None:
     model = tiny_encoder("roberta", max_position_embeddings=40, pad_token_id=1)
     assert loaded(save_encoder(tmp_path / "r", model)).engine.facts.context_tokens == 38
 
 
-def test_texts_are_lowered_where_the_folder_says_so(folder: Path) -> None:
+def test_texts_are_lowercased_where_the_folder_configures_it(folder: Path) -> None:
     (folder / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
     tokenizer = Tokenizer.from_str(loaded(folder).tokenizer.tokenizer_json.decode())
     assert tokenizer.encode("The RIVER").ids == tokenizer.encode("the river").ids
@@ -193,7 +193,7 @@ def _logits_alone(pair: Sequence) -> torch.Tensor:
         ("BertForMaskedLM", None),
     ],
 )
-def test_a_model_is_for_what_its_files_say(
+def test_the_task_of_a_model_follows_from_its_files(
     folder: Path, architecture: str, task: VectorTask | None
 ) -> None:
     edit(folder / "config.json", architectures=[architecture])
@@ -203,17 +203,17 @@ def test_a_model_is_for_what_its_files_say(
 
 
 def test_settings_choose_the_loader(folder: Path) -> None:
-    def asked(**fields: object) -> LoadedModel:
+    def loaded_with(**fields: object) -> LoadedModel:
         source = {"model_source": str(folder), "threads": 1}
         return load_model(WorkerSettings.model_validate(source | fields))
 
-    assert asked(max_slots=3, encoder_pass_tokens=77).engine.facts.max_slots == 3
+    assert loaded_with(max_slots=3, encoder_pass_tokens=77).engine.facts.max_slots == 3
     with pytest.raises(ModelLoadFailed, match="not a causal language model"):
-        asked(task="generate")
+        loaded_with(task="generate")
     with pytest.raises(ModelLoadFailed, match="classes"):
-        asked(task="score")
+        loaded_with(task="score")
     with pytest.raises(ModelLoadFailed, match="it is to embed, without adapters"):
-        asked(adapters_dir=str(folder))
+        loaded_with(adapters_dir=str(folder))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Contexts that begin alike: computed once, and nobody's output differs for it."""
+"""Contexts with one prefix: it is computed once, and no output differs for it."""
 
 from __future__ import annotations
 
@@ -194,8 +194,8 @@ def test_cached_prompt_tokens_are_reported_whatever_output_was_cached_with_them(
     assert fresh.cached_prompts == {1: 0}
     again = replace(one, output_ids=tuple(fresh.tokens[1][:30]))
     assert run(engine, [again]).cached_prompts == {1: 40}
-    told = replace(one, parameters=replace(long, prompt_logprobs=0))
-    assert run(engine, [told]).cached_prompts == {1: 0}
+    with_logprobs = replace(one, parameters=replace(long, prompt_logprobs=0))
+    assert run(engine, [with_logprobs]).cached_prompts == {1: 0}
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -1,4 +1,4 @@
-"""Loading a model from a folder: what comes out, and what is said when nothing can."""
+"""Loading a model from a folder: the engine, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def test_the_digest_is_the_weights_and_not_the_folders_name(folder: Path, tmp_pa
 def test_progress_counts_the_bytes_that_are_read_and_the_tensors_that_are_placed(
     folder: Path,
 ) -> None:
-    heard: list[tuple[LoadStage, int, int]] = []
+    reports: list[tuple[LoadStage, int, int]] = []
     settings = worker_settings(model_source=str(folder), threads=1, max_slots=1)
-    load(settings, lambda *reported: heard.append(reported))
+    load(settings, lambda *reported: reports.append(reported))
     size = (folder / "model.safetensors").stat().st_size
     tensors = len(load_file(folder / "model.safetensors"))
-    assert [told for told in heard if told[0] is LoadStage.READING][-1][1:] == (size, size)
-    placed = [told[1:] for told in heard if told[0] is LoadStage.PLACING]
+    assert [report for report in reports if report[0] is LoadStage.READING][-1][1:] == (size, size)
+    placed = [report[1:] for report in reports if report[0] is LoadStage.PLACING]
     assert placed == [(done, tensors) for done in range(1, tensors + 1)]
 
 

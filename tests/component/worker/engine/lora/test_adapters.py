@@ -1,4 +1,4 @@
-"""Adapters, several in one batch: every row says what a model with its own merged in would say."""
+"""Adapters, several in one batch: each row is as of a model with its own adapter merged in."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def rows_of_mixed_steps(
 ) -> list[tuple[int, int, Tensor]]:
     """Slot, position and logits of every row, where each begins two steps after the last.
 
-    Of every third slot all of the prompt's logits are asked for.
+    Of every third slot all of the prompt's logits are requested.
     """
     rows, decoding = [], dict[int, int]()
     for step in range(2 * len(texts) + 4):
@@ -157,7 +157,7 @@ def piece(slot: int, text: NDArray[np.int64], start: int) -> PrefillChunk:
 
 
 def kept(prefill: PrefillChunk) -> list[tuple[int, int]]:
-    """Slot and position of the rows whose logits it asks for."""
+    """Slot and position of the rows whose logits it requests."""
     end = prefill.start + len(prefill.token_ids)
     first = prefill.start if prefill.all_logits else end - prefill.is_last_chunk
     return [(prefill.slot, position) for position in range(first, end)]
@@ -207,7 +207,7 @@ def adapted(number: int, digests: list[str], output_ids: tuple[int, ...] = ()) -
 
 @cache
 def expected_of_adapted() -> dict[int, list[int]]:
-    """What each of twelve says alone, the greedy ones held against `generate`."""
+    """What each of twelve generates alone, the greedy ones held against `generate`."""
     engine, digests = llama_engine()
     alone_ = {number: alone(engine, adapted(number, digests)) for number in range(12)}
     plain = [random_model("llama"), *(merged(random_model("llama"), f) for f in llama_adapters())]
@@ -249,10 +249,10 @@ def test_a_cached_prefix_is_used_under_its_own_adapter_only() -> None:
     one = sequence(1, prompt_tokens=50)
     for digest, hits in ((digests[1], 0), (digests[2], 0), (digests[0], 0), (digests[1], 48)):
         before = engine.statistics().prefix_hits
-        said = alone(engine, replace(one, adapter=digest))
+        generated = alone(engine, replace(one, adapter=digest))
         assert engine.statistics().prefix_hits - before == hits
         fresh, _ = llama_engine(prefix_cache=False)
-        assert said == alone(fresh, replace(one, adapter=digest))
+        assert generated == alone(fresh, replace(one, adapter=digest))
 
 
 def test_adapters_come_and_go_while_others_stream_and_no_token_changes() -> None:

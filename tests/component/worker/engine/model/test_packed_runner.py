@@ -173,7 +173,7 @@ def mixed(number: int, output_ids: tuple[int, ...] = ()) -> Sequence:
 
 @cache
 def expected_of_mixed() -> dict[int, list[int]]:
-    """What each of nine says alone."""
+    """What each of nine generates alone."""
     return {number: alone(packed(tiny_llama()), mixed(number)) for number in range(9)}
 
 
@@ -307,7 +307,7 @@ def test_slots_are_as_many_as_the_cache_takes() -> None:
         EngineBuilder(random_model("llama"), settings, cache_bytes=1000).packed()
 
 
-def test_the_context_is_the_models_own_where_more_is_asked() -> None:
+def test_the_context_is_the_models_own_where_more_is_requested() -> None:
     assert packed(random_model("llama"), context_tokens=9999).facts.context_tokens == 256
 
 

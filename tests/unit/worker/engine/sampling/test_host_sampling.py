@@ -1,4 +1,4 @@
-"""How the next token is chosen: against transformers' processors and plain arithmetic."""
+"""How the next token is sampled: against transformers' processors and plain arithmetic."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_bias_is_added_before_the_penalties() -> None:
     assert changed[[3, 9, 1]].tolist() == [2.0, -100.0, 0.0]
 
 
-def test_each_slot_is_chosen_for_by_its_own_parameters() -> None:
+def test_each_slot_is_sampled_by_its_own_parameters() -> None:
     chooser = Sampler(slots=8, vocabulary_size=50)
     logits = spread_logits(4, 50)
     best = logits.argmax(-1).tolist()
@@ -239,7 +239,7 @@ def test_masks_follow_from_the_output_so_far(
     assert set(masked(replace(GREEDY, **changes), output, torch.zeros(10))) == left
 
 
-def test_a_row_without_any_token_left_is_stuck_and_one_of_nans_is_not() -> None:
+def test_a_row_whose_masks_leave_no_token_is_a_dead_end_and_one_of_nans_is_not() -> None:
     chooser = Sampler(slots=3, vocabulary_size=10)
     nothing = replace(GREEDY, allowed_token_ids=frozenset((2,)), bad_words=((2,),))
     for slot, parameters in ((0, nothing), (1, replace(GREEDY, min_tokens=1)), (2, GREEDY)):
