@@ -156,9 +156,7 @@ class WorkerMetrics:
 
     def __init__(self, model: str, engine: str, *, max_adapters: int = 0) -> None:
         labels = (model, engine)
-        self._max_adapters = max_adapters
-        self._labels = labels
-        self._model = model
+        self._labels, self._model, self._max_adapters = labels, model, max_adapters
         self._running = RUNNING.labels(*labels)
         self._usage = CACHE_USAGE.labels(*labels)
         WAITING.labels(*labels).set(0)

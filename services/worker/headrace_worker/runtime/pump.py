@@ -40,7 +40,7 @@ class Pump:
 
     Args:
         on_step: called on the loop with every output that is not empty.
-        on_refused: called on the loop when the engine refuses a sequence.
+        on_refused: called on the loop, with the reason, when the engine refuses a sequence.
         on_death: called on the loop if the engine itself fails; no step follows.
     """
 
@@ -49,7 +49,7 @@ class Pump:
         engine: Engine,
         *,
         on_step: Callable[[StepOutput], None],
-        on_refused: Callable[[int, SequenceRefused], None],
+        on_refused: Callable[[int, str], None],
         on_death: Callable[[BaseException], None],
     ) -> None:
         self._engine = engine
@@ -84,7 +84,7 @@ class Pump:
             try:
                 engine.admit(sequence)
             except SequenceRefused as refusal:
-                self._call(self._on_refused, sequence.sequence_id, refusal)
+                self._call(self._on_refused, sequence.sequence_id, str(refusal))
 
         self._commands.put(command)
 
@@ -144,7 +144,7 @@ class Pump:
                 self._busy_since_s = None
                 block = False
         except queue.Empty:
-            if not self._engine.has_work:  # else the step that follows says
+            if not self._engine.has_work:  # else the next step updates them
                 self._statistics = self._engine.statistics()
             return True
 

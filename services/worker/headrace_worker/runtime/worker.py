@@ -27,7 +27,7 @@ from headrace.internal.v1.request_pb2 import RequestRecord
 from headrace.rpc.status import to_status
 from headrace.v1.common_pb2 import FinishReason
 from headrace_worker.engine.base import interface
-from headrace_worker.engine.base.interface import Engine, EngineFacts, SequenceRefused, StepOutput
+from headrace_worker.engine.base.interface import Engine, EngineFacts, StepOutput
 from headrace_worker.runtime.assignments import Assignments, HeldSequence
 from headrace_worker.runtime.delivery import GatewayLink
 from headrace_worker.runtime.metrics import WorkerMetrics
@@ -72,7 +72,7 @@ class Worker:
         self._links: dict[str, tuple[GatewayLink, asyncio.Task[None]]] = {}
         self._deadlines: dict[str, asyncio.TimerHandle] = {}
         self.pump = Pump(
-            engine, on_step=self._on_step_output, on_refused=self._on_refused, on_death=on_death
+            engine, on_step=self._on_step_output, on_refused=self._fail, on_death=on_death
         )
 
     # In
@@ -235,9 +235,6 @@ class Worker:
             self.pump.admit(self.assignments.continuation(held))
         else:
             self._park(held.request_id, ParkCause.PARK_CAUSE_PREEMPTED)
-
-    def _on_refused(self, sequence_id: int, refusal: SequenceRefused) -> None:
-        self._fail(sequence_id, str(refusal))
 
     def _fail(self, sequence_id: int, message: str) -> None:
         """Stop a request that the engine cannot continue; the scheduler decides about a retry."""

@@ -29,7 +29,7 @@ SHIPPED_NAME = "valley"
 
 
 def is_follower(settings: WorkerSettings) -> bool:
-    """Whether this process only has a part of a model that another one serves.
+    """Return whether this process only has a part of a model that another one serves.
 
     Raises:
         ModelLoadFailed: it was to have a part, and torchrun did not start it.
@@ -135,8 +135,11 @@ def _transformers(settings: WorkerSettings, progress: Progress) -> LoadedModel:
 
 
 def folder_or_hub_id(source: str, *, here: Path = Path()) -> str:
-    """The source as engines take it: the model that ships has names of its own, of which a folder
-    of that name, in the folder `here`, goes before "valley"."""
+    """Return the source as engines take it.
+
+    The model that ships has names of its own; a folder named "valley" in the folder `here` comes
+    before that name.
+    """
     is_shipped = source == "default" or (source == SHIPPED_NAME and not (here / source).is_dir())
     return str(DEFAULT_MODEL) if is_shipped else source
 

@@ -81,7 +81,7 @@ def load_encoder(
         has_token_types="token_type_ids" in tokenizer.model_input_names,
     )
     requested = settings.context_tokens or _CONTEXT_TOKENS
-    # A tokenizer whose length was never set says 10^30.
+    # A tokenizer whose length was never set has 10^30.
     bounds = (_positions(model), int(tokenizer.model_max_length), sentence.max_tokens or requested)
     context_tokens = min(requested, *bounds)
     fix_frequencies(model, context_tokens)

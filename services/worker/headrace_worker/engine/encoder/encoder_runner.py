@@ -25,7 +25,7 @@ _COARSE = 5e-2
 
 
 class EncoderCheckFailed(Exception):
-    """The model gives no finite vectors; the text says what it gives."""
+    """The model gives no finite vectors; the text names what it gives."""
 
 
 class EncoderModelRunner:
@@ -40,7 +40,7 @@ class EncoderModelRunner:
         pad_token_id: int,
         has_token_types: bool,
     ) -> None:
-        """`output` names the field of the model's output for the head; `has_token_types` says
+        """`output` names the field of the model's output for the head; `has_token_types`:
         whether the tokenizer distinguishes the texts of a pair."""
         self.model: Any = model
         self._head, self._output, self._pad_token_id = head, output, pad_token_id
@@ -89,9 +89,8 @@ class EncoderModelRunner:
         bound = min(context_tokens, _LONGEST_TRIAL)
         config = self.model.config.get_text_config()
         found = threshold_positions(config, first=max(_TRIAL_LENGTHS), context_tokens=bound)
-        return [
-            min(length, context_tokens) for length in (*_TRIAL_LENGTHS, *(s + 2 for s in found))
-        ]
+        lengths = (*_TRIAL_LENGTHS, *(threshold + 2 for threshold in found))
+        return [min(length, context_tokens) for length in lengths]
 
     def _alone(self, row: interface.Sequence) -> Tensor:
         try:

@@ -57,12 +57,12 @@ class InFlightStep:
 class DecodeGraphs:
     """The decode steps of one packed model over the paged cache."""
 
-    def __init__(self, model: PreTrainedModel, pages: PagedKvCache) -> None:
-        self._model, self._pages = model, pages
+    def __init__(self, model: PreTrainedModel, cache: PagedKvCache) -> None:
+        self._model, self._cache = model, cache
         self._device = model.device
         # One more than there are: padding belongs to it, and its tokens are discarded.
-        slots = pages.slots + 1
-        self._padding_slot = pages.slots
+        slots = cache.slots + 1
+        self._padding_slot = cache.slots
         self._last_tokens = self._zeros(slots, torch.int64)
         self.sampling = SamplingColumns.neutral(slots, self._device)
         """By slot, on the device."""
@@ -83,7 +83,7 @@ class DecodeGraphs:
             RuntimeError: the pass cannot be captured, because it reads values on its way.
         """
         with torch.inference_mode():
-            for size in reversed(sizes(self._pages.slots)):
+            for size in reversed(sizes(self._cache.slots)):
                 for kind in SamplingKind:
                     self._step(size, kind)
 
@@ -96,20 +96,20 @@ class DecodeGraphs:
         later, so nothing is overwritten too early.
         """
         rows = len(slots)
-        size = next(size for size in sizes(self._pages.slots) if size >= rows)
+        size = next(size for size in sizes(self._cache.slots) if size >= rows)
         buffers = self._buffers_of(size)
         padding = size - rows
         _fill(buffers.slots, np.pad(slots, (0, padding), constant_values=self._padding_slot))
         _fill(buffers.positions, np.pad(positions, (0, padding)))
         _fill(buffers.indices, np.pad(indices, (0, padding)))
         # Padding writes to the null block.
-        _fill(buffers.tables, np.pad(self._pages.block_tables(slots), ((0, padding), (0, 0))))
+        _fill(buffers.tables, np.pad(self._cache.block_tables(slots), ((0, padding), (0, 0))))
         self._step(size, kind)()
         return InFlightStep(rows, _to_host(buffers.tokens), _to_host(buffers.finite))
 
     def _buffers_of(self, size: int) -> _Buffers:
         if size not in self._buffers:
-            blocks = self._pages.block_tables(np.arange(1)).shape[1]
+            blocks = self._cache.block_tables(np.arange(1)).shape[1]
             slots, positions, indices, tokens = (self._zeros(size, torch.int64) for _ in range(4))
             slots.fill_(self._padding_slot)
             tables, finite = self._zeros((size, blocks), torch.int64), self._zeros(size, torch.bool)
@@ -148,8 +148,8 @@ class DecodeGraphs:
         return graph.replay
 
     def _run(self, buffers: _Buffers, kind: SamplingKind) -> None:
-        rows = DeviceDecodeRows(buffers.tables, buffers.positions, self._pages.device_attention)
-        attention = StepAttention(self._pages, [rows])
+        rows = DeviceDecodeRows(buffers.tables, buffers.positions, self._cache.device_attention)
+        attention = StepAttention(self._cache, [rows])
         with attending(attention):
             output = self._model(
                 input_ids=self._last_tokens[buffers.slots][None],

@@ -35,7 +35,7 @@ _GOLDEN, _FIRST, _SECOND = (
 
 
 class SamplingKind(IntEnum):
-    """The most that any row of a step asks for; less is faster."""
+    """The most that any row of a step needs; less is faster."""
 
     GREEDY = 0
     ALL_TOKENS = 1
@@ -106,7 +106,7 @@ def _shifted(value: Tensor, bits: int) -> Tensor:
 
 def _first(chosen: Tensor) -> Tensor:
     """Return the first true column of each row; the last column where there is none."""
-    # Why not argmax: on a GPU it says nothing about which of several equals it takes.
+    # Why not argmax: on a GPU it is undefined which of several equals it takes.
     columns = torch.arange(chosen.shape[-1], device=chosen.device)
     return torch.where(chosen, columns, chosen.shape[-1] - 1).amin(dim=-1)
 

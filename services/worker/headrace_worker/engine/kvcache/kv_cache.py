@@ -75,7 +75,7 @@ class KvCache(ABC):
     """Keys and values of `slots` sequences of at most `tokens` tokens.
 
     A layer takes its shape from the first write: some architectures cache keys and values of
-    different sizes, which no configuration tells. What a slot in use can see beyond its sequence is
+    different sizes, which no configuration names. What a slot in use can see beyond its sequence is
     always finite, or masked before it is summed.
     """
 

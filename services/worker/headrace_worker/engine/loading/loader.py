@@ -63,7 +63,7 @@ def load(settings: WorkerSettings, progress: Progress = ignore_progress) -> Load
     precision = Precision(settings.dtype, settings.quantization)
     device = select_device(settings.device)
     if device is None:
-        raise LoadFailed("device cuda is asked for, and torch finds no GPU")
+        raise LoadFailed("device cuda is requested, and torch finds no GPU")
     require_available(precision, on_gpu=device.type != "cpu")
     disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs
     folder = model_folder(source, settings.model_revision, progress)

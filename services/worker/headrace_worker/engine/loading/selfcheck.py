@@ -1,6 +1,6 @@
 """Check at every load that a model computes the right logits, packed or stepwise.
 
-No flag of transformers tells which models can run packed: some that claim to take any attention
+No flag of transformers shows which models can run packed: some that claim to take any attention
 function keep state elsewhere, and some that do not claim it work. So the loader runs probe prompts
 both ways and compares every logit with the plain model's.
 
@@ -13,7 +13,7 @@ For a context of 4096 tokens and a model whose configuration names position 2048
     step 2    decode token 7 of prompt 0; prefill tokens 0 to 3 of all others, in one pass
     ...       until step 9 has decoded token 14 of prompt 0
     error     of each row, root mean square of the difference over the spread of the logits
-    verdict   the largest error, say 2e-6 at position 2053: under 1e-4 for float32, so it is packed
+    verdict   the largest error, 2e-6 at position 2053, is under 1e-4 for float32: it is packed
 
 While this runs, windows of layers are narrowed to 6 tokens, so that short prompts cross them
 (`length_thresholds`). If only narrow windows are wrong, the context ends at the window.
@@ -134,15 +134,15 @@ def _check_with_narrow_windows(
 
 
 def _check_packable(
-    model: PreTrainedModel, new_store: Callable[[int, int], S], texts: list[ProbePrompt]
+    model: PreTrainedModel, new_store: Callable[[int, int], S], prompts: list[ProbePrompt]
 ) -> S:
-    store = new_store(len(texts), max(map(len, texts)))
+    store = new_store(len(prompts), max(map(len, prompts)))
     try:
         with torch.inference_mode():
-            expected = reference_logits(model, texts)
+            expected = reference_logits(model, prompts)
             model.set_attn_implementation(IMPLEMENTATION)
-            forward = PackedModelRunner(model, store, position_offsets=position_offsets(texts))
-            error = largest_error(forward, texts, expected)
+            forward = PackedModelRunner(model, store, position_offsets=position_offsets(prompts))
+            error = largest_error(forward, prompts, expected)
     except Exception as failure:  # a model's own code may raise anything
         raise CheckFailed(f"{type(failure).__name__}: {failure}") from failure
     layers = model.config.get_text_config().num_hidden_layers
@@ -158,13 +158,13 @@ def _require_small(error: LogitError, model: PreTrainedModel, where: str = "") -
         raise CheckFailed(where + error.describe(tolerance))
 
 
-def _check_steppable(model: PreTrainedModel, texts: list[ProbePrompt]) -> bool:
+def _check_steppable(model: PreTrainedModel, prompts: list[ProbePrompt]) -> bool:
     """Check each attention in turn; return whether the first right one supports chunked prefill."""
     facts = []
     for implementation in _OWN_ATTENTION:
         try:
             with torch.inference_mode():
-                return _try_stepping(model, implementation, texts)
+                return _try_stepping(model, implementation, prompts)
         except CheckFailed as fact:
             facts.append(f"with {implementation} attention {fact}")
         except Exception as failure:  # noqa: BLE001  # a model's own code may raise anything
@@ -172,34 +172,34 @@ def _check_steppable(model: PreTrainedModel, texts: list[ProbePrompt]) -> bool:
     raise CheckFailed("; ".join(facts))
 
 
-def _try_stepping(model: PreTrainedModel, implementation: str, texts: list[ProbePrompt]) -> bool:
-    expected = reference_logits(model, texts)
-    _require_causal(model, texts, expected[1])
+def _try_stepping(model: PreTrainedModel, implementation: str, prompts: list[ProbePrompt]) -> bool:
+    expected = reference_logits(model, prompts)
+    _require_causal(model, prompts, expected[1])
     model.set_attn_implementation(implementation)
     whole, in_chunks = (
         StepwiseModelRunner(
             model,
             supports_chunked_prefill=supports_chunked_prefill,
-            position_offsets=position_offsets(texts),
+            position_offsets=position_offsets(prompts),
         )
         for supports_chunked_prefill in (False, True)
     )
-    error = largest_error(whole, texts, expected)
+    error = largest_error(whole, prompts, expected)
     _require_small(error, model)
     # This is not a matter of rounding, so the tolerance of the type would be too large.
     may_err = max(_TOLERANCE[torch.float32], 2 * error.error)
     try:
-        return largest_error(in_chunks, texts, expected).error <= may_err
+        return largest_error(in_chunks, prompts, expected).error <= may_err
     except Exception:  # noqa: BLE001  # a model's own code may raise anything
         return False
 
 
-def _require_causal(model: PreTrainedModel, texts: list[ProbePrompt], expected: Tensor) -> None:
+def _require_causal(model: PreTrainedModel, prompts: list[ProbePrompt], expected: Tensor) -> None:
     """Raise CheckFailed if a token changes logits before it, however far behind it stands.
 
     Packed, a long neighbour would show this; stepwise, only the growth of the sequence itself can.
     """
-    short, last = texts[1], texts[-1]
+    short, last = prompts[1], prompts[-1]
     if not last.first_position:
         return
     far = last.first_position + len(last) - 1
@@ -215,9 +215,9 @@ def _require_causal(model: PreTrainedModel, texts: list[ProbePrompt], expected: 
 def _measured(model: PreTrainedModel, supports_chunked_prefill: bool) -> StepwiseFacts:
     """Return the facts with the memory of a sequence, measured by two of different length."""
     forward = StepwiseModelRunner(model, supports_chunked_prefill=False)
-    texts = probe_prompts(model, None)[:2]
+    prompts = probe_prompts(model, None)[:2]
     prefills = [
-        PrefillChunk(n, 0, text.token_ids, is_last_chunk=True) for n, text in enumerate(texts)
+        PrefillChunk(n, 0, prompt.token_ids, is_last_chunk=True) for n, prompt in enumerate(prompts)
     ]
     with torch.inference_mode():
         forward.run(NOTHING_DECODES, prefills)

@@ -202,9 +202,9 @@ class Adapters:
     def check_integrity(self, free: Sequence[int]) -> None:
         """Raise AssertionError if an adapter is lost, or a slot has one that is not loaded."""
         numbers = {held.number for held in self._held.values()}
-        worn = set(self._adapter_of_slot.values())
-        assert worn <= numbers, "a slot has an adapter that is not held"
+        in_use = set(self._adapter_of_slot.values())
+        assert in_use <= numbers, "a slot has an adapter that is not held"
         assert self._adapter_of_slot.keys().isdisjoint(free), "a free slot has an adapter"
-        assert all(h.number in worn for h in self._held.values() if h.leaving)
+        assert all(h.number in in_use for h in self._held.values() if h.leaving)
         patched = {n for patch in self._patches.values() for n in patch.by_adapter}
         assert patched == numbers, "a module is changed by what is not held"

@@ -62,7 +62,7 @@ class ActiveAdapters:
     """Of the rows whose logits are requested; only these reach the output embeddings."""
 
 
-_now: ContextVar[ActiveAdapters | None] = ContextVar("headrace_wearing", default=None)
+_now: ContextVar[ActiveAdapters | None] = ContextVar("headrace_active_adapters", default=None)
 
 
 @contextmanager

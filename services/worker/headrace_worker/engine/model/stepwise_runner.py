@@ -135,7 +135,7 @@ class StepwiseModelRunner:
             first = cache.first_position + cache.length
             inputs["position_ids"] = torch.arange(first, first + count)[None]
         # Why what is carried again: Phi-3's own code drops its cache at the length where its
-        # frequencies would change, for a whole text that it is not given here.
+        # frequencies would change, for a whole sequence that it is not given here.
         output = self._model(**{**cache.carried, **inputs}, return_dict=True)
         cache.carried = self._model._update_model_kwargs_for_generation(output, {"use_cache": True})
         # Why a copy: without logits_to_keep this is one row of many.

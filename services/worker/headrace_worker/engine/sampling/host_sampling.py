@@ -125,11 +125,9 @@ def _lowest_survivor(values: Tensor, totals: Tensor, columns: SamplingColumns) -
     `values` are the highest of each row, descending; `totals` sums the exponentials of the whole
     row. The result is never too high, and too low only if candidates are missing.
     """
-    ranks = torch.arange(values.shape[-1])
-    last_k = (
-        torch.where(columns.top_k > 0, columns.top_k, values.shape[-1]).clamp(max=len(ranks)) - 1
-    )
-    floor = values.gather(1, last_k[:, None])
+    most = values.shape[-1]
+    top_k = torch.where(columns.top_k > 0, columns.top_k, most).clamp(max=most)
+    floor = values.gather(1, top_k[:, None] - 1)
     weights = values.masked_fill(values < floor, float("-inf")).exp().double()
     # Why cumsum and not sum: it adds in one order whatever the number of candidates is.
     running = weights.cumsum(dim=-1)

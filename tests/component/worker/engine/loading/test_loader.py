@@ -246,7 +246,7 @@ def test_an_architecture_that_no_engine_gets_right_is_refused_with_both_reasons(
 
 
 def test_download_progress_of_the_hub_library_is_reported() -> None:
-    with pytest.raises(ModelLoadFailed, match=r"nobody/a--b .* the hub says: .*--"):
+    with pytest.raises(ModelLoadFailed, match=r"nobody/a--b .* which answered: .*--"):
         load(worker_settings(model_source="nobody/a--b"))
 
 

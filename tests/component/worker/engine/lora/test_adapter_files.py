@@ -25,9 +25,9 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"bias": "lora_only"}, "sets bias, "),
     ({"modules_to_save": ["lm_head"]}, "sets modules_to_save"),
     ({"peft_type": "IA3"}, "is not peft's of a LoRA adapter"),
-    ({"r": 5}, "has rank 4, where adapter_config.json says 5"),
+    ({"r": 5}, "has rank 4, where adapter_config.json has 5"),
     ({"lora_alpha": None}, "gives no rank or alpha for module model.layers."),
-    ({"rank_pattern": {"q_proj": 3}}, "q_proj has rank 4, where adapter_config.json says 3"),
+    ({"rank_pattern": {"q_proj": 3}}, "q_proj has rank 4, where adapter_config.json has 3"),
 ]
 
 
